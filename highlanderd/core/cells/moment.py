@@ -1,0 +1,71 @@
+"""What a cell is given, and the few steps that several states share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from highlanderd.core.words import (
+    Draining,
+    Effect,
+    Event,
+    Link,
+    Look,
+    Policy,
+    Release,
+    Situation,
+    State,
+    Want,
+)
+
+Step = tuple[Situation, tuple[Effect, ...]]
+S_co = TypeVar("S_co", bound=State, covariant=True)
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+
+class ImpossibleEvent(Exception):
+    """An event in a state in which it cannot happen: a bug of ours. The daemon drains and ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment(Generic[S_co, E_co]):
+    """One event meeting one state. ``now`` is CLOCK_BOOTTIME in seconds."""
+
+    situation: Situation
+    state: S_co
+    event: E_co
+    now: float
+    policy: Policy
+
+    @property
+    def idle(self) -> bool:
+        """Whether the session can be asked something."""
+        return self.situation.link is Link.IDLE
+
+    def wish(self, want: Want) -> Want:
+        """A program that leaves the daemon cannot be called back."""
+        return Want.END if self.situation.want is Want.END else want
+
+
+def stay(moment: Moment[Any, Any]) -> Step:
+    """May happen, means nothing."""
+    return moment.situation, ()
+
+
+def bug(moment: Moment[Any, Any]) -> Step:
+    """Cannot happen."""
+    state, event = type(moment.state).__name__.lower(), type(moment.event).__name__
+    raise ImpossibleEvent(f"{event} while {state}: {moment.event} met {moment.situation}")
+
+
+def look_when_idle(situation: Situation) -> Step:
+    """Look now, or leave it to the answer under way or the next session."""
+    return situation, (Look(),) if situation.link is Link.IDLE else ()
+
+
+def release_when_idle(situation: Situation, draining: Draining) -> Step:
+    """Drain on, and release now or when the answer under way or the next session allows it."""
+    situation = replace(situation, state=draining)
+    if situation.link is not Link.IDLE:
+        return situation, ()
+    return situation, (Release(draining.term.epoch, draining.cause, draining.reservation),)

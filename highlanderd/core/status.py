@@ -1,0 +1,101 @@
+"""Frozen snapshots of programs and node: what control, ctl, metrics and pages show.
+
+Built by the daemon, read by everybody else; nothing here can change a program. Times are RFC 3339 strings in UTC,
+durations seconds. Fields are only ever added: people script against them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStatus:
+    """One program as this node sees it."""
+
+    name: str
+    state: str
+    """``waiting``, ``leading``, ``draining``, ``backoff`` or ``stopped``."""
+    want: str
+    """The operator's wish: ``run`` or ``stop``."""
+    reason: str
+    """Why it is in this state, in words; empty when there is nothing to say."""
+    since: str
+    """When the state was entered."""
+    leader: str | None
+    """The node that leads it as far as this node knows; ``None`` when nobody does."""
+    epoch: int | None
+    """Epoch of the present or, when nobody leads, of the last term; ``None`` before the first."""
+    lock_id: int
+    pid: int | None
+    """The child's main process on this node."""
+    ready: bool
+    failures: int
+    """Crashes and failed starts in a row on this node."""
+    restarts: int
+    """Children started on this node since the daemon started, the first one excluded."""
+    lease_remaining: float | None
+    """Seconds for which this node may still trust its term; ``None`` when it does not lead."""
+    started: str | None
+    """When the child was started; ``None`` without one."""
+    uptime: float | None
+    """Seconds since then."""
+    description: str
+    connected: bool
+    """Whether its lock connection to PostgreSQL is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of a program's tree on this node."""
+
+    pid: int
+    parent: int
+    name: str
+    """The kernel's name of it (``comm``), never its arguments: they may hold secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramDetail:
+    """Everything about one program: what ``highlanderctl show`` prints."""
+
+    status: ProgramStatus
+    lock_key: str
+    command: tuple[str, ...]
+    """The command as configured, before ``${NAME}`` is expanded, so that no secret shows."""
+    directory: str | None
+    user: str | None
+    environment: tuple[str, ...]
+    """Names only; values may be secrets."""
+    processes: tuple[Process, ...]
+    output: tuple[str, ...]
+    """The last lines of the child on this node, ``stdout`` and ``stderr`` as they came."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresStatus:
+    """The coordinator as this node sees it."""
+
+    connected: bool
+    server: str
+    """``host:port/database`` or the socket, never a password."""
+    version: str | None
+    trouble: str
+    """Why it cannot be used at the moment; empty when it can."""
+    lease: float
+    """The ledger's lease in seconds (the configured one until the ledger has been read)."""
+    timeline: int | None
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node: what ``highlanderctl status --json`` prints."""
+
+    node: str
+    instance: str
+    version: str
+    postgres: PostgresStatus
+    programs: tuple[ProgramStatus, ...]
+    warnings: tuple[str, ...] = ()
+    """Things an operator should look at: an overruled lease, a refused server, a tree that will not die."""

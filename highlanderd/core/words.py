@@ -1,0 +1,463 @@
+"""The vocabulary of the machine: states, events and effects.
+
+Each of them is frozen and holds just the facts that are true in it. States are adjectives, events are past participles,
+effects imperatives. All times are CLOCK_BOOTTIME in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Literal
+
+from highlanderd.core.lease import Claim, Knowledge, Lease, Settle, Sight
+
+# ---------------------------------------------------------------------------------------------------------- policy
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the configuration says about one program's life. Durations in seconds."""
+
+    node: str
+    instance: str
+    stop_signal: int = 15
+    stop_timeout: float = 10.0
+    stop_to: Literal["tree", "main"] = "tree"
+    restart: Literal["always", "on-failure", "never"] = "always"
+    success_exit_codes: frozenset[int] = frozenset({0})
+    backoff: float = 1.0
+    backoff_max: float = 60.0
+    backoff_reset: float = 60.0
+    on_connection_loss: Literal["hold", "stop"] = "hold"
+    spread: float = 0.5
+    """A number in [0, 1), drawn once per instance and program: spreads looks and backoffs of many nodes."""
+
+
+# ---------------------------------------------------------------------------------------------------------- states
+
+
+class Want(Enum):
+    """The operator's wish, kept apart from what is."""
+
+    RUN = "run"
+    STOP = "stop"
+    END = "end"
+    """The program leaves this daemon: it was removed from the file, or the daemon shuts down."""
+
+
+class Link(Enum):
+    """The program's one session."""
+
+    AWAY = "away"
+    IDLE = "idle"
+    ASKING = "asking"
+    """One request is under way; there is never a second one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One stretch of leadership, and how long it may be trusted."""
+
+    epoch: int
+    lease: Lease
+    began: float
+    """When the takeover's acknowledgement arrived."""
+    sent: float
+    """Read *before* the last acknowledged takeover or renewal was sent. Trust counts from here."""
+
+    @property
+    def trusted_until(self) -> float:
+        """End of this term unless it is renewed."""
+        return self.lease.trusted_until(self.sent)
+
+    @property
+    def kill_at(self) -> float:
+        """When the child's tree must be killed unless the term is renewed."""
+        return self.lease.kill_at(self.sent)
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """This node stays out until another one has led after ``epoch``, or until ``until``."""
+
+    epoch: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A released row waits this long for ``node``."""
+
+    node: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Wants to lead."""
+
+    look_at: float
+    """The next look. It only counts while the session is idle."""
+    hinted: bool = False
+    """A notification came while a question was under way: the answer may be stale, so look again."""
+    abstention: Abstention | None = None
+    overridden: int = 0
+    """An operator's ``start`` overrides that the program has finished in a term up to this epoch."""
+    seen: int = 0
+    """Epoch of the row last seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawning:
+    """The guardian was asked for a child; unanswered it counts as running."""
+
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The child's program was executed."""
+
+    pid: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """The term has begun and a child is wanted."""
+
+    term: Term
+    child: Spawning | Running
+    renew_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The child was told to stop; SIGKILL at ``kill_at``, and earlier when the lease says so."""
+
+    kill_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Killing:
+    """SIGKILL was ordered; now only the proof counts that the tree is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Releasing:
+    """The tree is proven empty; the release is not acknowledged yet."""
+
+    give_up_at: float | None = None
+    """When the daemon ends all the same; the others then wait for the lease."""
+
+
+class Cause(Enum):
+    """Why a term ends; its value is what the ledger and the metrics say."""
+
+    RELEASED = "released"
+    STOPPED = "stopped"
+    RESTARTED = "restarted"
+    SHUTDOWN = "shutdown"
+    REMOVED = "removed"
+    FENCED = "fenced"
+    DISCONNECTED = "disconnected"
+    OVERRULED = "overruled"
+    EXITED = "exited"
+    FINISHED = "finished"
+    SPAWN_FAILED = "spawn-failed"
+    KEEPER_LOST = "keeper-lost"
+    UNWANTED = "unwanted"
+
+
+FAILURES: Final = frozenset({Cause.EXITED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST})
+"""Ends that count as a failure of the program on this node: it then sits in backoff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The child is leaving, or gone and the release not acknowledged yet. The term is still ours."""
+
+    term: Term
+    phase: Stopping | Killing | Releasing
+    cause: Cause
+    renew_at: float
+    abstain_for: float = 0.0
+    """How long this node stays out after the release, unless another one has led before."""
+    reservation: Reservation | None = None
+
+    @property
+    def kill_at(self) -> float:
+        """SIGKILL: after the stop timeout, and earlier when the lease says so."""
+        lease = self.term.kill_at
+        return min(self.phase.kill_at, lease) if isinstance(self.phase, Stopping) else lease
+
+    @property
+    def keeper_deadline(self) -> float:
+        """What the keeper is told: the lease's, but a fence that has begun keeps its SIGKILL when renewed."""
+        return self.kill_at if self.cause is Cause.FENCED else self.term.kill_at
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Let go after a crash or a failed start; sits out."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """An operator said so."""
+
+
+State = Waiting | Leading | Draining | Backoff | Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All there is to know about one program on this node: wish, state and reason, kept apart."""
+
+    want: Want
+    state: State
+    link: Link = Link.AWAY
+    knowledge: Knowledge = field(default_factory=Knowledge)
+    failures: int = 0
+    """Crashes and failed starts in a row."""
+    reason: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The situation's deadline has passed. Always handled before anything that is queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A new session is up. It holds no lock yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """The session is lost, and with it whatever was asked."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """Somebody says that the row changed: a hint, never evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A look was answered."""
+
+    sight: Sight
+    at: float
+    """Arrival of the answer."""
+    keeperless: bool
+    """Whether the guardian held no keeper for this lock id nor for this program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The ledger says, or refused to say, that it is settled. The next look shows which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A takeover was acknowledged: the term has begun."""
+
+    epoch: int
+    lease: Lease
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A takeover changed nothing, and the session holds no lock. Look again after ``again_in`` seconds."""
+
+    again_in: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A renewal, or the reattachment that a renewal is on a new session, was acknowledged."""
+
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overruled:
+    """A renewal met no row: the term is no longer ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contended:
+    """The lock could not be taken back yet: another session, perhaps our own old one, still holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlocked:
+    """The release was answered: the row is released, or was overtaken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The child's program was executed."""
+
+    pid: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """There is no child, and there will be none in this term. ``why`` is a sentence."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The child's main process ended with this wait status; its tree may live on."""
+
+    status: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """The child's tree is proven empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrdered:
+    """An operator wants the program to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrdered:
+    """An operator wants it not to run on this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartOrdered:
+    """An operator wants a new child on this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOrdered:
+    """An operator wants another node to lead."""
+
+    to: str | None
+    stay_out: float
+    """Seconds for which this node abstains unless another one has led before."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndOrdered:
+    """The program leaves this daemon."""
+
+    cause: Literal[Cause.SHUTDOWN, Cause.REMOVED]
+
+
+Event = (
+    Due
+    | Attached
+    | Detached
+    | Notified
+    | Looked
+    | Settled
+    | Granted
+    | Refused
+    | Renewed
+    | Overruled
+    | Contended
+    | Unlocked
+    | Started
+    | SpawnFailed
+    | Exited
+    | Emptied
+    | StartOrdered
+    | StopOrdered
+    | RestartOrdered
+    | ReleaseOrdered
+    | EndOrdered
+)
+
+# --------------------------------------------------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Ask the session what the ledger shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Ask the session to begin the claimed term."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSettled:
+    """Ask the session to write that the ledger is settled."""
+
+    settle: Settle
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Ask the session to prolong the term; a new session takes the lock back in the same statement."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Ask the session to mark the row released, unlock and notify, in this order. Only ever with an empty tree."""
+
+    epoch: int
+    cause: Cause
+    reservation: Reservation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Drop the session: its server must not be used."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Ask the guardian for the term's one child."""
+
+    epoch: int
+    not_after: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Entrust:
+    """Tell the keeper the deadline at which it kills on its own."""
+
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Send the program's stop signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL to the whole tree, until it is empty."""
+
+
+Effect = Look | TakeOver | WriteSettled | Renew | Release | Disconnect | Spawn | Entrust | Signal | Kill

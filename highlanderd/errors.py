@@ -1,0 +1,71 @@
+"""Errors that have an owner: each of them is a sentence for the operator, and carries its exit code.
+
+Our own bugs are not in here; they travel as they are and drain the daemon.
+"""
+
+from __future__ import annotations
+
+# Exit codes that people script against; sysexits.h for 78.
+DONE = 0
+FAILED = 1
+USAGE = 2
+NOT_LEADING = 3
+NO_SUCH_PROGRAM = 4
+UNREACHABLE = 5
+NOT_PERMITTED = 6
+TIMED_OUT = 7
+CONFIGURATION_INVALID = 78
+
+
+class HighlanderError(Exception):
+    """A failure the operator can act on. ``str()`` is the whole sentence, cure included."""
+
+    exit_code = FAILED
+    code = "failed"
+    """The machine-readable word for it, as the control API gives it."""
+
+
+class ConfigurationError(HighlanderError):
+    """The configuration cannot be used. ``problems`` lists every one of them, ``file:line: key: ...``."""
+
+    exit_code = CONFIGURATION_INVALID
+    code = "configuration_invalid"
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class NoSuchProgram(HighlanderError):
+    """No program of that name is configured on this node."""
+
+    exit_code = NO_SUCH_PROGRAM
+    code = "no_such_program"
+
+
+class NotLeading(HighlanderError):
+    """The order only makes sense where the program is led, and this node does not lead it."""
+
+    exit_code = NOT_LEADING
+    code = "not_leading"
+
+
+class NotPermitted(HighlanderError):
+    """The peer of the control socket may not command this daemon."""
+
+    exit_code = NOT_PERMITTED
+    code = "not_permitted"
+
+
+class DaemonUnreachable(HighlanderError):
+    """Nobody answers on the control socket."""
+
+    exit_code = UNREACHABLE
+    code = "unreachable"
+
+
+class TimedOut(HighlanderError):
+    """What was waited for did not happen in time; it may still happen."""
+
+    exit_code = TIMED_OUT
+    code = "timed_out"
