@@ -1,0 +1,38 @@
+# Everything lives in .venv, which is set up again only when pyproject.toml or the locked requirements have changed.
+# PYTHON names another interpreter (3.11 or newer); PYTEST_ARGS are handed to pytest.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>&- && echo $$python && break; done)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
+.PHONY: run test lint types bench requirements clean
+
+run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
+	@.venv/bin/highlanderd -c conf.d/quickstart.toml
+
+test: .venv/ready   ## every test; PYTEST_ARGS='tests/unit -x' narrows it down
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/ready   ## style, formatting, and that imports point downwards only
+	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/lint-imports
+
+types: .venv/ready  ## mypy, strict, code and tests
+	.venv/bin/mypy
+
+bench: .venv/ready  ## measurements: they print, and never fail for being slow
+	.venv/bin/python -m tests.benchmarks
+
+requirements: .make/uv  ## lock the newest versions that pyproject.toml admits, with the hash of every wheel
+	UV_CUSTOM_COMPILE_COMMAND='make requirements' .make/uv pip compile $(LOCK) --extra embedded --group dev pyproject.toml packaging/requirements/build.in -o packaging/requirements/dev.txt
+
+clean:              ## forget what was set up; ./state, which holds the quickstart's database, stays
+	rm -rf .venv .make
+
+.venv/ready: pyproject.toml packaging/requirements/dev.txt
+	@test -n "$(PYTHON)" || { echo "highlanderd needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install --quiet --require-hashes -r packaging/requirements/dev.txt
+	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.make/uv:
+	$(PYTHON) -m venv --clear .make/tools && .make/tools/bin/pip install --quiet uv && ln -sf tools/bin/uv $@
