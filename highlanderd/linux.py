@@ -1,0 +1,200 @@
+"""The one doorway to what Linux offers and Python 3.11 does not wrap: boot time, timers, signals and children as facts.
+
+Standard library only, and little of it: guardian and keepers live from this file, and whatever it imported they would
+all carry. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import struct
+import sys
+import time
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
+SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
+TFD_TIMER_ABSTIME = 1
+SIGINFO_SIZE = 128
+PIPE_BUF = select.PIPE_BUF
+EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def boottime() -> float:
+    """Tell CLOCK_BOOTTIME in seconds. Unlike the monotonic clock it goes on through a suspend, as leases do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Timer:
+    """One absolute time on CLOCK_BOOTTIME, as a descriptor that turns readable when it has passed."""
+
+    __slots__ = ("_fd", "at")
+
+    def __init__(self) -> None:
+        self._fd = _checked(_libc.timerfd_create(time.CLOCK_BOOTTIME, SFD_FLAGS))
+        self.at: float | None = None
+
+    def fileno(self) -> int:
+        """Give the descriptor for ``poll``."""
+        return self._fd
+
+    def set(self, at: float | None) -> None:
+        """Fire at ``at`` in CLOCK_BOOTTIME seconds, at once when that has passed; ``None`` disarms."""
+        self.at = at
+        whole = 0 if at is None else max(int(at * 1_000_000_000), 1)  # 0 would disarm
+        spec = (ctypes.c_long * 4)(0, 0, *divmod(whole, 1_000_000_000))
+        _checked(_libc.timerfd_settime(self._fd, TFD_TIMER_ABSTIME, spec, None))
+
+
+class Signals:
+    """Signals as a descriptor. They must be blocked already, or their default action comes first."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, signals: Iterable[int]) -> None:
+        mask = sum(1 << (number - 1) for number in signals).to_bytes(8, sys.byteorder).ljust(128, b"\0")
+        self._fd = _checked(_libc.signalfd(-1, ctypes.c_char_p(mask), SFD_FLAGS))
+
+    def fileno(self) -> int:
+        """Give the descriptor for ``poll``."""
+        return self._fd
+
+    def take(self) -> list[int]:
+        """Take the signals that have come since the last time, each kind at most once. Never waits."""
+        try:
+            data = os.read(self._fd, 64 * SIGINFO_SIZE)
+        except BlockingIOError:
+            return []
+        return [struct.unpack_from("=I", data, at)[0] for at in range(0, len(data), SIGINFO_SIZE)]
+
+
+def block_signals() -> None:
+    """Block every signal that can be blocked, and undo what was ignored: an ignored SIGCHLD loses exit statuses."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, EVERY_SIGNAL)
+    default_signals()
+
+
+def default_signals() -> None:
+    """Give every signal its default action. Python itself ignores SIGPIPE and SIGXFSZ, and an exec keeps that."""
+    for number in EVERY_SIGNAL - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def unblock_signals() -> None:
+    """Clear the signal mask: an exec would keep it."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def become_subreaper() -> None:
+    """From now on orphans below this process become its children. Not inherited over a fork."""
+    _checked(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def die_with_parent() -> None:
+    """Be killed when the thread that forked us dies. A change of user clears it: call after, then check the parent."""
+    _checked(_libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
+
+
+def set_name(name: str) -> None:
+    """Show ``name``, cut at 15 bytes, in ``ps`` and ``top``."""
+    _libc.prctl(PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)[:15]), 0, 0, 0)
+
+
+def children(pid: int, thread: int | None = None) -> list[int]:
+    """List the children of a process' thread, by default its first one; zombies included.
+
+    Reparenting is over before SIGCHLD is sent, so what a dead process left behind is listed once its death is known.
+    Empty when the process is gone; the guardian refuses to start on a kernel without this file.
+    """
+    try:
+        with open(f"/proc/{pid}/task/{thread or pid}/children", "rb", buffering=0) as file:
+            return [int(word) for word in file.read().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """List a process' tree, parents first, without itself. Only a hint: all but own children may be gone by now."""
+    level = [pid]
+    while level:
+        level = [child for each in level for thread in _threads(each) for child in children(each, thread)]
+        yield from level
+
+
+def _threads(pid: int) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def parent(pid: int) -> int:
+    """Tell a process' parent; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return int(file.read().rpartition(b") ")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor that is not listed; a leaked end of a channel would hide a death."""
+    low = 0
+    for fd in sorted(kept):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 2**31 - 1)
+
+
+def memfd(name: str, data: bytes) -> int:
+    """Give a descriptor of memory that holds ``data``: for what is too large for a message."""
+    fd = os.memfd_create(name)
+    while data:
+        data = data[os.write(fd, data) :]
+    return fd
+
+
+def read_whole(fd: int) -> bytes:
+    """Read all of a ``memfd``; its offset, shared by everybody who holds it, is left alone. ``fd`` stays open."""
+    size, data = os.fstat(fd).st_size, b""
+    while len(data) < size:
+        piece = os.pread(fd, size - len(data), len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def say(text: str) -> None:
+    """Write a line to stderr, or drop it: whoever stands by the children must not wait for a reader of logs."""
+    poller = select.poll()
+    poller.register(2, select.POLLOUT)
+    if any(event & select.POLLOUT for _, event in poller.poll(0)):
+        try:
+            os.write(2, os.fsencode(f"{text}\n")[:PIPE_BUF])  # this much fits when a pipe is writable at all
+        except OSError:
+            return
+
+
+def confession(error: BaseException) -> str:
+    """Say what broke and where, without ``traceback``, which costs three times a keeper's memory."""
+    place, where = error.__traceback__, ""
+    while place is not None:
+        where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+        place = place.tb_next
+    return f"{type(error).__name__}: {error}{where}"
