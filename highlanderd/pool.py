@@ -1,0 +1,258 @@
+"""The pool of one DSN: paced connections, the most urgent seeker first, and the one session that listens.
+
+A program keeps its connection for as long as it can; nothing here recycles, ages or lends it twice. While the server is
+away one probe goes out every 200 ms, each bounded, none waiting for the one before it; once the server answers, the
+connections follow a few at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from highlanderd import ledger
+from highlanderd.errors import HighlanderError
+from highlanderd.ledger import Ledger
+from highlanderd.server import Hello, Server, Unfit
+from highlanderd.wire import Ask, ConnectFailed, Reply, WireLost
+
+log = logging.getLogger(__name__)
+
+PROBE_EVERY: Final = 0.2
+"""Seconds between probes while a leader's lease may still be saved."""
+SLOW_PROBE_EVERY: Final = 1.0
+"""Seconds between probes once no lease can be saved any more, and to a server that said no."""
+SLOW_AFTER: Final = 60.0
+"""Seconds of outage until then: the longest lease there is."""
+PROBES: Final = 10
+"""Probes under way at once: each ends after a fifth of a lease at the latest."""
+
+
+class Seeker(Protocol):
+    """Somebody who needs a connection."""
+
+    @property
+    def urgency(self) -> float:
+        """When the lease that hangs on it ends, in CLOCK_BOOTTIME seconds; infinity when none does."""
+
+    def deliver(self, hello: Hello) -> None:
+        """Take the connection over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads a lock id as the ledger shows it: what a survey gives."""
+
+    node: str
+    epoch: int
+    leads: bool
+
+
+class Pool:
+    """Connections to one server for many programs. ``run`` does the work; everything else only tells it."""
+
+    def __init__(self, server: Server, book: Ledger) -> None:
+        self.server = server
+        self.book = book
+        self.trouble = "not connected yet"
+        self.connected = False
+        self.opened = 0
+        self.failed = 0
+        self.listener = Listener(self)
+        self._seekers: set[Seeker] = set()
+        self._under_way = 0
+        self._stirred = asyncio.Event()
+        self._down_since: float | None = None
+        self._next_probe = 0.0
+        self._refused = False
+
+    def seek(self, seeker: Seeker) -> None:
+        """Ask for a connection; it comes by ``deliver``, once, whenever there is one."""
+        self._seekers.add(seeker)
+        self._stirred.set()
+
+    def forget(self, seeker: Seeker) -> None:
+        """Withdraw."""
+        self._seekers.discard(seeker)
+
+    async def run(self) -> None:
+        """Open connections until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.listener.run())
+            while True:
+                self._stirred.clear()
+                pause = self._launch(group)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._stirred.wait()
+
+    def _launch(self, group: asyncio.TaskGroup) -> float | None:
+        """Start what may be started now; give the seconds until something else may, or None for an event."""
+        if self.connected or self._down_since is None:
+            for seeker in self._most_urgent(self.server.parallel - self._under_way):
+                self._start(group, seeker)
+            return None
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_probe and self._under_way < PROBES:
+            for seeker in self._most_urgent(1):
+                self._start(group, seeker)
+            slow = self._refused or now - self._down_since > SLOW_AFTER
+            self._next_probe = now + (SLOW_PROBE_EVERY if slow else PROBE_EVERY)
+        return max(self._next_probe - now, 0.001) if self._seekers else None
+
+    def _most_urgent(self, count: int) -> list[Seeker]:
+        return sorted(self._seekers, key=lambda seeker: seeker.urgency)[: max(count, 0)]
+
+    def _start(self, group: asyncio.TaskGroup, seeker: Seeker) -> None:
+        self._seekers.discard(seeker)
+        self._under_way += 1
+        group.create_task(self._open(seeker))
+
+    async def _open(self, seeker: Seeker) -> None:
+        try:
+            hello = await self.server.open()
+        except (ConnectFailed, Unfit) as failure:
+            self._seekers.add(seeker)
+            self._note_failure(str(failure), refused=isinstance(failure, Unfit))
+        else:
+            self._note_success()
+            seeker.deliver(hello)
+        finally:
+            self._under_way -= 1
+            self._stirred.set()
+
+    def _note_failure(self, why: str, *, refused: bool) -> None:
+        self.failed += 1
+        self._refused = refused
+        if why != self.trouble:
+            log.warning("postgres %s: %s", self.server.place, why)
+        if self._down_since is None:
+            self._down_since = self._next_probe = asyncio.get_running_loop().time()
+        self.connected, self.trouble = False, why
+
+    def _note_success(self) -> None:
+        self.opened += 1
+        if not self.connected:
+            log.info("postgres %s: connected, version %s", self.server.place, self.server.version)
+        self.connected, self.trouble, self._down_since, self._refused = True, "", None, False
+
+    def lost(self, why: str) -> None:
+        """A session of this pool was lost: whether the server is away shows at the next attempt."""
+        log.debug("postgres %s: session lost: %s", self.server.place, why)
+
+
+class Listener:
+    """The one session that hears notifications, and asks what concerns no single program.
+
+    Lock sessions never LISTEN: the server signals every listening backend at each notification.
+    """
+
+    urgency = -1.0
+    """Before all others: it is one, and it wakes them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._hello: Hello | None = None
+        self._hints: dict[int, set[Callable[[], None]]] = {}
+        self._arrived = asyncio.Event()
+        self.leaders: dict[int, Leader] = {}
+        self.on_survey: Callable[[], None] = lambda: None
+
+    def hint(self, lock_id: int, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have ``tell`` called whenever the row of ``lock_id`` may have changed; gives the way to end that."""
+        self._hints.setdefault(lock_id, set()).add(tell)
+        return lambda: self._hints[lock_id].discard(tell)
+
+    def deliver(self, hello: Hello) -> None:
+        """Listen on a new connection; whatever was notified before is unknown, so everybody looks."""
+        self._hello = hello
+        hello.wire.on_notify = self._notified
+        hello.wire.on_lost = self._lost
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Keep a session that listens, and survey the ledger on it: that also keeps it from idling away."""
+        while True:
+            self._pool.seek(self)
+            await self._arrived.wait()
+            self._arrived.clear()
+            hello = self._hello
+            if hello is None:
+                continue
+            listen = self._pool.book.statement("listen", f"LISTEN {ledger.identifier(self._pool.book.channel)}")
+            with suppress(WireLost):
+                await hello.wire.ask([(listen, ())], hello.lease.answer_within)
+                self._wake_everybody()
+                while self._hello is hello:
+                    await self.survey()
+                    await asyncio.sleep(hello.lease.renew_every)
+
+    def _notified(self, payload: str) -> None:
+        with suppress(ValueError):
+            for tell in tuple(self._hints.get(int(payload), ())):
+                tell()
+
+    def _wake_everybody(self) -> None:
+        for tells in self._hints.values():
+            for tell in tuple(tells):
+                tell()
+
+    def _lost(self, why: str) -> None:
+        self._hello = None
+        self._pool.lost(why)
+        self._wake_everybody()
+
+    async def survey(self) -> None:
+        """Read who leads what into ``leaders``. Raises WireLost."""
+        [reply] = await self.ask([(self._pool.book.statement("survey", ledger.SURVEY), ())])
+        if reply.error is None:
+            self.leaders = {
+                int(lock_id or 0): Leader(node or "", int(epoch or 0), leads == "t")
+                for lock_id, _, node, epoch, leads, _ in reply.rows
+            }
+            self.on_survey()
+
+    async def blockers(self, pid: int) -> str:
+        """Say who keeps the backend ``pid`` waiting: empty when nobody does. Raises WireLost."""
+        [reply] = await self.ask([(self._pool.book.statement("blockers", ledger.BLOCKERS), (pid,))])
+        return reply.rows[0][0] or "" if reply.rows else ""
+
+    async def ask(self, asks: list[Ask]) -> list[Reply]:
+        """Ask on the listening session. Raises WireLost when there is none."""
+        if self._hello is None:
+            raise WireLost(self._pool.trouble or "no session")
+        return await self._hello.wire.ask(asks, self._hello.lease.answer_within)
+
+    async def facts(self) -> dict[str, object]:
+        """Give the ledger's facts. Raises HighlanderError when they cannot be had now."""
+        [reply] = await self._answer("show", ledger.SHOW)
+        version, namespace, lease, system, timeline, offsets, rows, led = reply.rows[0]
+        return {
+            "schema": self._pool.book.schema,
+            "version": int(version or 0),
+            "namespace": namespace,
+            "lease": float(lease or 0),
+            "settled_system": system,
+            "settled_timeline": None if timeline is None else int(timeline),
+            "offsets": offsets,
+            "lock_ids": int(rows or 0),
+            "unreleased": int(led or 0),
+        }
+
+    async def set_lease(self, seconds: float) -> None:
+        """Change the ledger's lease. Raises HighlanderError while a term is unreleased."""
+        await self._answer("set_lease", ledger.SET_LEASE, seconds)
+
+    async def _answer(self, name: str, sql: str, *values: float) -> list[Reply]:
+        try:
+            replies = await self.ask([(self._pool.book.statement(name, sql), values)])
+        except WireLost as lost:
+            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+        error = replies[0].error
+        if error is not None:
+            raise HighlanderError(error.text)
+        return replies

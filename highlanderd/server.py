@@ -1,0 +1,315 @@
+"""From a DSN to one verified connection: addresses, startup options, and whether this server may be used at all.
+
+Everything that makes a session safe travels as startup options, so that it holds from the first statement, whatever
+the role's or the database's own settings say. A server that could break the promise is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from highlanderd import ledger
+from highlanderd.core.lease import Lease
+from highlanderd.errors import HighlanderError
+from highlanderd.ledger import Ledger
+from highlanderd.names import Resolver
+from highlanderd.wire import ConnectFailed, Reply, Wire, WireLost, connect
+
+log = logging.getLogger(__name__)
+
+OLDEST_SERVER: Final = 140000
+"""idle_session_timeout and client_connection_check_interval came with PostgreSQL 14."""
+
+
+class Unfit(HighlanderError):
+    """A server, or a road to it, that must not be used. ``str()`` names the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a verified connection is."""
+
+    wire: Wire
+    pid: int
+    started: int
+    """Start of the backend in microseconds, a bare token: with ``pid`` it names one backend for ever."""
+    lease: Lease
+    """The ledger's lease, which this session's timeouts were set for."""
+
+
+class Server:
+    """Opens verified connections to the PostgreSQL of one DSN. One attempt at a time goes to one address."""
+
+    def __init__(self, dsn: str, book: Ledger, *, node: str, fresh: Path | None, seen_ledger: bool = False) -> None:
+        self._parameters = parse(dsn)
+        self._book = book
+        self._node = node
+        self._fresh = fresh
+        self._embedded = fresh is not None
+        self._resolver = Resolver()
+        self._turn = 0
+        self._diagnosed = False
+        self.seen_ledger = seen_ledger
+        self.lease = Lease(book.lease)
+        self.version: str | None = None
+        self.role = ""
+        self.database = ""
+        self.warnings: set[str] = set()
+        self.on_alarm: Callable[[str], None] = log.warning
+
+    @property
+    def place(self) -> str:
+        """Where the server is, without any secret."""
+        given = self._parameters
+        where = given.get("host") or given.get("hostaddr") or "local socket"
+        port = f":{given['port']}" if "port" in given else ""
+        return f"{where}{port}/{given.get('dbname', given.get('user', ''))}"
+
+    @property
+    def parallel(self) -> int:
+        """How many connections to open at once; TLS handshakes cost the server's cores."""
+        return 8 if self._parameters.get("sslmode") in ("require", "verify-ca", "verify-full") else 16
+
+    async def open(self) -> Hello:
+        """Open and verify one connection. Raises ConnectFailed or Unfit."""
+        within = self.lease.renew_every
+        address = await self._address(within)
+        lease = self.lease
+        try:
+            wire = await connect(self._dressed(address, lease), within)
+        except ConnectFailed as failure:
+            self._turn += 1
+            if not failure.timed_out:
+                await self._diagnose(address, within)
+            raise
+        wire.on_alarm = self.on_alarm
+        try:
+            hello = await self._greet(wire, lease)
+        except WireLost as lost:
+            self._turn += 1
+            raise ConnectFailed(str(lost)) from lost
+        except BaseException:
+            self._turn += 1
+            wire.drop("not fit for use")
+            raise
+        self._diagnosed = False
+        return hello
+
+    # ------------------------------------------------------------------------------------------------- addresses
+
+    async def _address(self, within: float) -> dict[str, str]:
+        """Give the parameters of the next single address: the one that worked last, or its successor."""
+        choices = await self._addresses(within)
+        return {**self._parameters, **choices[self._turn % len(choices)]}
+
+    async def _addresses(self, within: float) -> list[dict[str, str]]:
+        given = self._parameters
+        hosts = (given.get("host") or os.environ.get("PGHOST", "")).split(",")
+        ports = given.get("port", os.environ.get("PGPORT", "5432")).split(",")
+        if "hostaddr" in given:
+            numbers = given["hostaddr"].split(",")
+            hosts = hosts if len(hosts) == len(numbers) else numbers
+            return [_place(*spot) for spot in zip(hosts, numbers, _stretched(ports, len(numbers)), strict=True)]
+        choices = []
+        for host, port in zip(hosts, _stretched(ports, len(hosts)), strict=True):
+            choices += [_place(host, number, port) for number in await self._numbers(host, within)]
+        if not choices:
+            raise ConnectFailed(f"none of the names {', '.join(hosts)} could be resolved", timed_out=True)
+        return choices
+
+    async def _numbers(self, host: str, within: float) -> tuple[str, ...]:
+        if not host or host.startswith(("/", "@")):
+            return ("",)
+        try:
+            return await self._resolver.addresses(host, within)
+        except OSError as error:
+            log.debug("cannot resolve %s: %s", host, error)
+            return ()
+
+    def _dressed(self, address: Mapping[str, str], lease: Lease) -> dict[str, str]:
+        """Add what makes a session safe: ours comes last, and so wins over the user's own options."""
+        seconds = max(1, round(lease.renew_every))
+        theirs = address.get("options", os.environ.get("PGOPTIONS", ""))
+        ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in startup_options(lease).items())
+        return {
+            **address,
+            "options": f"{theirs} {ours}".strip(),
+            "application_name": f"highlanderd/{self._node}",
+            "client_encoding": "UTF8",
+            "gssencmode": "disable",
+            "keepalives": "1",
+            "keepalives_idle": str(seconds),
+            "keepalives_interval": str(seconds),
+            "keepalives_count": "3",
+            "tcp_user_timeout": str(round(lease.answer_within * 1000)),
+        }
+
+    # -------------------------------------------------------------------------------------------------- fitness
+
+    async def _diagnose(self, address: Mapping[str, str], within: float) -> None:
+        """Once per outage: is it our options that are refused? Old servers die on them before telling their version.
+
+        Raises Unfit when it is.
+        """
+        if self._diagnosed:
+            return
+        self._diagnosed = True
+        try:
+            wire = await connect({**address, "gssencmode": "disable"}, within)
+        except ConnectFailed:
+            return
+        version = wire.server_version
+        wire.drop("only a question")
+        if version < OLDEST_SERVER:
+            raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
+        raise Unfit(
+            "the server refuses the session settings that highlanderd needs; when a pooler stands between, "
+            "give a dsn that leads to PostgreSQL directly"
+        )
+
+    async def _greet(self, wire: Wire, lease: Lease) -> Hello:
+        book = self._book
+        hello, meta = await wire.ask(
+            [(book.statement("hello", ledger.HELLO), ()), (book.statement("meta", ledger.META), ())],
+            lease.answer_within,
+        )
+        pid, started = self._judge(wire, hello)
+        if meta.sqlstate in ledger.UNDEFINED:
+            meta = await self._create(wire, lease)
+        self._read_meta(meta)
+        if self.lease != lease:
+            wire.drop("the ledger has another lease")
+            raise ConnectFailed(f"connecting anew for the ledger's lease of {self.lease.length:g} s")
+        return Hello(wire, pid, started, lease)
+
+    def _judge(self, wire: Wire, reply: Reply) -> tuple[int, int]:
+        """Refuse what breaks the promise. Gives the backend's pid and start."""
+        if wire.server_version < OLDEST_SERVER:
+            raise Unfit(f"PostgreSQL {wire.server_version // 10000} is too old: highlanderd needs 14 or later")
+        if reply.error is not None:
+            raise ConnectFailed(reply.error.text)
+        standby, pid, started, fsync, version, role, database = reply.rows[0]
+        if pid is None or int(pid) != wire.backend_pid:
+            raise Unfit(
+                "a connection pooler stands between: it could grant one lock to two nodes; give a dsn that leads to "
+                "PostgreSQL directly"
+            )
+        if standby == "t":
+            raise Unfit(
+                "the server is a hot standby, which would grant locks of its own; name all servers in the dsn and add "
+                "target_session_attrs=read-write"
+            )
+        if fsync == "off" and not self._embedded:
+            raise Unfit("the server runs with fsync = off and may forget who leads; switch fsync on")
+        self.version, self.role, self.database = version, role or "", database or ""
+        return int(pid), int(started or 0)
+
+    async def _create(self, wire: Wire, lease: Lease) -> Reply:
+        """Create the ledger, once in this daemon's life: one that vanished was removed by somebody."""
+        book = self._book
+        if self.seen_ledger:
+            raise Unfit(
+                f"the ledger in schema {book.schema} is gone; restore it, or restart every daemon to begin a new one"
+            )
+        fresh = self._fresh is not None and self._fresh.exists()
+        asks = [(book.creation(), ()), (book.statement("meta", ledger.META), ())]
+        if fresh:
+            asks.insert(1, (book.statement("settle_fresh", ledger.SETTLE_FRESH), ()))
+        created, *_, meta = await wire.ask(asks, lease.answer_within)
+        if created.error is not None:
+            raise self._privileges(created.error.sqlstate, created.error.text)
+        if fresh and self._fresh is not None:
+            self._fresh.unlink(missing_ok=True)
+        log.info("created the ledger in schema %s of database %s", book.schema, self.database)
+        return meta
+
+    def _read_meta(self, reply: Reply) -> None:
+        book = self._book
+        if reply.error is not None:
+            raise self._privileges(reply.error.sqlstate, reply.error.text)
+        version, namespace, length = reply.rows[0]
+        if version is None or int(version) != ledger.VERSION:
+            raise Unfit(f"the ledger has schema version {version}, this daemon knows {ledger.VERSION}: upgrade it")
+        if namespace != book.namespace:
+            raise Unfit(
+                f'the ledger in schema {book.schema} belongs to namespace "{namespace}", this node is configured for '
+                f'"{book.namespace}": give all nodes one daemon.namespace, or each namespace its own postgres.schema'
+            )
+        self.seen_ledger = True
+        self.follow(Lease(float(length or 0)))
+
+    def follow(self, lease: Lease) -> None:
+        """The ledger's lease rules."""
+        book = self._book
+        self.lease = lease
+        self.warnings = {note for note in self.warnings if not note.startswith("postgres.lease")}
+        if lease.length != book.lease:
+            note = (
+                f"postgres.lease is {book.lease:g} s here but {lease.length:g} s in the ledger, which rules; write the "
+                f"ledger's, or change it with `highlanderctl ledger set-lease`"
+            )
+            self.warnings.add(note)
+
+    def _privileges(self, sqlstate: str, text: str) -> HighlanderError | ConnectFailed:
+        if sqlstate != ledger.INSUFFICIENT_PRIVILEGE:
+            return ConnectFailed(f"the ledger cannot be used: {text}")
+        return Unfit(
+            f"role {self.role} may not create or use the ledger in database {self.database} ({text}); let an "
+            f"administrator run what `highlanderd -c FILE --print-schema` prints"
+        )
+
+
+def parse(dsn: str) -> dict[str, str]:
+    """Give the parameters of a DSN or URI. Raises Unfit with a sentence that repeats nothing of it."""
+    try:
+        return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    except ProgrammingError as error:
+        raise Unfit(
+            "postgres.dsn is not a PostgreSQL connection string (postgresql://... or host=... user=...)"
+        ) from error
+
+
+def startup_options(lease: Lease) -> dict[str, str]:
+    """Give the server settings of every session; times in milliseconds.
+
+    Our own limits stay below half a lease, and the server ends a session that is silent for a whole one.
+    """
+    length = round(lease.length * 1000)
+    seconds = max(1, round(lease.renew_every))
+    return {
+        "default_transaction_read_only": "off",
+        "default_transaction_isolation": "read committed",
+        "synchronous_commit": "on",
+        "client_min_messages": "warning",
+        "lock_timeout": str(length // 5),
+        "statement_timeout": str(length // 4),
+        "idle_session_timeout": str(length),
+        "idle_in_transaction_session_timeout": str(length),
+        "client_connection_check_interval": str(length // 5),
+        "search_path": "pg_catalog",
+        "tcp_keepalives_idle": str(seconds),
+        "tcp_keepalives_interval": str(seconds),
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": str(length),
+    }
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def _stretched(values: list[str], length: int) -> list[str]:
+    return values * length if len(values) == 1 else values
+
+
+def _place(host: str, number: str, port: str) -> dict[str, str]:
+    place = {"host": host, "hostaddr": number, "port": port}
+    return {name: value for name, value in place.items() if value}
