@@ -1,0 +1,132 @@
+"""The account that PostgreSQL runs as: it refuses to run as root.
+
+When the daemon is root, the owner of the server's directory runs the server, and a directory that we make belongs to
+``nobody``. No mode or owner is changed of anything that we did not make.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from highlanderd.errors import HighlanderError
+
+NOBODY: Final = 65534  # the kernel's overflow id; for images whose /etc/passwd is too short to name it
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user that PostgreSQL runs as: ourselves, or somebody else when we are root."""
+
+    uid: int
+    gid: int
+
+    @property
+    def foreign(self) -> bool:
+        """Whether we are root and it is not."""
+        return os.geteuid() == 0 and self.uid != 0
+
+    @property
+    def name(self) -> str:
+        """Its name, or its number when it has none."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Touch files with this account's rights, and so never more than it could itself. Single-threaded use only."""
+        if not self.foreign:
+            yield
+            return
+        group, groups = os.getegid(), os.getgroups()
+        os.setgroups(())
+        os.setegid(self.gid)
+        os.seteuid(self.uid)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(group)
+            os.setgroups(groups)
+
+    def barrier(self, path: Path) -> Path | None:
+        """Give the topmost step on the way to ``path`` that this account may not pass; None when it may reach it."""
+        with self.acting():
+            for step in (*reversed(path.parents), path):
+                if not os.access(step, os.X_OK, effective_ids=True):
+                    return step
+        return None
+
+
+def account_of(uid: int) -> Account:
+    """Give the account with this number and its primary group."""
+    try:
+        return Account(uid, pwd.getpwuid(uid).pw_gid)
+    except KeyError:
+        return Account(uid, uid)
+
+
+def unprivileged() -> Account:
+    """Give the account for a server that nobody owns yet: ourselves, or ``nobody`` when we are root."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid())
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        return Account(NOBODY, NOBODY)
+    return Account(nobody.pw_uid, nobody.pw_gid)
+
+
+def owner_of(directory: Path) -> Account:
+    """Give the account that owns ``directory``, which is created when it is missing.
+
+    Raises HighlanderError when PostgreSQL could not run as that account, or could not reach the directory as it.
+    """
+    try:
+        owner = directory.stat().st_uid
+    except FileNotFoundError:
+        owner = _create(directory, unprivileged())
+    if owner == 0:
+        raise HighlanderError(
+            f"{directory} belongs to root, and PostgreSQL refuses to run as root: name a directory that does not exist "
+            f"yet, or give this one to the user that shall run it (chown nobody {directory})"
+        )
+    if os.geteuid() not in (0, owner):
+        raise HighlanderError(
+            f"{directory} belongs to {account_of(owner).name}, and this daemon runs as {unprivileged().name}: "
+            "run it as that user, or name another directory"
+        )
+    account = account_of(owner)
+    _check_way(directory, account)
+    return account
+
+
+def _create(directory: Path, account: Account) -> int:
+    """Make the directory with its owner in one step, so that nobody who comes at the same time sees it half made."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    _check_way(directory.parent, account)
+    made = tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.")
+    if account.foreign:
+        os.chown(made, account.uid, account.gid)
+    try:
+        os.rename(made, directory)  # noqa: PTH104
+    except OSError:
+        os.rmdir(made)  # noqa: PTH106 - somebody was faster, and is already at work in it
+    return directory.stat().st_uid
+
+
+def _check_way(directory: Path, account: Account) -> None:
+    if (barrier := account.barrier(directory)) is not None:
+        raise HighlanderError(
+            f"PostgreSQL would run here as {account.name}, who may not pass {barrier}: "
+            "put the state directory (or embedded:DIR) where every user may pass, such as /var/lib/highlander, "
+            "or run the daemon as the user that owns it"
+        )

@@ -1,0 +1,21 @@
+"""Waiting for facts: a test never sleeps for luck, and never waits without an end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Fact = TypeVar("Fact")
+
+LOOK_EVERY = 0.02
+
+
+def wait_for(fact: Callable[[], Fact], within: float = 15.0, what: str = "") -> Fact:
+    """Give what ``fact`` returns as soon as it is true; fail when it is not within so many seconds."""
+    end = time.monotonic() + within
+    while not (seen := fact()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {within:g} s: {what or fact}; last seen: {seen!r}")
+        time.sleep(LOOK_EVERY)
+    return seen
