@@ -1,0 +1,108 @@
+"""The daemon's own log: to standard error through the writer, as text or as JSON, the same keys always.
+
+A record's program, state and epoch come from ``extra={"program": ..., "state": ..., "epoch": ...}``. Priorities are
+written only to the journal, which understands them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from highlanderd.writer import Sink
+
+FACTS: Final = ("program", "state", "epoch")
+"""What a record may say beside its message; None where it does not."""
+
+# sd-daemon(3): the syslog priority of a line is its first characters
+_PRIORITIES: Final = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
+_DEBUG: Final = "<7>"
+
+
+def on_journal(fd: int, environ: Mapping[str, str]) -> bool:
+    """Say whether ``fd`` is the journal's stream: JOURNAL_STREAM must name this very descriptor."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    found = os.fstat(fd)
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
+
+
+def log_through(sink: Sink, level: str, form: Literal["text", "json"], *, journal: bool = False) -> None:
+    """Send everything that is logged in this process through ``sink``, from ``level`` (``debug`` to ``error``) up."""
+    root = logging.getLogger()
+    for before in root.handlers[:]:
+        root.removeHandler(before)
+    door = SinkHandler(sink)
+    door.setFormatter(JsonLines() if form == "json" else JournalLines() if journal else TextLines())
+    root.addHandler(door)
+    root.setLevel(level.upper())
+    for chatty in ("asyncio", "aiohttp"):  # their debug and info lines are for their developers
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class SinkHandler(logging.Handler):
+    """Hands each record to a sink; it never blocks, and never drops a line for a child's noise."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:  # noqa: BLE001 - a wrong format string must not end a program; logging reports it
+            self.handleError(record)
+        else:
+            self._sink.offer((text + "\n").encode("utf-8", "replace"), text.count("\n") + 1, important=True)
+
+
+def _said(record: logging.LogRecord) -> str:
+    facts = " ".join(f"{name}={value}" for name in FACTS if (value := getattr(record, name, None)) is not None)
+    return f"{record.getMessage()} [{facts}]" if facts else record.getMessage()
+
+
+def _when(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    return formatter.formatException(record.exc_info) if record.exc_info else None
+
+
+class TextLines(logging.Formatter):
+    """For people: time, level, message and facts; further lines are indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        trace = _trace(self, record)
+        text = f"{_when(record)} {record.levelname:<7} {_said(record)}"
+        return (text if trace is None else f"{text}\n{trace}").replace("\n", "\n    ")
+
+
+class JournalLines(logging.Formatter):
+    """For the journal, which knows the time: each line with its priority."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        trace = _trace(self, record)
+        priority = next((mark for level, mark in _PRIORITIES if record.levelno >= level), _DEBUG)
+        text = _said(record) if trace is None else f"{_said(record)}\n{trace}"
+        return priority + text.replace("\n", f"\n{priority}")
+
+
+class JsonLines(logging.Formatter):
+    """For machines: one object per line, the same keys always."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(
+            {
+                "time": _when(record),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                **{name: getattr(record, name, None) for name in FACTS},
+                "message": record.getMessage(),
+                "error": _trace(self, record),
+            },
+            default=str,
+        )

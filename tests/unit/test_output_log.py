@@ -1,0 +1,93 @@
+"""Claims about the daemon's own log: the same keys always, priorities for the journal only, no line lost to a bug."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from highlanderd.log import log_through, on_journal
+from highlanderd.writer import Writer
+
+
+@contextmanager
+def logging_to(path: Path, form: Literal["text", "json"], *, journal: bool = False) -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    writer = Writer()
+    try:
+        log_through(writer.file(path, 0, 0), "info", form, journal=journal)
+        yield logging.getLogger("highlanderd.program")
+    finally:
+        writer.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def some_lines(log: logging.Logger) -> None:
+    log.debug("not shown")
+    log.info("beat leads", extra={"program": "beat", "state": "leading", "epoch": 7})
+    log.warning("%d sessions lost", 3)
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        log.exception("it broke")
+
+
+def test_json_lines_have_the_same_keys_always(tmp_path: Path) -> None:
+    with logging_to(tmp_path / "log", "json") as log:
+        some_lines(log)
+    records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert {tuple(record) for record in records} == {
+        ("time", "level", "logger", "program", "state", "epoch", "message", "error")
+    }
+    assert [record["message"] for record in records] == ["beat leads", "3 sessions lost", "it broke"]
+    assert records[0]["program"] == "beat"
+    assert records[0]["epoch"] == 7
+    assert records[1]["program"] is None
+    assert "ValueError: two" in records[2]["error"]
+
+
+def test_text_lines_begin_with_time_and_level(tmp_path: Path) -> None:
+    with logging_to(tmp_path / "log", "text") as log:
+        some_lines(log)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    beat leads \[program=beat state=leading epoch=7\]", lines[0]
+    )
+    assert lines[1].endswith("Z WARNING 3 sessions lost")
+    assert lines[3].startswith("    Traceback")
+    assert all(line.startswith("    ") for line in lines[3:])
+
+
+def test_the_journal_gets_a_priority_before_every_line(tmp_path: Path) -> None:
+    with logging_to(tmp_path / "log", "text", journal=True) as log:
+        some_lines(log)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[0] == "<6>beat leads [program=beat state=leading epoch=7]"
+    assert lines[1] == "<4>3 sessions lost"
+    assert len(lines) > 4
+    assert all(line.startswith("<3>") for line in lines[2:])
+
+
+def test_a_wrong_format_string_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to(tmp_path / "log", "text") as log:
+        log.info("%d", "not a number")
+        log.info("still here")
+    assert (tmp_path / "log").read_text().endswith("still here\n")
+    assert "not a number" in capsys.readouterr().err
+
+
+def test_only_the_very_stream_of_the_journal_is_taken_for_it(tmp_path: Path) -> None:
+    with (tmp_path / "stream").open("w") as stream:
+        found = os.fstat(stream.fileno())
+        assert on_journal(stream.fileno(), {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"})
+        assert not on_journal(stream.fileno(), {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + 1}"})
+        assert not on_journal(stream.fileno(), {})
