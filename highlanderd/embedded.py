@@ -124,9 +124,7 @@ def start(directory: Path, timeout: float) -> Embedded:
 
 
 def _serving(directory: Path, account: Account, end: float) -> bool:
-    """Say whether the server answers; start a steward when there is none."""
-    if _answers(directory):
-        return True
+    """Say whether the server answers, and see to it that somebody tends it: a steward may have been killed."""
     with account.acting():
         lock = _open(directory / "steward.lock")
     try:
@@ -134,7 +132,7 @@ def _serving(directory: Path, account: Account, end: float) -> bool:
             _start_steward(directory, account, lock, end)
     finally:
         os.close(lock)  # the steward has its own copy, and so the lock
-    return False
+    return _answers(directory)
 
 
 def _answers(directory: Path) -> bool:
