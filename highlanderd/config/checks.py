@@ -1,0 +1,97 @@
+"""What no key can tell alone: two programs with one lock, clocks against each other, and what is probably not meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from highlanderd.config.configuration import Configuration
+from highlanderd.config.dsn import options
+from highlanderd.config.problems import Place, Report
+from highlanderd.config.program import ProgramConfig
+from highlanderd.config.tables import Table
+from highlanderd.config.values import quoted, shown
+
+RESTART_OF_A_WORKER: Final = 0.7
+"""Seconds that a frozen worker's successor needs; a lease must have room for five of them to save its children."""
+
+_SHELL: Final = frozenset({"&&", "||", "|", "&", ";", ">", ">>", "<", "2>&1", "2>", "&>"})
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A program together with where it is written."""
+
+    program: ProgramConfig
+    table: Table
+    place: Place
+
+    def at(self, key: str) -> Place:
+        """Give the place of a key: in its own table, in ``[defaults]``, or the table that does without it."""
+        return self.table[key].place if key in self.table else self.place
+
+
+def check_locks(namespace: str, programs: Iterable[Described], report: Report) -> None:
+    """Report each program whose lock id another one has already."""
+    owners: dict[int, Described] = {}
+    for described in programs:
+        number = described.program.lock_id(namespace)
+        owner = owners.setdefault(number, described)
+        if owner is not described:
+            report.add(
+                described.at("lock_key"),
+                f"gives program {described.program.name} the lock id {number}, which program {owner.program.name} "
+                f"({owner.at('lock_key')}) has already; give one of them another lock_key",
+            )
+
+
+def check_clocks(described: Described, report: Report) -> None:
+    """Report durations of a program that contradict each other."""
+    program = described.program
+    if program.backoff > program.backoff_max:
+        key = "backoff_max" if "backoff_max" in described.table else "backoff"
+        report.add(
+            described.at(key),
+            f'makes backoff_max ("{shown(program.backoff_max)}") of program {program.name} shorter than backoff '
+            f'("{shown(program.backoff)}"); raise backoff_max or lower backoff',
+        )
+
+
+def warn_of_shell(described: Described, warnings: Report) -> None:
+    """Warn of a string that was written for a shell."""
+    meant = next((word for word in described.program.command if word in _SHELL), None)
+    if meant is not None:
+        warnings.add(
+            described.at("command"),
+            f'hands {quoted(meant)} to the program as it is, for no shell runs this; write ["sh", "-c", "..."] '
+            "where a shell is meant",
+        )
+
+
+def warn_of_postgres(configuration: Configuration, table: Table, place: Place, warnings: Report) -> None:
+    """Warn of a short lease, and of several hosts of which any would do."""
+    postgres = configuration.postgres
+    if postgres.lease < 5 * RESTART_OF_A_WORKER:
+        warnings.add(
+            table["lease"].place,
+            f'"{shown(postgres.lease)}" is too short to save the children of a frozen worker process; '
+            f'write at least "{shown(5 * RESTART_OF_A_WORKER)}"',
+        )
+    if postgres.embedded:
+        return
+    said = options(postgres.dsn.get_secret_value())
+    if "," in said.get("host", said.get("hostaddr", "")) and "target_session_attrs" not in said:
+        warnings.add(
+            place / "dsn",
+            "names several hosts, and libpq takes the first that answers, even a standby, which is refused; "
+            "add target_session_attrs=read-write",
+        )
+
+
+def warn_of_names(configuration: Configuration, node: Place, program: Place, warnings: Report) -> None:
+    """Warn of a node that is called as every node is, and of a daemon with nothing to run."""
+    if configuration.daemon.node in ("localhost", "localhost.localdomain"):
+        warnings.add(node, f'is "{configuration.daemon.node}", as on any other host; give each node a name of its own')
+    if not configuration.programs:
+        warnings.add(program, "there is no program to run; add [program.NAME] with a command")

@@ -1,0 +1,45 @@
+"""What the daemon runs by: all sections and programs, complete and checked. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from highlanderd.config.program import ProgramConfig
+from highlanderd.config.sections import Control, Daemon, Log, Metrics, Postgres
+from highlanderd.config.sources import Sources
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The whole of it. ``programs`` is in the order of the files."""
+
+    daemon: Daemon
+    postgres: Postgres
+    control: Control
+    metrics: Metrics
+    log: Log
+    programs: Mapping[str, ProgramConfig]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can be used, what it was read from, and what people should know about it."""
+
+    configuration: Configuration
+    findings: tuple[str, ...]
+    """What this machine lacks for some program, as ``file:line: key: ...``. Problems for ``--check``, which exits with
+    78; for the daemon they are warnings, because the other programs can run."""
+    warnings: tuple[str, ...]
+    """What is allowed and perhaps not meant, in the same form. No problem for ``--check``."""
+    _sources: Sources = field(repr=False)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """The text of each file of the configuration by its name, as it was read; secrets' files are not among them."""
+        return MappingProxyType(self._sources.texts)
+
+    def sources_json(self) -> bytes:
+        """Give all that was read, for ``reload_from``. It holds the secrets in clear: keep it in memory."""
+        return self._sources.to_bytes()

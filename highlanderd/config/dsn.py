@@ -1,0 +1,80 @@
+"""Where PostgreSQL is: libpq's word on a connection string, without a secret in what is said about it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr, ValidationInfo
+
+from highlanderd.config.expansion import absolute, beside
+from highlanderd.config.values import secret, text
+
+_EMBEDDED: Final = "embedded"
+_CONNECTION: Final = re.compile(r"postgres(ql)?://|[a-z_]+\s*=")
+
+
+def connection(value: object, info: ValidationInfo) -> SecretStr:
+    """Give a connection string that libpq understands, or ``embedded``, or ``embedded:DIR`` with an absolute DIR.
+
+    Raises ValueError with a sentence that shows no part of it but option names.
+    """
+    if not isinstance(value, SecretStr) and text(value).startswith(f"{_EMBEDDED}:"):
+        directory = text(value).removeprefix(f"{_EMBEDDED}:")
+        return SecretStr(f"{_EMBEDDED}:{absolute(directory, beside(text(value)))}")
+    found = secret(value, info)
+    words = found.get_secret_value()
+    if words == _EMBEDDED:
+        return found
+    if not _CONNECTION.match(words):
+        raise ValueError(
+            "is no connection string; write for example "
+            '"postgresql://highlander@db1,db2/ops?target_session_attrs=read-write", '
+            '"host=db1 dbname=ops user=highlander", "embedded", or "file:PATH" of a file that holds one'
+        )
+    options(words)
+    return found
+
+
+def options(words: str) -> dict[str, str]:
+    """Give what a connection string says, by libpq's names of options.
+
+    Raises ValueError with libpq's sentence, without what could be a secret.
+    """
+    from psycopg import OperationalError, pq  # a fifth of a second that only those pay who have a connection string
+
+    try:
+        found = pq.Conninfo.parse(words.encode())
+    except OperationalError as error:
+        raise ValueError(
+            f"libpq cannot read it: {redacted(str(error), words)}; correct the connection string"
+        ) from None
+    return {option.keyword.decode(): option.val.decode() for option in found if option.val is not None}
+
+
+def redacted(complaint: str, words: str) -> str:
+    """Cut libpq's complaint before the first thing it quotes that could be a secret: all but names of options.
+
+    >>> redacted('invalid connection option "hots"', "hots=db1 password=x")
+    'invalid connection option "hots"'
+    >>> redacted('missing "=" after "rose" in connection info string', "host=db1 password=tudor rose")
+    'missing "=" after ...'
+    """
+    complaint = " ".join(complaint.split())
+    names = {"=", *re.findall(r"[a-z_]+(?=\s*=)", words)}
+    for found in re.finditer(r'"([^"]*)"?', complaint):
+        if found[1] not in names:
+            return complaint[: found.start()] + "..."
+    return complaint
+
+
+def embedded_in(words: str) -> Path | None:
+    """Give DIR of ``embedded:DIR``."""
+    prefix, colon, directory = words.partition(":")
+    return Path(directory) if prefix == _EMBEDDED and colon else None
+
+
+def embedded(words: str) -> bool:
+    """Say whether the daemon is to run a server of its own."""
+    return words.partition(":")[0] == _EMBEDDED

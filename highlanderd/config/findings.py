@@ -1,0 +1,120 @@
+"""What this machine lacks for a program: users, groups, directories, commands, files.
+
+None of it stops the daemon, which runs the other programs; ``--check`` counts each as a problem. What this process may
+not see, it does not judge.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from highlanderd.config.checks import Described
+from highlanderd.config.environment import PATH, child_environment, read_environment
+from highlanderd.config.identity import find_group, find_user
+from highlanderd.config.problems import Place, Report
+from highlanderd.config.tables import Table
+from highlanderd.config.values import quoted
+from highlanderd.errors import HighlanderError
+
+
+def find(programs: Iterable[Described], control: Table, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Search this machine for what the configuration names. Reads no file but environment files."""
+    report = Report()
+    group = control.get("group")
+    if group is not None:
+        _find_group(str(group.value), group.place, report)
+    for described in programs:
+        _accounts(described, report)
+        _environment_files(described, report)
+        _directories(described, report)
+        _command(described, environ, report)
+    return report.sorted()
+
+
+def _accounts(described: Described, report: Report) -> None:
+    program = described.program
+    if program.user is not None:
+        try:
+            account = find_user(program.user)
+        except LookupError as error:
+            report.add(described.at("user"), error.args[0])
+        else:
+            if account is None and program.group is None:
+                report.add(described.at("user"), "has no entry in the user database, and so no group; set group too")
+    if program.group is not None:
+        _find_group(program.group, described.at("group"), report)
+    for index, group in enumerate(program.supplementary_groups):
+        _find_group(group, described.at("supplementary_groups") / index, report)
+
+
+def _find_group(name: str, place: Place, report: Report) -> None:
+    try:
+        find_group(name)
+    except LookupError as error:
+        report.add(place, error.args[0])
+
+
+def _environment_files(described: Described, report: Report) -> None:
+    for path in described.program.environment_file:
+        try:
+            read_environment(path)
+        except HighlanderError as error:
+            report.add(described.at("environment_file"), str(error))
+
+
+def _directories(described: Described, report: Report) -> None:
+    program = described.program
+    if program.directory is not None:
+        _directory(program.directory, described.at("directory"), report)
+    for key, target in (("stdout", program.stdout), ("stderr", program.stderr)):
+        if target not in ("inherit", "null"):
+            _directory(Path(target).parent, described.at(key), report)
+
+
+def _directory(path: Path, place: Place, report: Report) -> None:
+    mode = _mode(path)
+    if mode == 0:
+        report.add(place, f"the directory {path} does not exist; create it, or name another one")
+    elif mode is not None and not stat.S_ISDIR(mode):
+        report.add(place, f"{path} is not a directory; name one that is")
+
+
+def _command(described: Described, environ: Mapping[str, str], report: Report) -> None:
+    program, place = described.program, described.at("command")
+    command = program.argv[0]
+    if "/" not in command:
+        path = _path(described, environ)
+        if shutil.which(command, path=path) is None:
+            report.add(place, f"there is no command {quoted(command)} in the child's PATH ({path}); install it, "
+                       "write its whole path, or set PATH in environment")  # fmt: skip
+        return
+    if not command.startswith("/") and program.directory is None:
+        report.add(place, f"{quoted(command)} is relative to wherever the daemon was started; write its whole path, "
+                   "or set directory")  # fmt: skip
+        return
+    file = (program.directory or Path("/")) / command
+    mode = _mode(file)
+    if mode == 0:
+        report.add(place, f"there is no file {file}; install it, or correct the path")
+    elif mode is not None and not (stat.S_ISREG(mode) and mode & 0o111):
+        report.add(place, f"{file} is not an executable file; make it one (chmod +x), or correct the path")
+
+
+def _path(described: Described, environ: Mapping[str, str]) -> str:
+    try:
+        return child_environment(described.program, environ).get("PATH", PATH)
+    except HighlanderError:
+        return environ.get("PATH", PATH)  # reported where it belongs
+
+
+def _mode(path: Path) -> int | None:
+    """Give the mode of what is there, 0 for nothing, ``None`` where this process cannot see it."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError:
+        return None

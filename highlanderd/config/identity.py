@@ -1,0 +1,81 @@
+"""Who a child runs as, in numbers: keepers and children never ask the user database themselves.
+
+A directory service behind that database can be slow: call from a thread where nothing may wait.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from typing import NamedTuple
+
+from highlanderd.config.program import ProgramConfig
+from highlanderd.errors import HighlanderError
+
+
+class Identity(NamedTuple):
+    """What the child becomes; ``None`` stays as it is in the daemon."""
+
+    uid: int | None
+    gid: int | None
+    groups: tuple[int, ...] | None
+    """All supplementary groups, ``gid`` among them."""
+
+
+def identity(program: ProgramConfig) -> Identity:
+    """Resolve user, group and supplementary groups of a program as they are now.
+
+    Raises HighlanderError with a sentence where one of them does not exist.
+    """
+    if program.user is None and program.group is None and not program.supplementary_groups:
+        return Identity(None, None, None)
+    try:
+        return _resolved(program)
+    except LookupError as error:
+        raise HighlanderError(f"program {program.name} cannot be started: {error.args[0]}") from None
+
+
+def _resolved(program: ProgramConfig) -> Identity:
+    account = None if program.user is None else find_user(program.user)
+    uid = None if program.user is None else (account.pw_uid if account else int(program.user))
+    gid = find_group(program.group) if program.group is not None else (account.pw_gid if account else None)
+    if uid is not None and gid is None:
+        raise LookupError(f"user {uid} has no entry in the user database, and so no group; set group as well")
+    more = [find_group(group) for group in program.supplementary_groups]
+    if account is not None and gid is not None:
+        own = os.getgrouplist(account.pw_name, gid)
+    else:
+        own = ([] if uid is not None else os.getgroups()) + ([] if gid is None else [gid])
+    wanted = Identity(uid, gid, tuple(sorted({*own, *more})))
+    return Identity(None, None, None) if _present(wanted) else wanted
+
+
+def _present(wanted: Identity) -> bool:
+    """Say whether the daemon is all that already: without root's rights even setting the same again is refused."""
+    here = {*os.getgroups(), os.getegid()}
+    return (
+        wanted.uid in (None, os.geteuid())
+        and wanted.gid in (None, os.getegid())
+        and {*(wanted.groups or ()), os.getegid()} == here
+    )
+
+
+def find_user(name: str) -> pwd.struct_passwd | None:
+    """Look a user up by name or number; a number need not have an entry. Raises LookupError with a sentence."""
+    try:
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        if name.isdecimal():
+            return None
+        raise LookupError(f'there is no user "{name}" on this machine; create it, or set another user') from None
+
+
+def find_group(name: str) -> int:
+    """Look a group up by name; a number is itself. Raises LookupError with a sentence."""
+    if name.isdecimal():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise LookupError(f'there is no group "{name}" on this machine; create it, or set another group') from None

@@ -1,0 +1,203 @@
+"""From a path to a configuration that can be used, or to every problem of it at once.
+
+Nothing is decided by what this machine happens to have: a missing user or command is a finding, not a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from highlanderd.config.checks import (
+    Described,
+    check_clocks,
+    check_locks,
+    warn_of_names,
+    warn_of_postgres,
+    warn_of_shell,
+)
+from highlanderd.config.configuration import Configuration, Loaded
+from highlanderd.config.documents import Reader, parsed, unreadable
+from highlanderd.config.findings import find
+from highlanderd.config.problems import Document, Place, Report
+from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
+from highlanderd.config.sections import SECTIONS, Daemon, Section
+from highlanderd.config.sources import Disk, Memory
+from highlanderd.config.spellings import TABLES, unknown_table
+from highlanderd.config.tables import Key, Reading, Table, united
+from highlanderd.config.values import kind, located, quoted
+from highlanderd.errors import ConfigurationError
+
+Raw = Mapping[str, object]
+Opened = tuple[Document, dict[str, object]]
+
+
+def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes) -> Loaded:
+    """Load the configuration that begins with the file ``path``.
+
+    ``environ`` is what ``${NAME}`` is looked up in. May wait for the disk and for the user database.
+    Raises ConfigurationError with every problem.
+    """
+    loading = _Loading(Disk(path, read), environ)
+    configuration = loading.configuration()
+    findings = find(loading.described.values(), loading.control, environ)
+    return Loaded(configuration, findings, loading.warnings.sorted(), loading.source.sources)
+
+
+def reload_from(blob: bytes, environ: Mapping[str, str]) -> Loaded:
+    """Load once more what ``Loaded.sources_json`` gave, from memory: the same files, secrets and host name.
+
+    This machine is not searched for findings again. Raises ConfigurationError with every problem, which can only come
+    from another ``environ`` or another version of this program.
+    """
+    loading = _Loading(Memory(blob), environ)
+    configuration = loading.configuration()
+    return Loaded(configuration, (), loading.warnings.sorted(), loading.source.sources)
+
+
+@dataclass(slots=True)
+class _Loading:
+    source: Disk | Memory
+    environ: Mapping[str, str]
+    problems: Report = field(default_factory=Report)
+    warnings: Report = field(default_factory=Report)
+    places: dict[str, Place] = field(default_factory=dict)
+    described: dict[str, Described] = field(default_factory=dict)
+    control: Table = field(default_factory=dict)
+
+    def configuration(self) -> Configuration:
+        opened = self._open(self.source.sources.main, None)
+        if opened is None:
+            raise ConfigurationError(self.problems.sorted())
+        main, raw = opened
+        top = Place(main, ())
+        for name in raw.keys() - set(TABLES):
+            self.problems.add(top / name, unknown_table(name, raw[name]))
+        tables = self._sections(raw, top)
+        models = {name: self._reading.model(SECTIONS[name], tables[name], top / name) for name in SECTIONS}
+        self._describe(raw, main, self._included(tables["daemon"], main))
+        configuration = self._checked(models)
+        self._warn(configuration, tables, top)
+        return configuration
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.environ, self.source.secret, Path(self.source.sources.start), self.problems)
+
+    def _open(self, name: str, said: Place | None) -> Opened | None:
+        """Read and parse a file; a file that cannot be read is a problem of the key that names it."""
+        try:
+            content = self.source.text(Path(name))
+        except OSError as error:
+            if said is None:
+                self.problems.add_file(name, unreadable(error))
+            else:
+                self.problems.add(said, f"{name}: {unreadable(error)}")
+            return None
+        return parsed(name, content, self.problems)
+
+    def _sections(self, raw: Raw, top: Place) -> dict[str, dict[str, Key]]:
+        """Give all tables but programs', with the defaults that follow from this host and from other keys."""
+        tables = {
+            name: self._reading.keys(model, raw.get(name, {}), top / name, name) for name, model in SECTIONS.items()
+        }
+        daemon, control = tables["daemon"], tables["control"]
+        daemon.setdefault("node", Key(self.source.sources.host, top / "daemon" / "node"))
+        socket = _socket_in(daemon["run_dir"]) if "run_dir" in daemon else None
+        if socket is not None:
+            control.setdefault("socket", socket)
+        self.control = control
+        return tables
+
+    def _included(self, daemon: Table, main: Document) -> Iterator[Opened]:
+        """Give each further file once, in the order of the patterns."""
+        seen = {main.name}
+        for pattern, place in _patterns(daemon):
+            names = self.source.listing(pattern)
+            if not names:
+                self.warnings.add(place, f"{quoted(pattern)} matches no file; correct it, or add such a file")
+            for name in names:
+                opened = None if name in seen else self._open(name, place)
+                seen.add(name)
+                if opened is not None:
+                    yield opened
+
+    def _describe(self, raw: Raw, main: Document, included: Iterator[Opened]) -> None:
+        """Collect the programs of all files."""
+        reading, place = self._reading, Place(main, ("defaults",))
+        defaults = reading.keys(ProgramKeys, raw.get("defaults", {}), place, "defaults")
+        # Judged once without any program, so that a mistake shows even where each program has a value of its own.
+        reading.model(
+            ProgramConfig, {"name": Key("defaults", place), "command": Key(("true",), place), **defaults}, place
+        )
+        self._programs(raw.get("program", {}), Place(main, ("program",)), defaults)
+        for document, further in included:
+            for name in further.keys() - {"program"}:
+                self.problems.add(
+                    Place(document, (name,)),
+                    f"an included file holds [program.NAME] tables only; move this to {main.name}",
+                )
+            self._programs(further.get("program", {}), Place(document, ("program",)), defaults)
+
+    def _programs(self, raw: object, place: Place, defaults: Table) -> None:
+        """Add the programs of one file."""
+        if not isinstance(raw, dict):
+            self.problems.add(place, f"is {kind(raw)}; write a table for each program: [program.NAME]")
+            return
+        for name, table in raw.items():
+            if not isinstance(table, dict):
+                self.problems.add(place / name, f"is {kind(table)}; a program needs a name: write [program.NAME]")
+            elif wrong := name_problem(name):
+                self.problems.add(place / name, wrong)
+            elif name in self.places:
+                first = self.places[name]
+                self.problems.add(place / name, f"is defined at {first} already; remove one of them or rename it")
+            else:
+                self.places[name] = place / name
+                self._program(name, table, place / name, defaults)
+
+    def _program(self, name: str, raw: Raw, place: Place, defaults: Table) -> None:
+        own = self._reading.keys(ProgramKeys, raw, place, f"program.{name}")
+        table = {**united(defaults, own), "name": Key(name, place)}
+        program = self._reading.model(ProgramConfig, table, place)
+        if program is not None:
+            self.described[name] = Described(program, table, place)
+
+    def _checked(self, models: Mapping[str, Section | None]) -> Configuration:
+        """Check what no key can tell alone, and put all of it together, if nothing at all is wrong."""
+        daemon = models["daemon"]
+        if isinstance(daemon, Daemon):
+            check_locks(daemon.namespace, self.described.values(), self.problems)
+        for described in self.described.values():
+            check_clocks(described, self.problems)
+        if self.problems.sorted():
+            raise ConfigurationError(self.problems.sorted())
+        programs = {name: described.program for name, described in self.described.items()}
+        return Configuration(**models, programs=MappingProxyType(programs))  # type: ignore[arg-type]  # none is None
+
+    def _warn(self, configuration: Configuration, tables: Mapping[str, Table], top: Place) -> None:
+        node = tables["daemon"]["node"].place
+        warn_of_names(configuration, node, top / "program", self.warnings)
+        warn_of_postgres(configuration, tables["postgres"], top / "postgres", self.warnings)
+        for described in self.described.values():
+            warn_of_shell(described, self.warnings)
+
+
+def _socket_in(run_dir: Key) -> Key | None:
+    try:
+        return Key(located(run_dir.value) / "control.sock", run_dir.place)
+    except ValueError:
+        return None  # the model says why
+
+
+def _patterns(daemon: Table) -> Iterator[tuple[str, Place]]:
+    """Give the patterns that are strings; the model says what is wrong with others."""
+    include = daemon.get("include")
+    if include is not None and isinstance(include.value, str):
+        yield include.value, include.place
+    elif include is not None and isinstance(include.value, list):
+        for index, pattern in enumerate(include.value):
+            if isinstance(pattern, str):
+                yield pattern, include.place / index

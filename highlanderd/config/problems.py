@@ -1,0 +1,91 @@
+"""What is wrong with a configuration, and where: collected, so that all of it is reported at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from highlanderd.config.lines import Path, locate, nearest
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Document:
+    """One file of the configuration: its name as people know it, and its text."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
+
+    def line(self, path: Path) -> int:
+        """Give the line of a key, counted from 1, or of the innermost table around it that is written down."""
+        return nearest(self._lines, path)
+
+    @cached_property
+    def _lines(self) -> dict[Path, int]:
+        # Only a problem asks for a line, so a good configuration is never scanned.
+        return dict(locate(self.text))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a key is written, or a table that lacks one."""
+
+    document: Document
+    path: Path
+
+    def __truediv__(self, key: str | int) -> Place:
+        """Give the place of a key inside this table or array."""
+        return Place(self.document, (*self.path, key))
+
+    def __str__(self) -> str:
+        return f"{self.document.name}:{self.document.line(self.path)}"
+
+
+def spelled(path: Path) -> str:
+    """Write a key as TOML does.
+
+    >>> spelled(("program", "a.b", "command", 0))
+    'program."a.b".command[0]'
+    """
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False))
+    return text
+
+
+@dataclass(slots=True)
+class Report:
+    """Sentences about places. The same sentence about the same place is kept once."""
+
+    _sentences: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _keys: set[tuple[str, Path]] = field(default_factory=set)
+
+    def add(self, place: Place, sentence: str) -> None:
+        """Say something about a key: what is wrong, and after a semicolon what to write instead."""
+        line = place.document.line(place.path)
+        key = f" {spelled(place.path)}:" if place.path else ""
+        self._keys.add((place.document.name, place.path))
+        self._say(place.document.name, line, f"{place.document.name}:{line}:{key} {sentence}")
+
+    def add_file(self, name: str, sentence: str, line: int | None = None) -> None:
+        """Say something about a file as a whole, or about a line that belongs to no key."""
+        where = name if line is None else f"{name}:{line}"
+        self._say(name, line or 0, f"{where}: {sentence}")
+
+    def knows(self, place: Place) -> bool:
+        """Say whether this very key has already been found wrong."""
+        return (place.document.name, place.path) in self._keys
+
+    def _say(self, name: str, line: int, text: str) -> None:
+        self._sentences.setdefault(text, (name, line))
+
+    def sorted(self) -> tuple[str, ...]:
+        """Give all of it by file and line."""
+        return tuple(sorted(self._sentences, key=self._sentences.__getitem__))

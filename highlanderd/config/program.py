@@ -1,0 +1,235 @@
+"""One program: every key it can have, with its default and the reference manual's text."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from highlanderd.config.sections import Section
+from highlanderd.config.values import (
+    LONGEST,
+    Account,
+    Accounts,
+    Count,
+    Duration,
+    ExitCodes,
+    Flag,
+    Located,
+    LocatedList,
+    Octal,
+    Output,
+    Secret,
+    Signal,
+    Size,
+    Text,
+    Variable,
+    between,
+    kind,
+    quoted,
+    table,
+    text,
+    variable,
+)
+from highlanderd.core.key import HIGHEST, LOWEST, lock_id
+
+RESERVED = frozenset({"PROGRAM", "NODE", "EPOCH", "LOCK_ID", "CONTROL_SOCKET"})
+"""What the daemon itself tells each child, as ``HIGHLANDER_...``: a configured one would be a lie."""
+
+
+def words(command: object) -> tuple[str, ...]:
+    """Split a command as configured into its words. Raises ValueError with a sentence."""
+    if isinstance(command, str):
+        try:
+            found = tuple(shlex.split(command))
+        except ValueError as error:
+            raise ValueError(
+                f"cannot be split into words ({str(error).lower()}); close the quotes, or write an array"
+            ) from None
+    elif isinstance(command, list | tuple):
+        found = tuple(_word(number, word) for number, word in enumerate(command, 1))
+    else:
+        raise ValueError(f'is {kind(command)}; write an array, such as ["celery", "beat"], or one string')
+    if not found or not found[0]:
+        raise ValueError('is empty; write a command, such as ["celery", "beat"]')
+    return found
+
+
+def _word(number: int, word: object) -> str:
+    try:
+        return text(word)
+    except ValueError as error:
+        raise ValueError(f"word {number} {error}") from None
+
+
+def _lock_key(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not LOWEST <= value <= HIGHEST:
+            raise ValueError(f"{value} does not fit PostgreSQL's bigint; write {LOWEST} to {HIGHEST}, or a string")
+        return value
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{quoted(value)} cannot be a lock key; write a string that is not empty, or an integer")
+    return value
+
+
+def _inherited(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'{quoted(value)} is {kind(value)}; write true, false, or an array of names, such as ["TERM"]')
+    return tuple(variable(name) for name in value)
+
+
+def _unreserved(name: str) -> str:
+    if name.startswith("HIGHLANDER_") and name.removeprefix("HIGHLANDER_") in RESERVED:
+        raise ValueError("is set by the daemon itself for each child; choose another name")
+    return name
+
+
+class ProgramKeys(Section):
+    """The keys of ``[program.NAME]``. ``[defaults]`` takes any of them for all programs.
+
+    A program's own key replaces the default's, except that ``environment`` is merged variable by variable.
+    """
+
+    command: Annotated[tuple[Text, ...], BeforeValidator(words)] = Field(
+        description="What to run: an array of words, or one string that is split like a shell would and never run by "
+        'one. For pipes and `&&` write `["sh", "-c", "..."]`, and `$${NAME}` for what that shell shall expand '
+        "itself. A command without a slash is looked for in the `PATH` of the child.",
+    )
+    description: Text = Field(default="", description="What the program is, for people.")
+    autostart: Flag = Field(
+        default=True,
+        description="Whether this node contends for the program when the daemon starts. With `false` it waits for "
+        "`highlanderctl start`.",
+    )
+    lock_key: Annotated[str | int | None, BeforeValidator(_lock_key)] = Field(
+        default=None,
+        description="What the lock id is made of; it must be the same on all nodes. A string is hashed together with "
+        "the namespace; an integer is the advisory lock's own 64-bit number, so that other software can take part. "
+        "Default: the program's name.",
+    )
+    directory: Located | None = Field(
+        default=None,
+        description="Working directory of the child. Relative to the file that says so. Default: the daemon's own.",
+    )
+    umask: Octal = Field(default=0o022, description='Permissions that new files do not get: octal digits, `"022"`.')
+    user: Account | None = Field(
+        default=None,
+        description="User that the child runs as, name or number; the daemon must be allowed to become it. `HOME`, "
+        "`USER`, `LOGNAME` and `SHELL` are set to that user's. Default: the daemon's own.",
+    )
+    group: Account | None = Field(
+        default=None, description="Group of the child, name or number. Default: the user's primary group."
+    )
+    supplementary_groups: Accounts = Field(
+        default=(),
+        description="More groups, names or numbers, in addition to those that the group database gives the user.",
+    )
+    environment: Annotated[dict[Annotated[Variable, AfterValidator(_unreserved)], Secret], BeforeValidator(table)] = (
+        Field(
+            default={},
+            description="Variables of the child; they win over every other source. Values are strings and never shown. "
+            "`file:PATH` reads one from a file when the configuration is loaded, relative to the file that says so: a "
+            "systemd credential is `file:${CREDENTIALS_DIRECTORY}/NAME`.",
+        )
+    )
+    environment_file: LocatedList = Field(
+        default=(),
+        description="A file, or an array of files, of `NAME=value` lines, read at each start of the child; later ones "
+        "win. `#` begins a comment line; a value may stand in single or double quotes; nothing is expanded. Relative "
+        "to the file that says so.",
+    )
+    inherit_environment: Annotated[bool | tuple[str, ...], BeforeValidator(_inherited)] = Field(
+        default=False,
+        description="Which of the daemon's own variables the child gets. `false`: `PATH`, `LANG` and `TZ`. An array: "
+        "these names as well. `true`: all but those that concern the daemon alone: `PG*` and systemd's (such as "
+        "`NOTIFY_SOCKET`, `LISTEN_*` and `CREDENTIALS_DIRECTORY`).",
+    )
+    restart: Literal["always", "on-failure", "never"] = Field(
+        default="always",
+        description="Whether a child that has ended is started again, here or on another node. `on-failure`: unless "
+        "its exit code is one of `success_exit_codes`. `never`: not before an operator says `highlanderctl start`.",
+    )
+    success_exit_codes: ExitCodes = Field(
+        default=frozenset({0}), description="Exit codes that are no failure: an array of numbers from 0 to 255."
+    )
+    backoff: Annotated[Duration, between(0.1, LONGEST, "would start a broken program in a tight loop")] = Field(
+        default=1.0,
+        description="How long this node stays away from the program after its first failure; other nodes may take it "
+        "at once. Doubles with each failure in a row, with jitter.",
+    )
+    backoff_max: Duration = Field(default=60.0, description="The longest such time; at least `backoff`.")
+    backoff_reset: Duration = Field(
+        default=60.0, description="A child that has run for this long ends the row of failures."
+    )
+    stop_signal: Signal = Field(
+        default=15,
+        description="Signal that asks the child to stop: a name with or without `SIG`, or a number. Default: `TERM`.",
+    )
+    stop_timeout: Duration = Field(
+        default=10.0,
+        description="How long the child may take to stop before SIGKILL goes to its whole tree. When leadership runs "
+        "out (a fence), it gets less: SIGKILL comes at 9/10 of the lease, whatever this says.",
+    )
+    stop_to: Literal["tree", "main"] = Field(
+        default="tree",
+        description="Who gets the stop signal: every process of the child's tree, or its main process alone. SIGKILL "
+        "always goes to the whole tree.",
+    )
+    stdout: Output = Field(
+        default="inherit",
+        description="Where standard output goes. `inherit`: to the daemon's, each line prefixed with the program's "
+        'name. `null`: nowhere. Else a path, which must hold a slash (`"./beat.log"`); relative to the file that says '
+        "so.",
+    )
+    stderr: Output = Field(
+        default="inherit",
+        description="Where standard error goes, in the same words; it may be the same file as `stdout`.",
+    )
+    log_max_bytes: Size = Field(
+        default=50 * 10**6,
+        description="A log file is rotated before it grows above this: `50MB`, `64MiB`, or bytes. `0`: never.",
+    )
+    log_backups: Count = Field(default=10, description="How many rotated files are kept, `.1` the youngest; 0 to 1000.")
+
+
+class ProgramConfig(ProgramKeys):
+    """One program, complete: its own keys, those of ``[defaults]``, and the defaults of each key."""
+
+    name: str
+    argv: tuple[str, ...] = Field(default_factory=lambda known: known.get("command", ()), repr=False)
+    """The command that is executed, ``${NAME}`` expanded. ``command`` holds the words as configured, for display."""
+
+    @property
+    def key(self) -> str | int:
+        """What the lock id is made of."""
+        return self.name if self.lock_key is None else self.lock_key
+
+    def lock_id(self, namespace: str) -> int:
+        """Give the number that the advisory lock is taken on."""
+        return lock_id(namespace, self.key)
+
+
+def name_problem(name: str) -> str:
+    """Say what is wrong with a program's name, or nothing."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", name):
+        return (
+            f"{quoted(name)} is not a usable program name; write at most 63 letters, digits and _ . -, "
+            "beginning with a letter, a digit or _"
+        )
+    if name == "all":
+        return '"all" is what highlanderctl calls every program; choose another name'
+    return ""
+
+
+def difference(old: Section, new: Section) -> tuple[str, ...]:
+    """Name the keys in which two programs, or two sections of one kind, differ, in the order of the reference.
+
+    A command whose words are the same but expand to others has changed too.
+    """
+    changed = [key for key in type(new).model_fields if getattr(old, key) != getattr(new, key)]
+    named = ["command" if key == "argv" else key.rstrip("_") for key in changed]
+    return tuple(dict.fromkeys(named))

@@ -1,0 +1,94 @@
+"""What a configuration is read from: the disk at first, and afterwards a copy of all that was read there.
+
+A worker that follows a dead one needs the configuration that its programs were started with, not what the files have
+become since. So every answer of the disk is kept, secrets included, and can be asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Final
+
+_WILD: Final = frozenset("*?[")
+
+
+@dataclass(slots=True)
+class Sources:
+    """Everything that was read, by the names it was asked for."""
+
+    main: str
+    """The file that names all others, as it was given."""
+    start: str
+    """The absolute directory that a relative ``main`` starts at."""
+    host: str
+    """The host's name, which a node has by default."""
+    texts: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    listings: dict[str, list[str]] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Give all of it, secrets in clear: keep it in memory."""
+        return json.dumps(asdict(self)).encode()
+
+
+class Disk:
+    """Reads files and remembers what they held."""
+
+    def __init__(self, main: Path, read: Callable[[Path], bytes]) -> None:
+        self.sources = Sources(str(main), str(Path.cwd()), os.uname().nodename)
+        self._read = read
+
+    def text(self, path: Path) -> bytes:
+        """Read a file of the configuration. Raises OSError."""
+        return self._kept(path, self.sources.texts)
+
+    def secret(self, path: Path) -> bytes:
+        """Read a secret. Raises OSError."""
+        return self._kept(path, self.sources.secrets)
+
+    def _kept(self, path: Path, kept: dict[str, str]) -> bytes:
+        content = self._read(path)
+        kept[str(path)] = content.decode(errors="replace")  # what is not UTF-8 is refused, and so never asked again
+        return content
+
+    def listing(self, pattern: str) -> list[str]:
+        """Give the files that a pattern beside the main file matches, sorted; without wildcards it is its own match."""
+        beside = Path(self.sources.main).parent
+        pattern = str(pattern)  # and no subclass, which would not come back from JSON as itself
+        found = self._matches(pattern, beside) if _WILD.intersection(pattern) else [pattern]
+        self.sources.listings[pattern] = [str(beside / name) for name in found]
+        return self.sources.listings[pattern]
+
+    @staticmethod
+    def _matches(pattern: str, beside: Path) -> list[str]:
+        return sorted(glob(pattern, root_dir=beside, recursive=True))  # noqa: PTH207  # Path.glob refuses absolute ones
+
+
+class Memory:
+    """Answers as the disk once did."""
+
+    def __init__(self, blob: bytes) -> None:
+        self.sources = Sources(**json.loads(blob))
+
+    def text(self, path: Path) -> bytes:
+        """Give a file of the configuration. Raises OSError."""
+        return _recalled(path, self.sources.texts)
+
+    def secret(self, path: Path) -> bytes:
+        """Give a secret. Raises OSError."""
+        return _recalled(path, self.sources.secrets)
+
+    def listing(self, pattern: str) -> list[str]:
+        """Give the files that a pattern matched."""
+        return self.sources.listings.get(pattern, [])
+
+
+def _recalled(path: Path, kept: dict[str, str]) -> bytes:
+    if str(path) not in kept:
+        raise FileNotFoundError(f"{path} was not read when the configuration was loaded")
+    return kept[str(path)].encode()

@@ -1,0 +1,280 @@
+"""The kinds of values that a configuration holds: durations, sizes, modes, signals, names.
+
+Each kind is a function from what TOML gave to what the daemon uses. It raises ValueError with the rest of a sentence
+that begins with the key: what is wrong, and after a semicolon what to write instead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
+
+from highlanderd.config.expansion import absolute, beside, reveal
+
+_KINDS: Final = (
+    (bool, "a truth value"),
+    (str, "a string"),
+    (int, "an integer"),
+    (float, "a float"),
+    (list, "an array"),
+    (dict, "a table"),
+)
+_DURATION: Final = re.compile(r"(?:{0}d)?(?:{0}h)?(?:{0}m)?(?:{0}s)?(?:{0}ms)?".format(r"(\d+(?:\.\d+)?)"))
+_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+LONGEST: Final = 366 * 86400.0  # far above any use, and far below what timers overflow at
+_SIZE: Final = re.compile(r"(\d+)\s*([kmgt]?i?b)", re.IGNORECASE)
+_FACTORS: Final = {
+    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_SLIPS: Final = frozenset({22, 27, 77, 117, 137, 177})
+"""Integers that were certainly meant as octal digits: TOML's ``22`` would silently be mode 026."""
+
+
+def quoted(value: object) -> str:
+    """Show a value of the file as TOML would write it, shortened."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:56] + ' ..."'
+
+
+def kind(value: object) -> str:
+    """Name the TOML kind of a value, for sentences."""
+    return next((called for known, called in _KINDS if isinstance(value, known)), "a date or time")
+
+
+def text(value: object) -> str:
+    """Accept a string without NUL characters."""
+    if not isinstance(value, str):
+        raise ValueError(f"is {kind(value)}; write a string in quotes")
+    if "\0" in value:
+        raise ValueError("holds a NUL character; remove it")
+    return value
+
+
+def flag(value: object) -> bool:
+    """Accept true and false only."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{quoted(value)} is {kind(value)}; write true or false, without quotes")
+    return value
+
+
+def duration(value: object) -> float:
+    """Give seconds.
+
+    >>> duration("1m30s"), duration("500ms"), duration(2)
+    (90.0, 0.5, 2.0)
+    """
+    seconds = _seconds(value)
+    if seconds is None or not 0 <= seconds < math.inf:
+        raise ValueError(
+            f'{quoted(value)} is not a duration; write for example "10s", "1m30s", "500ms", or a number of seconds'
+        )
+    if seconds > LONGEST:
+        raise ValueError(f"{quoted(value)} is longer than 366 days; write a shorter duration")
+    return seconds
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, str):
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    found = _DURATION.fullmatch(value)
+    if found is None or not value:
+        return None
+    parts = zip(found.groups(), _UNITS.values(), strict=True)
+    return sum(float(number) * unit for number, unit in parts if number is not None)
+
+
+def shown(seconds: float) -> str:
+    """Write seconds as a person would.
+
+    >>> shown(90), shown(3.5), shown(0.5), shown(0)
+    ('1m30s', '3.5s', '500ms', '0s')
+    """
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    left, written = round(seconds, 3), ""
+    for unit in ("d", "h", "m"):
+        number, left = divmod(left, _UNITS[unit])
+        written += f"{number:g}{unit}" if number else ""
+    return written + f"{left:g}s" if left or not written else written
+
+
+def size(value: object) -> int:
+    """Give bytes.
+
+    >>> size("50MB"), size("1GiB"), size(4096)
+    (50000000, 1073741824, 4096)
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(
+            f'{quoted(value)} is not a size; write for example "50MB" (millions), "64MiB", or a number of bytes'
+        )
+    return int(found[1]) * _FACTORS[found[2].lower()]
+
+
+def octal(value: object) -> int:
+    """Give permission bits of an octal string, or of an integer as it is.
+
+    >>> octal("022"), octal("0o022"), octal(0o022)
+    (18, 18, 18)
+    """
+    bits: int | None = None
+    if isinstance(value, str) and re.fullmatch(r"(0o)?[0-7]{1,4}", value):
+        bits = int(value.removeprefix("0o"), 8)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        bits = value if value not in _SLIPS else None
+    if bits is None or not 0 <= bits <= 0o777:
+        raise ValueError(f'{quoted(value)} is not an octal mode; write octal digits in quotes, such as "0640"')
+    return bits
+
+
+def signal_number(value: object) -> int:
+    """Give the number of a signal that is named with or without SIG.
+
+    >>> signal_number("TERM"), signal_number("SIGINT"), signal_number(10)
+    (15, 2, 10)
+    """
+    known = {item.name.removeprefix("SIG"): int(item) for item in signal.Signals}
+    number = value
+    if isinstance(value, str):
+        name = value.upper().removeprefix("SIG")
+        number = known.get(name, int(value) if value.isascii() and value.isdigit() else None)
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= signal.SIGRTMAX:
+        raise ValueError(f'{quoted(value)} is not a signal; write for example "TERM", "SIGINT" or "QUIT"')
+    if number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT):
+        raise ValueError(f'{quoted(value)} does not make a program end; write for example "TERM", "INT" or "QUIT"')
+    return number
+
+
+def listed(value: object) -> tuple[object, ...]:
+    """Give a tuple; one string counts as a list of one."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'is {kind(value)}; write an array of strings, such as ["one", "two"]')
+    return tuple(value)
+
+
+def numbers(value: object) -> tuple[object, ...]:
+    """Give a tuple of what the array holds."""
+    if not isinstance(value, list | tuple | frozenset):
+        raise ValueError(f"{quoted(value)} is {kind(value)}; write an array of numbers, such as [0, 2]")
+    return tuple(value)
+
+
+def table(value: object) -> dict[str, object]:
+    """Accept a table."""
+    if not isinstance(value, dict):
+        raise ValueError(f'is {kind(value)}; write a table, such as {{ NAME = "value" }}')
+    return value
+
+
+def exit_code(value: object) -> int:
+    """Accept what a process can exit with."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:
+        raise ValueError(f"{quoted(value)} is not an exit code; write a number from 0 to 255")
+    return value
+
+
+def count(value: object) -> int:
+    """Accept a number of things that somebody keeps."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1000:
+        raise ValueError(f"{quoted(value)} is not a number of files; write 0 to 1000")
+    return value
+
+
+def account(value: object) -> str:
+    """Accept the name or number of a user or group."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return str(value)
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s:,/\0]+", value):
+        raise ValueError(f"{quoted(value)} is not a name; write the name or the number of one that exists")
+    return value
+
+
+def located(value: object) -> Path:
+    """Give a path; a relative one starts at the directory of the file that says so."""
+    if isinstance(value, Path):
+        return value
+    return absolute(text(value), beside(text(value)))
+
+
+def output(value: object) -> str:
+    """Accept ``inherit``, ``null``, or a path, which must hold a slash: a misspelt word shall not become a file."""
+    if not isinstance(value, str):
+        raise ValueError(f'is {kind(value)}; write "inherit", "null" or a path')
+    if value in ("inherit", "null"):
+        return value
+    if "/" not in value:
+        raise ValueError(f'{quoted(value)} is none of "inherit", "null" and a path; a path holds a slash: "./{value}"')
+    return str(absolute(value, beside(value)))
+
+
+def secret(value: object, info: ValidationInfo) -> SecretStr:
+    """Give a secret, read from its file where ``file:PATH`` says so. The sentences never quote it."""
+    if isinstance(value, SecretStr):
+        return value
+    read = (info.context or {}).get("read", Path.read_bytes)
+    revealed = reveal(text(value), read)
+    if "\0" in revealed:
+        raise ValueError("holds a NUL character; remove it")
+    return SecretStr(str(revealed))
+
+
+def variable(value: object) -> str:
+    """Accept the name of an environment variable."""
+    if not isinstance(value, str) or not re.fullmatch(r"[^=\s\0]+", value):
+        raise ValueError(f"{quoted(value)} cannot be the name of an environment variable; leave out blanks and =")
+    return value
+
+
+def label(value: object) -> str:
+    """Accept what can stand in a lock key, a URL and an application name alike."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", value):
+        raise ValueError(
+            f"{quoted(value)} is not a usable name; write at most 63 letters, digits and _ . -, "
+            "beginning with a letter, a digit or _"
+        )
+    return value
+
+
+def between(shortest: float, longest: float, why: str) -> AfterValidator:
+    """Refuse durations outside these seconds."""
+
+    def check(seconds: float) -> float:
+        if not shortest <= seconds <= longest:
+            raise ValueError(f'"{shown(seconds)}" {why}; write "{shown(shortest)}" to "{shown(longest)}"')
+        return seconds
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, BeforeValidator(text)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
+Flag = Annotated[bool, BeforeValidator(flag)]
+Duration = Annotated[float, BeforeValidator(duration)]
+Size = Annotated[int, BeforeValidator(size)]
+Octal = Annotated[int, BeforeValidator(octal)]
+Count = Annotated[int, BeforeValidator(count)]
+Signal = Annotated[int, BeforeValidator(signal_number)]
+ExitCodes = Annotated[frozenset[Annotated[int, BeforeValidator(exit_code)]], BeforeValidator(numbers)]
+Account = Annotated[str, BeforeValidator(account)]
+Accounts = Annotated[tuple[Account, ...], BeforeValidator(listed)]
+Located = Annotated[Path, BeforeValidator(located)]
+LocatedList = Annotated[tuple[Located, ...], BeforeValidator(listed)]
+Output = Annotated[str, BeforeValidator(output)]
+Secret = Annotated[SecretStr, BeforeValidator(secret)]
+Variable = Annotated[str, BeforeValidator(variable)]
+Label = Annotated[str, BeforeValidator(label)]
