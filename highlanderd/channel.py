@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     Message = dict[str, Any]
+else:
+    Message = dict
 
 PROTOCOL = 1  # between guardian and worker: a new worker must understand an old guardian
 MARSHAL_VERSION = 2
@@ -106,6 +108,10 @@ class Channel:
             if flags & socket.MSG_CTRUNC:
                 fds = _closed(fds)
             return marshal.loads(data), fds  # noqa: S302 - the peer is a process of ours
+
+    def detach(self) -> int:
+        """Give up this end without closing it: its descriptor is the caller's."""
+        return self._socket.detach()
 
     def close(self) -> None:
         """Close this end, and the descriptors of what was never sent."""

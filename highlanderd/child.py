@@ -18,7 +18,7 @@ from highlanderd.channel import PROTOCOL, Channel, Message
 from highlanderd.core.words import Emptied, SpawnFailed
 from highlanderd.errors import HighlanderError
 from highlanderd.line import Line
-from highlanderd.order import ChildEvent, Order, Report, check_memo
+from highlanderd.report import ChildEvent, Order, Report, check_memo
 
 __all__ = ["Child", "ChildEvent", "Found", "Greeting", "Guardian", "Order", "Report"]
 

@@ -7,6 +7,7 @@ all carry. Nothing here decides anything.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -16,12 +17,13 @@ import time
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 TFD_TIMER_ABSTIME = 1
 SIGINFO_SIZE = 128
+NEVER = float("inf")
 PIPE_BUF = select.PIPE_BUF
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
@@ -47,16 +49,16 @@ class Timer:
 
     def __init__(self) -> None:
         self._fd = _checked(_libc.timerfd_create(time.CLOCK_BOOTTIME, SFD_FLAGS))
-        self.at: float | None = None
+        self.at = NEVER
 
     def fileno(self) -> int:
         """Give the descriptor for ``poll``."""
         return self._fd
 
-    def set(self, at: float | None) -> None:
-        """Fire at ``at`` in CLOCK_BOOTTIME seconds, at once when that has passed; ``None`` disarms."""
+    def set(self, at: float) -> None:
+        """Fire at ``at`` in CLOCK_BOOTTIME seconds, at once when that has passed; ``NEVER`` disarms."""
         self.at = at
-        whole = 0 if at is None else max(int(at * 1_000_000_000), 1)  # 0 would disarm
+        whole = 0 if at == NEVER else max(int(at * 1_000_000_000), 1)  # 0 would disarm
         spec = (ctypes.c_long * 4)(0, 0, *divmod(whole, 1_000_000_000))
         _checked(_libc.timerfd_settime(self._fd, TFD_TIMER_ABSTIME, spec, None))
 
@@ -152,13 +154,47 @@ def parent(pid: int) -> int:
         return 0
 
 
+def fork(run: Callable[[], int]) -> int:
+    """Fork a process that is ``run`` and nothing else: it ends with its result, with 70 when it breaks. Gives its pid.
+
+    It never returns into the frames of its parent, so nothing there closes descriptors that are no longer its own.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        code = run()
+    except BaseException as error:  # noqa: BLE001 - there is nobody above to tell
+        say(f"highlanderd: a process of ours broke: {confession(error)}")
+    finally:
+        os._exit(code)
+
+
 def close_all_but(*kept: int) -> None:
     """Close every descriptor that is not listed; a leaked end of a channel would hide a death."""
     low = 0
     for fd in sorted(kept):
-        os.closerange(low, fd)
+        if low < fd:  # Python 3.11 takes the empty range before 0 for everything
+            os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 2**31 - 1)
+
+
+def send(pid: int, signum: int) -> None:
+    """Signal an own child that is not reaped yet, whose pid can therefore be nobody else's."""
+    try:
+        os.kill(pid, signum)
+    except (ProcessLookupError, PermissionError):
+        return  # it is dying; or it has become another user, and an unprivileged daemon may not signal it
+
+
+def enlarge_pipe(fd: int, size: int) -> None:
+    """Let a pipe hold ``size`` bytes; beyond its user's share of pipe memory it stays at the usual 64 KiB."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+    except OSError:
+        return
 
 
 def memfd(name: str, data: bytes) -> int:

@@ -1,0 +1,261 @@
+"""Stands by one child: places it, passes signals on, kills its whole tree in time, and proves that it is empty.
+
+Forked from the guardian; it never waits for anybody, and it never opens a path of a user. Everything below it reparents
+to it, so ECHILD is the proof. It ends with 0 only after that proof, however it came to end.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from highlanderd import cgroup, linux
+from highlanderd.channel import Channel
+from highlanderd.launch import ABOUT_TO_EXECUTE, explain, launch
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from typing import Any
+
+    from highlanderd.channel import Message
+    from highlanderd.launch import Spec
+
+PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
+KILL_AGAIN = 100  # milliseconds between two rounds of killing that no SIGCHLD has asked for
+
+
+class Keeper:
+    """One child from its fork to the proof. ``spec`` is the worker's order, with term and ``not_after`` added."""
+
+    def __init__(self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None) -> None:
+        self._spec = spec
+        self._guardian: Channel | None = guardian
+        self._worker: Channel | None = worker
+        self._directory = directory
+        self._signals = linux.Signals([signal.SIGCHLD])
+        self._timer = linux.Timer()
+        self._answer: int | None = None
+        self._answered = b""
+        self._pipes: dict[str, int] = {}
+        self._left = False
+        self._owed_guardian = self._owed_worker = True
+        self._owed_pipes = True
+        self._state: Message = {
+            "is": "state",
+            **{name: spec[name] for name in ("program", "lock_id", "epoch")},
+            **dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed")),
+            "empty": False,
+            "deadline": spec["deadline"],
+            "memo": spec["memo"],
+        }
+
+    def run(self, nofile: tuple[int, int]) -> int:
+        """Keep the child until its tree is empty and somebody knows, or nobody is left to tell. Gives the exit code."""
+        try:
+            self._launch(nofile)
+        except OSError as error:
+            self._change(
+                failed=f"cannot prepare the child: {error.strerror}; the machine is short of memory or processes"
+            )
+        while not self._finished():
+            self._turn()
+            if not self._finished():
+                self._wait()
+        if self._directory:
+            cgroup.remove(self._directory)
+        return 0
+
+    def _finished(self) -> bool:
+        abandoned = self._guardian is None and self._worker is None
+        return bool(self._state["empty"]) and (self._left or abandoned)
+
+    # ------------------------------------------------------------------------------------------------- the beginning
+
+    def _launch(self, nofile: tuple[int, int]) -> None:
+        spec, me = self._spec, os.getpid()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        stdio = null, self._open("stdout", spec["stdout"], null), self._open("stderr", spec["stderr"], null)
+        answer, theirs = os.pipe()
+        os.set_blocking(answer, False)
+        if self._directory and not cgroup.create(self._directory):
+            self._directory = None
+        directory = self._directory
+        pid = linux.fork(lambda: launch(spec, stdio, theirs, me, directory, nofile))
+        self._answer = answer
+        self._change(pid=pid)
+        for fd in {*stdio, theirs}:
+            os.close(fd)
+
+    def _open(self, name: str, kind: str, null: int) -> int:
+        if kind == "null":
+            return null
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        linux.enlarge_pipe(theirs, PIPE_SIZE)
+        if self._spec["uid"] is not None and os.geteuid() == 0:
+            os.fchown(theirs, self._spec["uid"], -1)  # else its own /dev/stdout is closed to it
+        self._pipes[name] = ours
+        return theirs
+
+    # -------------------------------------------------------------------------------------------------- turn by turn
+
+    def _wait(self) -> None:
+        """Wait until something has happened; without end only while a child or a channel is there to end it."""
+        poller = select.poll()
+        for waker in (self._signals, self._timer):
+            poller.register(waker, select.POLLIN)
+        for channel, owed in ((self._guardian, self._owed_guardian), (self._worker, self._owed_worker)):
+            if channel is not None:
+                poller.register(channel, select.POLLIN | (select.POLLOUT if owed else 0))
+        if self._answer is not None:
+            poller.register(self._answer, select.POLLIN)
+        poller.poll(KILL_AGAIN if self._state["killed"] and not self._state["empty"] else None)
+
+    def _turn(self) -> None:
+        """Take in everything that is there, the guardian before the worker it may replace; judge; then act and tell."""
+        self._signals.take()
+        self._guardian = self._hear(self._guardian)
+        self._worker = self._hear(self._worker)
+        self._reap()
+        self._read_answer()
+        if not self._state["empty"]:
+            if linux.boottime() >= self._due():
+                self._condemn("deadline")
+            if self._guardian is None and self._worker is None:
+                self._condemn("abandoned")
+            if self._state["killed"]:
+                self._kill()
+        self._timer.set(linux.NEVER if self._state["empty"] or self._state["killed"] else self._due())
+        self._tell()
+
+    def _due(self) -> float:
+        """Before the program is executed its not-after ends the term as the deadline does."""
+        deadline: float = self._state["deadline"]
+        return deadline if self._state["started"] is not None else min(deadline, self._spec["not_after"])
+
+    def _hear(self, channel: Channel | None) -> Channel | None:
+        try:
+            while channel is not None and (received := channel.receive()) is not None:
+                _HEARD[received[0]["is"]](self, *received)
+        except EOFError:
+            if channel is not None:
+                channel.close()
+            return None
+        return channel
+
+    def _on_worker(self, _message: Message, fds: list[int]) -> None:
+        """Obey only the guardian's latest worker."""
+        if fds:
+            if self._worker is not None:
+                self._worker.close()
+            self._worker = Channel.of(fds[0])
+            self._owed_worker = self._owed_pipes = True
+
+    def _on_deadline(self, message: Message, _fds: list[int]) -> None:
+        self._change(deadline=message["at"], memo=message["memo"])
+
+    def _on_kill(self, _message: Message, _fds: list[int]) -> None:
+        self._condemn("order")
+
+    def _on_leave(self, _message: Message, _fds: list[int]) -> None:
+        self._left = bool(self._state["empty"])
+
+    def _on_signal(self, message: Message, _fds: list[int]) -> None:
+        pid, signum = self._state["pid"], message["signum"]
+        if pid is not None and self._state["status"] is None:
+            linux.send(pid, signum)  # not reaped yet, so the pid is its own
+        if message["to"] == "tree":
+            me = os.getpid()
+            for one in linux.descendants(me):
+                if one != pid:
+                    _send_below(one, signum, me)
+
+    # ----------------------------------------------------------------------------------------------------- the child
+
+    def _reap(self) -> None:
+        while not self._state["empty"]:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._change(empty=True)  # the proof
+                return
+            if pid == 0:
+                return
+            if pid == self._state["pid"] and self._state["status"] is None:
+                self._change(status=status, exited_at=linux.boottime())
+
+    def _read_answer(self) -> None:
+        """Learn whether the program was executed. The pipe has ended by the time the child's death is known."""
+        if self._answer is None:
+            return
+        try:
+            while piece := os.read(self._answer, 4096):
+                self._answered += piece
+        except BlockingIOError:
+            return
+        os.close(self._answer)
+        self._answer = None
+        if self._answered == ABOUT_TO_EXECUTE:
+            self._change(started=linux.boottime())
+        elif self._answered:
+            step, number = self._answered.removeprefix(ABOUT_TO_EXECUTE).decode().split()
+            self._change(failed=explain(step, int(number), self._spec))
+        else:
+            self._change(failed="not started: it was killed before its program could be executed")
+
+    def _condemn(self, why: str) -> None:
+        if not self._state["killed"] and not self._state["empty"]:
+            self._change(killed=why)
+
+    def _kill(self) -> None:
+        """One round: what dies in it hands its children to us, and their SIGCHLD brings the next round."""
+        if self._directory:
+            cgroup.kill(self._directory)
+        for pid in linux.children(os.getpid()):
+            linux.send(pid, signal.SIGKILL)
+
+    # ----------------------------------------------------------------------------------------------------- telling
+
+    def _change(self, **facts: Any) -> None:
+        self._state.update(facts)
+        self._owed_guardian = self._owed_worker = True
+
+    def _tell(self) -> None:
+        """Send the whole state to whom it is owed; who has no room now gets a newer one later.
+
+        The guardian first: what the worker does next must find it knowing no less.
+        """
+        if self._owed_guardian and self._guardian is not None:
+            self._owed_guardian = not self._guardian.send({**self._state, "memo": b""})
+        if self._owed_worker and self._worker is not None:
+            names, fds = (list(self._pipes), list(self._pipes.values())) if self._owed_pipes else ([], [])
+            self._owed_worker = not self._worker.send({**self._state, "fds": names}, fds)
+            self._owed_pipes = self._owed_pipes and self._owed_worker
+
+
+_HEARD = {
+    "worker": Keeper._on_worker,
+    "deadline": Keeper._on_deadline,
+    "signal": Keeper._on_signal,
+    "kill": Keeper._on_kill,
+    "leave": Keeper._on_leave,
+}
+
+
+def _send_below(pid: int, signum: int, ancestor: int) -> None:
+    """Signal somebody else's child: once its descriptor is held, the pid is checked to be still in the tree."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        above = linux.parent(pid)
+        while above not in (0, 1, ancestor):
+            above = linux.parent(above)
+        if above == ancestor:
+            signal.pidfd_send_signal(fd, signum)
+    except (ProcessLookupError, PermissionError):
+        return
+    finally:
+        os.close(fd)

@@ -1,0 +1,178 @@
+"""A real guardian with a test worker, and facts about processes to wait for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fact import wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+GUARDIAN = ROOT / "highlanderd" / "guardian.py"
+WORKER = ROOT / "tests" / "process_worker.py"
+PATIENCE = 15.0
+"""Seconds after which a fact that was not told fails the test; on an idle machine all are told in milliseconds."""
+
+Fact = dict[str, Any]
+
+
+def state(pid: int) -> str:
+    """Tell a process' state letter; empty when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def gone(pid: int) -> bool:
+    """Whether nothing of the process runs any more."""
+    return state(pid) in ("", "Z", "X")
+
+
+def children(pid: int) -> list[int]:
+    """List a process' children, zombies excluded."""
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(word) for word in words if not gone(int(word))]
+
+
+class Node:
+    """A guardian that was started by path, and whichever worker it has at the moment."""
+
+    def __init__(self, home: Path, loop: str = "uvloop", lease: float = 2.0) -> None:
+        self.home, self._lease = home, lease
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(home / "test.sock"))
+        self._listener.listen(8)
+        self._listener.settimeout(PATIENCE)
+        self.worker_argv = [sys.executable, str(WORKER), loop, str(home / "test.sock"), str(lease)]
+        self.errors = home / "stderr"
+        self.facts: list[Fact] = []
+        self._socket: socket.socket | None = None
+        self._seen = b""
+        self.epoch = 0
+
+    def start(self, **options: Any) -> None:
+        """Start the guardian as the daemon's own entry does, with the lock's descriptor open."""
+        lock = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        argv = [sys.executable, "-I", "-S", str(GUARDIAN), "--lock-fd", str(lock), "--state", str(self.home)]
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [*argv, "--node", "one", "--", *self.worker_argv], pass_fds=[lock], stderr=errors, **options
+            )
+        os.close(lock)
+        self.pid = self.process.pid
+
+    def meet(self) -> Fact:
+        """Wait for the next worker to connect and to have been greeted; gives the greeting."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, _ = self._listener.accept()
+        self._socket.settimeout(PATIENCE)
+        self.facts, self._seen = [], b""
+        return self.expect("greeting")
+
+    def tell(self, command: str, **more: Any) -> None:
+        """Give the worker a command."""
+        assert self._socket is not None
+        self._socket.sendall(json.dumps({"command": command, **more}).encode() + b"\n")
+
+    def spawn(self, *argv: str, **more: Any) -> int:
+        """Have a child ordered; gives its epoch."""
+        self.epoch = more.pop("epoch", self.epoch + 1)
+        self.tell("spawn", epoch=self.epoch, argv=argv, **more)
+        return self.epoch
+
+    def shell(self, script: str, **more: Any) -> int:
+        """Have a shell script ordered as child; gives its epoch."""
+        return self.spawn("sh", "-c", script, **more)
+
+    def expect(self, fact: str, **wanted: Any) -> Fact:
+        """Wait for a fact from the worker and take it; those before it stay for later."""
+        while True:
+            for one in self.facts:
+                if one["fact"] == fact and all(one.get(name) == value for name, value in wanted.items()):
+                    self.facts.remove(one)
+                    return one
+            self._read(f"{fact} {wanted}")
+
+    def line(self, epoch: int, pipe: str = "stdout") -> str:
+        """Wait for a whole line of a child's output and take it."""
+        text = ""
+        while not text.endswith("\n"):
+            text += self.expect("output", epoch=epoch, name=pipe)["text"]
+        return text
+
+    def _read(self, what: str) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(65536)
+        except TimeoutError:
+            data = b""
+        if not data:
+            pytest.fail(f"never told: {what}; told: {self.facts}; stderr: {self.errors.read_text()}")
+        *lines, self._seen = (self._seen + data).split(b"\n")
+        self.facts += [json.loads(line) for line in lines]
+
+    @property
+    def worker(self) -> int:
+        """The present worker's pid, as the kernel knows it."""
+        return wait_for(lambda: next(iter(self._named("process_worker.py")), 0), what="there is a worker")
+
+    def keepers(self) -> list[int]:
+        """List the pids of the living keepers."""
+        return self._named("guardian.py")
+
+    def keeper(self) -> int:
+        """Give the pid of the only keeper."""
+        (keeper,) = self.keepers()
+        return keeper
+
+    def _named(self, script: str) -> list[int]:
+        found = []
+        for pid in children(self.pid):
+            with suppress(OSError):
+                if script in Path(f"/proc/{pid}/cmdline").read_text().split("\0--\0")[0]:
+                    found.append(pid)
+        return found
+
+    def close(self) -> None:
+        """End everything that this node has started, and see that it is gone."""
+        pids = [self.pid, *_tree(self.pid)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        wait_for(lambda: all(gone(pid) for pid in pids), what=f"all of {pids} are gone")
+        if self._socket is not None:
+            self._socket.close()
+        self._listener.close()
+
+
+def _tree(pid: int) -> Iterator[int]:
+    for child in children(pid):
+        yield child
+        yield from _tree(child)
+
+
+@contextmanager
+def node_at(home: Path, **options: Any) -> Iterator[Node]:
+    """Give a started node whose first worker was met, and leave nothing of it running."""
+    node = Node(home, **options)
+    node.start()
+    try:
+        node.meet()
+        yield node
+    finally:
+        node.close()
