@@ -60,6 +60,8 @@ class Pool:
         self.book = book
         self.trouble = "not connected yet"
         self.connected = False
+        self.timeline: int | None = None
+        """Of the server, as the last look saw it."""
         self.opened = 0
         self.failed = 0
         self.listener = Listener(self)
@@ -161,6 +163,11 @@ class Listener:
         self._arrived = asyncio.Event()
         self.leaders: dict[int, Leader] = {}
         self.on_survey: Callable[[], None] = lambda: None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session at the moment."""
+        return self._hello is not None
 
     def hint(self, lock_id: int, tell: Callable[[], None]) -> Callable[[], None]:
         """Have ``tell`` called whenever the row of ``lock_id`` may have changed; gives the way to end that."""

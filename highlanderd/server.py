@@ -228,7 +228,8 @@ class Server:
             raise self._privileges(created.error.sqlstate, created.error.text)
         if fresh and self._fresh is not None:
             self._fresh.unlink(missing_ok=True)
-        log.info("created the ledger in schema %s of database %s", book.schema, self.database)
+        if not self.seen_ledger:
+            log.info("the ledger is new: schema %s of database %s", book.schema, self.database)
         return meta
 
     def _read_meta(self, reply: Reply) -> None:

@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 from highlanderd import ledger
-from highlanderd.core.lease import Claim, Row, Settle
+from highlanderd.core.lease import Claim, Settle
 from highlanderd.core.words import (
     Attached,
     Cause,
@@ -73,8 +73,6 @@ class Session:
         self.urgency = inf
         """When the lease that hangs on a connection ends; told by the program."""
         self.on_alarm: Callable[[str], None] = log.warning
-        self.last_row: Row | None = None
-        """What the last look saw: who leads, for people."""
 
     @property
     def connected(self) -> bool:
@@ -156,7 +154,7 @@ class Session:
             self.disconnect(f"cannot read the ledger: {reply.error.text}")
             return
         sight = ledger.sight(reply.rows, self._lock_id)
-        self.last_row = sight.row
+        self._pool.timeline = sight.server.timeline
         if self._hello is not None and sight.meta.lease != self._hello.lease:
             self._pool.server.follow(sight.meta.lease)
             self.disconnect(f"connecting anew for the ledger's lease of {sight.meta.lease.length:g} s")

@@ -1,0 +1,181 @@
+"""The command ``highlanderd``: check, print, or become the daemon.
+
+To become the daemon it verifies what can be verified at once, takes the state directory's lock, starts the embedded
+server if one is asked for, and executes the guardian in its own place. The guardian executes this command again, with
+``--worker``, for each worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from highlanderd import __version__
+from highlanderd.errors import DONE, ConfigurationError, HighlanderError
+
+if TYPE_CHECKING:
+    from highlanderd.config import Configuration, Loaded
+
+DEFAULT_FILE: Final = Path("/etc/highlander.toml")
+EMBEDDED_WITHIN: Final = 60.0
+"""Seconds for the embedded server to start: initdb on a slow disk, or recovery after a crash."""
+SAFEST_SHORT_LEASE: Final = 3.5
+"""Seconds; five times what a new worker needs to find its children and to take their locks back."""
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    try:
+        sys.exit(_run(_parser().parse_args()))
+    except HighlanderError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="highlanderd",
+        description="Run programs exactly once in a cluster, led through PostgreSQL.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage, 78 configuration invalid.",
+    )
+    parser.add_argument("-c", "--config", type=Path, default=DEFAULT_FILE, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--version", action="version", version=f"highlanderd {__version__}")
+    parser.add_argument("--worker", type=int, metavar="FD", help=argparse.SUPPRESS)
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--check", action="store_true", help="name every problem of the configuration and exit")
+    modes.add_argument("--print-schema", action="store_true", help="print the SQL that creates the ledger and exit")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    path: Path = arguments.config
+    if arguments.worker is not None:
+        return _work(path, arguments.worker)
+    from highlanderd.config import load
+
+    loaded = load(path, os.environ)
+    if arguments.check:
+        return _check(path, loaded)
+    if arguments.print_schema:
+        print(_schema(loaded.configuration), end="")
+        return DONE
+    for note in (*loaded.warnings, *loaded.findings):
+        print(f"warning: {note}", file=sys.stderr)
+    return _guard(loaded.configuration)
+
+
+def _check(path: Path, loaded: Loaded) -> int:
+    """Print every problem; the bounds that the configuration implies when there is none."""
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if loaded.findings:
+        raise ConfigurationError(loaded.findings)
+    configuration = loaded.configuration
+    if configuration.postgres.lease < SAFEST_SHORT_LEASE:
+        print(
+            f"warning: {path}: postgres.lease: below {SAFEST_SHORT_LEASE:g} s a frozen worker cannot be replaced "
+            f"before its children are fenced; write at least {SAFEST_SHORT_LEASE:g}s unless that is meant",
+            file=sys.stderr,
+        )
+    programs = ", ".join(configuration.programs) or "none"
+    print(f"{path}: valid; node {configuration.daemon.node}, programs: {programs}")
+    return DONE
+
+
+def _schema(configuration: Configuration) -> str:
+    from highlanderd.ledger import Ledger
+    from highlanderd.server import parse
+
+    postgres = configuration.postgres
+    book = Ledger(postgres.schema_, configuration.daemon.namespace, postgres.lease)
+    role = None if postgres.embedded else parse(postgres.dsn.get_secret_value()).get("user")
+    grants = (
+        f"\n-- What the daemon's role needs when somebody else owns the ledger.\n{book.grants(role)}" if role else ""
+    )
+    return f"BEGIN;\n\n{book.script()}{grants}\nCOMMIT;\n"
+
+
+def _work(path: Path, channel_fd: int) -> int:
+    """Be a worker. Imported here: the guardian's own process must never have loaded any of it."""
+    import uvloop
+
+    from highlanderd.daemon import serve
+    from highlanderd.output import Writer
+
+    writer = Writer()
+    try:
+        return uvloop.run(serve(path, channel_fd, writer))
+    finally:
+        writer.close()
+
+
+def _guard(configuration: Configuration) -> int:
+    """Become the guardian. Raises HighlanderError when that cannot be."""
+    daemon = configuration.daemon
+    _refuse_living(configuration.control.socket)
+    lock = _locked(daemon.state_dir)
+    daemon.run_dir.mkdir(parents=True, exist_ok=True)
+    _start_embedded(configuration)
+    guardian = Path(__file__).with_name("guardian.py")
+    command = [sys.executable, "-I", "-S", str(guardian), "--lock-fd", str(lock)]
+    command += ["--state", str(daemon.state_dir), "--node", daemon.node, "--", *_own_command()]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
+def _own_command() -> list[str]:
+    """Give the command that started us, to be executed again for each worker, wherever its launcher lives."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _refuse_living(path: Path) -> None:
+    """Notice a living daemon on our socket before anything is touched."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise HighlanderError(f"a living daemon already answers on {path}; stop it, or give this one its own run_dir")
+
+
+def _locked(state_dir: Path) -> int:
+    """Lock the state directory for our life; gives the descriptor, which the guardian inherits."""
+    path = state_dir / "lock"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise HighlanderError(
+            f"cannot use daemon.state_dir {state_dir}: {error.strerror}; create it for this user, or name another one"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HighlanderError(
+            f"another daemon already uses daemon.state_dir {state_dir}; give each daemon of a host its own"
+        ) from None
+    os.set_inheritable(lock, True)
+    return lock
+
+
+def _start_embedded(configuration: Configuration) -> None:
+    """Start the embedded server before we become the guardian: it must be nobody's child here."""
+    postgres = configuration.postgres
+    if not postgres.embedded:
+        return
+    from highlanderd.embedded import directory_of, start
+
+    directory = directory_of(postgres.dsn.get_secret_value(), configuration.daemon.state_dir)
+    if directory is not None:
+        print(f"embedded PostgreSQL in {directory}: for trying things out, never for production", file=sys.stderr)
+        start(directory, EMBEDDED_WITHIN)
+
+
+if __name__ == "__main__":
+    main()

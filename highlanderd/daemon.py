@@ -1,0 +1,368 @@
+"""The worker: wires programs, PostgreSQL, listeners and signals together, reloads, and ends in good order.
+
+It may die at any moment: the guardian starts another one, which finds the children alive and takes their locks back
+before their leases end. So nothing that must outlive it is kept here alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+from highlanderd import __version__, snapshot
+from highlanderd.channel import Channel
+from highlanderd.child import Greeting, Guardian
+from highlanderd.config import Configuration, Loaded, load, reload_from
+from highlanderd.control import serve_control
+from highlanderd.core import words as w
+from highlanderd.core.status import NodeStatus, ProgramDetail
+from highlanderd.embedded import directory_of, dsn_of
+from highlanderd.errors import ConfigurationError, HighlanderError, NoSuchProgram, NotLeading
+from highlanderd.fleet import Fleet, Member
+from highlanderd.ledger import Ledger
+from highlanderd.linux import boottime
+from highlanderd.listen import Closer
+from highlanderd.log import log_through, on_journal
+from highlanderd.metrics import Metrics, serve_metrics
+from highlanderd.orders import ReloadReport
+from highlanderd.output import Writer
+from highlanderd.pool import Pool
+from highlanderd.server import Server
+from highlanderd.spawn import Origin
+
+log = logging.getLogger(__name__)
+
+SURVEY_WITHIN: Final = 0.5
+"""Seconds that a question for the present leaders may take; what is known then is shown."""
+LISTEN_AGAIN: Final = 5.0
+"""Seconds until a listener that could not be opened is tried again: leads matter more than being looked at."""
+ALARM_SHOWN: Final = 3600.0
+"""Seconds for which an alarm stays in ``status``."""
+
+
+class Daemon:
+    """One worker's life. It is the Node that control and metrics see."""
+
+    def __init__(self, path: Path, loaded: Loaded, guardian: Guardian, greeting: Greeting, writer: Writer) -> None:
+        self._path, self._loaded, self._guardian, self._greeting = path, loaded, guardian, greeting
+        self._memo: dict[str, object] = json.loads(greeting.memo) if greeting.memo else {}
+        self._remembered: tuple[object, ...] = ()
+        self._alarms: dict[str, float] = {}
+        self._changed = asyncio.Event()
+        self._exit_code = 0
+        self._turned = boottime()
+        configuration = self.configuration
+        self.metrics = Metrics(self)
+        self.pool = _pool(configuration, seen_ledger=bool(self._memo.get("seen_ledger")))
+        self.pool.server.on_alarm = self.alarm
+        origin = Origin(
+            guardian=guardian,
+            writer=writer,
+            node=configuration.daemon.node,
+            namespace=configuration.daemon.namespace,
+            socket=configuration.control.socket,
+            environ=os.environ,
+            count=self.metrics.output_lines,
+        )
+        self.fleet = Fleet(
+            self.pool,
+            origin,
+            instance=greeting.instance,
+            on_connection_loss=configuration.postgres.on_connection_loss,
+            recorder=self.metrics,
+            on_change=self._note_change,
+            on_alarm=self.alarm,
+        )
+
+    @property
+    def configuration(self) -> Configuration:
+        """What is in force."""
+        return self._loaded.configuration
+
+    async def run(self) -> int:
+        """Live until everything is drained; gives the exit code."""
+        self._adopt()
+        self._guardian.on_signal = self._signalled
+        self._guardian.on_lost = self._guardian_lost
+        if self._guardian.lost:
+            self._guardian_lost()
+        async with AsyncExitStack() as doors, asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(self.pool.run()),
+                group.create_task(self._beat()),
+                *(group.create_task(self._open_door(doors, door)) for door in self._doors()),
+            ]
+            if self._greeting.draining:
+                self.shutdown()
+            for name in self._greeting.signals:
+                self._signalled(name)
+            await self.fleet.run()
+            for task in background:
+                task.cancel()
+        return self._exit_code
+
+    def _adopt(self) -> None:
+        """Take over what an earlier worker left: children, wishes, and the configuration that was in force."""
+        wishes = self._memo.get("wishes")
+        if isinstance(wishes, dict):
+            self.fleet.wishes = {name: w.Want(value) for name, value in wishes.items()}
+        programs = self.configuration.programs
+        self.fleet.want(programs)
+        for found in self._greeting.found:
+            self.fleet.adopt(found, programs.get(found.child.program))
+
+    # ----------------------------------------------------------------------------------------------------- listeners
+
+    def _doors(self) -> list[Callable[[], Awaitable[Closer]]]:
+        control, metrics = self.configuration.control, self.configuration.metrics
+        doors: list[Callable[[], Awaitable[Closer]]] = [
+            lambda: serve_control(self, control.socket, control.mode, control.group)
+        ]
+        if metrics.listen:
+            doors.append(lambda: serve_metrics(self, self.metrics, metrics.listen, self.alive))
+        return doors
+
+    async def _open_door(self, doors: AsyncExitStack, door: Callable[[], Awaitable[Closer]]) -> None:
+        """Open a listener; a program's lead does not depend on it, so a failure is logged and tried again."""
+        said = ""
+        while True:
+            try:
+                doors.push_async_callback(await door())
+                return
+            except HighlanderError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.error("%s; trying again every %g s", said, LISTEN_AGAIN)
+            await asyncio.sleep(LISTEN_AGAIN)
+
+    # ----------------------------------------------------------------------------------------------------- the beat
+
+    async def _beat(self) -> None:
+        """Show the guardian that the loop turns, and look after keepers, several times within 3/10 of a lease."""
+        loop = asyncio.get_running_loop()
+        while True:
+            lease = self.pool.server.lease.length
+            if not self._guardian.ping(lease) and not self._guardian.lost:
+                log.error("the guardian does not answer: it is frozen; draining everything")
+                self._exit_code = 1
+                self.shutdown()
+            self._guardian.check(boottime(), lease)
+            self._remember()
+            self._turned = boottime()
+            due = loop.time() + lease / 10
+            await asyncio.sleep(lease / 10)
+            self.metrics.loop_lag(max(0.0, loop.time() - due))
+            if self._guardian.lost:
+                self._forsake()
+
+    def alive(self) -> bool:
+        """Whether the loop has turned within 3/10 of a lease."""
+        return boottime() - self._turned < 0.3 * self.pool.server.lease.length
+
+    def _remember(self) -> None:
+        """Hand the guardian what the next worker must know, whenever it has changed."""
+        wishes = {name: wish.value for name, wish in self.fleet.wishes.items()}
+        seen_ledger = self.pool.server.seen_ledger
+        facts = (id(self._loaded), wishes, seen_ledger)
+        if facts != self._remembered:
+            self._remembered = facts
+            sources = self._loaded.sources_json().decode()
+            memo = {"sources": sources, "wishes": wishes, "seen_ledger": seen_ledger}
+            self._guardian.remember(json.dumps(memo).encode())
+
+    def _signalled(self, name: str) -> None:
+        if name in ("TERM", "INT", "QUIT"):
+            log.info("SIG%s: draining everything", name)
+            self.shutdown()
+        elif name == "HUP":
+            asyncio.get_running_loop().create_task(self._reload_by_signal())
+
+    async def _reload_by_signal(self) -> None:
+        with suppress(ConfigurationError):
+            await self.reload(dry_run=False)
+
+    def _guardian_lost(self) -> None:
+        log.error("the guardian has died: draining everything in good order")
+        self._exit_code = 1
+        self.shutdown()
+
+    def _forsake(self) -> None:
+        """Give up children whose death nobody can prove any more: their leases end without a release."""
+        for member in self.fleet.members.values():
+            child = member.program.child
+            if child is not None and getattr(child, "unprovable", False):
+                self.fleet.forsake(member)
+
+    # ---------------------------------------------------------------------------------------------- the Node protocol
+
+    def status(self) -> NodeStatus:
+        """Show the node, from memory."""
+        node = self.configuration.daemon.node
+        programs = (snapshot.program_status(self.fleet.members[name], self.pool, node) for name in self._names())
+        return NodeStatus(
+            node=node,
+            instance=self._greeting.instance,
+            version=__version__,
+            postgres=snapshot.postgres_status(self.pool, self._connections()),
+            programs=tuple(programs),
+            warnings=self._warnings(),
+        )
+
+    def _connections(self) -> int:
+        return sum(member.session.connected for member in self.fleet.members.values()) + self.pool.listener.connected
+
+    def _names(self) -> list[str]:
+        """In the order of the file; those that are leaving come last."""
+        members = self.fleet.members
+        return [name for name in self.fleet.wanted if name in members] + [
+            name for name in members if name not in self.fleet.wanted
+        ]
+
+    def _warnings(self) -> tuple[str, ...]:
+        now = boottime()
+        self._alarms = {text: at for text, at in self._alarms.items() if now - at < ALARM_SHOWN}
+        stubborn = snapshot.stubborn(iter(self.fleet.members.values()))
+        return (*sorted(self.pool.server.warnings), *stubborn, *self._alarms)
+
+    def alarm(self, text: str) -> None:
+        """Log something that an operator must look at, and keep it in ``status`` for an hour."""
+        if text not in self._alarms:
+            log.error("%s", text)
+        self._alarms[text] = boottime()
+
+    async def survey(self) -> None:
+        """Refresh who leads what; half a second at most."""
+        task = asyncio.ensure_future(self.pool.listener.survey())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([task], timeout=SURVEY_WITHIN)
+
+    def detail(self, name: str) -> ProgramDetail:
+        """Show everything about one program. Raises NoSuchProgram."""
+        return snapshot.program_detail(self._member(name), self.pool, self.configuration.daemon.node)
+
+    def _member(self, name: str) -> Member:
+        member = self.fleet.members.get(name)
+        if member is None:
+            known = ", ".join(self.fleet.members) or "none"
+            raise NoSuchProgram(f'there is no program "{name}" here; this node knows: {known}')
+        return member
+
+    def _led(self, name: str) -> Member:
+        member = self._member(name)
+        if member.program.state != "leading":
+            leader = snapshot.program_status(member, self.pool, "").leader
+            where = f"it is led by {leader}: ask there" if leader else "nobody leads it at the moment"
+            raise NotLeading(f'"{name}" is {member.program.state} on this node; {where}')
+        return member
+
+    def release(self, name: str, to: str | None, stay_out: float) -> None:
+        """Order a release. Raises NoSuchProgram, NotLeading, HighlanderError."""
+        self._led(name)
+        if to == self.configuration.daemon.node:
+            raise HighlanderError(f'this node is "{to}" itself; name another node, or use restart')
+        self.fleet.tell(name, w.ReleaseOrdered(to, stay_out))
+
+    def start(self, name: str) -> None:
+        """Order that it runs. Raises NoSuchProgram."""
+        self._member(name)
+        self.fleet.tell(name, w.StartOrdered())
+        self._remember()
+
+    def stop(self, name: str) -> None:
+        """Order that it does not run here. Raises NoSuchProgram."""
+        self._member(name)
+        self.fleet.tell(name, w.StopOrdered())
+        self._remember()
+
+    def restart(self, name: str) -> None:
+        """Order a new child. Raises NoSuchProgram, NotLeading."""
+        self._led(name)
+        self.fleet.tell(name, w.RestartOrdered())
+
+    async def changed(self) -> None:
+        """Return at the next change of any program."""
+        await self._changed.wait()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def reload(self, dry_run: bool) -> ReloadReport:
+        """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
+        try:
+            loaded = load(self._path, os.environ)
+        except ConfigurationError as error:
+            self.metrics.reloaded(ok=False)
+            log.error("the configuration was not reloaded:\n%s", error)
+            raise
+        changes = (*_kept(self.configuration, loaded.configuration), *self.fleet.plan(loaded.configuration.programs))
+        if not dry_run:
+            self._loaded = loaded
+            self.fleet.want(loaded.configuration.programs)
+            self._remember()
+            self.metrics.reloaded(ok=True)
+            log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
+        return ReloadReport(changes)
+
+    def shutdown(self) -> None:
+        """Drain everything and end."""
+        self.fleet.end()
+
+    async def ledger(self) -> dict[str, object]:
+        """Give the ledger's facts. Raises HighlanderError."""
+        return await self.pool.listener.facts()
+
+    async def set_lease(self, seconds: float) -> None:
+        """Change the ledger's lease. Raises HighlanderError."""
+        await self.pool.listener.set_lease(seconds)
+
+
+def _pool(configuration: Configuration, *, seen_ledger: bool) -> Pool:
+    daemon, postgres = configuration.daemon, configuration.postgres
+    book = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
+    dsn = postgres.dsn.get_secret_value()
+    directory = directory_of(dsn, daemon.state_dir)
+    fresh = None if directory is None else directory / "fresh"
+    dsn = dsn if directory is None else dsn_of(directory)
+    return Pool(Server(dsn, book, node=daemon.node, fresh=fresh, seen_ledger=seen_ledger), book)
+
+
+def _kept(old: Configuration, new: Configuration) -> tuple[str, ...]:
+    """Name what a reload cannot change."""
+    sections = ("daemon", "postgres", "control", "metrics", "log")
+    return tuple(
+        f"[{name}] changed: takes effect when the daemon is restarted"
+        for name in sections
+        if getattr(old, name) != getattr(new, name)
+    )
+
+
+async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
+    """Be the worker at the end of ``channel_fd``; gives the exit code. Raises HighlanderError."""
+    guardian = Guardian(Channel.of(channel_fd))
+    greeting = await guardian.greeted()
+    loaded = _load(path, greeting)
+    log_settings = loaded.configuration.log
+    sink = writer.descriptor(2, "standard error")
+    log_through(sink, log_settings.level, log_settings.format, journal=on_journal(2, os.environ))
+    code = 1
+    try:
+        daemon = Daemon(path, loaded, guardian, greeting, writer)
+        code = await daemon.run()
+    finally:
+        log.info("ends with code %d", code)
+        guardian.done(code)
+    return code
+
+
+def _load(path: Path, greeting: Greeting) -> Loaded:
+    """A replaced worker goes on with the configuration that was in force, whatever the file says by now."""
+    if greeting.memo:
+        return reload_from(json.loads(greeting.memo)["sources"].encode(), os.environ)
+    return load(path, os.environ)

@@ -1,0 +1,315 @@
+"""The shell around the machine: inbox, step, perform. One task owns a program's situation; others send events.
+
+Sessions, children and their output are known here as Protocols only. Logs and metrics are read off the transitions;
+they are no effects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from highlanderd import memo
+from highlanderd.core import machine
+from highlanderd.core import words as w
+from highlanderd.core.lease import Claim, Settle
+from highlanderd.errors import HighlanderError
+from highlanderd.linux import boottime
+
+log = logging.getLogger(__name__)
+
+
+class Session(Protocol):
+    """The program's lock connection."""
+
+    urgency: float
+
+    def open(self) -> None:
+        """Begin to seek a connection."""
+
+    def close(self) -> None:
+        """End it."""
+
+    def disconnect(self, why: str) -> None:
+        """Drop the present one."""
+
+    def look(self) -> None:
+        """See what the ledger shows."""
+
+    def write_settled(self, settle: Settle) -> None:
+        """Write that a lease was waited out."""
+
+    def take_over(self, claim: Claim) -> None:
+        """Try to begin a term."""
+
+    def renew(self, epoch: int) -> None:
+        """Prolong the term."""
+
+    def release(self, epoch: int, cause: w.Cause, reservation: w.Reservation | None) -> None:
+        """End the term."""
+
+
+class Child(Protocol):
+    """The program's child of one term."""
+
+    def signal(self, signum: int, to: Any) -> None:
+        """Send a signal to its tree or its main process."""
+
+    def kill(self) -> None:
+        """SIGKILL to the tree until it is empty."""
+
+    def entrust(self, deadline: float, memo: bytes) -> None:
+        """Tell its keeper the deadline."""
+
+
+Spawner = Callable[[w.Spawn, bytes, Callable[[w.Event], None]], Child]
+"""Starts the one child of a term. Raises HighlanderError when it cannot even be asked for."""
+
+
+class Recorder(Protocol):
+    """Who counts what happens."""
+
+    def transition(self, program: str, old: str, new: str) -> None:
+        """A state was left for another."""
+
+    def exited(self, program: str, status: int) -> None:
+        """The child's main process ended with this wait status."""
+
+    def term_ended(self, program: str, cause: str) -> None:
+        """A term ended."""
+
+    def took_over(self, seconds: float) -> None:
+        """From grant to child."""
+
+    def stopped(self, seconds: float) -> None:
+        """From the order to stop until the tree was empty."""
+
+    def renewed(self, seconds: float) -> None:
+        """A renewal was acknowledged so long after it was sent."""
+
+    def renew_failed(self) -> None:
+        """A session was lost while leading."""
+
+    def reattached(self) -> None:
+        """A lock was taken back within its lease."""
+
+
+STATE_NAMES: Final[Mapping[type[w.State], str]] = {
+    w.Waiting: "waiting",
+    w.Leading: "leading",
+    w.Draining: "draining",
+    w.Backoff: "backoff",
+    w.Stopped: "stopped",
+}
+
+
+class Program:
+    """One program on this node. ``run`` lives as long as it does; ``tell`` is how everything reaches it."""
+
+    def __init__(
+        self,
+        name: str,
+        situation: w.Situation,
+        policy: w.Policy,
+        *,
+        spawn: Spawner,
+        recorder: Recorder,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.situation = situation
+        self.policy = policy
+        self.restarts = -1
+        """Children started, the first one not counted."""
+        self.entered = boottime()
+        """When the present state was entered."""
+        self.child: Child | None = None
+        self._session: Session | None = None
+        self._spawn, self._recorder, self._on_change = spawn, recorder, on_change
+        self._inbox: deque[w.Event] = deque()
+        self._waker: asyncio.Future[None] | None = None
+        self._stopping_since = 0.0
+        self._detached = False
+
+    @property
+    def state(self) -> str:
+        """The state's name."""
+        return STATE_NAMES[type(self.situation.state)]
+
+    @property
+    def term(self) -> w.Term | None:
+        """The term under way."""
+        state = self.situation.state
+        return state.term if isinstance(state, w.Leading | w.Draining) else None
+
+    @property
+    def running(self) -> w.Running | None:
+        """The child, while it is wanted and its program was executed."""
+        state = self.situation.state
+        return state.child if isinstance(state, w.Leading) and isinstance(state.child, w.Running) else None
+
+    def adopt(self, child: Child) -> None:
+        """Go on with a child that an earlier worker started."""
+        self.child, self.restarts, self._detached = child, 0, True
+
+    def tell(self, event: w.Event) -> None:
+        """Put an event into the inbox; it is handled by the program's own task."""
+        self._inbox.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    async def run(self, session: Session) -> None:
+        """Live until the program has left the daemon. Raises ImpossibleEvent for a bug of ours."""
+        self._session = session
+        session.open()
+        try:
+            while not machine.finished(self.situation):
+                await self._news()
+                self._turn()
+        finally:
+            session.close()
+
+    async def _news(self) -> None:
+        """Wait for an event or the deadline; what has no deadline waits for an event alone."""
+        if self._inbox:
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        self._waker = loop.create_future()
+        due = machine.deadline(self.situation, self.policy)
+        timer = None if due is None else loop.call_later(max(0.0, due - boottime()), self._wake)
+        try:
+            await self._waker
+        finally:
+            self._waker = None
+            if timer is not None:
+                timer.cancel()
+
+    def _turn(self) -> None:
+        """A passed deadline comes before anything that is queued."""
+        now = boottime()
+        due = machine.deadline(self.situation, self.policy)
+        if due is not None and due <= now:
+            before = self.situation
+            self._step(w.Due(), now)
+            if self.situation == before:
+                raise machine.ImpossibleEvent(f"{self.name}: a deadline passed and changed nothing: {before}")
+        elif self._inbox:
+            self._step(self._inbox.popleft(), now)
+
+    def _step(self, event: w.Event, now: float) -> None:
+        before = self.situation
+        self.situation, effects = machine.step(before, event, now, self.policy)
+        self._record(before, event, now)
+        for effect in effects:
+            _PERFORM[type(effect)](self, effect)
+        if self.situation.state != before.state or self.situation.reason != before.reason:
+            self._on_change()
+
+    # -------------------------------------------------------------------------------------------------- performing
+
+    @property
+    def _lock(self) -> Session:
+        if self._session is None:
+            raise machine.ImpossibleEvent(f"{self.name}: asked before it runs")
+        return self._session
+
+    def _perform_spawn(self, effect: w.Spawn) -> None:
+        self.restarts += 1
+        try:
+            self.child = self._spawn(effect, memo.encode(self.situation), self.tell)
+        except HighlanderError as error:
+            self.tell(w.SpawnFailed(str(error)))
+
+    def _perform_entrust(self, effect: w.Entrust) -> None:
+        if self.child is not None:
+            self.child.entrust(effect.deadline, memo.encode(self.situation))
+
+    def _perform_signal(self, _effect: w.Signal) -> None:
+        if self.child is not None:
+            self.child.signal(self.policy.stop_signal, self.policy.stop_to)
+
+    def _perform_kill(self, _effect: w.Kill) -> None:
+        if self.child is not None:
+            self.child.kill()
+
+    # --------------------------------------------------------------------------------------------------- recording
+
+    def _record(self, before: w.Situation, event: w.Event, now: float) -> None:
+        """Say and count what has happened: one line per transition."""
+        after = self.situation
+        self._lock.urgency = self.term.kill_at if self.term is not None else float("inf")
+        record = _RECORD.get(type(event))
+        if record is not None:
+            record(self, event, now)
+        old, new = STATE_NAMES[type(before.state)], self.state
+        if old == new:
+            return
+        self.entered = now
+        self._recorder.transition(self.name, old, new)
+        if isinstance(before.state, w.Draining):
+            self._recorder.term_ended(self.name, before.state.cause.value)
+            self.child = None
+        if isinstance(after.state, w.Draining):
+            self._stopping_since = now
+        look = log.warning if after.failures > before.failures else log.info
+        epoch = self.term.epoch if self.term is not None else None
+        look(
+            "%s: %s -> %s%s",
+            self.name,
+            old,
+            new,
+            f": {after.reason}" if after.reason else "",
+            extra={"program": self.name, "state": new, "epoch": epoch, "reason": after.reason},
+        )
+
+    def _record_started(self, event: w.Started, _now: float) -> None:
+        if self.term is not None:
+            self._recorder.took_over(event.at - self.term.began)
+
+    def _record_exited(self, event: w.Exited, _now: float) -> None:
+        self._recorder.exited(self.name, event.status)
+
+    def _record_emptied(self, _event: w.Emptied, now: float) -> None:
+        self._recorder.stopped(max(0.0, now - self._stopping_since) if self._stopping_since else 0.0)
+
+    def _record_detached(self, event: w.Detached, _now: float) -> None:
+        if self.term is not None:
+            self._detached = True
+            self._recorder.renew_failed()
+            log.warning("%s: %s", self.name, event.why, extra={"program": self.name, "state": self.state})
+
+    def _record_renewed(self, event: w.Renewed, now: float) -> None:
+        self._recorder.renewed(now - event.sent)
+        if self._detached:
+            self._detached = False
+            self._recorder.reattached()
+            log.info("%s: reattached within its lease", self.name, extra={"program": self.name, "state": self.state})
+
+
+_PERFORM: Final[Mapping[type[w.Effect], Callable[[Program, Any], None]]] = {
+    w.Look: lambda program, _: program._lock.look(),
+    w.TakeOver: lambda program, effect: program._lock.take_over(effect.claim),
+    w.WriteSettled: lambda program, effect: program._lock.write_settled(effect.settle),
+    w.Renew: lambda program, effect: program._lock.renew(effect.epoch),
+    w.Release: lambda program, effect: program._lock.release(effect.epoch, effect.cause, effect.reservation),
+    w.Disconnect: lambda program, effect: program._lock.disconnect(effect.why),
+    w.Spawn: Program._perform_spawn,
+    w.Entrust: Program._perform_entrust,
+    w.Signal: Program._perform_signal,
+    w.Kill: Program._perform_kill,
+}
+
+_RECORD: Final[Mapping[type[w.Event], Callable[[Program, Any, float], None]]] = {
+    w.Started: Program._record_started,
+    w.Exited: Program._record_exited,
+    w.Emptied: Program._record_emptied,
+    w.Detached: Program._record_detached,
+    w.Renewed: Program._record_renewed,
+}

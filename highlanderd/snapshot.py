@@ -1,0 +1,124 @@
+"""From what lives on this node to the frozen snapshots that people and machines are shown. Reads, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from highlanderd.config import ProgramConfig
+from highlanderd.core import words as w
+from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
+from highlanderd.fleet import Member
+from highlanderd.linux import boottime
+from highlanderd.pool import Pool
+
+READY_AFTER: Final = 1.0
+"""Seconds after which a running child counts as ready: most that are broken have ended by then."""
+STUBBORN_AFTER: Final = 5.0
+"""Seconds after SIGKILL from which a living tree is worth a warning: hundreds of processes die in milliseconds."""
+
+
+def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
+    """Show one program."""
+    program, now = member.program, boottime()
+    situation, term, running = program.situation, program.term, program.running
+    leader = pool.listener.leaders.get(member.lock_id)
+    led_elsewhere = leader is not None and leader.leads and leader.node != node
+    child = program.child
+    return ProgramStatus(
+        name=program.name,
+        state=program.state,
+        want="run" if situation.want is w.Want.RUN else "stop",
+        reason=situation.reason or _trouble(pool, term),
+        since=wall(program.entered, now),
+        leader=node if term is not None else leader.node if leader is not None and led_elsewhere else None,
+        epoch=term.epoch if term is not None else leader.epoch if leader is not None else None,
+        lock_id=member.lock_id,
+        pid=getattr(child, "pid", None) if term is not None else None,
+        ready=running is not None and now - running.since >= READY_AFTER,
+        failures=situation.failures,
+        restarts=max(0, program.restarts),
+        lease_remaining=max(0.0, term.trusted_until - now) if term is not None else None,
+        started=wall(running.since, now) if running is not None else None,
+        uptime=now - running.since if running is not None else None,
+        description=member.spawner.config.description,
+        connected=member.session.connected,
+    )
+
+
+def _trouble(pool: Pool, term: w.Term | None) -> str:
+    return pool.trouble if term is None else ""
+
+
+def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
+    """Show everything about one program, but no secret: environment values and expanded arguments stay here."""
+    config: ProgramConfig = member.spawner.config
+    status = program_status(member, pool, node)
+    return ProgramDetail(
+        status=status,
+        lock_key=str(config.key),
+        command=config.command,
+        directory=None if config.directory is None else str(config.directory),
+        user=None if config.user is None else str(config.user),
+        environment=tuple(sorted(config.environment)),
+        processes=tuple(processes(status.pid)) if status.pid is not None else (),
+        output=member.spawner.ring.lines(),
+    )
+
+
+def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
+    """Show the coordinator."""
+    server = pool.server
+    return PostgresStatus(
+        connected=pool.connected,
+        server=server.place,
+        version=server.version,
+        trouble=pool.trouble,
+        lease=server.lease.length,
+        timeline=pool.timeline,
+        connections=connections,
+    )
+
+
+def stubborn(members: Iterator[Member]) -> Iterator[str]:
+    """Name the programs whose trees do not die."""
+    now = boottime()
+    for member in members:
+        state, program = member.program.situation.state, member.program
+        killing = isinstance(state, w.Draining) and isinstance(state.phase, w.Killing)
+        if killing and now - program.entered > STUBBORN_AFTER:
+            yield (
+                f"{program.name}: SIGKILL was sent and its process tree still lives (uninterruptible sleep?); "
+                f"the lock is kept, because releasing it would start a second copy"
+            )
+
+
+def wall(moment: float, now: float) -> str:
+    """Give a CLOCK_BOOTTIME moment as RFC 3339, by today's wall clock: for people, never for decisions."""
+    when = datetime.now(UTC) - timedelta(seconds=now - moment)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def processes(pid: int) -> Iterator[Process]:
+    """Give the tree that ``pid`` belongs to: everything below its keeper, as /proc shows it now."""
+    known = {process.pid: process for process in _all_processes()}
+    main = known.get(pid)
+    if main is None:
+        return
+    parents = {main.parent}
+    for process in sorted(known.values(), key=lambda process: process.pid):
+        if process.parent in parents and (process.parent != main.parent or process.pid >= pid):
+            parents.add(process.pid)
+            yield process
+
+
+def _all_processes() -> Iterator[Process]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (entry / "stat").read_text(errors="replace")
+        except OSError:  # it has ended meanwhile
+            continue
+        name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
+        yield Process(int(entry.name), int(rest[1]), name)
