@@ -1,0 +1,65 @@
+"""What the embedded server costs: the first start, a start with a database, a further user, and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from highlanderd import embedded
+
+ROUNDS = 5
+
+
+def timed(directory: Path) -> tuple[float, int]:
+    """Start; gives milliseconds, and the descriptor that keeps the server running."""
+    began = time.perf_counter()
+    used = embedded.start(directory, 60)
+    return (time.perf_counter() - began) * 1000, used.lock_fd
+
+
+def private_kilobytes(pid: int) -> int:
+    """Give the memory that this process shares with no other."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def tending(directory: Path) -> dict[int, str]:
+    """Give steward and server of a directory, by pid."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # processes end while we look
+            if entry.name.isdigit() and str(directory).encode() in entry.joinpath("cmdline").read_bytes():
+                found[int(entry.name)] = entry.joinpath("comm").read_text().strip()
+    return found
+
+
+def main() -> None:
+    """Print one line for each figure, medians of a few rounds."""
+    place = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))
+    place.chmod(0o755)
+    starts: dict[str, list[float]] = {"created": [], "started": [], "joined": []}
+    for number in range(ROUNDS):
+        directory = place / str(number)
+        for kind in ("created", "started"):
+            spent, held = timed(directory)
+            joined, also = timed(directory)
+            starts[kind].append(spent)
+            starts["joined"].append(joined)
+            if kind == "started" and number == ROUNDS - 1:
+                for pid, name in tending(directory).items():
+                    print(f"  {name:<14} {private_kilobytes(pid):>6} kB private")
+            os.close(held)
+            os.close(also)
+            while tending(directory):
+                time.sleep(0.05)
+    for kind, spent_each in starts.items():
+        print(f"  {kind:<14} {sorted(spent_each)[len(spent_each) // 2]:>6.0f} ms")
+    shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
