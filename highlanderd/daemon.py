@@ -344,20 +344,19 @@ def _kept(old: Configuration, new: Configuration) -> tuple[str, ...]:
 
 
 async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
-    """Be the worker at the end of ``channel_fd``; gives the exit code. Raises HighlanderError."""
+    """Be the worker at the end of ``channel_fd``; gives the exit code.
+
+    Whatever it raises ends this worker only: the guardian starts another, which finds the children alive.
+    """
     guardian = Guardian(Channel.of(channel_fd))
     greeting = await guardian.greeted()
     loaded = _load(path, greeting)
     log_settings = loaded.configuration.log
     sink = writer.descriptor(2, "standard error")
     log_through(sink, log_settings.level, log_settings.format, journal=on_journal(2, os.environ))
-    code = 1
-    try:
-        daemon = Daemon(path, loaded, guardian, greeting, writer)
-        code = await daemon.run()
-    finally:
-        log.info("ends with code %d", code)
-        guardian.done(code)
+    code = await Daemon(path, loaded, guardian, greeting, writer).run()
+    log.info("everything is drained; ends with code %d", code)
+    guardian.done(code)
     return code
 
 

@@ -26,6 +26,8 @@ class Session(Protocol):
     """The program's lock connection."""
 
     urgency: float
+    believed: int | None
+    """The number of the session that the machine speaks to, as far as it has heard."""
 
     def open(self) -> None:
         """Begin to seek a connection."""
@@ -205,6 +207,8 @@ class Program:
 
     def _step(self, event: w.Event, now: float) -> None:
         before = self.situation
+        if isinstance(event, w.Attached | w.Detached):
+            self._lock.believed = event.number if isinstance(event, w.Attached) else None
         self.situation, effects = machine.step(before, event, now, self.policy)
         self._record(before, event, now)
         for effect in effects:

@@ -66,6 +66,9 @@ class Session:
         self._program, self._lock_id, self._node, self._instance = program, lock_id, node, instance
         self._keeperless, self._tell = keeperless, tell
         self._hello: Hello | None = None
+        self._number = 0
+        self.believed: int | None = None
+        """The session that the machine has heard of; what it asks of an earlier one is not for the present one."""
         self._granted = False
         self._former: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
         self._unhint = pool.listener.hint(lock_id, self._hinted)
@@ -95,13 +98,14 @@ class Session:
     def deliver(self, hello: Hello) -> None:
         """Take over a verified connection."""
         self._hello, self._granted = hello, False
+        self._number += 1
         self._former.append((hello.pid, hello.started))
         hello.wire.on_lost = self._lost
         name = f"highlanderd/{self._node}/{self._program}"[:63]
         hello.wire.ask([(self._book.statement("name", NAME), (name,))], hello.lease.answer_within).add_done_callback(
             lambda done: done.exception()
         )
-        self._tell(Attached())
+        self._tell(Attached(self._number))
 
     def _hinted(self) -> None:
         if self._hello is not None:
@@ -115,9 +119,9 @@ class Session:
 
     def disconnect(self, why: str) -> None:
         """Drop the session, and seek another one a little later: what was wrong with it may still be wrong."""
-        hello, self._hello, self._granted = self._hello, None, False
-        if hello is None:
+        if self._hello is None or self.believed != self._number:
             return
+        hello, self._hello, self._granted = self._hello, None, False
         hello.wire.on_lost = lambda _: None
         hello.wire.drop(why)
         self._tell(Detached(why))
@@ -130,10 +134,13 @@ class Session:
     # ------------------------------------------------------------------------------------------------------ asking
 
     def _ask(self, answer: Answer, *asks: tuple[str, str, Sequence[Value]]) -> None:
-        """Send, remember when, and hand the replies to ``answer`` with that moment; a loss tells itself."""
+        """Send, remember when, and hand the replies to ``answer`` with that moment; a loss tells itself.
+
+        What was meant for a session that is gone is dropped: its Detached is on the way to the machine.
+        """
         hello = self._hello
-        if hello is None:
-            raise RuntimeError("asked without a session")
+        if hello is None or self.believed != self._number:
+            return
         sent = boottime()
         statements = [(self._book.statement(name, sql), values) for name, sql, values in asks]
         future = hello.wire.ask(statements, hello.lease.answer_within)

@@ -238,6 +238,9 @@ class Due:
 class Attached:
     """A new session is up. It holds no lock yet."""
 
+    number: int = 0
+    """Which one: what is asked of a session that was lost meanwhile must not reach its successor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Detached:
