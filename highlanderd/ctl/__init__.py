@@ -1,0 +1,39 @@
+"""``highlanderctl``: asks and orders the daemon of this machine through its control socket.
+
+It starts in a few hundredths of a second, because people put it into prompts and scripts: nothing but the standard
+library, and of that only what a command needs. It knows the daemon's answers as JSON, and decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from highlanderd.ctl.arguments import parser
+from highlanderd.ctl.client import Daemon
+from highlanderd.ctl.commands import COMMANDS
+from highlanderd.errors import FAILED, HighlanderError
+
+INTERRUPTED = 130
+"""What shells expect after Ctrl-C: 128 and the signal's number."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    arguments = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a child's output may hold what this terminal cannot show
+    try:
+        code = COMMANDS[arguments.command](Daemon(arguments.socket), arguments)
+        sys.stdout.flush()
+    except HighlanderError as error:
+        print(f"highlanderctl: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code

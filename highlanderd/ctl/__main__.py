@@ -1,0 +1,9 @@
+"""``python -m highlanderd.ctl``."""
+
+from __future__ import annotations
+
+import sys
+
+from highlanderd.ctl import main
+
+sys.exit(main())

@@ -1,0 +1,117 @@
+"""The command line of ``highlanderctl``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import Final
+
+from highlanderd import __version__
+
+DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(text: str) -> float:
+    """Give the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError.
+
+    >>> duration("1m30s"), duration("0.5")
+    (90.0, 0.5)
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write it as 10s, 1m30s or a number of seconds")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Give the parser of the whole command line; usage errors leave with exit code 2."""
+    socket = argparse.ArgumentParser(add_help=False)
+    socket.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=argparse.SUPPRESS,
+        help=f"the daemon's control socket (default: $HIGHLANDER_SOCKET, or {DEFAULT_SOCKET})",
+    )
+    top = argparse.ArgumentParser(
+        prog="highlanderctl",
+        description="Ask and order the highlanderd of this machine.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program, 5 daemon not reachable, "
+        "6 permission denied, 7 timed out, 78 configuration invalid.",
+        parents=[socket],
+        allow_abbrev=False,
+    )
+    top.set_defaults(socket=os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET)
+    top.add_argument("--version", action="version", version=f"highlanderctl {__version__}")
+    _Commands(top, socket).add_all()
+    return top
+
+
+class _Commands:
+    def __init__(self, top: argparse.ArgumentParser, socket: argparse.ArgumentParser) -> None:
+        self._sub = top.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="highlanderctl")
+        self._socket = socket
+
+    def _add(self, name: str, text: str, *aliases: str) -> argparse.ArgumentParser:
+        command = self._sub.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", aliases=aliases, parents=[self._socket]
+        )
+        command.set_defaults(command=name)
+        return command
+
+    def add_all(self) -> None:
+        self._questions()
+        self._orders()
+        self._whole_node()
+
+    def _questions(self) -> None:
+        status = self._add("status", "what runs where; with names, exit 3 unless all of them are led here")
+        status.add_argument("names", nargs="*", metavar="NAME", help="programs; globs such as 'web-*', or all")
+        status.add_argument("--json", action="store_true", help="as the control socket gives it")
+        status.add_argument("--watch", action="store_true", help="again at every change, until Ctrl-C")
+        show = self._add("show", "everything about one program, with its processes and last output")
+        show.add_argument("name", metavar="NAME")
+        show.add_argument("--json", action="store_true", help="as the control socket gives it")
+        pid = self._add("pid", "process ids of programs' main processes here, 0 and exit 3 where there is none")
+        pid.add_argument("names", nargs="+", metavar="NAME")
+        self._add("version", "versions of highlanderctl and of the running daemon")
+
+    def _orders(self) -> None:
+        release = self._add("release", "stop a program here and let another node lead")
+        release.add_argument("name", metavar="NAME")
+        release.add_argument("--to", metavar="NODE", help="reserve it for this node, for a minute at most")
+        release.add_argument(
+            "--for",
+            dest="stay_out",
+            type=duration,
+            metavar="DURATION",
+            help="this node stays out for so long, unless another one has led before (default: 30s)",
+        )
+        start = self._add("start", "let programs run; done once each is led, here or elsewhere")
+        stop = self._add("stop", "stop programs on this node and keep it from leading them")
+        restart = self._add("restart", "give programs led here a new process")
+        for command in (start, stop, restart):
+            command.add_argument("names", nargs="+", metavar="NAME", help="programs; globs such as 'web-*', or all")
+        for command in (release, start, stop, restart):
+            command.add_argument(
+                "--wait", action=argparse.BooleanOptionalAction, default=True, help="until it is done (default: wait)"
+            )
+            command.add_argument(
+                "--timeout", type=duration, default=60.0, metavar="DURATION", help="to wait at most (default: 60s)"
+            )
+
+    def _whole_node(self) -> None:
+        reload = self._add("reload", "apply the changed configuration, program by program", "update")
+        reload.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        self._add("reread", "the same as reload --dry-run").set_defaults(command="reload", dry_run=True)
+        ledger = self._add("ledger", "what PostgreSQL remembers")
+        actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
+        show = actions.add_parser("show", help="its facts", parents=[self._socket])
+        show.add_argument("--json", action="store_true", help="as the control socket gives it")
+        lease = actions.add_parser("set-lease", help="change the lease, while nothing is led", parents=[self._socket])
+        lease.add_argument("lease", type=duration, metavar="DURATION")
+        self._add("shutdown", "release all programs of this node and end its daemon")

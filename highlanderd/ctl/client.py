@@ -1,0 +1,144 @@
+"""One daemon at the other end of its control socket. Foreign errors become sentences here, and nowhere else."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from highlanderd.errors import (
+    ConfigurationError,
+    DaemonUnreachable,
+    HighlanderError,
+    NoSuchProgram,
+    NotLeading,
+    NotPermitted,
+    TimedOut,
+)
+
+PATIENCE: Final = 10.0
+"""Seconds that an answer may take beyond what the daemon was asked to wait."""
+
+_KINDS: Final = {kind.code: kind for kind in (NoSuchProgram, NotLeading, NotPermitted, TimedOut, HighlanderError)}
+
+Answer = dict[str, Any]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, patience: float) -> None:
+        super().__init__("localhost")
+        self._path = path
+        self._patience = patience
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # With a timeout of Python's, a full backlog would fail at once instead of waiting
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(self._patience), 0))
+        self.sock.connect(self._path)
+        self.sock.settimeout(self._patience)
+
+
+class Daemon:
+    """The daemon that owns ``path``. Every failure is a HighlanderError."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def ask(self, method: str, resource: str, body: Answer | None = None, patience: float = 0.0) -> Answer:
+        """Give the answer to one request, for which the daemon may take ``patience`` seconds of its own."""
+        return self.begin(method, resource, body, patience)()
+
+    def detail(self, name: str) -> Answer:
+        """Give everything about one program."""
+        return self.ask("GET", f"/v1/programs/{quote(name, safe='')}")
+
+    def order(self, name: str, verb: str, body: Answer, patience: float = 0.0) -> Callable[[], Answer]:
+        """Send an order for one program; call the result for its answer."""
+        return self.begin("POST", f"/v1/programs/{quote(name, safe='')}/{verb}", body, patience)
+
+    def begin(
+        self, method: str, resource: str, body: Answer | None = None, patience: float = 0.0
+    ) -> Callable[[], Answer]:
+        """Send a request, and give what waits for its answer: so many may be under way at once."""
+        connection = _UnixConnection(self._path, PATIENCE + patience)
+        sent = None if body is None else json.dumps(body)
+        try:
+            connection.request(method, resource, sent, {"Content-Type": "application/json"} if sent else {})
+        except OSError as error:
+            connection.close()
+            raise self._unreachable(error) from error
+        return lambda: self._answer(connection)
+
+    def _answer(self, connection: _UnixConnection) -> Answer:
+        try:
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise _refusal(answer)
+        return dict(answer)
+
+    def _unreachable(self, error: Exception) -> HighlanderError:
+        match error:
+            case PermissionError():
+                return NotPermitted(f"permission denied on {self._path}: {_who_may(Path(self._path))}")
+            case FileNotFoundError():
+                what = f"no daemon is running here: {self._path} does not exist"
+            case ConnectionRefusedError():
+                what = f"no daemon is running here: nobody listens on {self._path}, which the last one left behind"
+            case TimeoutError() | BlockingIOError():
+                return DaemonUnreachable(
+                    f"the daemon on {self._path} does not answer: it is frozen or the machine is overloaded; "
+                    "its log and 'systemctl status highlanderd' say more"
+                )
+            case OSError() if error.errno not in (errno.ECONNRESET, errno.EPIPE, None):
+                return DaemonUnreachable(f"cannot connect to {self._path}: {error.strerror or error}; check --socket")
+            case _:
+                return DaemonUnreachable(
+                    f"the daemon on {self._path} broke off before it answered: it has ended, or is no highlanderd"
+                )
+        return DaemonUnreachable(
+            f"{what}. Start it with 'systemctl start highlanderd' or 'highlanderd -c FILE', "
+            "or name its socket with --socket or HIGHLANDER_SOCKET"
+        )
+
+
+def _refusal(answer: Any) -> HighlanderError:
+    try:
+        code, message = str(answer["error"]["code"]), str(answer["error"]["message"])
+    except (KeyError, TypeError):
+        return HighlanderError(f"the daemon answered what this highlanderctl does not understand: {answer!r:.200}")
+    if code == ConfigurationError.code:
+        return ConfigurationError(tuple(message.splitlines()))
+    return _KINDS.get(code, HighlanderError)(message)
+
+
+def _who_may(path: Path) -> str:
+    """Say which group opens the door: that of the socket, or of the directory that hides it."""
+    import grp  # for this message only
+
+    for place in (path, *path.parents):
+        try:
+            found = place.stat()
+        except PermissionError:
+            continue
+        except OSError:
+            break
+        if place != path and os.access(place, os.X_OK):
+            break
+        try:
+            group = grp.getgrgid(found.st_gid).gr_name
+        except KeyError:
+            group = str(found.st_gid)
+        return f"it is for root and group {group!r}; use sudo, or 'usermod -aG {group} USER' and log in again"
+    return "use sudo, or ask an administrator which group may command the daemon"

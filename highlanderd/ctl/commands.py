@@ -1,0 +1,227 @@
+"""What each command of ``highlanderctl`` asks, prints and exits with."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from highlanderd import __version__
+from highlanderd.ctl import tables
+from highlanderd.ctl.client import Answer, Daemon
+from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram
+
+REFRESH: Final = 2.0
+"""Seconds between two pictures of --watch when nothing changes: uptimes go on."""
+BREATH: Final = 0.2
+"""Seconds between two pictures when much changes."""
+AT_ONCE: Final = 200
+"""Orders under way; the daemon takes 512 connections."""
+
+
+def chosen(names: Sequence[str], programs: Sequence[Answer]) -> list[Answer]:
+    """Give the programs that names, globs and ``all`` choose, each once, in the daemon's order; all without a name.
+
+    Raises NoSuchProgram for a name or glob that chooses none.
+    """
+    found: set[str] = set()
+    known = [str(program["name"]) for program in programs]
+    for name in names:
+        these = known if name == "all" else [other for other in known if other == name]
+        these = these or fnmatch.filter(known, name)
+        if not these and name != "all":
+            raise NoSuchProgram(f"no program {name!r} is configured on this node; it has {', '.join(known) or 'none'}")
+        found.update(these)
+    return [program for program in programs if not names or program["name"] in found]
+
+
+def exact(names: Sequence[str]) -> set[str]:
+    """Give those that name one program, rather than whatever matches."""
+    return {name for name in names if name != "all" and not set(name) & set("*?[")}
+
+
+# --------------------------------------------------------------------------------------------------------- questions
+
+
+def status(daemon: Daemon, arguments: Namespace) -> int:
+    if not arguments.watch:
+        return _show_status(daemon.ask("GET", "/v1/status"), arguments)
+    resource, drawn = "/v1/status", 0.0
+    try:
+        while True:
+            answer = daemon.ask("GET", resource, patience=REFRESH)
+            resource = f"/v1/status?wait={REFRESH:g}"
+            time.sleep(max(0.0, drawn + BREATH - time.monotonic()))
+            drawn = time.monotonic()
+            _show_status(answer, arguments)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return DONE
+
+
+def _show_status(answer: Answer, arguments: Namespace) -> int:
+    programs = chosen(arguments.names, answer["programs"])
+    if arguments.json:
+        print(json.dumps({**answer, "programs": programs}, indent=None if arguments.watch else 2))
+    else:
+        _print_table(answer, programs, arguments.watch)
+    named = exact(arguments.names)
+    return NOT_LEADING if any(p["name"] in named and p["state"] != "leading" for p in programs) else DONE
+
+
+def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
+    on_terminal = sys.stdout.isatty()
+    size = os.get_terminal_size(sys.stdout.fileno()) if on_terminal else None
+    colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    now = time.time()
+    rows = [tables.cells(program, _age(program, now)) for program in programs]
+    lines = tables.table(rows, width=size and size.columns, colour=colour)
+    troubles = list(answer["warnings"])
+    if not answer["postgres"]["connected"]:
+        troubles.insert(0, f"PostgreSQL cannot be used: {answer['postgres']['trouble'] or 'not connected yet'}")
+    if watch and size is not None:  # draw over the last picture: clearing first would flicker
+        lines += [tables.cut(f"warning: {tables.plain(trouble)}", size.columns) for trouble in troubles]
+        print("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines[: size.lines - 1]) + "\x1b[J", end="")
+        return
+    print("\n".join(lines))
+    for trouble in troubles:
+        print(f"warning: {tables.plain(trouble)}", file=sys.stderr)
+
+
+def _age(program: Answer, now: float) -> float | None:
+    try:
+        return now - datetime.fromisoformat(program["since"]).timestamp()
+    except ValueError:
+        return None
+
+
+def show(daemon: Daemon, arguments: Namespace) -> int:
+    answer = daemon.detail(arguments.name)
+    lines = tables.detail(answer, _age(answer, time.time()))
+    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(lines))
+    return DONE
+
+
+def pid(daemon: Daemon, arguments: Namespace) -> int:
+    programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
+    for program in programs:
+        print(program["pid"] or 0)
+    return DONE if all(program["pid"] for program in programs) else NOT_LEADING
+
+
+def version(daemon: Daemon, arguments: Namespace) -> int:  # noqa: ARG001 - one shape for all
+    print(f"highlanderctl {__version__}", flush=True)
+    answer = daemon.ask("GET", "/v1/status")
+    print(f"highlanderd {answer['version']} on {answer['node']}")
+    return DONE
+
+
+# ------------------------------------------------------------------------------------------------------------ orders
+
+
+def release(daemon: Daemon, arguments: Namespace) -> int:
+    body = {"to": arguments.to} if arguments.to is not None else {}
+    if arguments.stay_out is not None:
+        body["for"] = arguments.stay_out
+    return _order(daemon, "release", [arguments.name], arguments, body)
+
+
+def start(daemon: Daemon, arguments: Namespace) -> int:
+    return _order(daemon, "start", _names(daemon, arguments.names), arguments)
+
+
+def stop(daemon: Daemon, arguments: Namespace) -> int:
+    return _order(daemon, "stop", _names(daemon, arguments.names), arguments)
+
+
+def restart(daemon: Daemon, arguments: Namespace) -> int:
+    programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
+    named = exact(arguments.names)
+    here = [p["name"] for p in programs if p["name"] in named or p["state"] == "leading"]
+    if not here:
+        print("nothing to restart: none of these programs is led here", file=sys.stderr)
+        return NOT_LEADING
+    return _order(daemon, "restart", here, arguments)
+
+
+def _names(daemon: Daemon, names: Sequence[str]) -> list[str]:
+    return [program["name"] for program in chosen(names, daemon.ask("GET", "/v1/status")["programs"])]
+
+
+def _order(
+    daemon: Daemon, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any] | None = None
+) -> int:
+    """Give one order to many programs at once, and the highest exit code of the outcomes."""
+    body: dict[str, Any] = {**(more or {}), "wait": arguments.wait}
+    patience = 0.0
+    if arguments.wait:
+        body["timeout"] = patience = arguments.timeout
+    worst = DONE
+    for first in range(0, len(names), AT_ONCE):
+        batch = names[first : first + AT_ONCE]
+        under_way = [(name, daemon.order(name, verb, body, patience)) for name in batch]
+        for name, answer in under_way:
+            try:
+                print(_outcome(answer()["program"], verb, arguments.wait), flush=True)
+            except HighlanderError as error:
+                print(f"highlanderctl: {verb} {name}: {error}", file=sys.stderr)
+                worst = max(worst, error.exit_code)
+    return worst
+
+
+def _outcome(program: Answer, verb: str, waited: bool) -> str:
+    name, state = tables.plain(program["name"]), program["state"]
+    if not waited:
+        return f"{name}: {verb} ordered"
+    if state == "leading":
+        return f"{name}: leading, epoch {program['epoch']}, pid {program['pid']}"
+    return f"{name}: {state}" + (f", led by {tables.plain(program['leader'])}" if program["leader"] else "")
+
+
+# -------------------------------------------------------------------------------------------------------- whole node
+
+
+def reload(daemon: Daemon, arguments: Namespace) -> int:
+    # A reload reads files and asks nothing of PostgreSQL; a minute is for a slow disk
+    answer = daemon.ask("POST", "/v1/reload", {"dry_run": arguments.dry_run}, patience=60.0)
+    if arguments.dry_run and answer["changes"]:
+        print("A reload would do this:")
+    print("\n".join(answer["changes"]) or "nothing to change")
+    return DONE
+
+
+def ledger(daemon: Daemon, arguments: Namespace) -> int:
+    if arguments.action == "set-lease":
+        answer = daemon.ask("POST", "/v1/ledger/lease", {"lease": arguments.lease}, patience=60.0)
+        print(f"the lease is {answer['lease']:g}s now")
+        return DONE
+    answer = daemon.ask("GET", "/v1/ledger", patience=60.0)
+    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(tables.facts(answer.items())))
+    return DONE
+
+
+def shutdown(daemon: Daemon, arguments: Namespace) -> int:  # noqa: ARG001 - one shape for all
+    answer = daemon.ask("POST", "/v1/shutdown", {})
+    print(f"{answer['node']}: releasing all programs, then ending")
+    return DONE
+
+
+COMMANDS: Final[dict[str, Callable[[Daemon, Namespace], int]]] = {
+    "status": status,
+    "show": show,
+    "pid": pid,
+    "version": version,
+    "release": release,
+    "start": start,
+    "stop": stop,
+    "restart": restart,
+    "reload": reload,
+    "ledger": ledger,
+    "shutdown": shutdown,
+}

@@ -1,0 +1,139 @@
+"""Answers as text for people: pure functions from the daemon's JSON to lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+HEADINGS: Final = ("PROGRAM", "STATE", "SINCE", "LEADER", "EPOCH", "PID", "UPTIME", "RESTARTS", "REASON")
+STATE_COLUMN: Final = 1
+
+_COLOURS: Final = {"leading": "32", "draining": "33", "stopped": "33", "backoff": "31"}
+
+_UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def span(seconds: float | None) -> str:
+    """Give a duration in its two largest units.
+
+    >>> span(42.9), span(7260), span(90000), span(None)
+    ('42s', '2h 1m', '1d 1h', '-')
+    """
+    if seconds is None:
+        return "-"
+    left = max(0, int(seconds))
+    parts = []
+    for unit, size in _UNITS:
+        if left >= size:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return " ".join(parts[:2]) or "0s"
+
+
+def plain(value: object) -> str:
+    """Give text that a terminal only prints: what children and servers say may hold control characters.
+
+    >>> plain("a\\x1b[31mb"), plain(None), plain("")
+    ('a\\ufffd[31mb', '-', '-')
+    """
+    text = "" if value is None else str(value)
+    return "".join(c if c.isprintable() else "\ufffd" for c in text.expandtabs()) or "-"
+
+
+def cells(program: Mapping[str, Any], age: float | None) -> tuple[str, ...]:
+    """Give one row of the status table; ``age`` is the seconds since its state was entered."""
+    reason = program["reason"] or ("" if program["connected"] else "not connected to PostgreSQL")
+    return (
+        plain(program["name"]),
+        plain(program["state"]),
+        span(age),
+        plain(program["leader"]),
+        plain(program["epoch"]),
+        plain(program["pid"]),
+        span(program["uptime"]),
+        plain(program["restarts"]),
+        plain(reason) if reason else "",
+    )
+
+
+def table(rows: Sequence[tuple[str, ...]], *, width: int | None, colour: bool) -> list[str]:
+    """Give aligned lines under headings, cut at ``width`` columns when there is one."""
+    whole = [HEADINGS, *rows]
+    widths = [max(len(row[column]) for row in whole) for column in range(len(HEADINGS))]
+    lines = []
+    for row in whole:
+        line = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+        line = cut(line, width)
+        if colour and row is not HEADINGS:
+            line = _coloured(line, widths, row[STATE_COLUMN])
+        lines.append(line)
+    return lines
+
+
+def cut(line: str, width: int | None) -> str:
+    """Cut a line that would wrap.
+
+    >>> cut("leading", 5)
+    'lead…'
+    """
+    return line if width is None or len(line) <= width else line[: max(0, width - 1)] + "…"
+
+
+def _coloured(line: str, widths: Sequence[int], state: str) -> str:
+    begin = sum(widths[:STATE_COLUMN]) + 2 * STATE_COLUMN
+    end = begin + len(state)
+    if state not in _COLOURS or len(line) < end:
+        return line
+    return f"{line[:begin]}\x1b[{_COLOURS[state]}m{line[begin:end]}\x1b[0m{line[end:]}"
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
+    """Give ``name  value`` lines, aligned."""
+    known = [(name, plain(value)) for name, value in pairs]
+    size = max((len(name) for name, _ in known), default=0)
+    return [f"{name.ljust(size)}  {value}" for name, value in known]
+
+
+def detail(program: Mapping[str, Any], age: float | None) -> list[str]:
+    """Give everything about one program."""
+    lease = program["lease_remaining"]
+    lines = facts(
+        [
+            ("program", program["name"]),
+            ("description", program["description"]),
+            ("state", f"{program['state']} for {span(age)} (wanted: {program['want']})"),
+            ("reason", program["reason"]),
+            ("leader", program["leader"]),
+            ("epoch", program["epoch"]),
+            ("lease left", None if lease is None else f"{lease:.1f}s"),
+            ("lock key", f"{program['lock_key']} (lock id {program['lock_id']})"),
+            ("PostgreSQL", "connected" if program["connected"] else "not connected"),
+            ("pid", program["pid"]),
+            ("ready", "yes" if program["ready"] else "no"),
+            ("uptime", span(program["uptime"])),
+            ("restarts", program["restarts"]),
+            ("failures", f"{program['failures']} in a row"),
+            ("command", _quoted(program["command"])),
+            ("directory", program["directory"]),
+            ("user", program["user"]),
+            ("environment", ", ".join(program["environment"])),
+        ]
+    )
+    lines += ["", "processes", *(tree(program["processes"]) or ["  none on this node"])]
+    return [*lines, "", "last output", *([f"  {plain(line)}" for line in program["output"]] or ["  none on this node"])]
+
+
+def _quoted(command: Sequence[str]) -> str:
+    return " ".join(word if word and not set(word) & set(" \t\n\"'\\$`") else repr(word) for word in command)
+
+
+def tree(processes: Sequence[Mapping[str, Any]], depth: int = 1, parent: int | None = None) -> list[str]:
+    """Give a program's processes, children below their parents; orphans stand at the top."""
+    pids = {process["pid"] for process in processes}
+    lines = []
+    for process in processes:
+        at_top = parent is None and (process["parent"] not in pids)
+        if at_top or (parent is not None and process["parent"] == parent):
+            lines.append(f"{'  ' * depth}{process['pid']}  {plain(process['name'])}")
+            lines += tree(processes, depth + 1, process["pid"])
+    return lines

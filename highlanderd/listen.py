@@ -1,0 +1,249 @@
+"""Doors: listening sockets bound by us, and aiohttp served behind them.
+
+Both listeners need what aiohttp's own sites do not give: a Unix socket with the right mode from its first moment, a
+live owner noticed before a stale file is removed, and a bound on connections, because a daemon without descriptors
+cannot reach PostgreSQL again. What is said behind the door is control's and metrics' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import grp
+import logging
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from highlanderd.errors import HighlanderError
+
+Closer = Callable[[], Coroutine[None, None, None]]
+"""Call and await it once to close the door; it takes a second at most, whatever the clients do."""
+
+IDLE = 75.0
+"""Seconds after which a connection without a whole request is closed; scrapers ask every minute at the slowest."""
+FAREWELL = 0.3
+"""Seconds that requests under way get at the end, and once more when they are cancelled."""
+UNREAD = 30_000
+"""Milliseconds for which a TCP client may leave our answer unread."""
+SO_PEERGROUPS = 59
+"""Linux 4.13; the socket module does not name it."""
+MOST_GROUPS = 1024
+"""Bytes, 256 groups: the most that Python's getsockopt takes. Of a peer with more only the primary group counts."""
+BINDING = 2.0
+"""Seconds to wait for another process that binds a socket in the same directory; that takes milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process at the other end of a Unix socket, as the kernel vouches for it."""
+
+    pid: int
+    uid: int
+    groups: frozenset[int]
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Ask the kernel who connected. Raises OSError when the connection is gone."""
+    pid, uid, gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return Peer(pid, uid, frozenset((gid, *_supplementary(connection))))
+
+
+def _supplementary(connection: socket.socket) -> tuple[int, ...]:
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_GROUPS)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        return ()
+    return struct.unpack(f"{len(raw) // 4}I", raw)
+
+
+def may_command(peer: Peer, own_uid: int, gid: int | None) -> bool:
+    """Say whether a peer gets in: root, the daemon's own user, members of the group.
+
+    >>> may_command(Peer(1, 1000, frozenset({1000, 27})), own_uid=33, gid=27)
+    True
+    >>> may_command(Peer(1, 1000, frozenset({1000})), own_uid=33, gid=None)
+    False
+    """
+    return peer.uid in (0, own_uid) or gid in peer.groups
+
+
+def group_id(group: str | None) -> int | None:
+    """Give the number of ``[control] group``. Raises HighlanderError when there is no such group."""
+    if group is None:
+        return None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise HighlanderError(
+            f"there is no group {group!r} on this machine: create it with 'groupadd --system {group}', "
+            "or change [control] group"
+        ) from None
+
+
+@asynccontextmanager
+async def unix_door(path: Path, mode: int, gid: int | None) -> AsyncIterator[tuple[socket.socket, Callable[[], None]]]:
+    """Bind ``path``; give its socket, and a function that removes the file unless it is a later daemon's by then.
+
+    Within the block, which must begin to listen, nobody else can bind. Raises HighlanderError when a live daemon owns
+    the file, when it is not a socket, or when it cannot be made.
+    """
+    async with _directory_locked(path):
+        _remove_stale(path)
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made = _bind(door, path, mode, gid)
+            yield door, lambda: _remove(path, made)
+        except OSError as error:
+            door.close()
+            raise HighlanderError(f"cannot make the control socket {path}: {_cure(error, path)}") from error
+
+
+def _bind(door: socket.socket, path: Path, mode: int, gid: int | None) -> os.stat_result:
+    os.fchmod(door.fileno(), 0)  # Linux makes the file with it, so nobody gets in before its group is set
+    door.bind(str(path))
+    if gid is not None:
+        os.chown(path, -1, gid)
+    path.chmod(mode)
+    return path.lstat()
+
+
+def _remove(path: Path, made: os.stat_result) -> None:
+    try:
+        found = path.lstat()
+        if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
+            path.unlink()
+    except FileNotFoundError:
+        pass
+
+
+@asynccontextmanager
+async def _directory_locked(path: Path) -> AsyncIterator[None]:
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HighlanderError(f"cannot make the control socket {path}: {_cure(error, path)}") from error
+    try:
+        await _lock(directory, path)
+        yield
+    finally:
+        os.close(directory)
+
+
+async def _lock(directory: int, path: Path) -> None:
+    end = time.monotonic() + BINDING
+    while True:
+        try:
+            return fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise HighlanderError(
+                    f"another process holds a lock on {path.parent}, so that {path} cannot be made: "
+                    f"find it with 'fuser -v {path.parent}', and start again once it is gone"
+                ) from error
+            await asyncio.sleep(0.01)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise HighlanderError(f"{path} is not a socket: remove it, or change [control] socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full backlog is a live owner: EAGAIN at once
+        answer = probe.connect_ex(str(path))
+    if answer == errno.ECONNREFUSED:
+        path.unlink(missing_ok=True)
+    elif answer != errno.ENOENT:
+        raise HighlanderError(
+            f"a running daemon already answers on {path}: stop it with 'highlanderctl --socket {path} shutdown', "
+            "or give this one another [control] socket"
+        )
+
+
+def _cure(error: OSError, path: Path) -> str:
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return f"the directory {path.parent} does not exist; create it, or change [control] socket"
+        case errno.EACCES | errno.EPERM:
+            return f"{error.strerror}; run highlanderd as a user who may write {path.parent} and belongs to the group"
+        case None:  # Python's own: the address does not fit
+            return f"{error}; Unix sockets take 107 bytes at most, choose a shorter [control] socket"
+    return str(error.strerror)
+
+
+def tcp_door(listen: str) -> socket.socket:
+    """Bind ``host:port``, ``[v6]:port`` or ``:port`` (every address). Raises HighlanderError with the cure."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise HighlanderError(f"[metrics] listen = {listen!r} is not an address: write it as '127.0.0.1:9841'")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        if host in ("", "*"):
+            door = _every_address(int(port))
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            door = socket.create_server((host, int(port)), family=family)
+    except OSError as error:
+        raise HighlanderError(
+            f'cannot listen on {listen}: {error.strerror}; change [metrics] listen, or switch it off with listen = ""'
+        ) from error
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD)  # connections inherit it
+    return door
+
+
+def _every_address(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
+class _OurFaults(logging.Filter):
+    """Lets through what is our bug: what clients do wrong, port scanners say, fills no log with tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
+
+
+_our_faults = _OurFaults()
+
+
+class _Turned(asyncio.Protocol):
+    """Closes at once a connection above the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).abort()
+
+
+async def serve(app: web.Application, door: socket.socket, limit: int) -> Closer:
+    """Serve ``app`` on a bound socket with at most ``limit`` connections at once; more are closed unanswered."""
+    log = logging.getLogger(f"{__name__}.http")
+    log.addFilter(_our_faults)
+    runner = web.AppRunner(app, access_log=None, logger=log, keepalive_timeout=IDLE, shutdown_timeout=FAREWELL)
+    await runner.setup()
+    server = cast("web.Server", runner.server)
+
+    def admit() -> asyncio.Protocol:
+        return server() if len(server.connections) < limit else _Turned()
+
+    listener = await asyncio.get_running_loop().create_server(admit, sock=door, backlog=1024)
+
+    async def close() -> None:
+        listener.close()
+        await runner.cleanup()
+
+    return close

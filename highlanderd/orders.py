@@ -1,0 +1,105 @@
+"""What may be asked and ordered of a node, and when an order has been carried out.
+
+Orders are passed on at once and never wait; whether one has taken effect is read off two snapshots, by pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from highlanderd.core.status import NodeStatus, ProgramDetail, ProgramStatus
+from highlanderd.errors import HighlanderError
+
+DEFAULT_STAY_OUT = 30.0
+"""Seconds for which a releasing node stays out, unless another one has led before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What a reload did, or would do: lines such as ``beat: changed (umask): drains and starts again``."""
+
+    changes: tuple[str, ...]
+
+
+class Node(Protocol):
+    """What the control socket needs of the daemon."""
+
+    def status(self) -> NodeStatus:
+        """Give the present snapshot, from memory."""
+
+    async def survey(self) -> None:
+        """Refresh who leads what from the ledger, for half a second at most. Never raises."""
+
+    def detail(self, name: str) -> ProgramDetail:
+        """Give everything about one program. Raises NoSuchProgram."""
+
+    def release(self, name: str, to: str | None, stay_out: float) -> None:
+        """Order a release, for node ``to``; stay out for ``stay_out`` seconds. Raises NoSuchProgram, NotLeading."""
+
+    def start(self, name: str) -> None:
+        """Order that the program runs. Raises NoSuchProgram."""
+
+    def stop(self, name: str) -> None:
+        """Order that it does not run on this node. Raises NoSuchProgram."""
+
+    def restart(self, name: str) -> None:
+        """Order a new child. Raises NoSuchProgram, NotLeading."""
+
+    async def changed(self) -> None:
+        """Return when any program's status has changed since the call."""
+
+    async def reload(self, dry_run: bool) -> ReloadReport:
+        """Read the configuration again and apply it, or only say what would be done. Raises ConfigurationError."""
+
+    def shutdown(self) -> None:
+        """Order the daemon's end."""
+
+    async def ledger(self) -> dict[str, object]:
+        """Give the ledger's facts. Raises HighlanderError when it cannot be read."""
+
+    async def set_lease(self, seconds: float) -> None:
+        """Change the ledger's lease. Raises HighlanderError when that is refused."""
+
+
+def _elsewhere(now: ProgramStatus, node: str) -> bool:
+    return now.state == "waiting" and now.leader not in (None, node)
+
+
+def _running(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:
+    if now.failures > before.failures:
+        raise HighlanderError(f"{now.name} failed: {now.reason or 'it ended'}; see 'highlanderctl show {now.name}'")
+    return (now.state == "leading" and now.pid is not None) or _elsewhere(now, node)
+
+
+def _released(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:  # noqa: ARG001 - one shape for all
+    return now.state not in ("leading", "draining") or now.epoch != before.epoch
+
+
+def _stopped(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:  # noqa: ARG001 - one shape for all
+    return now.state == "stopped"
+
+
+def _restarted(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:
+    return _running(before, now, node) and (now.epoch or 0) > (before.epoch or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    give: Callable[[Node, str, Mapping[str, Any]], None]
+    outcome: Callable[[ProgramStatus, ProgramStatus, str], bool]
+    """Given the status before, the status now and our node: whether what was ordered has happened."""
+    fields: tuple[str, ...] = ()
+
+
+ORDERS: Mapping[str, Order] = {
+    "release": Order(
+        lambda node, name, body: node.release(name, body.get("to"), body.get("for", DEFAULT_STAY_OUT)),
+        _released,
+        ("to", "for"),
+    ),
+    "start": Order(lambda node, name, _: node.start(name), _running),
+    "stop": Order(lambda node, name, _: node.stop(name), _stopped),
+    "restart": Order(lambda node, name, _: node.restart(name), _restarted),
+}
