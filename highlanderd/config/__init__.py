@@ -4,10 +4,10 @@
 nothing, connects to nothing, and writes nothing.
 """
 
-from highlanderd.config.configuration import Configuration, Loaded
+from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.environment import child_environment
 from highlanderd.config.identity import Identity, identity
-from highlanderd.config.loading import load, reload_from
+from highlanderd.config.loading import check, load, reload_from
 from highlanderd.config.program import ProgramConfig, ProgramKeys, difference
 from highlanderd.config.sections import SECTIONS, Control, Daemon, Log, Metrics, Postgres
 
@@ -17,12 +17,14 @@ __all__ = [
     "Control",
     "Daemon",
     "Identity",
+    "Judgement",
     "Loaded",
     "Log",
     "Metrics",
     "Postgres",
     "ProgramConfig",
     "ProgramKeys",
+    "check",
     "child_environment",
     "difference",
     "identity",

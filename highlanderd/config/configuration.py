@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from highlanderd.config.program import ProgramConfig
 from highlanderd.config.sections import Control, Daemon, Log, Metrics, Postgres
@@ -21,6 +22,14 @@ class Configuration:
     metrics: Metrics
     log: Log
     programs: Mapping[str, ProgramConfig]
+
+
+class Judgement(NamedTuple):
+    """All that can be said about a configuration, usable or not, as ``file:line: key: ...`` by file and line."""
+
+    problems: tuple[str, ...]
+    """What must be mended, findings about this machine included."""
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from highlanderd.config.checks import Described
-from highlanderd.config.environment import PATH, child_environment, read_environment
+from highlanderd.config.environment import PATH, read_environment
 from highlanderd.config.identity import find_group, find_user
 from highlanderd.config.problems import Place, Report
+from highlanderd.config.program import ProgramConfig
 from highlanderd.config.tables import Table
 from highlanderd.config.values import quoted
 from highlanderd.errors import HighlanderError
 
 
-def find(programs: Iterable[Described], control: Table, environ: Mapping[str, str]) -> tuple[str, ...]:
+def find(programs: Iterable[Described], control: Table, environ: Mapping[str, str], report: Report) -> None:
     """Search this machine for what the configuration names. Reads no file but environment files."""
-    report = Report()
     group = control.get("group")
     if group is not None:
         _find_group(str(group.value), group.place, report)
@@ -30,8 +30,8 @@ def find(programs: Iterable[Described], control: Table, environ: Mapping[str, st
         _accounts(described, report)
         _environment_files(described, report)
         _directories(described, report)
-        _command(described, environ, report)
-    return report.sorted()
+        if missing := _missing(described.program, environ):
+            report.add(described.at("command"), missing)
 
 
 def _accounts(described: Described, report: Report) -> None:
@@ -82,32 +82,38 @@ def _directory(path: Path, place: Place, report: Report) -> None:
         report.add(place, f"{path} is not a directory; name one that is")
 
 
-def _command(described: Described, environ: Mapping[str, str], report: Report) -> None:
-    program, place = described.program, described.at("command")
+def _missing(program: ProgramConfig, environ: Mapping[str, str]) -> str:
+    """Say what keeps the command from being executed, or nothing."""
     command = program.argv[0]
     if "/" not in command:
-        path = _path(described, environ)
-        if shutil.which(command, path=path) is None:
-            report.add(place, f"there is no command {quoted(command)} in the child's PATH ({path}); install it, "
-                       "write its whole path, or set PATH in environment")  # fmt: skip
-        return
+        if shutil.which(command, path=_path(program, environ)) is not None:
+            return ""
+        cure = "install it, write its whole path, or set PATH in environment"
+        return f"there is no command {quoted(command)} in the child's PATH; {cure}"
     if not command.startswith("/") and program.directory is None:
-        report.add(place, f"{quoted(command)} is relative to wherever the daemon was started; write its whole path, "
-                   "or set directory")  # fmt: skip
-        return
+        where = "is relative to wherever the daemon was started"
+        return f"{quoted(command)} {where}; write its whole path, or set directory"
     file = (program.directory or Path("/")) / command
     mode = _mode(file)
     if mode == 0:
-        report.add(place, f"there is no file {file}; install it, or correct the path")
-    elif mode is not None and not (stat.S_ISREG(mode) and mode & 0o111):
-        report.add(place, f"{file} is not an executable file; make it one (chmod +x), or correct the path")
+        return f"there is no file {file}; install it, or correct the path"
+    if mode is not None and not (stat.S_ISREG(mode) and mode & 0o111):
+        return f"{file} is not an executable file; make it one (chmod +x), or correct the path"
+    return ""
 
 
-def _path(described: Described, environ: Mapping[str, str]) -> str:
-    try:
-        return child_environment(described.program, environ).get("PATH", PATH)
-    except HighlanderError:
-        return environ.get("PATH", PATH)  # reported where it belongs
+def _path(program: ProgramConfig, environ: Mapping[str, str]) -> str:
+    """Give the child's PATH, as far as it can be told where its user or an environment file is missing."""
+    if "PATH" in program.environment:
+        return program.environment["PATH"].get_secret_value()
+    for file in reversed(program.environment_file):
+        try:
+            found = read_environment(file)
+        except HighlanderError:
+            continue  # reported where it belongs
+        if "PATH" in found:
+            return found["PATH"]
+    return environ.get("PATH", PATH)
 
 
 def _mode(path: Path) -> int | None:

@@ -6,6 +6,7 @@ Nothing is decided by what this machine happens to have: a missing user or comma
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from highlanderd.config.checks import (
     warn_of_postgres,
     warn_of_shell,
 )
-from highlanderd.config.configuration import Configuration, Loaded
+from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.documents import Reader, parsed, unreadable
 from highlanderd.config.findings import find
 from highlanderd.config.problems import Document, Place, Report
@@ -42,8 +43,18 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes)
     """
     loading = _Loading(Disk(path, read), environ)
     configuration = loading.configuration()
-    findings = find(loading.described.values(), loading.control, environ)
-    return Loaded(configuration, findings, loading.warnings.sorted(), loading.source.sources)
+    findings = Report()
+    find(loading.described.values(), loading.control, environ, findings)
+    return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources)
+
+
+def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes) -> Judgement:
+    """Judge the configuration that begins with the file ``path``, findings included, for ``--check``. Never refuses."""
+    loading = _Loading(Disk(path, read), environ)
+    with suppress(ConfigurationError):
+        loading.configuration()
+    find(loading.described.values(), loading.control, environ, loading.problems)
+    return Judgement(loading.problems.sorted(), loading.warnings.sorted())
 
 
 def reload_from(blob: bytes, environ: Mapping[str, str]) -> Loaded:
