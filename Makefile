@@ -4,10 +4,12 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$p
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
+# Where `make run` keeps its database. A checkout below /root is out of reach for the user that PostgreSQL then runs as.
+STATE := $(or $(abspath $(HIGHLANDER_STATE)),$(if $(filter /root/%,$(CURDIR)),/var/lib/highlander-quickstart,$(CURDIR)/state))
 .PHONY: run test lint types bench requirements clean
 
 run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
-	@.venv/bin/highlanderd -c conf.d/quickstart.toml
+	HIGHLANDER_STATE="$(STATE)" .venv/bin/highlanderd -c conf.d/quickstart.toml
 
 test: .venv/ready   ## every test; PYTEST_ARGS='tests/unit -x' narrows it down
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
