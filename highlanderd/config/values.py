@@ -90,7 +90,8 @@ def _seconds(value: object) -> float | None:
     if found is None or not value:
         return None
     parts = zip(found.groups(), _UNITS.values(), strict=True)
-    return sum(float(number) * unit for number, unit in parts if number is not None)
+    total = sum(float(number) * unit for number, unit in parts if number is not None)
+    return round(total, 6)  # 59 times a thousandth is not 0.059
 
 
 def shown(seconds: float) -> str:
