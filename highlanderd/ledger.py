@@ -201,6 +201,7 @@ class Ledger:
         text = resources.files(__package__).joinpath("ledger.sql").read_text("utf-8")
         values = {
             "schema": identifier(self.schema),
+            "schema_text": literal(identifier(self.schema)),
             "version": str(VERSION),
             "namespace": literal(self.namespace),
             "lease": literal(f"{self.lease:g} seconds"),
@@ -232,10 +233,10 @@ def identifier(name: str) -> str:
 
 def literal(text: str) -> str:
     """Quote a string for SQL; dollar quotes keep backslashes and quotes as they are."""
-    tag = "$text$"
-    while tag in text:
-        tag = tag[:-1] + "_$"
-    return f"{tag}{text}{tag}"
+    tag = "text"
+    while f"${tag}$" in text:
+        tag += "_"
+    return f"${tag}${text}${tag}$"
 
 
 def sight(rows: list[tuple[str | None, ...]], lock_id: int) -> Sight:

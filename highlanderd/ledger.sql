@@ -1,7 +1,14 @@
 -- The ledger of highlanderd: who leads what, and under which epoch. All nodes of a namespace share one.
 -- Rows of "lease" are never deleted; an epoch only grows.
 
-CREATE SCHEMA IF NOT EXISTS {schema};
+-- A role that owns its schema and may create no other one is enough: CREATE SCHEMA IF NOT EXISTS would refuse it.
+DO $$
+BEGIN
+    IF to_regnamespace({schema_text}) IS NULL THEN
+        CREATE SCHEMA {schema};
+    END IF;
+END
+$$;
 
 CREATE TABLE {schema}.meta (
     one              boolean PRIMARY KEY DEFAULT true CHECK (one),

@@ -28,6 +28,14 @@ log = logging.getLogger(__name__)
 OLDEST_SERVER: Final = 140000
 """idle_session_timeout and client_connection_check_interval came with PostgreSQL 14."""
 
+FOREIGN_STATEMENTS: Final = frozenset({"42P05", "26000"})
+"""SQLSTATE: a prepared statement exists already, or does not. On a new connection of our own neither can be."""
+
+POOLER: Final = (
+    "a connection pooler stands between: it could grant one lock to two nodes; "
+    "give a dsn that leads to PostgreSQL directly"
+)
+
 
 class Unfit(HighlanderError):
     """A server, or a road to it, that must not be used. ``str()`` names the cure."""
@@ -194,14 +202,13 @@ class Server:
         """Refuse what breaks the promise. Gives the backend's pid and start."""
         if wire.server_version < OLDEST_SERVER:
             raise Unfit(f"PostgreSQL {wire.server_version // 10000} is too old: highlanderd needs 14 or later")
+        if reply.sqlstate in FOREIGN_STATEMENTS:
+            raise Unfit(POOLER)
         if reply.error is not None:
             raise ConnectFailed(reply.error.text)
         standby, pid, started, fsync, version, role, database = reply.rows[0]
         if pid is None or int(pid) != wire.backend_pid:
-            raise Unfit(
-                "a connection pooler stands between: it could grant one lock to two nodes; give a dsn that leads to "
-                "PostgreSQL directly"
-            )
+            raise Unfit(POOLER)
         if standby == "t":
             raise Unfit(
                 "the server is a hot standby, which would grant locks of its own; name all servers in the dsn and add "

@@ -1,0 +1,135 @@
+"""A program's session on a real server, without a machine: tests ask as the machine would, and hear what it would."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+from fix_postgres import Database
+
+from highlanderd.core import words as w
+from highlanderd.core.key import lock_id
+from highlanderd.core.lease import Candidate, Claim, Knowledge, Settle, Sight, judge, observe
+from highlanderd.ledger import Ledger
+from highlanderd.linux import boottime
+from highlanderd.pool import Pool
+from highlanderd.server import Server
+from highlanderd.session import Session
+
+LEASE = 2.0
+"""Seconds; the shortest there is, so that tests that wait one out stay short."""
+
+E = TypeVar("E", bound=w.Event)
+
+
+class Line:
+    """One session, and what it told."""
+
+    def __init__(self, pool: Pool, program: str, node: str, instance: str) -> None:
+        self.instance, self.node, self.program = instance, node, program
+        self.lock_id = lock_id("highlander", program)
+        self.knowledge = Knowledge()
+        self.alarms: list[str] = []
+        self._told: asyncio.Queue[w.Event] = asyncio.Queue()
+        self.session = Session(
+            pool,
+            program=program,
+            lock_id=self.lock_id,
+            node=node,
+            instance=instance,
+            keeperless=lambda: True,
+            tell=self._hear,
+        )
+        self.session.on_alarm = self.alarms.append
+
+    def _hear(self, event: w.Event) -> None:
+        if isinstance(event, w.Attached | w.Detached):
+            self.session.believed = event.number if isinstance(event, w.Attached) else None
+        self._told.put_nowait(event)
+
+    async def told(self, kind: type[E], within: float = 5.0) -> E:
+        """Give the next event of this kind, passing over hints; anything else is a failure."""
+        while True:
+            event = await asyncio.wait_for(self._told.get(), within)
+            if isinstance(event, kind):
+                return event
+            assert isinstance(event, w.Notified), f"wanted {kind.__name__}, was told {event}"
+
+    async def look(self) -> Sight:
+        """Look, and add what was seen to what is known."""
+        self.session.look()
+        looked = await self.told(w.Looked)
+        self.knowledge = observe(self.knowledge, looked.sight, looked.at)
+        return looked.sight
+
+    async def claim(self) -> Claim:
+        """Look until the verdict is to take over, settling on the way."""
+        while True:
+            sight = await self.look()
+            verdict = judge(sight, self.knowledge, boottime(), Candidate(self.node, self.instance, keeperless=True))
+            match verdict:
+                case Claim():
+                    return verdict
+                case Settle():
+                    self.session.write_settled(verdict)
+                    await self.told(w.Settled)
+                case _:
+                    await asyncio.sleep(0.05)
+
+    async def lead(self) -> w.Granted:
+        """Begin a term."""
+        self.session.take_over(await self.claim())
+        return await self.told(w.Granted)
+
+    async def release(self, epoch: int, cause: w.Cause = w.Cause.RELEASED) -> None:
+        """End it in good order."""
+        self.session.release(epoch, cause, None)
+        await self.told(w.Unlocked)
+
+
+class Desk:
+    """One node's pool, and as many lines as a test wants."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.instance = str(uuid.uuid4())
+
+    async def line(self, program: str = "beat", node: str = "n1", instance: str | None = None) -> Line:
+        """Open a line and wait until it is attached."""
+        line = Line(self.pool, program, node, instance or self.instance)
+        line.session.open()
+        await line.told(w.Attached)
+        return line
+
+
+@asynccontextmanager
+async def desk(dsn: str, *, lease: float = LEASE, schema: str = "highlander") -> AsyncIterator[Desk]:
+    """Run a pool for the block."""
+    book = Ledger(schema, "highlander", lease)
+    pool = Pool(Server(dsn, book, node="n1", fresh=None), book)
+    running = asyncio.create_task(pool.run())
+    try:
+        yield Desk(pool)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def settle(database: Database) -> None:
+    """Spare a test the lease that a new ledger has to be waited out for."""
+    database.sql(
+        "UPDATE highlander.meta SET (settled_system, settled_timeline) = "
+        "(SELECT system_identifier, 1 FROM pg_control_system())"
+    )
+
+
+async def until(fact: Callable[[], object], within: float = 5.0) -> None:
+    """Wait for a fact inside the loop."""
+    end = boottime() + within
+    while not fact():
+        assert boottime() < end, f"not within {within:g} s"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,206 @@
+"""Which servers are refused, with a sentence that names the cure; and what a change of server does to epochs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from fact import wait_for
+from fix_postgres import SCHEMA, Clusters, Database, free_port
+from fix_session import LEASE, desk, settle, until
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from highlanderd.core import words as w
+from highlanderd.ledger import Ledger
+from highlanderd.server import Server, Unfit, parse, startup_options
+from highlanderd.wire import ConnectFailed
+
+
+def _refusal(dsn: str, *, namespace: str = "highlander", schema: str = SCHEMA) -> str:
+    """Say why a connection is refused."""
+
+    async def scenario() -> str:
+        server = Server(dsn, Ledger(schema, namespace, LEASE), node="n1", fresh=None)
+        with pytest.raises((Unfit, ConnectFailed)) as refused:
+            await server.open()
+        return str(refused.value)
+
+    return asyncio.run(scenario())
+
+
+def _create_ledger(dsn: str) -> None:
+    async def scenario() -> None:
+        async with desk(dsn) as here:
+            await here.line()
+
+    asyncio.run(scenario())
+
+
+def test_a_hot_standby_is_refused(clusters: Clusters) -> None:
+    primary = clusters.create()
+    _create_ledger(primary.dsn)
+    standby = clusters.standby(primary)
+    assert "hot standby" in _refusal(standby.dsn)
+    assert "target_session_attrs=read-write" in _refusal(standby.dsn)
+
+
+def test_a_server_that_may_forget_is_refused(clusters: Clusters) -> None:
+    assert "switch fsync on" in _refusal(clusters.create(fsync="off").dsn)
+
+
+def test_a_pooler_is_refused(database: Database, tmp_path: Path) -> None:
+    bouncer = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+    if not Path(bouncer).exists():
+        pytest.skip("pgbouncer is not installed")
+    port, target = free_port(), conninfo_to_dict(database.dsn)
+    tmp_path.chmod(0o755)
+    settings = tmp_path / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n{database.name} = host={target['host']} port={target['port']} user={database.role}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = transaction\n"
+        f"ignore_startup_parameters = options\nlogfile =\nunix_socket_dir =\n"
+    )
+    command = [bouncer, "-q", *(["-u", "nobody"] if os.geteuid() == 0 else []), str(settings)]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        through = make_conninfo(database.dsn, port=port)
+        wait_for(lambda: "connection refused" not in _refusal(through).lower(), what="pgbouncer listens")
+        for _ in range(3):
+            assert "pooler" in _refusal(through)
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+def test_without_privileges_the_cure_is_named(database: Database) -> None:
+    database.sql(f'DROP SCHEMA "{SCHEMA}"')
+    sentence = _refusal(database.dsn)
+    assert f"role {database.role} may not create or use the ledger" in sentence
+    assert "--print-schema" in sentence
+
+
+def test_a_ledger_that_an_administrator_made_is_used(database: Database) -> None:
+    database.sql(f'DROP SCHEMA "{SCHEMA}"')
+    book = Ledger(SCHEMA, "highlander", LEASE)
+    for statement in (book.script(), book.grants(database.role)):
+        database.sql(statement, admin=True)
+
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            database.sql(
+                f"UPDATE {SCHEMA}.meta SET (settled_system, settled_timeline) = "
+                "(SELECT system_identifier, 1 FROM pg_control_system())"
+            )
+            granted = await line.lead()
+            line.session.renew(granted.epoch)
+            await line.told(w.Renewed)
+            await line.release(granted.epoch)
+
+    asyncio.run(scenario())
+
+
+def test_another_namespaces_ledger_is_refused(database: Database) -> None:
+    _create_ledger(database.dsn)
+    assert 'belongs to namespace "highlander"' in _refusal(database.dsn, namespace="other")
+
+
+def test_a_wrong_password_is_told_and_never_repeated(database: Database) -> None:
+    sentence = _refusal(make_conninfo(database.dsn, user="nobody-here", password="hunter2"))
+    assert "nobody-here" in sentence
+    assert "hunter2" not in sentence
+
+
+def test_a_dsn_that_is_none_is_refused_without_repeating_it() -> None:
+    with pytest.raises(Unfit, match="not a PostgreSQL connection string") as refused:
+        parse("password=hunter2 nonsense")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_users_own_options_stay_and_ours_win(database: Database) -> None:
+    theirs = make_conninfo(database.dsn, options="-c work_mem=123kB -c lock_timeout=77")
+
+    async def scenario() -> None:
+        async with desk(theirs) as here:
+            await until(lambda: here.pool.listener.connected)
+            [reply] = await here.pool.listener.ask(
+                [
+                    (
+                        here.pool.book.statement(
+                            "settings", "SELECT current_setting('work_mem'), current_setting('lock_timeout')"
+                        ),
+                        (),
+                    )
+                ]
+            )
+            assert reply.rows == [("123kB", f"{round(LEASE * 200)}ms")]
+
+    asyncio.run(scenario())
+
+
+def test_limits_on_the_server_stay_below_half_a_lease_and_an_idle_session_ends_after_one() -> None:
+    from highlanderd.core.lease import Lease
+
+    options = startup_options(Lease(10.0))
+    assert int(options["statement_timeout"]) < 5000
+    assert int(options["lock_timeout"]) < int(options["statement_timeout"])
+    assert options["idle_session_timeout"] == "10000"
+
+
+def test_every_epoch_after_a_promotion_is_above_all_that_were_lost(clusters: Clusters) -> None:
+    primary = clusters.create()
+    database = primary.database()
+
+    async def first_terms() -> int:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            epoch = 0
+            for _ in range(3):
+                epoch = (await line.lead()).epoch
+                await line.release(epoch)
+            return epoch
+
+    async def after() -> int:
+        async with desk(promoted_dsn) as here:
+            line = await here.line(node="n2")
+            sight = await line.look()
+            assert sight.meta.settled == (sight.server.system, 1)
+            assert sight.server.timeline == 2
+            return (await line.lead()).epoch  # only after a whole lease: the promoted server is not settled
+
+    before = asyncio.run(first_terms())
+    standby = clusters.standby(primary)
+    asyncio.run(first_terms())
+    primary.kill()
+    standby.promote()
+    promoted_dsn = make_conninfo(database.dsn, port=standby.port)
+    assert before == 3
+    assert asyncio.run(after()) == 1 << 32 | 1
+
+
+def test_a_commit_that_no_standby_confirmed_is_not_acknowledged(clusters: Clusters) -> None:
+    primary = clusters.create()
+    database = primary.database()
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=4.0) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            primary.configure(synchronous_standby_names="nobody_there")
+            line.session.renew(granted.epoch)
+            await asyncio.sleep(0)
+            [[pid]] = database.sql("SELECT backend_pid FROM highlander.lease")
+            await until(
+                lambda: primary.sql("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", [pid]) == [("SyncRep",)]
+            )
+            primary.sql("SELECT pg_cancel_backend(%s)", [pid])
+            detached = await line.told(w.Detached)
+            assert "not acknowledged" in detached.why
+
+    asyncio.run(scenario())

@@ -1,0 +1,319 @@
+"""One program's lock connection against a real server: what it tells is what was acknowledged, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+from fix_postgres import Database
+from fix_session import LEASE, Line, desk, settle, until
+
+from highlanderd import ledger
+from highlanderd.core import words as w
+from highlanderd.errors import HighlanderError
+
+
+def _row(database: Database, line: Line, columns: str) -> tuple[object, ...]:
+    rows = database.sql(f"SELECT {columns} FROM highlander.lease WHERE lock_id = %s", [line.lock_id])
+    return tuple(rows[0])
+
+
+def _locks(database: Database) -> int:
+    [[count]] = database.sql(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    return int(count)
+
+
+def test_a_new_ledger_is_waited_out_for_one_lease_then_one_of_two_leads(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here, desk(database.dsn) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            claims = await asyncio.gather(ours.claim(), theirs.claim())
+            ours.session.take_over(claims[0])
+            granted = await ours.told(w.Granted)
+            theirs.session.take_over(claims[1])
+            refused = await theirs.told(w.Refused)
+            assert granted.epoch == 1
+            assert granted.lease.length == LEASE
+            assert refused.why == "another session holds the advisory lock"
+            assert _row(database, ours, "epoch, node, released_at") == (1, "n1", None)
+            assert _locks(database) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_claim_on_an_older_version_takes_nothing_and_leaves_no_lock(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here, desk(database.dsn) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            stale = await theirs.claim()
+            await ours.release((await ours.lead()).epoch)
+            theirs.session.take_over(stale)
+            assert (await theirs.told(w.Refused)).why == "somebody else was faster"
+            assert _locks(database) == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_release_wakes_the_other_node_and_the_epoch_grows(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here, desk(database.dsn) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            first = await ours.lead()
+            await theirs.look()
+            await ours.release(first.epoch)
+            await theirs.told(w.Notified)
+            assert (await theirs.lead()).epoch == first.epoch + 1
+            assert database.sql("SELECT epoch, node, reason FROM highlander.term ORDER BY epoch") == [
+                (1, "n1", "released"),
+                (2, "n2", None),
+            ]
+
+    asyncio.run(scenario())
+
+
+def test_a_renewal_is_counted_in_the_row_and_passes_beside_the_childs_own_transaction(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            with psycopg.connect(database.dsn) as child:
+                child.execute("SELECT highlander.assert_leader(%s, %s)", [line.lock_id, granted.epoch])
+                line.session.renew(granted.epoch)
+                renewed = await line.told(w.Renewed)
+                assert renewed.sent >= granted.sent
+            assert _row(database, line, "renewal") == (2,)
+
+    asyncio.run(scenario())
+
+
+def test_a_takeover_waits_for_the_old_leaders_transaction_and_the_alarm_names_its_pid(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            with psycopg.connect(database.dsn) as child:
+                child.execute("SELECT highlander.assert_leader(%s, %s)", [line.lock_id, granted.epoch])
+                child.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                [[pid]] = child.execute("SELECT pg_backend_pid()").fetchall()
+                end = asyncio.get_running_loop().time() + 3 * LEASE
+                while not line.alarms and asyncio.get_running_loop().time() < end:
+                    line.session.take_over(await line.claim())
+                    refused = await line.told(w.Refused)
+                    assert "last leader's child" in refused.why
+                assert line.alarms
+                assert f"pid {pid}" in line.alarms[0]
+            assert (await line.lead()).epoch == granted.epoch + 1
+
+    asyncio.run(scenario())
+
+
+def test_assert_leader_raises_for_any_other_epoch_and_after_the_release(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            for epoch in (granted.epoch - 1, granted.epoch + 1):
+                with pytest.raises(Exception, match="does not lead any more"):
+                    database.sql("SELECT highlander.assert_leader(%s, %s)", [line.lock_id, epoch])
+            await line.release(granted.epoch)
+            with pytest.raises(Exception, match="does not lead any more"):
+                database.sql("SELECT highlander.assert_leader(%s, %s)", [line.lock_id, granted.epoch])
+
+    asyncio.run(scenario())
+
+
+def test_a_terminated_backend_is_told_and_the_next_session_reattaches(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            [pid] = _row(database, line, "backend_pid")
+            database.sql("SELECT pg_terminate_backend(%s)", [pid])
+            await line.told(w.Detached)
+            await line.told(w.Attached)
+            line.session.renew(granted.epoch)
+            await line.told(w.Renewed)
+            assert _row(database, line, "epoch, renewal") == (granted.epoch, 2)
+            assert _row(database, line, "backend_pid") != (pid,)
+            assert _locks(database) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_old_session_that_outlives_its_network_is_terminated(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            with psycopg.connect(database.dsn, autocommit=True) as old:
+                # A backend that missed its client's death: it is the one in the row, and it holds the lock.
+                line.session.disconnect("its network is gone")
+                await line.told(w.Detached)
+                old.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
+                old.execute(
+                    "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT "
+                    "(extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
+                )
+                await line.told(w.Attached)
+                line.session.renew(granted.epoch)
+                await line.told(w.Contended)
+                await until(lambda: _locks(database) == 0)
+                line.session.renew(granted.epoch)
+                await line.told(w.Renewed)
+                with pytest.raises(psycopg.OperationalError):
+                    old.execute("SELECT 1")
+
+    asyncio.run(scenario())
+
+
+def test_a_strangers_session_that_holds_the_lock_is_left_alone(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            with psycopg.connect(database.dsn, autocommit=True) as stranger:
+                line.session.disconnect("its network is gone")
+                await line.told(w.Detached)
+                stranger.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
+                await line.told(w.Attached)
+                line.session.renew(granted.epoch)
+                await line.told(w.Contended)
+                assert stranger.execute("SELECT pg_advisory_unlock(%s)", [line.lock_id]).fetchall() == [(True,)]
+                line.session.renew(granted.epoch)
+                await line.told(w.Renewed)
+
+    asyncio.run(scenario())
+
+
+def test_a_renewal_that_meets_no_row_is_overruled(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            database.sql("UPDATE highlander.lease SET epoch = epoch + 1")
+            line.session.renew(granted.epoch)
+            await line.told(w.Overruled)
+
+    asyncio.run(scenario())
+
+
+def test_a_ledger_that_vanished_overrules_and_is_never_created_again(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            database.sql("DROP SCHEMA highlander CASCADE")
+            line.session.renew(granted.epoch)
+            await line.told(w.Overruled)
+            line.session.disconnect("to seek another session")
+            await line.told(w.Detached)
+            await until(lambda: "is gone" in here.pool.trouble)
+            assert database.sql("SELECT to_regclass('highlander.meta')") == [(None,)]
+
+    asyncio.run(scenario())
+
+
+def test_a_waiting_session_is_idle_and_holds_nothing_back(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here, desk(database.dsn) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            await ours.lead()
+            await theirs.look()
+            await until(
+                lambda: (
+                    database.sql(
+                        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'highlanderd/%/beat' "
+                        "AND state = 'idle' AND backend_xmin IS NULL AND wait_event = 'ClientRead'"
+                    )
+                    == [(2,)]
+                )
+            )
+
+    asyncio.run(scenario())
+
+
+def test_the_lease_of_the_ledger_changes_only_while_nothing_is_led(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            await until(lambda: here.pool.listener.connected)
+            with pytest.raises(HighlanderError, match="unreleased: beat on n1"):
+                await here.pool.listener.set_lease(5.0)
+            await line.release(granted.epoch)
+            await here.pool.listener.set_lease(5.0)
+            line.session.look()
+            assert "lease of 5 s" in (await line.told(w.Detached)).why
+            await line.told(w.Attached)
+            assert (await line.look()).meta.lease.length == 5.0
+            assert "postgres.lease is 2 s here but 5 s in the ledger" in next(iter(here.pool.server.warnings))
+            with pytest.raises(HighlanderError, match="check constraint"):
+                await here.pool.listener.set_lease(1.0)
+
+    asyncio.run(scenario())
+
+
+def test_rows_of_the_ledger_are_never_removed(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            await line.release((await line.lead()).epoch)
+            for removal in ("DELETE FROM highlander.lease", "TRUNCATE highlander.lease"):
+                with pytest.raises(Exception, match="never removed"):
+                    database.sql(removal)
+
+    asyncio.run(scenario())
+
+
+def test_many_nodes_at_once_create_one_ledger(database: Database) -> None:
+    async def scenario() -> None:
+        async def node() -> None:
+            async with desk(database.dsn) as here:
+                await (await here.line()).look()
+
+        await asyncio.gather(*(node() for _ in range(8)))
+        assert database.sql("SELECT count(*), min(version) FROM highlander.meta") == [(1, ledger.VERSION)]
+
+    asyncio.run(scenario())
+
+
+def test_the_statement_timeouts_of_the_role_do_not_reach_a_session(database: Database) -> None:
+    hurtful = {
+        "lock_timeout": "1ms",
+        "statement_timeout": "1ms",
+        "idle_session_timeout": "1s",
+        "idle_in_transaction_session_timeout": "1ms",
+        "default_transaction_read_only": "on",
+        "synchronous_commit": "off",
+    }
+
+    async def scenario() -> None:
+        for name, value in hurtful.items():
+            database.sql(f"ALTER ROLE \"{database.role}\" SET {name} = '{value}'", admin=True)
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            database.sql(f'ALTER ROLE "{database.role}" RESET ALL', admin=True)
+            settle(database)
+            granted = await line.lead()
+            for _ in range(3):
+                line.session.renew(granted.epoch)
+                await line.told(w.Renewed)
+
+    asyncio.run(scenario())
