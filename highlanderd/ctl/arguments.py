@@ -30,35 +30,44 @@ def duration(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """Give the parser of the whole command line; usage errors leave with exit code 2."""
-    socket = argparse.ArgumentParser(add_help=False)
-    socket.add_argument(
-        "--socket",
-        metavar="PATH",
-        default=argparse.SUPPRESS,
-        help=f"the daemon's control socket (default: $HIGHLANDER_SOCKET, or {DEFAULT_SOCKET})",
-    )
     top = argparse.ArgumentParser(
         prog="highlanderctl",
         description="Ask and order the highlanderd of this machine.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program, 5 daemon not reachable, "
         "6 permission denied, 7 timed out, 78 configuration invalid.",
-        parents=[socket],
+        parents=[_socket(os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET)],
         allow_abbrev=False,
     )
-    top.set_defaults(socket=os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET)
     top.add_argument("--version", action="version", version=f"highlanderctl {__version__}")
-    _Commands(top, socket).add_all()
+    _Commands(top).add_all()
     return top
 
 
+def _socket(default: str) -> argparse.ArgumentParser:
+    """Give --socket for one place: it may stand before the command or after it."""
+    option = argparse.ArgumentParser(add_help=False)
+    option.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=default,
+        help=f"the daemon's control socket (default: $HIGHLANDER_SOCKET, or {DEFAULT_SOCKET})",
+    )
+    return option
+
+
 class _Commands:
-    def __init__(self, top: argparse.ArgumentParser, socket: argparse.ArgumentParser) -> None:
+    def __init__(self, top: argparse.ArgumentParser) -> None:
         self._sub = top.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="highlanderctl")
-        self._socket = socket
+        self._socket = _socket(argparse.SUPPRESS)  # what stands before the command holds, unless told again
 
     def _add(self, name: str, text: str, *aliases: str) -> argparse.ArgumentParser:
         command = self._sub.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", aliases=aliases, parents=[self._socket]
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            aliases=aliases,
+            parents=[self._socket],
+            allow_abbrev=False,
         )
         command.set_defaults(command=name)
         return command
@@ -110,7 +119,7 @@ class _Commands:
         self._add("reread", "the same as reload --dry-run").set_defaults(command="reload", dry_run=True)
         ledger = self._add("ledger", "what PostgreSQL remembers")
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
-        show = actions.add_parser("show", help="its facts", parents=[self._socket])
+        show = actions.add_parser("show", help="its facts", parents=[self._socket], allow_abbrev=False)
         show.add_argument("--json", action="store_true", help="as the control socket gives it")
         lease = actions.add_parser("set-lease", help="change the lease, while nothing is led", parents=[self._socket])
         lease.add_argument("lease", type=duration, metavar="DURATION")

@@ -77,21 +77,27 @@ def _show_status(answer: Answer, arguments: Namespace) -> int:
 
 def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
     on_terminal = sys.stdout.isatty()
-    size = os.get_terminal_size(sys.stdout.fileno()) if on_terminal else None
+    width, height = _terminal() if on_terminal else (None, None)
     colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     now = time.time()
     rows = [tables.cells(program, _age(program, now)) for program in programs]
-    lines = tables.table(rows, width=size and size.columns, colour=colour)
-    troubles = list(answer["warnings"])
+    lines = tables.table(rows, width=width, colour=colour)
+    troubles = [f"warning: {tables.plain(trouble)}" for trouble in answer["warnings"]]
     if not answer["postgres"]["connected"]:
-        troubles.insert(0, f"PostgreSQL cannot be used: {answer['postgres']['trouble'] or 'not connected yet'}")
-    if watch and size is not None:  # draw over the last picture: clearing first would flicker
-        lines += [tables.cut(f"warning: {tables.plain(trouble)}", size.columns) for trouble in troubles]
-        print("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines[: size.lines - 1]) + "\x1b[J", end="")
-        return
-    print("\n".join(lines))
-    for trouble in troubles:
-        print(f"warning: {tables.plain(trouble)}", file=sys.stderr)
+        why = answer["postgres"]["trouble"] or "not connected yet"
+        troubles.insert(0, f"warning: PostgreSQL cannot be used: {tables.plain(why)}")
+    if watch and on_terminal:  # draw over the last picture: clearing first would flicker
+        lines += [tables.cut(trouble, width) for trouble in troubles]
+        print("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J", end="")
+    else:
+        print("\n".join(lines))
+        print("".join(f"{trouble}\n" for trouble in troubles), end="", file=sys.stderr)
+
+
+def _terminal() -> tuple[int | None, int | None]:
+    """Give the columns and lines there are to write on; None where the terminal does not know, as serial ones."""
+    size = os.get_terminal_size(sys.stdout.fileno())
+    return size.columns or None, size.lines - 1 if size.lines > 1 else None
 
 
 def _age(program: Answer, now: float) -> float | None:

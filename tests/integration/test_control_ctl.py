@@ -1,0 +1,382 @@
+"""Claims about the real highlanderctl process against the real socket: what it prints, and what it exits with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from fix_memory_node import MemoryNode, ctl, ended, leading, program, run, serving, until
+
+from highlanderd.errors import ConfigurationError
+
+
+def test_status_is_a_table_and_a_healthy_standby_s_exit_is_zero(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), program("relay", leader="web-2", epoch=3))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "status")
+            assert asked.code == 0
+            assert asked.err == ""
+            lines = asked.out.splitlines()
+            assert lines[0].split() == [
+                "PROGRAM",
+                "STATE",
+                "SINCE",
+                "LEADER",
+                "EPOCH",
+                "PID",
+                "UPTIME",
+                "RESTARTS",
+                "REASON",
+            ]
+            assert re.fullmatch(r"beat +leading +\d+d \d+h +web-1 +7 +4007 +1h 2m +0", lines[1])
+            assert re.fullmatch(r"relay +waiting +\d+d \d+h +web-2 +3 +- +- +0", lines[2])
+            assert (await ctl(path, "status", "all")).code == 0
+            assert (await ctl(path, "status", "r*")).code == 0
+
+    run(main)
+
+
+def test_status_of_a_named_program_says_by_its_exit_whether_it_is_led_here(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), program("relay", leader="web-2"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            assert (await ctl(path, "status", "beat")).code == 0
+            asked = await ctl(path, "status", "beat", "relay")
+            assert asked.code == 3
+            assert len(asked.out.splitlines()) == 3
+            asked = await ctl(path, "status", "baet")
+            assert asked.code == 4
+            assert asked.err == ("highlanderctl: no program 'baet' is configured on this node; it has beat, relay\n")
+
+    run(main)
+
+
+def test_status_as_json_is_what_the_socket_gives(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), program("relay"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            answer = json.loads((await ctl(path, "status", "--json")).out)
+            assert set(answer) >= {"node", "instance", "version", "postgres", "programs"}
+            assert [one["name"] for one in answer["programs"]] == ["beat", "relay"]
+            answer = json.loads((await ctl(path, "status", "relay", "--json")).out)
+            assert [one["name"] for one in answer["programs"]] == ["relay"]
+
+    run(main)
+
+
+def test_troubles_go_to_standard_error_and_leave_the_table_to_scripts(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat", connected=False))
+    node.postgres = node.postgres.__class__(False, "db1:5432/ops", None, "connection refused", 10.0, None, 0)
+    node.warnings = ("the ledger's lease of 20s overrules the configured 10s",)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "status")
+            assert len(asked.out.splitlines()) == 2
+            assert asked.err.splitlines() == [
+                "warning: PostgreSQL cannot be used: connection refused",
+                "warning: the ledger's lease of 20s overrules the configured 10s",
+            ]
+            assert asked.code == 0
+
+    run(main)
+
+
+def test_show_tells_everything_and_lets_no_child_steer_the_terminal(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+    node.output = ("plain", "\x1b[2Jwiped", "tab\there")
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "show", "beat")
+            assert asked.code == 0
+            assert "lock key     beat (lock id 8735414648771611572)" in asked.out
+            assert "command      celery -A 'shop app' beat" in asked.out
+            assert "  10  celery\n    11  worker\n      12  sh\n" in asked.out
+            assert "\x1b" not in asked.out
+            assert json.loads((await ctl(path, "show", "beat", "--json")).out)["lock_key"] == "beat"
+            assert (await ctl(path, "show", "nobody/knows")).code == 4
+
+    run(main)
+
+
+def test_pid_is_for_scripts(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat"), program("relay")), tmp_path) as path:
+            asked = await ctl(path, "pid", "beat")
+            assert (asked.code, asked.out) == (0, "4007\n")
+            asked = await ctl(path, "pid", "all")
+            assert (asked.code, asked.out) == (3, "4007\n0\n")
+
+    run(main)
+
+
+def test_orders_wait_for_many_programs_at_once_and_say_what_became_of_each(tmp_path: Path) -> None:
+    names = [f"web-{number}" for number in range(450)]  # more than are under way at once
+    node = MemoryNode(*(leading(name) for name in names), leading("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "stop", "web-*", "--timeout", "20")
+            assert (asked.code, asked.err) == (0, "")
+            assert asked.out.splitlines() == [f"{name}: stopped" for name in names]
+            assert node.of("beat").state == "leading"
+            asked = await ctl(path, "start", "web-7", "web-8")
+            assert asked.out == "web-7: leading, epoch 9, pid 4009\nweb-8: leading, epoch 9, pid 4009\n"
+
+    run(main)
+
+
+def test_release_hands_over(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "release", "beat", "--to", "web-3", "--for", "2m")
+            assert (asked.code, asked.out) == (0, "beat: waiting, led by web-3\n")
+            asked = await ctl(path, "release", "beat")
+            assert asked.code == 3
+            assert "web-3 leads it" in asked.err
+
+    run(main)
+    assert node.orders == [("release", "beat", "web-3", 120.0)]
+
+
+def test_restart_of_a_name_insists_and_restart_of_all_takes_what_is_here(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), program("relay", leader="web-2"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "restart", "all")
+            assert (asked.code, asked.out) == (0, "beat: leading, epoch 8, pid 4008\n")
+            asked = await ctl(path, "restart", "beat", "relay")
+            assert asked.code == 3
+            assert asked.out.startswith("beat: leading, epoch 9")
+            assert asked.err.startswith("highlanderctl: restart relay: relay is not led by this node")
+            assert (await ctl(path, "restart", "r*")).code == 3
+
+    run(main)
+
+
+def test_an_order_without_wait_says_that_it_was_only_given(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "stop", "beat", "--no-wait")
+            assert (asked.code, asked.out) == (0, "beat: stop ordered\n")
+
+    run(main)
+
+
+def test_what_does_not_happen_in_time_exits_with_seven(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "stop", "beat", "--timeout", "100ms")
+            assert asked.code == 7
+            assert "still leading after 0.1 s" in asked.err
+
+    run(main)
+
+
+def test_an_unknown_name_orders_nothing_at_all(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            assert (await ctl(path, "stop", "beat", "baet")).code == 4
+
+    run(main)
+    assert node.orders == []
+
+
+def test_reload_says_what_it_did_and_what_is_wrong(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            for command in (["reload"], ["update"]):
+                asked = await ctl(path, *command)
+                assert (asked.code, asked.out) == (0, "beat: changed (umask): drains and starts again\n")
+            for command in (["reload", "--dry-run"], ["reread"]):
+                asked = await ctl(path, *command)
+                assert asked.out.startswith("A reload would do this:\nbeat: changed")
+            node.trouble = ConfigurationError(("a.toml:3: program.beat: no command", "a.toml:9: unknown key"))
+            asked = await ctl(path, "reload")
+            assert (asked.code, asked.out) == (78, "")
+            assert asked.err == "highlanderctl: a.toml:3: program.beat: no command\na.toml:9: unknown key\n"
+
+    run(main)
+    assert node.orders == [("reload", False)] * 2 + [("reload", True)] * 2
+
+
+def test_the_ledger_the_version_and_the_end(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "ledger", "show")
+            assert asked.out == "schema   highlander\nlease    10.0\nsettled  -\n"
+            assert json.loads((await ctl(path, "ledger", "show", "--json")).out)["settled"] is None
+            asked = await ctl(path, "ledger", "set-lease", "20s")
+            assert asked.code == 1
+            assert "stop every program first" in asked.err
+            node.become("beat", program("beat", "stopped"))
+            asked = await ctl(path, "ledger", "set-lease", "20s")
+            assert (asked.code, asked.out) == (0, "the lease is 20s now\n")
+            asked = await ctl(path, "version")
+            assert asked.out == "highlanderctl 0.1.0\nhighlanderd 0.1.0 on web-1\n"
+            asked = await ctl(path, "shutdown")
+            assert (asked.code, asked.out) == (0, "web-1: releasing all programs, then ending\n")
+
+    run(main)
+    assert node.orders == [("lease", 20.0), ("shutdown",)]
+
+
+def test_without_a_daemon_the_socket_and_the_cure_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+
+    async def main() -> None:
+        asked = await ctl(path, "status")
+        assert asked.code == 5
+        assert f"{path} does not exist" in asked.err
+        assert "systemctl start highlanderd" in asked.err
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+        asked = await ctl(path, "status")
+        assert asked.code == 5
+        assert f"nobody listens on {path}" in asked.err
+        for answer in (b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{,}"):
+            await something_else(path, answer)
+
+    async def something_else(path: Path, answer: bytes) -> None:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            writer.close()
+
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - a test may wait for its own file system
+        server = await asyncio.start_unix_server(talk, path)
+        asked = await ctl(path, "status")
+        assert asked.code == 5
+        assert "Traceback" not in asked.err
+        server.close()
+
+    run(main)
+
+
+def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
+    node = MemoryNode(*(program(f"program-{number}") for number in range(2000)))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ended(
+                ["/bin/sh", "-c", f"{sys.executable} -m highlanderd.ctl --socket {path} status | head -n 1"]
+            )
+            assert asked.out.startswith("PROGRAM")
+            assert asked.err == ""
+
+    run(main)
+
+
+def test_watch_prints_again_at_every_change_until_it_is_interrupted(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            watch = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "highlanderd.ctl", "--socket", str(path), "status", "--watch", "--json"),
+                cwd=Path(__file__).parent.parent.parent,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert watch.stdout is not None
+            try:
+                assert json.loads(await watch.stdout.readline())["programs"][0]["state"] == "waiting"
+                node.become("beat", leading("beat"))
+                async with asyncio.timeout(20):
+                    while json.loads(await watch.stdout.readline())["programs"][0]["state"] != "leading":
+                        pass
+                watch.send_signal(signal.SIGINT)
+                await watch.stdout.read()
+                assert await watch.wait() == 0
+            finally:
+                if watch.returncode is None:
+                    watch.kill()
+                    await watch.wait()
+
+    run(main)
+
+
+async def on_a_terminal(path: Path, lines: int, columns: int, **environment: str) -> str:
+    """Give what ``highlanderctl status`` writes to a terminal of that size."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (lines, columns))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "highlanderd.ctl", "--socket", str(path), "status"),
+        env={"TERM": "xterm", "PYTHONPATH": str(Path(__file__).parent.parent.parent), **environment},
+        stdout=theirs,
+    )
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    os.close(theirs)
+    seen = await asyncio.to_thread(os.read, ours, 65536)
+    os.close(ours)
+    return seen.decode()
+
+
+def test_a_terminal_that_does_not_know_its_size_gets_everything(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(program("beat", "backoff", reason="x" * 300)), tmp_path) as path:
+            assert "x" * 300 in await on_a_terminal(path, 0, 0)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colour_is_for_terminals_and_no_line_wraps(tmp_path: Path, environment: dict[str, str], coloured: bool) -> None:
+    node = MemoryNode(leading("beat"), program("relay", "backoff", reason="exited with code 1 " * 20))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            text = await on_a_terminal(path, 24, 80, **environment)
+        assert ("\x1b[32mleading\x1b[0m" in text) == coloured
+        assert ("\x1b" in text) == coloured
+        lines = re.sub(r"\x1b\[\d*m", "", text).splitlines()
+        assert max(len(line) for line in lines) <= 80
+        assert lines[2].endswith("…")
+
+    run(main)
+
+
+def test_status_keeps_to_the_node_s_snapshot_under_change(tmp_path: Path) -> None:
+    """Watching clients come and go without leaving anything behind in the daemon."""
+    node = MemoryNode(program("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            for _ in range(3):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.write(b"GET /v1/status?wait=3600 HTTP/1.1\r\nHost: x\r\n\r\n")
+                await until(lambda: bool(node._waiting))
+                writer.close()
+                await writer.wait_closed()
+                node.become("beat", program("beat"))
+            await until(lambda: not node._waiting)
+
+    run(main)

@@ -1,0 +1,184 @@
+"""Claims about the TCP listener: what scrapers and load balancers get, and that strangers cannot exhaust it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+
+import pytest
+from aiohttp import ClientSession
+from fix_memory_node import LOOPS, MemoryNode, leading, program, run
+
+from highlanderd.errors import HighlanderError
+from highlanderd.metrics import SCRAPERS, Metrics, serve_metrics
+
+
+@asynccontextmanager
+async def listening(node: MemoryNode, alive: Callable[[], bool] = lambda: True) -> AsyncIterator[str]:
+    """Serve ``node`` on a port that was free a moment ago."""
+    for _ in range(20):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        try:
+            close = await serve_metrics(node, Metrics(node), address, alive)
+        except HighlanderError:
+            continue
+        break
+    try:
+        yield address
+    finally:
+        await close()
+
+
+async def get(address: str, resource: str, method: str = "GET") -> tuple[int, str]:
+    async with ClientSession() as session, session.request(method, f"http://{address}{resource}") as response:
+        return response.status, await response.text()
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_metrics_are_served_in_prometheus_text_format(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def main() -> None:
+        async with (
+            listening(MemoryNode(leading("beat"))) as address,
+            ClientSession() as session,
+            session.get(f"http://{address}/metrics") as response,
+        ):
+            assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            assert 'highlander_program_leading{program="beat"} 1.0\n' in await response.text()
+
+    run(main, loop_factory)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, from Debian's package prometheus")
+def test_promtool_has_no_complaint() -> None:
+    metrics = Metrics(MemoryNode(leading("beat"), program("relay", "backoff", failures=2)))
+    metrics.transition("beat", "waiting", "leading")
+    metrics.exited("beat", 256)
+    metrics.term_ended("beat", "exited")
+    metrics.killed("beat", "deadline")
+    metrics.output_lines("beat", "stdout", 3)
+    for record in (metrics.took_over, metrics.leaderless, metrics.stopped, metrics.renewed, metrics.loop_lag):
+        record(0.1)
+    judged = subprocess.run(
+        ["promtool", "check", "metrics"], input=metrics.render(), capture_output=True, check=False, timeout=60
+    )
+    assert (judged.returncode, judged.stdout, judged.stderr) == (0, b"", b"")
+
+
+def test_health_is_the_daemon_s_own_word() -> None:
+    alive = True
+
+    async def main() -> None:
+        nonlocal alive
+        async with listening(MemoryNode(), lambda: alive) as address:
+            assert await get(address, "/healthz") == (200, "ok\n")
+            assert (await get(address, "/healthz", "HEAD"))[0] == 200
+            alive = False
+            assert (await get(address, "/healthz"))[0] == 503
+
+    run(main)
+
+
+def test_readiness_is_a_usable_postgresql() -> None:
+    node = MemoryNode(leading("beat"))
+
+    async def main() -> None:
+        async with listening(node) as address:
+            assert await get(address, "/readyz") == (200, "ok\n")
+            node.postgres = node.postgres.__class__(False, "db1:5432/ops", None, "it is a standby", 10.0, None, 0)
+            assert await get(address, "/readyz") == (503, "PostgreSQL cannot be used: it is a standby\n")
+
+    run(main)
+
+
+def test_a_load_balancer_finds_the_one_ready_leader() -> None:
+    node = MemoryNode(leading("beat"), leading("slow", ready=False), program("relay", leader="web-2"), program("web/1"))
+
+    async def main() -> None:
+        async with listening(node) as address:
+            assert await get(address, "/leader/beat") == (200, "beat is led here\n")
+            assert await get(address, "/leader/slow") == (503, "slow is led here, but not ready yet\n")
+            assert await get(address, "/leader/relay") == (503, "relay is waiting here; led by web-2\n")
+            assert (await get(address, "/leader/baet"))[0] == 404
+            node.become("beat", program("beat", "draining", leader="web-1"))
+            assert (await get(address, "/leader/beat"))[0] == 503
+
+    run(main)
+
+
+def test_it_is_read_only_and_has_nothing_else() -> None:
+    async def main() -> None:
+        async with listening(MemoryNode(leading("beat"))) as address:
+            assert (await get(address, "/metrics", "POST"))[0] == 405
+            assert (await get(address, "/v1/status"))[0] == 404
+
+    run(main)
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_connections_are_bounded_and_come_back(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def main() -> None:
+        async with listening(MemoryNode()) as address:
+            with ExitStack() as held:
+                for _ in range(SCRAPERS):
+                    one = held.enter_context(await connection(address))
+                    assert (await say(one, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200")
+                assert await say(held.enter_context(await connection(address)), b"") == b""
+            async with asyncio.timeout(20):
+                while await answers(address) != 200:
+                    pass
+
+    async def connection(address: str) -> socket.socket:
+        host, port = address.split(":")
+        one = socket.socket()
+        one.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(one, (host, int(port)))
+        return one
+
+    async def say(one: socket.socket, what: bytes) -> bytes:
+        """Give the beginning of the answer; nothing when the other end has closed."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_sendall(one, what)
+            return await asyncio.wait_for(loop.sock_recv(one, 100), 20)
+        except ConnectionError:
+            return b""
+
+    async def answers(address: str) -> int:
+        try:
+            return (await get(address, "/healthz"))[0]
+        except OSError:
+            return 0
+
+    run(main, loop_factory)
+
+
+@pytest.mark.parametrize(
+    ("listen", "cure"),
+    [
+        ("nonsense", "write it as"),
+        ("127.0.0.1:", "write it as"),
+        ("127.0.0.1:99999", "write it as"),
+        ("192.0.2.1:9841", "change"),
+        ("no-such-host.invalid:9841", "change"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_refused_with_the_cure(listen: str, cure: str) -> None:
+    async def main() -> None:
+        with pytest.raises(HighlanderError, match=cure):
+            await serve_metrics(MemoryNode(), Metrics(MemoryNode()), listen, lambda: True)
+
+    run(main)
+
+
+def test_an_address_in_use_is_refused_with_the_cure() -> None:
+    async def main() -> None:
+        async with listening(MemoryNode()) as address:
+            with pytest.raises(HighlanderError, match="in use"):
+                await serve_metrics(MemoryNode(), Metrics(MemoryNode()), address, lambda: True)
+
+    run(main)

@@ -1,0 +1,164 @@
+"""Claims about highlanderctl's pure parts: durations, spans, choices, tables."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import pytest
+
+from highlanderd.ctl import tables
+from highlanderd.ctl.arguments import duration, parser
+from highlanderd.ctl.commands import chosen, exact
+from highlanderd.errors import NoSuchProgram
+
+
+def row(name: str, **facts: Any) -> dict[str, Any]:
+    quiet: dict[str, Any] = {
+        "name": name,
+        "state": "waiting",
+        "reason": "",
+        "leader": None,
+        "epoch": None,
+        "pid": None,
+        "uptime": None,
+        "restarts": 0,
+        "connected": True,
+    }
+    return {**quiet, **facts}
+
+
+PROGRAMS = [row("beat"), row("web-1", state="leading"), row("web-2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10s", 10), ("1m30s", 90), ("250ms", 0.25), ("1.5h", 5400), ("2d", 172800), ("7", 7), ("0", 0)],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "10 s", "-5", "s", "10x", "1h-3m", "5s!", "1e3", "inf"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="not a duration"):
+        duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0, "0s"), (-5, "0s"), (59.9, "59s"), (60, "1m"), (3725, "1h 2m"), (86400, "1d"), (90061, "1d 1h")],
+)
+def test_spans_are_short(seconds: float | None, text: str) -> None:
+    assert tables.span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ([], ["beat", "web-1", "web-2"]),
+        (["all"], ["beat", "web-1", "web-2"]),
+        (["web-*", "web-1"], ["web-1", "web-2"]),
+        (["web-2", "beat"], ["beat", "web-2"]),
+        (["web-[2]"], ["web-2"]),
+    ],
+)
+def test_names_globs_and_all_choose_programs_once_each(names: list[str], found: list[str]) -> None:
+    assert [program["name"] for program in chosen(names, PROGRAMS)] == found
+
+
+def test_a_name_that_chooses_nothing_is_told_with_what_there_is() -> None:
+    with pytest.raises(NoSuchProgram, match=r"'baet'.*beat, web-1, web-2"):
+        chosen(["beat", "baet"], PROGRAMS)
+    with pytest.raises(NoSuchProgram, match="none"):
+        chosen(["x*"], [])
+    assert chosen(["all"], []) == []
+
+
+def test_a_program_whose_name_looks_like_a_glob_is_found_by_it() -> None:
+    assert [program["name"] for program in chosen(["a[b]"], [row("a[b]"), row("ab")])] == ["a[b]"]
+
+
+def test_only_plain_names_insist_on_their_program() -> None:
+    assert exact(["beat", "all", "web-*", "w?b", "[x]"]) == {"beat"}
+
+
+def test_columns_are_aligned_and_nothing_trails() -> None:
+    lines = tables.table(
+        [
+            tables.cells(row("beat", state="leading", leader="web-1", epoch=4294967299, pid=71, uptime=61.0), 65.0),
+            tables.cells(row("a-long-name", state="backoff", reason="exited with code 1", restarts=12), 3.0),
+        ],
+        width=None,
+        colour=False,
+    )
+    assert lines == [
+        "PROGRAM      STATE    SINCE  LEADER  EPOCH       PID  UPTIME  RESTARTS  REASON",
+        "beat         leading  1m 5s  web-1   4294967299  71   1m 1s   0",
+        "a-long-name  backoff  3s     -       -           -    -       12        exited with code 1",
+    ]
+
+
+def test_no_line_is_wider_than_the_terminal_coloured_or_not() -> None:
+    rows = [tables.cells(row("beat", state="backoff", reason="x" * 300), 5.0)]
+    for width in (20, 40, 80):
+        plain = tables.table(rows, width=width, colour=False)
+        assert max(len(line) for line in plain) == width
+        coloured = tables.table(rows, width=width, colour=True)
+        assert [line.replace("\x1b[31m", "").replace("\x1b[0m", "") for line in coloured] == plain
+
+
+def test_colour_is_on_the_state_alone() -> None:
+    lines = tables.table([tables.cells(row("leading", state="leading"), 5.0)], width=None, colour=True)
+    assert lines[1].startswith("leading  \x1b[32mleading\x1b[0m  5s")
+    assert "\x1b" not in lines[0]
+
+
+def test_what_others_say_cannot_steer_the_terminal() -> None:
+    cells = tables.cells(row("beat", reason="\x1b]0;owned\x07\r\nfake line"), 5.0)
+    assert all(cell.isprintable() for cell in cells)
+
+
+def test_a_lost_connection_is_the_reason_when_there_is_no_other() -> None:
+    assert tables.cells(row("beat", connected=False), 5.0)[-1] == "not connected to PostgreSQL"
+    assert tables.cells(row("beat", connected=False, reason="stopped by operator"), 5.0)[-1] == "stopped by operator"
+
+
+def test_the_process_tree_shows_every_process_once_below_its_parent() -> None:
+    processes = [
+        {"pid": 30, "parent": 20, "name": "c"},
+        {"pid": 10, "parent": 1, "name": "a"},
+        {"pid": 20, "parent": 10, "name": "b"},
+        {"pid": 40, "parent": 1, "name": "orphan"},
+    ]
+    assert tables.tree(processes) == ["  10  a", "    20  b", "      30  c", "  40  orphan"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("reread", {"command": "reload", "dry_run": True}),
+        ("update", {"command": "reload", "dry_run": False}),
+        ("reload --dry-run", {"command": "reload", "dry_run": True}),
+        ("stop a b --no-wait", {"command": "stop", "names": ["a", "b"], "wait": False}),
+        ("start all --timeout 1m", {"command": "start", "names": ["all"], "wait": True, "timeout": 60.0}),
+        ("release beat --to web-2 --for 5m", {"name": "beat", "to": "web-2", "stay_out": 300.0}),
+        ("ledger set-lease 20s", {"command": "ledger", "action": "set-lease", "lease": 20.0}),
+        ("--socket /a status", {"socket": "/a"}),
+        ("status --socket /a", {"socket": "/a"}),
+        ("ledger show --socket /a", {"socket": "/a"}),
+    ],
+)
+def test_the_command_line_is_read(line: str, expected: dict[str, object]) -> None:
+    read = vars(parser().parse_args(line.split()))
+    assert {name: read[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "line", ["", "explode", "stop", "release", "release a b", "ledger", "status --jso", "stop a --timeout x"]
+)
+def test_usage_errors_exit_with_two(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(line.split())
+    assert left.value.code == 2
+    assert "usage: highlanderctl" in capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""Claims about the metrics page: what the snapshot and the recorder feed appears under its fixed name."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from fix_memory_node import MemoryNode, leading, program
+from prometheus_client.parser import text_string_to_metric_families
+
+from highlanderd.metrics import STATES, Metrics, exit_word
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    page = metrics.render().decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((f"highlander_{name}", tuple(sorted(labels.items()))))
+
+
+def test_the_snapshot_shows() -> None:
+    metrics = Metrics(MemoryNode(leading("beat"), program("relay", connected=False, failures=3)))
+    assert value(metrics, "program_state", program="beat", state="leading") == 1
+    assert [value(metrics, "program_state", program="relay", state=state) for state in STATES] == [1, 0, 0, 0, 0]
+    assert value(metrics, "program_leading", program="beat") == 1
+    assert value(metrics, "program_ready", program="beat") == 1
+    assert value(metrics, "program_epoch", program="beat") == 7
+    assert value(metrics, "program_start_time_seconds", program="beat") == 1767323046
+    assert value(metrics, "lease_remaining_seconds", program="beat") == 8.5
+    assert value(metrics, "program_failures", program="relay") == 3
+    assert value(metrics, "postgres_connected", program="relay") == 0
+    assert value(metrics, "pool_connections") == 3
+
+
+def test_what_is_not_known_is_absent_rather_than_zero() -> None:
+    metrics = Metrics(MemoryNode(program("relay")))
+    for name in ("program_epoch", "program_start_time_seconds", "lease_remaining_seconds"):
+        assert value(metrics, name, program="relay") is None
+
+
+def test_a_program_that_is_gone_leaves_the_snapshot_s_metrics() -> None:
+    node = MemoryNode(leading("beat"))
+    metrics = Metrics(node)
+    assert value(metrics, "program_leading", program="beat") == 1
+    node.become("beat", None)
+    assert value(metrics, "program_leading", program="beat") is None
+
+
+def test_what_happened_is_counted() -> None:
+    metrics = Metrics(MemoryNode())
+    metrics.transition("beat", "waiting", "leading")
+    metrics.transition("beat", "waiting", "leading")
+    metrics.exited("beat", 1 << 8)
+    metrics.exited("beat", int(signal.SIGKILL))
+    metrics.term_ended("beat", "exited")
+    metrics.killed("beat", "deadline")
+    metrics.reattached()
+    metrics.renew_failed()
+    metrics.output_lines("beat", "stdout", 40)
+    metrics.output_lines("beat", "stdout", 2)
+    assert value(metrics, "program_transitions_total", program="beat", **{"from": "waiting", "to": "leading"}) == 2
+    assert value(metrics, "program_exits_total", program="beat", status="1") == 1
+    assert value(metrics, "program_exits_total", program="beat", status="SIGKILL") == 1
+    assert value(metrics, "terms_ended_total", program="beat", reason="exited") == 1
+    assert value(metrics, "kills_total", program="beat", by="deadline") == 1
+    assert value(metrics, "reattached_total") == 1
+    assert value(metrics, "renew_failures_total") == 1
+    assert value(metrics, "output_lines_total", program="beat", stream="stdout") == 42
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("took_over", "takeover_duration_seconds"),
+        ("leaderless", "leaderless_seconds"),
+        ("stopped", "stop_duration_seconds"),
+        ("renewed", "renew_duration_seconds"),
+        ("loop_lag", "event_loop_lag_seconds"),
+    ],
+)
+def test_durations_are_histograms(method: str, name: str) -> None:
+    metrics = Metrics(MemoryNode())
+    for seconds in (0.003, 2.0):
+        getattr(metrics, method)(seconds)
+    assert value(metrics, f"{name}_count") == 2
+    assert value(metrics, f"{name}_sum") == pytest.approx(2.003)
+    assert value(metrics, f"{name}_bucket", le="1.0") == 1
+
+
+def test_a_failed_reload_is_told_and_keeps_the_time_of_the_last_good_one() -> None:
+    metrics = Metrics(MemoryNode())
+    loaded = value(metrics, "config_last_reload_timestamp_seconds")
+    assert value(metrics, "config_last_reload_successful") == 1
+    metrics.reloaded(False)
+    assert value(metrics, "config_last_reload_successful") == 0
+    assert value(metrics, "config_last_reload_timestamp_seconds") == loaded
+
+
+def test_two_daemons_in_one_process_share_nothing() -> None:
+    first, second = Metrics(MemoryNode()), Metrics(MemoryNode())
+    first.reattached()
+    assert value(second, "reattached_total") == 0
+
+
+def test_no_series_tells_when_it_was_made() -> None:
+    metrics = Metrics(MemoryNode())
+    metrics.renewed(0.1)
+    assert "_created" not in metrics.render().decode()
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [(0, "0"), (1 << 8, "1"), (255 << 8, "255"), (9, "SIGKILL"), (11 | 128, "SIGSEGV")]
+)
+def test_exits_are_named_by_code_or_signal(status: int, word: str) -> None:
+    assert exit_word(status) == word
