@@ -88,4 +88,4 @@ class Report:
 
     def sorted(self) -> tuple[str, ...]:
         """Give all of it by file and line."""
-        return tuple(sorted(self._sentences, key=self._sentences.__getitem__))
+        return tuple(sorted(self._sentences, key=lambda text: (*self._sentences[text], text)))

@@ -256,7 +256,9 @@ def between(shortest: float, longest: float, why: str) -> AfterValidator:
 
     def check(seconds: float) -> float:
         if not shortest <= seconds <= longest:
-            raise ValueError(f'"{shown(seconds)}" {why}; write "{shown(shortest)}" to "{shown(longest)}"')
+            raise ValueError(
+                f'"{shown(seconds)}" {why}; write a duration from "{shown(shortest)}" to "{shown(longest)}"'
+            )
         return seconds
 
     return AfterValidator(check)

@@ -125,7 +125,6 @@ def test_a_home_directory_is_not_guessed() -> None:
 @pytest.mark.parametrize(
     "dsn",
     [
-        "postgresql://u:hunter2 x@db/ops",
         "postgresql://u:hunter2@[db/ops",
         "postgresql://u:hunter2@db/ops?hunter2=1&x",
         "host=db password=hunter1 hunter2",
