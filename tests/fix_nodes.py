@@ -1,0 +1,286 @@
+"""Real daemons of a cluster on one host: each with its configuration, log and control socket, and nothing left of them.
+
+`nodes(database, "a", "b")` starts daemons that share a ledger and one journal. Their children keep the journal unless a
+test says otherwise. In the end everything is killed that carries the fixture's directory in its environment, and the
+journal is asked whether any two lives overlapped: no test passes beside a doubled child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fact import wait_for
+from fix_postgres import Database, passable_directory
+from journal import CHILD, Journal, Life
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from highlanderd import cgroup
+from highlanderd.ctl.client import Daemon
+from highlanderd.errors import HighlanderError
+from highlanderd.ledger import SETTLE_FRESH, Ledger
+from highlanderd.linux import boottime
+
+PACKAGE = Path(__file__).parents[1]
+PATIENCE = 30.0
+"""Seconds for what takes a moment on an idle machine: three daemons may start at once on two busy cores."""
+
+Status = dict[str, Any]
+
+
+class Node:
+    """One daemon, perhaps dead, perhaps started again."""
+
+    def __init__(self, name: str, home: Path, dsn: str, lease: float, journal: Journal, extra: str = "") -> None:
+        self.name, self.home, self.dsn, self.lease, self.journal, self.extra = name, home, dsn, lease, journal, extra
+        self.home.mkdir(exist_ok=True)
+        self.file, self.log, self.socket = home / "node.toml", home / "log", home / "run" / "control.sock"
+        self.control = Daemon(str(self.socket))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # ------------------------------------------------------------------------------------------------ configuration
+
+    def configure(self, programs: Iterable[str] | str, **postgres: object) -> None:
+        """Write the file: bare names of programs that keep the journal, or the text of their tables."""
+        if not isinstance(programs, str):
+            programs = "\n".join(f"[program.{name}]" for name in programs)
+        environment = {"JOURNAL": str(self.journal.path), "TEST_HOME": str(self.home)}
+        tables: dict[str, dict[str, object]] = {
+            "daemon": {"node": self.name, "run_dir": str(self.home / "run"), "state_dir": str(self.home / "state")},
+            "postgres": {"dsn": self.dsn, "lease": self.lease, **postgres},
+            "metrics": {"listen": ""},
+            "log": {"level": "debug"},
+            "defaults": {"command": CHILD, "environment": environment, "backoff": 0.2, "stop_timeout": 2},
+        }
+        self.file.write_text("\n".join(_table(name, keys) for name, keys in tables.items()) + self.extra + programs)
+
+    # --------------------------------------------------------------------------------------------------- processes
+
+    def start(self) -> None:
+        """Start the daemon; it is up a moment later."""
+        command = [sys.executable, "-m", "highlanderd", "-c", str(self.file)]
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "TEST_HOME": str(self.home)}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+    @property
+    def guardian(self) -> int:
+        """The pid of the daemon: the guardian, once it has become that."""
+        assert self._process is not None, f"{self.name} does not run"
+        return self._process.pid
+
+    @property
+    def worker(self) -> int:
+        """The pid of the present worker."""
+        return wait_for(lambda: next(iter(self._mine(b"--worker")), 0), PATIENCE, f"{self.name} has a worker")
+
+    def keeper(self, program: str) -> int:
+        """The pid of a program's keeper."""
+        return next(
+            pid
+            for pid in marked(self.home)
+            if _read(f"/proc/{pid}/comm").strip() == f"keep {program}"[:15].encode() and not gone(pid)
+        )
+
+    def _mine(self, argument: bytes) -> list[int]:
+        parent = str(self.guardian).encode()
+        return [
+            pid
+            for pid in marked(self.home)
+            if argument in _read(f"/proc/{pid}/cmdline").split(b"\0")
+            and _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[1:2] == [parent]
+        ]
+
+    def signal(self, signum: int) -> None:
+        """Send the daemon a signal."""
+        os.kill(self.guardian, signum)
+
+    def ended(self) -> int:
+        """Wait until the daemon has ended; gives its exit code."""
+        assert self._process is not None
+        return self._process.wait(PATIENCE)
+
+    def crash(self) -> None:
+        """SIGKILL guardian, worker and keepers at once, as a lost machine would; children die of it."""
+        pids = [self.guardian, *self._mine(b"--worker"), *self._mine(b"--lock-fd")]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        self.ended()
+
+    # ------------------------------------------------------------------------------------------------------- facts
+
+    def status(self) -> Status:
+        """Give what ``highlanderctl status --json`` gives."""
+        return self.control.ask("GET", "/v1/status")
+
+    def program(self, name: str) -> Status:
+        """Give one program's part of it."""
+        return next(program for program in self.status()["programs"] if program["name"] == name)
+
+    def up(self) -> bool:
+        """Whether it answers and all its programs have their sessions."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"{self.name} ended at once:\n{self.log.read_text()[-2000:]}")
+        try:
+            status = self.status()
+        except HighlanderError:
+            return False
+        return bool(status["postgres"]["connected"] and all(program["connected"] for program in status["programs"]))
+
+    def order(self, verb: str, program: str, **body: object) -> None:
+        """Give an order and wait until it is carried out."""
+        self.control.order(program, verb, {"wait": True, "timeout": PATIENCE, **body}, PATIENCE)()
+
+    def leading(self) -> dict[str, Status]:
+        """Give the programs that it leads with a running child."""
+        programs = self.status()["programs"]
+        return {one["name"]: one for one in programs if one["state"] == "leading" and one["started"] is not None}
+
+    def trusted_until(self, program: str) -> float:
+        """Give the earliest moment at which the term can end that is trusted now, by the node's own word."""
+        asked = boottime()
+        remaining = self.program(program)["lease_remaining"]
+        assert remaining is not None, f"{self.name} does not lead {program}"
+        return asked + float(remaining)
+
+
+class Nodes:
+    """The daemons of one test, with one journal and one ledger."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.journal = Journal(directory / "journal")
+        self.nodes: list[Node] = []
+
+    def __call__(
+        self, where: Database | str, *names: str, programs: Iterable[str] | str = (), lease: float = 4.0, **keys: object
+    ) -> list[Node]:
+        """Start daemons with the same programs, and wait until all are up. ``keys`` are ``[postgres]``'s."""
+        dsn = where if isinstance(where, str) else where.dsn
+        made = [Node(name, self.directory / name, dsn, lease, self.journal) for name in names]
+        self.nodes += made
+        for node in made:
+            node.configure(programs, **keys)
+            node.start()
+        self.await_up(*made)
+        return made
+
+    def await_up(self, *nodes: Node) -> None:
+        """Wait until each of these is up."""
+        for node in nodes:
+            wait_for(node.up, PATIENCE, f"{node.name} is up")
+
+    def leaders(self) -> dict[str, Node]:
+        """Give the nodes that lead with a running child, by program; fails when two claim to."""
+        leaders: dict[str, Node] = {}
+        for node in self.nodes:
+            with contextlib.suppress(HighlanderError):
+                for program in node.leading():
+                    assert program not in leaders, f"{program} is led by {leaders[program].name} and {node.name}"
+                    leaders[program] = node
+        return leaders
+
+    def await_led(self, *programs: str, without: Node | None = None, within: float = PATIENCE) -> dict[str, Node]:
+        """Wait until each program is led, by another node than ``without``, and its child has spoken."""
+
+        def led() -> dict[str, Node] | None:
+            leaders = self.leaders()
+            good = all(leaders.get(program) not in (None, without) for program in programs)
+            return leaders if good and all(self._spoken(leaders[program], program) for program in programs) else None
+
+        leaders = wait_for(led, within, f"{', '.join(programs)} are led")
+        assert leaders is not None
+        return leaders
+
+    def _spoken(self, node: Node, program: str) -> bool:
+        epoch = node.program(program)["epoch"]
+        return any(life.epoch == epoch for life in self.journal.lives(program))
+
+    def life(self, program: str) -> Life:
+        """Give the latest life of a program."""
+        return self.journal.lives(program)[-1]
+
+    def close(self) -> None:
+        """Kill everything, and show the logs in case that somebody asks."""
+        while pids := [pid for pid in marked(self.directory) if not gone(pid)]:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)  # the kernel needs a moment; a process that forks is met in the next round
+        for node in self.nodes:
+            with contextlib.suppress(AssertionError):
+                node.ended()
+            _sweep(node.home / "state" / "instance")
+            print(f"---- {node.name}\n{node.log.read_text(errors='replace')}")
+
+
+def settled_ledger(database: Database, lease: float) -> None:
+    """Create a ledger that nobody can have led on, so that a test's first terms begin without waiting a lease."""
+    ledger = Ledger("highlander", "highlander", lease)
+    owner = database.role
+    as_admin = make_conninfo(database.dsn, user=database.server.user)
+    script = f"GRANT CREATE ON DATABASE \"{conninfo_to_dict(as_admin)['dbname']}\" TO \"{owner}\""
+    database.sql(script, admin=True)
+    for statement in (ledger.creation().sql, ledger.statement("settle", SETTLE_FRESH).sql):
+        database.sql(statement)
+
+
+def marked(directory: Path) -> list[int]:
+    """List the processes, zombies among them, whose environment names something below ``directory``."""
+    mark = os.fsencode(directory)
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in numbers if pid != os.getpid() and mark in _read(f"/proc/{pid}/environ")]
+
+
+def gone(pid: int) -> bool:
+    """Whether nothing of the process runs any more."""
+    return _read(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] in (b"", b"Z", b"X")
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def _sweep(instance: Path) -> None:
+    """Remove the empty cgroups of a node that was killed."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        name, parent = instance.read_text().splitlines()
+        if parent:
+            cgroup.sweep(parent, name, 5)
+
+
+def _table(name: str, keys: dict[str, object]) -> str:
+    return "\n".join([f"[{name}]", *(f"{key} = {_value(value)}" for key, value in keys.items()), ""])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """Daemons: ``nodes(database, "a", "b", programs=["beat"])``."""
+    with passable_directory() as directory:
+        made = Nodes(directory)
+        try:
+            yield made
+            assert not made.journal.doubles()
+        finally:
+            made.close()
