@@ -19,13 +19,11 @@ from highlanderd import __version__
 from highlanderd.errors import DONE, ConfigurationError, HighlanderError
 
 if TYPE_CHECKING:
-    from highlanderd.config import Configuration, Loaded
+    from highlanderd.config import Configuration
 
 DEFAULT_FILE: Final = Path("/etc/highlander.toml")
 EMBEDDED_WITHIN: Final = 60.0
 """Seconds for the embedded server to start: initdb on a slow disk, or recovery after a crash."""
-SAFEST_SHORT_LEASE: Final = 3.5
-"""Seconds; five times what a new worker needs to find its children and to take their locks back."""
 
 
 def main() -> None:
@@ -58,11 +56,11 @@ def _run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.config
     if arguments.worker is not None:
         return _work(path, arguments.worker)
+    if arguments.check:
+        return _check(path)
     from highlanderd.config import load
 
     loaded = load(path, os.environ)
-    if arguments.check:
-        return _check(path, loaded)
     if arguments.print_schema:
         print(_schema(loaded.configuration), end="")
         return DONE
@@ -71,19 +69,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return _guard(loaded.configuration)
 
 
-def _check(path: Path, loaded: Loaded) -> int:
-    """Print every problem; the bounds that the configuration implies when there is none."""
-    for warning in loaded.warnings:
+def _check(path: Path) -> int:
+    """Print every problem, what this machine lacks for a program included."""
+    from highlanderd.config import check, load
+
+    judgement = check(path, os.environ)
+    for warning in judgement.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if loaded.findings:
-        raise ConfigurationError(loaded.findings)
-    configuration = loaded.configuration
-    if configuration.postgres.lease < SAFEST_SHORT_LEASE:
-        print(
-            f"warning: {path}: postgres.lease: below {SAFEST_SHORT_LEASE:g} s a frozen worker cannot be replaced "
-            f"before its children are fenced; write at least {SAFEST_SHORT_LEASE:g}s unless that is meant",
-            file=sys.stderr,
-        )
+    if judgement.problems:
+        raise ConfigurationError(judgement.problems)
+    configuration = load(path, os.environ).configuration
     programs = ", ".join(configuration.programs) or "none"
     print(f"{path}: valid; node {configuration.daemon.node}, programs: {programs}")
     return DONE
@@ -148,7 +143,7 @@ def _locked(state_dir: Path) -> int:
     """Lock the state directory for our life; gives the descriptor, which the guardian inherits."""
     path = state_dir / "lock"
     try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        state_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise HighlanderError(

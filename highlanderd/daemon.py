@@ -296,7 +296,7 @@ class Daemon:
     async def reload(self, dry_run: bool) -> ReloadReport:
         """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
         try:
-            loaded = load(self._path, os.environ)
+            loaded = await asyncio.to_thread(load, self._path, os.environ)  # disk and user database may hang
         except ConfigurationError as error:
             self.metrics.reloaded(ok=False)
             log.error("the configuration was not reloaded:\n%s", error)
@@ -307,6 +307,8 @@ class Daemon:
             self.fleet.want(loaded.configuration.programs)
             self._remember()
             self.metrics.reloaded(ok=True)
+            for note in (*loaded.warnings, *loaded.findings):
+                log.warning("%s", note)
             log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
         return ReloadReport(changes)
 
