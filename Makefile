@@ -9,7 +9,7 @@ STATE := $(or $(abspath $(HIGHLANDER_STATE)),$(if $(filter /root/%,$(CURDIR)),/v
 .PHONY: run test lint types bench requirements clean
 
 run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
-	HIGHLANDER_STATE="$(STATE)" .venv/bin/highlanderd -c conf.d/quickstart.toml
+	HIGHLANDER_STATE="$(STATE)" exec .venv/bin/highlanderd -c conf.d/quickstart.toml
 
 test: .venv/ready   ## every test; PYTEST_ARGS='tests/unit -x' narrows it down
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
