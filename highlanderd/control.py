@@ -138,7 +138,7 @@ def _failure(status: int, code: str, message: str) -> web.Response:
 
 
 def _json(answer: Mapping[str, object], status: int = 200) -> web.Response:
-    return web.Response(text=json.dumps(answer) + "\n", status=status, content_type="application/json")
+    return web.Response(text=json.dumps(answer, default=str) + "\n", status=status, content_type="application/json")
 
 
 # --------------------------------------------------------------------------------------------------------- snapshots

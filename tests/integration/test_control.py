@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import grp
 import json
 import os
@@ -484,6 +485,20 @@ def test_of_many_that_start_at_once_exactly_one_gets_the_socket(tmp_path: Path) 
         assert all(isinstance(one, HighlanderError) for one in tries if isinstance(one, BaseException))
         assert (await get(path, "/v1/status"))[0] == 200
         await closers[0]()
+
+    run(main)
+
+
+def test_nobody_binds_while_another_process_does(tmp_path: Path) -> None:
+    async def main() -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        started = asyncio.create_task(serve_control(MemoryNode(), tmp_path / "control.sock", 0o660, None))
+        done, _ = await asyncio.wait([started], timeout=0.2)
+        assert not done
+        assert os.listdir(tmp_path) == []  # noqa: PTH208 - the pathlib call is refused in async functions
+        os.close(directory)
+        await (await started)()
 
     run(main)
 

@@ -11,25 +11,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
+from fix_memory_node import LOOPS, run, until
 
 from highlanderd.output import Ring, Stream
 from highlanderd.writer import LIMIT, Sink, Writer
-
-LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
-
-
-def run(main: Callable[[], object], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(main())  # type: ignore[arg-type]
-
-
-async def until(fact: Callable[[], bool], within: float = 20.0) -> None:
-    async with asyncio.timeout(within):
-        while True:
-            if fact():
-                return
-            await asyncio.sleep(0.005)
 
 
 @contextmanager
@@ -170,16 +155,24 @@ def test_closing_reads_what_the_pipe_still_holds(tmp_path: Path) -> None:
     assert path.read_bytes() == b"beat: last words\nbeat: and a half\n"
 
 
-def test_closing_ends_although_a_stranger_goes_on_writing() -> None:
+def test_closing_reads_no_more_than_the_pipe_held_although_a_stranger_goes_on_writing() -> None:
     async def main() -> None:
         with writing() as writer:
             read_end, write_end = os.pipe()
-            with flooding(write_end):
-                null = writer.file(Path("/dev/null"), 0, 0)
-                stream = Stream(read_end, null, Ring())
-                await asyncio.sleep(0)
-                stream.close()
-                stream.close()
+            os.set_blocking(write_end, False)
+            held = os.write(write_end, b"y\n" * 1_000_000)
+            read: list[int] = []
+
+            def write_on(lines: int) -> None:
+                read.append(2 * lines)
+                assert sum(read) <= held + 65_536, "it reads what the stranger wrote meanwhile"
+                os.write(write_end, b"y\n" * lines)
+
+            stream = Stream(read_end, writer.file(Path("/dev/null"), 0, 0), Ring(), count=write_on)
+            stream.close()
+            stream.close()
+            assert sum(read) >= held
+            os.close(write_end)
 
     run(main)
 
@@ -266,6 +259,21 @@ def test_nobody_reads_our_standard_output_and_the_loop_goes_on() -> None:
         ]
 
     run(main)
+
+
+def test_a_reader_that_is_slow_sees_few_long_gaps() -> None:
+    blocked, stuck = os.pipe()
+    writer = Writer()
+    sink = writer.descriptor(stuck, "standard output")
+    seen = b""
+    while len(seen) < 2 * LIMIT:
+        while sink.offer(b"z" * 99 + b"\n", 1):
+            pass
+        seen += os.read(blocked, 8192)
+    os.close(blocked)
+    writer.close(0.0)
+    os.close(stuck)
+    assert 1 <= seen.count(b"lines dropped here") <= 10
 
 
 def test_a_stuck_standard_output_does_not_hold_up_log_files(tmp_path: Path) -> None:

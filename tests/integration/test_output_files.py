@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fact import wait_for
 
 from highlanderd.writer import Writer
 
@@ -22,13 +22,6 @@ def writing() -> Iterator[Writer]:
         yield writer
     finally:
         writer.close(5.0)
-
-
-def until(fact: Callable[[], bool], within: float = 20.0) -> None:
-    end = time.monotonic() + within
-    while not fact():
-        assert time.monotonic() < end, "what was waited for did not come"
-        time.sleep(0.005)
 
 
 def lines_of(*paths: Path) -> list[bytes]:
@@ -85,7 +78,7 @@ def test_a_file_that_somebody_moved_away_is_made_again(tmp_path: Path) -> None:
     with writing() as writer:
         sink = writer.file(path, 0, 0)
         sink.offer(b"before\n", 1)
-        until(lambda: path.exists() and path.read_bytes() == b"before\n")
+        wait_for(lambda: path.exists() and path.read_bytes() == b"before\n")
         path.rename(tmp_path / "log.old")
         sent = 0
 
@@ -94,7 +87,7 @@ def test_a_file_that_somebody_moved_away_is_made_again(tmp_path: Path) -> None:
             sent += sink.offer(b"after\n", 1)
             return path.exists()
 
-        until(arrives)
+        wait_for(arrives)
     written = lines_of(tmp_path / "log.old", path)
     assert written == [b"before"] + [b"after"] * sent
 
@@ -106,8 +99,8 @@ def test_an_unused_file_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with writing() as writer:
         writer.file(path, 0, 0).offer(b"seldom\n", 1)
-        until(lambda: path.exists() and path.read_bytes() == b"seldom\n")
-        until(lambda: path not in open_files())
+        wait_for(lambda: path.exists() and path.read_bytes() == b"seldom\n")
+        wait_for(lambda: path not in open_files())
         writer.file(path, 0, 0).offer(b"again\n", 1)
     assert path.read_bytes() == b"seldom\nagain\n"
 
@@ -117,12 +110,12 @@ def test_a_full_disk_is_told_once_and_the_other_files_go_on(tmp_path: Path, capl
         full = writer.file(Path("/dev/full"), 1000, 3)
         for _ in range(100):
             full.offer(b"lost\n", 1)
-        until(lambda: "No space left on device" in caplog.text)
+        wait_for(lambda: "No space left on device" in caplog.text)
         writer.file(tmp_path / "log", 0, 0).offer(b"written\n", 1)
-        until(lambda: (tmp_path / "log").exists())
+        wait_for(lambda: (tmp_path / "log").exists())
         tried = full.try_at
         full.offer(b"lost\n", 1)
-        until(lambda: full.try_at > tried)  # it was tried once more
+        wait_for(lambda: full.try_at > tried)  # it was tried once more
     told = [record for record in caplog.records if "No space left" in record.getMessage()]
     assert len(told) == 1
     assert "/dev/full" in told[0].getMessage()
@@ -136,9 +129,9 @@ def test_what_failed_for_a_while_is_written_once_it_works_again(
         sink = writer.file(path, 0, 0)
         for number in range(10):
             sink.offer(b"%d\n" % number, 1)
-        until(lambda: "No such file or directory" in caplog.text)
+        wait_for(lambda: "No such file or directory" in caplog.text)
         path.parent.mkdir()
-        until(lambda: path.exists() and len(lines_of(path)) == 10)
+        wait_for(lambda: path.exists() and len(lines_of(path)) == 10)
     assert lines_of(path) == [b"%d" % number for number in range(10)]
     assert "takes output again" in caplog.text
 
@@ -148,7 +141,7 @@ def test_a_reader_that_is_gone_is_told_and_kills_nobody(caplog: pytest.LogCaptur
     os.close(read_end)
     with caplog.at_level(logging.INFO), writing() as writer:
         writer.descriptor(write_end, "standard output").offer(b"hello?\n", 1)
-        until(lambda: "cannot write to standard output: Broken pipe" in caplog.text)
+        wait_for(lambda: "cannot write to standard output: Broken pipe" in caplog.text)
     os.close(write_end)
 
 
@@ -158,9 +151,9 @@ def test_a_fifo_without_a_reader_is_an_error_and_no_hanging_thread(
     os.mkfifo(tmp_path / "fifo")
     with caplog.at_level(logging.INFO), writing() as writer:
         writer.file(tmp_path / "fifo", 0, 0).offer(b"hello?\n", 1)
-        until(lambda: "cannot write to" in caplog.text)
+        wait_for(lambda: "cannot write to" in caplog.text)
         writer.file(tmp_path / "log", 0, 0).offer(b"alive\n", 1)
-        until(lambda: (tmp_path / "log").exists())
+        wait_for(lambda: (tmp_path / "log").exists())
 
 
 def test_a_rotation_that_fails_loses_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
