@@ -35,6 +35,7 @@ from highlanderd.output import Writer
 from highlanderd.pool import Pool
 from highlanderd.server import Server
 from highlanderd.spawn import Origin
+from highlanderd.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ class Daemon:
         """Give up children whose death nobody can prove any more: their leases end without a release."""
         for member in self.fleet.members.values():
             child = member.program.child
-            if child is not None and getattr(child, "unprovable", False):
+            if child is not None and child.unprovable:
                 self.fleet.forsake(member)
 
     # ---------------------------------------------------------------------------------------------- the Node protocol
@@ -296,7 +297,7 @@ class Daemon:
     async def reload(self, dry_run: bool) -> ReloadReport:
         """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
         try:
-            loaded = await asyncio.to_thread(load, self._path, os.environ)  # disk and user database may hang
+            loaded = await in_thread(lambda: load(self._path, os.environ), "reload")
         except ConfigurationError as error:
             self.metrics.reloaded(ok=False)
             log.error("the configuration was not reloaded:\n%s", error)

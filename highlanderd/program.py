@@ -10,13 +10,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from highlanderd import memo
 from highlanderd.core import machine
 from highlanderd.core import words as w
 from highlanderd.core.lease import Claim, Settle
-from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,15 @@ class Session(Protocol):
 class Child(Protocol):
     """The program's child of one term."""
 
-    def signal(self, signum: int, to: Any) -> None:
+    @property
+    def pid(self) -> int | None:
+        """Its main process, once it was forked."""
+
+    @property
+    def unprovable(self) -> bool:
+        """Whether nobody is left who could prove that its tree is empty."""
+
+    def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
         """Send a signal to its tree or its main process."""
 
     def kill(self) -> None:
@@ -68,7 +75,7 @@ class Child(Protocol):
 
 
 Spawner = Callable[[w.Spawn, bytes, Callable[[w.Event], None]], Child]
-"""Starts the one child of a term. Raises HighlanderError when it cannot even be asked for."""
+"""Starts the one child of a term, and tells its events."""
 
 
 class Recorder(Protocol):
@@ -226,10 +233,7 @@ class Program:
 
     def _perform_spawn(self, effect: w.Spawn) -> None:
         self.restarts += 1
-        try:
-            self.child = self._spawn(effect, memo.encode(self.situation), self.tell)
-        except HighlanderError as error:
-            self.tell(w.SpawnFailed(str(error)))
+        self.child = self._spawn(effect, memo.encode(self.situation), self.tell)
 
     def _perform_entrust(self, effect: w.Entrust) -> None:
         if self.child is not None:

@@ -26,7 +26,6 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
     situation, term, running = program.situation, program.term, program.running
     leader = pool.listener.leaders.get(member.lock_id)
     led_elsewhere = leader is not None and leader.leads and leader.node != node
-    child = program.child
     return ProgramStatus(
         name=program.name,
         state=program.state,
@@ -36,7 +35,7 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
         leader=node if term is not None else leader.node if leader is not None and led_elsewhere else None,
         epoch=term.epoch if term is not None else leader.epoch if leader is not None else None,
         lock_id=member.lock_id,
-        pid=getattr(child, "pid", None) if term is not None else None,
+        pid=program.child.pid if term is not None and program.child is not None else None,
         ready=running is not None and now - running.since >= READY_AFTER,
         failures=situation.failures,
         restarts=max(0, program.restarts),

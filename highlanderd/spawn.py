@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from highlanderd.child import Child, Guardian
 from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core import words as w
-from highlanderd.report import Order
+from highlanderd.errors import HighlanderError
 from highlanderd.output import Ring, Stream, Writer
+from highlanderd.report import Order
+from highlanderd.threads import in_thread
 
 STANDARD = {"stdout": 1, "stderr": 2}
 
@@ -29,6 +33,72 @@ class Origin:
     """Told the lines of a program's stream."""
 
 
+class Birth:
+    """A child from the moment it is wanted: its order is still being written, by reading files and asking for users.
+
+    Told to stop before the guardian was asked, it is never started, and says so at once.
+    """
+
+    def __init__(
+        self, written: asyncio.Future[Order], ask: Callable[[Order], Child], tell: Callable[[w.Event], None]
+    ) -> None:
+        self._ask, self._tell = ask, tell
+        self._entrusted: tuple[float, bytes] | None = None
+        self._stillborn = False
+        self.child: Child | None = None
+        """The guardian's, once it was asked."""
+        written.add_done_callback(self._written)
+
+    def _written(self, written: asyncio.Future[Order]) -> None:
+        if self._stillborn or written.cancelled():
+            return
+        error = written.exception()
+        if error is not None:
+            self._fail(str(error) if isinstance(error, HighlanderError) else f"its order cannot be written: {error!r}")
+            return
+        order = written.result()
+        if self._entrusted is not None:
+            deadline, memo = self._entrusted
+            order = replace(order, deadline=deadline, memo=memo)
+        self.child = self._ask(order)
+
+    def _fail(self, why: str) -> None:
+        if not self._stillborn:
+            self._stillborn = True
+            self._tell(w.SpawnFailed(why))
+
+    @property
+    def pid(self) -> int | None:
+        """The main process, once it was forked."""
+        return self.child.pid if self.child is not None else None
+
+    @property
+    def unprovable(self) -> bool:
+        """Nobody is left who could prove that its tree is empty."""
+        return self.child is not None and self.child.unprovable
+
+    def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
+        """Send a signal."""
+        if self.child is not None:
+            self.child.signal(signum, to)
+        else:
+            self._fail("it was stopped before it was started")
+
+    def kill(self) -> None:
+        """SIGKILL to its tree until it is empty."""
+        if self.child is not None:
+            self.child.kill()
+        else:
+            self._fail("it was stopped before it was started")
+
+    def entrust(self, deadline: float, memo: bytes) -> None:
+        """Tell its keeper the deadline."""
+        if self.child is not None:
+            self.child.entrust(deadline, memo)
+        else:
+            self._entrusted = deadline, memo
+
+
 class Spawner:
     """Starts the children of one program, and reads what they write."""
 
@@ -38,11 +108,15 @@ class Spawner:
         self._origin = origin
         self._streams: list[Stream] = []
 
-    def __call__(self, effect: w.Spawn, memo: bytes, tell: Callable[[w.Event], None]) -> Child:
-        """Ask the guardian for the term's one child. Raises HighlanderError when its order cannot be written."""
-        order = self._order(effect, memo)
-        child = self._origin.guardian.spawn(order, lambda event: self._told(child, event, tell))
-        return child
+    def __call__(self, effect: w.Spawn, memo: bytes, tell: Callable[[w.Event], None]) -> Birth:
+        """Start the term's one child; what becomes of it is told to ``tell``."""
+        written = in_thread(lambda: self._order(effect, memo), f"order {self.config.name}")
+
+        def ask(order: Order) -> Child:
+            child = self._origin.guardian.spawn(order, lambda event: self._told(child, event, tell))
+            return child
+
+        return Birth(written, ask, tell)
 
     def adopt(self, child: Child, tell: Callable[[w.Event], None]) -> None:
         """Go on reading and hearing of a child that an earlier worker started."""
