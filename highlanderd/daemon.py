@@ -62,6 +62,9 @@ class Daemon:
         self.metrics = Metrics(self)
         self.pool = _pool(configuration, seen_ledger=bool(self._memo.get("seen_ledger")))
         self.pool.server.on_alarm = self.alarm
+        timelines = self._memo.get("timelines")
+        if isinstance(timelines, dict):
+            self.pool.server.timelines = timelines
         origin = Origin(
             guardian=guardian,
             writer=writer,
@@ -70,6 +73,7 @@ class Daemon:
             socket=configuration.control.socket,
             environ=os.environ,
             count=self.metrics.output_lines,
+            killed=self.metrics.killed,
         )
         self.fleet = Fleet(
             self.pool,
@@ -170,11 +174,12 @@ class Daemon:
         """Hand the guardian what the next worker must know, whenever it has changed."""
         wishes = {name: wish.value for name, wish in self.fleet.wishes.items()}
         seen_ledger = self.pool.server.seen_ledger
-        facts = (id(self._loaded), wishes, seen_ledger)
+        timelines = dict(self.pool.server.timelines)
+        facts = (id(self._loaded), wishes, seen_ledger, timelines)
         if facts != self._remembered:
             self._remembered = facts
             sources = self._loaded.sources_json().decode()
-            memo = {"sources": sources, "wishes": wishes, "seen_ledger": seen_ledger}
+            memo = {"sources": sources, "wishes": wishes, "seen_ledger": seen_ledger, "timelines": timelines}
             self._guardian.remember(json.dumps(memo).encode())
 
     def _signalled(self, name: str) -> None:

@@ -30,7 +30,8 @@ _BACKEND_START = (
 
 HELLO: Final = f"""
 SELECT pg_is_in_recovery(), pg_backend_pid(), {_BACKEND_START}, current_setting('fsync'),
-       current_setting('server_version'), current_user, current_database()
+       current_setting('server_version'), current_user, current_database(), {_SYSTEM},
+       CASE WHEN NOT pg_is_in_recovery() THEN {_TIMELINE} END
 """
 
 META: Final = "SELECT version, namespace, extract(epoch FROM lease) FROM {schema}.meta"
@@ -40,7 +41,8 @@ SELECT {_SYSTEM}, {_TIMELINE}, (extract(epoch FROM pg_postmaster_start_time()) *
        (pg_current_wal_lsn() - '0/0')::bigint, extract(epoch FROM m.lease), m.settled_system, m.settled_timeline,
        m.offsets ->> {_SYSTEM}::text,
        r.lock_id, r.program, r.epoch, r.renewal, r.node, r.instance, r.system, r.timeline, r.released_at IS NOT NULL,
-       r.reason, r.reserved_for, r.reserved_seconds
+       r.reason, r.reserved_for, r.reserved_seconds,
+       greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0)
   FROM {{schema}}.meta AS m LEFT JOIN {{schema}}.lease AS r ON r.lock_id = $1::bigint OR r.program = $2::text
 """
 
@@ -252,7 +254,8 @@ def sight(rows: list[tuple[str | None, ...]], lock_id: int) -> Sight:
 
 
 def _row(values: tuple[str | None, ...]) -> Row:
-    lock_id, program, epoch, renewal, node, instance, system, timeline, released, reason, reserved, seconds = values
+    lock_id, program, epoch, renewal, node, instance, system, timeline, released, *rest = values
+    reason, reserved, seconds, ended_ago = rest
     return Row(
         lock_id=_integer(lock_id),
         program=program or "",
@@ -266,6 +269,7 @@ def _row(values: tuple[str | None, ...]) -> Row:
         reason=reason or "",
         reserved_for=reserved,
         reserved_seconds=float(seconds or 0),
+        ended_ago=float(ended_ago or 0),
     )
 
 

@@ -93,6 +93,9 @@ class Recorder(Protocol):
     def took_over(self, seconds: float) -> None:
         """From grant to child."""
 
+    def leaderless(self, seconds: float) -> None:
+        """From the end of the last term, wherever, to the start of ours."""
+
     def stopped(self, seconds: float) -> None:
         """From the order to stop until the tree was empty."""
 
@@ -142,6 +145,8 @@ class Program:
         self._waker: asyncio.Future[None] | None = None
         self._stopping_since = 0.0
         self._detached = False
+        self._ended_at: float | None = None
+        """When the last term ended, as the last look showed it; None when there was none."""
 
     @property
     def state(self) -> str:
@@ -277,6 +282,14 @@ class Program:
             extra={"program": self.name, "state": new, "epoch": epoch, "reason": after.reason},
         )
 
+    def _record_looked(self, event: w.Looked, _now: float) -> None:
+        row = event.sight.row
+        self._ended_at = None if row is None else event.at - row.ended_ago
+
+    def _record_granted(self, _event: w.Granted, now: float) -> None:
+        if self._ended_at is not None:
+            self._recorder.leaderless(now - self._ended_at)
+
     def _record_started(self, event: w.Started, _now: float) -> None:
         if self.term is not None:
             self._recorder.took_over(event.at - self.term.began)
@@ -315,6 +328,8 @@ _PERFORM: Final[Mapping[type[w.Effect], Callable[[Program, Any], None]]] = {
 }
 
 _RECORD: Final[Mapping[type[w.Event], Callable[[Program, Any, float], None]]] = {
+    w.Looked: Program._record_looked,
+    w.Granted: Program._record_granted,
     w.Started: Program._record_started,
     w.Exited: Program._record_exited,
     w.Emptied: Program._record_emptied,

@@ -66,6 +66,9 @@ class Server:
         self._turn = 0
         self._diagnosed = False
         self.seen_ledger = seen_ledger
+        self._opened: list[tuple[Wire, str, int]] = []
+        self.timelines: dict[str, int] = {}
+        """By system identifier: the highest timeline seen in this node's life; it outlives the worker."""
         self.lease = Lease(book.lease)
         self.version: str | None = None
         self.role = ""
@@ -86,6 +89,10 @@ class Server:
         """How many connections to open at once; TLS handshakes cost the server's cores."""
         return 8 if self._parameters.get("sslmode") in ("require", "verify-ca", "verify-full") else 16
 
+    def next_address(self) -> None:
+        """Try another address next time: this one failed."""
+        self._turn += 1
+
     async def open(self) -> Hello:
         """Open and verify one connection. Raises ConnectFailed or Unfit."""
         within = self.lease.renew_every
@@ -94,7 +101,7 @@ class Server:
         try:
             wire = await connect(self._dressed(address, lease), within)
         except ConnectFailed as failure:
-            self._turn += 1
+            self.next_address()
             if not failure.timed_out:
                 await self._diagnose(address, within)
             raise
@@ -102,10 +109,10 @@ class Server:
         try:
             hello = await self._greet(wire, lease)
         except WireLost as lost:
-            self._turn += 1
+            self.next_address()
             raise ConnectFailed(str(lost)) from lost
         except BaseException:
-            self._turn += 1
+            self.next_address()
             wire.drop("not fit for use")
             raise
         self._diagnosed = False
@@ -206,7 +213,7 @@ class Server:
             raise Unfit(POOLER)
         if reply.error is not None:
             raise ConnectFailed(reply.error.text)
-        standby, pid, started, fsync, version, role, database = reply.rows[0]
+        standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0]
         if pid is None or int(pid) != wire.backend_pid:
             raise Unfit(POOLER)
         if standby == "t":
@@ -216,8 +223,29 @@ class Server:
             )
         if fsync == "off" and not self._embedded:
             raise Unfit("the server runs with fsync = off and may forget who leads; switch fsync on")
+        self._judge_timeline(wire, system or "", int(timeline or 0))
         self.version, self.role, self.database = version, role or "", database or ""
         return int(pid), int(started or 0)
+
+    def _judge_timeline(self, wire: Wire, system: str, timeline: int) -> None:
+        """Refuse a past that this node has left behind, and leave it with all sessions as soon as that shows.
+
+        A leader that went on renewing there would lead beside the one that the promoted server knows.
+        """
+        newest = self.timelines.get(system, 0)
+        if timeline < newest:
+            why = (
+                f"{self.place} is on timeline {timeline}, but this node has already seen timeline {newest} of the same "
+                f"system: an old primary was started again; stop it"
+            )
+            self.on_alarm(why)
+            raise Unfit(why)
+        self.timelines[system] = timeline
+        self._opened = [opened for opened in self._opened if opened[0].open]
+        for opened, theirs, older in self._opened:
+            if theirs == system and older < timeline:
+                opened.drop(f"its server is still on timeline {older}, another one was promoted to {timeline}")
+        self._opened.append((wire, system, timeline))
 
     async def _create(self, wire: Wire, lease: Lease) -> Reply:
         """Create the ledger, once in this daemon's life: one that vanished was removed by somebody."""

@@ -31,6 +31,8 @@ class Origin:
     environ: Mapping[str, str]
     count: Callable[[str, str, int], None]
     """Told the lines of a program's stream."""
+    killed: Callable[[str, str], None]
+    """Told a program whose tree got SIGKILL, and why."""
 
 
 class Birth:
@@ -129,6 +131,8 @@ class Spawner:
         if isinstance(event, w.Emptied):
             self._read(child)
             self.close()
+            if child.report is not None and child.report.killed is not None:
+                self._origin.killed(self.config.name, child.report.killed)
         tell(event)
 
     def close(self) -> None:

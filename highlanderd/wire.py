@@ -99,6 +99,11 @@ class Wire:
         self._loop.add_reader(self._fd, self._readable)
 
     @property
+    def open(self) -> bool:
+        """Whether it can still be asked."""
+        return self._open
+
+    @property
     def server_version(self) -> int:
         """As libpq gives it, e.g. 150018."""
         return self._pg.server_version

@@ -106,6 +106,8 @@ class Row:
     reason: str = ""
     reserved_for: str | None = None
     reserved_seconds: float = 0.0
+    ended_ago: float = 0.0
+    """Seconds since the term's end by the server's clock: for metrics, never for the verdict."""
 
     @property
     def version(self) -> tuple[int, int]:

@@ -204,3 +204,58 @@ def test_a_commit_that_no_standby_confirmed_is_not_acknowledged(clusters: Cluste
             assert "not acknowledged" in detached.why
 
     asyncio.run(scenario())
+
+
+def test_a_node_that_has_seen_the_promoted_server_leaves_and_refuses_the_old_one(clusters: Clusters) -> None:
+    primary = clusters.create()
+    database = primary.database()
+    _create_ledger(database.dsn)
+    standby = clusters.standby(primary)
+    alarms: list[str] = []
+
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            here.pool.server.on_alarm = alarms.append
+            settle(database)
+            line = await here.line()
+            await line.lead()
+            standby.promote()  # and the old primary lives on
+            seen = Server(make_conninfo(database.dsn, port=standby.port), here.pool.book, node="n1", fresh=None)
+            hello = await seen.open()
+            [(system, timeline)] = seen.timelines.items()
+            assert timeline == 2
+            with pytest.raises(Unfit, match="already seen timeline 2"):
+                here.pool.server.timelines = seen.timelines
+                await here.pool.server.open()
+            assert alarms
+            hello.wire.drop("enough")
+            assert list(seen.timelines) == [system]
+
+    asyncio.run(scenario())
+
+
+def test_sessions_on_the_old_primary_are_left_as_soon_as_the_promoted_one_is_met(clusters: Clusters) -> None:
+    primary = clusters.create()
+    database = primary.database()
+    _create_ledger(database.dsn)
+    standby = clusters.standby(primary)
+    both = make_conninfo(
+        database.dsn,
+        host="127.0.0.1,127.0.0.1",
+        port=f"{primary.port},{standby.port}",
+        target_session_attrs="read-write",
+    )
+
+    async def scenario() -> None:
+        async with desk(both) as here:
+            settle(database)
+            line = await here.line()
+            await line.lead()
+            standby.promote()  # and the old primary lives on
+            here.pool.server.next_address()
+            other = await here.line("other")
+            detached = await line.told(w.Detached)
+            assert "still on timeline 1" in detached.why
+            assert (await other.look()).server.timeline == 2
+
+    asyncio.run(scenario())
