@@ -56,6 +56,7 @@ class Daemon:
         self._remembered: tuple[object, ...] = ()
         self._alarms: dict[str, float] = {}
         self._changed = asyncio.Event()
+        self._survey: asyncio.Future[None] | None = None
         self._exit_code = 0
         self._turned = boottime()
         configuration = self.configuration
@@ -243,10 +244,11 @@ class Daemon:
         self._alarms[text] = boottime()
 
     async def survey(self) -> None:
-        """Refresh who leads what; half a second at most."""
-        task = asyncio.ensure_future(self.pool.listener.survey())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait([task], timeout=SURVEY_WITHIN)
+        """Refresh who leads what; half a second at most. All who ask at the same time share one question."""
+        if self._survey is None or self._survey.done():
+            self._survey = asyncio.ensure_future(self.pool.listener.survey())
+            self._survey.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([self._survey], timeout=SURVEY_WITHIN)
 
     def detail(self, name: str) -> ProgramDetail:
         """Show everything about one program. Raises NoSuchProgram."""
