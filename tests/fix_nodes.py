@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Node:
         self.home.mkdir(exist_ok=True)
         self.file, self.log, self.socket = home / "node.toml", home / "log", home / "run" / "control.sock"
         self.control = Daemon(str(self.socket))
+        self.asleep: tuple[int, ...] = ()
+        """Processes of it that were stopped: it cannot be asked meanwhile."""
         self._process: subprocess.Popen[bytes] | None = None
 
     # ------------------------------------------------------------------------------------------------ configuration
@@ -53,7 +55,7 @@ class Node:
         """Write the file: bare names of programs that keep the journal, or the text of their tables."""
         if not isinstance(programs, str):
             programs = "\n".join(f"[program.{name}]" for name in programs)
-        environment = {"JOURNAL": str(self.journal.path), "TEST_HOME": str(self.home)}
+        environment = {"JOURNAL": str(self.journal.path), "CHILD": " ".join(CHILD), "TEST_HOME": str(self.home)}
         tables: dict[str, dict[str, object]] = {
             "daemon": {"node": self.name, "run_dir": str(self.home / "run"), "state_dir": str(self.home / "state")},
             "postgres": {"dsn": self.dsn, "lease": self.lease, **postgres},
@@ -118,6 +120,18 @@ class Node:
             os.kill(pid, signal.SIGKILL)
         self.ended()
 
+    def freeze(self, *pids: int) -> None:
+        """Stop processes of it, as a machine does that swaps."""
+        self.asleep = pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        for pid in self.asleep:
+            os.kill(pid, signal.SIGCONT)
+        self.asleep = ()
+
     # ------------------------------------------------------------------------------------------------------- facts
 
     def status(self) -> Status:
@@ -149,11 +163,10 @@ class Node:
         return {one["name"]: one for one in programs if one["state"] == "leading" and one["started"] is not None}
 
     def trusted_until(self, program: str) -> float:
-        """Give the earliest moment at which the term can end that is trusted now, by the node's own word."""
-        asked = boottime()
-        remaining = self.program(program)["lease_remaining"]
+        """Give until when the node trusts its term by its own word, a millisecond's answer late at most."""
+        remaining = self.program(program)["lease_remaining"]  # told last of all: a survey may have waited before
         assert remaining is not None, f"{self.name} does not lead {program}"
-        return asked + float(remaining)
+        return boottime() + float(remaining)
 
 
 class Nodes:
@@ -185,8 +198,8 @@ class Nodes:
     def leaders(self) -> dict[str, Node]:
         """Give the nodes that lead with a running child, by program; fails when two claim to."""
         leaders: dict[str, Node] = {}
-        for node in self.nodes:
-            with contextlib.suppress(HighlanderError):
+        for node in [node for node in self.nodes if not node.asleep]:
+            with contextlib.suppress(HighlanderError):  # it is down
                 for program in node.leading():
                     assert program not in leaders, f"{program} is led by {leaders[program].name} and {node.name}"
                     leaders[program] = node
@@ -226,12 +239,31 @@ class Nodes:
             print(f"---- {node.name}\n{node.log.read_text(errors='replace')}")
 
 
+def expiry(database: Database, program: str) -> float:
+    """Give when the lease ends as the ledger shows it: never before the leader's own end of trust."""
+    [(shown,)] = database.sql(
+        "SELECT extract(epoch FROM expires_at) FROM highlander.lease WHERE program = %s", [program]
+    )
+    return float(shown) - (time.time() - boottime())
+
+
+def ends(database: Database, program: str) -> list[str | None]:
+    """Give why each term of a program ended, None for the one under way."""
+    terms = database.sql("SELECT reason FROM highlander.term WHERE program = %s ORDER BY epoch", [program])
+    return [reason for (reason,) in terms]
+
+
+def renewals(database: Database) -> dict[str, int]:
+    """Give how often each row was written, by program."""
+    return dict(database.sql("SELECT program, renewal FROM highlander.lease"))
+
+
 def settled_ledger(database: Database, lease: float) -> None:
     """Create a ledger that nobody can have led on, so that a test's first terms begin without waiting a lease."""
     ledger = Ledger("highlander", "highlander", lease)
     owner = database.role
     as_admin = make_conninfo(database.dsn, user=database.server.user)
-    script = f"GRANT CREATE ON DATABASE \"{conninfo_to_dict(as_admin)['dbname']}\" TO \"{owner}\""
+    script = f'GRANT CREATE ON DATABASE "{conninfo_to_dict(as_admin)["dbname"]}" TO "{owner}"'
     database.sql(script, admin=True)
     for statement in (ledger.creation().sql, ledger.statement("settle", SETTLE_FRESH).sql):
         database.sql(statement)
@@ -247,6 +279,20 @@ def marked(directory: Path) -> list[int]:
 def gone(pid: int) -> bool:
     """Whether nothing of the process runs any more."""
     return _read(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] in (b"", b"Z", b"X")
+
+
+def deaths(families: Mapping[str, Iterable[int]]) -> dict[str, float]:
+    """Wait until all processes of all families are gone; gives by name when the last of each was seen to be."""
+    dead: dict[str, float] = {}
+
+    def all_dead() -> bool:
+        for name in families.keys() - dead.keys():
+            if all(map(gone, families[name])):
+                dead[name] = boottime()
+        return dead.keys() == families.keys()
+
+    wait_for(all_dead, PATIENCE, f"{', '.join(families)} are dead")
+    return dead
 
 
 def _read(path: str) -> bytes:

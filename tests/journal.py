@@ -70,6 +70,9 @@ class Life:
         """Its processes."""
         return {line.pid for line in self.lines}
 
+    def __str__(self) -> str:
+        return f"epoch {self.epoch} of {self.program} on {self.node} from {self.began} to {self.last}"
+
     @property
     def starts(self) -> int:
         """How many processes have started."""
@@ -111,13 +114,14 @@ class Journal:
         """Say what ought never to be: lives that overlap, by program or by lock, and epochs that did not grow."""
         lives = self.lives()
         said = [f"doubled: {line}" for line in self.lines() if line.kind == "doubled"]
+        said += [f"a term on two nodes: {life}" for life in lives if len({line.node for line in life.lines}) > 1]
         for one in ("program", "lock_id"):
             for name in {getattr(life, one) for life in lives}:
                 mine = [life for life in lives if getattr(life, one) == name]
-                said += [
-                    f"{one} {name}: epoch {a.epoch} on {a.node} lived until {a.last}, {b.epoch} on {b.node} from {b.began}"
-                    for a, b in pairwise(mine)
-                    if b.began <= a.last or (b.lock_id == a.lock_id and b.epoch <= a.epoch)
-                ]
-        said += [f"a term with two nodes: {life}" for life in lives if len({line.node for line in life.lines}) > 1]
+                said += [f"{one} {name}: {a} and {b}" for a, b in pairwise(mine) if not _in_turn(a, b)]
         return said
+
+
+def _in_turn(before: Life, after: Life) -> bool:
+    """Whether one life ended before the other began, under an epoch that had grown."""
+    return before.last < after.began and (before.lock_id != after.lock_id or before.epoch < after.epoch)

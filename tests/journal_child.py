@@ -1,6 +1,6 @@
 """A test's child: tells the journal when it starts, that it lives, and when it is told to end.
 
-Executed by path with ``-I -S``: it imports next to nothing, and its first line comes as soon as an interpreter can write.
+Executed by path with ``-I -S``: it imports next to nothing, so its first line comes early.
 The main child of a term also holds an exclusive lock that dies with it; who finds it taken lives beside another one and
 says ``doubled``. ``part`` makes it one more process of a tree, without that lock; ``stubborn`` deaf to SIGTERM.
 """

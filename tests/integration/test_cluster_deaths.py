@@ -1,0 +1,137 @@
+"""SIGKILL and SIGSTOP of any process of a daemon: what goes on, who leads next, and that nothing is doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from fact import wait_for
+from fix_nodes import Nodes, ends, expiry, gone, renewals, settled_ledger
+from fix_postgres import Database
+
+from highlanderd.linux import boottime
+
+LEASE = 5.0
+"""Seconds; a new worker must find its children and take their locks back well within."""
+
+
+def test_children_live_through_the_death_of_the_worker(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    nodes(database, "a", "b", programs=["beat", "bot", "relay"], lease=LEASE)
+    leaders = nodes.await_led("beat", "bot", "relay")
+    node = leaders["beat"]
+    before = {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()}
+
+    renewed = renewals(database)
+    worker = node.worker
+    os.kill(worker, signal.SIGKILL)
+
+    wait_for(lambda: node.worker not in (0, worker) and node.up(), 20, "another worker is up")
+    wait_for(lambda: all(renewals(database)[name] > renewed[name] + 1 for name in renewed), 20, "all renew")
+    assert {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()} == before
+    assert nodes.leaders() == leaders
+
+
+def test_a_dead_guardian_means_an_orderly_end_and_another_leader(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    old = nodes.await_led("beat")["beat"]
+    worker = old.worker
+
+    os.kill(old.guardian, signal.SIGKILL)
+    old.ended()
+
+    nodes.await_led("beat", without=old)
+    [gap] = nodes.journal.gaps("beat")
+    assert nodes.journal.lives("beat")[0].obeyed
+    assert gap < 0.4 * LEASE, "it was released, and nobody had to wait for the lease"
+    assert ends(database, "beat") == ["shutdown", None]
+    wait_for(lambda: gone(worker), what="the worker has ended, too")
+
+
+def test_a_dead_child_is_succeeded_on_another_node_with_the_next_epoch(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    nodes(database, "a", "b", programs="[program.beat]\nbackoff = 5\n", lease=LEASE)
+    old = nodes.await_led("beat")["beat"]
+    before = nodes.life("beat")
+
+    os.kill(old.program("beat")["pid"], signal.SIGKILL)
+
+    nodes.await_led("beat", without=old)
+    assert nodes.life("beat").epoch == before.epoch + 1
+    assert old.program("beat")["state"] == "backoff"
+    assert "SIGKILL" in old.program("beat")["reason"]
+    assert ends(database, "beat") == ["exited", None]
+
+
+def test_a_child_dies_with_its_keeper_and_the_term_is_released(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    tree = '[program.beat]\ncommand = ["sh", "-c", "setsid $CHILD part & exec $CHILD stubborn"]\nbackoff = 5\n'
+    nodes(database, "a", "b", programs=tree, lease=LEASE)
+    old = nodes.await_led("beat")["beat"]
+    wait_for(lambda: nodes.life("beat").starts == 2, what="the whole tree has started")
+
+    os.kill(old.keeper("beat"), signal.SIGKILL)
+
+    nodes.await_led("beat", without=old)
+    assert ends(database, "beat") == ["keeper-lost", None]
+    assert all(gone(pid) for pid in nodes.journal.lives("beat")[0].pids)
+
+
+def test_a_machine_that_is_lost_whole_is_succeeded_when_its_lease_has_run_out(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    old = nodes.await_led("beat")["beat"]
+
+    old.crash()
+    crashed = boottime()
+
+    nodes.await_led("beat", without=old)
+    assert nodes.life("beat").began < crashed + 1.3 * LEASE
+    assert ends(database, "beat") == ["lapsed", None]
+    old.start()
+    nodes.await_up(old)
+    assert old.program("beat")["state"] == "waiting"
+
+
+def test_a_frozen_worker_is_replaced_and_no_child_notices(nodes: Nodes, database: Database) -> None:
+    lease = 8.0  # noticing it takes 3/10 of this, and starting a worker on a busy machine may take seconds
+    settled_ledger(database, lease)
+    nodes(database, "a", "b", programs=["beat", "bot"], lease=lease)
+    leaders = nodes.await_led("beat", "bot")
+    node = leaders["beat"]
+    before = {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()}
+    renewed = renewals(database)
+
+    worker = node.worker
+    os.kill(worker, signal.SIGSTOP)
+
+    wait_for(lambda: gone(worker), 20, "the guardian has noticed")
+    wait_for(lambda: node.up() and renewals(database)["beat"] > renewed["beat"] + 2, 20, "the next worker renews")
+    assert {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()} == before
+    assert nodes.leaders() == leaders
+
+
+def test_a_frozen_node_is_without_children_when_its_lease_ends_and_comes_back_as_a_candidate(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    deaf = '[program.beat]\n[program.deaf]\ncommand = ["sh", "-c", "$CHILD stubborn"]\n'
+    nodes(database, "a", "b", programs=deaf, lease=LEASE)
+    leaders = nodes.await_led("beat", "deaf")
+    node = leaders["beat"]
+    led = [name for name, leader in leaders.items() if leader is node]
+
+    node.freeze(node.guardian, node.worker)
+    expired = {name: expiry(database, name) for name in led}
+
+    nodes.await_led(*led, without=node)
+    for name, end in expired.items():
+        frozen, successor = nodes.journal.lives(name)
+        assert frozen.last < end
+        assert all(gone(pid) for pid in frozen.pids)
+        assert (frozen.node, successor.epoch) == (node.name, frozen.epoch + 1)
+    node.thaw()
+    wait_for(lambda: node.up() and node.program("beat")["state"] == "waiting", 20, "it is a candidate again")
+    wait_for(lambda: node.program("beat")["leader"] not in (None, node.name), what="and knows who leads")
+    assert nodes.leaders().keys() == leaders.keys()
