@@ -8,10 +8,12 @@ server if one is asked for, and executes the guardian in its own place. The guar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,8 +32,11 @@ def main() -> None:
     """Run the command and exit with its code."""
     try:
         sys.exit(_run(_parser().parse_args()))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)  # each line begins with its file
+        sys.exit(error.exit_code)
     except HighlanderError as error:
-        print(error, file=sys.stderr)
+        print(f"highlanderd: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -116,7 +121,8 @@ def _guard(configuration: Configuration) -> int:
     daemon = configuration.daemon
     _refuse_living(configuration.control.socket)
     lock = _locked(daemon.state_dir)
-    daemon.run_dir.mkdir(parents=True, exist_ok=True)
+    with _usable("run_dir", daemon.run_dir):
+        daemon.run_dir.mkdir(parents=True, exist_ok=True)
     _start_embedded(configuration)
     guardian = Path(__file__).with_name("guardian.py")
     command = [sys.executable, "-I", "-S", str(guardian), "--lock-fd", str(lock)]
@@ -141,14 +147,9 @@ def _refuse_living(path: Path) -> None:
 
 def _locked(state_dir: Path) -> int:
     """Lock the state directory for our life; gives the descriptor, which the guardian inherits."""
-    path = state_dir / "lock"
-    try:
+    with _usable("state_dir", state_dir):
         state_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise HighlanderError(
-            f"cannot use daemon.state_dir {state_dir}: {error.strerror}; create it for this user, or name another one"
-        ) from error
+        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -157,6 +158,17 @@ def _locked(state_dir: Path) -> int:
         ) from None
     os.set_inheritable(lock, True)
     return lock
+
+
+@contextlib.contextmanager
+def _usable(key: str, directory: Path) -> Iterator[None]:
+    """Turn what keeps us from using a directory of ours into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise HighlanderError(
+            f"cannot use daemon.{key} {directory}: {error.strerror}; create it for this user, or name another one"
+        ) from error
 
 
 def _start_embedded(configuration: Configuration) -> None:
