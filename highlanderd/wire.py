@@ -131,7 +131,7 @@ class Wire:
                 self._send(statement, values)
             self._flush()
         except OperationalError as error:
-            self.drop(_words(error))
+            self.drop(_sentence(str(error)))
         return future
 
     def _send(self, statement: Statement, values: Sequence[Value]) -> None:
@@ -151,7 +151,7 @@ class Wire:
         try:
             self._flush()
         except OperationalError as error:
-            self.drop(_words(error))
+            self.drop(_sentence(str(error)))
 
     def _readable(self) -> None:
         try:
@@ -159,7 +159,7 @@ class Wire:
             self._read_notifications()
             self._read_results()
         except OperationalError as error:
-            self.drop(self._last_words or _words(error))
+            self.drop(self._last_words or _sentence(str(error)))
 
     def _read_notifications(self) -> None:
         while notification := self._pg.notifies():
@@ -270,8 +270,9 @@ def _message(result: pq.abc.PGresult) -> ServerMessage:
     return ServerMessage(sqlstate, text or result.get_error_message().strip(), source)
 
 
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _sentence(text: str) -> str:
+    """Give what libpq says, which is often several lines, as one."""
+    return "; ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 
 async def connect(parameters: Mapping[str, str], within: float) -> Wire:
@@ -311,7 +312,7 @@ class _Dial:
         if self.done.done():
             return
         if self._pg.status == pq.ConnStatus.BAD or status == pq.PollingStatus.FAILED:
-            self.done.set_exception(ConnectFailed(" ".join(self._pg.get_error_message().split())))
+            self.done.set_exception(ConnectFailed(_sentence(self._pg.get_error_message())))
         elif status == pq.PollingStatus.OK:
             self.done.set_result(None)
         else:
