@@ -22,7 +22,7 @@ from highlanderd.config import Configuration, Loaded, load, reload_from
 from highlanderd.control import serve_control
 from highlanderd.core import words as w
 from highlanderd.core.status import NodeStatus, ProgramDetail
-from highlanderd.embedded import directory_of, dsn_of
+from highlanderd.embedded import directory_of, dsn_of, hold
 from highlanderd.errors import ConfigurationError, HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.fleet import Fleet, Member
 from highlanderd.ledger import Ledger
@@ -55,6 +55,8 @@ class Daemon:
         self._memo: dict[str, object] = json.loads(greeting.memo) if greeting.memo else {}
         self._remembered: tuple[object, ...] = ()
         self._alarms: dict[str, float] = {}
+        self._shut: set[str] = set()
+        """Why a listener could not be opened yet."""
         self._changed = asyncio.Event()
         self._survey: asyncio.Future[None] | None = None
         self._exit_code = 0
@@ -136,15 +138,21 @@ class Daemon:
 
     async def _open_door(self, doors: AsyncExitStack, door: Callable[[], Awaitable[Closer]]) -> None:
         """Open a listener; a program's lead does not depend on it, so a failure is logged and tried again."""
-        said = ""
+        known = ""
         while True:
             try:
-                doors.push_async_callback(await door())
-                return
+                opened = await door()
             except HighlanderError as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.error("%s; trying again every %g s", said, LISTEN_AGAIN)
+                why = f"{error}; trying again every {LISTEN_AGAIN:g} s"
+                if why != known:
+                    log.error("%s", why)
+                self._shut.discard(known)
+                self._shut.add(why)
+                known = why
+            else:
+                self._shut.discard(known)
+                doors.push_async_callback(opened)
+                return
             await asyncio.sleep(LISTEN_AGAIN)
 
     # ----------------------------------------------------------------------------------------------------- the beat
@@ -235,7 +243,7 @@ class Daemon:
         now = boottime()
         self._alarms = {text: at for text, at in self._alarms.items() if now - at < ALARM_SHOWN}
         stubborn = snapshot.stubborn(iter(self.fleet.members.values()))
-        return (*sorted(self.pool.server.warnings), *stubborn, *self._alarms)
+        return (*sorted(self.pool.server.warnings), *sorted(self._shut), *stubborn, *self._alarms)
 
     def alarm(self, text: str) -> None:
         """Log something that an operator must look at, and keep it in ``status`` for an hour."""
@@ -364,10 +372,19 @@ async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
     log_settings = loaded.configuration.log
     sink = writer.descriptor(2, "standard error")
     log_through(sink, log_settings.level, log_settings.format, journal=on_journal(2, os.environ))
+    _hold_embedded(loaded.configuration)
     code = await Daemon(path, loaded, guardian, greeting, writer).run()
     log.info("everything is drained; ends with code %d", code)
     guardian.done(code)
     return code
+
+
+def _hold_embedded(configuration: Configuration) -> None:
+    """Be a user of the embedded server ourselves: should the guardian die, it must last until we have drained."""
+    directory = directory_of(configuration.postgres.dsn.get_secret_value(), configuration.daemon.state_dir)
+    if directory is not None:
+        with suppress(OSError):  # it is about to stop; then there is nothing to hold
+            hold(directory)
 
 
 def _load(path: Path, greeting: Greeting) -> Loaded:

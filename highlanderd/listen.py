@@ -200,10 +200,15 @@ def tcp_door(listen: str) -> socket.socket:
             door = socket.create_server((host, int(port)), family=family)
     except OSError as error:
         raise HighlanderError(
-            f'cannot listen on {listen}: {error.strerror}; change [metrics] listen, or switch it off with listen = ""'
+            f'cannot listen on {listen}: {_reason(error)}; change [metrics] listen, or switch it off with listen = ""'
         ) from error
     door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD)  # connections inherit it
     return door
+
+
+def _reason(error: OSError) -> str:
+    """Python adds the address to what the kernel says; a resolver's errors have numbers of their own."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error.strerror)
 
 
 def _every_address(port: int) -> socket.socket:
