@@ -1,0 +1,353 @@
+"""What users get wrong, and what they are told: real daemons, exact sentences, exit codes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from fact import wait_for
+from fix_commands import as_nobody, highlanderctl, highlanderd
+from fix_nodes import PACKAGE, Node, Nodes, settled_ledger
+from fix_postgres import Cluster, Clusters, Database, free_port
+from psycopg.conninfo import make_conninfo
+
+LEASE = 2.0
+UNREACHABLE = "host=127.0.0.1 port={} dbname=ops user=ops"
+QUIET = '[program.beat]\ncommand = ["sleep", "1000"]\n'
+
+
+def begin(nodes: Nodes, dsn: str, programs: str = QUIET, extra: str = "", name: str = "a", **postgres: object) -> Node:
+    """Start a daemon, whatever becomes of it."""
+    node = Node(name, nodes.directory / name, dsn, LEASE, nodes.journal, extra)
+    nodes.nodes.append(node)
+    node.configure(programs, **postgres)
+    node.start()
+    return node
+
+
+def answering(node: Node) -> Node:
+    """Wait until it answers, connected or not."""
+    wait_for(lambda: highlanderctl(node.socket, "version").code == 0, what=f"{node.name} answers")
+    return node
+
+
+def led(node: Node, program: str = "beat") -> None:
+    """Wait until it leads with a child."""
+    wait_for(lambda: answers(node) and program in node.leading(), 20, f"{node.name} leads {program}")
+
+
+def answers(node: Node) -> bool:
+    """Whether its socket is there yet."""
+    return node.socket.exists()
+
+
+def reason(node: Node, program: str, words: str) -> str:
+    """Wait until a program's reason holds these words; gives all of it."""
+
+    def why() -> str:
+        said = str(node.program(program)["reason"]) if answers(node) else ""
+        return said if words in said else ""
+
+    return wait_for(why, what=f"{program} says {words!r}")
+
+
+# ---------------------------------------------------------------------------------------------- nothing is ever started
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    done = highlanderd("-c", tmp_path / "none.toml")
+    assert (done.code, done.out) == (78, "")
+    assert done.err == f"{tmp_path}/none.toml: there is no such file; create it, or name another one\n"
+
+
+def test_every_problem_is_told_at_once_with_the_nearest_known_key(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(
+        '[daemon]\nnodee = "a"\n[postgres]\ndsn = "embedded"\nlaese = 3\n'
+        '[program.beat]\ncomand = "beat"\ncommand = "sleep 1"\nlock_key = "one"\n'
+        '[program.bot]\ncommand = "sleep 1"\nlock_key = "one"\n'
+    )
+    done = highlanderd("-c", file)
+    assert done.code == 78
+    assert done.err.splitlines() == [
+        f"{file}:2: daemon.nodee: there is no such key in [daemon]; write node",
+        f"{file}:5: postgres.laese: there is no such key in [postgres]; write lease",
+        f"{file}:7: program.beat.comand: there is no such key in [program.beat]; write command",
+        f"{file}:12: program.bot.lock_key: gives program bot the lock id -2761357026925638508, which program beat "
+        f"({file}:9) has already; give one of them another lock_key",
+    ]
+    assert highlanderd("-c", file, "--check") == done
+
+
+def test_what_is_no_toml(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("[program:beat]\ncommand = sleep 1\n")
+    done = highlanderd("-c", file)
+    assert done.code == 78
+    assert done.err == (
+        f"{file}:1: this is not TOML: expected ']' at the end of a table declaration (column 9); "
+        "write a program's table as [program.NAME]\n"
+    )
+
+
+def test_a_named_include_must_exist_and_a_pattern_may_match_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    rest = f'[postgres]\ndsn = "embedded"\n{QUIET}'
+    file.write_text(f'[daemon]\nnode = "a"\ninclude = "more.toml"\n{rest}')
+    done = highlanderd("-c", file, "--check")
+    assert done.code == 78
+    assert done.err == (
+        f"{file}:3: daemon.include: {tmp_path}/more.toml: there is no such file; create it, or name another one\n"
+    )
+    file.write_text(f'[daemon]\nnode = "a"\ninclude = "conf.d/*.toml"\n{rest}')
+    done = highlanderd("-c", file, "--check")
+    assert (done.code, done.out) == (0, f"{file}: valid; node a, programs: beat\n")
+    assert done.err == (
+        f'warning: {file}:3: daemon.include: "conf.d/*.toml" matches no file; correct it, or add such a file\n'
+    )
+
+
+@pytest.mark.parametrize("key", ["state_dir", "run_dir"])
+def test_a_directory_that_cannot_be_made(tmp_path: Path, key: str) -> None:
+    file, occupied = tmp_path / "a.toml", tmp_path / "occupied"
+    occupied.write_text("")
+    other = {"state_dir": "run_dir", "run_dir": "state_dir"}[key]
+    file.write_text(
+        f'[daemon]\n{key} = "occupied/x"\n{other} = "fine"\n[postgres]\ndsn = "{UNREACHABLE.format(1)}"\n{QUIET}'
+    )
+    done = highlanderd("-c", file)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"highlanderd: cannot use daemon.{key} {occupied}/x: Not a directory; "
+        "create it for this user, or name another one\n"
+    )
+
+
+# -------------------------------------------------------------------------------------------------- two daemons at once
+
+
+def test_a_second_daemon_is_refused_and_the_first_one_goes_on(nodes: Nodes) -> None:
+    first = answering(begin(nodes, UNREACHABLE.format(free_port())))
+    worker, state = first.worker, first.home / "state"
+    text, second = first.file.read_text(), first.home / "second.toml"
+
+    second.write_text(text.replace(str(state), str(first.home / "other")))
+    done = highlanderd("-c", second)
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == (
+        f"highlanderd: a living daemon already answers on {first.socket}; stop it, or give this one its own run_dir"
+    )
+    assert not (first.home / "other").exists()
+
+    second.write_text(text.replace(str(first.socket.parent), str(first.home / "elsewhere")))
+    done = highlanderd("-c", second)
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == (
+        f"highlanderd: another daemon already uses daemon.state_dir {state}; give each daemon of a host its own"
+    )
+    assert first.worker == worker
+    assert highlanderctl(first.socket, "version").code == 0
+
+
+def test_a_stale_socket_is_replaced(nodes: Nodes) -> None:
+    home = nodes.directory / "a"
+    (home / "run").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(home / "run" / "control.sock"))
+    assert highlanderctl(home / "run" / "control.sock", "status").code == 5
+    answering(begin(nodes, UNREACHABLE.format(free_port())))
+
+
+# ------------------------------------------------------------------------------------------------- PostgreSQL is amiss
+
+
+def test_an_unreachable_server_is_waited_for_and_the_status_says_so(nodes: Nodes, clusters: Clusters) -> None:
+    cluster = clusters.create()
+    database = cluster.database()
+    settled_ledger(database, LEASE)
+    cluster.stop()
+    node = answering(begin(nodes, database.dsn))
+
+    why = reason(node, "beat", "refused")
+    assert f'connection to server at "127.0.0.1", port {cluster.port} failed: Connection refused' in why
+    asked = highlanderctl(node.socket, "status")
+    assert asked.code == 0
+    assert asked.out.splitlines()[1].split()[:2] == ["beat", "waiting"]
+    assert asked.err == f"warning: PostgreSQL cannot be used: {why}\n"
+    assert highlanderctl(node.socket, "status", "beat").code == 3
+    assert node.status()["postgres"]["connected"] is False
+
+    cluster.start()
+    led(node)
+    assert highlanderctl(node.socket, "status", "beat").err == ""
+
+
+def test_a_daemon_without_its_server_ends_at_once_when_told(nodes: Nodes) -> None:
+    node = answering(begin(nodes, UNREACHABLE.format(free_port())))
+    reason(node, "beat", "refused")
+    node.signal(signal.SIGTERM)
+    assert node.ended() == 0
+    assert not node.socket.exists()
+
+
+def test_a_daemon_whose_server_swallows_everything_ends_at_once_when_told(nodes: Nodes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # it accepts, and never says a word
+        node = answering(begin(nodes, UNREACHABLE.format(mute.getsockname()[1])))
+        reason(node, "beat", "no connection within 0.4 s")
+        node.signal(signal.SIGTERM)
+        assert node.ended() == 0
+
+
+def test_a_wrong_password_is_told_and_a_mended_one_leads(nodes: Nodes, cluster: Cluster) -> None:
+    database = cluster.database()
+    settled_ledger(database, LEASE)
+    demand_passwords(cluster, database)
+    node = answering(begin(nodes, make_conninfo(database.dsn, password="wrong-one")))
+
+    why = reason(node, "beat", "password")
+    assert f'FATAL: password authentication failed for user "{database.role}"' in why
+    assert "wrong-one" not in node.log.read_text()
+
+    database.server.sql(f"ALTER ROLE \"{database.role}\" PASSWORD 'wrong-one'")
+    led(node)
+
+
+def demand_passwords(cluster: Cluster, database: Database) -> None:
+    """Let the role in with the password ``right-one`` only."""
+    cluster.sql(f"ALTER ROLE \"{database.role}\" PASSWORD 'right-one'")
+    rules = cluster.data / "pg_hba.conf"
+    rules.write_text(f"host all {database.role} all scram-sha-256\n{rules.read_text()}")
+    cluster.sql("SELECT pg_reload_conf()")
+
+
+def test_a_role_without_privileges_is_told_what_an_administrator_has_to_do(nodes: Nodes, database: Database) -> None:
+    database.sql("DROP SCHEMA highlander")
+    node = answering(begin(nodes, database.dsn))
+    why = reason(node, "beat", "may not")
+    assert why == (
+        f"role {database.role} may not create or use the ledger in database {database.name} (permission denied for "
+        f"database {database.name}); let an administrator run what `highlanderd -c FILE --print-schema` prints"
+    )
+    assert highlanderctl(node.socket, "status").err == f"warning: PostgreSQL cannot be used: {why}\n"
+
+
+# --------------------------------------------------------------------------------------------------- programs are amiss
+
+
+BROKEN = """
+[program.missing]
+command = "no-such-command --at-all"
+[program.stranger]
+command = "sleep 1000"
+user = "no-such-user"
+[program.lost]
+command = "sleep 1000"
+directory = "/no/such/directory"
+[program.bare]
+command = "sleep 1000"
+environment_file = "/no/such/file"
+[program.good]
+command = "sleep 1000"
+"""
+
+
+def test_broken_programs_stop_no_other_one_and_each_says_why(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    node = begin(nodes, database.dsn, BROKEN)
+    led(node, "good")
+    assert reason(node, "missing", "cannot execute") == (
+        "cannot execute 'no-such-command': No such file or directory; "
+        "install it, correct `command`, or set PATH in `environment`"
+    )
+    assert reason(node, "lost", "cannot enter") == (
+        "cannot enter directory '/no/such/directory': No such file or directory; create it, or correct `directory`"
+    )
+    assert reason(node, "stranger", "no user") == (
+        'program stranger cannot be started: there is no user "no-such-user" on this machine; create it, '
+        "or set another user"
+    )
+    assert reason(node, "bare", "environment file") == (
+        "/no/such/file: the environment file cannot be read (no such file or directory); create it or mend it"
+    )
+    for name in ("missing", "stranger", "lost", "bare"):
+        wait_for(lambda name=name: node.program(name)["failures"] >= 3, 20, f"{name} has failed three times")  # type: ignore[misc]
+    assert "good" in node.leading()
+    assert node.program("good")["restarts"] == 0
+    assert node.program("good")["epoch"] == 1
+    warned = [line for line in node.log.read_text().splitlines() if line.startswith("warning: ") and "program." in line]
+    assert [line.split(": ")[2] for line in warned] == [
+        "program.missing.command",
+        "program.stranger.user",
+        "program.lost.directory",
+        "program.bare.environment_file",
+    ]
+
+
+def test_a_broken_program_is_tried_less_and_less_often(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    node = begin(nodes, database.dsn, '[program.beat]\ncommand = "no-such-command"\nbackoff = 0.1\nbackoff_max = 0.8\n')
+    ends = "SELECT extract(epoch FROM ended_at)::float FROM highlander.term WHERE ended_at IS NOT NULL ORDER BY epoch"
+    wait_for(lambda: len(database.sql(ends)) >= 6, 20, "six terms have ended")
+    at = [moment for (moment,) in database.sql(ends)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
+    assert all(pauses[n] >= least for n, least in enumerate((0.09, 0.18, 0.36, 0.72, 0.72)))  # never sooner
+    assert node.program("beat")["failures"] >= 6
+
+
+class Unprivileged(Node):
+    """A daemon that runs as nobody."""
+
+    def start(self) -> None:
+        command = [*as_nobody(), sys.executable, "-m", "highlanderd", "-c", str(self.file)]
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "TEST_HOME": str(self.home)}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+
+def test_a_user_that_only_root_could_become(nodes: Nodes, database: Database) -> None:
+    as_nobody()  # or skip
+    settled_ledger(database, LEASE)
+    nodes.directory.chmod(0o777)
+    node = Unprivileged("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    node.configure(f'[program.root]\ncommand = ["sleep", "1000"]\nuser = "daemon"\n{QUIET}')
+    node.home.chmod(0o777)
+    node.file.chmod(0o644)
+    nodes.nodes.append(node)
+    node.start()
+    led(node)
+    assert reason(node, "root", "cannot become") == (
+        "cannot become user 1, group 1: Operation not permitted; only root may start programs as another user: run the "
+        "daemon as root, or remove `user`, `group` and `supplementary_groups`"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- a busy port
+
+
+def test_a_busy_port_keeps_nobody_from_leading_and_is_taken_when_it_is_free(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+        nodes.nodes.append(node)
+        node.configure(QUIET)
+        node.file.write_text(node.file.read_text().replace('listen = ""', f'listen = "{listen}"'))
+        node.start()
+        led(node)
+        said = wait_for(lambda: highlanderctl(node.socket, "status").err, what="the status warns")
+        assert said == (
+            f"warning: cannot listen on {listen}: Address already in use; change [metrics] listen, or switch it off "
+            'with listen = ""; trying again every 5 s\n'
+        )
+    wait_for(lambda: highlanderctl(node.socket, "status").err == "", 20, "the warning is gone")
+    with urllib.request.urlopen(f"http://{listen}/readyz", timeout=5) as answer:
+        assert answer.status == 200
