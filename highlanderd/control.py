@@ -278,9 +278,12 @@ class _Api:
 
         async def carry_out(request: web.Request) -> web.StreamResponse:
             body = await _body(request, ("wait", "timeout", *order.fields))
+            waits = body.get("wait", False)
+            if waits:
+                await self._node.survey()  # a term that nobody has told us of yet must not pass for the outcome
             before = _program(self._node, request.match_info["name"])
             order.give(self._node, before.name, body)
-            if body.get("wait", False):
+            if waits:
                 patience = body.get("timeout", DEFAULT_TIMEOUT)
                 after = await _await_outcome(request, self._node, order, before, patience)
             else:

@@ -70,7 +70,8 @@ def _elsewhere(now: ProgramStatus, node: str) -> bool:
 def _running(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:
     if now.failures > before.failures:
         raise HighlanderError(f"{now.name} failed: {now.reason or 'it ended'}; see 'highlanderctl show {now.name}'")
-    return (now.state == "leading" and now.pid is not None) or _elsewhere(now, node)
+    over = now.state == "waiting" and (now.epoch or 0) > (before.epoch or 0)  # it led, and has finished already
+    return (now.state == "leading" and now.pid is not None) or _elsewhere(now, node) or over
 
 
 def _released(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:  # noqa: ARG001 - one shape for all

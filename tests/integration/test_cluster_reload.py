@@ -1,0 +1,122 @@
+"""Configuration and wishes that change while children run; programs that come to an end of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+
+from fact import wait_for
+from fix_nodes import Node, Nodes, ends, settled_ledger
+from fix_postgres import Database
+
+LEASE = 4.0
+
+
+def reload(node: Node, programs: str) -> None:
+    """Change the file and tell the daemon; wait until it has said what became of it."""
+    said = node.log.read_text().count("reloaded")
+    node.configure(programs)
+    node.signal(signal.SIGHUP)
+    wait_for(lambda: node.log.read_text().count("reloaded") > said, what=f"{node.name} has reloaded")
+
+
+def test_a_reload_touches_only_what_has_changed(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs="[program.same]\n[program.gone]\n[program.other]\n", lease=LEASE)
+    nodes.await_led("same", "gone", "other")
+    before = nodes.life("same")
+
+    reload(node, "[program.same]\nstop_timeout = 1\n[program.new]\n[program.other]\numask = '077'\n")
+
+    nodes.await_led("same", "new", "other")
+    wait_for(lambda: ends(database, "gone") == ["removed"], what="what was removed has ended")
+    wait_for(lambda: len(nodes.journal.lives("other")) == 2, what="what was changed runs anew")
+    [same] = nodes.journal.lives("same")
+    assert same.pids == before.pids
+    assert {program["name"] for program in node.status()["programs"]} == {"same", "new", "other"}
+
+
+def test_a_bad_file_changes_nothing(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    pids = nodes.life("beat").pids
+
+    reload(node, "[program.bot]\n[program.beat]\nstopsecs = 5\n")
+
+    assert "was not reloaded" in node.log.read_text()
+    worker = node.worker
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: node.worker != worker and node.up(), 20, "the next worker is up")
+    assert list(nodes.await_led("beat")) == ["beat"], "it goes on with what was in force"
+    [life] = nodes.journal.lives("beat")
+    assert life.pids == pids
+
+
+def test_what_an_operator_stopped_stays_stopped_when_the_worker_is_replaced(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat", "bot"], lease=LEASE)
+    nodes.await_led("beat", "bot")
+    node.order("stop", "beat")
+
+    worker = node.worker
+    os.kill(worker, signal.SIGKILL)
+
+    wait_for(lambda: node.worker != worker and node.up(), 20, "the next worker is up")
+    assert (node.program("beat")["state"], node.program("beat")["want"]) == ("stopped", "stop")
+    assert len(nodes.journal.lives("beat")) == 1
+    node.order("start", "beat")
+    assert nodes.await_led("beat", "bot")["beat"] is node
+    assert len(nodes.journal.lives("bot")) == 1
+
+
+def test_a_program_that_has_finished_runs_again_only_when_it_is_told_to(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    once = """
+[program.job]
+restart = "on-failure"
+command = ["sh", "-c", "echo $HIGHLANDER_EPOCH >>$JOURNAL.job; test $HIGHLANDER_EPOCH -gt 2"]
+[program.once]
+restart = "never"
+command = ["sh", "-c", "echo $HIGHLANDER_EPOCH >>$JOURNAL.once; exit 7"]
+"""
+    made = nodes(database, "a", "b", programs=once, lease=LEASE)
+    wait_for(lambda: ends(database, "job")[-1:] == ["finished"], what="the job has succeeded")
+    wait_for(lambda: ends(database, "once") == ["finished"], what="what runs once has run")
+    for node in made:
+        wait_for(partial(_knows_it_finished, node, "job"), what=f"{node.name} knows it")
+    assert ends(database, "job") == ["exited", "exited", "finished"]
+
+    made[1].order("start", "once")
+
+    wait_for(lambda: ends(database, "once") == ["finished", "finished"], what="it has run again")
+    assert _runs(nodes, "job") == ["1", "2", "3"]
+    assert _runs(nodes, "once") == ["1", "2"]
+
+
+def test_two_programs_that_swap_their_locks_never_live_beside_their_old_selves(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    keys = '[program.one]\nlock_key = "{}"\n[program.two]\nlock_key = "{}"\n[program.three]\nlock_key = "{}"\n'
+    made = nodes(database, "a", "b", programs=keys.format("red", "blue", "green"), lease=LEASE)
+    nodes.await_led("one", "two", "three")
+    locks = {name: nodes.life(name).lock_id for name in ("one", "two", "three")}
+
+    for node in made:
+        reload(node, keys.format("blue", "red", "yellow"))
+
+    wait_for(lambda: all(len(nodes.journal.lives(name)) >= 2 for name in locks), 30, "all live under new locks")
+    nodes.await_led("one", "two", "three")
+    assert nodes.life("one").lock_id == locks["two"]
+    assert nodes.life("two").lock_id == locks["one"]
+    assert nodes.life("three").lock_id not in locks.values()
+
+
+def _knows_it_finished(node: Node, program: str) -> bool:
+    return "finished" in node.program(program)["reason"]
+
+
+def _runs(nodes: Nodes, program: str) -> list[str]:
+    return nodes.journal.path.with_name(f"{nodes.journal.path.name}.{program}").read_text().split()
