@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import marshal
 import os
-import socket
 import struct
+
+from highlanderd.lean import socket
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:

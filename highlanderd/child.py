@@ -56,6 +56,11 @@ class Child:
         return self.report.pid if self.report else None
 
     @property
+    def kept(self) -> bool:
+        """Whether a keeper was forked for it."""
+        return self._keeper is not None
+
+    @property
     def unprovable(self) -> bool:
         """Nobody is left who could prove that the tree is empty: keeper (or its answer) and guardian are both gone."""
         return not self._over and self._guardian.lost and (self._line is None or not self._line.open)
@@ -342,7 +347,7 @@ class Guardian:
     def _on_emptied(self, message: Message, _fds: list[int]) -> None:
         self._line.post({"is": "ack", "lock_id": message["lock_id"], "epoch": message["epoch"]})
         child = self._children.get((message["lock_id"], message["epoch"]))
-        if child is not None:
+        if child is not None and child.kept:
             child._buried()
 
     def _on_signal(self, message: Message, _fds: list[int]) -> None:

@@ -11,7 +11,6 @@ import marshal
 import os
 import resource
 import select
-import signal
 import sys
 
 if __name__ == "__main__":  # last, so that nothing beside our package can stand in for the standard library
@@ -20,6 +19,7 @@ if __name__ == "__main__":  # last, so that nothing beside our package can stand
 from highlanderd import cgroup, linux
 from highlanderd.channel import PROTOCOL, Channel, channel_pair
 from highlanderd.keeper import Keeper
+from highlanderd.lean import signal
 from highlanderd.worker import Worker
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from highlanderd.channel import Message
     from highlanderd.launch import Spec
 
-PASSED_ON = {int(signal.Signals[f"SIG{name}"]): name for name in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2")}
+PASSED_ON: dict[int, str] = {
+    getattr(signal, f"SIG{name}"): name for name in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2")
+}
 ORDERLY_END = frozenset({"TERM", "INT", "QUIT"})
 BURY_AGAIN = 0.1  # seconds between two rounds of killing orphans that no SIGCHLD has asked for
 OVERSLEPT = 0.05  # seconds; later than this, the machine was paused or we were stopped, and others perhaps too
 SWEEP_WITHIN = 5.0  # seconds; SIGKILL takes milliseconds
+HOPELESS_AFTER = 3  # starts in a row that failed; an end in good order is worth more than one try
 FAILED = 1
 
 
@@ -105,7 +108,7 @@ class Guardian:
 
     def _hopeless(self) -> bool:
         """An orderly end was asked for, and no worker comes up to lead it."""
-        return self._draining and self._worker.pid is None and self._worker.failed_starts > 0
+        return self._draining and self._worker.pid is None and self._worker.failed_starts >= HOPELESS_AFTER
 
     # -------------------------------------------------------------------------------------------------- turn by turn
 
@@ -128,11 +131,10 @@ class Guardian:
 
     def _judge(self, now: float) -> None:
         """Do what time asks for, once it does, and set the timer to when it asks again."""
-        late = now - self._timer.at
-        if late < 0:
+        if now < self._timer.at:
             return
-        if late > OVERSLEPT:
-            self._worker.spare(late)
+        if now > self._timer.at + OVERSLEPT:
+            self._worker.spare(now)
         self._judge_worker(now)
         for ward in list(self._wards.values()):
             self._judge_ward(ward, now)
@@ -208,8 +210,10 @@ class Guardian:
 
     def _hang_up_worker(self) -> None:
         """It has closed its end: it is ending, or useless."""
-        if self._worker.channel is not None:
-            self._poller.unregister(self._worker.channel)
+        channel = self._worker.channel
+        if channel is not None:
+            self._poller.unregister(channel)
+            self._unheard += [message["name"] for message in channel.unsent if message["is"] == "signal"]
         self._worker.hang_up()
         self._worker.end_soon(linux.boottime())
         self._by(self._worker.due())
@@ -218,6 +222,7 @@ class Guardian:
         self._worker.tell({"is": "pong", "n": message["n"]})
         if self._code is None:
             self._worker.pinged(message["lease"], linux.boottime())
+            self._by(self._worker.due())
 
     def _on_remember(self, _message: Message, fds: list[int]) -> None:
         if fds:
@@ -304,9 +309,9 @@ class Guardian:
         os.setsid()
         linux.become_subreaper()
         linux.set_name(f"keep {spec['program']}")
-        linux.close_all_but(0, 1, 2, guardian.fileno(), worker.fileno())
+        linux.close_all_but(0, 1, 2, self._signals.fileno(), guardian.fileno(), worker.fileno())
         os.dup2(0, 1)
-        return Keeper(spec, guardian, worker, directory).run(self._nofile)
+        return Keeper(spec, self._signals, guardian, worker, directory).run(self._nofile)
 
     def _hear(self, ward: Ward) -> None:
         try:

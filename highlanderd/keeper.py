@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 
 from highlanderd import cgroup, linux
 from highlanderd.channel import Channel
 from highlanderd.launch import ABOUT_TO_EXECUTE, explain, launch
+from highlanderd.lean import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -26,14 +26,19 @@ KILL_AGAIN = 100  # milliseconds between two rounds of killing that no SIGCHLD h
 
 
 class Keeper:
-    """One child from its fork to the proof. ``spec`` is the worker's order, with term and ``not_after`` added."""
+    """One child from its fork to the proof. ``spec`` is the worker's order, with term and ``not_after`` added.
 
-    def __init__(self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None) -> None:
+    ``signals`` may be the guardian's: whoever reads it gets its own, and all but SIGCHLD are shrugged off.
+    """
+
+    def __init__(
+        self, spec: Spec, signals: linux.Signals, guardian: Channel, worker: Channel, directory: str | None
+    ) -> None:
         self._spec = spec
         self._guardian: Channel | None = guardian
         self._worker: Channel | None = worker
         self._directory = directory
-        self._signals = linux.Signals([signal.SIGCHLD])
+        self._signals = signals
         self._timer = linux.Timer()
         self._answer: int | None = None
         self._answered = b""
@@ -126,7 +131,9 @@ class Keeper:
                 self._condemn("abandoned")
             if self._state["killed"]:
                 self._kill()
-        self._timer.set(linux.NEVER if self._state["empty"] or self._state["killed"] else self._due())
+        due = linux.NEVER if self._state["empty"] or self._state["killed"] else self._due()
+        if due != self._timer.at:
+            self._timer.set(due)
         self._tell()
 
     def _due(self) -> float:
@@ -162,14 +169,14 @@ class Keeper:
         self._left = bool(self._state["empty"])
 
     def _on_signal(self, message: Message, _fds: list[int]) -> None:
-        pid, signum = self._state["pid"], message["signum"]
+        pid, signum, me = self._state["pid"], message["signum"], os.getpid()
+        # Listed before anybody is told: whoever dies of the signal would take his own children out of the list.
+        tree = list(linux.descendants(me)) if message["to"] == "tree" else []
         if pid is not None and self._state["status"] is None:
             linux.send(pid, signum)  # not reaped yet, so the pid is its own
-        if message["to"] == "tree":
-            me = os.getpid()
-            for one in linux.descendants(me):
-                if one != pid:
-                    _send_below(one, signum, me)
+        for one in tree:
+            if one != pid:
+                _send_below(one, signum, me)
 
     # ----------------------------------------------------------------------------------------------------- the child
 
@@ -197,7 +204,7 @@ class Keeper:
         os.close(self._answer)
         self._answer = None
         if self._answered == ABOUT_TO_EXECUTE:
-            self._change(started=linux.boottime())
+            self._change(started=self._state["exited_at"] or linux.boottime())
         elif self._answered:
             step, number = self._answered.removeprefix(ABOUT_TO_EXECUTE).decode().split()
             self._change(failed=explain(step, int(number), self._spec))

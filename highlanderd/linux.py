@@ -10,10 +10,11 @@ import ctypes
 import fcntl
 import os
 import select
-import signal
 import struct
 import sys
 import time
+
+from highlanderd.lean import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Timer:
         """Fire at ``at`` in CLOCK_BOOTTIME seconds, at once when that has passed; ``NEVER`` disarms."""
         self.at = at
         whole = 0 if at == NEVER else max(int(at * 1_000_000_000), 1)  # 0 would disarm
-        spec = (ctypes.c_long * 4)(0, 0, *divmod(whole, 1_000_000_000))
+        spec = struct.pack("4l", 0, 0, *divmod(whole, 1_000_000_000))
         _checked(_libc.timerfd_settime(self._fd, TFD_TIMER_ABSTIME, spec, None))
 
 
@@ -70,7 +71,7 @@ class Signals:
 
     def __init__(self, signals: Iterable[int]) -> None:
         mask = sum(1 << (number - 1) for number in signals).to_bytes(8, sys.byteorder).ljust(128, b"\0")
-        self._fd = _checked(_libc.signalfd(-1, ctypes.c_char_p(mask), SFD_FLAGS))
+        self._fd = _checked(_libc.signalfd(-1, mask, SFD_FLAGS))
 
     def fileno(self) -> int:
         """Give the descriptor for ``poll``."""
@@ -114,7 +115,7 @@ def die_with_parent() -> None:
 
 def set_name(name: str) -> None:
     """Show ``name``, cut at 15 bytes, in ``ps`` and ``top``."""
-    _libc.prctl(PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)[:15]), 0, 0, 0)
+    _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def children(pid: int, thread: int | None = None) -> list[int]:
@@ -123,11 +124,7 @@ def children(pid: int, thread: int | None = None) -> list[int]:
     Reparenting is over before SIGCHLD is sent, so what a dead process left behind is listed once its death is known.
     Empty when the process is gone; the guardian refuses to start on a kernel without this file.
     """
-    try:
-        with open(f"/proc/{pid}/task/{thread or pid}/children", "rb", buffering=0) as file:
-            return [int(word) for word in file.read().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    return [int(word) for word in _contents(f"/proc/{pid}/task/{thread or pid}/children").split()]
 
 
 def descendants(pid: int) -> Iterator[int]:
@@ -147,11 +144,23 @@ def _threads(pid: int) -> list[int]:
 
 def parent(pid: int) -> int:
     """Tell a process' parent; 0 when it is gone."""
+    fields = _contents(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
+    return int(fields[1]) if fields else 0
+
+
+def _contents(path: str) -> bytes:
+    """Read a file of /proc, empty when its process is gone. File objects cost a keeper more memory than this."""
+    data = b""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return int(file.read().rpartition(b") ")[2].split()[1])
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while piece := os.read(fd, 65536):
+                data += piece
+        finally:
+            os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return b""
+    return data
 
 
 def fork(run: Callable[[], int]) -> int:

@@ -6,10 +6,10 @@ A worker is started only after the last one was reaped: two would command the sa
 from __future__ import annotations
 
 import os
-import signal
 
 from highlanderd import linux
 from highlanderd.channel import Channel, channel_pair
+from highlanderd.lean import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Worker:
         self.lease, self.failed_starts = lease, 0
         self._owed_by = now + 0.3 * lease
 
-    def spare(self, seconds: float) -> None:
-        """Wait longer for the next sign of life: the guardian was asleep itself, so the worker may have been too."""
-        self._owed_by += seconds
+    def spare(self, now: float) -> None:
+        """Give it the whole time again: the guardian was asleep itself, so the worker may have been too."""
+        self._owed_by = max(self._owed_by, now + 0.3 * (self.lease or 0.0))
 
     def due(self) -> float:
         """When to judge it next."""

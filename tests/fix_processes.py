@@ -81,7 +81,8 @@ class Node:
         self._socket, _ = self._listener.accept()
         self._socket.settimeout(PATIENCE)
         self.facts, self._seen = [], b""
-        return self.expect("greeting")
+        self.meeting = self.expect("greeting")
+        return self.meeting
 
     def tell(self, command: str, **more: Any) -> None:
         """Give the worker a command."""
@@ -100,12 +101,16 @@ class Node:
 
     def expect(self, fact: str, **wanted: Any) -> Fact:
         """Wait for a fact from the worker and take it; those before it stay for later."""
+        return self.expect_any(fact, **wanted)
+
+    def expect_any(self, *facts: str, **wanted: Any) -> Fact:
+        """Wait for one of these facts and take it."""
         while True:
             for one in self.facts:
-                if one["fact"] == fact and all(one.get(name) == value for name, value in wanted.items()):
+                if one["fact"] in facts and all(one.get(name) == value for name, value in wanted.items()):
                     self.facts.remove(one)
                     return one
-            self._read(f"{fact} {wanted}")
+            self._read(f"{facts} {wanted}")
 
     def line(self, epoch: int, pipe: str = "stdout") -> str:
         """Wait for a whole line of a child's output and take it."""
@@ -128,7 +133,16 @@ class Node:
     @property
     def worker(self) -> int:
         """The present worker's pid, as the kernel knows it."""
-        return wait_for(lambda: next(iter(self._named("process_worker.py")), 0), what="there is a worker")
+        return wait_for(lambda: next(iter(self.workers()), 0), what="there is a worker")
+
+    def workers(self) -> list[int]:
+        """List the pids of living workers; more than one must never be seen."""
+        return self._named("process_worker.py")
+
+    def break_worker(self) -> None:
+        """See to it that no later worker ever gets ready."""
+        self._listener.close()
+        (self.home / "test.sock").unlink()
 
     def keepers(self) -> list[int]:
         """List the pids of the living keepers."""

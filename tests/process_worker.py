@@ -53,7 +53,8 @@ class TestBench:
         if not data:
             asyncio.get_running_loop().remove_reader(fd)
             os.close(fd)
-        self.tell("output", epoch=epoch, name=name, text=data.decode())
+            return
+        self.tell("output", epoch=epoch, name=name, text=data.decode(errors="replace"))
 
     def spawn(self, program: str = "beat", **order: Any) -> None:
         now = boottime()

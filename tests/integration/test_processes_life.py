@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,3 +29,217 @@ def test_a_child_starts_speaks_exits_and_its_tree_is_proven_empty(node: Node) ->
     node.expect("Emptied", epoch=epoch)
     assert gone(started["pid"])
     wait_for(lambda: not node.keepers(), what="the keeper has left")
+    assert node.facts == [], "each event is told once"
+
+
+def test_a_tree_that_outlives_its_main_process_is_not_called_empty(node: Node) -> None:
+    epoch = node.shell("setsid sleep 1000 & echo $!")
+    survivor = int(node.line(epoch))
+    node.expect("Exited", epoch=epoch)
+    assert not gone(survivor)
+    assert not any(fact["fact"] == "Emptied" for fact in node.facts)
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+    assert gone(survivor)
+
+
+def test_double_forks_sessions_and_ignored_signals_do_not_save_anybody(node: Node) -> None:
+    script = (
+        "trap '' TERM HUP INT; sleep 1000 & echo $!;"
+        "(setsid sh -c 'trap \"\" TERM; (sleep 1000 & echo $!); sleep 1000' &);"
+        "sh -c 'setsid sh -c \"sleep 1000 & echo \\$!\" &'; sleep 0.2; echo done; sleep 1000"
+    )
+    epoch = node.shell(script)
+    text = ""
+    while "done" not in text:
+        text += node.line(epoch)
+    pids = [int(word) for word in text.split() if word.isdigit()]
+    assert len(pids) == 3
+    node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="main")
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_stop_signal_reaches_the_whole_tree_or_only_the_main_process(node: Node) -> None:
+    sleeper = "setsid sh -c 'trap \"echo told; exit\" TERM; echo up; while :; do sleep 0.02; done' &"
+    epoch = node.shell(f"{sleeper} trap 'echo main; exit 5' TERM; while :; do sleep 0.02; done")
+    assert node.line(epoch) == "up\n"
+    node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="main")
+    assert node.line(epoch) == "main\n"
+    assert node.expect("Exited", epoch=epoch)["status"] == 5 << 8
+    node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="tree")
+    assert "told" in node.line(epoch)
+    node.expect("Emptied", epoch=epoch)
+
+
+def test_orders_given_before_the_keeper_is_known_are_carried_out(node: Node) -> None:
+    epoch = node.spawn("sleep", "1000")
+    node.tell("entrust", epoch=epoch, deadline=50, memo="moved")
+    node.tell("kill", epoch=epoch)
+    over = wait_for_end(node, epoch)
+    assert over in ("Emptied", "SpawnFailed"), "killed before or after its program was executed"
+    wait_for(lambda: not node.keepers(), what="the keeper has left")
+
+
+def wait_for_end(node: Node, epoch: int) -> str:
+    """Wait for whichever event ends this child; gives its name."""
+    return str(node.expect_any("Emptied", "SpawnFailed", epoch=epoch)["fact"])
+
+
+def test_a_grandchild_that_holds_the_pipe_delays_nothing(node: Node) -> None:
+    epoch = node.shell("(setsid sleep 1000 &); echo main; exit 0")
+    assert node.line(epoch) == "main\n"
+    assert node.expect("Exited", epoch=epoch)["status"] == 0
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+
+
+@pytest.mark.parametrize(
+    ("argv", "order", "words"),
+    [
+        (["/no/such/program"], {}, ["cannot execute '/no/such/program'", "No such file", "correct `command`"]),
+        (["no-such-program"], {}, ["cannot execute 'no-such-program'", "PATH"]),
+        (["/etc/passwd"], {}, ["cannot execute '/etc/passwd'", "Permission denied", "chmod +x"]),
+        (["/dir/script"], {}, ["interpreter is missing", "install the interpreter"]),
+        (["/dir/data"], {}, ["cannot execute", "#!/bin/sh"]),
+        (["true"], {"cwd": "/no/such/place"}, ["cannot enter directory '/no/such/place'", "create it"]),
+        (["true"], {"cwd": "/root", "uid": 65534, "gid": 65534, "groups": []}, ["'/root'", "program's user enter it"]),
+    ],
+)
+def test_what_cannot_be_executed_is_one_sentence_that_names_the_cure(
+    node: Node, tmp_path: Path, argv: list[str], order: dict[str, object], words: list[str]
+) -> None:
+    for name, text in (("script", "#!/no/such/interpreter\n"), ("data", "neither program nor script\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    epoch = node.spawn(*(word.replace("/dir", str(tmp_path)) for word in argv), **order)
+    why = node.expect("SpawnFailed", epoch=epoch)["why"]
+    for word in words:
+        assert word in why
+    wait_for(lambda: not node.keepers(), what="the keeper has left")
+    assert node.facts == [], "a spawn that failed is nothing else besides"
+
+
+def test_a_child_inherits_no_descriptor_no_variable_and_no_signal_state(node: Node) -> None:
+    epoch = node.shell(
+        "ls -l /proc/$$/fd | wc -l; ls /proc/$$/fd | xargs; grep -E '^Sig(Blk|Ign|Cgt)' /proc/$$/status | xargs; env",
+        env={"PATH": "/usr/bin:/bin", "ONE": "1", "ACCENT": "\udce9"},
+    )
+    node.expect("Exited", epoch=epoch)
+    text = ""
+    while "ONE" not in text:
+        text += node.expect("output", epoch=epoch)["text"]
+    _, descriptors, signals, *environment = text.splitlines()
+    assert descriptors == "0 1 2"
+    assert signals.split()[:4] == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+    shells_own = {"PWD", "OLDPWD", "SHLVL", "_"}
+    assert {line.split("=")[0] for line in environment} - shells_own == {"PATH", "ONE", "ACCENT"}
+
+
+def test_a_child_gets_its_user_groups_umask_and_directory(node: Node) -> None:
+    epoch = node.shell(
+        "id -u; id -g; id -G; umask; pwd; echo direct > /dev/stdout; grep -c . /dev/null",
+        uid=65534,
+        gid=65534,
+        groups=[65534, 4],
+        umask=0o027,
+        cwd="/tmp",
+    )
+    text = ""
+    while not text.endswith("0\n0\n") and text.count("\n") < 7:
+        text += node.line(epoch)
+    assert text.split() == ["65534", "65534", "65534", "4", "0027", "/tmp", "direct", "0"]
+
+
+def test_a_child_keeps_the_file_limit_that_the_daemon_was_started_with(node: Node) -> None:
+    epoch = node.shell("ulimit -Sn")
+    limit = int(node.line(epoch))
+    own = int(Path("/proc/self/limits").read_text().split("Max open files")[1].split()[0])
+    assert limit == own
+
+
+def test_null_streams_give_no_pipes(node: Node) -> None:
+    epoch = node.shell("exec 3>&1; readlink /proc/$$/fd/3 >&2; exit 1", stdout="null")
+    assert node.line(epoch, "stderr") == "/dev/null\n"
+    node.expect("Exited", epoch=epoch)
+
+
+def test_one_term_is_one_spawn(node: Node) -> None:
+    epoch = node.spawn("true", epoch=5)
+    node.expect("Emptied", epoch=epoch)
+    for stale in (5, 4):
+        node.spawn("true", epoch=stale)
+        assert "not above 5" in node.expect("SpawnFailed", epoch=stale)["why"]
+    node.spawn("true", epoch=6)
+    node.expect("Emptied", epoch=6)
+
+
+def test_an_order_that_comes_too_late_starts_nothing(node: Node) -> None:
+    epoch = node.spawn("true", not_after=-0.01)
+    assert "too late" in node.expect("SpawnFailed", epoch=epoch)["why"]
+    epoch = node.spawn("true", deadline=-0.01)
+    assert "deadline" in node.expect("SpawnFailed", epoch=epoch)["why"]
+
+
+def test_a_living_program_is_not_started_a_second_time(node: Node) -> None:
+    first = node.spawn("sleep", "1000")
+    node.expect("Started", epoch=first)
+    second = node.spawn("true")
+    assert f"beat still lives in epoch {first}" in node.expect("SpawnFailed", epoch=second)["why"]
+    third = node.spawn("true", lock_id=8)
+    assert "beat still lives" in node.expect("SpawnFailed", epoch=third)["why"], "another key does not matter"
+    node.tell("holds", lock_id=8, program="other")
+    assert node.expect("holds")["answer"] is False
+    node.tell("holds", lock_id=8, program="beat")
+    assert node.expect("holds")["answer"] is True
+    node.tell("kill", epoch=first)
+    node.expect("Emptied", epoch=first)
+    fourth = node.spawn("true")  # at once: the leaving keeper is not in the way
+    node.expect("Started", epoch=fourth)
+    node.expect("Emptied", epoch=fourth)
+    node.tell("holds", lock_id=7, program="beat")
+    assert node.expect("holds")["answer"] is False
+
+
+def test_many_children_do_not_see_each_other(node: Node) -> None:
+    for number in range(12):
+        node.shell("cat /proc/self/cgroup > /dev/null; exec sleep 1000", program=f"p{number}", lock_id=100 + number)
+    pids = [node.expect("Started", epoch=epoch)["pid"] for epoch in range(1, 13)]
+    node.tell("kill", epoch=5)
+    node.expect("Emptied", epoch=5)
+    assert [epoch for epoch, pid in enumerate(pids, 1) if gone(pid)] == [5]
+
+
+def test_a_fork_bomb_dies_too(node: Node) -> None:
+    chain = "(setsid sh -c 'while :; do setsid sleep 0.02; done' &)"
+    epoch = node.shell(f"{chain}; {chain}; {chain}; {chain}; echo lit; while :; do (sleep 0.01 &); sleep 0.01; done")
+    assert node.line(epoch) == "lit\n"
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+    wait_for(lambda: not node.keepers(), what="the keeper has left")
+
+
+def test_an_orderly_end_gives_the_workers_exit_code(node: Node) -> None:
+    node.tell("done", code=7)
+    assert node.process.wait(15) == 7
+
+
+def test_an_end_that_forgot_a_child_still_kills_it(node: Node) -> None:
+    epoch = node.spawn("sleep", "1000")
+    child = node.expect("Started", epoch=epoch)["pid"]
+    node.tell("done", code=0)
+    assert node.process.wait(15) == 0
+    assert gone(child)
+
+
+def test_cgroups_are_removed_behind_the_children(node: Node) -> None:
+    instance, parent = ((node.home / "instance").read_text() + "\n").split("\n")[:2]
+    if not parent:
+        pytest.skip("no writable cgroup v2 here")
+    epoch = node.shell("cat /proc/self/cgroup; exec sleep 1000")
+    assert f"highlander.{instance}.1" in node.line(epoch)
+    assert os.path.isdir(f"{parent}/highlander.{instance}.1")  # noqa: PTH112
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+    wait_for(lambda: not list(Path(parent).glob(f"highlander.{instance}.*")), what="its cgroup is removed")

@@ -1,0 +1,101 @@
+"""The guardian dies or freezes, alone or with the worker: no child outlives its deadline, and none is doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fact import wait_for
+from fix_processes import Node, gone, node_at, state
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with node_at(tmp_path) as node:
+        yield node
+
+
+def test_a_worker_without_guardian_is_told_and_can_still_drain(node: Node) -> None:
+    epoch = node.shell("trap 'echo stopping; exit 0' TERM; echo up; while :; do sleep 0.02; done")
+    assert node.line(epoch) == "up\n"
+    os.kill(node.pid, signal.SIGKILL)
+    node.expect("lost")
+    node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="main")
+    assert node.line(epoch) == "stopping\n"
+    assert node.expect("Exited", epoch=epoch)["status"] == 0
+    node.expect("Emptied", epoch=epoch)
+    late = node.spawn("true")
+    assert "guardian is dead" in node.expect("SpawnFailed", epoch=late)["why"]
+
+
+def test_a_frozen_guardian_is_noticed_by_its_silence(node: Node) -> None:
+    os.kill(node.pid, signal.SIGSTOP)
+    node.expect("frozen guardian")
+    os.kill(node.pid, signal.SIGCONT)
+
+
+def test_a_guardian_that_slept_does_not_blame_its_worker(node: Node) -> None:
+    worker = node.worker
+    os.kill(node.pid, signal.SIGSTOP)
+    node.expect("frozen guardian")
+    os.kill(node.pid, signal.SIGCONT)
+    epoch = node.spawn("true")
+    node.expect("Emptied", epoch=epoch)
+    assert node.worker == worker
+
+
+def test_keepers_kill_at_once_when_worker_and_guardian_are_both_dead(node: Node) -> None:
+    epoch = node.shell("setsid sleep 1000 & echo $!; exec sleep 1000")
+    grandchild = int(node.line(epoch))
+    child = node.expect("Started", epoch=epoch)["pid"]
+    worker, keeper = node.worker, node.keeper()
+    os.kill(node.pid, signal.SIGSTOP)  # so that it starts no other worker in between
+    os.kill(worker, signal.SIGKILL)
+    os.kill(node.pid, signal.SIGKILL)
+    wait_for(lambda: all(map(gone, (child, grandchild, keeper))), what="the tree is gone, and its keeper")
+
+
+def test_the_keeper_kills_at_the_deadline_when_everybody_above_it_is_frozen(node: Node) -> None:
+    epoch = node.shell("trap '' TERM; setsid sleep 1000 & echo $!; sleep 1000", deadline=1.0)
+    grandchild = int(node.line(epoch))
+    child, worker = node.expect("Started", epoch=epoch)["pid"], node.worker
+    os.kill(node.pid, signal.SIGSTOP)
+    os.kill(worker, signal.SIGSTOP)
+    wait_for(lambda: gone(child) and gone(grandchild), what="the deadline has killed the tree")
+    assert state(node.pid) == state(worker) == "T"
+    os.kill(node.pid, signal.SIGCONT)
+    os.kill(worker, signal.SIGCONT)
+    node.expect("Emptied", epoch=epoch)
+
+
+def test_a_later_deadline_keeps_the_child_alive(node: Node) -> None:
+    epoch = node.spawn("sleep", "1000", deadline=0.8)
+    pid = node.expect("Started", epoch=epoch)["pid"]
+    node.tell("entrust", epoch=epoch, deadline=60, memo="")
+    other = node.spawn("sleep", "1000", program="other", lock_id=8, deadline=1.2)
+    node.expect("Emptied", epoch=other)  # it died of its deadline, which is later than the first one was
+    assert not gone(pid)
+
+
+def test_what_a_former_guardian_left_in_its_cgroups_is_killed_before_anything_starts(tmp_path: Path) -> None:
+    with node_at(tmp_path) as node:
+        instance, parent = ((tmp_path / "instance").read_text() + "\n").split("\n")[:2]
+        if not parent:
+            pytest.skip("no writable cgroup v2 here")
+        epoch = node.shell("setsid sleep 1000 & echo $!; exec sleep 1000")
+        survivor = int(node.line(epoch))
+        keeper = node.keeper()
+        for pid in (node.pid, keeper, node.worker):
+            os.kill(pid, signal.SIGSTOP)
+        for pid in (keeper, node.pid):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: gone(node.pid) and gone(keeper), what="guardian and keeper are dead")
+        assert not gone(survivor), "only the cgroup still knows it"
+    (tmp_path / "test.sock").unlink()
+    with node_at(tmp_path) as second:
+        assert gone(survivor)
+        assert second.meeting["instance"] != instance
+        assert not list(Path(parent).glob(f"highlander.{instance}.*"))

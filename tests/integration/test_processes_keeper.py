@@ -1,0 +1,150 @@
+"""A keeper dies or freezes: its tree dies too, and only the guardian's own proof says that it has."""
+
+from __future__ import annotations
+
+import compileall
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fact import wait_for
+from fix_processes import GUARDIAN, Node, gone, node_at
+
+BOUND = 1024  # KiB of private memory that one running child may cost in our processes
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with node_at(tmp_path) as node:
+        yield node
+
+
+TREE = "setsid sleep 1000 & echo $!; (setsid sh -c 'trap \"\" TERM; sleep 1000 & echo $!; wait' &); sleep 0.3; wait"
+
+
+def _tree(node: Node, **order: float) -> tuple[int, list[int]]:
+    epoch = node.shell(TREE, **order)
+    text = node.line(epoch)
+    while len(text.split()) < 2:
+        text += node.line(epoch)
+    return epoch, [node.expect("Started", epoch=epoch)["pid"], *map(int, text.split())]
+
+
+@pytest.mark.parametrize("cgroup", [True, False])
+def test_a_killed_keeper_takes_its_whole_tree_along_and_the_guardian_proves_it(node: Node, cgroup: bool) -> None:
+    epoch, pids = _tree(node, cgroup=cgroup)
+    bystander = node.spawn("sleep", "1000", program="other", lock_id=8, cgroup=cgroup)
+    other = node.expect("Started", epoch=bystander)["pid"]
+    keeper = next(pid for pid in node.keepers() if os.getpgid(pid) != 0 and _parent(pids[0]) == pid)
+    os.kill(keeper, signal.SIGKILL)
+    node.expect("Emptied", epoch=epoch)
+    assert all(gone(pid) for pid in pids)
+    assert not gone(other), "and nobody else's"
+    again = node.spawn("true")
+    node.expect("Emptied", epoch=again)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+
+
+def test_the_proof_waits_for_a_worker(node: Node) -> None:
+    _, pids = _tree(node)
+    os.kill(node.worker, signal.SIGSTOP)
+    os.kill(node.keeper(), signal.SIGKILL)
+    greeting = node.meet()
+    assert greeting["found"] == []
+    assert all(gone(pid) for pid in pids)
+    node.tell("holds", lock_id=7, program="beat")
+    assert node.expect("holds")["answer"] is False
+
+
+def test_a_frozen_keeper_is_killed_when_it_owes_an_acknowledgement(node: Node) -> None:
+    epoch, pids = _tree(node)
+    keeper = node.keeper()
+    os.kill(keeper, signal.SIGSTOP)
+    node.tell("entrust", epoch=epoch, deadline=60, memo="")
+    node.expect("Emptied", epoch=epoch)
+    assert all(gone(pid) for pid in (keeper, *pids))
+
+
+def test_a_frozen_keeper_is_killed_after_its_deadline_even_with_the_worker_frozen(node: Node) -> None:
+    _, pids = _tree(node, deadline=1.0)
+    keeper = node.keeper()
+    os.kill(node.worker, signal.SIGSTOP)
+    os.kill(keeper, signal.SIGSTOP)
+    wait_for(lambda: all(gone(pid) for pid in (keeper, *pids)), what="the guardian has killed it all")
+    node.meet()
+    assert "has let its deadline pass" in node.errors.read_text()
+
+
+def test_a_keeper_that_does_not_greet_a_new_worker_is_killed_and_held_until_proven(node: Node) -> None:
+    epoch, pids = _tree(node)
+    keeper = node.keeper()
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(node.worker, signal.SIGKILL)
+    assert node.meet()["found"] == []
+    wait_for(lambda: all(gone(pid) for pid in (keeper, *pids)), what="the frozen keeper's tree is gone")
+
+    def free() -> bool:
+        node.tell("holds", lock_id=7, program="beat")
+        return node.expect("holds")["answer"] is False
+
+    wait_for(free, what="nothing is held any more")
+    assert epoch == 1
+
+
+def test_keepers_shrug_off_signals_that_are_not_theirs(node: Node) -> None:
+    epoch = node.spawn("sleep", "1000")
+    pid = node.expect("Started", epoch=epoch)["pid"]
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT, signal.SIGPIPE):
+        os.kill(node.keeper(), number)
+    node.tell("entrust", epoch=epoch, deadline=60, memo="still there")
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+    assert gone(pid)
+
+
+def test_a_keeper_holds_only_its_own_descriptors(node: Node) -> None:
+    for number in range(4):
+        node.spawn("sleep", "1000", program=f"p{number}", lock_id=100 + number)
+        node.expect("Started", epoch=number + 1)
+    for keeper in node.keepers():
+        held = [os.readlink(f"/proc/{keeper}/fd/{fd}") for fd in os.listdir(f"/proc/{keeper}/fd")]  # noqa: PTH115, PTH208
+        assert not any(target.endswith("/lock") for target in held)
+        assert len([target for target in held if target.startswith("socket:")]) == 2
+        assert len([target for target in held if target.startswith("pipe:")]) == 2
+
+
+def test_a_keeper_that_has_worked_costs_less_than_a_megabyte(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compileall.compile_dir(GUARDIAN.parent, quiet=2)  # as installed; to compile in the guardian scatters its memory
+    with node_at(tmp_path) as node:
+        for number in range(5):
+            _work(node, number)
+        kept, guardian = sorted(map(_private, node.keepers())), _private(node.pid)
+    with capsys.disabled():
+        print(f"\nKiB private: keepers that have worked {kept}, guardian {guardian}")
+    assert kept[2] < BOUND  # the median: what a page is shared with changes from one to the other
+
+
+def _work(node: Node, number: int) -> None:
+    epoch = node.spawn("sleep", "1000", program=f"p{number}", lock_id=number)
+    node.expect("Started", epoch=epoch)
+    for renewal in range(20):
+        node.tell("entrust", epoch=epoch, deadline=60, memo=f"renewal {renewal}")
+    node.tell("signal", epoch=epoch, signum=signal.SIGCONT, to="tree")
+    wait_for(lambda: _memo(node, epoch) == "renewal 19", what="everything is acknowledged")
+
+
+def _memo(node: Node, epoch: int) -> str:
+    node.tell("report", epoch=epoch)
+    return str(node.expect("report", epoch=epoch)["memo"])
+
+
+def _private(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
