@@ -201,6 +201,7 @@ class Fleet:
             backoff_reset=config.backoff_reset,
             on_connection_loss="stop" if self._on_connection_loss == "stop" else "hold",
             spread=spread,
+            grid=self._pool.server.lease.length / 50,
         )
 
     async def _live(self, member: Member) -> None:

@@ -7,6 +7,7 @@ never arrives. ``{schema}`` is replaced by the quoted schema.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Final
 
@@ -196,7 +197,7 @@ class Ledger:
 
     def statement(self, name: str, sql: str) -> Statement:
         """Give a statement of this ledger."""
-        return Statement(name, sql.replace("{schema}", identifier(self.schema)))
+        return _statement(name, sql, self.schema)
 
     def script(self) -> str:
         """Give the SQL that creates the ledger: what an administrator runs when the daemon may not."""
@@ -226,6 +227,11 @@ class Ledger:
             f"GRANT SELECT, INSERT, UPDATE ON {schema}.meta, {schema}.lease, {schema}.term TO {name};\n"
             f"GRANT DELETE ON {schema}.term TO {name};\n"
         )
+
+
+@cache
+def _statement(name: str, sql: str, schema: str) -> Statement:
+    return Statement(name, sql.replace("{schema}", identifier(schema)))
 
 
 def identifier(name: str) -> str:

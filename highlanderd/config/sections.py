@@ -77,8 +77,7 @@ class Daemon(Section):
     )
     run_dir: Located = Field(
         default=Path("/run/highlander"),
-        description="Directory for what lives as long as the daemon: the control socket, and the embedded server's "
-        "socket. Relative to this file.",
+        description="Directory for what lives as long as the daemon: the control socket. Relative to this file.",
     )
     state_dir: Located = Field(
         default=Path("/var/lib/highlander"),

@@ -32,6 +32,16 @@ class Policy:
     on_connection_loss: Literal["hold", "stop"] = "hold"
     spread: float = 0.5
     """A number in [0, 1), drawn once per instance and program: spreads looks and backoffs of many nodes."""
+    grid: float = 0.0
+    """Looks and renewals are moved back onto multiples of this, so that those of many programs share one wake-up."""
+
+    def shared(self, moment: float) -> float:
+        """Give the last moment on the grid, at or before ``moment``.
+
+        >>> Policy("n1", "i1", grid=0.2).shared(7.3), Policy("n1", "i1").shared(7.3)
+        (7.2, 7.3)
+        """
+        return moment if not self.grid else round(moment // self.grid * self.grid, 6)
 
 
 # ---------------------------------------------------------------------------------------------------------- states

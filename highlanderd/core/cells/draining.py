@@ -75,7 +75,7 @@ def renewed(moment: Moment[Draining, Renewed]) -> Step:
     if isinstance(state.phase, Releasing):
         return release_when_idle(moment.situation, state)
     term = replace(state.term, sent=moment.event.sent)
-    state = replace(state, term=term, renew_at=term.sent + term.lease.renew_every)
+    state = replace(state, term=term, renew_at=moment.policy.shared(term.sent + term.lease.renew_every))
     return replace(moment.situation, state=state), (Entrust(state.keeper_deadline),)
 
 

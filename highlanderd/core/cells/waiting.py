@@ -73,6 +73,7 @@ def looked(moment: Moment[Waiting, Looked]) -> Step:
             return situation, (Look(),)
         case NotYet():
             regular = moment.now + moment.event.sight.meta.lease.renew_every * (0.9 + 0.2 * moment.policy.spread)
+            regular = max(moment.policy.shared(regular), moment.now)
             look_at = regular if verdict.until is None else min(regular, verdict.until)
             return replace(situation, state=replace(state, look_at=look_at), reason=verdict.why), ()
 
@@ -118,7 +119,7 @@ def granted(moment: Moment[Waiting, Granted]) -> Step:
     if moment.now >= not_after:
         situation = replace(moment.situation, reason="the grant arrived too late to start a child")
         return release_when_idle(situation, Draining(term, Releasing(), Cause.SPAWN_FAILED, renew_at=inf))
-    leading = Leading(term, Spawning(not_after), term.sent + term.lease.renew_every)
+    leading = Leading(term, Spawning(not_after), moment.policy.shared(term.sent + term.lease.renew_every))
     return replace(moment.situation, state=leading, reason=""), (Spawn(term.epoch, not_after, term.kill_at),)
 
 
