@@ -102,7 +102,13 @@ class Fleet:
     def adopt(self, found: Found, config: ProgramConfig | None) -> None:
         """Go on with a child of an earlier worker; without a configuration only to end it."""
         child, report = found.child, found.report
-        state, want = memo.decode(report.memo, report.pid, report.started)
+        try:
+            state, want = memo.decode(report.memo, report.pid, report.started)
+        except ValueError as error:
+            log.error("%s: killing the child of an earlier worker: %s", child.program, error)
+            child.listen(lambda _: None)
+            child.kill()
+            return
         config = config or ProgramConfig(name=child.program, command=("true",))
         member = self._member(config, machine.adopt(state, want), child.lock_id)
         member.program.adopt(child)

@@ -23,7 +23,7 @@ from highlanderd.wire import Ask, ConnectFailed, Reply, WireLost
 log = logging.getLogger(__name__)
 
 PROBE_EVERY: Final = 0.2
-"""Seconds between probes while a leader's lease may still be saved."""
+"""Seconds between probes while a leader's lease may still be saved, when the lease is 10 s or shorter."""
 SLOW_PROBE_EVERY: Final = 1.0
 """Seconds between probes once no lease can be saved any more, and to a server that said no."""
 SLOW_AFTER: Final = 60.0
@@ -103,7 +103,9 @@ class Pool:
             for seeker in self._most_urgent(1):
                 self._start(group, seeker)
             slow = self._refused or now - self._down_since > SLOW_AFTER
-            self._next_probe = now + (SLOW_PROBE_EVERY if slow else PROBE_EVERY)
+            # So spaced, the ten attempts that a dead network swallows end as fast as new ones may begin.
+            quick = max(PROBE_EVERY, self.server.lease.renew_every / PROBES)
+            self._next_probe = now + (SLOW_PROBE_EVERY if slow else quick)
         return max(self._next_probe - now, 0.001) if self._seekers else None
 
     def _most_urgent(self, count: int) -> list[Seeker]:

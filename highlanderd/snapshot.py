@@ -30,7 +30,7 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
         name=program.name,
         state=program.state,
         want="run" if situation.want is w.Want.RUN else "stop",
-        reason=situation.reason or _trouble(pool, term),
+        reason=_reason(member, pool),
         since=wall(program.entered, now),
         leader=node if term is not None else leader.node if leader is not None and led_elsewhere else None,
         epoch=term.epoch if term is not None else leader.epoch if leader is not None else None,
@@ -47,8 +47,11 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
     )
 
 
-def _trouble(pool: Pool, term: w.Term | None) -> str:
-    return pool.trouble if term is None else ""
+def _reason(member: Member, pool: Pool) -> str:
+    """Say why it is in its state; a candidate without a session waits for what keeps the pool from PostgreSQL now."""
+    situation = member.program.situation
+    waits_for_a_session = isinstance(situation.state, w.Waiting) and not member.session.connected
+    return pool.trouble if waits_for_a_session and pool.trouble else situation.reason
 
 
 def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
