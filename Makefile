@@ -6,7 +6,7 @@ export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
 # Where `make run` keeps its database. A checkout below /root is out of reach for the user that PostgreSQL then runs as.
 STATE := $(or $(abspath $(HIGHLANDER_STATE)),$(if $(filter /root/%,$(CURDIR)),/var/lib/highlander-quickstart,$(CURDIR)/state))
-.PHONY: run test lint types bench requirements clean
+.PHONY: run test lint types bench docs requirements clean
 
 run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
 	HIGHLANDER_STATE="$(STATE)" exec .venv/bin/highlanderd -c conf.d/quickstart.toml
@@ -22,6 +22,9 @@ types: .venv/ready  ## mypy, strict, code and tests
 
 bench: .venv/ready  ## measurements: they print, and never fail for being slow
 	.venv/bin/python -m tests.benchmarks
+
+docs: .venv/ready   ## write into docs/ what the code says: keys, options, metrics, states, modules
+	.venv/bin/python docs/generate.py
 
 requirements: .make/uv  ## lock the newest versions that pyproject.toml admits, with the hash of every wheel
 	UV_CUSTOM_COMPILE_COMMAND='make requirements' .make/uv pip compile $(LOCK) --extra embedded --group dev pyproject.toml packaging/requirements/build.in -o packaging/requirements/dev.txt

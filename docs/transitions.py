@@ -1,0 +1,162 @@
+"""Walks the real machine through everything that can happen to one program, and notes which state leads to which.
+
+The diagram in the reference is drawn from this walk, so it cannot say what the table does not do. The walk knows only
+what the outside world may do: answers follow questions, a child starts before it exits, and ends once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from highlanderd.core import machine
+from highlanderd.core import words as w
+from highlanderd.core.lease import Lease, Meta, Row, Server, Sight
+
+LEASE: Final = Lease(10.0)
+POLICIES: Final = (
+    w.Policy("here", "us"),
+    w.Policy("here", "us", restart="on-failure"),
+    w.Policy("here", "us", restart="never"),
+    w.Policy("here", "us", on_connection_loss="stop"),
+)
+ORDERS: Final = (
+    w.StartOrdered(),
+    w.StopOrdered(),
+    w.RestartOrdered(),
+    w.ReleaseOrdered("there", 30.0),
+    w.ReleaseOrdered(None, 0.0),
+    w.EndOrdered(w.Cause.SHUTDOWN),
+    w.EndOrdered(w.Cause.REMOVED),
+)
+REQUESTS: Final = (w.Look, w.TakeOver, w.WriteSettled, w.Renew, w.Release)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One way from a state to another."""
+
+    old: str
+    event: str
+    new: str
+    cause: str
+    """Why the term ends, for an edge into draining."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a walk stands: the situation, the question that is under way, and how far the child has come."""
+
+    situation: w.Situation
+    now: float
+    asked: type | None = None
+    child: str = "none"
+
+    def key(self) -> tuple[object, ...]:
+        """Two places with one key have the same ways out; times are left out, or the walk would never end."""
+        state = self.situation.state
+        inner = getattr(state, "phase", getattr(state, "child", None))
+        cause, link, want = getattr(state, "cause", None), self.situation.link, self.situation.want
+        return type(state), type(inner), cause, link, want, self.asked, self.child
+
+
+def name(state: type[w.State]) -> str:
+    """Name a state as operators know it."""
+    return state.__name__.lower()
+
+
+def walk() -> tuple[set[Edge], set[tuple[type, type]]]:
+    """Give every edge between states, and every cell of the table that was tried."""
+    edges: set[Edge] = set()
+    tried: set[tuple[type, type]] = set()
+    for policy in POLICIES:
+        todo = [Place(machine.begin(want, 0.0), 0.0) for want in (w.Want.RUN, w.Want.STOP)]
+        seen = {place.key() for place in todo}
+        while todo:
+            place = todo.pop()
+            for event, now in happenings(place, policy):
+                after = _stepped(place, event, now, policy)
+                tried.add((type(place.situation.state), type(event)))
+                old, new = name(type(place.situation.state)), name(type(after.situation.state))
+                if old != new:
+                    cause = getattr(after.situation.state, "cause", None)
+                    edges.add(Edge(old, type(event).__name__, new, cause.value if cause else ""))
+                if after.key() not in seen:
+                    seen.add(after.key())
+                    todo.append(after)
+    return edges, tried
+
+
+def _stepped(place: Place, event: w.Event, now: float, policy: w.Policy) -> Place:
+    situation, effects = machine.step(place.situation, event, now, policy)
+    asked = None if isinstance(event, w.Detached | ANSWERS) else place.asked
+    asked = next((type(effect) for effect in effects if isinstance(effect, REQUESTS)), asked)
+    child = _CHILD.get(type(event), place.child)
+    child = "ordered" if any(isinstance(effect, w.Spawn) for effect in effects) else child
+    return Place(situation, now, asked, child)
+
+
+_CHILD: Final = {w.Started: "running", w.Exited: "exited", w.Emptied: "none", w.SpawnFailed: "none"}
+ANSWERS: Final = w.Looked | w.Settled | w.Granted | w.Refused | w.Renewed | w.Overruled | w.Contended | w.Unlocked
+
+
+def happenings(place: Place, policy: w.Policy) -> Iterator[tuple[w.Event, float]]:
+    """Give what may happen next, and when. A passed deadline comes before everything else, so nothing overtakes it."""
+    situation, now = place.situation, place.now + 0.01
+    due = machine.deadline(situation, policy)
+    if due is not None:
+        yield w.Due(), max(now, due)
+        if isinstance(situation.state, w.Leading | w.Draining):
+            yield w.Due(), max(now, situation.state.term.kill_at)
+    if situation.link is w.Link.AWAY:
+        yield w.Attached(1), now
+    else:
+        yield w.Detached("the connection broke"), now
+        yield w.Notified(), now
+    for order in ORDERS:
+        yield order, now
+    for answer in _answers(place, now):
+        yield answer, now
+    for fact in _facts(place, now):
+        yield fact, now
+
+
+def _answers(place: Place, now: float) -> Iterator[w.Event]:
+    if place.asked is w.Look:
+        for sight in _sights():
+            yield w.Looked(sight, now, keeperless=True)
+    elif place.asked is w.TakeOver:
+        yield w.Granted(1, LEASE, now)
+        yield w.Granted(1, LEASE, now - 6)
+        yield w.Refused(0.2, "another session holds the advisory lock")
+        yield w.Refused(0, "somebody else was faster")
+    elif place.asked is w.WriteSettled:
+        yield w.Settled()
+    elif place.asked is w.Renew:
+        yield from (w.Renewed(now), w.Overruled(), w.Contended())
+    elif place.asked is w.Release:
+        yield w.Unlocked()
+
+
+def _facts(place: Place, now: float) -> Iterator[w.Event]:
+    if place.child == "ordered":
+        yield w.Started(42, now)
+        yield w.SpawnFailed("there is no such program")
+    elif place.child == "running":
+        yield w.Exited(0, now)
+        yield w.Exited(256, now)
+        yield w.Emptied()
+    elif place.child == "exited":
+        yield w.Emptied()
+
+
+def _sights() -> Iterator[Sight]:
+    """What a look may show: nothing yet, a leader, a released row, a finished program, an old primary, no offset."""
+    server, meta = Server(1, 2, "this run", 100), Meta(LEASE, (1, 2), 0)
+    led = Row(1, "beat", 7, 1, "there", "them", 1, 2, released=False)
+    released = replace(led, released=True, reason="released")
+    for row in (None, led, released, replace(released, reason="finished")):
+        yield Sight(server, meta, row)
+    yield Sight(server, replace(meta, offset=None), released)
+    yield Sight(replace(server, timeline=1), meta, released)
