@@ -6,10 +6,13 @@ export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
 # Where `make run` keeps its database. A checkout below /root is out of reach for the user that PostgreSQL then runs as.
 STATE := $(or $(abspath $(HIGHLANDER_STATE)),$(if $(filter /root/%,$(CURDIR)),/var/lib/highlander-quickstart,$(CURDIR)/state))
-.PHONY: run test lint types bench docs requirements clean
+.PHONY: run demo test lint types bench docs requirements clean
 
 run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
 	HIGHLANDER_STATE="$(STATE)" exec .venv/bin/highlanderd -c conf.d/quickstart.toml
+
+demo: .venv/ready   ## watch it: three nodes on this host, and somebody who kills whoever leads; DEMO_ARGS='--rounds 6'
+	exec .venv/bin/python -m tests.demo $(DEMO_ARGS)
 
 test: .venv/ready   ## every test; PYTEST_ARGS='tests/unit -x' narrows it down
 	.venv/bin/python -m pytest $(PYTEST_ARGS)

@@ -1,0 +1,1 @@
+"""``make demo``: three nodes on one host, a handful of programs, and somebody who kills whoever leads, in turn."""
