@@ -124,6 +124,8 @@ def main() -> int:
                 costs = play(stage, arguments.rounds, arguments.pause)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is short, and must not be left half done
+            if stage.live:
+                print("Every node hands over and stops, then PostgreSQL does ...", flush=True)
             stage.live = False
             stage.cluster.end(stage.until)
         return _conclude(stage, costs)

@@ -18,8 +18,9 @@ COLUMN = 11
 LEFT = 11 + 9 + 7 + 7 + COLUMN * len(NODES) + 1
 """Characters before the strip."""
 FINE_PRINT = """\
-A gap lasts from the last line of one child to the first line of the next. Children write every 20 ms, and each is a
-Python that has to start: both times are in it. "Lived on" are children whose own daemon or PostgreSQL was hit."""
+A gap lasts from the last line of one child to the first line of the next. Children write every
+20 ms, and each is a Python that has to start: both times are in it. "Lived on" are children
+whose own daemon or PostgreSQL was hit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,8 @@ def summary(style: Style, rows: Sequence[Row], witness: Witness) -> list[str]:
         lines.append(f"{row.kind:<26}{row.times:>6}{row.kept:>10}{len(row.gaps):>7}{gaps[0]:>10}{gaps[1]:>10}")
     overlaps = witness.overlaps
     kills, all_ = sum(row.times for row in rows if row.kills), sum(row.times for row in rows)
-    line = f"{all_} rounds, {kills} kills, {len(witness.handovers)} handovers, {len(overlaps)} overlaps"
+    numbers = ((all_, "round"), (kills, "kill"), (len(witness.handovers), "handover"), (len(overlaps), "overlap"))
+    line = ", ".join(f"{number} {word if number == 1 else word + 's'}" for number, word in numbers)
     verdict = style.paint(line, "1", "31" if overlaps else "32")
     return [style.paint(lines[0], "2"), *lines[1:], "", style.paint(FINE_PRINT, "2"), "", verdict, *overlaps]
 
