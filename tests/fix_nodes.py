@@ -51,7 +51,7 @@ class Node:
 
     # ------------------------------------------------------------------------------------------------ configuration
 
-    def configure(self, programs: Iterable[str] | str, **postgres: object) -> None:
+    def configure(self, programs: Iterable[str] | str, log: str = "debug", **postgres: object) -> None:
         """Write the file: bare names of programs that keep the journal, or the text of their tables."""
         if not isinstance(programs, str):
             programs = "\n".join(f"[program.{name}]" for name in programs)
@@ -60,7 +60,7 @@ class Node:
             "daemon": {"node": self.name, "run_dir": str(self.home / "run"), "state_dir": str(self.home / "state")},
             "postgres": {"dsn": self.dsn, "lease": self.lease, **postgres},
             "metrics": {"listen": ""},
-            "log": {"level": "debug"},
+            "log": {"level": log},
             "defaults": {"command": CHILD, "environment": environment, "backoff": 0.2, "stop_timeout": 2},
         }
         self.file.write_text("\n".join(_table(name, keys) for name, keys in tables.items()) + self.extra + programs)
@@ -178,9 +178,9 @@ class Nodes:
         self.nodes: list[Node] = []
 
     def __call__(
-        self, where: Database | str, *names: str, programs: Iterable[str] | str = (), lease: float = 4.0, **keys: object
+        self, where: Database | str, *names: str, programs: Iterable[str] | str = (), lease: float = 4.0, **keys: Any
     ) -> list[Node]:
-        """Start daemons with the same programs, and wait until all are up. ``keys`` are ``[postgres]``'s."""
+        """Start daemons with the same programs, and wait until all are up. ``keys`` are ``configure``'s."""
         dsn = where if isinstance(where, str) else where.dsn
         made = [Node(name, self.directory / name, dsn, lease, self.journal) for name in names]
         self.nodes += made

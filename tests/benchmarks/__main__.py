@@ -1,10 +1,14 @@
-"""Run every ``bench_*.py`` beside this file. They measure and print; none of them can fail for being slow."""
+"""Run every measurement beside this file, one after the other; ``python -m tests.benchmarks.NAME`` runs one alone."""
 
 from __future__ import annotations
 
-import runpy
+import subprocess
+import sys
 from pathlib import Path
 
-for script in sorted(Path(__file__).parent.glob("bench_*.py")):
-    print(f"\n{script.stem.removeprefix('bench_')}", flush=True)
-    runpy.run_path(str(script), run_name="__main__")
+PLACE = Path(__file__).parent
+STANDS = {"__init__", "__main__", "bed"}
+
+for name in sorted({script.stem for script in PLACE.glob("*.py")} - STANDS):
+    print(f"\n{name}", flush=True)
+    subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"], cwd=PLACE.parents[1], check=True)

@@ -1,0 +1,52 @@
+"""What a measurement stands on: a server of its own, real daemons, and figures in words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from fix_nodes import Nodes
+from fix_postgres import Cluster, Clusters, passable_directory
+
+from highlanderd.account import unprivileged
+from highlanderd.installation import installed, pick, reachable
+
+
+@contextlib.contextmanager
+def server(**settings: str) -> Iterator[Cluster]:
+    """Give a server, and leave nothing of it."""
+    account = unprivileged()
+    with passable_directory() as shelf, passable_directory() as directory:
+        if account.foreign:
+            os.chown(shelf, account.uid, account.gid)
+        programs = reachable(pick(installed(), None), account, shelf)
+        with contextlib.closing(Clusters(programs, account, directory)) as clusters:
+            yield clusters.create(**settings)
+
+
+@contextlib.contextmanager
+def daemons() -> Iterator[Nodes]:
+    """Give daemons to start, and leave nothing of them."""
+    with passable_directory() as directory:
+        nodes = Nodes(directory)
+        try:
+            yield nodes
+        finally:
+            with contextlib.redirect_stdout(None):
+                nodes.close()
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """Say a sample in words."""
+    ordered = sorted(seconds)
+    shown = (median(ordered), ordered[0], ordered[-1])
+    return "median {:6.1f} ms   (best {:.1f}, worst {:.1f}; of {})".format(*(1000 * one for one in shown), len(ordered))
+
+
+def private_kilobytes(pid: int) -> int:
+    """Give the memory that this process shares with no other."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
