@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from transitions import name, walk
 
 import highlanderd
-from highlanderd import errors, ledger
+from highlanderd import errors
 from highlanderd.__main__ import _parser as daemon_parser
 from highlanderd.config import SECTIONS, ProgramKeys
 from highlanderd.config import sections as configuration
@@ -30,8 +30,9 @@ from highlanderd.config.values import shown
 from highlanderd.core import machine, status, words
 from highlanderd.core.cells.moment import bug, stay
 from highlanderd.ctl.arguments import parser as client_parser
-from highlanderd.metrics import Metrics
-from highlanderd.orders import ORDERS
+from highlanderd.listeners.metrics import Metrics
+from highlanderd.listeners.orders import ORDERS
+from highlanderd.postgres import ledger
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent
