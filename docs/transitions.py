@@ -6,12 +6,17 @@ what the outside world may do: answers follow questions, a child starts before i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import cache
+from typing import Any, Final
+
+from tables import first_sentence, rows
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
+from highlanderd.core.cells.moment import bug, stay
 from highlanderd.core.lease import Lease, Meta, Row, Server, Sight
 
 LEASE: Final = Lease(10.0)
@@ -66,7 +71,8 @@ def name(state: type[w.State]) -> str:
     return state.__name__.lower()
 
 
-def walk() -> tuple[set[Edge], set[tuple[type, type]]]:
+@cache
+def walk() -> tuple[frozenset[Edge], frozenset[tuple[type, type]]]:
     """Give every edge between states, and every cell of the table that was tried."""
     edges: set[Edge] = set()
     tried: set[tuple[type, type]] = set()
@@ -85,7 +91,7 @@ def walk() -> tuple[set[Edge], set[tuple[type, type]]]:
                 if after.key() not in seen:
                     seen.add(after.key())
                     todo.append(after)
-    return edges, tried
+    return frozenset(edges), frozenset(tried)
 
 
 def _stepped(place: Place, event: w.Event, now: float, policy: w.Policy) -> Place:
@@ -160,3 +166,58 @@ def _sights() -> Iterator[Sight]:
         yield Sight(server, meta, row)
     yield Sight(server, replace(meta, offset=None), released)
     yield Sight(replace(server, timeline=1), meta, released)
+
+
+# ------------------------------------------------------------------------------------------- on the page
+
+
+def diagram() -> str:
+    """The states and the ways between them, walked on the real table."""
+    ways: Mapping[tuple[str, str], set[str]] = defaultdict(set)
+    for edge in walk()[0]:
+        ways[edge.old, edge.new].add(edge.event)
+    states = [name(kind) for kind in machine.TABLE]
+    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> waiting", "    [*] --> stopped: autostart = false"]
+    for old, new in sorted(ways, key=lambda way: (states.index(way[0]), states.index(way[1]))):
+        lines.append(f"    {old} --> {new}: {', '.join(_in_order(ways[old, new]))}")
+    return "\n".join([*lines, "```"])
+
+
+def _in_order(events: Iterable[str]) -> list[str]:
+    order = [kind.__name__ for kind in machine.TABLE[w.Waiting]]
+    return sorted(events, key=order.index)
+
+
+def ways_into_draining() -> str:
+    """Why a term ends, by the event that ends it."""
+    found: Mapping[tuple[str, str], set[str]] = defaultdict(set)
+    for edge in walk()[0]:
+        if edge.new == "draining":
+            found[edge.cause, edge.old].add(edge.event)
+    order = [cause.value for cause in w.Cause]
+    lines = sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
+    return rows(
+        ("cause", "from", "event"),
+        ((f"`{cause}`", old, ", ".join(_in_order(events))) for (cause, old), events in lines),
+    )
+
+
+def vocabulary() -> str:
+    """The states and events in the code's own w."""
+    states = rows(("state", "meaning"), ((f"`{name(kind)}`", first_sentence(kind.__doc__)) for kind in machine.TABLE))
+    events = machine.TABLE[w.Waiting]
+    return f"{states}\n\n" + rows(
+        ("event", "meaning"), ((kind.__name__, first_sentence(kind.__doc__)) for kind in events)
+    )
+
+
+def table() -> str:
+    """Every cell."""
+    kinds = list(machine.TABLE)
+    events = machine.TABLE[w.Waiting]
+    lines = ((event.__name__, *(_cell(machine.TABLE[kind][event]) for kind in kinds)) for event in events)
+    return rows(("event", *(name(kind) for kind in kinds)), lines)
+
+
+def _cell(cell: Callable[..., Any]) -> str:
+    return {stay: "stay", bug: "-"}.get(cell) or first_sentence(cell.__doc__)

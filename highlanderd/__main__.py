@@ -90,8 +90,8 @@ def _check(path: Path) -> int:
 
 
 def _schema(configuration: Configuration) -> str:
-    from highlanderd.ledger import Ledger
-    from highlanderd.server import parse
+    from highlanderd.postgres.ledger import Ledger
+    from highlanderd.postgres.server import parse
 
     postgres = configuration.postgres
     book = Ledger(postgres.schema_, configuration.daemon.namespace, postgres.lease)
@@ -107,7 +107,7 @@ def _work(path: Path, channel_fd: int) -> int:
     import uvloop
 
     from highlanderd.daemon import serve
-    from highlanderd.output import Writer
+    from highlanderd.output.streams import Writer
 
     writer = Writer()
     try:
@@ -124,7 +124,7 @@ def _guard(configuration: Configuration) -> int:
     with _usable("run_dir", daemon.run_dir):
         daemon.run_dir.mkdir(parents=True, exist_ok=True)
     _start_embedded(configuration)
-    guardian = Path(__file__).with_name("guardian.py")
+    guardian = Path(__file__).parent / "processes" / "guardian.py"
     command = [sys.executable, "-I", "-S", str(guardian), "--lock-fd", str(lock)]
     command += ["--state", str(daemon.state_dir), "--node", daemon.node, "--", *_own_command()]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
@@ -176,7 +176,7 @@ def _start_embedded(configuration: Configuration) -> None:
     postgres = configuration.postgres
     if not postgres.embedded:
         return
-    from highlanderd.embedded import directory_of, start
+    from highlanderd.embedded.server import directory_of, start
 
     directory = directory_of(postgres.dsn.get_secret_value(), configuration.daemon.state_dir)
     if directory is not None:

@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import Final
 
 from highlanderd import __version__, snapshot
-from highlanderd.channel import Channel
-from highlanderd.child import Greeting, Guardian
 from highlanderd.config import Configuration, Loaded, load, reload_from
-from highlanderd.control import serve_control
 from highlanderd.core import words as w
 from highlanderd.core.status import NodeStatus, ProgramDetail
-from highlanderd.embedded import directory_of, dsn_of, hold
+from highlanderd.embedded.server import directory_of, dsn_of, hold
 from highlanderd.errors import ConfigurationError, HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.fleet import Fleet, Member
-from highlanderd.ledger import Ledger
 from highlanderd.linux import boottime
-from highlanderd.listen import Closer
-from highlanderd.log import log_through, on_journal
-from highlanderd.metrics import Metrics, serve_metrics
-from highlanderd.orders import ReloadReport
-from highlanderd.output import Writer
-from highlanderd.pool import Pool
-from highlanderd.server import Server
+from highlanderd.listeners.control import serve_control
+from highlanderd.listeners.listen import Closer
+from highlanderd.listeners.metrics import Metrics, serve_metrics
+from highlanderd.listeners.orders import ReloadReport
+from highlanderd.output.log import log_through, on_journal
+from highlanderd.output.streams import Writer
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.server import Server
+from highlanderd.processes.channel import Channel
+from highlanderd.processes.child import Greeting, Guardian
 from highlanderd.spawn import Origin
 from highlanderd.threads import in_thread
 
@@ -265,8 +265,7 @@ class Daemon:
     def _member(self, name: str) -> Member:
         member = self.fleet.members.get(name)
         if member is None:
-            known = ", ".join(self.fleet.members) or "none"
-            raise NoSuchProgram(f'there is no program "{name}" here; this node knows: {known}')
+            raise NoSuchProgram.among(name, self.fleet.members)
         return member
 
     def _led(self, name: str) -> Member:

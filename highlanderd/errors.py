@@ -5,6 +5,8 @@ Our own bugs are not in here; they travel as they are and drain the daemon.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # Exit codes that people script against; sysexits.h for 78.
 DONE = 0
 FAILED = 1
@@ -41,6 +43,11 @@ class NoSuchProgram(HighlanderError):
 
     exit_code = NO_SUCH_PROGRAM
     code = "no_such_program"
+
+    @classmethod
+    def among(cls, name: str, known: Iterable[str]) -> NoSuchProgram:
+        """Make the one sentence for it: it names what there is instead."""
+        return cls(f"no program {name!r} is configured on this node; it has {', '.join(known) or 'none'}")
 
 
 class NotLeading(HighlanderError):

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from highlanderd import memo
-from highlanderd.child import Found
 from highlanderd.config import ProgramConfig, difference
 from highlanderd.core import machine
 from highlanderd.core import words as w
 from highlanderd.linux import boottime
-from highlanderd.pool import Pool
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.session import Session
+from highlanderd.processes.child import Found
 from highlanderd.program import Program, Recorder
-from highlanderd.session import Session
 from highlanderd.spawn import Origin, Spawner
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from highlanderd.core import words as w
 from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.fleet import Member
 from highlanderd.linux import boottime
-from highlanderd.pool import Pool
+from highlanderd.postgres.pool import Pool
 
 READY_AFTER: Final = 1.0
 """Seconds after which a running child counts as ready: most that are broken have ended by then."""

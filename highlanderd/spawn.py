@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from highlanderd.child import Child, Guardian
 from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core import words as w
 from highlanderd.errors import HighlanderError
-from highlanderd.output import Ring, Stream, Writer
-from highlanderd.report import Order
+from highlanderd.output.streams import Ring, Stream, Writer
+from highlanderd.processes.child import Child, Guardian
+from highlanderd.processes.report import Order
 from highlanderd.threads import in_thread
 
 STANDARD = {"stdout": 1, "stderr": 2}

@@ -15,9 +15,9 @@ from typing import Any
 
 import uvloop
 
-from highlanderd.control import ReloadReport, serve_control
 from highlanderd.core.status import NodeStatus, PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
+from highlanderd.listeners.control import ReloadReport, serve_control
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 

@@ -24,11 +24,11 @@ from fix_postgres import Database, passable_directory
 from journal import CHILD, Journal, Life
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from highlanderd import cgroup
 from highlanderd.ctl.client import Daemon
 from highlanderd.errors import HighlanderError
-from highlanderd.ledger import SETTLE_FRESH, Ledger
 from highlanderd.linux import boottime
+from highlanderd.postgres.ledger import SETTLE_FRESH, Ledger
+from highlanderd.processes import cgroup
 
 PACKAGE = Path(__file__).parents[1]
 PATIENCE = 30.0

@@ -32,9 +32,9 @@ import pytest
 from fact import wait_for
 from psycopg.conninfo import make_conninfo
 
-from highlanderd.account import Account, unprivileged
+from highlanderd.embedded.account import Account, unprivileged
+from highlanderd.embedded.installation import Installation, installation_at, installed, pick, reachable
 from highlanderd.errors import HighlanderError
-from highlanderd.installation import Installation, installation_at, installed, pick, reachable
 
 SUPERUSER = "postgres"
 SCHEMA = "highlander"

@@ -17,7 +17,7 @@ import pytest
 from fact import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
-GUARDIAN = ROOT / "highlanderd" / "guardian.py"
+GUARDIAN = ROOT / "highlanderd" / "processes" / "guardian.py"
 WORKER = ROOT / "tests" / "process_worker.py"
 PATIENCE = 15.0
 """Seconds after which a fact that was not told fails the test; on an idle machine all are told in milliseconds."""

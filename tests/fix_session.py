@@ -13,11 +13,11 @@ from fix_postgres import Database
 from highlanderd.core import words as w
 from highlanderd.core.key import lock_id
 from highlanderd.core.lease import Candidate, Claim, Knowledge, Settle, Sight, judge, observe
-from highlanderd.ledger import Ledger
 from highlanderd.linux import boottime
-from highlanderd.pool import Pool
-from highlanderd.server import Server
-from highlanderd.session import Session
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.server import Server
+from highlanderd.postgres.session import Session
 
 LEASE = 2.0
 """Seconds; the shortest there is, so that tests that wait one out stay short."""

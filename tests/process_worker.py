@@ -17,9 +17,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from highlanderd.channel import Channel
-from highlanderd.child import Child, ChildEvent, Guardian, Order
 from highlanderd.linux import boottime
+from highlanderd.processes.channel import Channel
+from highlanderd.processes.child import Child, ChildEvent, Guardian, Order
 
 
 class TestBench:

@@ -20,7 +20,7 @@ from highlanderd.core.cells.moment import ImpossibleEvent, Moment, Step, bug, st
 from highlanderd.core.lease import observe
 from highlanderd.core.words import Link, Situation, Want
 
-__all__ = ["TABLE", "ImpossibleEvent", "adopt", "begin", "deadline", "finished", "step"]
+__all__ = ["TABLE", "ImpossibleEvent", "Step", "adopt", "begin", "deadline", "finished", "step"]
 
 Cell = Callable[[Moment[Any, Any]], Step]
 

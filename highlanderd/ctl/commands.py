@@ -36,7 +36,7 @@ def chosen(names: Sequence[str], programs: Sequence[Answer]) -> list[Answer]:
         these = known if name == "all" else [other for other in known if other == name]
         these = these or fnmatch.filter(known, name)
         if not these and name != "all":
-            raise NoSuchProgram(f"no program {name!r} is configured on this node; it has {', '.join(known) or 'none'}")
+            raise NoSuchProgram.among(name, known)
         found.update(these)
     return [program for program in programs if not names or program["name"] in found]
 

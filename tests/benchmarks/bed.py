@@ -11,8 +11,8 @@ from statistics import median
 from fix_nodes import Nodes
 from fix_postgres import Cluster, Clusters, passable_directory
 
-from highlanderd.account import unprivileged
-from highlanderd.installation import installed, pick, reachable
+from highlanderd.embedded.account import unprivileged
+from highlanderd.embedded.installation import installed, pick, reachable
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from highlanderd import embedded
+from highlanderd.embedded import server as embedded
 
 ROUNDS = 5
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from highlanderd import steward
 from highlanderd.ctl.client import Daemon
+from highlanderd.embedded import steward
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime, children
 

@@ -20,8 +20,8 @@ import pytest
 from aiohttp import ClientSession, UnixConnector
 from fix_memory_node import LOOPS, Ended, MemoryNode, ended, leading, program, run, serving, until
 
-from highlanderd.control import serve_control
 from highlanderd.errors import ConfigurationError, HighlanderError
+from highlanderd.listeners.control import serve_control
 
 NOBODY = 65534
 

@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from fix_memory_node import LOOPS, MemoryNode, leading, program, run
 
 from highlanderd.errors import HighlanderError
-from highlanderd.metrics import SCRAPERS, Metrics, serve_metrics
+from highlanderd.listeners.metrics import SCRAPERS, Metrics, serve_metrics
 
 
 @asynccontextmanager

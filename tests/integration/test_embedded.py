@@ -17,15 +17,15 @@ import pytest
 from fact import wait_for
 from fix_postgres import run
 
-from highlanderd import embedded
-from highlanderd.account import Account, account_of, unprivileged
+from highlanderd.embedded import server as embedded
+from highlanderd.embedded.account import Account, account_of, unprivileged
+from highlanderd.embedded.installation import PACKAGE, installed, pick
 from highlanderd.errors import HighlanderError
-from highlanderd.installation import PACKAGE, installed, pick
 
 USER = """
 import json, os, sys
 from pathlib import Path
-from highlanderd import embedded
+from highlanderd.embedded import server as embedded
 from highlanderd.errors import HighlanderError
 try:
     used = embedded.start(Path(sys.argv[1]), float(sys.argv[2]))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from fix_memory_node import LOOPS, run, until
 
-from highlanderd.output import Ring, Stream
-from highlanderd.writer import LIMIT, Sink, Writer
+from highlanderd.output.streams import Ring, Stream
+from highlanderd.output.writer import LIMIT, Sink, Writer
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fact import wait_for
 
-from highlanderd.writer import Writer
+from highlanderd.output.writer import Writer
 
 
 @contextmanager

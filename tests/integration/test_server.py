@@ -15,9 +15,9 @@ from fix_session import LEASE, desk, settle, until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.core import words as w
-from highlanderd.ledger import Ledger
-from highlanderd.server import Server, Unfit, parse, startup_options
-from highlanderd.wire import ConnectFailed
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.server import Server, Unfit, parse, startup_options
+from highlanderd.postgres.wire import ConnectFailed
 
 
 def _refusal(dsn: str, *, namespace: str = "highlander", schema: str = SCHEMA) -> str:
@@ -224,8 +224,8 @@ def test_a_node_that_has_seen_the_promoted_server_leaves_and_refuses_the_old_one
             hello = await seen.open()
             [(system, timeline)] = seen.timelines.items()
             assert timeline == 2
+            here.pool.server.timelines = seen.timelines
             with pytest.raises(Unfit, match="already seen timeline 2"):
-                here.pool.server.timelines = seen.timelines
                 await here.pool.server.open()
             assert alarms
             hello.wire.drop("enough")

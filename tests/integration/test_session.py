@@ -9,9 +9,9 @@ import pytest
 from fix_postgres import Database
 from fix_session import LEASE, Line, desk, settle, until
 
-from highlanderd import ledger
 from highlanderd.core import words as w
 from highlanderd.errors import HighlanderError
+from highlanderd.postgres import ledger
 
 
 def _row(database: Database, line: Line, columns: str) -> tuple[object, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from highlanderd.core.machine import ImpossibleEvent
 from property.world import Label, Violation, World, steps
 from property.world_key import key
+
+from highlanderd.core.machine import ImpossibleEvent
 
 
 class Found(NamedTuple):

@@ -11,10 +11,6 @@ from collections.abc import Callable, Iterator
 from math import ceil
 from typing import NamedTuple
 
-from highlanderd import memo
-from highlanderd.core import machine
-from highlanderd.core import words as w
-from highlanderd.core.lease import Lease
 from property.world_node import GRACE, Child, Node, words
 from property.world_postgres import (
     LookAt,
@@ -31,9 +27,14 @@ from property.world_postgres import (
     Who,
 )
 
+from highlanderd import memo
+from highlanderd.core import machine
+from highlanderd.core import words as w
+from highlanderd.core.lease import Lease
+
 LEASE = 20
 """Ticks: all clocks of the lease are whole then (renewal 4, answer 6, start 10, fence 14, SIGKILL 18, wait 21)."""
-REFUSED_RETRY = 2
+REFUSED_RETRY = 4
 """Ticks until a lock that another session holds is tried again."""
 
 
@@ -54,7 +55,11 @@ class Rules(NamedTuple):
     kinds: frozenset[str] = frozenset(
         {"stall", "cut", "reset", "restart", "crash", "worker", "exit", "keeper", "stop", "start", "release", "again"}
     )
-    """Faults and orders that may happen."""
+    """Faults and orders that may happen: anywhere, or as in ``"cut A"`` on one node only."""
+
+    def allows(self, kind: str, node: str) -> bool:
+        """Whether this may happen there."""
+        return kind in self.kinds or f"{kind} {node}" in self.kinds
 
 
 class Ask(NamedTuple):
@@ -135,6 +140,13 @@ def _settled_down(world: World) -> bool:
 
 def steps(world: World) -> Iterator[Way]:
     """List what can happen next: first what is prompt, then what may happen, then faults, then time."""
+    alone = None if world.faults or world.orders else _minding_itself(world)
+    if alone is not None:
+        yield from _near(world, alone, slow=False)
+        yield from _answers(world, alone)
+        yield from _near(world, alone, slow=True)
+        yield from _leisurely(world, alone)
+        return
     prompt = [*_travelling(world, slow=False), *(way for i in _indexes(world) for way in _near(world, i, slow=False))]
     yield from prompt
     yield from _travelling(world, slow=True)
@@ -147,6 +159,29 @@ def steps(world: World) -> Iterator[Way]:
         yield from _orders(world)
     if not prompt and (moment := _next_moment(world)) is not None:
         yield ("time", f"{moment:g}"), lambda: _pass(world, moment)
+
+
+def _minding_itself(world: World) -> int | None:
+    """Give a node with something prompt to hear, when nobody else can make a difference to it or see one.
+
+    With no fault and no order left, whatever others do next can as well be done after it: exploring their order, too,
+    would only show the same worlds again. A notification on its way is the one thing of others that it would notice.
+    """
+    if any(isinstance(statement, Notify) for ask in world.asks for statement in ask.statements):
+        return None
+    for i, node in enumerate(world.nodes):
+        child = node.child
+        news = node.situation is not None and child is not None and child.told < len(child.facts())
+        here = not node.connected or world.pg.backend(node.who) is not None
+        if here and (news or any(True for _ in _answers(world, i))):
+            return i
+    return None
+
+
+def _answers(world: World, i: int) -> Iterator[Way]:
+    for ask in world.asks:
+        if ask.who == world.nodes[i].who and not ask.statements and not ask.slow and world.nodes[i].connected:
+            yield ("answered", ask.who[0]), lambda ask=ask: _answer(world, ask)  # type: ignore[misc]
 
 
 def _indexes(world: World) -> range:
@@ -211,17 +246,16 @@ def _leisurely(world: World, i: int) -> Iterator[Way]:
 
 
 def _faults(world: World) -> Iterator[Way]:
-    poorer, kinds = world._replace(faults=world.faults - 1), world.rules.kinds
-    if "stall" in kinds:
-        for n, ask in enumerate(world.asks):
-            if not ask.slow and _believes(world, ask.who):
-                asks = (*world.asks[:n], ask._replace(slow=True), *world.asks[n + 1 :])
-                yield ("a message stalls", ask.who[0]), lambda asks=asks: poorer._replace(asks=asks)  # type: ignore[misc]
-    if "restart" in kinds and world.pg.backends:
+    poorer, rules = world._replace(faults=world.faults - 1), world.rules
+    for n, ask in enumerate(world.asks):
+        if rules.allows("stall", ask.who[0]) and not ask.slow and _believes(world, ask.who):
+            asks = (*world.asks[:n], ask._replace(slow=True), *world.asks[n + 1 :])
+            yield ("a message stalls", ask.who[0]), lambda asks=asks: poorer._replace(asks=asks)  # type: ignore[misc]
+    if "restart" in rules.kinds and world.pg.backends:
         yield ("PostgreSQL restarts",), lambda: _swept(poorer._replace(pg=world.pg.restart()))
     for i, node in enumerate(world.nodes):
         for kind, possible, fault in _NODE_FAULTS:
-            if kind in kinds and possible(world, node):
+            if rules.allows(kind, node.name) and possible(world, node):
                 yield (kind, node.name), lambda i=i, fault=fault: fault(poorer, i)  # type: ignore[misc]
 
 
@@ -231,7 +265,7 @@ def _orders(world: World) -> Iterator[Way]:
         if node.situation is None:
             continue
         for kind, order, wish in _ORDERS:
-            if kind in world.rules.kinds:
+            if world.rules.allows(kind, node.name):
                 told = _set_node(poorer, i, node._replace(wish=wish or node.wish))
                 yield (f"ordered to {kind}", node.name), lambda told=told, i=i, order=order: _tell(told, i, order)  # type: ignore[misc]
 
@@ -342,6 +376,8 @@ def _perform(world: World, i: int, effect: w.Effect) -> World:
         case w.Spawn(epoch, not_after, deadline):
             if child is not None or node.situation is None:
                 raise Violation(f"{node.name}: a second child is asked for: {effect}")
+            if node.situation.want is not w.Want.RUN:
+                raise Violation(f"{node.name}: a child is asked for that nobody wants: {effect}")
             return _set_child(world, i, Child(epoch, not_after, deadline, node.situation))
         case w.Entrust(deadline):
             if child is None or node.situation is None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from highlanderd.core import words as w
-from highlanderd.core.lease import Knowledge, Row
 from property.world import Ask, World
 from property.world_node import Child, Node
 from property.world_postgres import ReleaseIf, RenewIf, TakeOverIf, TerminateOld
+
+from highlanderd.core import words as w
+from highlanderd.core.lease import Knowledge, Row
 
 OLD = -60.0
 """Nothing asks whether something happened longer ago than three leases."""

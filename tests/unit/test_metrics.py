@@ -8,7 +8,7 @@ import pytest
 from fix_memory_node import MemoryNode, leading, program
 from prometheus_client.parser import text_string_to_metric_families
 
-from highlanderd.metrics import STATES, Metrics, exit_word
+from highlanderd.listeners.metrics import STATES, Metrics, exit_word
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

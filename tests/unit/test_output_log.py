@@ -13,8 +13,8 @@ from typing import Literal
 
 import pytest
 
-from highlanderd.log import log_through, on_journal
-from highlanderd.writer import Writer
+from highlanderd.output.log import log_through, on_journal
+from highlanderd.output.writer import Writer
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from typing import Final
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from highlanderd import ledger
 from highlanderd.core.lease import Lease
 from highlanderd.errors import HighlanderError
-from highlanderd.ledger import Ledger
-from highlanderd.names import Resolver
-from highlanderd.wire import ConnectFailed, Reply, Wire, WireLost, connect
+from highlanderd.postgres import ledger
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.names import Resolver
+from highlanderd.postgres.wire import ConnectFailed, Reply, Wire, WireLost, connect
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ A help and never a proof: everything here is done as well as it can be, and noth
 """
 
 # pathlib costs more memory than a keeper has
-# ruff: noqa: PTH102, PTH106, PTH119, PTH123
 from __future__ import annotations
 
 import os

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from highlanderd.channel import MARSHAL_VERSION, Message
 from highlanderd.core.words import Emptied, Exited, SpawnFailed, Started
+from highlanderd.processes.channel import MARSHAL_VERSION, Message
 
 LONGEST_MEMO = 16384  # bytes; it travels with every report
 

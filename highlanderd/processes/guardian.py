@@ -14,20 +14,21 @@ import select
 import sys
 
 if __name__ == "__main__":  # last, so that nothing beside our package can stand in for the standard library
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    sys.path.append(os.path.abspath(__file__).rsplit("/", 3)[0])
 
-from highlanderd import cgroup, linux
-from highlanderd.channel import PROTOCOL, Channel, channel_pair
-from highlanderd.keeper import Keeper
+from highlanderd import linux
 from highlanderd.lean import signal
-from highlanderd.worker import Worker
+from highlanderd.processes import cgroup
+from highlanderd.processes.channel import PROTOCOL, Channel, channel_pair
+from highlanderd.processes.keeper import Keeper
+from highlanderd.processes.worker import Worker
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from highlanderd.channel import Message
-    from highlanderd.launch import Spec
+    from highlanderd.processes.channel import Message
+    from highlanderd.processes.launch import Spec
 
 PASSED_ON: dict[int, str] = {
     getattr(signal, f"SIG{name}"): name for name in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2")

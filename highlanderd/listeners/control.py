@@ -23,8 +23,8 @@ from aiohttp.typedefs import Handler, Middleware
 from highlanderd import errors
 from highlanderd.core.status import NodeStatus, PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotPermitted, TimedOut
-from highlanderd.listen import IDLE, Closer, group_id, may_command, peer_of, serve, unix_door
-from highlanderd.orders import ORDERS, Node, Order, ReloadReport
+from highlanderd.listeners.listen import IDLE, Closer, group_id, may_command, peer_of, serve, unix_door
+from highlanderd.listeners.orders import ORDERS, Node, Order, ReloadReport
 
 __all__ = ["Node", "ReloadReport", "detail_facts", "node_facts", "serve_control"]
 
@@ -178,10 +178,11 @@ def detail_facts(detail: ProgramDetail) -> dict[str, object]:
 
 
 def _program(node: Node, name: str) -> ProgramStatus:
-    for program in node.status().programs:
+    programs = node.status().programs
+    for program in programs:
         if program.name == name:
             return program
-    raise NoSuchProgram(f"no program {name!r} is configured on this node; 'highlanderctl status' lists all")
+    raise NoSuchProgram.among(name, (program.name for program in programs))
 
 
 async def _await_outcome(

@@ -5,14 +5,14 @@ goes back to the keeper through a close-on-exec pipe as a step and an error numb
 """
 
 # pathlib costs more memory than a keeper has
-# ruff: noqa: PTH110, PTH118
 from __future__ import annotations
 
 import errno
 import os
 import resource
 
-from highlanderd import cgroup, linux
+from highlanderd import linux
+from highlanderd.processes import cgroup
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from highlanderd.writer import Sink, Writer
+from highlanderd.output.writer import Sink, Writer
 
 __all__ = ["Ring", "Stream", "Writer"]
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from highlanderd.writer import Sink
+from highlanderd.output.writer import Sink
 
 FACTS: Final = ("program", "state", "epoch")
 """What a record may say beside its message; None where it does not."""

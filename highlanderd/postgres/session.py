@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
-from highlanderd import ledger
 from highlanderd.core.lease import Claim, Settle
 from highlanderd.core.words import (
     Attached,
@@ -32,9 +31,10 @@ from highlanderd.core.words import (
     Unlocked,
 )
 from highlanderd.linux import boottime
-from highlanderd.pool import Pool
-from highlanderd.server import Hello
-from highlanderd.wire import Reply, Value
+from highlanderd.postgres import ledger
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.server import Hello
+from highlanderd.postgres.wire import Reply, Value
 
 log = logging.getLogger(__name__)
 
@@ -212,11 +212,17 @@ class Session:
         return Refused(0, "somebody else was faster")
 
     def _watch_blockers(self, hello: Hello, claim: Claim) -> None:
-        """Children's transactions may hold a takeover up; after a whole lease of that an operator must look."""
+        """Children's transactions may hold a takeover up; after a whole lease of that an operator must look.
+
+        Asked half-way through its lock timeout: only a backend that already waits is blocked by somebody.
+        """
         since = self._blocked_since
         if since is not None and boottime() - since > claim.lease.length:
-            task = asyncio.get_running_loop().create_task(self._name_blockers(hello.pid))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            asyncio.get_running_loop().call_later(claim.lease.renew_every / 2, self._ask_blockers, hello.pid)
+
+    def _ask_blockers(self, pid: int) -> None:
+        task = asyncio.ensure_future(self._name_blockers(pid))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _name_blockers(self, pid: int) -> None:
         blockers = await self._pool.listener.blockers(pid)

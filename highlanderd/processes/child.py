@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from highlanderd import linux
-from highlanderd.channel import PROTOCOL, Channel, Message
 from highlanderd.core.words import Emptied, SpawnFailed
 from highlanderd.errors import HighlanderError
-from highlanderd.line import Line
-from highlanderd.report import ChildEvent, Order, Report, check_memo
+from highlanderd.processes.channel import PROTOCOL, Channel, Message
+from highlanderd.processes.line import Line
+from highlanderd.processes.report import ChildEvent, Order, Report, check_memo
 
 __all__ = ["Child", "ChildEvent", "Found", "Greeting", "Guardian", "Order", "Report"]
 

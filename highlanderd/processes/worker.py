@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 
 from highlanderd import linux
-from highlanderd.channel import Channel, channel_pair
 from highlanderd.lean import signal
+from highlanderd.processes.channel import Channel, channel_pair
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
-    from highlanderd.channel import Message
+    from highlanderd.processes.channel import Message
 
 START_WITHIN = 30.0  # seconds from its fork to its first ping: imports from a cold disk, a large configuration
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds; the first restart comes at once

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 
-from highlanderd.channel import Channel, Message
+from highlanderd.processes.channel import Channel, Message
 
 
 class Line:

@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from highlanderd import ledger
 from highlanderd.errors import HighlanderError
-from highlanderd.ledger import Ledger
-from highlanderd.server import Hello, Server, Unfit
-from highlanderd.wire import Ask, ConnectFailed, Reply, WireLost
+from highlanderd.postgres import ledger
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.server import Hello, Server, Unfit
+from highlanderd.postgres.wire import Ask, ConnectFailed, Reply, WireLost
 
 log = logging.getLogger(__name__)
 

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from highlanderd import steward
-from highlanderd.account import Account, owner_of
+from highlanderd.embedded import steward
+from highlanderd.embedded.account import Account, owner_of
+from highlanderd.embedded.installation import Installation, installed, pick, reachable
 from highlanderd.errors import HighlanderError
-from highlanderd.installation import Installation, installed, pick, reachable
 
 USER: Final = "highlander"
 SOCKET: Final = ".s.PGSQL.5432"

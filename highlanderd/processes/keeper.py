@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import select
 
-from highlanderd import cgroup, linux
-from highlanderd.channel import Channel
-from highlanderd.launch import ABOUT_TO_EXECUTE, explain, launch
+from highlanderd import linux
 from highlanderd.lean import signal
+from highlanderd.processes import cgroup
+from highlanderd.processes.channel import Channel
+from highlanderd.processes.launch import ABOUT_TO_EXECUTE, explain, launch
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from typing import Any
 
-    from highlanderd.channel import Message
-    from highlanderd.launch import Spec
+    from highlanderd.processes.channel import Message
+    from highlanderd.processes.launch import Spec
 
 PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
 KILL_AGAIN = 100  # milliseconds between two rounds of killing that no SIGCHLD has asked for

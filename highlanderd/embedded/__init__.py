@@ -1,0 +1,1 @@
+"""A private PostgreSQL for trying things out: never for production."""
