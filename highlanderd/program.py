@@ -268,7 +268,7 @@ class Program:
         self._recorder.transition(self.name, old, new)
         if isinstance(before.state, w.Draining):
             self._recorder.term_ended(self.name, before.state.cause.value)
-            self.child = None
+            self.child, self._detached = None, False
         if isinstance(after.state, w.Draining):
             self._stopping_since = now
         look = log.warning if after.failures > before.failures else log.info
