@@ -145,7 +145,7 @@ class Control(Section):
 
 
 class Metrics(Section):
-    """The read-only TCP listener: metrics, health, who leads, a status page."""
+    """The read-only TCP listener: metrics, health, who leads."""
 
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
         default="127.0.0.1:9841",
