@@ -116,8 +116,9 @@ class Node:
     def crash(self) -> None:
         """SIGKILL guardian, worker and keepers at once, as a lost machine would; children die of it."""
         pids = [self.guardian, *self._mine(b"--worker"), *self._mine(b"--lock-fd")]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        for signum in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: none may see another one die
+            for pid in pids:
+                os.kill(pid, signum)
         self.ended()
 
     def freeze(self, *pids: int) -> None:

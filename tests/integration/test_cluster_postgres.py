@@ -16,6 +16,8 @@ from fix_postgres import Cluster, Database, Mode
 from highlanderd.linux import boottime
 
 LEASE = 4.0
+LONG_LEASE = 10.0
+"""Seconds; nobody waits for it, and a busy server that was killed may take seconds to recover."""
 MANY = [f"p{number}" for number in range(12)]
 LATE = """
 SELECT count(*) FILTER (WHERE backend_start < extract(epoch FROM pg_postmaster_start_time()) * 1000000),
@@ -53,8 +55,8 @@ def test_no_child_notices_a_restart_and_every_lock_is_taken_back_within_half_a_l
     nodes: Nodes, cluster: Cluster, mode: Mode
 ) -> None:
     database = cluster.database()
-    settled_ledger(database, LEASE)
-    nodes(database, "a", "b", programs=MANY, lease=LEASE)
+    settled_ledger(database, LONG_LEASE)
+    nodes(database, "a", "b", programs=MANY, lease=LONG_LEASE)
     leaders = nodes.await_led(*MANY)
     before = {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()}
 
@@ -62,7 +64,7 @@ def test_no_child_notices_a_restart_and_every_lock_is_taken_back_within_half_a_l
         cluster.restart(mode)
         late, since = wait_for(lambda: [row for row in database.sql(LATE) if row[0] == 0], what="all are back")[0]
 
-    assert (late, float(since) < LEASE / 2) == (0, True), f"all are back {since} s after the server's start"
+    assert (late, float(since) < LONG_LEASE / 2) == (0, True), f"all are back {since} s after the server's start"
     wait_for(lambda: nodes.leaders() == leaders, what="the same nodes lead")
     assert {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()} == before
 

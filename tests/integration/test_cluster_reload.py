@@ -10,7 +10,8 @@ from fact import wait_for
 from fix_nodes import Node, Nodes, ends, settled_ledger
 from fix_postgres import Database
 
-LEASE = 4.0
+LEASE = 10.0
+"""Seconds; nothing here waits for it, and a worker that is replaced on a busy machine may need seconds to start."""
 
 
 def reload(node: Node, programs: str) -> None:
