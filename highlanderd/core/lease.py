@@ -236,7 +236,7 @@ def judge(sight: Sight, knowledge: Knowledge, now: float, candidate: Candidate) 
             f"timeline {knowledge.timelines[server.system]}: an old primary was started again; stop it"
         )
     waits = [_judge_row(row, sight, knowledge, now, candidate) for row in _rows(sight)]
-    if sight.row is None:
+    if sight.row is None or meta.offset is None:  # a renewal may show a system that nobody has waited out yet
         waits.append(_settled(sight, knowledge, now))
     for verdict in waits:
         if verdict is not None and not isinstance(verdict, Settle):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 from highlanderd.core.cells.leading import CONTENDED_RETRY
 from highlanderd.core.cells.moment import ImpossibleEvent, Moment, Step, look_when_idle, release_when_idle
@@ -133,13 +134,19 @@ def backoff_delay(failures: int, policy: Policy) -> float:
 
 def start_ordered(moment: Moment[Draining, StartOrdered]) -> Step:
     """Wanted again: the term still ends, but this node does not stay out."""
-    state = replace(moment.state, abstain_for=0.0)
-    return replace(moment.situation, state=state, want=moment.wish(Want.RUN)), ()
+    return _wish(moment, Want.RUN, replace(moment.state, abstain_for=0.0))
 
 
 def stop_ordered(moment: Moment[Draining, StopOrdered]) -> Step:
     """Stay stopped afterwards."""
-    return replace(moment.situation, want=moment.wish(Want.STOP)), ()
+    return _wish(moment, Want.STOP, moment.state)
+
+
+def _wish(moment: Moment[Draining, Any], want: Want, state: Draining) -> Step:
+    """Change the wish; while there is a keeper, its memo must know, or the next worker goes on with the old one."""
+    keeper = not isinstance(state.phase, Releasing)
+    effects = (Entrust(state.keeper_deadline),) if keeper else ()
+    return replace(moment.situation, state=state, want=moment.wish(want)), effects
 
 
 def end_ordered(moment: Moment[Draining, EndOrdered]) -> Step:
@@ -147,4 +154,4 @@ def end_ordered(moment: Moment[Draining, EndOrdered]) -> Step:
     state = moment.state
     if isinstance(state.phase, Releasing):
         state = replace(state, phase=Releasing(_give_up_at(moment)))
-    return replace(moment.situation, state=state, want=Want.END), ()
+    return _wish(moment, Want.END, state)

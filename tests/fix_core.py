@@ -1,0 +1,82 @@
+"""Facts for tests of the pure core: a lease of 10 s, a server, a row, and machines brought to where a story begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from highlanderd.core import words as w
+from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, Meta, Row, Server, Sight, Verdict, judge, observe
+from highlanderd.core.cells.moment import Step
+from highlanderd.core.machine import begin, step
+
+L = Lease(10.0)
+LOCK_ID = 7
+SERVER = Server(system=1, timeline=3, started="a", position=100)
+POLICY = w.Policy(node="here", instance="ours", stop_timeout=2.0)
+HERE = Candidate("here", "ours", keeperless=True)
+
+
+def row(**facts: Any) -> Row:
+    """Give a row of another node's running term; ``facts`` say what is different."""
+    usual: dict[str, Any] = {
+        "lock_id": LOCK_ID,
+        "program": "beat",
+        "epoch": 5,
+        "renewal": 9,
+        "node": "there",
+        "instance": "theirs",
+        "system": SERVER.system,
+        "timeline": SERVER.timeline,
+        "released": False,
+    }
+    return Row(**(usual | facts))
+
+
+def sight(seen: Row | None, *others: Row, server: Server = SERVER, settled: bool = True, offset: int | None = 0) -> Sight:
+    """Give what a look shows: a ledger that is settled on its server, unless said otherwise."""
+    meta = Meta(L, (server.system, server.timeline) if settled else None, offset)
+    return Sight(server, meta, seen, others)
+
+
+def verdict(seen: Sight, *, known_since: float, now: float, candidate: Candidate = HERE) -> Verdict:
+    """Judge what has been in sight, unchanged, since a moment."""
+    knowledge = observe(Knowledge(), seen, known_since)
+    return judge(seen, observe(knowledge, seen, now), now, candidate)
+
+
+def claim(epoch: int = 6) -> Claim:
+    """Give a claim, whatever it is for."""
+    return Claim(None, SERVER.system, SERVER.timeline, L, epoch)
+
+
+def go(situation: w.Situation, *events: tuple[float, w.Event], policy: w.Policy = POLICY) -> Step:
+    """Let a machine handle events, each at its moment; gives the situation and the last one's effects."""
+    effects: tuple[w.Effect, ...] = ()
+    for now, event in events:
+        situation, effects = step(situation, event, now, policy)
+    return situation, effects
+
+
+
+
+
+def waiting() -> w.Situation:
+    """Attached at 0, and asking for its first look."""
+    return go(begin(w.Want.RUN, 0.0), (0.0, w.Attached(1)))[0]
+
+
+def spawning(policy: w.Policy = POLICY) -> w.Situation:
+    """Granted at 1 what was asked for at 0: its trust ends at 10, its fence begins at 7, and SIGKILL comes at 9."""
+    free = sight(row(released=True))
+    return go(waiting(), (0.0, w.Looked(free, 0.0, True)), (1.0, w.Granted(6, L, 0.0)), policy=policy)[0]
+
+
+def leading(policy: w.Policy = POLICY) -> w.Situation:
+    """Leading since 1 with a running child; trust still counts from 0."""
+    return go(spawning(policy), (1.0, w.Started(42, 1.0)), policy=policy)[0]
+
+
+def without_reason(situation: w.Situation) -> w.Situation:
+    """Leave out the words that are for people."""
+    return replace(situation, reason="")
