@@ -50,7 +50,18 @@ def options(words: str) -> dict[str, str]:
         raise ValueError(
             f"libpq cannot read it: {redacted(str(error), words)}; correct the connection string"
         ) from None
-    return {option.keyword.decode(): option.val.decode() for option in found if option.val is not None}
+    said = {option.keyword.decode(): option.val.decode() for option in found if option.val is not None}
+    _check_place(said.get("host", ""), said.get("port", ""))
+    return said
+
+
+def _check_place(hosts: str, ports: str) -> None:
+    """Refuse what libpq would only refuse when it connects, and what is a piece of a password most of the time."""
+    cure = "correct it; in a URI, write the characters @ / and % of a user or password as %40 %2F %25"
+    if any("@" in host.removeprefix("@") for host in hosts.split(",")):
+        raise ValueError(f"holds a host with an @ in it; {cure}")
+    if not all(re.fullmatch(r"|0*[1-9]\d{0,4}", port) and int(port or 1) <= 65535 for port in ports.split(",")):
+        raise ValueError(f"holds a port that is no number from 1 to 65535; {cure}")
 
 
 def redacted(complaint: str, words: str) -> str:
