@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from fact import wait_for
 from fix_memory_node import Ended, ended
+from fix_nodes import Node
+
+from highlanderd.errors import HighlanderError
 
 NOBODY = 65534
 
@@ -23,6 +27,20 @@ def highlanderctl(socket: Path, *arguments: str, before: tuple[str, ...] = ()) -
     """Run ``highlanderctl`` for the daemon of a socket; ``before`` are words that go before the command."""
     command = [*before, sys.executable, "-m", "highlanderd.ctl", "--socket", str(socket), *arguments]
     return asyncio.run(ended(command))
+
+
+def answers(node: Node) -> bool:
+    """Whether it answers on its control socket, connected or not."""
+    try:
+        node.status()
+    except HighlanderError:
+        return False
+    return True
+
+
+def led(node: Node, *programs: str) -> None:
+    """Wait until it leads these programs, each with a child."""
+    wait_for(lambda: answers(node) and node.leading().keys() >= {*programs}, 30, f"{node.name} leads {programs}")
 
 
 def as_nobody() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fact import wait_for
-from fix_commands import as_nobody, highlanderctl, highlanderd
+from fix_commands import answers, as_nobody, highlanderctl, highlanderd, led
 from fix_nodes import PACKAGE, Node, Nodes, settled_ledger
 from fix_postgres import Cluster, Clusters, Database, free_port
 from psycopg.conninfo import make_conninfo
@@ -23,29 +23,19 @@ UNREACHABLE = "host=127.0.0.1 port={} dbname=ops user=ops"
 QUIET = '[program.beat]\ncommand = ["sleep", "1000"]\n'
 
 
-def begin(nodes: Nodes, dsn: str, programs: str = QUIET, extra: str = "", name: str = "a", **postgres: object) -> Node:
+def begin(nodes: Nodes, dsn: str, programs: str = QUIET) -> Node:
     """Start a daemon, whatever becomes of it."""
-    node = Node(name, nodes.directory / name, dsn, LEASE, nodes.journal, extra)
+    node = Node("a", nodes.directory / "a", dsn, LEASE, nodes.journal)
     nodes.nodes.append(node)
-    node.configure(programs, **postgres)
+    node.configure(programs)
     node.start()
     return node
 
 
 def answering(node: Node) -> Node:
     """Wait until it answers, connected or not."""
-    wait_for(lambda: highlanderctl(node.socket, "version").code == 0, what=f"{node.name} answers")
+    wait_for(lambda: answers(node), what=f"{node.name} answers")
     return node
-
-
-def led(node: Node, program: str = "beat") -> None:
-    """Wait until it leads with a child."""
-    wait_for(lambda: answers(node) and program in node.leading(), 20, f"{node.name} leads {program}")
-
-
-def answers(node: Node) -> bool:
-    """Whether its socket is there yet."""
-    return node.socket.exists()
 
 
 def reason(node: Node, program: str, words: str) -> str:
@@ -185,7 +175,7 @@ def test_an_unreachable_server_is_waited_for_and_the_status_says_so(nodes: Nodes
     assert node.status()["postgres"]["connected"] is False
 
     cluster.start()
-    led(node)
+    led(node, "beat")
     assert highlanderctl(node.socket, "status", "beat").err == ""
 
 
@@ -216,7 +206,7 @@ def test_a_wrong_password_is_told_and_a_mended_one_leads(nodes: Nodes, cluster: 
     assert "wrong-one" not in node.log.read_text()
 
     database.server.sql(f"ALTER ROLE \"{database.role}\" PASSWORD 'wrong-one'")
-    led(node)
+    led(node, "beat")
 
 
 def demand_passwords(cluster: Cluster, database: Database) -> None:
@@ -323,7 +313,7 @@ def test_a_user_that_only_root_could_become(nodes: Nodes, database: Database) ->
     node.file.chmod(0o644)
     nodes.nodes.append(node)
     node.start()
-    led(node)
+    led(node, "beat")
     assert reason(node, "root", "cannot become") == (
         "cannot become user 1, group 1: Operation not permitted; only root may start programs as another user: run the "
         "daemon as root, or remove `user`, `group` and `supplementary_groups`"
@@ -342,7 +332,7 @@ def test_a_busy_port_keeps_nobody_from_leading_and_is_taken_when_it_is_free(node
         node.configure(QUIET)
         node.file.write_text(node.file.read_text().replace('listen = ""', f'listen = "{listen}"'))
         node.start()
-        led(node)
+        led(node, "beat")
         said = wait_for(lambda: highlanderctl(node.socket, "status").err, what="the status warns")
         assert said == (
             f"warning: cannot listen on {listen}: Address already in use; change [metrics] listen, or switch it off "

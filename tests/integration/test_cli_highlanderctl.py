@@ -1,0 +1,140 @@
+"""``highlanderctl`` against real daemons: every exit code that people script against, 0 to 7 and 78."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fix_commands import as_nobody, highlanderctl, led
+from fix_nodes import Node, Nodes, settled_ledger
+from fix_postgres import Database
+
+LEASE = 2.0
+PROGRAMS = """
+[program.beat]
+command = ["sleep", "1000"]
+[program.deaf]
+command = ["sh", "-c", "trap '' TERM; while :; do sleep 1000 & wait; done"]
+stop_timeout = "30s"
+[program.idle]
+command = ["sleep", "1000"]
+autostart = false
+"""
+
+
+@contextmanager
+def pair(nodes: Nodes, database: Database) -> Iterator[tuple[Node, Node]]:
+    """Give the node that leads beat and the other one, which leads nothing yet."""
+    settled_ledger(database, LEASE)
+    [leader] = nodes(database, "a", programs=PROGRAMS, lease=LEASE)
+    led(leader, "beat", "deaf")
+    [other] = nodes(database, "b", programs=PROGRAMS, lease=LEASE)
+    yield leader, other
+
+
+def test_every_exit_code_has_its_cause_and_its_sentence(nodes: Nodes, database: Database) -> None:
+    with pair(nodes, database) as (leader, other):
+        _questions(leader, other)
+        _refusals(leader, other)
+        _timeouts(leader)
+        _reload(leader)
+        _orders(leader, other)
+
+
+def _questions(leader: Node, other: Node) -> None:
+    for node in (leader, other):
+        assert highlanderctl(node.socket, "status").code == 0
+    led = highlanderctl(leader.socket, "status", "beat")
+    assert (led.code, led.out.splitlines()[1].split()[:2]) == (0, ["beat", "leading"])
+    standby = highlanderctl(other.socket, "status", "beat")
+    assert (standby.code, standby.out.splitlines()[1].split()[:2]) == (3, ["beat", "waiting"])
+    assert standby.out.splitlines()[1].split()[3] == "a", "the leader is known on every node"
+    assert highlanderctl(leader.socket, "status", "idle").code == 3
+    assert highlanderctl(leader.socket, "pid", "beat").out == f"{leader.program('beat')['pid']}\n"
+    assert (highlanderctl(other.socket, "pid", "beat").code, highlanderctl(other.socket, "pid", "beat").out) == (
+        3,
+        "0\n",
+    )
+    shown = highlanderctl(leader.socket, "show", "beat")
+    assert shown.code == 0
+    assert "processes\n  " in shown.out
+
+
+def _refusals(leader: Node, other: Node) -> None:
+    done = highlanderctl(leader.socket, "release")
+    assert (done.code, done.out) == (2, "")
+    for verb in ("release", "restart"):
+        done = highlanderctl(other.socket, verb, "beat")
+        assert (done.code, done.out) == (3, "")
+        assert done.err == (f'highlanderctl: {verb} beat: "beat" is waiting on this node; it is led by a: ask there\n')
+    done = highlanderctl(other.socket, "release", "idle")
+    assert done.code == 3
+    assert done.err == 'highlanderctl: release idle: "idle" is stopped on this node; nobody leads it at the moment\n'
+    for words in (("status", "baet"), ("show", "baet"), ("release", "baet"), ("stop", "baet"), ("pid", "b?t")):
+        done = highlanderctl(leader.socket, *words)
+        assert (done.code, done.out) == (4, ""), words
+        said = f"no program '{words[1]}' is configured on this node; it has beat, deaf, idle"
+        assert done.err in (f"highlanderctl: {said}\n", f"highlanderctl: {words[0]} {words[1]}: {said}\n")
+    done = highlanderctl(leader.home / "none.sock", "status")
+    assert done.code == 5
+    assert done.err == (
+        f"highlanderctl: no daemon is running here: {leader.home}/none.sock does not exist. Start it with 'systemctl "
+        "start highlanderd' or 'highlanderd -c FILE', or name its socket with --socket or HIGHLANDER_SOCKET\n"
+    )
+    done = highlanderctl(leader.socket, "release", "beat", "--to", "a")
+    assert done.code == 1
+    assert done.err == ('highlanderctl: release beat: this node is "a" itself; name another node, or use restart\n')
+    done = highlanderctl(leader.socket, "ledger", "set-lease", "3s")
+    assert done.code == 1
+    assert "released" in done.err
+
+
+def test_who_may_not_command_is_told_with_exit_code_six(nodes: Nodes, database: Database) -> None:
+    before = as_nobody()
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=PROGRAMS, lease=LEASE)
+    done = highlanderctl(node.socket, "status", before=before)
+    assert (done.code, done.out) == (6, "")
+    assert done.err.startswith(f"highlanderctl: permission denied on {node.socket}: ")
+
+
+def _timeouts(leader: Node) -> None:
+    done = highlanderctl(leader.socket, "stop", "deaf", "--timeout", "0.2")
+    assert done.code == 7
+    assert done.err.startswith("highlanderctl: stop deaf: deaf is still draining after 0.2 s")
+    assert done.err.endswith("The order stands; see 'highlanderctl status deaf', or wait longer with --timeout\n")
+
+
+def _reload(leader: Node) -> None:
+    good = leader.file.read_text()
+    leader.file.write_text(good.replace('command = ["sleep", "1000"]\n[program.deaf]', 'comand = "x"\n[program.deaf]'))
+    line = 1 + leader.file.read_text()[: leader.file.read_text().index("comand")].count("\n")
+    for words in (("reload",), ("reload", "--dry-run"), ("reread",)):
+        done = highlanderctl(leader.socket, *words)
+        assert (done.code, done.out) == (78, "")
+        assert f"{leader.file}:{line}: program.beat.comand: there is no such key" in done.err
+    assert "beat" in leader.leading(), "a bad file changes nothing"
+    leader.file.write_text(good + '[program.new]\ncommand = ["sleep", "1000"]\n')
+    done = highlanderctl(leader.socket, "reload", "--dry-run")
+    assert (done.code, done.out) == (0, "A reload would do this:\nnew: added: contends for the lead\n")
+    done = highlanderctl(leader.socket, "reload")
+    assert (done.code, done.out) == (0, "new: added: contends for the lead\n")
+    led(leader, "new")
+
+
+def _orders(leader: Node, other: Node) -> None:
+    done = highlanderctl(leader.socket, "release", "beat")
+    assert done.code == 0, done.err
+    assert done.out in ("beat: waiting\n", "beat: waiting, led by b\n")
+    led(other, "beat")
+    done = highlanderctl(other.socket, "restart", "beat")
+    assert (done.code, done.out) == (0, f"beat: leading, epoch 3, pid {other.program('beat')['pid']}\n")
+    done = highlanderctl(other.socket, "stop", "beat")
+    assert (done.code, done.out.strip().removesuffix(", led by a")) == (0, "beat: stopped")
+    assert highlanderctl(other.socket, "version").code == 0
+    done = highlanderctl(other.socket, "shutdown")
+    assert (done.code, done.out) == (0, "b: releasing all programs, then ending\n")
+    assert other.ended() == 0
+    assert not Path(other.socket).exists()
+    assert highlanderctl(other.socket, "status").code == 5

@@ -1,0 +1,93 @@
+"""``highlanderd`` without becoming a daemon: check, print, and what it refuses at the command line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+from fix_commands import highlanderd, led
+from fix_nodes import Nodes
+from fix_postgres import Database
+from psycopg.conninfo import make_conninfo
+
+from highlanderd import __version__
+
+GOOD = '[daemon]\nnode = "a"\nstate_dir = "state"\nrun_dir = "run"\n[postgres]\ndsn = "host=db1 dbname=ops user=ops"\n'
+
+
+def test_the_version_is_one_line() -> None:
+    done = highlanderd("--version")
+    assert (done.code, done.out, done.err) == (0, f"highlanderd {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--frobnicate",), "unrecognized arguments: --frobnicate"),
+        (("start",), "unrecognized arguments: start"),
+        (("-c",), "argument -c/--config: expected one argument"),
+        (("--check", "--print-schema"), "argument --print-schema: not allowed with argument --check"),
+    ],
+)
+def test_usage_errors_exit_with_two(words: tuple[str, ...], said: str) -> None:
+    done = highlanderd(*words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[0].startswith("usage: highlanderd [-h]")
+    assert done.err.splitlines()[-1] == f"highlanderd: error: {said}"
+
+
+def test_help_names_the_exit_codes_and_hides_what_is_not_for_people() -> None:
+    done = highlanderd("--help")
+    assert done.code == 0
+    assert "Exit codes: 0 done, 1 failed, 2 usage, 78 configuration invalid." in " ".join(done.out.split())
+    assert "--worker" not in done.out
+
+
+def test_check_names_what_is_valid_and_touches_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(f'{GOOD}[program.beat]\ncommand = "sleep 1"\n[program.bot]\ncommand = "sleep 1"\n')
+    done = highlanderd("-c", file, "--check")
+    assert (done.code, done.out, done.err) == (0, f"{file}: valid; node a, programs: beat, bot\n", "")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_check_counts_as_problems_what_this_machine_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(
+        f'{GOOD}[program.beat]\ncommand = "no-such-command"\nuser = "no-such-user"\ndirectory = "/no/such"\n'
+    )
+    done = highlanderd("-c", file, "--check")
+    assert (done.code, done.out) == (78, "")
+    assert done.err.splitlines() == [
+        f'{file}:8: program.beat.command: there is no command "no-such-command" in the child\'s PATH; install it, '
+        "write its whole path, or set PATH in environment",
+        f'{file}:9: program.beat.user: there is no user "no-such-user" on this machine; create it, or set another user',
+        f"{file}:10: program.beat.directory: the directory /no/such does not exist; create it, or name another one",
+    ]
+
+
+def test_a_printed_schema_lets_a_role_lead_that_may_do_nothing_else(nodes: Nodes, database: Database) -> None:
+    database.sql("DROP SCHEMA highlander")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        database.sql("CREATE SCHEMA mine")
+    file = nodes.directory / "print.toml"
+    file.write_text(f'[postgres]\ndsn = "{database.dsn}"\nlease = 2\n')
+    printed = highlanderd("-c", file, "--print-schema")
+    assert printed.code == 0
+    assert [line for line in printed.err.splitlines() if line] == []
+    assert re.search("^BEGIN;$.*^COMMIT;$", printed.out, re.MULTILINE | re.DOTALL)
+
+    administrator = make_conninfo(database.dsn, user=database.server.user)
+    with psycopg.connect(administrator) as connection:
+        connection.execute(printed.out.encode())
+    with psycopg.connect(administrator) as connection, pytest.raises(psycopg.errors.DuplicateTable):
+        connection.execute(printed.out.encode())  # once more: refused as a whole
+
+    [node] = nodes(database, "a", programs=["beat"], lease=2.0)
+    led(node, "beat")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        database.sql("DROP TABLE highlander.lease")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        database.sql("ALTER TABLE highlander.lease DISABLE TRIGGER ALL")
