@@ -103,8 +103,8 @@ BEGIN
     SELECT string_agg(l.program || ' on ' || l.node, ', ' ORDER BY l.program) INTO leaders
       FROM {schema}.lease AS l WHERE l.released_at IS NULL;
     IF leaders IS NOT NULL THEN
-        RAISE EXCEPTION 'the lease cannot change while a term is unreleased: %', leaders
-            USING ERRCODE = 'object_in_use', HINT = 'Stop these programs on every node first.';
+        RAISE EXCEPTION 'the lease cannot change while a term is unreleased: %; stop these programs on every node', leaders
+            USING ERRCODE = 'object_in_use';
     END IF;
     UPDATE {schema}.meta SET lease = set_lease.lease;
 END

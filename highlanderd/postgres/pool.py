@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from highlanderd.core.lease import LONGEST, SHORTEST
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import ledger
 from highlanderd.postgres.ledger import Ledger
@@ -253,7 +254,9 @@ class Listener:
         }
 
     async def set_lease(self, seconds: float) -> None:
-        """Change the ledger's lease. Raises HighlanderError while a term is unreleased."""
+        """Change the ledger's lease. Raises HighlanderError while a term is unreleased, or for one it cannot have."""
+        if not SHORTEST <= seconds <= LONGEST:
+            raise HighlanderError(f"a lease has {SHORTEST:g} to {LONGEST:g} seconds, not {seconds:g}")
         await self._answer("set_lease", ledger.SET_LEASE, seconds)
 
     async def _answer(self, name: str, sql: str, *values: float) -> list[Reply]:

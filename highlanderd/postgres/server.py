@@ -80,9 +80,10 @@ class Server:
     def place(self) -> str:
         """Where the server is, without any secret."""
         given = self._parameters
-        where = given.get("host") or given.get("hostaddr") or "local socket"
-        port = f":{given['port']}" if "port" in given else ""
-        return f"{where}{port}/{given.get('dbname', given.get('user', ''))}"
+        hosts = (given.get("host") or given.get("hostaddr") or "local socket").split(",")
+        ports = _stretched(given.get("port", "").split(","), len(hosts))
+        where = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False))
+        return f"{where}/{given.get('dbname', given.get('user', ''))}"
 
     @property
     def parallel(self) -> int:
