@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ from highlanderd.core import words as w
 from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.fleet import Member
 from highlanderd.linux import boottime
-from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.pool import Leader, Pool
 
 READY_AFTER: Final = 1.0
 """Seconds after which a running child counts as ready: most that are broken have ended by then."""
@@ -25,7 +25,7 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
     program, now = member.program, boottime()
     situation, term, running = program.situation, program.term, program.running
     leader = pool.listener.leaders.get(member.lock_id)
-    led_elsewhere = leader is not None and leader.leads and leader.node != node
+    led_elsewhere = leader is not None and leader.leads and leader.instance != program.policy.instance
     return ProgramStatus(
         name=program.name,
         state=program.state,
@@ -49,9 +49,12 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
 
 def _reason(member: Member, pool: Pool) -> str:
     """Say why it is in its state; a candidate without a session waits for what keeps the pool from PostgreSQL now."""
-    situation = member.program.situation
-    waits_for_a_session = isinstance(situation.state, w.Waiting) and not member.session.connected
-    return pool.trouble if waits_for_a_session and pool.trouble else situation.reason
+    situation, leader = member.program.situation, pool.listener.leaders.get(member.lock_id)
+    if not isinstance(situation.state, w.Waiting):
+        return situation.reason
+    if not member.session.connected and pool.trouble:
+        return pool.trouble
+    return f"led by {leader.node}" if leader is not None and leader.leads else situation.reason
 
 
 def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
@@ -79,9 +82,21 @@ def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
         version=server.version,
         trouble=pool.trouble,
         lease=server.lease.length,
-        timeline=pool.timeline,
+        timeline=server.timeline,
         connections=connections,
     )
+
+
+def twins(before: Mapping[int, Leader], after: Mapping[int, Leader], node: str, instance: str) -> Iterator[str]:
+    """Name the daemon that leads under our own name: not a former life of ours, for it has renewed since."""
+    for lock_id, leader in after.items():
+        known = before.get(lock_id)
+        ours = leader.node == node and leader.instance != instance
+        if ours and leader.leads and known is not None and known.instance == leader.instance and known != leader:
+            yield (
+                f'another daemon also calls itself "{node}": no page can tell the two apart; give each its own '
+                "daemon.node"
+            )
 
 
 def stubborn(members: Iterator[Member]) -> Iterator[str]:

@@ -27,13 +27,15 @@ class ProgramStatus:
     epoch: int | None
     """Epoch of the present or, when nobody leads, of the last term; ``None`` before the first."""
     lock_id: int
+    """The number that the advisory lock is taken on."""
     pid: int | None
     """The child's main process on this node."""
     ready: bool
+    """Whether the child is up: it has run for a second."""
     failures: int
     """Crashes and failed starts in a row on this node."""
     restarts: int
-    """Children started on this node since the daemon started, the first one excluded."""
+    """Children started on this node by the present worker, the first one excluded."""
     lease_remaining: float | None
     """Seconds for which this node may still trust its term; ``None`` when it does not lead."""
     started: str | None

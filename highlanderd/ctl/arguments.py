@@ -83,15 +83,15 @@ class _Commands:
         status.add_argument("--json", action="store_true", help="as the control socket gives it")
         status.add_argument("--watch", action="store_true", help="again at every change, until Ctrl-C")
         show = self._add("show", "everything about one program, with its processes and last output")
-        show.add_argument("name", metavar="NAME")
+        show.add_argument("name", metavar="NAME", help="one program")
         show.add_argument("--json", action="store_true", help="as the control socket gives it")
         pid = self._add("pid", "process ids of programs' main processes here, 0 and exit 3 where there is none")
-        pid.add_argument("names", nargs="+", metavar="NAME")
+        pid.add_argument("names", nargs="+", metavar="NAME", help="programs; globs such as 'web-*', or all")
         self._add("version", "versions of highlanderctl and of the running daemon")
 
     def _orders(self) -> None:
         release = self._add("release", "stop a program here and let another node lead")
-        release.add_argument("name", metavar="NAME")
+        release.add_argument("name", metavar="NAME", help="one program that is led here")
         release.add_argument("--to", metavar="NODE", help="reserve it for this node, for a minute at most")
         release.add_argument(
             "--for",
@@ -122,5 +122,5 @@ class _Commands:
         show = actions.add_parser("show", help="its facts", parents=[self._socket], allow_abbrev=False)
         show.add_argument("--json", action="store_true", help="as the control socket gives it")
         lease = actions.add_parser("set-lease", help="change the lease, while nothing is led", parents=[self._socket])
-        lease.add_argument("lease", type=duration, metavar="DURATION")
+        lease.add_argument("lease", type=duration, metavar="DURATION", help="such as 15s; 2s to 60s")
         self._add("shutdown", "release all programs of this node and end its daemon")

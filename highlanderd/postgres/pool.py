@@ -49,7 +49,9 @@ class Leader:
     """Who leads a lock id as the ledger shows it: what a survey gives."""
 
     node: str
+    instance: str
     epoch: int
+    renewal: int
     leads: bool
 
 
@@ -61,8 +63,6 @@ class Pool:
         self.book = book
         self.trouble = "not connected yet"
         self.connected = False
-        self.timeline: int | None = None
-        """Of the server, as the last look saw it."""
         self.opened = 0
         self.failed = 0
         self.listener = Listener(self)
@@ -72,6 +72,8 @@ class Pool:
         self._down_since: float | None = None
         self._next_probe = 0.0
         self._refused = False
+        self._said: set[str] = set()
+        """What this outage was already logged for: with several hosts the reasons take turns."""
 
     def seek(self, seeker: Seeker) -> None:
         """Ask for a connection; it comes by ``deliver``, once, whenever there is one."""
@@ -133,7 +135,8 @@ class Pool:
     def _note_failure(self, why: str, *, refused: bool) -> None:
         self.failed += 1
         self._refused = refused
-        if why != self.trouble:
+        if why not in self._said:
+            self._said.add(why)
             log.warning("postgres %s: %s", self.server.place, why)
         if self._down_since is None:
             self._down_since = self._next_probe = asyncio.get_running_loop().time()
@@ -144,6 +147,7 @@ class Pool:
         if not self.connected:
             log.info("postgres %s: connected, version %s", self.server.place, self.server.version)
         self.connected, self.trouble, self._down_since, self._refused = True, "", None, False
+        self._said.clear()
 
     def lost(self, why: str) -> None:
         """A session of this pool was lost: whether the server is away shows at the next attempt."""
@@ -221,8 +225,8 @@ class Listener:
         [reply] = await self.ask([(self._pool.book.statement("survey", ledger.SURVEY), ())])
         if reply.error is None:
             self.leaders = {
-                int(lock_id or 0): Leader(node or "", int(epoch or 0), leads == "t")
-                for lock_id, _, node, epoch, leads, _ in reply.rows
+                int(lock_id or 0): Leader(node or "", instance or "", int(epoch or 0), int(renewal or 0), leads == "t")
+                for lock_id, node, instance, epoch, renewal, leads in reply.rows
             }
             self.on_survey()
 

@@ -67,6 +67,8 @@ class Server:
         self._diagnosed = False
         self.seen_ledger = seen_ledger
         self._opened: list[tuple[Wire, str, int]] = []
+        self.timeline: int | None = None
+        """Of the server that was met last."""
         self.timelines: dict[str, int] = {}
         """By system identifier: the highest timeline seen in this node's life; it outlives the worker."""
         self.lease = Lease(book.lease)
@@ -241,7 +243,7 @@ class Server:
             )
             self.on_alarm(why)
             raise Unfit(why)
-        self.timelines[system] = timeline
+        self.timelines[system] = self.timeline = timeline
         self._opened = [opened for opened in self._opened if opened[0].open]
         for opened, theirs, older in self._opened:
             if theirs == system and older < timeline:

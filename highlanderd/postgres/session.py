@@ -161,7 +161,6 @@ class Session:
             self.disconnect(f"cannot read the ledger: {reply.error.text}")
             return
         sight = ledger.sight(reply.rows, self._lock_id)
-        self._pool.timeline = sight.server.timeline
         if self._hello is not None and sight.meta.lease != self._hello.lease:
             self._pool.server.follow(sight.meta.lease)
             self.disconnect(f"connecting anew for the ledger's lease of {sight.meta.lease.length:g} s")

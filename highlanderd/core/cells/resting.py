@@ -30,7 +30,7 @@ def wait(moment: Moment[Backoff | Stopped, Due | StartOrdered]) -> Step:
     if moment.situation.want is Want.END:
         return moment.situation, ()
     waiting = Waiting(look_at=moment.now, hinted=moment.situation.link is Link.ASKING)
-    return look_when_idle(replace(moment.situation, want=Want.RUN, state=waiting))
+    return look_when_idle(replace(moment.situation, want=Want.RUN, state=waiting, reason=""))
 
 
 def stop(moment: Moment[Waiting | Backoff, StopOrdered]) -> Step:
