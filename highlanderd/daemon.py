@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,7 @@ from highlanderd.listeners.orders import ReloadReport
 from highlanderd.output.log import log_through, on_journal
 from highlanderd.output.streams import Writer
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.pool import Leader, Pool
 from highlanderd.postgres.server import Server
 from highlanderd.processes.channel import Channel
 from highlanderd.processes.child import Greeting, Guardian
@@ -65,6 +65,8 @@ class Daemon:
         self.metrics = Metrics(self)
         self.pool = _pool(configuration, seen_ledger=bool(self._memo.get("seen_ledger")))
         self.pool.server.on_alarm = self.alarm
+        self.pool.listener.on_survey = self._note_twins
+        self._surveyed: Mapping[int, Leader] = {}
         timelines = self._memo.get("timelines")
         if isinstance(timelines, dict):
             self.pool.server.timelines = timelines
@@ -244,6 +246,11 @@ class Daemon:
         self._alarms = {text: at for text, at in self._alarms.items() if now - at < ALARM_SHOWN}
         stubborn = snapshot.stubborn(iter(self.fleet.members.values()))
         return (*sorted(self.pool.server.warnings), *sorted(self._shut), *stubborn, *self._alarms)
+
+    def _note_twins(self) -> None:
+        before, self._surveyed = self._surveyed, self.pool.listener.leaders
+        for text in snapshot.twins(before, self._surveyed, self.configuration.daemon.node, self._greeting.instance):
+            self.alarm(text)
 
     def alarm(self, text: str) -> None:
         """Log something that an operator must look at, and keep it in ``status`` for an hour."""

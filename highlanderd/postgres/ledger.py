@@ -157,7 +157,7 @@ SETTLE_FRESH: Final = f"""
 UPDATE {{schema}}.meta SET settled_system = {_SYSTEM}, settled_timeline = {_TIMELINE} WHERE settled_system IS NULL
 """
 
-SURVEY: Final = "SELECT lock_id, program, node, epoch, released_at IS NULL, instance FROM {schema}.lease"
+SURVEY: Final = "SELECT lock_id, node, instance, epoch, renewal, released_at IS NULL FROM {schema}.lease"
 BLOCKERS: Final = """
 SELECT coalesce(string_agg(CASE WHEN pid = 0 THEN 'a prepared transaction (see pg_prepared_xacts)'
                                 ELSE 'pid ' || pid END, ', '), '')

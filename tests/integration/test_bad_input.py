@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fact import wait_for
 from fix_commands import answers, as_nobody, highlanderctl, highlanderd, led
-from fix_nodes import PACKAGE, Node, Nodes, settled_ledger
+from fix_nodes import PACKAGE, Node, Nodes, gone, settled_ledger
 from fix_postgres import Cluster, Clusters, Database, free_port
 from psycopg.conninfo import make_conninfo
 
@@ -146,6 +146,22 @@ def test_a_second_daemon_is_refused_and_the_first_one_goes_on(nodes: Nodes) -> N
     assert highlanderctl(first.socket, "version").code == 0
 
 
+def test_two_daemons_with_one_name_are_told_apart_and_told(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    leader = begin(nodes, database.dsn)
+    led(leader, "beat")
+    other = Node("a", nodes.directory / "other", database.dsn, LEASE, nodes.journal)
+    nodes.nodes.append(other)
+    other.configure(QUIET)
+    other.start()
+    said = wait_for(lambda: answers(other) and highlanderctl(other.socket, "status").err, what="it is told")
+    assert said == (
+        'warning: another daemon also calls itself "a": no page can tell the two apart; give each its own daemon.node\n'
+    )
+    assert (other.program("beat")["state"], other.program("beat")["leader"]) == ("waiting", "a")
+    assert highlanderctl(leader.socket, "status").err == ""
+
+
 def test_a_stale_socket_is_replaced(nodes: Nodes) -> None:
     home = nodes.directory / "a"
     (home / "run").mkdir(parents=True)
@@ -193,6 +209,19 @@ def test_a_daemon_whose_server_swallows_everything_ends_at_once_when_told(nodes:
         reason(node, "beat", "no connection within 0.4 s")
         node.signal(signal.SIGTERM)
         assert node.ended() == 0
+
+
+def test_a_leader_whose_server_is_gone_ends_with_its_child_when_told(nodes: Nodes, cluster: Cluster) -> None:
+    database = cluster.database()
+    settled_ledger(database, LEASE)
+    node = begin(nodes, database.dsn)
+    led(node, "beat")
+    child = node.program("beat")["pid"]
+    cluster.stop("immediate")
+    reason(node, "beat", "leads on for the rest of its lease")
+    node.signal(signal.SIGTERM)
+    assert node.ended() == 0
+    assert gone(child)
 
 
 def test_a_wrong_password_is_told_and_a_mended_one_leads(nodes: Nodes, cluster: Cluster) -> None:
