@@ -51,7 +51,7 @@ class Node:
 
     # ------------------------------------------------------------------------------------------------ configuration
 
-    def configure(self, programs: Iterable[str] | str, log: str = "debug", **postgres: object) -> None:
+    def configure(self, programs: Iterable[str] | str, log: object = "debug", **postgres: object) -> None:
         """Write the file: bare names of programs that keep the journal, or the text of their tables."""
         if not isinstance(programs, str):
             programs = "\n".join(f"[program.{name}]" for name in programs)

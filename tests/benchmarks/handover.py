@@ -28,19 +28,16 @@ BETWEEN = 0.3
 """Seconds between two rounds: longer than the backoff, so that both nodes are candidates again."""
 
 
-def interpreter_starts(nodes: Nodes) -> list[float]:
-    """Start the child without any daemon; gives the seconds until its first line."""
-    spent = []
-    for number in range(ROUNDS):
-        names = {"PROGRAM": "alone", "LOCK_ID": "0", "EPOCH": str(number), "NODE": "none"}
-        environment = {f"HIGHLANDER_{name}": value for name, value in names.items()}
-        began = boottime()
-        child = subprocess.Popen(CHILD, env={**environment, "JOURNAL": str(nodes.journal.path)})
-        wait_for(partial(lives_at_least, nodes, "alone", number + 1))
-        child.terminate()
-        child.wait()
-        spent.append(nodes.life("alone").began - began)
-    return spent
+def interpreter_start(nodes: Nodes, number: int) -> float:
+    """Start the child without any daemon, for the ``number``-th time; gives the seconds until its first line."""
+    names = {"PROGRAM": "alone", "LOCK_ID": "0", "EPOCH": str(number), "NODE": "none"}
+    environment = {f"HIGHLANDER_{name}": value for name, value in names.items()}
+    began = boottime()
+    child = subprocess.Popen(CHILD, env={**environment, "JOURNAL": str(nodes.journal.path)})
+    wait_for(partial(lives_at_least, nodes, "alone", number))
+    child.terminate()
+    child.wait()
+    return nodes.life("alone").began - began
 
 
 def lives_at_least(nodes: Nodes, program: str, count: int) -> bool:
@@ -54,14 +51,15 @@ def leader(nodes: Nodes) -> Node:
     return next(node for node in nodes.nodes if node.name == name)
 
 
-def released(nodes: Nodes) -> list[float]:
-    """Release the program from node to node; gives the gaps in seconds."""
-    before = len(nodes.journal.lives("beat"))
+def released(nodes: Nodes) -> tuple[list[float], list[float]]:
+    """Release the program from node to node; gives the gaps, and between them the interpreter's starts, in seconds."""
+    before, starts = len(nodes.journal.lives("beat")), []
     for number in range(1, ROUNDS + 1):
         leader(nodes).control.order("beat", "release", {})()
         wait_for(partial(lives_at_least, nodes, "beat", before + number))
         time.sleep(BETWEEN)
-    return nodes.journal.gaps("beat")[before - 1 :]
+        starts.append(interpreter_start(nodes, number))
+    return nodes.journal.gaps("beat")[before - 1 :], starts
 
 
 def killed(nodes: Nodes) -> list[float]:
@@ -86,7 +84,7 @@ def main() -> None:
         beat = "[program.beat]\nbackoff = 0.1\nbackoff_max = 0.1\n"
         nodes(database, "a", "b", programs=beat, lease=LEASE)
         nodes.await_led("beat")
-        alone, gaps, kills = interpreter_starts(nodes), released(nodes), killed(nodes)
+        (gaps, alone), kills = released(nodes), killed(nodes)
         doubles = nodes.journal.doubles()
     beyond = 1000 * (median(gaps) - median(alone))
     print(f"  child's interpreter, alone     {milliseconds(alone)}")
