@@ -19,6 +19,14 @@ from highlanderd.lean import signal
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Protocol
+
+    class Source(Protocol):
+        """Anything with a descriptor."""
+
+        def fileno(self) -> int:
+            """Give the descriptor."""
+
 
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
@@ -84,6 +92,42 @@ class Signals:
         except BlockingIOError:
             return []
         return [struct.unpack_from("=I", data, at)[0] for at in range(0, len(data), SIGINFO_SIZE)]
+
+
+class Watch:
+    """What a loop waits for: descriptors, and one absolute time in CLOCK_BOOTTIME seconds."""
+
+    __slots__ = ("_poller", "_timer")
+
+    def __init__(self) -> None:
+        self._poller, self._timer = select.poll(), Timer()
+        self.add(self._timer)
+
+    def add(self, source: Source, writable: bool = False) -> None:
+        """Wait until it can be read, or also until it can be written."""
+        self._poller.register(source, select.POLLIN | (select.POLLOUT if writable else 0))
+
+    def drop(self, source: Source) -> None:
+        """Wait for it no more. Raises KeyError when nobody did."""
+        self._poller.unregister(source)
+
+    @property
+    def at(self) -> float:
+        """When the wait ends in any case."""
+        return self._timer.at
+
+    def by(self, at: float) -> None:
+        """End the wait at ``at``, unless it ends earlier already."""
+        if at < self._timer.at:
+            self._timer.set(at)
+
+    def wait(self) -> set[int]:
+        """Wait; gives the descriptors that are ready, ends of file included."""
+        return {fd for fd, _ in self._poller.poll()}
+
+    def set(self, at: float) -> None:
+        """End the wait at ``at``; ``NEVER`` waits without end."""
+        self._timer.set(at)
 
 
 def block_signals() -> None:

@@ -125,3 +125,19 @@ def sweep(parent: str, instance: str, within: float) -> list[str]:
 
 def _left(parent: str, instance: str) -> Iterator[str]:
     return (path for path in _directories(parent) if os.path.basename(path).startswith(f"highlander.{instance}."))
+
+
+def succeed(path: str, instance: str, within: float) -> list[str]:
+    """Kill what the instance written in ``path`` has left in its cgroups, then write ``instance`` and its place there.
+
+    Lists the cgroups that still live ``within`` seconds later; nothing is written then.
+    """
+    former = _lines(path)
+    if len(former) == 2 and all(former):
+        left = sweep(former[1], former[0], within)
+        if left:
+            return left
+    with open(f"{path}.new", "w") as file:
+        file.write(f"{instance}\n{own() or ''}\n")
+    os.replace(f"{path}.new", path)
+    return []

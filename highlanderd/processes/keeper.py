@@ -145,7 +145,9 @@ class Keeper:
     def _hear(self, channel: Channel | None) -> Channel | None:
         try:
             while channel is not None and (received := channel.receive()) is not None:
-                _HEARD[received[0]["is"]](self, *received)
+                heard = _HEARD.get(received[0]["is"])
+                if heard is not None:  # a newer worker may know more words
+                    heard(self, *received)
         except EOFError:
             if channel is not None:
                 channel.close()

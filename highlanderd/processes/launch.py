@@ -107,9 +107,10 @@ CURES = {
     ("directory", errno.EACCES): "let the program's user enter it, or correct `directory`",
     ("user", errno.EPERM): "only root may start programs as another user: run the daemon as root, or remove `user`, "
     "`group` and `supplementary_groups`",
-    ("user", errno.EAGAIN): "that user has too many processes: raise its limit",
+    ("user", errno.EAGAIN): "that user has too many processes: raise that limit",
     ("program", errno.ENOENT): "install it, correct `command`, or set PATH in `environment`",
     ("program", errno.EACCES): "make it executable for the program's user (chmod +x), its directories included",
+    ("program", errno.EAGAIN): "its user has too many processes: raise that limit",
     ("program", errno.ENOEXEC): "begin it with a line such as #!/bin/sh, or build it for this machine",
     ("program", errno.ENOPKG): "install the interpreter that its #! line names, or the loader that it was linked for",
     ("program", errno.E2BIG): "shorten `command` or `environment`",

@@ -24,8 +24,8 @@ END_WITHIN = 2.0  # seconds from its "done", or from the end of its channel, to 
 class Worker:
     """At most one worker process, and the rhythm in which it is replaced. Times are CLOCK_BOOTTIME seconds."""
 
-    def __init__(self, argv: list[str]) -> None:
-        self._argv = argv
+    def __init__(self, argv: list[str], node: str) -> None:
+        self._argv, self._node = argv, node
         self.pid: int | None = None
         self.channel: Channel | None = None
         self.lease: float | None = None
@@ -105,6 +105,10 @@ class Worker:
         else:
             for fd in fds:
                 os.close(fd)
+
+    def say(self, text: str) -> None:
+        """Say to the operator what the worker cannot."""
+        linux.say(f"highlanderd on {self._node}: {text}")
 
     def hang_up(self) -> None:
         """Close the channel, if there is one."""

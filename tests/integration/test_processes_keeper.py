@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from fact import wait_for
 from fix_processes import GUARDIAN, Node, gone, node_at
 
-BOUND = 1024  # KiB of private memory that one running child may cost in our processes
+BOUND = 1024 if sys.version_info >= (3, 12) else 1152
+"""KiB of private memory that a running child may cost in its keeper: a megabyte. Python 3.11 writes a reference count
+into each constant that it looks at, and so copies an eighth more of what it shares with the guardian."""
 
 
 @pytest.fixture
@@ -118,16 +121,14 @@ def test_a_keeper_holds_only_its_own_descriptors(node: Node) -> None:
         assert len([target for target in held if target.startswith("pipe:")]) == 2
 
 
-def test_a_keeper_that_has_worked_costs_less_than_a_megabyte(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_running_child_costs_about_a_megabyte_of_keeper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compileall.compile_dir(GUARDIAN.parent, quiet=2)  # as installed; to compile in the guardian scatters its memory
     with node_at(tmp_path) as node:
         for number in range(5):
             _work(node, number)
         kept, guardian = sorted(map(_private, node.keepers())), _private(node.pid)
     with capsys.disabled():
-        print(f"\nKiB private: keepers that have worked {kept}, guardian {guardian}")
+        print(f"\nKiB private: keepers of running children {kept}, guardian {guardian}")
     assert kept[2] < BOUND  # the median: what a page is shared with changes from one to the other
 
 
@@ -136,7 +137,6 @@ def _work(node: Node, number: int) -> None:
     node.expect("Started", epoch=epoch)
     for renewal in range(20):
         node.tell("entrust", epoch=epoch, deadline=60, memo=f"renewal {renewal}")
-    node.tell("signal", epoch=epoch, signum=signal.SIGCONT, to="tree")
     wait_for(lambda: _memo(node, epoch) == "renewal 19", what="everything is acknowledged")
 
 

@@ -43,13 +43,14 @@ def test_a_tree_that_outlives_its_main_process_is_not_called_empty(node: Node) -
     assert gone(survivor)
 
 
-def test_double_forks_sessions_and_ignored_signals_do_not_save_anybody(node: Node) -> None:
+@pytest.mark.parametrize("cgroup", [True, False])
+def test_double_forks_sessions_and_ignored_signals_do_not_save_anybody(node: Node, cgroup: bool) -> None:
     script = (
         "trap '' TERM HUP INT; sleep 1000 & echo $!;"
         "(setsid sh -c 'trap \"\" TERM; (sleep 1000 & echo $!); sleep 1000' &);"
         "sh -c 'setsid sh -c \"sleep 1000 & echo \\$!\" &'; sleep 0.2; echo done; sleep 1000"
     )
-    epoch = node.shell(script)
+    epoch = node.shell(script, cgroup=cgroup)
     text = ""
     while "done" not in text:
         text += node.line(epoch)
@@ -209,9 +210,11 @@ def test_many_children_do_not_see_each_other(node: Node) -> None:
     assert [epoch for epoch, pid in enumerate(pids, 1) if gone(pid)] == [5]
 
 
-def test_a_fork_bomb_dies_too(node: Node) -> None:
+@pytest.mark.parametrize("cgroup", [True, False])
+def test_chains_that_fork_and_exit_die_too(node: Node, cgroup: bool) -> None:
     chain = "(setsid sh -c 'while :; do setsid sleep 0.02; done' &)"
-    epoch = node.shell(f"{chain}; {chain}; {chain}; {chain}; echo lit; while :; do (sleep 0.01 &); sleep 0.01; done")
+    script = f"{chain}; {chain}; {chain}; {chain}; echo lit; while :; do (sleep 0.01 &); sleep 0.01; done"
+    epoch = node.shell(script, cgroup=cgroup)
     assert node.line(epoch) == "lit\n"
     node.tell("kill", epoch=epoch)
     node.expect("Emptied", epoch=epoch)

@@ -1,0 +1,261 @@
+"""The keepers as the guardian sees them: forked on order, listened to, killed when frozen, and buried with their trees.
+
+One term is one spawn, and a program has one keeper. What a keeper leaves when it dies is killed here, and nothing is
+called empty before that is proven.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+from highlanderd import linux
+from highlanderd.lean import signal
+from highlanderd.processes import cgroup
+from highlanderd.processes.channel import Channel, channel_pair
+from highlanderd.processes.keeper import Keeper
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from highlanderd.processes.channel import Message
+    from highlanderd.processes.launch import Spec
+    from highlanderd.processes.worker import Worker
+
+SHORTEST_GRACE, GRACE = 0.05, 0.02  # seconds, share of a lease: for a keeper to report that it kills
+BURY_AGAIN = 0.1  # seconds between two rounds of killing orphans that no SIGCHLD has asked for
+
+
+class Ward:
+    """What the guardian knows of one keeper: its own fork, and the last state that it has told."""
+
+    __slots__ = ("channel", "condemned", "directory", "number", "pid", "state", "term")
+
+    def __init__(self, number: int, pid: int, channel: Channel, spec: Spec, directory: str | None) -> None:
+        self.number, self.pid, self.channel, self.directory = number, pid, channel, directory
+        self.term: Message = {name: spec[name] for name in ("program", "lock_id", "epoch")}
+        self.state: Message = {"empty": False, "killed": None, "deadline": spec["deadline"]}
+        self.condemned = False
+
+    def due(self, lease: float) -> float:
+        """When to kill it unless it has reported by then that it kills: its deadline, and 2 % of a lease of grace."""
+        if self.condemned or self.state["empty"] or self.state["killed"]:
+            return linux.NEVER
+        return float(self.state["deadline"]) + max(GRACE * lease, SHORTEST_GRACE)
+
+    def kill(self) -> None:
+        """Kill the keeper. Its child dies with it; the rest of its tree becomes ours."""
+        if not self.condemned:
+            self.condemned = True
+            os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so the pid is its own
+
+
+class Wards:
+    """All keepers of one guardian, and what dead ones have left. Times are CLOCK_BOOTTIME seconds.
+
+    ``parent`` is the cgroup that theirs may be made in, ``nofile`` the limits that children shall have.
+    """
+
+    def __init__(
+        self, worker: Worker, watch: linux.Watch, signals: linux.Signals, instance: str, nofile: tuple[int, int]
+    ) -> None:
+        self._worker, self._watch, self._signals = worker, watch, signals
+        self._instance, self._nofile = instance, nofile
+        self._parent = cgroup.own()
+        self.lease = 0.0
+        """As a worker told it last."""
+        self._living: dict[int, Ward] = {}
+        """By pid, until the keeper is reaped."""
+        self._voices: dict[int, Ward] = {}
+        """By descriptor: those whose channel is open."""
+        self._bereaved: list[Ward] = []
+        """Keepers that are dead, whose trees are not proven empty yet."""
+        self._buried: list[Message] = []
+        """Terms whose keeper is gone and whose tree is proven empty; kept until a worker acknowledges."""
+        self._epochs: dict[int, int] = {}
+        """The highest epoch spawned, by lock id: one term, one spawn."""
+        self._strangers = set(linux.children(os.getpid()))
+        """Children of whoever was executed into us, an embedded server perhaps: not ours to kill."""
+        self._spawned = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything may still live."""
+        return bool(self._living or self._bereaved)
+
+    # ------------------------------------------------------------------------------------------------------- to begin
+
+    def spawn(self, order: Message, fds: list[int]) -> None:
+        """Fork a keeper for an order and tell the worker; or tell it why not."""
+        why = self._refusal(order)
+        if why is None and not fds:
+            why = "the order was lost on its way: the guardian may open no more files; raise its limit (LimitNOFILE)"
+        if why is None:
+            spec = {**marshal.loads(linux.read_whole(fds[0])), **order}  # noqa: S302 - our own worker wrote it
+            why = self._fork_keeper(spec) if linux.boottime() < spec["deadline"] else "its deadline had passed"
+        if why is not None:
+            term = {name: order[name] for name in ("program", "lock_id", "epoch")}
+            self._worker.tell({"is": "refused", **term, "why": f"not started: {why}"})
+
+    def _refusal(self, order: Message) -> str | None:
+        """Say why nothing may be started for this term; None when it may."""
+        last = self._epochs.get(order["lock_id"])
+        if last is not None and order["epoch"] <= last:
+            return f"epoch {order['epoch']} is not above {last}, the last one that was started for this lock id"
+        if linux.boottime() >= order["not_after"]:
+            return "the order came too late; the machine is too slow or was paused"
+        for ward in [*self._living.values(), *self._bereaved]:
+            if ward.term["program"] != order["program"] and ward.term["lock_id"] != order["lock_id"]:
+                continue
+            if ward in self._bereaved:
+                return f"processes of {ward.term['program']}'s dead keeper are not proven gone yet"
+            self._hear(ward)  # it may have proven its tree empty a moment ago
+            if not ward.state["empty"]:
+                return f"{ward.term['program']} still lives in epoch {ward.term['epoch']}"
+        return None
+
+    def _fork_keeper(self, spec: Spec) -> str | None:
+        """Fork a keeper for ``spec`` and tell the worker; says why when it cannot."""
+        self._spawned += 1
+        directory = None
+        if self._parent is not None and spec["cgroup"]:
+            directory = f"{self._parent}/{cgroup.name(self._instance, self._spawned)}"
+        try:
+            ours, keepers = channel_pair()
+            workers, theirs = channel_pair()
+            pid = linux.fork(lambda: self._become_keeper(spec, keepers, theirs, directory))
+        except OSError as error:
+            return f"no keeper can be forked: {error.strerror}; raise the limit on processes or open files"
+        keepers.close()
+        theirs.close()
+        ward = Ward(self._spawned, pid, ours, spec, directory)
+        self._epochs[spec["lock_id"]] = spec["epoch"]
+        self._living[pid] = self._voices[ours.fileno()] = ward
+        self._watch.add(ours)
+        self._watch.by(ward.due(self.lease))
+        self._worker.tell({"is": "keeper", "id": ward.number, **ward.term}, workers.detach())
+        return None
+
+    def _become_keeper(self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None) -> int:
+        os.setsid()
+        linux.become_subreaper()
+        linux.set_name(f"keep {spec['program']}")
+        linux.close_all_but(0, 1, 2, self._signals.fileno(), guardian.fileno(), worker.fileno())
+        os.dup2(0, 1)
+        return Keeper(spec, self._signals, guardian, worker, directory).run(self._nofile)
+
+    # ----------------------------------------------------------------------------------------------- while they live
+
+    def recount(self) -> None:
+        """Tell a new worker of every keeper, each with a channel of its own, and of what was not acknowledged."""
+        for ward in list(self._voices.values()):
+            self._introduce(ward)
+        for term in self._buried:
+            self._worker.tell({"is": "emptied", **term})
+        self._worker.tell({"is": "listed"})
+
+    def _introduce(self, ward: Ward) -> None:
+        message = {"is": "keeper", "id": ward.number, **ward.term}
+        try:
+            keepers, workers = channel_pair()
+        except OSError:
+            self._worker.tell(message)  # unreachable: the worker has it killed
+            return
+        if ward.channel.send({"is": "worker"}, [keepers.fileno()]):
+            self._worker.tell(message, workers.detach())
+        else:
+            ward.kill()  # it has read nothing for long
+        keepers.close()
+        workers.close()
+
+    def hear(self, ready: set[int]) -> None:
+        """Take in the states that those with ``ready`` descriptors have told."""
+        for ward in [self._voices[fd] for fd in ready & self._voices.keys()]:
+            self._hear(ward)
+
+    def _hear(self, ward: Ward) -> None:
+        try:
+            while ward.channel.fileno() >= 0 and (received := ward.channel.receive()) is not None:
+                ward.state = received[0]
+        except EOFError:
+            self._hang_up(ward)
+        self._watch.by(ward.due(self.lease))
+
+    def _hang_up(self, ward: Ward) -> None:
+        if self._voices.pop(ward.channel.fileno(), None) is not None:
+            self._watch.drop(ward.channel)
+            ward.channel.close()
+
+    def judge(self, now: float) -> float:
+        """Kill keepers that have let their deadline pass, bury what is dead; gives when to judge again."""
+        for ward in list(self._living.values()):
+            if now >= ward.due(self.lease):
+                self._hear(ward)  # only silence after everything was read is silence
+                if now >= ward.due(self.lease):
+                    self._worker.say(f"the keeper of {ward.term['program']} has let its deadline pass: killing it")
+                    ward.kill()
+        self._bury()
+        dues = [ward.due(self.lease) for ward in self._living.values()]
+        return min(dues + ([now + BURY_AGAIN] if self._bereaved else []), default=linux.NEVER)
+
+    def kill(self, number: int) -> None:
+        """Kill a keeper that does not answer the worker."""
+        for ward in self._living.values():
+            if ward.number == number:
+                self._worker.say(f"the keeper of {ward.term['program']} does not answer: killing it")
+                ward.kill()
+
+    def dismiss(self, empty: bool) -> None:
+        """Hang up where no worker will ever acknowledge: a keeper then kills what there is, and ends.
+
+        ``empty``: only those whose trees are empty already.
+        """
+        for ward in list(self._living.values()):
+            if ward.state["empty"] or not empty:
+                self._hang_up(ward)
+
+    # -------------------------------------------------------------------------------------------------------- deaths
+
+    def reaped(self, pid: int, status: int) -> None:
+        """Take in the death of a child of ours."""
+        self._strangers.discard(pid)
+        ward = self._living.get(pid)
+        if ward is None:
+            return
+        self._hear(ward)  # its last words
+        self._hang_up(ward)
+        del self._living[pid]
+        if status == 0:  # after ECHILD only
+            self._conclude(ward)
+        else:
+            self._worker.say(f"the keeper of {ward.term['program']} is dead: killing what it has left")
+            self._bereaved.append(ward)
+
+    def _bury(self) -> None:
+        """Kill what dead keepers have left, round by round, until no orphan is listed: that is the proof.
+
+        A living process has a living line of parents up to us, and keepers hold their own trees. The list is exact,
+        because only we reap what is on it. An orphan of the worker's, should there be one, dies with the others.
+        """
+        if not self._bereaved:
+            return
+        for ward in self._bereaved:
+            if ward.directory:
+                cgroup.kill(ward.directory)
+        known = {self._worker.pid, *self._living, *self._strangers}
+        orphans = [pid for pid in linux.children(os.getpid()) if pid not in known]
+        for pid in orphans:
+            linux.send(pid, signal.SIGKILL)
+        if not orphans:
+            bereaved, self._bereaved = self._bereaved, []
+            for ward in bereaved:
+                self._conclude(ward)
+
+    def _conclude(self, ward: Ward) -> None:
+        """The tree is proven empty: say so until a worker has taken it."""
+        if ward.directory:
+            cgroup.remove(ward.directory)
+        self._buried.append(ward.term)
+        self._worker.tell({"is": "emptied", **ward.term})
+
+    def acknowledge(self, lock_id: int, epoch: int) -> None:
+        """Forget a result that a worker has taken."""
+        self._buried = [term for term in self._buried if (term["lock_id"], term["epoch"]) != (lock_id, epoch)]
