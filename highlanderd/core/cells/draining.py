@@ -54,9 +54,9 @@ def due(moment: Moment[Draining, Due]) -> Step:
 
 
 def _renew_when_trusted(moment: Moment[Draining, Event], state: Draining) -> Step:
-    """Renew while the tree lives, so that nobody takes over beside it; never again once trust has run out."""
+    """Renew while the tree lives, so that nobody takes over beside it; never what cannot be trusted or is not ours."""
     situation = replace(moment.situation, state=state)
-    if moment.now >= state.term.trusted_until:
+    if moment.now >= state.term.trusted_until or state.cause is Cause.OVERRULED:
         return replace(situation, state=replace(state, renew_at=inf)), ()
     if moment.idle and moment.now >= state.renew_at:
         return situation, (Renew(state.term.epoch),)

@@ -92,7 +92,9 @@ def renewed(moment: Moment[Leading, Renewed]) -> Step:
 
 def overruled(moment: Moment[Leading, Overruled]) -> Step:
     """The term is no longer ours: SIGKILL at once."""
-    return _kill(moment, moment.situation, Cause.OVERRULED, "the ledger says that this term is no longer ours")
+    reason = "the ledger says that this term is no longer ours"
+    situation, effects = _kill(moment, moment.situation, Cause.OVERRULED, reason)
+    return _amend(situation, renew_at=inf), effects
 
 
 def contended(moment: Moment[Leading, Contended]) -> Step:
