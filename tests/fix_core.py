@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from highlanderd.core import words as w
-from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, Meta, Row, Server, Sight, Verdict, judge, observe
 from highlanderd.core.cells.moment import Step
+from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, Meta, Row, Server, Sight, Verdict, judge, observe
 from highlanderd.core.machine import begin, step
 
 L = Lease(10.0)
@@ -33,7 +33,9 @@ def row(**facts: Any) -> Row:
     return Row(**(usual | facts))
 
 
-def sight(seen: Row | None, *others: Row, server: Server = SERVER, settled: bool = True, offset: int | None = 0) -> Sight:
+def sight(
+    seen: Row | None, *others: Row, server: Server = SERVER, settled: bool = True, offset: int | None = 0
+) -> Sight:
     """Give what a look shows: a ledger that is settled on its server, unless said otherwise."""
     meta = Meta(L, (server.system, server.timeline) if settled else None, offset)
     return Sight(server, meta, seen, others)
@@ -56,9 +58,6 @@ def go(situation: w.Situation, *events: tuple[float, w.Event], policy: w.Policy 
     for now, event in events:
         situation, effects = step(situation, event, now, policy)
     return situation, effects
-
-
-
 
 
 def waiting() -> w.Situation:

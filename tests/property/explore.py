@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from property.world import Label, Violation, World, steps
+from property.world import Violation, World
 from property.world_key import key
+from property.world_steps import Label, steps
 
 from highlanderd.core.machine import ImpossibleEvent
 

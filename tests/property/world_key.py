@@ -84,7 +84,7 @@ def _node(node: Node, o: _Origin) -> Any:
     child = None if node.child is None else _child(node.child, o)
     spawned = node.spawned - o.epoch if node.spawned else None
     session = node.connected, node.granted, o.remembered(node.name, node.first)
-    return situation, session, child, spawned, node.up, node.life, node.wish, node.ended
+    return situation, session, child, spawned, node.up, node.life, node.wish, node.draining, node.ended
 
 
 def _child(child: Child, o: _Origin) -> Any:
@@ -100,7 +100,7 @@ def _situation(situation: w.Situation, name: str, o: _Origin) -> Any:
 
 
 def _known(knowledge: Knowledge, name: str, o: _Origin) -> Any:
-    """Give what still counts: knowledge of another run, or of a version that is gone, is thrown away at the next look."""
+    """Give what still counts: the next look throws away knowledge of another run, or of a version that is gone."""
     timelines = tuple(knowledge.timelines.items())
     if name in o.looking:
         server = knowledge.server and (knowledge.server.started, knowledge.server.timeline, knowledge.server.system)

@@ -90,6 +90,8 @@ class Node(NamedTuple):
     life: int = 1
     """Each life of the guardian is another instance."""
     wish: Want = Want.RUN
+    draining: bool = False
+    """The guardian was told to end while no worker was there."""
     ended: bool = False
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from fix_core import HERE, LOCK_ID, SERVER, L, row, sight, verdict
+
 from highlanderd.core.lease import (
     LONGEST_RESERVATION,
     Claim,
