@@ -61,6 +61,7 @@ class Node:
         self.facts: list[Fact] = []
         self._socket: socket.socket | None = None
         self._seen = b""
+        self._met: set[int] = set()
         self.epoch = 0
 
     def start(self, **options: Any) -> None:
@@ -82,6 +83,7 @@ class Node:
         self._socket.settimeout(PATIENCE)
         self.facts, self._seen = [], b""
         self.meeting = self.expect("greeting")
+        self._met.add(self.meeting["worker"])
         return self.meeting
 
     def tell(self, command: str, **more: Any) -> None:
@@ -161,9 +163,16 @@ class Node:
                     found.append(pid)
         return found
 
+    def _is_ours(self, pid: int) -> bool:
+        """Whether a worker that was met still runs: it may outlive its guardian, and its pid may be another's."""
+        try:
+            return str(self.home) in Path(f"/proc/{pid}/cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
     def close(self) -> None:
         """End everything that this node has started, and see that it is gone."""
-        pids = [self.pid, *_tree(self.pid)]
+        pids = [self.pid, *_tree(self.pid), *(pid for pid in self._met if self._is_ours(pid))]
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -87,12 +87,12 @@ def test_what_a_former_guardian_left_in_its_cgroups_is_killed_before_anything_st
             pytest.skip("no writable cgroup v2 here")
         epoch = node.shell("setsid sleep 1000 & echo $!; exec sleep 1000")
         survivor = int(node.line(epoch))
-        keeper = node.keeper()
-        for pid in (node.pid, keeper, node.worker):
+        keeper, worker = node.keeper(), node.worker
+        for pid in (node.pid, keeper, worker):
             os.kill(pid, signal.SIGSTOP)
-        for pid in (keeper, node.pid):
+        for pid in (keeper, node.pid, worker):
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: gone(node.pid) and gone(keeper), what="guardian and keeper are dead")
+        wait_for(lambda: all(map(gone, (node.pid, keeper, worker))), what="all of ours are dead")
         assert not gone(survivor), "only the cgroup still knows it"
     (tmp_path / "test.sock").unlink()
     with node_at(tmp_path) as second:
