@@ -181,6 +181,14 @@ class Node:
         if self._socket is not None:
             self._socket.close()
         self._listener.close()
+        self._remove_cgroups()
+
+    def _remove_cgroups(self) -> None:
+        """Remove what the next daemon with this state directory would have: here there is no next one."""
+        instance, parent = ((self.home / "instance").read_text() + "\n").split("\n")[:2]
+        for directory in Path(parent).glob(f"highlander.{instance}.*") if parent else ():
+            with suppress(OSError):  # a test may want something to live on in it
+                directory.rmdir()
 
 
 def _tree(pid: int) -> Iterator[int]:
