@@ -168,9 +168,17 @@ class Session:
         self._tell(Looked(sight, arrived, self._keeperless()))
 
     def write_settled(self, settle: Settle) -> None:
-        """Write that a whole lease was waited out for this server. Tells Settled."""
+        """Write that a whole lease was waited out for this server. Tells Settled, or Refused on an error."""
         values = (settle.system, settle.timeline)
-        self._ask(lambda _replies, _sent: self._tell(Settled()), ("settle", ledger.SETTLE, values))
+        self._ask(lambda replies, _sent: self._settled(replies[0]), ("settle", ledger.SETTLE, values))
+
+    def _settled(self, reply: Reply) -> None:
+        """A refusal is tried again at the pace of looks: what is wrong will not mend itself within a round trip."""
+        if reply.error is None or self._hello is None:
+            self._tell(Settled())
+        else:
+            pause = self._hello.lease.renew_every
+            self._tell(Refused(pause, f"cannot write that the ledger is settled: {reply.error.text}"))
 
     # -------------------------------------------------------------------------------------------------- taking over
 

@@ -10,6 +10,7 @@ from fix_postgres import Database
 from fix_session import LEASE, Line, desk, settle, until
 
 from highlanderd.core import words as w
+from highlanderd.core.lease import Settle
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import ledger
 
@@ -55,6 +56,20 @@ def test_a_claim_on_an_older_version_takes_nothing_and_leaves_no_lock(database: 
             theirs.session.take_over(stale)
             assert (await theirs.told(w.Refused)).why == "somebody else was faster"
             assert _locks(database) == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_ledger_that_cannot_be_settled_says_why_and_is_not_asked_again_at_once(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            database.sql("ALTER TABLE highlander.meta ADD CONSTRAINT no_writing CHECK (settled_system IS NULL)")
+            server = (await line.look()).server
+            line.session.write_settled(Settle(server.system, server.timeline))
+            refused = await line.told(w.Refused)
+            assert refused.again_in == LEASE / 5
+            assert "cannot write that the ledger is settled" in refused.why
 
     asyncio.run(scenario())
 
