@@ -44,6 +44,9 @@ APPLIED_AT_ONCE: Final = frozenset(
 )
 """Keys that a running child need not notice; any other one ends its term."""
 
+GRID: Final = 0.02
+"""Of a lease: 100 looks and 100 renewals a round then share some twenty wake-ups instead of making hundreds."""
+
 
 @dataclass(slots=True)
 class Member:
@@ -207,7 +210,7 @@ class Fleet:
             backoff_reset=config.backoff_reset,
             on_connection_loss="stop" if self._on_connection_loss == "stop" else "hold",
             spread=spread,
-            grid=self._pool.server.lease.length / 50,
+            grid=GRID,
         )
 
     async def _live(self, member: Member) -> None:

@@ -41,6 +41,7 @@ def encode(situation: Situation) -> bytes:
         facts["cause"] = state.cause.value
         facts["kill_at"] = state.phase.kill_at if isinstance(state.phase, Stopping) else None
         facts["abstain_for"] = state.abstain_for
+        facts["insistent"] = state.insistent
         if state.reservation is not None:
             facts["reservation"] = [state.reservation.node, state.reservation.seconds]
     return json.dumps(facts).encode()
@@ -60,7 +61,8 @@ def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading
             kill_at, reservation = facts["kill_at"], facts.get("reservation")
             phase = Killing() if kill_at is None else Stopping(kill_at)
             reserved = None if reservation is None else Reservation(*reservation)
-            return Draining(term, phase, Cause(facts["cause"]), renew_at, facts["abstain_for"], reserved), want
+            cause, abstain_for, insistent = Cause(facts["cause"]), facts["abstain_for"], facts["insistent"]
+            return Draining(term, phase, cause, renew_at, abstain_for, reserved, insistent), want
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a keeper's memo cannot be read: {memo!r}") from error
     if pid is not None and started is not None:

@@ -33,15 +33,16 @@ class Policy:
     spread: float = 0.5
     """A number in [0, 1), drawn once per instance and program: spreads looks and backoffs of many nodes."""
     grid: float = 0.0
-    """Looks and renewals are moved back onto multiples of this, so that those of many programs share one wake-up."""
+    """Share of a lease onto whose multiples looks and renewals are moved back, so that many share one wake-up."""
 
-    def shared(self, moment: float) -> float:
+    def shared(self, moment: float, lease: Lease) -> float:
         """Give the last moment on the grid, at or before ``moment``.
 
-        >>> Policy("n1", "i1", grid=0.2).shared(7.3), Policy("n1", "i1").shared(7.3)
+        >>> Policy("n1", "i1", grid=0.02).shared(7.3, Lease(10.0)), Policy("n1", "i1").shared(7.3, Lease(10.0))
         (7.2, 7.3)
         """
-        return moment if not self.grid else round(moment // self.grid * self.grid, 6)
+        step = self.grid * lease.length
+        return moment if not step else round(moment // step * step, 6)
 
 
 # ---------------------------------------------------------------------------------------------------------- states
@@ -112,10 +113,10 @@ class Waiting:
     hinted: bool = False
     """A notification came while a question was under way: the answer may be stale, so look again."""
     abstention: Abstention | None = None
+    insistent: bool = False
+    """An operator's ``start``: if the next look shows that the program has finished, run it all the same."""
     overridden: int = 0
-    """An operator's ``start`` overrides that the program has finished in a term up to this epoch."""
-    seen: int = 0
-    """Epoch of the row last seen."""
+    """The epoch of the finished term that such a ``start`` has overridden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,10 @@ class Cause(Enum):
     UNWANTED = "unwanted"
 
 
+UNRENEWED: Final = frozenset({Cause.OVERRULED, Cause.SPAWN_FAILED})
+"""Ends whose term is not prolonged while they last: it is another's; or nobody knows of a child, and its first deadline
+lies inside this very lease."""
+
 FAILURES: Final = frozenset({Cause.EXITED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST})
 """Ends that count as a failure of the program on this node: it then sits in backoff."""
 
@@ -195,6 +200,8 @@ class Draining:
     abstain_for: float = 0.0
     """How long this node stays out after the release, unless another one has led before."""
     reservation: Reservation | None = None
+    insistent: bool = False
+    """An operator's ``start`` came meanwhile: run it again even if this term was its last."""
 
     @property
     def kill_at(self) -> float:

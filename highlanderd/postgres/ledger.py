@@ -43,7 +43,7 @@ SELECT {_SYSTEM}, {_TIMELINE}, (extract(epoch FROM pg_postmaster_start_time()) *
        m.offsets ->> {_SYSTEM}::text,
        r.lock_id, r.program, r.epoch, r.renewal, r.node, r.instance, r.system, r.timeline, r.released_at IS NOT NULL,
        r.reason, r.reserved_for, r.reserved_seconds,
-       greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0)
+       greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0), pg_backend_pid()
   FROM {{schema}}.meta AS m LEFT JOIN {{schema}}.lease AS r ON r.lock_id = $1::bigint OR r.program = $2::text
 """
 
@@ -254,7 +254,7 @@ def sight(rows: list[tuple[str | None, ...]], lock_id: int) -> Sight:
     settled = None if first[5] is None else (_integer(first[5]), _integer(first[6]))
     offset = None if first[7] is None else _integer(first[7])
     meta = Meta(Lease(float(first[4] or 0)), settled, offset)
-    found = [_row(row[8:]) for row in rows if row[8] is not None]
+    found = [_row(row[8:-1]) for row in rows if row[8] is not None]
     ours = next((row for row in found if row.lock_id == lock_id), None)
     return Sight(server, meta, ours, tuple(row for row in found if row.lock_id != lock_id))
 

@@ -100,6 +100,14 @@ DECLARE
     leaders text;
 BEGIN
     LOCK TABLE {schema}.lease IN SHARE ROW EXCLUSIVE MODE;
+    -- After a failover that lost the last terms, a leader may live whose row reads released.
+    PERFORM 1 FROM {schema}.meta AS m, pg_control_system() AS c
+      WHERE m.settled_system = c.system_identifier
+        AND m.settled_timeline = ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease cannot change before the ledger has settled on this server; try again in a minute'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'A daemon that waits for a lead settles it.';
+    END IF;
     SELECT string_agg(l.program || ' on ' || l.node, ', ' ORDER BY l.program) INTO leaders
       FROM {schema}.lease AS l WHERE l.released_at IS NULL;
     IF leaders IS NOT NULL THEN

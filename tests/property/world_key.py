@@ -114,16 +114,16 @@ def _known(knowledge: Knowledge, name: str, o: _Origin) -> Any:
 
 def _state(state: w.State, o: _Origin) -> Any:
     match state:
-        case w.Waiting(look_at, hinted, abstention, overridden, seen):
+        case w.Waiting(look_at, hinted, abstention, insistent, overridden):
             stays_out = abstention and (abstention.epoch - o.epoch, o.due(abstention.until))
-            finished = overridden - o.epoch if overridden else None, seen - o.epoch if overridden else None
+            finished = insistent, overridden - o.epoch if overridden else None
             return "waiting", o.due(look_at), hinted, stays_out, finished
         case w.Leading(term, child, renew_at):
             spawning = o.due(child.not_after) if isinstance(child, w.Spawning) else None
             return "leading", _term(term, o), spawning, o.due(renew_at)
-        case w.Draining(term, phase, cause, renew_at, abstain_for, reservation):
+        case w.Draining(term, phase, cause, renew_at, abstain_for, reservation, insistent):
             renewal = inf if renew_at == inf else o.due(renew_at)
-            return "draining", _term(term, o), _phase(phase, o), cause, renewal, abstain_for, reservation
+            return "draining", _term(term, o), _phase(phase, o), cause, renewal, abstain_for, reservation, insistent
         case w.Backoff(until):
             return "backoff", o.due(until)
         case w.Stopped():

@@ -193,10 +193,26 @@ def test_a_start_runs_a_finished_program_once_more() -> None:
     policy = replace(POLICY, restart="never")
     done = sight(row(released=True, reason="finished"))
     situation, _ = go(waiting(), looked(done), (1.0, w.StartOrdered()), policy=policy)
-    [effect] = go(situation, looked(done, 1.0), policy=policy)[1]
+    situation, [effect] = go(situation, looked(done, 1.0), policy=policy)
     assert isinstance(effect, w.TakeOver)
     again = sight(row(epoch=7, released=True, reason="finished"))
     assert go(situation, looked(again, 1.0), policy=policy)[1] == ()
+
+
+def test_a_start_does_not_override_what_finishes_later() -> None:
+    policy = replace(POLICY, restart="never")
+    led, done = sight(row()), sight(row(released=True, reason="finished"))
+    situation, _ = go(waiting(), (1.0, w.StartOrdered()), looked(led, 1.0), policy=policy)
+    assert go(situation, looked(done, 2.0), policy=policy)[1] == ()
+
+
+def test_a_finished_program_runs_again_after_stop_and_start() -> None:
+    policy = replace(POLICY, restart="never")
+    done = sight(row(released=True, reason="finished"))
+    orders = (1.0, w.StopOrdered()), (1.0, w.StartOrdered())
+    situation, _ = go(waiting(), looked(done), *orders, policy=policy)
+    [effect] = go(situation, looked(done, 1.0), policy=policy)[1]
+    assert isinstance(effect, w.TakeOver)
 
 
 def test_always_means_always() -> None:

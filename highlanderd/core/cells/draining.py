@@ -10,6 +10,7 @@ from highlanderd.core.cells.leading import CONTENDED_RETRY
 from highlanderd.core.cells.moment import ImpossibleEvent, Moment, Step, look_when_idle, release_when_idle
 from highlanderd.core.words import (
     FAILURES,
+    UNRENEWED,
     Abstention,
     Attached,
     Backoff,
@@ -56,7 +57,7 @@ def due(moment: Moment[Draining, Due]) -> Step:
 def _renew_when_trusted(moment: Moment[Draining, Event], state: Draining) -> Step:
     """Renew while the tree lives, so that nobody takes over beside it; never what cannot be trusted or is not ours."""
     situation = replace(moment.situation, state=state)
-    if moment.now >= state.term.trusted_until or state.cause is Cause.OVERRULED:
+    if moment.now >= state.term.trusted_until or state.cause in UNRENEWED:
         return replace(situation, state=replace(state, renew_at=inf)), ()
     if moment.idle and moment.now >= state.renew_at:
         return situation, (Renew(state.term.epoch),)
@@ -76,7 +77,7 @@ def renewed(moment: Moment[Draining, Renewed]) -> Step:
     if isinstance(state.phase, Releasing):
         return release_when_idle(moment.situation, state)
     term = replace(state.term, sent=moment.event.sent)
-    state = replace(state, term=term, renew_at=moment.policy.shared(term.sent + term.lease.renew_every))
+    state = replace(state, term=term, renew_at=moment.policy.shared(term.sent + term.lease.renew_every, term.lease))
     return replace(moment.situation, state=state), (Entrust(state.keeper_deadline),)
 
 
@@ -122,7 +123,7 @@ def _rest(moment: Moment[Draining, Event], reason: str) -> Step:
     if state.cause in FAILURES:
         return replace(situation, state=Backoff(moment.now + backoff_delay(situation.failures, moment.policy))), ()
     abstention = Abstention(state.term.epoch, moment.now + state.abstain_for) if state.abstain_for else None
-    waiting = Waiting(look_at=moment.now, abstention=abstention, seen=state.term.epoch)
+    waiting = Waiting(look_at=moment.now, abstention=abstention, insistent=state.insistent)
     return look_when_idle(replace(situation, state=waiting))
 
 
@@ -134,12 +135,12 @@ def backoff_delay(failures: int, policy: Policy) -> float:
 
 def start_ordered(moment: Moment[Draining, StartOrdered]) -> Step:
     """Wanted again: the term still ends, but this node does not stay out."""
-    return _wish(moment, Want.RUN, replace(moment.state, abstain_for=0.0))
+    return _wish(moment, Want.RUN, replace(moment.state, abstain_for=0.0, insistent=True))
 
 
 def stop_ordered(moment: Moment[Draining, StopOrdered]) -> Step:
     """Stay stopped afterwards."""
-    return _wish(moment, Want.STOP, moment.state)
+    return _wish(moment, Want.STOP, _unreserved(moment.state))
 
 
 def _wish(moment: Moment[Draining, Any], want: Want, state: Draining) -> Step:
@@ -154,4 +155,9 @@ def end_ordered(moment: Moment[Draining, EndOrdered]) -> Step:
     state = moment.state
     if isinstance(state.phase, Releasing):
         state = replace(state, phase=Releasing(_give_up_at(moment)))
-    return _wish(moment, Want.END, state)
+    return _wish(moment, Want.END, _unreserved(state))
+
+
+def _unreserved(state: Draining) -> Draining:
+    """A restart keeps the row for its own node, which now leaves."""
+    return replace(state, reservation=None) if state.cause is Cause.RESTARTED else state

@@ -63,7 +63,8 @@ def due(moment: Moment[Leading, Due]) -> Step:
         return _leave(moment, moment.situation, Cause.FENCED, "fenced: the lease could not be renewed in time")
     if isinstance(state.child, Spawning) and now >= state.child.not_after:
         reason = "the guardian did not confirm the start in time"
-        return _kill(moment, _failed(moment.situation), Cause.SPAWN_FAILED, reason)
+        situation, effects = _kill(moment, _failed(moment.situation), Cause.SPAWN_FAILED, reason)
+        return _amend(situation, renew_at=inf), effects
     if moment.idle and now >= state.renew_at:
         return moment.situation, (Renew(term.epoch),)
     return moment.situation, ()
@@ -86,7 +87,9 @@ def detached(moment: Moment[Leading, Detached]) -> Step:
 def renewed(moment: Moment[Leading, Renewed]) -> Step:
     """Trust counts from the sending."""
     term = replace(moment.state.term, sent=moment.event.sent)
-    state = replace(moment.state, term=term, renew_at=moment.policy.shared(term.sent + term.lease.renew_every))
+    state = replace(
+        moment.state, term=term, renew_at=moment.policy.shared(term.sent + term.lease.renew_every, term.lease)
+    )
     return replace(moment.situation, state=state, reason=""), (Entrust(term.kill_at),)
 
 

@@ -29,7 +29,8 @@ def wait(moment: Moment[Backoff | Stopped, Due | StartOrdered]) -> Step:
     """Become a candidate again."""
     if moment.situation.want is Want.END:
         return moment.situation, ()
-    waiting = Waiting(look_at=moment.now, hinted=moment.situation.link is Link.ASKING)
+    asking, insistent = moment.situation.link is Link.ASKING, isinstance(moment.event, StartOrdered)
+    waiting = Waiting(look_at=moment.now, hinted=asking, insistent=insistent)
     return look_when_idle(replace(moment.situation, want=Want.RUN, state=waiting, reason=""))
 
 

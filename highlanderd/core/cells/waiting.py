@@ -72,18 +72,21 @@ def looked(moment: Moment[Waiting, Looked]) -> Step:
         case NotYet() if hinted:
             return situation, (Look(),)
         case NotYet():
-            regular = moment.now + moment.event.sight.meta.lease.renew_every * (0.9 + 0.2 * moment.policy.spread)
-            regular = max(moment.policy.shared(regular), moment.now)
+            lease = moment.event.sight.meta.lease
+            regular = moment.now + lease.renew_every * (0.9 + 0.2 * moment.policy.spread)
+            regular = moment.policy.shared(regular, lease)
             look_at = regular if verdict.until is None else min(regular, verdict.until)
             return replace(situation, state=replace(state, look_at=look_at), reason=verdict.why), ()
 
 
 def _seen(state: Waiting, row: Row | None) -> Waiting:
-    """An abstention is over once another node has led."""
+    """An abstention is over once another node has led; an operator's insistence is about what had finished by then."""
     if row is None:
-        return state
+        return replace(state, insistent=False)
     led_since = state.abstention is not None and row.epoch > state.abstention.epoch
-    return replace(state, seen=row.epoch, abstention=None if led_since else state.abstention)
+    overridden = row.epoch if state.insistent and _is_finished(row) else state.overridden
+    abstention = None if led_since else state.abstention
+    return replace(state, abstention=abstention, insistent=False, overridden=overridden)
 
 
 def _verdict(moment: Moment[Waiting, Looked], state: Waiting) -> Verdict:
@@ -94,16 +97,16 @@ def _verdict(moment: Moment[Waiting, Looked], state: Waiting) -> Verdict:
     if not isinstance(verdict, Claim):
         return verdict
     row = verdict.judged
-    if row is not None and policy.restart != "always" and _has_finished(row, state):
+    if row is not None and policy.restart != "always" and _is_finished(row) and row.epoch > state.overridden:
         return NotYet(None, f"finished on {row.node}; `start` runs it again")
     if state.abstention is not None and now < state.abstention.until:
         return NotYet(state.abstention.until, "released here; leaves it to another node for now")
     return verdict
 
 
-def _has_finished(row: Row, state: Waiting) -> bool:
-    """The program ended as it should, anywhere in the cluster, and no operator has asked for another run since."""
-    return row.released and row.reason == Cause.FINISHED.value and row.epoch > state.overridden
+def _is_finished(row: Row) -> bool:
+    """Whether the program ended as it should, anywhere in the cluster."""
+    return row.released and row.reason == Cause.FINISHED.value
 
 
 def settled(moment: Moment[Waiting, Settled]) -> Step:
@@ -119,7 +122,7 @@ def granted(moment: Moment[Waiting, Granted]) -> Step:
     if moment.now >= not_after:
         situation = replace(moment.situation, reason="the grant arrived too late to start a child")
         return release_when_idle(situation, Draining(term, Releasing(), Cause.SPAWN_FAILED, renew_at=inf))
-    leading = Leading(term, Spawning(not_after), moment.policy.shared(term.sent + term.lease.renew_every))
+    leading = Leading(term, Spawning(not_after), moment.policy.shared(term.sent + term.lease.renew_every, term.lease))
     return replace(moment.situation, state=leading, reason=""), (Spawn(term.epoch, not_after, term.kill_at),)
 
 
@@ -134,5 +137,5 @@ def refused(moment: Moment[Waiting, Refused]) -> Step:
 def start_ordered(moment: Moment[Waiting, StartOrdered]) -> Step:
     """An operator overrides an abstention, and that the program has finished."""
     asking = moment.situation.link is Link.ASKING
-    state = replace(moment.state, abstention=None, overridden=moment.state.seen, hinted=asking)
+    state = replace(moment.state, abstention=None, insistent=True, hinted=asking)
     return look_when_idle(replace(moment.situation, state=state))
