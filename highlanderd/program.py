@@ -34,8 +34,8 @@ class Session(Protocol):
     def close(self) -> None:
         """End it."""
 
-    def disconnect(self, why: str) -> None:
-        """Drop the present one."""
+    def refuse(self, why: str) -> None:
+        """Drop the present one: its server must not be used."""
 
     def look(self) -> None:
         """See what the ledger shows."""
@@ -320,7 +320,7 @@ _PERFORM: Final[Mapping[type[w.Effect], Callable[[Program, Any], None]]] = {
     w.WriteSettled: lambda program, effect: program._lock.write_settled(effect.settle),
     w.Renew: lambda program, effect: program._lock.renew(effect.epoch),
     w.Release: lambda program, effect: program._lock.release(effect.epoch, effect.cause, effect.reservation),
-    w.Disconnect: lambda program, effect: program._lock.disconnect(effect.why),
+    w.Disconnect: lambda program, effect: program._lock.refuse(effect.why),
     w.Spawn: Program._perform_spawn,
     w.Entrust: Program._perform_entrust,
     w.Signal: Program._perform_signal,

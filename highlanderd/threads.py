@@ -18,7 +18,8 @@ T = TypeVar("T")
 def in_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Run ``call`` in a daemon thread called ``name``; the future gives what it returned or raised.
 
-    A future that nobody waits for any more is no error, and neither is a loop that has ended meanwhile.
+    A future that nobody waits for any more is no error, and neither is a loop that has ended meanwhile. It fails with
+    OSError when the machine has no room for a thread.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -41,5 +42,8 @@ def in_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:  # no room for another thread
+        future.set_exception(OSError(f"no thread could be started for: {name} ({error})"))
     return future

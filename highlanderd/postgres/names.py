@@ -19,23 +19,25 @@ class Resolver:
         self._known: dict[str, tuple[str, ...]] = {}
 
     async def addresses(self, host: str, within: float) -> tuple[str, ...]:
-        """Give the addresses of ``host``; the last good ones when the name server does not answer ``within`` seconds.
+        """Give the addresses of ``host``: those known at once, while they are looked up again beside it.
 
-        Raises OSError when there is neither an answer nor a former one.
+        Raises OSError when it was never resolved and is not ``within`` seconds.
         """
         lookup = self._lookups.get(host)
         if lookup is None:
             lookup = self._lookups[host] = in_thread(lambda: _look_up(host), f"resolve {host}")
-        await asyncio.wait([lookup], timeout=within)
-        if lookup.done():
-            self._lookups.pop(host, None)
-            if lookup.exception() is None:
-                self._known[host] = lookup.result()
-        if host in self._known:
-            return self._known[host]
-        if lookup.done():
-            lookup.result()
-        raise TimeoutError(f"the name {host} was not resolved within {within:.3g} s")
+            lookup.add_done_callback(lambda done: self._learn(host, done))
+        if host not in self._known:
+            await asyncio.wait([lookup], timeout=within)
+            if not lookup.done():
+                raise TimeoutError(f"the name {host} was not resolved within {within:.3g} s")
+            self._known.setdefault(host, lookup.result())
+        return self._known[host]
+
+    def _learn(self, host: str, lookup: asyncio.Future[tuple[str, ...]]) -> None:
+        del self._lookups[host]
+        if not lookup.cancelled() and lookup.exception() is None:
+            self._known[host] = lookup.result()
 
 
 def _look_up(host: str) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Protocol
 
 from highlanderd.core.lease import LONGEST, SHORTEST
 from highlanderd.errors import HighlanderError
+from highlanderd.linux import boottime
 from highlanderd.postgres import ledger
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Hello, Server, Unfit
@@ -26,9 +28,9 @@ log = logging.getLogger(__name__)
 PROBE_EVERY: Final = 0.2
 """Seconds between probes while a leader's lease may still be saved, when the lease is 10 s or shorter."""
 SLOW_PROBE_EVERY: Final = 1.0
-"""Seconds between probes once no lease can be saved any more, and to a server that said no."""
-SLOW_AFTER: Final = 60.0
-"""Seconds of outage until then: the longest lease there is."""
+"""Seconds between probes when no lease can be saved, and to a server that said no."""
+SLOW_AFTER: Final = 5.0
+"""Seconds of outage until candidates, who have no lease to save, probe slowly: a wrong password mends itself rarely."""
 PROBES: Final = 10
 """Probes under way at once: each ends after a fifth of a lease at the latest."""
 
@@ -42,6 +44,9 @@ class Seeker(Protocol):
 
     def deliver(self, hello: Hello) -> None:
         """Take the connection over."""
+
+    def keep_alive(self) -> None:
+        """Say something if nothing was said for half a lease: the server ends sessions that are silent for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,10 @@ class Pool:
         self.failed = 0
         self.listener = Listener(self)
         self._seekers: set[Seeker] = set()
+        self._dialling: set[Seeker] = set()
+        """Those for whom an attempt is under way."""
+        self._served: set[Seeker] = set()
+        """Those who were given a connection, and may have lost it again."""
         self._under_way = 0
         self._stirred = asyncio.Event()
         self._down_since: float | None = None
@@ -77,23 +86,33 @@ class Pool:
 
     def seek(self, seeker: Seeker) -> None:
         """Ask for a connection; it comes by ``deliver``, once, whenever there is one."""
-        self._seekers.add(seeker)
-        self._stirred.set()
+        if seeker not in self._dialling:
+            self._seekers.add(seeker)
+            self._stirred.set()
 
     def forget(self, seeker: Seeker) -> None:
-        """Withdraw."""
-        self._seekers.discard(seeker)
+        """Withdraw: nothing is delivered any more, not even what is under way."""
+        for group in (self._seekers, self._dialling, self._served):
+            group.discard(seeker)
 
     async def run(self) -> None:
         """Open connections until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.listener.run())
+            group.create_task(self._keep_alive())
             while True:
                 self._stirred.clear()
                 pause = self._launch(group)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._stirred.wait()
+
+    async def _keep_alive(self) -> None:
+        """Stopped programs ask nothing, and keep their connections all the same."""
+        while True:
+            await asyncio.sleep(self.server.lease.length / 4)
+            for seeker in tuple(self._served):
+                seeker.keep_alive()
 
     def _launch(self, group: asyncio.TaskGroup) -> float | None:
         """Start what may be started now; give the seconds until something else may, or None for an event."""
@@ -102,20 +121,27 @@ class Pool:
                 self._start(group, seeker)
             return None
         now = asyncio.get_running_loop().time()
-        if now >= self._next_probe and self._under_way < PROBES:
+        if self._under_way >= PROBES:
+            return None
+        if now >= self._next_probe:
             for seeker in self._most_urgent(1):
                 self._start(group, seeker)
-            slow = self._refused or now - self._down_since > SLOW_AFTER
+            slow = self._refused or (now - self._down_since > SLOW_AFTER and not self._lease_to_save())
             # So spaced, the ten attempts that a dead network swallows end as fast as new ones may begin.
             quick = max(PROBE_EVERY, self.server.lease.renew_every / PROBES)
             self._next_probe = now + (SLOW_PROBE_EVERY if slow else quick)
         return max(self._next_probe - now, 0.001) if self._seekers else None
+
+    def _lease_to_save(self) -> bool:
+        now = boottime()
+        return any(now < seeker.urgency < inf for seeker in self._seekers | self._dialling)
 
     def _most_urgent(self, count: int) -> list[Seeker]:
         return sorted(self._seekers, key=lambda seeker: seeker.urgency)[: max(count, 0)]
 
     def _start(self, group: asyncio.TaskGroup, seeker: Seeker) -> None:
         self._seekers.discard(seeker)
+        self._dialling.add(seeker)
         self._under_way += 1
         group.create_task(self._open(seeker))
 
@@ -123,14 +149,26 @@ class Pool:
         try:
             hello = await self.server.open()
         except (ConnectFailed, Unfit) as failure:
-            self._seekers.add(seeker)
             self._note_failure(str(failure), refused=isinstance(failure, Unfit))
+            self._hand_over(seeker, None)
         else:
             self._note_success()
-            seeker.deliver(hello)
+            self._hand_over(seeker, hello)
         finally:
             self._under_way -= 1
             self._stirred.set()
+
+    def _hand_over(self, seeker: Seeker, hello: Hello | None) -> None:
+        """Serve whoever still seeks; what nobody wants any more is closed, what is dead already is sought again."""
+        wanted = seeker in self._dialling
+        self._dialling.discard(seeker)
+        if hello is not None and wanted and hello.wire.open:
+            self._served.add(seeker)
+            seeker.deliver(hello)
+        elif wanted:
+            self.seek(seeker)
+        elif hello is not None:
+            hello.wire.drop("nobody wants it any more")
 
     def _note_failure(self, why: str, *, refused: bool) -> None:
         self.failed += 1
@@ -175,6 +213,9 @@ class Listener:
     def connected(self) -> bool:
         """Whether there is a session at the moment."""
         return self._hello is not None
+
+    def keep_alive(self) -> None:
+        """The surveys do that."""
 
     def hint(self, lock_id: int, tell: Callable[[], None]) -> Callable[[], None]:
         """Have ``tell`` called whenever the row of ``lock_id`` may have changed; gives the way to end that."""

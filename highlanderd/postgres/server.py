@@ -6,6 +6,7 @@ the role's or the database's own settings say. A server that could break the pro
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -92,41 +93,49 @@ class Server:
         """How many connections to open at once; TLS handshakes cost the server's cores."""
         return 8 if self._parameters.get("sslmode") in ("require", "verify-ca", "verify-full") else 16
 
-    def next_address(self) -> None:
-        """Try another address next time: this one failed."""
-        self._turn += 1
+    def next_address(self, turn: int | None = None) -> None:
+        """Try another address next time; many attempts that failed at one of them (at ``turn``) move on by one."""
+        if turn is None or turn == self._turn:
+            self._turn += 1
 
     async def open(self) -> Hello:
-        """Open and verify one connection. Raises ConnectFailed or Unfit."""
-        within = self.lease.renew_every
-        address = await self._address(within)
-        lease = self.lease
+        """Open and verify one connection, within a fifth of a lease in all. Raises ConnectFailed or Unfit."""
+        lease, turn = self.lease, self._turn
+        end = asyncio.get_running_loop().time() + lease.renew_every
         try:
-            wire = await connect(self._dressed(address, lease), within)
-        except ConnectFailed as failure:
-            self.next_address()
-            if not failure.timed_out:
-                await self._diagnose(address, within)
-            raise
-        wire.on_alarm = self.on_alarm
-        try:
-            hello = await self._greet(wire, lease)
+            wire = await self._connect(turn, lease, end)
+            try:
+                hello = await self._greet(wire, lease, end)
+            except BaseException:
+                wire.drop("not fit for use")
+                raise
         except WireLost as lost:
-            self.next_address()
+            self.next_address(turn)
             raise ConnectFailed(str(lost)) from lost
-        except BaseException:
-            self.next_address()
-            wire.drop("not fit for use")
+        except (ConnectFailed, Unfit):
+            self.next_address(turn)
             raise
         self._diagnosed = False
         return hello
 
+    async def _connect(self, turn: int, lease: Lease, end: float) -> Wire:
+        address = await self._address(turn, _left(end))
+        dressed = self._dressed(address, lease)
+        try:
+            wire = await connect(dressed, _left(end))
+        except ConnectFailed as failure:
+            if failure.timed_out or self._diagnosed:
+                raise
+            wire = await self._diagnosis(failure, address, dressed, lease.renew_every)
+        wire.on_alarm = self.on_alarm
+        return wire
+
     # ------------------------------------------------------------------------------------------------- addresses
 
-    async def _address(self, within: float) -> dict[str, str]:
-        """Give the parameters of the next single address: the one that worked last, or its successor."""
+    async def _address(self, turn: int, within: float) -> dict[str, str]:
+        """Give the parameters of one address: the one that worked last, or its successor."""
         choices = await self._addresses(within)
-        return {**self._parameters, **choices[self._turn % len(choices)]}
+        return {**self._parameters, **choices[turn % len(choices)]}
 
     async def _addresses(self, within: float) -> list[dict[str, str]]:
         given = self._parameters
@@ -136,9 +145,11 @@ class Server:
             numbers = given["hostaddr"].split(",")
             hosts = hosts if len(hosts) == len(numbers) else numbers
             return [_place(*spot) for spot in zip(hosts, numbers, _stretched(ports, len(numbers)), strict=True)]
-        choices = []
-        for host, port in zip(hosts, _stretched(ports, len(hosts)), strict=True):
-            choices += [_place(host, number, port) for number in await self._numbers(host, within)]
+        spots = list(zip(hosts, _stretched(ports, len(hosts)), strict=True))
+        found = await asyncio.gather(*(self._numbers(host, within) for host, _ in spots))
+        choices = [
+            _place(host, number, port) for (host, port), numbers in zip(spots, found, strict=True) for number in numbers
+        ]
         if not choices:
             raise ConnectFailed(f"none of the names {', '.join(hosts)} could be resolved", timed_out=True)
         return choices
@@ -172,32 +183,38 @@ class Server:
 
     # -------------------------------------------------------------------------------------------------- fitness
 
-    async def _diagnose(self, address: Mapping[str, str], within: float) -> None:
+    async def _diagnosis(
+        self, failure: ConnectFailed, plain: Mapping[str, str], dressed: Mapping[str, str], within: float
+    ) -> Wire:
         """Once per outage: is it our options that are refused? Old servers die on them before telling their version.
 
-        Raises Unfit when it is.
+        A server that was just starting takes them at the second try, and its connection is given.
+        Raises ``failure`` when a plain connection fails as well, Unfit when only the options are in the way.
         """
-        if self._diagnosed:
-            return
         self._diagnosed = True
         try:
-            wire = await connect({**address, "gssencmode": "disable"}, within)
+            question = await connect({**plain, "gssencmode": "disable"}, within)
         except ConnectFailed:
-            return
-        version = wire.server_version
-        wire.drop("only a question")
+            raise failure from None
+        version = question.server_version
+        question.drop("only a question")
         if version < OLDEST_SERVER:
             raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
-        raise Unfit(
-            "the server refuses the session settings that highlanderd needs; when a pooler stands between, "
-            "give a dsn that leads to PostgreSQL directly"
-        )
+        try:
+            return await connect(dressed, within)
+        except ConnectFailed as again:
+            if again.timed_out:
+                raise
+            raise Unfit(
+                "the server refuses the session settings that highlanderd needs; when a pooler stands between, "
+                "give a dsn that leads to PostgreSQL directly"
+            ) from again
 
-    async def _greet(self, wire: Wire, lease: Lease) -> Hello:
+    async def _greet(self, wire: Wire, lease: Lease, end: float) -> Hello:
         book = self._book
         hello, meta = await wire.ask(
             [(book.statement("hello", ledger.HELLO), ()), (book.statement("meta", ledger.META), ())],
-            lease.answer_within,
+            max(_left(end), lease.renew_every / 4),
         )
         pid, started = self._judge(wire, hello)
         if meta.sqlstate in ledger.UNDEFINED:
@@ -274,6 +291,8 @@ class Server:
         book = self._book
         if reply.error is not None:
             raise self._privileges(reply.error.sqlstate, reply.error.text)
+        if not reply.rows:
+            raise Unfit(f"the meta row of the ledger in schema {book.schema} is gone; restore it from a backup")
         version, namespace, length = reply.rows[0]
         if version is None or int(version) != ledger.VERSION:
             raise Unfit(f"the ledger has schema version {version}, this daemon knows {ledger.VERSION}: upgrade it")
@@ -339,6 +358,11 @@ def startup_options(lease: Lease) -> dict[str, str]:
         "tcp_keepalives_count": "3",
         "tcp_user_timeout": str(length),
     }
+
+
+def _left(end: float) -> float:
+    """Seconds until ``end`` on the loop's clock; what is late gets a moment all the same, and fails by itself."""
+    return max(0.01, end - asyncio.get_running_loop().time())
 
 
 def _escaped(value: str) -> str:

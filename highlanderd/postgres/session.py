@@ -67,12 +67,16 @@ class Session:
         self._keeperless, self._tell = keeperless, tell
         self._hello: Hello | None = None
         self._number = 0
+        self._closed = False
+        self._asked = 0.0
         self.believed: int | None = None
         """The session that the machine has heard of; what it asks of an earlier one is not for the present one."""
         self._granted = False
         self._former: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
         self._unhint = pool.listener.hint(lock_id, self._hinted)
         self._blocked_since: float | None = None
+        self._outrun = 0
+        """How often in a row a takeover was granted the lock and changed no row."""
         self.urgency = inf
         """When the lease that hangs on a connection ends; told by the program."""
         self.on_alarm: Callable[[str], None] = log.warning
@@ -88,6 +92,7 @@ class Session:
 
     def close(self) -> None:
         """Leave; the connection ends, and with it whatever lock it held."""
+        self._closed = True
         self._unhint()
         self._pool.forget(self)
         if self._hello is not None:
@@ -101,11 +106,19 @@ class Session:
         self._number += 1
         self._former.append((hello.pid, hello.started))
         hello.wire.on_lost = self._lost
-        name = f"highlanderd/{self._node}/{self._program}"[:63]
-        hello.wire.ask([(self._book.statement("name", NAME), (name,))], hello.lease.answer_within).add_done_callback(
-            lambda done: done.exception()
-        )
+        self._say(hello, "name", NAME, f"highlanderd/{self._node}/{self._program}"[:63])
         self._tell(Attached(self._number))
+
+    def keep_alive(self) -> None:
+        """Say something if nothing was asked for half a lease."""
+        if self._hello is not None and boottime() - self._asked > self._hello.lease.length / 2:
+            self._say(self._hello, "keep_alive", KEEP_ALIVE)
+
+    def _say(self, hello: Hello, name: str, sql: str, *values: Value) -> None:
+        """Ask something whose answer does not matter."""
+        self._asked = boottime()
+        future = hello.wire.ask([(self._book.statement(name, sql), values)], hello.lease.answer_within)
+        future.add_done_callback(lambda done: done.exception())
 
     def _hinted(self) -> None:
         if self._hello is not None:
@@ -128,8 +141,13 @@ class Session:
         asyncio.get_running_loop().call_later(RECONNECT_PAUSE, self._seek_again)
 
     def _seek_again(self) -> None:
-        if self._hello is None:
+        if self._hello is None and not self._closed:
             self._pool.seek(self)
+
+    def refuse(self, why: str) -> None:
+        """Drop the session because its server must not be used, and tell an operator."""
+        self.on_alarm(f"{self._program}: {why}")
+        self.disconnect(why)
 
     # ------------------------------------------------------------------------------------------------------ asking
 
@@ -141,7 +159,7 @@ class Session:
         hello = self._hello
         if hello is None or self.believed != self._number:
             return
-        sent = boottime()
+        sent = self._asked = boottime()
         statements = [(self._book.statement(name, sql), values) for name, sql, values in asks]
         future = hello.wire.ask(statements, hello.lease.answer_within)
 
@@ -157,8 +175,11 @@ class Session:
 
     def _looked(self, replies: list[Reply], _sent: float) -> None:
         arrived, [reply] = boottime(), replies
-        if reply.error is not None:
-            self.disconnect(f"cannot read the ledger: {reply.error.text}")
+        if reply.error is not None or not reply.rows:
+            self.disconnect(f"cannot read the ledger: {reply.error.text if reply.error else 'its meta row is gone'}")
+            return
+        if self._hello is not None and reply.rows[0][-1] != str(self._hello.pid):
+            self.refuse("the session's backend has changed: a connection pooler stands between; give a direct dsn")
             return
         sight = ledger.sight(reply.rows, self._lock_id)
         if self._hello is not None and sight.meta.lease != self._hello.lease:
@@ -193,14 +214,17 @@ class Session:
             row = claim.judged
             name, sql = "take_over", ledger.TAKE_OVER
             values = (*values, row.epoch, row.renewal, row.system, row.timeline)
-        self._ask(lambda replies, sent: self._taken(claim, replies[0], sent), (name, sql, values))
+        asks: list[tuple[str, str, Sequence[Value]]] = [(name, sql, values)]
+        if claim.judged is not None and claim.judged.instance == self._instance and not claim.judged.released:
+            asks.insert(0, self._terminate_old(claim.judged.epoch))  # an earlier worker's session may hold the lock
+        self._ask(lambda replies, sent: self._taken(claim, replies[-1], sent), *asks)
         if self._blocked_since is not None and hello is not None:
             self._watch_blockers(hello, claim)
 
     def _taken(self, claim: Claim, reply: Reply, sent: float) -> None:
         granted, taken = (reply.rows[0][0] == "t", reply.rows[0][1] == "1") if reply.rows else (False, False)
         if granted and taken and reply.acknowledged:
-            self._granted, self._blocked_since = True, None
+            self._granted, self._blocked_since, self._outrun = True, None, 0
             self._tell(Granted(claim.epoch, claim.lease, sent))
             return
         if reply.sqlstate == ledger.LOCK_NOT_AVAILABLE:
@@ -210,13 +234,19 @@ class Session:
 
     def _refusal(self, claim: Claim, reply: Reply, granted: bool) -> Refused:
         """Whether somebody was faster, holds the lock, or the server would not."""
+        if reply.sqlstate != ledger.LOCK_NOT_AVAILABLE:
+            self._blocked_since = None
         if reply.sqlstate == ledger.LOCK_NOT_AVAILABLE:
             return Refused(REFUSED_RETRY, "a transaction of the last leader's child still holds the ledger's row")
         if reply.error is not None:
             return Refused(claim.lease.renew_every, f"cannot take over: {reply.error.text}")
         if not granted:
             return Refused(REFUSED_RETRY, "another session holds the advisory lock")
-        return Refused(0, "somebody else was faster")
+        self._outrun += 1  # once is a race; more often the answer itself is in doubt, and a pause is due
+        why = (
+            "somebody else was faster" if reply.acknowledged else f"the takeover was not acknowledged: {_doubt(reply)}"
+        )
+        return Refused(0 if self._outrun == 1 else REFUSED_RETRY, why)
 
     def _watch_blockers(self, hello: Hello, claim: Claim) -> None:
         """Children's transactions may hold a takeover up; after a whole lease of that an operator must look.
@@ -269,14 +299,18 @@ class Session:
             return
         granted, renewed = reply.rows[0][0] == "t", reply.rows[0][1] == "1"
         if not granted:
-            pids, starts = [pid for pid, _ in self._former], [start for _, start in self._former]
-            terminate = ("terminate_old", ledger.TERMINATE_OLD, (*ours, pids, starts))
-            self._ask(lambda _replies, _sent: self._tell(Contended()), terminate)
+            self._ask(lambda _replies, _sent: self._tell(Contended()), self._terminate_old(ours[1]))
         elif renewed:
             self._granted = True
             self._tell(Renewed(sent))
         else:
             self._tell(Overruled())
+
+    def _terminate_old(self, epoch: int) -> tuple[str, str, Sequence[Value]]:
+        """Ask for the end of former sessions of this term: the row's, and those that this worker remembers."""
+        pids, starts = [pid for pid, _ in self._former], [start for _, start in self._former]
+        ours: tuple[Value, ...] = (self._lock_id, epoch, self._instance)
+        return "terminate_old", ledger.TERMINATE_OLD, (*ours, pids, starts)
 
     def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
         """End the term: the row, then the lock, then the notification, each committed by itself.
@@ -284,23 +318,26 @@ class Session:
         Tells Unlocked when the row is released or was overtaken; Detached when the answer leaves a doubt.
         """
         node, seconds = (None, None) if reservation is None else (reservation.node, reservation.seconds)
+        # A former session that missed its client's death would keep the lock from the next leader.
+        first = [] if self._granted else [self._terminate_old(epoch)]
         self._granted = False
         self._ask(
-            self._released,
+            lambda replies, _sent: self._released(*replies[len(first) : len(first) + 2]),
+            *first,
             ("release", ledger.RELEASE, (self._lock_id, epoch, self._instance, cause.value, node, seconds)),
             ("unlock", ledger.UNLOCK, ()),
             ("notify", ledger.NOTIFY, (self._book.channel, str(self._lock_id))),
             ("prune", ledger.PRUNE, (self._lock_id,)),
         )
 
-    def _released(self, replies: list[Reply], _sent: float) -> None:
-        release, unlock = replies[0], replies[1]
+    def _released(self, release: Reply, unlock: Reply) -> None:
         if release.acknowledged and unlock.error is None:
             self._tell(Unlocked())
         else:
             self.disconnect(f"the release was not acknowledged: {_doubt(release)}")
 
 
+KEEP_ALIVE: Final = "SELECT 1"
 NAME: Final = "SELECT set_config('application_name', $1::text, false)"
 
 
