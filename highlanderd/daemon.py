@@ -7,21 +7,22 @@ before their leases end. So nothing that must outlive it is kept here alone.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from highlanderd import __version__, snapshot
-from highlanderd.config import Configuration, Loaded, load, reload_from
+from highlanderd.config import Configuration, load
 from highlanderd.core import words as w
 from highlanderd.core.status import NodeStatus, ProgramDetail
 from highlanderd.embedded.server import directory_of, dsn_of, hold
-from highlanderd.errors import ConfigurationError, HighlanderError, NoSuchProgram, NotLeading
+from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.fleet import Fleet, Member
+from highlanderd.inheritance import Inheritance, begin
 from highlanderd.linux import boottime
 from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.listen import Closer
@@ -50,10 +51,13 @@ ALARM_SHOWN: Final = 3600.0
 class Daemon:
     """One worker's life. It is the Node that control and metrics see."""
 
-    def __init__(self, path: Path, loaded: Loaded, guardian: Guardian, greeting: Greeting, writer: Writer) -> None:
-        self._path, self._loaded, self._guardian, self._greeting = path, loaded, guardian, greeting
-        self._memo: dict[str, object] = json.loads(greeting.memo) if greeting.memo else {}
-        self._remembered: tuple[object, ...] = ()
+    def __init__(
+        self, path: Path, inheritance: Inheritance, guardian: Guardian, greeting: Greeting, writer: Writer
+    ) -> None:
+        self._path, self._inheritance, self._guardian, self._greeting = path, inheritance, guardian, greeting
+        self._remembered: Inheritance | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._reloads = 0
         self._alarms: dict[str, float] = {}
         self._shut: set[str] = set()
         """Why a listener could not be opened yet."""
@@ -63,13 +67,11 @@ class Daemon:
         self._turned = boottime()
         configuration = self.configuration
         self.metrics = Metrics(self)
-        self.pool = _pool(configuration, seen_ledger=bool(self._memo.get("seen_ledger")))
+        self.pool = _pool(configuration, seen_ledger=inheritance.seen_ledger)
         self.pool.server.on_alarm = self.alarm
         self.pool.listener.on_survey = self._note_twins
         self._surveyed: Mapping[int, Leader] = {}
-        timelines = self._memo.get("timelines")
-        if isinstance(timelines, dict):
-            self.pool.server.timelines = timelines
+        self.pool.server.timelines = dict(inheritance.timelines)
         origin = Origin(
             guardian=guardian,
             writer=writer,
@@ -92,8 +94,8 @@ class Daemon:
 
     @property
     def configuration(self) -> Configuration:
-        """What is in force."""
-        return self._loaded.configuration
+        """What is in force as long as the daemon lives: all but the programs."""
+        return self._inheritance.configuration
 
     async def run(self) -> int:
         """Live until everything is drained; gives the exit code."""
@@ -103,6 +105,7 @@ class Daemon:
         if self._guardian.lost:
             self._guardian_lost()
         async with AsyncExitStack() as doors, asyncio.TaskGroup() as group:
+            self._group = group
             background = [
                 group.create_task(self.pool.run()),
                 group.create_task(self._beat()),
@@ -119,10 +122,8 @@ class Daemon:
 
     def _adopt(self) -> None:
         """Take over what an earlier worker left: children, wishes, and the configuration that was in force."""
-        wishes = self._memo.get("wishes")
-        if isinstance(wishes, dict):
-            self.fleet.wishes = {name: w.Want(value) for name, value in wishes.items()}
-        programs = self.configuration.programs
+        self.fleet.wishes = dict(self._inheritance.wishes)
+        programs = self._inheritance.programs
         self.fleet.want(programs)
         for found in self._greeting.found:
             self.fleet.adopt(found, programs.get(found.child.program))
@@ -164,7 +165,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         while True:
             lease = self.pool.server.lease.length
-            if not self._guardian.ping(lease) and not self._guardian.lost:
+            if not self._guardian.ping(lease) and not self._guardian.lost and not self._exit_code:
                 log.error("the guardian does not answer: it is frozen; draining everything")
                 self._exit_code = 1
                 self.shutdown()
@@ -174,8 +175,7 @@ class Daemon:
             due = loop.time() + lease / 10
             await asyncio.sleep(lease / 10)
             self.metrics.loop_lag(max(0.0, loop.time() - due))
-            if self._guardian.lost:
-                self._forsake()
+            self._forsake()
 
     def alive(self) -> bool:
         """Whether the loop has turned within 3/10 of a lease."""
@@ -183,25 +183,32 @@ class Daemon:
 
     def _remember(self) -> None:
         """Hand the guardian what the next worker must know, whenever it has changed."""
-        wishes = {name: wish.value for name, wish in self.fleet.wishes.items()}
-        seen_ledger = self.pool.server.seen_ledger
-        timelines = dict(self.pool.server.timelines)
-        facts = (id(self._loaded), wishes, seen_ledger, timelines)
-        if facts != self._remembered:
-            self._remembered = facts
-            sources = self._loaded.sources_json().decode()
-            memo = {"sources": sources, "wishes": wishes, "seen_ledger": seen_ledger, "timelines": timelines}
-            self._guardian.remember(json.dumps(memo).encode())
+        server, wishes = self.pool.server, self.fleet.wishes
+        known = (self._inheritance.wishes, self._inheritance.seen_ledger, self._inheritance.timelines)
+        if known != (wishes, server.seen_ledger, server.timelines):
+            self._inheritance = replace(
+                self._inheritance,
+                wishes=dict(wishes),
+                seen_ledger=server.seen_ledger,
+                timelines=dict(server.timelines),
+            )
+        if self._inheritance is not self._remembered:
+            try:
+                self._guardian.remember(self._inheritance.encode())
+            except OSError as error:
+                log.error("cannot hand over what a next worker must know: %s; trying again", error.strerror)
+            else:
+                self._remembered = self._inheritance
 
     def _signalled(self, name: str) -> None:
         if name in ("TERM", "INT", "QUIT"):
             log.info("SIG%s: draining everything", name)
             self.shutdown()
-        elif name == "HUP":
-            asyncio.get_running_loop().create_task(self._reload_by_signal())
+        elif name == "HUP" and self._group is not None:
+            self._group.create_task(self._reload_by_signal())
 
     async def _reload_by_signal(self) -> None:
-        with suppress(ConfigurationError):
+        with suppress(HighlanderError):  # it has been logged
             await self.reload(dry_run=False)
 
     def _guardian_lost(self) -> None:
@@ -317,15 +324,19 @@ class Daemon:
 
     async def reload(self, dry_run: bool) -> ReloadReport:
         """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
+        self._reloads += not dry_run
+        number = self._reloads
         try:
             loaded = await in_thread(lambda: load(self._path, os.environ), "reload")
-        except ConfigurationError as error:
+            if number != self._reloads:
+                raise HighlanderError("a later reload has begun meanwhile, and will have the last word")
+        except HighlanderError as error:
             self.metrics.reloaded(ok=False)
             log.error("the configuration was not reloaded:\n%s", error)
             raise
         changes = (*_kept(self.configuration, loaded.configuration), *self.fleet.plan(loaded.configuration.programs))
         if not dry_run:
-            self._loaded = loaded
+            self._inheritance = replace(self._inheritance, latest=loaded)
             self.fleet.want(loaded.configuration.programs)
             self._remember()
             self.metrics.reloaded(ok=True)
@@ -374,12 +385,12 @@ async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
     """
     guardian = Guardian(Channel.of(channel_fd))
     greeting = await guardian.greeted()
-    loaded = _load(path, greeting)
-    log_settings = loaded.configuration.log
+    inheritance = begin(path, greeting.memo, os.environ)
+    log_settings = inheritance.configuration.log
     sink = writer.descriptor(2, "standard error")
     log_through(sink, log_settings.level, log_settings.format, journal=on_journal(2, os.environ))
-    _hold_embedded(loaded.configuration)
-    code = await Daemon(path, loaded, guardian, greeting, writer).run()
+    _hold_embedded(inheritance.configuration)
+    code = await Daemon(path, inheritance, guardian, greeting, writer).run()
     log.info("everything is drained; ends with code %d", code)
     guardian.done(code)
     return code
@@ -391,10 +402,3 @@ def _hold_embedded(configuration: Configuration) -> None:
     if directory is not None:
         with suppress(OSError):  # it is about to stop; then there is nothing to hold
             hold(directory)
-
-
-def _load(path: Path, greeting: Greeting) -> Loaded:
-    """A replaced worker goes on with the configuration that was in force, whatever the file says by now."""
-    if greeting.memo:
-        return reload_from(json.loads(greeting.memo)["sources"].encode(), os.environ)
-    return load(path, os.environ)

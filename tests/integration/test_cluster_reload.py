@@ -55,6 +55,26 @@ def test_a_bad_file_changes_nothing(nodes: Nodes, database: Database) -> None:
     assert life.pids == pids
 
 
+def test_what_waits_for_a_restart_does_not_come_with_the_next_worker(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    lock_id = node.program("beat")["lock_id"]
+    node.extra = '\n[program.new]\nstdout = "null"\n'
+
+    node.configure(["beat"], schema="elsewhere")
+    node.signal(signal.SIGHUP)
+    wait_for(lambda: "new" in nodes.leaders(), what="the reload brought the new program")
+    worker = node.worker
+    os.kill(worker, signal.SIGKILL)
+
+    wait_for(lambda: node.worker != worker and node.up(), 20, "the next worker is up")
+    nodes.await_led("beat", "new")
+    assert node.program("beat")["lock_id"] == lock_id
+    assert database.sql("SELECT to_regnamespace('elsewhere')") == [(None,)]
+    assert len(nodes.journal.lives("beat")) == 1
+
+
 def test_what_an_operator_stopped_stays_stopped_when_the_worker_is_replaced(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     [node] = nodes(database, "a", programs=["beat", "bot"], lease=LEASE)

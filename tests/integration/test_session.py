@@ -332,3 +332,66 @@ def test_the_statement_timeouts_of_the_role_do_not_reach_a_session(database: Dat
                 await line.told(w.Renewed)
 
     asyncio.run(scenario())
+
+
+def test_a_session_that_nobody_asks_stays(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            [before] = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%/beat'")
+            await asyncio.sleep(2 * LEASE)  # the server ends a silent session after one lease
+            [after] = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%/beat'")
+            assert before == after
+            await line.look()
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_was_closed_while_it_connected_is_never_opened(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            ghost = Line(here.pool, "ghost", "n1", here.instance)
+            ghost.session.open()
+            await asyncio.sleep(0)  # the pool has begun to connect
+            ghost.session.close()
+            opened = here.pool.opened
+            await until(lambda: here.pool.opened > opened)
+            assert not ghost.session.connected
+            with pytest.raises(TimeoutError):
+                await ghost.told(w.Attached, within=0.1)
+
+    asyncio.run(scenario())
+
+
+def test_a_release_on_a_new_session_ends_the_old_one_that_holds_the_lock(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            with psycopg.connect(database.dsn, autocommit=True) as old:
+                line.session.disconnect("its network is gone")
+                await line.told(w.Detached)
+                old.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
+                old.execute(
+                    "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT "
+                    "(extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
+                )
+                await line.told(w.Attached)
+                await line.release(granted.epoch)
+                await until(lambda: _locks(database) == 0)
+            assert (await line.lead()).epoch == granted.epoch + 1
+
+    asyncio.run(scenario())
+
+
+def test_the_lease_does_not_change_before_the_ledger_has_settled_on_its_server(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            await until(lambda: here.pool.listener.connected)
+            with pytest.raises(HighlanderError, match="has settled"):
+                await here.pool.listener.set_lease(5.0)
+
+    asyncio.run(scenario())

@@ -1,0 +1,62 @@
+"""What one worker leaves to the next, kept by the guardian as bytes that it never reads.
+
+A replaced worker goes on with what was in force: a file that was edited meanwhile counts only when somebody reloads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
+from highlanderd.core.words import Want
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """The configuration in force, operators' wishes, and what was learnt of the server. Secrets are in it."""
+
+    base: Loaded
+    """As the daemon was started: everything but the programs is in force from here until it is restarted."""
+    latest: Loaded
+    """As it was last reloaded: the programs are in force from here."""
+    wishes: Mapping[str, Want] = field(default_factory=dict)
+    seen_ledger: bool = False
+    timelines: Mapping[str, int] = field(default_factory=dict)
+    """By system identifier: the highest timeline seen."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """What no reload changes."""
+        return self.base.configuration
+
+    @property
+    def programs(self) -> Mapping[str, ProgramConfig]:
+        """What a reload changes."""
+        return self.latest.configuration.programs
+
+    def encode(self) -> bytes:
+        """Give it as bytes."""
+        latest = None if self.latest is self.base else self.latest.sources_json().decode()
+        facts = {
+            "base": self.base.sources_json().decode(),
+            "latest": latest,
+            "wishes": {name: wish.value for name, wish in self.wishes.items()},
+            "seen_ledger": self.seen_ledger,
+            "timelines": dict(self.timelines),
+        }
+        return json.dumps(facts).encode()
+
+
+def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> Inheritance:
+    """Give what the last worker left, or the file's configuration to the first one. Raises ConfigurationError."""
+    if memo is None:
+        loaded = load(path, environ)
+        return Inheritance(loaded, loaded)
+    facts = json.loads(memo)
+    base = reload_from(facts["base"].encode(), environ)
+    latest = base if facts["latest"] is None else reload_from(facts["latest"].encode(), environ)
+    wishes = {name: Want(value) for name, value in facts["wishes"].items()}
+    return Inheritance(base, latest, wishes, facts["seen_ledger"], facts["timelines"])
