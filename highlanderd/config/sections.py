@@ -111,7 +111,7 @@ class Postgres(Section):
         default="hold",
         description="What becomes of a running child when its connection to PostgreSQL breaks. `hold`: it keeps "
         "running while the daemon reconnects, and is fenced only when the lease runs out. `stop`: it is told to stop "
-        "at once.",
+        "at once; that also happens when the daemon's worker had to be replaced, for its connections end with it.",
     )
 
     @property
