@@ -162,17 +162,39 @@ def set_name(name: str) -> None:
     _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-def children(pid: int, thread: int | None = None) -> list[int]:
-    """List the children of a process' thread, by default its first one; zombies included.
+class Children:
+    """The children of this process, which has one thread: listed through one descriptor that is open from the start.
 
-    Reparenting is over before SIGCHLD is sent, so what a dead process left behind is listed once its death is known.
-    Empty when the process is gone; the guardian refuses to start on a kernel without this file.
+    Whoever must kill may have no other left, or the whole machine none. Raises OSError on a kernel without this file.
     """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self) -> None:
+        self._fd = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
+
+    def now(self) -> list[int]:
+        """List them, zombies included.
+
+        Reparenting is over before SIGCHLD is sent, so what a dead process left behind is listed once its death is
+        known.
+        """
+        data = b""
+        while piece := os.pread(self._fd, 65536, len(data)):
+            data += piece
+        return [int(word) for word in data.split()]
+
+
+def children(pid: int, thread: int | None = None) -> list[int]:
+    """List the children of a process' thread, by default its first one; zombies included. Empty when it is gone."""
     return [int(word) for word in _contents(f"/proc/{pid}/task/{thread or pid}/children").split()]
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """List a process' tree, parents first, without itself. Only a hint: all but own children may be gone by now."""
+    """List a process' tree, parents first, without itself. Only a hint: all but own children may be gone by now.
+
+    Raises OSError when there is no descriptor to look with.
+    """
     level = [pid]
     while level:
         level = [child for each in level for thread in _threads(each) for child in children(each, thread)]
@@ -187,7 +209,7 @@ def _threads(pid: int) -> list[int]:
 
 
 def parent(pid: int) -> int:
-    """Tell a process' parent; 0 when it is gone."""
+    """Tell a process' parent; 0 when it is gone. Raises OSError when there is no descriptor to look with."""
     fields = _contents(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
     return int(fields[1]) if fields else 0
 

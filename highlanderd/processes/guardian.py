@@ -40,12 +40,12 @@ FAILED = 1
 class Guardian:
     """One loop over signals, time and channels. Everything in it is told by one of these, and nothing waits."""
 
-    def __init__(self, worker: Worker, instance: str, nofile: tuple[int, int]) -> None:
+    def __init__(self, worker: Worker, children: linux.Children, instance: str, nofile: tuple[int, int]) -> None:
         self._worker, self._instance = worker, instance
         self._signals = linux.Signals([signal.SIGCHLD, *PASSED_ON])
         self._watch = linux.Watch()
         self._watch.add(self._signals)
-        self._wards = Wards(worker, self._watch, self._signals, instance, nofile)
+        self._wards = Wards(worker, self._watch, self._signals, children, instance, nofile)
         self._memo: int | None = None
         """What the workers want remembered: a memfd."""
         self._unheard: list[str] = []
@@ -259,7 +259,9 @@ def main(arguments: list[str]) -> int:
     linux.set_name("highlanderd")
     os.set_inheritable(int(options["--lock-fd"]), False)
     _fill_standard_descriptors()
-    if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
+    try:
+        children = linux.Children()
+    except FileNotFoundError:
         linux.say(
             "highlanderd needs /proc with a kernel that has CONFIG_PROC_CHILDREN: without it no tree can be killed"
         )
@@ -271,7 +273,7 @@ def main(arguments: list[str]) -> int:
             f"processes of the former daemon cannot be killed, see {left[0]}/cgroup.procs; not starting beside them"
         )
         return FAILED
-    guardian = Guardian(Worker(arguments[split + 1 :], options["--node"]), instance, _raise_file_limit())
+    guardian = Guardian(Worker(arguments[split + 1 :], options["--node"]), children, instance, _raise_file_limit())
     gc.freeze()
     return guardian.run()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from highlanderd.processes.launch import Spec
 
 PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
-KILL_AGAIN = 100  # milliseconds between two rounds of killing that no SIGCHLD has asked for
+AGAIN = 50  # milliseconds until what nobody wakes us for is tried again: a round of killing that has not killed all
 
 
 class Keeper:
@@ -41,10 +41,19 @@ class Keeper:
         self._directory = directory
         self._signals = signals
         self._timer = linux.Timer()
+        self._children: linux.Children | None = None
+        self._killer: int | None = None
+        """What kills the whole cgroup; opened early, as the list of children is: killing needs no descriptor more."""
+        self._signalling: list[tuple[int, int]] = []
+        """Signals still to be sent, each with its pid."""
+        self._ordered: list[Message] = []
+        """Orders to signal of which nobody was told yet."""
+        self._again = False
+        """Something could not be done for now, for want of descriptors or memory."""
         self._answer: int | None = None
         self._answered = b""
         self._pipes: dict[str, int] = {}
-        self._left = False
+        self._left = self._complained = False
         self._owed_guardian = self._owed_worker = True
         self._owed_pipes = True
         self._state: Message = {
@@ -80,6 +89,7 @@ class Keeper:
 
     def _launch(self, nofile: tuple[int, int]) -> None:
         spec, me = self._spec, os.getpid()
+        self._children = linux.Children()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         stdio = null, self._open("stdout", spec["stdout"], null), self._open("stderr", spec["stderr"], null)
         answer, theirs = os.pipe()
@@ -87,6 +97,7 @@ class Keeper:
         if self._directory and not cgroup.create(self._directory):
             self._directory = None
         directory = self._directory
+        self._killer = cgroup.killer(directory) if directory else None
         pid = linux.fork(lambda: launch(spec, stdio, theirs, me, directory, nofile))
         self._answer = answer
         self._change(pid=pid)
@@ -116,15 +127,34 @@ class Keeper:
                 poller.register(channel, select.POLLIN | (select.POLLOUT if owed else 0))
         if self._answer is not None:
             poller.register(self._answer, select.POLLIN)
-        poller.poll(KILL_AGAIN if self._state["killed"] and not self._state["empty"] else None)
+        killing = self._state["killed"] and not self._state["empty"]
+        poller.poll(AGAIN if killing or self._again else None)
 
     def _turn(self) -> None:
-        """Take in everything that is there, the guardian before the worker it may replace; judge; then act and tell."""
+        """Take in everything that is there; judge; then act and tell.
+
+        What the system refuses for now is done in a later turn: it keeps nobody from the rest, and ends nothing.
+        """
+        self._again = False
+        for step in (self._listen, self._reap, self._read_answer, self._judge, self._signal, self._tell):
+            try:
+                step()
+            except OSError as error:
+                self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        self._again = True
+        if not self._complained:
+            self._complained = True
+            linux.say(f"highlanderd: the keeper of {self._spec['program']} is hindered: {linux.confession(error)}")
+
+    def _listen(self) -> None:
+        """Hear the guardian before the worker that it may replace."""
         self._signals.take()
         self._guardian = self._hear(self._guardian)
         self._worker = self._hear(self._worker)
-        self._reap()
-        self._read_answer()
+
+    def _judge(self) -> None:
         if not self._state["empty"]:
             if linux.boottime() >= self._due():
                 self._condemn("deadline")
@@ -135,7 +165,6 @@ class Keeper:
         due = linux.NEVER if self._state["empty"] or self._state["killed"] else self._due()
         if due != self._timer.at:
             self._timer.set(due)
-        self._tell()
 
     def _due(self) -> float:
         """Before the program is executed its not-after ends the term as the deadline does."""
@@ -172,14 +201,7 @@ class Keeper:
         self._left = bool(self._state["empty"])
 
     def _on_signal(self, message: Message, _fds: list[int]) -> None:
-        pid, signum, me = self._state["pid"], message["signum"], os.getpid()
-        # Listed before anybody is told: whoever dies of the signal would take his own children out of the list.
-        tree = list(linux.descendants(me)) if message["to"] == "tree" else []
-        if pid is not None and self._state["status"] is None:
-            linux.send(pid, signum)  # not reaped yet, so the pid is its own
-        for one in tree:
-            if one != pid:
-                _send_below(one, signum, me)
+        self._ordered.append(message)
 
     # ----------------------------------------------------------------------------------------------------- the child
 
@@ -218,11 +240,29 @@ class Keeper:
         if not self._state["killed"] and not self._state["empty"]:
             self._change(killed=why)
 
+    def _signal(self) -> None:
+        """Send what was ordered. Raises OSError where there is no descriptor for it; the rest is kept for later."""
+        pid, me = self._state["pid"], os.getpid()
+        while self._ordered or self._signalling:
+            while self._signalling:
+                one, signum = self._signalling[0]
+                if one != pid:
+                    _send_below(one, signum, me)
+                elif self._state["status"] is None:
+                    linux.send(one, signum)  # not reaped yet, so the pid is its own
+                del self._signalling[0]
+            if self._ordered:
+                signum = self._ordered[0]["signum"]
+                # Listed before anybody is told: whoever dies of it would take his own children out of the list.
+                tree = list(linux.descendants(me)) if self._ordered[0]["to"] == "tree" else []
+                self._signalling = [(one, signum) for one in (pid, *tree) if one is not None]
+                del self._ordered[0]
+
     def _kill(self) -> None:
         """One round: what dies in it hands its children to us, and their SIGCHLD brings the next round."""
-        if self._directory:
-            cgroup.kill(self._directory)
-        for pid in linux.children(os.getpid()):
+        if self._killer is not None:
+            cgroup.kill_by(self._killer)
+        for pid in self._children.now() if self._children is not None else ():
             linux.send(pid, signal.SIGKILL)
 
     # ----------------------------------------------------------------------------------------------------- telling
@@ -254,10 +294,13 @@ _HEARD = {
 
 
 def _send_below(pid: int, signum: int, ancestor: int) -> None:
-    """Signal somebody else's child: once its descriptor is held, the pid is checked to be still in the tree."""
+    """Signal somebody else's child: once its descriptor is held, the pid is checked to be still in the tree.
+
+    Raises OSError when there is no descriptor for that.
+    """
     try:
         fd = os.pidfd_open(pid)
-    except OSError:
+    except ProcessLookupError:
         return
     try:
         above = linux.parent(pid)

@@ -56,10 +56,16 @@ class Wards:
     """
 
     def __init__(
-        self, worker: Worker, watch: linux.Watch, signals: linux.Signals, instance: str, nofile: tuple[int, int]
+        self,
+        worker: Worker,
+        watch: linux.Watch,
+        signals: linux.Signals,
+        children: linux.Children,
+        instance: str,
+        nofile: tuple[int, int],
     ) -> None:
         self._worker, self._watch, self._signals = worker, watch, signals
-        self._instance, self._nofile = instance, nofile
+        self._children, self._instance, self._nofile = children, instance, nofile
         self._parent = cgroup.own()
         self.lease = 0.0
         """As a worker told it last."""
@@ -73,7 +79,7 @@ class Wards:
         """Terms whose keeper is gone and whose tree is proven empty; kept until a worker acknowledges."""
         self._epochs: dict[int, int] = {}
         """The highest epoch spawned, by lock id: one term, one spawn."""
-        self._strangers = set(linux.children(os.getpid()))
+        self._strangers = set(children.now())
         """Children of whoever was executed into us, an embedded server perhaps: not ours to kill."""
         self._spawned = 0
 
@@ -241,7 +247,10 @@ class Wards:
             if ward.directory:
                 cgroup.kill(ward.directory)
         known = {self._worker.pid, *self._living, *self._strangers}
-        orphans = [pid for pid in linux.children(os.getpid()) if pid not in known]
+        try:
+            orphans = [pid for pid in self._children.now() if pid not in known]
+        except OSError:
+            return  # not in this round: nothing is proven
         for pid in orphans:
             linux.send(pid, signal.SIGKILL)
         if not orphans:

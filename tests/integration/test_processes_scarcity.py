@@ -1,0 +1,70 @@
+"""Nobody may open a file any more: what must die still dies, and is still proven."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fact import wait_for
+from fix_processes import Node, gone, node_at
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with node_at(tmp_path) as node:
+        yield node
+
+
+def let_open_nothing_more(pid: int) -> None:
+    """Lower the limit to the descriptors that are open; the next ``open`` is refused with EMFILE."""
+    held = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208
+    first_free = min(set(range(len(held) + 1)) - held)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (first_free, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+
+
+def let_open_again(pid: int) -> None:
+    """Give back what ``let_open_nothing_more`` has taken."""
+    most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+
+
+def tree(node: Node, cgroup: bool) -> tuple[int, list[int]]:
+    epoch = node.shell("setsid sleep 1000 & echo $!; exec sleep 1000", cgroup=cgroup)
+    grandchild = int(node.line(epoch))
+    return epoch, [node.expect("Started", epoch=epoch)["pid"], grandchild]
+
+
+@pytest.mark.parametrize("cgroup", [True, False])
+def test_a_keeper_that_may_open_nothing_still_kills_its_whole_tree(node: Node, cgroup: bool) -> None:
+    epoch, pids = tree(node, cgroup)
+    let_open_nothing_more(node.keeper())
+    node.tell("signal", epoch=epoch, signum=signal.SIGCONT, to="tree")
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+    assert all(map(gone, pids))
+    wait_for(lambda: not node.keepers(), what="the keeper has left")
+    assert "is dead" not in node.errors.read_text(), "it has proven it itself"
+
+
+def test_a_stop_signal_that_finds_no_descriptor_is_sent_once_there_is_one(node: Node) -> None:
+    epoch, pids = tree(node, cgroup=False)
+    let_open_nothing_more(node.keeper())
+    node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="tree")
+    wait_for(lambda: "is hindered" in node.errors.read_text(), what="the keeper has tried")
+    let_open_again(node.keeper())
+    node.expect("Emptied", epoch=epoch)
+    assert all(map(gone, pids))
+
+
+@pytest.mark.parametrize("cgroup", [True, False])
+def test_a_guardian_that_may_open_nothing_still_buries_a_keepers_tree(node: Node, cgroup: bool) -> None:
+    epoch, pids = tree(node, cgroup)
+    let_open_nothing_more(node.pid)
+    os.kill(node.keeper(), signal.SIGKILL)
+    node.expect("Emptied", epoch=epoch)
+    assert all(map(gone, pids))
+    assert node.process.poll() is None
