@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -22,7 +23,12 @@ WORKER = ROOT / "tests" / "process_worker.py"
 PATIENCE = 15.0
 """Seconds after which a fact that was not told fails the test; on an idle machine all are told in milliseconds."""
 
+PTRACE_SEIZE = 0x4206
+
 Fact = dict[str, Any]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
 
 def state(pid: int) -> str:
@@ -45,6 +51,22 @@ def children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         return []
     return [int(word) for word in words if not gone(int(word))]
+
+
+@contextmanager
+def undying(pid: int) -> Iterator[None]:
+    """Have a process stay below its parent however it is killed, as one in uninterruptible sleep does.
+
+    It is traced: a zombie that its tracer has not taken note of is kept from its parent.
+    """
+    if _libc.ptrace(PTRACE_SEIZE, pid, None, None) < 0:
+        pytest.skip(f"tracing is not allowed here: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 class Node:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
 AGAIN = 50  # milliseconds until what nobody wakes us for is tried again: a round of killing that has not killed all
+REPORT_AGAIN = 0.04  # seconds, less than that: while it kills the guardian wants to hear that it does
 
 
 class Keeper:
@@ -55,6 +56,8 @@ class Keeper:
         self._pipes: dict[str, int] = {}
         self._left = self._complained = False
         self._owed_guardian = self._owed_worker = True
+        self._reported = 0.0
+        """When the guardian was told last."""
         self._owed_pipes = True
         self._state: Message = {
             "is": "state",
@@ -259,7 +262,11 @@ class Keeper:
                 del self._ordered[0]
 
     def _kill(self) -> None:
-        """One round: what dies in it hands its children to us, and their SIGCHLD brings the next round."""
+        """One round: what dies in it hands its children to us, and their SIGCHLD brings the next round.
+
+        As long as it takes, the guardian is told that we are at it: it kills a keeper that has frozen meanwhile.
+        """
+        self._owed_guardian = self._owed_guardian or linux.boottime() >= self._reported + REPORT_AGAIN
         if self._killer is not None:
             cgroup.kill_by(self._killer)
         for pid in self._children.now() if self._children is not None else ():
@@ -278,6 +285,7 @@ class Keeper:
         """
         if self._owed_guardian and self._guardian is not None:
             self._owed_guardian = not self._guardian.send({**self._state, "memo": b""})
+            self._reported = linux.boottime()
         if self._owed_worker and self._worker is not None:
             names, fds = (list(self._pipes), list(self._pipes.values())) if self._owed_pipes else ([], [])
             self._owed_worker = not self._worker.send({**self._state, "fds": names}, fds)

@@ -22,24 +22,35 @@ if TYPE_CHECKING:
     from highlanderd.processes.worker import Worker
 
 SHORTEST_GRACE, GRACE = 0.05, 0.02  # seconds, share of a lease: for a keeper to report that it kills
+SHORTEST_SILENCE, SILENCE = 0.2, 0.05  # seconds, share of a lease: from there to its next report, until all is killed
 BURY_AGAIN = 0.1  # seconds between two rounds of killing orphans that no SIGCHLD has asked for
 
 
 class Ward:
     """What the guardian knows of one keeper: its own fork, and the last state that it has told."""
 
-    __slots__ = ("channel", "condemned", "directory", "number", "pid", "state", "term")
+    __slots__ = ("channel", "condemned", "directory", "heard", "number", "pid", "state", "term")
 
     def __init__(self, number: int, pid: int, channel: Channel, spec: Spec, directory: str | None) -> None:
         self.number, self.pid, self.channel, self.directory = number, pid, channel, directory
         self.term: Message = {name: spec[name] for name in ("program", "lock_id", "epoch")}
         self.state: Message = {"empty": False, "killed": None, "deadline": spec["deadline"]}
+        self.heard = 0.0
         self.condemned = False
 
+    def hear(self, state: Message) -> None:
+        """Take in what it has told."""
+        self.state, self.heard = state, linux.boottime()
+
     def due(self, lease: float) -> float:
-        """When to kill it unless it has reported by then that it kills: its deadline, and 2 % of a lease of grace."""
-        if self.condemned or self.state["empty"] or self.state["killed"]:
+        """When to kill it unless it has reported by then that it kills: its deadline, and 2 % of a lease of grace.
+
+        From then on it owes a report every 5 % of a lease, so that one that freezes while it kills is seen, too.
+        """
+        if self.condemned or self.state["empty"]:
             return linux.NEVER
+        if self.state["killed"]:
+            return self.heard + max(SILENCE * lease, SHORTEST_SILENCE)
         return float(self.state["deadline"]) + max(GRACE * lease, SHORTEST_GRACE)
 
     def kill(self) -> None:
@@ -180,7 +191,7 @@ class Wards:
     def _hear(self, ward: Ward) -> None:
         try:
             while ward.channel.fileno() >= 0 and (received := ward.channel.receive()) is not None:
-                ward.state = received[0]
+                ward.hear(received[0])
         except EOFError:
             self._hang_up(ward)
         self._watch.by(ward.due(self.lease))
@@ -191,12 +202,13 @@ class Wards:
             ward.channel.close()
 
     def judge(self, now: float) -> float:
-        """Kill keepers that have let their deadline pass, bury what is dead; gives when to judge again."""
+        """Kill keepers that have let their deadline pass or froze, bury what is dead; gives when to judge again."""
         for ward in list(self._living.values()):
             if now >= ward.due(self.lease):
                 self._hear(ward)  # only silence after everything was read is silence
                 if now >= ward.due(self.lease):
-                    self._worker.say(f"the keeper of {ward.term['program']} has let its deadline pass: killing it")
+                    sin = "fallen silent while it killed" if ward.state["killed"] else "let its deadline pass"
+                    self._worker.say(f"the keeper of {ward.term['program']} has {sin}: killing it")
                     ward.kill()
         self._bury()
         dues = [ward.due(self.lease) for ward in self._living.values()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fact import wait_for
-from fix_processes import GUARDIAN, Node, gone, node_at
+from fix_processes import GUARDIAN, Node, gone, node_at, undying
 
 BOUND = 1024 if sys.version_info >= (3, 12) else 1152
 """KiB of private memory that a running child may cost in its keeper: a megabyte. Python 3.11 writes a reference count
@@ -97,6 +97,41 @@ def test_a_keeper_that_does_not_greet_a_new_worker_is_killed_and_held_until_prov
 
     wait_for(free, what="nothing is held any more")
     assert epoch == 1
+
+
+def _order_the_kill(node: Node, epoch: int) -> None:
+    node.tell("kill", epoch=epoch)
+
+    def killed() -> bool:
+        node.tell("report", epoch=epoch)
+        return bool(node.expect("report", epoch=epoch)["killed"] == "order")
+
+    wait_for(killed, what="the keeper says that it kills")
+
+
+def test_a_keeper_that_freezes_while_it_kills_is_killed_and_its_tree_buried(node: Node) -> None:
+    epoch, pids = _tree(node, cgroup=False)
+    keeper = node.keeper()
+    with undying(pids[1]):
+        _order_the_kill(node, epoch)
+        os.kill(keeper, signal.SIGSTOP)
+        wait_for(lambda: gone(keeper), what="the guardian has killed the keeper")
+        assert not [fact for fact in node.facts if fact["fact"] == "Emptied"], "one of them is not gone yet"
+    node.expect("Emptied", epoch=epoch)
+    assert all(map(gone, pids))
+    assert "fallen silent while it killed" in node.errors.read_text()
+
+
+def test_a_keeper_whose_tree_will_not_die_is_left_at_it(node: Node) -> None:
+    epoch, pids = _tree(node, cgroup=False)
+    keeper = node.keeper()
+    with undying(pids[1]):
+        _order_the_kill(node, epoch)
+        later = node.spawn("sleep", "1000", program="other", lock_id=8, deadline=1.0)
+        node.expect("Emptied", epoch=later)  # a second has passed, five times what a silent keeper is left
+        assert not gone(keeper)
+    node.expect("Emptied", epoch=epoch)
+    assert "killing it" not in node.errors.read_text()
 
 
 def test_keepers_shrug_off_signals_that_are_not_theirs(node: Node) -> None:
