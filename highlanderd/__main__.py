@@ -90,8 +90,8 @@ def _check(path: Path) -> int:
 
 
 def _schema(configuration: Configuration) -> str:
+    from highlanderd.postgres.addresses import parse
     from highlanderd.postgres.ledger import Ledger
-    from highlanderd.postgres.server import parse
 
     postgres = configuration.postgres
     book = Ledger(postgres.schema_, configuration.daemon.namespace, postgres.lease)

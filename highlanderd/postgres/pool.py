@@ -19,8 +19,9 @@ from highlanderd.core.lease import LONGEST, SHORTEST
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
 from highlanderd.postgres import ledger
+from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.server import Hello, Server, Unfit
+from highlanderd.postgres.server import Hello, Server
 from highlanderd.postgres.wire import Ask, ConnectFailed, Reply, WireLost
 
 log = logging.getLogger(__name__)

@@ -1,27 +1,19 @@
-"""From a DSN to one verified connection: addresses, startup options, and whether this server may be used at all.
-
-Everything that makes a session safe travels as startup options, so that it holds from the first statement, whatever
-the role's or the database's own settings say. A server that could break the promise is refused with a sentence.
-"""
+"""From an address to one verified connection, or to the sentence that says why this server must not be used."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
-
 from highlanderd.core.lease import Lease
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import ledger
+from highlanderd.postgres.addresses import Addresses, Unfit, dressed
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.names import Resolver
 from highlanderd.postgres.wire import ConnectFailed, Reply, Wire, WireLost, connect
 
 log = logging.getLogger(__name__)
@@ -36,10 +28,6 @@ POOLER: Final = (
     "a connection pooler stands between: it could grant one lock to two nodes; "
     "give a dsn that leads to PostgreSQL directly"
 )
-
-
-class Unfit(HighlanderError):
-    """A server, or a road to it, that must not be used. ``str()`` names the cure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +46,11 @@ class Server:
     """Opens verified connections to the PostgreSQL of one DSN. One attempt at a time goes to one address."""
 
     def __init__(self, dsn: str, book: Ledger, *, node: str, fresh: Path | None, seen_ledger: bool = False) -> None:
-        self._parameters = parse(dsn)
+        self._addresses = Addresses(dsn)
         self._book = book
         self._node = node
         self._fresh = fresh
         self._embedded = fresh is not None
-        self._resolver = Resolver()
         self._turn = 0
         self._diagnosed = False
         self.seen_ledger = seen_ledger
@@ -82,16 +69,12 @@ class Server:
     @property
     def place(self) -> str:
         """Where the server is, without any secret."""
-        given = self._parameters
-        hosts = (given.get("host") or given.get("hostaddr") or "local socket").split(",")
-        ports = _stretched(given.get("port", "").split(","), len(hosts))
-        where = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False))
-        return f"{where}/{given.get('dbname', given.get('user', ''))}"
+        return self._addresses.place
 
     @property
     def parallel(self) -> int:
-        """How many connections to open at once; TLS handshakes cost the server's cores."""
-        return 8 if self._parameters.get("sslmode") in ("require", "verify-ca", "verify-full") else 16
+        """How many connections to open at once."""
+        return self._addresses.parallel
 
     def next_address(self, turn: int | None = None) -> None:
         """Try another address next time; many attempts that failed at one of them (at ``turn``) move on by one."""
@@ -119,72 +102,21 @@ class Server:
         return hello
 
     async def _connect(self, turn: int, lease: Lease, end: float) -> Wire:
-        address = await self._address(turn, _left(end))
-        dressed = self._dressed(address, lease)
+        address = await self._addresses.choose(turn, _left(end))
+        ours = dressed(address, lease, self._node)
         try:
-            wire = await connect(dressed, _left(end))
+            wire = await connect(ours, _left(end))
         except ConnectFailed as failure:
             if failure.timed_out or self._diagnosed:
                 raise
-            wire = await self._diagnosis(failure, address, dressed, lease.renew_every)
+            wire = await self._diagnosis(failure, address, ours, lease.renew_every)
         wire.on_alarm = self.on_alarm
         return wire
-
-    # ------------------------------------------------------------------------------------------------- addresses
-
-    async def _address(self, turn: int, within: float) -> dict[str, str]:
-        """Give the parameters of one address: the one that worked last, or its successor."""
-        choices = await self._addresses(within)
-        return {**self._parameters, **choices[turn % len(choices)]}
-
-    async def _addresses(self, within: float) -> list[dict[str, str]]:
-        given = self._parameters
-        hosts = (given.get("host") or os.environ.get("PGHOST", "")).split(",")
-        ports = given.get("port", os.environ.get("PGPORT", "5432")).split(",")
-        if "hostaddr" in given:
-            numbers = given["hostaddr"].split(",")
-            hosts = hosts if len(hosts) == len(numbers) else numbers
-            return [_place(*spot) for spot in zip(hosts, numbers, _stretched(ports, len(numbers)), strict=True)]
-        spots = list(zip(hosts, _stretched(ports, len(hosts)), strict=True))
-        found = await asyncio.gather(*(self._numbers(host, within) for host, _ in spots))
-        choices = [
-            _place(host, number, port) for (host, port), numbers in zip(spots, found, strict=True) for number in numbers
-        ]
-        if not choices:
-            raise ConnectFailed(f"none of the names {', '.join(hosts)} could be resolved", timed_out=True)
-        return choices
-
-    async def _numbers(self, host: str, within: float) -> tuple[str, ...]:
-        if not host or host.startswith(("/", "@")):
-            return ("",)
-        try:
-            return await self._resolver.addresses(host, within)
-        except OSError as error:
-            log.debug("cannot resolve %s: %s", host, error)
-            return ()
-
-    def _dressed(self, address: Mapping[str, str], lease: Lease) -> dict[str, str]:
-        """Add what makes a session safe: ours comes last, and so wins over the user's own options."""
-        seconds = max(1, round(lease.renew_every))
-        theirs = address.get("options", os.environ.get("PGOPTIONS", ""))
-        ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in startup_options(lease).items())
-        return {
-            **address,
-            "options": f"{theirs} {ours}".strip(),
-            "application_name": f"highlanderd/{self._node}",
-            "client_encoding": "UTF8",
-            "gssencmode": "disable",
-            "keepalives": "1",
-            "keepalives_idle": str(seconds),
-            "keepalives_interval": str(seconds),
-            "keepalives_count": "3",
-            "tcp_user_timeout": str(round(lease.answer_within * 1000)),
-        }
 
     # -------------------------------------------------------------------------------------------------- fitness
 
     async def _diagnosis(
-        self, failure: ConnectFailed, plain: Mapping[str, str], dressed: Mapping[str, str], within: float
+        self, failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float
     ) -> Wire:
         """Once per outage: is it our options that are refused? Old servers die on them before telling their version.
 
@@ -201,7 +133,7 @@ class Server:
         if version < OLDEST_SERVER:
             raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
         try:
-            return await connect(dressed, within)
+            return await connect(ours, within)
         except ConnectFailed as again:
             if again.timed_out:
                 raise
@@ -325,54 +257,6 @@ class Server:
         )
 
 
-def parse(dsn: str) -> dict[str, str]:
-    """Give the parameters of a DSN or URI. Raises Unfit with a sentence that repeats nothing of it."""
-    try:
-        return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    except ProgrammingError as error:
-        raise Unfit(
-            "postgres.dsn is not a PostgreSQL connection string (postgresql://... or host=... user=...)"
-        ) from error
-
-
-def startup_options(lease: Lease) -> dict[str, str]:
-    """Give the server settings of every session; times in milliseconds.
-
-    Our own limits stay below half a lease, and the server ends a session that is silent for a whole one.
-    """
-    length = round(lease.length * 1000)
-    seconds = max(1, round(lease.renew_every))
-    return {
-        "default_transaction_read_only": "off",
-        "default_transaction_isolation": "read committed",
-        "synchronous_commit": "on",
-        "client_min_messages": "warning",
-        "lock_timeout": str(length // 5),
-        "statement_timeout": str(length // 4),
-        "idle_session_timeout": str(length),
-        "idle_in_transaction_session_timeout": str(length),
-        "client_connection_check_interval": str(length // 5),
-        "search_path": "pg_catalog",
-        "tcp_keepalives_idle": str(seconds),
-        "tcp_keepalives_interval": str(seconds),
-        "tcp_keepalives_count": "3",
-        "tcp_user_timeout": str(length),
-    }
-
-
 def _left(end: float) -> float:
     """Seconds until ``end`` on the loop's clock; what is late gets a moment all the same, and fails by itself."""
     return max(0.01, end - asyncio.get_running_loop().time())
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace(" ", "\\ ")
-
-
-def _stretched(values: list[str], length: int) -> list[str]:
-    return values * length if len(values) == 1 else values
-
-
-def _place(host: str, number: str, port: str) -> dict[str, str]:
-    place = {"host": host, "hostaddr": number, "port": port}
-    return {name: value for name, value in place.items() if value}

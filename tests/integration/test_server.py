@@ -15,8 +15,9 @@ from fix_session import LEASE, desk, settle, until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.core import words as w
+from highlanderd.postgres.addresses import Unfit, parse, startup_options
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.server import Server, Unfit, parse, startup_options
+from highlanderd.postgres.server import Server
 from highlanderd.postgres.wire import ConnectFailed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,6 +27,15 @@ def _locks(database: Database) -> int:
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     return int(count)
+
+
+def _hold_as_former_session(old: psycopg.Connection[Any], line: Line) -> None:
+    """Be the backend that missed its client's death: it is the one in the row, and it holds the lock."""
+    old.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
+    old.execute(
+        "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT "
+        "(extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
+    )
 
 
 def test_a_new_ledger_is_waited_out_for_one_lease_then_one_of_two_leads(database: Database) -> None:
@@ -172,14 +182,9 @@ def test_an_old_session_that_outlives_its_network_is_terminated(database: Databa
             settle(database)
             granted = await line.lead()
             with psycopg.connect(database.dsn, autocommit=True) as old:
-                # A backend that missed its client's death: it is the one in the row, and it holds the lock.
                 line.session.disconnect("its network is gone")
                 await line.told(w.Detached)
-                old.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
-                old.execute(
-                    "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT "
-                    "(extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
-                )
+                _hold_as_former_session(old, line)
                 await line.told(w.Attached)
                 line.session.renew(granted.epoch)
                 await line.told(w.Contended)
@@ -373,11 +378,7 @@ def test_a_release_on_a_new_session_ends_the_old_one_that_holds_the_lock(databas
             with psycopg.connect(database.dsn, autocommit=True) as old:
                 line.session.disconnect("its network is gone")
                 await line.told(w.Detached)
-                old.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
-                old.execute(
-                    "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT "
-                    "(extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
-                )
+                _hold_as_former_session(old, line)
                 await line.told(w.Attached)
                 await line.release(granted.epoch)
                 await until(lambda: _locks(database) == 0)

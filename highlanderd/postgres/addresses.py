@@ -1,0 +1,146 @@
+"""From a DSN to the parameters of one attempt: its addresses, and the startup options that make a session safe.
+
+They travel as startup options, so that they hold from the first statement, whatever the role's or the database's own
+settings say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from highlanderd.core.lease import Lease
+from highlanderd.errors import HighlanderError
+from highlanderd.postgres.names import Resolver
+from highlanderd.postgres.wire import ConnectFailed
+
+log = logging.getLogger(__name__)
+
+
+class Unfit(HighlanderError):
+    """A server, or a road to it, that must not be used. ``str()`` names the cure."""
+
+
+class Addresses:
+    """All addresses that a DSN names. One attempt goes to one of them."""
+
+    def __init__(self, dsn: str) -> None:
+        self._parameters = parse(dsn)
+        self._resolver = Resolver()
+
+    @property
+    def place(self) -> str:
+        """Where the server is, without any secret."""
+        given = self._parameters
+        hosts = (given.get("host") or given.get("hostaddr") or "local socket").split(",")
+        ports = _stretched(given.get("port", "").split(","), len(hosts))
+        where = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False))
+        return f"{where}/{given.get('dbname', given.get('user', ''))}"
+
+    @property
+    def parallel(self) -> int:
+        """How many connections to open at once; TLS handshakes cost the server's cores."""
+        return 8 if self._parameters.get("sslmode") in ("require", "verify-ca", "verify-full") else 16
+
+    async def choose(self, turn: int, within: float) -> dict[str, str]:
+        """Give libpq's parameters for one address, ``turn`` saying which. Raises ConnectFailed when none is known."""
+        choices = await self._all(within)
+        return {**self._parameters, **choices[turn % len(choices)]}
+
+    async def _all(self, within: float) -> list[dict[str, str]]:
+        given = self._parameters
+        hosts = (given.get("host") or os.environ.get("PGHOST", "")).split(",")
+        ports = given.get("port", os.environ.get("PGPORT", "5432")).split(",")
+        if "hostaddr" in given:
+            numbers = given["hostaddr"].split(",")
+            hosts = hosts if len(hosts) == len(numbers) else numbers
+            return [_place(*spot) for spot in zip(hosts, numbers, _stretched(ports, len(numbers)), strict=True)]
+        spots = list(zip(hosts, _stretched(ports, len(hosts)), strict=True))
+        found = await asyncio.gather(*(self._numbers(host, within) for host, _ in spots))
+        choices = [
+            _place(host, number, port) for (host, port), numbers in zip(spots, found, strict=True) for number in numbers
+        ]
+        if not choices:
+            raise ConnectFailed(f"none of the names {', '.join(hosts)} could be resolved", timed_out=True)
+        return choices
+
+    async def _numbers(self, host: str, within: float) -> tuple[str, ...]:
+        if not host or host.startswith(("/", "@")):
+            return ("",)
+        try:
+            return await self._resolver.addresses(host, within)
+        except OSError as error:
+            log.debug("cannot resolve %s: %s", host, error)
+            return ()
+
+
+def dressed(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, str]:
+    """Add what makes a session safe: ours comes last, and so wins over the user's own options."""
+    seconds = max(1, round(lease.renew_every))
+    theirs = address.get("options", os.environ.get("PGOPTIONS", ""))
+    ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in startup_options(lease).items())
+    return {
+        **address,
+        "options": f"{theirs} {ours}".strip(),
+        "application_name": f"highlanderd/{node}",
+        "client_encoding": "UTF8",
+        "gssencmode": "disable",
+        "keepalives": "1",
+        "keepalives_idle": str(seconds),
+        "keepalives_interval": str(seconds),
+        "keepalives_count": "3",
+        "tcp_user_timeout": str(round(lease.answer_within * 1000)),
+    }
+
+
+def parse(dsn: str) -> dict[str, str]:
+    """Give the parameters of a DSN or URI. Raises Unfit with a sentence that repeats nothing of it."""
+    try:
+        return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    except ProgrammingError as error:
+        raise Unfit(
+            "postgres.dsn is not a PostgreSQL connection string (postgresql://... or host=... user=...)"
+        ) from error
+
+
+def startup_options(lease: Lease) -> dict[str, str]:
+    """Give the server settings of every session; times in milliseconds.
+
+    Our own limits stay below half a lease, and the server ends a session that is silent for a whole one.
+    """
+    length = round(lease.length * 1000)
+    seconds = max(1, round(lease.renew_every))
+    return {
+        "default_transaction_read_only": "off",
+        "default_transaction_isolation": "read committed",
+        "synchronous_commit": "on",
+        "client_min_messages": "warning",
+        "lock_timeout": str(length // 5),
+        "statement_timeout": str(length // 4),
+        "idle_session_timeout": str(length),
+        "idle_in_transaction_session_timeout": str(length),
+        "client_connection_check_interval": str(length // 5),
+        "search_path": "pg_catalog",
+        "tcp_keepalives_idle": str(seconds),
+        "tcp_keepalives_interval": str(seconds),
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": str(length),
+    }
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def _stretched(values: list[str], length: int) -> list[str]:
+    return values * length if len(values) == 1 else values
+
+
+def _place(host: str, number: str, port: str) -> dict[str, str]:
+    place = {"host": host, "hostaddr": number, "port": port}
+    return {name: value for name, value in place.items() if value}
