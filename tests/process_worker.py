@@ -80,6 +80,8 @@ class TestBench:
             self.guardian.remember(more["memo"].encode())
         elif command == "holds":
             self.tell("holds", answer=self.guardian.holds(more["lock_id"], more["program"]))
+        elif command == "unprovable" and child:
+            self.tell("unprovable", epoch=epoch, answer=child.unprovable)
         elif command == "pinging":
             self.pinging = more["on"]
         elif command == "done":

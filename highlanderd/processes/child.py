@@ -62,8 +62,12 @@ class Child:
 
     @property
     def unprovable(self) -> bool:
-        """Nobody is left who could prove that the tree is empty: keeper (or its answer) and guardian are both gone."""
-        return not self._over and self._guardian.lost and (self._line is None or not self._line.open)
+        """Nobody is there who could prove that the tree is empty.
+
+        The keeper is dead, or not known yet, and the guardian is dead or frozen.
+        """
+        unheard = self._line is None or not self._line.open
+        return not self._over and unheard and (self._guardian.lost or self._guardian.silent)
 
     def listen(self, tell: Callable[[ChildEvent], None]) -> None:
         """Send events to ``tell`` from now on; what is already known and was never told comes first, soon.
@@ -220,6 +224,9 @@ class Guardian:
         self.on_lost: Callable[[], None] = lambda: None
         """Told once that the guardian is dead: drain everything."""
         self.lost = False
+        """It is dead."""
+        self.silent = False
+        """It has left three pings unanswered, and has not answered one since: it is frozen."""
         self._children: dict[tuple[int, int], Child] = {}
         self._pinged = self._ponged = 0
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -288,10 +295,10 @@ class Guardian:
         self._line.read()
         if self.lost:
             return False
-        alive = self._pinged - self._ponged < PINGS_UNANSWERED
+        self.silent = self._pinged - self._ponged >= PINGS_UNANSWERED
         self._pinged += 1
         self._line.post({"is": "ping", "n": self._pinged, "lease": lease})
-        return alive
+        return not self.silent
 
     def check(self, now: float, lease: float) -> None:
         """Have keepers killed that owe the acknowledgement of a deadline for 3/10 of ``lease``: they are frozen."""
@@ -354,7 +361,7 @@ class Guardian:
         self.on_signal(message["name"])
 
     def _on_pong(self, message: Message, _fds: list[int]) -> None:
-        self._ponged = message["n"]
+        self._ponged, self.silent = message["n"], False
 
     def _ended(self) -> None:
         self.lost = True

@@ -37,6 +37,31 @@ def test_a_frozen_guardian_is_noticed_by_its_silence(node: Node) -> None:
     os.kill(node.pid, signal.SIGCONT)
 
 
+def _unprovable(node: Node, epoch: int) -> bool:
+    node.tell("unprovable", epoch=epoch)
+    return bool(node.expect("unprovable", epoch=epoch)["answer"])
+
+
+def test_what_only_a_frozen_guardian_could_prove_is_unprovable_until_it_answers(node: Node) -> None:
+    kept = node.spawn("sleep", "1000", program="kept", lock_id=1)
+    node.expect("Started", epoch=kept)
+    keeper = node.keeper()
+    orphaned = node.spawn("sleep", "1000", program="orphaned", lock_id=2)
+    node.expect("Started", epoch=orphaned)
+    (dead,) = set(node.keepers()) - {keeper}
+    os.kill(node.pid, signal.SIGSTOP)
+    os.kill(dead, signal.SIGKILL)
+    unanswered = node.spawn("true", program="unanswered", lock_id=3, not_after=0.0)
+    assert not _unprovable(node, unanswered), "it may still answer"
+    node.expect("frozen guardian")
+    assert [_unprovable(node, epoch) for epoch in (kept, orphaned, unanswered)] == [False, True, True]
+    os.kill(node.pid, signal.SIGCONT)
+    node.expect("Emptied", epoch=orphaned)
+    node.expect("SpawnFailed", epoch=unanswered)
+    late = node.spawn("sleep", "1000", program="late", lock_id=4)
+    assert not _unprovable(node, late), "it answers again"
+
+
 def test_a_guardian_that_slept_does_not_blame_its_worker(node: Node) -> None:
     worker = node.worker
     os.kill(node.pid, signal.SIGSTOP)
