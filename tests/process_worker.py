@@ -84,6 +84,8 @@ class TestBench:
             self.tell("unprovable", epoch=epoch, answer=child.unprovable)
         elif command == "pinging":
             self.pinging = more["on"]
+        elif command == "draining":
+            self.guardian.draining()
         elif command == "done":
             self.guardian.done(more["code"])
             asyncio.get_running_loop().call_later(0.05, os._exit, 3)

@@ -227,6 +227,7 @@ class Guardian:
         """It is dead."""
         self.silent = False
         """It has left three pings unanswered, and has not answered one since: it is frozen."""
+        self._drains = False
         self._children: dict[tuple[int, int], Child] = {}
         self._pinged = self._ponged = 0
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -304,6 +305,12 @@ class Guardian:
         """Have keepers killed that owe the acknowledgement of a deadline for 3/10 of ``lease``: they are frozen."""
         for child in list(self._children.values()):
             child._check(now, lease)
+
+    def draining(self) -> None:
+        """Say, once, that an orderly end has begun: the guardian tells each worker after us to go on with it."""
+        if not self.lost and not self._drains:
+            self._drains = True
+            self._line.post({"is": "draining"})
 
     def done(self, code: int) -> None:
         """Say that everything is drained: the guardian ends with ``code`` once we have ended."""

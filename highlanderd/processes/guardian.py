@@ -183,6 +183,9 @@ class Guardian:
     def _on_ack(self, message: Message, _fds: list[int]) -> None:
         self._wards.acknowledge(message["lock_id"], message["epoch"])
 
+    def _on_draining(self, _message: Message, _fds: list[int]) -> None:
+        self._draining = True
+
     def _on_done(self, message: Message, _fds: list[int]) -> None:
         self._code = message["code"]
         self._worker.end_soon(linux.boottime())
@@ -216,6 +219,7 @@ _HEARD: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
     "remember": Guardian._on_remember,
     "kill": Guardian._on_kill,
     "ack": Guardian._on_ack,
+    "draining": Guardian._on_draining,
     "done": Guardian._on_done,
 }
 

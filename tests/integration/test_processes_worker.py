@@ -123,6 +123,16 @@ def test_an_orderly_end_survives_its_worker(node: Node) -> None:
     assert node.process.wait(15) == 0
 
 
+def test_an_end_that_the_worker_began_itself_survives_it_too(node: Node) -> None:
+    for _ in range(2):
+        node.tell("draining")
+    node.tell("crash")
+    assert node.meet()["draining"] is True
+    node.break_worker()
+    node.tell("crash")
+    assert node.process.wait(15) == 1, "as after a signal, the end is reached without a worker"
+
+
 def test_an_end_is_reached_even_when_no_worker_comes_up(tmp_path: Path) -> None:
     node = Node(tmp_path)
     node.worker_argv = ["/bin/false"]
