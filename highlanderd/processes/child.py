@@ -176,12 +176,13 @@ class Child:
             self._conclude(SpawnFailed(why), self._tell)
 
     def _check(self, now: float, lease: float) -> None:
-        if self._line is None or not self._line.open or not self._unacknowledged:
-            return
-        if now - self._unacknowledged[0][1] > 0.3 * lease:
-            self._line.read()
-            if self._unacknowledged:
+        if self._line is not None and self._line.open and self._owes(now, lease):
+            self._line.read()  # only silence after everything was read is silence
+            if self._owes(now, lease):
                 self._condemn()
+
+    def _owes(self, now: float, lease: float) -> bool:
+        return bool(self._unacknowledged) and now - self._unacknowledged[0][1] > 0.3 * lease
 
 
 @dataclass(frozen=True, slots=True)

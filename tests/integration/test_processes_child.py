@@ -1,0 +1,69 @@
+"""The worker's end alone, at real channels whose other ends are the test's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from highlanderd.linux import boottime
+from highlanderd.processes.channel import Channel, channel_pair
+from highlanderd.processes.child import Child, Guardian, Order
+
+LEASE = 10.0
+
+
+def order(program: str, lock_id: int, epoch: int = 1) -> Order:
+    end = boottime() + 60
+    return Order(program, lock_id, epoch, not_after=end, deadline=end, memo=b"", argv=("true",), env={})
+
+
+def heard(channel: Channel) -> list[dict[str, Any]]:
+    """Read everything that the worker's end has said."""
+    messages = []
+    while received := channel.receive():
+        messages.append(received[0])
+    return messages
+
+
+def state(child: Child, **facts: Any) -> dict[str, Any]:
+    """Make a keeper's report."""
+    unknown = dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed"))
+    term = {"program": child.program, "lock_id": child.lock_id, "epoch": child.epoch}
+    return {"is": "state", **term, **unknown, "empty": False, "memo": b"", **facts}
+
+
+def introduce(guardian: Channel, child: Child) -> Channel:
+    """Tell the worker's end of a child's keeper; gives the keeper's end."""
+    keepers, workers = channel_pair()
+    term = {"program": child.program, "lock_id": child.lock_id, "epoch": child.epoch}
+    assert guardian.send({"is": "keeper", "id": 1, **term}, [workers.fileno()])
+    workers.close()
+    return keepers
+
+
+def test_a_keeper_is_judged_by_the_oldest_deadline_that_it_owes_once_everything_is_read() -> None:
+    asyncio.run(_owe())
+
+
+async def _owe() -> None:
+    ours, theirs = channel_pair()
+    guardian = Guardian(theirs)
+    child = guardian.spawn(order("beat", 7), lambda _event: None)
+    keeper = introduce(ours, child)
+    guardian.ping(LEASE)  # reads what is there
+    first = boottime()
+    child.entrust(first + 50, b"")
+    await asyncio.sleep(0.01)
+    second = boottime()
+    child.entrust(second + 60, b"")
+    assert keeper.send(state(child, deadline=first + 50))
+    heard(ours)
+    guardian.check(second + 0.3 * LEASE, LEASE)
+    assert heard(ours) == [], "the first is acknowledged, and the second not due yet"
+    guardian.check(second + 0.3 * LEASE + 1, LEASE)
+    assert [message["is"] for message in heard(ours)] == ["kill"]
+    keeper.close()
+    ours.close()
+    guardian.ping(LEASE)
+    assert guardian.lost
+    await asyncio.sleep(0)  # the keeper's end is noticed
