@@ -136,10 +136,13 @@ class Guardian:
             self._start_worker(now)
 
     def _start_worker(self, now: float) -> None:
+        memo: tuple[int, ...] = ()
         try:
             memo = () if self._memo is None else (os.dup(self._memo),)
             self._worker.start(now)
         except OSError as error:
+            for fd in memo:
+                os.close(fd)
             self._worker.say(f"no worker can be started: {error.strerror}; trying again")
             self._worker.failed_starts += 1
             self._worker.plan(now)

@@ -68,3 +68,19 @@ def test_a_guardian_that_may_open_nothing_still_buries_a_keepers_tree(node: Node
     node.expect("Emptied", epoch=epoch)
     assert all(map(gone, pids))
     assert node.process.poll() is None
+
+
+def test_a_guardian_that_may_start_no_worker_loses_no_descriptor_over_it(node: Node) -> None:
+    node.tell("remember", memo="the sessions")
+    wait_for(lambda: any("memfd:memo" in target for target in _held(node.pid)), what="the guardian remembers")
+    before = len(_held(node.pid))
+    let_open_nothing_more(node.pid)
+    os.kill(node.worker, signal.SIGKILL)
+    wait_for(lambda: node.errors.read_text().count("no worker can be started") > 1, what="it has tried")
+    let_open_again(node.pid)
+    assert node.meet()["memo"] == "the sessions"
+    assert len(_held(node.pid)) == before
+
+
+def _held(pid: int) -> list[str]:
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]  # noqa: PTH115, PTH208
