@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -230,6 +230,8 @@ class Guardian:
         """It has left three pings unanswered, and has not answered one since: it is frozen."""
         self._drains = False
         self._children: dict[tuple[int, int], Child] = {}
+        self._held: Counter[int | str] = Counter()
+        """How many of them have a lock id, or a program: asked for every program in every look."""
         self._pinged = self._ponged = 0
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line = Line(channel, self._heard, self._ended)
@@ -267,7 +269,7 @@ class Guardian:
         check_memo(order.memo)
         child = Child(self, order.program, order.lock_id, order.epoch)
         child.listen(tell)
-        self._children[order.lock_id, order.epoch] = child
+        self._hold(child)
         if self.lost:
             asyncio.get_running_loop().call_soon(child._refused, "the guardian is dead: nothing is started any more")
             return child
@@ -282,7 +284,7 @@ class Guardian:
 
     def holds(self, lock_id: int, program: str) -> bool:
         """Whether anything may live for this lock id or program: a keeper, an unanswered spawn, an unproven death."""
-        return any(child.lock_id == lock_id or child.program == program for child in self._children.values())
+        return self._held[lock_id] > 0 or self._held[program] > 0
 
     def remember(self, memo: bytes) -> None:
         """Have the guardian give ``memo``, of any length, to each worker after us."""
@@ -325,7 +327,16 @@ class Guardian:
 
     def forget(self, child: Child) -> None:
         """Drop a child that is over."""
-        self._children.pop((child.lock_id, child.epoch), None)
+        if self._children.get((child.lock_id, child.epoch)) is child:
+            del self._children[child.lock_id, child.epoch]
+            self._held.subtract((child.lock_id, child.program))
+
+    def _hold(self, child: Child) -> None:
+        former = self._children.get((child.lock_id, child.epoch))
+        if former is not None:
+            self.forget(former)
+        self._children[child.lock_id, child.epoch] = child
+        self._held.update((child.lock_id, child.program))
 
     def _heard(self, message: Message, fds: list[int]) -> None:
         _HEARD[message["is"]](self, message, fds)
@@ -347,7 +358,8 @@ class Guardian:
         term = message["lock_id"], message["epoch"]
         child = self._children.get(term)
         if child is None:
-            child = self._children[term] = Child(self, message["program"], *term)
+            child = Child(self, message["program"], *term)
+            self._hold(child)
         child._attach(message["id"], Channel.of(fds[0]) if fds else None)
 
     def _on_listed(self, _message: Message, _fds: list[int]) -> None:

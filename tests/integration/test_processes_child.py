@@ -67,3 +67,23 @@ async def _owe() -> None:
     guardian.ping(LEASE)
     assert guardian.lost
     await asyncio.sleep(0)  # the keeper's end is noticed
+
+
+def test_a_program_and_a_lock_are_held_until_the_last_child_of_theirs_is_over() -> None:
+    asyncio.run(_hold())
+
+
+async def _hold() -> None:
+    ours, theirs = channel_pair()
+    guardian = Guardian(theirs)
+    for each in (order("beat", 7, 1), order("beat", 7, 2), order("relay", 7, 3), order("relay", 7, 3)):
+        guardian.spawn(each, lambda _event: None)
+    held = []
+    for program, epoch in (("beat", 1), ("relay", 3), ("relay", 3), ("beat", 2)):
+        held.append([guardian.holds(7, "-"), guardian.holds(0, "beat"), guardian.holds(0, "relay")])
+        assert ours.send({"is": "refused", "program": program, "lock_id": 7, "epoch": epoch, "why": "a test"})
+        guardian.ping(LEASE)
+    assert held == [[True, True, True], [True, True, True], [True, True, False], [True, True, False]]
+    assert not guardian.holds(7, "beat")
+    ours.close()
+    guardian.ping(LEASE)
