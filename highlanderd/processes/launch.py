@@ -38,16 +38,16 @@ def launch(
     ``directory`` is the cgroup to enter, ``nofile`` the limits that the daemon itself was started with.
     """
     steps: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("descriptors", lambda: _hold_only(stdio, answer)),
+        ("keeper", lambda: _die_with(keeper)),
         ("session", os.setsid),
         ("cgroup", lambda: cgroup.enter(directory) if directory else None),
-        ("stdio", lambda: [os.dup2(fd, target) for target, fd in enumerate(stdio)]),
         ("umask", lambda: os.umask(spec["umask"])),
         ("limits", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, nofile)),
         ("user", lambda: _change_user(spec["uid"], spec["gid"], spec["groups"])),
+        ("keeper", lambda: _die_with(keeper)),  # again: a change of user has undone it
         ("directory", lambda: os.chdir(spec["cwd"]) if spec["cwd"] is not None else None),
-        ("keeper", linux.die_with_parent),
-        ("descriptors", lambda: linux.close_all_but(0, 1, 2, answer)),
-        ("program", lambda: _execute(spec, answer, keeper)),
+        ("program", lambda: _execute(spec, answer)),
     )
     step, number = "", 0
     try:
@@ -59,6 +59,19 @@ def launch(
         number = error.errno or 0
     os.write(answer, f"{step} {number}".encode())
     os._exit(NOT_EXECUTED)
+
+
+def _hold_only(stdio: tuple[int, int, int], answer: int) -> None:
+    """Let go of all that is the keeper's before anything can hang: whoever holds a channel hides a death."""
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target)
+    linux.close_all_but(0, 1, 2, answer)
+
+
+def _die_with(keeper: int) -> None:
+    linux.die_with_parent()
+    if os.getppid() != keeper:
+        os._exit(NOT_EXECUTED)  # it died before it could take us along
 
 
 def _change_user(uid: int | None, gid: int | None, groups: list[int] | None) -> None:
@@ -74,9 +87,7 @@ def _change_user(uid: int | None, gid: int | None, groups: list[int] | None) -> 
     os.setresuid(uid, uid, uid)
 
 
-def _execute(spec: Spec, answer: int, keeper: int) -> None:
-    if os.getppid() != keeper:
-        os._exit(NOT_EXECUTED)  # it died before it could take us along
+def _execute(spec: Spec, answer: int) -> None:
     linux.unblock_signals()
     os.write(answer, ABOUT_TO_EXECUTE)
     argv, env, refusal = spec["argv"], spec["env"], None
