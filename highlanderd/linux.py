@@ -204,7 +204,7 @@ def descendants(pid: int) -> Iterator[int]:
 def _threads(pid: int) -> list[int]:
     try:
         return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return []
 
 
@@ -215,7 +215,7 @@ def parent(pid: int) -> int:
 
 
 def _contents(path: str) -> bytes:
-    """Read a file of /proc, empty when its process is gone. File objects cost a keeper more memory than this."""
+    """Read a file of /proc, empty when its process is gone or hidden. File objects cost a keeper more memory."""
     data = b""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -224,7 +224,7 @@ def _contents(path: str) -> bytes:
                 data += piece
         finally:
             os.close(fd)
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
     return data
 

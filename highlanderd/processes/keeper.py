@@ -6,6 +6,7 @@ to it, so ECHILD is the proof. It ends with 0 only after that proof, however it 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
 AGAIN = 50  # milliseconds until what nobody wakes us for is tried again: a round of killing that has not killed all
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # these pass
 REPORT_AGAIN = 0.04  # seconds, less than that: while it kills the guardian wants to hear that it does
 
 
@@ -308,8 +310,10 @@ def _send_below(pid: int, signum: int, ancestor: int) -> None:
     """
     try:
         fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
+    except OSError as error:
+        if error.errno in SCARCE:
+            raise
+        return  # it is gone; or this system knows no such descriptors, or forbids them
     try:
         above = linux.parent(pid)
         while above not in (0, 1, ancestor):
