@@ -346,7 +346,8 @@ class Daemon:
         return ReloadReport(changes)
 
     def shutdown(self) -> None:
-        """Drain everything and end."""
+        """Drain everything and end. A worker that comes after this one goes on with it."""
+        self._guardian.draining()
         self.fleet.end()
 
     async def ledger(self) -> dict[str, object]:

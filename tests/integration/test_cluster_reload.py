@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 from fact import wait_for
 from fix_nodes import Node, Nodes, ends, settled_ledger
 from fix_postgres import Database
+from journal import CHILD
 
 LEASE = 10.0
 """Seconds; nothing here waits for it, and a worker that is replaced on a busy machine may need seconds to start."""
@@ -73,6 +75,21 @@ def test_what_waits_for_a_restart_does_not_come_with_the_next_worker(nodes: Node
     assert node.program("beat")["lock_id"] == lock_id
     assert database.sql("SELECT to_regnamespace('elsewhere')") == [(None,)]
     assert len(nodes.journal.lives("beat")) == 1
+
+
+def test_a_shutdown_by_the_control_socket_goes_on_in_the_next_worker(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    deaf = f"[program.deaf]\nstop_timeout = 6\ncommand = {json.dumps([*CHILD, 'stubborn'])}\n"
+    [node] = nodes(database, "a", programs=deaf, lease=LEASE)
+    nodes.await_led("deaf")
+
+    node.control.ask("POST", "/v1/shutdown")
+    wait_for(lambda: node.program("deaf")["state"] == "draining", what="it drains")
+    os.kill(node.worker, signal.SIGKILL)
+
+    assert node.ended() == 0
+    assert ends(database, "deaf") == ["shutdown"]
+    assert len(nodes.journal.lives("deaf")) == 1
 
 
 def test_what_an_operator_stopped_stays_stopped_when_the_worker_is_replaced(nodes: Nodes, database: Database) -> None:
