@@ -194,7 +194,7 @@ class Node:
 
     def close(self) -> None:
         """End everything that this node has started, and see that it is gone."""
-        pids = [self.pid, *_tree(self.pid), *(pid for pid in self._met if self._is_ours(pid))]
+        pids = [self.pid, *_tree(self.pid), *(pid for pid in self._met if self._is_ours(pid)), *self._workers()]
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -204,6 +204,11 @@ class Node:
             self._socket.close()
         self._listener.close()
         self._remove_cgroups()
+
+    def _workers(self) -> list[int]:
+        """Every worker that serves this node's socket, also one that was never met: it may be frozen by a test."""
+        mine = os.fsencode(self.home / "test.sock")
+        return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if mine in _words(entry)]
 
     def _remove_cgroups(self) -> None:
         """Remove what the next daemon with this state directory would have: here there is no next one."""
@@ -229,3 +234,10 @@ def node_at(home: Path, **options: Any) -> Iterator[Node]:
         yield node
     finally:
         node.close()
+
+
+def _words(process: Path) -> list[bytes]:
+    try:
+        return (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended meanwhile
+        return []
