@@ -9,6 +9,7 @@ import pytest
 from fix_core import POLICY, L, go, leading, spawning
 
 from highlanderd.core import words as w
+from highlanderd.core.lease import Lease
 from highlanderd.core.machine import deadline, finished
 
 SLOW = replace(POLICY, stop_timeout=30.0)
@@ -61,6 +62,26 @@ def test_a_start_that_is_not_confirmed_within_half_a_lease_ends_the_term() -> No
     situation, effects = go(spawning(), (2.0, LOST), (5.0, w.Due()))
     assert w.Kill() in effects
     assert (draining(situation).cause, situation.failures) == (w.Cause.SPAWN_FAILED, 1)
+
+
+def test_a_start_that_nobody_confirms_lets_its_lease_run_out() -> None:
+    """A guardian that is frozen proves nothing: renewing would keep everybody else away for as long."""
+    situation, _ = go(spawning(), (2.0, LOST), (5.0, w.Due()))
+    _, effects = go(situation, (5.1, w.Attached(2)))
+    assert not any(isinstance(effect, w.Renew) for effect in effects)
+    assert deadline(go(situation, (5.1, w.Attached(2)))[0], POLICY) is None
+
+
+@pytest.mark.parametrize("length", [2.0, 3.7, 10.0, 60.0])
+def test_on_the_grid_a_renewal_still_comes_after_a_good_part_of_its_interval(length: float) -> None:
+    lease, policy = Lease(length), replace(POLICY, grid=0.02)
+    for number in range(200):
+        sent = 1000 + number * 0.0173
+        term = w.Term(6, lease, began=sent, sent=sent - lease.renew_every)
+        situation = w.Situation(w.Want.RUN, w.Leading(term, w.Running(1, 0.0), sent), w.Link.ASKING)
+        after, _ = go(situation, (sent + 0.001, w.Renewed(sent)), policy=policy)
+        assert isinstance(after.state, w.Leading)
+        assert sent + 0.17 * length < after.state.renew_at <= sent + 0.2 * length
 
 
 def test_a_start_that_is_confirmed_after_its_term_has_ended_changes_nothing() -> None:
