@@ -6,12 +6,13 @@ import asyncio
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fact import wait_for
 from fix_postgres import SCHEMA, Clusters, Database, free_port
-from fix_session import LEASE, desk, settle, until
+from fix_session import LEASE, Line, desk, settle, until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.core import words as w
@@ -184,18 +185,27 @@ def test_every_epoch_after_a_promotion_is_above_all_that_were_lost(clusters: Clu
     assert asyncio.run(after()) == 1 << 32 | 1
 
 
+async def _renewed(line: Line, epoch: int) -> bool:
+    """Renew; False when the answer does not come at once."""
+    line.session.renew(epoch)
+    with suppress(TimeoutError):
+        await line.told(w.Renewed, within=0.3)
+        return True
+    return False
+
+
 def test_a_commit_that_no_standby_confirmed_is_not_acknowledged(clusters: Clusters) -> None:
     primary = clusters.create()
     database = primary.database()
 
     async def scenario() -> None:
-        async with desk(database.dsn, lease=4.0) as here:
+        async with desk(database.dsn, lease=10.0) as here:
             line = await here.line()
             settle(database)
             granted = await line.lead()
             primary.configure(synchronous_standby_names="nobody_there")
-            line.session.renew(granted.epoch)
-            await asyncio.sleep(0)
+            while await _renewed(line, granted.epoch):  # a reload reaches the server's processes one by one
+                pass
             [[pid]] = database.sql("SELECT backend_pid FROM highlander.lease")
             await until(
                 lambda: primary.sql("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", [pid]) == [("SyncRep",)]
