@@ -43,6 +43,11 @@ class Lease:
         return self.length / 2
 
     @property
+    def release_within(self) -> float:
+        """A release that nobody answers must not keep the daemon from ending: this allows a reconnection."""
+        return self.length / 2
+
+    @property
     def wait(self) -> float:
         """How long a silent version of a row must have been known before its leader is certainly without a child."""
         return self.length * 1.05

@@ -1,8 +1,8 @@
 """The pool of one DSN: paced connections, the most urgent seeker first, and the one session that listens.
 
 A program keeps its connection for as long as it can; nothing here recycles, ages or lends it twice. While the server is
-away one probe goes out every 200 ms, each bounded, none waiting for the one before it; once the server answers, the
-connections follow a few at a time.
+away one probe goes out every 200 ms (every second when there is no lease to save), each bounded, none waiting for the
+one before it; once the server answers, the connections follow a few at a time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,6 @@ class Pool:
         self.trouble = "not connected yet"
         self.connected = False
         self.opened = 0
-        self.failed = 0
         self.listener = Listener(self)
         self._seekers: set[Seeker] = set()
         self._dialling: set[Seeker] = set()
@@ -172,7 +171,6 @@ class Pool:
             hello.wire.drop("nobody wants it any more")
 
     def _note_failure(self, why: str, *, refused: bool) -> None:
-        self.failed += 1
         self._refused = refused
         if why not in self._said:
             self._said.add(why)

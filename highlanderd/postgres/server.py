@@ -50,7 +50,6 @@ class Server:
         self._book = book
         self._node = node
         self._fresh = fresh
-        self._embedded = fresh is not None
         self._turn = 0
         self._diagnosed = False
         self.seen_ledger = seen_ledger
@@ -130,8 +129,7 @@ class Server:
             raise failure from None
         version = question.server_version
         question.drop("only a question")
-        if version < OLDEST_SERVER:
-            raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
+        _refuse_old(version)
         try:
             return await connect(ours, within)
         except ConnectFailed as again:
@@ -159,8 +157,7 @@ class Server:
 
     def _judge(self, wire: Wire, reply: Reply) -> tuple[int, int]:
         """Refuse what breaks the promise. Gives the backend's pid and start."""
-        if wire.server_version < OLDEST_SERVER:
-            raise Unfit(f"PostgreSQL {wire.server_version // 10000} is too old: highlanderd needs 14 or later")
+        _refuse_old(wire.server_version)
         if reply.sqlstate in FOREIGN_STATEMENTS:
             raise Unfit(POOLER)
         if reply.error is not None:
@@ -173,7 +170,7 @@ class Server:
                 "the server is a hot standby, which would grant locks of its own; name all servers in the dsn and add "
                 "target_session_attrs=read-write"
             )
-        if fsync == "off" and not self._embedded:
+        if fsync == "off" and self._fresh is None:  # embedded servers are for trying things out
             raise Unfit("the server runs with fsync = off and may forget who leads; switch fsync on")
         self._judge_timeline(wire, system or "", int(timeline or 0))
         self.version, self.role, self.database = version, role or "", database or ""
@@ -255,6 +252,11 @@ class Server:
             f"role {self.role} may not create or use the ledger in database {self.database} ({text}); let an "
             f"administrator run what `highlanderd -c FILE --print-schema` prints"
         )
+
+
+def _refuse_old(version: int) -> None:
+    if version < OLDEST_SERVER:
+        raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
 
 
 def _left(end: float) -> float:

@@ -108,11 +108,6 @@ class Wire:
         """As libpq gives it, e.g. 150018."""
         return self._pg.server_version
 
-    @property
-    def encrypted(self) -> bool:
-        """Whether the connection runs under TLS."""
-        return self._pg.ssl_in_use
-
     def ask(self, asks: Sequence[Ask], within: float) -> asyncio.Future[list[Reply]]:
         """Send statements one behind the other, each with its own Sync; the future gives their replies in order.
 

@@ -77,7 +77,7 @@ def renewed(moment: Moment[Draining, Renewed]) -> Step:
     if isinstance(state.phase, Releasing):
         return release_when_idle(moment.situation, state)
     term = replace(state.term, sent=moment.event.sent)
-    state = replace(state, term=term, renew_at=moment.policy.shared(term.sent + term.lease.renew_every, term.lease))
+    state = replace(state, term=term, renew_at=moment.renewal_of(term))
     return replace(moment.situation, state=state), (Entrust(state.keeper_deadline),)
 
 
@@ -106,8 +106,7 @@ def emptied(moment: Moment[Draining, Emptied | SpawnFailed]) -> Step:
 
 
 def _give_up_at(moment: Moment[Draining, Event]) -> float:
-    """A release that nobody answers must not keep the daemon from ending: half a lease allows a reconnection."""
-    return moment.now + moment.state.term.lease.length / 2
+    return moment.now + moment.state.term.lease.release_within
 
 
 def unlocked(moment: Moment[Draining, Unlocked]) -> Step:

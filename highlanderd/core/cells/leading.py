@@ -87,9 +87,7 @@ def detached(moment: Moment[Leading, Detached]) -> Step:
 def renewed(moment: Moment[Leading, Renewed]) -> Step:
     """Trust counts from the sending."""
     term = replace(moment.state.term, sent=moment.event.sent)
-    state = replace(
-        moment.state, term=term, renew_at=moment.policy.shared(term.sent + term.lease.renew_every, term.lease)
-    )
+    state = replace(moment.state, term=term, renew_at=moment.renewal_of(term))
     return replace(moment.situation, state=state, reason=""), (Entrust(term.kill_at),)
 
 

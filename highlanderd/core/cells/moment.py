@@ -15,6 +15,7 @@ from highlanderd.core.words import (
     Release,
     Situation,
     State,
+    Term,
     Want,
 )
 
@@ -24,7 +25,7 @@ E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
 class ImpossibleEvent(Exception):
-    """An event in a state in which it cannot happen: a bug of ours. The daemon drains and ends."""
+    """An event in a state in which it cannot happen: a bug of ours. The worker dies of it, and is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Moment(Generic[S_co, E_co]):
     def idle(self) -> bool:
         """Whether the session can be asked something."""
         return self.situation.link is Link.IDLE
+
+    def renewal_of(self, term: Term) -> float:
+        """When to send the next renewal: a fifth of a lease after the last one was sent, on the shared grid."""
+        return self.policy.shared(term.sent + term.lease.renew_every, term.lease)
 
     def wish(self, want: Want) -> Want:
         """A program that leaves the daemon cannot be called back."""

@@ -122,7 +122,7 @@ def granted(moment: Moment[Waiting, Granted]) -> Step:
     if moment.now >= not_after:
         situation = replace(moment.situation, reason="the grant arrived too late to start a child")
         return release_when_idle(situation, Draining(term, Releasing(), Cause.SPAWN_FAILED, renew_at=inf))
-    leading = Leading(term, Spawning(not_after), moment.policy.shared(term.sent + term.lease.renew_every, term.lease))
+    leading = Leading(term, Spawning(not_after), moment.renewal_of(term))
     return replace(moment.situation, state=leading, reason=""), (Spawn(term.epoch, not_after, term.kill_at),)
 
 
