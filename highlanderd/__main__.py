@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"highlanderd {__version__}")
     parser.add_argument("--worker", type=int, metavar="FD", help=argparse.SUPPRESS)
     modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--check", action="store_true", help="name every problem of the configuration and exit")
+    modes.add_argument("--check", action="store_true", help="name every problem of the configuration, or the bounds that it implies, and exit")
     modes.add_argument("--print-schema", action="store_true", help="print the SQL that creates the ledger and exit")
     return parser
 
@@ -75,17 +75,19 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(path: Path) -> int:
-    """Print every problem, what this machine lacks for a program included."""
-    from highlanderd.config import check, load
+    """Print every problem, what this machine lacks for a program included; of a valid configuration, the bounds."""
+    from highlanderd.bounds import bounds
+    from highlanderd.config import check
 
     judgement = check(path, os.environ)
     for warning in judgement.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if judgement.problems:
+    configuration = judgement.configuration
+    if judgement.problems or configuration is None:
         raise ConfigurationError(judgement.problems)
-    configuration = load(path, os.environ).configuration
     programs = ", ".join(configuration.programs) or "none"
     print(f"{path}: valid; node {configuration.daemon.node}, programs: {programs}")
+    print(*bounds(configuration), sep="\n")
     return DONE
 
 

@@ -30,6 +30,8 @@ class Judgement(NamedTuple):
     problems: tuple[str, ...]
     """What must be mended, findings about this machine included."""
     warnings: tuple[str, ...]
+    configuration: Configuration | None
+    """``None`` when it cannot be used; findings about this machine do not keep it from that."""
 
 
 @dataclass(frozen=True, slots=True)

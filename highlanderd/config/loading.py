@@ -51,10 +51,11 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes)
 def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes) -> Judgement:
     """Judge the configuration that begins with the file ``path``, findings included, for ``--check``. Never refuses."""
     loading = _Loading(Disk(path, read), environ)
+    configuration = None
     with suppress(ConfigurationError):
-        loading.configuration()
+        configuration = loading.configuration()
     find(loading.described.values(), loading.control, environ, loading.problems)
-    return Judgement(loading.problems.sorted(), loading.warnings.sorted())
+    return Judgement(loading.problems.sorted(), loading.warnings.sorted(), configuration)
 
 
 def reload_from(blob: bytes, environ: Mapping[str, str]) -> Loaded:

@@ -52,6 +52,27 @@ class Lease:
         """How long a silent version of a row must have been known before its leader is certainly without a child."""
         return self.length * 1.05
 
+    @property
+    def outage_borne(self) -> float:
+        """An outage of PostgreSQL that is over by then costs no child.
+
+        The fence begins 7/10 after the last renewal; 2/10 of that may have passed before the outage began, and 1/10 is
+        for the reconnection.
+        """
+        return self.length * 0.4
+
+    @property
+    def replaced_within(self) -> float:
+        """After the last renewal of a leader that fell silent, another node leads: ``wait``, from a look on that may be
+        a fifth of a lease late, with its jitter.
+        """
+        return self.length * 1.3
+
+    @property
+    def resumed_within(self) -> float:
+        """After the reconnection to a server that was restarted or promoted, a term begins: ``wait``, and answers."""
+        return self.length * 1.1
+
     def trusted_until(self, sent: float) -> float:
         """The leader's trust runs out here; ``sent`` was read before the acknowledged statement was sent."""
         return sent + self.length

@@ -50,6 +50,16 @@ def test_two_renewals_may_be_lost_before_the_fence_begins() -> None:
     assert L.renew_every + L.answer_within <= L.fence_at(0.0, 10.0) - L.renew_every
 
 
+def test_an_outage_that_costs_nothing_leaves_a_tenth_of_a_lease_to_reconnect() -> None:
+    latest_loss = L.renew_every  # the renewal that was just due is the first that is not answered
+    assert latest_loss + L.outage_borne + 0.1 * L.length <= L.fence_at(0.0, 99.0)
+
+
+def test_a_silent_leader_is_replaced_after_a_look_that_was_a_fifth_late_and_the_wait() -> None:
+    assert 1.1 * L.renew_every + L.wait <= L.replaced_within
+    assert L.wait <= L.resumed_within <= L.replaced_within
+
+
 def test_a_start_that_took_half_a_lease_is_none() -> None:
     assert L.spawn_within == 5.0
 

@@ -1,0 +1,66 @@
+"""The bounds that a configuration implies, as ``--check`` prints them: when a child stops, and when another node leads.
+
+The figures are the lease's own (``core/lease.py``); here they only become words. docs/explanation/promise.md tells what
+they rest on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from highlanderd.config import Configuration, ProgramConfig
+from highlanderd.config.values import shown
+from highlanderd.core.lease import Lease
+
+NAMED: Final = 4
+"""Programs that are named where their bounds differ; a line is no place for hundreds."""
+
+
+def bounds(configuration: Configuration) -> list[str]:
+    """Give the lines of a table: an event, and the most that it costs. Nothing when there is no program."""
+    if not configuration.programs:
+        return []
+    lease = Lease(configuration.postgres.lease)
+    rows = list(_rows(lease, [*configuration.programs.values()], configuration.postgres.on_connection_loss))
+    width = max(len(event) for event, _ in rows)
+    head = f"with a lease of {shown(lease.length)} (an existing ledger's own lease rules):"
+    return [head, *(f"  {event:{width}}  {cost}".rstrip() for event, cost in rows)]
+
+
+def _rows(lease: Lease, programs: list[ProgramConfig], on_connection_loss: str) -> Iterator[tuple[str, str]]:
+    fences = _each(programs, lambda program: f"{shown(lease.fence_at(0, program.stop_timeout))} after the last renewal")
+    stops = _each(programs, lambda program: f"the child's own stop, at most {shown(program.stop_timeout)}")
+    stopped = 'SIGTERM to the child at once: on_connection_loss is "stop"' if on_connection_loss == "stop" else ""
+    if stopped:
+        yield "PostgreSQL is away", stopped
+    else:
+        yield f"PostgreSQL is away for up to {shown(lease.outage_borne)}", "no child is stopped"
+        yield from _below("  longer: SIGTERM to the child", fences)
+    yield "  longer: SIGKILL to its whole tree", f"{shown(lease.kill_at(0))} after the last renewal"
+    yield "  then back, restarted or failed over", f"led at most {shown(lease.resumed_within)} after the reconnection"
+    yield "the leading node is lost", f"led elsewhere at most {shown(lease.replaced_within)} after the last renewal"
+    yield "the daemon's worker is killed", stopped or "no child is stopped"
+    yield "its guardian is killed", "a planned handover of everything"
+    yield "all of the daemon is killed", "the children at once; led elsewhere as when the node is lost"
+    yield from _below("a planned handover", stops)
+    yield "the first start on a new ledger", f"{shown(lease.wait)} of waiting, once"
+
+
+def _each(programs: list[ProgramConfig], value: Callable[[ProgramConfig], str]) -> list[str]:
+    """Give a value once where all programs have the same, else each with the programs that have it."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for program in sorted(programs, key=lambda program: -program.stop_timeout):
+        named[value(program)].append(program.name)
+    return [said if len(named) == 1 else f"{said} ({_listed(names)})" for said, names in named.items()]
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _below(event: str, costs: list[str]) -> Iterator[tuple[str, str]]:
+    for number, cost in enumerate(costs):
+        yield "" if number else event, cost
