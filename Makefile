@@ -1,6 +1,8 @@
 # Everything lives in .venv, which is set up again only when pyproject.toml or the locked requirements have changed.
 # PYTHON names another interpreter (3.11 or newer); PYTEST_ARGS are handed to pytest.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>&- && echo $$python && break; done)
+# Most tests wait for something most of the time, so more of them than cores may run side by side.
+TEST_PROCESSES ?= 4
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
@@ -14,8 +16,8 @@ run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, 
 demo: .venv/ready   ## watch it: three nodes on this host, and somebody who kills whoever leads; DEMO_ARGS='--rounds 6'
 	exec .venv/bin/python -m tests.demo $(DEMO_ARGS)
 
-test: .venv/ready   ## every test; PYTEST_ARGS='tests/unit -x' narrows it down
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+test: .venv/ready   ## every test; PYTEST_ARGS='tests/unit -x -n0' narrows it down, here in one process
+	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/ready   ## style, formatting, and that imports point downwards only
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/lint-imports
