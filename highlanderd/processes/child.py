@@ -61,13 +61,17 @@ class Child:
         return self._keeper is not None
 
     @property
+    def reachable(self) -> bool:
+        """Whether its keeper can be spoken to."""
+        return self._line is not None and self._line.open
+
+    @property
     def unprovable(self) -> bool:
         """Nobody is there who could prove that the tree is empty.
 
         The keeper is dead, or not known yet, and the guardian is dead or frozen.
         """
-        unheard = self._line is None or not self._line.open
-        return not self._over and unheard and (self._guardian.lost or self._guardian.silent)
+        return not self._over and not self.reachable and (self._guardian.lost or self._guardian.silent)
 
     def listen(self, tell: Callable[[ChildEvent], None]) -> None:
         """Send events to ``tell`` from now on; what is already known and was never told comes first, soon.
@@ -248,8 +252,8 @@ class Guardian:
             raise HighlanderError("the guardian said nothing: it is frozen; restart highlanderd")
         self._listed.result()
         children = list(self._children.values())
-        if children:
-            await asyncio.wait([child.reported for child in children], timeout=STATE_WITHIN)
+        if reports := [child.reported for child in children if child.reachable]:
+            await asyncio.wait(reports, timeout=STATE_WITHIN)
         found = []
         for child in children:
             if child.report is None:

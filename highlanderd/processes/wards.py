@@ -162,8 +162,11 @@ class Wards:
     # ----------------------------------------------------------------------------------------------- while they live
 
     def recount(self) -> None:
-        """Tell a new worker of every keeper, each with a channel of its own, and of what was not acknowledged."""
-        for ward in list(self._voices.values()):
+        """Tell a new worker of every keeper, each with a channel of its own, and of what was not acknowledged.
+
+        A dead keeper counts until its tree is proven empty: nothing may be taken over beside it, nor released.
+        """
+        for ward in [*self._living.values(), *self._bereaved]:
             self._introduce(ward)
         for term in self._buried:
             self._worker.tell({"is": "emptied", **term})
@@ -171,6 +174,9 @@ class Wards:
 
     def _introduce(self, ward: Ward) -> None:
         message = {"is": "keeper", "id": ward.number, **ward.term}
+        if ward.channel.fileno() < 0:
+            self._worker.tell(message)  # dead: the worker waits for the proof
+            return
         try:
             keepers, workers = channel_pair()
         except OSError:

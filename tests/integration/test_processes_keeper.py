@@ -134,6 +134,28 @@ def test_a_keeper_whose_tree_will_not_die_is_left_at_it(node: Node) -> None:
     assert "killing it" not in node.errors.read_text()
 
 
+def test_the_next_worker_is_told_of_a_tree_that_outlives_its_keeper(node: Node) -> None:
+    """Else it would find the row its own and no keeper, begin another term, and release that one beside the tree."""
+    epoch, pids = _tree(node, cgroup=False)
+    with undying(pids[1]):
+        keeper = node.keeper()
+        os.kill(keeper, signal.SIGKILL)
+        wait_for(lambda: gone(keeper), what="the keeper is dead")
+        node.tell("crash")
+        assert node.meet()["found"] == []
+        node.tell("holds", lock_id=7, program="beat")
+        assert node.expect("holds")["answer"] is True
+    wait_for(lambda: _holds(node) is False, what="the tree is proven empty, and the worker knows")
+    assert all(map(gone, pids))
+    node.shell("true", epoch=epoch + 1)
+    node.expect("Started", epoch=epoch + 1)
+
+
+def _holds(node: Node) -> bool:
+    node.tell("holds", lock_id=7, program="beat")
+    return bool(node.expect("holds")["answer"])
+
+
 def test_keepers_shrug_off_signals_that_are_not_theirs(node: Node) -> None:
     epoch = node.spawn("sleep", "1000")
     pid = node.expect("Started", epoch=epoch)["pid"]
