@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"highlanderd {__version__}")
     parser.add_argument("--worker", type=int, metavar="FD", help=argparse.SUPPRESS)
     modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--check", action="store_true", help="name every problem of the configuration, or the bounds that it implies, and exit")
+    said = "name every problem of the configuration, or the bounds that it implies, and exit"
+    modes.add_argument("--check", action="store_true", help=said)
     modes.add_argument("--print-schema", action="store_true", help="print the SQL that creates the ledger and exit")
     return parser
 

@@ -7,27 +7,15 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from highlanderd.core.lease import Lease
-from highlanderd.errors import HighlanderError
-from highlanderd.postgres import ledger
+from highlanderd.postgres import fitness, ledger
 from highlanderd.postgres.addresses import Addresses, Unfit, dressed
+from highlanderd.postgres.fitness import Greeting
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.wire import ConnectFailed, Reply, Wire, WireLost, connect
 
 log = logging.getLogger(__name__)
-
-OLDEST_SERVER: Final = 140000
-"""idle_session_timeout and client_connection_check_interval came with PostgreSQL 14."""
-
-FOREIGN_STATEMENTS: Final = frozenset({"42P05", "26000"})
-"""SQLSTATE: a prepared statement exists already, or does not. On a new connection of our own neither can be."""
-
-POOLER: Final = (
-    "a connection pooler stands between: it could grant one lock to two nodes; "
-    "give a dsn that leads to PostgreSQL directly"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,37 +96,10 @@ class Server:
         except ConnectFailed as failure:
             if failure.timed_out or self._diagnosed:
                 raise
-            wire = await self._diagnosis(failure, address, ours, lease.renew_every)
+            self._diagnosed = True
+            wire = await diagnosis(failure, address, ours, lease.renew_every)
         wire.on_alarm = self.on_alarm
         return wire
-
-    # -------------------------------------------------------------------------------------------------- fitness
-
-    async def _diagnosis(
-        self, failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float
-    ) -> Wire:
-        """Once per outage: is it our options that are refused? Old servers die on them before telling their version.
-
-        A server that was just starting takes them at the second try, and its connection is given.
-        Raises ``failure`` when a plain connection fails as well, Unfit when only the options are in the way.
-        """
-        self._diagnosed = True
-        try:
-            question = await connect({**plain, "gssencmode": "disable"}, within)
-        except ConnectFailed:
-            raise failure from None
-        version = question.server_version
-        question.drop("only a question")
-        _refuse_old(version)
-        try:
-            return await connect(ours, within)
-        except ConnectFailed as again:
-            if again.timed_out:
-                raise
-            raise Unfit(
-                "the server refuses the session settings that highlanderd needs; when a pooler stands between, "
-                "give a dsn that leads to PostgreSQL directly"
-            ) from again
 
     async def _greet(self, wire: Wire, lease: Lease, end: float) -> Hello:
         book = self._book
@@ -146,35 +107,20 @@ class Server:
             [(book.statement("hello", ledger.HELLO), ()), (book.statement("meta", ledger.META), ())],
             max(_left(end), lease.renew_every / 4),
         )
-        pid, started = self._judge(wire, hello)
+        fitness.refuse_old(wire.server_version)
+        said = fitness.greeting(hello, wire.backend_pid)
+        fitness.refuse_forgetful(said, embedded=self._fresh is not None)
+        self._judge_timeline(wire, said.system, said.timeline)
+        self.version, self.role, self.database = said.version, said.role, said.database
         if meta.sqlstate in ledger.UNDEFINED:
-            meta = await self._create(wire, lease)
-        self._read_meta(meta)
-        if self.lease != lease:
+            meta = await self._create(wire, lease, said)
+        ruling = fitness.ledgers_lease(meta, book, said)
+        self.seen_ledger = True
+        self.follow(ruling)
+        if ruling != lease:
             wire.drop("the ledger has another lease")
-            raise ConnectFailed(f"connecting anew for the ledger's lease of {self.lease.length:g} s")
-        return Hello(wire, pid, started, lease)
-
-    def _judge(self, wire: Wire, reply: Reply) -> tuple[int, int]:
-        """Refuse what breaks the promise. Gives the backend's pid and start."""
-        _refuse_old(wire.server_version)
-        if reply.sqlstate in FOREIGN_STATEMENTS:
-            raise Unfit(POOLER)
-        if reply.error is not None:
-            raise ConnectFailed(reply.error.text)
-        standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0]
-        if pid is None or int(pid) != wire.backend_pid:
-            raise Unfit(POOLER)
-        if standby == "t":
-            raise Unfit(
-                "the server is a hot standby, which would grant locks of its own; name all servers in the dsn and add "
-                "target_session_attrs=read-write"
-            )
-        if fsync == "off" and self._fresh is None:  # embedded servers are for trying things out
-            raise Unfit("the server runs with fsync = off and may forget who leads; switch fsync on")
-        self._judge_timeline(wire, system or "", int(timeline or 0))
-        self.version, self.role, self.database = version, role or "", database or ""
-        return int(pid), int(started or 0)
+            raise ConnectFailed(f"connecting anew for the ledger's lease of {ruling.length:g} s")
+        return Hello(wire, wire.backend_pid, said.started, lease)
 
     def _judge_timeline(self, wire: Wire, system: str, timeline: int) -> None:
         """Refuse a past that this node has left behind, and leave it with all sessions as soon as that shows.
@@ -196,7 +142,7 @@ class Server:
                 opened.drop(f"its server is still on timeline {older}, another one was promoted to {timeline}")
         self._opened.append((wire, system, timeline))
 
-    async def _create(self, wire: Wire, lease: Lease) -> Reply:
+    async def _create(self, wire: Wire, lease: Lease, said: Greeting) -> Reply:
         """Create the ledger, once in this daemon's life: one that vanished was removed by somebody."""
         book = self._book
         if self.seen_ledger:
@@ -209,54 +155,40 @@ class Server:
             asks.insert(1, (book.statement("settle_fresh", ledger.SETTLE_FRESH), ()))
         created, *_, meta = await wire.ask(asks, lease.answer_within)
         if created.error is not None:
-            raise self._privileges(created.error.sqlstate, created.error.text)
+            raise fitness.unusable(created, said)
         if fresh and self._fresh is not None:
             self._fresh.unlink(missing_ok=True)
         if not self.seen_ledger:
-            log.info("the ledger is new: schema %s of database %s", book.schema, self.database)
+            log.info("the ledger is new: schema %s of database %s", book.schema, said.database)
         return meta
-
-    def _read_meta(self, reply: Reply) -> None:
-        book = self._book
-        if reply.error is not None:
-            raise self._privileges(reply.error.sqlstate, reply.error.text)
-        if not reply.rows:
-            raise Unfit(f"the meta row of the ledger in schema {book.schema} is gone; restore it from a backup")
-        version, namespace, length = reply.rows[0]
-        if version is None or int(version) != ledger.VERSION:
-            raise Unfit(f"the ledger has schema version {version}, this daemon knows {ledger.VERSION}: upgrade it")
-        if namespace != book.namespace:
-            raise Unfit(
-                f'the ledger in schema {book.schema} belongs to namespace "{namespace}", this node is configured for '
-                f'"{book.namespace}": give all nodes one daemon.namespace, or each namespace its own postgres.schema'
-            )
-        self.seen_ledger = True
-        self.follow(Lease(float(length or 0)))
 
     def follow(self, lease: Lease) -> None:
         """The ledger's lease rules."""
-        book = self._book
         self.lease = lease
         self.warnings = {note for note in self.warnings if not note.startswith("postgres.lease")}
-        if lease.length != book.lease:
-            note = (
-                f"postgres.lease is {book.lease:g} s here but {lease.length:g} s in the ledger, which rules; write the "
-                f"ledger's, or change it with `highlanderctl ledger set-lease`"
-            )
+        if note := fitness.overruled(self._book.lease, lease):
             self.warnings.add(note)
 
-    def _privileges(self, sqlstate: str, text: str) -> HighlanderError | ConnectFailed:
-        if sqlstate != ledger.INSUFFICIENT_PRIVILEGE:
-            return ConnectFailed(f"the ledger cannot be used: {text}")
-        return Unfit(
-            f"role {self.role} may not create or use the ledger in database {self.database} ({text}); let an "
-            f"administrator run what `highlanderd -c FILE --print-schema` prints"
-        )
 
+async def diagnosis(failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float) -> Wire:
+    """Find out whether it is our options that are refused. Old servers die on them before telling their version.
 
-def _refuse_old(version: int) -> None:
-    if version < OLDEST_SERVER:
-        raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
+    A server that was just starting takes them at the second try, and its connection is given.
+    Raises ``failure`` when a plain connection fails as well, Unfit when only the options are in the way.
+    """
+    try:
+        question = await connect({**plain, "gssencmode": "disable"}, within)
+    except ConnectFailed:
+        raise failure from None
+    version = question.server_version
+    question.drop("only a question")
+    fitness.refuse_old(version)
+    try:
+        return await connect(ours, within)
+    except ConnectFailed as again:
+        if again.timed_out:
+            raise
+        raise Unfit(fitness.SETTINGS_REFUSED) from again
 
 
 def _left(end: float) -> float:

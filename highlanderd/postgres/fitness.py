@@ -1,0 +1,129 @@
+"""Which servers must not be used, and the sentence that says so and names the cure.
+
+Judgements only: an answer goes in, what it means or a refusal comes out. Whoever asks the questions is elsewhere: the
+daemon before each session (``server.py``), and ``--doctor``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from highlanderd.core.lease import Lease
+from highlanderd.postgres import ledger
+from highlanderd.postgres.addresses import Unfit
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.wire import ConnectFailed, Reply
+
+OLDEST_SERVER: Final = 140000
+"""idle_session_timeout and client_connection_check_interval came with PostgreSQL 14."""
+
+FOREIGN_STATEMENTS: Final = frozenset({"42P05", "26000"})
+"""SQLSTATE: a prepared statement exists already, or does not. On a new connection of our own neither can be."""
+
+POOLER: Final = (
+    "a connection pooler stands between: it could grant one lock to two nodes; "
+    "give a dsn that leads to PostgreSQL directly"
+)
+STANDBY: Final = (
+    "the server is a hot standby, which would grant locks of its own; name all servers in the dsn and add "
+    "target_session_attrs=read-write"
+)
+SETTINGS_REFUSED: Final = (
+    "the server refuses the session settings that highlanderd needs; when a pooler stands between, "
+    "give a dsn that leads to PostgreSQL directly"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a server says of itself and of the session: the answer to HELLO."""
+
+    standby: bool
+    pid: int | None
+    started: int
+    """Start of the backend in microseconds, a bare token."""
+    fsync: bool
+    version: str
+    role: str
+    database: str
+    system: str
+    timeline: int
+    """0 for a standby, which does not tell."""
+
+
+def refuse_old(version: int) -> None:
+    """Refuse a server by its version as libpq gives it. Raises Unfit."""
+    if version < OLDEST_SERVER:
+        raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
+
+
+def greeting(reply: Reply, backend_pid: int) -> Greeting:
+    """Read the answer to HELLO; ``backend_pid`` is the one that the protocol told when the session began.
+
+    Raises Unfit when a pooler gave the answer, ConnectFailed when it is an error.
+    """
+    if reply.sqlstate in FOREIGN_STATEMENTS:
+        raise Unfit(POOLER)
+    if reply.error is not None:
+        raise ConnectFailed(reply.error.text)
+    standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0]
+    if pid is None or int(pid) != backend_pid:
+        raise Unfit(POOLER)
+    return Greeting(
+        standby=standby == "t",
+        pid=int(pid),
+        started=int(started or 0),
+        fsync=fsync != "off",
+        version=version or "",
+        role=role or "",
+        database=database or "",
+        system=system or "",
+        timeline=int(timeline or 0),
+    )
+
+
+def refuse_forgetful(said: Greeting, *, embedded: bool) -> None:
+    """Refuse what grants locks that nobody else sees, or may forget who leads. Raises Unfit."""
+    if said.standby:
+        raise Unfit(STANDBY)
+    if not said.fsync and not embedded:  # embedded servers are for trying things out
+        raise Unfit("the server runs with fsync = off and may forget who leads; switch fsync on")
+
+
+def ledgers_lease(reply: Reply, book: Ledger, said: Greeting) -> Lease:
+    """Read the answer to META. Raises Unfit for a ledger that is not ours to use, ConnectFailed for another error."""
+    if reply.error is not None:
+        raise unusable(reply, said)
+    if not reply.rows:
+        raise Unfit(f"the meta row of the ledger in schema {book.schema} is gone; restore it from a backup")
+    version, namespace, length = reply.rows[0]
+    if version is None or int(version) != ledger.VERSION:
+        raise Unfit(f"the ledger has schema version {version}, this daemon knows {ledger.VERSION}: upgrade it")
+    if namespace != book.namespace:
+        raise Unfit(
+            f'the ledger in schema {book.schema} belongs to namespace "{namespace}", this node is configured for '
+            f'"{book.namespace}": give all nodes one daemon.namespace, or each namespace its own postgres.schema'
+        )
+    return Lease(float(length or 0))
+
+
+def unusable(reply: Reply, said: Greeting) -> Unfit | ConnectFailed:
+    """Give the refusal for a statement on the ledger that failed."""
+    text = reply.error.text if reply.error else "no answer"
+    if reply.sqlstate != ledger.INSUFFICIENT_PRIVILEGE:
+        return ConnectFailed(f"the ledger cannot be used: {text}")
+    return Unfit(
+        f"role {said.role} may not create or use the ledger in database {said.database} ({text}); let an "
+        f"administrator run what `highlanderd -c FILE --print-schema` prints"
+    )
+
+
+def overruled(configured: float, ruling: Lease) -> str:
+    """Say that the ledger has another lease than this node's configuration; nothing when it has the same."""
+    if ruling.length == configured:
+        return ""
+    return (
+        f"postgres.lease is {configured:g} s here but {ruling.length:g} s in the ledger, which rules; write the "
+        f"ledger's, or change it with `highlanderctl ledger set-lease`"
+    )
