@@ -42,6 +42,12 @@ class Node:
 
     def __init__(self, name: str, home: Path, dsn: str, lease: float, journal: Journal, extra: str = "") -> None:
         self.name, self.home, self.dsn, self.lease, self.journal, self.extra = name, home, dsn, lease, journal, extra
+        self.enter: tuple[str, ...] = ()
+        """The words before its command that make it run elsewhere: in a network namespace."""
+        self.environment: dict[str, str] = {}
+        """Variables of the daemon's own, beside ours."""
+        self.handed_down: dict[str, str] = {}
+        """Variables of its children, beside ours."""
         self.home.mkdir(exist_ok=True)
         self.file, self.log, self.socket = home / "node.toml", home / "log", home / "run" / "control.sock"
         self.control = Daemon(str(self.socket))
@@ -56,6 +62,7 @@ class Node:
         if not isinstance(programs, str):
             programs = "\n".join(f"[program.{name}]" for name in programs)
         environment = {"JOURNAL": str(self.journal.path), "CHILD": " ".join(CHILD), "TEST_HOME": str(self.home)}
+        environment |= self.handed_down
         tables: dict[str, dict[str, object]] = {
             "daemon": {"node": self.name, "run_dir": str(self.home / "run"), "state_dir": str(self.home / "state")},
             "postgres": {"dsn": self.dsn, "lease": self.lease, **postgres},
@@ -69,12 +76,17 @@ class Node:
 
     def start(self) -> None:
         """Start the daemon; it is up a moment later."""
-        command = [sys.executable, "-m", "highlanderd", "-c", str(self.file)]
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "TEST_HOME": str(self.home)}
+        command = [*self.enter, sys.executable, "-m", "highlanderd", "-c", str(self.file)]
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "TEST_HOME": str(self.home), **self.environment}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
+
+    @property
+    def runs(self) -> bool:
+        """Whether the guardian lives; reaps it when it does not."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def guardian(self) -> int:
@@ -85,7 +97,7 @@ class Node:
     @property
     def worker(self) -> int:
         """The pid of the present worker."""
-        return wait_for(lambda: next(iter(self._mine(b"--worker")), 0), PATIENCE, f"{self.name} has a worker")
+        return wait_for(lambda: next(iter(self.mine(b"--worker")), 0), PATIENCE, f"{self.name} has a worker")
 
     def keeper(self, program: str) -> int:
         """The pid of a program's keeper."""
@@ -95,7 +107,8 @@ class Node:
             if _read(f"/proc/{pid}/comm").strip() == f"keep {program}"[:15].encode() and not gone(pid)
         )
 
-    def _mine(self, argument: bytes) -> list[int]:
+    def mine(self, argument: bytes) -> list[int]:
+        """Give the guardian's own processes with this argument: ``--worker``, or ``--lock-fd`` for keepers."""
         parent = str(self.guardian).encode()
         return [
             pid
@@ -115,7 +128,7 @@ class Node:
 
     def crash(self) -> None:
         """SIGKILL guardian, worker and keepers at once, as a lost machine would; children die of it."""
-        pids = [self.guardian, *self._mine(b"--worker"), *self._mine(b"--lock-fd")]
+        pids = [self.guardian, *self.mine(b"--worker"), *self.mine(b"--lock-fd")]
         for signum in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: none may see another one die
             for pid in pids:
                 os.kill(pid, signum)

@@ -39,7 +39,6 @@ from highlanderd.errors import HighlanderError
 SUPERUSER = "postgres"
 SCHEMA = "highlander"
 SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "max_connections": "600",
     "shared_buffers": "32MB",
     "max_wal_size": "256MB",
@@ -50,6 +49,20 @@ SETTINGS = {
 MODES = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 Mode = Literal["smart", "fast", "immediate"]
 _numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server of our own runs: on loopback, or in a network namespace, where daemons reach it and we do not."""
+
+    host: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+    """The words before a command that make it run there; nothing for loopback."""
+
+
+LOOPBACK = Place()
+ADMITTED = "host all all all trust\nhost replication all all trust\n"
+"""Lines of ``pg_hba.conf``: a namespace is as closed as loopback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +115,40 @@ class Server:
 
 
 class Cluster(Server):
-    """A server of our own: one data directory, one postmaster, a free port on loopback, and a Unix socket."""
+    """A server of our own: one data directory, one postmaster, a free port of its place, and a Unix socket.
 
-    def __init__(self, programs: Installation, account: Account, directory: Path, settings: Mapping[str, str]) -> None:
+    ``dsn`` is for us: by TCP on loopback, by the socket when it runs in a namespace.
+    """
+
+    def __init__(
+        self,
+        programs: Installation,
+        account: Account,
+        directory: Path,
+        settings: Mapping[str, str],
+        place: Place = LOOPBACK,
+    ) -> None:
         self.programs = programs
         self.account = account
         self.directory = directory
+        self.place = place
         self.data = directory / "data"
         self.log = directory / "server.log"
         self.settings = {**SETTINGS, **settings}
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        super().__init__(make_conninfo(host="127.0.0.1", port=self.port, user=SUPERUSER, dbname="postgres"))
+        host = str(directory) if place.enter else place.host
+        super().__init__(make_conninfo(host=host, port=self.port, user=SUPERUSER, dbname="postgres"))
 
     @property
     def socket_dsn(self) -> str:
         """The same server by its Unix socket."""
         return make_conninfo(self.dsn, host=str(self.directory))
+
+    @property
+    def tcp_dsn(self) -> str:
+        """The same server as others reach it."""
+        return make_conninfo(self.dsn, host=self.place.host)
 
     @property
     def pid(self) -> int:
@@ -131,15 +161,19 @@ class Cluster(Server):
         self._run(
             "initdb", "-D", str(self.data), "-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"
         )
+        if self.place.enter:
+            with (self.data / "pg_hba.conf").open("a") as rules:
+                rules.write(ADMITTED)
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
-        options = [f"{name}={value}" for name, value in {**self.settings, "port": str(self.port)}.items()]
-        command = [str(self.programs.program("postgres")), "-D", str(self.data), "-k", str(self.directory)]
+        settings = {"listen_addresses": self.place.host, **self.settings, "port": str(self.port)}
+        options = [f"{name}={value}" for name, value in settings.items()]
+        command = ["postgres", "-D", str(self.data), "-k", str(self.directory)]
         command += [argument for option in options for argument in ("-c", option)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, **self._as_account()
+                self._command(*command), stdout=log, stderr=log, start_new_session=True, **self._as_account()
             )
         wait_for(self._answers, within=60, what=f"PostgreSQL answers on port {self.port}")
 
@@ -187,12 +221,12 @@ class Cluster(Server):
             self.sql(f"ALTER SYSTEM SET {name} = '{value}'")
         self.sql("SELECT pg_reload_conf()")
 
-    def copy_to(self, directory: Path) -> Cluster:
+    def copy_to(self, directory: Path, place: Place = LOOPBACK) -> Cluster:
         """Make a hot standby of this server in ``directory`` and start it. Its ``cluster_name`` names it to us."""
-        standby = Cluster(self.programs, self.account, directory, {**self.settings, "cluster_name": directory.name})
-        standby._run(
-            "pg_basebackup", "-D", str(standby.data), "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", self.dsn
-        )
+        settings = {**self.settings, "cluster_name": directory.name}
+        standby = Cluster(self.programs, self.account, directory, settings, place)
+        backup = ("pg_basebackup", "-D", str(standby.data), "-R", "-X", "stream", "-c", "fast", "--no-sync")
+        standby._run(*backup, "-d", self.tcp_dsn)
         standby.start()
         return standby
 
@@ -215,12 +249,20 @@ class Cluster(Server):
             return False
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self.programs.program(program)), *arguments]
+        command = self._command(program, *arguments)
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **self._as_account())
         assert done.returncode == 0, f"{program} failed: {done.stderr}"
 
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        entering = [*self.place.enter]
+        if entering and self.account.foreign:  # who enters a namespace must still be root, and is not afterwards
+            entering += ["--setuid", str(self.account.uid), "--setgid", str(self.account.gid)]
+        return [*entering, str(self.programs.program(program)), *arguments]
+
     def _as_account(self) -> dict[str, Any]:
-        who = {"user": self.account.uid, "group": self.account.gid, "extra_groups": ()} if self.account.foreign else {}
+        who: dict[str, Any] = {}
+        if self.account.foreign and not self.place.enter:
+            who = {"user": self.account.uid, "group": self.account.gid, "extra_groups": ()}
         return {"cwd": "/", "stdin": subprocess.DEVNULL, "env": {"PATH": os.defpath, "LC_ALL": "C"}, **who}
 
 
@@ -233,15 +275,15 @@ class Clusters:
         self._directory = directory
         self._made: list[Cluster] = []
 
-    def create(self, **settings: str) -> Cluster:
+    def create(self, place: Place = LOOPBACK, **settings: str) -> Cluster:
         """Create and start a server, with settings of ``postgresql.conf`` beside our own."""
-        cluster = Cluster(self._programs, self._account, self._place(), settings)
+        cluster = Cluster(self._programs, self._account, self._room(), settings, place)
         cluster.initialise()
         return self._started(cluster)
 
-    def standby(self, primary: Cluster) -> Cluster:
+    def standby(self, primary: Cluster, place: Place = LOOPBACK) -> Cluster:
         """Create and start a hot standby of ``primary`` by streaming replication, and wait until it streams."""
-        standby = primary.copy_to(self._place())
+        standby = primary.copy_to(self._room(), place)
         self._made.append(standby)
         wait_for(lambda: primary.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"), what="streaming")
         return standby
@@ -256,12 +298,12 @@ class Clusters:
         cluster.start()
         return cluster
 
-    def _place(self) -> Path:
-        place = self._directory / f"pg{next(_numbers)}"
-        place.mkdir(mode=0o755)
+    def _room(self) -> Path:
+        room = self._directory / f"pg{next(_numbers)}"
+        room.mkdir(mode=0o755)
         if self._account.foreign:
-            os.chown(place, self._account.uid, self._account.gid)
-        return place
+            os.chown(room, self._account.uid, self._account.gid)
+        return room
 
 
 def run(

@@ -93,9 +93,7 @@ class Journal:
     def lines(self) -> Iterator[Line]:
         """Give every line, in the order of writing; one that is being written is not there yet."""
         text = self.path.read_text() if self.path.exists() else ""
-        for line in text[: text.rfind("\n") + 1].splitlines():
-            kind, at, program, lock_id, epoch, node, pid = line.split()
-            yield Line(kind, float(at), program, int(lock_id), int(epoch), node, int(pid))
+        return parse(text[: text.rfind("\n") + 1])
 
     def lives(self, program: str | None = None) -> list[Life]:
         """Give the lives, of one program or of all, in the order of their beginnings."""
@@ -120,6 +118,13 @@ class Journal:
                 mine = [life for life in lives if getattr(life, one) == name]
                 said += [f"{one} {name}: {a} and {b}" for a, b in pairwise(mine) if not _in_turn(a, b)]
         return said
+
+
+def parse(text: str) -> Iterator[Line]:
+    """Give the lines of a journal's text, all of them whole."""
+    for line in text.splitlines():
+        kind, at, program, lock_id, epoch, node, pid = line.split()
+        yield Line(kind, float(at), program, int(lock_id), int(epoch), node, int(pid))
 
 
 def _in_turn(before: Life, after: Life) -> bool:

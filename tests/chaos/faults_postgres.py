@@ -1,0 +1,120 @@
+"""PostgreSQL is restarted, crashes, hangs, or throws a session out."""
+
+from __future__ import annotations
+
+import os
+import signal
+from random import Random
+
+from fix_postgres import Mode
+
+from .bed import Bed
+from .faults import Bound, Missed, Strike, fault
+from .faults_network import BORNE
+
+LIVES = Bound()
+AWAY = Bound(1.1, lasting=True)
+"""Fenced at 7/10 L, and led again at most 1.1 L after the server is back."""
+
+BACKENDS = "SELECT backend_pid FROM highlander.lease WHERE program = %s AND released_at IS NULL"
+TERMINATE = f"SELECT pg_terminate_backend(backend_pid) FROM ({BACKENDS}) AS mine"
+
+
+@fault("pg_terminate_backend", LIVES, restarts=False)
+def terminate_backend(bed: Bed, chance: Random) -> Strike:
+    """End the session of a leader."""
+    program, node = bed.some_leader(chance)
+    bed.sql(TERMINATE, [program])
+    return Strike(f"backend of {program} on {node.name} terminated", [node])
+
+
+@fault("pg_terminate_backend of everybody", LIVES, restarts=False)
+def terminate_everybody(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - there is no choice
+    """End all sessions at once, those of children too."""
+    bed.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+        "pg_backend_pid()"
+    )
+    return Strike("every backend terminated", bed.nodes)
+
+
+@fault("pg_terminate_backend in a partition", LIVES, lasts=BORNE, restarts=False)
+def terminate_unheard(bed: Bed, chance: Random) -> Strike:
+    """End the session of a leader that cannot hear of it: the lock is free, the lease is not."""
+    program, node = bed.some_leader(chance)
+    bed.network.mute(node.name)
+    bed.network.deafen(node.name)
+    bed.sql(TERMINATE, [program])
+    return Strike(
+        f"{node.name} in a blackhole, backend of {program} terminated", [node], lambda: bed.network.heal(node.name)
+    )
+
+
+def _restart(bed: Bed, mode: Mode) -> Strike:
+    if bed.server_struck:
+        raise Missed
+    bed.server.restart(mode)
+    return Strike(f"pg_ctl restart -m {mode}", bed.nodes)
+
+
+@fault("pg_ctl restart fast", LIVES, restarts=False)
+def restart_fast(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
+    """What an upgrade of a minor version does."""
+    return _restart(bed, "fast")
+
+
+@fault("pg_ctl restart immediate", LIVES, restarts=False)
+def restart_immediate(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
+    """No shutdown checkpoint: the server recovers from its log."""
+    return _restart(bed, "immediate")
+
+
+@fault("SIGKILL of a backend", LIVES, restarts=False)
+def kill_backend(bed: Bed, chance: Random) -> Strike:
+    """The postmaster takes every other backend down with it, and recovers."""
+    program, _ = bed.some_leader(chance)
+    pids = [pid for (pid,) in bed.sql(BACKENDS, [program])]
+    if not pids or not os.path.exists(f"/proc/{pids[0]}"):  # noqa: PTH110
+        raise Missed
+    bed.send(signal.SIGKILL, pids)
+    return Strike(f"backend of {program} killed", bed.nodes)
+
+
+def _pause(bed: Bed) -> Strike:
+    if bed.server_struck:
+        raise Missed
+    bed.server_struck = True
+    bed.server.pause()
+
+    def resume() -> None:
+        bed.server.resume()
+        bed.server_struck = False
+
+    return Strike("SIGSTOP of the server", bed.nodes, resume)
+
+
+@fault("SIGSTOP of the server, short", LIVES, lasts=BORNE, restarts=False)
+def pause_server_shortly(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
+    """The machine of PostgreSQL hangs for less than 4/10 L."""
+    return _pause(bed)
+
+
+@fault("SIGSTOP of the server", AWAY, lasts=(1.1, 1.5))
+def pause_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
+    """The machine of PostgreSQL hangs for longer than a lease, and goes on as if nothing had been."""
+    return _pause(bed)
+
+
+@fault("server stopped", AWAY, lasts=(1.1, 1.5))
+def stop_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
+    """No server for longer than a lease."""
+    if bed.server_struck:
+        raise Missed
+    bed.server_struck = True
+    bed.server.stop("fast")
+
+    def start() -> None:
+        bed.server.start()
+        bed.server_struck = False
+
+    return Strike("the server stopped", bed.nodes, start)
