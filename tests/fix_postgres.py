@@ -202,12 +202,14 @@ class Cluster(Server):
     def pause(self) -> None:
         """SIGSTOP every process, the postmaster first: the machine hangs, connections stay."""
         for pid in (self.pid, *self.processes()):
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused server go on."""
         for pid in self.processes():
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def processes(self) -> list[int]:
         """Give the pids of the server: everything that works in its data directory."""

@@ -13,13 +13,14 @@
 To write a fault, write a function that does it to a bed and gives a ``Strike``: what it did (for the log), which nodes
 it concerns, and how to undo it. Enter it with ``@fault`` in a module ``faults_*.py`` that ``faults.ALL`` names::
 
-    @fault("backend terminated", bound=Bound(0.0), restarts=False)
+    @fault("backend terminated", bound=AWAY, spares=True)
     def terminate_backend(bed: Bed, chance: Random) -> Strike:
         program, node = bed.some_leader(chance)
         bed.sql("SELECT pg_terminate_backend(backend_pid) FROM highlander.lease WHERE program = %s", [program])
         return Strike(f"backend of {program} on {node.name}", [node])
 
-The bound is the longest gap that a program of a concerned node may have. An undo may come when other faults have been
+The bound is the longest gap that a program of a concerned node may have; what ``spares`` children restarts none while
+it lasts no longer than 4/10 of a lease. An undo may come when other faults have been
 there: it must not mind. Whatever is dead afterwards, ``bed.mend()`` starts again. A fault that changes what the bed
 stands on (another primary, a pooler) sets ``spends=True``: the bed is thrown away after its round.
 """

@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psycopg
 from fact import wait_for
 from fix_nodes import Node, Nodes, gone, marked, settled_ledger
 from fix_postgres import Clusters
@@ -140,7 +141,16 @@ class Bed:
         """Run a statement as the superuser, past the network. Raises Missed when the server is struck."""
         if self.server_struck:
             raise Missed
-        return self.database.sql(statement, parameters, admin=True)
+        try:
+            return self.database.sql(statement, parameters, admin=True)
+        except psycopg.OperationalError:  # it is recovering from another fault
+            raise Missed from None
+
+    def answers(self) -> bool:
+        """Whether the server does."""
+        with contextlib.suppress(Missed):
+            return bool(self.sql("SELECT 1"))
+        return False
 
     def some_leader(self, chance: Random) -> tuple[str, Node]:
         """Give some program that lives at the moment, by its own word, and its node. Raises Missed without any."""

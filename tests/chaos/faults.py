@@ -64,8 +64,8 @@ class Fault:
     """The longest gap of a program that a concerned node led."""
     lasts: tuple[float, float] = (0.0, 0.0)
     """Leases between striking and undoing, at least and at most."""
-    restarts: bool = True
-    """Whether a child may be restarted at all."""
+    spares: bool = False
+    """Whether it costs no child at all, as long as it is over within 4/10 of a lease. The bound is for longer ones."""
     needs: tuple[str, ...] = ()
     """What the bed must have: see ``Bed.lacks``."""
     spends: bool = False
@@ -91,7 +91,7 @@ def fault(
     bound: Bound,
     *,
     lasts: tuple[float, float] = (0.0, 0.0),
-    restarts: bool = True,
+    spares: bool = False,
     needs: tuple[str, ...] = (),
     spends: bool = False,
     alone: bool = False,
@@ -102,7 +102,7 @@ def fault(
 
     def enter(strike: Striking) -> Striking:
         assert name not in _entered, name
-        _entered[name] = Fault(name, strike, bound, lasts, restarts, needs, spends, alone, doubling, losing)
+        _entered[name] = Fault(name, strike, bound, lasts, spares, needs, spends, alone, doubling, losing)
         return strike
 
     return enter

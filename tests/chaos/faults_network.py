@@ -19,7 +19,6 @@ ANY = (0.3, 1.2)
 FENCED = Bound(0.8)
 """SIGTERM comes 7/10 L after the last renewal whose answer came; others lead 13/10 L after the last that arrived,
 which may be one renewal, 2/10 L, later."""
-LIVES = Bound()
 
 
 def _on_leader(bed: Bed, chance: Random, how: str, *hurts: Callable[[str], None]) -> Strike:
@@ -30,7 +29,7 @@ def _on_leader(bed: Bed, chance: Random, how: str, *hurts: Callable[[str], None]
     return Strike(f"{node.name} {how}", [node], lambda: bed.network.heal(node.name))
 
 
-@fault("partition, both ways, short", LIVES, lasts=BORNE, restarts=False)
+@fault("partition, both ways, short", FENCED, lasts=BORNE, spares=True)
 def unplug_shortly(bed: Bed, chance: Random) -> Strike:
     """Pull the plug of a leader for less than 4/10 L."""
     return _on_leader(bed, chance, "unplugged", bed.network.unplug)
@@ -60,7 +59,7 @@ def deafen(bed: Bed, chance: Random) -> Strike:
     return _on_leader(bed, chance, "deafened", bed.network.deafen)
 
 
-@fault("partition of the server", FENCED, lasts=BORNE, restarts=False)
+@fault("partition of the server", FENCED, lasts=BORNE, spares=True)
 def unplug_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - there is one server
     """Pull the plug of PostgreSQL for less than 4/10 L."""
     bed.network.unplug(SERVER)

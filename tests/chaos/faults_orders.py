@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
+from collections.abc import Callable
 from random import Random
 
 from fix_nodes import Node
@@ -17,11 +19,17 @@ ORDERLY = Bound(seconds=1)
 
 
 def _order(node: Node, program: str, verb: str, **body: object) -> None:
-    """Give an order and do not wait for the answer: the node may be half dead."""
+    """Give an order and do not wait for the answer: the node may be frozen."""
     try:
-        node.control.order(program, verb, {"wait": False, **body})
+        answer = node.control.order(program, verb, {"wait": False, **body})
     except HighlanderError:
         raise Missed from None
+    threading.Thread(target=_hear, args=(answer,), daemon=True).start()
+
+
+def _hear(answer: Callable[[], object]) -> None:
+    with contextlib.suppress(HighlanderError):
+        answer()
 
 
 @fault("release", ORDERLY)
@@ -45,7 +53,7 @@ def stop_and_start(bed: Bed, chance: Random) -> Strike:
     return Strike(f"stop of {program} on {node.name}", [node], start)
 
 
-@fault("reload", Bound(), restarts=False)
+@fault("reload", ORDERLY, spares=True)
 def reload(bed: Bed, chance: Random) -> Strike:
     """Read the configuration again, changed where no child cares."""
     _, node = bed.some_leader(chance)

@@ -6,13 +6,13 @@ import os
 import signal
 from random import Random
 
+from fact import wait_for
 from fix_postgres import Mode
 
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault
 from .faults_network import BORNE
 
-LIVES = Bound()
 AWAY = Bound(1.1, lasting=True)
 """Fenced at 7/10 L, and led again at most 1.1 L after the server is back."""
 
@@ -20,7 +20,7 @@ BACKENDS = "SELECT backend_pid FROM highlander.lease WHERE program = %s AND rele
 TERMINATE = f"SELECT pg_terminate_backend(backend_pid) FROM ({BACKENDS}) AS mine"
 
 
-@fault("pg_terminate_backend", LIVES, restarts=False)
+@fault("pg_terminate_backend", AWAY, spares=True)
 def terminate_backend(bed: Bed, chance: Random) -> Strike:
     """End the session of a leader."""
     program, node = bed.some_leader(chance)
@@ -28,7 +28,7 @@ def terminate_backend(bed: Bed, chance: Random) -> Strike:
     return Strike(f"backend of {program} on {node.name} terminated", [node])
 
 
-@fault("pg_terminate_backend of everybody", LIVES, restarts=False)
+@fault("pg_terminate_backend of everybody", AWAY, spares=True)
 def terminate_everybody(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - there is no choice
     """End all sessions at once, those of children too."""
     bed.sql(
@@ -38,7 +38,7 @@ def terminate_everybody(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - t
     return Strike("every backend terminated", bed.nodes)
 
 
-@fault("pg_terminate_backend in a partition", LIVES, lasts=BORNE, restarts=False)
+@fault("pg_terminate_backend in a partition", AWAY, lasts=BORNE, spares=True)
 def terminate_unheard(bed: Bed, chance: Random) -> Strike:
     """End the session of a leader that cannot hear of it: the lock is free, the lease is not."""
     program, node = bed.some_leader(chance)
@@ -57,19 +57,19 @@ def _restart(bed: Bed, mode: Mode) -> Strike:
     return Strike(f"pg_ctl restart -m {mode}", bed.nodes)
 
 
-@fault("pg_ctl restart fast", LIVES, restarts=False)
+@fault("pg_ctl restart fast", AWAY, spares=True)
 def restart_fast(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """What an upgrade of a minor version does."""
     return _restart(bed, "fast")
 
 
-@fault("pg_ctl restart immediate", LIVES, restarts=False)
+@fault("pg_ctl restart immediate", AWAY, spares=True)
 def restart_immediate(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """No shutdown checkpoint: the server recovers from its log."""
     return _restart(bed, "immediate")
 
 
-@fault("SIGKILL of a backend", LIVES, restarts=False)
+@fault("SIGKILL of a backend", AWAY, spares=True)
 def kill_backend(bed: Bed, chance: Random) -> Strike:
     """The postmaster takes every other backend down with it, and recovers."""
     program, _ = bed.some_leader(chance)
@@ -77,6 +77,7 @@ def kill_backend(bed: Bed, chance: Random) -> Strike:
     if not pids or not os.path.exists(f"/proc/{pids[0]}"):  # noqa: PTH110
         raise Missed
     bed.send(signal.SIGKILL, pids)
+    wait_for(bed.answers, 60, "the server has recovered")
     return Strike(f"backend of {program} killed", bed.nodes)
 
 
@@ -93,7 +94,7 @@ def _pause(bed: Bed) -> Strike:
     return Strike("SIGSTOP of the server", bed.nodes, resume)
 
 
-@fault("SIGSTOP of the server, short", LIVES, lasts=BORNE, restarts=False)
+@fault("SIGSTOP of the server, short", AWAY, lasts=BORNE, spares=True)
 def pause_server_shortly(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """The machine of PostgreSQL hangs for less than 4/10 L."""
     return _pause(bed)

@@ -6,12 +6,14 @@ import signal
 from collections.abc import Sequence
 from random import Random
 
+from fact import wait_for
 from fix_nodes import Node, marked
+
+from highlanderd.errors import HighlanderError
 
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault
 
-LIVES = Bound()
 ORDERLY = Bound(seconds=1)
 """The end is proven, released and told: milliseconds, and whatever a busy machine takes for them."""
 FROZEN = Bound(0.6)
@@ -23,6 +25,13 @@ LOST = Bound(1.3)
 
 def _worker(node: Node) -> list[int]:
     return _some(node.mine(b"--worker"))
+
+
+def _answers(node: Node, before: int) -> bool:
+    try:
+        return node.mine(b"--worker") != [before] and bool(node.status())
+    except HighlanderError:
+        return False
 
 
 def _keeper(node: Node, program: str) -> list[int]:
@@ -59,11 +68,14 @@ def kill_child(bed: Bed, chance: Random) -> Strike:
     return _kill(bed, node, f"child {program}", sorted(bed.oracle.present()[program].pids))
 
 
-@fault("SIGKILL of a worker", LIVES, restarts=False)
+@fault("SIGKILL of a worker", FROZEN, spares=True)
 def kill_worker(bed: Bed, chance: Random) -> Strike:
-    """The guardian starts another one; the children notice nothing."""
+    """The guardian starts another one; the children notice nothing if it is there in time."""
     _, node = bed.some_leader(chance)
-    return _kill(bed, node, "worker", _worker(node))
+    [worker] = _worker(node)
+    strike = _kill(bed, node, "worker", [worker])
+    wait_for(lambda: not node.runs or _answers(node, worker), 60, "another worker answers")
+    return strike
 
 
 @fault("SIGKILL of a guardian", ORDERLY)
@@ -107,7 +119,7 @@ def freeze_worker(bed: Bed, chance: Random) -> Strike:
     return _freeze(bed, node, "worker", _worker(node))
 
 
-@fault("SIGSTOP of a worker, short", LIVES, lasts=(0.05, 0.25), restarts=False)
+@fault("SIGSTOP of a worker, short", FROZEN, lasts=(0.05, 0.2), spares=True)
 def freeze_worker_shortly(bed: Bed, chance: Random) -> Strike:
     """Shorter than what the guardian finds remarkable."""
     _, node = bed.some_leader(chance)
@@ -135,7 +147,7 @@ def freeze_daemon(bed: Bed, chance: Random) -> Strike:
     return _freeze(bed, node, "guardian and worker", _daemon(node))
 
 
-@fault("machine paused, short", LIVES, lasts=(0.05, 0.25), restarts=False, alone=True)
+@fault("machine paused, short", FROZEN, lasts=(0.05, 0.2), spares=True, alone=True)
 def pause_machine_shortly(bed: Bed, chance: Random) -> Strike:
     """Everything of a node, children too, for less than 3/10 L."""
     _, node = bed.some_leader(chance)

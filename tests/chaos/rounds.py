@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ BUSY = 3.0
 Safety gets no such allowance."""
 PATIENCE = 60.0
 """Seconds until all must be whole again after the last undo."""
+BORNE = 0.4
+"""Leases that an outage may last and cost no child."""
 MANY = Bound(1.5, lasting=True)
 """The bound for many faults at once: as long as they go on, one lease that runs out, and one takeover more."""
 MANY_SPREAD = 2.0
@@ -164,6 +167,7 @@ def _measure(
     single = plan[0].fault if len(plan) == 1 else None
     bound = single.bound if single else MANY
     outcome.limit = bound.limit(bed.lease, lasted)
+    spared = single is not None and single.spares and lasted <= BORNE * bed.lease
     if not outcome.struck:
         return
     for program in PROGRAMS:
@@ -171,13 +175,13 @@ def _measure(
         if places[program] in concerned or mine:
             outcome.gaps.append(max((gap.seconds for gap in mine), default=0.0))
         outcome.restarts += len(mine)
-        if single and not single.restarts and mine and places[program] in concerned:
+        if spared and mine and places[program] in concerned:
             outcome.broken.append(f"{program} was restarted: {mine[0].before}, then {mine[0].after}")
         outcome.broken += [
             f"{program} had no child for {gap.seconds:.2f} s, more than {bound} = {outcome.limit:.2f} s: "
             f"{gap.before}, then {gap.after}"
             for gap in mine
-            if (single is None or single.restarts) and gap.seconds > outcome.limit + BUSY
+            if gap.seconds > outcome.limit + BUSY
         ]
 
 
@@ -196,7 +200,7 @@ def _judge(bed: Bed, plan: Sequence[Planned], outcome: Outcome) -> None:
 
 def keep(bed: Bed, outcome: Outcome) -> Path:
     """Keep what explains a failure: logs, journal, ledger and the story."""
-    place = Path("/tmp") / f"highlander-chaos-{outcome.seed.replace('/', '-')}"
+    place = Path("/tmp") / f"highlander-chaos-{re.sub('[^a-z0-9]+', '-', outcome.seed.lower())}"
     place.mkdir(exist_ok=True)
     shutil.copy(bed.oracle.path, place / "journal")
     shutil.copy(bed.server.log, place / "postgres.log")

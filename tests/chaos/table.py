@@ -12,6 +12,10 @@ from .rounds import MANY, MANY_NAME, Outcome
 HEADS = ("fault", "runs", "overlaps", "lost updates", "longest gap", "median gap", "bound", "child restarts")
 
 
+SPARED = "0 up to 0.4 L"
+"""The bound of what spares children."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One kind of fault, or many at once."""
@@ -27,7 +31,7 @@ def row(name: str, bound: str, outcomes: Sequence[Outcome], note: str = "") -> R
     excused = sum(bool(outcome.excused) for outcome in outcomes)
     cells = (
         name + ("*" if note else ""),
-        str(sum(outcome.struck for outcome in outcomes)),
+        str(sum(bool(outcome.struck) for outcome in outcomes)),
         str(sum(len(outcome.overlaps) for outcome in outcomes)) + (f" ({excused}*)" if excused else ""),
         str(sum(len(outcome.lost) for outcome in outcomes)),
         f"{max(gaps, default=0.0):.2f} s",
@@ -41,9 +45,13 @@ def row(name: str, bound: str, outcomes: Sequence[Outcome], note: str = "") -> R
 def rows(faults: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> list[Row]:
     """Give a row for each kind that was played."""
     by_name = {name: [one for one in outcomes if one.name == name] for name in [*faults, MANY_NAME]}
-    bounds = {name: str(fault.bound) for name, fault in faults.items()} | {MANY_NAME: str(MANY)}
+    bounds = {name: str(fault.bound) for name, fault in faults.items() if not fault.spares}
+    bounds |= {name: SPARED for name, fault in faults.items() if fault.spares} | {MANY_NAME: str(MANY)}
     notes = {name: fault.doubling or fault.losing for name, fault in faults.items()}
-    return [row(name, bounds[name], some, notes.get(name, "")) for name, some in by_name.items() if some]
+    shown = {MANY_NAME: f"{MANY_NAME} ({sum(one.struck for one in by_name[MANY_NAME])} faults)"}
+    return [
+        row(shown.get(name, name), bounds[name], some, notes.get(name, "")) for name, some in by_name.items() if some
+    ]
 
 
 def text(made: Iterable[Row]) -> str:

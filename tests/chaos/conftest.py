@@ -1,0 +1,68 @@
+"""Beds for the tests of this directory: one for several rounds, and another one as soon as it is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+
+from highlanderd.embedded.account import Account
+from highlanderd.embedded.installation import Installation
+
+from .bed import Bed
+from .faults import Fault, registry
+from .rounds import Outcome, Planned, play
+
+LEASE = 4.0
+Plays = Callable[[Sequence[Planned], str], Outcome]
+
+
+class Beds:
+    """Makes a bed when there is none that is whole."""
+
+    def __init__(self, programs: Installation, account: Account, *, doors: bool) -> None:
+        self._make: Callable[[], Bed] = partial(Bed, programs, account, LEASE, doors=doors)
+        self._stack = ExitStack()
+        self._bed: Bed | None = None
+
+    def play(self, plan: Sequence[Planned], seed: str) -> Outcome:
+        """Play a round, and give what it cost."""
+        if self._bed is None:
+            self._bed = self._stack.enter_context(self._make())
+        for lack in {lack for one in plan for lack in one.fault.needs if lack in self._bed.lacks}:
+            pytest.skip(self._bed.lacks[lack])
+        outcome = play(self._bed, plan, seed)
+        print(outcome)
+        if outcome.spent:
+            self.close()
+        return outcome
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self._stack.close()
+        self._bed = None
+
+
+@pytest.fixture(scope="module")
+def chaos(postgres_programs: Installation, postgres_account: Account) -> Iterator[Plays]:
+    """Play rounds where the network is as real as it can be here."""
+    with ExitStack() as stack:
+        beds = Beds(postgres_programs, postgres_account, doors=False)
+        stack.callback(beds.close)
+        yield beds.play
+
+
+@pytest.fixture(scope="module")
+def chaos_behind_doors(postgres_programs: Installation, postgres_account: Account) -> Iterator[Plays]:
+    """Play rounds behind TCP doors."""
+    with ExitStack() as stack:
+        beds = Beds(postgres_programs, postgres_account, doors=True)
+        stack.callback(beds.close)
+        yield beds.play
+
+
+def faults_of(module: str) -> list[Fault]:
+    """Give the faults that a module has entered."""
+    return [fault for fault in registry().values() if fault.strike.__module__.endswith(f".{module}")]

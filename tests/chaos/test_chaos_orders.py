@@ -1,0 +1,26 @@
+"""Orders of operators, and many faults at once that overlap: never two, no update lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import LEASE, Plays, faults_of
+from .faults import Fault, registry
+from .rounds import many, one
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.mark.parametrize("fault", faults_of("faults_orders"), ids=lambda fault: fault.name)
+def test_never_two_and_nothing_lost(chaos: Plays, fault: Fault) -> None:
+    outcome = chaos(one(fault, LEASE, fault.name), fault.name)
+    assert outcome.struck == 1
+    assert not outcome.failed, f"{outcome}; see {outcome.kept}"
+
+
+@pytest.mark.parametrize("seed", ["many/1", "many/2", "many/3"])
+def test_many_at_once(chaos: Plays, seed: str) -> None:
+    crowd = [fault for fault in registry().values() if fault.crowded]
+    outcome = chaos(many(crowd, 5, LEASE, seed), seed)
+    assert outcome.struck
+    assert not outcome.failed, f"{outcome}; see {outcome.kept}"
