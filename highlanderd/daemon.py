@@ -61,6 +61,8 @@ class Daemon:
         self._alarms: dict[str, float] = {}
         self._shut: set[str] = set()
         """Why a listener could not be opened yet."""
+        self._stubborn: frozenset[str] = frozenset()
+        """Programs of which it was logged that their trees do not die."""
         self._changed = asyncio.Event()
         self._survey: asyncio.Future[None] | None = None
         self._exit_code = 0
@@ -176,6 +178,7 @@ class Daemon:
             await asyncio.sleep(lease / 10)
             self.metrics.loop_lag(max(0.0, loop.time() - due))
             self._forsake()
+            self._note_stubborn()
 
     def alive(self) -> bool:
         """Whether the loop has turned within 3/10 of a lease."""
@@ -251,8 +254,15 @@ class Daemon:
     def _warnings(self) -> tuple[str, ...]:
         now = boottime()
         self._alarms = {text: at for text, at in self._alarms.items() if now - at < ALARM_SHOWN}
-        stubborn = snapshot.stubborn(iter(self.fleet.members.values()))
+        stubborn = (text for _, text in snapshot.stubborn(self.fleet.members.values()))
         return (*sorted(self.pool.server.warnings), *sorted(self._shut), *stubborn, *self._alarms)
+
+    def _note_stubborn(self) -> None:
+        """Say once of each program that its tree does not die."""
+        stubborn = dict(snapshot.stubborn(self.fleet.members.values()))
+        for name in stubborn.keys() - self._stubborn:
+            log.warning("%s", stubborn[name], extra={"program": name})
+        self._stubborn = frozenset(stubborn)
 
     def _note_twins(self) -> None:
         before, self._surveyed = self._surveyed, self.pool.listener.leaders

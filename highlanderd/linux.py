@@ -33,6 +33,7 @@ SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 TFD_TIMER_ABSTIME = 1
 SIGINFO_SIZE = 128
 NEVER = float("inf")
+WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
 PIPE_BUF = select.PIPE_BUF
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
@@ -97,19 +98,22 @@ class Signals:
 class Watch:
     """What a loop waits for: descriptors, and one absolute time in CLOCK_BOOTTIME seconds."""
 
-    __slots__ = ("_poller", "_timer")
+    __slots__ = ("_fds", "_poller", "_timer")
 
     def __init__(self) -> None:
         self._poller, self._timer = select.poll(), Timer()
+        self._fds: set[int] = set()
         self.add(self._timer)
 
     def add(self, source: Source, writable: bool = False) -> None:
         """Wait until it can be read, or also until it can be written."""
         self._poller.register(source, select.POLLIN | (select.POLLOUT if writable else 0))
+        self._fds.add(source.fileno())
 
     def drop(self, source: Source) -> None:
         """Wait for it no more. Raises KeyError when nobody did."""
         self._poller.unregister(source)
+        self._fds.discard(source.fileno())
 
     @property
     def at(self) -> float:
@@ -122,8 +126,12 @@ class Watch:
             self._timer.set(at)
 
     def wait(self) -> set[int]:
-        """Wait; gives the descriptors that are ready, ends of file included."""
-        return {fd for fd, _ in self._poller.poll()}
+        """Wait; gives the descriptors that are ready, ends of file included. All of them, where waiting is refused."""
+        try:
+            return {fd for fd, _ in self._poller.poll()}
+        except OSError:  # for want of memory, say: whoever looks at everything a little later misses nothing
+            time.sleep(WAIT_AGAIN)
+            return set(self._fds)
 
     def set(self, at: float) -> None:
         """End the wait at ``at``; ``NEVER`` waits without end."""
@@ -197,8 +205,13 @@ def descendants(pid: int) -> Iterator[int]:
     """
     level = [pid]
     while level:
-        level = [child for each in level for thread in _threads(each) for child in children(each, thread)]
+        level = [child for each in level for child in below(each)]
         yield from level
+
+
+def below(pid: int) -> list[int]:
+    """List the children of all of a process' threads. Raises OSError when there is no descriptor to look with."""
+    return [child for thread in _threads(pid) for child in children(pid, thread)]
 
 
 def _threads(pid: int) -> list[int]:
@@ -254,6 +267,15 @@ def close_all_but(*kept: int) -> None:
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 2**31 - 1)
+
+
+def hurry(hurried: bool = True) -> None:
+    """Run before all that is not in a hurry, or no longer, where that is allowed; what we fork is never hurried."""
+    policy, priority = (os.SCHED_FIFO, 1) if hurried else (os.SCHED_OTHER, 0)
+    try:
+        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+    except OSError:
+        return
 
 
 def send(pid: int, signum: int) -> None:

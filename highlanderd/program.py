@@ -64,6 +64,14 @@ class Child(Protocol):
     def unprovable(self) -> bool:
         """Whether nobody is left who could prove that its tree is empty."""
 
+    @property
+    def killed_at(self) -> float | None:
+        """When its tree first got SIGKILL."""
+
+    @property
+    def undying(self) -> tuple[int, ...]:
+        """Its processes that SIGKILL has not ended for a while."""
+
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
         """Send a signal to its tree or its main process."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,8 @@ from highlanderd.postgres.pool import Leader, Pool
 
 READY_AFTER: Final = 1.0
 """Seconds after which a running child counts as ready: most that are broken have ended by then."""
-STUBBORN_AFTER: Final = 5.0
-"""Seconds after SIGKILL from which a living tree is worth a warning: hundreds of processes die in milliseconds."""
+NAMED: Final = 5
+"""Processes that are named in a sentence."""
 
 
 def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
@@ -25,18 +25,19 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
     program, now = member.program, boottime()
     situation, term, running = program.situation, program.term, program.running
     leader = pool.listener.leaders.get(member.lock_id)
+    undying = _undying(member)
     led_elsewhere = leader is not None and leader.leads and leader.instance != program.policy.instance
     return ProgramStatus(
         name=program.name,
         state=program.state,
         want="run" if situation.want is w.Want.RUN else "stop",
-        reason=_reason(member, pool),
+        reason=_reason(member, pool, undying),
         since=wall(program.entered, now),
         leader=node if term is not None else leader.node if leader is not None and led_elsewhere else None,
         epoch=term.epoch if term is not None else leader.epoch if leader is not None else None,
         lock_id=member.lock_id,
         pid=program.child.pid if term is not None and program.child is not None else None,
-        ready=running is not None and now - running.since >= READY_AFTER,
+        ready=running is not None and not undying and now - running.since >= READY_AFTER,
         failures=situation.failures,
         restarts=max(0, program.restarts),
         lease_remaining=max(0.0, term.trusted_until - now) if term is not None else None,
@@ -44,12 +45,15 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
         uptime=now - running.since if running is not None else None,
         description=member.spawner.config.description,
         connected=member.session.connected,
+        unkillable=undying,
     )
 
 
-def _reason(member: Member, pool: Pool) -> str:
+def _reason(member: Member, pool: Pool, undying: tuple[Process, ...]) -> str:
     """Say why it is in its state; a candidate without a session waits for what keeps the pool from PostgreSQL now."""
     situation, leader = member.program.situation, pool.listener.leaders.get(member.lock_id)
+    if undying:
+        return f"{situation.reason}; {_undying_words(member, undying)}".removeprefix("; ")
     if not isinstance(situation.state, w.Waiting):
         return situation.reason
     if not member.session.connected and pool.trouble:
@@ -99,17 +103,40 @@ def twins(before: Mapping[int, Leader], after: Mapping[int, Leader], node: str, 
             )
 
 
-def stubborn(members: Iterator[Member]) -> Iterator[str]:
-    """Name the programs whose trees do not die."""
-    now = boottime()
+def stubborn(members: Iterable[Member]) -> Iterator[tuple[str, str]]:
+    """Give the programs whose trees do not die, each with a sentence about it."""
     for member in members:
-        state, program = member.program.situation.state, member.program
-        killing = isinstance(state, w.Draining) and isinstance(state.phase, w.Killing)
-        if killing and now - program.entered > STUBBORN_AFTER:
-            yield (
-                f"{program.name}: SIGKILL was sent and its process tree still lives (uninterruptible sleep?); "
-                f"the lock is kept, because releasing it would start a second copy"
-            )
+        undying = _undying(member)
+        if undying:
+            yield member.program.name, f"{member.program.name}: {_undying_words(member, undying)}; {_outlook(member)}"
+
+
+def _undying(member: Member) -> tuple[Process, ...]:
+    child = member.program.child
+    if child is None or not child.undying:
+        return ()
+    return tuple(process for process in map(_process, child.undying) if process is not None)
+
+
+def _undying_words(member: Member, undying: tuple[Process, ...]) -> str:
+    child = member.program.child
+    since = child.killed_at if child is not None else None
+    ago = "" if since is None else f" {boottime() - since:.0f} s ago"
+    shown = ", ".join(f"{one.pid} ({one.name}, state {one.state})" for one in undying[:NAMED])
+    more = f" and {len(undying) - NAMED} more" if len(undying) > NAMED else ""
+    return f"SIGKILL was sent{ago} and does not end {shown}{more}"
+
+
+def _outlook(member: Member) -> str:
+    term = member.program.term
+    if term is not None and boottime() < term.trusted_until:
+        lock = "the lock is kept, because to release it would start a second copy"
+    else:
+        lock = "its lease has run out, so that another node may run a second copy beside it"
+    return (
+        f"{lock}. State D waits for a disk or a network file system, Z is held by the debugger that traces it: end "
+        "that, or restart this host. The rest goes on by itself"
+    )
 
 
 def wall(moment: float, now: float) -> str:
@@ -133,9 +160,16 @@ def processes(pid: int) -> Iterator[Process]:
 
 def _all_processes() -> Iterator[Process]:
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (entry / "stat").read_text(errors="replace")
-        except OSError:  # it has ended meanwhile
-            continue
-        name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
-        yield Process(int(entry.name), int(rest[1]), name)
+        process = _process(int(entry.name))
+        if process is not None:
+            yield process
+
+
+def _process(pid: int) -> Process | None:
+    """Give a process as /proc shows it now; None when it has ended and was taken note of."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
+    return Process(pid, int(rest[1]), name, rest[0])

@@ -79,6 +79,16 @@ class Birth:
         """Nobody is left who could prove that its tree is empty."""
         return self.child is not None and self.child.unprovable
 
+    @property
+    def killed_at(self) -> float | None:
+        """When its tree first got SIGKILL."""
+        return self.child.killed_at if self.child is not None else None
+
+    @property
+    def undying(self) -> tuple[int, ...]:
+        """Its processes that SIGKILL has not ended for a while."""
+        return self.child.undying if self.child is not None else ()
+
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
         """Send a signal."""
         if self.child is not None:

@@ -5,11 +5,17 @@ The main child of a term also holds an exclusive lock that dies with it; who fin
 says ``doubled``. ``part`` makes it one more process of a tree, without that lock; ``stubborn`` deaf to SIGTERM.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
 import signal
 import sys
 import time
+
+TYPE_CHECKING = False  # ``typing`` takes a while to import
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 ALIVE_EVERY = 0.02
 WHO = [os.environ[f"HIGHLANDER_{name}"] for name in ("PROGRAM", "LOCK_ID", "EPOCH", "NODE")]
@@ -38,11 +44,22 @@ def end(*_: object) -> None:
     os._exit(0)
 
 
+def begin(*how: str) -> None:
+    """Say that we are there, and whether we are alone."""
+    tell("start")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in how else end)
+    if "part" not in how and not (alone(WHO[0]) and alone(WHO[1])):
+        tell("doubled")
+
+
+def live() -> NoReturn:
+    """Say that we are there still."""
+    while True:
+        time.sleep(ALIVE_EVERY)
+        tell("alive")
+
+
 journal = os.open(JOURNAL, FLAGS, 0o666)
-tell("start")
-signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in sys.argv else end)
-if "part" not in sys.argv and not (alone(WHO[0]) and alone(WHO[1])):
-    tell("doubled")
-while True:
-    time.sleep(ALIVE_EVERY)
-    tell("alive")
+if __name__ == "__main__":
+    begin(*sys.argv[1:])
+    live()

@@ -10,6 +10,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """One process of a program's tree on this node."""
+
+    pid: int
+    parent: int
+    name: str
+    """The kernel's name of it (``comm``), never its arguments: they may hold secrets."""
+    state: str = ""
+    """The kernel's letter for what it does: ``R`` runs, ``S`` sleeps, ``D`` waits for a device, ``Z`` has ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramStatus:
     """One program as this node sees it."""
 
@@ -45,16 +57,8 @@ class ProgramStatus:
     description: str
     connected: bool
     """Whether its lock connection to PostgreSQL is up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One process of a program's tree on this node."""
-
-    pid: int
-    parent: int
-    name: str
-    """The kernel's name of it (``comm``), never its arguments: they may hold secrets."""
+    unkillable: tuple[Process, ...] = ()
+    """Processes of it on this node that SIGKILL has not ended for two seconds, a hundred at most."""
 
 
 @dataclass(frozen=True, slots=True)

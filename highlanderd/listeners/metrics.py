@@ -169,6 +169,10 @@ _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]
     "program_ready": ("Whether its child on this node is ready.", lambda program: program.ready),
     "program_epoch": ("Epoch of the present or last term that this node knows.", lambda program: program.epoch),
     "program_start_time_seconds": ("When its child was started.", lambda program: _seconds(program.started)),
+    "program_unkillable_processes": (
+        "Its processes on this node that SIGKILL does not end, a hundred at most; the lock is kept for them.",
+        lambda program: len(program.unkillable),
+    ),
     "program_failures": ("Crashes and failed starts in a row.", lambda program: program.failures),
     "lease_remaining_seconds": (
         "For how long this node may still trust its term.",

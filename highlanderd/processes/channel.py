@@ -103,6 +103,10 @@ class Channel:
                 return None
             except ConnectionResetError:
                 continue  # told once when the peer left something of ours unread; its last messages come after it
+            except OSError as error:
+                if error.errno in FULL:
+                    return None
+                raise
             if not data:
                 raise EOFError("the peer is gone")
             fds = [fd for *_, rights in ancillary for fd in struct.unpack(f"{len(rights) // 4}i", rights)]

@@ -56,6 +56,16 @@ class Child:
         return self.report.pid if self.report else None
 
     @property
+    def killed_at(self) -> float | None:
+        """When its tree first got SIGKILL, in CLOCK_BOOTTIME seconds."""
+        return self.report.killed_at if self.report else None
+
+    @property
+    def undying(self) -> tuple[int, ...]:
+        """Its processes that SIGKILL has not ended for a while."""
+        return self.report.undying if self.report else ()
+
+    @property
     def kept(self) -> bool:
         """Whether a keeper was forked for it."""
         return self._keeper is not None
@@ -104,7 +114,7 @@ class Child:
     def _order(self, message: Message) -> None:
         if self._line is not None:
             self._line.post(message)
-        else:
+        elif self._keeper is None:
             self._orders.append(message)
 
     def _attach(self, keeper: int, channel: Channel | None) -> None:
@@ -125,6 +135,9 @@ class Child:
         if len(names) != len(fds):
             self._condemn()  # nobody would read its output, and it would block on it
         self._pipes.update(zip(names, fds, strict=False))
+        self._learn(report)
+
+    def _learn(self, report: Report) -> None:
         if any(at == report.deadline for at, _ in self._unacknowledged):
             while self._unacknowledged.popleft()[0] != report.deadline:
                 pass
@@ -132,6 +145,14 @@ class Child:
             self.reported.set_result(None)
         self.report = report
         self._news()
+
+    def _orphaned(self, keeper: int, report: Report) -> None:
+        """Its keeper is dead, and the guardian has not proven its tree empty yet."""
+        if self._line is not None:
+            self._line.read()  # its last words come first
+        self._ended()
+        self._keeper = keeper
+        self._learn(report)
 
     def _ended(self) -> None:
         if self._line is not None:
@@ -191,7 +212,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A living keeper of an earlier worker. ``child.listen()`` must be called."""
+    """A term of an earlier worker whose tree is not proven empty. ``child.listen()`` must be called."""
 
     child: Child
     report: Report
@@ -366,6 +387,14 @@ class Guardian:
             self._hold(child)
         child._attach(message["id"], Channel.of(fds[0]) if fds else None)
 
+    def _on_orphaned(self, message: Message, _fds: list[int]) -> None:
+        term = message["lock_id"], message["epoch"]
+        child = self._children.get(term)
+        if child is None:
+            child = Child(self, message["program"], *term)
+            self._hold(child)
+        child._orphaned(message["id"], Report.of(message["state"]))
+
     def _on_listed(self, _message: Message, _fds: list[int]) -> None:
         if not self._listed.done():
             self._listed.set_result(None)
@@ -401,6 +430,7 @@ class Guardian:
 _HEARD: Mapping[str, Callable[[Guardian, Message, list[int]], None]] = {
     "hello": Guardian._on_hello,
     "keeper": Guardian._on_keeper,
+    "orphaned": Guardian._on_orphaned,
     "listed": Guardian._on_listed,
     "refused": Guardian._on_refused,
     "emptied": Guardian._on_emptied,

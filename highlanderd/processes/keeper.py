@@ -6,14 +6,14 @@ to it, so ECHILD is the proof. It ends with 0 only after that proof, however it 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
+import time
 
 from highlanderd import linux
-from highlanderd.lean import signal
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import Channel
+from highlanderd.processes.killing import MOST_NAMED, UNDYING_AFTER, Killing, send_below
 from highlanderd.processes.launch import ABOUT_TO_EXECUTE, explain, launch
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
 AGAIN = 50  # milliseconds until what nobody wakes us for is tried again: a round of killing that has not killed all
-SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # these pass
 REPORT_AGAIN = 0.04  # seconds, less than that: while it kills the guardian wants to hear that it does
 
 
@@ -61,11 +60,14 @@ class Keeper:
         self._reported = 0.0
         """When the guardian was told last."""
         self._owed_pipes = True
+        self._killing = Killing()
         self._state: Message = {
             "is": "state",
             **{name: spec[name] for name in ("program", "lock_id", "epoch")},
             **dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed")),
             "empty": False,
+            "killed_at": None,
+            "undying": [],
             "deadline": spec["deadline"],
             "memo": spec["memo"],
         }
@@ -133,7 +135,11 @@ class Keeper:
         if self._answer is not None:
             poller.register(self._answer, select.POLLIN)
         killing = self._state["killed"] and not self._state["empty"]
-        poller.poll(AGAIN if killing or self._again else None)
+        try:
+            poller.poll(AGAIN if killing or self._again else None)
+        except OSError as error:  # for want of memory, say: we look at everything in each turn anyway
+            self._complain(error)
+            time.sleep(AGAIN / 1000)
 
     def _turn(self) -> None:
         """Take in everything that is there; judge; then act and tell.
@@ -215,7 +221,7 @@ class Keeper:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                self._change(empty=True)  # the proof
+                self._change(empty=True, undying=[])  # the proof
                 return
             if pid == 0:
                 return
@@ -243,7 +249,8 @@ class Keeper:
 
     def _condemn(self, why: str) -> None:
         if not self._state["killed"] and not self._state["empty"]:
-            self._change(killed=why)
+            self._change(killed=why, killed_at=linux.boottime())
+            linux.hurry()  # a tree that floods the machine would keep us from killing it
 
     def _signal(self) -> None:
         """Send what was ordered. Raises OSError where there is no descriptor for it; the rest is kept for later."""
@@ -252,7 +259,7 @@ class Keeper:
             while self._signalling:
                 one, signum = self._signalling[0]
                 if one != pid:
-                    _send_below(one, signum, me)
+                    send_below(one, signum, me)
                 elif self._state["status"] is None:
                     linux.send(one, signum)  # not reaped yet, so the pid is its own
                 del self._signalling[0]
@@ -268,11 +275,15 @@ class Keeper:
 
         As long as it takes, the guardian is told that we are at it: it kills a keeper that has frozen meanwhile.
         """
-        self._owed_guardian = self._owed_guardian or linux.boottime() >= self._reported + REPORT_AGAIN
+        now = linux.boottime()
         if self._killer is not None:
             cgroup.kill_by(self._killer)
-        for pid in self._children.now() if self._children is not None else ():
-            linux.send(pid, signal.SIGKILL)
+        left = [] if self._children is None else self._children.now()
+        if now >= self._reported + REPORT_AGAIN:
+            self._owed_guardian = True
+            if now >= self._state["killed_at"] + UNDYING_AFTER and left[:MOST_NAMED] != self._state["undying"]:
+                self._change(undying=left[:MOST_NAMED])
+        self._killing.round(left)
 
     # ----------------------------------------------------------------------------------------------------- telling
 
@@ -286,7 +297,7 @@ class Keeper:
         The guardian first: what the worker does next must find it knowing no less.
         """
         if self._owed_guardian and self._guardian is not None:
-            self._owed_guardian = not self._guardian.send({**self._state, "memo": b""})
+            self._owed_guardian = not self._guardian.send(self._state)
             self._reported = linux.boottime()
         if self._owed_worker and self._worker is not None:
             names, fds = (list(self._pipes), list(self._pipes.values())) if self._owed_pipes else ([], [])
@@ -301,26 +312,3 @@ _HEARD = {
     "kill": Keeper._on_kill,
     "leave": Keeper._on_leave,
 }
-
-
-def _send_below(pid: int, signum: int, ancestor: int) -> None:
-    """Signal somebody else's child: once its descriptor is held, the pid is checked to be still in the tree.
-
-    Raises OSError when there is no descriptor for that.
-    """
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno in SCARCE:
-            raise
-        return  # it is gone; or this system knows no such descriptors, or forbids them
-    try:
-        above = linux.parent(pid)
-        while above not in (0, 1, ancestor):
-            above = linux.parent(above)
-        if above == ancestor:
-            signal.pidfd_send_signal(fd, signum)
-    except (ProcessLookupError, PermissionError):
-        return
-    finally:
-        os.close(fd)

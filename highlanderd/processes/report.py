@@ -86,11 +86,16 @@ class Report:
     """The tree is proven empty."""
     deadline: float
     memo: bytes
+    killed_at: float | None = None
+    """When SIGKILL was first sent."""
+    undying: tuple[int, ...] = ()
+    """Processes that SIGKILL has not ended for two seconds, a hundred at most."""
 
     @classmethod
     def of(cls, message: Message) -> Report:
-        """Read a ``state`` message."""
-        return cls(**{name: message[name] for name in cls.__slots__})
+        """Read a ``state`` message; a keeper of an earlier version may not tell everything."""
+        facts = {name: message[name] for name in cls.__slots__ if name in message}
+        return cls(**{**facts, "undying": tuple(message.get("undying", ()))})
 
     def facts(self) -> Iterator[ChildEvent]:
         """Say what has happened so far. A later report's facts only ever continue an earlier one's."""

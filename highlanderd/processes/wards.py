@@ -14,6 +14,7 @@ from highlanderd.lean import signal
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import Channel, channel_pair
 from highlanderd.processes.keeper import Keeper
+from highlanderd.processes.killing import MOST_NAMED, UNDYING_AFTER, Killing
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -23,20 +24,30 @@ if TYPE_CHECKING:
 
 SHORTEST_GRACE, GRACE = 0.05, 0.02  # seconds, share of a lease: for a keeper to report that it kills
 SHORTEST_SILENCE, SILENCE = 0.2, 0.05  # seconds, share of a lease: from there to its next report, until all is killed
+END_WITHIN = 2.0  # seconds from its dismissal with an empty tree to its own end
 BURY_AGAIN = 0.1  # seconds between two rounds of killing orphans that no SIGCHLD has asked for
 
 
 class Ward:
     """What the guardian knows of one keeper: its own fork, and the last state that it has told."""
 
-    __slots__ = ("channel", "condemned", "directory", "heard", "number", "pid", "state", "term")
+    __slots__ = ("channel", "condemned", "directory", "dismissed_at", "heard", "number", "pid", "state", "term")
 
     def __init__(self, number: int, pid: int, channel: Channel, spec: Spec, directory: str | None) -> None:
         self.number, self.pid, self.channel, self.directory = number, pid, channel, directory
         self.term: Message = {name: spec[name] for name in ("program", "lock_id", "epoch")}
-        self.state: Message = {"empty": False, "killed": None, "deadline": spec["deadline"]}
+        self.state: Message = {
+            **dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed", "killed_at")),
+            **self.term,
+            "empty": False,
+            "undying": [],
+            "deadline": spec["deadline"],
+            "memo": spec["memo"],
+        }
         self.heard = 0.0
         self.condemned = False
+        self.dismissed_at = linux.NEVER
+        """When nobody was left whom it could tell anything."""
 
     def hear(self, state: Message) -> None:
         """Take in what it has told."""
@@ -45,10 +56,13 @@ class Ward:
     def due(self, lease: float) -> float:
         """When to kill it unless it has reported by then that it kills: its deadline, and 2 % of a lease of grace.
 
-        From then on it owes a report every 5 % of a lease, so that one that freezes while it kills is seen, too.
+        From then on it owes a report every 5 % of a lease, so that one that freezes while it kills is seen, too. With
+        an empty tree and nobody to tell it owes its end.
         """
-        if self.condemned or self.state["empty"]:
+        if self.condemned:
             return linux.NEVER
+        if self.state["empty"]:
+            return self.dismissed_at + END_WITHIN
         if self.state["killed"]:
             return self.heard + max(SILENCE * lease, SHORTEST_SILENCE)
         return float(self.state["deadline"]) + max(GRACE * lease, SHORTEST_GRACE)
@@ -86,6 +100,7 @@ class Wards:
         """By descriptor: those whose channel is open."""
         self._bereaved: list[Ward] = []
         """Keepers that are dead, whose trees are not proven empty yet."""
+        self._killing = Killing()
         self._buried: list[Message] = []
         """Terms whose keeper is gone and whose tree is proven empty; kept until a worker acknowledges."""
         self._epochs: dict[int, int] = {}
@@ -175,7 +190,7 @@ class Wards:
     def _introduce(self, ward: Ward) -> None:
         message = {"is": "keeper", "id": ward.number, **ward.term}
         if ward.channel.fileno() < 0:
-            self._worker.tell(message)  # dead: the worker waits for the proof
+            self._tell_orphaned(ward)
             return
         try:
             keepers, workers = channel_pair()
@@ -188,6 +203,10 @@ class Wards:
             ward.kill()  # it has read nothing for long
         keepers.close()
         workers.close()
+
+    def _tell_orphaned(self, ward: Ward) -> None:
+        """Tell of a term whose keeper is dead: the worker keeps the lock until the proof has come."""
+        self._worker.tell({"is": "orphaned", "id": ward.number, **ward.term, "state": ward.state})
 
     def hear(self, ready: set[int]) -> None:
         """Take in the states that those with ``ready`` descriptors have told."""
@@ -213,8 +232,7 @@ class Wards:
             if now >= ward.due(self.lease):
                 self._hear(ward)  # only silence after everything was read is silence
                 if now >= ward.due(self.lease):
-                    sin = "fallen silent while it killed" if ward.state["killed"] else "let its deadline pass"
-                    self._worker.say(f"the keeper of {ward.term['program']} has {sin}: killing it")
+                    self._worker.say(f"the keeper of {ward.term['program']} {_sin(ward.state)}: killing it")
                     ward.kill()
         self._bury()
         dues = [ward.due(self.lease) for ward in self._living.values()]
@@ -235,6 +253,7 @@ class Wards:
         for ward in list(self._living.values()):
             if ward.state["empty"] or not empty:
                 self._hang_up(ward)
+                ward.dismissed_at = min(ward.dismissed_at, linux.boottime())
 
     # -------------------------------------------------------------------------------------------------------- deaths
 
@@ -251,6 +270,9 @@ class Wards:
             self._conclude(ward)
         else:
             self._worker.say(f"the keeper of {ward.term['program']} is dead: killing what it has left")
+            if not self._bereaved:
+                linux.hurry()  # a tree that floods the machine would keep us from killing it
+            ward.state = {**ward.state, "killed_at": ward.state["killed_at"] or linux.boottime(), "undying": []}
             self._bereaved.append(ward)
 
     def _bury(self) -> None:
@@ -269,12 +291,25 @@ class Wards:
             orphans = [pid for pid in self._children.now() if pid not in known]
         except OSError:
             return  # not in this round: nothing is proven
-        for pid in orphans:
-            linux.send(pid, signal.SIGKILL)
         if not orphans:
+            linux.hurry(False)
             bereaved, self._bereaved = self._bereaved, []
             for ward in bereaved:
                 self._conclude(ward)
+            return
+        self._name_undying(orphans[:MOST_NAMED])
+        try:
+            self._killing.round(orphans)
+        except OSError:
+            return  # the orphans have got it; what is below them falls to us when they die
+
+    def _name_undying(self, orphans: list[int]) -> None:
+        """Tell the worker of orphans that do not die; which of several dead keepers had which, nobody knows."""
+        now = linux.boottime()
+        for ward in self._bereaved:
+            if now >= ward.state["killed_at"] + UNDYING_AFTER and ward.state["undying"] != orphans:
+                ward.state["undying"] = orphans
+                self._tell_orphaned(ward)
 
     def _conclude(self, ward: Ward) -> None:
         """The tree is proven empty: say so until a worker has taken it."""
@@ -286,3 +321,9 @@ class Wards:
     def acknowledge(self, lock_id: int, epoch: int) -> None:
         """Forget a result that a worker has taken."""
         self._buried = [term for term in self._buried if (term["lock_id"], term["epoch"]) != (lock_id, epoch)]
+
+
+def _sin(state: Message) -> str:
+    if state["empty"]:
+        return "does not leave, though its tree is empty"
+    return "has fallen silent while it killed" if state["killed"] else "has let its deadline pass"

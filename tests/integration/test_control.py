@@ -96,7 +96,7 @@ def test_detail_tells_everything_about_one_program(tmp_path: Path) -> None:
         async with serving(MemoryNode(leading("web/1 ä")), tmp_path) as path:
             code, answer = await get(path, "/v1/programs/web%2F1%20%C3%A4")
             assert (code, answer["name"], answer["state"]) == (200, "web/1 ä", "leading")
-            assert answer["processes"][1] == {"pid": 11, "parent": 10, "name": "worker"}
+            assert answer["processes"][1] == {"pid": 11, "parent": 10, "name": "worker", "state": ""}
             code, answer = await get(path, "/v1/programs/beta")
             assert (code, answer["error"]["code"]) == (404, "no_such_program")
 

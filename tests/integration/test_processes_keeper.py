@@ -142,10 +142,11 @@ def test_the_next_worker_is_told_of_a_tree_that_outlives_its_keeper(node: Node) 
         os.kill(keeper, signal.SIGKILL)
         wait_for(lambda: gone(keeper), what="the keeper is dead")
         node.tell("crash")
-        assert node.meet()["found"] == []
+        assert [found["epoch"] for found in node.meet()["found"]] == [epoch], "it keeps the term, and renews it"
         node.tell("holds", lock_id=7, program="beat")
         assert node.expect("holds")["answer"] is True
-    wait_for(lambda: _holds(node) is False, what="the tree is proven empty, and the worker knows")
+    node.expect("Emptied", epoch=epoch)
+    assert _holds(node) is False
     assert all(map(gone, pids))
     node.shell("true", epoch=epoch + 1)
     node.expect("Started", epoch=epoch + 1)

@@ -82,6 +82,8 @@ class Quiet:
 
     pid: int | None = 42
     unprovable = False
+    killed_at: float | None = None
+    undying: tuple[int, ...] = ()
 
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None: ...
 
