@@ -10,6 +10,7 @@ It runs in a thread of its own. What it cannot do: lose packets. The kernel ackn
 | `stall()` | stay open; nothing passes, not even an end, until `heal()` | accepted, never answered |
 | `stall("questions")`, `stall("answers")` | the same, one way | |
 | `swallow()` | answers are thrown away; questions arrive | the same; `heal()` resets those that lost bytes |
+| `lose()` | nothing passes any more, not even an end, until `heal()` resets them | served |
 | `slow(seconds)` | every piece waits so long, in each direction | the same |
 | `heal()` | goes on where it stood | served |
 """
@@ -22,7 +23,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import pytest
@@ -30,6 +31,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 Direction = Literal["questions", "answers"]
 PIECE = 65536
+BREATH = 0.0005
+"""Seconds between two pieces of an answer that are cut small: their reader is to see them one by one."""
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: close() sends RST
 
 
@@ -41,9 +44,13 @@ class Passage:
     server: asyncio.StreamWriter | None = None
     spoilt: bool = False
     """Answers were thrown away, so what follows would make no sense to the client."""
+    lost: bool = False
+    """Whatever comes is thrown away, both ways."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, *, reset: bool) -> None:
         """Close both sides at once."""
+        self.over.set()
         for writer in (self.client, self.server):
             if writer is not None:
                 if reset:
@@ -52,10 +59,14 @@ class Passage:
 
 
 class Door:
-    """A door before one TCP address. Every order has taken effect when its call returns."""
+    """A door before one TCP address. Every order has taken effect when its call returns.
 
-    def __init__(self, host: str, port: int) -> None:
+    ``piece`` cuts answers into pieces of at most so many bytes, as TCP may: none holds a whole message then.
+    """
+
+    def __init__(self, host: str, port: int, piece: int = PIECE) -> None:
         self._target = (host, port)
+        self._piece: dict[Direction, int] = {"questions": PIECE, "answers": piece}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="door", daemon=True)
         self._passages: set[Passage] = set()
@@ -95,6 +106,10 @@ class Door:
     def swallow(self) -> None:
         """Pass the questions on and throw the answers away."""
         self._do(lambda: setattr(self, "_swallowing", True))
+
+    def lose(self) -> None:
+        """Forget the connections that are open, as a router does that was restarted; new ones are served."""
+        self._do(self._lose)
 
     def slow(self, seconds: float) -> None:
         """Let every piece wait."""
@@ -145,6 +160,10 @@ class Door:
             self._passages.discard(passage)
             passage.end(reset=reset)
 
+    def _lose(self) -> None:
+        for passage in self._passages:
+            passage.lost = passage.spoilt = True
+
     def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -171,16 +190,20 @@ class Door:
     async def _carry(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passage: Passage, direction: Direction
     ) -> None:
-        while piece := await source.read(PIECE):
-            await asyncio.sleep(self._delay)
+        size = self._piece[direction]
+        while piece := await source.read(size):
+            await asyncio.sleep(self._delay if size == PIECE else max(self._delay, BREATH))
             await self._open[direction].wait()
             if self._swallowing and direction == "answers":
                 passage.spoilt = True
-                continue
-            sink.write(piece)
-            await sink.drain()
+            elif not passage.lost:
+                sink.write(piece)
+                await sink.drain()
         await self._open[direction].wait()
-        sink.write_eof()
+        if passage.lost:
+            await passage.over.wait()
+        else:
+            sink.write_eof()
 
 
 class OpensDoors(Protocol):

@@ -1,0 +1,337 @@
+"""Three contenders for one lock, and everything that can happen between them and PostgreSQL, in any order.
+
+Hypothesis chooses what happens: who asks, what their doors do to them, what the server suffers, how time passes. After
+each step the server's own record of every write is judged, see `audit.py`, and each contender judges what it is told as
+it is told, see `contender.py`. In the end the faults are over, and somebody has to lead.
+
+`HIGHLANDER_EXAMPLES=300` looks deeper than the default run, at random; a failure prints how to repeat it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from audit import OF_LOCK, Audit, offences
+from contender import ASKING, Contender, Contest
+from fact import wait_for
+from fix_nodes import settled_ledger
+from fix_postgres import Cluster, Clusters
+from fix_proxy import Door
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from psycopg.conninfo import conninfo_to_dict
+
+from highlanderd.core.lease import Lease
+from highlanderd.core.words import Reservation
+from highlanderd.linux import boottime
+
+LEASE = Lease(0.6)
+"""Shorter than a configuration may have it, so that many of them fit into a test."""
+RESTARTS = 4
+"""One example of so many may restart the server: that takes as long as ten other steps."""
+PIECE = 32
+"""Bytes in which answers arrive: what is told before an answer is whole shows."""
+NAMES = ("n1", "n2", "n3")
+LIVENESS = 30.0
+"""Seconds from the end of all faults until somebody leads: a lease and a few connections on an idle machine."""
+EXAMPLES = int(os.environ.get("HIGHLANDER_EXAMPLES", "0"))
+
+who = st.integers(0, len(NAMES) - 1)
+spans = st.sampled_from([0.2, 0.05, 0.45, 1.1])
+"""Shares of a lease; Hypothesis likes the first one best."""
+patiences = st.sampled_from([0.1, 0.0, 0.4])
+
+
+class Bed:
+    """One server with an audited ledger of a short lease, a door to it per contender, and the loop they live on."""
+
+    def __init__(self, cluster: Cluster, runner: asyncio.Runner) -> None:
+        self.cluster, self.runner, self.database = cluster, runner, cluster.database()
+        settled_ledger(self.database, 2.0)
+        self.database.sql("ALTER TABLE highlander.meta DROP CONSTRAINT meta_lease_check")
+        self.database.sql(f"UPDATE highlander.meta SET lease = '{LEASE.length} seconds'")
+        self.audit = Audit(self.database)
+        target = conninfo_to_dict(self.database.dsn)
+        self.doors = [Door(str(target["host"]), int(str(target["port"])), PIECE) for _ in NAMES]
+        self.numbers = itertools.count()
+        self.faults: list[str] = []
+        """What went wrong on the loop where nobody waited for it."""
+        runner.get_loop().set_exception_handler(lambda _, what: self.faults.append(str(what)))
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self.audit.close()
+        for door in self.doors:
+            door.close()
+
+    def settle(self, settled: bool) -> None:
+        """Let the ledger have been waited out for this server, or not."""
+        server = "(SELECT system_identifier, 1 FROM pg_control_system())" if settled else "(NULL, NULL)"
+        self.audit.sql(f"UPDATE highlander.meta SET (settled_system, settled_timeline) = {server}")
+
+    def refuse_commits(self, refusing: bool) -> None:
+        """Let writes succeed and their commits fail."""
+        self.audit.sql("UPDATE audit.fault SET refusing = %s", [refusing])
+
+    def lose_standby(self) -> None:
+        """Let every commit wait for a synchronous standby that is not there."""
+        self.audit.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        self.audit.sql("SELECT pg_reload_conf()")
+        with psycopg.connect(self.audit.dsn, autocommit=True, options="") as probe:
+            pid = probe.info.backend_pid
+            writing = threading.Thread(target=_write_until_it_ends, args=[probe])
+            writing.start()
+            waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+            wait_for(lambda: self.audit.sql(waits, [pid]), what="commits wait for a standby")
+            self.audit.sql("SELECT pg_terminate_backend(%s)", [pid])
+            writing.join()
+
+    def find_standby(self) -> None:
+        """Let commits be confirmed by this server alone again."""
+        self.audit.sql("ALTER SYSTEM RESET synchronous_standby_names")
+        self.audit.sql("SELECT pg_reload_conf()")
+
+
+def _write_until_it_ends(connection: psycopg.Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.OperationalError):
+        while True:
+            connection.execute("UPDATE audit.fault SET refusing = refusing")
+
+
+NETWORK: dict[str, Callable[[Door], None]] = {
+    "cut": Door.cut,
+    "reset": Door.reset,
+    "stall": Door.stall,
+    "stall questions": lambda door: door.stall("questions"),
+    "stall answers": lambda door: door.stall("answers"),
+    "swallow": Door.swallow,
+    "lose": Door.lose,
+    "slow": lambda door: door.slow(0.02 * LEASE.length),
+    "very slow": lambda door: door.slow(0.1 * LEASE.length),
+    **dict.fromkeys(("heal", "heal again", "heal once more"), Door.heal),
+}
+LOSSES: dict[str, Callable[[Contender], None]] = {
+    "session": Contender.drop,
+    "worker": Contender.lose_worker,
+    "node": Contender.lose_node,
+}
+ENDS = {
+    "of a contender": "application_name LIKE %(session)s",
+    "of all": "usename = %(role)s",
+    "of who holds the lock": f"pid IN (SELECT pid FROM pg_locks WHERE {OF_LOCK})",
+}
+
+
+class Contention(RuleBasedStateMachine):
+    """What may happen to three contenders, in the order that Hypothesis likes."""
+
+    bed: Bed
+
+    @initialize(settled=st.booleans(), led=st.booleans())
+    def begin(self, settled: bool, led: bool) -> None:
+        """Let three nodes meet a ledger that does not know their program yet, and perhaps one of them lead."""
+        number = next(self.bed.numbers)
+        self.may_restart = number % RESTARTS == 0
+        self.impatient = False
+        """Somebody cancels every wait for the standby that is not there: success, with a warning."""
+        self.contest = Contest(f"program-{number}", LEASE, self.bed.audit)
+        self.bed.settle(settled)
+        self.run(self._open())
+        if led:
+            self.run(self._eventually(lambda: any(one.belief for one in self.contenders), "somebody leads"))
+
+    async def _open(self) -> None:
+        dsn = self.bed.database.dsn
+        self.contenders = [
+            Contender(self.contest, name, dsn, door) for name, door in zip(NAMES, self.bed.doors, strict=True)
+        ]
+
+    def run(self, what: Coroutine[Any, Any, None]) -> None:
+        """Do it on the loop, which stands still in between, as in a worker that gets no time."""
+        self.bed.runner.run(what)
+
+    # ------------------------------------------------------------------------------------------- what contenders do
+
+    @rule(number=who, patience=patiences)
+    def ask(self, number: int, patience: float) -> None:
+        """Let one ask what is next, and wait for the answer, or not."""
+        self.run(self._ask(self.contenders[number], patience * LEASE.length))
+
+    async def _ask(self, one: Contender, patience: float) -> None:
+        one.hesitant = False
+        one.ask_next()
+        await self._pass(patience, until=lambda: one.link is not ASKING)
+
+    @rule(moments=spans)
+    def live(self, moments: float) -> None:
+        """Let everybody do for a while what the machine would do."""
+        self.run(self._live(boottime() + moments * LEASE.length))
+
+    async def _live(self, end: float, until: Callable[[], bool] = lambda: False) -> None:
+        while boottime() < end and not until():
+            for one in self.contenders:
+                if one.due():
+                    one.ask_next()
+            await self._moment()
+
+    @rule(number=who)
+    def hesitate(self, number: int) -> None:
+        """Let one get no time between its verdict and its takeover, until it is asked again."""
+        self.contenders[number].hesitant = True
+
+    @rule(moments=spans)
+    def wait(self, moments: float) -> None:
+        """Let time pass in which nobody asks anything."""
+        self.run(self._pass(moments * LEASE.length))
+
+    async def _pass(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        end = boottime() + seconds
+        while boottime() < end and not until():
+            await self._moment()
+
+    async def _moment(self) -> None:
+        await asyncio.sleep(0.005)
+        if self.impatient:
+            self.bed.audit.sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+
+    @rule(number=who, heir=st.sampled_from([None, *NAMES]))
+    def release(self, number: int, heir: str | None) -> None:
+        """Let one end its term, perhaps for another one."""
+        reservation = None if heir is None else Reservation(heir, LEASE.length / 2)
+        self.run(self._release(self.contenders[number], reservation))
+
+    async def _release(self, one: Contender, reservation: Reservation | None) -> None:
+        one.release(reservation)
+
+    # -------------------------------------------------------------------------------------------- what they suffer
+
+    @rule(number=who, what=st.sampled_from(sorted(NETWORK)))
+    def network(self, number: int, what: str) -> None:
+        """Do something to a contender's network."""
+        self.contest.say(f"{NAMES[number]}'s door: {what}")
+        NETWORK[what](self.bed.doors[number])
+
+    @rule(number=who, what=st.sampled_from(sorted(LOSSES)))
+    def lose(self, number: int, what: str) -> None:
+        """Lose a session, a worker, a whole node."""
+        self.contest.say(f"{NAMES[number]} loses its {what}")
+        self.run(self._lose(self.contenders[number], what))
+
+    async def _lose(self, one: Contender, what: str) -> None:
+        LOSSES[what](one)
+
+    @rule(number=who, whose=st.sampled_from(sorted(ENDS)))
+    def terminate(self, number: int, whose: str) -> None:
+        """End backends."""
+        self.contest.say(f"an end {whose}")
+        session = f"highlanderd/{NAMES[number]}/{self.contest.program}"
+        which = ENDS[whose].replace("%s", "%(lock)s")
+        values = {"session": session, "role": self.bed.database.role, "lock": self.contest.lock_id}
+        self.bed.audit.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}", values)
+
+    @rule(what=st.sampled_from(["commits fail", "no standby", "no patience", "restart", "all is well"]))
+    def server(self, what: str) -> None:
+        """Do something to the server."""
+        self.contest.say(f"server: {what}")
+        match what:
+            case "commits fail":
+                self.bed.refuse_commits(True)
+            case "no standby" | "no patience":
+                self.impatient = what == "no patience"
+                self.bed.lose_standby()
+                self.contest.confirming = False
+            case "restart" if self.may_restart:
+                self.may_restart = False
+                self.run(self._restart())
+            case "all is well":
+                self._mend()
+
+    def _mend(self) -> None:
+        self.contest.confirming, self.impatient = True, False
+        self.bed.refuse_commits(False)
+        self.bed.find_standby()
+
+    async def _restart(self) -> None:
+        restarting = asyncio.create_task(asyncio.to_thread(self.bed.cluster.restart, "immediate"))
+        await self._live(boottime() + LIVENESS, until=restarting.done)
+        await restarting
+
+    # ------------------------------------------------------------------------------------------- what has to be true
+
+    @invariant()
+    def nothing_wrong(self) -> None:
+        """Judge what was told, what was written, and what is left lying about."""
+        contest, audit = self.contest, self.bed.audit
+        wrong = [what for one in self.contenders for what in one.wrong] + self.bed.faults
+        wrong += offences(audit.writes(contest.lock_id), LEASE.length)
+        wrong += [f"left in a transaction: {session}" for session in audit.in_transaction()]
+        if wrong:
+            raise AssertionError("\n".join([*wrong, "", "what happened:", *contest.said]))
+
+    def teardown(self) -> None:
+        """End all faults: everybody comes back, somebody leads, its release is acknowledged, and nothing is left."""
+        if not hasattr(self, "contenders"):
+            return
+        try:
+            for door in self.bed.doors:
+                door.heal()
+            self._mend()
+            self.contest.say("all faults are over")
+            self.run(self._come_to_rest())
+            self.nothing_wrong()
+        finally:
+            self.run(self._close())
+            self.bed.faults.clear()
+
+    async def _come_to_rest(self) -> None:
+        for one in self.contenders:
+            one.hesitant = False
+        await self._eventually(lambda: any(one.belief for one in self.contenders), "somebody leads")
+        await self._eventually(lambda: all(one.session.connected for one in self.contenders), "all have a session")
+        for one in self.contenders:
+            one.retire()
+        await self._eventually(lambda: all(one.leaving is None for one in self.contenders), "all terms are released")
+        await self._eventually(lambda: not self.bed.audit.holders(self.contest.lock_id), "the lock is free")
+        sessions = "no session is left over"
+        await self._eventually(lambda: self.bed.audit.sessions(self.contest.program) <= len(NAMES), sessions)
+
+    async def _eventually(self, fact: Callable[[], bool], what: str) -> None:
+        await self._live(boottime() + LIVENESS, until=fact)
+        if not fact():
+            raise AssertionError("\n".join([f"not within {LIVENESS:g} s: {what}", *self.contest.said]))
+
+    async def _close(self) -> None:
+        for one in self.contenders:
+            await one.close()
+
+
+@pytest.fixture
+def bed(clusters: Clusters) -> Iterator[Bed]:
+    """A server whose every write is noted."""
+    with asyncio.Runner() as runner, contextlib.closing(Bed(clusters.create(), runner)) as made:
+        yield made
+
+
+@pytest.mark.timeout(240 + 20 * EXAMPLES)  # a moment of leisure on two busy cores
+def test_whatever_happens_nobody_believes_to_lead_beside_another(bed: Bed) -> None:
+    how = settings(
+        max_examples=EXAMPLES or 14,
+        stateful_step_count=30,
+        derandomize=not EXAMPLES,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        report_multiple_bugs=False,
+        phases=[Phase.generate],  # real time passes: a shorter example would be another one
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(type("Contention", (Contention,), {"bed": bed}), settings=how)
