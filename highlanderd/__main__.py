@@ -1,4 +1,4 @@
-"""The command ``highlanderd``: check, print, or become the daemon.
+"""The command ``highlanderd``: check, examine, print, or become the daemon.
 
 To become the daemon it verifies what can be verified at once, takes the state directory's lock, starts the embedded
 server if one is asked for, and executes the guardian in its own place. The guardian executes this command again, with
@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from highlanderd import __version__
-from highlanderd.errors import DONE, ConfigurationError, HighlanderError
+from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError
 
 if TYPE_CHECKING:
-    from highlanderd.config import Configuration
+    from highlanderd.config import Configuration, Loaded
 
 DEFAULT_FILE: Final = Path("/etc/highlander.toml")
 EMBEDDED_WITHIN: Final = 60.0
@@ -54,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_mutually_exclusive_group()
     said = "name every problem of the configuration, or the bounds that it implies, and exit"
     modes.add_argument("--check", action="store_true", help=said)
+    said = "connect to PostgreSQL, change nothing, say what will not do, and exit"
+    modes.add_argument("--doctor", action="store_true", help=said)
     modes.add_argument("--print-schema", action="store_true", help="print the SQL that creates the ledger and exit")
     return parser
 
@@ -70,6 +73,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.print_schema:
         print(_schema(loaded.configuration), end="")
         return DONE
+    if arguments.doctor:
+        return _examine(loaded)
     for note in (*loaded.warnings, *loaded.findings):
         print(f"warning: {note}", file=sys.stderr)
     return _guard(loaded.configuration)
@@ -90,6 +95,19 @@ def _check(path: Path) -> int:
     print(f"{path}: valid; node {configuration.daemon.node}, programs: {programs}")
     print(*bounds(configuration), sep="\n")
     return DONE
+
+
+def _examine(loaded: Loaded) -> int:
+    """Say what is to be said about PostgreSQL; it is a failure when some of it has to be mended."""
+    import asyncio
+
+    from highlanderd.doctor import Finding, Severity, examine, report
+
+    whom, found = asyncio.run(examine(loaded.configuration))
+    noted = [Finding(Severity.WARNING, note) for note in (*loaded.warnings, *loaded.findings)]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    print(whom, *report([*found, *noted], width), sep="\n")
+    return FAILED if any(finding.severity is Severity.PROBLEM for finding in found) else DONE
 
 
 def _schema(configuration: Configuration) -> str:

@@ -49,8 +49,12 @@ class Addresses:
 
     async def choose(self, turn: int, within: float) -> dict[str, str]:
         """Give libpq's parameters for one address, ``turn`` saying which. Raises ConnectFailed when none is known."""
-        choices = await self._all(within)
-        return {**self._parameters, **choices[turn % len(choices)]}
+        choices = await self.every(within)
+        return choices[turn % len(choices)]
+
+    async def every(self, within: float) -> list[dict[str, str]]:
+        """Give libpq's parameters for each address, in the DSN's order. Raises ConnectFailed when none is known."""
+        return [{**self._parameters, **choice} for choice in await self._all(within)]
 
     async def _all(self, within: float) -> list[dict[str, str]]:
         given = self._parameters

@@ -17,6 +17,9 @@ from highlanderd.postgres.wire import Statement
 VERSION: Final = 1
 """Of the schema; a daemon refuses a ledger with another one."""
 
+NEEDED: Final = (("meta lease term", "SELECT, INSERT, UPDATE"), ("term", "DELETE"))
+"""What a role has to be granted on which tables when somebody else owns the ledger."""
+
 UNDEFINED: Final = frozenset({"42P01", "3F000"})
 """SQLSTATE: the table or the schema does not exist."""
 INSUFFICIENT_PRIVILEGE: Final = "42501"
@@ -222,11 +225,11 @@ class Ledger:
     def grants(self, role: str) -> str:
         """Give the SQL that lets ``role`` use a ledger that somebody else owns."""
         schema, name = identifier(self.schema), identifier(role)
-        return (
-            f"GRANT USAGE ON SCHEMA {schema} TO {name};\n"
-            f"GRANT SELECT, INSERT, UPDATE ON {schema}.meta, {schema}.lease, {schema}.term TO {name};\n"
-            f"GRANT DELETE ON {schema}.term TO {name};\n"
-        )
+        text = f"GRANT USAGE ON SCHEMA {schema} TO {name};\n"
+        for tables, privileges in NEEDED:
+            where = ", ".join(f"{schema}.{table}" for table in tables.split())
+            text += f"GRANT {privileges} ON {where} TO {name};\n"
+        return text
 
 
 @cache

@@ -104,6 +104,11 @@ class Wire:
         return self._open
 
     @property
+    def descriptor(self) -> int:
+        """Its socket, for who wants to ask the kernel about it: nobody else reads, writes or closes it."""
+        return self._fd
+
+    @property
     def server_version(self) -> int:
         """As libpq gives it, e.g. 150018."""
         return self._pg.server_version

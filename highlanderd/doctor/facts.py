@@ -1,0 +1,126 @@
+"""What an examination finds out, before anybody judges it. Values only; times in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from highlanderd.core.lease import Lease
+from highlanderd.postgres.fitness import Greeting
+from highlanderd.postgres.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the configuration asks of PostgreSQL."""
+
+    book: Ledger
+    node: str
+    programs: int
+    embedded: bool = False
+
+    @property
+    def lease(self) -> Lease:
+        """As it is configured."""
+        return Lease(self.book.lease)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One host of the DSN, and who answered there."""
+
+    place: str
+    refusal: str = ""
+    """Why nothing can be asked there."""
+    greeting: Greeting | None = None
+    seconds: float = 0.0
+    """From the beginning of the connection to the first answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as a session has it that does not bring its own."""
+
+    value: str
+    source: str
+    """As pg_settings words it: ``default``, ``configuration file``, ``role``, ``database`` ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """The connection as both ends see it."""
+
+    ours: str
+    """Our end's address and port as we see it; empty for a Unix socket."""
+    theirs: str
+    """Our end's address and port as the server sees it; empty for a Unix socket."""
+    user_timeout: int
+    """TCP_USER_TIMEOUT on our end, in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One of the limits on the number of connections."""
+
+    name: str
+    total: int
+    """For roles like ours."""
+    others: int
+    """Connections that are no daemon's and count against it at the moment."""
+    cure: str
+    """What raises it; ``{}`` stands for the new number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """The standbys, as far as this role may see them."""
+
+    names: str
+    """``synchronous_standby_names``."""
+    attached: int
+    synchronous: int | None
+    """How many of them commits wait for; ``None`` when this role may not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The schema of the ledger and what the role may do there."""
+
+    schema: bool
+    """It exists."""
+    tables: int
+    """How many of the ledger's three tables exist."""
+    creatable: bool
+    """The role may create what is missing."""
+    missing: tuple[str, ...]
+    """Privileges that the role lacks on what exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All about the one server that programs would use."""
+
+    plan: Plan
+    site: Site
+    greeting: Greeting
+    settings: Mapping[str, str]
+    """As a program's session has them."""
+    plain: Mapping[str, Setting]
+    """Without what that session brings along; empty when no such session could be had."""
+    road: Road
+    limits: tuple[Limit, ...]
+    nodes: int
+    """Nodes that are connected to this database at the moment."""
+    replication: Replication
+    full_page_writes: bool
+    shelf: Shelf
+    ruling: Lease | None
+    """The ledger's own lease; ``None`` without a ledger that may be used."""
+    refusal: str
+    """Why the ledger may not be used."""
+    answers: tuple[float, ...]
+    """Round trips."""
+    writes: tuple[float, ...]
+    """Round trips of a durable commit; empty when none could be tried."""
+    ahead: float
+    """The server's clock less ours."""

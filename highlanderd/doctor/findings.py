@@ -1,0 +1,39 @@
+"""What a judgement says: how bad it is, and one sentence with its cure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Severity(IntEnum):
+    """How bad a finding is; the worst first."""
+
+    PROBLEM = 0
+    """The daemon would refuse this server, or the promise of bounded gaps cannot be kept with it."""
+    WARNING = 1
+    """It works, and will cost something one day."""
+    FINE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence about one thing."""
+
+    severity: Severity
+    sentence: str
+
+
+def problem(sentence: str) -> Finding:
+    """Give a finding that must be mended."""
+    return Finding(Severity.PROBLEM, sentence)
+
+
+def warning(sentence: str) -> Finding:
+    """Give a finding that somebody should look at."""
+    return Finding(Severity.WARNING, sentence)
+
+
+def fine(sentence: str) -> Finding:
+    """Give a finding that nobody has to act on."""
+    return Finding(Severity.FINE, sentence)

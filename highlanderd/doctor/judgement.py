@@ -1,0 +1,215 @@
+"""The judgement on the server that programs would use: facts go in, findings come out. No clock, no network.
+
+What the daemon itself would refuse is judged by the daemon's own functions (``postgres/fitness.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Final
+
+from highlanderd.core.lease import Lease
+from highlanderd.doctor.facts import Facts, Limit
+from highlanderd.doctor.findings import Finding, fine, problem, warning
+from highlanderd.postgres import fitness
+from highlanderd.postgres.addresses import Unfit, startup_options
+
+ASSUMED_NODES: Final = 3
+"""When fewer than two are connected, nobody can know how many there will be."""
+SLOW: Final = 50
+"""Answers and commits should take a fiftieth of a lease at most: at ten times that a renewal is late."""
+SAID_BY: Final = {
+    "configuration file": " (postgresql.conf)",
+    "database": " (ALTER DATABASE)",
+    "user": " (ALTER ROLE)",
+    "database user": " (ALTER ROLE ... IN DATABASE)",
+}
+"""Where a setting comes from, by the source that pg_settings names."""
+CLOCKS_APART: Final = 1.0
+"""Seconds from which on times of several hosts confuse who reads them."""
+
+
+def judge(facts: Facts) -> Iterator[Finding]:
+    """Say all that is to be said, subject by subject."""
+    for subject in SUBJECTS:
+        yield from subject(facts)
+
+
+def _durability(facts: Facts) -> Iterator[Finding]:
+    try:
+        fitness.refuse_forgetful(facts.greeting, embedded=facts.plan.embedded)
+    except Unfit as refusal:
+        yield problem(str(refusal))
+    if not facts.full_page_writes and not facts.plan.embedded:
+        yield warning("full_page_writes is off, so a power cut may damage the ledger; switch it on")
+
+
+def _ledger(facts: Facts) -> Iterator[Finding]:
+    book, shelf, role = facts.plan.book, facts.shelf, facts.greeting.role
+    if shelf.missing:
+        cure = " ".join(book.grants(role).split("\n")).strip()
+        yield problem(f"role {role} lacks {', '.join(shelf.missing)}; let an administrator run: {cure}")
+    elif shelf.tables == 0 and shelf.creatable:
+        yield fine(f"there is no ledger in schema {book.schema} yet; the first daemon creates it")
+    elif facts.refusal:
+        yield problem(facts.refusal)
+    elif facts.ruling is None:
+        yield problem(
+            f"role {role} may not create the ledger in schema {book.schema} of database {facts.greeting.database}; let "
+            "an administrator run what `highlanderd -c FILE --print-schema` prints"
+        )
+    elif note := fitness.overruled(book.lease, facts.ruling):
+        yield warning(note)
+    else:
+        yield fine(f"the ledger in schema {book.schema} can be used, and has the lease of this file")
+
+
+def _settings(facts: Facts) -> Iterator[Finding]:
+    """Settings that travel with a session win over all others, unless something in between drops them."""
+    wanted = {name: value for name, value in startup_options(facts.plan.lease).items() if not name.startswith("tcp_")}
+    lost = {name: facts.settings.get(name, "unknown") for name in wanted if facts.settings.get(name) != wanted[name]}
+    if lost:
+        said = ", ".join(f"{name} is {value} instead of {wanted[name]}" for name, value in lost.items())
+        yield problem(
+            f"the session's own settings do not hold: {said}; a pooler or a login trigger is in the way: give a dsn "
+            "that leads to PostgreSQL directly, or exempt this role"
+        )
+    hurtful = [
+        f"{name} = {setting.value}{SAID_BY.get(setting.source, '')}"
+        for name, setting in sorted(facts.plain.items())
+        if setting.source not in ("default", "client") and setting.value.split()[0] != wanted.get(name)
+    ]
+    if hurtful and not lost:
+        yield fine(f"overridden for highlanderd's sessions, though not for your programs' own: {', '.join(hurtful)}")
+
+
+def _road(facts: Facts) -> Iterator[Finding]:
+    road, settings = facts.road, facts.settings
+    if not road.ours:
+        yield fine("the road is a Unix socket, which needs no TCP timeouts")
+        return
+    wanted = {name: value for name, value in startup_options(facts.plan.lease).items() if name.startswith("tcp_")}
+    lost = [
+        f"{name} ({settings.get(name)} instead of {wanted[name]})"
+        for name in wanted
+        if settings.get(name) != wanted[name]
+    ]
+    if lost:
+        yield warning(
+            f"the server's system does not take {', '.join(lost)}; it notices a lost host by idle_session_timeout "
+            f"alone, after {facts.plan.lease.length:g} s"
+        )
+    if not road.user_timeout:
+        yield warning("this host does not take tcp_user_timeout; a renewal that is never acknowledged is noticed late")
+    if road.ours != road.theirs:
+        yield warning(
+            f"the server sees this connection come from {road.theirs or 'a Unix socket'}, while it begins at "
+            f"{road.ours}: unless that is mere address translation, it is a proxy, and TCP timeouts reach no farther; "
+            f"prefer a direct road, or let it keep connections that are silent for {facts.plan.lease.length:g} s"
+        )
+    elif not lost:
+        yield fine("TCP timeouts hold on both ends of the road")
+
+
+def _connections(facts: Facts) -> Iterator[Finding]:
+    """One for each program and node, and one more for each node, which listens."""
+    each = facts.plan.programs + 1
+    nodes = facts.nodes if facts.nodes > 1 else ASSUMED_NODES
+    said = f"{facts.plan.programs} programs on {nodes} nodes"
+    said += " (as many as are connected)" if facts.nodes > 1 else " (assumed, for fewer than two are connected)"
+    needed = nodes * each
+    findings = [found for limit in facts.limits if (found := _within(limit, said, needed, each))]
+    yield from findings
+    if not findings:
+        free = min(limit.total - limit.others for limit in facts.limits)
+        yield fine(f"{said} need {needed} connections; {free} are there for them")
+
+
+def _within(limit: Limit, said: str, needed: int, each: int) -> Finding | None:
+    free = limit.total - limit.others
+    if needed > free:
+        return problem(
+            f"{said} need {needed} connections, but {limit.name} leaves {max(free, 0)} beside the {limit.others} that "
+            f"others use now; {limit.cure.format(needed + each + limit.others)}"
+        )
+    if needed + each > free:
+        return warning(
+            f"{said} need {needed} connections, and {limit.name} leaves {free}; connections of a lost host stay for up "
+            f"to a lease, so leave room for one node more: {limit.cure.format(needed + each + limit.others)}"
+        )
+    return None
+
+
+def _replication(facts: Facts) -> Iterator[Finding]:
+    names, attached, synchronous = facts.replication.names, facts.replication.attached, facts.replication.synchronous
+    if names and (attached == 0 or synchronous == 0):
+        yield problem(
+            f"synchronous_standby_names is {names!r}, but no such standby is attached: every write hangs, and nothing "
+            "can be led; start the standby, or change synchronous_standby_names"
+        )
+    elif attached and not names:
+        yield warning(
+            "standbys are attached, but synchronous_standby_names is empty: an old primary that is cut off and still "
+            "serves some nodes can have a leader beside the new one's; name a synchronous standby, or let your "
+            "failover software stop the old primary first"
+        )
+    elif names:
+        yield fine(f"commits wait for a synchronous standby ({names})")
+
+
+def _speed(facts: Facts) -> Iterator[Finding]:
+    lease = facts.ruling or facts.plan.lease
+    if facts.site.seconds > lease.renew_every:
+        yield problem(
+            f"connecting took {_shown(facts.site.seconds)}, and a daemon gives up after {_shown(lease.renew_every)}, a "
+            "fifth of the lease; bring the server nearer, or take a longer lease"
+        )
+    measured = [("an answer", facts.answers), ("a durable commit", facts.writes)]
+    findings = [found for what, times in measured if times and (found := _in_time(what, times, lease))]
+    yield from findings
+    if not findings:
+        said = " and ".join(f"{what} takes {_shown(median(times))}" for what, times in measured if times)
+        yield fine(f"{said} (medians); a renewal is due every {_shown(lease.renew_every)}")
+
+
+def _in_time(what: str, times: tuple[float, ...], lease: Lease) -> Finding | None:
+    usual, longest = median(times), max(times)
+    if longest > lease.answer_within:
+        return problem(
+            f"{what} took up to {_shown(longest)}; a daemon gives a session up after {_shown(lease.answer_within)}: "
+            "find out what is slow, or take a longer lease"
+        )
+    if usual > lease.length / SLOW:
+        return warning(
+            f"{what} takes {_shown(usual)}, which is much for a lease of {_shown(lease.length)}; find out what is "
+            "slow, or take a longer lease"
+        )
+    return None
+
+
+def _clock(facts: Facts) -> Iterator[Finding]:
+    apart = abs(facts.ahead)
+    if apart >= CLOCKS_APART:
+        yield warning(
+            f"the server's clock is {_shown(apart)} {'ahead of' if facts.ahead > 0 else 'behind'} this host's; nothing "
+            "is decided by it, but times in status and history will confuse you: synchronise both"
+        )
+    else:
+        yield fine("the clocks of server and host agree to within a second; nothing is decided by them anyway")
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+SUBJECTS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
+    _durability,
+    _replication,
+    _ledger,
+    _connections,
+    _settings,
+    _road,
+    _speed,
+    _clock,
+)
