@@ -1,0 +1,217 @@
+"""``highlanderd --doctor`` against real servers, good and bad, and what it must never do to them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+from fact import wait_for
+from fix_commands import highlanderd
+from fix_memory_node import Ended
+from fix_nodes import Nodes, settled_ledger
+from fix_postgres import SCHEMA, Clusters, Database, free_port
+from fix_proxy import OpensDoors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from highlanderd.postgres.ledger import Ledger
+
+
+def doctor(directory: Path, dsn: str, *, programs: int = 2, lease: float = 10.0, **daemon: str) -> Ended:
+    """Run it with a configuration of its own."""
+    file = directory / "doctor.toml"
+    keys = "".join(f'{key} = "{value}"\n' for key, value in daemon.items())
+    text = f'[daemon]\nnode = "a"\nstate_dir = "state"\nrun_dir = "run"\n{keys}'
+    text += f'[postgres]\ndsn = "{dsn}"\nlease = {lease}\n'
+    file.write_text(text + "".join(f'[program.p{number}]\ncommand = "true"\n' for number in range(programs)))
+    return highlanderd("-c", file, "--doctor")
+
+
+def found(done: Ended, severity: str) -> list[str]:
+    """Give the findings of one severity."""
+    return [line.removeprefix(severity).strip() for line in done.out.splitlines() if line.startswith(f"{severity} ")]
+
+
+def test_a_good_server_has_no_problem(tmp_path: Path, database: Database) -> None:
+    done = doctor(tmp_path, database.dsn)
+    assert (done.code, found(done, "problem"), done.err) == (0, [], "")
+    assert done.out.splitlines()[0].endswith(f"role {database.role}")
+    assert any("the first daemon creates it" in line for line in found(done, "fine"))
+    assert any("TCP timeouts hold on both ends" in line for line in found(done, "fine"))
+
+
+def test_an_invalid_configuration_exits_with_78(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "host=db1 port=many")
+    assert (done.code, done.out) == (78, "")
+
+
+def test_it_leaves_no_trace(tmp_path: Path, database: Database) -> None:
+    before = "SELECT count(*) FROM pg_class WHERE relnamespace = 'highlander'::regnamespace"
+    doctor(tmp_path, database.dsn)
+    assert database.sql(before) == [(0,)]
+    settled_ledger(database, 10.0)
+    rows = f"SELECT xmin, ctid, meta::text FROM {SCHEMA}.meta"
+    version = database.sql(rows)
+    done = doctor(tmp_path, database.dsn)
+    assert any("a durable commit takes" in line for line in found(done, "fine"))
+    assert database.sql(rows) == version
+    assert database.sql(f"SELECT (SELECT count(*) FROM {SCHEMA}.lease), (SELECT count(*) FROM {SCHEMA}.term)") == [
+        (0, 0)
+    ]
+
+
+def test_it_waits_for_nobody_and_nobody_for_it(tmp_path: Path, database: Database) -> None:
+    settled_ledger(database, 10.0)
+    with psycopg.connect(database.dsn) as other:
+        other.execute(f"UPDATE {SCHEMA}.meta SET settled_timeline = settled_timeline".encode())
+        done = doctor(tmp_path, database.dsn)
+        assert (done.code, found(done, "problem")) == (0, [])
+
+
+def test_it_works_beside_the_daemon_and_counts_its_nodes(nodes: Nodes, database: Database, tmp_path: Path) -> None:
+    nodes(database, "a", "b", programs=["beat"], lease=3.5)
+    nodes.await_led("beat")
+    done = doctor(tmp_path, database.dsn, lease=3.5)
+    assert done.code == 0
+    assert any("2 programs on 2 nodes (as many as are connected)" in line for line in found(done, "fine"))
+
+
+def test_settings_that_hurt_are_overridden_and_named(tmp_path: Path, database: Database) -> None:
+    for setting in ("lock_timeout = 1", "statement_timeout = 1", "idle_session_timeout = 1000"):
+        database.sql(f'ALTER ROLE "{database.role}" SET {setting}', admin=True)
+    database.sql(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on', admin=True)
+    done = doctor(tmp_path, database.dsn)
+    assert (done.code, found(done, "problem")) == (0, [])
+    [said] = [line for line in found(done, "fine") if line.startswith("overridden")]
+    assert "lock_timeout = 1 ms (ALTER ROLE)" in said
+    assert "default_transaction_read_only = on (ALTER DATABASE)" in said
+    assert "statement_timeout = 1 ms" in said
+
+
+def test_limits_on_connections_are_found_with_their_cure(tmp_path: Path, database: Database) -> None:
+    database.sql(f'ALTER ROLE "{database.role}" CONNECTION LIMIT 8', admin=True)
+    done = doctor(tmp_path, database.dsn)
+    assert done.code == 1
+    [said] = found(done, "problem")
+    assert "need 9 connections" in said
+    cure = said.split("; ")[-1]
+    assert cure == f'ALTER ROLE "{database.role}" CONNECTION LIMIT 12'
+    database.sql(cure, admin=True)
+    assert doctor(tmp_path, database.dsn).code == 0
+
+
+def test_a_server_with_too_few_connections_is_a_problem(tmp_path: Path, clusters: Clusters) -> None:
+    done = doctor(tmp_path, clusters.create(max_connections="20").database().dsn, programs=10)
+    assert done.code == 1
+    assert "raise max_connections to 44 + 3" in found(done, "problem")[0]
+
+
+def test_a_role_without_privileges_is_told_the_grants_that_cure_it(tmp_path: Path, database: Database) -> None:
+    database.sql(f'DROP SCHEMA "{SCHEMA}"')
+    [said] = found(doctor(tmp_path, database.dsn), "problem")
+    assert "--print-schema" in said
+    database.sql(Ledger(SCHEMA, "highlander", 10.0).script(), admin=True)
+    [said] = found(doctor(tmp_path, database.dsn), "problem")
+    assert "USAGE on schema" in said
+    cure = said.split("let an administrator run: ")[1]
+    database.sql(cure, admin=True)
+    done = doctor(tmp_path, database.dsn)
+    assert (done.code, found(done, "problem")) == (0, [])
+
+
+def test_a_ledger_of_others_is_judged_as_the_daemon_would(tmp_path: Path, database: Database) -> None:
+    settled_ledger(database, 10.0)
+    [said] = found(doctor(tmp_path, database.dsn, namespace="other"), "problem")
+    assert 'belongs to namespace "highlander"' in said
+    [said] = found(doctor(tmp_path, database.dsn, lease=20.0), "warning")
+    assert "postgres.lease is 20 s here but 10 s in the ledger" in said
+
+
+def test_a_standby_is_refused_alone_and_welcome_beside_its_primary(tmp_path: Path, clusters: Clusters) -> None:
+    primary = clusters.create()
+    standby = clusters.standby(primary)
+    database = primary.database()
+    beside = make_conninfo(database.dsn, port=standby.port)
+    wait_for(lambda: "hot standby" in doctor(tmp_path, beside).out, what="the standby knows the role")
+    assert len(found(doctor(tmp_path, beside), "problem")) == 1
+    both = make_conninfo(database.dsn, host="127.0.0.1,127.0.0.1", port=f"{standby.port},{primary.port}")
+    done = doctor(tmp_path, make_conninfo(both, target_session_attrs="read-write"))
+    assert (done.code, found(done, "problem")) == (0, [])
+    assert any("is a hot standby, and would be found" in line for line in found(done, "fine"))
+    assert any("name a synchronous standby" in line for line in found(done, "warning"))
+    primary.configure(synchronous_standby_names="nobody")
+    superuser = make_conninfo(both, user=primary.user)  # who may see which standby commits wait for
+    wait_for(lambda: "every write hangs" in doctor(tmp_path, superuser).out, what="the setting is in force")
+
+
+def test_a_forgetful_server_is_a_problem(tmp_path: Path, clusters: Clusters) -> None:
+    done = doctor(tmp_path, clusters.create(fsync="off", full_page_writes="off").dsn)
+    assert done.code == 1
+    assert "switch fsync on" in found(done, "problem")[0]
+    assert "full_page_writes is off" in found(done, "warning")[0]
+
+
+def test_a_unix_socket_needs_no_tcp_timeouts(tmp_path: Path, clusters: Clusters) -> None:
+    done = doctor(tmp_path, clusters.create().socket_dsn)
+    assert done.code == 0
+    assert any("Unix socket" in line for line in found(done, "fine"))
+
+
+def test_a_proxy_in_between_is_noticed(tmp_path: Path, database: Database, door: OpensDoors) -> None:
+    done = doctor(tmp_path, door(database.dsn).dsn(database.dsn))
+    assert done.code == 0
+    assert "TCP timeouts reach no farther" in found(done, "warning")[0]
+
+
+def test_a_network_that_swallows_everything_ends_it_with_a_problem(
+    tmp_path: Path, database: Database, door: OpensDoors
+) -> None:
+    before = door(database.dsn)
+    before.stall()
+    done = doctor(tmp_path, before.dsn(database.dsn))
+    assert done.code == 1
+    assert "no connection within 5 s" in found(done, "problem")[0]
+
+
+def test_a_server_that_is_away_is_a_problem_and_a_secret_stays_one(tmp_path: Path) -> None:
+    done = doctor(tmp_path, f"host=127.0.0.1 port={free_port()} user=ops password=hunter2")
+    assert done.code == 1
+    assert "refused" in found(done, "problem")[0]
+    assert "hunter2" not in done.out + done.err
+
+
+def test_an_embedded_server_that_does_not_run_is_not_started(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "embedded")
+    assert (done.code, found(done, "problem")) == (0, [])
+    assert "no embedded server runs" in found(done, "warning")[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["doctor.toml"]
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("options", ["", "ignore_startup_parameters = options\n"])
+def test_a_pooler_is_a_problem_in_either_mode(mode: str, options: str, database: Database, open_dir: Path) -> None:
+    bouncer = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+    if not Path(bouncer).exists():
+        pytest.skip("pgbouncer is not installed")
+    port, target = free_port(), conninfo_to_dict(database.dsn)
+    settings = open_dir / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n{database.name} = host={target['host']} port={target['port']} user={database.role}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = {mode}\n"
+        f"{options}logfile =\nunix_socket_dir =\n"
+    )
+    command = [bouncer, "-q", *(["-u", "nobody"] if os.geteuid() == 0 else []), str(settings)]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        through = make_conninfo(database.dsn, port=port)
+        said = wait_for(
+            lambda: [line for line in found(doctor(open_dir, through), "problem") if "refused;" not in line],
+            what="pgbouncer listens",
+        )
+        assert "leads to PostgreSQL directly" in said[0]
+    finally:
+        running.terminate()
+        running.wait(10)
