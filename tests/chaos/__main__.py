@@ -22,9 +22,8 @@ from highlanderd.embedded.account import Account, unprivileged
 from highlanderd.embedded.installation import Installation, installation_at, installed, pick, reachable
 
 from . import table
-from .bed import Bed
+from .bed import Bed, lacking
 from .faults import Fault, registry
-from .network import missing
 from .rounds import Outcome, Planned, many, one, play
 
 MANY_FAULTS = 5
@@ -140,12 +139,12 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     """Play, and print the table."""
     arguments = parsed()
-    without = "TCP doors were asked for" if arguments.doors else missing()
+    lacks = lacking(doors=arguments.doors)
     chosen = [fault for name, fault in registry().items() if fnmatch(name, arguments.only)]
-    faults = [fault for fault in chosen if not (without and "namespaces" in fault.needs)]
+    faults = [fault for fault in chosen if not lacks.keys() & {*fault.needs}]
     print(f"seed {arguments.seed}, lease {arguments.lease:g} s, {len(faults)} kinds of faults", flush=True)
     for skipped in [fault for fault in chosen if fault not in faults]:
-        print(f"skipped: {skipped.name}: {without}")
+        print(f"skipped: {skipped.name}: {'; '.join(lacks[one] for one in skipped.needs if one in lacks)}")
     with installation(arguments.pg_bin) as (programs, account):
         run = Run(arguments, programs, account)
         run.play(faults)

@@ -28,8 +28,9 @@ from highlanderd.embedded.installation import Installation
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
 
+from .clocks import Clocks, clocks_lacking
 from .faults import Missed
-from .network import Doors, Network, Undertaker, Wires, missing
+from .network import Doors, Network, Undertaker, Wires, namespaces_lacking
 from .oracle import TABLES, Life, Oracle
 
 NAMES = ("a", "b", "c")
@@ -57,24 +58,23 @@ class Bed:
         self.lease = lease
         self.directory = Path(tempfile.mkdtemp(prefix="hl-chaos-", dir="/tmp"))
         self.directory.chmod(0o755)
-        self.lacks: dict[str, str] = {}
+        self.lacks = lacking(doors=doors)
         """What this bed cannot do, by its name in ``Fault.needs``, and why."""
         self.server_struck = False
         """Whether a fault has the server in hand: another one must not wait for it."""
         self._started: dict[str, float] = {}
-        self._undertaker, self.network = self._laid(doors, servers)
+        self._undertaker, self.network = self._laid(servers)
+        self.clocks = Clocks(self.directory)
         self.clusters = Clusters(programs, account, self.directory)
         self.server = self.clusters.create(self.network.place(SERVER))
         self.database = self.server.database()
         self.cast = Nodes(self.directory)
         self.oracle = Oracle(self.cast.journal.path)
 
-    def _laid(self, doors: bool, servers: int) -> tuple[Undertaker, Network]:
-        names = [*NAMES, *(f"pg{number}" for number in range(1, servers + 1))]
-        why = "TCP doors were asked for" if doors else missing()
-        if why:
-            self.lacks["namespaces"] = why
+    def _laid(self, servers: int) -> tuple[Undertaker, Network]:
+        if "namespaces" in self.lacks:
             return Undertaker(self.directory, 0), Doors()
+        names = [*NAMES, *(f"pg{number}" for number in range(1, servers + 1))]
         undertaker = Undertaker(self.directory, 1 + len(names))
         return undertaker, Wires(names, undertaker.paths)
 
@@ -116,6 +116,7 @@ class Bed:
         node = Node(name, self.directory / name, dsn, self.lease, self.cast.journal)
         node.enter = self.network.enter(name)
         node.handed_down = {"COUNTER_DSN": make_conninfo(dsn, tcp_user_timeout=3000, **PATIENT_SOCKET)}
+        node.environment = self.clocks.of(name)
         self.configure(node)
         self.cast.nodes.append(node)
         self.start(node)
@@ -181,16 +182,29 @@ class Bed:
         self.server.resume()
         for node in self.nodes:
             self.send(signal.SIGCONT, marked(node.home))
+            self.clocks.step(node.name, 0)
         self.server_struck = False
+
+    def revive(self) -> None:
+        """Start what has ended, as systemd would."""
+        for node in self.nodes:
+            if not node.runs and boottime() - self._started[node.name] > START_AGAIN_AFTER:
+                self.start(node)
+
+    def running(self) -> bool:
+        """Whether every daemon answers, connected or not. Starts what has ended."""
+        self.revive()
+        try:
+            return all(node.runs and bool(node.status()) for node in self.nodes)
+        except HighlanderError:
+            return False
 
     def whole(self, since: float) -> dict[str, Life] | None:
         """Give the present lives when all is well: every program led by exactly one, renewed and counted since then.
 
         Nodes that have ended are started again.
         """
-        for node in self.nodes:
-            if not node.runs and boottime() - self._started[node.name] > START_AGAIN_AFTER:
-                self.start(node)
+        self.revive()
         try:
             up = all(node.runs and node.up() for node in self.nodes)
         except AssertionError:  # it ended just now
@@ -237,6 +251,15 @@ class Bed:
             for pid in marked(node.home):
                 if pid in past and not gone(pid) and _counts(pid):
                     yield f"pid {pid} is alive after its term: {past[pid]}"
+
+
+def lacking(*, doors: bool = False) -> dict[str, str]:
+    """Say what cannot be done here, by its name in ``Fault.needs``, and why."""
+    reasons = {
+        "namespaces": "TCP doors were asked for" if doors else namespaces_lacking(),
+        "clocks": clocks_lacking(),
+    }
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _counts(pid: int) -> bool:

@@ -31,8 +31,8 @@ def _on_leader(bed: Bed, chance: Random, how: str, *hurts: Callable[[str], None]
 
 @fault("partition, both ways, short", FENCED, lasts=BORNE, spares=True)
 def unplug_shortly(bed: Bed, chance: Random) -> Strike:
-    """Pull the plug of a leader for less than 4/10 L."""
-    return _on_leader(bed, chance, "unplugged", bed.network.unplug)
+    """Lose every packet of a leader for less than 4/10 L: a plug would take a while to be seen after the heal."""
+    return _on_leader(bed, chance, "in a blackhole", bed.network.mute, bed.network.deafen)
 
 
 @fault("partition, both ways", FENCED, lasts=LONG)
@@ -61,9 +61,10 @@ def deafen(bed: Bed, chance: Random) -> Strike:
 
 @fault("partition of the server", FENCED, lasts=BORNE, spares=True)
 def unplug_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - there is one server
-    """Pull the plug of PostgreSQL for less than 4/10 L."""
-    bed.network.unplug(SERVER)
-    return Strike("the server unplugged", bed.nodes, lambda: bed.network.heal(SERVER))
+    """Lose every packet of PostgreSQL for less than 4/10 L."""
+    bed.network.mute(SERVER)
+    bed.network.deafen(SERVER)
+    return Strike("the server in a blackhole", bed.nodes, lambda: bed.network.heal(SERVER))
 
 
 @fault("blackhole, renewal in flight", FENCED, lasts=LONG)

@@ -21,6 +21,7 @@ from fix_proxy import Door
 
 TOOLS = ("ip", "nft", "nsenter")
 SWITCH = "switch"
+HARDWARE = "02:00:00:00:00:"
 FILTER = """
 table bridge chaos {
     set mute { type ifname; }
@@ -65,7 +66,7 @@ class Network(Protocol):
         """Leave nothing."""
 
 
-def missing() -> str:
+def namespaces_lacking() -> str:
     """Say why there can be no namespaces here; empty when there can."""
     if os.geteuid() != 0:
         return "network namespaces take root"
@@ -85,6 +86,8 @@ class Wires:
         self._ip(SWITCH, "link add name bridge type bridge", "link set bridge up", "link set lo up")
         for name in names:
             self._plug(name)
+        for name in names:
+            self._introduce(name)
         self._run(SWITCH, "nft", "-f", "-", given=FILTER)
 
     def enter(self, name: str) -> tuple[str, ...]:
@@ -130,7 +133,17 @@ class Wires:
         there = self._paths[name]
         link = f"link add name {_port(name)} type veth peer name eth0 netns {there}"
         self._ip(SWITCH, link, f"link set {_port(name)} master bridge up")
-        self._ip(name, "link set lo up", f"addr add {self._addresses[name]}/24 dev eth0", "link set eth0 up")
+        number = self._addresses[name].rpartition(".")[2]
+        there_up = f"link set eth0 address {HARDWARE}{int(number):02x} up"
+        self._ip(name, "link set lo up", f"addr add {self._addresses[name]}/24 dev eth0", there_up)
+
+    def _introduce(self, name: str) -> None:
+        """Tell it everybody's hardware address: asked for at a bad moment, it would prolong a partition by a second."""
+        others = [address for other, address in self._addresses.items() if other != name]
+        known = [(address, int(address.rpartition(".")[2])) for address in others]
+        self._ip(
+            name, *(f"neigh add {one} lladdr {HARDWARE}{number:02x} dev eth0 nud permanent" for one, number in known)
+        )
 
     def _ip(self, name: str, *lines: str) -> None:
         self._run(name, "ip", "-batch", "-", given="\n".join(lines))

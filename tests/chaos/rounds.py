@@ -7,6 +7,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 from random import Random
@@ -27,7 +28,8 @@ PATIENCE = 60.0
 BORNE = 0.4
 """Leases that an outage may last and cost no child."""
 MANY = Bound(1.5, lasting=True)
-"""The bound for many faults at once: as long as they go on, one lease that runs out, and one takeover more."""
+"""The bound for many faults at once: until the last is undone and every daemon runs again, one lease that runs out,
+and one takeover more."""
 MANY_SPREAD = 2.0
 """Leases over which many faults are spread."""
 MANY_NAME = "many at once"
@@ -52,6 +54,10 @@ class Outcome:
 
     name: str
     seed: str
+    began: float
+    """CLOCK_BOOTTIME in seconds, as in the journal."""
+    clock: str
+    """The same moment as the logs show it."""
     struck: int = 0
     """Faults that were really done."""
     did: list[str] = field(default_factory=list)
@@ -101,15 +107,18 @@ def many(faults: Sequence[Fault], count: int, lease: float, seed: str) -> list[P
 def play(bed: Bed, plan: Sequence[Planned], seed: str) -> Outcome:
     """Play a round on a bed that is whole. Whatever goes wrong is in the outcome."""
     name = plan[0].fault.name if len(plan) == 1 else MANY_NAME
-    outcome = Outcome(name, seed)
     before = bed.oracle.present()
     began = boottime()
+    outcome = Outcome(name, seed, began, datetime.now(UTC).isoformat(timespec="milliseconds"))
     concerned: set[str] = set()
     try:
         strikes = _strike(bed, plan, outcome)
-        lasted = boottime() - began
         concerned = {node.name for strike in strikes for node in strike.nodes}
         bed.mend()
+        lasted = boottime() - began
+        if len(plan) > 1:
+            wait_for(bed.running, PATIENCE, "every daemon runs again")
+            lasted = boottime() - began
         wait_for(_whole(bed, boottime()), PATIENCE, "all is whole again")
         _measure(bed, plan, outcome, {p: life.node for p, life in before.items()}, concerned, began, lasted)
     except (AssertionError, HighlanderError, OSError) as error:
@@ -136,6 +145,7 @@ def _strike(bed: Bed, plan: Sequence[Planned], outcome: Outcome) -> list[Strike]
     heapify(agenda)
     while agenda:
         at, number, entry = heappop(agenda)
+        bed.revive()
         pause(began + at - boottime())
         if isinstance(entry, Strike):
             entry.undo()
@@ -209,6 +219,7 @@ def keep(bed: Bed, outcome: Outcome) -> Path:
     story = [
         outcome.name,
         f"seed {outcome.seed}",
+        f"began at {outcome.began:.3f} of CLOCK_BOOTTIME, {outcome.clock}",
         *outcome.did,
         "",
         *outcome.failed,

@@ -1,0 +1,88 @@
+"""The bed itself: the oracle sees what it must not overlook, and nothing is left of a run, however it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fact import wait_for
+from fix_nodes import marked
+from fix_postgres import Database
+
+from .bed import NAMES
+from .oracle import TABLES, Oracle
+
+pytestmark = pytest.mark.chaos
+
+
+def heard(path: Path, *lines: str) -> Oracle:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    oracle = Oracle(path)
+    oracle.read()
+    return oracle
+
+
+def test_two_lives_at_once_are_seen_by_program_and_by_lock(tmp_path: Path) -> None:
+    first = ("start 10.0 beat 7 1 a 100", "alive 12.0 beat 7 1 a 100")
+    assert not heard(tmp_path / "turn", *first, "start 12.1 beat 7 2 b 101").overlaps()
+    assert len(heard(tmp_path / "both", *first, "start 11.9 beat 7 2 b 101").overlaps()) == 2
+    assert len(heard(tmp_path / "lock", *first, "start 11.9 bot 7 2 b 101").overlaps()) == 1
+    assert len(heard(tmp_path / "back", *first, "start 12.1 beat 7 0 b 101").overlaps()) == 2
+    assert len(heard(tmp_path / "flock", *first, "doubled 12.1 beat 7 2 b 101").overlaps()) == 1
+    assert len(heard(tmp_path / "nodes", *first, "alive 12.1 beat 7 1 b 101").overlaps()) == 1
+
+
+def test_gaps_are_measured_between_lives(tmp_path: Path) -> None:
+    lines = ("start 10.0 beat 7 1 a 100", "alive 12.0 beat 7 1 a 100", "start 12.5 beat 7 2 b 101")
+    [gap] = heard(tmp_path / "journal", *lines).gaps(11.0)
+    assert (gap.program, gap.seconds) == ("beat", 0.5)
+    assert heard(tmp_path / "journal", *lines).gaps(12.6) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "stands", "seen"),
+    [
+        ("(1, 1), (1, 2), (2, 3)", 3, []),
+        ("(1, 1), (1, 2), (2, 2)", 2, ["counted 2 2 times", "stands at 2 after 3"]),
+        ("(1, 1), (2, 2), (1, 3)", 3, ["under epoch 1 after 2"]),
+        ("(1, 1), (1, 2)", 2, ["epoch 2: 1 commits acknowledged, 1 asked for, 0 found"]),
+        ("(1, 1), (1, 2), (2, 3), (2, 4)", 4, ["epoch 2: 1 commits acknowledged, 1 asked for, 2 found"]),
+    ],
+    ids=["all is well", "lost update", "older epoch after a newer one", "lost commit", "uncounted commit"],
+)
+def test_a_lost_update_is_seen(database: Database, tmp_path: Path, rows: str, stands: int, seen: list[str]) -> None:
+    oracle = heard(
+        tmp_path / "journal",
+        *("start 1.0 beat 7 1 a 100", "asked 1.1 beat 7 1 a 100", "committed 1.2 beat 7 1 a 100"),
+        *("asked 1.3 beat 7 1 a 100", "start 2.0 beat 7 2 b 101", "asked 2.1 beat 7 2 b 101"),
+        "committed 2.2 beat 7 2 b 101",
+    )
+    database.sql(TABLES, admin=True)
+    counted = f"INSERT INTO shop.counted (program, epoch, value) SELECT 'beat', * FROM (VALUES {rows}) AS rows"
+    database.sql(counted, admin=True)
+    database.sql("INSERT INTO shop.counter VALUES ('beat', %s)", [stands], admin=True)
+    said = oracle.lost_updates(lambda statement: database.sql(statement, admin=True))
+    assert all(any(part in line for line in said) for part in seen)
+    assert bool(said) == bool(seen)
+
+
+def test_nothing_is_left_of_a_run_that_is_killed() -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--clusters", "1", "--only", "release"]
+    run = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        directory = wait_for(lambda: beds_of(run.pid), 60, "an undertaker is there")[0]
+        wait_for(lambda: len(marked(directory)) > len(NAMES), 60, "daemons run")
+    finally:
+        run.kill()
+        run.wait()
+    wait_for(lambda: not directory.exists() and not marked(directory), 60, "the undertaker has done its work")
+
+
+def beds_of(run: int) -> list[Path]:
+    """Give the directories of a run's beds, from the command lines of their undertakers."""
+    threads = Path(f"/proc/{run}/task").glob("*/children")
+    pids = [pid for thread in threads for pid in thread.read_text().split()]
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0") for pid in pids]
+    return [Path(words[-3]) for words in commands if any(word.endswith("undertaker.py") for word in words)]
