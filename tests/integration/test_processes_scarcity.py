@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,25 +10,13 @@ from pathlib import Path
 import pytest
 from fact import wait_for
 from fix_processes import Node, gone, node_at
+from scarcity import let_open_again, let_open_nothing_more
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     with node_at(tmp_path) as node:
         yield node
-
-
-def let_open_nothing_more(pid: int) -> None:
-    """Lower the limit to the descriptors that are open; the next ``open`` is refused with EMFILE."""
-    held = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208
-    first_free = min(set(range(len(held) + 1)) - held)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (first_free, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
-
-
-def let_open_again(pid: int) -> None:
-    """Give back what ``let_open_nothing_more`` has taken."""
-    most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
 
 
 def tree(node: Node, cgroup: bool) -> tuple[int, list[int]]:
