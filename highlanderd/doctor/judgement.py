@@ -128,10 +128,11 @@ def _connections(facts: Facts) -> Iterator[Finding]:
 
 def _within(limit: Limit, said: str, needed: int, each: int) -> Finding | None:
     free = limit.total - limit.others
+    others = f" beside the {limit.others} that others use now" if limit.others else ""
     if needed > free:
         return problem(
-            f"{said} need {needed} connections, but {limit.name} leaves {max(free, 0)} beside the {limit.others} that "
-            f"others use now; {limit.cure.format(needed + each + limit.others)}"
+            f"{said} need {needed} connections, but {limit.name} leaves {max(free, 0)}{others}; "
+            f"{limit.cure.format(needed + each + limit.others)}"
         )
     if needed + each > free:
         return warning(
