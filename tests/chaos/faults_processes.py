@@ -147,6 +147,27 @@ def freeze_daemon(bed: Bed, chance: Random) -> Strike:
     return _freeze(bed, node, "guardian and worker", _daemon(node))
 
 
+@fault("SIGSTOP of guardian and keeper", LOST, lasts=(1.1, 1.6), alone=True)
+def freeze_guardian_and_keeper(bed: Bed, chance: Random) -> Strike:
+    """Nobody is left who could kill that child: the worker keeps the lock until they thaw."""
+    program, node = bed.some_leader(chance)
+    pids = [node.guardian, *_keeper(node, program)]
+    return _freeze(bed, node, f"guardian and keeper of {program}", pids)
+
+
+@fault(
+    "SIGSTOP of the whole daemon",
+    LOST,
+    lasts=(1.3, 1.8),
+    alone=True,
+    doubling="where guardian, worker and keepers are all frozen, nobody is left to stop a child that is not",
+)
+def freeze_everything_but_children(bed: Bed, chance: Random) -> Strike:
+    """Only assert_leader stops the children of such a node."""
+    _, node = bed.some_leader(chance)
+    return _freeze(bed, node, "whole daemon", [*_daemon(node), *node.mine(b"--lock-fd")])
+
+
 @fault("machine paused, short", FROZEN, lasts=(0.05, 0.2), spares=True, alone=True)
 def pause_machine_shortly(bed: Bed, chance: Random) -> Strike:
     """Everything of a node, children too, for less than 3/10 L."""

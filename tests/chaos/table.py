@@ -27,7 +27,7 @@ class Row:
 
 def row(name: str, bound: str, outcomes: Sequence[Outcome], note: str = "") -> Row:
     """Sum up the rounds of one kind. A gap of 0 is a child that lived through."""
-    gaps = [gap for outcome in outcomes for gap in outcome.gaps]
+    gaps = [max(gap, 0.0) for outcome in outcomes for gap in outcome.gaps]
     excused = sum(bool(outcome.excused) for outcome in outcomes)
     cells = (
         name + ("*" if note else ""),
