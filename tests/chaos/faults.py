@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .bed import Bed
 
-MODULES = ("faults_network", "faults_processes", "faults_postgres", "faults_orders", "faults_clock")
+MODULES = ("faults_network", "faults_processes", "faults_postgres", "faults_orders", "faults_clock", "faults_settings")
 """Where the faults are. Each enters its own with ``@fault``."""
 
 
