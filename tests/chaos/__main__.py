@@ -86,19 +86,25 @@ class Run:
         struck = sum(outcome.struck for outcome in self.outcomes)
         return self.over.is_set() or time.monotonic() > self._until or struck >= self.arguments.faults
 
-    def _cluster(self, faults: Sequence[Fault], seed: str) -> None:
+    def _cluster(self, faults: Sequence[Fault], name: str) -> None:
         crowds = self.arguments.only == "*"
-        deck = iter(Deck(faults, seed, self.arguments.lease, crowds=crowds))
+        deck = iter(Deck(faults, name, self.arguments.lease, crowds=crowds))
         try:
+            seed, plan = next(deck)
             while not self.done:
-                with Bed(self.programs, self.account, self.arguments.lease, doors=self.arguments.doors) as bed:
+                with self._bed(plan) as bed:
                     spent = False
-                    while not (spent or self.done):
-                        spent = self._round(bed, *next(deck))
+                    while not (spent or self.done or plan[0].fault.servers != bed.servers):
+                        spent = self._round(bed, seed, plan)
+                        seed, plan = next(deck)
         except BaseException as error:
             self.broken.append(error)
             self.over.set()
             raise
+
+    def _bed(self, plan: list[Planned]) -> Bed:
+        servers, doors = plan[0].fault.servers, self.arguments.doors
+        return Bed(self.programs, self.account, self.arguments.lease, doors=doors, servers=servers)
 
     def _round(self, bed: Bed, seed: str, plan: list[Planned]) -> bool:
         outcome = play(bed, plan, seed)

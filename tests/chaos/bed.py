@@ -35,6 +35,7 @@ from .oracle import TABLES, Life, Oracle
 
 NAMES = ("a", "b", "c")
 SERVER = "pg1"
+STANDBY = "pg2"
 COUNTING = [sys.executable, str(Path(__file__).with_name("counting_child.py"))]
 PROGRAMS = {
     "even": COUNTING,
@@ -66,8 +67,10 @@ class Bed:
         self._undertaker, self.network = self._laid(servers)
         self.clocks = Clocks(self.directory)
         self.clusters = Clusters(programs, account, self.directory)
+        self.servers = servers
         self.server = self.clusters.create(self.network.place(SERVER))
         self.database = self.server.database()
+        self.standby = self.clusters.standby(self.server, self.network.place(STANDBY)) if servers > 1 else None
         self.cast = Nodes(self.directory)
         self.oracle = Oracle(self.cast.journal.path)
 
@@ -128,8 +131,13 @@ class Bed:
 
     def dsn(self, node: str) -> str:
         """Give how a node reaches PostgreSQL."""
-        host, port = self.network.way(node, SERVER, self.server)
-        return make_conninfo(self.database.dsn, host=host, port=port)
+        ways = [self.network.way(node, SERVER, self.server)]
+        if self.standby is None:
+            [(host, port)] = ways
+            return make_conninfo(self.database.dsn, host=host, port=port)
+        ways.append(self.network.way(node, STANDBY, self.standby))
+        hosts, ports = (",".join(map(str, part)) for part in zip(*ways, strict=True))
+        return make_conninfo(self.database.dsn, host=hosts, port=ports, target_session_attrs="read-write")
 
     # ------------------------------------------------------------------------------------------------ for the faults
 
@@ -177,7 +185,7 @@ class Bed:
 
     def mend(self) -> None:
         """Undo whatever is left of faults: heal every link, wake whatever sleeps, start what has ended."""
-        for name in (*NAMES, SERVER):
+        for name in (*NAMES, SERVER, *[STANDBY] * (self.servers - 1)):
             self.network.heal(name)
         self.server.resume()
         for node in self.nodes:

@@ -23,14 +23,17 @@ class Beds:
     """Makes a bed when there is none that is whole."""
 
     def __init__(self, programs: Installation, account: Account, *, doors: bool) -> None:
-        self._make: Callable[[], Bed] = partial(Bed, programs, account, LEASE, doors=doors)
+        self._make: Callable[..., Bed] = partial(Bed, programs, account, LEASE, doors=doors)
         self._stack = ExitStack()
         self._bed: Bed | None = None
 
     def play(self, plan: Sequence[Planned], seed: str) -> Outcome:
         """Play a round, and give what it cost."""
+        servers = plan[0].fault.servers
+        if self._bed is not None and self._bed.servers != servers:
+            self.close()
         if self._bed is None:
-            self._bed = self._stack.enter_context(self._make())
+            self._bed = self._stack.enter_context(self._make(servers=servers))
         for lack in {lack for one in plan for lack in one.fault.needs if lack in self._bed.lacks}:
             pytest.skip(self._bed.lacks[lack])
         outcome = play(self._bed, plan, seed)

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from .bed import Bed
 
-MODULES = ("faults_network", "faults_processes", "faults_postgres", "faults_orders", "faults_clock", "faults_settings")
+MODULES = (
+    "faults_network",
+    "faults_processes",
+    "faults_postgres",
+    "faults_orders",
+    "faults_clock",
+    "faults_settings",
+    "faults_failover",
+)
 """Where the faults are. Each enters its own with ``@fault``."""
 
 
@@ -72,6 +80,8 @@ class Fault:
     """Whether the bed is thrown away after the round."""
     alone: bool = False
     """Whether it stays out of rounds with many faults at once: two of the kind add up to what is not promised."""
+    servers: int = 1
+    """2 for a bed with a hot standby, whose nodes know both servers."""
     doubling: str = ""
     """The stated exception under which two children may live at once; the table in PostgreSQL holds even then."""
     losing: str = ""
@@ -95,6 +105,7 @@ def fault(
     needs: tuple[str, ...] = (),
     spends: bool = False,
     alone: bool = False,
+    servers: int = 1,
     doubling: str = "",
     losing: str = "",
 ) -> Callable[[Striking], Striking]:
@@ -102,7 +113,7 @@ def fault(
 
     def enter(strike: Striking) -> Striking:
         assert name not in _entered, name
-        _entered[name] = Fault(name, strike, bound, lasts, spares, needs, spends, alone, doubling, losing)
+        _entered[name] = Fault(name, strike, bound, lasts, spares, needs, spends, alone, servers, doubling, losing)
         return strike
 
     return enter

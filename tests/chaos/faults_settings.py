@@ -1,4 +1,4 @@
-"""An administrator changes settings that would end a leader's session or spoil its writes: the sessions bring their own.
+"""An administrator changes settings that would end leaders' sessions or spoil their writes: these bring their own.
 
 The settings hold for every session that begins from then on, so all are ended once. The children's own sessions bring
 nothing along: they suffer, and count again afterwards.
