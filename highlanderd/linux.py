@@ -34,6 +34,7 @@ TFD_TIMER_ABSTIME = 1
 SIGINFO_SIZE = 128
 NEVER = float("inf")
 WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
+MOST_HURRIED = -20  # the nice value of the greatest weight
 PIPE_BUF = select.PIPE_BUF
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
@@ -270,10 +271,17 @@ def close_all_but(*kept: int) -> None:
 
 
 def hurry(hurried: bool = True) -> None:
-    """Run before all that is not in a hurry, or no longer, where that is allowed; what we fork is never hurried."""
-    policy, priority = (os.SCHED_FIFO, 1) if hurried else (os.SCHED_OTHER, 0)
+    """Weigh more than all that is not in a hurry, or no more, where that is allowed; what we fork is not in a hurry.
+
+    No real-time policy: the kernel spins when a process is reaped that its reaper keeps from leaving a processor (a
+    second, until such policies are throttled). Where sessions share processors as groups, ours has to weigh more, too.
+    """
+    nice = MOST_HURRIED if hurried else 0
     try:
-        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        with open("/proc/self/autogroup", "w") as autogroup:
+            autogroup.write(str(nice))
     except OSError:
         return
 

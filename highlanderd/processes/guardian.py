@@ -57,9 +57,10 @@ class Guardian:
     def run(self) -> int:
         """Guard until an orderly end is complete; gives the exit code."""
         self._watch.by(linux.boottime())
-        while not self._ended():
-            self._judge(linux.boottime())
+        self._judge(linux.boottime())
+        while not self._ended():  # after each judgement: the last burial may be the end, and nobody would wake us
             self._turn()
+            self._judge(linux.boottime())
         return FAILED if self._code is None else self._code
 
     def _ended(self) -> bool:
