@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable
 from random import Random
 
+from highlanderd.linux import boottime
+
 from .bed import SERVER, Bed, pause
 from .faults import Bound, Missed, Strike, fault
 
@@ -84,3 +86,23 @@ def blackhole_a_renewal(bed: Bed, chance: Random) -> Strike:
     return Strike(
         f"{node.name} in a blackhole, {program}'s renewal in flight", [node], lambda: bed.network.heal(node.name)
     )
+
+
+@fault("link that loses 4 in 10 packets", FENCED, lasts=(0.5, 2.0), needs=("namespaces",))
+def spoil(bed: Bed, chance: Random) -> Strike:
+    """Some renewals get through in time, some answers do not."""
+    return _on_leader(bed, chance, "loses packets", bed.network.spoil)
+
+
+@fault("link that flaps", FENCED, alone=True)
+def flap(bed: Bed, chance: Random) -> Strike:
+    """A leader's network goes and comes for one and a half leases, twenty times a lease at most."""
+    _, node = bed.some_leader(chance)
+    end = boottime() + 1.5 * bed.lease
+    while boottime() < end:
+        bed.network.mute(node.name)
+        bed.network.deafen(node.name)
+        pause(chance.uniform(0.05, 0.3) * bed.lease)
+        bed.network.heal(node.name)
+        pause(chance.uniform(0.0, 0.1) * bed.lease)
+    return Strike(f"{node.name}'s link flapped", [node])

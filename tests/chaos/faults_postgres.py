@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from random import Random
 
+import psycopg
 from fact import wait_for
 from fix_postgres import Mode
+from psycopg.conninfo import make_conninfo
 
-from .bed import Bed
+from highlanderd.linux import boottime
+
+from .bed import Bed, pause
 from .faults import Bound, Missed, Strike, fault
 from .faults_network import BORNE
 
@@ -119,3 +124,45 @@ def stop_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
         bed.server_struck = False
 
     return Strike("the server stopped", bed.nodes, start)
+
+
+@fault("power cut of the server", AWAY, spares=True)
+def cut_power(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
+    """SIGKILL of every process of PostgreSQL at once, and a start."""
+    if bed.server_struck:
+        raise Missed
+    bed.server.kill()
+    bed.server.start()
+    return Strike("power cut of the server", bed.nodes)
+
+
+@fault("sessions terminated all the time", AWAY, alone=True)
+def hammer(bed: Bed, chance: Random) -> Strike:
+    """Every session that leads is ended again and again, for one and a half leases."""
+    end = boottime() + 1.5 * bed.lease
+    while boottime() < end:
+        bed.sql("SELECT pg_terminate_backend(backend_pid) FROM highlander.lease")
+        pause(chance.uniform(0.0, 0.1) * bed.lease)
+    return Strike("every backend terminated all the time", bed.nodes)
+
+
+@fault("ledger locked", AWAY, lasts=(1.1, 1.5))
+def lock_ledger(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
+    """What VACUUM FULL does, for longer than a lease: no renewal, no look, and no child's transaction gets through."""
+    if bed.server_struck:
+        raise Missed
+    held = psycopg.connect(make_conninfo(bed.database.dsn, user=bed.server.user), connect_timeout=5)
+    try:
+        held.execute("LOCK TABLE highlander.lease IN ACCESS EXCLUSIVE MODE")
+    except psycopg.Error:
+        held.close()
+        raise Missed from None
+    bed.server_struck = True
+
+    def let_go() -> None:
+        with suppress(psycopg.Error):
+            held.rollback()
+        held.close()
+        bed.server_struck = False
+
+    return Strike("the ledger locked", bed.nodes, let_go)

@@ -26,10 +26,13 @@ FILTER = """
 table bridge chaos {
     set mute { type ifname; }
     set deaf { type ifname; }
+    set lossy { type ifname; }
     chain forward {
         type filter hook forward priority 0;
         iifname @mute drop
         oifname @deaf drop
+        iifname @lossy numgen random mod 10 < 4 drop
+        oifname @lossy numgen random mod 10 < 4 drop
     }
 }
 """
@@ -59,6 +62,9 @@ class Network(Protocol):
     def unplug(self, name: str) -> None:
         """Pull the plug."""
 
+    def spoil(self, name: str) -> None:
+        """Lose four in ten packets, each way. For real networks only."""
+
     def heal(self, name: str) -> None:
         """Undo all of it."""
 
@@ -82,7 +88,7 @@ class Wires:
     def __init__(self, names: list[str], paths: list[str]) -> None:
         self._paths = dict(zip([SWITCH, *names], paths, strict=True))
         self._addresses = {name: f"10.77.0.{number}" for number, name in enumerate(names, 1)}
-        self._spoilt: dict[str, set[str]] = {"mute": set(), "deaf": set()}
+        self._struck: dict[str, set[str]] = {"mute": set(), "deaf": set(), "lossy": set()}
         self._ip(SWITCH, "link add name bridge type bridge", "link set bridge up", "link set lo up")
         for name in names:
             self._plug(name)
@@ -104,20 +110,24 @@ class Wires:
 
     def mute(self, name: str) -> None:
         """Let nothing out that it says."""
-        self._spoil("mute", name)
+        self._strike("mute", name)
 
     def deafen(self, name: str) -> None:
         """Let nothing in."""
-        self._spoil("deaf", name)
+        self._strike("deaf", name)
 
     def unplug(self, name: str) -> None:
         """Take the link down on the side of the switch."""
         self._ip(SWITCH, f"link set {_port(name)} down")
 
+    def spoil(self, name: str) -> None:
+        """Lose four in ten packets, each way."""
+        self._strike("lossy", name)
+
     def heal(self, name: str) -> None:
         """Undo all of it."""
         self._ip(SWITCH, f"link set {_port(name)} up")
-        for how, names in self._spoilt.items():
+        for how, names in self._struck.items():
             if name in names:
                 names.discard(name)
                 self._run(SWITCH, "nft", f"delete element bridge chaos {how} {{ {_port(name)} }}")
@@ -125,8 +135,8 @@ class Wires:
     def close(self) -> None:
         """The namespaces end with the undertaker."""
 
-    def _spoil(self, how: str, name: str) -> None:
-        self._spoilt[how].add(name)
+    def _strike(self, how: str, name: str) -> None:
+        self._struck[how].add(name)
         self._run(SWITCH, "nft", f"add element bridge chaos {how} {{ {_port(name)} }}")
 
     def _plug(self, name: str) -> None:
@@ -189,6 +199,10 @@ class Doors:
         """Hold up everything: a plug that is pulled tells nobody."""
         for _, door in self._of(name):
             door.stall()
+
+    def spoil(self, name: str) -> None:
+        """Doors lose nothing."""
+        raise AssertionError(f"only wires lose packets of {name}")
 
     def heal(self, name: str) -> None:
         """Open its doors."""
