@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["fix_postgres", "fix_proxy", "fix_nodes"]
+pytest_plugins = ["fix_postgres", "fix_proxy", "fix_nodes", "fix_floods"]

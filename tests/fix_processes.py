@@ -72,13 +72,13 @@ def undying(pid: int) -> Iterator[None]:
 class Node:
     """A guardian that was started by path, and whichever worker it has at the moment."""
 
-    def __init__(self, home: Path, loop: str = "uvloop", lease: float = 2.0) -> None:
-        self.home, self._lease = home, lease
+    def __init__(self, home: Path, loop: str = "uvloop", lease: float = 2.0, socket_name: str = "test.sock") -> None:
+        self.home, self._lease, self._path = home, lease, home / socket_name
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(home / "test.sock"))
+        self._listener.bind(str(self._path))
         self._listener.listen(8)
         self._listener.settimeout(PATIENCE)
-        self.worker_argv = [sys.executable, str(WORKER), loop, str(home / "test.sock"), str(lease)]
+        self.worker_argv = [sys.executable, str(WORKER), loop, str(self._path), str(lease)]
         self.errors = home / "stderr"
         self.facts: list[Fact] = []
         self._socket: socket.socket | None = None
@@ -166,7 +166,15 @@ class Node:
     def break_worker(self) -> None:
         """See to it that no later worker ever gets ready."""
         self._listener.close()
-        (self.home / "test.sock").unlink()
+        self._path.unlink()
+
+    def crash(self) -> None:
+        """SIGKILL guardian, worker and keepers at once: none sees another one die."""
+        pids = [self.pid, *self.workers(), *self.keepers()]
+        for signum in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, signum)
+        self.process.wait(PATIENCE)
 
     def keepers(self) -> list[int]:
         """List the pids of the living keepers."""
@@ -207,7 +215,7 @@ class Node:
 
     def _workers(self) -> list[int]:
         """Every worker that serves this node's socket, also one that was never met: it may be frozen by a test."""
-        mine = os.fsencode(self.home / "test.sock")
+        mine = os.fsencode(self._path)
         return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if mine in _words(entry)]
 
     def _remove_cgroups(self) -> None:

@@ -1,6 +1,7 @@
 """A test's child that floods: its tree forks without end, or leaves zombies, orphans or threads by the hundred.
 
-Executed by path with ``-I -S``: ``flood_child.py KIND COUNT``; deaf to SIGTERM. It keeps the journal, and says ``full``
+Executed by path with ``-I -S``: ``flood_child.py KIND COUNT``; deaf to SIGTERM. The first of a test floods, those after
+it are quiet. It keeps the journal, and says ``full``
 there when the flood is at its height. Every process of it holds the journal's locks, by having been forked: whoever
 leads next says ``doubled`` when a single one is left. The kernel keeps forking floods to ``COUNT`` processes
 (RLIMIT_NPROC, which counts a user's): root becomes a user that nobody else is.
@@ -32,22 +33,19 @@ PAUSE = 0.02
 def bomb(count: int) -> None:
     """Every process forks for as long as it may, each in a session of its own."""
     _keep_to(count)
-    while _forked(lambda: _swarm(math.inf)):
-        pass
+    _seed(count, math.inf)
 
 
 def spray(count: int) -> None:
     """As a bomb, but every process ends once it has forked twice: no pid is worth knowing."""
     _keep_to(count)
-    while _forked(lambda: _swarm(2)):
-        pass
+    _seed(count, 2)
 
 
 def chains(count: int) -> None:
     """So many chains: each process forks the next one and ends at once."""
     _keep_to(3 * count)
-    for _ in range(count):
-        _forked(lambda: _swarm(1))
+    _seed(count, 1)
 
 
 def zombies(count: int) -> None:
@@ -75,8 +73,15 @@ FLOODS = {each.__name__: each for each in (bomb, spray, chains, zombies, orphans
 def _keep_to(count: int) -> None:
     if os.geteuid() == 0:
         os.setuid(FIRST_STRANGER + os.getpid() % 4096)
-    ours = sum(os.stat(f"/proc/{name}").st_uid == os.geteuid() for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH116, PTH208
+    ours = sum(_is_ours(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208
     resource.setrlimit(resource.RLIMIT_NPROC, (ours + count, ours + count))
+
+
+def _is_ours(pid: str) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid == os.geteuid()  # noqa: PTH116
+    except OSError:  # it has ended
+        return False
 
 
 def _fork() -> int:
@@ -99,6 +104,12 @@ def _forked(run: Callable[[], object]) -> bool:
     return pid > 0
 
 
+def _seed(count: int, leave_after: float) -> None:
+    for _ in range(count):
+        if not _forked(lambda: _swarm(leave_after)):
+            return  # it is full already
+
+
 def _swarm(leave_after: float) -> None:
     """Fork so often, then end; the forked do the same."""
     os.setsid()
@@ -110,9 +121,20 @@ def _swarm(leave_after: float) -> None:
             os.setsid()
 
 
+def _first() -> bool:
+    """Whether no life before this one has flooded: a test's second leader is quiet."""
+    try:
+        os.close(os.open(f"{journal_child.JOURNAL}.flooded", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    return True
+
+
 def main(kind: str, count: int) -> None:
     """Flood, say so, and live."""
     journal_child.begin("stubborn")
+    if not _first():
+        journal_child.live()
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     FLOODS[kind](count)

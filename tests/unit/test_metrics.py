@@ -8,6 +8,7 @@ import pytest
 from fix_memory_node import MemoryNode, leading, program
 from prometheus_client.parser import text_string_to_metric_families
 
+from highlanderd.core.status import Process
 from highlanderd.listeners.metrics import STATES, Metrics, exit_word
 
 
@@ -36,6 +37,13 @@ def test_the_snapshot_shows() -> None:
     assert value(metrics, "program_failures", program="relay") == 3
     assert value(metrics, "postgres_connected", program="relay") == 0
     assert value(metrics, "pool_connections") == 3
+
+
+def test_processes_that_do_not_die_are_counted() -> None:
+    left = (Process(11, 10, "dd", "D"), Process(12, 10, "sh", "Z"))
+    metrics = Metrics(MemoryNode(program("beat", "draining", unkillable=left), program("relay")))
+    assert value(metrics, "program_unkillable_processes", program="beat") == 2
+    assert value(metrics, "program_unkillable_processes", program="relay") == 0
 
 
 def test_what_is_not_known_is_absent_rather_than_zero() -> None:

@@ -1,0 +1,268 @@
+"""A child that floods the machine with processes is killed whole, by whoever is left to do it, and proven gone."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fact import wait_for
+from fix_floods import FLOOD, alive, dried, frozen
+from fix_processes import Node, gone, node_at, state, undying
+from journal import Journal
+
+BOMB, MANY = 120, 1000
+FORKING = [("bomb", BOMB), ("spray", BOMB), ("chains", 20)]
+STANDING = [("zombies", MANY), ("threads", 200)]
+
+
+@dataclass
+class Flooded:
+    """A node, and the journal of its floods."""
+
+    node: Node
+    journal: Journal
+    mark: Path
+
+    def flood(self, kind: str, count: int, **order: object) -> int:
+        """Start a flood and wait until it is at its height; gives its epoch."""
+        words = {"PROGRAM": "beat", "LOCK_ID": "7", "EPOCH": str(self.node.epoch + 1), "NODE": "one"}
+        env = {"PATH": "/usr/bin:/bin", "JOURNAL": str(self.journal.path), "MARK": str(self.mark)}
+        env |= {f"HIGHLANDER_{name}": value for name, value in words.items()}
+        epoch = self.node.spawn(*FLOOD, kind, str(count), env=env, **order)
+        wait_for(lambda: any(line.kind == "full" for line in self.journal.lines()), 60, f"{kind} is at its height")
+        return epoch
+
+
+@pytest.fixture
+def flooded(open_dir: Path) -> Iterator[Flooded]:
+    mark = open_dir / "mark"
+    with dried(mark), node_at(open_dir) as node:
+        yield Flooded(node, Journal(open_dir / "journal"), mark)
+
+
+@pytest.mark.parametrize("cgroup", [True, False])
+@pytest.mark.parametrize(("kind", "count"), [*FORKING, *STANDING])
+def test_a_flood_is_killed_whole_on_order(flooded: Flooded, kind: str, count: int, cgroup: bool) -> None:
+    epoch = flooded.flood(kind, count, cgroup=cgroup)
+    flooded.node.tell("kill", epoch=epoch)
+    flooded.node.expect("Emptied", epoch=epoch)
+    assert alive(flooded.mark) == []
+    wait_for(lambda: not flooded.node.keepers(), what="the keeper has left")
+
+
+@pytest.mark.parametrize("cgroup", [True, False])
+@pytest.mark.parametrize(("kind", "count"), FORKING)
+def test_a_keeper_ends_a_flood_at_its_deadline_with_everybody_above_it_frozen(
+    flooded: Flooded, kind: str, count: int, cgroup: bool
+) -> None:
+    node, epoch = flooded.node, flooded.flood(kind, count, cgroup=cgroup)
+    worker, keeper = node.worker, node.keeper()
+    node.tell("entrust", epoch=epoch, deadline=0.5, memo="known")
+    wait_for(lambda: _deadline_is_known(node, epoch), what="the keeper knows its deadline")
+    for pid in (node.pid, worker):
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: not alive(flooded.mark), what="the flood is over")
+    assert state(node.pid) == state(worker) == "T"
+    assert not gone(keeper)
+    for pid in (node.pid, worker):
+        os.kill(pid, signal.SIGCONT)
+
+
+def _deadline_is_known(node: Node, epoch: int) -> bool:
+    node.tell("report", epoch=epoch)
+    return bool(node.expect("report", epoch=epoch)["memo"] == "known")
+
+
+@pytest.mark.parametrize("cgroup", [True, False])
+@pytest.mark.parametrize(("kind", "count"), FORKING)
+def test_the_guardian_ends_the_flood_that_a_dead_keeper_has_left(
+    flooded: Flooded, kind: str, count: int, cgroup: bool
+) -> None:
+    node, epoch = flooded.node, flooded.flood(kind, count, cgroup=cgroup)
+    bystander = node.spawn("sleep", "1000", program="other", lock_id=8)
+    other = node.expect("Started", epoch=bystander)["pid"]
+    os.kill(_keeper_of(flooded), signal.SIGKILL)
+    node.expect("Emptied", epoch=epoch)
+    assert alive(flooded.mark) == []
+    assert not gone(other), "and nobody else's"
+    node.expect("Emptied", epoch=node.spawn("true"))
+
+
+def _keeper_of(flooded: Flooded) -> int:
+    [life] = flooded.journal.lives("beat")
+    main = life.lines[0].pid
+    return int(Path(f"/proc/{main}/stat").read_text().rpartition(") ")[2].split()[1])
+
+
+def test_keepers_die_with_their_floods_when_nobody_is_left(flooded: Flooded) -> None:
+    node = flooded.node
+    flooded.flood("bomb", BOMB, cgroup=False)
+    worker, keeper = node.worker, node.keeper()
+    os.kill(node.pid, signal.SIGSTOP)  # so that it starts no other worker in between
+    os.kill(worker, signal.SIGKILL)
+    os.kill(node.pid, signal.SIGKILL)
+    wait_for(lambda: gone(keeper), what="the keeper has left")
+    assert alive(flooded.mark) == [], "and only after its tree was empty"
+
+
+def test_a_keeper_acknowledges_in_time_while_orphans_rain_on_it(flooded: Flooded) -> None:
+    """A node's lease is 2 s here: whoever owes an acknowledgement for 0.6 s is killed as frozen."""
+    node = flooded.node
+    epoch = node.epoch + 1
+    flooded.flood("orphans", MANY)
+    for number in range(50):
+        node.tell("entrust", epoch=epoch, deadline=60, memo=f"renewal {number}")
+    wait_for(lambda: _memo(node, epoch) == "renewal 49", what="all is acknowledged")
+    assert "killing it" not in node.errors.read_text()
+    [keeper] = node.keepers()
+    listed = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    assert len(listed) == 1, "every orphan was taken note of"
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+
+
+def _memo(node: Node, epoch: int) -> str:
+    node.tell("report", epoch=epoch)
+    return str(node.expect("report", epoch=epoch)["memo"])
+
+
+# ------------------------------------------------------------------------------------------------ what does not die
+
+
+@pytest.fixture
+def node(open_dir: Path) -> Iterator[Node]:
+    with node_at(open_dir) as node:
+        yield node
+
+
+def _pair(node: Node) -> tuple[int, int, int]:
+    """Give the epoch of a child, its main process, and that one's child."""
+    epoch = node.shell("sleep 1000 & echo $!; exec sleep 1000", cgroup=False)
+    below = int(node.line(epoch))
+    return epoch, node.expect("Started", epoch=epoch)["pid"], below
+
+
+def _undying(node: Node, epoch: int) -> list[int]:
+    node.tell("report", epoch=epoch)
+    return list(node.expect("report", epoch=epoch)["undying"])
+
+
+@pytest.mark.parametrize("by", ["keeper", "guardian"])
+def test_who_does_not_die_does_not_save_those_below_him(node: Node, by: str) -> None:
+    epoch, main, below = _pair(node)
+    with frozen(main):
+        if by == "keeper":
+            node.tell("kill", epoch=epoch)
+        else:
+            os.kill(node.keeper(), signal.SIGKILL)
+        wait_for(lambda: gone(below), what="the one below is dead")
+        wait_for(lambda: _undying(node, epoch) == [main], what="the other one is named")
+        assert not gone(main)
+    node.expect("Emptied", epoch=epoch)
+
+
+@pytest.mark.parametrize("by", ["keeper", "guardian"])
+def test_what_does_not_die_is_named_until_it_is_gone(node: Node, by: str) -> None:
+    epoch, _, below = _pair(node)
+    with undying(below):
+        if by == "keeper":
+            node.tell("kill", epoch=epoch)
+        else:
+            os.kill(node.keeper(), signal.SIGKILL)
+        wait_for(lambda: _undying(node, epoch) == [below], what="it is named")
+        again = node.spawn("true")
+        assert "not started" in node.expect("SpawnFailed", epoch=again)["why"]
+    node.expect("Emptied", epoch=epoch)
+    node.expect("Emptied", epoch=node.spawn("true"))
+
+
+def test_a_daemon_does_not_start_beside_what_the_last_one_could_not_kill(open_dir: Path) -> None:
+    with node_at(open_dir) as node:
+        if not (open_dir / "instance").read_text().split("\n")[1]:
+            pytest.skip("no writable cgroup v2 here")
+        epoch = node.spawn("sleep", "1000")
+        main = node.expect("Started", epoch=epoch)["pid"]
+        with frozen(main):
+            node.crash()
+            second = Node(open_dir, socket_name="second.sock")
+            second.start()
+            assert second.process.wait(30) == 1
+            assert "cannot be killed" in second.errors.read_text()
+            second.close()
+    (open_dir / "test.sock").unlink()
+    with node_at(open_dir):
+        assert gone(main)
+
+
+# -------------------------------------------------------------------------------- children that attack their keeper
+
+
+@pytest.mark.parametrize("signum", ["STOP", "KILL"])
+def test_a_child_of_the_same_user_that_attacks_its_keeper_dies_of_it(node: Node, signum: str) -> None:
+    epoch = node.shell(f"setsid sleep 1000 & echo $!; kill -{signum} $PPID; sleep 1000", cgroup=False)
+    grandchild = int(node.line(epoch))
+    wait_for(lambda: not node.keepers() or state(node.keeper()) == "T", what="the keeper is out")
+    node.tell("entrust", epoch=epoch, deadline=60, memo="")
+    node.expect("Emptied", epoch=epoch)
+    assert gone(grandchild)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a child as another user")
+def test_a_child_of_another_user_cannot_signal_its_keeper(node: Node) -> None:
+    epoch = node.shell("kill -STOP $PPID 2>/dev/null || echo refused; exec sleep 1000", uid=61000, gid=61000, groups=[])
+    assert node.line(epoch) == "refused\n"
+    assert state(node.keeper()) == "S"
+
+
+def test_a_child_that_stops_itself_and_its_group_is_killed_all_the_same(node: Node) -> None:
+    epoch = node.shell("sleep 1000 & echo $!; kill -STOP 0", cgroup=False)
+    below = int(node.line(epoch))
+    wait_for(lambda: state(below) == "T", what="they are stopped")
+    node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="tree")
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
+    assert gone(below)
+
+
+# -------------------------------------------------------------------------------------- what holds nobody up
+
+
+def test_a_keeper_that_is_frozen_with_an_empty_tree_does_not_hold_up_the_end(node: Node) -> None:
+    epoch = node.shell("read line < fifo", cwd=str(node.home), stdout="null")
+    os.mkfifo(node.home / "fifo")
+    node.expect("Started", epoch=epoch)
+    keeper = node.keeper()
+    node.tell("pinging", on=False)  # a sign of life would be read, and the keeper let go, before it can be frozen
+    os.kill(node.worker, signal.SIGSTOP)
+    (node.home / "fifo").write_text("go\n")
+    wait_for(lambda: _waits_to_be_let_go(keeper), what="its tree is empty")
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(node.worker, signal.SIGCONT)
+    node.expect("Emptied", epoch=epoch)
+    node.tell("done", code=0)
+    assert node.process.wait(15) == 0
+    assert gone(keeper)
+
+
+def _waits_to_be_let_go(keeper: int) -> bool:
+    return not Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+
+
+@pytest.mark.parametrize("who", ["keeper", "guardian"])
+def test_who_is_refused_to_wait_looks_all_the_same(node: Node, who: str) -> None:
+    """The system refuses ``poll`` to whoever asks for more descriptors than it may have."""
+    epoch, main, below = _pair(node)
+    resource.prlimit(node.keeper() if who == "keeper" else node.pid, resource.RLIMIT_NOFILE, (1, 1))
+    if who == "keeper":
+        node.tell("kill", epoch=epoch)
+    else:
+        os.kill(node.keeper(), signal.SIGKILL)
+    node.expect("Emptied", epoch=epoch)
+    assert gone(main)
+    assert gone(below)
+    assert node.process.poll() is None
