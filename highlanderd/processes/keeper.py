@@ -265,10 +265,21 @@ class Keeper:
                 del self._signalling[0]
             if self._ordered:
                 signum = self._ordered[0]["signum"]
-                # Listed before anybody is told: whoever dies of it would take his own children out of the list.
-                tree = list(linux.descendants(me)) if self._ordered[0]["to"] == "tree" else []
-                self._signalling = [(one, signum) for one in (pid, *tree) if one is not None]
+                self._signalling = [(one, signum) for one in self._addressed(self._ordered[0], pid)]
                 del self._ordered[0]
+
+    def _addressed(self, order: Message, main: int | None) -> list[int]:
+        """List whom an order to signal is for, each once."""
+        if order["to"] == "main":
+            return [] if main is None else [main]
+        try:
+            # Listed before anybody is told: whoever dies of it would take his own children out of the list.
+            return [pid for pid in linux.descendants(os.getpid()) if pid not in order.get("told", ())]
+        except OSError:
+            if main is not None and self._state["status"] is None and "told" not in order:
+                order["told"] = (main,)
+                linux.send(main, order["signum"])  # it needs no descriptor, and need not wait for one
+            raise
 
     def _kill(self) -> None:
         """One round: what dies in it hands its children to us, and their SIGCHLD brings the next round.

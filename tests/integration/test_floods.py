@@ -204,8 +204,11 @@ def test_a_daemon_does_not_start_beside_what_the_last_one_could_not_kill(open_di
 
 @pytest.mark.parametrize("signum", ["STOP", "KILL"])
 def test_a_child_of_the_same_user_that_attacks_its_keeper_dies_of_it(node: Node, signum: str) -> None:
-    epoch = node.shell(f"setsid sleep 1000 & echo $!; kill -{signum} $PPID; sleep 1000", cgroup=False)
+    os.mkfifo(node.home / "fifo")
+    attack = f"setsid sleep 1000 & echo $!; read go < fifo; kill -{signum} $PPID; sleep 1000"
+    epoch = node.shell(attack, cwd=str(node.home), cgroup=False)
     grandchild = int(node.line(epoch))
+    (node.home / "fifo").write_text("go\n")
     wait_for(lambda: not node.keepers() or state(node.keeper()) == "T", what="the keeper is out")
     node.tell("entrust", epoch=epoch, deadline=60, memo="")
     node.expect("Emptied", epoch=epoch)

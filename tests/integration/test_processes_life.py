@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,19 @@ def test_a_stop_signal_reaches_the_whole_tree_or_only_the_main_process(node: Nod
     node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="tree")
     assert "told" in node.line(epoch)
     node.expect("Emptied", epoch=epoch)
+
+
+def test_a_signal_to_the_tree_comes_to_each_process_once(node: Node) -> None:
+    """Real-time signals, because those queue: a second SIGTERM makes many a program drop what it holds."""
+    told = "import os, signal as s; s.signal(40, lambda *_: os.write(1, b'told\\n'));"
+    script = f"{told} s.signal(41, lambda *_: os.write(1, b'end\\n')); os.write(1, b'up\\n')\nwhile True: s.pause()"
+    epoch = node.spawn(sys.executable, "-I", "-S", "-c", script)
+    text = node.line(epoch)
+    for signum in (40, 41):
+        node.tell("signal", epoch=epoch, signum=signum, to="tree")
+    while "end" not in text:
+        text += node.line(epoch)
+    assert text.split() == ["up", "told", "end"]
 
 
 def test_orders_given_before_the_keeper_is_known_are_carried_out(node: Node) -> None:
