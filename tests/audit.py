@@ -8,6 +8,7 @@ are the server's clock in seconds.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -111,6 +112,10 @@ class Audit:
         """Give the backends that hold the advisory lock."""
         return [pid for (pid,) in self.sql(f"SELECT pid FROM pg_locks WHERE {OF_LOCK}", [lock_id])]
 
+    def lives(self, pid: int) -> bool:
+        """Whether a backend has not ended."""
+        return bool(self.sql("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]))
+
     def in_transaction(self) -> list[tuple[Any, ...]]:
         """Give the sessions of the daemon's role that were left in a transaction."""
         return self.sql(
@@ -142,6 +147,17 @@ def offences(writes: Sequence[Write], lease: float) -> list[str]:
         if after.epoch > before.epoch:
             said += _early(before, after, lease)
     return said
+
+
+def unasked(writes: Sequence[Write], asked: Mapping[tuple[str, int, str], int]) -> list[str]:
+    """Say what was written more often than it was asked for, by (instance, epoch, what): late or misdirected writes."""
+    written: Counter[tuple[str, int, str]] = Counter()
+    last = 0
+    for write in writes:
+        what = "release" if write.released else "renew" if write.epoch == last else "take over"
+        written[write.instance, write.epoch, what] += 1
+        last = write.epoch
+    return [f"nobody has asked for it: {key}" for key, count in written.items() if count > asked.get(key, 0)]
 
 
 def _early(before: Write, after: Write, lease: float) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from fix_proxy import Door
 
 from highlanderd.core import words as w
 from highlanderd.core.key import lock_id
-from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, Settle, Sight, judge, observe
+from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, NotYet, Settle, Sight, judge, observe
 from highlanderd.linux import boottime
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Pool
@@ -61,6 +62,8 @@ class Contest:
     confirming: bool = True
     """Whether commits can be confirmed: False while a synchronous standby is missing."""
     beliefs: list[Belief] = field(default_factory=list)
+    asked: Counter[tuple[str, int, str]] = field(default_factory=Counter)
+    """How often each instance has asked for each write, by epoch."""
     said: list[str] = field(default_factory=list)
     """All that happened, for whoever has to understand a failure."""
 
@@ -100,6 +103,8 @@ class Contender:
         """By epoch: how many renewals were told as acknowledged."""
         self.wrong: list[str] = []
         """What ought not to have happened; found when something arrives, told by ``complaint``."""
+        self.answered = 0.0
+        """When the last answer came."""
         self._begin_instance()
 
     def _begin_instance(self) -> None:
@@ -213,6 +218,7 @@ class Contender:
 
     def _ask(self, what: str, epoch: int, ask: Callable[[], None]) -> None:
         self.link, after = ASKING, boottime()
+        self.contest.asked[self.instance, epoch, what] += 1
         ask()
         self.question = Question(what, epoch, after, boottime(), self.contest.confirming)
         self._due = after + self.contest.lease.renew_every
@@ -237,12 +243,16 @@ class Contender:
         self.session.believed, self.sight = None, None
 
     def _looked(self, event: w.Looked) -> None:
+        self._answers("look")
         self.knowledge = observe(self.knowledge, event.sight, event.at)
         if self.belief is None and self.leaving is None:
             self.sight = event.sight
             candidate = Candidate(self.name, self.instance, event.keeperless)
-            if isinstance(judge(event.sight, self.knowledge, boottime(), candidate), Claim | Settle):
-                self._due = boottime()
+            match judge(event.sight, self.knowledge, boottime(), candidate):
+                case Claim() | Settle():
+                    self._due = boottime()
+                case NotYet(until) if until is not None:
+                    self._due = min(self._due, until)
 
     def _granted(self, event: w.Granted) -> None:
         question = self._answers("take over")
@@ -251,7 +261,8 @@ class Contender:
             self._must(other.until <= question.after, f"granted epoch {event.epoch} while {other} may lead")
             self._must(other.epoch < event.epoch, f"granted epoch {event.epoch}, which {other} has had")
         self._must(self._written(event.epoch) >= 1, f"epoch {event.epoch} was granted and is not in the ledger")
-        self._must(self._holds(), f"epoch {event.epoch} was granted, and the lock is not held")
+        free = not self._holds() and self.contest.audit.lives(self.session.backend)
+        self._must(not free, f"epoch {event.epoch} was granted, and the lock is not held")
         until = self.contest.lease.trusted_until(event.sent)
         self.belief = Belief(self.name, event.epoch, boottime(), until)
         self.contest.beliefs.append(self.belief)
@@ -310,6 +321,7 @@ class Contender:
         question = self.question
         assert question is not None, f"an answer to nothing: {what}"
         self._must(question.what in what, f"{question} was answered as {what}")
+        self.answered = boottime()
         return question
 
     def _judge_confirmed(self, question: Question) -> None:
