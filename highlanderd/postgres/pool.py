@@ -72,11 +72,15 @@ class Pool:
         self.opened = 0
         self.listener = Listener(self)
         self._seekers: set[Seeker] = set()
-        self._dialling: set[Seeker] = set()
-        """Those for whom an attempt is under way."""
+        self._dialling: dict[Seeker, int] = {}
+        """Those for whom an attempt is under way, and the number of that attempt."""
         self._served: set[Seeker] = set()
         """Those who were given a connection, and may have lost it again."""
         self._under_way = 0
+        self._attempts = 0
+        """Begun in all: the number of the latest."""
+        self._answered = 0
+        """The latest attempt that had begun when one succeeded: failures up to it tell of the past."""
         self._stirred = asyncio.Event()
         self._down_since: float | None = None
         self._next_probe = 0.0
@@ -92,8 +96,9 @@ class Pool:
 
     def forget(self, seeker: Seeker) -> None:
         """Withdraw: nothing is delivered any more, not even what is under way."""
-        for group in (self._seekers, self._dialling, self._served):
-            group.discard(seeker)
+        self._seekers.discard(seeker)
+        self._served.discard(seeker)
+        self._dialling.pop(seeker, None)
 
     async def run(self) -> None:
         """Open connections until cancelled."""
@@ -124,6 +129,8 @@ class Pool:
         if self._under_way >= PROBES:
             return None
         if now >= self._next_probe:
+            if self._under_way:  # the last probe hangs: the next one shall not hang beside it
+                self.server.next_address()
             for seeker in self._most_urgent(1):
                 self._start(group, seeker)
             slow = self._refused or (now - self._down_since > SLOW_AFTER and not self._lease_to_save())
@@ -134,34 +141,37 @@ class Pool:
 
     def _lease_to_save(self) -> bool:
         now = boottime()
-        return any(now < seeker.urgency < inf for seeker in self._seekers | self._dialling)
+        return any(now < seeker.urgency < inf for seeker in self._seekers | self._dialling.keys())
 
     def _most_urgent(self, count: int) -> list[Seeker]:
         return sorted(self._seekers, key=lambda seeker: seeker.urgency)[: max(count, 0)]
 
     def _start(self, group: asyncio.TaskGroup, seeker: Seeker) -> None:
         self._seekers.discard(seeker)
-        self._dialling.add(seeker)
         self._under_way += 1
-        group.create_task(self._open(seeker))
+        self._attempts += 1
+        self._dialling[seeker] = self._attempts
+        group.create_task(self._open(seeker, self._attempts))
 
-    async def _open(self, seeker: Seeker) -> None:
+    async def _open(self, seeker: Seeker, attempt: int) -> None:
         try:
             hello = await self.server.open()
         except (ConnectFailed, Unfit) as failure:
-            self._note_failure(str(failure), refused=isinstance(failure, Unfit))
-            self._hand_over(seeker, None)
+            if attempt > self._answered:
+                self._note_failure(str(failure), refused=isinstance(failure, Unfit))
+            self._hand_over(seeker, attempt, None)
         else:
+            self._hand_over(seeker, attempt, hello)
             self._note_success()
-            self._hand_over(seeker, hello)
         finally:
             self._under_way -= 1
             self._stirred.set()
 
-    def _hand_over(self, seeker: Seeker, hello: Hello | None) -> None:
+    def _hand_over(self, seeker: Seeker, attempt: int, hello: Hello | None) -> None:
         """Serve whoever still seeks; what nobody wants any more is closed, what is dead already is sought again."""
-        wanted = seeker in self._dialling
-        self._dialling.discard(seeker)
+        wanted = self._dialling.get(seeker) == attempt
+        if wanted:
+            del self._dialling[seeker]
         if hello is not None and wanted and hello.wire.open:
             self._served.add(seeker)
             seeker.deliver(hello)
@@ -181,6 +191,10 @@ class Pool:
 
     def _note_success(self) -> None:
         self.opened += 1
+        self._answered = self._attempts
+        if self._down_since is not None:  # probes may still hang at another address: nobody waits for their end
+            self._seekers.update(self._dialling)
+            self._dialling.clear()
         if not self.connected:
             log.info("postgres %s: connected, version %s", self.server.place, self.server.version)
         self.connected, self.trouble, self._down_since, self._refused = True, "", None, False

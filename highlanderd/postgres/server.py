@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from highlanderd.core.lease import Lease
@@ -39,6 +40,8 @@ class Server:
         self._node = node
         self._fresh = fresh
         self._turn = 0
+        self._moved = -inf
+        """When a silent session made the next attempts go elsewhere, on the loop's clock."""
         self._diagnosed = False
         self.seen_ledger = seen_ledger
         self._opened: list[tuple[Wire, str, int]] = []
@@ -68,6 +71,15 @@ class Server:
         if turn is None or turn == self._turn:
             self._turn += 1
 
+    def _fell_silent(self, opened: float) -> None:
+        """Try another address: this one would swallow the next attempt as well, and the lease is half over.
+
+        ``opened`` is when the silent session was: all that were on the same address move on once.
+        """
+        if opened > self._moved:
+            self._moved = asyncio.get_running_loop().time()
+            self._turn += 1
+
     async def open(self) -> Hello:
         """Open and verify one connection, within a fifth of a lease in all. Raises ConnectFailed or Unfit."""
         lease, turn = self.lease, self._turn
@@ -85,7 +97,9 @@ class Server:
         except (ConnectFailed, Unfit):
             self.next_address(turn)
             raise
-        self._diagnosed = False
+        self._diagnosed, self._turn = False, turn
+        opened = asyncio.get_running_loop().time()
+        hello.wire.on_silence = lambda: self._fell_silent(opened)
         return hello
 
     async def _connect(self, turn: int, lease: Lease, end: float) -> Wire:

@@ -93,6 +93,7 @@ class Wire:
         self.on_lost: Callable[[str], None] = _ignore
         self.on_notify: Callable[[str], None] = _ignore
         self.on_alarm: Callable[[str], None] = _ignore
+        self.on_silence: Callable[[], None] = lambda: None
         pg.nonblocking = 1
         pg.notice_handler = self._noticed
         pg.enter_pipeline_mode()
@@ -123,7 +124,7 @@ class Wire:
         if not self._open:
             future.set_exception(WireLost(self._last_words or "the connection is closed"))
             return future
-        timer = self._loop.call_later(within, self.drop, f"no answer within {within:.3g} s")
+        timer = self._loop.call_later(within, self._expire, within)
         batch = _Batch(future, timer, [Reply() for _ in asks])
         try:
             for reply, (statement, values) in zip(batch.replies, asks, strict=True):
@@ -141,6 +142,11 @@ class Wire:
             self._prepared.add(statement.name)
         self._pg.send_query_prepared(name, [_encoded(value) for value in values])
         self._pg.pipeline_sync()
+
+    def _expire(self, within: float) -> None:
+        """Nothing came, not even an end: the road or the server is gone, and ``on_silence`` is told first."""
+        self.on_silence()
+        self.drop(f"no answer within {within:.3g} s")
 
     def _flush(self) -> None:
         if self._pg.flush():

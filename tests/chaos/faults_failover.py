@@ -10,8 +10,11 @@ from random import Random
 
 from fact import wait_for
 
+from highlanderd.linux import boottime
+
 from .bed import SERVER, Bed, pause
 from .faults import Bound, Missed, Strike, fault
+from .faults_network import BORNE, LONG
 
 FAILOVER = Bound(1.1, lasting=True)
 """As any outage; where that lasted too long, led again at most 1.1 L after the reconnection."""
@@ -40,12 +43,19 @@ def _killed(bed: Bed, how: str) -> Strike:
 
 
 def _cut_off(bed: Bed, how: str) -> Strike:
-    old = bed.server
+    old, before, began = bed.server, bed.oracle.epochs(), boottime()
     bed.network.mute(SERVER)
     bed.network.deafen(SERVER)
     _promote(bed)
-    # Whoever heals the network has to stop the old primary first: both would take the children's writes.
-    return Strike(f"the primary cut off, its {how} standby promoted", bed.nodes, lambda: old.stop("immediate"))
+    quick = boottime() - began < BORNE[1] * bed.lease
+
+    def undo() -> None:
+        # Whoever heals the network has to stop the old primary first: both would take the children's writes.
+        old.stop("immediate")
+        after = bed.oracle.epochs()
+        assert not quick or after == before, f"children were replaced: epochs {before} before, {after} afterwards"
+
+    return Strike(f"the primary cut off, its {how} standby promoted", bed.nodes, undo)
 
 
 @fault("failover, old primary killed", FAILOVER, spares=True, spends=True, servers=2, losing=LOSING)
@@ -61,13 +71,13 @@ def kill_synchronous_primary(bed: Bed, chance: Random) -> Strike:  # noqa: ARG00
     return _killed(bed, "synchronous")
 
 
-@fault("failover, old primary cut off", FAILOVER, spares=True, spends=True, servers=2, losing=LOSING)
+@fault("failover, old primary cut off", FAILOVER, lasts=LONG, spends=True, servers=2, losing=LOSING)
 def cut_off_primary(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """It goes on serving in the dark; nobody hears it."""
     return _cut_off(bed, "asynchronous")
 
 
-@fault("failover, old primary cut off, synchronous", FAILOVER, spares=True, spends=True, servers=2)
+@fault("failover, old primary cut off, synchronous", FAILOVER, lasts=LONG, spends=True, servers=2)
 def cut_off_synchronous_primary(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """Backends of the old primary wait for a standby that will never answer, and keep their locks there."""
     _synchronous(bed)

@@ -35,18 +35,13 @@ def _end_sessions(bed: Bed, which: str) -> None:
 def _unharmed(bed: Bed, before: dict[str, int]) -> None:
     """See to it that the children are the same ones as before; they are to count again from now on."""
     _end_sessions(bed, CHILDREN)
-    after = _epochs(bed)
+    after = bed.oracle.epochs()
     assert after == before, f"children were replaced: epochs {before} before, {after} afterwards"
-
-
-def _epochs(bed: Bed) -> dict[str, int]:
-    bed.oracle.read()
-    return {name: life.epoch for name, life in bed.oracle.present().items()}
 
 
 def _of_role(setting: str) -> Striking:
     def strike(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - there is no choice
-        before, role = _epochs(bed), bed.database.role
+        before, role = bed.oracle.epochs(), bed.database.role
         bed.sql(f"ALTER ROLE \"{role}\" SET {setting} = '{HURTFUL[setting]}'")
         _end_sessions(bed, EVERYBODY)
 
@@ -68,7 +63,7 @@ def read_only(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """What an administrator does before maintenance. The daemons' sessions override it, and so lead on."""
     if bed.server_struck:
         raise Missed
-    before = _epochs(bed)
+    before = bed.oracle.epochs()
     bed.server.configure(default_transaction_read_only="on")
     _end_sessions(bed, EVERYBODY)
 

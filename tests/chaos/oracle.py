@@ -117,6 +117,11 @@ class Oracle:
                 latest[life.program] = life
         return latest
 
+    def epochs(self) -> dict[str, int]:
+        """Give the epoch of each program's latest life: a child that is replaced has another one."""
+        self.read()
+        return {name: life.epoch for name, life in self.present().items()}
+
     def gaps(self, since: float) -> list[Gap]:
         """Give the successions whose later life began after that moment."""
         programs = {life.program for life in self.lives.values()}
