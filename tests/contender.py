@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from audit import Audit
+from contest import Belief, Contest, Question
 from fix_proxy import Door
 
 from highlanderd.core import words as w
-from highlanderd.core.key import lock_id
-from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, NotYet, Settle, Sight, judge, observe
+from highlanderd.core.lease import Candidate, Claim, Knowledge, NotYet, Settle, Sight, judge, observe
 from highlanderd.linux import boottime
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Pool
@@ -28,53 +25,6 @@ from highlanderd.postgres.server import Hello, Server
 from highlanderd.postgres.session import Session
 
 ASKING, IDLE, AWAY = w.Link.ASKING, w.Link.IDLE, w.Link.AWAY
-
-
-@dataclass(slots=True)
-class Belief:
-    """From the arrival of the grant until ``until`` this contender may have a child."""
-
-    who: str
-    epoch: int
-    began: float
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What was asked, and between which two moments it was sent."""
-
-    what: str
-    epoch: int
-    after: float
-    before: float
-    confirmed: bool
-    """Whether the server could confirm a commit when it was asked."""
-
-
-@dataclass(slots=True)
-class Contest:
-    """What all contenders for one lock share."""
-
-    program: str
-    lease: Lease
-    audit: Audit
-    confirming: bool = True
-    """Whether commits can be confirmed: False while a synchronous standby is missing."""
-    beliefs: list[Belief] = field(default_factory=list)
-    asked: Counter[tuple[str, int, str]] = field(default_factory=Counter)
-    """How often each instance has asked for each write, by epoch."""
-    said: list[str] = field(default_factory=list)
-    """All that happened, for whoever has to understand a failure."""
-
-    @property
-    def lock_id(self) -> int:
-        """The lock that all want."""
-        return lock_id("highlander", self.program)
-
-    def say(self, text: str) -> None:
-        """Note what happened."""
-        self.said.append(f"{boottime():.3f} {text}")
 
 
 class _Session(Session):

@@ -1,0 +1,81 @@
+"""What contenders contend on: one server with an audited ledger of a short lease, and a door to it for each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from typing import Any
+
+import psycopg
+from audit import Audit
+from fact import wait_for
+from fix_nodes import settled_ledger
+from fix_postgres import Cluster
+from fix_proxy import Door
+from psycopg.conninfo import conninfo_to_dict
+
+from highlanderd.core.lease import Lease
+
+LEASE = Lease(0.6)
+"""Shorter than a configuration may have it, so that many of them fit into a test."""
+PIECE = 32
+"""Bytes in which answers arrive: what is told before an answer is whole shows."""
+NAMES = ("n1", "n2", "n3")
+
+
+class Bed:
+    """One server with an audited ledger of a short lease, a door to it per contender, and the loop they live on."""
+
+    def __init__(self, cluster: Cluster, runner: asyncio.Runner) -> None:
+        self.cluster, self.runner, self.database = cluster, runner, cluster.database()
+        settled_ledger(self.database, 2.0)
+        self.database.sql("ALTER TABLE highlander.meta DROP CONSTRAINT meta_lease_check")
+        self.database.sql(f"UPDATE highlander.meta SET lease = '{LEASE.length} seconds'")
+        self.audit = Audit(self.database)
+        target = conninfo_to_dict(self.database.dsn)
+        self.doors = [Door(str(target["host"]), int(str(target["port"])), PIECE) for _ in NAMES]
+        self.numbers = itertools.count()
+        self.faults: list[str] = []
+        """What went wrong on the loop where nobody waited for it."""
+        runner.get_loop().set_exception_handler(lambda _, what: self.faults.append(str(what)))
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self.audit.close()
+        for door in self.doors:
+            door.close()
+
+    def settle(self, settled: bool) -> None:
+        """Let the ledger have been waited out for this server, or not."""
+        server = "(SELECT system_identifier, 1 FROM pg_control_system())" if settled else "(NULL, NULL)"
+        self.audit.sql(f"UPDATE highlander.meta SET (settled_system, settled_timeline) = {server}")
+
+    def refuse_commits(self, refusing: bool) -> None:
+        """Let writes succeed and their commits fail."""
+        self.audit.sql("UPDATE audit.fault SET refusing = %s", [refusing])
+
+    def lose_standby(self) -> None:
+        """Let every commit wait for a synchronous standby that is not there."""
+        self.audit.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        self.audit.sql("SELECT pg_reload_conf()")
+        with psycopg.connect(self.audit.dsn, autocommit=True, options="") as probe:
+            pid = probe.info.backend_pid
+            writing = threading.Thread(target=_write_until_it_ends, args=[probe])
+            writing.start()
+            waits = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+            wait_for(lambda: self.audit.sql(waits, [pid]), what="commits wait for a standby")
+            self.audit.sql("SELECT pg_terminate_backend(%s)", [pid])
+            writing.join()
+
+    def find_standby(self) -> None:
+        """Let commits be confirmed by this server alone again."""
+        self.audit.sql("ALTER SYSTEM RESET synchronous_standby_names")
+        self.audit.sql("SELECT pg_reload_conf()")
+
+
+def _write_until_it_ends(connection: psycopg.Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.OperationalError):
+        while True:
+            connection.execute("UPDATE audit.fault SET refusing = refusing")
