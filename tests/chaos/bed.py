@@ -21,6 +21,7 @@ import psycopg
 from fact import wait_for
 from fix_nodes import Node, Nodes, gone, marked, settled_ledger
 from fix_postgres import Clusters
+from journal import CHILD
 from psycopg.conninfo import make_conninfo
 
 from highlanderd.embedded.account import Account
@@ -40,10 +41,11 @@ COUNTING = [sys.executable, str(Path(__file__).with_name("counting_child.py"))]
 PROGRAMS = {
     "even": COUNTING,
     "odd": COUNTING,
-    "deaf": [*COUNTING, "stubborn"],
+    "deaf": [*CHILD, "stubborn"],
     "tree": ["sh", "-c", f"setsid $CHILD part & exec {' '.join(COUNTING)}"],
 }
-"""Two that obey, one that is deaf to SIGTERM, one with a process that has left its session."""
+"""Two that obey; one that is deaf to SIGTERM, and does not count: transactions under ``assert_leader`` hold up a
+takeover, too, and would hide a lease that is too short; one with a process that has left its session."""
 PATIENT_SOCKET = {"connect_timeout": 2, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 3}
 """A counting child notices a dead network, too: otherwise it would wait for an answer for ever after the heal."""
 START_AGAIN_AFTER = 1.0
@@ -226,7 +228,8 @@ class Bed:
         if leaders is None or leaders.keys() != PROGRAMS.keys() or present.keys() != PROGRAMS.keys():
             return None
         good = all(
-            (life.node, life.epoch) == leaders[name] and life.committed_at > since for name, life in present.items()
+            (life.node, life.epoch) == leaders[name] and (life.committed_at if life.asked else life.last) > since
+            for name, life in present.items()
         )
         return present if good else None
 

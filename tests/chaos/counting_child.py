@@ -22,6 +22,8 @@ from journal_child import WHO, begin, live, tell
 PROGRAM, LOCK_ID, EPOCH = WHO[0], int(WHO[1]), int(WHO[2])
 THINKING = 0.03
 """Seconds between reading and writing, at most."""
+PONDERING = 1.0
+"""The same in one transaction of ten: it may span the end of the term, and the next one's first transactions."""
 PAUSE = 0.1
 """Seconds between two transactions, at most; and before the next attempt."""
 
@@ -48,7 +50,7 @@ def increment(connection: object, warned: list[object]) -> None:
     run("BEGIN")
     run("SELECT highlander.assert_leader(%s, %s)", (LOCK_ID, EPOCH))
     [value] = run("SELECT value FROM shop.counter WHERE program = %s", (PROGRAM,)).fetchone()
-    time.sleep(random.uniform(0, THINKING))
+    time.sleep(random.uniform(0, PONDERING if random.random() < 0.1 else THINKING))
     run("UPDATE shop.counter SET value = %s WHERE program = %s", (value + 1, PROGRAM))
     run("INSERT INTO shop.counted (program, epoch, value) VALUES (%s, %s, %s)", (PROGRAM, EPOCH, value + 1))
     warned.clear()

@@ -16,7 +16,7 @@ from highlanderd.linux import boottime
 
 from .bed import Bed, pause
 from .faults import Bound, Missed, Strike, fault
-from .faults_network import BORNE
+from .faults_network import BORNE, FENCED, LONG
 
 AWAY = Bound(1.1, lasting=True)
 """Fenced at 7/10 L, and led again at most 1.1 L after the server is back."""
@@ -45,14 +45,22 @@ def terminate_everybody(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - t
 
 @fault("pg_terminate_backend in a partition", AWAY, lasts=BORNE, spares=True)
 def terminate_unheard(bed: Bed, chance: Random) -> Strike:
-    """End the session of a leader that cannot hear of it: the lock is free, the lease is not."""
-    program, node = bed.some_leader(chance)
+    """End the sessions of a leader that cannot hear of it: the lock is free, the lease is not."""
+    return _terminate_unheard(bed, chance)
+
+
+@fault("pg_terminate_backend in a partition, long", FENCED, lasts=LONG)
+def terminate_long_unheard(bed: Bed, chance: Random) -> Strike:
+    """The same for longer than a lease: the lease alone keeps others away until the child is dead."""
+    return _terminate_unheard(bed, chance)
+
+
+def _terminate_unheard(bed: Bed, chance: Random) -> Strike:
+    _, node = bed.some_leader(chance)
     bed.network.mute(node.name)
     bed.network.deafen(node.name)
-    bed.sql(TERMINATE, [program])
-    return Strike(
-        f"{node.name} in a blackhole, backend of {program} terminated", [node], lambda: bed.network.heal(node.name)
-    )
+    bed.sql("SELECT pg_terminate_backend(backend_pid) FROM highlander.lease WHERE node = %s", [node.name])
+    return Strike(f"{node.name} in a blackhole, its backends terminated", [node], lambda: bed.network.heal(node.name))
 
 
 def _restart(bed: Bed, mode: Mode) -> Strike:
