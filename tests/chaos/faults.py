@@ -24,6 +24,7 @@ MODULES = (
     "faults_clock",
     "faults_settings",
     "faults_failover",
+    "faults_disk",
 )
 """Where the faults are. Each enters its own with ``@fault``."""
 
