@@ -270,18 +270,29 @@ def close_all_but(*kept: int) -> None:
     os.closerange(low, 2**31 - 1)
 
 
-def hurry(hurried: bool = True) -> None:
-    """Weigh more than all that is not in a hurry, or no more, where that is allowed; what we fork is not in a hurry.
+def hurry() -> tuple[int, int, int]:
+    """Weigh more than all that is not in a hurry, if allowed; what we fork is in none. Gives what ``calm`` wants.
 
     No real-time policy: the kernel spins when a process is reaped that its reaper keeps from leaving a processor (a
     second, until such policies are throttled). Where sessions share processors as groups, ours has to weigh more, too.
     """
-    nice = MOST_HURRIED if hurried else 0
     try:
-        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        group = int(_contents("/proc/self/autogroup").split()[-1])
+    except (OSError, IndexError):  # there are no such groups, or there is no descriptor to look with
+        group = 0
+    former = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), group
+    calm((MOST_HURRIED, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, MOST_HURRIED))
+    return former
+
+
+def calm(weight: tuple[int, int, int]) -> None:
+    """Weigh as before ``hurry``: nice value, policy, nice value of the session; as far as that is allowed."""
+    nice, policy, group = weight
+    try:
         os.setpriority(os.PRIO_PROCESS, 0, nice)
-        with open("/proc/self/autogroup", "w") as autogroup:
-            autogroup.write(str(nice))
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+        with open("/proc/self/autogroup", "w") as file:
+            file.write(str(group))
     except OSError:
         return
 

@@ -101,6 +101,8 @@ class Wards:
         self._bereaved: list[Ward] = []
         """Keepers that are dead, whose trees are not proven empty yet."""
         self._killing = Killing()
+        self._calm = (0, 0, 0)
+        """How this process weighs while it need not hurry."""
         self._buried: list[Message] = []
         """Terms whose keeper is gone and whose tree is proven empty; kept until a worker acknowledges."""
         self._epochs: dict[int, int] = {}
@@ -271,7 +273,7 @@ class Wards:
         else:
             self._worker.say(f"the keeper of {ward.term['program']} is dead: killing what it has left")
             if not self._bereaved:
-                linux.hurry()  # a tree that floods the machine would keep us from killing it
+                self._calm = linux.hurry()  # a tree that floods the machine would keep us from killing it
             ward.state = {**ward.state, "killed_at": ward.state["killed_at"] or linux.boottime(), "undying": []}
             self._bereaved.append(ward)
 
@@ -292,7 +294,7 @@ class Wards:
         except OSError:
             return  # not in this round: nothing is proven
         if not orphans:
-            linux.hurry(False)
+            linux.calm(self._calm)
             bereaved, self._bereaved = self._bereaved, []
             for ward in bereaved:
                 self._conclude(ward)
