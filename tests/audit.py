@@ -52,6 +52,9 @@ CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON highlander.lease DEFE
 PATIENCE = 20.0
 """Seconds for a server that is restarted meanwhile."""
 
+WAITED = 1.04
+"""Leases that a silent leader has at least: others wait 1.05, by their own clock, and the server's may differ."""
+
 OF_LOCK = "locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s"
 
 
@@ -163,7 +166,7 @@ def unasked(writes: Sequence[Write], asked: Mapping[tuple[str, int, str], int]) 
 def _early(before: Write, after: Write, lease: float) -> list[str]:
     """Say when a term began too early: a silent leader has a lease, and a reservation its time."""
     waited, pair = after.at - before.at, f"{before} and then {after}"
-    if not before.released and after.instance != before.instance and waited < lease:
+    if not before.released and after.instance != before.instance and waited < WAITED * lease:
         return [f"taken over {waited:.3f} s after the last sign of life: {pair}"]
     if before.released and before.reserved_for not in (None, after.node) and waited < (before.reserved_seconds or 0):
         return [f"taken {waited:.3f} s into a reservation: {pair}"]

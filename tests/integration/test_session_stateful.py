@@ -40,6 +40,7 @@ EXAMPLES = int(os.environ.get("HIGHLANDER_EXAMPLES", "0"))
 who = st.integers(0, len(NAMES) - 1)
 spans = st.sampled_from([0.2, 0.0, 0.05, 0.45, 1.1])
 """Shares of a lease; Hypothesis likes the first one best."""
+mostly = st.sampled_from([True, True, False])
 patiences = st.sampled_from([0.1, 0.0, 0.4])
 
 
@@ -60,6 +61,8 @@ LOSSES: dict[str, Callable[[Contender], None]] = {
     "worker": Contender.lose_worker,
     "node": Contender.lose_node,
 }
+PLIGHTS = ("commits fail", "no standby", "no patience")
+"""What a server may suffer: until all is well again no commit comes about, or none that counts."""
 ENDS = {
     "of a contender": "application_name LIKE %(session)s",
     "of all": "usename = %(role)s",
@@ -72,9 +75,9 @@ class Contention(RuleBasedStateMachine):
 
     bed: Bed
 
-    @initialize(settled=st.booleans(), led=st.booleans())
-    def begin(self, settled: bool, led: bool) -> None:
-        """Let three nodes meet a ledger that does not know their program yet, and perhaps one of them lead."""
+    @initialize(settled=mostly, led=mostly, plight=st.sampled_from(["all is well", *PLIGHTS]))
+    def begin(self, settled: bool, led: bool, plight: str) -> None:
+        """Let three nodes meet a ledger that does not know their program yet; mostly one leads when trouble begins."""
         number = next(self.bed.numbers)
         self.may_restart = number % RESTARTS == 0
         self.impatient = False
@@ -84,6 +87,7 @@ class Contention(RuleBasedStateMachine):
         self.run(self._open())
         if led:
             self.run(self._eventually(lambda: any(one.belief for one in self.contenders), "somebody leads"))
+        self._suffer(plight)
 
     async def _open(self) -> None:
         dsn = self.bed.database.dsn
@@ -183,9 +187,13 @@ class Contention(RuleBasedStateMachine):
         self.bed.audit.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}", values)
         self.live(then)
 
-    @rule(what=st.sampled_from(["commits fail", "no standby", "no patience", "restart", "all is well"]), then=spans)
+    @rule(what=st.sampled_from(["all is well", "restart", *PLIGHTS]), then=spans)
     def server(self, what: str, then: float) -> None:
         """Do something to the server."""
+        self._suffer(what)
+        self.live(then)
+
+    def _suffer(self, what: str) -> None:
         self.contest.say(f"server: {what}")
         match what:
             case "commits fail":
@@ -199,7 +207,6 @@ class Contention(RuleBasedStateMachine):
                 self.run(self._restart())
             case "all is well":
                 self._mend()
-        self.live(then)
 
     def _mend(self) -> None:
         self.contest.confirming, self.impatient = True, False
