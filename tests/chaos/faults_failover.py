@@ -92,3 +92,26 @@ def promote_late(bed: Bed, chance: Random) -> Strike:
     pause(end)
     _promote(bed)
     return Strike(f"the primary killed, its standby promoted {end:.2f} s later", bed.nodes)
+
+
+@fault(
+    "failover, old primary serves on",
+    FAILOVER,
+    lasts=(2.0, 2.5),
+    spends=True,
+    servers=2,
+    doubling="both primaries acknowledge renewals, so both sides lead for as long as both serve",
+    losing=LOSING,
+)
+def promote_beside(bed: Bed, chance: Random) -> Strike:
+    """Nobody stops the old primary, and one node that does not lead finds the way to the new one only."""
+    old, (_, leader) = bed.server, bed.some_leader(chance)
+    other = chance.choice([node for node in bed.nodes if node is not leader])
+    bed.network.part(other.name, SERVER)
+    _promote(bed)
+
+    def undo() -> None:
+        old.stop("immediate")
+        bed.network.heal(other.name)
+
+    return Strike(f"{other.name} sees the promoted standby, the others the old primary", bed.nodes, undo)

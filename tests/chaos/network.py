@@ -65,6 +65,9 @@ class Network(Protocol):
     def spoil(self, name: str) -> None:
         """Lose four in ten packets, each way. For real networks only."""
 
+    def part(self, node: str, name: str) -> None:
+        """Let a node lose one server; ``heal`` of the node undoes it."""
+
     def heal(self, name: str) -> None:
         """Undo all of it."""
 
@@ -89,6 +92,7 @@ class Wires:
         self._paths = dict(zip([SWITCH, *names], paths, strict=True))
         self._addresses = {name: f"10.77.0.{number}" for number, name in enumerate(names, 1)}
         self._struck: dict[str, set[str]] = {"mute": set(), "deaf": set(), "lossy": set()}
+        self._parted: set[tuple[str, str]] = set()
         self._ip(SWITCH, "link add name bridge type bridge", "link set bridge up", "link set lo up")
         for name in names:
             self._plug(name)
@@ -124,8 +128,16 @@ class Wires:
         """Lose four in ten packets, each way."""
         self._strike("lossy", name)
 
+    def part(self, node: str, name: str) -> None:
+        """Let a node lose one server; ``heal`` of the node undoes it."""
+        self._parted.add((node, name))
+        self._ip(node, f"route add blackhole {self._addresses[name]}")
+
     def heal(self, name: str) -> None:
         """Undo all of it."""
+        for node, other in [pair for pair in self._parted if pair[0] == name]:
+            self._parted.discard((node, other))
+            self._ip(node, f"route del blackhole {self._addresses[other]}")
         self._ip(SWITCH, f"link set {_port(name)} up")
         for how, names in self._struck.items():
             if name in names:
@@ -203,6 +215,10 @@ class Doors:
     def spoil(self, name: str) -> None:
         """Doors lose nothing."""
         raise AssertionError(f"only wires lose packets of {name}")
+
+    def part(self, node: str, name: str) -> None:
+        """Let a node lose one server; ``heal`` of the node undoes it."""
+        self._doors[node, name].stall()
 
     def heal(self, name: str) -> None:
         """Open its doors."""
