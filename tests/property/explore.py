@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
+from time import monotonic
 from typing import NamedTuple
 
-from property.world import Violation, World
+from property.world import LEASE, Violation, World
 from property.world_key import key
 from property.world_steps import Label, steps
 
-from highlanderd.core.machine import ImpossibleEvent
+from highlanderd.core import machine
+from highlanderd.core import words as w
+
+LED_WITHIN = 4 * LEASE
+"""Ticks after the last misfortune within which somebody leads, if anybody is wanted to."""
+
+STEPS = 1000
+"""Nothing ordinary needs so many."""
+
+LIVELY_EVERY = 500
+"""Each world of so many is followed until somebody leads: the promise that no search for harm can show."""
 
 
 class Found(NamedTuple):
@@ -21,30 +33,73 @@ class Found(NamedTuple):
     """Every world that can be reached was seen; else the bound was met first."""
     trace: tuple[str, ...] = ()
     """The shortest story that ends in a violation; empty when there is none."""
+    depth: int = 0
+    """How many steps the longest of the stories has that were followed to their end."""
 
     def __str__(self) -> str:
-        return "\n".join((f"{self.worlds} worlds", *self.trace))
+        return "\n".join((f"{self.worlds} worlds, {self.depth} steps deep", *self.trace))
 
 
-def explore(start: World, bound: int) -> Found:
-    """Search until everything was seen, ``bound`` worlds were, or a promise is broken."""
-    seen: dict[int, tuple[int, int]] = {hash(key(start)): (0, 0)}
-    queue = deque([(start, hash(key(start)))])
+def explore(start: World, bound: int, until: float = float("inf")) -> Found:
+    """Search until everything was seen, ``bound`` worlds were, a promise is broken, or it is ``until`` (monotonic)."""
+    first = hash(key(start))
+    seen: dict[int, tuple[int, int]] = {first: (0, 0)}
+    queue = deque([(start, first, 0)])
+    depth = 0
     while queue:
-        world, here = queue.popleft()
+        world, here, depth = queue.popleft()
+        if here % LIVELY_EVERY == 0 and (dead := _unled(world)):
+            return Found(len(seen), False, (*_tell(start, _path(seen, here)), *dead), depth)
         for n, (_label, go) in enumerate(steps(world)):
             try:
                 onward = go()
-            except (Violation, ImpossibleEvent) as broken:
-                return Found(len(seen), False, _tell(start, [*_path(seen, here), n], str(broken)))
+            except (Violation, machine.ImpossibleEvent) as broken:
+                return Found(len(seen), False, (*_tell(start, [*_path(seen, here), n]), str(broken)), depth)
             there = hash(key(onward))
             if there in seen:
                 continue
-            if len(seen) >= bound:
-                return Found(len(seen), False)
+            if len(seen) >= bound or (not len(seen) % 1000 and monotonic() > until):
+                return Found(len(seen), False, (), depth)
             seen[there] = here, n
-            queue.append((onward, there))
-    return Found(len(seen), True)
+            queue.append((onward, there, depth + 1))
+    return Found(len(seen), True, (), depth)
+
+
+UNCERTAIN = frozenset({"the server notices a lost client"})
+"""What may never happen: a host that is gone says nothing, and only the idle timeout ends its session."""
+
+
+def calm(world: World) -> World:
+    """Give the same world with its misfortune over."""
+    rules = world.rules._replace(horizon=float("inf"), reconnect="ABC")
+    return world._replace(faults=0, orders=0, rules=rules)
+
+
+def is_led(world: World) -> bool:
+    """Whether a child runs for somebody who leads."""
+    return any(node.running and node.situation and isinstance(node.situation.state, w.Leading) for node in world.nodes)
+
+
+def is_wanted(world: World) -> bool:
+    """Whether a node is left that should lead."""
+    return any(node.wish is w.Want.RUN and not node.ended for node in world.nodes)
+
+
+def _unled(world: World) -> tuple[str, ...]:
+    """Let everything take its ordinary course, and tell the story if nobody leads in time."""
+    world, lines = calm(world), []
+    over = world.now
+    while not is_led(world) and is_wanted(world):
+        label, go = next(way for way in steps(world) if way[0][0] not in UNCERTAIN)
+        before = world
+        try:
+            world = go()
+        except (Violation, machine.ImpossibleEvent):
+            return ()  # the search meets it on a shorter way
+        lines.append(_line(before, world, label))
+        if world.now > over + LED_WITHIN or len(lines) > STEPS:
+            return (*lines, f"nobody leads, {LED_WITHIN} ticks after the last misfortune")
+    return ()
 
 
 def _path(seen: dict[int, tuple[int, int]], here: int) -> list[int]:
@@ -55,16 +110,18 @@ def _path(seen: dict[int, tuple[int, int]], here: int) -> list[int]:
     return path[::-1]
 
 
-def _tell(start: World, path: list[int], ending: str) -> tuple[str, ...]:
-    """Walk a path again, and say each step and what it changed."""
+def _tell(start: World, path: list[int]) -> tuple[str, ...]:
+    """Walk a path again, and say each step and what it changed; the last one may break off."""
     world, lines = start, [f"t={start.now:g}  in the beginning  | {start.show()}"]
-    for n in path[:-1]:
+    for n in path:
         label, go = list(steps(world))[n]
-        world = go()
-        lines.append(_line(world, label))
-    label, _ = list(steps(world))[path[-1]]
-    return (*lines, _line(world, label), ending)
+        before = world
+        with suppress(Violation, machine.ImpossibleEvent):
+            world = go()
+        lines.append(_line(before, world, label))
+    return tuple(lines)
 
 
-def _line(world: World, label: Label) -> str:
-    return f"t={world.now:g}  {': '.join(label)}  | {world.show()}"
+def _line(before: World, world: World, label: Label) -> str:
+    changed = world.show(before)
+    return f"t={world.now:g}  {': '.join(label)}{'  | ' if changed else ''}{changed}"

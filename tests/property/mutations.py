@@ -1,7 +1,8 @@
 """Rules of the protocol left out one at a time: the search must find each of them, or it has no teeth.
 
-A mutation replaces a clock of the lease, a statement's meaning, the processes' contract, or what the machine decides;
-the product's modules stay as they are.
+Where the rule lives in the core, the real ``step`` is handed a doctored situation or event, or its answer is changed;
+where it lives in SQL, in the session or in the processes, the world's stand-in is flawed (see ``Rules`` and ``Flaws``).
+Some rules are guarded twice: to see one of them fail, its second guard has to be left out as well, and is named.
 """
 
 from __future__ import annotations
@@ -10,19 +11,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from property.world import LEASE, Rules
+from property.world import LEASE, Rules, World
+from property.world_postgres import Flaws
+from property.world_stories import divided, led, releasing, renamed, waited
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
-from highlanderd.core.lease import Lease
+from highlanderd.core.lease import Lease, Row
+
+Changed = Callable[[w.Situation, w.Event, float, w.Policy], machine.Step]
 
 
 class Mutation(NamedTuple):
     """One broken rule, and the kinds of misfortune, and how much of it, that show it soonest."""
 
     rules: Rules
-    faults: int = 0
+    faults: int = 1
     orders: int = 0
+    names: str = "AB"
+    start: Callable[[Rules, str, int, int], World] = led
+
+    def world(self) -> World:
+        """Give the world that the search starts from."""
+        return self.start(self.rules, self.names, self.faults, self.orders)
+
+
+# -------------------------------------------------------------------------------------------------- clocks of the lease
 
 
 class Impatient(Lease):
@@ -32,6 +46,15 @@ class Impatient(Lease):
     def wait(self) -> float:
         """Less than the 9/10 at which the child is killed."""
         return 0.85 * self.length
+
+
+class Unforgiving(Lease):
+    """No allowance is made for clocks that run apart."""
+
+    @property
+    def wait(self) -> float:
+        """What the leader may trust, to the second."""
+        return self.length
 
 
 class LockAlone(Lease):
@@ -55,6 +78,75 @@ class Trusting(Lease):
         return sent + 1.4 * self.length
 
 
+# ------------------------------------------------------------------------------------------------------- what is judged
+
+
+def _doctored(change: Callable[[Row, w.Looked, w.Policy], Row]) -> Changed:
+    """Judge another row than the one that was seen, and claim the one that was seen."""
+
+    def step(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
+        if not isinstance(event, w.Looked) or event.sight.row is None:
+            return machine.step(situation, event, now, policy)
+        row = event.sight.row
+        sight = replace(event.sight, row=change(row, event, policy))
+        after, effects = machine.step(situation, replace(event, sight=sight), now, policy)
+        true = tuple(
+            w.TakeOver(replace(effect.claim, judged=row)) if isinstance(effect, w.TakeOver) else effect
+            for effect in effects
+        )
+        return after, true
+
+    return step
+
+
+def _as_if_written_here(row: Row, event: w.Looked) -> Row:
+    return replace(row, system=event.sight.server.system, timeline=event.sight.server.timeline)
+
+
+def _trusts_ours(row: Row, event: w.Looked, policy: w.Policy) -> Row:
+    """Our own row is ours on whichever timeline it was written."""
+    ours = row.instance == policy.instance and not row.released
+    return _as_if_written_here(row, event) if ours else row
+
+
+def _trusts_released(row: Row, event: w.Looked, _policy: w.Policy) -> Row:
+    """Released is released, on whichever timeline that was written."""
+    return _as_if_written_here(row, event) if row.released else row
+
+
+def _forgets_reservations(row: Row, _event: w.Looked, _policy: w.Policy) -> Row:
+    """The line on released rows comes first."""
+    return replace(row, reserved_for=None)
+
+
+def _counts_silence_of_the_row(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
+    """A renewal does not start the wait anew."""
+    if isinstance(event, w.Looked) and event.sight.row is not None:
+        row = event.sight.row
+        versions = {lock_id: (row.version, at) for lock_id, (_, at) in situation.knowledge.versions.items()}
+        situation = replace(situation, knowledge=replace(situation.knowledge, versions=versions))
+    return machine.step(situation, event, now, policy)
+
+
+def _knows_across_runs(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
+    """What was known of another run of the server counts for this one."""
+    if isinstance(event, w.Looked) and situation.knowledge.server is not None:
+        situation = replace(situation, knowledge=replace(situation.knowledge, server=event.sight.server))
+    return machine.step(situation, event, now, policy)
+
+
+def _counts_on_in_epochs(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
+    """The next epoch is the row's and one: no timeline in it."""
+    after, effects = machine.step(situation, event, now, policy)
+    if len(effects) == 1 and isinstance(effects[0], w.TakeOver) and effects[0].claim.judged is not None:
+        claim = effects[0].claim
+        return after, (w.TakeOver(replace(claim, epoch=effects[0].claim.judged.epoch + 1)),)
+    return after, effects
+
+
+# ----------------------------------------------------------------------------------------------------- what is decided
+
+
 def _renews_lapsed_terms(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
     """On a new session the term is taken back, however long ago trust ran out."""
     after, effects = machine.step(situation, event, now, policy)
@@ -64,8 +156,18 @@ def _renews_lapsed_terms(situation: w.Situation, event: w.Event, now: float, pol
     return after, effects
 
 
+def _calls_fences_back(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
+    """A reattached term goes on, though its child was told to stop."""
+    after, effects = machine.step(situation, event, now, policy)
+    state = after.state
+    if isinstance(event, w.Renewed) and isinstance(state, w.Draining) and state.cause is w.Cause.FENCED:
+        leading = w.Leading(state.term, w.Running(1, 0.0), state.renew_at)
+        return replace(after, state=leading), (w.Entrust(state.term.kill_at),)
+    return after, effects
+
+
 def _releases_before_emptied(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
-    """The exit of the main process counts as the end of the tree."""
+    """The exit of the main process counts as the end of the tree: row and lock are given away."""
     after, effects = machine.step(situation, event, now, policy)
     state = after.state
     if isinstance(event, w.Exited) and isinstance(state, w.Draining) and after.link is w.Link.IDLE:
@@ -83,6 +185,17 @@ def _spawns_again(situation: w.Situation, event: w.Event, now: float, policy: w.
             w.Spawn(state.term.epoch, now + 10, state.term.kill_at),
         )
     return machine.step(situation, event, now, policy)
+
+
+def _spawns_late(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
+    """A term counts from the arrival of its grant."""
+    after, effects = machine.step(situation, event, now, policy)
+    if isinstance(event, w.Granted) and isinstance(situation.state, w.Waiting):
+        term = w.Term(event.epoch, event.lease, now, now)
+        spawn = w.Spawn(event.epoch, now + 10, now + 18)
+        leading = w.Leading(term, w.Spawning(now + 10), now + 4)
+        return replace(after, state=leading, link=w.Link.IDLE), (spawn,)
+    return after, effects
 
 
 def _never_fences(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
@@ -105,40 +218,94 @@ def _forgets_the_wish(situation: w.Situation, event: w.Event, now: float, policy
     return machine.step(situation, event, now, policy)
 
 
-def _counts_silence_of_the_row(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
-    """A renewal does not start the wait anew."""
-    if isinstance(event, w.Looked) and event.sight.row is not None:
-        row = event.sight.row
-        versions = {lock_id: (row.version, at) for lock_id, (_, at) in situation.knowledge.versions.items()}
-        situation = replace(situation, knowledge=replace(situation.knowledge, versions=versions))
-    return machine.step(situation, event, now, policy)
+def _rules(*kinds: str, **rules: Any) -> Rules:
+    return Rules(kinds=frozenset(kinds), swift=True)._replace(**rules)
 
 
-Changed = Callable[[w.Situation, w.Event, float, w.Policy], machine.Step]
+def _flawed(**flaws: Any) -> Flaws:
+    return Flaws()._replace(**flaws)
 
 
-def _mutation(*kinds: str, faults: int = 1, orders: int = 0, **rules: Any) -> Mutation:
-    return Mutation(Rules(kinds=frozenset(kinds))._replace(**rules), faults, orders)
+EVERYTHING = w.Look, w.WriteSettled, w.TakeOver, w.Renew, w.Release
 
+UNSETTLED = _flawed(compares_settled=False)
+"""The takeover's own second guard: only on a settled ledger, or upon a row that was written here."""
 
 MUTATIONS: Final[Mapping[str, Mutation]] = {
-    "trust counts from the arrival of the answer": _mutation(
-        "stall A", "cut A", faults=2, reconnects=False, trusts_from_arrival=True
+    "trust counts from the arrival of the answer": Mutation(
+        _rules("stall A", "cut A", reconnect="", trusts_from_arrival=True), faults=2
     ),
-    "a look counts from its sending": _mutation(
-        "stall B", "cut A", faults=2, reconnects=False, looks_from_sending=True
+    "a look counts from its sending": Mutation(
+        _rules("stall B", "cut A", reconnect="", looks_from_sending=True), faults=2
     ),
-    "silence is counted for the row, not for its version": _mutation("cut", step=_counts_silence_of_the_row),
-    "others wait 0.85 of a lease": _mutation("cut", lease=Impatient(LEASE)),
-    "the advisory lock alone": _mutation("reset", lease=LockAlone(LEASE)),
-    "the leader trusts for 1.5 leases": _mutation("cut", lease=Trusting(LEASE)),
-    "the lost session is not minded": _mutation("cut", step=_never_fences),
-    "a keeper without a deadline": _mutation("worker", keeper_keeps_deadline=False),
-    "a lapsed term is renewed again": _mutation("cut", step=_renews_lapsed_terms),
-    "released before the tree is empty": _mutation("exit", step=_releases_before_emptied),
-    "a second child under one epoch": _mutation("keeper", step=_spawns_again, guardian_refuses=False),
-    "a stop during the takeover is forgotten": _mutation("exit A", "stop B", orders=1, step=_forgets_the_wish),
-    "a takeover that does not compare the version": _mutation(
-        "cut B", "reset A", "release A", faults=2, orders=1, reconnects=False, compares_version=False
+    "a command tag counts as acknowledged": Mutation(_rules(counts_tags=True, reconnect="B"), faults=0, start=divided),
+    "an answer with a WARNING counts as acknowledged": Mutation(
+        _rules("cancel A", counts_warnings=True, reconnect="B"), start=divided
     ),
+    "silence is counted for the row, not for its version": Mutation(_rules("cut", step=_counts_silence_of_the_row)),
+    "others wait 0.85 of a lease": Mutation(_rules("cut", lease=Impatient(LEASE))),
+    "others wait one lease, though clocks run apart": Mutation(
+        _rules("cut", lease=Unforgiving(LEASE), rates=(0.99, 1.01), horizon=50, reconnect="")
+    ),
+    "the advisory lock alone": Mutation(_rules("reset", lease=LockAlone(LEASE))),
+    "the leader trusts for 1.5 leases": Mutation(_rules("cut", lease=Trusting(LEASE))),
+    "the lost session is not minded": Mutation(_rules("cut", step=_never_fences)),
+    "ours is trusted across a failover": Mutation(
+        _rules("failover", "release A", step=_doctored(_trusts_ours), sql=UNSETTLED, reconnect="A"), orders=1
+    ),
+    "released is trusted across a change of timeline": Mutation(
+        _rules("failover", "release A", step=_doctored(_trusts_released), sql=UNSETTLED, reconnect="A"), orders=1
+    ),
+    "a release that writes the timeline": Mutation(
+        _rules("failover", "cut A", sql=_flawed(release_writes_timeline=True), reconnect="A"),
+        faults=2,
+        start=releasing,
+    ),
+    "a lapsed term is renewed again": Mutation(_rules("cut", step=_renews_lapsed_terms)),
+    "knowledge is kept across a change of the server's run": Mutation(_rules("failover", step=_knows_across_runs)),
+    "what was meant for a lost session reaches the next": Mutation(
+        _rules("busy A", "reset A", reach_successors=EVERYTHING), faults=2
+    ),
+    "settled is written for the present timeline": Mutation(
+        _rules("failover", "busy B", sql=_flawed(settles_present=True), reach_successors=(w.WriteSettled,)),
+        faults=2,
+        start=waited,
+    ),
+    "the update is sent without the grant": Mutation(
+        _rules("reset", swift=False, sql=_flawed(update_needs_grant=False))
+    ),
+    "a takeover that does not compare the version": Mutation(
+        _rules("cut B", "reset A", "release A", reconnect="", sql=_flawed(compares_version=False)),
+        faults=2,
+        orders=1,
+    ),
+    "epochs without the timeline": Mutation(
+        _rules("failover", step=_counts_on_in_epochs, reconnect="A"), start=releasing
+    ),
+    "reservations are looked at after released": Mutation(
+        _rules("reserve A", swift=False, step=_doctored(_forgets_reservations)), orders=1, faults=0, names="ABC"
+    ),
+    "rows under another lock id are not looked at": Mutation(
+        _rules("cut", sql=_flawed(reads_other_rows=False)), faults=0, start=renamed
+    ),
+    "a stop during the takeover is forgotten": Mutation(_rules("exit A", "stop B", step=_forgets_the_wish), orders=1),
+    "a reattach calls a fence back": Mutation(_rules("cut A", step=_calls_fences_back)),
+    "released and unlocked before the tree is empty": Mutation(_rules("exit", step=_releases_before_emptied)),
+    "a second child under one epoch": Mutation(_rules("keeper", step=_spawns_again, guardian_refuses=False)),
+    "an order of a dead worker is read after the next has begun": Mutation(
+        _rules("worker", guardian_hears_last_words=False), names="A", start=waited
+    ),
+    "orphans of a dead keeper are forgotten": Mutation(_rules("keeper", guardian_counts_orphans=False)),
+    "the next worker is not told of orphans": Mutation(
+        _rules("keeper A", "worker A", guardian_tells_of_orphans=False), faults=2
+    ),
+    "a keeper without a deadline": Mutation(_rules("worker", keeper_keeps_deadline=False)),
+    "a frozen keeper is left alone": Mutation(
+        _rules("freeze keeper A", "cut A", guardian_kills_frozen_keepers=False, reconnect=""), faults=2
+    ),
+    "a keeper does not compare the deadline at exec": Mutation(
+        _rules("freeze node A", keeper_compares_at_exec=False), start=waited
+    ),
+    "a term counts from the arrival of its grant": Mutation(_rules("freeze node A", step=_spawns_late), start=waited),
+    "a lock without an idle timeout": Mutation(_rules("crash", idle_timeout=False)),
 }

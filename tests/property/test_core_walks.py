@@ -12,7 +12,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property.world import LEASE, Rules, World, beginning
-from property.world_steps import led, steps
+from property.world_steps import steps
+from property.world_stories import led
 
 from highlanderd.core import words as w
 
@@ -66,7 +67,7 @@ def test_whatever_happened_a_daemon_that_is_told_to_end_ends(
 ) -> None:
     """Also with PostgreSQL away for good, and with a child that heeds no signal."""
     world = walk(world, choices)
-    world = world._replace(faults=0, orders=0, rules=world.rules._replace(reconnects=reachable))
+    world = world._replace(faults=0, orders=0, rules=world.rules._replace(reconnect="ABC" if reachable else ""))
     for i in range(len(world.nodes)):
         world = _order_end(world, i)
     told = world.now

@@ -1,8 +1,8 @@
-"""A small world around the real machine, lease and verdict: nodes, one server, messages that travel.
+"""A small world around the real machine, lease, verdict and memo: nodes, PostgreSQL, messages that travel.
 
 This is its state. ``world_turn`` lets a machine have its turn, ``world_session`` and ``world_processes`` are what
-happens between a node and PostgreSQL and its child, ``world_steps`` lists every way on, and ``world_key`` says when two
-worlds are the same. ``explore`` walks them all.
+happens between a node and PostgreSQL and its child, ``world_steps`` and ``world_faults`` list every way on, and
+``world_key`` says when two worlds are the same. ``explore`` walks them all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from property.world_node import Child, Node, words
-from property.world_postgres import Postgres, Reply, Statement, Who
+from property.world_postgres import FORMER_ID, LOCK_ID, Backend, Flaws, Postgres, Reply, Statement, Who
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
@@ -19,6 +19,15 @@ from highlanderd.core.lease import Lease
 
 LEASE = 20
 """Ticks: all clocks of the lease are whole then (renewal 4, answer 6, start 10, fence 14, SIGKILL 18, wait 21)."""
+
+FAULTS = (
+    *("stall", "cut", "reset", "restart", "failover", "isolate", "cancel", "upgrade"),
+    *("crash", "worker", "keeper", "exit", "busy"),
+    *("freeze worker", "freeze guardian", "freeze keeper", "freeze node"),
+    *("freeze worker and keeper", "freeze worker and guardian"),
+)
+_NAMED = frozenset({"reserve"})
+ORDERS = ("stop", "start", "release", "reserve", "again", "end")
 
 
 class Violation(AssertionError):
@@ -30,21 +39,46 @@ class Rules(NamedTuple):
 
     lease: Lease = Lease(LEASE)
     step: Callable[[w.Situation, w.Event, float, w.Policy], machine.Step] = machine.step
-    compares_version: bool = True
+    sql: Flaws = Flaws()
     trusts_from_arrival: bool = False
     looks_from_sending: bool = False
+    counts_tags: bool = False
+    """``session.py``: a command tag counts, though the commit still waits."""
+    counts_warnings: bool = False
+    """``session.py``: an answer with a WARNING counts."""
+    reach_successors: tuple[type[w.Effect], ...] = ()
+    """``session.py``: what of that which was meant for a lost session is sent on the next one."""
     keeper_keeps_deadline: bool = True
+    keeper_compares_at_exec: bool = True
     guardian_refuses: bool = True
-    reconnects: bool = True
-    """Whether a lost session ever comes back; a mutation that needs none is found sooner without."""
-    kinds: frozenset[str] = frozenset(
-        {"stall", "cut", "reset", "restart", "crash", "worker", "exit", "keeper", "stop", "start", "release", "again"}
-    )
+    """``wards.py``: no epoch twice, nothing beside a living tree, nothing after its not-after."""
+    guardian_hears_last_words: bool = True
+    """``guardian.py``: a dead worker's orders are read before the next one is started."""
+    guardian_counts_orphans: bool = True
+    """``wards.py``: a dead keeper's tree is not called empty before it is proven."""
+    guardian_tells_of_orphans: bool = True
+    """``wards.py``: the next worker is told of what dead keepers have left."""
+    guardian_kills_frozen_keepers: bool = True
+    idle_timeout: bool = True
+    reconnect: str = "ABC"
+    """Whose lost sessions come back; a mutation that needs few is found sooner so."""
+    swift: bool = False
+    """What is prompt happens at once and in one order, but for misfortunes in between: far fewer worlds."""
+    horizon: float = float("inf")
+    """Time goes no further."""
+    rates: tuple[float, ...] = ()
+    """How fast the clock of each node runs; all alike when empty."""
+    kinds: frozenset[str] = frozenset({*FAULTS, *ORDERS})
     """Faults and orders that may happen: anywhere, or as in ``"cut A"`` on one node only."""
 
     def allows(self, kind: str, node: str) -> bool:
         """Whether this may happen there."""
         return kind in self.kinds or f"{kind} {node}" in self.kinds
+
+    @property
+    def alike(self) -> bool:
+        """Whether nothing tells one node from another."""
+        return not self.rates and self.kinds.isdisjoint(_NAMED) and not any(kind[-2] == " " for kind in self.kinds)
 
 
 class Ask(NamedTuple):
@@ -53,18 +87,22 @@ class Ask(NamedTuple):
     who: Who
     effect: w.Effect | None
     sent: float
+    """By the clock of its node."""
     statements: tuple[Statement, ...]
     replies: tuple[Reply, ...] = ()
     then: w.Event | None = None
     """What the answer of a follow-up tells; the effect's own reply was heard before."""
     slow: bool = False
+    hung: bool = False
+    """Its first statement has done its work and its commit waits for a standby that is out of reach."""
 
 
 class World(NamedTuple):
     """Everything there is at one moment."""
 
     rules: Rules
-    pg: Postgres
+    servers: tuple[Postgres, ...]
+    """The primary; before it, after a failover that left it alive, the old one."""
     nodes: tuple[Node, ...]
     now: float = 0
     asks: tuple[Ask, ...] = ()
@@ -72,18 +110,33 @@ class World(NamedTuple):
     """How many may still happen."""
     orders: int = 0
     """How many an operator may still give."""
-    executed: int = 0
-    """The highest epoch under which a child was executed."""
-    release_sent: tuple[int, ...] = ()
-    """Epochs whose release was sent."""
+    executed: tuple[tuple[int, int], ...] = ()
+    """By lock id, the highest epoch under which a child was executed."""
+    release_sent: tuple[tuple[int, int], ...] = ()
+    """Lock ids and epochs whose release was sent."""
 
-    def show(self) -> str:
-        """Say what is where."""
-        row = self.pg.row
-        ledger = "no row"
-        if row is not None:
-            ledger = f"row epoch {row.epoch}.{row.renewal} of {row.instance}{' released' if row.released else ''}"
-        return f"{ledger}, lock {self.pg.holder} | " + " | ".join(words(node) for node in self.nodes)
+    @property
+    def pg(self) -> Postgres:
+        """The present primary."""
+        return self.servers[-1]
+
+    def show(self, before: World | None = None) -> str:
+        """Say what is where, or what of it is not as it was ``before``."""
+        said = [] if before is None else [*map(_server_words, before.servers), *map(words, before.nodes)]
+        present = [*map(_server_words, self.servers), *map(words, self.nodes)]
+        return " | ".join(part for part in present if part not in said)
+
+
+def _server_words(pg: Postgres) -> str:
+    parts = [f"timeline {pg.timeline}"] if pg.timeline > 1 else []
+    parts += ["the primary is cut off from its standby"] if pg.isolated else []
+    parts += ["the standby has fallen behind"] if pg.standby and not pg.isolated else []
+    for row in pg.ledger.rows:
+        number = "" if row.lock_id == LOCK_ID else f"of lock id {row.lock_id} "
+        version = f"{row.epoch >> 32}:{row.epoch & 0xFFFFFFFF}.{row.renewal}"
+        parts.append(f"row {number}epoch {version} of {row.instance}{' released' if row.released else ''}")
+    held = ", ".join(f"{who[0]}'s session {who[1]}" for _, who in pg.holders)
+    return ", ".join([*parts, *([] if pg.ledger.rows else ["no row"]), f"lock of {held or 'nobody'}"])
 
 
 def policy(name: str, life: int) -> w.Policy:
@@ -93,8 +146,16 @@ def policy(name: str, life: int) -> w.Policy:
 
 def beginning(rules: Rules, names: str, faults: int, orders: int) -> World:
     """Nobody has ever led, and nobody is connected."""
-    nodes = tuple(Node(name, policy(name, 1), machine.begin(w.Want.RUN, 0)) for name in names)
-    return World(rules, Postgres(rules.lease), nodes, faults=faults, orders=orders)
+    nodes = tuple(Node(name, policy(name, 1), machine.begin(w.Want.RUN, 0), LOCK_ID) for name in names)
+    return World(rules, (Postgres(rules.lease),), nodes, faults=faults, orders=orders)
+
+
+def former_key(world: World, i: int) -> World:
+    """Have a node begin under the lock id that the program had before."""
+    return set_node(world, i, world.nodes[i]._replace(lock_id=FORMER_ID))
+
+
+# ---------------------------------------------------------------------------------------------------------- the nodes
 
 
 def set_node(world: World, i: int, node: Node) -> World:
@@ -103,6 +164,37 @@ def set_node(world: World, i: int, node: Node) -> World:
 
 def set_child(world: World, i: int, child: Child | None) -> World:
     return set_node(world, i, world.nodes[i]._replace(child=child))
+
+
+def rate(world: World, i: int) -> float:
+    return world.rules.rates[i] if world.rules.rates else 1.0
+
+
+def clock(world: World, i: int) -> float:
+    """Read the node's CLOCK_BOOTTIME."""
+    return round(world.now * world.rules.rates[i], 6) if world.rules.rates else world.now
+
+
+# -------------------------------------------------------------------------------------------------------- the servers
+
+
+def backend(world: World, who: Who) -> Backend | None:
+    """Give the server's end of a session, wherever it lives."""
+    return next((found for pg in world.servers if (found := pg.backend(who)) is not None), None)
+
+
+def set_server(world: World, old: Postgres, new: Postgres) -> World:
+    return world._replace(servers=tuple(new if pg is old else pg for pg in world.servers))
+
+
+def everywhere(world: World, change: Callable[[Postgres], Postgres]) -> World:
+    """Have every server do something that concerns only those who know the session."""
+    return world._replace(servers=tuple(map(change, world.servers)))
+
+
+def ended(world: World, who: Who) -> World:
+    """The server's end of a session is gone."""
+    return swept(everywhere(world, lambda pg: pg.end(who)))
 
 
 def believes(world: World, who: Who) -> bool:
@@ -116,4 +208,4 @@ def swept(world: World) -> World:
 
 
 def _lives_on(world: World, ask: Ask) -> bool:
-    return bool(ask.statements) and world.pg.backend(ask.who) is not None
+    return bool(ask.statements) and backend(world, ask.who) is not None

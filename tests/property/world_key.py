@@ -1,6 +1,8 @@
 """When two worlds are the same: all that decides what can still happen, with time, epochs and versions made relative.
 
 A leader that renews and a node that looks then walk in a circle, so that a search can see *all* that can be reached.
+What is a node's own is kept with it and without its name: where nothing tells the nodes apart, worlds in which they
+have changed places are one.
 """
 
 from __future__ import annotations
@@ -8,165 +10,258 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from property.world import Ask, World
-from property.world_node import Child, Node
-from property.world_postgres import ReleaseIf, RenewIf, TakeOverIf, TerminateOld
+from property.world import Ask, World, clock
+from property.world_node import Child
+from property.world_postgres import Ledger, Postgres, ReleaseIf, RenewIf, SettleOn, TakeOverIf, TerminateOld, Who
 
 from highlanderd.core import words as w
-from highlanderd.core.lease import Knowledge, Row
+from highlanderd.core.lease import Knowledge, Row, Sight
 
 OLD = -60.0
 """Nothing asks whether something happened longer ago than three leases."""
 
+OVERTAKEN = -25
+"""Renewals: more than there are in three leases and a failover."""
+
 
 class _Origin:
-    """What everything is relative to."""
+    """What the versions of rows are relative to: the present primary's."""
 
     def __init__(self, world: World) -> None:
-        row = world.pg.row
-        self.now = world.now
-        self.epoch = row.epoch if row else 0
-        self.renewal = row.renewal if row else 0
-        self.run = str(world.pg.run)
-        self.numbers = {node.name: node.number for node in world.nodes}
-        self.first = {node.name: node.first for node in world.nodes}
-        self.live = [backend.who for backend in world.pg.backends]
-        self.looking = {ask.who[0] for ask in world.asks if ask.replies and ask.replies[0].sight}
-        """Nodes to which what was seen is still on its way."""
+        self.world = world
+        self.versions = {row.lock_id: row.version for row in world.pg.ledger.rows}
+        self.runs = {str(pg.run) for pg in world.servers}
+
+    def epoch(self, lock_id: int, epoch: int) -> int:
+        return epoch - self.versions.get(lock_id, (0, 0))[0]
+
+    def version(self, lock_id: int, version: tuple[int, int]) -> tuple[int, int]:
+        """Only whether two versions are the same decides anything: long overtaken is long overtaken."""
+        epoch, renewal = self.versions.get(lock_id, (0, 0))
+        return version[0] - epoch, max(version[1] - renewal, OVERTAKEN)
+
+
+class _Own:
+    """What all that is a node's own is relative to."""
+
+    def __init__(self, origin: _Origin, world: World, i: int) -> None:
+        node = world.nodes[i]
+        self.origin, self.node, self.now, self.key = origin, node, clock(world, i), node.lock_id
+        self.asks = [ask for ask in world.asks if ask.who[0] == node.name]
+        self.looking = any(ask.replies and ask.replies[-1].sight for ask in self.asks) or bool(node.inbox)
+        """What was seen is still on its way."""
 
     def past(self, moment: float) -> float:
-        return max(moment - self.now, OLD)
+        return max(round(moment - self.now, 4), OLD)
 
     def due(self, moment: float) -> float:
         """A deadline that has passed has passed."""
-        return max(moment - self.now, 0.0)
+        return max(round(moment - self.now, 4), 0.0)
 
-    def who(self, who: tuple[str, int] | None) -> Any:
-        return None if who is None else (who[0], who[1] - self.numbers[who[0]])
+    def epoch(self, epoch: int) -> int:
+        return self.origin.epoch(self.key, epoch)
 
-    def remembered(self, node: str, first: int) -> tuple[int, ...]:
-        """Give the living sessions that a worker could have terminated."""
-        return tuple(number - self.numbers[node] for name, number in self.live if name == node and number >= first)
+    def number(self, who: Who) -> int:
+        return who[1] - self.node.number
 
-    def version(self, version: tuple[int, int]) -> tuple[int, int]:
-        return version[0] - self.epoch, version[1] - self.renewal
+    def life(self, instance: str) -> int | None:
+        """Say how many lives ago this was ours; None when it never was."""
+        return self.node.life - int(instance[1:]) if instance[0] == self.node.name else None
 
 
 def key(world: World) -> Any:
     """Give the world's identity."""
     o = _Origin(world)
+    nodes = [_node(_Own(o, world, i), world) for i in range(len(world.nodes))]
+    if world.rules.alike:
+        nodes.sort(key=hash)
+    oldest = min((row.epoch for row in (*world.pg.ledger.rows, *(world.pg.standby or Ledger()).rows)), default=0)
     return (
-        _postgres(world, o),
-        tuple(_node(node, o) for node in world.nodes),
-        tuple(_ask(ask, o) for ask in world.asks),
+        tuple(_server(pg, o, world.now) for pg in world.servers),
+        tuple(nodes),
         world.faults,
         world.orders,
-        world.executed - o.epoch,
-        tuple(sorted({epoch - o.epoch for epoch in world.release_sent if epoch >= o.epoch})),
+        tuple((lock_id, o.epoch(lock_id, epoch)) for lock_id, epoch in world.executed),
+        tuple(sorted({(lock_id, epoch - oldest) for lock_id, epoch in world.release_sent if epoch >= oldest})),
+        world.now if world.rules.horizon < inf else None,
     )
 
 
-def _postgres(world: World, o: _Origin) -> Any:
-    pg = world.pg
-    backends = tuple((o.who(one.who), one.idle_since - o.now, one.orphaned) for one in pg.backends)
-    row_backend = o.who(pg.row_backend) if pg.row_backend in o.live else None
-    row = None if pg.row is None else _row(pg.row, o)
-    return pg.run, pg.system, pg.timeline, pg.settled, row, row_backend, o.who(pg.holder), backends
+# -------------------------------------------------------------------------------------------------------- the servers
+
+
+def _server(pg: Postgres, o: _Origin, now: float) -> Any:
+    standby = pg.standby and _ledger(pg.standby, o, now)
+    return pg.run, pg.system, pg.timeline, pg.isolated, _ledger(pg.ledger, o, now), standby
+
+
+def _ledger(ledger: Ledger, o: _Origin, now: float) -> Any:
+    rows = tuple((row.lock_id, row.epoch >> 32, _row(row, o), row.reserved_for is None) for row in ledger.rows)
+    reserved = any(row.reserved_for is not None for row in ledger.rows)
+    return ledger.settled, ledger.offsets, rows, max(ledger.reserved_at - now, OLD) if reserved else None
 
 
 def _row(row: Row, o: _Origin) -> Any:
-    seconds, kept = row.reserved_seconds, row.reserved_for
-    return o.version(row.version), row.instance, row.system, row.timeline, row.released, row.reason, kept, seconds
+    version = o.version(row.lock_id, row.version)
+    return version, row.system, row.timeline, row.released, row.reason, row.reserved_seconds
 
 
-def _node(node: Node, o: _Origin) -> Any:
-    situation = None if node.situation is None else _situation(node.situation, node.name, o)
-    child = None if node.child is None else _child(node.child, o)
-    spawned = node.spawned - o.epoch if node.spawned else None
-    session = node.connected, node.granted, o.remembered(node.name, node.first)
-    return situation, session, child, spawned, node.up, node.life, node.wish, node.draining, node.ended
+def _ownership(own: _Own, world: World) -> Any:
+    """Say what of the servers is this node's."""
+    name = own.node.name
+    found = []
+    for pg in world.servers:
+        backends = tuple(
+            (own.number(one.who), round(one.idle_since - world.now, 4), one.orphaned)
+            for one in pg.backends
+            if one.who[0] == name
+        )
+        held = tuple((lock_id, own.number(who)) for lock_id, who in pg.holders if who[0] == name)
+        ledgers = (pg.ledger,) if pg.standby is None else (pg.ledger, pg.standby)
+        rows = tuple(
+            (row.lock_id, own.life(row.instance), row.reserved_for == name) for ledger in ledgers for row in ledger.rows
+        )
+        living = {one.who for one in pg.backends}
+        written = tuple(own.number(who) for _, who in pg.ledger.row_backends if who[0] == name and who in living)
+        found.append((backends, held, rows, written))
+    return tuple(found)
 
 
-def _child(child: Child, o: _Origin) -> Any:
-    killed = None if child.killed_at is None else o.past(child.killed_at)
-    times = o.due(child.not_after) if child.stage == "ordered" else 0, o.past(child.deadline), killed
-    memo = _state(child.memo.state, o), child.memo.want
-    flags = child.stage, child.executed, child.slow, child.signalled, child.silent, child.told
-    return child.epoch - o.epoch, times, memo, flags
+# ---------------------------------------------------------------------------------------------------------- the nodes
 
 
-def _situation(situation: w.Situation, name: str, o: _Origin) -> Any:
-    return situation.want, situation.link, _known(situation.knowledge, name, o), _state(situation.state, o)
+def _node(own: _Own, world: World) -> Any:
+    node = own.node
+    situation = None if node.situation is None else _situation(node.situation, own)
+    trees = _child(node.child, own), _child(node.orphans, own), _child(node.stray, own)
+    believed = node.believed - node.number if node.believed else None
+    remembered = tuple(
+        own.number(one.who)
+        for pg in world.servers
+        for one in pg.backends
+        if one.who[0] == node.name and one.who[1] >= node.first
+    )
+    session = node.connected, node.granted, believed, remembered, node.lock_id
+    frozen = node.frozen and (node.frozen, own.past(node.frozen_at))
+    inbox = None if node.inbox is None else tuple(_event(event, own) for event in node.inbox)
+    spawned = own.epoch(node.spawned) if node.spawned else None
+    life = node.up, node.wish, node.draining, node.ended
+    name = None if world.rules.alike else node.name
+    asks = tuple(_ask(ask, own) for ask in own.asks)
+    return situation, session, trees, spawned, life, frozen, inbox, asks, name, _ownership(own, world)
 
 
-def _known(knowledge: Knowledge, name: str, o: _Origin) -> Any:
+def _child(child: Child | None, own: _Own) -> Any:
+    if child is None:
+        return None
+    killed = None if child.killed_at is None else own.past(child.killed_at)
+    not_after = own.due(child.not_after) if child.stage in ("ordered", "forked") else 0
+    memo = _state(child.memo.state, own), child.memo.want
+    flags = child.stage, child.executed, child.slow, child.signalled, child.silent, child.told, child.to_kill
+    unread = child.entrusted
+    entrusted = unread and (own.past(unread[0]), own.past(unread[1]), _state(unread[2].state, own), unread[2].want)
+    return own.epoch(child.epoch), not_after, own.past(child.deadline), killed, memo, flags, entrusted
+
+
+def _situation(situation: w.Situation, own: _Own) -> Any:
+    return situation.want, situation.link, _known(situation.knowledge, own), _state(situation.state, own)
+
+
+def _known(knowledge: Knowledge, own: _Own) -> Any:
     """Give what still counts: the next look throws away knowledge of another run, or of a version that is gone."""
-    timelines = tuple(knowledge.timelines.items())
-    if name in o.looking:
-        server = knowledge.server and (knowledge.server.started, knowledge.server.timeline, knowledge.server.system)
-        versions = tuple((o.version(version), o.past(at)) for version, at in knowledge.versions.values())
-        return timelines, server, o.past(knowledge.since), versions
-    if knowledge.server is None or knowledge.server.started != o.run:
+    timelines, server, o = tuple(knowledge.timelines.items()), knowledge.server, own.origin
+    if own.looking or len(o.runs) > 1:
+        token = server and (server.started, server.timeline, server.system)
+        versions = tuple((key, o.version(key, seen), own.past(at)) for key, (seen, at) in knowledge.versions.items())
+        return timelines, token, own.past(knowledge.since), versions
+    if server is None or server.started not in o.runs:
         return timelines
-    present = [o.past(at) for version, at in knowledge.versions.values() if o.version(version) == (0, 0)]
-    return timelines, o.past(knowledge.since), *present
+    present = [(key, own.past(at)) for key, (seen, at) in knowledge.versions.items() if o.versions.get(key) == seen]
+    return timelines, own.past(knowledge.since), *present
 
 
-def _state(state: w.State, o: _Origin) -> Any:
+def _state(state: w.State, own: _Own) -> Any:
     match state:
         case w.Waiting(look_at, hinted, abstention, insistent, overridden):
-            stays_out = abstention and (abstention.epoch - o.epoch, o.due(abstention.until))
-            finished = insistent, overridden - o.epoch if overridden else None
-            return "waiting", o.due(look_at), hinted, stays_out, finished
+            stays_out = abstention and (own.epoch(abstention.epoch), own.due(abstention.until))
+            finished = insistent, own.epoch(overridden) if overridden else None
+            return "waiting", own.due(look_at), hinted, stays_out, finished
         case w.Leading(term, child, renew_at):
-            spawning = o.due(child.not_after) if isinstance(child, w.Spawning) else None
-            return "leading", _term(term, o), spawning, o.due(renew_at)
-        case w.Draining(term, phase, cause, renew_at, abstain_for, reservation, insistent):
-            renewal = inf if renew_at == inf else o.due(renew_at)
-            return "draining", _term(term, o), _phase(phase, o), cause, renewal, abstain_for, reservation, insistent
+            spawning = own.due(child.not_after) if isinstance(child, w.Spawning) else None
+            return "leading", _term(term, own), spawning, own.due(renew_at)
+        case w.Draining(term, phase, cause, renew_at, abstain_for, kept, insistent):
+            renewal = inf if renew_at == inf else own.due(renew_at)
+            reservation = kept and (kept.node == own.node.name or kept.node, kept.seconds)
+            ending = cause, abstain_for, reservation, insistent
+            return "draining", _term(term, own), _phase(phase, own), renewal, ending
         case w.Backoff(until):
-            return "backoff", o.due(until)
+            return "backoff", own.due(until)
         case w.Stopped():
             return ("stopped",)
 
 
-def _term(term: w.Term, o: _Origin) -> Any:
-    return term.epoch - o.epoch, o.past(term.sent)
+def _term(term: w.Term, own: _Own) -> Any:
+    return own.epoch(term.epoch), own.past(term.sent)
 
 
-def _phase(phase: w.Stopping | w.Killing | w.Releasing, o: _Origin) -> Any:
+def _phase(phase: w.Stopping | w.Killing | w.Releasing, own: _Own) -> Any:
     match phase:
         case w.Stopping(kill_at):
-            return "stopping", o.due(kill_at)
+            return "stopping", own.due(kill_at)
         case w.Killing():
             return ("killing",)
         case w.Releasing(give_up_at):
-            return "releasing", None if give_up_at is None else o.due(give_up_at)
+            return "releasing", None if give_up_at is None else own.due(give_up_at)
 
 
-def _ask(ask: Ask, o: _Origin) -> Any:
-    statements = tuple(_statement(one, o) for one in ask.statements)
-    replies = tuple((one.granted, one.changed, _sight(one.sight, o)) for one in ask.replies)
-    return o.who(ask.who), type(ask.effect), o.past(ask.sent), statements, replies, ask.then, ask.slow
+# ------------------------------------------------------------------------------------------------------- the messages
 
 
-def _sight(sight: Any, o: _Origin) -> Any:
+def _event(event: w.Event, own: _Own) -> Any:
+    match event:
+        case w.Looked(sight, at, keeperless):
+            return _sight(sight, own), own.past(at), keeperless
+        case w.Granted(epoch, _, sent):
+            return "granted", own.epoch(epoch), own.past(sent)
+        case w.Renewed(sent):
+            return "renewed", own.past(sent)
+        case w.Attached(number):
+            return "attached", number - own.node.number
+        case _:
+            return event
+
+
+def _ask(ask: Ask, own: _Own) -> Any:
+    statements = tuple(_statement(one, own) for one in ask.statements)
+    replies = tuple((one.granted, one.changed, one.acknowledged, _sight(one.sight, own)) for one in ask.replies)
+    return own.number(ask.who), type(ask.effect), own.past(ask.sent), statements, replies, ask.then, ask.slow, ask.hung
+
+
+def _sight(sight: Sight | None, own: _Own) -> Any:
     if sight is None:
         return None
-    row = None if sight.row is None else _row(sight.row, o)
-    return row, sight.server.started, sight.server.timeline, sight.server.system, sight.meta.settled
+    rows = tuple(_seen(row, own) for row in ((sight.row, *sight.others) if sight.row else sight.others))
+    return rows, sight.row is None, sight.server.started, sight.server.timeline, sight.server.system, sight.meta.settled
 
 
-def _statement(statement: Any, o: _Origin) -> Any:
+def _seen(row: Row, own: _Own) -> Any:
+    kept = row.reserved_for and (row.reserved_for == own.node.name or row.reserved_for)
+    return row.lock_id, _row(row, own.origin), own.life(row.instance), kept
+
+
+def _statement(statement: Any, own: _Own) -> Any:
     match statement:
         case TakeOverIf(claim):
-            judged = None if claim.judged is None else _row(claim.judged, o)
-            return "take over", judged, claim.epoch - o.epoch, claim.system, claim.timeline
-        case RenewIf(epoch, instance, takes_lock):
-            return "renew", epoch - o.epoch, instance, takes_lock
-        case ReleaseIf(release, instance):
-            return "release", release.epoch - o.epoch, instance, release.cause, release.reservation
-        case TerminateOld(epoch, instance, first):
-            return "terminate", epoch - o.epoch, instance, first - o.first[instance[0]]
+            judged = None if claim.judged is None else _row(claim.judged, own.origin)
+            return "take over", judged, own.epoch(claim.epoch), claim.system, claim.timeline
+        case RenewIf(_, epoch, instance, takes_lock):
+            return "renew", own.epoch(epoch), own.life(instance), takes_lock
+        case ReleaseIf(_, release, instance):
+            kept = release.reservation and (release.reservation.node == own.node.name or release.reservation.node)
+            return "release", own.epoch(release.epoch), own.life(instance), release.cause, kept
+        case TerminateOld(_, epoch, instance, first):
+            return "terminate", own.epoch(epoch), own.life(instance), first - own.node.first
+        case SettleOn(settle):
+            return "settle", settle
         case _:
             return type(statement).__name__

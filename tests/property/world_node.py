@@ -1,7 +1,9 @@
-"""A node of the small world: its worker with the real machine, its end of the session, and its guardian's one child.
+"""A node of the small world: its worker with the real machine, its end of the session, its guardian and its one child.
 
-The child behaves by the contract of keeper and guardian: its tree ends by its deadline, within the kernel's tenth of a
-lease; it is executed once, in time, or never; what happened is told once and in order.
+The child stands in for ``guardian.py``, ``wards.py``, ``keeper.py`` and ``launch.py``, by their contract: an order is
+executed once, in time, or never; a keeper ends the tree by its deadline, within the kernel's tenth of a lease; what a
+dead keeper leaves counts as alive until it is proven gone; what happened is told once and in order. The real processes
+keep that contract in ``tests/integration/test_processes_*.py``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import NamedTuple
 from highlanderd.core.words import (
     Draining,
     Emptied,
+    Event,
     Exited,
     Leading,
     Policy,
@@ -23,11 +26,14 @@ from highlanderd.core.words import (
 GRACE = 2
 """Ticks from SIGKILL to an empty tree, at most: a tenth of the lease."""
 
+SILENCE = 6
+"""Ticks: three tenths of a lease, after which a frozen worker is replaced and a frozen keeper killed."""
+
 ChildEvent = Started | SpawnFailed | Exited | Emptied
 
 
 class Child(NamedTuple):
-    """One term's child in the hands of keeper and guardian."""
+    """One term's child in the hands of keeper and guardian. Times are by its node's clock."""
 
     epoch: int
     not_after: float
@@ -35,35 +41,46 @@ class Child(NamedTuple):
     memo: Situation
     """What the next worker would read, before it is encoded."""
     stage: str = "ordered"
-    """``ordered``, ``running``, ``left`` (the main process ended, its tree lives) or ``empty``."""
+    """``ordered``, ``forked``, ``running``, ``left`` (the main process ended, its tree lives) or ``empty``."""
     executed: bool = False
     slow: bool = False
-    """The order for it is stalled on its way."""
+    """The order for it is stalled on its way, or the child hangs before its program is executed."""
     signalled: bool = False
     killed_at: float | None = None
     silent: bool = False
     """Its keeper was killed: nobody tells of the exit."""
     told: int = 0
     """How many of its events the worker has heard."""
+    entrusted: tuple[float, float, Situation] | None = None
+    """What a frozen keeper has not read yet: since when, the deadline, and the memo."""
+    to_kill: bool = False
+    """What a frozen keeper has not read yet: the order to kill."""
 
     @property
     def alive(self) -> bool:
         """Whether a process of its tree may run."""
         return self.stage in ("running", "left")
 
-    def facts(self) -> tuple[ChildEvent, ...]:
+    @property
+    def kept(self) -> bool:
+        """Whether there is a keeper, or what a dead one has left."""
+        return self.stage != "ordered"
+
+    def facts(self, buried_early: bool = False) -> tuple[ChildEvent, ...]:
         """Say what has happened so far; later facts only continue earlier ones."""
         if not self.executed:
             return (SpawnFailed("refused"),) if self.stage == "empty" else ()
         facts: list[ChildEvent] = [Started(self.epoch, 0.0)]
         if self.stage in ("left", "empty") and not self.silent:
             facts.append(Exited(256, 0.0))
-        if self.stage == "empty":
+        if self.stage == "empty" or (buried_early and self.silent):
             facts.append(Emptied())
         return tuple(facts)
 
     def kill(self, now: float) -> Child:
-        """SIGKILL, or what awaits a child that is not there yet."""
+        """SIGKILL; a child whose program was not executed yet is then never executed."""
+        if self.stage == "forked":
+            return self._replace(stage="empty")
         return self if self.killed_at is not None else self._replace(killed_at=now)
 
 
@@ -74,6 +91,7 @@ class Node(NamedTuple):
     policy: Policy
     situation: Situation | None = None
     """The worker's; None while there is no worker."""
+    lock_id: int = 0
     number: int = 0
     """Of its latest session."""
     first: int = 1
@@ -82,9 +100,15 @@ class Node(NamedTuple):
     """The client believes in its session."""
     granted: bool = False
     """The session was granted the lock."""
+    believed: int = 0
+    """The session that the machine has heard of; 0 for none."""
     child: Child | None = None
     spawned: int = 0
     """The guardian's: the highest epoch executed in this life of the node."""
+    orphans: Child | None = None
+    """What a dead keeper has left, and no worker of today has ordered."""
+    stray: Child | None = None
+    """An order of a dead worker that the guardian has not read; only a mutation leaves one."""
     up: bool = True
     """The host runs our guardian."""
     life: int = 1
@@ -93,6 +117,11 @@ class Node(NamedTuple):
     draining: bool = False
     """The guardian was told to end while no worker was there."""
     ended: bool = False
+    frozen: tuple[str, ...] = ()
+    """Which processes stand still: ``worker``, ``guardian``, ``keeper``; for the whole node ``child`` as well."""
+    frozen_at: float = 0.0
+    inbox: tuple[Event, ...] | None = None
+    """What the session has told while the program's task had no turn; None when it has its turn at once."""
 
     @property
     def who(self) -> tuple[str, int]:
@@ -103,6 +132,17 @@ class Node(NamedTuple):
     def instance(self) -> str:
         """Two lives of one node never share it."""
         return self.policy.instance
+
+    @property
+    def awake(self) -> bool:
+        """Whether a worker is there that can hear and act."""
+        return self.situation is not None and "worker" not in self.frozen
+
+    @property
+    def running(self) -> bool:
+        """Whether a process of a child may do something here."""
+        trees = (self.child, self.orphans)
+        return "child" not in self.frozen and any(tree is not None and tree.alive for tree in trees)
 
 
 def words(node: Node) -> str:
@@ -116,12 +156,20 @@ def words(node: Node) -> str:
         state = node.situation.state
         parts.append(type(state).__name__.lower())
         if isinstance(state, Leading | Draining):
-            parts.append(f"epoch {state.term.epoch}, trusted until {state.term.trusted_until:g}")
+            parts.append(f"epoch {_epoch(state.term.epoch)}, trusted until {state.term.trusted_until:g}")
         if isinstance(state, Draining):
             parts.append(f"{type(state.phase).__name__.lower()} ({state.cause.value})")
         parts.append(node.situation.link.value)
+    if node.frozen:
+        parts.append(f"{' and '.join(node.frozen)} frozen")
     if node.child is not None:
         child = node.child
         killed = "" if child.killed_at is None else f", killed at {child.killed_at:g}"
-        parts.append(f"child of epoch {child.epoch} {child.stage}, deadline {child.deadline:g}{killed}")
+        parts.append(f"child of epoch {_epoch(child.epoch)} {child.stage}, deadline {child.deadline:g}{killed}")
+    if node.orphans is not None:
+        parts.append(f"orphans of epoch {_epoch(node.orphans.epoch)}")
     return "; ".join(parts)
+
+
+def _epoch(epoch: int) -> str:
+    return f"{epoch >> 32}:{epoch & 0xFFFFFFFF}"

@@ -1,6 +1,8 @@
-"""The server of the small world: one program's row, meta, one advisory lock, and the sessions that are connected.
+"""The server of the small world: one program's rows, meta, advisory locks, and the sessions that are connected.
 
-Each function is one statement of ``ledger.py``, committed at once. The verdict is not in here: it is the product's.
+Each statement stands in for the constant of ``ledger.py`` that its docstring names, committed by itself, with the same
+conditions in the same order. ``tests/integration/test_session.py`` holds the SQL itself to them, on a real server. The
+verdict is not in here: it is the product's.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from highlanderd.core.lease import Claim, Lease, Meta, Row, Server, Settle, Sight
-from highlanderd.core.words import Release
+from highlanderd.core.words import Release, Reservation
 
 Who = tuple[str, int]
 """A session: its node and its number there."""
 
-LOCK_ID = 7
+LOCK_ID, FORMER_ID = 7, 6
+"""The program's lock id, and the one that it had before its key was changed."""
 
 
 class Backend(NamedTuple):
@@ -26,20 +29,46 @@ class Backend(NamedTuple):
     """Its client is gone and the server has not noticed yet: it keeps its lock."""
 
 
+class Ledger(NamedTuple):
+    """What is committed, and what a standby therefore has, or had."""
+
+    settled: tuple[int, int] | None = None
+    offsets: tuple[tuple[int, int], ...] = ((1, 0),)
+    """(system, epoch offset)."""
+    rows: tuple[Row, ...] = ()
+    row_backends: tuple[tuple[int, Who], ...] = ()
+    """By lock id, the session that is written in the row."""
+    reserved_at: float = 0.0
+    """When the row was released, for the world's own judgement on reservations."""
+
+    def row(self, lock_id: int) -> Row | None:
+        """Give the row of a lock id."""
+        return next((row for row in self.rows if row.lock_id == lock_id), None)
+
+
 class Postgres(NamedTuple):
     """All that the coordinator is, as far as one program is concerned."""
 
     lease: Lease
+    ledger: Ledger = Ledger()
     run: int = 1
     system: int = 1
     timeline: int = 1
-    settled: tuple[int, int] | None = None
-    offsets: tuple[tuple[int, int], ...] = ((1, 0),)
-    """(system, epoch offset)."""
-    row: Row | None = None
-    row_backend: Who | None = None
-    holder: Who | None = None
+    holders: tuple[tuple[int, Who], ...] = ()
+    """By lock id, who has the advisory lock."""
     backends: tuple[Backend, ...] = ()
+    standby: Ledger | None = None
+    """What the standby that will be promoted has; it receives nothing any more."""
+    isolated: bool = False
+    """A primary whose synchronous standby is out of reach: what it writes is never acknowledged."""
+
+    def row(self, lock_id: int) -> Row | None:
+        """Give the row of a lock id."""
+        return self.ledger.row(lock_id)
+
+    def holder(self, lock_id: int) -> Who | None:
+        """Give the session that has the lock."""
+        return dict(self.holders).get(lock_id)
 
     def backend(self, who: Who) -> Backend | None:
         """Give the server's end of a session, if it lives."""
@@ -50,9 +79,19 @@ class Postgres(NamedTuple):
         return self._replace(backends=(*self.backends, Backend(who, now)))
 
     def end(self, who: Who) -> Postgres:
-        """A session ends, whatever ended it, and its lock with it."""
-        holder = None if self.holder == who else self.holder
-        return self._replace(backends=tuple(one for one in self.backends if one.who != who), holder=holder)
+        """A session ends, whatever ended it, and its locks with it."""
+        if self.backend(who) is None:
+            return self
+        return self.unlock(who)._replace(backends=tuple(one for one in self.backends if one.who != who))
+
+    def lock(self, lock_id: int, who: Who) -> Postgres:
+        """Grant the lock to a session."""
+        others = tuple(one for one in self.holders if one[0] != lock_id)
+        return self._replace(holders=tuple(sorted((*others, (lock_id, who)))))
+
+    def unlock(self, who: Who) -> Postgres:
+        """Free all locks of a session."""
+        return self._replace(holders=tuple(one for one in self.holders if one[1] != who))
 
     def orphan(self, who: Who) -> Postgres:
         """The client of a session is gone without a word."""
@@ -66,11 +105,29 @@ class Postgres(NamedTuple):
 
     def restart(self) -> Postgres:
         """All sessions end; what was committed stays."""
-        return self._replace(run=self.run + 1, backends=(), holder=None)
+        return self._replace(run=self.run + 1, backends=(), holders=())
+
+    def upgrade(self) -> Postgres:
+        """Run on under a new system identifier, as after pg_upgrade."""
+        return self.restart()._replace(system=self.system + 1, timeline=1)
+
+    def promoted(self) -> Postgres:
+        """Give the standby as the new primary."""
+        new = self.restart()._replace(timeline=self.timeline + 1, standby=None, isolated=False)
+        return new if self.standby is None else new._replace(ledger=self.standby)
+
+    def write(self, row: Row, who: Who | None = None) -> Postgres:
+        """Commit a row; ``who`` is written into it when given."""
+        rows = tuple(one for one in self.ledger.rows if one.lock_id != row.lock_id)
+        rows = tuple(sorted((*rows, row), key=lambda one: one.lock_id))
+        backends = self.ledger.row_backends
+        if who is not None:
+            backends = tuple(sorted((*(one for one in backends if one[0] != row.lock_id), (row.lock_id, who))))
+        return self._replace(ledger=self.ledger._replace(rows=rows, row_backends=backends))
 
     def offset(self) -> int | None:
         """Give the epoch offset of the present system, once the ledger has settled on it."""
-        return dict(self.offsets).get(self.system)
+        return dict(self.ledger.offsets).get(self.system)
 
 
 class Reply(NamedTuple):
@@ -79,72 +136,100 @@ class Reply(NamedTuple):
     granted: bool = True
     changed: bool = True
     sight: Sight | None = None
+    acknowledged: bool = True
+    """No WARNING came with it."""
+
+
+class Flaws(NamedTuple):
+    """What a mutation breaks in the SQL. The defaults are ``ledger.py``."""
+
+    compares_version: bool = True
+    compares_settled: bool = True
+    update_needs_grant: bool = True
+    release_writes_timeline: bool = False
+    settles_present: bool = False
+    reads_other_rows: bool = True
 
 
 class LookAt(NamedTuple):
-    """A plain SELECT."""
+    """``LOOK``: a plain SELECT of the server's identity, ``meta``, and the rows of the lock id or of the program."""
+
+    lock_id: int
+    flaws: Flaws
 
     def on(self, pg: Postgres, _who: Who) -> tuple[Postgres, Reply]:
         """Lock nothing."""
         server = Server(pg.system, pg.timeline, str(pg.run), 0)
-        return pg, Reply(sight=Sight(server, Meta(pg.lease, pg.settled, pg.offset()), pg.row))
+        others = tuple(row for row in pg.ledger.rows if row.lock_id != self.lock_id)
+        meta = Meta(pg.lease, pg.ledger.settled, pg.offset())
+        return pg, Reply(sight=Sight(server, meta, pg.row(self.lock_id), others if self.flaws.reads_other_rows else ()))
 
 
 class TakeOverIf(NamedTuple):
-    """Try the lock, and only if it was granted update exactly the version judged."""
+    """``TAKE_OVER`` and ``FIRST_TAKE_OVER``: try the lock, and only if granted update exactly the version judged."""
 
     claim: Claim
+    lock_id: int
     node: str
     instance: str
-    compares_version: bool = True
+    flaws: Flaws
 
     def on(self, pg: Postgres, who: Who) -> tuple[Postgres, Reply]:
         """Insert where there was no row."""
-        if pg.holder not in (None, who):
+        free = pg.holder(self.lock_id) in (None, who)
+        if not free and self.flaws.update_needs_grant:
             return pg, Reply(granted=False, changed=False)
-        pg = pg._replace(holder=who)
+        pg = pg.lock(self.lock_id, who) if free else pg
         if not self._fits(pg):
             return pg, Reply(changed=False)
-        renewal = pg.row.renewal + 1 if pg.row else 1
-        row = Row(LOCK_ID, "beat", self.claim.epoch, renewal, self.node, self.instance, pg.system, pg.timeline, False)
-        return pg._replace(row=row, row_backend=who), Reply()
+        before = pg.row(self.lock_id)
+        renewal = before.renewal + 1 if before else 1
+        epoch, server = self.claim.epoch, (pg.system, pg.timeline)
+        return pg.write(
+            Row(self.lock_id, "beat", epoch, renewal, self.node, self.instance, *server, False), who
+        ), Reply()
 
     def _fits(self, pg: Postgres) -> bool:
-        claim = self.claim
+        claim, row = self.claim, pg.row(self.lock_id)
         if (pg.system, pg.timeline) != (claim.system, claim.timeline):
             return False
-        settled = pg.settled == (pg.system, pg.timeline)
-        if claim.judged is None or pg.row is None:
-            return claim.judged is None and pg.row is None and settled
-        if not self.compares_version:
+        settled = pg.ledger.settled == (pg.system, pg.timeline) or not self.flaws.compares_settled
+        if claim.judged is None or row is None:
+            return claim.judged is None and row is None and settled
+        if not self.flaws.compares_version:
             return True
-        same_server = (pg.row.system, pg.row.timeline) == (claim.judged.system, claim.judged.timeline)
-        here = (pg.row.system, pg.row.timeline) == (pg.system, pg.timeline)
-        return pg.row.version == claim.judged.version and same_server and (settled or here)
+        same_server = (row.system, row.timeline) == (claim.judged.system, claim.judged.timeline)
+        here = (row.system, row.timeline) == (pg.system, pg.timeline)
+        return row.version == claim.judged.version and same_server and (settled or here)
 
 
 class RenewIf(NamedTuple):
-    """Prolong the term; on a session without the lock, take it back in the same statement."""
+    """``RENEW``, and on a session without the lock ``REATTACH``, which takes it back in the same statement."""
 
+    lock_id: int
     epoch: int
     instance: str
     takes_lock: bool
+    flaws: Flaws
 
     def on(self, pg: Postgres, who: Who) -> tuple[Postgres, Reply]:
         """Change the row only if the term is still ours."""
+        free = pg.holder(self.lock_id) in (None, who)
         if self.takes_lock:
-            if pg.holder not in (None, who):
+            if not free and self.flaws.update_needs_grant:
                 return pg, Reply(granted=False, changed=False)
-            pg = pg._replace(holder=who)
-        if not _ours(pg, self.epoch, self.instance) or pg.row is None:
+            pg = pg.lock(self.lock_id, who) if free else pg
+        row = _ours(pg, self.lock_id, self.epoch, self.instance)
+        if row is None:
             return pg, Reply(changed=False)
-        row = replace(pg.row, renewal=pg.row.renewal + 1, system=pg.system, timeline=pg.timeline)
-        return pg._replace(row=row, row_backend=who if self.takes_lock else pg.row_backend), Reply()
+        row = replace(row, renewal=row.renewal + 1, system=pg.system, timeline=pg.timeline)
+        return pg.write(row, who if self.takes_lock else None), Reply()
 
 
 class TerminateOld(NamedTuple):
-    """End our own former sessions: those that the worker remembers, and the one in the row if the row is ours."""
+    """``TERMINATE_OLD``: end our own former sessions, those that the worker remembers and the one in our row."""
 
+    lock_id: int
     epoch: int
     instance: str
     first: int
@@ -153,69 +238,79 @@ class TerminateOld(NamedTuple):
     def on(self, pg: Postgres, who: Who) -> tuple[Postgres, Reply]:
         """Leave everybody else's."""
         old = {one.who for one in pg.backends if one.who[0] == who[0] and self.first <= one.who[1] < who[1]}
-        if _ours(pg, self.epoch, self.instance) and pg.row_backend not in (None, who):
-            old |= {one.who for one in pg.backends if one.who == pg.row_backend}
+        written = dict(pg.ledger.row_backends).get(self.lock_id)
+        if written is not None and written != who and _ours(pg, self.lock_id, self.epoch, self.instance):
+            old.add(written)
         for one in sorted(old):
             pg = pg.end(one)
         return pg, Reply()
 
 
 class ReleaseIf(NamedTuple):
-    """Mark the row released, whatever the server: it never writes system or timeline."""
+    """``RELEASE``: mark the row released, whatever the server; it never writes system or timeline."""
 
+    lock_id: int
     release: Release
     instance: str
+    flaws: Flaws
 
     def on(self, pg: Postgres, _who: Who) -> tuple[Postgres, Reply]:
         """Change nothing when the term was overtaken."""
-        if not _ours(pg, self.release.epoch, self.instance) or pg.row is None:
+        row = _ours(pg, self.lock_id, self.release.epoch, self.instance)
+        if row is None:
             return pg, Reply(changed=False)
-        kept = self.release.reservation
+        kept: Reservation | None = self.release.reservation
         row = replace(
-            pg.row,
-            renewal=pg.row.renewal + 1,
+            row,
+            renewal=row.renewal + 1,
             released=True,
             reason=self.release.cause.value,
             reserved_for=kept.node if kept else None,
             reserved_seconds=kept.seconds if kept else 0.0,
         )
-        return pg._replace(row=row), Reply()
+        if self.flaws.release_writes_timeline:
+            row = replace(row, system=pg.system, timeline=pg.timeline)
+        return pg.write(row), Reply()
 
 
 class UnlockAll(NamedTuple):
-    """``pg_advisory_unlock_all()``."""
+    """``UNLOCK``."""
 
     def on(self, pg: Postgres, who: Who) -> tuple[Postgres, Reply]:
-        """Free the lock if this session has it."""
-        return pg._replace(holder=None if pg.holder == who else pg.holder), Reply()
+        """Free the locks that this session has; that writes nothing."""
+        return pg.unlock(who), Reply(changed=False)
 
 
 class Notify(NamedTuple):
-    """Tell the listeners; who hears it is the world's affair."""
+    """``NOTIFY``: tell the listeners; who hears it is the world's affair."""
 
     def on(self, pg: Postgres, _who: Who) -> tuple[Postgres, Reply]:
         """Change nothing."""
-        return pg, Reply()
+        return pg, Reply(changed=False)
 
 
 class SettleOn(NamedTuple):
-    """Write the literals that were waited for, where the server shows exactly these."""
+    """``SETTLE``: write the literals that were waited for, where the server shows exactly these."""
 
     settle: Settle
+    flaws: Flaws
 
     def on(self, pg: Postgres, _who: Who) -> tuple[Postgres, Reply]:
         """Give the system its epoch offset with it."""
-        if (pg.system, pg.timeline) != (self.settle.system, self.settle.timeline):
+        present = pg.system, pg.timeline
+        if present != (self.settle.system, self.settle.timeline) and not self.flaws.settles_present:
             return pg, Reply(changed=False)
-        offsets = pg.offsets
+        offsets = pg.ledger.offsets
         if pg.offset() is None:
-            offsets = (*offsets, (pg.system, (pg.row.epoch >> 32) + 1 if pg.row else 0))
-        return pg._replace(settled=(pg.system, pg.timeline), offsets=offsets), Reply()
+            offsets = (*offsets, (pg.system, max((row.epoch >> 32 for row in pg.ledger.rows), default=-1) + 1))
+        return pg._replace(ledger=pg.ledger._replace(settled=present, offsets=offsets)), Reply()
 
 
 Statement = LookAt | TakeOverIf | RenewIf | TerminateOld | ReleaseIf | UnlockAll | Notify | SettleOn
+WRITES = TakeOverIf | RenewIf | ReleaseIf | SettleOn
 
 
-def _ours(pg: Postgres, epoch: int, instance: str) -> bool:
-    row = pg.row
-    return row is not None and row.epoch == epoch and row.instance == instance and not row.released
+def _ours(pg: Postgres, lock_id: int, epoch: int, instance: str) -> Row | None:
+    row = pg.row(lock_id)
+    ours = row is not None and row.epoch == epoch and row.instance == instance and not row.released
+    return row if ours else None

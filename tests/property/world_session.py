@@ -1,10 +1,25 @@
-"""What happens between a node and PostgreSQL: statements are applied one by one, and answers heard."""
+"""What happens between a node and PostgreSQL: statements are applied one by one, and answers heard.
+
+Stands in for the hearing half of ``session.py``: what counts as acknowledged, and which event an answer becomes.
+``tests/integration/test_session.py`` asks the same of the session itself, against a real server.
+"""
 
 from __future__ import annotations
 
-from property.world import Ask, Violation, World, set_node, swept
-from property.world_postgres import Notify, Statement, TakeOverIf, TerminateOld, UnlockAll
-from property.world_turn import tell
+from property.world import Ask, Violation, World, clock, ended, set_node, set_server, swept
+from property.world_postgres import (
+    WRITES,
+    Notify,
+    Postgres,
+    ReleaseIf,
+    RenewIf,
+    Reply,
+    Statement,
+    TakeOverIf,
+    TerminateOld,
+    UnlockAll,
+)
+from property.world_turn import cut, news
 
 from highlanderd.core import words as w
 
@@ -12,34 +27,83 @@ REFUSED_RETRY = 4
 """Ticks until a lock that another session holds is tried again."""
 
 
-def attach(world: World, i: int) -> World:
+def attach(world: World, i: int, server: int = -1) -> World:
     node = world.nodes[i]
     node = node._replace(number=node.number + 1, connected=True, granted=False)
-    world = set_node(world._replace(pg=world.pg.connect(node.who, world.now)), i, node)
-    return tell(world, i, w.Attached(node.number))
+    pg = world.servers[server]
+    world = set_node(set_server(world, pg, pg.connect(node.who, world.now)), i, node)
+    return news(world, i, w.Attached(node.number))
 
 
 def reset(world: World, i: int) -> World:
     """The server's end of the session dies first."""
-    return swept(world._replace(pg=world.pg.end(world.nodes[i].who)))
+    return ended(world, world.nodes[i].who)
+
+
+# ------------------------------------------------------------------------------------------------------ at the server
 
 
 def apply(world: World, ask: Ask) -> World:
-    """One statement and its Sync: committed by itself."""
+    """One statement and its Sync: committed by itself, or, on a primary without its standby, waiting for that."""
+    pg = next(pg for pg in world.servers if pg.backend(ask.who) is not None)
     statement, *later = ask.statements
-    before = world.pg.row.epoch if world.pg.row else 0
-    pg, reply = statement.on(world.pg, ask.who)
-    changed = ask._replace(statements=tuple(later), replies=(*ask.replies, reply))
-    asks = tuple(changed if one is ask else one for one in world.asks)
-    world = world._replace(pg=pg.touch(ask.who, world.now), asks=asks)
-    if isinstance(statement, TakeOverIf) and reply.changed and statement.claim.epoch <= before:
-        raise Violation(f"a term begins under epoch {statement.claim.epoch}, which is not above {before}")
-    if not isinstance(statement, Notify):
-        return swept(world)
+    after, reply = statement.on(pg, ask.who)
+    _check(world, pg, statement, ask, reply)
+    after = after.touch(ask.who, world.now)
+    if pg.isolated and isinstance(statement, WRITES) and reply.changed:
+        return _hang(world, ask, pg, after._replace(ledger=pg.ledger), reply)
+    if isinstance(statement, ReleaseIf) and reply.changed:
+        after = after._replace(ledger=after.ledger._replace(reserved_at=world.now))
+    world = set_server(_answered(world, ask, reply, tuple(later)), pg, after)
+    return _notify(world, after, ask) if isinstance(statement, Notify) else swept(world)
+
+
+def _answered(world: World, ask: Ask, reply: Reply, later: tuple[Statement, ...]) -> World:
+    changed = ask._replace(statements=later, replies=(*ask.replies, reply), hung=False)
+    return world._replace(asks=tuple(changed if one is ask else one for one in world.asks))
+
+
+def _hang(world: World, ask: Ask, pg: Postgres, after: Postgres, reply: Reply) -> World:
+    """What the statement did beside its write is done; the write is seen by nobody, and no answer counts."""
+    if world.rules.counts_tags:
+        return swept(set_server(_answered(world, ask, reply, ask.statements[1:]), pg, after))
+    hung = tuple(one._replace(hung=True) if one is ask else one for one in world.asks)
+    return set_server(world, pg, after)._replace(asks=hung)
+
+
+def cancel(world: World, ask: Ask) -> World:
+    """Somebody cancels the wait: committed here, lost at the standby, and the answer comes with a WARNING."""
+    pg = next(pg for pg in world.servers if pg.backend(ask.who) is not None)
+    after, reply = ask.statements[0].on(pg, ask.who)
+    return set_server(_answered(world, ask, reply._replace(acknowledged=False), ask.statements[1:]), pg, after)
+
+
+def _check(world: World, pg: Postgres, statement: Statement, ask: Ask, reply: Reply) -> None:
+    """What the ledger must never be made to say."""
+    if isinstance(statement, TakeOverIf | RenewIf) and reply.changed:
+        holder = pg.holder(statement.lock_id)
+        if holder not in (None, ask.who) or (
+            holder is None and isinstance(statement, RenewIf) and not statement.takes_lock
+        ):
+            raise Violation(f"{ask.who[0]} writes its term into the ledger without the advisory lock")
+    row = pg.row(statement.lock_id) if isinstance(statement, TakeOverIf) else None
+    if not isinstance(statement, TakeOverIf) or not reply.changed or row is None:
+        return
+    if statement.claim.epoch <= row.epoch:
+        raise Violation(f"a term begins under epoch {statement.claim.epoch}, which is not above {row.epoch}")
+    kept = row.released and row.reserved_for not in (None, ask.who[0])
+    if kept and world.now < pg.ledger.reserved_at + row.reserved_seconds:
+        raise Violation(f"{ask.who[0]} takes over what is reserved for {row.reserved_for}")
+
+
+def _notify(world: World, pg: Postgres, ask: Ask) -> World:
     for i, node in enumerate(world.nodes):
-        if node.connected and world.pg.backend(node.who) is not None and node.name != ask.who[0]:
-            world = tell(world, i, w.Notified())
-    return world
+        if node.connected and node.awake and node.name != ask.who[0] and pg.backend(node.who) is not None:
+            world = news(world, i, w.Notified())
+    return swept(world)
+
+
+# ------------------------------------------------------------------------------------------------------ at the client
 
 
 def answer(world: World, ask: Ask) -> World:
@@ -48,34 +112,43 @@ def answer(world: World, ask: Ask) -> World:
     world = world._replace(asks=tuple(one for one in world.asks if one is not ask))
     node = world.nodes[i]
     if ask.then is not None:
-        return tell(world, i, ask.then)
-    reply = ask.replies[0]
-    sent = world.now if world.rules.trusts_from_arrival else ask.sent
+        return news(world, i, ask.then)
+    reply = ask.replies[-3] if isinstance(ask.effect, w.Release) else ask.replies[-1]
+    acknowledged = reply.acknowledged or world.rules.counts_warnings
+    sent = clock(world, i) if world.rules.trusts_from_arrival else ask.sent
     match ask.effect:
         case w.Look() if reply.sight is not None:
-            at = ask.sent if world.rules.looks_from_sending else world.now
-            return tell(world, i, w.Looked(reply.sight, at, node.child is None))
+            at = ask.sent if world.rules.looks_from_sending else clock(world, i)
+            return news(world, i, w.Looked(reply.sight, at, _keeperless(world, i)))
         case w.WriteSettled():
-            return tell(world, i, w.Settled())
-        case w.TakeOver(claim) if reply.changed:
+            return news(world, i, w.Settled())
+        case w.TakeOver(claim) if reply.changed and acknowledged:
             world = set_node(world, i, node._replace(granted=True))
-            return tell(world, i, w.Granted(claim.epoch, claim.lease, sent))
+            return news(world, i, w.Granted(claim.epoch, claim.lease, sent))
         case w.TakeOver():
-            refused = w.Refused(0 if reply.granted else REFUSED_RETRY, "")
-            return _follow_up(world, ask, UnlockAll(), refused)
+            refused = w.Refused(0 if reply.granted and reply.acknowledged else REFUSED_RETRY, "")
+            return _follow_up(world, i, UnlockAll(), refused)
+        case w.Renew() | w.Release() if not acknowledged:
+            return cut(world, i)
         case w.Renew() if reply.changed:
             world = set_node(world, i, node._replace(granted=True))
-            return tell(world, i, w.Renewed(sent))
+            return news(world, i, w.Renewed(sent))
         case w.Renew(epoch) if not reply.granted:
-            return _follow_up(world, ask, TerminateOld(epoch, node.instance, node.first), w.Contended())
+            terminate = TerminateOld(node.lock_id, epoch, node.instance, node.first)
+            return _follow_up(world, i, terminate, w.Contended())
         case w.Renew():
-            return tell(world, i, w.Overruled())
+            return news(world, i, w.Overruled())
         case w.Release():
-            world = set_node(world, i, node._replace(granted=False))
-            return tell(world, i, w.Unlocked())
+            return news(world, i, w.Unlocked())
     raise AssertionError(ask)
 
 
-def _follow_up(world: World, ask: Ask, statement: Statement, then: w.Event) -> World:
-    follow = Ask(ask.who, None, world.now, (statement,), then=then)
+def _keeperless(world: World, i: int) -> bool:
+    """Whether the guardian holds nothing, as far as this worker was told."""
+    node = world.nodes[i]
+    return node.child is None and (node.orphans is None or not world.rules.guardian_tells_of_orphans)
+
+
+def _follow_up(world: World, i: int, statement: Statement, then: w.Event) -> World:
+    follow = Ask(world.nodes[i].who, None, clock(world, i), (statement,), then=then)
     return world._replace(asks=(*world.asks, follow))

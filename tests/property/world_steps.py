@@ -8,46 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from math import ceil
 
-from property.world import LEASE, Rules, World, beginning, believes, set_child, set_node, swept
-from property.world_node import GRACE, Node
-from property.world_postgres import Notify, Who
-from property.world_processes import boot, child_fault, crash, execute, hear_child, lose_worker, start_worker
-from property.world_session import answer, apply, attach, reset
+from property.world import (
+    World,
+    backend,
+    believes,
+    clock,
+    ended,
+    set_child,
+    set_node,
+    swept,
+)
+from property.world_faults import faults, orders
+from property.world_node import GRACE
+from property.world_postgres import Notify
+from property.world_processes import (
+    boot,
+    execute,
+    hear_child,
+    start_worker,
+    take_order,
+    take_stray,
+    thaw,
+)
+from property.world_session import answer, apply, attach
+from property.world_time import next_moment, overdue, pass_time
 from property.world_turn import cut, detach, tell
 
 from highlanderd.core import machine
-from highlanderd.core import words as w
+
+UNREAD = 4
+"""Events that may wait for a busy program: an answer, a loss, a new session, and a loss again."""
 
 Label = tuple[str, ...]
-
-
 Way = tuple[Label, Callable[[], World]]
-
-
-def led(rules: Rules, names: str, faults: int, orders: int) -> World:
-    """The first node leads, its child runs, and the others know it: where most stories begin."""
-    world = beginning(rules, names, 0, 0)
-    while not _settled_down(world):
-        world = next(go for _, go in steps(world))()
-    return world._replace(faults=faults, orders=orders)
-
-
-def _settled_down(world: World) -> bool:
-    first, *others = world.nodes
-    leading = first.situation is not None and isinstance(first.situation.state, w.Leading)
-    knowing = all(
-        node.situation is not None and node.situation.knowledge.versions and node.situation.link is w.Link.IDLE
-        for node in others
-    )
-    running = first.child is not None and first.child.told > 0
-    return leading and running and knowing and not world.asks
 
 
 def steps(world: World) -> Iterator[Way]:
     """List what can happen next: first what is prompt, then what may happen, then faults, then time."""
-    alone = None if world.faults or world.orders else _minding_itself(world)
+    crowded = len(world.servers) > 1 and not world.rules.swift
+    alone = None if world.faults or world.orders or crowded else _minding_itself(world)
     if alone is not None:
         yield from _near(world, alone, slow=False)
         yield from _answers(world, alone)
@@ -55,17 +55,26 @@ def steps(world: World) -> Iterator[Way]:
         yield from _leisurely(world, alone)
         return
     prompt = [*_travelling(world, slow=False), *(way for i in _indexes(world) for way in _near(world, i, slow=False))]
-    yield from prompt
+    if world.rules.swift and prompt:
+        yield prompt[0]
+    else:
+        yield from prompt
+        yield from _unhurried(world)
+    if world.faults:
+        yield from faults(world)
+    if world.orders:
+        yield from orders(world)
+    if not prompt and (moment := next_moment(world)) is not None and moment <= world.rules.horizon:
+        yield ("time", f"{moment:g}"), partial(pass_time, world, moment)
+
+
+def _unhurried(world: World) -> Iterator[Way]:
     yield from _travelling(world, slow=True)
     for i in _indexes(world):
         yield from _near(world, i, slow=True)
+    yield from _of_servers(world)
+    for i in _indexes(world):
         yield from _leisurely(world, i)
-    if world.faults:
-        yield from _faults(world)
-    if world.orders:
-        yield from _orders(world)
-    if not prompt and (moment := _next_moment(world)) is not None:
-        yield ("time", f"{moment:g}"), partial(_pass, world, moment)
 
 
 def _minding_itself(world: World) -> int | None:
@@ -77,9 +86,11 @@ def _minding_itself(world: World) -> int | None:
     if any(isinstance(statement, Notify) for ask in world.asks for statement in ask.statements):
         return None
     for i, node in enumerate(world.nodes):
+        if not node.awake or node.inbox is not None or node.frozen:
+            continue
         child = node.child
-        news = node.situation is not None and child is not None and child.told < len(child.facts())
-        here = not node.connected or world.pg.backend(node.who) is not None
+        news = child is not None and child.told < len(child.facts())
+        here = not node.connected or backend(world, node.who) is not None
         if here and (news or any(True for _ in _answers(world, i))):
             return i
     return None
@@ -97,141 +108,118 @@ def _indexes(world: World) -> range:
 
 def _travelling(world: World, *, slow: bool) -> Iterator[Way]:
     """Statements reach the server one by one, and answers the client; of a lost session only what the server holds."""
+    awake = {node.who: node.awake for node in world.nodes}
     for ask in world.asks:
-        backend = world.pg.backend(ask.who)
         lost = not believes(world, ask.who)
-        if (ask.slow or lost) is not slow:
+        if (ask.slow or lost) is not slow or ask.hung:
             continue
-        if ask.statements and backend is not None:
+        if ask.statements and backend(world, ask.who) is not None:
             name = type(ask.statements[0]).__name__
             yield ("the server applies", ask.who[0], name), partial(apply, world, ask)
-        elif not ask.statements and not lost:
+        elif not ask.statements and not lost and awake[ask.who]:
             yield ("answered", ask.who[0]), partial(answer, world, ask)
 
 
 def _near(world: World, i: int, *, slow: bool) -> Iterator[Way]:
     """What happens between worker, guardian and keeper of one node."""
     node = world.nodes[i]
-    child = node.child
+    child, frozen = node.child, node.frozen
+    if node.orphans is not None and not slow and _dead_by_now(world, i, node.orphans.killed_at):
+        yield ("the orphans are gone at last", node.name), partial(set_node, world, i, node._replace(orphans=None))
+    if not slow and overdue(world, i):
+        yield ("no answer in time", node.name), partial(cut, world, i)
     if child is None:
+        yield from _late_turn(world, i, slow=slow)
         return
-    if child.stage == "ordered" and child.slow is slow:
-        yield ("the guardian takes the order", node.name), partial(execute, world, i)
+    unread = child.stage == "ordered" and (node.situation is not None or world.rules.guardian_hears_last_words)
+    if unread and child.slow is slow and "guardian" not in frozen:
+        yield ("the guardian takes the order", node.name), partial(take_order, world, i)
+    if child.stage == "forked" and child.slow is slow and "child" not in frozen:
+        yield ("the child is about to be its program", node.name), partial(execute, world, i)
+    yield from _late_turn(world, i, slow=slow)
     if slow:
         return
-    if node.situation is not None and child.told < len(child.facts()):
+    told = child.facts(not world.rules.guardian_counts_orphans)
+    speaker = "guardian" if child.silent or not child.kept else "keeper"
+    if node.awake and node.inbox is None and speaker not in frozen and child.told < len(told):
         yield ("the worker hears of its child", node.name), partial(hear_child, world, i)
-    if child.alive and child.killed_at is not None and world.now >= child.killed_at + GRACE:
+    if child.alive and _dead_by_now(world, i, child.killed_at):
         yield ("the tree is empty at last", node.name), partial(set_child, world, i, child._replace(stage="empty"))
+
+
+def _late_turn(world: World, i: int, *, slow: bool) -> Iterator[Way]:
+    """Who was frozen past a deadline of its machine comes to it now."""
+    node = world.nodes[i]
+    if slow or not node.awake or node.inbox is not None or node.situation is None:
+        return
+    due = machine.deadline(node.situation, node.policy)
+    if due is not None and due <= clock(world, i):
+        yield ("the worker has its turn", node.name), partial(tell, world, i)
+
+
+def _dead_by_now(world: World, i: int, killed_at: float | None) -> bool:
+    return killed_at is not None and "child" not in world.nodes[i].frozen and clock(world, i) >= killed_at + GRACE
+
+
+def _of_servers(world: World) -> Iterator[Way]:
+    """A standby that was left behind is promoted; an old primary that lived on is stopped."""
+    if world.pg.standby is not None:
+        old = (world.pg,) if world.pg.isolated else ()
+        promoted = world._replace(servers=(*old, world.pg.promoted()))
+        yield ("the standby is promoted",), partial(swept, promoted)
+    if len(world.servers) > 1:
+        yield ("the old primary is stopped",), partial(swept, world._replace(servers=world.servers[-1:]))
 
 
 def _leisurely(world: World, i: int) -> Iterator[Way]:
     """What may happen now or at any later time, for nothing."""
-    node, pg = world.nodes[i], world.pg
-    child = node.child
+    node = world.nodes[i]
     if not node.up:
         yield ("the host is back", node.name), partial(boot, world, i)
-    elif node.situation is None and not node.ended:
-        yield ("a new worker starts", node.name), partial(start_worker, world, i)
-    elif node.situation is not None and not node.connected and (world.rules.reconnects or not node.number):
+        return
+    if node.frozen:
+        yield (f"{' and '.join(node.frozen)} goes on", node.name), partial(thaw, world, i)
+    if node.inbox is not None and node.awake:
+        free = set_node(world, i, node._replace(inbox=None))
+        yield ("the program has its turn again", node.name), partial(tell, free, i, *node.inbox)
+    if node.situation is None and not node.ended and "guardian" not in node.frozen:
+        unread = node.child is not None and node.child.stage == "ordered" and world.rules.guardian_hears_last_words
+        if not unread:
+            yield ("a new worker starts", node.name), partial(start_worker, world, i)
+    if node.stray is not None and node.situation is not None:
+        yield ("the guardian reads a dead worker's order", node.name), partial(take_stray, world, i)
+    if node.awake:
+        yield from _of_session(world, i)
+    for lost in [one for pg in world.servers for one in pg.backends if one.orphaned and one.who[0] == node.name]:
+        if not any(ask.hung and ask.who == lost.who for ask in world.asks):
+            label = "the server notices a lost client", *map(str, lost.who)
+            yield label, partial(ended, world, lost.who)
+    if "child" not in node.frozen:
+        yield from _of_tree(world, i)
+
+
+def _of_session(world: World, i: int) -> Iterator[Way]:
+    node = world.nodes[i]
+    if len(node.inbox or ()) >= UNREAD:
+        return
+    if not node.connected and (node.name in world.rules.reconnect or not node.number):
         yield ("a session is up", node.name), partial(attach, world, i)
-    elif node.situation is not None and pg.backend(node.who) is None:
+        if len(world.servers) > 1 and not world.rules.swift:
+            yield ("a session with the old primary is up", node.name), partial(attach, world, i, 0)
+    elif node.connected and backend(world, node.who) is None:
         yield ("hears that its session is gone", node.name), partial(detach, world, i)
-    for backend in pg.backends:
-        if backend.orphaned and backend.who[0] == node.name:
-            ended = world._replace(pg=pg.end(backend.who))
-            yield ("the server notices a lost client", *map(str, backend.who)), partial(swept, ended)
-    if child is not None and child.alive:
-        if child.killed_at is not None or (child.signalled and child.stage == "running") or child.stage == "left":
-            yield ("the tree is empty", node.name), partial(set_child, world, i, child._replace(stage="empty"))
-        if child.signalled and child.stage == "running":
-            yield ("the main process ends", node.name), partial(set_child, world, i, child._replace(stage="left"))
+    elif node.connected and node.name in world.rules.reconnect and world.pg.backend(node.who) is None:
+        yield ("the old primary is out of its reach", node.name), partial(cut, world, i)
 
 
-def _faults(world: World) -> Iterator[Way]:
-    poorer, rules = world._replace(faults=world.faults - 1), world.rules
-    for n, ask in enumerate(world.asks):
-        if rules.allows("stall", ask.who[0]) and not ask.slow and believes(world, ask.who):
-            asks = (*world.asks[:n], ask._replace(slow=True), *world.asks[n + 1 :])
-            yield ("a message stalls", ask.who[0]), partial(poorer._replace, asks=asks)
-    if "restart" in rules.kinds and world.pg.backends:
-        yield ("PostgreSQL restarts",), partial(swept, poorer._replace(pg=world.pg.restart()))
-    for i, node in enumerate(world.nodes):
-        for kind, possible, fault in _NODE_FAULTS:
-            if rules.allows(kind, node.name) and possible(world, node):
-                yield (kind, node.name), partial(fault, poorer, i)
-
-
-def _orders(world: World) -> Iterator[Way]:
-    poorer = world._replace(orders=world.orders - 1)
-    for i, node in enumerate(world.nodes):
-        if node.situation is None:
-            continue
-        for kind, order, wish in _ORDERS:
-            if world.rules.allows(kind, node.name):
-                told = set_node(poorer, i, node._replace(wish=wish or node.wish))
-                yield (f"ordered to {kind}", node.name), partial(tell, told, i, order)
-
-
-_ORDERS: tuple[tuple[str, w.Event, w.Want | None], ...] = (
-    ("stop", w.StopOrdered(), w.Want.STOP),
-    ("start", w.StartOrdered(), w.Want.RUN),
-    ("release", w.ReleaseOrdered(None, 10), None),
-    ("again", w.RestartOrdered(), None),
-    ("end", w.EndOrdered(w.Cause.SHUTDOWN), w.Want.END),
-)
-
-
-def _next_moment(world: World) -> float | None:
-    """Give the next tick at which time itself changes something."""
-    moments = [backend.idle_since + LEASE for backend in world.pg.backends]
-    moments += [ask.sent + world.rules.lease.answer_within for ask in world.asks if believes(world, ask.who)]
-    for node in world.nodes:
-        if node.situation is not None:
-            due = machine.deadline(node.situation, node.policy)
-            moments += [] if due is None else [due]
-        child = node.child
-        if child is not None and child.alive:
-            moments.append(child.deadline if child.killed_at is None else child.killed_at + GRACE)
-    return min((ceil(moment) for moment in moments if moment > world.now), default=None)
-
-
-def _pass(world: World, moment: float) -> World:
-    world = world._replace(now=moment)
-    for i, node in enumerate(world.nodes):
-        child = node.child
-        overdue = child is not None and child.alive and child.deadline <= moment
-        if child is not None and overdue and world.rules.keeper_keeps_deadline:
-            world = set_child(world, i, child.kill(moment))
-    for backend in world.pg.backends:
-        if backend.idle_since + LEASE <= moment:
-            world = swept(world._replace(pg=world.pg.end(backend.who)))
-            world = _when_connected(world, backend.who, detach)
-    for ask in world.asks:
-        if ask.sent + world.rules.lease.answer_within <= moment:
-            world = _when_connected(world, ask.who, cut)
-    for i in _indexes(world):
-        world = tell(world, i)
-    return world
-
-
-def _when_connected(world: World, who: Who, happen: Callable[[World, int], World]) -> World:
-    for i, node in enumerate(world.nodes):
-        if node.connected and node.who == who:
-            return happen(world, i)
-    return world
-
-
-def _child_is(stage: str) -> Callable[[World, Node], bool]:
-    return lambda _world, node: node.child is not None and node.child.stage == stage and not node.child.slow
-
-
-_NODE_FAULTS: tuple[tuple[str, Callable[[World, Node], bool], Callable[[World, int], World]], ...] = (
-    ("cut", lambda _, node: node.connected, cut),
-    ("reset", lambda world, node: node.connected and world.pg.backend(node.who) is not None, reset),
-    ("worker", lambda _, node: node.situation is not None, lose_worker),
-    ("crash", lambda _, node: node.up, crash),
-    ("exit", _child_is("running"), lambda world, i: child_fault(world, i, stage="left")),
-    ("stall", _child_is("ordered"), lambda world, i: child_fault(world, i, slow=True)),
-    ("keeper", _child_is("running"), lambda world, i: child_fault(world, i, silent=True, killed_at=world.now)),
-)
+def _of_tree(world: World, i: int) -> Iterator[Way]:
+    node = world.nodes[i]
+    child = node.child
+    if node.orphans is not None and node.orphans.killed_at is not None:
+        yield ("the orphans are gone", node.name), partial(set_node, world, i, node._replace(orphans=None))
+    if child is None or not child.alive:
+        return
+    if child.killed_at is not None or (child.signalled and child.stage == "running") or child.stage == "left":
+        yield ("the tree is empty", node.name), partial(set_child, world, i, child._replace(stage="empty"))
+    if child.signalled and child.stage == "running":
+        yield ("the main process ends", node.name), partial(set_child, world, i, child._replace(stage="left"))

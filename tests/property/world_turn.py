@@ -1,10 +1,25 @@
-"""A machine's turn: it handles events, a passed deadline always first, and its effects are performed and checked."""
+"""A machine's turn: it handles events, a passed deadline always first, and its effects are performed and checked.
+
+Stands in for ``program.py``, and for the sending half of ``session.py``: which statements an effect becomes.
+"""
 
 from __future__ import annotations
 
-from property.world import Ask, Violation, World, set_child, set_node, swept
+from property.world import Ask, Violation, World, backend, clock, ended, everywhere, set_child, set_node, swept
 from property.world_node import Child, Node
-from property.world_postgres import LookAt, Notify, ReleaseIf, RenewIf, SettleOn, Statement, TakeOverIf, UnlockAll
+from property.world_postgres import (
+    FORMER_ID,
+    LOCK_ID,
+    LookAt,
+    Notify,
+    ReleaseIf,
+    RenewIf,
+    SettleOn,
+    Statement,
+    TakeOverIf,
+    TerminateOld,
+    UnlockAll,
+)
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
@@ -12,27 +27,47 @@ from highlanderd.core import words as w
 
 def tell(world: World, i: int, *events: w.Event) -> World:
     """Let the machine handle ``events``, a passed deadline always first, and perform its effects."""
-    queue = list(events)
+    queue, now = list(events), clock(world, i)
     while (situation := world.nodes[i].situation) is not None:
         node = world.nodes[i]
         due = machine.deadline(situation, node.policy)
         event: w.Event
-        if due is not None and due <= world.now:
+        if due is not None and due <= now:
             event = w.Due()
         elif queue:
             event = queue.pop(0)
         else:
             _check_not_stuck(world, node, situation)
             return world
-        after, effects = world.rules.step(situation, event, world.now, node.policy)
-        if isinstance(event, w.Due) and after == situation:
-            raise Violation(f"{node.name}: a deadline passed and changed nothing")
-        world = set_node(world, i, node._replace(situation=after))
+        after, effects = world.rules.step(situation, event, now, node.policy)
+        _check_transition(node, situation, event, after)
+        world = set_node(world, i, node._replace(situation=after, believed=_believed(node, event)))
         for effect in effects:
             world = _perform(world, i, effect)
         if machine.finished(after):
             return _leave(world, i)
     return world
+
+
+def news(world: World, i: int, *events: w.Event) -> World:
+    """The session tells something: it is handled at once, or waits until the program has its turn."""
+    node = world.nodes[i]
+    if node.inbox is None:
+        return tell(world, i, *events)
+    return set_node(world, i, node._replace(inbox=(*node.inbox, *events)))
+
+
+def _believed(node: Node, event: w.Event) -> int:
+    if isinstance(event, w.Attached):
+        return event.number
+    return 0 if isinstance(event, w.Detached) else node.believed
+
+
+def _check_transition(node: Node, before: w.Situation, event: w.Event, after: w.Situation) -> None:
+    if isinstance(event, w.Due) and after == before:
+        raise Violation(f"{node.name}: a deadline passed and changed nothing")
+    if isinstance(before.state, w.Draining) and isinstance(after.state, w.Leading):
+        raise Violation(f"{node.name}: leads on in a term whose end had begun ({before.state.cause.value})")
 
 
 def _check_not_stuck(world: World, node: Node, situation: w.Situation) -> None:
@@ -41,17 +76,24 @@ def _check_not_stuck(world: World, node: Node, situation: w.Situation) -> None:
     if not owed and machine.deadline(situation, node.policy) is None:
         raise Violation(f"{node.name}: waits for nothing, for ever: {situation}")
     unasked = situation.link is w.Link.ASKING and not any(ask.who == node.who for ask in world.asks)
-    if unasked and node.connected and world.pg.backend(node.who) is not None:
+    if unasked and node.inbox is None and node.connected and backend(world, node.who) is not None:
         raise Violation(f"{node.name}: waits for an answer to nothing: {situation}")
 
 
 def _leave(world: World, i: int) -> World:
-    """The program has left the daemon; its session ends in good order."""
+    """The program has left the daemon; its session ends in good order. Under a new key it begins again."""
     node = world.nodes[i]
     if node.child is not None and node.child.stage != "empty":
         raise Violation(f"{node.name}: left the daemon while its child lives")
-    world = set_node(world, i, node._replace(situation=None, connected=False, granted=False, ended=True))
-    return swept(world._replace(pg=world.pg.end(node.who)))
+    world = ended(set_node(world, i, node._replace(connected=False, granted=False)), node.who)
+    node = world.nodes[i]._replace(situation=None, ended=True, inbox=None, believed=0)
+    if node.lock_id == FORMER_ID:
+        again = machine.begin(w.Want.RUN, clock(world, i))
+        node = node._replace(situation=again, ended=False, lock_id=LOCK_ID, wish=w.Want.RUN, spawned=0)
+    return set_node(world, i, node)
+
+
+# --------------------------------------------------------------------------------------------------------- performing
 
 
 def _perform(world: World, i: int, effect: w.Effect) -> World:
@@ -67,27 +109,44 @@ def _perform(world: World, i: int, effect: w.Effect) -> World:
         case w.Entrust(deadline):
             if child is None or node.situation is None:
                 return world
-            return set_child(world, i, child._replace(deadline=deadline, memo=node.situation))
+            return set_child(world, i, _entrust(world, i, child, deadline, node.situation))
         case w.Signal():
             return world if child is None else set_child(world, i, child._replace(signalled=True))
         case w.Kill():
-            return world if child is None else set_child(world, i, child.kill(world.now))
+            return world if child is None else set_child(world, i, _kill(world, i, child))
         case w.Disconnect():
             return cut(world, i)
         case w.Renew():
-            _check_renewal(world, node)
+            _check_renewal(world, i)
         case w.Release(epoch):
             if child is not None and child.stage != "empty":
                 raise Violation(f"{node.name}: releases epoch {epoch} while its child is {child.stage}")
-            world = world._replace(release_sent=(*world.release_sent, epoch))
+            if node.orphans is not None:
+                raise Violation(f"{node.name}: releases epoch {epoch} while orphans of a dead keeper live")
+            world = world._replace(release_sent=(*world.release_sent, (node.lock_id, epoch)))
         case _:
             pass
-    return _ask(world, node, effect)
+    return _ask(world, world.nodes[i], effect)
 
 
-def _check_renewal(world: World, node: Node) -> None:
+def _entrust(world: World, i: int, child: Child, deadline: float, memo: w.Situation) -> Child:
+    """A frozen keeper reads it later; the last word counts, and the first unread one is what it owes."""
+    if "keeper" not in world.nodes[i].frozen:
+        return child._replace(deadline=deadline, memo=memo)
+    since = child.entrusted[0] if child.entrusted else clock(world, i)
+    return child._replace(entrusted=(since, deadline, memo))
+
+
+def _kill(world: World, i: int, child: Child) -> Child:
+    if child.stage == "ordered" or "keeper" in world.nodes[i].frozen:
+        return child._replace(to_kill=True)
+    return child.kill(clock(world, i))
+
+
+def _check_renewal(world: World, i: int) -> None:
+    node = world.nodes[i]
     state = node.situation.state if node.situation is not None else None
-    if not isinstance(state, w.Leading | w.Draining) or world.now >= state.term.trusted_until:
+    if not isinstance(state, w.Leading | w.Draining) or clock(world, i) >= state.term.trusted_until:
         raise Violation(f"{node.name}: renews what it cannot trust any more")
     if isinstance(state, w.Draining) and state.cause is w.Cause.OVERRULED:
         raise Violation(f"{node.name}: renews a term that is another's")
@@ -96,24 +155,37 @@ def _check_renewal(world: World, node: Node) -> None:
 
 
 def _ask(world: World, node: Node, effect: w.Effect) -> World:
-    if any(ask.who == node.who for ask in world.asks):
+    """Send it, unless it was meant for a session that is gone: its Detached is on the way to the machine."""
+    meant = node.believed == node.number or isinstance(effect, world.rules.reach_successors)
+    if not (node.connected and meant):
+        return world
+    if any(ask.who == node.who for ask in world.asks) and not world.rules.reach_successors:
         raise Violation(f"{node.name}: asks {effect} while another question is under way")
-    ask = Ask(node.who, effect, world.now, _statements(world, node, effect))
+    i = world.nodes.index(node)
+    ask = Ask(node.who, effect, clock(world, i), _statements(world, node, effect))
+    if isinstance(effect, w.Release):
+        world = set_node(world, i, node._replace(granted=False))
     return world._replace(asks=(*world.asks, ask))
 
 
 def _statements(world: World, node: Node, effect: w.Effect) -> tuple[Statement, ...]:
+    """Give what ``session.py`` sends for an effect, one behind the other."""
+    key, flaws = node.lock_id, world.rules.sql
     match effect:
         case w.Look():
-            return (LookAt(),)
+            return (LookAt(key, flaws),)
         case w.WriteSettled(settle):
-            return (SettleOn(settle),)
+            return (SettleOn(settle, flaws),)
         case w.TakeOver(claim):
-            return (TakeOverIf(claim, node.name, node.instance, world.rules.compares_version),)
+            take_over = TakeOverIf(claim, key, node.name, node.instance, flaws)
+            if claim.judged is not None and claim.judged.instance == node.instance and not claim.judged.released:
+                return TerminateOld(key, claim.judged.epoch, node.instance, node.first), take_over
+            return (take_over,)
         case w.Renew(epoch):
-            return (RenewIf(epoch, node.instance, not node.granted),)
-        case w.Release():
-            return (ReleaseIf(effect, node.instance), UnlockAll(), Notify())
+            return (RenewIf(key, epoch, node.instance, not node.granted, flaws),)
+        case w.Release(epoch):
+            release = ReleaseIf(key, effect, node.instance, flaws), UnlockAll(), Notify()
+            return release if node.granted else (TerminateOld(key, epoch, node.instance, node.first), *release)
     raise AssertionError(effect)
 
 
@@ -121,9 +193,9 @@ def detach(world: World, i: int) -> World:
     """The session is lost, and the worker hears of it."""
     node = world.nodes[i]
     world = swept(set_node(world, i, node._replace(connected=False, granted=False)))
-    return tell(world, i, w.Detached("lost"))
+    return news(world, i, w.Detached("lost"))
 
 
 def cut(world: World, i: int) -> World:
     """The client loses or drops its session; the server does not know."""
-    return detach(world._replace(pg=world.pg.orphan(world.nodes[i].who)), i)
+    return detach(everywhere(world, lambda pg: pg.orphan(world.nodes[i].who)), i)
