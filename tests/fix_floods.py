@@ -93,8 +93,7 @@ def grouping(request: pytest.FixtureRequest) -> Iterator[bool]:
         (barren / "cgroup.procs").write_text("0")
         yield False
     finally:
-        wait_for(lambda: _moved(barren / "cgroup.procs", Path(own) / "cgroup.procs"), what="the cgroup is empty")
-        barren.rmdir()
+        wait_for(lambda: _left(barren, "cgroup.procs"), what="the cgroup is empty, and removed")
 
 
 @contextlib.contextmanager
@@ -111,13 +110,16 @@ def frozen(pid: int) -> Iterator[None]:
         yield
     finally:
         (icebox / "freezer.state").write_text("THAWED")
-        wait_for(lambda: _moved(icebox / "tasks", FREEZER / "tasks"), what="nothing is left in the icebox")
-        icebox.rmdir()
+        wait_for(lambda: _left(icebox, "tasks"), what="the icebox is empty, and removed")
 
 
-def _moved(from_here: Path, to: Path) -> bool:
-    """Move what is in one cgroup to another, a shared server perhaps; whether nothing is left."""
-    for pid in from_here.read_text().split():
-        with contextlib.suppress(OSError):
-            to.write_text(pid)
-    return not from_here.read_text()
+def _left(directory: Path, file: str) -> bool:
+    """Move what is in a cgroup to the one above, a shared server perhaps, and remove it; whether that is done."""
+    for pid in (directory / file).read_text().split():
+        with contextlib.suppress(OSError):  # it has ended
+            (directory.parent / file).write_text(pid)
+    try:
+        directory.rmdir()
+    except OSError:  # somebody in it is not quite dead
+        return False
+    return True
