@@ -277,7 +277,7 @@ class Clusters:
         self._directory = directory
         self._made: list[Cluster] = []
 
-    def create(self, place: Place = LOOPBACK, **settings: str) -> Cluster:
+    def create(self, place: Place = LOOPBACK, /, **settings: str) -> Cluster:
         """Create and start a server, with settings of ``postgresql.conf`` beside our own."""
         cluster = Cluster(self._programs, self._account, self._room(), settings, place)
         cluster.initialise()

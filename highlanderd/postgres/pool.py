@@ -121,8 +121,8 @@ class Pool:
 
     def _launch(self, group: asyncio.TaskGroup) -> float | None:
         """Start what may be started now; give the seconds until something else may, or None for an event."""
-        if self.connected or self._down_since is None:
-            for seeker in self._most_urgent(self.server.parallel - self._under_way):
+        if self._down_since is None:
+            for seeker in self._most_urgent(self.server.parallel - len(self._dialling)):
                 self._start(group, seeker)
             return None
         now = asyncio.get_running_loop().time()
@@ -131,17 +131,23 @@ class Pool:
         if now >= self._next_probe:
             if self._under_way:  # the last probe hangs: the next one shall not hang beside it
                 self.server.next_address()
-            for seeker in self._most_urgent(1):
+            for seeker in self._most_urgent(1) or self._hanging():
                 self._start(group, seeker)
             slow = self._refused or (now - self._down_since > SLOW_AFTER and not self._lease_to_save())
             # So spaced, the ten attempts that a dead network swallows end as fast as new ones may begin.
             quick = max(PROBE_EVERY, self.server.lease.renew_every / PROBES)
             self._next_probe = now + (SLOW_PROBE_EVERY if slow else quick)
-        return max(self._next_probe - now, 0.001) if self._seekers else None
+        return max(self._next_probe - now, 0.001) if self._seekers or self._hanging() else None
+
+    def _hanging(self) -> list[Seeker]:
+        """Give the most urgent one that waits for an attempt, if a lease hangs on it: another attempt may go beside it.
+
+        What it has sent may be lost, and the kernel says it again only after a second.
+        """
+        return sorted(filter(_with_lease, self._dialling), key=lambda seeker: seeker.urgency)[:1]
 
     def _lease_to_save(self) -> bool:
-        now = boottime()
-        return any(now < seeker.urgency < inf for seeker in self._seekers | self._dialling.keys())
+        return any(map(_with_lease, self._seekers | self._dialling.keys()))
 
     def _most_urgent(self, count: int) -> list[Seeker]:
         return sorted(self._seekers, key=lambda seeker: seeker.urgency)[: max(count, 0)]
@@ -169,13 +175,13 @@ class Pool:
 
     def _hand_over(self, seeker: Seeker, attempt: int, hello: Hello | None) -> None:
         """Serve whoever still seeks; what nobody wants any more is closed, what is dead already is sought again."""
-        wanted = self._dialling.get(seeker) == attempt
-        if wanted:
+        latest = self._dialling.get(seeker)
+        if hello is not None and latest is not None and hello.wire.open:
             del self._dialling[seeker]
-        if hello is not None and wanted and hello.wire.open:
             self._served.add(seeker)
             seeker.deliver(hello)
-        elif wanted:
+        elif latest == attempt:
+            del self._dialling[seeker]
             self.seek(seeker)
         elif hello is not None:
             hello.wire.drop("nobody wants it any more")
@@ -201,8 +207,14 @@ class Pool:
         self._said.clear()
 
     def lost(self, why: str) -> None:
-        """A session of this pool was lost: whether the server is away shows at the next attempt."""
+        """A session of this pool was lost: one attempt after the other finds out whether the server is."""
         log.debug("postgres %s: session lost: %s", self.server.place, why)
+        if self._down_since is None:
+            self._down_since = self._next_probe = asyncio.get_running_loop().time()
+
+
+def _with_lease(seeker: Seeker) -> bool:
+    return boottime() < seeker.urgency < inf
 
 
 class Listener:

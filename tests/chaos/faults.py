@@ -58,6 +58,8 @@ class Strike:
     what: str
     nodes: Sequence[Node]
     undo: Callable[[], object] = lambda: None
+    since: float = 0.0
+    """When it took effect, on CLOCK_BOOTTIME, where finding the moment took a while."""
 
 
 Striking = Callable[["Bed", Random], Strike]

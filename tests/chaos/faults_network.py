@@ -6,6 +6,9 @@ import signal
 from collections.abc import Callable
 from random import Random
 
+from fact import wait_for
+from fix_nodes import Node
+
 from highlanderd.linux import boottime
 
 from .bed import SERVER, Bed, pause
@@ -23,6 +26,16 @@ FENCED = Bound(0.8)
 which may be one renewal, 2/10 L, later."""
 
 
+RENEWAL = "SELECT renewal FROM highlander.lease WHERE program = %s"
+
+
+def _blackhole(bed: Bed, node: Node) -> Strike:
+    """Lose every packet of a node, both ways."""
+    bed.network.mute(node.name)
+    bed.network.deafen(node.name)
+    return Strike(f"{node.name} in a blackhole", [node], lambda: bed.network.heal(node.name), boottime())
+
+
 def _on_leader(bed: Bed, chance: Random, how: str, *hurts: Callable[[str], None]) -> Strike:
     """Do it to the link of a node that leads."""
     _, node = bed.some_leader(chance)
@@ -35,6 +48,16 @@ def _on_leader(bed: Bed, chance: Random, how: str, *hurts: Callable[[str], None]
 def unplug_shortly(bed: Bed, chance: Random) -> Strike:
     """Lose every packet of a leader for less than 4/10 L: a plug would take a while to be seen after the heal."""
     return _on_leader(bed, chance, "in a blackhole", bed.network.mute, bed.network.deafen)
+
+
+@fault("partition, both ways, at the worst moment", FENCED, lasts=(0.34, 0.36), spares=True)
+def blackhole_between_renewals(bed: Bed, chance: Random) -> Strike:
+    """It begins right before a renewal: the session is given up before the heal, and so is the first way back."""
+    program, node = bed.some_leader(chance)
+    [before] = bed.sql(RENEWAL, [program])
+    wait_for(lambda: bed.sql(RENEWAL, [program]) != [before], bed.lease, "a renewal")
+    pause(0.16 * bed.lease)
+    return _blackhole(bed, node)
 
 
 @fault("partition, both ways", FENCED, lasts=LONG)

@@ -114,8 +114,8 @@ def play(bed: Bed, plan: Sequence[Planned], seed: str) -> Outcome:
     try:
         strikes = _strike(bed, plan, outcome)
         concerned = {node.name for strike in strikes for node in strike.nodes}
+        lasted = boottime() - max([began, *(strike.since for strike in strikes)])
         bed.mend()
-        lasted = boottime() - began
         if len(plan) > 1:
             wait_for(bed.running, PATIENCE, "every daemon runs again")
             lasted = boottime() - began

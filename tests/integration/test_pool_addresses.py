@@ -21,7 +21,7 @@ def test_after_a_silence_the_next_attempt_goes_to_another_address(database: Data
     first, second = door(database.dsn), door(database.dsn)
 
     async def scenario() -> None:
-        async with desk(_both(database, first, second)) as here:
+        async with desk(_both(database, first, second), lease=6.0) as here:
             lines = [await here.line(program) for program in ("beat", "bot", "relay")]
             await until(lambda: here.pool.listener.connected)
             assert (first.connections, second.connections) == (4, 0)
