@@ -66,7 +66,7 @@ class Contender:
         self.link, self.knowledge, self.hinted = AWAY, Knowledge(), False
         self.question: Question | None = None
         self.sight: Sight | None = None
-        self._due = 0.0
+        self._due, self._sure = 0.0, False
         self.session = session = _Session(
             self.pool,
             program=contest.program,
@@ -123,7 +123,7 @@ class Contender:
     def due(self) -> bool:
         """Whether the machine would ask something now."""
         self._lapse()
-        wants = self.leaving is not None or not (self.retired or (self.hesitant and self.sight))
+        wants = self.leaving is not None or not (self.retired or (self.hesitant and self.sight and self._sure))
         return wants and self.link is IDLE and (self.hinted or boottime() >= self._due)
 
     def retire(self) -> None:
@@ -198,7 +198,9 @@ class Contender:
         if self.belief is None and self.leaving is None:
             self.sight = event.sight
             candidate = Candidate(self.name, self.instance, event.keeperless)
-            match judge(event.sight, self.knowledge, boottime(), candidate):
+            verdict = judge(event.sight, self.knowledge, boottime(), candidate)
+            self._sure = isinstance(verdict, Claim)
+            match verdict:
                 case Claim() | Settle():
                     self._due = boottime()
                 case NotYet(until) if until is not None:

@@ -20,6 +20,7 @@ from audit import OF_LOCK, offences, unasked
 from contender import ASKING, Contender
 from contention import LEASE, NAMES, Bed
 from contest import Contest
+from fact import wait_for
 from fix_postgres import Clusters
 from fix_proxy import Door
 from hypothesis import HealthCheck, Phase, settings
@@ -290,3 +291,37 @@ def test_whatever_happens_nobody_believes_to_lead_beside_another(bed: Bed) -> No
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(type("Contention", (Contention,), {"bed": bed}), settings=how, _min_steps=STEPS - 1)
+
+
+@pytest.fixture
+def contention(bed: Bed) -> Iterator[Contention]:
+    """Steps to be chosen by a test: what is rare among those that Hypothesis chooses."""
+    made: Contention = type("Contention", (Contention,), {"bed": bed})()
+    yield made
+    made.nothing_wrong()
+    made.teardown()
+
+
+def test_connections_that_were_forgotten_on_their_way_are_replaced(contention: Contention) -> None:
+    contention.begin(True, True, "all is well")
+    for number in range(len(NAMES)):
+        contention.network(number, "lose", 0.4)
+
+
+@pytest.mark.parametrize("led", [True, False])
+def test_a_verdict_that_comes_late_takes_nothing_from_another(contention: Contention, led: bool) -> None:
+    contention.begin(True, led, "all is well")
+    for number in range(len(NAMES)):
+        contention.hesitate(number)
+    contention.release(None, 0.5)
+    for number in range(len(NAMES)):
+        contention.ask(number, 0.4)
+        contention.network(number, "cut", 0.0)
+        wait_for(lambda: not contention.bed.audit.holders(contention.contest.lock_id), what="the lock is free")
+    assert len(contention.contest.beliefs) == 1 + led
+
+
+def test_a_release_whose_commit_fails_is_repeated(contention: Contention) -> None:
+    contention.begin(True, True, "all is well")
+    contention.server("commits fail", 0.0)
+    contention.release(None, 0.5)
