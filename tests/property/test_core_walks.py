@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property.world import LEASE, Rules, World, beginning
+from property.world_node import Node
 from property.world_steps import steps
 from property.world_stories import led
 
@@ -78,15 +79,21 @@ def test_whatever_happened_a_daemon_that_is_told_to_end_ends(
 
 
 def _order_end(world: World, i: int) -> World:
-    """By the orders that the world knows; a node without a worker hears it from its guardian later."""
+    """By the orders that the world knows; who is frozen or without a worker hears it from the guardian later."""
     rules = world.rules._replace(kinds=frozenset({f"end {world.nodes[i].name}"}))
     asking = world._replace(orders=1, rules=rules)
     for label, go in steps(asking):
-        if label[0] == "ordered to end":
+        if label in _goes_on(world.nodes[i]):
+            return _order_end(go()._replace(orders=0, rules=world.rules), i)
+        if label == ("ordered to end", world.nodes[i].name):
             return go()._replace(orders=0, rules=world.rules)
     nodes = list(world.nodes)
     nodes[i] = nodes[i]._replace(draining=True)
     return world._replace(nodes=tuple(nodes))
+
+
+def _goes_on(node: Node) -> tuple[tuple[str, str], ...]:
+    return (f"{' and '.join(node.frozen)} goes on", node.name), ("the program has its turn again", node.name)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)

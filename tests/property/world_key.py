@@ -31,6 +31,7 @@ class _Origin:
         self.world = world
         self.versions = {row.lock_id: row.version for row in world.pg.ledger.rows}
         self.runs = {str(pg.run) for pg in world.servers}
+        self.alike = world.rules.alike
 
     def epoch(self, lock_id: int, epoch: int) -> int:
         return epoch - self.versions.get(lock_id, (0, 0))[0]
@@ -72,9 +73,9 @@ class _Own:
 def key(world: World) -> Any:
     """Give the world's identity."""
     o = _Origin(world)
-    nodes = [_node(_Own(o, world, i), world) for i in range(len(world.nodes))]
-    if world.rules.alike:
-        nodes.sort(key=hash)
+    nodes = [hash(_node(_Own(o, world, i), world)) for i in range(len(world.nodes))]
+    if o.alike:
+        nodes.sort()
     oldest = min((row.epoch for row in (*world.pg.ledger.rows, *(world.pg.standby or Ledger()).rows)), default=0)
     return (
         tuple(_server(pg, o, world.now) for pg in world.servers),
@@ -146,7 +147,7 @@ def _node(own: _Own, world: World) -> Any:
     inbox = None if node.inbox is None else tuple(_event(event, own) for event in node.inbox)
     spawned = own.epoch(node.spawned) if node.spawned else None
     life = node.up, node.wish, node.draining, node.ended
-    name = None if world.rules.alike else node.name
+    name = None if own.origin.alike else node.name
     asks = tuple(_ask(ask, own) for ask in own.asks)
     return situation, session, trees, spawned, life, frozen, inbox, asks, name, _ownership(own, world)
 

@@ -1,8 +1,8 @@
 """The server of the small world: one program's rows, meta, advisory locks, and the sessions that are connected.
 
 Each statement stands in for the constant of ``ledger.py`` that its docstring names, committed by itself, with the same
-conditions in the same order. ``tests/integration/test_session.py`` and ``test_session_servers.py`` hold the SQL itself to
-them, on a real server. The verdict is not in here: it is the product's.
+conditions in the same order. ``tests/integration/test_session.py`` and ``test_session_servers.py`` hold the SQL itself
+to them, on a real server. The verdict is not in here: it is the product's.
 """
 
 from __future__ import annotations
