@@ -19,6 +19,7 @@ HURTFUL = {
     "default_transaction_read_only": "on",
 }
 """Milliseconds, where they are numbers."""
+TOGETHER = "role with all of these"
 LONG = (1.2, 1.5)
 """Leases: as long as an idle session may be silent, and longer."""
 NOTHING = Bound()
@@ -39,23 +40,26 @@ def _unharmed(bed: Bed, before: dict[str, int]) -> None:
     assert after == before, f"children were replaced: epochs {before} before, {after} afterwards"
 
 
-def _of_role(setting: str) -> Striking:
+def _of_role(*settings: str) -> Striking:
     def strike(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - there is no choice
         before, role = bed.oracle.epochs(), bed.database.role
-        bed.sql(f"ALTER ROLE \"{role}\" SET {setting} = '{HURTFUL[setting]}'")
+        for setting in settings:
+            bed.sql(f"ALTER ROLE \"{role}\" SET {setting} = '{HURTFUL[setting]}'")
         _end_sessions(bed, EVERYBODY)
 
         def undo() -> None:
-            bed.sql(f'ALTER ROLE "{role}" RESET {setting}')
+            bed.sql(f'ALTER ROLE "{role}" RESET ALL')
             _unharmed(bed, before)
 
-        return Strike(f"ALTER ROLE ... SET {setting} = {HURTFUL[setting]}, every backend terminated", bed.nodes, undo)
+        said = ", ".join(f"{setting} = {HURTFUL[setting]}" for setting in settings)
+        return Strike(f"ALTER ROLE ... SET {said}, every backend terminated", bed.nodes, undo)
 
     return strike
 
 
 for _setting in HURTFUL:
     fault(f"role with {_setting}", NOTHING, lasts=LONG, alone=True)(_of_role(_setting))
+fault(TOGETHER, NOTHING, lasts=LONG, alone=True)(_of_role(*HURTFUL))
 
 
 @fault("server set read-only", NOTHING, lasts=LONG, alone=True)

@@ -11,7 +11,11 @@ from .rounds import one
 pytestmark = pytest.mark.chaos
 
 
-@pytest.mark.parametrize("fault", faults_of("faults_failover"), ids=lambda fault: fault.name)
+CHOSEN = [fault for fault in faults_of("faults_failover") if not (fault.losing and fault.spares)]
+"""Each has a bed of its own, which takes a while: the mildest one is for ``make chaos``."""
+
+
+@pytest.mark.parametrize("fault", CHOSEN, ids=lambda fault: fault.name)
 def test_never_two_and_nothing_lost(chaos: Plays, fault: Fault) -> None:
     outcome = chaos(one(fault, LEASE, fault.name), fault.name)
     assert outcome.struck == 1
