@@ -197,6 +197,8 @@ class Cluster(Server):
                     os.kill(pid, signal.SIGKILL)
             if self._process is not None:
                 self._process.wait(60)
+        if self._process is not None:  # it may have died before, by itself
+            self._process.wait(60)
         self._process = None
 
     def pause(self) -> None:

@@ -28,7 +28,7 @@ def _shown(node: Node, program: str) -> float:
     """Give a time of the past as the node shows it: it moves with its clock."""
     try:
         return datetime.fromisoformat(node.program(program)["since"]).timestamp()
-    except HighlanderError:
+    except (HighlanderError, StopIteration):  # its worker has just begun
         raise Missed from None
 
 

@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 from random import Random
 
+import psycopg
 from fact import wait_for
 
 from highlanderd.errors import HighlanderError
@@ -121,7 +122,7 @@ def play(bed: Bed, plan: Sequence[Planned], seed: str) -> Outcome:
             lasted = boottime() - began
         wait_for(_whole(bed, boottime()), PATIENCE, "all is whole again")
         _measure(bed, plan, outcome, {p: life.node for p, life in before.items()}, concerned, began, lasted)
-    except (AssertionError, HighlanderError, OSError) as error:
+    except (AssertionError, HighlanderError, OSError, StopIteration, psycopg.Error) as error:
         outcome.broken.append(f"{type(error).__name__}: {error}")
         outcome.did.append(traceback.format_exc())
     _judge(bed, plan, outcome)

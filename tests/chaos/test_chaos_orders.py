@@ -18,7 +18,7 @@ def test_never_two_and_nothing_lost(chaos: Plays, fault: Fault) -> None:
     assert not outcome.failed, f"{outcome}; see {outcome.kept}"
 
 
-@pytest.mark.parametrize("seed", ["many/1", "many/2", "many/3"])
+@pytest.mark.parametrize("seed", ["many/1", "many/2"])
 def test_many_at_once(chaos: Plays, seed: str) -> None:
     crowd = [fault for fault in registry().values() if fault.crowded]
     outcome = chaos(many(crowd, 5, LEASE, seed), seed)
