@@ -163,6 +163,8 @@ def _ask(world: World, node: Node, effect: w.Effect) -> World:
         raise Violation(f"{node.name}: asks {effect} while another question is under way")
     i = world.nodes.index(node)
     ask = Ask(node.who, effect, clock(world, i), _statements(world, node, effect))
+    if isinstance(effect, w.WriteSettled) and node.believed != node.number:
+        ask = ask._replace(effect=None, then=w.Notified())  # a stray's answer is a hint at most
     if isinstance(effect, w.Release):
         world = set_node(world, i, node._replace(granted=False))
     return world._replace(asks=(*world.asks, ask))
