@@ -170,7 +170,7 @@ class Contender:
         self.link, after = ASKING, boottime()
         self.contest.asked[self.instance, epoch, what] += 1
         ask()
-        self.question = Question(what, epoch, after, boottime(), self.contest.confirming)
+        self.question = Question(what, epoch, after, boottime(), self.contest.outage)
         self._due = after + self.contest.lease.renew_every
         self.contest.say(f"{self.name} asks: {what} {epoch or ''}")
 
@@ -277,7 +277,7 @@ class Contender:
         return question
 
     def _judge_confirmed(self, question: Question) -> None:
-        confirmed = question.confirmed or self.contest.confirming
+        confirmed = not question.outage or question.outage != self.contest.outage
         self._must(confirmed, f"{question} was told as acknowledged, and nobody could confirm it")
 
     def _judge_sent(self, sent: float, question: Question) -> None:

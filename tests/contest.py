@@ -33,8 +33,8 @@ class Question:
     epoch: int
     after: float
     before: float
-    confirmed: bool
-    """Whether the server could confirm a commit when it was asked."""
+    outage: int
+    """In which outage of the standby it was asked; 0 in none."""
 
 
 @dataclass(slots=True)
@@ -44,8 +44,9 @@ class Contest:
     program: str
     lease: Lease
     audit: Audit
-    confirming: bool = True
-    """Whether commits can be confirmed: False while a synchronous standby is missing."""
+    outage: int = 0
+    """The number of the present outage of the synchronous standby, in which nobody confirms a commit; 0 for none."""
+    outages: int = 0
     beliefs: list[Belief] = field(default_factory=list)
     asked: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     """How often each instance has asked for each write, by epoch."""
@@ -56,6 +57,12 @@ class Contest:
     def lock_id(self) -> int:
         """The lock that all want."""
         return lock_id("highlander", self.program)
+
+    def lose_standby(self) -> None:
+        """Note that from now on nobody confirms a commit."""
+        if not self.outage:
+            self.outages += 1
+            self.outage = self.outages
 
     def say(self, text: str) -> None:
         """Note what happened."""

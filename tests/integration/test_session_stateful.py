@@ -202,7 +202,7 @@ class Contention(RuleBasedStateMachine):
             case "no standby" | "no patience":
                 self.impatient = what == "no patience"
                 self.bed.lose_standby()
-                self.contest.confirming = False
+                self.contest.lose_standby()
             case "restart" if self.may_restart:
                 self.may_restart = False
                 self.run(self._restart())
@@ -210,7 +210,7 @@ class Contention(RuleBasedStateMachine):
                 self._mend()
 
     def _mend(self) -> None:
-        self.contest.confirming, self.impatient = True, False
+        self.contest.outage, self.impatient = 0, False
         self.bed.refuse_commits(False)
         self.bed.find_standby()
 
