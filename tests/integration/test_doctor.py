@@ -134,6 +134,7 @@ def test_a_standby_is_refused_alone_and_welcome_beside_its_primary(tmp_path: Pat
     primary = clusters.create()
     standby = clusters.standby(primary)
     database = primary.database()
+    settled_ledger(database, 10.0)
     beside = make_conninfo(database.dsn, port=standby.port)
     wait_for(lambda: "hot standby" in doctor(tmp_path, beside).out, what="the standby knows the role")
     assert len(found(doctor(tmp_path, beside), "problem")) == 1
@@ -145,6 +146,8 @@ def test_a_standby_is_refused_alone_and_welcome_beside_its_primary(tmp_path: Pat
     primary.configure(synchronous_standby_names="nobody")
     superuser = make_conninfo(both, user=primary.user)  # who may see which standby commits wait for
     wait_for(lambda: "every write hangs" in doctor(tmp_path, superuser).out, what="the setting is in force")
+    [said] = found(doctor(tmp_path, database.dsn), "problem")  # the role may not see it, and tries
+    assert said.startswith("a durable commit took up to 5 s")
 
 
 def test_a_forgetful_server_is_a_problem(tmp_path: Path, clusters: Clusters) -> None:
