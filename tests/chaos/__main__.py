@@ -154,7 +154,7 @@ def main() -> int:
     with installation(arguments.pg_bin) as (programs, account):
         run = Run(arguments, programs, account)
         run.play(faults)
-    made = table.rows(registry(), run.outcomes)
+    made = table.rows(registry(), run.outcomes, arguments.lease)
     print(f"\nseed {arguments.seed}, {sum(row.faults for row in made)} faults in {len(run.outcomes)} rounds\n")
     print(table.text(made), "", *table.notes(registry(), run.outcomes), sep="\n")
     print(f"\n{table.markdown(made)}")

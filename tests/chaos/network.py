@@ -13,13 +13,16 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 from fix_postgres import LOOPBACK, Cluster, Place
 from fix_proxy import Door
 
-TOOLS = ("ip", "nft", "nsenter")
+TOOLS = ("ip", "nft", "nsenter", "unshare")
+PROBE = "ip link add name bridge type bridge && ip link add name one type veth peer name other && nft -f -"
+"""What a bed will do: a container's root may be refused any of it."""
 SWITCH = "switch"
 HARDWARE = "02:00:00:00:00:"
 FILTER = """
@@ -75,12 +78,16 @@ class Network(Protocol):
         """Leave nothing."""
 
 
+@cache
 def namespaces_lacking() -> str:
     """Say why there can be no namespaces here; empty when there can."""
     if os.geteuid() != 0:
         return "network namespaces take root"
-    tools = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return f"network namespaces take {', '.join(tools)}" if tools else ""
+    if tools := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return f"network namespaces take {', '.join(tools)}"
+    command = ["unshare", "--net", "sh", "-c", PROBE]
+    tried = subprocess.run(command, input=FILTER, capture_output=True, text=True, check=False)
+    return f"network namespaces are refused here: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 class Wires:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .faults import Fault
+from .faults import Bound, Fault
 from .rounds import MANY, MANY_NAME, Outcome
 
 HEADS = ("fault", "runs", "overlaps", "lost updates", "longest gap", "median gap", "bound", "child restarts")
@@ -42,16 +42,22 @@ def row(name: str, bound: str, outcomes: Sequence[Outcome], note: str = "") -> R
     return Row(cells, sum(outcome.struck for outcome in outcomes), sum(bool(one.failed) for one in outcomes))
 
 
-def rows(faults: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> list[Row]:
+def rows(faults: Mapping[str, Fault], outcomes: Sequence[Outcome], lease: float) -> list[Row]:
     """Give a row for each kind that was played."""
     by_name = {name: [one for one in outcomes if one.name == name] for name in [*faults, MANY_NAME]}
-    bounds = {name: str(fault.bound) for name, fault in faults.items() if not fault.spares}
+    bounds = {name: _shown(fault.bound, lease) for name, fault in faults.items() if not fault.spares}
     bounds |= {name: SPARED for name, fault in faults.items() if fault.spares} | {MANY_NAME: str(MANY)}
     notes = {name: fault.doubling or fault.losing for name, fault in faults.items()}
     shown = {MANY_NAME: f"{MANY_NAME} ({sum(one.struck for one in by_name[MANY_NAME])} faults)"}
     return [
         row(shown.get(name, name), bounds[name], some, notes.get(name, "")) for name, some in by_name.items() if some
     ]
+
+
+def _shown(bound: Bound, lease: float) -> str:
+    """Say a bound, and what it comes to with this lease."""
+    known = bound.leases and not bound.lasting
+    return f"{bound} = {bound.limit(lease, 0.0):.1f} s" if known else str(bound)
 
 
 def text(made: Iterable[Row]) -> str:
