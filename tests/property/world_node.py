@@ -71,7 +71,7 @@ class Child(NamedTuple):
         if not self.executed:
             return (SpawnFailed("refused"),) if self.stage == "empty" else ()
         facts: list[ChildEvent] = [Started(self.epoch, 0.0)]
-        if self.stage in ("left", "empty") and not self.silent:
+        if self.stage in ("left", "empty") and (not self.silent or self.told > 1):
             facts.append(Exited(256, 0.0))
         if self.stage == "empty" or (buried_early and self.silent):
             facts.append(Emptied())
