@@ -78,7 +78,8 @@ def _settings(facts: Facts) -> Iterator[Finding]:
     hurtful = [
         f"{name} = {setting.value}{SAID_BY.get(setting.source, '')}"
         for name, setting in sorted(facts.plain.items())
-        if setting.source not in ("default", "client") and setting.value.split()[0] != wanted.get(name)
+        if setting.source not in ("default", "client")
+        and wanted[name] not in (setting.value, setting.value.split(" ")[0])
     ]
     if hurtful and not lost:
         yield fine(f"overridden for highlanderd's sessions, though not for your programs' own: {', '.join(hurtful)}")

@@ -146,7 +146,11 @@ def test_an_embedded_server_may_be_forgetful() -> None:
 
 
 def test_settings_of_the_role_that_are_overridden_are_named_with_who_made_them() -> None:
-    plain = {"lock_timeout": Setting("1 ms", "user"), "client_min_messages": Setting("warning", "database")}
+    plain = {
+        "lock_timeout": Setting("1 ms", "user"),
+        "client_min_messages": Setting("warning", "database"),
+        "default_transaction_isolation": Setting("read committed", "configuration file"),
+    }
     said = [finding.sentence for finding in judge(replace(HEALTHY, plain=plain))]
     assert (
         "overridden for highlanderd's sessions, though not for your programs' own: lock_timeout = 1 ms (ALTER ROLE)"
