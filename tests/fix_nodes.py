@@ -240,7 +240,13 @@ class Nodes:
         return self.journal.lives(program)[-1]
 
     def close(self) -> None:
-        """Kill everything, and show the logs in case that somebody asks."""
+        """End everything, and show the logs in case that somebody asks."""
+        self.end()
+        for node in self.nodes:
+            print(f"---- {node.name}\n{node.log.read_text(errors='replace')}")
+
+    def end(self) -> None:
+        """Kill everything."""
         while pids := [pid for pid in marked(self.directory) if not gone(pid)]:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -250,7 +256,6 @@ class Nodes:
             with contextlib.suppress(AssertionError):
                 node.ended()
             _sweep(node.home / "state" / "instance")
-            print(f"---- {node.name}\n{node.log.read_text(errors='replace')}")
 
 
 def expiry(database: Database, program: str) -> float:

@@ -101,8 +101,7 @@ class Bed:
 
     def close(self) -> None:
         """Leave nothing of it."""
-        with contextlib.redirect_stdout(None), contextlib.suppress(OSError):
-            self.cast.close()
+        self.cast.end()
         self.clusters.close()
         self.network.close()
         self._undertaker.bury()
