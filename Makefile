@@ -8,7 +8,7 @@ export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
 # Where `make run` keeps its database. A checkout below /root is out of reach for the user that PostgreSQL then runs as.
 STATE := $(or $(abspath $(HIGHLANDER_STATE)),$(if $(filter /root/%,$(CURDIR)),/var/lib/highlander-quickstart,$(CURDIR)/state))
-.PHONY: run demo test lint types chaos explore bench docs requirements clean
+.PHONY: run demo test lint types chaos explore bench docs packages packages-test requirements clean
 
 run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
 	HIGHLANDER_STATE="$(STATE)" exec .venv/bin/highlanderd -c conf.d/quickstart.toml
@@ -37,7 +37,15 @@ bench: .venv/ready  ## measurements: they print, and never fail for being slow
 docs: .venv/ready   ## write into docs/ what the code says: keys, options, metrics, states, modules
 	.venv/bin/python docs/generate.py
 
+packages: .venv/ready .make/packages/ready  ## into dist/: .deb and .rpm for amd64 and arm64, wheel and sdist; PACKAGES_ARGS='--arch amd64'
+	.venv/bin/python packaging/build.py $(PACKAGES_ARGS)
+
+packages-test: packages  ## everything about them that this machine can try
+	.venv/bin/python -m pytest tests/packaging --packages dist $(PYTEST_ARGS)
+
 requirements: .make/uv  ## lock the newest versions that pyproject.toml admits, with the hash of every wheel
+	UV_CUSTOM_COMPILE_COMMAND='make requirements' .make/uv pip compile $(LOCK) pyproject.toml -o packaging/requirements/package.txt
+	UV_CUSTOM_COMPILE_COMMAND='make requirements' .make/uv pip compile $(LOCK) packaging/requirements/tools.in -o packaging/requirements/tools.txt
 	UV_CUSTOM_COMPILE_COMMAND='make requirements' .make/uv pip compile $(LOCK) --extra embedded --group dev pyproject.toml packaging/requirements/build.in -o packaging/requirements/dev.txt
 
 clean:              ## forget what was set up; ./state, which holds the quickstart's database, stays
@@ -48,6 +56,11 @@ clean:              ## forget what was set up; ./state, which holds the quicksta
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install --quiet --require-hashes -r packaging/requirements/dev.txt
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.make/packages/ready: packaging/requirements/tools.txt
+	$(PYTHON) -m venv --clear .make/packages
+	.make/packages/bin/pip install --quiet --require-hashes -r packaging/requirements/tools.txt
 	@touch $@
 
 .make/uv:

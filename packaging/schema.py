@@ -1,0 +1,117 @@
+"""A JSON Schema of the configuration, for editors: they complete keys, show their texts, and mark what is wrong.
+
+It says what may be written, which is more than what the daemon makes of it: "1m30s" where that holds a number. Where
+it is less exact than the daemon (`highlanderd --check` has the last word), it lets things pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import tomli
+from pydantic.json_schema import GenerateJsonSchema
+
+from highlanderd.config import SECTIONS, ProgramKeys, values
+from highlanderd.config import program as program_keys
+from highlanderd.config.sections import Section
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "docs"))
+
+from options import default, keys  # noqa: E402 - the reference's own words, in a directory that is no package
+
+Fragment = dict[str, Any]
+
+EXPANDED: Final = r"\$\{[A-Za-z_]"
+"""A string that the environment completes may stand for any other."""
+
+
+def _string(pattern: str) -> Fragment:
+    return {"type": "string", "pattern": f"^(?:{pattern})$|{EXPANDED}"}
+
+
+_DURATION: Final = r"(\d+(\.\d+)?(d|h|m|s|ms))+|\d+(\.\d+)?"
+_ACCOUNT: Final[Fragment] = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}]}
+
+WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
+    values.duration: {"anyOf": [_string(_DURATION), {"type": "number", "minimum": 0}]},
+    values.size: {"anyOf": [_string(r"\d+\s*([kKmMgGtT][iI]?)?[bB]"), {"type": "integer", "minimum": 0}]},
+    values.octal: {"anyOf": [_string("(0o)?[0-7]{1,4}"), {"type": "integer", "minimum": 0, "maximum": 0o777}]},
+    values.signal_number: {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1, "maximum": 64}]},
+    values.exit_code: {"type": "integer", "minimum": 0, "maximum": 255},
+    values.count: {"type": "integer", "minimum": 0, "maximum": 1000},
+    values.label: _string("[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"),
+    values.account: _ACCOUNT,
+    program_keys.words: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+}
+"""What may be written, by the function that reads it."""
+
+
+class _AsWritten(GenerateJsonSchema):
+    """Pydantic's own generator, but for what our functions accept before it looks."""
+
+    def function_before_schema(self, schema: Any) -> Fragment:
+        reads = schema["function"]["function"]
+        inner = super().function_before_schema(schema)
+        if reads is values.listed:  # one may stand for an array of one
+            return {"anyOf": [inner["items"], inner]}
+        return copy.deepcopy(WRITTEN[reads]) if reads in WRITTEN else inner
+
+    def literal_schema(self, schema: Any) -> Fragment:
+        return {"anyOf": [super().literal_schema(schema), {"type": "string", "pattern": EXPANDED}]}
+
+    def nullable_schema(self, schema: Any) -> Fragment:
+        return self.generate_inner(schema["schema"])  # TOML has no null: what is not there is left out
+
+
+def schema() -> Fragment:
+    """Give the schema of the whole file."""
+    program = _table(ProgramKeys)
+    defaults = {key: value for key, value in program.items() if key != "required"}
+    tables = {name: _table(model) for name, model in SECTIONS.items()}
+    names = {"pattern": r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$", "not": {"const": "all"}}
+    # Nothing is required: a file that is included holds programs alone, and [defaults] may hold their command.
+    del program["required"], tables["postgres"]["required"]
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "highlander.toml",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            **tables,
+            "defaults": {**defaults, "description": "Any key of a program, for all programs of all files."},
+            "program": {"type": "object", "propertyNames": names, "additionalProperties": program},
+        },
+    }
+
+
+def _table(model: type[Section]) -> Fragment:
+    made = _plain(model.model_json_schema(schema_generator=_AsWritten))
+    fields = dict(keys(model))
+    for key, told in made["properties"].items():
+        written = default(key, fields[key]).strip("`")
+        if written and written != "required":
+            told["default"] = tomli.loads(f"default = {written}")["default"]
+    return {**made, "description": " ".join((model.__doc__ or "").split()).replace("``", "`")}
+
+
+def _plain(made: Any) -> Any:
+    """Leave out what pydantic adds for forms, and defaults as the daemon holds them."""
+    if isinstance(made, dict):
+        noise = {key for key in ("title", "format", "writeOnly", "default") if not isinstance(made.get(key), dict)}
+        return {key: _plain(value) for key, value in made.items() if key not in noise}
+    return [_plain(item) for item in made] if isinstance(made, list) else made
+
+
+def text() -> str:
+    """Give the schema as it is shipped."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(text(), end="")
