@@ -2,4 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 pytest_plugins = ["fix_postgres", "fix_proxy", "fix_nodes", "fix_floods"]
+
+
+def pytest_configure() -> None:
+    """Let what tests start be interrupted, even where a shell has started all this in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
