@@ -7,6 +7,7 @@ all carry. Nothing here decides anything.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -36,6 +37,7 @@ NEVER = float("inf")
 WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
 MOST_HURRIED = -20  # the nice value of the greatest weight
 PIPE_BUF = select.PIPE_BUF
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # these pass
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -253,6 +255,8 @@ def fork(run: Callable[[], int]) -> int:
         return pid
     code = 70
     try:
+        _calm_process()
+        _Weight.group = None
         code = run()
     except BaseException as error:  # noqa: BLE001 - there is nobody above to tell
         say(f"highlanderd: a process of ours broke: {confession(error)}")
@@ -270,31 +274,64 @@ def close_all_but(*kept: int) -> None:
     os.closerange(low, 2**31 - 1)
 
 
-def hurry() -> tuple[int, int, int]:
-    """Weigh more than all that is not in a hurry, if allowed; what we fork is in none. Gives what ``calm`` wants.
+class _Weight:
+    """How this process weighed before its hurry; None while it is in none."""
+
+    nice: int | None = None
+    group: int | None = None
+    """The nice value of the group that its session is."""
+
+
+def hurry() -> None:
+    """Weigh more than all that is not in a hurry, if allowed, until ``calm()``; what we ``fork`` is in none.
 
     No real-time policy: the kernel spins when a process is reaped that its reaper keeps from leaving a processor (a
     second, until such policies are throttled). Where sessions share processors as groups, ours has to weigh more, too.
     """
+    former = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, MOST_HURRIED)
+    except OSError:
+        return
+    if _Weight.nice is None:
+        _Weight.nice = former
     try:
         group = int(_contents("/proc/self/autogroup").split()[-1])
     except (OSError, IndexError):  # there are no such groups, or there is no descriptor to look with
-        group = 0
-    former = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), group
-    calm((MOST_HURRIED, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, MOST_HURRIED))
-    return former
-
-
-def calm(weight: tuple[int, int, int]) -> None:
-    """Weigh as before ``hurry``: nice value, policy, nice value of the session; as far as that is allowed."""
-    nice, policy, group = weight
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-        os.sched_setscheduler(0, policy, os.sched_param(0))
-        with open("/proc/self/autogroup", "w") as file:
-            file.write(str(group))
-    except OSError:
         return
+    if _Weight.group is None:
+        _Weight.group = group
+    _weigh_group(MOST_HURRIED)
+
+
+def calm() -> bool:
+    """Weigh as before ``hurry()``. False when the system wants that tried again later."""
+    _calm_process()
+    if _Weight.group is not None and _weigh_group(_Weight.group):
+        _Weight.group = None
+    return _Weight.group is None
+
+
+def _calm_process() -> None:
+    if _Weight.nice is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, _Weight.nice)
+        _Weight.nice = None
+
+
+def _weigh_group(nice: int) -> bool:
+    try:
+        fd = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return error.errno not in SCARCE
+    try:
+        os.write(fd, str(nice).encode())
+    except BlockingIOError:  # once in a tenth of a second, for all the machine, unless with CAP_SYS_ADMIN
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return True
 
 
 def send(pid: int, signum: int) -> None:

@@ -133,6 +133,7 @@ class Spawner:
     def adopt(self, child: Child, tell: Callable[[w.Event], None]) -> None:
         """Go on reading and hearing of a child that an earlier worker started."""
         self._read(child)
+        child.on_pipes = lambda: self._read(child)  # its keeper may be reached later
         child.listen(lambda event: self._told(child, event, tell))
 
     def _told(self, child: Child, event: w.Event, tell: Callable[[w.Event], None]) -> None:

@@ -33,8 +33,10 @@ class Child:
     def __init__(self, guardian: Guardian, program: str, lock_id: int, epoch: int) -> None:
         self.program, self.lock_id, self.epoch = program, lock_id, epoch
         self.report: Report | None = None
-        """The keeper's latest; None before its first."""
+        """The latest of the keeper, or of the guardian for it; None before the first."""
         self._guardian = guardian
+        self.on_pipes: Callable[[], None] = lambda: None
+        """Told when ``pipes()`` has something."""
         self._tell: Callable[[ChildEvent], None] | None = None
         self._told = 0
         self._over = False
@@ -48,7 +50,7 @@ class Child:
         self._proven = False
         """The guardian has proven the tree of the dead keeper empty."""
         self.reported = asyncio.get_running_loop().create_future()
-        """Done with the first report."""
+        """Done with the keeper's own first report."""
 
     @property
     def pid(self) -> int | None:
@@ -102,7 +104,7 @@ class Child:
     def entrust(self, deadline: float, memo: bytes) -> None:
         """Move the keeper's deadline and replace its memo. Raises ValueError when the memo is too long."""
         check_memo(memo)
-        if self._line is not None:
+        if self.reachable:
             self._unacknowledged.append((deadline, linux.boottime()))
         self._order({"is": "deadline", "at": deadline, "memo": memo})
 
@@ -112,12 +114,15 @@ class Child:
         return pipes
 
     def _order(self, message: Message) -> None:
-        if self._line is not None:
+        if self._line is not None and self._line.open:
             self._line.post(message)
-        elif self._keeper is None:
-            self._orders.append(message)
+        else:  # of deadlines only the last one, and none twice: its keeper may never come
+            self._orders = [each for each in self._orders if message["is"] != each["is"] or each["is"] == "signal"]
+            if message not in self._orders:
+                self._orders.append(message)
 
     def _attach(self, keeper: int, channel: Channel | None) -> None:
+        self._ended()
         self._keeper = keeper
         if channel is None:  # it was lost on the way: without it nobody commands this keeper
             self._condemn()
@@ -135,19 +140,21 @@ class Child:
         if len(names) != len(fds):
             self._condemn()  # nobody would read its output, and it would block on it
         self._pipes.update(zip(names, fds, strict=False))
+        if not self.reported.done():
+            self.reported.set_result(None)
         self._learn(report)
+        if self._pipes:
+            self.on_pipes()
 
     def _learn(self, report: Report) -> None:
         if any(at == report.deadline for at, _ in self._unacknowledged):
             while self._unacknowledged.popleft()[0] != report.deadline:
                 pass
-        if self.report is None:
-            self.reported.set_result(None)
         self.report = report
         self._news()
 
-    def _orphaned(self, keeper: int, report: Report) -> None:
-        """Its keeper is dead, and the guardian has not proven its tree empty yet."""
+    def _unkept(self, keeper: int, report: Report) -> None:
+        """Its keeper cannot be reached yet, or is dead; and the guardian has not proven its tree empty yet."""
         if self._line is not None:
             self._line.read()  # its last words come first
         self._ended()
@@ -264,9 +271,9 @@ class Guardian:
     async def greeted(self) -> Greeting:
         """Wait for what the guardian holds; set ``on_signal`` and ``on_lost`` before. Takes six seconds at most.
 
-        A keeper that does not show its state within a second is killed and not among ``found``; until its tree is
-        proven empty, ``holds()`` counts it. Raises HighlanderError when the guardian is gone, silent or speaks
-        another protocol.
+        A keeper that does not show its state within a second is killed; what it has told the guardian counts. One that
+        nothing is known of is not among ``found``; until its tree is proven empty, ``holds()`` counts it. Raises
+        HighlanderError when the guardian is gone, silent or speaks another protocol.
         """
         done, _ = await asyncio.wait([self._listed], timeout=HELLO_WITHIN)
         if not done:
@@ -277,8 +284,9 @@ class Guardian:
             await asyncio.wait(reports, timeout=STATE_WITHIN)
         found = []
         for child in children:
-            if child.report is None:
+            if child.reachable and not child.reported.done():
                 child._condemn()
+            if child.report is None:
                 child.listen(_nobody)
             else:
                 child._found()
@@ -364,7 +372,9 @@ class Guardian:
         self._held.update((child.lock_id, child.program))
 
     def _heard(self, message: Message, fds: list[int]) -> None:
-        _HEARD[message["is"]](self, message, fds)
+        heard = _HEARD.get(message["is"])
+        if heard is not None:  # a newer guardian may know more words
+            heard(self, message, fds)
 
     def _on_hello(self, message: Message, fds: list[int]) -> None:
         if message["protocol"] != PROTOCOL:
@@ -380,20 +390,21 @@ class Guardian:
             os.close(fd)
 
     def _on_keeper(self, message: Message, fds: list[int]) -> None:
-        term = message["lock_id"], message["epoch"]
-        child = self._children.get(term)
-        if child is None:
-            child = Child(self, message["program"], *term)
-            self._hold(child)
-        child._attach(message["id"], Channel.of(fds[0]) if fds else None)
+        self._child(message)._attach(message["id"], Channel.of(fds[0]) if fds else None)
 
-    def _on_orphaned(self, message: Message, _fds: list[int]) -> None:
+    def _on_term(self, message: Message, _fds: list[int]) -> None:
+        self._child(message)._unkept(message["id"], Report.of(message["state"]))
+
+    def _child(self, message: Message) -> Child:
+        """Give the child of this term; one that is over already, and only the guardian does not know, ends unheard."""
         term = message["lock_id"], message["epoch"]
         child = self._children.get(term)
         if child is None:
             child = Child(self, message["program"], *term)
             self._hold(child)
-        child._orphaned(message["id"], Report.of(message["state"]))
+            if self._listed.done():
+                child.listen(_nobody)
+        return child
 
     def _on_listed(self, _message: Message, _fds: list[int]) -> None:
         if not self._listed.done():
@@ -430,7 +441,7 @@ class Guardian:
 _HEARD: Mapping[str, Callable[[Guardian, Message, list[int]], None]] = {
     "hello": Guardian._on_hello,
     "keeper": Guardian._on_keeper,
-    "orphaned": Guardian._on_orphaned,
+    "term": Guardian._on_term,
     "listed": Guardian._on_listed,
     "refused": Guardian._on_refused,
     "emptied": Guardian._on_emptied,
@@ -440,5 +451,5 @@ _HEARD: Mapping[str, Callable[[Guardian, Message, list[int]], None]] = {
 
 
 def _nobody(event: ChildEvent) -> None:
-    """Hear of a child that was never found: its keeper was frozen and is being killed."""
+    """Hear of a child that nobody else listens to: one that was never found, or is over already."""
     del event

@@ -13,7 +13,7 @@ import time
 from highlanderd import linux
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import Channel
-from highlanderd.processes.killing import MOST_NAMED, UNDYING_AFTER, Killing, send_below
+from highlanderd.processes.killing import Killing, send_below, undying
 from highlanderd.processes.launch import ABOUT_TO_EXECUTE, explain, launch
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
 AGAIN = 50  # milliseconds until what nobody wakes us for is tried again: a round of killing that has not killed all
 REPORT_AGAIN = 0.04  # seconds, less than that: while it kills the guardian wants to hear that it does
+
+
+def first_state(spec: Spec) -> Message:
+    """Make the state from which the report of every keeper begins."""
+    return {
+        "is": "state",
+        **{name: spec[name] for name in ("program", "lock_id", "epoch", "deadline", "memo")},
+        **dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed", "killed_at")),
+        "empty": False,
+        "undying": [],
+    }
 
 
 class Keeper:
@@ -61,16 +72,7 @@ class Keeper:
         """When the guardian was told last."""
         self._owed_pipes = True
         self._killing = Killing()
-        self._state: Message = {
-            "is": "state",
-            **{name: spec[name] for name in ("program", "lock_id", "epoch")},
-            **dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed")),
-            "empty": False,
-            "killed_at": None,
-            "undying": [],
-            "deadline": spec["deadline"],
-            "memo": spec["memo"],
-        }
+        self._state = first_state(spec)
 
     def run(self, nofile: tuple[int, int]) -> int:
         """Keep the child until its tree is empty and somebody knows, or nobody is left to tell. Gives the exit code."""
@@ -135,8 +137,9 @@ class Keeper:
         if self._answer is not None:
             poller.register(self._answer, select.POLLIN)
         killing = self._state["killed"] and not self._state["empty"]
+        again = 0 if killing and self._killing.unfinished else AGAIN if killing or self._again else None
         try:
-            poller.poll(AGAIN if killing or self._again else None)
+            poller.poll(again)
         except OSError as error:  # for want of memory, say: we look at everything in each turn anyway
             self._complain(error)
             time.sleep(AGAIN / 1000)
@@ -166,16 +169,15 @@ class Keeper:
         self._worker = self._hear(self._worker)
 
     def _judge(self) -> None:
-        if not self._state["empty"]:
-            if linux.boottime() >= self._due():
-                self._condemn("deadline")
-            if self._guardian is None and self._worker is None:
-                self._condemn("abandoned")
-            if self._state["killed"]:
-                self._kill()
+        if linux.boottime() >= self._due():
+            self._condemn("deadline")
+        if self._guardian is None and self._worker is None:
+            self._condemn("abandoned")
         due = linux.NEVER if self._state["empty"] or self._state["killed"] else self._due()
-        if due != self._timer.at:
+        if due != self._timer.at:  # before a round of killing that may be refused: it would wake us again and again
             self._timer.set(due)
+        if self._state["killed"] and not self._state["empty"]:
+            self._kill()
 
     def _due(self) -> float:
         """Before the program is executed its not-after ends the term as the deadline does."""
@@ -292,8 +294,9 @@ class Keeper:
         left = [] if self._children is None else self._children.now()
         if now >= self._reported + REPORT_AGAIN:
             self._owed_guardian = True
-            if now >= self._state["killed_at"] + UNDYING_AFTER and left[:MOST_NAMED] != self._state["undying"]:
-                self._change(undying=left[:MOST_NAMED])
+            named = undying(self._state["killed_at"], left)
+            if named != self._state["undying"]:
+                self._change(undying=named)
         self._killing.round(left)
 
     # ----------------------------------------------------------------------------------------------------- telling

@@ -13,8 +13,8 @@ from highlanderd import linux
 from highlanderd.lean import signal
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import Channel, channel_pair
-from highlanderd.processes.keeper import Keeper
-from highlanderd.processes.killing import MOST_NAMED, UNDYING_AFTER, Killing
+from highlanderd.processes.keeper import Keeper, first_state
+from highlanderd.processes.killing import Killing, undying
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHORTEST_GRACE, GRACE = 0.05, 0.02  # seconds, share of a lease: for a keeper to report that it kills
 SHORTEST_SILENCE, SILENCE = 0.2, 0.05  # seconds, share of a lease: from there to its next report, until all is killed
 END_WITHIN = 2.0  # seconds from its dismissal with an empty tree to its own end
-BURY_AGAIN = 0.1  # seconds between two rounds of killing orphans that no SIGCHLD has asked for
+AGAIN = 0.1  # seconds until what nobody wakes us for is tried again: a round of killing, an introduction
 
 
 class Ward:
@@ -36,14 +36,7 @@ class Ward:
     def __init__(self, number: int, pid: int, channel: Channel, spec: Spec, directory: str | None) -> None:
         self.number, self.pid, self.channel, self.directory = number, pid, channel, directory
         self.term: Message = {name: spec[name] for name in ("program", "lock_id", "epoch")}
-        self.state: Message = {
-            **dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed", "killed_at")),
-            **self.term,
-            "empty": False,
-            "undying": [],
-            "deadline": spec["deadline"],
-            "memo": spec["memo"],
-        }
+        self.state = first_state(spec)
         self.heard = 0.0
         self.condemned = False
         self.dismissed_at = linux.NEVER
@@ -101,8 +94,8 @@ class Wards:
         self._bereaved: list[Ward] = []
         """Keepers that are dead, whose trees are not proven empty yet."""
         self._killing = Killing()
-        self._calm = (0, 0, 0)
-        """How this process weighs while it need not hurry."""
+        self._unmet: list[Ward] = []
+        """Keepers that the worker has no channel to yet."""
         self._buried: list[Message] = []
         """Terms whose keeper is gone and whose tree is proven empty; kept until a worker acknowledges."""
         self._epochs: dict[int, int] = {}
@@ -179,36 +172,52 @@ class Wards:
     # ----------------------------------------------------------------------------------------------- while they live
 
     def recount(self) -> None:
-        """Tell a new worker of every keeper, each with a channel of its own, and of what was not acknowledged.
+        """Tell a new worker of every term, of a channel to each keeper, and of what was not acknowledged.
 
-        A dead keeper counts until its tree is proven empty: nothing may be taken over beside it, nor released.
+        The terms come first, and whole: one counts until its tree is proven empty, dead or silent as its keeper may be.
+        Nothing may be taken over beside it, nor released.
         """
+        for ward in list(self._living.values()):
+            self._hear(ward)
         for ward in [*self._living.values(), *self._bereaved]:
-            self._introduce(ward)
+            self._tell_term(ward)
+        self._unmet = list(self._living.values())
+        self._introduce()
         for term in self._buried:
             self._worker.tell({"is": "emptied", **term})
         self._worker.tell({"is": "listed"})
 
-    def _introduce(self, ward: Ward) -> None:
-        message = {"is": "keeper", "id": ward.number, **ward.term}
-        if ward.channel.fileno() < 0:
-            self._tell_orphaned(ward)
-            return
+    def _introduce(self) -> None:
+        """Connect keepers with the worker; whom the system refuses that for now, later.
+
+        It counts descriptors under way. A keeper that reads nothing is left to its deadline, which nobody moves.
+        """
+        self._unmet = [
+            ward for ward in self._unmet if ward.channel.fileno() >= 0 and not ward.condemned and not self._meets(ward)
+        ]
+
+    def _meets(self, ward: Ward) -> bool:
+        """Connect it with the worker; False when that is refused for now. What waits in a queue would hold it up."""
+        worker = self._worker.channel
+        if worker is None or worker.unsent:
+            return False
         try:
             keepers, workers = channel_pair()
         except OSError:
-            self._worker.tell(message)  # unreachable: the worker has it killed
-            return
-        if ward.channel.send({"is": "worker"}, [keepers.fileno()]):
-            self._worker.tell(message, workers.detach())
-        else:
-            ward.kill()  # it has read nothing for long
+            return False
+        met = ward.channel.send({"is": "worker"}, [keepers.fileno()]) and worker.send(
+            {"is": "keeper", "id": ward.number, **ward.term}, [workers.fileno()]
+        )
         keepers.close()
         workers.close()
+        return met
 
-    def _tell_orphaned(self, ward: Ward) -> None:
-        """Tell of a term whose keeper is dead: the worker keeps the lock until the proof has come."""
-        self._worker.tell({"is": "orphaned", "id": ward.number, **ward.term, "state": ward.state})
+    def _tell_term(self, ward: Ward) -> None:
+        """Tell of a term that no keeper stands by, none that can be reached yet, or one that is dead.
+
+        The worker keeps its lock until the proof has come.
+        """
+        self._worker.tell({"is": "term", "id": ward.number, **ward.term, "state": ward.state})
 
     def hear(self, ready: set[int]) -> None:
         """Take in the states that those with ``ready`` descriptors have told."""
@@ -237,8 +246,11 @@ class Wards:
                     self._worker.say(f"the keeper of {ward.term['program']} {_sin(ward.state)}: killing it")
                     ward.kill()
         self._bury()
+        self._introduce()
+        hurried = bool(self._bereaved) or not linux.calm()
+        again = now if self._bereaved and self._killing.unfinished else now + AGAIN
         dues = [ward.due(self.lease) for ward in self._living.values()]
-        return min(dues + ([now + BURY_AGAIN] if self._bereaved else []), default=linux.NEVER)
+        return min(dues + ([again] if hurried or self._unmet else []), default=linux.NEVER)
 
     def kill(self, number: int) -> None:
         """Kill a keeper that does not answer the worker."""
@@ -268,12 +280,12 @@ class Wards:
         self._hear(ward)  # its last words
         self._hang_up(ward)
         del self._living[pid]
-        if status == 0:  # after ECHILD only
+        if status == 0 or ward.state["empty"]:  # after ECHILD only
             self._conclude(ward)
         else:
             self._worker.say(f"the keeper of {ward.term['program']} is dead: killing what it has left")
             if not self._bereaved:
-                self._calm = linux.hurry()  # a tree that floods the machine would keep us from killing it
+                linux.hurry()  # a tree that floods the machine would keep us from killing it
             ward.state = {**ward.state, "killed_at": ward.state["killed_at"] or linux.boottime(), "undying": []}
             self._bereaved.append(ward)
 
@@ -294,12 +306,11 @@ class Wards:
         except OSError:
             return  # not in this round: nothing is proven
         if not orphans:
-            linux.calm(self._calm)
             bereaved, self._bereaved = self._bereaved, []
             for ward in bereaved:
                 self._conclude(ward)
             return
-        self._name_undying(orphans[:MOST_NAMED])
+        self._name_undying(orphans)
         try:
             self._killing.round(orphans)
         except OSError:
@@ -307,11 +318,11 @@ class Wards:
 
     def _name_undying(self, orphans: list[int]) -> None:
         """Tell the worker of orphans that do not die; which of several dead keepers had which, nobody knows."""
-        now = linux.boottime()
         for ward in self._bereaved:
-            if now >= ward.state["killed_at"] + UNDYING_AFTER and ward.state["undying"] != orphans:
-                ward.state["undying"] = orphans
-                self._tell_orphaned(ward)
+            named = undying(ward.state["killed_at"], orphans)
+            if named != ward.state["undying"]:
+                ward.state["undying"] = named
+                self._tell_term(ward)
 
     def _conclude(self, ward: Ward) -> None:
         """The tree is proven empty: say so until a worker has taken it."""

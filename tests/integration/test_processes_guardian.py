@@ -59,7 +59,7 @@ def test_what_only_a_frozen_guardian_could_prove_is_unprovable_until_it_answers(
     node.expect("Emptied", epoch=orphaned)
     node.expect("SpawnFailed", epoch=unanswered)
     late = node.spawn("sleep", "1000", program="late", lock_id=4)
-    assert not _unprovable(node, late), "it answers again"
+    wait_for(lambda: not _unprovable(node, late), what="it answers again")
 
 
 def test_a_guardian_that_slept_does_not_blame_its_worker(node: Node) -> None:

@@ -83,20 +83,22 @@ def test_a_frozen_keeper_is_killed_after_its_deadline_even_with_the_worker_froze
     assert "has let its deadline pass" in node.errors.read_text()
 
 
-def test_a_keeper_that_does_not_greet_a_new_worker_is_killed_and_held_until_proven(node: Node) -> None:
-    epoch, pids = _tree(node)
+def test_a_keeper_that_does_not_greet_a_new_worker_is_killed_and_its_term_kept_until_proven(node: Node) -> None:
+    """What it has told the guardian is enough to renew the term, which an undying tree needs for long."""
+    epoch, pids = _tree(node, cgroup=False)
+    node.tell("entrust", epoch=epoch, deadline=60, memo="led")
     keeper = node.keeper()
-    os.kill(keeper, signal.SIGSTOP)
-    os.kill(node.worker, signal.SIGKILL)
-    assert node.meet()["found"] == []
-    wait_for(lambda: all(gone(pid) for pid in (keeper, *pids)), what="the frozen keeper's tree is gone")
-
-    def free() -> bool:
-        node.tell("holds", lock_id=7, program="beat")
-        return node.expect("holds")["answer"] is False
-
-    wait_for(free, what="nothing is held any more")
-    assert epoch == 1
+    wait_for(lambda: _memo(node, epoch) == "led", what="the keeper has it")
+    with undying(pids[1]):
+        os.kill(keeper, signal.SIGSTOP)
+        os.kill(node.worker, signal.SIGKILL)
+        found = node.meet()["found"]
+        assert [(each["epoch"], each["memo"]) for each in found] == [(epoch, "led")]
+        wait_for(lambda: gone(keeper), what="the frozen keeper is dead")
+        assert _holds(node) is True
+    node.expect("Emptied", epoch=epoch)
+    assert all(map(gone, pids))
+    assert _holds(node) is False
 
 
 def _order_the_kill(node: Node, epoch: int) -> None:
