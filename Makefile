@@ -41,7 +41,7 @@ packages: .venv/ready .make/packages/ready  ## into dist/: .deb and .rpm for amd
 	.venv/bin/python packaging/build.py $(PACKAGES_ARGS)
 
 packages-test: packages  ## everything about them that this machine can try
-	.venv/bin/python -m pytest tests/packaging --packages dist $(PYTEST_ARGS)
+	HIGHLANDER_PACKAGES=dist .venv/bin/python -m pytest tests/packaging $(PYTEST_ARGS)
 
 requirements: .make/uv  ## lock the newest versions that pyproject.toml admits, with the hash of every wheel
 	UV_CUSTOM_COMPILE_COMMAND='make requirements' .make/uv pip compile $(LOCK) pyproject.toml -o packaging/requirements/package.txt

@@ -1,7 +1,8 @@
-"""Makes the packages: one tree for each architecture, and from it a .deb and an .rpm, the same bytes every time.
+"""Makes the packages: one tree for each architecture, and from it a .deb and an .rpm; wheel and sdist for pip.
 
-``build/packages`` is where it works, ``dist`` where the results go. Times of files are those of the last commit, or
-SOURCE_DATE_EPOCH. The network is asked for the locked wheels only, by uv, which keeps them.
+The same sources give the same bytes, every time: the times of all files are that of the last commit, or
+SOURCE_DATE_EPOCH. ``build/packages`` is where it works, ``dist`` where the results go. The network is asked for the
+locked wheels only, by uv, which keeps them.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def main() -> int:
     os.umask(0o022)  # what is not said otherwise is for everybody to read
     arguments.to.mkdir(parents=True, exist_ok=True)
     made = [path for arch in arguments.arch or MACHINES for path in packages(arch, arguments.tools, arguments.to)]
+    made += distributions(arguments.to)
     for path in made:
         print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}  {path.stat().st_size / 1e6:.1f} MB")
     return 0
@@ -88,6 +90,14 @@ def packages(arch: str, tools: Path, to: Path) -> Iterator[Path]:
         subprocess.run(command, cwd=stage, check=True, stdout=subprocess.DEVNULL)
     for path in sorted(work.glob("*.[dr][ep][bm]")):
         yield Path(shutil.copy2(path, to / path.name))
+
+
+def distributions(to: Path) -> list[Path]:
+    """Make the wheel and the sdist, for pip."""
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(to.absolute())]
+    told = {**os.environ, "SOURCE_DATE_EPOCH": str(built_at())}
+    subprocess.run(command, cwd=ROOT, env=told, check=True, stdout=subprocess.DEVNULL)
+    return sorted(to.glob(f"highlanderd-{__version__}*"))
 
 
 def built_at() -> int:

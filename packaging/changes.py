@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-HEADING: Final = re.compile(r"^## (?P<version>\d\S*)(?:,? \(?(?P<date>\d{4}-\d\d-\d\d)\)?)?$", re.MULTILINE)
+HEADING: Final = re.compile(r"^## (?P<version>\d[^\s,]*)(?:,? \(?(?P<date>\d{4}-\d\d-\d\d)\)?)?$", re.MULTILINE)
 
 
 def entries(text: str, now: datetime, packager: str) -> list[dict[str, Any]]:
@@ -52,6 +52,6 @@ def system_version(version: str) -> str:
     """Give a version of ours so that dpkg and rpm order it as Python does.
 
     >>> system_version("1.2.0"), system_version("1.3.0rc1"), system_version("1.3.0.dev2")
-    ('1.2.0', '1.3.0~rc1', '1.3.0~dev2')
+    ('1.2.0', '1.3.0~rc1', '1.3.0~~dev2')
     """
-    return re.sub(r"\.?(a|b|rc|dev)(\d+)$", r"~\1\2", version)
+    return re.sub(r"(a|b|rc)(\d+)$", r"~\1\2", version).replace(".dev", "~~dev")  # a tilde sorts before nothing

@@ -1,0 +1,187 @@
+"""The packages themselves, as `make packages-test` has built them. HIGHLANDER_PACKAGES names their directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from highlanderd import __version__
+
+ROOT = Path(__file__).parents[2]
+INTERPRETERS = ("3.11", "3.12", "3.13", "3.14")
+
+
+def run(*command: object) -> str:
+    """Give what a command says, whatever it exits with."""
+    tool = str(command[0])
+    if shutil.which(tool) is None:
+        pytest.skip(f"needs {tool}")
+    return subprocess.run(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+    ).stdout
+
+
+def made(pattern: str) -> Path:
+    """Give the package of this name, for the version that this is."""
+    directory = os.environ.get("HIGHLANDER_PACKAGES")
+    if not directory:
+        pytest.skip("no packages were built; make packages-test does")
+    [found] = (ROOT / directory).glob(pattern)
+    return found
+
+
+@pytest.fixture
+def deb() -> Path:
+    return made(f"highlander_{__version__}-*_amd64.deb")
+
+
+@pytest.fixture
+def rpm() -> Path:
+    return made(f"highlander-{__version__}-*.x86_64.rpm")
+
+
+# ------------------------------------------------------------------------------------------------------------ linters
+
+
+def test_lintian_finds_neither_errors_nor_warnings(deb: Path) -> None:
+    tags = run("lintian", "--pedantic", deb).splitlines()
+    assert [tag for tag in tags if tag.startswith(("E:", "W:"))] == []
+
+
+def test_rpmlint_finds_neither_errors_nor_warnings(rpm: Path) -> None:
+    said = run("rpmlint", "--config", ROOT / "packaging/rpmlint.toml", rpm)
+    assert "0 errors, 0 warnings" in said, said
+
+
+# ----------------------------------------------------------------------------------------------------------- contents
+
+
+def files_of_deb(deb: Path) -> dict[str, str]:
+    """Give mode and owner by path."""
+    listed = [line.split(None, 5) for line in run("dpkg-deb", "--contents", deb).splitlines()]
+    return {path.partition(" -> ")[0].lstrip("."): f"{mode} {owner}" for mode, owner, _, _, _, path in listed}
+
+
+def test_both_packages_hold_the_same(deb: Path, rpm: Path) -> None:
+    own = {"/usr/share/lintian/overrides/highlander", "/usr/share/doc/highlander/changelog.Debian.gz"}
+    renamed = {"/usr/share/doc/highlander/copyright": "/usr/share/licenses/highlander/copyright"}
+    of_deb = {renamed.get(path, path) for path in files_of_deb(deb) if not path.endswith("/")} - own
+    of_rpm = set(run("rpm", "-qpl", "--nosignature", rpm).splitlines())
+    assert {path.replace("/vendor-completions/", "/site-functions/") for path in of_deb} <= of_rpm
+
+
+def test_every_file_is_roots_and_only_the_configuration_is_private(deb: Path) -> None:
+    files = files_of_deb(deb)
+    assert files.pop("/etc/highlander.toml") == "-rw-r----- root/root"
+    allowed = {"-rw-r--r--", "-rwxr-xr-x", "drwxr-xr-x", "l---------", "lrwxrwxrwx"}
+    odd = {path: told for path, told in files.items() if told.split()[0] not in allowed}
+    assert odd == {}
+    assert {told.split()[1] for told in files.values()} <= {"root/root", "0/0"}
+    assert {path for path, told in files.items() if told.startswith("-rwx")} == {
+        "/usr/bin/highlanderd",
+        "/usr/libexec/highlander/replace-worker",
+    }
+
+
+def test_the_configuration_is_a_conffile_and_no_other_file_is(deb: Path, rpm: Path) -> None:
+    assert run("dpkg-deb", "--info", deb, "conffiles").split() == ["/etc/highlander.toml"]
+    assert run("rpm", "-qp", "--nosignature", "--configfiles", rpm).split() == ["/etc/highlander.toml"]
+
+
+def test_the_packages_say_which_python_they_need(deb: Path, rpm: Path) -> None:
+    depends = run("dpkg-deb", "--field", deb, "Depends")
+    assert "python3 (>= 3.11), python3 (<< 3.15), libpq5" in depends
+    requires = run("rpm", "-qp", "--nosignature", "--requires", rpm)
+    assert "python3 >= 3.11 with python3 < 3.15" in requires
+    assert "libpq.so.5()(64bit)" in requires
+
+
+# ------------------------------------------------------------------------------------------------------------ running
+
+
+@pytest.fixture
+def unpacked(deb: Path, tmp_path: Path) -> Path:
+    run("dpkg-deb", "--extract", deb, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("version", INTERPRETERS)
+def test_every_library_loads(unpacked: Path, version: str) -> None:
+    python = next((path for path in pythons(version)), None)
+    if python is None:
+        pytest.skip(f"needs Python {version}")
+    site = unpacked / "usr/lib/highlander"
+    code = (
+        f"import sys; sys.path.append({str(site)!r})\n"
+        "import highlanderd.daemon, uvloop, aiohttp._http_parser, multidict._multidict, frozenlist._frozenlist\n"
+        "import propcache._helpers_c, yarl._quoting_c, pydantic_core, psycopg\n"
+        "outside = [name for name, module in sys.modules.items() if 'site-packages' in str(module)]\n"
+        "print(outside, psycopg.pq.__impl__)"
+    )
+    said = run(python, "-ISB", "-c", code)
+    if "libpq" in said and "ImportError" in said:
+        pytest.skip("needs the system's libpq")
+    assert said == "[] python\n"
+    assert not list(unpacked.rglob("__pycache__"))
+
+
+def pythons(version: str) -> list[str]:
+    """Give working interpreters of a version."""
+    known = [sys.executable] if sys.version.startswith(f"{version}.") else []
+    known += [path for path in (shutil.which(f"python{version}"),) if path]
+    works = f"import sys; sys.exit(not sys.version.startswith('{version}.'))"
+    return [path for path in known if subprocess.run([path, "-c", works], stderr=subprocess.DEVNULL).returncode == 0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- pip
+
+
+def test_the_wheel_holds_the_package_and_nothing_else() -> None:
+    with zipfile.ZipFile(made(f"highlanderd-{__version__}-py3-none-any.whl")) as wheel:
+        names = set(wheel.namelist())
+        metadata = wheel.read(f"highlanderd-{__version__}.dist-info/METADATA").decode()
+    source = {str(path.relative_to(ROOT)) for path in (ROOT / "highlanderd").rglob("*") if path.is_file()}
+    ours = {name for name in source if "__pycache__" not in name}
+    assert {name for name in names if ".dist-info/" not in name} == ours
+    assert {"highlanderd/py.typed", "highlanderd/postgres/ledger.sql"} <= names
+    assert set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE)) == {"binary", "embedded"}
+
+
+def test_the_sdist_can_be_tested_and_built_from() -> None:
+    with tarfile.open(made(f"highlanderd-{__version__}.tar.gz")) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {
+        "Makefile",
+        "pyproject.toml",
+        "LICENSE",
+        "packaging/nfpm.yaml",
+        "tests/conftest.py",
+        "docs/README.md",
+    } <= names
+    assert not [name for name in names if name.startswith(("state/", "dist/", "build/", ".venv/", ".hypothesis/"))]
+
+
+def test_twine_accepts_what_pip_installs() -> None:
+    wheel, sdist = made(f"highlanderd-{__version__}-py3-none-any.whl"), made(f"highlanderd-{__version__}.tar.gz")
+    twine = ROOT / ".make/packages/bin/twine"
+    assert "FAILED" not in run(twine, "check", "--strict", wheel, sdist)
+
+
+# ------------------------------------------------------------------------------------------------------- reproducible
+
+
+def test_another_build_gives_the_same_bytes(deb: Path, rpm: Path, tmp_path: Path) -> None:
+    epoch = deb.read_bytes()[24:36].decode().strip()  # ar: when its first member was written
+    command = [sys.executable, str(ROOT / "packaging/build.py"), "--arch", "amd64", "--to", str(tmp_path)]
+    elsewhere = {**os.environ, "SOURCE_DATE_EPOCH": epoch, "TZ": "Asia/Tokyo", "LANG": "C"}
+    subprocess.run(command, check=True, env=elsewhere, umask=0o077, stdout=subprocess.DEVNULL)
+    for first in (deb, rpm):
+        assert (tmp_path / first.name).read_bytes() == first.read_bytes()

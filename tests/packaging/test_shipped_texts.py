@@ -1,0 +1,278 @@
+"""What is made for people: manual pages, completions, the schema, the configuration as shipped, the changelog."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import itertools
+import os
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from highlanderd import __version__
+from highlanderd.__main__ import _parser as daemon_parser
+from highlanderd.config import SECTIONS, ProgramKeys, load, values
+from highlanderd.ctl.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+PACKAGING = ROOT / "packaging"
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs {name}")
+    return found
+
+
+def of_packaging(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    for directory in ("docs", "packaging"):
+        monkeypatch.syspath_prepend(ROOT / directory)
+    return importlib.import_module(name)
+
+
+# ------------------------------------------------------------------------------------------------------ manual pages
+
+
+@pytest.fixture
+def manual(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    pages: dict[str, str] = of_packaging("manual", monkeypatch).pages(NOW)
+    return pages
+
+
+def read(page: str) -> str:
+    """Undo what roff needs and people do not see."""
+    return re.sub(r"\\f[BPI]|\\&", "", page).replace("\\-", "-").replace("\\(aq", "'").replace("\\e", "\\")
+
+
+def test_every_key_has_its_place_in_the_manual(manual: dict[str, str]) -> None:
+    page = read(manual["highlander.toml.5"])
+    models: dict[str, type[BaseModel]] = {**SECTIONS, "": ProgramKeys}
+    for table, model in models.items():
+        for field, info in model.model_fields.items():
+            key = info.alias or field
+            assert f".SS {table}.{key}\n" in page if table else f".SS {key}\n" in page
+
+
+def test_every_option_and_every_command_is_in_the_manual(manual: dict[str, str]) -> None:
+    page = read(manual["highlanderd.8"])
+    for action in daemon_parser()._actions:
+        if action.help != "==SUPPRESS==" and action.dest != "help":
+            assert f"\n{', '.join(action.option_strings)}" in page
+    client = read(manual["highlanderctl.1"])
+    for command in COMMANDS:
+        assert f".SS highlanderctl {command}" in client
+
+
+def test_mandoc_has_nothing_to_say_about_the_manual(manual: dict[str, str], tmp_path: Path) -> None:
+    for name, text in manual.items():
+        page = tmp_path / name
+        page.write_text(text)
+        lint = subprocess.run([tool("mandoc"), "-T", "lint", str(page)], stdout=subprocess.PIPE, text=True)
+        assert not lint.stdout
+
+
+# ------------------------------------------------------------------------------------------------------- completions
+
+
+@pytest.fixture
+def completions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    for place, text in of_packaging("completions", monkeypatch).files().items():
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def completed(completions: Path, *words: str) -> list[str]:
+    """Give what bash offers for the last of these words."""
+    script = completions / f"bash-completion/completions/{words[0]}"
+    quoted = " ".join(f"'{word}'" for word in words)
+    order = f". {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _{words[0]}; echo ${{COMPREPLY[*]}}"
+    daemon = completions / "highlanderctl"  # what the completion asks for names, in the place of a running daemon
+    daemon.write_text("#!/bin/sh\necho PROGRAM STATE\necho beat leading\necho bot waiting\n")
+    daemon.chmod(0o755)
+    environment = {"PATH": f"{completions}:{os.environ['PATH']}"}
+    run = subprocess.run([tool("bash"), "-c", order], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return run.stdout.split()
+
+
+def test_bash_completes_commands_options_and_names(completions: Path) -> None:
+    assert set(COMMANDS) <= set(completed(completions, "highlanderctl", ""))
+    assert completed(completions, "highlanderctl", "rel") == ["release", "reload"]
+    assert completed(completions, "highlanderctl", "--socket", "x", "release", "b") == ["beat", "bot"]
+    assert completed(completions, "highlanderctl", "release", "--t") == ["--to", "--timeout"]
+    assert completed(completions, "highlanderctl", "ledger", "s") == ["show", "set-lease"]
+    assert completed(completions, "highlanderctl", "ledger", "show", "--j") == ["--json"]
+    assert completed(completions, "highlanderd", "--print") == ["--print-schema"]
+
+
+def test_the_workers_own_option_is_not_completed(completions: Path) -> None:
+    assert "--worker" not in completed(completions, "highlanderd", "--")
+
+
+def test_zsh_and_fish_accept_their_completions(completions: Path) -> None:
+    for path in completions.glob("zsh/*/*"):
+        subprocess.run([tool("zsh"), "-n", str(path)], check=True)
+    for path in completions.glob("fish/*/*"):
+        subprocess.run([tool("fish"), "--no-execute", str(path)], check=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ schema
+
+
+@pytest.fixture
+def schema(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    made: dict[str, Any] = of_packaging("schema", monkeypatch).schema()
+    return made
+
+
+def test_the_schema_has_every_key_and_no_other(schema: dict[str, Any]) -> None:
+    program = schema["properties"]["program"]["additionalProperties"]
+    tables: dict[str, type[BaseModel]] = {**SECTIONS, "defaults": ProgramKeys}
+    assert {*tables, "program"} == set(schema["properties"])
+    pairs: list[tuple[Any, type[BaseModel]]] = [
+        (program, ProgramKeys),
+        *((schema["properties"][name], model) for name, model in tables.items()),
+    ]
+    for made, model in pairs:
+        assert set(made["properties"]) == {info.alias or field for field, info in model.model_fields.items()}
+        assert made["additionalProperties"] is False
+        assert all(key["description"] for key in made["properties"].values())
+
+
+@pytest.mark.parametrize(
+    ("key", "reads", "samples"),
+    [
+        ("backoff", values.duration, ["10s", "1m30s", "500ms", "1.5", "10", "2h", "ten", "10 s", "s", "", "-1s"]),
+        ("log_max_bytes", values.size, ["50MB", "64MiB", "1 gb", "100b", "50", "MB", "50 megabytes", ""]),
+        ("umask", values.octal, ["022", "0o22", "0640", "8", "rwx", "00000", ""]),
+    ],
+)
+def test_the_schema_takes_what_the_daemon_takes(
+    schema: dict[str, Any], key: str, reads: Any, samples: list[str]
+) -> None:
+    [written, _] = schema["properties"]["defaults"]["properties"][key]["anyOf"]
+    for sample in samples:
+        assert bool(re.search(written["pattern"], sample)) == accepted(reads, sample), sample
+
+
+def accepted(reads: Any, sample: str) -> bool:
+    try:
+        reads(sample)
+    except ValueError:
+        return False
+    return True
+
+
+def test_a_string_that_the_environment_completes_passes_the_schema(schema: dict[str, Any]) -> None:
+    [written, _] = schema["properties"]["defaults"]["properties"]["backoff"]["anyOf"]
+    assert re.search(written["pattern"], "${BACKOFF:-1s}")
+
+
+# ----------------------------------------------------------------------------------------- configuration, changelog
+
+
+def shipped() -> str:
+    return (PACKAGING / "files/highlander.toml").read_text("utf-8")
+
+
+def uncommented(*keys: str) -> str:
+    """Give the shipped file with the first example of these keys in force."""
+    text = shipped()
+    for key in keys:
+        text, done = re.subn(rf"^#({key} = )", r"\1", text, count=1, flags=re.MULTILINE)
+        assert done, key
+    return text
+
+
+def test_the_shipped_configuration_lacks_nothing_but_a_dsn_and_a_program(tmp_path: Path) -> None:
+    file, program = tmp_path / "highlander.toml", tmp_path / "highlander/conf.d/beat.toml"
+    program.parent.mkdir(parents=True)
+    program.write_text('[program.beat]\ncommand = ["true"]\n')
+    file.write_text(uncommented("dsn"))
+    loaded = load(file, {"PATH": "/usr/bin:/bin"})
+    assert loaded.warnings == ()
+    assert list(loaded.configuration.programs) == ["beat"]
+
+
+def test_the_defaults_that_the_shipped_configuration_names_are_the_defaults(tmp_path: Path) -> None:
+    plain, told = tmp_path / "plain.toml", tmp_path / "told.toml"
+    plain.write_text(uncommented("dsn"))
+    told.write_text(
+        uncommented(
+            "dsn",
+            "namespace",
+            "lease",
+            "schema",
+            "on_connection_loss",
+            "mode",
+            "listen",
+            "level",
+            "format",
+            "stop_timeout",
+        )
+    )
+    [plainly, so] = [load(file, {"PATH": "/usr/bin:/bin"}).configuration for file in (plain, told)]
+    assert all(getattr(plainly, name) == getattr(so, name) for name in SECTIONS)
+
+
+def test_the_example_program_of_the_shipped_configuration_loads(tmp_path: Path) -> None:
+    file = tmp_path / "highlander.toml"
+    file.write_text(re.sub(r"^#(?=\[program|command|user|directory)", "", uncommented("dsn"), flags=re.MULTILINE))
+    assert list(load(file, {"PATH": "/usr/bin:/bin"}).configuration.programs) == ["celery-beat"]
+
+
+def test_the_changelog_begins_with_this_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = of_packaging("changes", monkeypatch)
+    [newest, *_] = changes.versions((ROOT / "docs/changelog.md").read_text("utf-8"), NOW)
+    version, date, notes = newest
+    assert (version, date) == (__version__, NOW)
+    assert notes
+
+
+def test_a_dated_version_keeps_its_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = of_packaging("changes", monkeypatch)
+    [_, old] = changes.versions("# Changelog\n\n## 0.2.0\n\n* New.\n\n## 0.1.0, 2025-12-24\n\nFirst.\n", NOW)
+    assert old == ("0.1.0", datetime(2025, 12, 24, tzinfo=UTC), ("First.",))
+
+
+def test_dpkg_orders_versions_as_they_were_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = of_packaging("changes", monkeypatch)
+    order = [changes.system_version(version) for version in ("1.0.0.dev3", "1.0.0a1", "1.0.0rc1", "1.0.0", "1.0.1")]
+    for older, newer in itertools.pairwise(order):
+        subprocess.run([tool("dpkg"), "--compare-versions", older, "lt", newer], check=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- programs
+
+
+@pytest.mark.parametrize("name", ["launcher", "replace-worker"])
+def test_what_looks_for_a_python_runs_on_an_old_one(name: str) -> None:
+    ast.parse((PACKAGING / "files" / name).read_text("utf-8"), feature_version=(3, 6))
+
+
+def test_the_launcher_takes_the_versions_that_the_packages_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    pythons = of_packaging("bundle", monkeypatch).PYTHONS
+    launcher = (PACKAGING / "files/launcher").read_text("utf-8")
+    minors = [int(version.removeprefix("3.")) for version in pythons]
+    assert f"OLDEST, NEWEST = {min(minors)}, {max(minors)}\n" in launcher
+    description = (PACKAGING / "nfpm.yaml").read_text("utf-8")
+    assert f"python3 (<< 3.{max(minors) + 1})" in description
+    assert f"python3 < 3.{max(minors) + 1})" in description
+
+
+@pytest.mark.parametrize("script", sorted((PACKAGING / "scripts").iterdir()), ids=lambda path: path.name)
+def test_a_maintainer_script_is_proper_shell(script: Path) -> None:
+    subprocess.run([tool("sh"), "-n", str(script)], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", "--shell=sh", str(script)], check=True)
