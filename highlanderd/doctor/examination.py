@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,14 +39,11 @@ COMMITS: Final = 3
 class Visit:
     """What came of one address."""
 
-    address: Mapping[str, str]
     site: Site
-    wire: Wire | None = None
-
-    def leave(self) -> None:
-        """Close the connection, if there is one."""
-        if self.wire is not None:
-            self.wire.drop("examined")
+    facts: Facts | None = None
+    """Of a primary."""
+    failure: str = ""
+    """Why a primary could not be examined."""
 
 
 async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
@@ -60,36 +56,30 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
     plan = Plan(book, daemon.node, len(configuration.programs), embedded=directory is not None)
     try:
         visits = await asyncio.gather(*(_visit(address, plan) for address in await addresses.every(PATIENCE)))
-    except ConnectFailed as failure:
+    except (ConnectFailed, Unfit) as failure:
         return addresses.place, [problem(str(failure))]
-    try:
-        if directory is not None and not any(visit.wire for visit in visits):
-            return addresses.place, [
-                warning(f"no embedded server runs in {directory}: highlanderd starts it; ask again while it runs")
-            ]
-        return await _judged(visits, addresses.place, plan)
-    finally:
-        for visit in visits:
-            visit.leave()
+    if directory is not None and not any(visit.site.greeting for visit in visits):
+        return addresses.place, [
+            warning(f"no embedded server runs in {directory}: highlanderd starts it; ask again while it runs")
+        ]
+    return _judged(visits, addresses.place)
 
 
-async def _judged(visits: Sequence[Visit], place: str, plan: Plan) -> tuple[str, list[Finding]]:
+def _judged(visits: Sequence[Visit], place: str) -> tuple[str, list[Finding]]:
     findings = [*judge_sites([visit.site for visit in visits])]
     for visit in visits:
         said = visit.site.greeting
-        if visit.wire is None or said is None or said.standby:
+        if said is None or said.standby:
             continue
         whom = f"{place}: PostgreSQL {said.version}, role {said.role}"
-        try:
-            facts = await _facts(visit.wire, visit, said, plan)
-        except (ConnectFailed, WireLost) as failure:
-            return whom, [*findings, problem(f"the server could not be examined: {failure}")]
-        return whom, [*findings, *judge(facts)]
+        if visit.facts is None:
+            return whom, [*findings, problem(f"the server could not be examined: {visit.failure}")]
+        return whom, [*findings, *judge(visit.facts)]
     return place, findings
 
 
 async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
-    """Connect to one address, whatever it is."""
+    """Connect to one address, whatever it is, and examine a primary at once: a session that idles is ended."""
     address = {**address, "target_session_attrs": "any"}
     place = ":".join(filter(None, (address.get("host") or address.get("hostaddr", ""), address.get("port"))))
     begun, wire = asyncio.get_running_loop().time(), None
@@ -98,11 +88,20 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
         fitness.refuse_old(wire.server_version)
         [hello] = await wire.ask([(plan.book.statement("hello", ledger.HELLO), ())], PATIENCE)
         said = fitness.greeting(hello, wire.backend_pid)
+        site = Site(place, greeting=said, seconds=asyncio.get_running_loop().time() - begun)
+        return Visit(site) if said.standby else await _examined(wire, address, site, said, plan)
     except (ConnectFailed, Unfit, WireLost) as failure:
+        return Visit(Site(place, str(failure)))
+    finally:
         if wire is not None:
-            wire.drop("not fit for use")
-        return Visit(address, Site(place, str(failure)))
-    return Visit(address, Site(place, greeting=said, seconds=asyncio.get_running_loop().time() - begun), wire)
+            wire.drop("examined")
+
+
+async def _examined(wire: Wire, address: Mapping[str, str], site: Site, said: Greeting, plan: Plan) -> Visit:
+    try:
+        return Visit(site, await _facts(wire, address, site, said, plan))
+    except (ConnectFailed, WireLost, OSError) as failure:
+        return Visit(site, failure=str(failure))
 
 
 async def _connected(address: Mapping[str, str], plan: Plan) -> Wire:
@@ -116,23 +115,27 @@ async def _connected(address: Mapping[str, str], plan: Plan) -> Wire:
         return await diagnosis(failure, address, ours, PATIENCE)
 
 
-async def _facts(wire: Wire, visit: Visit, said: Greeting, plan: Plan) -> Facts:
-    """Ask for everything. Raises ConnectFailed or WireLost."""
+async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: Greeting, plan: Plan) -> Facts:
+    """Ask for everything. Raises ConnectFailed, WireLost or OSError.
+
+    The other session comes last: while it is waited for, this one would be silent for longer than it may be.
+    """
     asked = [questions.EFFECTIVE, questions.CENSUS, questions.STANDBYS, questions.shelf_of(plan.book)]
     effective, census, standbys, shelf_said = await _asked(wire, *asked)
     limits, nodes = questions.limits(census)
     replication, full_page_writes, seen_as = questions.standbys(standbys)
+    road = _road(wire, seen_as)
     shelf = questions.shelf(shelf_said)
     ruling, refusal = await _ledger(wire, plan.book, said, shelf)
     answers, ahead = await _round_trips(wire)
-    hangs = replication.names and not replication.attached
+    writes = () if ruling is None or replication.hangs else await _commits(wire, plan.book)
     return Facts(
         plan=plan,
-        site=visit.site,
+        site=site,
         greeting=said,
         settings={name or "": value or "" for name, value in effective.rows},
-        plain=await _plain(visit.address),
-        road=_road(wire, seen_as),
+        plain=await _plain(address),
+        road=road,
         limits=limits,
         nodes=nodes,
         replication=replication,
@@ -141,7 +144,7 @@ async def _facts(wire: Wire, visit: Visit, said: Greeting, plan: Plan) -> Facts:
         ruling=ruling,
         refusal=refusal,
         answers=answers,
-        writes=() if ruling is None or hangs else await _commits(wire, plan.book),
+        writes=writes,
         ahead=ahead,
     )
 
@@ -194,21 +197,26 @@ async def _round_trips(wire: Wire) -> tuple[tuple[float, ...], float]:
 
 
 async def _commits(wire: Wire, book: Ledger) -> tuple[float, ...]:
-    """Measure durable commits; none where the row could not be locked. Asked last: the wire may not survive it."""
+    """Measure durable commits; none where the row could not be locked. Asked last: the wire may not survive it.
+
+    One that does not come back counts with the time for which it was waited for.
+    """
     loop = asyncio.get_running_loop()
-    found = []
-    with suppress(WireLost):
-        for _ in range(COMMITS):
-            sent = loop.time()
-            found.append(PATIENCE)  # unless it comes back
+    found: list[float] = []
+    for _ in range(COMMITS):
+        sent = loop.time()
+        try:
             [reply] = await wire.ask([(book.statement("commit", questions.COMMIT), ())], PATIENCE)
-            found.pop()
-            if reply.error is None:
-                found.append(loop.time() - sent)
+        except WireLost:
+            return (*found, loop.time() - sent)
+        if reply.error is None:
+            found.append(loop.time() - sent)
     return tuple(found)
 
 
 def _road(wire: Wire, seen_as: str) -> Road:
+    if not wire.open:  # its descriptor may be somebody else's by now
+        raise WireLost("the connection ended during the examination")
     with socket.socket(fileno=os.dup(wire.descriptor)) as ours:
         if ours.family == socket.AF_UNIX:
             return Road("", seen_as, 0)

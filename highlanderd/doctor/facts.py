@@ -78,8 +78,16 @@ class Replication:
     names: str
     """``synchronous_standby_names``."""
     attached: int
+    """Whoever receives WAL, backups too."""
+    standbys: int
+    """How many of them may be standbys; a role that may not know the others counts them all."""
     synchronous: int | None
     """How many of them commits wait for; ``None`` when this role may not know."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether commits are known to wait for a standby that is not there."""
+        return bool(self.names) and (self.attached == 0 or self.synchronous == 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,15 +144,16 @@ def _within(limit: Limit, said: str, needed: int, each: int) -> Finding | None:
 
 
 def _replication(facts: Facts) -> Iterator[Finding]:
-    names, attached, synchronous = facts.replication.names, facts.replication.attached, facts.replication.synchronous
-    if names and (attached == 0 or synchronous == 0):
+    names = facts.replication.names
+    if facts.replication.hangs:
         yield problem(
             f"synchronous_standby_names is {names!r}, but no such standby is attached: every write hangs, and nothing "
             "can be led; start the standby, or change synchronous_standby_names"
         )
-    elif attached and not names:
+    elif facts.replication.standbys and not names:
+        whom = "standbys" if facts.replication.synchronous is not None else "standbys (or mere backups)"
         yield warning(
-            "standbys are attached, but synchronous_standby_names is empty: an old primary that is cut off and still "
+            f"{whom} are attached, but synchronous_standby_names is empty: an old primary that is cut off and still "
             "serves some nodes can have a leader beside the new one's; name a synchronous standby, or let your "
             "failover software stop the old primary first"
         )

@@ -56,10 +56,15 @@ SELECT me.rolname, here.datname, me.rolsuper,
   FROM me, here
 """,
 )
+# Backups and subscribers receive WAL as well, and are never promoted.
 STANDBYS: Final = Statement(
     "standbys",
     """
+WITH logical AS (
+       SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active_pid IS NOT NULL)
 SELECT current_setting('synchronous_standby_names'), count(pid),
+       count(pid) FILTER (WHERE state IS DISTINCT FROM 'backup' AND pid NOT IN (SELECT pid FROM logical)
+                            AND coalesce(application_name NOT IN ('pg_receivewal', 'pg_basebackup'), true)),
        count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')),
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role('pg_read_all_stats', 'USAGE'),
        current_setting('full_page_writes'), host(inet_client_addr()), inet_client_port()
@@ -123,10 +128,10 @@ def limits(reply: Reply) -> tuple[tuple[Limit, ...], int]:
 
 def standbys(reply: Reply) -> tuple[Replication, bool, str]:
     """Read replication, whether whole pages are written, and our address as the server sees it."""
-    names, attached, synchronous, told, whole_pages, address, port = reply.rows[0]
+    names, attached, promotable, synchronous, told, whole_pages, address, port = reply.rows[0]
     known = int(synchronous or 0) if told == "t" else None
     place = f"{address}:{port}" if address else ""
-    return Replication(names or "", int(attached or 0), known), whole_pages != "off", place
+    return Replication(names or "", int(attached or 0), int(promotable or 0), known), whole_pages != "off", place
 
 
 def shelf(reply: Reply) -> Shelf:

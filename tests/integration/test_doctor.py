@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -14,7 +17,7 @@ from fix_commands import highlanderd
 from fix_memory_node import Ended
 from fix_nodes import Nodes, settled_ledger
 from fix_postgres import SCHEMA, Clusters, Database, free_port
-from fix_proxy import OpensDoors
+from fix_proxy import Door, OpensDoors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.postgres.ledger import Ledger
@@ -146,8 +149,10 @@ def test_a_standby_is_refused_alone_and_welcome_beside_its_primary(tmp_path: Pat
     primary.configure(synchronous_standby_names="nobody")
     superuser = make_conninfo(both, user=primary.user)  # who may see which standby commits wait for
     wait_for(lambda: "every write hangs" in doctor(tmp_path, superuser).out, what="the setting is in force")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    assert primary.sql(waiting) == [(0,)], "a commit was tried that cannot come back"
     [said] = found(doctor(tmp_path, database.dsn), "problem")  # the role may not see it, and tries
-    assert said.startswith("a durable commit took up to 5 s")
+    assert said.startswith("a durable commit took up to 5")
 
 
 def test_a_forgetful_server_is_a_problem(tmp_path: Path, clusters: Clusters) -> None:
@@ -177,6 +182,82 @@ def test_a_network_that_swallows_everything_ends_it_with_a_problem(
     done = doctor(tmp_path, before.dsn(database.dsn))
     assert done.code == 1
     assert "no connection within 5 s" in found(done, "problem")[0]
+
+
+def test_a_host_that_swallows_everything_does_not_hold_up_the_one_that_answers(
+    tmp_path: Path, database: Database, door: OpensDoors
+) -> None:
+    silent, port = door(database.dsn), conninfo_to_dict(database.dsn)["port"]
+    silent.stall()
+    settled_ledger(database, 2.0)
+    both = make_conninfo(database.dsn, host="127.0.0.1,127.0.0.1", port=f"{silent.port},{port}")
+    done = doctor(tmp_path, make_conninfo(both, target_session_attrs="read-write"), lease=2.0)
+    assert (done.code, found(done, "problem"), done.err) == (0, [], "")
+    assert any("no connection within 5 s" in line for line in found(done, "warning"))
+    assert any("a durable commit takes" in line for line in found(done, "fine"))
+
+
+class SecondIsSlow(Door):
+    """Lets the second connection wait for longer than the shortest lease."""
+
+    served = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.served += 1
+        if self.served == 2:
+            await asyncio.sleep(3.0)
+        await super()._serve(reader, writer)
+
+
+def test_a_second_connection_that_is_slow_costs_no_finding(tmp_path: Path, database: Database) -> None:
+    settled_ledger(database, 2.0)
+    target = conninfo_to_dict(database.dsn)
+    with contextlib.closing(SecondIsSlow(str(target["host"]), int(str(target["port"])))) as slow:
+        done = doctor(tmp_path, slow.dsn(database.dsn), lease=2.0)
+        assert slow.served == 2
+    assert (done.code, found(done, "problem"), done.err) == (0, [], "")
+    assert any("a durable commit takes" in line for line in found(done, "fine"))
+
+
+def test_a_commit_that_is_lost_counts_with_the_time_that_it_was_waited_for(tmp_path: Path, clusters: Clusters) -> None:
+    primary = clusters.create()
+    database = primary.database()
+    settled_ledger(database, 10.0)
+    primary.configure(synchronous_standby_names="nobody")
+    clusters.standby(primary)  # the role does not see that it is another one, and tries
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name LIKE '%--doctor'"
+    with ThreadPoolExecutor() as beside:
+        done = beside.submit(doctor, tmp_path, database.dsn)
+        [(pid,)] = wait_for(lambda: primary.sql(waiting), what="the commit waits")
+        primary.sql("SELECT pg_terminate_backend(%s)", [pid])
+        said = done.result()
+    assert "a durable commit take" in said.out or "a durable commit took" in said.out
+    assert "a durable commit took up to 5" not in said.out
+
+
+RECEIVERS = {
+    "pg_receivewal": ("--no-sync", "-D", "{directory}"),
+    "pg_recvlogical": (
+        *("-S", "other", "-P", "pgoutput", "-o", "proto_version=1", "-o", "publication_names=none"),
+        *("--create-slot", "--start", "-f", "{directory}/changes"),
+    ),
+}
+
+
+@pytest.mark.parametrize("program", RECEIVERS)
+def test_who_receives_wal_and_cannot_be_promoted_is_no_standby(
+    program: str, tmp_path: Path, clusters: Clusters
+) -> None:
+    server = clusters.create(wal_level="logical")
+    arguments = (argument.format(directory=tmp_path) for argument in RECEIVERS[program])
+    receiving = subprocess.Popen([str(server.programs.program(program)), "-d", server.dsn, *arguments])
+    try:
+        wait_for(lambda: server.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"), what="streaming")
+        done = doctor(tmp_path, server.dsn)
+        assert (done.code, found(done, "problem"), found(done, "warning")) == (0, [], [])
+    finally:
+        receiving.terminate()
+        receiving.wait(10)
 
 
 def test_a_server_that_is_away_is_a_problem_and_a_secret_stays_one(tmp_path: Path) -> None:

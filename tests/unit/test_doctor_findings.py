@@ -38,7 +38,7 @@ HEALTHY = Facts(
     road=Road("10.0.0.1:4000", "10.0.0.1:4000", 3000),
     limits=(ROOM,),
     nodes=0,
-    replication=Replication("", 0, None),
+    replication=Replication("", 0, 0, None),
     full_page_writes=True,
     shelf=Shelf(schema=True, tables=3, creatable=True, missing=()),
     ruling=LEASE,
@@ -69,11 +69,11 @@ def test_a_healthy_server_has_nothing_but_fine_findings() -> None:
 PROBLEMS = {
     "fsync = off": (replace(HEALTHY, greeting=replace(GREETING, fsync=False)), "switch fsync on"),
     "a synchronous standby that is away": (
-        replace(HEALTHY, replication=Replication("db2", 0, None)),
+        replace(HEALTHY, replication=Replication("db2", 0, 0, None)),
         "every write hangs, and nothing can be led; start the standby",
     ),
     "a standby that is not the synchronous one": (
-        replace(HEALTHY, replication=Replication("db2", 1, 0)),
+        replace(HEALTHY, replication=Replication("db2", 1, 1, 0)),
         "no such standby is attached",
     ),
     "a ledger that may not be created": (
@@ -103,7 +103,11 @@ PROBLEMS = {
 }
 WARNINGS = {
     "full_page_writes": (replace(HEALTHY, full_page_writes=False), "switch it on"),
-    "asynchronous standbys": (replace(HEALTHY, replication=Replication("", 1, None)), "name a synchronous standby"),
+    "asynchronous standbys": (replace(HEALTHY, replication=Replication("", 1, 1, 0)), "standbys are attached"),
+    "standbys that the role may not see": (
+        replace(HEALTHY, replication=Replication("", 1, 1, None)),
+        "standbys (or mere backups) are attached",
+    ),
     "another lease": (replace(HEALTHY, ruling=Lease(20.0)), "postgres.lease is 10 s here but 20 s in the ledger"),
     "connections that leave no room for a lost host": (
         replace(HEALTHY, limits=(replace(ROOM, total=38),)),
@@ -138,6 +142,10 @@ def test_what_will_cost_something_is_a_warning(case: str) -> None:
     facts, words = WARNINGS[case]
     assert worst(facts).severity is Severity.WARNING
     assert words in worst(facts).sentence
+
+
+def test_a_backup_is_no_standby() -> None:
+    assert worst(replace(HEALTHY, replication=Replication("", 2, 0, 0))).severity is Severity.FINE
 
 
 def test_an_embedded_server_may_be_forgetful() -> None:
