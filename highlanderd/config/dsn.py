@@ -52,6 +52,7 @@ def options(words: str) -> dict[str, str]:
         ) from None
     said = {option.keyword.decode(): option.val.decode() for option in found if option.val is not None}
     _check_place(said.get("host", ""), said.get("port", ""))
+    _check_number(said.get("hostaddr") or said.get("host", ""), said.get("port", ""))
     return said
 
 
@@ -62,6 +63,16 @@ def _check_place(hosts: str, ports: str) -> None:
         raise ValueError(f"holds a host with an @ in it; {cure}")
     if not all(re.fullmatch(r"|0*[1-9]\d{0,4}", port) and int(port or 1) <= 65535 for port in ports.split(",")):
         raise ValueError(f"holds a port that is no number from 1 to 65535; {cure}")
+
+
+def _check_number(hosts: str, ports: str) -> None:
+    """Refuse what libpq would only refuse when it connects; without hosts, those of PGHOST are meant."""
+    spots, doors = len(hosts.split(",")), len(ports.split(","))
+    if hosts and doors not in (1, spots):
+        raise ValueError(
+            f"names {spots} {'host' if spots == 1 else 'hosts'} but {doors} ports; write one port for all of them, or "
+            "as many as there are hosts"
+        )
 
 
 def redacted(complaint: str, words: str) -> str:

@@ -53,7 +53,10 @@ class Addresses:
         return choices[turn % len(choices)]
 
     async def every(self, within: float) -> list[dict[str, str]]:
-        """Give libpq's parameters for each address, in the DSN's order. Raises ConnectFailed when none is known."""
+        """Give libpq's parameters for each address, in the DSN's order. Raises ConnectFailed when none is known.
+
+        Raises Unfit when ports and hosts do not match, which PGHOST and PGPORT may bring about.
+        """
         return [{**self._parameters, **choice} for choice in await self._all(within)]
 
     async def _all(self, within: float) -> list[dict[str, str]]:
@@ -63,8 +66,8 @@ class Addresses:
         if "hostaddr" in given:
             numbers = given["hostaddr"].split(",")
             hosts = hosts if len(hosts) == len(numbers) else numbers
-            return [_place(*spot) for spot in zip(hosts, numbers, _stretched(ports, len(numbers)), strict=True)]
-        spots = list(zip(hosts, _stretched(ports, len(hosts)), strict=True))
+            return [_place(*spot) for spot in zip(hosts, numbers, _matched(ports, len(numbers)), strict=True)]
+        spots = list(zip(hosts, _matched(ports, len(hosts)), strict=True))
         found = await asyncio.gather(*(self._numbers(host, within) for host, _ in spots))
         choices = [
             _place(host, number, port) for (host, port), numbers in zip(spots, found, strict=True) for number in numbers
@@ -143,6 +146,15 @@ def _escaped(value: str) -> str:
 
 def _stretched(values: list[str], length: int) -> list[str]:
     return values * length if len(values) == 1 else values
+
+
+def _matched(ports: list[str], hosts: int) -> list[str]:
+    if len(ports) not in (1, hosts):
+        raise Unfit(
+            f"postgres.dsn, with PGHOST and PGPORT, names {hosts} {'host' if hosts == 1 else 'hosts'} but {len(ports)} "
+            "ports; write one port for all of them, or as many as there are hosts"
+        )
+    return _stretched(ports, hosts)
 
 
 def _place(host: str, number: str, port: str) -> dict[str, str]:

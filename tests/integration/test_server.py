@@ -123,6 +123,11 @@ def test_a_dsn_that_is_none_is_refused_without_repeating_it() -> None:
     assert "hunter2" not in str(refused.value)
 
 
+def test_ports_of_the_environment_that_do_not_match_the_hosts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPORT", "5432,5433")
+    assert "names 3 hosts but 2 ports" in _refusal("host=127.0.0.1,127.0.0.2,127.0.0.3 user=u")
+
+
 def test_the_users_own_options_stay_and_ours_win(database: Database) -> None:
     theirs = make_conninfo(database.dsn, options="-c work_mem=123kB -c lock_timeout=77")
 
