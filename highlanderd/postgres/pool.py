@@ -71,9 +71,8 @@ class Pool:
         self.connected = False
         self.opened = 0
         self.listener = Listener(self)
-        self._seekers: set[Seeker] = set()
-        self._dialling: dict[Seeker, int] = {}
-        """Those for whom an attempt is under way, and the number of that attempt."""
+        self._seekers: dict[Seeker, int] = {}
+        """Those who wait for a connection, and the number of the attempt that was begun for them; 0: none yet."""
         self._served: set[Seeker] = set()
         """Those who were given a connection, and may have lost it again."""
         self._under_way = 0
@@ -85,20 +84,18 @@ class Pool:
         self._down_since: float | None = None
         self._next_probe = 0.0
         self._refused = False
-        self._said: set[str] = set()
+        self._said: set[tuple[int, str]] = set()
         """What this outage was already logged for: with several hosts the reasons take turns."""
 
     def seek(self, seeker: Seeker) -> None:
         """Ask for a connection; it comes by ``deliver``, once, whenever there is one."""
-        if seeker not in self._dialling:
-            self._seekers.add(seeker)
-            self._stirred.set()
+        self._seekers.setdefault(seeker, 0)
+        self._stirred.set()
 
     def forget(self, seeker: Seeker) -> None:
         """Withdraw: nothing is delivered any more, not even what is under way."""
-        self._seekers.discard(seeker)
+        self._seekers.pop(seeker, None)
         self._served.discard(seeker)
-        self._dialling.pop(seeker, None)
 
     async def run(self) -> None:
         """Open connections until cancelled."""
@@ -122,7 +119,7 @@ class Pool:
     def _launch(self, group: asyncio.TaskGroup) -> float | None:
         """Start what may be started now; give the seconds until something else may, or None for an event."""
         if self._down_since is None:
-            for seeker in self._most_urgent(self.server.parallel - len(self._dialling)):
+            for seeker in self._unattended()[: max(self.server.parallel - self._dialling, 0)]:
                 self._start(group, seeker)
             return None
         now = asyncio.get_running_loop().time()
@@ -131,32 +128,36 @@ class Pool:
         if now >= self._next_probe:
             if self._under_way:  # the last probe hangs: the next one shall not hang beside it
                 self.server.next_address()
-            for seeker in self._most_urgent(1) or self._hanging():
+            for seeker in self._unattended()[:1] or self._hanging():
                 self._start(group, seeker)
             slow = self._refused or (now - self._down_since > SLOW_AFTER and not self._lease_to_save())
             # So spaced, the ten attempts that a dead network swallows end as fast as new ones may begin.
             quick = max(PROBE_EVERY, self.server.lease.renew_every / PROBES)
             self._next_probe = now + (SLOW_PROBE_EVERY if slow else quick)
-        return max(self._next_probe - now, 0.001) if self._seekers or self._hanging() else None
+        return max(self._next_probe - now, 0.001) if self._unattended() or self._hanging() else None
 
     def _hanging(self) -> list[Seeker]:
         """Give the most urgent one that waits for an attempt, if a lease hangs on it: another attempt may go beside it.
 
         What it has sent may be lost, and the kernel says it again only after a second.
         """
-        return sorted(filter(_with_lease, self._dialling), key=lambda seeker: seeker.urgency)[:1]
+        return sorted(filter(_with_lease, self._seekers), key=_urgency)[:1]
 
     def _lease_to_save(self) -> bool:
-        return any(map(_with_lease, self._seekers | self._dialling.keys()))
+        return any(map(_with_lease, self._seekers))
 
-    def _most_urgent(self, count: int) -> list[Seeker]:
-        return sorted(self._seekers, key=lambda seeker: seeker.urgency)[: max(count, 0)]
+    def _unattended(self) -> list[Seeker]:
+        """Give those for whom no attempt is under way, the most urgent first."""
+        return sorted((seeker for seeker, attempt in self._seekers.items() if not attempt), key=_urgency)
+
+    @property
+    def _dialling(self) -> int:
+        return sum(attempt > 0 for attempt in self._seekers.values())
 
     def _start(self, group: asyncio.TaskGroup, seeker: Seeker) -> None:
-        self._seekers.discard(seeker)
         self._under_way += 1
         self._attempts += 1
-        self._dialling[seeker] = self._attempts
+        self._seekers[seeker] = self._attempts
         group.create_task(self._open(seeker, self._attempts))
 
     async def _open(self, seeker: Seeker, attempt: int) -> None:
@@ -175,22 +176,22 @@ class Pool:
 
     def _hand_over(self, seeker: Seeker, attempt: int, hello: Hello | None) -> None:
         """Serve whoever still seeks; what nobody wants any more is closed, what is dead already is sought again."""
-        latest = self._dialling.get(seeker)
-        if hello is not None and latest is not None and hello.wire.open:
-            del self._dialling[seeker]
+        if hello is not None and seeker in self._seekers and hello.wire.open:
+            del self._seekers[seeker]
             self._served.add(seeker)
             seeker.deliver(hello)
-        elif latest == attempt:
-            del self._dialling[seeker]
-            self.seek(seeker)
+        elif self._seekers.get(seeker) == attempt:
+            self._seekers[seeker] = 0
         elif hello is not None:
             hello.wire.drop("nobody wants it any more")
 
     def _note_failure(self, why: str, *, refused: bool) -> None:
-        self._refused = refused
-        if why not in self._said:
-            self._said.add(why)
-            log.warning("postgres %s: %s", self.server.place, why)
+        # While another attempt is under way elsewhere, a standby that this one met says nothing about the primary.
+        self._refused = refused and self._under_way == 1
+        level = logging.INFO if refused and self._under_way > 1 else logging.WARNING
+        if (level, why) not in self._said:
+            self._said.add((level, why))
+            log.log(level, "postgres %s: %s", self.server.place, why)
         if self._down_since is None:
             self._down_since = self._next_probe = asyncio.get_running_loop().time()
         self.connected, self.trouble = False, why
@@ -199,8 +200,7 @@ class Pool:
         self.opened += 1
         self._answered = self._attempts
         if self._down_since is not None:  # probes may still hang at another address: nobody waits for their end
-            self._seekers.update(self._dialling)
-            self._dialling.clear()
+            self._seekers = dict.fromkeys(self._seekers, 0)
         if not self.connected:
             log.info("postgres %s: connected, version %s", self.server.place, self.server.version)
         self.connected, self.trouble, self._down_since, self._refused = True, "", None, False
@@ -211,6 +211,10 @@ class Pool:
         log.debug("postgres %s: session lost: %s", self.server.place, why)
         if self._down_since is None:
             self._down_since = self._next_probe = asyncio.get_running_loop().time()
+
+
+def _urgency(seeker: Seeker) -> float:
+    return seeker.urgency
 
 
 def _with_lease(seeker: Seeker) -> bool:

@@ -40,6 +40,8 @@ class Server:
         self._node = node
         self._fresh = fresh
         self._turn = 0
+        self._latest = 0
+        """The turn that the latest attempt was made in."""
         self._moved = -inf
         """When a silent session made the next attempts go elsewhere, on the loop's clock."""
         self._diagnosed = False
@@ -67,8 +69,11 @@ class Server:
         return self._addresses.parallel
 
     def next_address(self, turn: int | None = None) -> None:
-        """Try another address next time; many attempts that failed at one of them (at ``turn``) move on by one."""
-        if turn is None or turn == self._turn:
+        """Try another address next time than in ``turn``, or than the latest attempt did.
+
+        Many attempts that failed at one address move on by one: the one behind it is not to be passed over.
+        """
+        if (self._latest if turn is None else turn) == self._turn:
             self._turn += 1
 
     def _fell_silent(self, opened: float) -> None:
@@ -83,6 +88,7 @@ class Server:
     async def open(self) -> Hello:
         """Open and verify one connection, within a fifth of a lease in all. Raises ConnectFailed or Unfit."""
         lease, turn = self.lease, self._turn
+        self._latest = turn
         end = asyncio.get_running_loop().time() + lease.renew_every
         try:
             wire = await self._connect(turn, lease, end)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from math import inf
 
-from fix_postgres import Database
+import pytest
+from fix_postgres import SCHEMA, Clusters, Database
 from fix_proxy import Door, OpensDoors
-from fix_session import desk, until
+from fix_session import LEASE, desk, until
 from psycopg.conninfo import make_conninfo
 
 from highlanderd.core import words as w
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.server import Hello, Server
 
 
 def _both(database: Database, *doors: Door) -> str:
@@ -54,3 +60,78 @@ def test_a_probe_that_hangs_keeps_nobody_from_the_address_that_answers(database:
                 await line.told(w.Attached, within=3.0)
 
     asyncio.run(scenario())
+
+
+def test_the_third_address_is_not_passed_over_while_the_first_hangs_and_the_second_refuses(
+    database: Database, door: OpensDoors
+) -> None:
+    silent, away, good = door(database.dsn), door(database.dsn), door(database.dsn)
+    away.cut()
+
+    async def scenario() -> None:
+        async with desk(_both(database, silent, away, good), lease=20.0) as here:
+            lines = [await here.line(program) for program in ("beat", "bot")]
+            silent.stall()
+            silent.reset()
+            for line in lines:
+                await line.told(w.Detached)
+            for line in lines:  # each attempt at the silent address hangs for 4 s
+                await line.told(w.Attached, within=3.0)
+
+    asyncio.run(scenario())
+
+
+class Taker:
+    """Waits for a connection, with no lease at stake."""
+
+    urgency = inf
+
+    def __init__(self) -> None:
+        self.given: list[Hello] = []
+
+    def deliver(self, hello: Hello) -> None:
+        self.given.append(hello)
+
+    def keep_alive(self) -> None:
+        """Nobody is here for so long."""
+
+
+def test_an_attempt_that_nobody_waited_for_any_more_serves_who_still_seeks(database: Database) -> None:
+    async def scenario() -> None:
+        book = Ledger(SCHEMA, "highlander", LEASE)
+        pool, taker = Pool(Server(database.dsn, book, node="n1", fresh=None), book), Taker()
+        pool.seek(taker)
+        await pool._open(taker, 1)
+        assert taker.given[0].wire.open
+        await pool._open(taker, 2)
+        assert len(taker.given) == 1, "what nobody seeks is closed"
+        taker.given[0].wire.drop("enough")
+
+    asyncio.run(scenario())
+
+
+def test_a_standby_that_a_second_probe_meets_is_no_refusal(
+    clusters: Clusters, door: OpensDoors, caplog: pytest.LogCaptureFixture
+) -> None:
+    primary = clusters.create()
+    database = primary.database()
+    standby = clusters.standby(primary)
+    slow, other = door(database.dsn), door(standby.dsn)
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        async with desk(_both(database, slow, other), lease=20.0) as here:
+            lines = [await here.line(program) for program in ("beat", "bot")]
+            slow.stall()
+            slow.reset()
+            for line in lines:
+                await line.told(w.Detached)
+            await until(lambda: any("hot standby" in record.message for record in caplog.records))
+            assert not here.pool._refused
+            slow.heal()
+            for line in lines:
+                await line.told(w.Attached)
+
+    asyncio.run(scenario())
+    said = [record.levelname for record in caplog.records if "hot standby" in record.message]
+    assert said == ["INFO"]
