@@ -42,7 +42,7 @@ def _rows(lease: Lease, programs: list[ProgramConfig], on_connection_loss: str) 
     yield "  then back, restarted or failed over", f"led at most {shown(lease.resumed_within)} after the reconnection"
     yield "the leading node is lost", f"led elsewhere at most {shown(lease.replaced_within)} after the last renewal"
     yield "the daemon's worker is killed", stopped or "no child is stopped"
-    yield "its guardian is killed", "a planned handover of everything"
+    yield "its guardian is killed", "a planned handover of everything (systemd: as when all is killed)"
     yield "all of the daemon is killed", "the children at once; led elsewhere as when the node is lost"
     yield from _below("a planned handover", stops)
     yield "the first start on a new ledger", f"{shown(lease.wait)} of waiting, once"

@@ -26,7 +26,7 @@ def test_every_event_has_its_bound() -> None:
         "    then back, restarted or failed over  led at most 11s after the reconnection",
         "  the leading node is lost               led elsewhere at most 13s after the last renewal",
         "  the daemon's worker is killed          no child is stopped",
-        "  its guardian is killed                 a planned handover of everything",
+        "  its guardian is killed                 a planned handover of everything (systemd: as when all is killed)",
         "  all of the daemon is killed            the children at once; led elsewhere as when the node is lost",
         "  a planned handover                     the child's own stop, at most 10s",
         "  the first start on a new ledger        10.5s of waiting, once",
