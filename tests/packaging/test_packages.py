@@ -12,30 +12,22 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fix_packages import ROOT, made, tool
 
 from highlanderd import __version__
 
-ROOT = Path(__file__).parents[2]
 INTERPRETERS = ("3.11", "3.12", "3.13", "3.14")
 
 
 def run(*command: object) -> str:
     """Give what a command says, whatever it exits with."""
-    tool = str(command[0])
-    if shutil.which(tool) is None:
-        pytest.skip(f"needs {tool}")
     return subprocess.run(
-        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+        [tool(str(command[0])), *map(str, command[1:])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
     ).stdout
-
-
-def made(pattern: str) -> Path:
-    """Give the package of this name, for the version that this is."""
-    directory = os.environ.get("HIGHLANDER_PACKAGES")
-    if not directory:
-        pytest.skip("no packages were built; make packages-test does")
-    [found] = (ROOT / directory).glob(pattern)
-    return found
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from fix_packages import ROOT, tool
 from pydantic import BaseModel
 
 from highlanderd import __version__
@@ -22,16 +23,8 @@ from highlanderd.__main__ import _parser as daemon_parser
 from highlanderd.config import SECTIONS, ProgramKeys, load, values
 from highlanderd.ctl.commands import COMMANDS
 
-ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
-
-
-def tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"needs {name}")
-    return found
 
 
 def of_packaging(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
