@@ -58,8 +58,9 @@ def main() -> int:
     arguments.to.mkdir(parents=True, exist_ok=True)
     made = [path for arch in arguments.arch or MACHINES for path in packages(arch, arguments.tools, arguments.to)]
     made += distributions(arguments.to)
-    for path in made:
-        print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}  {path.stat().st_size / 1e6:.1f} MB")
+    sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in made)
+    (arguments.to / "SHA256SUMS").write_text(sums, "utf-8")
+    print(sums, end="")
     return 0
 
 

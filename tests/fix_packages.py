@@ -20,7 +20,7 @@ def tool(name: str) -> str:
 
 
 def made(pattern: str) -> Path:
-    """Give the one package of this name, in the directory that HIGHLANDER_PACKAGES names; without one, skip the test."""
+    """Give the one package of this name in the directory that HIGHLANDER_PACKAGES names; skips the test without one."""
     directory = os.environ.get("HIGHLANDER_PACKAGES")
     if not directory:
         pytest.skip("no packages were built; make packages-test does")

@@ -21,13 +21,8 @@ INTERPRETERS = ("3.11", "3.12", "3.13", "3.14")
 
 def run(*command: object) -> str:
     """Give what a command says, whatever it exits with."""
-    return subprocess.run(
-        [tool(str(command[0])), *map(str, command[1:])],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    ).stdout
+    told = [tool(str(command[0])), *map(str, command[1:])]
+    return subprocess.run(told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300).stdout
 
 
 @pytest.fixture
