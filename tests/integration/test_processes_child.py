@@ -87,3 +87,38 @@ async def _hold() -> None:
     assert not guardian.holds(7, "beat")
     ours.close()
     guardian.ping(LEASE)
+
+
+def test_a_term_that_is_over_is_not_held_for_ever_when_the_guardian_tells_of_it_again() -> None:
+    asyncio.run(_end_twice())
+
+
+async def _end_twice() -> None:
+    ours, theirs = channel_pair()
+    guardian = Guardian(theirs)
+    hello = {"is": "hello", "protocol": 1, "instance": "i", "draining": False, "memo": False, "signals": []}
+    for message in (hello, {"is": "a word of a later version"}, {"is": "listed"}):
+        assert ours.send(message)
+    assert not (await guardian.greeted()).found
+    child = guardian.spawn(order("beat", 7), lambda _event: None)
+    keeper = introduce(ours, child)
+    guardian.ping(LEASE)
+    assert keeper.send(state(child, deadline=0.0, empty=True))
+    await asyncio.sleep(0.05)
+    assert not guardian.holds(7, "beat")
+    keeper.close()
+    await asyncio.sleep(0.05)
+    for number in range(100):
+        child.entrust(boottime() + number, b"")
+    assert len(child._orders) <= 2, "nobody hears it"
+    assert not child._unacknowledged
+    term = {"program": "beat", "lock_id": 7, "epoch": 1}
+    assert ours.send({"is": "term", "id": 1, **term, "state": state(child, deadline=0.0)})
+    guardian.ping(LEASE)
+    assert guardian.holds(7, "beat"), "its tree is not proven empty in the eyes of the guardian"
+    assert ours.send({"is": "emptied", **term})
+    guardian.ping(LEASE)
+    await asyncio.sleep(0.05)
+    assert not guardian.holds(7, "beat")
+    ours.close()
+    guardian.ping(LEASE)

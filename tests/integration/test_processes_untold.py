@@ -1,0 +1,94 @@
+"""What a worker is told of terms whose keepers answer nothing, and a round of killing: each alone, in this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from fact import wait_for
+
+from highlanderd import linux
+from highlanderd.processes.channel import channel_pair
+from highlanderd.processes.killing import Killing
+from highlanderd.processes.wards import Ward, Wards
+from highlanderd.processes.worker import Worker
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_alive(dead: bool) -> None:
+    """Untold, the new worker would take the row for its own, nobody's, and release it beside the tree."""
+    worker = Worker([], "test")
+    worker.channel, theirs = channel_pair()
+    wards = Wards(worker, linux.Watch(), linux.Signals([signal.SIGCHLD]), linux.Children(), "test", (64, 64))
+    pid = linux.fork(lambda: int(signal.pause() or 0))
+    ours, keepers = channel_pair()
+    term = {"program": "beat", "lock_id": 7, "epoch": 5}
+    ward = Ward(1, pid, ours, {**term, "deadline": linux.boottime() + 60, "memo": b"led"}, None)
+    wards._living[pid] = ward
+    if dead:
+        keepers.close()
+    else:
+        while ours.send({"is": "filler"}):  # it reads nothing
+            pass
+    wards.recount()
+    told = [message for message, _ in iter(theirs.receive, None)]
+    assert [message["is"] for message in told] == ["term", "listed"]
+    assert (told[0]["epoch"], told[0]["state"]["memo"]) == (5, b"led")
+    assert not ward.condemned
+    if not dead:
+        while keepers.receive():
+            pass
+        wards.judge(linux.boottime())
+        introduced = theirs.receive()
+        assert introduced is not None
+        assert introduced[0]["is"] == "keeper"
+        assert len(introduced[1]) == 1
+        os.close(introduced[1][0])
+        keepers.close()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for channel in (ours, theirs, worker.channel):
+        channel.close()
+
+
+def _brood(told: int, count: int) -> int:
+    for _ in range(count):
+        linux.fork(lambda: int(signal.pause() or 0))
+    os.write(told, b"!")
+    return int(signal.pause() or 0)
+
+
+def _kill_brood(count: int) -> int:
+    """Kill as a keeper does; gives how many hundredths of a second of its own time the longest round took."""
+    linux.become_subreaper()
+    hears, told = os.pipe()
+    linux.fork(lambda: _brood(told, count))
+    os.read(hears, 1)
+    killing, longest = Killing(), 0.0
+    while True:
+        before = time.process_time()
+        killing.round(linux.children(os.getpid()))
+        longest = max(longest, time.process_time() - before)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return min(int(longest * 100), 100)
+
+
+def test_a_round_of_killing_ends_in_time_and_the_next_ones_go_on() -> None:
+    """Who walks for long is taken for frozen."""
+    _, status = os.waitpid(linux.fork(lambda: _kill_brood(600)), 0)
+    assert os.waitstatus_to_exitcode(status) < 6, "hundredths of a second"
+
+
+def test_what_is_forked_in_a_hurry_is_in_none_and_the_hurry_ends() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    linux.hurry()
+    _, status = os.waitpid(linux.fork(lambda: int(os.getpriority(os.PRIO_PROCESS, 0) != before)), 0)
+    wait_for(linux.calm, what="it weighs as before")
+    assert status == 0
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
