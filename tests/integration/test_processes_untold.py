@@ -16,13 +16,18 @@ from highlanderd.processes.wards import Ward, Wards
 from highlanderd.processes.worker import Worker
 
 
+def _pause() -> int:
+    signal.pause()
+    return 0
+
+
 @pytest.mark.parametrize("dead", [True, False])
 def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_alive(dead: bool) -> None:
     """Untold, the new worker would take the row for its own, nobody's, and release it beside the tree."""
     worker = Worker([], "test")
     worker.channel, theirs = channel_pair()
     wards = Wards(worker, linux.Watch(), linux.Signals([signal.SIGCHLD]), linux.Children(), "test", (64, 64))
-    pid = linux.fork(lambda: int(signal.pause() or 0))
+    pid = linux.fork(_pause)
     ours, keepers = channel_pair()
     term = {"program": "beat", "lock_id": 7, "epoch": 5}
     ward = Ward(1, pid, ours, {**term, "deadline": linux.boottime() + 60, "memo": b"led"}, None)
@@ -55,9 +60,9 @@ def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_al
 
 def _brood(told: int, count: int) -> int:
     for _ in range(count):
-        linux.fork(lambda: int(signal.pause() or 0))
+        linux.fork(_pause)
     os.write(told, b"!")
-    return int(signal.pause() or 0)
+    return _pause()
 
 
 def _kill_brood(count: int) -> int:
