@@ -110,10 +110,13 @@ class Oracle:
         return sorted(mine, key=lambda life: life.began)
 
     def present(self) -> dict[str, Life]:
-        """Give the latest life of each program."""
+        """Give the life of each program that was heard of last. The one that began last may have ended beside it.
+
+        That takes one of the stated exceptions: a term that goes on when the server of the other one is gone.
+        """
         latest: dict[str, Life] = {}
         for life in self.lives.values():
-            if life.program not in latest or life.began > latest[life.program].began:
+            if life.program not in latest or life.last > latest[life.program].last:
                 latest[life.program] = life
         return latest
 
