@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ROOTS = ROOT / "build/packages"
+INCLUDED = "systemd,systemd-sysv,dbus,python3,libpq5,procps,init-system-helpers"
 
 
 def tool(name: str) -> str:
@@ -26,3 +29,21 @@ def made(pattern: str) -> Path:
         pytest.skip("no packages were built; make packages-test does")
     [found] = (ROOT / directory).glob(pattern)
     return found
+
+
+def root_file_system(release: str, directory: Path) -> Path:
+    """Unpack a small Debian of this release into ``directory``; it is made when there is none yet."""
+    if os.geteuid():
+        pytest.skip("needs root, for a root file system")
+    tool("mmdebstrap")
+    packed = ROOTS / f"{release}.tar"
+    if not packed.exists():
+        part = packed.with_suffix(".part.tar")
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={INCLUDED}", release, str(part)]
+        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
+            part.unlink(missing_ok=True)
+            pytest.skip(f"needs a mirror of Debian that has {release}")
+        part.rename(packed)
+    directory.mkdir()
+    subprocess.run(["tar", "-C", str(directory), "-xf", str(packed)], check=True)
+    return directory

@@ -6,6 +6,7 @@ are kept in build/packages. The container shares the network of this machine, an
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -17,13 +18,11 @@ from typing import Any
 
 import pytest
 from fact import wait_for
-from fix_packages import ROOT, made, tool
+from fix_packages import ROOTS, made, root_file_system, tool
 from fix_postgres import Database
 
 from highlanderd import __version__
 
-ROOTS = ROOT / "build/packages"
-INCLUDED = "systemd,systemd-sysv,dbus,python3,libpq5,procps,init-system-helpers"
 PATIENCE = 60.0
 """Seconds for a machine that boots beside other tests, and for a lease after a restart."""
 PROGRAMS = """
@@ -49,7 +48,11 @@ class Machine:
             self._nspawn = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-        self._leader = wait_for(self._first_process, PATIENCE, f"the container has a first process; see {log}")
+        self._leader = 0
+
+    def await_up(self) -> None:
+        """Wait until it has booted."""
+        self._leader = wait_for(self._first_process, PATIENCE, "the container has a first process")
         wait_for(lambda: self.says("systemctl", "is-system-running") in ("running", "degraded"), PATIENCE, "it is up")
 
     def _first_process(self) -> int:
@@ -97,45 +100,34 @@ class Machine:
         return self.says("journalctl", "--unit=highlanderd", "--no-pager", "--output=cat")
 
     def halt(self) -> None:
-        """Power it off, or pull the plug."""
+        """Power it off, or pull the plug: what runs inside outlives systemd-nspawn, but not its own first process."""
+        first = self._first_process() if self._nspawn.poll() is None else 0
         self._nspawn.send_signal(signal.SIGTERM)
         try:
             self._nspawn.wait(20)
         except subprocess.TimeoutExpired:
-            os.kill(self._leader, signal.SIGKILL)
+            if first:
+                os.kill(first, signal.SIGKILL)
+            self._nspawn.kill()
             self._nspawn.wait(20)
-
-
-def root_of(release: str) -> Path:
-    """Give the packed root file system of a release; made when it is not there."""
-    for name in ("systemd-nspawn", "mmdebstrap", "nsenter"):
-        tool(name)
-    packed = ROOTS / f"{release}.tar"
-    if not packed.exists():
-        part = packed.with_suffix(".part.tar")
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={INCLUDED}", release, str(part)]
-        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
-            part.unlink(missing_ok=True)
-            pytest.skip(f"needs a mirror of Debian that has {release}")
-        part.rename(packed)
-    return packed
 
 
 @pytest.fixture(params=["bookworm", "trixie"])
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
     made(f"highlander_{__version__}-*_amd64.deb")  # or skip, before anything is fetched
-    if os.geteuid():
-        pytest.skip("needs root, for a container")
-    root = tmp_path / "root"
-    root.mkdir()
-    subprocess.run(["tar", "-C", str(root), "-xf", str(root_of(request.param))], check=True)
-    booted = Machine(root, tmp_path / "console")
-    try:
-        yield booted
-    finally:
-        print(booted.journal())
-        booted.halt()
-        shutil.rmtree(root)
+    for name in ("systemd-nspawn", "nsenter"):
+        tool(name)
+    root = root_file_system(request.param, tmp_path / "root")
+    with (ROOTS / "booted.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two containers would share one part of the cgroup tree
+        booted = Machine(root, tmp_path / "console")
+        try:
+            booted.await_up()
+            yield booted
+            print(booted.journal())
+        finally:
+            booted.halt()
+            shutil.rmtree(root)
 
 
 def files_in(root: Path) -> dict[str, str]:
