@@ -78,6 +78,12 @@ class Database:
         """How a daemon connects: by TCP, as the role."""
         return make_conninfo(self.server.dsn, dbname=self.name, user=self.role)
 
+    def with_standby(self, standby: Server) -> str:
+        """Give the DSN that names the standby, too, and asks for whichever takes writes."""
+        ways = [psycopg.conninfo.conninfo_to_dict(server.dsn) for server in (self.server, standby)]
+        hosts, ports = (",".join(str(way[name]) for way in ways) for name in ("host", "port"))
+        return make_conninfo(self.dsn, host=hosts, port=ports, target_session_attrs="read-write")
+
     def sql(
         self, statement: str, parameters: Sequence[object] | Mapping[str, object] | None = None, *, admin: bool = False
     ) -> list[tuple[Any, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -13,7 +13,7 @@ from highlanderd.embedded.installation import Installation
 
 from .bed import Bed
 from .faults import Fault, registry
-from .rounds import Outcome, Planned, play
+from .rounds import Outcome, Planned, one, play
 
 LEASE = 4.0
 LEFT_TO_MAKE_CHAOS = {
@@ -56,7 +56,7 @@ class Beds:
             self.close()
         if self._bed is None:
             self._bed = self._stack.enter_context(self._make(servers=servers))
-        for lack in {lack for one in plan for lack in one.fault.needs if lack in self._bed.lacks}:
+        for lack in {lack for planned in plan for lack in planned.fault.needs if lack in self._bed.lacks}:
             pytest.skip(self._bed.lacks[lack])
         outcome = play(self._bed, plan, seed)
         print(outcome)
@@ -70,22 +70,35 @@ class Beds:
         self._bed = None
 
 
+@contextmanager
+def _plays(programs: Installation, account: Account, *, doors: bool) -> Iterator[Plays]:
+    beds = Beds(programs, account, doors=doors)
+    try:
+        yield beds.play
+    finally:
+        beds.close()
+
+
 @pytest.fixture(scope="module")
 def chaos(postgres_programs: Installation, postgres_account: Account) -> Iterator[Plays]:
     """Play rounds where the network is as real as it can be here."""
-    with ExitStack() as stack:
-        beds = Beds(postgres_programs, postgres_account, doors=False)
-        stack.callback(beds.close)
-        yield beds.play
+    with _plays(postgres_programs, postgres_account, doors=False) as plays:
+        yield plays
 
 
 @pytest.fixture(scope="module")
 def chaos_behind_doors(postgres_programs: Installation, postgres_account: Account) -> Iterator[Plays]:
     """Play rounds behind TCP doors."""
-    with ExitStack() as stack:
-        beds = Beds(postgres_programs, postgres_account, doors=True)
-        stack.callback(beds.close)
-        yield beds.play
+    with _plays(postgres_programs, postgres_account, doors=True) as plays:
+        yield plays
+
+
+def borne(plays: Plays, fault: Fault) -> Outcome:
+    """Play a round of one fault: it struck, never two, nothing lost, and the gap within its bound."""
+    outcome = plays(one(fault, LEASE, fault.name), fault.name)
+    assert outcome.struck == 1
+    assert not outcome.failed, f"{outcome}; see {outcome.kept}"
+    return outcome
 
 
 def faults_of(module: str) -> list[Fault]:

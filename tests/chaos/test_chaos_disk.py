@@ -6,10 +6,9 @@ import shutil
 
 import pytest
 
-from .conftest import LEASE, Plays, faults_of
+from .conftest import Plays, borne, faults_of
 from .faults import Fault
 from .faults_disk import PRLIMIT
-from .rounds import one
 
 pytestmark = pytest.mark.chaos
 
@@ -17,6 +16,4 @@ pytestmark = pytest.mark.chaos
 @pytest.mark.skipif(not shutil.which(PRLIMIT), reason="prlimit of util-linux is not there")
 @pytest.mark.parametrize("fault", faults_of("faults_disk"), ids=lambda fault: fault.name)
 def test_never_two_and_nothing_lost(chaos: Plays, fault: Fault) -> None:
-    outcome = chaos(one(fault, LEASE, fault.name), fault.name)
-    assert outcome.struck == 1
-    assert not outcome.failed, f"{outcome}; see {outcome.kept}"
+    borne(chaos, fault)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import LEASE, Plays, faults_of
+from .conftest import Plays, borne, faults_of
 from .faults import Fault
-from .rounds import one
 
 pytestmark = pytest.mark.chaos
 
 
 @pytest.mark.parametrize("fault", faults_of("faults_network"), ids=lambda fault: fault.name)
 def test_never_two_and_nothing_lost(chaos: Plays, fault: Fault) -> None:
-    outcome = chaos(one(fault, LEASE, fault.name), fault.name)
-    assert outcome.struck == 1
-    assert not outcome.failed, f"{outcome}; see {outcome.kept}"
+    borne(chaos, fault)
 
 
 @pytest.mark.parametrize(
     "fault", [one for one in faults_of("faults_network") if not one.needs][:3], ids=lambda fault: fault.name
 )
 def test_the_same_behind_tcp_doors(chaos_behind_doors: Plays, fault: Fault) -> None:
-    outcome = chaos_behind_doors(one(fault, LEASE, fault.name), fault.name)
-    assert outcome.struck == 1
-    assert not outcome.failed, f"{outcome}; see {outcome.kept}"
+    borne(chaos_behind_doors, fault)

@@ -19,12 +19,7 @@ def test_a_failover_costs_no_child_and_later_epochs_are_above_all_earlier_ones(
     database = primary.database()
     settled_ledger(database, LEASE)
     standby = clusters.standby(primary)
-    both = make_conninfo(
-        database.dsn,
-        host="127.0.0.1,127.0.0.1",
-        port=f"{primary.port},{standby.port}",
-        target_session_attrs="read-write",
-    )
+    both = database.with_standby(standby)
     nodes(both, "a", "b", programs=PROGRAMS, lease=LEASE)
     leaders = nodes.await_led(*PROGRAMS)
     pids = {program: nodes.life(program).pids for program in PROGRAMS}

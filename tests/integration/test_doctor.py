@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,7 @@ from fact import wait_for
 from fix_commands import highlanderd
 from fix_memory_node import Ended
 from fix_nodes import Nodes, settled_ledger
+from fix_pooler import TAKES_OPTIONS, pooler
 from fix_postgres import SCHEMA, Clusters, Database, free_port
 from fix_proxy import Door, OpensDoors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -275,27 +274,11 @@ def test_an_embedded_server_that_does_not_run_is_not_started(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-@pytest.mark.parametrize("options", ["", "ignore_startup_parameters = options\n"])
+@pytest.mark.parametrize("options", ["", TAKES_OPTIONS])
 def test_a_pooler_is_a_problem_in_either_mode(mode: str, options: str, database: Database, open_dir: Path) -> None:
-    bouncer = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-    if not Path(bouncer).exists():
-        pytest.skip("pgbouncer is not installed")
-    port, target = free_port(), conninfo_to_dict(database.dsn)
-    settings = open_dir / "pgbouncer.ini"
-    settings.write_text(
-        f"[databases]\n{database.name} = host={target['host']} port={target['port']} user={database.role}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = {mode}\n"
-        f"{options}logfile =\nunix_socket_dir =\n"
-    )
-    command = [bouncer, "-q", *(["-u", "nobody"] if os.geteuid() == 0 else []), str(settings)]
-    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        through = make_conninfo(database.dsn, port=port)
+    with pooler(database, open_dir, mode, options) as through:
         said = wait_for(
             lambda: [line for line in found(doctor(open_dir, through), "problem") if "refused;" not in line],
             what="pgbouncer listens",
         )
         assert "leads to PostgreSQL directly" in said[0]
-    finally:
-        running.terminate()
-        running.wait(10)

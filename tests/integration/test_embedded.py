@@ -311,13 +311,14 @@ def test_an_old_database_keeps_its_version_and_a_new_one_gets_the_newest() -> No
 def test_started_by_root_it_runs_as_nobody(users: Users, open_dir: Path) -> None:
     directory = open_dir / "pg"
     users(directory).dsn()
+    statuses = []
     for pid in processes(directory):
-        assert Path(f"/proc/{pid}").stat().st_uid in (
-            0,
-            unprivileged().uid,
-        )  # a changed user hides a process from its own
-        assert f"Uid:\t{unprivileged().uid}\t" in Path(f"/proc/{pid}/status").read_text()
-        assert "Groups:\t \n" in Path(f"/proc/{pid}/status").read_text()
+        with contextlib.suppress(OSError):  # processes of a server come and go
+            statuses.append(Path(f"/proc/{pid}/status").read_text())
+    assert statuses
+    for status in statuses:
+        assert f"Uid:\t{unprivileged().uid}\t" in status
+        assert "Groups:\t \n" in status
     assert open_dir.stat().st_uid == 0
     assert open_dir.stat().st_mode & 0o777 == 0o755
 

@@ -69,7 +69,7 @@ def test_a_keeper_ends_a_flood_at_its_deadline_with_everybody_above_it_frozen(
     wait_for(lambda: not alive(flooded.mark), what="the flood is over")
     assert state(node.pid) == state(worker) == "T"
     assert not gone(keeper)
-    for pid in (node.pid, worker):
+    for pid in (worker, node.pid):  # the guardian last: once awake it may take a silent worker for dead, and bury it
         os.kill(pid, signal.SIGCONT)
 
 
@@ -147,6 +147,14 @@ def _pair(node: Node) -> tuple[int, int, int]:
     return epoch, node.expect("Started", epoch=epoch)["pid"], below
 
 
+def _have_killed(node: Node, epoch: int, by: str) -> None:
+    """Have the tree killed by its keeper, or by the guardian because the keeper is dead."""
+    if by == "keeper":
+        node.tell("kill", epoch=epoch)
+    else:
+        os.kill(node.keeper(), signal.SIGKILL)
+
+
 def _undying(node: Node, epoch: int) -> list[int]:
     node.tell("report", epoch=epoch)
     return list(node.expect("report", epoch=epoch)["undying"])
@@ -156,10 +164,7 @@ def _undying(node: Node, epoch: int) -> list[int]:
 def test_who_does_not_die_does_not_save_those_below_him(node: Node, by: str) -> None:
     epoch, main, below = _pair(node)
     with frozen(main):
-        if by == "keeper":
-            node.tell("kill", epoch=epoch)
-        else:
-            os.kill(node.keeper(), signal.SIGKILL)
+        _have_killed(node, epoch, by)
         wait_for(lambda: gone(below), what="the one below is dead")
         wait_for(lambda: _undying(node, epoch) == [main], what="the other one is named")
         assert not gone(main)
@@ -170,10 +175,7 @@ def test_who_does_not_die_does_not_save_those_below_him(node: Node, by: str) -> 
 def test_what_does_not_die_is_named_until_it_is_gone(node: Node, by: str) -> None:
     epoch, _, below = _pair(node)
     with undying(below):
-        if by == "keeper":
-            node.tell("kill", epoch=epoch)
-        else:
-            os.kill(node.keeper(), signal.SIGKILL)
+        _have_killed(node, epoch, by)
         wait_for(lambda: _undying(node, epoch) == [below], what="it is named")
         again = node.spawn("true")
         assert "not started" in node.expect("SpawnFailed", epoch=again)["why"]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fact import wait_for
-from fix_postgres import SCHEMA, Clusters, Database, free_port
+from fix_pooler import pooler
+from fix_postgres import SCHEMA, Clusters, Database
 from fix_session import LEASE, Line, desk, settle, until
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from highlanderd.core import words as w
 from highlanderd.postgres.addresses import Unfit, parse, startup_options
@@ -55,27 +53,11 @@ def test_a_server_that_may_forget_is_refused(clusters: Clusters) -> None:
 
 
 def test_a_pooler_is_refused(database: Database, tmp_path: Path) -> None:
-    bouncer = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-    if not Path(bouncer).exists():
-        pytest.skip("pgbouncer is not installed")
-    port, target = free_port(), conninfo_to_dict(database.dsn)
     tmp_path.chmod(0o755)
-    settings = tmp_path / "pgbouncer.ini"
-    settings.write_text(
-        f"[databases]\n{database.name} = host={target['host']} port={target['port']} user={database.role}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = transaction\n"
-        f"ignore_startup_parameters = options\nlogfile =\nunix_socket_dir =\n"
-    )
-    command = [bouncer, "-q", *(["-u", "nobody"] if os.geteuid() == 0 else []), str(settings)]
-    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        through = make_conninfo(database.dsn, port=port)
+    with pooler(database, tmp_path, "transaction") as through:
         wait_for(lambda: "connection refused" not in _refusal(through).lower(), what="pgbouncer listens")
         for _ in range(3):
             assert "pooler" in _refusal(through)
-    finally:
-        running.terminate()
-        running.wait(10)
 
 
 def test_without_privileges_the_cure_is_named(database: Database) -> None:
@@ -255,12 +237,7 @@ def test_sessions_on_the_old_primary_are_left_as_soon_as_the_promoted_one_is_met
     database = primary.database()
     _create_ledger(database.dsn)
     standby = clusters.standby(primary)
-    both = make_conninfo(
-        database.dsn,
-        host="127.0.0.1,127.0.0.1",
-        port=f"{primary.port},{standby.port}",
-        target_session_attrs="read-write",
-    )
+    both = database.with_standby(standby)
 
     async def scenario() -> None:
         async with desk(both) as here:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -36,6 +38,17 @@ def _hold_as_former_session(old: psycopg.Connection[Any], line: Line) -> None:
         "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT "
         "(extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
     )
+
+
+@asynccontextmanager
+async def _outlived(database: Database, line: Line) -> AsyncIterator[psycopg.Connection[Any]]:
+    """Give the line a new session beside its old one, which the network has lost and the server has not."""
+    with psycopg.connect(database.dsn, autocommit=True) as old:
+        line.session.disconnect("its network is gone")
+        await line.told(w.Detached)
+        _hold_as_former_session(old, line)
+        await line.told(w.Attached)
+        yield old
 
 
 def test_a_new_ledger_is_waited_out_for_one_lease_then_one_of_two_leads(database: Database) -> None:
@@ -181,11 +194,7 @@ def test_an_old_session_that_outlives_its_network_is_terminated(database: Databa
             line = await here.line()
             settle(database)
             granted = await line.lead()
-            with psycopg.connect(database.dsn, autocommit=True) as old:
-                line.session.disconnect("its network is gone")
-                await line.told(w.Detached)
-                _hold_as_former_session(old, line)
-                await line.told(w.Attached)
+            async with _outlived(database, line) as old:
                 line.session.renew(granted.epoch)
                 await line.told(w.Contended)
                 await until(lambda: _locks(database) == 0)
@@ -375,11 +384,7 @@ def test_a_release_on_a_new_session_ends_the_old_one_that_holds_the_lock(databas
             line = await here.line()
             settle(database)
             granted = await line.lead()
-            with psycopg.connect(database.dsn, autocommit=True) as old:
-                line.session.disconnect("its network is gone")
-                await line.told(w.Detached)
-                _hold_as_former_session(old, line)
-                await line.told(w.Attached)
+            async with _outlived(database, line):
                 await line.release(granted.epoch)
                 await until(lambda: _locks(database) == 0)
             assert (await line.lead()).epoch == granted.epoch + 1
