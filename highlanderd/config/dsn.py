@@ -52,7 +52,8 @@ def options(words: str) -> dict[str, str]:
         ) from None
     said = {option.keyword.decode(): option.val.decode() for option in found if option.val is not None}
     _check_place(said.get("host", ""), said.get("port", ""))
-    _check_number(said.get("hostaddr") or said.get("host", ""), said.get("port", ""))
+    if hosts := said.get("hostaddr") or said.get("host", ""):  # without any, those of PGHOST are meant
+        check_ports(len(hosts.split(",")), len(said.get("port", "").split(",")))
     return said
 
 
@@ -65,12 +66,11 @@ def _check_place(hosts: str, ports: str) -> None:
         raise ValueError(f"holds a port that is no number from 1 to 65535; {cure}")
 
 
-def _check_number(hosts: str, ports: str) -> None:
-    """Refuse what libpq would only refuse when it connects; without hosts, those of PGHOST are meant."""
-    spots, doors = len(hosts.split(",")), len(ports.split(","))
-    if hosts and doors not in (1, spots):
+def check_ports(hosts: int, ports: int) -> None:
+    """Refuse numbers of hosts and ports that libpq would only refuse when it connects. Raises ValueError."""
+    if ports not in (1, hosts):
         raise ValueError(
-            f"names {spots} {'host' if spots == 1 else 'hosts'} but {doors} ports; write one port for all of them, or "
+            f"names {hosts} {'host' if hosts == 1 else 'hosts'} but {ports} ports; write one port for all of them, or "
             "as many as there are hosts"
         )
 

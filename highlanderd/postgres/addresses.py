@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from highlanderd.config.dsn import check_ports
 from highlanderd.core.lease import Lease
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.names import Resolver
@@ -149,11 +150,10 @@ def _stretched(values: list[str], length: int) -> list[str]:
 
 
 def _matched(ports: list[str], hosts: int) -> list[str]:
-    if len(ports) not in (1, hosts):
-        raise Unfit(
-            f"postgres.dsn, with PGHOST and PGPORT, names {hosts} {'host' if hosts == 1 else 'hosts'} but {len(ports)} "
-            "ports; write one port for all of them, or as many as there are hosts"
-        )
+    try:
+        check_ports(hosts, len(ports))
+    except ValueError as refusal:
+        raise Unfit(f"postgres.dsn, with PGHOST and PGPORT, {refusal}") from None
     return _stretched(ports, hosts)
 
 
