@@ -128,8 +128,8 @@ class _Loading:
         seen = {main.name}
         for pattern, place in _patterns(daemon):
             names = self.source.listing(pattern)
-            if not names:
-                self.warnings.add(place, f"{quoted(pattern)} matches no file; correct it, or add such a file")
+            if not names and not self.source.searchable(pattern):
+                self.warnings.add(place, f"there is no directory for {quoted(pattern)}; correct it, or create one")
             for name in names:
                 opened = None if name in seen else self._open(name, place)
                 seen.add(name)

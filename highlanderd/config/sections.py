@@ -73,7 +73,8 @@ class Daemon(Section):
         default=(),
         description="More files with programs: a pattern or an array of patterns (`*`, `?`, `[...]`, `**`), relative "
         "to this file. Their files are read in sorted order and may hold `[program.NAME]` tables only. A file that is "
-        "named without a wildcard must exist. A program defined twice is an error.",
+        "named without a wildcard must exist; a directory that is searched may be empty. A program defined twice is an "
+        "error.",
     )
     run_dir: Located = Field(
         default=Path("/run/highlander"),

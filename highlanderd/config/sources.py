@@ -64,6 +64,11 @@ class Disk:
         self.sources.listings[pattern] = [str(beside / name) for name in found]
         return self.sources.listings[pattern]
 
+    def searchable(self, pattern: str) -> bool:
+        """Tell whether the directory is there that a pattern with wildcards searches. Empty, it may be meant so."""
+        before = pattern[: min(pattern.index(wild) for wild in _WILD if wild in pattern)]
+        return (Path(self.sources.main).parent / before.rpartition("/")[0]).is_dir()
+
     @staticmethod
     def _matches(pattern: str, beside: Path) -> list[str]:
         return sorted(glob(pattern, root_dir=beside, recursive=True))  # noqa: PTH207  # Path.glob refuses absolute ones
@@ -86,6 +91,10 @@ class Memory:
     def listing(self, pattern: str) -> list[str]:
         """Give the files that a pattern matched."""
         return self.sources.listings.get(pattern, [])
+
+    def searchable(self, _pattern: str) -> bool:
+        """Find nothing missing: what the disk lacked was said when it was asked."""
+        return True
 
 
 def _recalled(path: Path, kept: dict[str, str]) -> bytes:

@@ -100,8 +100,10 @@ def test_a_named_include_must_exist_and_a_pattern_may_match_nothing(tmp_path: Pa
     done = highlanderd("-c", file, "--check")
     assert (done.code, done.out.splitlines()[0]) == (0, f"{file}: valid; node a, programs: beat")
     assert done.err == (
-        f'warning: {file}:3: daemon.include: "conf.d/*.toml" matches no file; correct it, or add such a file\n'
+        f'warning: {file}:3: daemon.include: there is no directory for "conf.d/*.toml"; correct it, or create one\n'
     )
+    (tmp_path / "conf.d").mkdir()
+    assert highlanderd("-c", file, "--check").err == ""
 
 
 @pytest.mark.parametrize("key", ["state_dir", "run_dir"])

@@ -53,7 +53,7 @@ def test_relative_paths_start_at_the_file_that_says_so() -> None:
     assert beat.directory == Path("/srv")
     assert beat.environment_file == (Path("/etc/env"),)
     assert (beat.stdout, beat.stderr) == ("/etc/beat.log", "null")
-    assert loaded('[postgres]\ndsn = "embedded:pg"\n').configuration.postgres.embedded_in == Path("/etc/pg")
+    assert loaded('[postgres]\ndsn = "embedded:pg"\n').configuration.embedded_directory == Path("/etc/pg")
 
 
 def test_a_relative_main_file_makes_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +126,27 @@ def test_included_files_come_in_sorted_order_and_each_once(tmp_path: Path) -> No
     assert list(result.configuration.programs) == ["a", "b", "c"]
     assert list(result.sources) == [str(main), *(str(tmp_path / "conf.d" / f"{name}.toml") for name in "abc")]
     assert [warning.split(": ", 1)[1] for warning in result.warnings] == [
-        'daemon.include[2]: "none/*.toml" matches no file; correct it, or add such a file'
+        'daemon.include[2]: there is no directory for "none/*.toml"; correct it, or create one'
     ]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["conf.d/*.toml", "conf.d/[a-z]*", "conf.d/*/x.toml", "**/x.toml", "?", "/tmp/*.no"]
+)
+def test_a_directory_without_programs_is_no_mistake(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "conf.d").mkdir()
+    main = tmp_path / "main.toml"
+    main.write_text(f'{POSTGRES}[program.a]\ncommand = "x"\n[daemon]\ninclude = "{pattern}"\n')
+    assert load(main, {}).warnings == ()
+
+
+@pytest.mark.parametrize("pattern", ["conf.d/*.toml", "conf.d/[a-z]*", "main.toml/*", "/nonexistent/*.toml"])
+def test_a_pattern_without_its_directory_is_said(tmp_path: Path, pattern: str) -> None:
+    main = tmp_path / "main.toml"
+    main.write_text(f'{POSTGRES}[program.a]\ncommand = "x"\n[daemon]\ninclude = "{pattern}"\n')
+    [warning] = load(main, {}).warnings
+    assert warning.endswith(f'there is no directory for "{pattern}"; correct it, or create one')
+    assert reload_from(load(main, {}).sources_json(), {}).warnings == ()
 
 
 def test_it_loads_again_from_memory_when_every_file_has_changed(tmp_path: Path) -> None:
