@@ -116,7 +116,8 @@ def _schema(configuration: Configuration) -> str:
 
     postgres = configuration.postgres
     book = Ledger(postgres.schema_, configuration.daemon.namespace, postgres.lease)
-    role = None if postgres.embedded else parse(postgres.dsn.get_secret_value()).get("user")
+    embedded = configuration.embedded_directory is not None
+    role = None if embedded else parse(postgres.dsn.get_secret_value()).get("user")
     grants = (
         f"\n-- What the daemon's role needs when somebody else owns the ledger.\n{book.grants(role)}" if role else ""
     )
@@ -194,15 +195,13 @@ def _usable(key: str, directory: Path) -> Iterator[None]:
 
 def _start_embedded(configuration: Configuration) -> None:
     """Start the embedded server before we become the guardian: it must be nobody's child here."""
-    postgres = configuration.postgres
-    if not postgres.embedded:
+    directory = configuration.embedded_directory
+    if directory is None:
         return
-    from highlanderd.embedded.server import directory_of, start
+    from highlanderd.embedded.server import start
 
-    directory = directory_of(postgres.dsn.get_secret_value(), configuration.daemon.state_dir)
-    if directory is not None:
-        print(f"embedded PostgreSQL in {directory}: for trying things out, never for production", file=sys.stderr)
-        start(directory, EMBEDDED_WITHIN)
+    print(f"embedded PostgreSQL in {directory}: for trying things out, never for production", file=sys.stderr)
+    start(directory, EMBEDDED_WITHIN)
 
 
 if __name__ == "__main__":

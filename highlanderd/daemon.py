@@ -19,7 +19,7 @@ from highlanderd import __version__, snapshot
 from highlanderd.config import Configuration, load
 from highlanderd.core import words as w
 from highlanderd.core.status import NodeStatus, ProgramDetail
-from highlanderd.embedded.server import directory_of, dsn_of, hold
+from highlanderd.embedded.server import dsn_of, hold
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.fleet import Fleet, Member
 from highlanderd.inheritance import Inheritance, begin
@@ -373,7 +373,7 @@ def _pool(configuration: Configuration, *, seen_ledger: bool) -> Pool:
     daemon, postgres = configuration.daemon, configuration.postgres
     book = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
     dsn = postgres.dsn.get_secret_value()
-    directory = directory_of(dsn, daemon.state_dir)
+    directory = configuration.embedded_directory
     fresh = None if directory is None else directory / "fresh"
     dsn = dsn if directory is None else dsn_of(directory)
     return Pool(Server(dsn, book, node=daemon.node, fresh=fresh, seen_ledger=seen_ledger), book)
@@ -409,7 +409,7 @@ async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
 
 def _hold_embedded(configuration: Configuration) -> None:
     """Be a user of the embedded server ourselves: should the guardian die, it must last until we have drained."""
-    directory = directory_of(configuration.postgres.dsn.get_secret_value(), configuration.daemon.state_dir)
+    directory = configuration.embedded_directory
     if directory is not None:
         with suppress(OSError):  # it is about to stop; then there is nothing to hold
             hold(directory)

@@ -78,7 +78,7 @@ def warn_of_postgres(configuration: Configuration, table: Table, place: Place, w
             f'"{shown(postgres.lease)}" is too short to save the children of a frozen worker process; '
             f'write at least "{shown(5 * RESTART_OF_A_WORKER)}"',
         )
-    if postgres.embedded:
+    if configuration.embedded_directory is not None:
         return
     said = options(postgres.dsn.get_secret_value())
     if "," in said.get("host", said.get("hostaddr", "")) and "target_session_attrs" not in said:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from highlanderd.config.dsn import embedded_directory
 from highlanderd.config.program import ProgramConfig
 from highlanderd.config.sections import Control, Daemon, Log, Metrics, Postgres
 from highlanderd.config.sources import Sources
@@ -22,6 +24,11 @@ class Configuration:
     metrics: Metrics
     log: Log
     programs: Mapping[str, ProgramConfig]
+
+    @property
+    def embedded_directory(self) -> Path | None:
+        """Where the daemon runs a server of its own; None when the dsn names another one."""
+        return embedded_directory(self.postgres.dsn.get_secret_value(), self.daemon.state_dir)
 
 
 class Judgement(NamedTuple):

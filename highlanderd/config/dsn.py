@@ -91,12 +91,12 @@ def redacted(complaint: str, words: str) -> str:
     return complaint
 
 
-def embedded_in(words: str) -> Path | None:
-    """Give DIR of ``embedded:DIR``."""
-    prefix, colon, directory = words.partition(":")
-    return Path(directory) if prefix == _EMBEDDED and colon else None
+def embedded_directory(words: str, state_dir: Path) -> Path | None:
+    """Give the directory of an embedded server, STATE_DIR/embedded by default; None for a server that is not ours.
 
-
-def embedded(words: str) -> bool:
-    """Say whether the daemon is to run a server of its own."""
-    return words.partition(":")[0] == _EMBEDDED
+    >>> embedded_directory("embedded", Path("/var/lib/highlander")), embedded_directory("embedded:/srv/pg", Path("/x"))
+    (PosixPath('/var/lib/highlander/embedded'), PosixPath('/srv/pg'))
+    >>> embedded_directory("postgresql://db1/ops", Path("/x"))
+    """
+    scheme, _, place = words.partition(":")
+    return Path(place or state_dir / "embedded") if scheme == _EMBEDDED else None

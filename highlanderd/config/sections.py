@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from highlanderd.config.dsn import connection, embedded, embedded_in
+from highlanderd.config.dsn import connection
 from highlanderd.config.values import Account, Duration, Label, Located, Octal, Texts, between, quoted, text
 from highlanderd.core.lease import DEFAULT, LONGEST, SHORTEST
 
@@ -114,16 +114,6 @@ class Postgres(Section):
         "running while the daemon reconnects, and is fenced only when the lease runs out. `stop`: it is told to stop "
         "at once; that also happens when the daemon's worker had to be replaced, for its connections end with it.",
     )
-
-    @property
-    def embedded(self) -> bool:
-        """Whether the daemon runs a server of its own."""
-        return embedded(self.dsn.get_secret_value())
-
-    @property
-    def embedded_in(self) -> Path | None:
-        """The shared directory of ``embedded:DIR``; ``None`` for plain ``embedded`` and for a real server."""
-        return embedded_in(self.dsn.get_secret_value())
 
 
 class Control(Section):

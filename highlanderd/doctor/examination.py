@@ -20,7 +20,7 @@ from highlanderd.doctor.facts import Facts, Plan, Road, Setting, Shelf, Site
 from highlanderd.doctor.findings import Finding, problem, warning
 from highlanderd.doctor.judgement import judge
 from highlanderd.doctor.sites import judge_sites
-from highlanderd.embedded.server import directory_of, dsn_of
+from highlanderd.embedded.server import dsn_of
 from highlanderd.postgres import fitness, ledger
 from highlanderd.postgres.addresses import Addresses, Unfit, dressed
 from highlanderd.postgres.fitness import Greeting
@@ -50,7 +50,7 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
     """Say whom it is about, and all that is to be said about it."""
     postgres, daemon = configuration.postgres, configuration.daemon
     dsn = postgres.dsn.get_secret_value()
-    directory = directory_of(dsn, daemon.state_dir)
+    directory = configuration.embedded_directory
     addresses = Addresses(dsn if directory is None else dsn_of(directory))
     book = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
     plan = Plan(book, daemon.node, len(configuration.programs), embedded=directory is not None)

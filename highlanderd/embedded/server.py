@@ -67,17 +67,6 @@ class Embedded:
     """Exists from initdb until the ledger's creator removes it: nothing was ever led through this server."""
 
 
-def directory_of(dsn: str, state_dir: Path) -> Path | None:
-    """Give the directory that an embedded DSN names, STATE_DIR/embedded by default; None for any other DSN.
-
-    >>> directory_of("embedded", Path("/var/lib/highlander")), directory_of("embedded:/srv/pg", Path("/x"))
-    (PosixPath('/var/lib/highlander/embedded'), PosixPath('/srv/pg'))
-    >>> directory_of("postgresql://db1/ops", Path("/x"))
-    """
-    scheme, _, place = dsn.partition(":")
-    return Path(place or state_dir / "embedded") if scheme == "embedded" else None
-
-
 def dsn_of(directory: Path) -> str:
     """Give the DSN of the server in ``directory``, whether it runs or not. Starts nothing."""
     place = quote(str(_socket_directory(Path(os.path.realpath(directory)))), safe="")
