@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fix_postgres import Database, free_port
+from fix_postgres import Database
+from ports import reserved_port
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 BOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
@@ -26,7 +27,7 @@ def pooler(database: Database, directory: Path, mode: str, options: str = TAKES_
     """
     if not Path(BOUNCER).exists():
         pytest.skip("pgbouncer is not installed")
-    port, target = free_port(), conninfo_to_dict(database.dsn)
+    port, target = reserved_port(), conninfo_to_dict(database.dsn)
     settings = directory / "pgbouncer.ini"
     settings.write_text(
         f"[databases]\n{database.name} = host={target['host']} port={target['port']} user={database.role}\n"

@@ -19,7 +19,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from typing import Any, Literal
 import psycopg
 import pytest
 from fact import wait_for
+from ports import reserved_port
 from psycopg.conninfo import make_conninfo
 
 from highlanderd.embedded.account import Account, unprivileged
@@ -121,7 +121,7 @@ class Server:
 
 
 class Cluster(Server):
-    """A server of our own: one data directory, one postmaster, a free port of its place, and a Unix socket.
+    """A server of our own: one data directory, one postmaster, a port of its place, and a Unix socket.
 
     ``dsn`` is for us: by TCP on loopback, by the socket when it runs in a namespace.
     """
@@ -141,7 +141,7 @@ class Cluster(Server):
         self.data = directory / "data"
         self.log = directory / "server.log"
         self.settings = {**SETTINGS, **settings}
-        self.port = free_port()
+        self.port = reserved_port()
         self._process: subprocess.Popen[bytes] | None = None
         host = str(directory) if place.enter else place.host
         super().__init__(make_conninfo(host=host, port=self.port, user=SUPERUSER, dbname="postgres"))
@@ -323,13 +323,6 @@ def run(
     with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
         answer = connection.execute(statement.encode(), parameters)
         return answer.fetchall() if answer.description else []
-
-
-def free_port() -> int:
-    """Give a port of loopback that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import pytest
+from ports import reserved_port
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 Direction = Literal["questions", "answers"]
@@ -74,7 +75,7 @@ class Door:
         self._swallowing = False
         self._delay = 0.0
         self._listener: asyncio.Server | None = None
-        self.port = 0
+        self.port = reserved_port()
         self._thread.start()
         self._do(self._listen)
         self._do(self._let_pass)
@@ -140,7 +141,6 @@ class Door:
     async def _listen(self) -> None:
         if self._listener is None:
             self._listener = await asyncio.start_server(self._admit, "127.0.0.1", self.port, backlog=1024)
-            self.port = self._listener.sockets[0].getsockname()[1]
 
     def _shut(self) -> None:
         if self._listener is not None:

@@ -15,7 +15,8 @@ import pytest
 from fact import wait_for
 from fix_commands import answers, as_nobody, highlanderctl, highlanderd, led
 from fix_nodes import PACKAGE, Node, Nodes, gone, settled_ledger
-from fix_postgres import Cluster, Clusters, Database, free_port
+from fix_postgres import Cluster, Clusters, Database
+from ports import reserved_port
 from psycopg.conninfo import make_conninfo
 
 LEASE = 2.0
@@ -126,7 +127,7 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path, key: str) -> None:
 
 
 def test_a_second_daemon_is_refused_and_the_first_one_goes_on(nodes: Nodes) -> None:
-    first = answering(begin(nodes, UNREACHABLE.format(free_port())))
+    first = answering(begin(nodes, UNREACHABLE.format(reserved_port())))
     worker, state = first.worker, first.home / "state"
     text, second = first.file.read_text(), first.home / "second.toml"
 
@@ -170,7 +171,7 @@ def test_a_stale_socket_is_replaced(nodes: Nodes) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(home / "run" / "control.sock"))
     assert highlanderctl(home / "run" / "control.sock", "status").code == 5
-    answering(begin(nodes, UNREACHABLE.format(free_port())))
+    answering(begin(nodes, UNREACHABLE.format(reserved_port())))
 
 
 # ------------------------------------------------------------------------------------------------- PostgreSQL is amiss
@@ -198,7 +199,7 @@ def test_an_unreachable_server_is_waited_for_and_the_status_says_so(nodes: Nodes
 
 
 def test_a_daemon_without_its_server_ends_at_once_when_told(nodes: Nodes) -> None:
-    node = answering(begin(nodes, UNREACHABLE.format(free_port())))
+    node = answering(begin(nodes, UNREACHABLE.format(reserved_port())))
     reason(node, "beat", "refused")
     node.signal(signal.SIGTERM)
     assert node.ended() == 0
@@ -356,7 +357,7 @@ def test_a_user_that_only_root_could_become(nodes: Nodes, database: Database) ->
 
 def test_a_busy_port_keeps_nobody_from_leading_and_is_taken_when_it_is_free(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    with socket.create_server(("127.0.0.1", reserved_port())) as other:
         listen = f"127.0.0.1:{other.getsockname()[1]}"
         node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
         nodes.nodes.append(node)

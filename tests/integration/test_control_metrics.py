@@ -12,6 +12,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 from aiohttp import ClientSession
 from fix_memory_node import LOOPS, MemoryNode, leading, program, run
+from ports import reserved_port
 
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.metrics import SCRAPERS, Metrics, serve_metrics
@@ -19,15 +20,9 @@ from highlanderd.listeners.metrics import SCRAPERS, Metrics, serve_metrics
 
 @asynccontextmanager
 async def listening(node: MemoryNode, alive: Callable[[], bool] = lambda: True) -> AsyncIterator[str]:
-    """Serve ``node`` on a port that was free a moment ago."""
-    for _ in range(20):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        try:
-            close = await serve_metrics(node, Metrics(node), address, alive)
-        except HighlanderError:
-            continue
-        break
+    """Serve ``node`` on a port of its own."""
+    address = f"127.0.0.1:{reserved_port()}"
+    close = await serve_metrics(node, Metrics(node), address, alive)
     try:
         yield address
     finally:

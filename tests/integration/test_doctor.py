@@ -15,8 +15,9 @@ from fix_commands import highlanderd
 from fix_memory_node import Ended
 from fix_nodes import Nodes, settled_ledger
 from fix_pooler import TAKES_OPTIONS, pooler
-from fix_postgres import SCHEMA, Clusters, Database, free_port
+from fix_postgres import SCHEMA, Clusters, Database
 from fix_proxy import Door, OpensDoors
+from ports import reserved_port
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.postgres.ledger import Ledger
@@ -260,7 +261,7 @@ def test_who_receives_wal_and_cannot_be_promoted_is_no_standby(
 
 
 def test_a_server_that_is_away_is_a_problem_and_a_secret_stays_one(tmp_path: Path) -> None:
-    done = doctor(tmp_path, f"host=127.0.0.1 port={free_port()} user=ops password=hunter2")
+    done = doctor(tmp_path, f"host=127.0.0.1 port={reserved_port()} user=ops password=hunter2")
     assert done.code == 1
     assert "refused" in found(done, "problem")[0]
     assert "hunter2" not in done.out + done.err

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from fact import wait_for
 from fix_nodes import PATIENCE, Nodes
-from fix_postgres import Database, free_port
+from fix_postgres import Database
+from ports import reserved_port
 from undisturbed import Strained
 
 PROGRAMS = "[program.beat]\n[program.relay]\n"
@@ -67,7 +68,7 @@ def test_a_client_that_never_reads_what_it_asks_for_over_and_over_fills_nothing(
 
 
 def test_garbage_on_every_door_is_shrugged_off(nodes: Nodes, database: Database) -> None:
-    port = free_port()
+    port = reserved_port()
     strained = Strained(nodes, database, PROGRAMS, metrics=f"127.0.0.1:{port}")
     before, noise = strained.memory(), random.Random(3)
     endless = b"GET /" + b"x" * 3_000_000

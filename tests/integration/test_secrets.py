@@ -16,7 +16,8 @@ import pytest
 from fact import wait_for
 from fix_commands import highlanderctl, highlanderd, led
 from fix_nodes import Node, Nodes, gone, marked, settled_ledger
-from fix_postgres import Cluster, Database, free_port
+from fix_postgres import Cluster, Database
+from ports import reserved_port
 from psycopg.conninfo import make_conninfo
 
 LEASE = 4.0
@@ -67,7 +68,7 @@ def three(nodes: Nodes, database: Database, monkeypatch: pytest.MonkeyPatch) -> 
         node = Node(name, nodes.directory / name, where, LEASE, nodes.journal)
         nodes.nodes.append(node)
         node.configure(PROGRAMS.replace("program.", f"program.{name}-"))
-        node.file.write_text(node.file.read_text().replace('listen = ""', f'listen = "127.0.0.1:{free_port()}"'))
+        node.file.write_text(node.file.read_text().replace('listen = ""', f'listen = "127.0.0.1:{reserved_port()}"'))
         node.start()
     for node in nodes.nodes:
         led(node, f"{node.name}-beat")
