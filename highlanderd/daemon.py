@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from highlanderd import __version__, snapshot
-from highlanderd.config import Configuration, load
+from highlanderd.config import Configuration, Loaded, load
 from highlanderd.core import words as w
 from highlanderd.core.status import NodeStatus, ProgramDetail
 from highlanderd.embedded.server import dsn_of, hold
@@ -25,7 +25,7 @@ from highlanderd.fleet import Fleet, Member
 from highlanderd.inheritance import Inheritance, begin
 from highlanderd.linux import boottime
 from highlanderd.listeners.control import serve_control
-from highlanderd.listeners.listen import Closer
+from highlanderd.listeners.doors import Door, Doors
 from highlanderd.listeners.metrics import Metrics, serve_metrics
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.output.log import log_through, on_journal
@@ -35,6 +35,7 @@ from highlanderd.postgres.pool import Leader, Pool
 from highlanderd.postgres.server import Server
 from highlanderd.processes.channel import Channel
 from highlanderd.processes.child import Greeting, Guardian
+from highlanderd.service import Notices, summary
 from highlanderd.spawn import Origin
 from highlanderd.threads import in_thread
 
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 
 SURVEY_WITHIN: Final = 0.5
 """Seconds that a question for the present leaders may take; what is known then is shown."""
-LISTEN_AGAIN: Final = 5.0
-"""Seconds until a listener that could not be opened is tried again: leads matter more than being looked at."""
 ALARM_SHOWN: Final = 3600.0
 """Seconds for which an alarm stays in ``status``."""
 
@@ -59,14 +58,14 @@ class Daemon:
         self._group: asyncio.TaskGroup | None = None
         self._reloads = 0
         self._alarms: dict[str, float] = {}
-        self._shut: set[str] = set()
-        """Why a listener could not be opened yet."""
+        self._doors = Doors(self._listeners())
         self._stubborn: frozenset[str] = frozenset()
         """Programs of which it was logged that their trees do not die."""
         self._changed = asyncio.Event()
         self._survey: asyncio.Future[None] | None = None
         self._exit_code = 0
         self._turned = boottime()
+        self._notices = Notices(guardian.notify)
         configuration = self.configuration
         self.metrics = Metrics(self)
         self.pool = _pool(configuration, seen_ledger=inheritance.seen_ledger)
@@ -106,12 +105,12 @@ class Daemon:
         self._guardian.on_lost = self._guardian_lost
         if self._guardian.lost:
             self._guardian_lost()
-        async with AsyncExitStack() as doors, asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
             self._group = group
             background = [
                 group.create_task(self.pool.run()),
                 group.create_task(self._beat()),
-                *(group.create_task(self._open_door(doors, door)) for door in self._doors()),
+                group.create_task(self._doors.open(opened, self._notices.ready)),
             ]
             if self._greeting.draining:
                 self.shutdown()
@@ -132,33 +131,12 @@ class Daemon:
 
     # ----------------------------------------------------------------------------------------------------- listeners
 
-    def _doors(self) -> list[Callable[[], Awaitable[Closer]]]:
+    def _listeners(self) -> list[Door]:
         control, metrics = self.configuration.control, self.configuration.metrics
-        doors: list[Callable[[], Awaitable[Closer]]] = [
-            lambda: serve_control(self, control.socket, control.mode, control.group)
-        ]
+        doors: list[Door] = [lambda: serve_control(self, control.socket, control.mode, control.group)]
         if metrics.listen:
             doors.append(lambda: serve_metrics(self, self.metrics, metrics.listen, self.alive))
         return doors
-
-    async def _open_door(self, doors: AsyncExitStack, door: Callable[[], Awaitable[Closer]]) -> None:
-        """Open a listener; a program's lead does not depend on it, so a failure is logged and tried again."""
-        known = ""
-        while True:
-            try:
-                opened = await door()
-            except HighlanderError as error:
-                why = f"{error}; trying again every {LISTEN_AGAIN:g} s"
-                if why != known:
-                    log.error("%s", why)
-                self._shut.discard(known)
-                self._shut.add(why)
-                known = why
-            else:
-                self._shut.discard(known)
-                doors.push_async_callback(opened)
-                return
-            await asyncio.sleep(LISTEN_AGAIN)
 
     # ----------------------------------------------------------------------------------------------------- the beat
 
@@ -174,6 +152,7 @@ class Daemon:
             self._guardian.check(boottime(), lease)
             self._remember()
             self._turned = boottime()
+            self._notify()
             due = loop.time() + lease / 10
             await asyncio.sleep(lease / 10)
             self.metrics.loop_lag(max(0.0, loop.time() - due))
@@ -202,6 +181,14 @@ class Daemon:
                 log.error("cannot hand over what a next worker must know: %s; trying again", error.strerror)
             else:
                 self._remembered = self._inheritance
+
+    def _notify(self) -> None:
+        """Show the service manager how things stand, and that a drain goes on: however long, it is never cut short."""
+        members = self.fleet.members.values()
+        states = (member.program.state for member in members)
+        self._notices.status(summary(states, "" if self.pool.connected else self.pool.trouble))
+        if self.fleet.ending and members:
+            self._notices.draining()
 
     def _signalled(self, name: str) -> None:
         if name in ("TERM", "INT", "QUIT"):
@@ -255,7 +242,7 @@ class Daemon:
         now = boottime()
         self._alarms = {text: at for text, at in self._alarms.items() if now - at < ALARM_SHOWN}
         stubborn = (text for _, text in snapshot.stubborn(self.fleet.members.values()))
-        return (*sorted(self.pool.server.warnings), *sorted(self._shut), *stubborn, *self._alarms)
+        return (*sorted(self.pool.server.warnings), *sorted(self._doors.shut), *stubborn, *self._alarms)
 
     def _note_stubborn(self) -> None:
         """Say once of each program that its tree does not die."""
@@ -334,7 +321,22 @@ class Daemon:
 
     async def reload(self, dry_run: bool) -> ReloadReport:
         """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
-        self._reloads += not dry_run
+        if dry_run:
+            return ReloadReport(self._changes(await self._loaded()))
+        self._reloads += 1
+        with self._notices.reload():
+            loaded = await self._loaded()
+            changes = self._changes(loaded)
+            self._inheritance = replace(self._inheritance, latest=loaded)
+            self.fleet.want(loaded.configuration.programs)
+            self._remember()
+            self.metrics.reloaded(ok=True)
+            for note in (*loaded.warnings, *loaded.findings):
+                log.warning("%s", note)
+            log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
+            return ReloadReport(changes)
+
+    async def _loaded(self) -> Loaded:
         number = self._reloads
         try:
             loaded = await in_thread(lambda: load(self._path, os.environ), "reload")
@@ -344,21 +346,18 @@ class Daemon:
             self.metrics.reloaded(ok=False)
             log.error("the configuration was not reloaded:\n%s", error)
             raise
-        changes = (*_kept(self.configuration, loaded.configuration), *self.fleet.plan(loaded.configuration.programs))
-        if not dry_run:
-            self._inheritance = replace(self._inheritance, latest=loaded)
-            self.fleet.want(loaded.configuration.programs)
-            self._remember()
-            self.metrics.reloaded(ok=True)
-            for note in (*loaded.warnings, *loaded.findings):
-                log.warning("%s", note)
-            log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
-        return ReloadReport(changes)
+        return loaded
+
+    def _changes(self, loaded: Loaded) -> tuple[str, ...]:
+        """Say what wanting this would do."""
+        configuration = loaded.configuration
+        return (*_kept(self.configuration, configuration), *self.fleet.plan(configuration.programs))
 
     def shutdown(self) -> None:
         """Drain everything and end. A worker that comes after this one goes on with it."""
         self._guardian.draining()
         self.fleet.end()
+        self._notify()
 
     async def ledger(self) -> dict[str, object]:
         """Give the ledger's facts. Raises HighlanderError."""

@@ -97,6 +97,11 @@ class Fleet:
         self.wanted = dict(programs)
         self._stirred.set()
 
+    @property
+    def ending(self) -> bool:
+        """Whether everything is being drained for good."""
+        return self._ending is not None
+
     def end(self) -> None:
         """Drain everything: nothing is wanted any more."""
         self._ending = w.EndOrdered(w.Cause.SHUTDOWN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-pytest_plugins = ["fix_postgres", "fix_proxy", "fix_nodes", "fix_floods"]
+pytest_plugins = ["fix_postgres", "fix_proxy", "fix_nodes", "fix_floods", "fix_service"]
 
 
 def pytest_configure() -> None:

@@ -348,6 +348,11 @@ class Guardian:
             self._drains = True
             self._line.post({"is": "draining"})
 
+    def notify(self, words: str) -> None:
+        """Have the service manager told, which listens to the guardian alone."""
+        if not self.lost:
+            self._line.post({"is": "notify", "words": words})
+
     def done(self, code: int) -> None:
         """Say that everything is drained: the guardian ends with ``code`` once we have ended."""
         if not self.lost:

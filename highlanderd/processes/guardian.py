@@ -18,6 +18,7 @@ from highlanderd import linux
 from highlanderd.lean import signal
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import PROTOCOL
+from highlanderd.processes.service import Service
 from highlanderd.processes.wards import Wards
 from highlanderd.processes.worker import Worker
 
@@ -40,8 +41,10 @@ FAILED = 1
 class Guardian:
     """One loop over signals, time and channels. Everything in it is told by one of these, and nothing waits."""
 
-    def __init__(self, worker: Worker, children: linux.Children, instance: str, nofile: tuple[int, int]) -> None:
-        self._worker, self._instance = worker, instance
+    def __init__(
+        self, worker: Worker, service: Service, children: linux.Children, instance: str, nofile: tuple[int, int]
+    ) -> None:
+        self._worker, self._service, self._instance = worker, service, instance
         self._signals = linux.Signals([signal.SIGCHLD, *PASSED_ON])
         self._watch = linux.Watch()
         self._watch.add(self._signals)
@@ -169,6 +172,7 @@ class Guardian:
         self._worker.tell({"is": "pong", "n": message["n"]})
         self._wards.lease = message["lease"]
         if self._code is None:
+            self._service.cycled(message["lease"])
             self._worker.pinged(message["lease"], linux.boottime())
             self._watch.by(self._worker.due())
 
@@ -190,8 +194,12 @@ class Guardian:
     def _on_draining(self, _message: Message, _fds: list[int]) -> None:
         self._draining = True
 
+    def _on_notify(self, message: Message, _fds: list[int]) -> None:
+        self._service.tell(message["words"])
+
     def _on_done(self, message: Message, _fds: list[int]) -> None:
         self._code = message["code"]
+        self._service.spare()
         self._worker.end_soon(linux.boottime())
         self._watch.by(self._worker.due())
 
@@ -211,6 +219,7 @@ class Guardian:
         if self._worker.channel is not None:
             self._hang_up_worker()
         self._worker.ended(now)
+        self._service.spare()
         if self._code is None:
             self._worker.say(
                 f"the worker has ended ({_shown(status)}); children live on, and another worker is started"
@@ -224,6 +233,7 @@ _HEARD: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
     "kill": Guardian._on_kill,
     "ack": Guardian._on_ack,
     "draining": Guardian._on_draining,
+    "notify": Guardian._on_notify,
     "done": Guardian._on_done,
 }
 
@@ -281,7 +291,8 @@ def main(arguments: list[str]) -> int:
             f"processes of the former daemon cannot be killed, see {left[0]}/cgroup.procs; not starting beside them"
         )
         return FAILED
-    guardian = Guardian(Worker(arguments[split + 1 :], options["--node"]), children, instance, _raise_file_limit())
+    worker, service = Worker(arguments[split + 1 :], options["--node"]), Service(os.environ, os.getpid())
+    guardian = Guardian(worker, service, children, instance, _raise_file_limit())
     gc.freeze()
     return guardian.run()
 

@@ -44,6 +44,7 @@ def launch(
         ("cgroup", lambda: cgroup.enter(directory) if directory else None),
         ("umask", lambda: os.umask(spec["umask"])),
         ("limits", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, nofile)),
+        ("OOM score", _give_up_protection),
         ("user", lambda: _change_user(spec["uid"], spec["gid"], spec["groups"])),
         ("keeper", lambda: _die_with(keeper)),  # again: a change of user has undone it
         ("directory", lambda: os.chdir(spec["cwd"]) if spec["cwd"] is not None else None),
@@ -72,6 +73,13 @@ def _die_with(keeper: int) -> None:
     linux.die_with_parent()
     if os.getppid() != keeper:
         os._exit(NOT_EXECUTED)  # it died before it could take us along
+
+
+def _give_up_protection() -> None:
+    """Be as likely a victim of the OOM killer as any other process: the daemon may be protected, its children not."""
+    with open("/proc/self/oom_score_adj", "r+b", buffering=0) as score:
+        if score.read().startswith(b"-"):
+            score.write(b"0")
 
 
 def _change_user(uid: int | None, gid: int | None, groups: list[int] | None) -> None:

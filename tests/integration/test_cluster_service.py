@@ -1,0 +1,163 @@
+"""A daemon under a service manager: what it says, when, and that its main process alone says it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from fact import wait_for
+from fix_nodes import PATIENCE, Node, Nodes, settled_ledger
+from fix_postgres import Database
+from fix_service import ServiceManager
+
+from highlanderd.errors import HighlanderError
+from highlanderd.processes.service import MOST_UNSENT, Service
+
+LEASE = 4.0
+OF_THE_UNIT, OF_THE_LEASE = "60000000", "2800000"
+STUBBORN = """
+[program.beat]
+command = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+stop_timeout = 3
+"""
+
+
+def _started(nodes: Nodes, database: Database, manager: ServiceManager, programs: str = "[program.beat]") -> Node:
+    """Start a daemon as systemd would, and wait until it leads."""
+    settled_ledger(database, LEASE)
+    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    node.environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": OF_THE_UNIT}
+    nodes.nodes.append(node)
+    node.configure(programs)
+    node.start()
+    wait_for(lambda: "leading 1" in manager.values("STATUS"), PATIENCE, "it says that it leads")
+    return node
+
+
+def test_it_is_ready_once_it_can_be_asked_and_its_main_process_says_so(
+    nodes: Nodes, database: Database, service_manager: ServiceManager
+) -> None:
+    node = _started(nodes, database, service_manager)
+    assert service_manager.values("READY") == ["1"]
+    assert {notice.pid for notice in service_manager.heard()} == {node.guardian}
+
+
+def test_it_is_ready_without_a_database(nodes: Nodes, service_manager: ServiceManager) -> None:
+    node = Node("a", nodes.directory / "a", "postgresql://127.0.0.1:1/none", LEASE, nodes.journal)
+    node.environment = {"NOTIFY_SOCKET": service_manager.address}
+    nodes.nodes.append(node)
+    node.configure("[program.beat]")
+    node.start()
+    wait_for(lambda: service_manager.values("READY"), PATIENCE, "it is ready")
+    assert node.status()["programs"][0]["state"] == "waiting"
+    wait_for(
+        lambda: any("; PostgreSQL: " in line for line in service_manager.values("STATUS")), PATIENCE, "it says why"
+    )
+    assert service_manager.values("WATCHDOG") == []
+
+
+def test_the_watchdog_is_as_short_as_the_lease_asks_and_as_long_as_a_new_worker_needs(
+    nodes: Nodes, database: Database, service_manager: ServiceManager
+) -> None:
+    node = _started(nodes, database, service_manager)
+    assert service_manager.values("WATCHDOG_USEC") == [OF_THE_LEASE]
+    os.kill(node.worker, signal.SIGKILL)
+    wait_for(lambda: len(service_manager.values("WATCHDOG_USEC")) == 3, PATIENCE, "another worker works")
+    assert service_manager.values("WATCHDOG_USEC") == [OF_THE_LEASE, OF_THE_UNIT, OF_THE_LEASE]
+
+
+def test_nobody_feeds_the_watchdog_while_the_guardian_is_frozen(
+    nodes: Nodes, database: Database, service_manager: ServiceManager
+) -> None:
+    node = _started(nodes, database, service_manager)
+    node.freeze(node.guardian)
+    service_manager.heard()
+    before = len(service_manager.heard())
+    wait_for(lambda: "the guardian does not answer" in node.log.read_text(), PATIENCE, "the worker notices")
+    assert len(service_manager.heard()) == before
+    node.thaw()
+    assert node.ended() == 1
+
+
+def test_a_reload_is_begun_and_ended(nodes: Nodes, database: Database, service_manager: ServiceManager) -> None:
+    node = _started(nodes, database, service_manager)
+    node.configure("[program.beat]\nbackoff = 0.5\n")
+    node.signal(signal.SIGHUP)
+    wait_for(lambda: len(service_manager.values("READY")) == 2, PATIENCE, "the reload is over")
+    node.file.write_text("[colours]\n")
+    with pytest.raises(HighlanderError):
+        node.control.ask("POST", "/v1/reload")
+    wait_for(lambda: len(service_manager.values("READY")) == 3, PATIENCE, "the failed one is over, too")
+    order = [name for notice in service_manager.heard() for name in notice.words if name in ("READY", "RELOADING")]
+    assert order == ["READY", *["RELOADING", "READY"] * 2]
+
+
+def test_a_long_drain_asks_for_time_until_it_is_over(
+    nodes: Nodes, database: Database, service_manager: ServiceManager
+) -> None:
+    node = _started(nodes, database, service_manager, STUBBORN)
+    node.signal(signal.SIGTERM)
+    assert node.ended() == 0
+    asked = [notice for notice in service_manager.heard() if "EXTEND_TIMEOUT_USEC" in notice.words]
+    assert len(asked) >= 3
+    assert all(notice.words["STOPPING"] == "1" for notice in asked)
+    assert "draining 1" in service_manager.values("STATUS")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may protect a process from the OOM killer")
+def test_the_protection_from_the_oom_killer_is_the_daemons_alone(
+    nodes: Nodes, database: Database, service_manager: ServiceManager
+) -> None:
+    score = Path("/proc/self/oom_score_adj")
+    before = score.read_text()
+    try:
+        score.write_text("-500")
+    except OSError:
+        pytest.skip("nobody may be protected from the OOM killer here")
+    try:
+        node = _started(nodes, database, service_manager)
+    finally:
+        score.write_text(before)
+    pids = {"guardian": node.guardian, "worker": node.worker, "keeper": node.keeper("beat")}
+    pids["child"] = node.program("beat")["pid"]
+    scores = {who: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for who, pid in pids.items()}
+    assert scores == {"guardian": -500, "worker": -500, "keeper": -500, "child": 0}
+
+
+def test_an_abstract_address_is_understood() -> None:
+    with closing(ServiceManager(f"@highlander-test-{os.getpid()}")) as manager:
+        Service({"NOTIFY_SOCKET": manager.address}, os.getpid()).tell("READY=1")
+        assert manager.values("READY") == ["1"]
+
+
+def test_a_watchdog_of_another_process_is_not_ours_to_feed(service_manager: ServiceManager) -> None:
+    words = {"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
+    service = Service(words, os.getpid())
+    service.cycled(LEASE)
+    service.spare()
+    assert service_manager.heard() == []
+
+
+def test_a_unit_with_a_shorter_watchdog_keeps_it(service_manager: ServiceManager) -> None:
+    service = Service({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000"}, os.getpid())
+    service.cycled(LEASE)
+    service.spare()
+    assert service_manager.values("WATCHDOG_USEC") == []
+    assert service_manager.values("WATCHDOG") == ["1"]
+
+
+def test_words_wait_for_a_service_manager_that_is_away(open_dir: Path) -> None:
+    address = open_dir / "notify"
+    service = Service({"NOTIFY_SOCKET": str(address)}, os.getpid())
+    for number in range(MOST_UNSENT + 5):
+        service.tell(f"STATUS={number}")
+    with closing(ServiceManager(str(address))) as manager:
+        service.tell("READY=1")
+        manager.heard()  # makes room: a queue holds few
+        service.tell("STATUS=later")
+        latest = [str(number) for number in range(5, MOST_UNSENT + 5)]
+        assert manager.values("STATUS") == [*latest, "later"]
+        assert manager.values("READY") == ["1"]
