@@ -67,10 +67,10 @@ def _ledger(facts: Facts) -> Iterator[Finding]:
 
 def _settings(facts: Facts) -> Iterator[Finding]:
     """Settings that travel with a session win over all others, unless something in between drops them."""
-    wanted = {name: value for name, value in startup_options(facts.plan.lease).items() if not name.startswith("tcp_")}
-    lost = {name: facts.settings.get(name, "unknown") for name in wanted if facts.settings.get(name) != wanted[name]}
+    wanted = startup_options(facts.plan.lease)
+    lost = _lost(facts, tcp=False)
     if lost:
-        said = ", ".join(f"{name} is {value} instead of {wanted[name]}" for name, value in lost.items())
+        said = ", ".join(f"{name} is {instead}" for name, instead in lost.items())
         yield problem(
             f"the session's own settings do not hold: {said}; a pooler or a login trigger is in the way: give a dsn "
             "that leads to PostgreSQL directly, or exempt this role"
@@ -86,20 +86,16 @@ def _settings(facts: Facts) -> Iterator[Finding]:
 
 
 def _road(facts: Facts) -> Iterator[Finding]:
-    road, settings = facts.road, facts.settings
+    road = facts.road
     if not road.ours:
         yield fine("the road is a Unix socket, which needs no TCP timeouts")
         return
-    wanted = {name: value for name, value in startup_options(facts.plan.lease).items() if name.startswith("tcp_")}
-    lost = [
-        f"{name} ({settings.get(name)} instead of {wanted[name]})"
-        for name in wanted
-        if settings.get(name) != wanted[name]
-    ]
+    lost = _lost(facts, tcp=True)
     if lost:
+        said = ", ".join(f"{name} ({instead})" for name, instead in lost.items())
         yield warning(
-            f"the server's system does not take {', '.join(lost)}; it notices a lost host by idle_session_timeout "
-            f"alone, after {facts.plan.lease.length:g} s"
+            f"the server's system does not take {said}; it notices a lost host by idle_session_timeout alone, after "
+            f"{facts.plan.lease.length:g} s"
         )
     if not road.user_timeout:
         yield warning("this host does not take tcp_user_timeout; a renewal that is never acknowledged is noticed late")
@@ -111,6 +107,15 @@ def _road(facts: Facts) -> Iterator[Finding]:
         )
     elif not lost:
         yield fine("TCP timeouts hold on both ends of the road")
+
+
+def _lost(facts: Facts, *, tcp: bool) -> dict[str, str]:
+    """Give the settings of ours that the session does not have, TCP's or all others: "5000 instead of 2000"."""
+    return {
+        name: f"{facts.settings.get(name, 'unknown')} instead of {value}"
+        for name, value in startup_options(facts.plan.lease).items()
+        if name.startswith("tcp_") == tcp and facts.settings.get(name) != value
+    }
 
 
 def _connections(facts: Facts) -> Iterator[Finding]:
