@@ -94,8 +94,6 @@ class Replication:
 class Shelf:
     """The schema of the ledger and what the role may do there."""
 
-    schema: bool
-    """It exists."""
     tables: int
     """How many of the ledger's three tables exist."""
     creatable: bool

@@ -83,7 +83,7 @@ WITH shelf AS (SELECT oid FROM pg_namespace WHERE nspname = {schema_text}),
         WHERE NOT has_table_privilege(b.oid, privilege)
        UNION ALL
        SELECT 'USAGE on schema' FROM shelf WHERE NOT has_schema_privilege(oid, 'USAGE'))
-SELECT EXISTS (SELECT FROM shelf), (SELECT count(*) FROM book),
+SELECT (SELECT count(*) FROM book),
        coalesce((SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM shelf),
                 has_database_privilege(current_database(), 'CREATE')),
        (SELECT coalesce(string_agg(words, ', ' ORDER BY words), '') FROM lacking)
@@ -92,7 +92,7 @@ COMMIT: Final = "SELECT 1 FROM {schema}.meta FOR KEY SHARE"
 
 
 def shelf_of(book: Ledger) -> Statement:
-    """Ask for the schema, the tables, and the privileges of the role."""
+    """Ask for the tables of the ledger, and for the privileges of the role."""
     needed = ", ".join(f"({literal(tables)}, {literal(privileges)})" for tables, privileges in ledger.NEEDED)
     values = {"schema_text": literal(book.schema), "names": ", ".join(map(literal, TABLES)), "needed": needed}
     sql = SHELF
@@ -136,6 +136,6 @@ def standbys(reply: Reply) -> tuple[Replication, bool, str]:
 
 def shelf(reply: Reply) -> Shelf:
     """Read the answer to ``shelf_of``."""
-    schema, tables, creatable, missing = reply.rows[0]
+    tables, creatable, missing = reply.rows[0]
     lacking = tuple(missing.split(", ")) if missing else ()
-    return Shelf(schema == "t", int(tables or 0), creatable == "t", lacking)
+    return Shelf(int(tables or 0), creatable == "t", lacking)

@@ -40,7 +40,6 @@ class Greeting:
     """What a server says of itself and of the session: the answer to HELLO."""
 
     standby: bool
-    pid: int | None
     started: int
     """Start of the backend in microseconds, a bare token."""
     fsync: bool
@@ -72,7 +71,6 @@ def greeting(reply: Reply, backend_pid: int) -> Greeting:
         raise Unfit(POOLER)
     return Greeting(
         standby=standby == "t",
-        pid=int(pid),
         started=int(started or 0),
         fsync=fsync != "off",
         version=version or "",

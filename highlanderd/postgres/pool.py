@@ -69,7 +69,6 @@ class Pool:
         self.book = book
         self.trouble = "not connected yet"
         self.connected = False
-        self.opened = 0
         self.listener = Listener(self)
         self._seekers: dict[Seeker, int] = {}
         """Those who wait for a connection, and the number of the attempt that was begun for them; 0: none yet."""
@@ -197,7 +196,6 @@ class Pool:
         self.connected, self.trouble = False, why
 
     def _note_success(self) -> None:
-        self.opened += 1
         self._answered = self._attempts
         if self._down_since is not None:  # probes may still hang at another address: nobody waits for their end
             self._seekers = dict.fromkeys(self._seekers, 0)

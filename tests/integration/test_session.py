@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from fix_postgres import Database
+from fix_proxy import OpensDoors
 from fix_session import LEASE, Line, desk, settle, until
 
 from highlanderd.core import words as w
@@ -361,16 +362,20 @@ def test_a_session_that_nobody_asks_stays(database: Database) -> None:
     asyncio.run(scenario())
 
 
-def test_a_session_that_was_closed_while_it_connected_is_never_opened(database: Database) -> None:
+def test_a_session_that_was_closed_while_it_connected_is_never_opened(database: Database, door: OpensDoors) -> None:
+    way = door(database.dsn)
+
     async def scenario() -> None:
-        async with desk(database.dsn) as here:
+        async with desk(way.dsn(database.dsn)) as here:
             await here.line()
+            await until(lambda: way.connections == 2)  # the line's, and the listener's
             ghost = Line(here.pool, "ghost", "n1", here.instance)
+            way.stall()
             ghost.session.open()
-            await asyncio.sleep(0)  # the pool has begun to connect
+            await until(lambda: way.connections == 3)
             ghost.session.close()
-            opened = here.pool.opened
-            await until(lambda: here.pool.opened > opened)
+            way.heal()
+            await until(lambda: way.connections == 2)
             assert not ghost.session.connected
             with pytest.raises(TimeoutError):
                 await ghost.told(w.Attached, within=0.1)

@@ -18,7 +18,6 @@ from highlanderd.postgres.ledger import Ledger
 LEASE = Lease(10.0)
 GREETING = Greeting(
     standby=False,
-    pid=7,
     started=1,
     fsync=True,
     version="18.4",
@@ -40,7 +39,7 @@ HEALTHY = Facts(
     nodes=0,
     replication=Replication("", 0, 0, None),
     full_page_writes=True,
-    shelf=Shelf(schema=True, tables=3, creatable=True, missing=()),
+    shelf=Shelf(tables=3, creatable=True, missing=()),
     ruling=LEASE,
     refusal="",
     answers=(0.001,) * 20,
@@ -77,12 +76,12 @@ PROBLEMS = {
         "no such standby is attached",
     ),
     "a ledger that may not be created": (
-        replace(HEALTHY, shelf=Shelf(schema=False, tables=0, creatable=False, missing=()), ruling=None),
+        replace(HEALTHY, shelf=Shelf(tables=0, creatable=False, missing=()), ruling=None),
         "role ops may not create the ledger in schema highlander of database shop; let an administrator run",
     ),
     "another namespace's ledger": (replace(HEALTHY, ruling=None, refusal="belongs to another"), "belongs to another"),
     "privileges": (
-        replace(HEALTHY, shelf=Shelf(schema=True, tables=3, creatable=False, missing=("UPDATE on meta",)), ruling=None),
+        replace(HEALTHY, shelf=Shelf(tables=3, creatable=False, missing=("UPDATE on meta",)), ruling=None),
         'lacks UPDATE on meta; let an administrator run: GRANT USAGE ON SCHEMA "highlander" TO "ops"; GRANT SELECT',
     ),
     "too few connections": (
