@@ -22,7 +22,7 @@ test: .venv/ready   ## every test; PYTEST_ARGS='tests/unit -x -n0' narrows it do
 lint: .venv/ready   ## style, formatting, and that imports point downwards only
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/lint-imports
 
-types: .venv/ready  ## mypy, strict, code and tests
+types: .venv/ready  ## mypy, strict: code, tests, packaging, docs
 	.venv/bin/mypy
 
 chaos: .venv/ready  ## up to an hour of real faults on real daemons; CHAOS_ARGS='--minutes 55 --seed N --only PATTERN --faults N'

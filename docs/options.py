@@ -5,57 +5,32 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic.fields import FieldInfo
 from tables import first_sentence, rows
 
 from highlanderd import errors
 from highlanderd.__main__ import _parser as daemon_parser
-from highlanderd.config import SECTIONS, ProgramKeys
+from highlanderd.config import SECTIONS, ProgramKeys, schema
 from highlanderd.config import sections as configuration
-from highlanderd.config.values import shown
 from highlanderd.ctl.arguments import parser as client_parser
 
-DURATIONS: Final = frozenset(
-    {"lease", "backoff", "backoff_max", "backoff_reset", "stop_timeout"}
-)  # keys whose numbers are seconds; the others are plain numbers
-
-
 # --------------------------------------------------------------------------------------------------- configuration
-
-
-def keys(model: type[configuration.Section]) -> Iterator[tuple[str, FieldInfo]]:
-    """Give the keys of one table of the file, as people write them."""
-    for field, info in model.model_fields.items():
-        yield info.alias or field, info
 
 
 def default(key: str, info: FieldInfo) -> str:
     """Say what holds when a key is left out, as TOML writes it."""
     if info.is_required():
         return "required"
-    value = info.default
-    if info.default_factory is not None or value is None:
-        return ""  # the description tells it
-    return f"`{_toml(key, value)}`"
+    value = schema.default(key, info)
+    return "" if value is None else f"`{_toml(value)}`"  # otherwise the description tells it
 
 
-def _toml(key: str, value: object) -> str:
+def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if key in DURATIONS and isinstance(value, float):
-        return f'"{shown(value)}"'
-    if key in ("umask", "mode") and isinstance(value, int):
-        return f'"{value:04o}"' if key == "mode" else f'"{value:03o}"'
-    if key == "log_max_bytes" and isinstance(value, int):
-        return f'"{value // 10**6}MB"'
-    if key == "stop_signal":
-        return '"TERM"'
-    if isinstance(value, frozenset | tuple | list):
-        return "[" + ", ".join(str(item) for item in sorted(value)) + "]"
-    return "{}" if value == {} else f'"{value}"' if isinstance(value, str | Path) else str(value)
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def configuration_keys() -> str:
@@ -71,7 +46,7 @@ def _table_of_keys(title: str, model: type[configuration.Section]) -> str:
     text = "\n\n".join(" ".join(part.split()) for part in (model.__doc__ or "").replace("``", "`").split("\n\n"))
     lines = [f"## `{title}`", "", text]
     prefix = "" if model is ProgramKeys else f"{title[1:-1]}."
-    for key, info in keys(model):
+    for key, info in schema.keys(model):
         value = default(key, info)
         said = {
             "": "",
@@ -85,7 +60,7 @@ def overview_of_keys() -> str:
     """Every program key with its default, for a glance."""
     return rows(
         ("key", "default"),
-        ((f"[`{key}`](#{key})", default(key, info)) for key, info in keys(ProgramKeys)),
+        ((f"[`{key}`](#{key})", default(key, info)) for key, info in schema.keys(ProgramKeys)),
     )
 
 

@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     said = "connect to PostgreSQL, change nothing, say what will not do, and exit"
     modes.add_argument("--doctor", action="store_true", help=said)
     modes.add_argument("--print-schema", action="store_true", help="print the SQL that creates the ledger and exit")
+    said = "print a JSON Schema of the configuration, for editors, and exit"
+    modes.add_argument("--print-json-schema", action="store_true", help=said)
     return parser
 
 
@@ -67,6 +69,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return _work(path, arguments.worker)
     if arguments.check:
         return _check(path)
+    if arguments.print_json_schema:
+        from highlanderd.config import schema
+
+        print(schema.text(), end="")
+        return DONE
     from highlanderd.config import load
 
     loaded = load(path, os.environ)

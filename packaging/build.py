@@ -23,11 +23,11 @@ from typing import Final
 
 import completions
 import manual
-import schema
 from bundle import MACHINES, Library, bundle
 from changes import entries, system_version
 
 from highlanderd import __version__
+from highlanderd.config import schema
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent

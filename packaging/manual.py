@@ -62,7 +62,7 @@ def _daemon() -> str:
     parts = sections("commands.md")
     return (
         ".SH SYNOPSIS\n.B highlanderd\n.RB [ \\-c\n.IR FILE ]\n"
-        ".RB [ \\-\\-check | \\-\\-doctor | \\-\\-print\\-schema ]\n"
+        ".RB [ \\-\\-check | \\-\\-doctor | \\-\\-print\\-schema | \\-\\-print\\-json\\-schema ]\n"
         + ".SH DESCRIPTION\n"
         + man(parts["`highlanderd`"], {"begin daemon-options": "OPTIONS", "end daemon-options": "SIGNALS"})
         + ".SH FILES\n"

@@ -1,4 +1,4 @@
-"""What is made for people: manual pages, completions, the schema, the configuration as shipped, the changelog."""
+"""What is made for people: manual pages, completions, the configuration as shipped, the changelog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from fix_packages import ROOT, tool
@@ -20,7 +19,7 @@ from pydantic import BaseModel
 
 from highlanderd import __version__
 from highlanderd.__main__ import _parser as daemon_parser
-from highlanderd.config import SECTIONS, ProgramKeys, load, values
+from highlanderd.config import SECTIONS, ProgramKeys, load
 from highlanderd.ctl.commands import COMMANDS
 
 PACKAGING = ROOT / "packaging"
@@ -106,7 +105,7 @@ def test_bash_completes_commands_options_and_names(completions: Path) -> None:
     assert completed(completions, "highlanderctl", "release", "--t") == ["--to", "--timeout"]
     assert completed(completions, "highlanderctl", "ledger", "s") == ["show", "set-lease"]
     assert completed(completions, "highlanderctl", "ledger", "show", "--j") == ["--json"]
-    assert completed(completions, "highlanderd", "--print") == ["--print-schema"]
+    assert completed(completions, "highlanderd", "--print") == ["--print-schema", "--print-json-schema"]
 
 
 def test_the_workers_own_option_is_not_completed(completions: Path) -> None:
@@ -118,58 +117,6 @@ def test_zsh_and_fish_accept_their_completions(completions: Path) -> None:
         subprocess.run([tool("zsh"), "-n", str(path)], check=True)
     for path in completions.glob("fish/*/*"):
         subprocess.run([tool("fish"), "--no-execute", str(path)], check=True)
-
-
-# ------------------------------------------------------------------------------------------------------------ schema
-
-
-@pytest.fixture
-def schema(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    made: dict[str, Any] = of_packaging("schema", monkeypatch).schema()
-    return made
-
-
-def test_the_schema_has_every_key_and_no_other(schema: dict[str, Any]) -> None:
-    program = schema["properties"]["program"]["additionalProperties"]
-    tables: dict[str, type[BaseModel]] = {**SECTIONS, "defaults": ProgramKeys}
-    assert {*tables, "program"} == set(schema["properties"])
-    pairs: list[tuple[Any, type[BaseModel]]] = [
-        (program, ProgramKeys),
-        *((schema["properties"][name], model) for name, model in tables.items()),
-    ]
-    for made, model in pairs:
-        assert set(made["properties"]) == {info.alias or field for field, info in model.model_fields.items()}
-        assert made["additionalProperties"] is False
-        assert all(key["description"] for key in made["properties"].values())
-
-
-@pytest.mark.parametrize(
-    ("key", "reads", "samples"),
-    [
-        ("backoff", values.duration, ["10s", "1m30s", "500ms", "1.5", "10", "2h", "ten", "10 s", "s", "", "-1s"]),
-        ("log_max_bytes", values.size, ["50MB", "64MiB", "1 gb", "100b", "50", "MB", "50 megabytes", ""]),
-        ("umask", values.octal, ["022", "0o22", "0640", "8", "rwx", "00000", ""]),
-    ],
-)
-def test_the_schema_takes_what_the_daemon_takes(
-    schema: dict[str, Any], key: str, reads: Any, samples: list[str]
-) -> None:
-    [written, _] = schema["properties"]["defaults"]["properties"][key]["anyOf"]
-    for sample in samples:
-        assert bool(re.search(written["pattern"], sample)) == accepted(reads, sample), sample
-
-
-def accepted(reads: Any, sample: str) -> bool:
-    try:
-        reads(sample)
-    except ValueError:
-        return False
-    return True
-
-
-def test_a_string_that_the_environment_completes_passes_the_schema(schema: dict[str, Any]) -> None:
-    [written, _] = schema["properties"]["defaults"]["properties"]["backoff"]["anyOf"]
-    assert re.search(written["pattern"], "${BACKOFF:-1s}")
 
 
 # ----------------------------------------------------------------------------------------- configuration, changelog

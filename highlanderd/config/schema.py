@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import tomli
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from highlanderd.config import SECTIONS, ProgramKeys, values
 from highlanderd.config import program as program_keys
-from highlanderd.config.sections import Section
-
-ROOT: Final = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "docs"))
-
-from options import default, keys  # noqa: E402 - the reference's own words, in a directory that is no package
+from highlanderd.config import values
+from highlanderd.config.program import ProgramKeys
+from highlanderd.config.sections import SECTIONS, Section
 
 Fragment = dict[str, Any]
 
@@ -69,6 +64,11 @@ class _AsWritten(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])  # TOML has no null: what is not there is left out
 
 
+def text() -> str:
+    """Give the schema as JSON, as ``--print-json-schema`` does."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def schema() -> Fragment:
     """Give the schema of the whole file."""
     program = _table(ProgramKeys)
@@ -92,11 +92,10 @@ def schema() -> Fragment:
 
 def _table(model: type[Section]) -> Fragment:
     made = _plain(model.model_json_schema(schema_generator=_AsWritten))
-    fields = dict(keys(model))
-    for key, told in made["properties"].items():
-        written = default(key, fields[key]).strip("`")
-        if written and written != "required":
-            told["default"] = tomli.loads(f"default = {written}")["default"]
+    for key, info in keys(model):
+        written = default(key, info)
+        if written is not None:
+            made["properties"][key]["default"] = written
     return {**made, "description": " ".join((model.__doc__ or "").split()).replace("``", "`")}
 
 
@@ -108,10 +107,34 @@ def _plain(made: Any) -> Any:
     return [_plain(item) for item in made] if isinstance(made, list) else made
 
 
-def text() -> str:
-    """Give the schema as it is shipped."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+# ------------------------------------------------------------------------------------------------------ keys, defaults
+
+_DURATIONS: Final = frozenset({"lease", "backoff", "backoff_max", "backoff_reset", "stop_timeout"})
+"""Keys whose numbers are seconds; the others are plain numbers."""
 
 
-if __name__ == "__main__":
-    print(text(), end="")
+def keys(model: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
+    """Give the keys of one table of the file, as people write them."""
+    for field, info in model.model_fields.items():
+        yield info.alias or field, info
+
+
+def default(key: str, info: FieldInfo) -> object:
+    """Give what holds when a key is left out, as people would write it; ``None`` where only its description tells."""
+    if info.is_required() or info.default_factory is not None:
+        return None
+    return _as_written(key, info.default)
+
+
+def _as_written(key: str, value: object) -> object:
+    if key in _DURATIONS and isinstance(value, float):
+        return values.shown(value)
+    if key in ("umask", "mode") and isinstance(value, int):
+        return f"{value:04o}" if key == "mode" else f"{value:03o}"
+    if key == "log_max_bytes" and isinstance(value, int):
+        return f"{value // 10**6}MB"
+    if key == "stop_signal":
+        return "TERM"
+    if isinstance(value, frozenset | tuple | list):
+        return sorted(value)
+    return str(value) if isinstance(value, str | Path) else value
