@@ -34,7 +34,7 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Leader, Pool
 from highlanderd.postgres.server import Server
 from highlanderd.processes.channel import Channel
-from highlanderd.processes.child import Greeting, Guardian
+from highlanderd.processes.link import Greeting, Guardian
 from highlanderd.service import Notices, summary
 from highlanderd.spawn import Origin
 from highlanderd.threads import in_thread

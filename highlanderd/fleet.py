@@ -20,7 +20,7 @@ from highlanderd.core import words as w
 from highlanderd.linux import boottime
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
-from highlanderd.processes.child import Found
+from highlanderd.processes.link import Found
 from highlanderd.program import Program, Recorder
 from highlanderd.spawn import Origin, Spawner
 

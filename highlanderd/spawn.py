@@ -12,7 +12,8 @@ from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core import words as w
 from highlanderd.errors import HighlanderError
 from highlanderd.output.streams import Ring, Stream, Writer
-from highlanderd.processes.child import Child, Guardian
+from highlanderd.processes.child import Child
+from highlanderd.processes.link import Guardian
 from highlanderd.processes.report import Order
 from highlanderd.threads import in_thread
 

@@ -1,4 +1,4 @@
-"""A worker for the tests of the processes: commands and facts as JSON lines over a Unix socket, child.py in between.
+"""A worker for the tests of the processes: commands and facts as JSON lines over a Unix socket, link.py in between.
 
 Executed by a real guardian: ``process_worker.py LOOP SOCKET LEASE --worker FD``. It decides nothing by itself but to
 ping and to give its children's output away, so each test says all that happens.
@@ -19,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from highlanderd.linux import boottime
 from highlanderd.processes.channel import Channel
-from highlanderd.processes.child import Child, ChildEvent, Guardian, Order
+from highlanderd.processes.child import Child
+from highlanderd.processes.link import Guardian
+from highlanderd.processes.report import ChildEvent, Order
 
 
 class TestBench:

@@ -7,7 +7,9 @@ from typing import Any
 
 from highlanderd.linux import boottime
 from highlanderd.processes.channel import Channel, channel_pair
-from highlanderd.processes.child import Child, Guardian, Order
+from highlanderd.processes.child import Child
+from highlanderd.processes.link import Guardian
+from highlanderd.processes.report import Order
 
 LEASE = 10.0
 
