@@ -1,4 +1,4 @@
-"""The one doorway to what Linux offers and Python 3.11 does not wrap: boot time, timers, signals and children as facts.
+"""The one doorway to what Linux offers and Python 3.11 does not wrap: boot time, timers, signals, forks.
 
 Standard library only, and little of it: guardian and keepers live from this file, and whatever it imported they would
 all carry. Nothing here decides anything.
@@ -7,7 +7,6 @@ all carry. Nothing here decides anything.
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import select
@@ -15,11 +14,12 @@ import struct
 import sys
 import time
 
+from highlanderd import weight
 from highlanderd.lean import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     class Source(Protocol):
@@ -35,9 +35,7 @@ TFD_TIMER_ABSTIME = 1
 SIGINFO_SIZE = 128
 NEVER = float("inf")
 WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
-MOST_HURRIED = -20  # the nice value of the greatest weight
 PIPE_BUF = select.PIPE_BUF
-SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # these pass
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -173,78 +171,6 @@ def set_name(name: str) -> None:
     _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-class Children:
-    """The children of this process, which has one thread: listed through one descriptor that is open from the start.
-
-    Whoever must kill may have no other left, or the whole machine none. Raises OSError on a kernel without this file.
-    """
-
-    __slots__ = ("_fd",)
-
-    def __init__(self) -> None:
-        self._fd = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
-
-    def now(self) -> list[int]:
-        """List them, zombies included.
-
-        Reparenting is over before SIGCHLD is sent, so what a dead process left behind is listed once its death is
-        known.
-        """
-        data = b""
-        while piece := os.pread(self._fd, 65536, len(data)):
-            data += piece
-        return [int(word) for word in data.split()]
-
-
-def children(pid: int, thread: int | None = None) -> list[int]:
-    """List the children of a process' thread, by default its first one; zombies included. Empty when it is gone."""
-    return [int(word) for word in _contents(f"/proc/{pid}/task/{thread or pid}/children").split()]
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """List a process' tree, parents first, without itself. Only a hint: all but own children may be gone by now.
-
-    Raises OSError when there is no descriptor to look with.
-    """
-    level = [pid]
-    while level:
-        level = [child for each in level for child in below(each)]
-        yield from level
-
-
-def below(pid: int) -> list[int]:
-    """List the children of all of a process' threads. Raises OSError when there is no descriptor to look with."""
-    return [child for thread in _threads(pid) for child in children(pid, thread)]
-
-
-def _threads(pid: int) -> list[int]:
-    try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return []
-
-
-def parent(pid: int) -> int:
-    """Tell a process' parent; 0 when it is gone. Raises OSError when there is no descriptor to look with."""
-    fields = _contents(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
-    return int(fields[1]) if fields else 0
-
-
-def _contents(path: str) -> bytes:
-    """Read a file of /proc, empty when its process is gone or hidden. File objects cost a keeper more memory."""
-    data = b""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            while piece := os.read(fd, 65536):
-                data += piece
-        finally:
-            os.close(fd)
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return b""
-    return data
-
-
 def fork(run: Callable[[], int]) -> int:
     """Fork a process that is ``run`` and nothing else: it ends with its result, with 70 when it breaks. Gives its pid.
 
@@ -255,8 +181,7 @@ def fork(run: Callable[[], int]) -> int:
         return pid
     code = 70
     try:
-        _calm_process()
-        _Weight.group = None
+        weight.calm_fork()
         code = run()
     except BaseException as error:  # noqa: BLE001 - there is nobody above to tell
         say(f"highlanderd: a process of ours broke: {confession(error)}")
@@ -272,66 +197,6 @@ def close_all_but(*kept: int) -> None:
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 2**31 - 1)
-
-
-class _Weight:
-    """How this process weighed before its hurry; None while it is in none."""
-
-    nice: int | None = None
-    group: int | None = None
-    """The nice value of the group that its session is."""
-
-
-def hurry() -> None:
-    """Weigh more than all that is not in a hurry, if allowed, until ``calm()``; what we ``fork`` is in none.
-
-    No real-time policy: the kernel spins when a process is reaped that its reaper keeps from leaving a processor (a
-    second, until such policies are throttled). Where sessions share processors as groups, ours has to weigh more, too.
-    """
-    former = os.getpriority(os.PRIO_PROCESS, 0)
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, MOST_HURRIED)
-    except OSError:
-        return
-    if _Weight.nice is None:
-        _Weight.nice = former
-    try:
-        group = int(_contents("/proc/self/autogroup").split()[-1])
-    except (OSError, IndexError):  # there are no such groups, or there is no descriptor to look with
-        return
-    if _Weight.group is None:
-        _Weight.group = group
-    _weigh_group(MOST_HURRIED)
-
-
-def calm() -> bool:
-    """Weigh as before ``hurry()``. False when the system wants that tried again later."""
-    _calm_process()
-    if _Weight.group is not None and _weigh_group(_Weight.group):
-        _Weight.group = None
-    return _Weight.group is None
-
-
-def _calm_process() -> None:
-    if _Weight.nice is not None:
-        os.setpriority(os.PRIO_PROCESS, 0, _Weight.nice)
-        _Weight.nice = None
-
-
-def _weigh_group(nice: int) -> bool:
-    try:
-        fd = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError as error:
-        return error.errno not in SCARCE
-    try:
-        os.write(fd, str(nice).encode())
-    except BlockingIOError:  # once in a tenth of a second, for all the machine, unless with CAP_SYS_ADMIN
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return True
 
 
 def send(pid: int, signum: int) -> None:

@@ -14,7 +14,7 @@ import sys
 if __name__ == "__main__":  # last, so that nothing beside our package can stand in for the standard library
     sys.path.append(os.path.abspath(__file__).rsplit("/", 3)[0])
 
-from highlanderd import linux
+from highlanderd import lineage, linux
 from highlanderd.lean import signal
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import PROTOCOL
@@ -42,7 +42,7 @@ class Guardian:
     """One loop over signals, time and channels. Everything in it is told by one of these, and nothing waits."""
 
     def __init__(
-        self, worker: Worker, service: Service, children: linux.Children, instance: str, nofile: tuple[int, int]
+        self, worker: Worker, service: Service, children: lineage.Children, instance: str, nofile: tuple[int, int]
     ) -> None:
         self._worker, self._service, self._instance = worker, service, instance
         self._signals = linux.Signals([signal.SIGCHLD, *PASSED_ON])
@@ -278,7 +278,7 @@ def main(arguments: list[str]) -> int:
     os.set_inheritable(int(options["--lock-fd"]), False)
     _fill_standard_descriptors()
     try:
-        children = linux.Children()
+        children = lineage.Children()
     except FileNotFoundError:
         linux.say(
             "highlanderd needs /proc with a kernel that has CONFIG_PROC_CHILDREN: without it no tree can be killed"

@@ -10,7 +10,7 @@ import os
 import select
 import time
 
-from highlanderd import linux
+from highlanderd import lineage, linux, weight
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import Channel
 from highlanderd.processes.killing import Killing, send_below, undying
@@ -54,7 +54,7 @@ class Keeper:
         self._directory = directory
         self._signals = signals
         self._timer = linux.Timer()
-        self._children: linux.Children | None = None
+        self._children: lineage.Children | None = None
         self._killer: int | None = None
         """What kills the whole cgroup; opened early, as the list of children is: killing needs no descriptor more."""
         self._signalling: list[tuple[int, int]] = []
@@ -98,7 +98,7 @@ class Keeper:
 
     def _launch(self, nofile: tuple[int, int]) -> None:
         spec, me = self._spec, os.getpid()
-        self._children = linux.Children()
+        self._children = lineage.Children()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         stdio = null, self._open("stdout", spec["stdout"], null), self._open("stderr", spec["stderr"], null)
         answer, theirs = os.pipe()
@@ -252,7 +252,7 @@ class Keeper:
     def _condemn(self, why: str) -> None:
         if not self._state["killed"] and not self._state["empty"]:
             self._change(killed=why, killed_at=linux.boottime())
-            linux.hurry()  # a tree that floods the machine would keep us from killing it
+            weight.hurry()  # a tree that floods the machine would keep us from killing it
 
     def _signal(self) -> None:
         """Send what was ordered. Raises OSError where there is no descriptor for it; the rest is kept for later."""
@@ -276,7 +276,7 @@ class Keeper:
             return [] if main is None else [main]
         try:
             # Listed before anybody is told: whoever dies of it would take his own children out of the list.
-            return [pid for pid in linux.descendants(os.getpid()) if pid not in order.get("told", ())]
+            return [pid for pid in lineage.descendants(os.getpid()) if pid not in order.get("told", ())]
         except OSError:
             if main is not None and self._state["status"] is None and "told" not in order:
                 order["told"] = (main,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from highlanderd import linux
+from highlanderd import lineage, linux
 from highlanderd.lean import signal
 
 UNDYING_AFTER = 2.0  # seconds after SIGKILL; hundreds of processes die in milliseconds, a flood in a tenth of this
@@ -55,7 +55,7 @@ class Killing:
 
         ``held`` is its descriptor; an unreaped child of ours needs none to keep its pid.
         """
-        for pid in linux.below(above) if levels else ():
+        for pid in lineage.below(above) if levels else ():
             if pid in self._done:
                 continue
             if linux.boottime() >= until:
@@ -66,7 +66,7 @@ class Killing:
                 continue
             try:
                 # In this order: as long as ``above`` is not reaped, its pid is nobody else's.
-                if linux.parent(pid) == above and (held is None or _is_held(held)):
+                if lineage.parent(pid) == above and (held is None or _is_held(held)):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
                     self._kill_below(pid, fd, until, levels - 1)
                     if self.unfinished:
@@ -92,9 +92,9 @@ def send_below(pid: int, signum: int, ancestor: int) -> None:
     if fd is None:
         return
     try:
-        above = linux.parent(pid)
+        above = lineage.parent(pid)
         while above not in (0, 1, ancestor):
-            above = linux.parent(above)
+            above = lineage.parent(above)
         if above == ancestor:
             signal.pidfd_send_signal(fd, signum)
     except (ProcessLookupError, PermissionError):
@@ -108,7 +108,7 @@ def _hold(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
     except OSError as error:
-        if error.errno in linux.SCARCE:
+        if error.errno in lineage.SCARCE:
             raise
         return None  # or this system knows no such descriptors, or forbids them
 

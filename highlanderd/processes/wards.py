@@ -9,7 +9,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from highlanderd import linux
+from highlanderd import lineage, linux, weight
 from highlanderd.lean import signal
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import Channel, channel_pair
@@ -78,7 +78,7 @@ class Wards:
         worker: Worker,
         watch: linux.Watch,
         signals: linux.Signals,
-        children: linux.Children,
+        children: lineage.Children,
         instance: str,
         nofile: tuple[int, int],
     ) -> None:
@@ -247,7 +247,7 @@ class Wards:
                     ward.kill()
         self._bury()
         self._introduce()
-        hurried = bool(self._bereaved) or not linux.calm()
+        hurried = bool(self._bereaved) or not weight.calm()
         again = now if self._bereaved and self._killing.unfinished else now + AGAIN
         dues = [ward.due(self.lease) for ward in self._living.values()]
         return min(dues + ([again] if hurried or self._unmet else []), default=linux.NEVER)
@@ -285,7 +285,7 @@ class Wards:
         else:
             self._worker.say(f"the keeper of {ward.term['program']} is dead: killing what it has left")
             if not self._bereaved:
-                linux.hurry()  # a tree that floods the machine would keep us from killing it
+                weight.hurry()  # a tree that floods the machine would keep us from killing it
             ward.state = {**ward.state, "killed_at": ward.state["killed_at"] or linux.boottime(), "undying": []}
             self._bereaved.append(ward)
 

@@ -15,7 +15,8 @@ from typing import Any
 from highlanderd.ctl.client import Daemon
 from highlanderd.embedded import steward
 from highlanderd.errors import HighlanderError
-from highlanderd.linux import boottime, children
+from highlanderd.lineage import children
+from highlanderd.linux import boottime
 
 NODES = ("alpha", "bravo", "charlie")
 PROGRAMS = ("beat", "relay", "poller", "mailer", "cron")

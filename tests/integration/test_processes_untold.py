@@ -9,7 +9,7 @@ import time
 import pytest
 from fact import wait_for
 
-from highlanderd import linux
+from highlanderd import lineage, linux, weight
 from highlanderd.processes.channel import channel_pair
 from highlanderd.processes.killing import Killing
 from highlanderd.processes.wards import Ward, Wards
@@ -26,7 +26,7 @@ def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_al
     """Untold, the new worker would take the row for its own, nobody's, and release it beside the tree."""
     worker = Worker([], "test")
     worker.channel, theirs = channel_pair()
-    wards = Wards(worker, linux.Watch(), linux.Signals([signal.SIGCHLD]), linux.Children(), "test", (64, 64))
+    wards = Wards(worker, linux.Watch(), linux.Signals([signal.SIGCHLD]), lineage.Children(), "test", (64, 64))
     pid = linux.fork(_pause)
     ours, keepers = channel_pair()
     term = {"program": "beat", "lock_id": 7, "epoch": 5}
@@ -74,7 +74,7 @@ def _kill_brood(count: int) -> int:
     killing, longest = Killing(), 0.0
     while True:
         before = time.process_time()
-        killing.round(linux.children(os.getpid()))
+        killing.round(lineage.children(os.getpid()))
         longest = max(longest, time.process_time() - before)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -91,9 +91,9 @@ def test_a_round_of_killing_ends_in_time_and_the_next_ones_go_on() -> None:
 
 def test_what_is_forked_in_a_hurry_is_in_none_and_the_hurry_ends() -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    linux.hurry()
+    weight.hurry()
     _, status = os.waitpid(linux.fork(lambda: int(os.getpriority(os.PRIO_PROCESS, 0) != before)), 0)
-    wait_for(linux.calm, what="it weighs as before")
+    wait_for(weight.calm, what="it weighs as before")
     assert status == 0
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
