@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fact import wait_for
 from fix_floods import FLOOD, alive, dried, frozen
-from fix_processes import Node, gone, node_at, state, undying
+from fix_processes import PATIENCE, Node, gone, node_at, state, undying
 from journal import Journal
 
 BOMB, MANY = 120, 1000
@@ -34,7 +34,7 @@ class Flooded:
         env = {"PATH": "/usr/bin:/bin", "JOURNAL": str(self.journal.path), "MARK": str(self.mark)}
         env |= {f"HIGHLANDER_{name}": value for name, value in words.items()}
         epoch = self.node.spawn(*FLOOD, kind, str(count), env=env, **order)
-        wait_for(lambda: any(line.kind == "full" for line in self.journal.lines()), 60, f"{kind} is at its height")
+        wait_for(lambda: any(line.kind == "full" for line in self.journal.lines()), what=f"{kind} is at its height")
         return epoch
 
 
@@ -62,7 +62,7 @@ def test_a_keeper_ends_a_flood_at_its_deadline_with_everybody_above_it_frozen(
 ) -> None:
     node, epoch = flooded.node, flooded.flood(kind, count, cgroup=cgroup)
     worker, keeper = node.worker, node.keeper()
-    node.tell("entrust", epoch=epoch, deadline=0.5, memo="known")
+    node.tell("entrust", epoch=epoch, deadline=2.0, memo="known")
     wait_for(lambda: _deadline_is_known(node, epoch), what="the keeper knows its deadline")
     for pid in (node.pid, worker):
         os.kill(pid, signal.SIGSTOP)
@@ -111,7 +111,7 @@ def test_keepers_die_with_their_floods_when_nobody_is_left(flooded: Flooded) -> 
 
 
 def test_a_keeper_acknowledges_in_time_while_orphans_rain_on_it(flooded: Flooded) -> None:
-    """A node's lease is 2 s here: whoever owes an acknowledgement for 0.6 s is killed as frozen."""
+    """Whoever owes an acknowledgement for 3/10 of a lease is killed as frozen."""
     node = flooded.node
     epoch = node.epoch + 1
     flooded.flood("orphans", MANY)
@@ -193,7 +193,7 @@ def test_a_daemon_does_not_start_beside_what_the_last_one_could_not_kill(open_di
             node.crash()
             second = Node(open_dir, socket_name="second.sock")
             second.start()
-            assert second.process.wait(30) == 1
+            assert second.process.wait(PATIENCE) == 1
             assert "cannot be killed" in second.errors.read_text()
             second.close()
     (open_dir / "test.sock").unlink()
@@ -211,7 +211,7 @@ def test_a_child_of_the_same_user_that_attacks_its_keeper_dies_of_it(node: Node,
     epoch = node.shell(attack, cwd=str(node.home), cgroup=False)
     grandchild = int(node.line(epoch))
     (node.home / "fifo").write_text("go\n")
-    wait_for(lambda: not node.keepers() or state(node.keeper()) == "T", what="the keeper is out")
+    wait_for(lambda: all(state(keeper) in ("T", "Z", "") for keeper in node.keepers()), what="the keeper is out")
     node.tell("entrust", epoch=epoch, deadline=60, memo="")
     node.expect("Emptied", epoch=epoch)
     assert gone(grandchild)
@@ -221,7 +221,7 @@ def test_a_child_of_the_same_user_that_attacks_its_keeper_dies_of_it(node: Node,
 def test_a_child_of_another_user_cannot_signal_its_keeper(node: Node) -> None:
     epoch = node.shell("kill -STOP $PPID 2>/dev/null || echo refused; exec sleep 1000", uid=61000, gid=61000, groups=[])
     assert node.line(epoch) == "refused\n"
-    assert state(node.keeper()) == "S"
+    assert state(node.keeper()) != "T"
 
 
 def test_a_child_that_stops_itself_and_its_group_is_killed_all_the_same(node: Node) -> None:
@@ -250,7 +250,7 @@ def test_a_keeper_that_is_frozen_with_an_empty_tree_does_not_hold_up_the_end(nod
     os.kill(node.worker, signal.SIGCONT)
     node.expect("Emptied", epoch=epoch)
     node.tell("done", code=0)
-    assert node.process.wait(15) == 0
+    assert node.process.wait(PATIENCE) == 0
     assert gone(keeper)
 
 

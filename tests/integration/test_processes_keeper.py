@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fact import wait_for
-from fix_processes import GUARDIAN, Node, gone, node_at, undying
+from fix_processes import GUARDIAN, LEASE, Node, gone, node_at, undying
 
 BOUND = 1024 if sys.version_info >= (3, 12) else 1152
 """KiB of private memory that a running child may cost in its keeper: a megabyte. Python 3.11 writes a reference count
@@ -73,14 +73,17 @@ def test_a_frozen_keeper_is_killed_when_it_owes_an_acknowledgement(node: Node) -
     assert all(gone(pid) for pid in (keeper, *pids))
 
 
-def test_a_frozen_keeper_is_killed_after_its_deadline_even_with_the_worker_frozen(node: Node) -> None:
-    _, pids = _tree(node, deadline=1.0)
-    keeper = node.keeper()
-    os.kill(node.worker, signal.SIGSTOP)
-    os.kill(keeper, signal.SIGSTOP)
-    wait_for(lambda: all(gone(pid) for pid in (keeper, *pids)), what="the guardian has killed it all")
-    node.meet()
-    assert "has let its deadline pass" in node.errors.read_text()
+def test_a_frozen_keeper_is_killed_after_its_deadline_even_with_the_worker_frozen(tmp_path: Path) -> None:
+    with node_at(tmp_path, lease=3 * LEASE) as node:  # the worker is not replaced before the deadline
+        epoch, pids = _tree(node)
+        node.tell("entrust", epoch=epoch, deadline=3.0, memo="led")
+        wait_for(lambda: _memo(node, epoch) == "led", what="the keeper knows its deadline")
+        keeper = node.keeper()
+        os.kill(node.worker, signal.SIGSTOP)
+        os.kill(keeper, signal.SIGSTOP)
+        wait_for(lambda: all(gone(pid) for pid in (keeper, *pids)), what="the guardian has killed it all")
+        node.meet()
+        assert "has let its deadline pass" in node.errors.read_text()
 
 
 def test_a_keeper_that_does_not_greet_a_new_worker_is_killed_and_its_term_kept_until_proven(node: Node) -> None:
@@ -124,16 +127,19 @@ def test_a_keeper_that_freezes_while_it_kills_is_killed_and_its_tree_buried(node
     assert "fallen silent while it killed" in node.errors.read_text()
 
 
-def test_a_keeper_whose_tree_will_not_die_is_left_at_it(node: Node) -> None:
-    epoch, pids = _tree(node, cgroup=False)
-    keeper = node.keeper()
-    with undying(pids[1]):
-        _order_the_kill(node, epoch)
-        later = node.spawn("sleep", "1000", program="other", lock_id=8, deadline=1.0)
-        node.expect("Emptied", epoch=later)  # a second has passed, five times what a silent keeper is left
-        assert not gone(keeper)
-    node.expect("Emptied", epoch=epoch)
-    assert "killing it" not in node.errors.read_text()
+def test_a_keeper_whose_tree_will_not_die_is_left_at_it(tmp_path: Path) -> None:
+    with node_at(tmp_path, lease=2 * LEASE) as node:
+        epoch, pids = _tree(node, cgroup=False)
+        keeper = node.keeper()
+        with undying(pids[1]):
+            _order_the_kill(node, epoch)
+            later = node.spawn("sleep", "1000", program="other", lock_id=8, deadline=5.0)
+            node.expect(
+                "Emptied", epoch=later
+            )  # this is five times what a keeper is left that is silent while it kills
+            assert not gone(keeper)
+        node.expect("Emptied", epoch=epoch)
+        assert "killing it" not in node.errors.read_text()
 
 
 def test_the_next_worker_is_told_of_a_tree_that_outlives_its_keeper(node: Node) -> None:

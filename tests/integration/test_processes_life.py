@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fact import wait_for
-from fix_processes import Node, gone, node_at
+from fix_processes import PATIENCE, Node, gone, node_at
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may start programs as another user")
 
@@ -51,14 +51,13 @@ def test_double_forks_sessions_and_ignored_signals_do_not_save_anybody(node: Nod
     script = (
         "trap '' TERM HUP INT; sleep 1000 & echo $!;"
         "(setsid sh -c 'trap \"\" TERM; (sleep 1000 & echo $!); sleep 1000' &);"
-        "sh -c 'setsid sh -c \"sleep 1000 & echo \\$!\" &'; sleep 0.2; echo done; sleep 1000"
+        "sh -c 'setsid sh -c \"sleep 1000 & echo \\$!\" &'; sleep 1000"
     )
     epoch = node.shell(script, cgroup=cgroup)
     text = ""
-    while "done" not in text:
+    while len(text.split()) < 3:
         text += node.line(epoch)
-    pids = [int(word) for word in text.split() if word.isdigit()]
-    assert len(pids) == 3
+    pids = [int(word) for word in text.split()]
     node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="main")
     node.tell("kill", epoch=epoch)
     node.expect("Emptied", epoch=epoch)
@@ -67,7 +66,7 @@ def test_double_forks_sessions_and_ignored_signals_do_not_save_anybody(node: Nod
 
 def test_a_stop_signal_reaches_the_whole_tree_or_only_the_main_process(node: Node) -> None:
     sleeper = "setsid sh -c 'trap \"echo told; exit\" TERM; echo up; while :; do sleep 0.02; done' &"
-    epoch = node.shell(f"{sleeper} trap 'echo main; exit 5' TERM; while :; do sleep 0.02; done")
+    epoch = node.shell(f"trap 'echo main; exit 5' TERM; {sleeper} while :; do sleep 0.02; done")
     assert node.line(epoch) == "up\n"
     node.tell("signal", epoch=epoch, signum=signal.SIGTERM, to="main")
     assert node.line(epoch) == "main\n"
@@ -148,8 +147,11 @@ def test_what_cannot_be_executed_is_one_sentence_that_names_the_cure(
 def test_a_child_inherits_no_descriptor_no_variable_and_no_signal_state(node: Node) -> None:
     epoch = node.spawn("sleep", "1000", env={"PATH": "/usr/bin:/bin", "ONE": "1", "BYTES": "\udce9"})
     proc = Path("/proc") / str(node.expect("Started", epoch=epoch)["pid"])
-    # The pipe that tells of the start ends a moment before the kernel has closed the last descriptor.
-    wait_for(lambda: sorted(each.name for each in (proc / "fd").iterdir()) == ["0", "1", "2"], 2, "only stdio is open")
+    # The pipe that tells of the start ends a moment before the kernel has closed the last descriptor and done the rest.
+    wait_for(
+        lambda: sorted(each.name for each in (proc / "fd").iterdir()) == ["0", "1", "2"], what="only stdio is open"
+    )
+    wait_for(lambda: (proc / "environ").read_bytes(), what="the program has its environment")
     assert (proc / "environ").read_bytes() == b"PATH=/usr/bin:/bin\0ONE=1\0BYTES=\xe9\0"
     status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines())
     libc_own = 0b11 << 31  # signals 32 and 33: whoever started us may ignore them, and libc lets nobody reset them
@@ -246,14 +248,14 @@ def test_chains_that_fork_and_exit_die_too(node: Node, cgroup: bool) -> None:
 
 def test_an_orderly_end_gives_the_workers_exit_code(node: Node) -> None:
     node.tell("done", code=7)
-    assert node.process.wait(15) == 7
+    assert node.process.wait(PATIENCE) == 7
 
 
 def test_an_end_that_forgot_a_child_still_kills_it(node: Node) -> None:
     epoch = node.spawn("sleep", "1000")
     child = node.expect("Started", epoch=epoch)["pid"]
     node.tell("done", code=0)
-    assert node.process.wait(15) == 0
+    assert node.process.wait(PATIENCE) == 0
     assert gone(child)
 
 
