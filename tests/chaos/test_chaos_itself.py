@@ -72,17 +72,23 @@ def test_nothing_is_left_of_a_run_that_is_killed() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--clusters", "1", "--only", "release"]
     run = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        directory = wait_for(lambda: beds_of(run.pid), 60, "an undertaker is there")[0]
-        wait_for(lambda: len(marked(directory)) > len(NAMES), 60, "daemons run")
+        directory = wait_for(lambda: beds_of(run.pid), what="an undertaker is there")[0]
+        wait_for(lambda: len(marked(directory)) > len(NAMES), what="daemons run")
     finally:
         run.kill()
         run.wait()
-    wait_for(lambda: not directory.exists() and not marked(directory), 60, "the undertaker has done its work")
+    wait_for(lambda: not directory.exists() and not marked(directory), what="the undertaker has done its work")
 
 
 def beds_of(run: int) -> list[Path]:
     """Give the directories of a run's beds, from the command lines of their undertakers."""
-    threads = Path(f"/proc/{run}/task").glob("*/children")
-    pids = [pid for thread in threads for pid in thread.read_text().split()]
-    commands = [Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0") for pid in pids]
+    pids = [pid for thread in Path(f"/proc/{run}/task").glob("*/children") for pid in _text(thread).split()]
+    commands = [_text(Path(f"/proc/{pid}/cmdline")).split("\0") for pid in pids]
     return [Path(words[-3]) for words in commands if any(word.endswith("undertaker.py") for word in words)]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:  # the thread, or the process, has ended meanwhile
+        return ""

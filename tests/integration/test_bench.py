@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -16,7 +17,7 @@ from fix_proxy import OpensDoors
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     """Connect, and close whatever is under way: psycopg's own context would commit."""
-    with contextlib.closing(psycopg.connect(dsn, autocommit=True, connect_timeout=5)) as connection:
+    with contextlib.closing(psycopg.connect(dsn, autocommit=True, connect_timeout=20)) as connection:
         yield connection
 
 
@@ -52,14 +53,14 @@ def test_a_cluster_survives_being_killed_and_being_paused(cluster: Cluster) -> N
         held.pgconn.flush()
         assert not _readable(held, 0.2)
         cluster.resume()
-        assert _readable(held, 10)
+        assert _readable(held, 60)
     cluster.restart("immediate")
     assert answers(cluster.dsn)
 
 
 def _take_answer(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     while connection.pgconn.is_busy():
-        assert _readable(connection, 10)
+        assert _readable(connection, 60)
         connection.pgconn.consume_input()
 
 
@@ -74,7 +75,10 @@ def test_a_standby_follows_and_is_promoted_to_a_higher_timeline(clusters: Cluste
     wait_for(
         lambda: primary.sql("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"), what="a synchronous standby"
     )
-    primary.sql("CREATE TABLE followed (id int)")
+    primary.sql(
+        "CREATE TABLE followed (id int)"
+    )  # a backend may not wait for the standby yet: settings come one by one
+    wait_for(lambda: standby.sql("SELECT to_regclass('followed')") != [(None,)], what="the standby has it")
     primary.kill()
     standby.promote()
     wait_for(lambda: standby.sql("SELECT NOT pg_is_in_recovery()") == [(True,)], what="the promotion")
@@ -116,7 +120,7 @@ def test_a_stalled_door_keeps_its_connections_and_goes_on_where_it_stood(
         arrived = bool(database.sql("SELECT 1 FROM pg_tables WHERE tablename = 'arrived'"))
         assert arrived == (directions == ("answers",))
         through.heal()
-        assert _readable(connection, 10)
+        assert _readable(connection, 60)
 
 
 def test_swallowed_answers_are_lost_but_their_questions_arrive(database: Database, door: OpensDoors) -> None:
@@ -135,8 +139,9 @@ def test_swallowed_answers_are_lost_but_their_questions_arrive(database: Databas
 def test_a_slow_door_delays(database: Database, door: OpensDoors) -> None:
     through = door(database.dsn)
     with connect(through.dsn(database.dsn)) as connection:
-        through.slow(0.2)  # there and back: 0.4 s at least
+        through.slow(0.2)
+        asked = time.monotonic()
         connection.pgconn.send_query(b"SELECT 1")
         connection.pgconn.flush()
-        assert not _readable(connection, 0.3)
-        assert _readable(connection, 10)
+        assert _readable(connection, 60)
+        assert time.monotonic() - asked >= 0.4, "there and back"
