@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import Annotated, Literal
 
@@ -28,6 +27,7 @@ from highlanderd.config.values import (
     Variable,
     between,
     kind,
+    label,
     quoted,
     table,
     text,
@@ -215,11 +215,10 @@ class ProgramConfig(ProgramKeys):
 
 def name_problem(name: str) -> str:
     """Say what is wrong with a program's name, or nothing."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", name):
-        return (
-            f"{quoted(name)} is not a usable program name; write at most 63 letters, digits and _ . -, "
-            "beginning with a letter, a digit or _"
-        )
+    try:
+        label(name)
+    except ValueError as refusal:
+        return str(refusal)
     if name == "all":
         return '"all" is what highlanderctl calls every program; choose another name'
     return ""

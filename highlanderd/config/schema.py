@@ -40,7 +40,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     values.signal_number: {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1, "maximum": 64}]},
     values.exit_code: {"type": "integer", "minimum": 0, "maximum": 255},
     values.count: {"type": "integer", "minimum": 0, "maximum": 1000},
-    values.label: _string("[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"),
+    values.label: _string(values.LABEL),
     values.account: _ACCOUNT,
     program_keys.words: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
 }
@@ -74,7 +74,7 @@ def schema() -> Fragment:
     program = _table(ProgramKeys)
     defaults = {key: value for key, value in program.items() if key != "required"}
     tables = {name: _table(model) for name, model in SECTIONS.items()}
-    names = {"pattern": r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$", "not": {"const": "all"}}
+    names = {"pattern": f"^{values.LABEL}$", "not": {"const": "all"}}
     # Nothing is required: a file that is included holds programs alone, and [defaults] may hold their command.
     del program["required"], tables["postgres"]["required"]
     return {

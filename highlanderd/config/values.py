@@ -32,6 +32,7 @@ _SIZE: Final = re.compile(r"(\d+)\s*([kmgt]?i?b)", re.IGNORECASE)
 _FACTORS: Final = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
+LABEL: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
 _SLIPS: Final = frozenset({22, 27, 77, 117, 137, 177})
 """Integers that were certainly meant as octal digits: TOML's ``22`` would silently be mode 026."""
 
@@ -243,7 +244,7 @@ def variable(value: object) -> str:
 
 def label(value: object) -> str:
     """Accept what can stand in a lock key, a URL and an application name alike."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", value):
+    if not isinstance(value, str) or not re.fullmatch(LABEL, value):
         raise ValueError(
             f"{quoted(value)} is not a usable name; write at most 63 letters, digits and _ . -, "
             "beginning with a letter, a digit or _"

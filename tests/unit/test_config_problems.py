@@ -53,7 +53,7 @@ def test_all_problems_come_at_once_by_file_and_line() -> None:
         ('[log]\nformat = "xml"', '4: log.format: "xml" is not a choice; write "text" or "json"'),
         ('[daemon]\nnamespace = "a/b"', '4: daemon.namespace: "a/b" is not a usable name; write'),
         (f'[daemon]\nrun_dir = "/{"x" * 100}"', "4: daemon.run_dir: "),
-        ('[program."a b"]\ncommand = "x"', '3: program."a b": "a b" is not a usable program name; write'),
+        ('[program."a b"]\ncommand = "x"', '3: program."a b": "a b" is not a usable name; write'),
         ('[program.all]\ncommand = "x"', '3: program.all: "all" is what highlanderctl calls every program; choose'),
         ("[program.x]", "3: program.x.command: is missing; write command = ["),
         ("[program.x]\ncommand = []", "4: program.x.command: is empty; write"),
