@@ -64,9 +64,21 @@ def test_a_drop_in_hardens_the_unit(root: Path, name: str, below: float) -> None
     assert exposure(root) < below
 
 
-def test_the_unit_waits_longer_than_programs_may_take() -> None:
-    text = (FILES / "highlanderd.service").read_text("utf-8")
-    assert "\nKillMode=mixed\n" in text
-    assert "\nDelegate=yes\n" in text
-    assert "\nRestartPreventExitStatus=78\n" in text
-    assert "\nTimeoutStopSec=10min\n" in text
+def test_the_unit_says_what_the_daemon_counts_on() -> None:
+    lines = (FILES / "highlanderd.service").read_text("utf-8").splitlines()
+    assert {
+        "Type=notify",
+        "NotifyAccess=main",
+        "WatchdogSignal=SIGKILL",  # the guardian blocks whatever can be blocked
+        "KillMode=mixed",
+        "Delegate=yes",
+        "RestartPreventExitStatus=78",
+    } <= set(lines)
+
+
+def test_the_unit_that_the_manual_tells_to_write_is_the_one_that_is_shipped() -> None:
+    page = (FILES.parents[1] / "docs/how-to/systemd.md").read_text("utf-8")
+    [told] = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)
+    shipped = (FILES / "highlanderd.service").read_text("utf-8").replace("/usr/bin", "/opt/highlander/bin")
+    ours = shipped[: shipped.index("# A connection string")] + shipped[shipped.index("[Install]") :]
+    assert told.split("\n") == re.sub(r"^(#|Documentation=).*\n", "", ours, flags=re.MULTILINE).split("\n")
