@@ -154,7 +154,8 @@ def _guard(configuration: Configuration) -> int:
         daemon.run_dir.mkdir(parents=True, exist_ok=True)
     _start_embedded(configuration)
     guardian = Path(__file__).parent / "processes" / "guardian.py"
-    command = [sys.executable, "-I", "-S", str(guardian), "--lock-fd", str(lock)]
+    isolated = "-ISB" if sys.dont_write_bytecode else "-IS"
+    command = [sys.executable, isolated, str(guardian), "--lock-fd", str(lock)]
     command += ["--state", str(daemon.state_dir), "--node", daemon.node, "--", *_own_command()]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 
