@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from highlanderd.config import Configuration, ProgramConfig
-from highlanderd.config.values import shown
 from highlanderd.core.lease import Lease
+from highlanderd.durations import shown
 
 NAMED: Final = 4
 """Programs that are named where their bounds differ; a line is no place for hundreds."""

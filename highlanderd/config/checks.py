@@ -11,7 +11,8 @@ from highlanderd.config.dsn import options
 from highlanderd.config.problems import Place, Report
 from highlanderd.config.program import ProgramConfig
 from highlanderd.config.tables import Table
-from highlanderd.config.values import quoted, shown
+from highlanderd.config.values import quoted
+from highlanderd.durations import shown
 
 RESTART_OF_A_WORKER: Final = 0.7
 """Seconds that a frozen worker's successor needs; a lease must have room for five of them to save its children."""

@@ -19,6 +19,7 @@ from highlanderd.config import program as program_keys
 from highlanderd.config import values
 from highlanderd.config.program import ProgramKeys
 from highlanderd.config.sections import SECTIONS, Section
+from highlanderd.durations import shown
 
 Fragment = dict[str, Any]
 
@@ -128,7 +129,7 @@ def default(key: str, info: FieldInfo) -> object:
 
 def _as_written(key: str, value: object) -> object:
     if key in _DURATIONS and isinstance(value, float):
-        return values.shown(value)
+        return shown(value)
     if key in ("umask", "mode") and isinstance(value, int):
         return f"{value:04o}" if key == "mode" else f"{value:03o}"
     if key == "log_max_bytes" and isinstance(value, int):

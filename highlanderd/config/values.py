@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
+from highlanderd import durations
 from highlanderd.config.expansion import absolute, beside, reveal
 
 _KINDS: Final = (
@@ -25,8 +26,6 @@ _KINDS: Final = (
     (list, "an array"),
     (dict, "a table"),
 )
-_DURATION: Final = re.compile(r"(?:{0}d)?(?:{0}h)?(?:{0}m)?(?:{0}s)?(?:{0}ms)?".format(r"(\d+(?:\.\d+)?)"))
-_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 LONGEST: Final = 366 * 86400.0  # far above any use, and far below what timers overflow at
 _SIZE: Final = re.compile(r"(\d+)\s*([kmgt]?i?b)", re.IGNORECASE)
 _FACTORS: Final = {
@@ -85,29 +84,7 @@ def _seconds(value: object) -> float | None:
         return float(value)
     if not isinstance(value, str):
         return None
-    if re.fullmatch(r"\d+(\.\d+)?", value):
-        return float(value)
-    found = _DURATION.fullmatch(value)
-    if found is None or not value:
-        return None
-    parts = zip(found.groups(), _UNITS.values(), strict=True)
-    total = sum(float(number) * unit for number, unit in parts if number is not None)
-    return round(total, 6)  # 59 times a thousandth is not 0.059
-
-
-def shown(seconds: float) -> str:
-    """Write seconds as a person would.
-
-    >>> shown(90), shown(3.5), shown(0.5), shown(0)
-    ('1m30s', '3.5s', '500ms', '0s')
-    """
-    if 0 < seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    left, written = round(seconds, 3), ""
-    for unit in ("d", "h", "m"):
-        number, left = divmod(left, _UNITS[unit])
-        written += f"{number:g}{unit}" if number else ""
-    return written + f"{left:g}s" if left or not written else written
+    return durations.seconds(value)
 
 
 def size(value: object) -> int:
@@ -258,7 +235,8 @@ def between(shortest: float, longest: float, why: str) -> AfterValidator:
     def check(seconds: float) -> float:
         if not shortest <= seconds <= longest:
             raise ValueError(
-                f'"{shown(seconds)}" {why}; write a duration from "{shown(shortest)}" to "{shown(longest)}"'
+                f'"{durations.shown(seconds)}" {why}; write a duration from "{durations.shown(shortest)}" to '
+                f'"{durations.shown(longest)}"'
             )
         return seconds
 

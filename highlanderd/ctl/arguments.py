@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from typing import Final
 
 from highlanderd import __version__
+from highlanderd.durations import seconds
 
 DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
 
 def duration(text: str) -> float:
-    """Give the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError.
-
-    >>> duration("1m30s"), duration("0.5")
-    (90.0, 0.5)
-    """
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    """Give the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError."""
+    found = seconds(text)
+    if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write it as 10s, 1m30s or a number of seconds")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return found
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,7 +15,8 @@ from highlanderd.config import SECTIONS, ProgramKeys, difference, load, reload_f
 from highlanderd.config.expansion import expand
 from highlanderd.config.lines import Path, locate
 from highlanderd.config.spellings import keys_of
-from highlanderd.config.values import duration, shown
+from highlanderd.config.values import duration
+from highlanderd.durations import shown
 
 Value = str | int | list["Value"] | dict[str, "Value"]
 

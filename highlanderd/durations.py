@@ -1,0 +1,41 @@
+"""Durations as people write them, in the file and in commands alike: ``10s``, ``1m30s``, or a number of seconds."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_NUMBER: Final = r"(\d+(?:\.\d+)?)"
+_WRITTEN: Final = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in _UNITS))
+
+
+def seconds(text: str) -> float | None:
+    """Give seconds; None for what is no duration.
+
+    >>> seconds("1m30s"), seconds("500ms"), seconds("0.5"), seconds("1 m")
+    (90.0, 0.5, 0.5, None)
+    """
+    if re.fullmatch(_NUMBER, text):
+        return float(text)
+    found = _WRITTEN.fullmatch(text)
+    if found is None or not text:
+        return None
+    parts = zip(found.groups(), _UNITS.values(), strict=True)
+    total = sum(float(number) * unit for number, unit in parts if number is not None)
+    return round(total, 6)  # 59 times a thousandth is not 0.059
+
+
+def shown(seconds: float) -> str:
+    """Write seconds as a person would.
+
+    >>> shown(90), shown(3.5), shown(0.5), shown(0)
+    ('1m30s', '3.5s', '500ms', '0s')
+    """
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    left, written = round(seconds, 3), ""
+    for unit in ("d", "h", "m"):
+        number, left = divmod(left, _UNITS[unit])
+        written += f"{number:g}{unit}" if number else ""
+    return written + f"{left:g}s" if left or not written else written
