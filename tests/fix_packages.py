@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,19 @@ def made(pattern: str) -> Path:
         pytest.skip("no packages were built; make packages-test does")
     [found] = (ROOT / directory).glob(pattern)
     return found
+
+
+def root_beneath(release: str) -> Path:
+    """Give a small Debian of this release to lay something over: nobody writes into it. It is kept for the next run."""
+    kept = ROOTS / release
+    ROOTS.mkdir(parents=True, exist_ok=True)
+    with (ROOTS / f"{release}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            part = Path(tempfile.mkdtemp(prefix=f"{release}.", dir=ROOTS))
+            root_file_system(release, part / "root").rename(kept)
+            part.rmdir()
+    return kept
 
 
 def root_file_system(release: str, directory: Path) -> Path:

@@ -2,7 +2,8 @@
 
 Run as ``undertaker.py DIRECTORY COUNT``. It makes ``COUNT`` namespaces without a name, which vanish with their last
 process, and prints a path to each. At the end of its standard input it kills every process that carries the directory
-in its environment or works in it, removes the directory, and ends.
+in its environment or works in it, removes the directory, and ends. Before all that it removes the cgroups, with
+everything in them, that a file ``cgroups`` lists in a directory of that directory: a booted machine has such a file.
 """
 
 import contextlib
@@ -41,12 +42,33 @@ def _belongs(pid: str, directory: str) -> bool:
         return False
 
 
+def disband(group: Path) -> None:
+    """Remove a cgroup with everything that is in it and below it, if it is there."""
+    with contextlib.suppress(OSError):  # it is gone, or of version 1, where the processes are those of version 2
+        (group / "cgroup.kill").write_text("1")
+    while "populated 1" in _read(group / "cgroup.events"):
+        time.sleep(0.01)
+    for path, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def main(directory: str, count: str) -> None:
     """Hold, wait, bury."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     print(*namespaces(int(count)), flush=True)
     sys.stdin.read()
+    for listed in Path(directory).glob("*/cgroups"):
+        for line in listed.read_text().splitlines():
+            disband(Path(line))
     while pids := left(directory):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
