@@ -10,7 +10,7 @@ from fact import wait_for
 from fix_nodes import PATIENCE, Node, Nodes, renewals, settled_ledger
 from fix_postgres import Database
 
-LEASE = 4.0
+LEASE = 8.0
 """Seconds; long enough for busy machines, short enough for tests."""
 RENEWALS = 6
 """More than a lease of them: what has stopped the renewals has let the lease run out."""

@@ -10,7 +10,8 @@ from fix_commands import as_nobody, highlanderctl, led
 from fix_nodes import Node, Nodes, settled_ledger
 from fix_postgres import Database
 
-LEASE = 2.0
+LEASE = 10.0
+"""Seconds; nothing here waits for it."""
 PROGRAMS = """
 [program.beat]
 command = ["sleep", "1000"]

@@ -7,8 +7,8 @@ from fix_nodes import Nodes, settled_ledger
 from fix_postgres import Clusters, run
 from psycopg.conninfo import make_conninfo
 
-LEASE = 10.0
-"""Seconds; nothing here waits for it, and a promotion may take some."""
+LEASE = 20.0
+"""Seconds; a promotion may take some. The last takeover waits for one: the promoted server has not settled."""
 PROGRAMS = ["beat", "bot", "relay"]
 
 

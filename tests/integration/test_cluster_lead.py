@@ -10,17 +10,19 @@ from fix_nodes import PACKAGE, Nodes
 from fix_postgres import Database
 
 FIVE = ("beat", "bot", "clock", "mail", "relay")
+LEASE = 10.0
+"""Seconds: each waits one until its new ledger has settled."""
 
 
 def test_each_program_is_led_exactly_once_and_a_release_moves_it(nodes: Nodes, database: Database) -> None:
-    nodes(database, "a", "b", "c", programs=FIVE)
+    nodes(database, "a", "b", "c", programs=FIVE, lease=LEASE)
     leaders = nodes.await_led(*FIVE)
     assert {life.epoch for life in nodes.journal.lives()} == {1}
     assert len(nodes.journal.lives()) == len(FIVE)
     before = nodes.life("beat")
 
     ctl = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(leaders["beat"].socket), "release", "beat"]
-    done = subprocess.run(ctl, cwd=PACKAGE, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(ctl, cwd=PACKAGE, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
     nodes.await_led("beat", without=leaders["beat"])

@@ -12,7 +12,7 @@ from fix_nodes import Node, Nodes, ends, settled_ledger
 from fix_postgres import Database
 from journal import CHILD
 
-LEASE = 10.0
+LEASE = 30.0
 """Seconds; nothing here waits for it, and a worker that is replaced on a busy machine may need seconds to start."""
 
 
@@ -51,7 +51,7 @@ def test_a_bad_file_changes_nothing(nodes: Nodes, database: Database) -> None:
     assert "was not reloaded" in node.log.read_text()
     worker = node.worker
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: node.worker != worker and node.up(), 20, "the next worker is up")
+    wait_for(lambda: node.worker != worker and node.up(), what="the next worker is up")
     assert list(nodes.await_led("beat")) == ["beat"], "it goes on with what was in force"
     [life] = nodes.journal.lives("beat")
     assert life.pids == pids
@@ -70,7 +70,7 @@ def test_what_waits_for_a_restart_does_not_come_with_the_next_worker(nodes: Node
     worker = node.worker
     os.kill(worker, signal.SIGKILL)
 
-    wait_for(lambda: node.worker != worker and node.up(), 20, "the next worker is up")
+    wait_for(lambda: node.worker != worker and node.up(), what="the next worker is up")
     nodes.await_led("beat", "new")
     assert node.program("beat")["lock_id"] == lock_id
     assert database.sql("SELECT to_regnamespace('elsewhere')") == [(None,)]
@@ -101,7 +101,7 @@ def test_what_an_operator_stopped_stays_stopped_when_the_worker_is_replaced(node
     worker = node.worker
     os.kill(worker, signal.SIGKILL)
 
-    wait_for(lambda: node.worker != worker and node.up(), 20, "the next worker is up")
+    wait_for(lambda: node.worker != worker and node.up(), what="the next worker is up")
     assert (node.program("beat")["state"], node.program("beat")["want"]) == ("stopped", "stop")
     assert len(nodes.journal.lives("beat")) == 1
     node.order("start", "beat")
@@ -145,7 +145,7 @@ def test_two_programs_that_swap_their_locks_never_live_beside_their_old_selves(
     for node in made:
         reload(node, keys.format("blue", "red", "yellow"))
 
-    wait_for(lambda: all(len(nodes.journal.lives(name)) >= 2 for name in locks), 30, "all live under new locks")
+    wait_for(lambda: all(len(nodes.journal.lives(name)) >= 2 for name in locks), what="all live under new locks")
     nodes.await_led("one", "two", "three")
     assert nodes.life("one").lock_id == locks["two"]
     assert nodes.life("two").lock_id == locks["one"]

@@ -16,7 +16,8 @@ from fix_postgres import Database
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
 
-LEASE = 4.0
+LEASE = 30.0
+"""Seconds; nothing here waits for it."""
 FAMILY = """
 [program.family]
 stop_timeout = 0.3
@@ -107,7 +108,7 @@ def test_a_daemon_ends_when_told_while_there_is_no_server(nodes: Nodes) -> None:
 
 
 def test_a_stop_during_the_takeover_never_starts_the_child(nodes: Nodes, database: Database) -> None:
-    lease = 20.0  # the takeover waits for a row lock, for a fifth of this at most
+    lease = 60.0  # the takeover waits for a row lock, for a fifth of this at most
     settled_ledger(database, lease)
     [node] = nodes(database, "a", programs=["beat"], lease=lease)
     nodes.await_led("beat")

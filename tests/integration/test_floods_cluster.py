@@ -14,7 +14,7 @@ from fix_postgres import Database
 from fix_processes import undying
 from fix_proxy import OpensDoors
 
-LEASE = 5.0
+LEASE = 10.0
 MORE_THAN_A_LEASE = 7
 """Renewals, five of which are a lease."""
 PAIR = '[program.beat]\nstop_timeout = 0.3\ncommand = ["sh", "-c", "$CHILD part stubborn & exec $CHILD stubborn"]\n'
@@ -131,8 +131,10 @@ def test_beside_a_tree_that_does_not_die_its_own_node_starts_nothing_even_after_
         nodes.await_led("beat", without=old)  # the lease is over: nothing holds up the other node
         way.heal()
         wait_for(lambda: old.program("beat")["connected"] and old.program("beat")["unkillable"], what="it is back")
-        os.kill(old.worker, signal.SIGKILL)
-        wait_for(lambda: old.up() and old.program("beat")["unkillable"], what="the next worker says so, too")
+        lost = old.worker
+        os.kill(lost, signal.SIGKILL)
+        wait_for(lambda: old.worker != lost and old.up(), what="the next worker is up")
+        wait_for(lambda: old.program("beat")["unkillable"], what="it says so, too")
         assert any("its lease has run out" in warning for warning in old.status()["warnings"])
         rival.control.order("beat", "stop", {})()
         wait_for(lambda: rival.program("beat")["state"] == "stopped", what="nobody leads")

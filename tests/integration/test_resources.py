@@ -14,7 +14,7 @@ from scarcity import no_descriptors, no_more_processes, no_room, tiny_disk
 from undisturbed import Strained
 
 PROGRAMS = "[program.beat]\n[program.relay]\n"
-LONG_LEASE = 12.0
+LONG_LEASE = 30.0
 """Seconds; a worker takes some of them to start on a busy machine."""
 CROWD = 50
 """Clients that are turned away at first, and come again."""
