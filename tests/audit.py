@@ -49,7 +49,7 @@ CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON highlander.lease DEFE
     FOR EACH ROW EXECUTE FUNCTION audit.refuse();
 """
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for a server that is restarted meanwhile."""
 
 WAITED = 1.04
@@ -92,7 +92,7 @@ class Audit:
         while True:
             try:
                 if self._connection is None or self._connection.closed:
-                    self._connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=5)
+                    self._connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=20)
                 answer = self._connection.execute(statement.encode(), parameters)
                 return answer.fetchall() if answer.description else []
             except psycopg.OperationalError:

@@ -11,8 +11,11 @@ Fact = TypeVar("Fact")
 LOOK_EVERY = 0.02
 
 
-def wait_for(fact: Callable[[], Fact], within: float = 15.0, what: str = "") -> Fact:
-    """Give what ``fact`` returns as soon as it is true; fail when it is not within so many seconds."""
+def wait_for(fact: Callable[[], Fact], within: float = 60.0, what: str = "") -> Fact:
+    """Give what ``fact`` returns as soon as it is true; fail when it is not within so many seconds.
+
+    The bound is for what never comes: on a busy machine what takes a moment may take very long.
+    """
     end = time.monotonic() + within
     while not (seen := fact()):
         if time.monotonic() > end:

@@ -30,7 +30,7 @@ def run(
         runner.run(main())
 
 
-async def until(fact: Callable[[], bool], within: float = 20.0) -> None:
+async def until(fact: Callable[[], bool], within: float = 60.0) -> None:
     """Wait for a fact that the loop itself brings about."""
     async with asyncio.timeout(within):
         while True:
@@ -230,7 +230,7 @@ async def ended(command: list[str], **environment: str) -> Ended:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()

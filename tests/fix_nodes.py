@@ -31,7 +31,7 @@ from highlanderd.postgres.ledger import SETTLE_FRESH, Ledger
 from highlanderd.processes import cgroup
 
 PACKAGE = Path(__file__).parents[1]
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for what takes a moment on an idle machine: three daemons may start at once on two busy cores."""
 
 Status = dict[str, Any]
@@ -131,7 +131,8 @@ class Node:
         pids = [self.guardian, *self.mine(b"--worker"), *self.mine(b"--lock-fd")]
         for signum in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: none may see another one die
             for pid in pids:
-                os.kill(pid, signum)
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(pid, signum)
         self.ended()
 
     def freeze(self, *pids: int) -> None:
@@ -141,9 +142,10 @@ class Node:
             os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Let them go on. Whoever was awake, or is again, may have buried one of them."""
         for pid in self.asleep:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         self.asleep = ()
 
     # ------------------------------------------------------------------------------------------------------- facts

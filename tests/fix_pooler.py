@@ -40,4 +40,4 @@ def pooler(database: Database, directory: Path, mode: str, options: str = TAKES_
         yield make_conninfo(database.dsn, port=port)
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(60)

@@ -320,7 +320,7 @@ def run(
     dsn: str, statement: str, parameters: Sequence[object] | Mapping[str, object] | None = None
 ) -> list[tuple[Any, ...]]:
     """Run one statement on a connection of its own, in autocommit; gives its rows, if it has any."""
-    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=20) as connection:
         answer = connection.execute(statement.encode(), parameters)
         return answer.fetchall() if answer.description else []
 

@@ -127,7 +127,7 @@ class Door:
         self._do(self._cancel)
         self._do(lambda: None)  # one more turn, in which the cancelled tasks end
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def _do(self, order: Callable[[], object]) -> None:
@@ -136,7 +136,7 @@ class Door:
             if asyncio.iscoroutine(done):
                 await done
 
-        asyncio.run_coroutine_threadsafe(obey(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(obey(), self._loop).result(60)
 
     async def _listen(self) -> None:
         if self._listener is None:

@@ -50,7 +50,7 @@ class Line:
             self.session.believed = event.number if isinstance(event, w.Attached) else None
         self._told.put_nowait(event)
 
-    async def told(self, kind: type[E], within: float = 5.0) -> E:
+    async def told(self, kind: type[E], within: float = 60.0) -> E:
         """Give the next event of this kind, passing over hints; anything else is a failure."""
         while True:
             event = await asyncio.wait_for(self._told.get(), within)
@@ -127,7 +127,7 @@ def settle(database: Database) -> None:
     )
 
 
-async def until(fact: Callable[[], object], within: float = 5.0) -> None:
+async def until(fact: Callable[[], object], within: float = 60.0) -> None:
     """Wait for a fact inside the loop."""
     end = boottime() + within
     while not fact():

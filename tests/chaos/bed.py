@@ -90,7 +90,7 @@ class Bed:
             self._fill()
             for name in NAMES:
                 self._add(name)
-            wait_for(lambda: self.whole(boottime() - self.lease), 60, "the bed is made")
+            wait_for(lambda: self.whole(boottime() - self.lease), what="the bed is made")
         except BaseException:
             self.close()
             raise

@@ -49,7 +49,7 @@ def _make_room(bed: Bed) -> None:
     if os.path.exists(f"/proc/{server.pid}"):  # noqa: PTH110
         _limit(server, "unlimited")
     bed.server_struck = False
-    wait_for(lambda: bed.answers() or not server.processes(), 60, "the server answers or has given up")
+    wait_for(lambda: bed.answers() or not server.processes(), what="the server answers or has given up")
     if not server.processes():
         server.restart()
-    wait_for(bed.answers, 60, "the server answers")
+    wait_for(bed.answers, what="the server answers")

@@ -90,7 +90,7 @@ def kill_backend(bed: Bed, chance: Random) -> Strike:
     if not pids or not os.path.exists(f"/proc/{pids[0]}"):  # noqa: PTH110
         raise Missed
     bed.send(signal.SIGKILL, pids)
-    wait_for(bed.answers, 60, "the server has recovered")
+    wait_for(bed.answers, what="the server has recovered")
     return Strike(f"backend of {program} killed", bed.nodes)
 
 

@@ -80,7 +80,7 @@ def kill_worker(bed: Bed, chance: Random) -> Strike:
     _, node = bed.some_leader(chance)
     [worker] = _worker(node)
     strike = _kill(bed, node, "worker", [worker])
-    wait_for(lambda: not node.runs or _answers(node, worker), 60, "another worker answers")
+    wait_for(lambda: not node.runs or _answers(node, worker), what="another worker answers")
     return strike
 
 

@@ -120,7 +120,7 @@ def test_an_order_that_waits_answers_with_its_outcome(
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
-            code, answer = await post(path, f"/v1/programs/beat/{verb}", {**body, "wait": True, "timeout": 20})
+            code, answer = await post(path, f"/v1/programs/beat/{verb}", {**body, "wait": True, "timeout": 60})
         assert (code, answer["program"]["state"]) == (200, state)
         assert len(node.orders) == 1
 
@@ -333,7 +333,7 @@ def test_garbage_is_refused_and_the_next_client_served(
         async with serving(node, tmp_path) as path:
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(sent)
-            answer = await asyncio.wait_for(reader.readline(), 20)
+            answer = await asyncio.wait_for(reader.readline(), 60)
             assert answer.split()[1] == b"400"
             await hang_up(writer)
             assert (await get(path, "/v1/status"))[0] == 200

@@ -123,7 +123,7 @@ def test_connections_are_bounded_and_come_back(loop_factory: Callable[[], asynci
                     one = held.enter_context(await connection(address))
                     assert (await say(one, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200")
                 assert await say(held.enter_context(await connection(address)), b"") == b""
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await answers(address) != 200:
                     pass
 
@@ -139,7 +139,7 @@ def test_connections_are_bounded_and_come_back(loop_factory: Callable[[], asynci
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(one, what)
-            return await asyncio.wait_for(loop.sock_recv(one, 100), 20)
+            return await asyncio.wait_for(loop.sock_recv(one, 100), 60)
         except ConnectionError:
             return b""
 

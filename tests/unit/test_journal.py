@@ -58,5 +58,5 @@ def test_children_that_live_side_by_side_say_so_themselves(tmp_path: Path) -> No
     finally:
         for child in children:
             os.kill(child.pid, signal.SIGTERM)
-            assert child.wait(10) in (0, -signal.SIGTERM)
+            assert child.wait(60) in (0, -signal.SIGTERM)
     assert journal.doubles()
