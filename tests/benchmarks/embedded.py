@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 import time
 from pathlib import Path
+
+from fix_postgres import passable_directory
 
 from highlanderd.embedded import server as embedded
 
@@ -39,26 +39,29 @@ def tending(directory: Path) -> dict[int, str]:
 
 def main() -> None:
     """Print one line for each figure, medians of a few rounds."""
-    place = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))
-    place.chmod(0o755)
     starts: dict[str, list[float]] = {"created": [], "started": [], "joined": []}
-    for number in range(ROUNDS):
-        directory = place / str(number)
-        for kind in ("created", "started"):
-            spent, held = timed(directory)
-            joined, also = timed(directory)
-            starts[kind].append(spent)
-            starts["joined"].append(joined)
-            if kind == "started" and number == ROUNDS - 1:
-                for pid, name in tending(directory).items():
-                    print(f"  {name:<14} {private_kilobytes(pid):>6} kB private")
-            os.close(held)
-            os.close(also)
-            while tending(directory):
-                time.sleep(0.05)
+    with passable_directory() as place:
+        for number in range(ROUNDS):
+            measure(place / str(number), starts, last=number == ROUNDS - 1)
     for kind, spent_each in starts.items():
         print(f"  {kind:<14} {sorted(spent_each)[len(spent_each) // 2]:>6.0f} ms")
-    shutil.rmtree(place)
+
+
+def measure(directory: Path, starts: dict[str, list[float]], *, last: bool) -> None:
+    """Create a server, start it again, and join it both times; the last one's memory is printed."""
+    for kind in ("created", "started"):
+        spent, held = timed(directory)
+        joined, also = timed(directory)
+        starts[kind].append(spent)
+        starts["joined"].append(joined)
+        if last and kind == "started":
+            for pid, name in tending(directory).items():
+                with contextlib.suppress(OSError):  # the server's own processes come and go
+                    print(f"  {name:<14} {private_kilobytes(pid):>6} kB private")
+        os.close(held)
+        os.close(also)
+        while tending(directory):
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import os
 import socket
 import stat
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -564,14 +563,6 @@ def test_the_socket_has_the_right_mode_whatever_the_umask(tmp_path: Path, umask:
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A directory that every user can enter; pytest's own are root's alone."""
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
-
-
 def some_group() -> str:
     return next(group.gr_name for group in grp.getgrall() if group.gr_gid not in (0, NOBODY))
 
@@ -588,12 +579,12 @@ async def ctl_as(uid: int, groups: list[int], path: Path, *arguments: str) -> En
 @needs_root
 @pytest.mark.parametrize("loop_factory", LOOPS)
 def test_a_stranger_is_turned_away_although_the_mode_lets_it_connect(
-    open_directory: Path, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+    open_dir: Path, loop_factory: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     node = MemoryNode(leading("beat"))
 
     async def main() -> None:
-        async with serving(node, open_directory, mode=0o666, group=some_group()) as path:
+        async with serving(node, open_dir, mode=0o666, group=some_group()) as path:
             asked = await ctl_as(NOBODY, [], path, "status")
             assert (asked.code, asked.out) == (6, "")
             assert f"user {NOBODY} may not command this daemon" in asked.err
@@ -607,13 +598,13 @@ def test_a_stranger_is_turned_away_although_the_mode_lets_it_connect(
 @needs_root
 @pytest.mark.parametrize("loop_factory", LOOPS)
 def test_a_member_of_the_group_may_command(
-    open_directory: Path, loop_factory: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
+    open_dir: Path, loop_factory: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
 ) -> None:
     node = MemoryNode(leading("beat"))
     group = some_group()
 
     async def main() -> None:
-        async with serving(node, open_directory, group=group) as path:
+        async with serving(node, open_dir, group=group) as path:
             asked = await ctl_as(NOBODY, [grp.getgrnam(group).gr_gid], path, "stop", "beat")
             assert (asked.code, asked.out) == (0, "beat: stopped\n")
 
@@ -624,14 +615,14 @@ def test_a_member_of_the_group_may_command(
 
 
 @needs_root
-def test_who_cannot_even_connect_is_told_which_group_can(open_directory: Path) -> None:
+def test_who_cannot_even_connect_is_told_which_group_can(open_dir: Path) -> None:
     async def main() -> None:
-        async with serving(MemoryNode(leading("beat")), open_directory, group=some_group()) as path:
+        async with serving(MemoryNode(leading("beat")), open_dir, group=some_group()) as path:
             asked = await ctl_as(NOBODY, [], path, "status")
             assert asked.code == 6
             assert "permission denied" in asked.err
             assert repr(some_group()) in asked.err
-            os.chmod(open_directory, 0o700)  # noqa: PTH101 - the pathlib call is refused in async functions
+            os.chmod(open_dir, 0o700)  # noqa: PTH101 - the pathlib call is refused in async functions
             asked = await ctl_as(NOBODY, [], path, "status")
             assert asked.code == 6
             assert "'root'" in asked.err

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fix_memory_node import LOOPS, run, until
+from fix_output import writing
 
 from highlanderd.output.streams import Ring, Stream
 from highlanderd.output.writer import LIMIT, Sink, Writer
@@ -27,15 +28,6 @@ def flooding(write_end: int) -> Iterator[None]:
             assert flood.wait(60) != 0  # SIGPIPE
         finally:
             flood.kill()
-
-
-@contextmanager
-def writing() -> Iterator[Writer]:
-    writer = Writer()
-    try:
-        yield writer
-    finally:
-        writer.close(5.0)
 
 
 @asynccontextmanager

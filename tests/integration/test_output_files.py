@@ -5,23 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from fact import wait_for
-
-from highlanderd.output.writer import Writer
-
-
-@contextmanager
-def writing() -> Iterator[Writer]:
-    writer = Writer()
-    try:
-        yield writer
-    finally:
-        writer.close(5.0)
+from fix_output import writing
 
 
 def lines_of(*paths: Path) -> list[bytes]:

@@ -1,0 +1,18 @@
+"""The thread through which all output goes, for the length of a test's block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from highlanderd.output.writer import Writer
+
+
+@contextmanager
+def writing() -> Iterator[Writer]:
+    """Give a writer that has five seconds in the end: what a test has sent is to be there, however slow the machine."""
+    writer = Writer()
+    try:
+        yield writer
+    finally:
+        writer.close(5.0)
