@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fix_postgres import Database
-from fix_session import desk, settle
+from fix_session import SHORT_LEASE, desk, settle
 
 from highlanderd.core import words as w
 from highlanderd.core.lease import Settle
@@ -54,7 +54,7 @@ def test_a_renewal_writes_the_server_that_it_met(database: Database) -> None:
 
 def test_settled_is_written_only_for_the_server_that_was_waited_for(database: Database) -> None:
     async def scenario() -> None:
-        async with desk(database.dsn) as here:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
             ours = await here.line()
             claim = await ours.claim()
             _unsettle(database)
