@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fix_nodes import PATIENCE, Nodes
+from fix_nodes import PATIENCE, Nodes, settled_ledger
 from fix_postgres import Database
 
 SCRIPT = Path(__file__).parents[2] / "packaging/files/replace-worker"
+LEASE = 30.0
+"""Seconds; a worker that is replaced on a busy machine may need seconds to start."""
 
 
 def replace_worker(*arguments: object) -> tuple[int, str]:
@@ -19,7 +21,8 @@ def replace_worker(*arguments: object) -> tuple[int, str]:
 
 
 def test_an_upgrade_replaces_the_worker_and_no_program(nodes: Nodes, database: Database) -> None:
-    [a] = nodes(database, "a", programs=["beat"])
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=["beat"], lease=LEASE)
     nodes.await_led("beat")
     before, worker = a.program("beat"), a.worker
     code, said = replace_worker("--pid", a.guardian)
@@ -32,7 +35,8 @@ def test_an_upgrade_replaces_the_worker_and_no_program(nodes: Nodes, database: D
 
 
 def test_a_configuration_that_the_new_code_refuses_leaves_the_old_worker(nodes: Nodes, database: Database) -> None:
-    [a] = nodes(database, "a", programs=["beat"])
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=["beat"], lease=LEASE)
     nodes.await_led("beat")
     worker = a.worker
     a.file.write_text(a.file.read_text() + "\n[colours]\n")
