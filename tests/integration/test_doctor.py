@@ -59,7 +59,7 @@ def test_it_leaves_no_trace(tmp_path: Path, database: Database) -> None:
     rows = f"SELECT xmin, ctid, meta::text FROM {SCHEMA}.meta"
     version = database.sql(rows)
     done = doctor(tmp_path, database.dsn)
-    assert any("a durable commit takes" in line for line in found(done, "fine"))
+    assert "a durable commit takes" in done.out
     assert database.sql(rows) == version
     assert database.sql(f"SELECT (SELECT count(*) FROM {SCHEMA}.lease), (SELECT count(*) FROM {SCHEMA}.term)") == [
         (0, 0)
@@ -195,7 +195,7 @@ def test_a_host_that_swallows_everything_does_not_hold_up_the_one_that_answers(
     done = doctor(tmp_path, make_conninfo(both, target_session_attrs="read-write"), lease=4.0)
     assert (done.code, found(done, "problem"), done.err) == (0, [], "")
     assert any("no connection within 5 s" in line for line in found(done, "warning"))
-    assert any("a durable commit takes" in line for line in found(done, "fine"))
+    assert "a durable commit takes" in done.out
 
 
 class SecondIsSlow(Door):
@@ -217,7 +217,7 @@ def test_a_second_connection_that_is_slow_costs_no_finding(tmp_path: Path, datab
         done = doctor(tmp_path, slow.dsn(database.dsn), lease=4.0)
         assert slow.served == 2
     assert (done.code, found(done, "problem"), done.err) == (0, [], "")
-    assert any("a durable commit takes" in line for line in found(done, "fine"))
+    assert "a durable commit takes" in done.out
 
 
 def test_a_commit_that_is_lost_counts_with_the_time_that_it_was_waited_for(tmp_path: Path, clusters: Clusters) -> None:
@@ -255,7 +255,8 @@ def test_who_receives_wal_and_cannot_be_promoted_is_no_standby(
     try:
         wait_for(lambda: server.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"), what="streaming")
         done = doctor(tmp_path, server.dsn)
-        assert (done.code, found(done, "problem"), found(done, "warning")) == (0, [], [])
+        assert (done.code, found(done, "problem")) == (0, [])
+        assert not any("standby" in line for line in found(done, "warning"))
     finally:
         receiving.terminate()
         receiving.wait(60)
