@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from highlanderd.core.lease import Lease
 
-LEASE = Lease(0.6)
+LEASE = Lease(1.0)
 """Shorter than a configuration may have it, so that many of them fit into a test."""
 PIECE = 32
 """Bytes in which answers arrive: what is told before an answer is whole shows."""
