@@ -15,7 +15,8 @@ from .bed import Bed
 from .faults import Fault, registry
 from .rounds import Outcome, Planned, one, play
 
-LEASE = 4.0
+LEASE = 8.0
+"""Seconds. Outages that spare every child leave a few hundredths of it for the way back, on a busy machine, too."""
 LEFT_TO_MAKE_CHAOS = {
     "partition, healed during the fence",
     "partition, questions lost",

@@ -21,10 +21,10 @@ from highlanderd.linux import boottime
 from .bed import PROGRAMS, Bed, pause
 from .faults import Bound, Fault, Missed, Strike
 
-BUSY = 3.0
+BUSY = 6.0
 """Seconds that a gap may be longer than its bound: two cores run several clusters, and starting a Python takes time.
 Safety gets no such allowance."""
-PATIENCE = 60.0
+PATIENCE = 90.0
 """Seconds until all must be whole again after the last undo."""
 BORNE = 0.4
 """Leases that an outage may last and cost no child."""

@@ -19,7 +19,7 @@ from highlanderd.linux import boottime
 from .cluster import PROGRAMS, Cluster, Node
 from .witness import Handover, Witness
 
-PATIENCE = 40.0
+PATIENCE = 60.0
 """Seconds after which the demo says that the cluster has not recovered."""
 
 Wait = Callable[[Callable[[], bool]], bool]

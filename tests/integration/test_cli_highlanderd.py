@@ -77,7 +77,7 @@ def test_a_printed_schema_lets_a_role_lead_that_may_do_nothing_else(nodes: Nodes
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         database.sql("CREATE SCHEMA mine")
     file = nodes.directory / "print.toml"
-    file.write_text(f'[postgres]\ndsn = "{database.dsn}"\nlease = 2\n')
+    file.write_text(f'[postgres]\ndsn = "{database.dsn}"\nlease = 6\n')
     printed = highlanderd("-c", file, "--print-schema")
     assert printed.code == 0
     assert [line for line in printed.err.splitlines() if line] == []
@@ -89,7 +89,7 @@ def test_a_printed_schema_lets_a_role_lead_that_may_do_nothing_else(nodes: Nodes
     with psycopg.connect(administrator) as connection, pytest.raises(psycopg.errors.DuplicateTable):
         connection.execute(printed.out.encode())  # once more: refused as a whole
 
-    [node] = nodes(database, "a", programs=["beat"], lease=2.0)
+    [node] = nodes(database, "a", programs=["beat"], lease=6.0)
     led(node, "beat")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         database.sql("DROP TABLE highlander.lease")
