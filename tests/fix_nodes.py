@@ -178,6 +178,13 @@ class Node:
         programs = self.status()["programs"]
         return {one["name"]: one for one in programs if one["state"] == "leading" and one["started"] is not None}
 
+    def leads(self, program: str, epoch: int) -> bool:
+        """Whether it says that it leads a program with a running child in this very term."""
+        try:
+            return bool(self.leading().get(program, {}).get("epoch") == epoch)
+        except HighlanderError:  # it is down
+            return False
+
     def trusted_until(self, program: str) -> float:
         """Give until when the node trusts its term by its own word, a millisecond's answer late at most."""
         remaining = self.program(program)["lease_remaining"]  # told last of all: a survey may have waited before
@@ -212,14 +219,16 @@ class Nodes:
             wait_for(node.up, PATIENCE, f"{node.name} is up")
 
     def leaders(self) -> dict[str, Node]:
-        """Give the nodes that lead with a running child, by program; fails when two claim to."""
-        leaders: dict[str, Node] = {}
+        """Give the nodes that lead with a running child, by program; fails when two claim to at one moment."""
+        leaders: dict[str, tuple[Node, int]] = {}
         for node in [node for node in self.nodes if not node.asleep]:
             with contextlib.suppress(HighlanderError):  # it is down
-                for program in node.leading():
-                    assert program not in leaders, f"{program} is led by {leaders[program].name} and {node.name}"
-                    leaders[program] = node
-        return leaders
+                for program, status in node.leading().items():
+                    former, epoch = leaders.get(program, (node, 0))
+                    still = former is not node and former.leads(program, epoch)  # or had it let go before this one led?
+                    assert not still, f"{program} is led by {former.name} and {node.name}"
+                    leaders[program] = node, status["epoch"]
+        return {program: node for program, (node, _) in leaders.items()}
 
     def await_led(self, *programs: str, without: Node | None = None, within: float = PATIENCE) -> dict[str, Node]:
         """Wait until each program is led, by another node than ``without``, and its child has spoken."""
