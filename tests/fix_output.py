@@ -10,9 +10,9 @@ from highlanderd.output.writer import Writer
 
 @contextmanager
 def writing() -> Iterator[Writer]:
-    """Give a writer that has five seconds in the end: what a test has sent is to be there, however slow the machine."""
+    """Give a writer that has a minute in the end: what a test has sent is to be there, however slow the machine."""
     writer = Writer()
     try:
         yield writer
     finally:
-        writer.close(5.0)
+        writer.close(60.0)

@@ -119,9 +119,8 @@ def test_a_keeper_acknowledges_in_time_while_orphans_rain_on_it(flooded: Flooded
         node.tell("entrust", epoch=epoch, deadline=60, memo=f"renewal {number}")
     wait_for(lambda: _memo(node, epoch) == "renewal 49", what="all is acknowledged")
     assert "killing it" not in node.errors.read_text()
-    [keeper] = node.keepers()
-    listed = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-    assert len(listed) == 1, "every orphan was taken note of"
+    listed = Path(f"/proc/{node.keeper()}/task/{node.keeper()}/children")
+    wait_for(lambda: len(listed.read_text().split()) == 1, what="every orphan is taken note of")
     node.tell("kill", epoch=epoch)
     node.expect("Emptied", epoch=epoch)
 

@@ -257,7 +257,7 @@ def test_nobody_reads_our_standard_output_and_the_loop_goes_on() -> None:
         reader = asyncio.create_task(asyncio.to_thread(read_all, blocked))
         await until(lambda: not writer.pending)
         assert sink.offer(b"after the gap\n", 1)
-        await asyncio.to_thread(writer.close)
+        await asyncio.to_thread(writer.close, 60.0)
         os.close(stuck)
         lines = (await reader).splitlines(keepends=True)
         assert lines[:accepted] == [line] * accepted
@@ -322,7 +322,7 @@ def test_two_sinks_on_one_pipe_do_not_tear_each_other_s_lines() -> None:
             writer.descriptor(fd, "shared").offer((letter * 700 + b"\n") * 20, 20)
     with os.fdopen(read_end, "rb") as pipe:
         lines = [pipe.readline() for _ in range(2000)]
-    writer.close()
+    writer.close(60.0)
     os.close(write_end)
     os.close(other)
     assert sorted(set(lines)) == [b"a" * 700 + b"\n", b"b" * 700 + b"\n"]
@@ -332,7 +332,7 @@ def test_closing_the_writer_writes_what_is_queued_and_waits_for_nobody_for_ever(
     writer = Writer()
     for number in range(1000):
         writer.file(tmp_path / "log", 0, 0).offer(b"%d\n" % number, 1)
-    writer.close()
+    writer.close(60.0)
     assert (tmp_path / "log").read_bytes() == b"".join(b"%d\n" % number for number in range(1000))
 
     blocked, stuck = os.pipe()

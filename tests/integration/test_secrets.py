@@ -97,7 +97,7 @@ def test_nothing_that_a_daemon_shows_keeps_or_hands_on_holds_a_secret(three: lis
 def _check_child(node: Node) -> None:
     """A child gets its own secrets, and none of the daemon's."""
     pid = node.program(f"{node.name}-beat")["pid"]
-    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")[:-1]
+    pairs = wait_for(Path(f"/proc/{pid}/environ").read_text, what="it is executed").split("\0")[:-1]
     environment = dict(pair.split("=", 1) for pair in pairs)
     assert {name: environment.get(name) for name in SECRETS} == SECRETS
     own = {name: value for name, value in environment.items() if name != "DATABASE"}  # inherited, as it was told
@@ -135,12 +135,20 @@ def _shown(node: Node) -> Iterator[tuple[str, str]]:
     ours = [pid for pid in marked(node.home) if not gone(pid)]
     child = node.program(program)["pid"]
     assert len(ours) >= 4, "guardian, worker, keeper, child"
-    below = {child, *(pid for pid in ours if Path(f"/proc/{pid}/comm").read_text() == "sleep\n")}
+    below = {child, *(pid for pid in ours if _text(Path(f"/proc/{pid}/comm")) == "sleep\n")}
     for pid in set(ours) - below:  # what a child is started with is for its author to say
-        yield f"title of {pid}", Path(f"/proc/{pid}/cmdline").read_text() + Path(f"/proc/{pid}/comm").read_text()
+        yield f"title of {pid}", _text(Path(f"/proc/{pid}/cmdline")) + _text(Path(f"/proc/{pid}/comm")) or "(ended)"
     for path in (*(node.home / "state").rglob("*"), *(node.home / "run").rglob("*")):
         if path.is_file():
-            yield f"file {path}", path.read_text(errors="replace") or "(empty)"
+            yield f"file {path}", _text(path) or "(empty)"
+
+
+def _text(path: Path) -> str:
+    """Read a file; empty when it is gone: keepers of a program that cannot be started come and go."""
+    try:
+        return path.read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 WRONG = (

@@ -115,7 +115,7 @@ def told(policy: w.Policy, *events: w.Event) -> tuple[Book, Line]:
         program = Program("beat", begun, policy, spawn=lambda *_: Quiet(), recorder=book, on_change=lambda: None)
         for event in (*events, w.EndOrdered(w.Cause.SHUTDOWN), w.Emptied(), w.Unlocked()):
             program.tell(event)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await program.run(line)
 
     asyncio.run(live())
