@@ -20,6 +20,8 @@ from highlanderd.core.lease import Lease
 
 LEASE = Lease(1.0)
 """Shorter than a configuration may have it, so that many of them fit into a test."""
+LONG_LEASE = Lease(6.0)
+"""Where a test relies on answers that come in time, on a busy machine and a slow disk, too."""
 PIECE = 32
 """Bytes in which answers arrive: what is told before an answer is whole shows."""
 NAMES = ("n1", "n2", "n3")
@@ -28,11 +30,11 @@ NAMES = ("n1", "n2", "n3")
 class Bed:
     """One server with an audited ledger of a short lease, a door to it per contender, and the loop they live on."""
 
-    def __init__(self, cluster: Cluster, runner: asyncio.Runner) -> None:
-        self.cluster, self.runner, self.database = cluster, runner, cluster.database()
+    def __init__(self, cluster: Cluster, runner: asyncio.Runner, lease: Lease = LEASE) -> None:
+        self.cluster, self.runner, self.lease, self.database = cluster, runner, lease, cluster.database()
         settled_ledger(self.database, 2.0)
         self.database.sql("ALTER TABLE highlander.meta DROP CONSTRAINT meta_lease_check")
-        self.database.sql(f"UPDATE highlander.meta SET lease = '{LEASE.length} seconds'")
+        self.database.sql(f"UPDATE highlander.meta SET lease = '{lease.length} seconds'")
         self.audit = Audit(self.database)
         target = conninfo_to_dict(self.database.dsn)
         self.doors = [Door(str(target["host"]), int(str(target["port"])), PIECE) for _ in NAMES]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from audit import OF_LOCK, offences, unasked
 from contender import ASKING, Contender
-from contention import LEASE, NAMES, Bed
+from contention import LEASE, LONG_LEASE, NAMES, Bed
 from contest import Contest
 from fact import wait_for
 from fix_postgres import Clusters
@@ -83,7 +83,7 @@ class Contention(RuleBasedStateMachine):
         self.may_restart = number % RESTARTS == 0
         self.impatient = False
         """Somebody cancels every wait for the standby that is not there: success, with a warning."""
-        self.contest = Contest(f"program-{number}", LEASE, self.bed.audit)
+        self.contest = Contest(f"program-{number}", self.bed.lease, self.bed.audit)
         self.bed.settle(settled)
         self.run(self._open())
         if led:
@@ -110,7 +110,7 @@ class Contention(RuleBasedStateMachine):
     @rule(number=who, patience=patiences)
     def ask(self, number: int, patience: float) -> None:
         """Let one ask what is next, and wait for the answer, or not."""
-        self.run(self._ask(self.contenders[number], patience * LEASE.length))
+        self.run(self._ask(self.contenders[number], patience * self.bed.lease.length))
 
     async def _ask(self, one: Contender, patience: float) -> None:
         one.hesitant = False
@@ -119,7 +119,7 @@ class Contention(RuleBasedStateMachine):
 
     def live(self, span: float) -> None:
         """Let everybody do for a while what the machine would do."""
-        self.run(self._live(boottime() + span * LEASE.length))
+        self.run(self._live(boottime() + span * self.bed.lease.length))
 
     async def _live(self, end: float, until: Callable[[], bool] = lambda: False) -> None:
         while boottime() < end and not until():
@@ -136,7 +136,7 @@ class Contention(RuleBasedStateMachine):
     @rule(moments=spans)
     def wait(self, moments: float) -> None:
         """Let time pass in which nobody asks anything."""
-        self.run(self._pass(moments * LEASE.length))
+        self.run(self._pass(moments * self.bed.lease.length))
 
     async def _pass(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         end = boottime() + seconds
@@ -151,7 +151,7 @@ class Contention(RuleBasedStateMachine):
     @rule(heir=st.sampled_from([None, *NAMES]), then=spans)
     def release(self, heir: str | None, then: float) -> None:
         """Let whoever leads end its term, perhaps for another one."""
-        reservation = None if heir is None else Reservation(heir, LEASE.length / 2)
+        reservation = None if heir is None else Reservation(heir, self.bed.lease.length / 2)
         self.run(self._release(reservation))
         self.live(then)
 
@@ -227,7 +227,7 @@ class Contention(RuleBasedStateMachine):
         contest, audit = self.contest, self.bed.audit
         wrong = [what for one in self.contenders for what in one.wrong] + self.bed.faults
         writes = audit.writes(contest.lock_id)
-        wrong += offences(writes, LEASE.length) + unasked(writes, contest.asked)
+        wrong += offences(writes, self.bed.lease.length) + unasked(writes, contest.asked)
         wrong += [f"left in a transaction: {session}" for session in audit.in_transaction()]
         if wrong:
             raise AssertionError("\n".join([*wrong, "", "what happened:", *contest.said]))
@@ -294,12 +294,13 @@ def test_whatever_happens_nobody_believes_to_lead_beside_another(bed: Bed) -> No
 
 
 @pytest.fixture
-def contention(bed: Bed) -> Iterator[Contention]:
+def contention(clusters: Clusters) -> Iterator[Contention]:
     """Steps to be chosen by a test: what is rare among those that Hypothesis chooses."""
-    made: Contention = type("Contention", (Contention,), {"bed": bed})()
-    yield made
-    made.nothing_wrong()
-    made.teardown()
+    with asyncio.Runner() as runner, contextlib.closing(Bed(clusters.create(), runner, LONG_LEASE)) as bed:
+        made: Contention = type("Contention", (Contention,), {"bed": bed})()
+        yield made
+        made.nothing_wrong()
+        made.teardown()
 
 
 def test_connections_that_were_forgotten_on_their_way_are_replaced(contention: Contention) -> None:
