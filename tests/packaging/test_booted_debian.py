@@ -91,6 +91,7 @@ def test_from_installation_to_purge(machine: Machine, database: Database) -> Non
     assert "edit /etc/highlander.toml" in machine.does("dpkg", "--install", "/root/highlander.deb")
     assert machine.says("systemctl", "is-active", "highlanderd") == "inactive"
     assert machine.does("dpkg", "--verify", "highlander") == ""
+    assert list((machine.root / "usr/lib/highlander/highlanderd/__pycache__").glob("daemon.*.pyc")) != []
 
     # Configured, it runs, and each program has a cgroup of its own.
     file = machine.root / "etc/highlander.toml"
