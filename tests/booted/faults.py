@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from chaos.bed import pause
 from chaos.faults import Bound
@@ -25,10 +26,12 @@ BUSY = 10.0
 """Seconds that a gap may be longer than its bound. Safety gets no such allowance."""
 ORDERLY = Bound(seconds=1)
 LOST = Bound(1.3)
+FROZEN = Bound(0.6)
 FENCED = Bound(0.8)
 NOTHING = Bound()
 HANDED_OVER = frozenset({"shutdown"})
 WAITED_FOR = frozenset({"lapsed"})
+EITHER = HANDED_OVER | WAITED_FOR
 """Why terms end, as the ledger says: told by their leader, or found to be over by the next one."""
 
 
@@ -120,17 +123,25 @@ def kill_everything(scene: Scene) -> None:
 
 def freeze_guardian(scene: Scene) -> None:
     """The worker notices and drains, or the watchdog kills, whichever is sooner; systemd starts it again."""
-    pid = scene.machine.main_pid()
-    scene.machine.does("kill", "-STOP", pid)
-    wait_for(lambda: scene.machine.main_pid() not in (pid, "0"), PATIENCE, "systemd has started another daemon")
+    _freeze(scene.machine, [next(iter(_daemon(scene.machine)))])
 
 
 def freeze_daemon(scene: Scene) -> None:
     """Stop guardian, worker and keepers, and no child: nobody but systemd is left who could end the children."""
-    pid = scene.machine.main_pid()
-    for one in (scene.machine.unit / "cgroup.procs").read_text().split():
-        os.kill(int(one), signal.SIGSTOP)
-    wait_for(lambda: scene.machine.main_pid() not in (pid, "0"), PATIENCE, "systemd has started another daemon")
+    _freeze(scene.machine, _daemon(scene.machine))
+
+
+def _daemon(machine: Machine) -> dict[int, str]:
+    """Give the daemon's own processes by their pids as we see them, the guardian first: it is the oldest."""
+    pids = sorted(map(int, (machine.unit / "cgroup.procs").read_text().split()))
+    return {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
+
+
+def _freeze(machine: Machine, pids: Iterable[int]) -> None:
+    main = machine.main_pid()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: machine.main_pid() not in (main, "0"), PATIENCE, "systemd has started another daemon")
 
 
 # ------------------------------------------------------------------------------------------------- network, PostgreSQL
@@ -206,6 +217,8 @@ FAULTS: Sequence[Fault] = (
     Fault("systemctl restart", "handed over", restart, ORDERLY, HANDED_OVER),
     Fault("kill -9 of the main pid", "systemd kills the rest; waited for", kill_main_pid, LOST, WAITED_FOR),
     Fault("kill -9 of everything", "waited for", kill_everything, LOST, WAITED_FOR),
+    Fault("SIGSTOP of the guardian", "handed over, or killed by the watchdog", freeze_guardian, LOST, EITHER),
+    Fault("SIGSTOP of all but the children", "killed by the watchdog", freeze_daemon, FROZEN, WAITED_FOR),
     Fault("link cut for 2/10 of a lease", "nothing", unplug_shortly),
     Fault("link cut for 1.5 leases", "fenced; waited for", unplug, FENCED, WAITED_FOR),
     Fault("PostgreSQL restarted, fast", "nothing", restart_fast),
