@@ -16,13 +16,15 @@ STATES: Final = ("leading", "draining", "waiting", "backoff", "stopped")
 """In the order in which an operator looks for them."""
 EXTENSION: Final = 60.0
 """Seconds for which each sign of a drain holds: longer than a worker needs to be replaced."""
+LONGEST_STATUS: Final = 500
+"""Characters; systemd drops a datagram of more than 4096 bytes."""
 
 
 def summary(states: Iterable[str], trouble: str) -> str:
     """Count programs by their state, and say what keeps them from PostgreSQL, in one line."""
     counts = Counter(states)
     words = ", ".join(f"{state} {counts[state]}" for state in STATES if counts[state]) or "no programs"
-    return " ".join(f"{words}; PostgreSQL: {trouble}".split()) if trouble else words
+    return " ".join(f"{words}; PostgreSQL: {trouble}".split())[:LONGEST_STATUS] if trouble else words
 
 
 class Notices:

@@ -7,6 +7,7 @@ why there is none.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Final
 
 from highlanderd.config.program import ProgramKeys
@@ -139,7 +140,5 @@ def _models() -> dict[str, type[Section]]:
 
 
 def _near(word: str, known: tuple[str, ...]) -> str | None:
-    from difflib import get_close_matches  # only a mistake needs it
-
     found = get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.7)
     return found[0] if found else None

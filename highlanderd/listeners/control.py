@@ -66,7 +66,7 @@ async def serve_control(node: Node, socket: Path, mode: int, group: str | None) 
 
     Raises HighlanderError when a live daemon owns the socket or it cannot be made.
     """
-    gid = group_id(group)
+    gid = await group_id(group)
     async with unix_door(socket, mode, gid) as (door, remove):
         close_door = await serve(_application(node, group, gid), door, CLIENTS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from highlanderd.errors import HighlanderError
@@ -17,31 +17,43 @@ Door = Callable[[], Awaitable[Closer]]
 """What opens a listener. Raises HighlanderError."""
 LISTEN_AGAIN: Final = 5.0
 """Seconds until a listener that could not be opened is tried again."""
+TRIED_WITHIN: Final = 5.0
+"""Seconds after which a listener counts as tried, whatever it waits for: a name server, a user database."""
 
 
 class Doors:
-    """All listeners of a daemon."""
+    """All listeners of a daemon; none waits for another."""
 
     def __init__(self, doors: Sequence[Door]) -> None:
         self._doors = doors
-        self.shut: frozenset[str] = frozenset()
+        self._reasons: dict[Door, str] = {}
+
+    @property
+    def shut(self) -> frozenset[str]:
         """Why some could not be opened yet."""
+        return frozenset(self._reasons.values())
 
     async def open(self, opened: AsyncExitStack, on_tried: Callable[[], None]) -> None:
         """Open them on the stack, which closes them; ``on_tried`` is called once each has been tried."""
-        shut = await self._try(opened, self._doors)
-        on_tried()
-        while shut:
-            await asyncio.sleep(LISTEN_AGAIN)
-            shut = await self._try(opened, shut)
+        async with asyncio.TaskGroup() as group:
+            tried = [asyncio.Event() for _ in self._doors]
+            for door, event in zip(self._doors, tried, strict=True):
+                group.create_task(self._insist(opened, door, event))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TRIED_WITHIN):
+                    for event in tried:
+                        await event.wait()
+            on_tried()
 
-    async def _try(self, opened: AsyncExitStack, doors: Sequence[Door]) -> list[Door]:
-        """Try some side by side; gives those that stay shut."""
-        reasons = await asyncio.gather(*(self._opened(opened, door) for door in doors))
-        known, self.shut = self.shut, frozenset(why for why in reasons if why)
-        for why in self.shut - known:
-            log.error("%s", why)
-        return [door for door, why in zip(doors, reasons, strict=True) if why]
+    async def _insist(self, opened: AsyncExitStack, door: Door, tried: asyncio.Event) -> None:
+        while why := await self._opened(opened, door):
+            if self._reasons.get(door) != why:
+                log.error("%s", why)
+            self._reasons[door] = why
+            tried.set()
+            await asyncio.sleep(LISTEN_AGAIN)
+        self._reasons.pop(door, None)
+        tried.set()
 
     async def _opened(self, opened: AsyncExitStack, door: Door) -> str:
         """Open one; gives the reason when that cannot be."""

@@ -27,6 +27,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from highlanderd.errors import HighlanderError
+from highlanderd.threads import in_thread
 
 Closer = Callable[[], Coroutine[None, None, None]]
 """Call and await it once to close the door; it takes a second at most, whatever the clients do."""
@@ -81,17 +82,19 @@ def may_command(peer: Peer, own_uid: int, gid: int | None) -> bool:
     return peer.uid in (0, own_uid) or gid in peer.groups
 
 
-def group_id(group: str | None) -> int | None:
+async def group_id(group: str | None) -> int | None:
     """Give the number of ``[control] group``. Raises HighlanderError when there is no such group."""
     if group is None:
         return None
     try:
-        return grp.getgrnam(group).gr_gid
+        return (await in_thread(lambda: grp.getgrnam(group), "look up a group")).gr_gid
     except KeyError:
         raise HighlanderError(
             f"there is no group {group!r} on this machine: create it with 'groupadd --system {group}', "
             "or change [control] group"
         ) from None
+    except OSError as error:
+        raise HighlanderError(f"cannot look up [control] group {group!r}: {error}") from error
 
 
 @asynccontextmanager
@@ -186,19 +189,18 @@ def _cure(error: OSError, path: Path) -> str:
     return str(error.strerror)
 
 
-def tcp_door(listen: str) -> socket.socket:
-    """Bind ``host:port``, ``[v6]:port`` or ``:port`` (every address). Raises HighlanderError with the cure."""
+async def tcp_door(listen: str) -> socket.socket:
+    """Bind ``host:port``, ``[v6]:port`` or ``:port`` (every address). Raises HighlanderError with the cure.
+
+    A host's name takes as long as the resolver likes, minutes without a network, and the loop turns meanwhile.
+    """
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise HighlanderError(f"[metrics] listen = {listen!r} is not an address: write it as '127.0.0.1:9841'")
     host = host.removeprefix("[").removesuffix("]")
     try:
-        if host in ("", "*"):
-            door = _every_address(int(port))
-        else:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            door = socket.create_server((host, int(port)), family=family)
-    except OSError as error:
+        door = await in_thread(lambda: _bound(host, int(port)), "bind a listener")
+    except (OSError, TypeError) as error:  # the latter for what can be no name of a host
         raise HighlanderError(
             f'cannot listen on {listen}: {_reason(error)}; change [metrics] listen, or switch it off with listen = ""'
         ) from error
@@ -206,12 +208,16 @@ def tcp_door(listen: str) -> socket.socket:
     return door
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | TypeError) -> str:
     """Python adds the address to what the kernel says; a resolver's errors have numbers of their own."""
-    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error.strerror)
+    if isinstance(error, TypeError) or error.errno is None:
+        return str(error)
+    return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
 
 
-def _every_address(port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
+    if host not in ("", "*"):
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))

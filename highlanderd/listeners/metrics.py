@@ -227,7 +227,7 @@ async def serve_metrics(node: Observed, metrics: Metrics, listen: str, alive: Ca
             web.get("/leader/{program}", answers.leader),
         ]
     )
-    return await serve(app, tcp_door(listen), SCRAPERS)
+    return await serve(app, await tcp_door(listen), SCRAPERS)
 
 
 def _answer(yes: bool, why: str) -> web.Response:

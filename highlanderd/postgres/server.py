@@ -57,6 +57,8 @@ class Server:
         self.database = ""
         self.warnings: set[str] = set()
         self.on_alarm: Callable[[str], None] = log.warning
+        self.on_lease: Callable[[], None] = lambda: None
+        """Told that the ledger has another lease than was known."""
 
     @property
     def place(self) -> str:
@@ -184,10 +186,12 @@ class Server:
 
     def follow(self, lease: Lease) -> None:
         """The ledger's lease rules."""
-        self.lease = lease
+        changed, self.lease = lease != self.lease, lease
         self.warnings = {note for note in self.warnings if not note.startswith("postgres.lease")}
         if note := fitness.overruled(self._book.lease, lease):
             self.warnings.add(note)
+        if changed:
+            self.on_lease()
 
 
 async def diagnosis(failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float) -> Wire:

@@ -77,8 +77,11 @@ def _die_with(keeper: int) -> None:
 
 def _give_up_protection() -> None:
     """Be as likely a victim of the OOM killer as any other process: the daemon may be protected, its children not."""
-    with open("/proc/self/oom_score_adj", "r+b", buffering=0) as score:
-        if score.read().startswith(b"-"):
+    path = "/proc/self/oom_score_adj"
+    with open(path, "rb", buffering=0) as score:
+        protected = score.read().startswith(b"-")
+    if protected:  # where /proc is read-only nobody else needs to write
+        with open(path, "wb", buffering=0) as score:
             score.write(b"0")
 
 

@@ -34,7 +34,8 @@ class Service:
         """Pass on words, lines of NAME=VALUE, in order: now or, when its queue is full, with the next ones."""
         if not self._address:
             return
-        self._unsent.append(words.encode(errors="replace"))
+        told = words.encode(errors="replace")
+        self._unsent = [*(each for each in self._unsent if each != told), told]  # signs of life do not push out others
         try:
             self._send()
         except OSError:

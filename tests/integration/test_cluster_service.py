@@ -109,6 +109,35 @@ def test_a_long_drain_asks_for_time_until_it_is_over(
     assert "draining 1" in service_manager.values("STATUS")
 
 
+def test_the_last_word_of_each_cycle_of_a_drain_is_a_sign_of_life(
+    nodes: Nodes, database: Database, service_manager: ServiceManager
+) -> None:
+    """An extension moves systemd's watchdog, too: after it a frozen daemon would be killed long after its lease."""
+    node = _started(nodes, database, service_manager, STUBBORN)
+    node.signal(signal.SIGTERM)
+    wait_for(lambda: len(service_manager.values("EXTEND_TIMEOUT_USEC")) >= 2, PATIENCE, "it drains")
+    os.kill(node.worker, signal.SIGKILL)
+    wait_for(lambda: OF_THE_UNIT in service_manager.values("WATCHDOG_USEC"), PATIENCE, "its worker is dead")
+    lasting = [one.words for one in service_manager.heard() if {"EXTEND_TIMEOUT_USEC", "WATCHDOG"} & one.words.keys()]
+    dead = next(number for number, words in enumerate(lasting) if words.get("WATCHDOG_USEC") == OF_THE_UNIT)
+    assert lasting[dead - 1] == {"WATCHDOG": "1"}
+    assert node.ended() == 0
+
+
+def test_the_watchdog_knows_the_ledgers_lease_before_anything_is_led_by_it(
+    nodes: Nodes, database: Database, service_manager: ServiceManager
+) -> None:
+    settled_ledger(database, LEASE)
+    node = Node("a", nodes.directory / "a", database.dsn, 60.0, nodes.journal)
+    node.environment = {"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": OF_THE_UNIT}
+    nodes.nodes.append(node)
+    node.configure("[program.beat]")
+    node.start()
+    nodes.await_up(node)
+    wait_for(lambda: node.program("beat")["pid"], PATIENCE, "it leads")
+    assert OF_THE_LEASE in service_manager.values("WATCHDOG_USEC")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may protect a process from the OOM killer")
 def test_the_protection_from_the_oom_killer_is_the_daemons_alone(
     nodes: Nodes, database: Database, service_manager: ServiceManager
@@ -163,3 +192,14 @@ def test_words_wait_for_a_service_manager_that_is_away(open_dir: Path) -> None:
         latest = [str(number) for number in range(5, MOST_UNSENT + 5)]
         assert manager.values("STATUS") == [*latest, "later"]
         assert manager.values("READY") == ["1"]
+
+
+def test_signs_of_life_push_out_nothing_that_a_service_manager_has_to_hear(open_dir: Path) -> None:
+    address = open_dir / "notify"
+    service = Service({"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
+    service.tell("READY=1")
+    for _ in range(2 * MOST_UNSENT):
+        service.cycled(LEASE)
+    with closing(ServiceManager(str(address))) as manager:
+        service.cycled(LEASE)
+        assert (manager.values("READY"), manager.values("WATCHDOG_USEC")) == (["1"], [OF_THE_LEASE])

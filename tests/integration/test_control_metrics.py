@@ -6,8 +6,11 @@ import asyncio
 import shutil
 import socket
 import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 
 import pytest
 from aiohttp import ClientSession
@@ -160,6 +163,7 @@ def test_connections_are_bounded_and_come_back(loop_factory: Callable[[], asynci
         ("127.0.0.1:99999", "write it as"),
         ("192.0.2.1:9841", "change"),
         ("no-such-host.invalid:9841", "change"),
+        ("ü..host:9841", "change"),
     ],
 )
 def test_an_address_that_cannot_be_had_is_refused_with_the_cure(listen: str, cure: str) -> None:
@@ -176,4 +180,31 @@ def test_an_address_in_use_is_refused_with_the_cure() -> None:
             with pytest.raises(HighlanderError, match="in use"):
                 await serve_metrics(MemoryNode(), Metrics(MemoryNode()), address, lambda: True)
 
+    run(main)
+
+
+def test_a_name_that_takes_long_to_resolve_holds_up_nobody() -> None:
+    address = f"localhost:{reserved_port()}"
+    may_bind, bound_by = threading.Event(), set()
+    binding: list[Callable[[], object]] = []
+
+    def wait_at_bind(event: str, arguments: tuple[object, ...]) -> None:
+        """Hold ``bind`` up as a name server would: it resolves names itself."""
+        if event == "socket.bind" and arguments[1] == ("localhost", int(address.rpartition(":")[2])):
+            bound_by.add(threading.current_thread())
+            binding[0]()
+            may_bind.wait(10)
+
+    async def main() -> None:
+        begun = asyncio.Event()
+        binding.append(partial(asyncio.get_running_loop().call_soon_threadsafe, begun.set))
+        opening = asyncio.ensure_future(serve_metrics(MemoryNode(), Metrics(MemoryNode()), address, lambda: True))
+        await asyncio.wait_for(begun.wait(), 60)
+        assert threading.main_thread() not in bound_by
+        may_bind.set()
+        close = await opening
+        assert (await get(address, "/healthz"))[0] == 200
+        await close()
+
+    sys.addaudithook(wait_at_bind)
     run(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from highlanderd.service import Notices, summary
+from highlanderd.service import LONGEST_STATUS, Notices, summary
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from highlanderd.service import Notices, summary
         (["waiting", "leading", "waiting", "backoff"], "", "leading 1, waiting 2, backoff 1"),
         (["stopped", "draining"], "", "draining 1, stopped 1"),
         (["waiting"], "no route\n to host", "waiting 1; PostgreSQL: no route to host"),
+        (["waiting"], "x" * 100_000, "waiting 1; PostgreSQL: " + "x" * (LONGEST_STATUS - 23)),
     ],
 )
 def test_a_line_counts_programs_by_state(states: list[str], trouble: str, line: str) -> None:
