@@ -195,12 +195,12 @@ async def tcp_door(listen: str) -> socket.socket:
     A host's name takes as long as the resolver likes, minutes without a network, and the loop turns meanwhile.
     """
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise HighlanderError(f"[metrics] listen = {listen!r} is not an address: write it as '127.0.0.1:9841'")
     host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdecimal() or int(port) > 65535 or not _may_be_a_host(host):
+        raise HighlanderError(f"[metrics] listen = {listen!r} is not an address: write it as '127.0.0.1:9841'")
     try:
         door = await in_thread(lambda: _bound(host, int(port)), "bind a listener")
-    except (OSError, TypeError) as error:  # the latter for what can be no name of a host
+    except OSError as error:
         raise HighlanderError(
             f'cannot listen on {listen}: {_reason(error)}; change [metrics] listen, or switch it off with listen = ""'
         ) from error
@@ -208,11 +208,17 @@ async def tcp_door(listen: str) -> socket.socket:
     return door
 
 
-def _reason(error: OSError | TypeError) -> str:
+def _may_be_a_host(name: str) -> bool:
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _reason(error: OSError) -> str:
     """Python adds the address to what the kernel says; a resolver's errors have numbers of their own."""
-    if isinstance(error, TypeError) or error.errno is None:
-        return str(error)
-    return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error.strerror or error)
 
 
 def _bound(host: str, port: int) -> socket.socket:
