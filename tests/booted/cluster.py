@@ -23,7 +23,8 @@ from highlanderd.embedded.installation import Installation
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
 
-from .machine import PATIENCE, UNIT, Machine
+from .machine import PATIENCE, UNIT, Down, Machine
+from .versions import following
 
 SERVER = "pg"
 SHARED = "/srv/shared"
@@ -89,6 +90,7 @@ class Cluster:
         (shared / "journal").chmod(0o666)
         shutil.copy(Path(__file__).parents[1] / "journal_child.py", shared)
         shutil.copy(deb, shared / "first.deb")
+        following(deb, self.directory / "next", shared / "next.deb")
         return shared
 
     def _install(self, machine: Machine) -> None:
@@ -107,8 +109,9 @@ class Cluster:
         machine.does("systemctl", "enable", "--now", UNIT)
 
     def close(self) -> None:
-        """Leave nothing of it."""
+        """Leave nothing of it; show the journals in case that somebody asks."""
         for machine in self.machines:
+            print(f"---- {machine.name}\n{machine.journal()}")
             machine.close()
         self._clusters.close()
         self._undertaker.bury()
@@ -140,13 +143,10 @@ class Cluster:
         return present
 
     def _whole(self, since: float) -> dict[str, Life] | None:
-        leaders = self._leaders(since)
         self.oracle.read()
         present = self.oracle.present()
-        if leaders is None or set(NAMES) != leaders.keys() or set(NAMES) != present.keys():
-            return None
-        good = all((life.node, life.epoch) == leaders[name] and life.last > since for name, life in present.items())
-        return present if good else None
+        alive = {name: (life.node, life.epoch) for name, life in present.items() if life.last > since}
+        return present if alive.keys() == set(NAMES) and alive == self._leaders(since) else None
 
     def _leaders(self, since: float) -> dict[str, tuple[str, int]] | None:
         """Give node and epoch by program; None when one is led twice, or not renewed since, or a daemon is not well."""
@@ -155,7 +155,7 @@ class Cluster:
             asked = boottime()
             try:
                 programs = machine.control.ask("GET", "/v1/status")["programs"]
-            except (HighlanderError, OSError, ValueError):  # no daemon, no machine
+            except (HighlanderError, Down):
                 return None
             if not all(program["connected"] for program in programs):
                 return None

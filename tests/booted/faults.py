@@ -17,10 +17,12 @@ from chaos.faults import Bound
 from chaos.rounds import BORNE
 from fact import wait_for
 
+from highlanderd import __version__
 from highlanderd.linux import boottime
 
 from .cluster import SHARED, Cluster
 from .machine import PATIENCE, UNIT, Machine
+from .versions import NEXT
 
 BUSY = 10.0
 """Seconds that a gap may be longer than its bound. Safety gets no such allowance."""
@@ -54,6 +56,8 @@ class Fault:
     bound: Bound = NOTHING
     ends: frozenset[str] = frozenset()
     """How terms of that machine may end; with none of them, no program is touched at all."""
+    everywhere: bool = False
+    """Whether all machines are struck, one after another."""
 
 
 @dataclass(slots=True)
@@ -78,7 +82,7 @@ def play(cluster: Cluster, fault: Fault) -> Outcome:
     epochs = {name: life.epoch for name, life in before.items()}
     pids = {name: frozenset(life.pids) for name, life in before.items()}
     struck = cluster.leader()
-    concerned = {name for name, life in before.items() if life.node == struck.name and fault.ends}
+    concerned = {name for name, life in before.items() if fault.ends and (fault.everywhere or life.node == struck.name)}
     known, began = set(cluster.oracle.overlaps()), boottime()
     fault.strike(Scene(cluster, struck))
     after = cluster.await_whole()
@@ -94,7 +98,7 @@ def play(cluster: Cluster, fault: Fault) -> Outcome:
             outcome.broken.append(f"no {gap.program} for {gap.seconds:.2f} s: {gap.before}, then {gap.after}")
     for name in concerned:
         if ends.get(name) not in fault.ends:
-            outcome.broken.append(f"the term of {name} on {struck.name} ended: {ends.get(name)}")
+            outcome.broken.append(f"the term of {name} on {before[name].node} ended: {ends.get(name)}")
     return outcome
 
 
@@ -109,6 +113,13 @@ def stop(scene: Scene) -> None:
 
 def restart(scene: Scene) -> None:
     scene.machine.does("systemctl", "restart", UNIT)
+
+
+def restart_everywhere(scene: Scene) -> None:
+    """One machine after another: the guardian, too, is of the installed version then."""
+    for machine in scene.cluster.machines:
+        machine.does("systemctl", "restart", UNIT)
+        scene.cluster.await_whole()
 
 
 def kill_main_pid(scene: Scene) -> None:
@@ -192,20 +203,18 @@ def cut_power(scene: Scene) -> None:
 
 
 def upgrade(scene: Scene) -> None:
-    _install_everywhere(scene.cluster, "next.deb")
+    _install_everywhere(scene.cluster, "next.deb", NEXT)
 
 
 def downgrade(scene: Scene) -> None:
-    _install_everywhere(scene.cluster, "first.deb")
+    _install_everywhere(scene.cluster, "first.deb", __version__)
 
 
-def _install_everywhere(cluster: Cluster, package: str) -> None:
+def _install_everywhere(cluster: Cluster, package: str, version: str) -> None:
     """One machine after another, as an administrator does: the next one when all is well."""
-    version = ""
     for machine in cluster.machines:
         machine.does("dpkg", "--install", f"{SHARED}/{package}")
         cluster.await_whole()
-        version = machine.says("dpkg-query", "--show", "--showformat=${Version}", "highlander").partition("-")[0]
         running = machine.control.ask("GET", "/v1/status")["version"]
         assert running == version, f"{machine.name} has {version}, and runs {running}"
 
@@ -224,6 +233,7 @@ FAULTS: Sequence[Fault] = (
     Fault("PostgreSQL restarted, fast", "nothing", restart_fast),
     Fault("PostgreSQL restarted, immediate", "nothing", restart_immediate),
     Fault("package upgraded everywhere", "nothing", upgrade),
+    Fault("systemctl restart everywhere", "handed over", restart_everywhere, ORDERLY, HANDED_OVER, everywhere=True),
     Fault("package downgraded everywhere", "nothing", downgrade),
     Fault("reboot", "handed over", reboot, ORDERLY, HANDED_OVER),
     Fault("power cut", "waited for", cut_power, LOST, WAITED_FOR),

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ PATIENCE = 60.0
 """Seconds for a machine that boots beside other tests, and for whatever takes a moment in it."""
 UNIT = "highlanderd.service"
 TOOLS = ("systemd-nspawn", "nsenter", "unshare", "mount")
+WHAT_TAKES = "booting a machine takes"
 START = """
 echo 0 > "$GROUP/cgroup.procs" &&
 mount -t tmpfs tmpfs /run &&
@@ -38,15 +40,30 @@ OPTIONS = ("--quiet", "--boot", "--register=no", "--keep-unit", "--console=read-
 def machines_lacking(directory: Path) -> str:
     """Say why nothing can be booted here, with what it writes in ``directory``; empty when it can."""
     if os.geteuid() != 0:
-        return "booting a machine takes root"
+        return f"{WHAT_TAKES} root"
     if tools := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        return f"booting a machine takes {', '.join(tools)}"
-    if cgroup.own() is None:
-        return "booting a machine takes a cgroup hierarchy (version 2) to write to"
+        return f"{WHAT_TAKES} {', '.join(tools)}"
+    if not _groups_can_be_killed():
+        return f"{WHAT_TAKES} cgroups (version 2, of Linux 5.14 or newer) that may be made"
     tried = subprocess.run(["unshare", "--mount", "sh", "-c", PROBE, directory], capture_output=True, text=True)
     for name in ("u", "w"):
         shutil.rmtree(directory / name, ignore_errors=True)
-    return f"an overlay is refused here: {tried.stderr.strip()}" if tried.returncode else ""
+    return f"{WHAT_TAKES} overlays, which are refused here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+def _groups_can_be_killed() -> bool:
+    probe = f"{cgroup.own()}/highlander-test.{os.getpid()}"
+    if cgroup.own() is None or not cgroup.create(probe):
+        return False
+    killed = cgroup.killer(probe)
+    if killed is not None:
+        os.close(killed)
+    cgroup.remove(probe)
+    return killed is not None
+
+
+class Down(Exception):
+    """The machine is not up: nothing in it can be asked."""
 
 
 class Machine:
@@ -62,6 +79,7 @@ class Machine:
             (home / part).mkdir(parents=True)
         (home / "upper/etc").mkdir()
         (home / "upper/etc/hostname").write_text(f"{name}\n")
+        (home / "upper/var/log/journal").mkdir(parents=True)  # journald keeps it, then, for after a reboot
         (home / "cgroups").write_text("".join(f"{group}\n" for group in self._groups))
 
     # ----------------------------------------------------------------------------------------------- power
@@ -92,9 +110,8 @@ class Machine:
         self._nspawn.wait(PATIENCE)
 
     def cut_power(self) -> None:
-        """End all of it at once: its kernel part is gone with its first process."""
-        for pid in self._first_process():
-            os.kill(pid, 9)
+        """End all of it at once, as the kernel does with the first process."""
+        os.kill(self._first_process(), signal.SIGKILL)
         self.await_down()
 
     def close(self) -> None:
@@ -111,29 +128,30 @@ class Machine:
         assert self._nspawn is not None
         if self._nspawn.poll() is not None:
             raise AssertionError(f"{self.name} does not boot:\n{(self.home / 'console').read_text()[-2000:]}")
-        up = ("running", "degraded")
-        return bool(self._first_process()) and self.says("systemctl", "is-system-running") in up
+        with contextlib.suppress(Down):
+            return self.says("systemctl", "is-system-running") in ("running", "degraded")
+        return False
 
-    def _first_process(self) -> list[int]:
-        """Give the pid of its init, as we see it; none while there is none."""
+    def _first_process(self) -> int:
+        """Give the pid of its init, as we see it. Raises Down."""
         assert self._nspawn is not None
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             listed = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
-            return [int(pid) for pid in listed if _pid_inside(pid) == "1"]
-        return []
+            for pid in listed:
+                if _pid_inside(pid) == "1":
+                    return int(pid)
+        raise Down(f"{self.name} is not up")
 
     # ---------------------------------------------------------------------------------------------- inside
 
     @property
     def root(self) -> Path:
-        """Its files, while it is up."""
-        [first] = self._first_process()
-        return Path(f"/proc/{first}/root")
+        """Its files. Raises Down."""
+        return Path(f"/proc/{self._first_process()}/root")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command inside."""
-        [first] = self._first_process()
-        within = ["nsenter", "--target", str(first), "--all", "env", "-i"]
+        """Run a command inside. Raises Down."""
+        within = ["nsenter", "--target", str(self._first_process()), "--all", "env", "-i"]
         within += ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", *command]
         return subprocess.run(
             within, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
@@ -153,7 +171,7 @@ class Machine:
 
     @property
     def control(self) -> Daemon:
-        """Its daemon, while it is up."""
+        """Its daemon. Raises Down."""
         return Daemon(str(self.root / "run/highlander/control.sock"))
 
     @property
@@ -179,8 +197,10 @@ class Machine:
         return self.says("pgrep", "-f", "^/usr/bin/python3 -ISB /usr/bin/highlanderd --worker")
 
     def journal(self) -> str:
-        """Give the unit's journal."""
-        return self.says("journalctl", f"--unit={UNIT}", "--no-pager", "--output=cat")
+        """Give the unit's journal, of all boots; while it is not up, what was last seen of it."""
+        with contextlib.suppress(Down):
+            return self.says("journalctl", f"--unit={UNIT}", "--no-pager", "--output=short-iso-precise")
+        return f"not up:\n{(self.home / 'console').read_text(errors='replace')[-2000:]}"
 
 
 def _pid_inside(pid: str) -> str:
