@@ -65,14 +65,14 @@ class Daemon:
         self._survey: asyncio.Future[None] | None = None
         self._exit_code = 0
         self._turned = boottime()
-        self._ruled = asyncio.Event()
-        """The ledger has another lease."""
+        self._stirred = asyncio.Event()
+        """The next cycle is due at once: the ledger has another lease, or a drain begins."""
         self._notices = Notices(guardian.notify)
         configuration = self.configuration
         self.metrics = Metrics(self)
         self.pool = _pool(configuration, seen_ledger=inheritance.seen_ledger)
         self.pool.server.on_alarm = self.alarm
-        self.pool.server.on_lease = self._ruled.set
+        self.pool.server.on_lease = self._stirred.set
         self.pool.listener.on_survey = self._note_twins
         self._surveyed: Mapping[int, Leader] = {}
         self.pool.server.timelines = dict(inheritance.timelines)
@@ -147,7 +147,7 @@ class Daemon:
         """Show the guardian that the loop turns, and look after keepers, several times within 3/10 of a lease."""
         loop = asyncio.get_running_loop()
         while True:
-            self._ruled.clear()
+            self._stirred.clear()
             lease = self.pool.server.lease.length
             self._notify()  # before the sign of life: to systemd, an extension is one of the watchdog, too
             if not self._guardian.ping(lease) and not self._guardian.lost and not self._exit_code:
@@ -158,9 +158,9 @@ class Daemon:
             self._remember()
             self._turned = boottime()
             due = loop.time() + lease / 10
-            with suppress(TimeoutError):  # guardian and watchdog go by the lease: they hear of another one at once
+            with suppress(TimeoutError):
                 async with asyncio.timeout(lease / 10):
-                    await self._ruled.wait()
+                    await self._stirred.wait()
             self.metrics.loop_lag(max(0.0, loop.time() - due))
             self._forsake()
             self._note_stubborn()
@@ -362,6 +362,8 @@ class Daemon:
     def shutdown(self) -> None:
         """Drain everything and end. A worker that comes after this one goes on with it."""
         self._guardian.draining()
+        if not self.fleet.ending:  # however often it is asked for: the guardian has to answer each cycle's ping
+            self._stirred.set()
         self.fleet.end()
 
     async def ledger(self) -> dict[str, object]:

@@ -202,6 +202,21 @@ def test_what_is_frozen_is_killed_before_others_may_lead(service: Service, whole
 
 
 @pytest.mark.timeout(300)
+def test_what_is_frozen_while_it_drains_is_killed_as_soon(service: Service) -> None:
+    stubborn = "trap '' TERM; while :; do sleep 1; done"
+    service.configure(f'[program.slow]\ncommand = ["sh", "-c", "{stubborn}"]\nstop_timeout = 200\n')
+    [child] = service.start().values()
+    guardian = service.guardian()
+    service.machine.does("systemctl", "stop", "--no-block", "highlanderd")
+    wait_for(lambda: service.shows("StatusText") == "draining 1", PATIENCE, "it drains")
+    frozen = [guardian, *service.children(guardian)]
+    service.machine.does("kill", "-STOP", *map(str, frozen))
+    wait_for(lambda: service.gone(child), PATIENCE, "the child is killed")
+    wait_for(lambda: service.shows("ActiveState") == "failed", PATIENCE, "it has ended")
+    assert service.shows("Result") == "watchdog"  # and not TimeoutStopSec, a minute later
+
+
+@pytest.mark.timeout(300)
 def test_a_watchdog_that_is_switched_off_kills_nothing(service: Service) -> None:
     service.configure(drop_in="WatchdogSec=0")
     service.start()
