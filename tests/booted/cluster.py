@@ -44,7 +44,8 @@ user = "www-data"
 command = ["sh", "-c", "setsid {CHILD} part & exec {CHILD}"]
 """
 """Five users; one that is deaf to SIGTERM; one with a process that has left its session."""
-NAMES = ("plain", "nobody", "games", "deaf", "tree")
+PROCESSES = {"plain": 1, "nobody": 1, "games": 1, "deaf": 1, "tree": 2}
+"""How many of each keep the journal."""
 DEFAULTS = f"""
 command = "{CHILD}"
 environment = {{ JOURNAL = "{SHARED}/journal" }}
@@ -145,8 +146,10 @@ class Cluster:
     def _whole(self, since: float) -> dict[str, Life] | None:
         self.oracle.read()
         present = self.oracle.present()
-        alive = {name: (life.node, life.epoch) for name, life in present.items() if life.last > since}
-        return present if alive.keys() == set(NAMES) and alive == self._leaders(since) else None
+        if {name: len(life.pids) for name, life in present.items() if life.last > since} != PROCESSES:
+            return None
+        alive = {name: (life.node, life.epoch) for name, life in present.items()}
+        return present if alive == self._leaders(since) else None
 
     def _leaders(self, since: float) -> dict[str, tuple[str, int]] | None:
         """Give node and epoch by program; None when one is led twice, or not renewed since, or a daemon is not well."""

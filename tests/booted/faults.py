@@ -1,16 +1,10 @@
-"""What befalls the cluster: each fault from a state where all is well to another one, and what it may cost.
-
-Bounds are those of docs/explanation/promise.md. Whether a term was handed over or waited for is a fact in the ledger,
-so the allowance for a busy machine can be generous. No fault may touch a program that the struck machine did not lead.
-"""
+"""What befalls the cluster. Bounds are those of docs/explanation/promise.md."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 
 from chaos.bed import pause
 from chaos.faults import Bound
@@ -18,88 +12,22 @@ from chaos.rounds import BORNE
 from fact import wait_for
 
 from highlanderd import __version__
-from highlanderd.linux import boottime
 
 from .cluster import SHARED, Cluster
 from .machine import PATIENCE, UNIT, Machine
+from .rounds import Fault, Scene
 from .versions import NEXT
 
-BUSY = 10.0
-"""Seconds that a gap may be longer than its bound. Safety gets no such allowance."""
 ORDERLY = Bound(seconds=1)
 LOST = Bound(1.3)
 FROZEN = Bound(0.6)
 FENCED = Bound(0.8)
-NOTHING = Bound()
 HANDED_OVER = frozenset({"shutdown"})
 WAITED_FOR = frozenset({"lapsed"})
 EITHER = HANDED_OVER | WAITED_FOR
-"""Why terms end, as the ledger says: told by their leader, or found to be over by the next one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Where it happens: the cluster, and the machine that leads most."""
-
-    cluster: Cluster
-    machine: Machine
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One row of the table."""
-
-    name: str
-    expected: str
-    strike: Callable[[Scene], object] = field(repr=False)
-    """Strikes, and undoes it; by then nothing has to be well yet."""
-    bound: Bound = NOTHING
-    ends: frozenset[str] = frozenset()
-    """How terms of that machine may end; with none of them, no program is touched at all."""
-    everywhere: bool = False
-    """Whether all machines are struck, one after another."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a fault has cost."""
-
-    fault: Fault
-    limit: float
-    gaps: list[float]
-    overlaps: list[str]
-    broken: list[str]
-
-    @property
-    def failed(self) -> list[str]:
-        """All that must not be."""
-        return [f"{self.fault.name}: {what}" for what in self.overlaps + self.broken]
-
-
-def play(cluster: Cluster, fault: Fault) -> Outcome:
-    """Strike, wait until all is well again, and ask the children's journal what it has cost."""
-    before = cluster.await_whole()
-    epochs = {name: life.epoch for name, life in before.items()}
-    pids = {name: frozenset(life.pids) for name, life in before.items()}
-    struck = cluster.leader()
-    concerned = {name for name, life in before.items() if fault.ends and (fault.everywhere or life.node == struck.name)}
-    known, began = set(cluster.oracle.overlaps()), boottime()
-    fault.strike(Scene(cluster, struck))
-    after = cluster.await_whole()
-    outcome = Outcome(fault, fault.bound.limit(cluster.lease, 0.0), [], [], [])
-    outcome.overlaps += [said for said in cluster.oracle.overlaps() if said not in known]
-    ends = cluster.ends(epochs)
-    for name, life in after.items():
-        if name not in concerned and (life.epoch, frozenset(life.pids)) != (epochs[name], pids[name]):
-            outcome.broken.append(f"{name} was touched: {before[name]}, then {life}; its term ended: {ends.get(name)}")
-    for gap in cluster.oracle.gaps(began):
-        outcome.gaps.append(gap.seconds)
-        if gap.seconds > outcome.limit + BUSY:
-            outcome.broken.append(f"no {gap.program} for {gap.seconds:.2f} s: {gap.before}, then {gap.after}")
-    for name in concerned:
-        if ends.get(name) not in fault.ends:
-            outcome.broken.append(f"the term of {name} on {before[name].node} ended: {ends.get(name)}")
-    return outcome
+CUT_OFF = WAITED_FOR | {"fenced"}
+"""Why terms end, as the ledger says: told by their leader, or found to be over by the next one. When the guardian dies,
+the worker may be faster than systemd; who comes back late, but before the next one, still tells it himself."""
 
 
 # ------------------------------------------------------------------------------------------------------------ the unit
@@ -134,25 +62,29 @@ def kill_everything(scene: Scene) -> None:
 
 def freeze_guardian(scene: Scene) -> None:
     """The worker notices and drains, or the watchdog kills, whichever is sooner; systemd starts it again."""
-    _freeze(scene.machine, [next(iter(_daemon(scene.machine)))])
+    main = scene.machine.main_pid()
+    scene.machine.does("kill", "-STOP", main)
+    _await_another(scene.machine, main)
 
 
 def freeze_daemon(scene: Scene) -> None:
     """Stop guardian, worker and keepers, and no child: nobody but systemd is left who could end the children."""
-    _freeze(scene.machine, _daemon(scene.machine))
+    main = scene.machine.main_pid()
+    for pid in (scene.machine.unit / "cgroup.procs").read_text().split():  # children are in cgroups below
+        os.kill(int(pid), signal.SIGSTOP)
+    _await_another(scene.machine, main)
 
 
-def _daemon(machine: Machine) -> dict[int, str]:
-    """Give the daemon's own processes by their pids as we see them, the guardian first: it is the oldest."""
-    pids = sorted(map(int, (machine.unit / "cgroup.procs").read_text().split()))
-    return {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
-
-
-def _freeze(machine: Machine, pids: Iterable[int]) -> None:
-    main = machine.main_pid()
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+def _await_another(machine: Machine, main: str) -> None:
     wait_for(lambda: machine.main_pid() not in (main, "0"), PATIENCE, "systemd has started another daemon")
+
+
+def disturb_systemd(scene: Scene) -> None:
+    """Do to it what its own upgrade does, and kill the journal that the daemon writes to."""
+    scene.machine.does("systemctl", "daemon-reexec")
+    kill = ("systemctl", "kill", "--signal=KILL", "systemd-journald")
+    wait_for(lambda: scene.machine.run(*kill).returncode == 0, PATIENCE, "systemd answers again")
+    scene.machine.does("systemctl", "start", "systemd-journald")
 
 
 # ------------------------------------------------------------------------------------------------- network, PostgreSQL
@@ -224,12 +156,13 @@ def _install_everywhere(cluster: Cluster, package: str, version: str) -> None:
 FAULTS: Sequence[Fault] = (
     Fault("systemctl stop", "handed over", stop, ORDERLY, HANDED_OVER),
     Fault("systemctl restart", "handed over", restart, ORDERLY, HANDED_OVER),
-    Fault("kill -9 of the main pid", "systemd kills the rest; waited for", kill_main_pid, LOST, WAITED_FOR),
+    Fault("kill -9 of the main pid", "killed by systemd, waited for", kill_main_pid, LOST, EITHER),
     Fault("kill -9 of everything", "waited for", kill_everything, LOST, WAITED_FOR),
+    Fault("systemd executed anew, journald killed", "nothing", disturb_systemd),
     Fault("SIGSTOP of the guardian", "handed over, or killed by the watchdog", freeze_guardian, LOST, EITHER),
     Fault("SIGSTOP of all but the children", "killed by the watchdog", freeze_daemon, FROZEN, WAITED_FOR),
     Fault("link cut for 2/10 of a lease", "nothing", unplug_shortly),
-    Fault("link cut for 1.5 leases", "fenced; waited for", unplug, FENCED, WAITED_FOR),
+    Fault("link cut for 1.5 leases", "fenced, waited for", unplug, FENCED, CUT_OFF),
     Fault("PostgreSQL restarted, fast", "nothing", restart_fast),
     Fault("PostgreSQL restarted, immediate", "nothing", restart_immediate),
     Fault("package upgraded everywhere", "nothing", upgrade),
@@ -238,18 +171,3 @@ FAULTS: Sequence[Fault] = (
     Fault("reboot", "handed over", reboot, ORDERLY, HANDED_OVER),
     Fault("power cut", "waited for", cut_power, LOST, WAITED_FOR),
 )
-
-
-def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """Say what each fault has cost, in columns."""
-    heads = ("fault", "expected", "restarts", "overlaps", "longest gap", "bound")
-    lines = [heads, *map(_cells, outcomes)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-
-
-def _cells(outcome: Outcome) -> tuple[str, ...]:
-    fault = outcome.fault
-    bound = f"{fault.bound} = {outcome.limit:.1f} s" if fault.bound.leases else str(fault.bound)
-    longest = f"{max(outcome.gaps, default=0.0):.2f} s"
-    return fault.name, fault.expected, str(len(outcome.gaps)), str(len(outcome.overlaps)), longest, bound

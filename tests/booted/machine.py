@@ -43,7 +43,7 @@ def machines_lacking(directory: Path) -> str:
         return f"{WHAT_TAKES} root"
     if tools := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return f"{WHAT_TAKES} {', '.join(tools)}"
-    if not _groups_can_be_killed():
+    if not groups_can_be_killed():
         return f"{WHAT_TAKES} cgroups (version 2, of Linux 5.14 or newer) that may be made"
     tried = subprocess.run(["unshare", "--mount", "sh", "-c", PROBE, directory], capture_output=True, text=True)
     for name in ("u", "w"):
@@ -51,7 +51,8 @@ def machines_lacking(directory: Path) -> str:
     return f"{WHAT_TAKES} overlays, which are refused here: {tried.stderr.strip()}" if tried.returncode else ""
 
 
-def _groups_can_be_killed() -> bool:
+def groups_can_be_killed() -> bool:
+    """Whether cgroups can be made here, and killed as a whole."""
     probe = f"{cgroup.own()}/highlander-test.{os.getpid()}"
     if cgroup.own() is None or not cgroup.create(probe):
         return False

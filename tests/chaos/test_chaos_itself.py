@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from booted.machine import groups_can_be_killed
 from fact import wait_for
 from fix_nodes import marked
 from fix_postgres import Database
 
+from highlanderd.processes import cgroup
+
 from .bed import NAMES
+from .network import Undertaker
 from .oracle import TABLES, Oracle
 
 pytestmark = pytest.mark.chaos
@@ -78,6 +84,22 @@ def test_nothing_is_left_of_a_run_that_is_killed() -> None:
         run.kill()
         run.wait()
     wait_for(lambda: not directory.exists() and not marked(directory), what="the undertaker has done its work")
+
+
+def test_an_undertaker_disbands_the_cgroups_that_a_bed_has_listed(open_dir: Path) -> None:
+    if not groups_can_be_killed():
+        pytest.skip("needs cgroups (version 2, of Linux 5.14 or newer) that may be made")
+    group = f"{cgroup.own()}/highlander-test.{os.getpid()}.undertaker"
+    assert cgroup.create(group)
+    assert cgroup.create(f"{group}/below")
+    bed = open_dir / "bed"
+    (bed / "machine").mkdir(parents=True)
+    (bed / "machine/cgroups").write_text(f"{group}\n{group}.that.is.not.there\n")
+    command = ["sh", "-c", 'echo 0 > "$0/below/cgroup.procs" && exec sleep 60', group]
+    with subprocess.Popen(command) as sleeper:
+        wait_for(lambda: cgroup.populated(group), what="it sleeps in there")
+        Undertaker(bed, 0).bury()
+    assert (sleeper.returncode, Path(group).exists(), bed.exists()) == (-signal.SIGKILL, False, False)
 
 
 def beds_of(run: int) -> list[Path]:
