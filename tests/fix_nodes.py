@@ -312,17 +312,20 @@ def gone(pid: int) -> bool:
 
 
 def deaths(families: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """Wait until all processes of all families are gone; gives by name when the last of each was seen to be."""
-    dead: dict[str, float] = {}
+    """Wait until all processes of all families are gone; gives by name when the last of each was seen alive.
+
+    When it was seen to be dead would say how late we looked, too.
+    """
+    alive = dict.fromkeys(families, 0.0)
 
     def all_dead() -> bool:
-        for name in families.keys() - dead.keys():
-            if all(map(gone, families[name])):
-                dead[name] = boottime()
-        return dead.keys() == families.keys()
+        now = boottime()
+        living = [name for name, pids in families.items() if not all(map(gone, pids))]
+        alive.update(dict.fromkeys(living, now))
+        return not living
 
     wait_for(all_dead, PATIENCE, f"{', '.join(families)} are dead")
-    return dead
+    return alive
 
 
 def _read(path: str) -> bytes:

@@ -59,9 +59,10 @@ def test_behind_a_longer_partition_children_are_fenced_in_time_and_the_other_nod
 
     BREAKS[how](way)
     trusted = {name: node.trusted_until(name) for name in families}
-    fenced = deaths(families)
+    alive = deaths(families)
 
-    assert [name for name in families if fenced[name] >= trusted[name]] == []
+    lives = {name: nodes.journal.lives(name)[0] for name in families}
+    assert [name for name in families if max(alive[name], lives[name].last) >= trusted[name]] == []
     wait_for(lambda: rival.leading().keys() == {"beat", "deaf"}, what="the other node leads")
     assert ends(database, "deaf") == ["lapsed", None]
     way.heal()
