@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,8 @@ from typing import Final
 
 import completions
 import manual
-from bundle import MACHINES, Library, bundle
+import sbom
+from bundle import MACHINES, Library, bracketed, bundle, spdx
 from changes import entries, system_version
 
 from highlanderd import __version__
@@ -32,7 +32,6 @@ from highlanderd.config import schema
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
 PACKAGER: Final = os.environ.get("PACKAGER") or "The highlanderd contributors <packages@highlanderd.invalid>"
-SPDX: Final = {"Apache 2.0": "Apache-2.0", "MIT License": "MIT"}  # as some libraries write it
 
 INSTALLED: Final = {
     "files/launcher": ("usr/bin/highlanderd", 0o755),
@@ -65,7 +64,7 @@ def main() -> int:
 
 
 def packages(arch: str, tools: Path, to: Path) -> Iterator[Path]:
-    """Make both packages for ``arch``."""
+    """Make both packages for ``arch``, and the bill of what is in them."""
     work = ROOT / "build/packages" / arch
     shutil.rmtree(work, ignore_errors=True)
     stage = work / "stage"
@@ -80,7 +79,7 @@ def packages(arch: str, tools: Path, to: Path) -> Iterator[Path]:
         "ARCH": arch,
         "VERSION": system_version(__version__),
         "PACKAGER": PACKAGER,
-        "LICENSE": " AND ".join(sorted({"MIT", *(license_of(library) for library in libraries)})),
+        "LICENSE": " AND ".join(sorted({"MIT", *map(bracketed, libraries)})),
         "MTIME": datetime.fromtimestamp(epoch, UTC).isoformat(),
     }
     description = work / "nfpm.yaml"
@@ -91,6 +90,10 @@ def packages(arch: str, tools: Path, to: Path) -> Iterator[Path]:
         subprocess.run(command, cwd=stage, check=True, stdout=subprocess.DEVNULL)
     for path in sorted(work.glob("*.[dr][ep][bm]")):
         yield Path(shutil.copy2(path, to / path.name))
+    bill = to / f"highlander-{__version__}-{arch}.cdx.json"
+    built = datetime.fromtimestamp(epoch, UTC)
+    bill.write_text(sbom.text(sbom.document(__version__, arch, libraries, work / "wheels", PACKAGER, built)), "utf-8")
+    yield bill
 
 
 def distributions(to: Path) -> list[Path]:
@@ -148,17 +151,11 @@ def packed(data: bytes) -> bytes:
     return subprocess.run(["gzip", "-9n"], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
-def license_of(library: Library) -> str:
-    """Give a library's licence as SPDX writes it, in brackets where that is needed."""
-    spdx = SPDX.get(library.license, library.license)
-    return f"({spdx})" if re.search(r" (AND|OR) ", spdx) else spdx
-
-
 def copyright_file(libraries: tuple[Library, ...]) -> str:
     """Give our own licence, and where those of the libraries are."""
     lines = [(ROOT / "LICENSE").read_text("utf-8"), "", "/usr/lib/highlander also holds these libraries:", ""]
     for library in libraries:
-        lines.append(f"{library.name} {library.version}: {SPDX.get(library.license, library.license)}")
+        lines.append(f"{library.name} {library.version}: {spdx(library)}")
         lines += [f"    /usr/lib/highlander/{text}" for text in library.texts]
     lines += ["", "On Debian the texts of Apache-2.0 and LGPL-3.0 are also in /usr/share/common-licenses."]
     return "\n".join(lines) + "\n"

