@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from fact import wait_for
 from fix_nodes import PATIENCE, Node, Nodes, settled_ledger
 from fix_postgres import Database
-from fix_processes import state
 from fix_service import ServiceManager
 
-from highlanderd.errors import HighlanderError
-from highlanderd.processes.service import MOST_UNSENT, Service
+from highlanderd.linux import NEVER
+from highlanderd.processes.service import MOST_UNSENT, OVERDUE, SOONEST, Service
 
 LEASE = 10.0
 """Seconds; on a busy machine nobody is silent for 3/10 of it who is not frozen."""
@@ -27,10 +27,12 @@ stop_timeout = 8
 """
 
 
-def _started(nodes: Nodes, database: Database, manager: ServiceManager, programs: str = "[program.beat]") -> Node:
+def _started(
+    nodes: Nodes, database: Database, manager: ServiceManager, programs: str = "[program.beat]", dsn: str = ""
+) -> Node:
     """Start a daemon as systemd would, and wait until it leads."""
     settled_ledger(database, LEASE)
-    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    node = Node("a", nodes.directory / "a", dsn or database.dsn, LEASE, nodes.journal)
     node.environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": OF_THE_UNIT}
     nodes.nodes.append(node)
     node.configure(programs)
@@ -61,47 +63,36 @@ def test_it_is_ready_without_a_database(nodes: Nodes, service_manager: ServiceMa
     assert service_manager.values("WATCHDOG") == []
 
 
-def test_the_watchdog_is_as_short_as_the_lease_asks_and_as_long_as_a_new_worker_needs(
+def test_the_watchdog_is_as_short_as_the_lease_asks_and_a_new_worker_has_until_its_children_are_overdue(
     nodes: Nodes, database: Database, service_manager: ServiceManager
 ) -> None:
     node = _started(nodes, database, service_manager)
-    assert service_manager.values("WATCHDOG_USEC") == [OF_THE_LEASE]
-    os.kill(node.worker, signal.SIGKILL)
-    wait_for(lambda: len(service_manager.values("WATCHDOG_USEC")) == 3, PATIENCE, "another worker works")
-    assert service_manager.values("WATCHDOG_USEC") == [OF_THE_LEASE, OF_THE_UNIT, OF_THE_LEASE]
-
-
-def test_nobody_feeds_the_watchdog_while_the_guardian_is_frozen(
-    nodes: Nodes, database: Database, service_manager: ServiceManager
-) -> None:
-    node = _started(nodes, database, service_manager)
-    node.freeze(node.guardian)
-    wait_for(lambda: state(node.guardian) == "T", PATIENCE, "it stands still")
+    assert OF_THE_LEASE in service_manager.values("WATCHDOG_USEC")
     before = len(service_manager.heard())
-    wait_for(lambda: "the guardian does not answer" in node.log.read_text(), PATIENCE, "the worker notices")
-    assert len(service_manager.heard()) == before
-    node.thaw()
-    assert node.ended() == 1
+    os.kill(node.worker, signal.SIGKILL)
+    wait_for(lambda: len(service_manager.values("READY")) == 2, PATIENCE, "another worker works")
+    spared, *_, last = [
+        notice.words["WATCHDOG_USEC"] for notice in service_manager.heard()[before:] if "WATCHDOG_USEC" in notice.words
+    ]
+    assert int(OF_THE_LEASE) / 7 < int(spared) < (0.9 + OVERDUE) * LEASE * 1e6
+    assert last == OF_THE_LEASE
 
 
-def test_a_reload_is_begun_and_ended(nodes: Nodes, database: Database, service_manager: ServiceManager) -> None:
-    node = _started(nodes, database, service_manager)
-    node.configure("[program.beat]\nbackoff = 0.5\n")
-    node.signal(signal.SIGHUP)
-    wait_for(lambda: len(service_manager.values("READY")) == 2, PATIENCE, "the reload is over")
-    node.file.write_text("[colours]\n")
-    with pytest.raises(HighlanderError):
-        node.control.ask("POST", "/v1/reload")
-    wait_for(lambda: len(service_manager.values("READY")) == 3, PATIENCE, "the failed one is over, too")
-    order = [name for notice in service_manager.heard() for name in notice.words if name in ("READY", "RELOADING")]
-    assert order == ["READY", *["RELOADING", "READY"] * 2]
-
-
-def test_a_long_drain_asks_for_time_until_it_is_over(
+def test_a_new_worker_has_the_units_own_time_where_nothing_runs(
     nodes: Nodes, database: Database, service_manager: ServiceManager
 ) -> None:
-    node = _started(nodes, database, service_manager, STUBBORN)
-    node.signal(signal.SIGTERM)
+    node = _started(nodes, database, service_manager)
+    node.order("stop", "beat")
+    wait_for(lambda: "stopped 1" in service_manager.values("STATUS"), PATIENCE, "it says that nothing runs")
+    assert OF_THE_UNIT not in service_manager.values("WATCHDOG_USEC")
+    worker = node.worker
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: len(service_manager.values("READY")) == 2, PATIENCE, "another worker works")
+    lasting = [one.words for one in service_manager.heard() if {"EXTEND_TIMEOUT_USEC", "WATCHDOG"} & one.words.keys()]
+    assert [
+        before for before, word in pairwise(lasting) if "EXTEND_TIMEOUT_USEC" in before and "WATCHDOG" not in word
+    ] == []
+    assert "WATCHDOG" in lasting[-1]
     assert node.ended() == 0
     asked = [notice for notice in service_manager.heard() if "EXTEND_TIMEOUT_USEC" in notice.words]
     assert len(asked) >= 3
@@ -116,12 +107,18 @@ def test_the_last_word_of_each_cycle_of_a_drain_is_a_sign_of_life(
     node = _started(nodes, database, service_manager, STUBBORN)
     node.signal(signal.SIGTERM)
     wait_for(lambda: len(service_manager.values("EXTEND_TIMEOUT_USEC")) >= 2, PATIENCE, "it drains")
+    wait_for(lambda: _lasting(service_manager)[-1] == {"WATCHDOG": "1"}, PATIENCE, "a cycle is over")
     os.kill(node.worker, signal.SIGKILL)
     wait_for(lambda: OF_THE_UNIT in service_manager.values("WATCHDOG_USEC"), PATIENCE, "its worker is dead")
-    lasting = [one.words for one in service_manager.heard() if {"EXTEND_TIMEOUT_USEC", "WATCHDOG"} & one.words.keys()]
+    lasting = _lasting(service_manager)
     dead = next(number for number, words in enumerate(lasting) if words.get("WATCHDOG_USEC") == OF_THE_UNIT)
     assert lasting[dead - 1] == {"WATCHDOG": "1"}
     assert node.ended() == 0
+
+
+def _lasting(manager: ServiceManager) -> list[dict[str, str]]:
+    """Give what was said that moves the watchdog."""
+    return [one.words for one in manager.heard() if {"EXTEND_TIMEOUT_USEC", "WATCHDOG"} & one.words.keys()]
 
 
 def test_the_watchdog_knows_the_ledgers_lease_before_anything_is_led_by_it(
@@ -167,15 +164,15 @@ def test_an_abstract_address_is_understood() -> None:
 def test_a_watchdog_of_another_process_is_not_ours_to_feed(service_manager: ServiceManager) -> None:
     words = {"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
     service = Service(words, os.getpid())
-    service.cycled(LEASE)
-    service.spare()
+    service.cycled(LEASE, NEVER)
+    service.spare(NEVER)
     assert service_manager.heard() == []
 
 
 def test_a_unit_with_a_shorter_watchdog_keeps_it(service_manager: ServiceManager) -> None:
     service = Service({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000"}, os.getpid())
-    service.cycled(LEASE)
-    service.spare()
+    service.cycled(LEASE, NEVER)
+    service.spare(NEVER)
     assert service_manager.values("WATCHDOG_USEC") == []
     assert service_manager.values("WATCHDOG") == ["1"]
 
@@ -199,7 +196,23 @@ def test_signs_of_life_push_out_nothing_that_a_service_manager_has_to_hear(open_
     service = Service({"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
     service.tell("READY=1")
     for _ in range(2 * MOST_UNSENT):
-        service.cycled(LEASE)
+        service.cycled(LEASE, NEVER)
     with closing(ServiceManager(str(address))) as manager:
-        service.cycled(LEASE)
+        service.cycled(LEASE, NEVER)
         assert (manager.values("READY"), manager.values("WATCHDOG_USEC")) == (["1"], [OF_THE_LEASE])
+
+
+def test_a_deadline_that_comes_before_the_next_sign_of_life_is_what_counts(service_manager: ServiceManager) -> None:
+    service = Service({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
+    service.cycled(LEASE, 8.0)
+    assert not service.pressed
+    service.cycled(LEASE, 3.0)
+    assert service.pressed
+    service.relieve(2.9)
+    service.cycled(LEASE, -1.0)
+    service.relieve(NEVER)
+    assert not service.pressed
+    service.spare(8.5)
+    service.relieve(NEVER)
+    promised = [OF_THE_LEASE, "3000000", str(int(SOONEST * 1e6)), OF_THE_LEASE, "8500000", OF_THE_UNIT]
+    assert service_manager.values("WATCHDOG_USEC") == promised
