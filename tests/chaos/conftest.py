@@ -38,7 +38,7 @@ LEFT_TO_MAKE_CHAOS = {
     "failover, old primary cut off",
     "failover, late",
 }
-"""Near enough to another one, or to a test in integration/, for the five minutes that all of this may take."""
+"""Near enough to another one, or to a test in integration/, for the ten minutes that all of this may take."""
 Plays = Callable[[Sequence[Planned], str], Outcome]
 
 
