@@ -18,7 +18,7 @@ from highlanderd import lineage, linux
 from highlanderd.lean import signal
 from highlanderd.processes import cgroup
 from highlanderd.processes.channel import PROTOCOL
-from highlanderd.processes.service import Service
+from highlanderd.processes.service import OVERDUE, Service
 from highlanderd.processes.wards import Wards
 from highlanderd.processes.worker import Worker
 
@@ -92,8 +92,14 @@ class Guardian:
             else:
                 self._pass_on(PASSED_ON[signum])
 
+    def _left(self) -> float:
+        """Give the seconds after which the service manager must not wait any longer for us."""
+        return self._wards.left(linux.boottime(), OVERDUE)
+
     def _judge(self, now: float) -> None:
         """Do what time asks for, once it does, and set when it asks again."""
+        if self._service.pressed:
+            self._service.relieve(self._left())
         if now < self._watch.at:
             return
         if now > self._watch.at + OVERSLEPT:
@@ -172,7 +178,7 @@ class Guardian:
         self._worker.tell({"is": "pong", "n": message["n"]})
         self._wards.lease = message["lease"]
         if self._code is None:
-            self._service.cycled(message["lease"])
+            self._service.cycled(message["lease"], self._left())
             self._worker.pinged(message["lease"], linux.boottime())
             self._watch.by(self._worker.due())
 
@@ -199,7 +205,7 @@ class Guardian:
 
     def _on_done(self, message: Message, _fds: list[int]) -> None:
         self._code = message["code"]
-        self._service.spare()
+        self._service.spare(self._left())
         self._worker.end_soon(linux.boottime())
         self._watch.by(self._worker.due())
 
@@ -219,7 +225,7 @@ class Guardian:
         if self._worker.channel is not None:
             self._hang_up_worker()
         self._worker.ended(now)
-        self._service.spare()
+        self._service.spare(self._left())
         if self._code is None:
             self._worker.say(
                 f"the worker has ended ({_shown(status)}); children live on, and another worker is started"

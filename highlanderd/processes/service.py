@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WATCHED = 0.7
-"""Of a lease. The last renewal is up to 2/10 older than the last cycle, and others wait for 1.05 of a lease from it: a
-daemon that is frozen as a whole is killed, its children with it, before anybody else can lead."""
+"""Of a lease: how often a worker that works completes a cycle at the very least."""
+OVERDUE = 0.08
+"""Of a lease: after the deadline of a tree that nobody has begun to kill. Deadlines are at 9/10 of a lease, others may
+lead after 1.05, and systemd's timers are up to 0.25 s late: a daemon that is frozen as a whole is killed in between."""
+SOONEST = 0.1
+"""Seconds: we are awake, so keepers may be waking up as well, and kill by themselves."""
 
 
 class Service:
@@ -26,6 +30,8 @@ class Service:
         ours = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
         self._patience = int(patience) if ours and patience.isdecimal() else 0
         """Microseconds of the unit; 0 where no watchdog is wanted. They are never exceeded."""
+        self._rhythm = self._patience
+        """Microseconds from one sign of life to the next, as far as no deadline comes first."""
         self._owed = self._patience
         """Microseconds within which the service manager expects the next sign of life now."""
         self._unsent: list[bytes] = []
@@ -50,17 +56,33 @@ class Service:
         finally:
             way.close()
 
-    def cycled(self, lease: float) -> None:
-        """Show that a worker has completed a cycle: from now on the next is due within 7/10 of ``lease`` seconds."""
-        self._owe(min(self._patience, int(WATCHED * lease * 1e6)))
+    def cycled(self, lease: float, left: float) -> None:
+        """Show that a worker has completed a cycle: the next is due within 7/10 of ``lease`` seconds.
 
-    def spare(self) -> None:
+        ``left``: seconds until a tree is overdue; frozen until then, the daemon has to be killed with it.
+        """
+        self._rhythm = min(self._patience, int(WATCHED * lease * 1e6))
+        self._owe(left)
+
+    def spare(self, left: float) -> None:
         """Give the next worker the unit's own time: there is none now, or it ends and shows no more cycles."""
-        if self._owed != self._patience:
-            self._owe(self._patience)
+        if self._rhythm != self._patience:
+            self._rhythm = self._patience
+            self._owe(left)
 
-    def _owe(self, within: int) -> None:
+    @property
+    def pressed(self) -> bool:
+        """Whether a deadline comes before the next sign of life would be due. Once it is met, say so: ``relieve()``."""
+        return self._owed < self._rhythm
+
+    def relieve(self, left: float) -> None:
+        """Owe the next sign of life later, when there is more time left than there was."""
+        if min(max(left, SOONEST) * 1e6, self._rhythm) > self._owed:
+            self._owe(left)
+
+    def _owe(self, left: float) -> None:
         if self._patience:
+            within = int(min(max(left, SOONEST) * 1e6, self._rhythm))
             self.tell("WATCHDOG=1" if within == self._owed else f"WATCHDOG_USEC={within}\nWATCHDOG=1")
             self._owed = within
 

@@ -60,6 +60,11 @@ class Ward:
             return self.heard + max(SILENCE * lease, SHORTEST_SILENCE)
         return float(self.state["deadline"]) + max(GRACE * lease, SHORTEST_GRACE)
 
+    @property
+    def ending(self) -> bool:
+        """Whether its tree is empty, or being killed."""
+        return bool(self.condemned or self.state["empty"] or self.state["killed"])
+
     def kill(self) -> None:
         """Kill the keeper. Its child dies with it; the rest of its tree becomes ours."""
         if not self.condemned:
@@ -251,6 +256,11 @@ class Wards:
         again = now if self._bereaved and self._killing.unfinished else now + AGAIN
         dues = [ward.due(self.lease) for ward in self._living.values()]
         return min(dues + ([again] if hurried or self._unmet else []), default=linux.NEVER)
+
+    def left(self, now: float, grace: float) -> float:
+        """Give the seconds until a tree that nobody has begun to kill is past its deadline by ``grace`` of a lease."""
+        deadlines = (ward.state["deadline"] for ward in self._living.values() if not ward.ending)
+        return min(deadlines, default=linux.NEVER) + grace * self.lease - now
 
     def kill(self, number: int) -> None:
         """Kill a keeper that does not answer the worker."""
