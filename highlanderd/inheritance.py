@@ -6,12 +6,17 @@ A replaced worker goes on with what was in force: a file that was edited meanwhi
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
 from highlanderd.core.words import Want
+from highlanderd.errors import HighlanderError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,22 @@ class Inheritance:
 
 
 def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> Inheritance:
-    """Give what the last worker left, or the file's configuration to the first one. Raises ConfigurationError."""
+    """Give what the last worker left, or the file's configuration to the first one. Raises ConfigurationError.
+
+    A worker of another version may have left what we do not read. Then the file counts, as after a restart;
+    what operators wish and what was learnt of the server is kept if it can be.
+    """
     if memo is None:
         loaded = load(path, environ)
         return Inheritance(loaded, loaded)
-    facts = json.loads(memo)
-    base = reload_from(facts["base"].encode(), environ)
-    latest = base if facts["latest"] is None else reload_from(facts["latest"].encode(), environ)
-    wishes = {name: Want(value) for name, value in facts["wishes"].items()}
-    return Inheritance(base, latest, wishes, facts["seen_ledger"], facts["timelines"])
+    facts: dict[str, Any] = {}
+    try:
+        facts = dict(json.loads(memo))
+        base = reload_from(facts["base"].encode(), environ)
+        latest = base if facts["latest"] is None else reload_from(facts["latest"].encode(), environ)
+    except (ValueError, LookupError, TypeError, AttributeError, HighlanderError) as error:
+        log.error("what the last worker has left cannot be used (%s): going by %s as it is now", error, path)
+        base = latest = load(path, environ)
+    known = {wish.value: wish for wish in Want}
+    wishes = {name: known[value] for name, value in dict(facts.get("wishes", {})).items() if value in known}
+    return Inheritance(base, latest, wishes, bool(facts.get("seen_ledger")), dict(facts.get("timelines", {})))

@@ -1,0 +1,74 @@
+"""A worker begins with what the last one has left, whatever version that was."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from highlanderd.core.words import Want
+from highlanderd.inheritance import Inheritance, begin
+
+FILE = """
+[daemon]
+node = "one"
+[postgres]
+dsn = "postgresql://nobody@127.0.0.1/nowhere"
+[program.beat]
+command = ["true"]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "highlander.toml"
+    file.write_text(FILE)
+    return file
+
+
+def _left(path: Path) -> Inheritance:
+    first = begin(path, None, {})
+    return Inheritance(first.base, first.latest, {"beat": Want.STOP}, True, {"7": 3})
+
+
+def test_the_next_worker_goes_on_with_what_was_in_force(path: Path) -> None:
+    left = _left(path)
+    path.write_text(FILE.replace("beat", "relay"))
+    assert begin(path, left.encode(), {}) == left
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("base"),
+        lambda facts: facts.update(base=None),
+        lambda facts: facts.update(base=facts["base"].replace("command", "kommando")),
+        lambda facts: facts.update(latest="{}"),
+    ],
+)
+def test_what_cannot_be_used_is_replaced_by_the_file_and_the_rest_is_kept(
+    path: Path, change: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = _left(path)
+    facts = json.loads(left.encode())
+    assert callable(change)
+    change(facts)
+    path.write_text(FILE.replace("beat", "relay"))
+    with caplog.at_level(logging.ERROR):
+        found = begin(path, json.dumps(facts).encode(), {})
+    assert list(found.programs) == ["relay"]
+    assert (found.wishes, found.seen_ledger, found.timelines) == (left.wishes, True, left.timelines)
+    assert "cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize("memo", [b"", b"\xff", b"[1]", b"{}"])
+def test_garbage_is_no_inheritance(path: Path, memo: bytes) -> None:
+    assert list(begin(path, memo, {}).programs) == ["beat"]
+
+
+def test_an_unknown_wish_is_no_wish(path: Path) -> None:
+    facts = json.loads(_left(path).encode())
+    facts["wishes"] = {"beat": "dance"}
+    assert begin(path, json.dumps(facts).encode(), {}).wishes == {}
