@@ -213,7 +213,7 @@ def test_what_is_frozen_while_it_drains_is_killed_as_soon(service: Service) -> N
     service.machine.does("kill", "-STOP", *map(str, frozen))
     wait_for(lambda: service.gone(child), PATIENCE, "the child is killed")
     wait_for(lambda: service.shows("ActiveState") == "failed", PATIENCE, "it has ended")
-    assert service.shows("Result") == "watchdog"  # and not TimeoutStopSec, a minute later
+    assert service.shows("Result") == "watchdog"  # and not TimeoutStopSec, minutes later
 
 
 @pytest.mark.timeout(300)
