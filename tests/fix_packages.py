@@ -13,7 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOTS = ROOT / "build/packages"
-INCLUDED = "systemd,systemd-sysv,dbus,python3,libpq5,procps,init-system-helpers"
+INCLUDED = "systemd,systemd-sysv,dbus,python3,procps,init-system-helpers"
+FETCH = "APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq --yes --download-only --install-recommends install libpq5"
+KINDS = {
+    "": (f"--include={INCLUDED},libpq5",),
+    "-apt": (f"--include={INCLUDED}", "--skip=cleanup/apt", f"--customize-hook={FETCH}"),
+}
+"""Debians: one that lacks nothing, and one where apt has to find what is needed, without any network."""
 
 
 def tool(name: str) -> str:
@@ -33,28 +39,28 @@ def made(pattern: str) -> Path:
     return found
 
 
-def root_beneath(release: str) -> Path:
+def root_beneath(release: str, kind: str = "") -> Path:
     """Give a small Debian of this release to lay something over: nobody writes into it. It is kept for the next run."""
-    kept = ROOTS / release
+    kept = ROOTS / f"{release}{kind}"
     ROOTS.mkdir(parents=True, exist_ok=True)
-    with (ROOTS / f"{release}.lock").open("w") as lock:
+    with (ROOTS / f"{kept.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
             part = Path(tempfile.mkdtemp(prefix=f"{release}.", dir=ROOTS))
-            root_file_system(release, part / "root").rename(kept)
+            root_file_system(release, part / "root", kind).rename(kept)
             part.rmdir()
     return kept
 
 
-def root_file_system(release: str, directory: Path) -> Path:
+def root_file_system(release: str, directory: Path, kind: str = "") -> Path:
     """Unpack a small Debian of this release into ``directory``; it is made when there is none yet."""
     if os.geteuid():
         pytest.skip("needs root, for a root file system")
     tool("mmdebstrap")
-    packed = ROOTS / f"{release}.tar"
+    packed = ROOTS / f"{release}{kind}.tar"
     if not packed.exists():
         part = packed.with_suffix(".part.tar")
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={INCLUDED}", release, str(part)]
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", *KINDS[kind], release, str(part)]
         if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
             part.unlink(missing_ok=True)
             pytest.skip(f"needs a mirror of Debian that has {release}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from booted.machine import PATIENCE, Machine, machines_lacking
+from booted.versions import following
 from fact import wait_for
 from fix_packages import made, root_beneath
 from fix_postgres import Database
@@ -82,10 +83,11 @@ def files_in(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(600)
-def test_from_installation_to_purge(machine: Machine, database: Database) -> None:
+def test_from_installation_to_purge(machine: Machine, database: Database, tmp_path: Path) -> None:
     deb = made(f"highlander_{__version__}-*_amd64.deb")
     before = files_in(machine.root)
     shutil.copy(deb, machine.root / "root/highlander.deb")
+    following(deb, tmp_path / "next", machine.root / "root/next.deb")
 
     # Installed, it waits for its configuration.
     assert "edit /etc/highlander.toml" in machine.does("dpkg", "--install", "/root/highlander.deb")
@@ -119,6 +121,12 @@ def test_from_installation_to_purge(machine: Machine, database: Database) -> Non
     assert "programs that run on: 2" in machine.does("dpkg", "--install", "/root/highlander.deb")
     assert await_led(machine) == pids
     assert machine.worker() != worker
+
+    # So does the next version, and the way back from it: nothing that it writes is unknown to the former.
+    for package in ("next", "highlander"):
+        assert "programs that run on: 2" in machine.does("dpkg", "--install", f"/root/{package}.deb")
+        assert await_led(machine) == pids
+    assert machine.does("dpkg", "--verify", "highlander").splitlines() == ["??5?????? c /etc/highlander.toml"]
 
     # SIGKILL of the daemon: systemd starts another one, and the programs begin a new term.
     machine.does("kill", "-KILL", machine.says("systemctl", "show", "--property=MainPID", "--value", "highlanderd"))
