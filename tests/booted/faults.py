@@ -70,9 +70,22 @@ def freeze_guardian(scene: Scene) -> None:
 def freeze_daemon(scene: Scene) -> None:
     """Stop guardian, worker and keepers, and no child: nobody but systemd is left who could end the children."""
     main = scene.machine.main_pid()
-    for pid in (scene.machine.unit / "cgroup.procs").read_text().split():  # children are in cgroups below
-        os.kill(int(pid), signal.SIGSTOP)
+    _stop_all_but_children(scene.machine)
     _await_another(scene.machine, main)
+
+
+def freeze_in_a_start(scene: Scene) -> None:
+    """The same at a moment when systemd is patient, because a worker takes its time to start."""
+    main, worker = scene.machine.main_pid(), scene.machine.worker()
+    scene.machine.does("kill", "-KILL", worker)
+    wait_for(lambda: scene.machine.worker() not in (worker, ""), PATIENCE, "another worker starts")
+    _stop_all_but_children(scene.machine)
+    _await_another(scene.machine, main)
+
+
+def _stop_all_but_children(machine: Machine) -> None:
+    for pid in (machine.unit / "cgroup.procs").read_text().split():  # children are in cgroups below
+        os.kill(int(pid), signal.SIGSTOP)
 
 
 def _await_another(machine: Machine, main: str) -> None:
@@ -161,6 +174,7 @@ FAULTS: Sequence[Fault] = (
     Fault("systemd executed anew, journald killed", "nothing", disturb_systemd),
     Fault("SIGSTOP of the guardian", "handed over, or killed by the watchdog", freeze_guardian, LOST, EITHER),
     Fault("SIGSTOP of all but the children", "killed by the watchdog", freeze_daemon, FROZEN, WAITED_FOR),
+    Fault("the same while a worker starts", "killed by the watchdog", freeze_in_a_start, FROZEN, WAITED_FOR),
     Fault("link cut for 2/10 of a lease", "nothing", unplug_shortly),
     Fault("link cut for 1.5 leases", "fenced, waited for", unplug, FENCED, CUT_OFF),
     Fault("PostgreSQL restarted, fast", "nothing", restart_fast),
