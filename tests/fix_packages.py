@@ -46,9 +46,8 @@ def root_beneath(release: str, kind: str = "") -> Path:
     with (ROOTS / f"{kept.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
-            part = Path(tempfile.mkdtemp(prefix=f"{release}.", dir=ROOTS))
-            root_file_system(release, part / "root", kind).rename(kept)
-            part.rmdir()
+            with tempfile.TemporaryDirectory(prefix=f"{release}.", dir=ROOTS) as part:
+                root_file_system(release, Path(part) / "root", kind).rename(kept)
     return kept
 
 
