@@ -64,6 +64,7 @@ def files_in(root: Path) -> dict[str, str]:
         "var/tmp",
         "var/log",
         "var/cache",
+        "var/backups",  # dpkg's own, at midnight
         "var/lib/apt",
         "var/lib/dpkg",
         "var/lib/systemd",
