@@ -77,12 +77,15 @@ class Service:
 
     def relieve(self, left: float) -> None:
         """Owe the next sign of life later, when there is more time left than there was."""
-        if min(max(left, SOONEST) * 1e6, self._rhythm) > self._owed:
+        if self._within(left) > self._owed:
             self._owe(left)
+
+    def _within(self, left: float) -> int:
+        return int(min(max(left, SOONEST) * 1e6, self._rhythm))
 
     def _owe(self, left: float) -> None:
         if self._patience:
-            within = int(min(max(left, SOONEST) * 1e6, self._rhythm))
+            within = self._within(left)
             self.tell("WATCHDOG=1" if within == self._owed else f"WATCHDOG_USEC={within}\nWATCHDOG=1")
             self._owed = within
 

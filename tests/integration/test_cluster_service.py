@@ -22,6 +22,7 @@ from highlanderd.processes.service import MOST_UNSENT, OVERDUE, SOONEST, Service
 
 LEASE = 10.0
 """Seconds; on a busy machine nobody is silent for 3/10 of it who is not frozen."""
+BEAT = "[program.beat]"
 OF_THE_UNIT, OF_THE_LEASE = "60000000", "7000000"
 STUBBORN = """
 [program.beat]
@@ -30,16 +31,20 @@ stop_timeout = 8
 """
 
 
-def _started(
-    nodes: Nodes, database: Database, manager: ServiceManager, programs: str = "[program.beat]", dsn: str = ""
-) -> Node:
-    """Start a daemon as systemd would, and wait until it leads."""
-    settled_ledger(database, LEASE)
-    node = Node("a", nodes.directory / "a", dsn or database.dsn, LEASE, nodes.journal)
+def _launched(nodes: Nodes, dsn: str, manager: ServiceManager, programs: str = BEAT, lease: float = LEASE) -> Node:
+    """Start a daemon as systemd would."""
+    node = Node("a", nodes.directory / "a", dsn, lease, nodes.journal)
     node.environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": OF_THE_UNIT}
     nodes.nodes.append(node)
     node.configure(programs)
     node.start()
+    return node
+
+
+def _started(nodes: Nodes, database: Database, manager: ServiceManager, programs: str = BEAT, dsn: str = "") -> Node:
+    """Start one, and wait until it leads."""
+    settled_ledger(database, LEASE)
+    node = _launched(nodes, dsn or database.dsn, manager, programs)
     wait_for(lambda: "leading 1" in manager.values("STATUS"), PATIENCE, "it says that it leads")
     return node
 
@@ -175,11 +180,7 @@ def test_the_watchdog_knows_the_ledgers_lease_before_anything_is_led_by_it(
     nodes: Nodes, database: Database, service_manager: ServiceManager
 ) -> None:
     settled_ledger(database, LEASE)
-    node = Node("a", nodes.directory / "a", database.dsn, 60.0, nodes.journal)
-    node.environment = {"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": OF_THE_UNIT}
-    nodes.nodes.append(node)
-    node.configure("[program.beat]")
-    node.start()
+    node = _launched(nodes, database.dsn, service_manager, lease=60.0)
     nodes.await_up(node)
     wait_for(lambda: node.program("beat")["pid"], PATIENCE, "it leads")
     assert OF_THE_LEASE in service_manager.values("WATCHDOG_USEC")
