@@ -101,12 +101,7 @@ class Cluster:
         machine.does("dpkg", "--install", f"{SHARED}/first.deb")
         host, port = self.network.way(machine.name, SERVER, self.server)
         dsn = make_conninfo(self.database.dsn, host=host, port=port)
-        file = machine.root / "etc/highlander.toml"
-        text = file.read_text()
-        for section, keys in {"postgres": f'dsn = "{dsn}"\nlease = {self.lease}\n', "defaults": DEFAULTS}.items():
-            text = text.replace(f"\n[{section}]\n", f"\n[{section}]\n{keys}")
-        file.write_text(text)
-        (machine.root / "etc/highlander/conf.d/programs.toml").write_text(PROGRAMS)
+        machine.configure(PROGRAMS, postgres=f'dsn = "{dsn}"\nlease = {self.lease}\n', defaults=DEFAULTS)
         machine.does("systemctl", "enable", "--now", UNIT)
 
     def close(self) -> None:

@@ -193,6 +193,15 @@ class Machine:
         """Give the pids of the programs that are led, by name."""
         return {name: one["pid"] for name, one in self.programs().items() if one["state"] == "leading" and one["pid"]}
 
+    def configure(self, programs: str, **sections: str) -> None:
+        """Write keys into sections of the configuration that came with the package, and programs into a file."""
+        file = self.root / "etc/highlander.toml"
+        text = file.read_text()
+        for section, keys in sections.items():
+            text = text.replace(f"\n[{section}]\n", f"\n[{section}]\n{keys}")
+        file.write_text(text)
+        (self.root / "etc/highlander/conf.d/programs.toml").write_text(programs)
+
     def worker(self) -> str:
         """Give the pid of the daemon's worker."""
         return self.says("pgrep", "-f", "^/usr/bin/python3 -ISB /usr/bin/highlanderd --worker")

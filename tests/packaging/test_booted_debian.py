@@ -97,9 +97,7 @@ def test_from_installation_to_purge(machine: Machine, database: Database, tmp_pa
     assert list((machine.root / "usr/lib/highlander/highlanderd/__pycache__").glob("daemon.*.pyc")) != []
 
     # Configured, it runs, and each program has a cgroup of its own.
-    file = machine.root / "etc/highlander.toml"
-    file.write_text(file.read_text().replace("[postgres]\n", f'[postgres]\ndsn = "{database.dsn}"\nlease = "8s"\n'))
-    (machine.root / "etc/highlander/conf.d/programs.toml").write_text(PROGRAMS)
+    machine.configure(PROGRAMS, postgres=f'dsn = "{database.dsn}"\nlease = "8s"\n')
     machine.does("systemctl", "enable", "--now", "highlanderd")
     pids = await_led(machine)
     for pid in pids.values():
@@ -137,7 +135,7 @@ def test_from_installation_to_purge(machine: Machine, database: Database, tmp_pa
     # Removal drains, and keeps what the administrator wrote.
     assert "stopping the daemon" in machine.does("dpkg", "--remove", "highlander")
     assert "everything is drained; ends with code 0" in machine.journal()
-    assert file.exists()
+    assert (machine.root / "etc/highlander.toml").exists()
     assert (machine.root / "var/lib/highlander/instance").exists()
 
     # Installed again, it goes on where it was; purged, nothing is left.
@@ -156,10 +154,8 @@ def test_a_hardened_daemon_leads(machine: Machine, database: Database, hardening
     deb = made(f"highlander_{__version__}-*_amd64.deb")
     shutil.copy(deb, machine.root / "root/highlander.deb")
     machine.does("dpkg", "--install", "/root/highlander.deb")
-    file = machine.root / "etc/highlander.toml"
-    file.write_text(file.read_text().replace("[postgres]\n", f'[postgres]\ndsn = "{database.dsn}"\nlease = "8s"\n'))
     mine = PROGRAMS if hardening == "root" else PROGRAMS.replace('user = "nobody"', "")
-    (machine.root / "etc/highlander/conf.d/programs.toml").write_text(mine)
+    machine.configure(mine, postgres=f'dsn = "{database.dsn}"\nlease = "8s"\n')
     source = f"/usr/share/highlander/hardening/{hardening}.conf"
     machine.does("install", "-D", "-m", "644", source, "/etc/systemd/system/highlanderd.service.d/hardening.conf")
     machine.does("systemctl", "daemon-reload")

@@ -72,9 +72,7 @@ def test_its_daemon_runs_on_systemd_and_changes_none_of_its_files(
     try:
         machine.boot()
         machine.await_up()
-        file = machine.root / "etc/highlander.toml"
-        text = file.read_text().replace("[postgres]\n", f'[postgres]\ndsn = "{database.dsn}"\n')
-        file.write_text(text + '[program.beat]\ncommand = ["sleep", "infinity"]\n')
+        machine.configure('[program.beat]\ncommand = ["sleep", "infinity"]\n', postgres=f'dsn = "{database.dsn}"\n')
         machine.does("systemctl", "enable", "--now", "highlanderd")
         wait_for(lambda: machine.led().keys() == {"beat"}, PATIENCE, "the program is led")
         machine.does("systemctl", "reload", "highlanderd")
