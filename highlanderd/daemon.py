@@ -18,7 +18,7 @@ from typing import Final
 from highlanderd import __version__, snapshot
 from highlanderd.config import Configuration, Loaded, load
 from highlanderd.core import words as w
-from highlanderd.core.status import NodeStatus, ProgramDetail
+from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail
 from highlanderd.embedded.server import dsn_of, hold
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.fleet import Fleet, Member
@@ -30,8 +30,11 @@ from highlanderd.listeners.metrics import Metrics, serve_metrics
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.output.log import log_through, on_journal
 from highlanderd.output.streams import Writer
+from highlanderd.postgres import lengthening
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.pool import Leader, Pool
+from highlanderd.postgres.listener import Leader
+from highlanderd.postgres.past import Past
+from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
 from highlanderd.processes.channel import Channel
 from highlanderd.processes.link import Greeting, Guardian
@@ -63,6 +66,7 @@ class Daemon:
         """Programs of which it was logged that their trees do not die."""
         self._changed = asyncio.Event()
         self._survey: asyncio.Future[None] | None = None
+        self._keeping: asyncio.Future[None] | None = None
         self._exit_code = 0
         self._turned = boottime()
         self._stirred = asyncio.Event()
@@ -75,7 +79,7 @@ class Daemon:
         self.pool.server.on_lease = self._stirred.set
         self.pool.listener.on_survey = self._note_twins
         self._surveyed: Mapping[int, Leader] = {}
-        self.pool.server.timelines = dict(inheritance.timelines)
+        self.pool.server.past.inherit(inheritance.timelines)
         origin = Origin(
             guardian=guardian,
             writer=writer,
@@ -148,7 +152,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         while True:
             self._stirred.clear()
-            lease = self.pool.server.lease.length
+            lease = self._shortest_lease()
             self._notify()  # before the sign of life: to systemd, an extension is one of the watchdog, too
             if not self._guardian.ping(lease) and not self._guardian.lost and not self._exit_code:
                 log.error("the guardian does not answer: it is frozen; draining everything")
@@ -156,6 +160,7 @@ class Daemon:
                 self.shutdown()
             self._guardian.check(boottime(), lease)
             self._remember()
+            self._keep_past()
             self._turned = boottime()
             due = loop.time() + lease / 10
             with suppress(TimeoutError):
@@ -165,6 +170,13 @@ class Daemon:
             self._forsake()
             self._note_stubborn()
 
+    def _shortest_lease(self) -> float:
+        """Return the shortest lease that anything rests on, in seconds: a frozen process must be noticed within it."""
+        terms = (member.program.term for member in self.fleet.members.values())
+        return min(
+            [self.pool.server.lease.length, *(term.lengths.trusted.length for term in terms if term is not None)]
+        )
+
     def alive(self) -> bool:
         """Whether the loop has turned within 3/10 of a lease."""
         return boottime() - self._turned < 0.3 * self.pool.server.lease.length
@@ -173,12 +185,13 @@ class Daemon:
         """Hand the guardian what the next worker must know, whenever it has changed."""
         server, wishes = self.pool.server, self.fleet.wishes
         known = (self._inheritance.wishes, self._inheritance.seen_ledger, self._inheritance.timelines)
-        if known != (wishes, server.seen_ledger, server.timelines):
+        timelines = dict(server.past.timelines)
+        if known != (wishes, server.seen_ledger, timelines):
             self._inheritance = replace(
                 self._inheritance,
                 wishes=dict(wishes),
                 seen_ledger=server.seen_ledger,
-                timelines=dict(server.timelines),
+                timelines=timelines,
             )
         if self._inheritance is not self._remembered:
             try:
@@ -187,6 +200,12 @@ class Daemon:
                 log.error("cannot hand over what a next worker must know: %s; trying again", error.strerror)
             else:
                 self._remembered = self._inheritance
+
+    def _keep_past(self) -> None:
+        """Write what was seen of servers, beside everything else: a disk that hangs must hold nothing up."""
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.ensure_future(in_thread(self.pool.server.past.keep, "past"))
+            self._keeping.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _notify(self) -> None:
         """Show the service manager how things stand, and that a drain goes on: however long, it is never cut short."""
@@ -259,6 +278,8 @@ class Daemon:
 
     def _note_twins(self) -> None:
         before, self._surveyed = self._surveyed, self.pool.listener.leaders
+        for text in snapshot.divided_keys(self._surveyed, self._greeting.instance):
+            self.alarm(text)
         for text in snapshot.twins(before, self._surveyed, self.configuration.daemon.node, self._greeting.instance):
             self.alarm(text)
 
@@ -368,11 +389,28 @@ class Daemon:
 
     async def ledger(self) -> dict[str, object]:
         """Give the ledger's facts. Raises HighlanderError."""
-        return await self.pool.listener.facts()
+        return await self.pool.listener.shown()
 
-    async def set_lease(self, seconds: float) -> None:
+    async def lease_report(self) -> LeaseReport:
+        """Return the lengths of leases in force. Raises HighlanderError."""
+        return await lengthening.report(self.pool.listener)
+
+    async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
         """Change the ledger's lease. Raises HighlanderError."""
-        await self.pool.listener.set_lease(seconds)
+        await lengthening.set_lease(self.pool.listener, seconds, force=force)
+        return await self.lease_report()
+
+    async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
+        """Begin maintenance for an outage of so many seconds, or end it. Raises HighlanderError."""
+        if seconds is None:
+            await lengthening.end_maintenance(self.pool.listener)
+        else:
+            await lengthening.begin_maintenance(self.pool.listener, seconds, author=author, reason=reason, force=force)
+        return await self.lease_report()
+
+    async def migrate(self) -> MigrationReport:
+        """Bring the ledger's schema to this daemon's version. Raises HighlanderError."""
+        return await self.pool.listener.migrate()
 
 
 def _pool(configuration: Configuration, *, seen_ledger: bool) -> Pool:
@@ -382,7 +420,8 @@ def _pool(configuration: Configuration, *, seen_ledger: bool) -> Pool:
     directory = configuration.embedded_directory
     fresh = None if directory is None else directory / "fresh"
     dsn = dsn if directory is None else dsn_of(directory)
-    return Pool(Server(dsn, book, node=daemon.node, fresh=fresh, seen_ledger=seen_ledger), book)
+    past = Past(daemon.state_dir / "timelines")
+    return Pool(Server(dsn, book, node=daemon.node, fresh=fresh, seen_ledger=seen_ledger, past=past), book)
 
 
 def _kept(old: Configuration, new: Configuration) -> tuple[str, ...]:

@@ -57,6 +57,12 @@ class NotLeading(HighlanderError):
     code = "not_leading"
 
 
+class NeedsForce(HighlanderError):
+    """What was ordered may do harm that its sentence names; who accepts that orders it again with force."""
+
+    code = "needs_force"
+
+
 class NotPermitted(HighlanderError):
     """The peer of the control socket may not command this daemon."""
 

@@ -187,6 +187,7 @@ class Fleet:
             spawn=spawner,
             recorder=self._recorder,
             on_change=self._on_change,
+            on_alarm=self._on_alarm,
         )
         session = Session(
             self._pool,

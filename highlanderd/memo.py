@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from highlanderd.core.lease import Lease
+from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.words import (
     Cause,
     Draining,
@@ -16,6 +16,7 @@ from highlanderd.core.words import (
     Leading,
     Reservation,
     Running,
+    Shortening,
     Situation,
     Spawning,
     Stopping,
@@ -33,10 +34,14 @@ def encode(situation: Situation) -> bytes:
     facts: dict[str, Any] = {
         "want": situation.want.value,
         "epoch": term.epoch,
-        "lease": term.lease.length,
+        "lease": term.lengths.trusted.length,
+        "wanted": term.lengths.wanted.length,
+        "pace": term.lengths.pace.length,
         "began": term.began,
         "sent": term.sent,
     }
+    if term.shortening is not None:
+        facts["shortening"] = [term.shortening.sent, term.shortening.lease.length]
     if isinstance(state, Draining):
         facts["cause"] = state.cause.value
         facts["kill_at"] = state.phase.kill_at if isinstance(state.phase, Stopping) else None
@@ -54,9 +59,9 @@ def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading
     """
     try:
         facts = json.loads(memo)
-        term = Term(facts["epoch"], Lease(facts["lease"]), facts["began"], facts["sent"])
+        term = _term(facts)
         want = Want(facts["want"])
-        renew_at = term.sent + term.lease.renew_every
+        renew_at = term.sent + term.lengths.renew_every
         if "cause" in facts:
             kill_at, reservation = facts["kill_at"], facts.get("reservation")
             phase = Killing() if kill_at is None else Stopping(kill_at)
@@ -67,4 +72,13 @@ def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading
         raise ValueError(f"a keeper's memo cannot be read: {memo!r}") from error
     if pid is not None and started is not None:
         return Leading(term, Running(pid, started), renew_at), want
-    return Leading(term, Spawning(term.sent + term.lease.spawn_within), renew_at), want
+    return Leading(term, Spawning(term.sent + term.lengths.spawn_within), renew_at), want
+
+
+def _term(facts: dict[str, Any]) -> Term:
+    """Return the term; a worker that knew one lease only has left just that one."""
+    length = facts["lease"]
+    lengths = Lengths(Lease(length), Lease(facts.get("wanted", length)), Lease(facts.get("pace", length)))
+    sent, shorter = facts.get("shortening", (0.0, None))
+    shortening = None if shorter is None else Shortening(sent, Lease(shorter))
+    return Term(facts["epoch"], lengths, facts["began"], facts["sent"], shortening)

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol
 from highlanderd import memo
 from highlanderd.core import machine
 from highlanderd.core import words as w
-from highlanderd.core.lease import Claim, Settle
+from highlanderd.core.lease import Claim, Lease, Server, Settle, renewed_elsewhere
 from highlanderd.linux import boottime
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,11 @@ class Session(Protocol):
     def take_over(self, claim: Claim) -> None:
         """Try to begin a term."""
 
-    def renew(self, epoch: int) -> None:
-        """Prolong the term."""
+    def unsettle(self, server: Server) -> None:
+        """Have everybody wait once more."""
+
+    def renew(self, epoch: int, lease: Lease) -> None:
+        """Prolong the term under a lease."""
 
     def release(self, epoch: int, cause: w.Cause, reservation: w.Reservation | None) -> None:
         """End the term."""
@@ -138,6 +141,7 @@ class Program:
         spawn: Spawner,
         recorder: Recorder,
         on_change: Callable[[], None],
+        on_alarm: Callable[[str], None] = log.warning,
     ) -> None:
         self.name = name
         self.situation = situation
@@ -148,7 +152,7 @@ class Program:
         """When the present state was entered."""
         self.child: Child | None = None
         self._session: Session | None = None
-        self._spawn, self._recorder, self._on_change = spawn, recorder, on_change
+        self._spawn, self._recorder, self._on_change, self._on_alarm = spawn, recorder, on_change, on_alarm
         self._inbox: deque[w.Event] = deque()
         self._waker: asyncio.Future[None] | None = None
         self._stopping_since = 0.0
@@ -231,10 +235,26 @@ class Program:
             self._lock.believed = event.number if isinstance(event, w.Attached) else None
         self.situation, effects = machine.step(before, event, now, self.policy)
         self._record(before, event, now)
+        if isinstance(event, w.Looked):
+            self._compare(before, event)
         for effect in effects:
             _PERFORM[type(effect)](self, effect)
         if self.situation.state != before.state or self.situation.reason != before.reason:
             self._on_change()
+
+    def _compare(self, before: w.Situation, event: w.Looked) -> None:
+        """Warn of a ledger that went back, or that is written through another server, too."""
+        if self.situation.knowledge.rewinds > before.knowledge.rewinds:
+            self._lock.unsettle(event.sight.server)
+            self._on_alarm(
+                f"{self.name}: the ledger has gone back: it was restored, or overwritten from another server; nobody "
+                "begins a term before every lease that it may have forgotten is over"
+            )
+        for row in renewed_elsewhere(before.knowledge, event.sight):
+            self._on_alarm(
+                f"{self.name}: {row.node} renews it through another server (system {row.system}), whose rows arrive "
+                "here by replication; connect all daemons to one server"
+            )
 
     # -------------------------------------------------------------------------------------------------- performing
 
@@ -326,7 +346,7 @@ _PERFORM: Final[Mapping[type[w.Effect], Callable[[Program, Any], None]]] = {
     w.Look: lambda program, _: program._lock.look(),
     w.TakeOver: lambda program, effect: program._lock.take_over(effect.claim),
     w.WriteSettled: lambda program, effect: program._lock.write_settled(effect.settle),
-    w.Renew: lambda program, effect: program._lock.renew(effect.epoch),
+    w.Renew: lambda program, effect: program._lock.renew(effect.epoch, effect.lease),
     w.Release: lambda program, effect: program._lock.release(effect.epoch, effect.cause, effect.reservation),
     w.Disconnect: lambda program, effect: program._lock.refuse(effect.why),
     w.Spawn: Program._perform_spawn,

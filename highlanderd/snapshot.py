@@ -12,7 +12,8 @@ from highlanderd.core import words as w
 from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.fleet import Member
 from highlanderd.linux import boottime
-from highlanderd.postgres.pool import Leader, Pool
+from highlanderd.postgres.listener import Leader
+from highlanderd.postgres.pool import Pool
 
 READY_AFTER: Final = 1.0
 """Seconds after which a running child counts as ready: most that are broken have ended by then."""
@@ -100,6 +101,19 @@ def twins(before: Mapping[int, Leader], after: Mapping[int, Leader], node: str, 
             yield (
                 f'another daemon also calls itself "{node}": no page can tell the two apart; give each its own '
                 "daemon.node"
+            )
+
+
+def divided_keys(leaders: Mapping[int, Leader], instance: str) -> Iterator[str]:
+    """Name each program of ours that another node leads, too, because its file gives it another lock key."""
+    ours = {
+        leader.program: lock_id for lock_id, leader in leaders.items() if leader.leads and leader.instance == instance
+    }
+    for lock_id, leader in leaders.items():
+        if leader.leads and ours.get(leader.program, lock_id) != lock_id:
+            yield (
+                f"{leader.program} is led here under lock id {ours[leader.program]} and by {leader.node} under lock id "
+                f"{lock_id}: two copies run; give it one lock_key on all nodes"
             )
 
 

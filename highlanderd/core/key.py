@@ -29,3 +29,15 @@ def lock_id(namespace: str, lock_key: str | int) -> int:
         return lock_key
     digest = hashlib.sha256(f"{namespace}/{lock_key}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def name_lock(namespace: str, program: str) -> int:
+    """Return the lock id of a program's name, which its leader holds beside the program's own.
+
+    It keeps two nodes whose files give one program different keys from leading it side by side. Derived as a lock id,
+    from ``program:<namespace>/<program>``.
+
+    >>> name_lock("highlander", "beat") == lock_id("program:highlander", "beat")
+    True
+    """
+    return lock_id(f"program:{namespace}", program)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Final
 
 SHORTEST, LONGEST, DEFAULT = 2.0, 60.0, 10.0
@@ -19,10 +20,11 @@ LONGEST_RESERVATION: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The clocks of one lease of ``length`` seconds. The ledger has exactly one, so no arithmetic mixes two.
+    """The clocks of one lease of ``length`` seconds.
 
     The child is dead at 9/10, the leader stops trusting at 1, everybody else waits 1.05: rates of clocks may
-    differ by a few per cent, and SIGKILL needs a moment.
+    differ by a few per cent, and SIGKILL needs a moment. Each version of a row carries the length that it was written
+    under, and both sides go by that one.
     """
 
     length: float
@@ -92,6 +94,54 @@ class Lease:
         return self.kill_at(sent) - min(stop_timeout, 0.2 * self.length)
 
 
+def maintenance_lease(lease: float, outage: float) -> float:
+    """Return the length of a row's lease that bears an outage of ``outage`` seconds; all in seconds.
+
+    ``lease`` is the ledger's, at whose pace renewals go on: 2/10 of it may have passed since the last one when the
+    outage begins, and 1/10 is for the reconnection. The fence begins at 7/10 of the result.
+
+    >>> maintenance_lease(10, 60)
+    90
+    """
+    return max(lease, ceil((outage + 0.3 * lease) / 0.7))
+
+
+def replaced_within(trusted_for: float, lease: float) -> float:
+    """Return the seconds after its last renewal within which a silent leader's node is replaced.
+
+    ``trusted_for`` is the length that its row carries, ``lease`` the ledger's, at whose pace others look.
+    """
+    return 1.05 * trusted_for + 0.25 * lease
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """The lengths that rule one term."""
+
+    trusted: Lease
+    """What the last acknowledged version of its row was written under."""
+    wanted: Lease
+    """What the ledger wants the next version to be written under."""
+    pace: Lease
+    """The ledger's lease: renewals, looks and time limits go by it."""
+
+    @classmethod
+    def alike(cls, length: float) -> Lengths:
+        """Return the lengths of a term while the ledger's lease rules everything."""
+        lease = Lease(length)
+        return cls(lease, lease, lease)
+
+    @property
+    def renew_every(self) -> float:
+        """Seconds between two renewals: at the ledger's pace, and faster while the term's own lease is shorter."""
+        return min(self.pace.renew_every, self.trusted.renew_every)
+
+    @property
+    def spawn_within(self) -> float:
+        """Seconds after sending the takeover within which its child is started, or never."""
+        return min(self.pace.spawn_within, self.trusted.spawn_within)
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """Which PostgreSQL answered, as told in the very answer."""
@@ -103,6 +153,8 @@ class Server:
     """``pg_postmaster_start_time()`` as a bare token: compared, never calculated with."""
     position: int
     """The WAL position in bytes; it goes back only when history was lost."""
+    place: str = ""
+    """Which ledger answered: the oids of its database and tables and its own id, as a bare token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +162,17 @@ class Meta:
     """The ledger's one row about itself."""
 
     lease: Lease
-    settled: tuple[int, int] | None
-    """The (system, timeline) that a whole lease has been waited out for."""
+    """The ledger's lease: the pace of everything."""
+    settled: tuple[int, int, str] | None
+    """The (system, timeline, place) for which somebody has waited out the ceiling."""
     offset: int | None
-    """The epoch offset of the server's system; ``None`` while the ledger has not settled on this system yet."""
+    """Epoch offset of the present system; ``None`` while the ledger has not settled on this system yet."""
+    wanted: Lease
+    """What leaders are to write into their rows at present; longer than ``lease`` during maintenance."""
+    ceiling: Lease
+    """The longest lease that anybody may have been promised."""
+    floor: int = 0
+    """The highest epoch of this lock id that row and history show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +188,8 @@ class Row:
     system: int
     timeline: int
     released: bool
+    trusted_for: float
+    """Seconds: the lease under which this version was written."""
     reason: str = ""
     reserved_for: str | None = None
     reserved_seconds: float = 0.0
@@ -156,37 +217,107 @@ class Sight:
 class Knowledge:
     """What one program's line of sessions has seen so far.
 
-    It survives a reconnection to the same run of the server, and is thrown away, but for the highest timelines,
-    when the server's run is another one.
+    It survives a reconnection to the same run of the server, and is thrown away when the server's run or the ledger is
+    another one, or has gone back. The highest timelines and epoch stay, and so does the longest promise that was seen.
     """
 
     server: Server | None = None
     since: float = 0.0
     """Arrival of the first answer of this run."""
+    seen: float = 0.0
+    """Arrival of the latest answer."""
+    ceiling: Lease = field(default=Lease(0.0))
+    """As the latest answer showed it."""
+    settled: bool = False
+    """Whether the latest answer showed a settled ledger."""
+    row: int | None = None
+    """The lock id of our row, once it was seen: such a row never vanishes."""
     versions: Mapping[int, tuple[tuple[int, int], float]] = field(default_factory=dict)
     """By lock id: the version last seen, and the arrival of the answer that showed it first."""
     timelines: Mapping[int, int] = field(default_factory=dict)
     """By system: the highest timeline seen in this node's life."""
+    epoch: int = 0
+    """The highest epoch of our lock id seen in this node's life."""
+    promised_until: float = 0.0
+    """What an earlier run or ledger had promised may be trusted until then."""
+    distrusted_until: float = 0.0
+    """A ledger that has gone back counts as unsettled until then, whatever it says of itself."""
+    rewinds: int = 0
+    """How often the ledger went back under one run of the server."""
 
 
 def observe(knowledge: Knowledge, sight: Sight, at: float) -> Knowledge:
-    """Add what a look saw; ``at`` is the *arrival* of its answer."""
-    if not _same_run(knowledge.server, sight.server):
-        knowledge = Knowledge(since=at, timelines=knowledge.timelines)
+    """Return what is known after a look; ``at`` is the *arrival* of its answer."""
+    settled = is_settled(sight)
+    same = _same_run(knowledge.server, sight.server)
+    rewound = same and _went_back(knowledge, sight)
+    if rewound or not same or (knowledge.settled and not settled):
+        knowledge = _anew(knowledge, sight, at, rewound)
     versions: dict[int, tuple[tuple[int, int], float]] = {}
     for row in _rows(sight):
         seen = knowledge.versions.get(row.lock_id)
         versions[row.lock_id] = seen if seen is not None and seen[0] == row.version else (row.version, at)
     system, timeline = sight.server.system, sight.server.timeline
-    timelines = {**knowledge.timelines, system: max(timeline, knowledge.timelines.get(system, 0))}
-    return replace(knowledge, server=sight.server, versions=versions, timelines=timelines)
+    return replace(
+        knowledge,
+        server=sight.server,
+        seen=at,
+        ceiling=sight.meta.ceiling,
+        settled=settled,
+        row=knowledge.row if sight.row is None else sight.row.lock_id,
+        versions=versions,
+        timelines={**knowledge.timelines, system: max(timeline, knowledge.timelines.get(system, 0))},
+        epoch=max(knowledge.epoch, sight.meta.floor, sight.row.epoch if sight.row else 0),
+    )
+
+
+def _anew(knowledge: Knowledge, sight: Sight, at: float, rewound: bool) -> Knowledge:
+    """Begin to know again, but for what holds whichever run or ledger answers."""
+    return Knowledge(
+        since=at,
+        timelines=knowledge.timelines,
+        epoch=knowledge.epoch,
+        promised_until=max(knowledge.promised_until, knowledge.seen + knowledge.ceiling.wait),
+        distrusted_until=at + sight.meta.ceiling.wait if rewound else knowledge.distrusted_until,
+        rewinds=knowledge.rewinds + rewound,
+    )
 
 
 def _same_run(before: Server | None, now: Server) -> bool:
     if before is None:
         return False
     same = (before.system, before.timeline, before.started) == (now.system, now.timeline, now.started)
-    return same and now.position >= before.position
+    return same and before.place == now.place and now.position >= before.position
+
+
+def _went_back(knowledge: Knowledge, sight: Sight) -> bool:
+    """Return whether rows are older than they were: the ledger was restored, or overwritten from elsewhere."""
+    if knowledge.row is not None and sight.row is None:
+        return True
+    return any(row.version < knowledge.versions.get(row.lock_id, (row.version, 0.0))[0] for row in _rows(sight))
+
+
+def is_settled(sight: Sight) -> bool:
+    """Return whether the ledger says that somebody has waited out the ceiling for just this server and ledger."""
+    server = sight.server
+    return sight.meta.offset is not None and sight.meta.settled == (server.system, server.timeline, server.place)
+
+
+def renewed_elsewhere(knowledge: Knowledge, sight: Sight) -> tuple[Row, ...]:
+    """Return the rows that somebody renewed through another server since the last look of the same run.
+
+    They arrive by logical replication: two servers that both serve let two nodes lead.
+    """
+    if not _same_run(knowledge.server, sight.server):
+        return ()
+    return tuple(
+        row
+        for row in _rows(sight)
+        if not row.released
+        and row.system != sight.server.system
+        and row.lock_id in knowledge.versions
+        and knowledge.versions[row.lock_id][0] != row.version
+    )
 
 
 def _rows(sight: Sight) -> tuple[Row, ...]:
@@ -195,24 +326,29 @@ def _rows(sight: Sight) -> tuple[Row, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A takeover to try: the version that was judged, and the epoch that would begin.
+    """A takeover to try: the versions that were judged, and the epoch that would begin.
 
-    The statement updates exactly this version on exactly this server, or nothing.
+    The statements change exactly these versions on exactly this server and ledger, or nothing.
     """
 
     judged: Row | None
-    system: int
-    timeline: int
-    lease: Lease
+    closing: tuple[Row, ...]
+    """Unreleased rows whose terms are over: ours to claim, and those of our program under another lock id. Each is
+    closed before the takeover, in a commit of its own."""
+    server: Server
+    lengths: Lengths
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Write into ``meta`` that a whole lease was waited out for this (system, timeline); literally these."""
+    """Write into ``meta`` that the ceiling was waited out for this (system, timeline, place); literally these."""
 
     system: int
     timeline: int
+    place: str = ""
+    generation: int = -1
+    """The upper half of the highest epoch that this node has seen; -1 for none. New offsets lie above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,70 +382,72 @@ class Candidate:
 def judge(sight: Sight, knowledge: Knowledge, now: float, candidate: Candidate) -> Verdict:
     """Say whether ``candidate`` may begin a term; ``knowledge`` must already have observed ``sight``.
 
-    The first matching line counts:
+    A claim needs a ledger that is *settled* for this very (system, timeline, place). Of each row, the first line that
+    matches counts:
 
     1. released and reserved for another node, first seen less than the reservation's length ago: not yet;
-    2. no row, or one written under another system or timeline than the server has now: once *settled*;
-    3. released, or ours with no keeper left: take over;
-    4. anything else: once this very version has been known for 1.05 leases.
+    2. released; or ours with no keeper left, written on this server: take over;
+    3. anything else: once this very version has been known for 1.05 of the lease that it carries.
 
     Rows of our program under another lock id must have ended by the same rules.
     """
     server, meta = sight.server, sight.meta
     if server.timeline < knowledge.timelines.get(server.system, 0):
-        return Refusal(
-            f"the server is on timeline {server.timeline} of system {server.system}, but this node has already seen "
-            f"timeline {knowledge.timelines[server.system]}: an old primary was started again; stop it"
-        )
+        return Refusal(old_timeline(server.system, server.timeline, knowledge.timelines[server.system]))
     waits = [_judge_row(row, sight, knowledge, now, candidate) for row in _rows(sight)]
-    if sight.row is None or meta.offset is None:  # a renewal may show a system that nobody has waited out yet
-        waits.append(_settled(sight, knowledge, now))
-    for verdict in waits:
-        if verdict is not None and not isinstance(verdict, Settle):
-            return verdict
-    for verdict in waits:
+    for verdict in (*waits, _settled(sight, knowledge, now)):
         if verdict is not None:
             return verdict
     if meta.offset is None:
-        return Settle(server.system, server.timeline)
-    epoch = next_epoch(sight.row, meta.offset, server.timeline)
-    return Claim(sight.row, server.system, server.timeline, meta.lease, epoch)
+        raise ValueError("a settled ledger has an epoch offset for its system")
+    epoch = next_epoch(max(knowledge.epoch, meta.floor), meta.offset, server.timeline)
+    closing = tuple(row for row in _rows(sight) if not row.released)
+    return Claim(sight.row, closing, server, Lengths(meta.wanted, meta.wanted, meta.lease), epoch)
 
 
-def _judge_row(
-    row: Row, sight: Sight, knowledge: Knowledge, now: float, candidate: Candidate
-) -> NotYet | Settle | None:
+def old_timeline(system: int | str, timeline: int, known: int) -> str:
+    """Say that a server shows a timeline that was left behind, and what may be done about it."""
+    return (
+        f"the server is on timeline {timeline} of system {system}, but this node knows timeline {known}: an old "
+        f"primary was started again; stop it. If it was restored on purpose, stop all daemons, remove the file "
+        f"'timelines' from each one's state_dir, and start them"
+    )
+
+
+def _judge_row(row: Row, sight: Sight, knowledge: Knowledge, now: float, candidate: Candidate) -> NotYet | None:
     first_seen = knowledge.versions[row.lock_id][1]
-    if row.released and row.reserved_for not in (None, candidate.node):
+    if row.released:
+        if row.reserved_for in (None, candidate.node):
+            return None
         over = first_seen + min(row.reserved_seconds, LONGEST_RESERVATION)
-        if now < over:
-            return NotYet(over, f"reserved for {row.reserved_for}")
-    if (row.system, row.timeline) != (sight.server.system, sight.server.timeline):
-        return _settled(sight, knowledge, now)
-    if row.released or (row.instance == candidate.instance and candidate.keeperless):
+        return NotYet(over, f"reserved for {row.reserved_for}") if now < over else None
+    here = (row.system, row.timeline) == (sight.server.system, sight.server.timeline)
+    if here and row.instance == candidate.instance and candidate.keeperless:
         return None
-    over = first_seen + sight.meta.lease.wait
-    if now < over:
-        return NotYet(over, f"led by {row.node}")
-    return None
+    over = first_seen + Lease(row.trusted_for).wait
+    if now >= over:
+        return None
+    mine = sight.row is not None and row.lock_id == sight.row.lock_id
+    return NotYet(over, f"led by {row.node}" + ("" if mine else f" under another lock key (lock id {row.lock_id})"))
 
 
 def _settled(sight: Sight, knowledge: Knowledge, now: float) -> NotYet | Settle | None:
     server = sight.server
-    if sight.meta.settled == (server.system, server.timeline):
+    if is_settled(sight) and now >= knowledge.distrusted_until:
         return None
-    over = knowledge.since + sight.meta.lease.wait
+    over = max(knowledge.since + sight.meta.ceiling.wait, knowledge.promised_until, knowledge.distrusted_until)
     if now < over:
         return NotYet(over, "waiting one lease for the ledger to settle on this server")
-    return Settle(server.system, server.timeline)
+    generation = knowledge.epoch >> 32 if knowledge.epoch else -1
+    return Settle(server.system, server.timeline, server.place, generation)
 
 
-def next_epoch(row: Row | None, offset: int, timeline: int) -> int:
-    """Give the epoch of the term after ``row``: above all earlier ones, even those a failover has lost.
+def next_epoch(highest: int, offset: int, timeline: int) -> int:
+    """Return the epoch of the next term: above the highest known, and above those that a failover has lost.
 
     Every promotion raises the timeline, and with it the upper 32 bits.
 
-    >>> next_epoch(None, 0, 1), next_epoch(None, 0, 2) == (1 << 32 | 1)
+    >>> next_epoch(0, 0, 1), next_epoch(0, 0, 2) == (1 << 32 | 1)
     (1, True)
     """
-    return max((row.epoch if row else 0) + 1, (offset + timeline - 1) << 32 | 1)
+    return max(highest + 1, (offset + timeline - 1) << 32 | 1)

@@ -35,6 +35,8 @@ def step(situation: Situation, event: w.Event, now: float, policy: w.Policy) -> 
     knowledge = situation.knowledge
     if isinstance(event, w.Looked):
         knowledge = observe(knowledge, event.sight, event.at)
+    if isinstance(event, w.Granted):
+        knowledge = replace(knowledge, epoch=max(knowledge.epoch, event.epoch))
     situation = replace(situation, link=link, knowledge=knowledge)
     cell = TABLE[type(situation.state)][type(event)]
     after, effects = cell(Moment(situation, situation.state, event, now, policy))
@@ -49,6 +51,7 @@ _ANSWERS: Final[tuple[type[w.Event], ...]] = (
     w.Granted,
     w.Refused,
     w.Renewed,
+    w.Curtailed,
     w.Overruled,
     w.Contended,
     w.Unlocked,
@@ -68,7 +71,7 @@ def deadline(situation: Situation, policy: w.Policy) -> float | None:
         case w.Waiting(look_at=look_at):
             moments = [look_at] if idle else []
         case w.Leading(term, child, renew_at):
-            moments = [term.lease.fence_at(term.sent, policy.stop_timeout)]
+            moments = [term.fence_at(policy.stop_timeout)]
             moments += [child.not_after] if isinstance(child, w.Spawning) else []
             moments += [renew_at] if idle else []
         case w.Draining(phase=w.Releasing(give_up_at)):
@@ -113,6 +116,7 @@ TABLE: Final[Mapping[type[w.State], Mapping[type[w.Event], Cell]]] = {
         w.Granted: waiting.granted,
         w.Refused: waiting.refused,
         w.Renewed: bug,
+        w.Curtailed: bug,
         w.Overruled: bug,
         w.Contended: bug,
         w.Unlocked: bug,
@@ -136,6 +140,7 @@ TABLE: Final[Mapping[type[w.State], Mapping[type[w.Event], Cell]]] = {
         w.Granted: bug,
         w.Refused: bug,
         w.Renewed: leading.renewed,
+        w.Curtailed: leading.curtailed,
         w.Overruled: leading.overruled,
         w.Contended: leading.contended,
         w.Unlocked: bug,
@@ -159,6 +164,7 @@ TABLE: Final[Mapping[type[w.State], Mapping[type[w.Event], Cell]]] = {
         w.Granted: bug,
         w.Refused: bug,
         w.Renewed: draining.renewed,
+        w.Curtailed: draining.curtailed,
         w.Overruled: draining.overruled,
         w.Contended: draining.contended,
         w.Unlocked: draining.unlocked,
@@ -182,6 +188,7 @@ TABLE: Final[Mapping[type[w.State], Mapping[type[w.Event], Cell]]] = {
         w.Granted: bug,
         w.Refused: bug,
         w.Renewed: bug,
+        w.Curtailed: bug,
         w.Overruled: bug,
         w.Contended: bug,
         w.Unlocked: bug,
@@ -205,6 +212,7 @@ TABLE: Final[Mapping[type[w.State], Mapping[type[w.Event], Cell]]] = {
         w.Granted: resting.granted,
         w.Refused: stay,
         w.Renewed: stay,
+        w.Curtailed: stay,
         w.Overruled: stay,
         w.Contended: stay,
         w.Unlocked: stay,

@@ -79,6 +79,49 @@ class ProgramDetail:
 
 
 @dataclass(frozen=True, slots=True)
+class MaintenanceStatus:
+    """A maintenance of PostgreSQL that is under way."""
+
+    outage: float
+    """Seconds: the outage that costs nothing meanwhile."""
+    lease: float
+    """Seconds: the lease that leaders write into their rows for it."""
+    since: str
+    until: str
+    author: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReport:
+    """The lengths of leases, in seconds."""
+
+    lease: float
+    """The ledger's own: the pace of renewals and looks."""
+    in_force: float
+    """What leaders write into their rows at present."""
+    ceiling: float
+    """The longest that anybody may have been promised."""
+    maintenance: MaintenanceStatus | None
+    replaced_within: float
+    """After the last renewal of a leader whose node is lost, another node leads."""
+    pending: tuple[str, ...]
+    """Leaders, such as ``beat on a``, whose rows do not carry the lease in force yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """Where a migration of the ledger's schema stands."""
+
+    version: int
+    """Of the schema now."""
+    migrated: bool
+    """Whether this very order changed it."""
+    waits_for: tuple[str, ...]
+    """What is in the way: sessions of older daemons, or an administrator."""
+
+
+@dataclass(frozen=True, slots=True)
 class PostgresStatus:
     """The coordinator as this node sees it."""
 

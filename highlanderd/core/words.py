@@ -6,11 +6,12 @@ effects imperatives. All times are CLOCK_BOOTTIME in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, Literal
 
-from highlanderd.core.lease import Claim, Knowledge, Lease, Settle, Sight
+from highlanderd.core.lease import Claim, Knowledge, Lease, Lengths, Settle, Sight
 
 # ---------------------------------------------------------------------------------------------------------- policy
 
@@ -67,25 +68,63 @@ class Link(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Shortening:
+    """A renewal under way that shortens the lease: others may go by it already, whether its answer comes or not."""
+
+    sent: float
+    """Read before it was sent."""
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
     """One stretch of leadership, and how long it may be trusted."""
 
     epoch: int
-    lease: Lease
+    lengths: Lengths
     began: float
     """When the takeover's acknowledgement arrived."""
     sent: float
     """Read *before* the last acknowledged takeover or renewal was sent. Trust counts from here."""
+    shortening: Shortening | None = None
 
     @property
     def trusted_until(self) -> float:
         """End of this term unless it is renewed."""
-        return self.lease.trusted_until(self.sent)
+        return min(lease.trusted_until(sent) for sent, lease in self._promises())
 
     @property
     def kill_at(self) -> float:
         """When the child's tree must be killed unless the term is renewed."""
-        return self.lease.kill_at(self.sent)
+        return min(lease.kill_at(sent) for sent, lease in self._promises())
+
+    def fence_at(self, stop_timeout: float) -> float:
+        """When the child is told to stop unless the term is renewed; it needs ``stop_timeout`` seconds at most."""
+        return min(lease.fence_at(sent, stop_timeout) for sent, lease in self._promises())
+
+    def _promises(self) -> Iterator[tuple[float, Lease]]:
+        """What the row may say at this moment: each is a lease, and when it was sent."""
+        yield self.sent, self.lengths.trusted
+        if self.shortening is not None:
+            yield self.shortening.sent, self.shortening.lease
+
+    def asking(self, now: float) -> Term:
+        """Return the term once a renewal is sent, not before ``now``: a shorter lease counts from its sending."""
+        wanted, before = self.lengths.wanted, self.shortening
+        if wanted.length >= self.lengths.trusted.length and before is None:
+            return self
+        shortening = Shortening(now, wanted)
+        if before is not None and wanted.trusted_until(now) > before.lease.trusted_until(before.sent):
+            shortening = before  # its answer never came: it may be the last one that was applied
+        return replace(self, shortening=shortening)
+
+    def renewed(self, sent: float, lengths: Lengths) -> Term:
+        """Return the term after an acknowledged renewal, which says what the row holds now."""
+        return replace(self, sent=sent, lengths=lengths, shortening=None)
+
+    def curtailed(self) -> Term:
+        """Return the term when no lease as long as it wants is to be had: it asks for the ledger's own."""
+        return replace(self, lengths=replace(self.lengths, wanted=self.lengths.pace))
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +331,7 @@ class Granted:
     """A takeover was acknowledged: the term has begun."""
 
     epoch: int
-    lease: Lease
+    lengths: Lengths
     sent: float
 
 
@@ -309,6 +348,13 @@ class Renewed:
     """A renewal, or the reattachment that a renewal is on a new session, was acknowledged."""
 
     sent: float
+    lengths: Lengths
+    """What the row was written under, and what the ledger wants next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curtailed:
+    """A renewal changed nothing, and may have asked for a longer lease than the ledger promises to anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +441,7 @@ Event = (
     | Granted
     | Refused
     | Renewed
+    | Curtailed
     | Overruled
     | Contended
     | Unlocked
@@ -436,6 +483,8 @@ class Renew:
     """Ask the session to prolong the term; a new session takes the lock back in the same statement."""
 
     epoch: int
+    lease: Lease
+    """What the row is to be written under."""
 
 
 @dataclass(frozen=True, slots=True)

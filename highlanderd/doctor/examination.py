@@ -21,7 +21,7 @@ from highlanderd.doctor.findings import Finding, problem, warning
 from highlanderd.doctor.judgement import judge
 from highlanderd.doctor.sites import judge_sites
 from highlanderd.embedded.server import dsn_of
-from highlanderd.postgres import fitness, ledger
+from highlanderd.postgres import fitness, statements
 from highlanderd.postgres.addresses import Addresses, Unfit, dressed
 from highlanderd.postgres.fitness import Greeting
 from highlanderd.postgres.ledger import Ledger
@@ -86,7 +86,7 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
     try:
         wire = await _connected(address, plan)
         fitness.refuse_old(wire.server_version)
-        [hello] = await wire.ask([(plan.book.statement("hello", ledger.HELLO), ())], PATIENCE)
+        [hello] = await wire.ask([(plan.book.statement("hello", statements.HELLO), ())], PATIENCE)
         said = fitness.greeting(hello, wire.backend_pid)
         site = Site(place, greeting=said, seconds=asyncio.get_running_loop().time() - begun)
         return Visit(site) if said.standby else await _examined(wire, address, site, said, plan)
@@ -176,9 +176,9 @@ async def _ledger(wire: Wire, book: Ledger, said: Greeting, shelf: Shelf) -> tup
     """Give the ledger's lease, or why it may not be used; neither where it is not there or not ours to read."""
     if shelf.tables < len(questions.TABLES) or shelf.missing:
         return None, ""
-    [meta] = await wire.ask([(book.statement("meta", ledger.META), ())], PATIENCE)
+    [meta] = await wire.ask([(book.statement("meta", statements.META), ())], PATIENCE)
     try:
-        return fitness.ledgers_lease(meta, book, said), ""
+        return fitness.ledgers_meta(meta, book, said)[0], ""
     except (Unfit, ConnectFailed) as refusal:
         return None, str(refusal)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from highlanderd.doctor.facts import Limit, Replication, Setting, Shelf
-from highlanderd.postgres import ledger
+from highlanderd.postgres import statements
 from highlanderd.postgres.ledger import Ledger, identifier, literal
 from highlanderd.postgres.wire import Reply, Statement
 
@@ -42,7 +42,8 @@ CENSUS: Final = Statement(
     """
 WITH client AS (
        SELECT datid, usesysid, application_name LIKE 'highlanderd%' AS ours,
-              CASE WHEN application_name LIKE 'highlanderd/%' THEN split_part(application_name, '/', 2) END AS node
+              CASE WHEN application_name LIKE 'highlanderd/%' THEN split_part(application_name, '/', 2)
+                   WHEN application_name LIKE 'highlander/%' THEN split_part(application_name, '/', 3) END AS node
          FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL),
      me AS (SELECT oid, rolname, rolsuper, rolconnlimit FROM pg_roles WHERE rolname = current_user),
      here AS (SELECT oid, datname, datconnlimit FROM pg_database WHERE datname = current_database())
@@ -93,7 +94,7 @@ COMMIT: Final = "SELECT 1 FROM {schema}.meta FOR KEY SHARE"
 
 def shelf_of(book: Ledger) -> Statement:
     """Ask for the tables of the ledger, and for the privileges of the role."""
-    needed = ", ".join(f"({literal(tables)}, {literal(privileges)})" for tables, privileges in ledger.NEEDED)
+    needed = ", ".join(f"({literal(tables)}, {literal(privileges)})" for tables, privileges in statements.NEEDED)
     values = {"schema_text": literal(book.schema), "names": ", ".join(map(literal, TABLES)), "needed": needed}
     sql = SHELF
     for name, value in values.items():

@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from highlanderd.config.dsn import check_ports
 from highlanderd.core.lease import Lease
 from highlanderd.errors import HighlanderError
+from highlanderd.postgres import statements
 from highlanderd.postgres.names import Resolver
 from highlanderd.postgres.wire import ConnectFailed
 
@@ -95,7 +96,7 @@ def dressed(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, st
     return {
         **address,
         "options": f"{theirs} {ours}".strip(),
-        "application_name": f"highlanderd/{node}",
+        "application_name": f"{statements.SESSIONS}{node}"[:63],
         "client_encoding": "UTF8",
         "gssencmode": "disable",
         "keepalives": "1",
@@ -117,27 +118,34 @@ def parse(dsn: str) -> dict[str, str]:
 
 
 def startup_options(lease: Lease) -> dict[str, str]:
-    """Give the server settings of every session; times in milliseconds.
+    """Return the server settings of every session; times in milliseconds.
 
     Our own limits stay below half a lease, and the server ends a session that is silent for a whole one.
     """
-    length = round(lease.length * 1000)
     seconds = max(1, round(lease.renew_every))
     return {
         "default_transaction_read_only": "off",
         "default_transaction_isolation": "read committed",
         "synchronous_commit": "on",
         "client_min_messages": "warning",
+        **limits(lease),
+        "search_path": "pg_catalog",
+        "tcp_keepalives_idle": str(seconds),
+        "tcp_keepalives_interval": str(seconds),
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": str(round(lease.length * 1000)),
+    }
+
+
+def limits(lease: Lease) -> dict[str, str]:
+    """Return the time limits of a session, which follow the ledger's lease, in the order of ``statements.LIMITS``."""
+    length = round(lease.length * 1000)
+    return {
         "lock_timeout": str(length // 5),
         "statement_timeout": str(length // 4),
         "idle_session_timeout": str(length),
         "idle_in_transaction_session_timeout": str(length),
         "client_connection_check_interval": str(length // 5),
-        "search_path": "pg_catalog",
-        "tcp_keepalives_idle": str(seconds),
-        "tcp_keepalives_interval": str(seconds),
-        "tcp_keepalives_count": "3",
-        "tcp_user_timeout": str(length),
     }
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from highlanderd.core.lease import Lease
-from highlanderd.postgres import ledger
-from highlanderd.postgres.addresses import Unfit
+from highlanderd.postgres import statements
+from highlanderd.postgres.addresses import Unfit, startup_options
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.wire import ConnectFailed, Reply
 
@@ -33,6 +33,9 @@ SETTINGS_REFUSED: Final = (
     "the server refuses the session settings that highlanderd needs; when a pooler stands between, "
     "give a dsn that leads to PostgreSQL directly"
 )
+
+STRONGER: Final = {"synchronous_commit": ("remote_apply",)}
+"""Values that promise more than the one that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def greeting(reply: Reply, backend_pid: int) -> Greeting:
         raise Unfit(POOLER)
     if reply.error is not None:
         raise ConnectFailed(reply.error.text)
-    standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0]
+    standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0][:9]
     if pid is None or int(pid) != backend_pid:
         raise Unfit(POOLER)
     return Greeting(
@@ -89,27 +92,57 @@ def refuse_forgetful(said: Greeting, *, embedded: bool) -> None:
         raise Unfit("the server runs with fsync = off and may forget who leads; switch fsync on")
 
 
-def ledgers_lease(reply: Reply, book: Ledger, said: Greeting) -> Lease:
-    """Read the answer to META. Raises Unfit for a ledger that is not ours to use, ConnectFailed for another error."""
+def refuse_changed(reply: Reply, lease: Lease) -> None:
+    """Refuse a session whose settings are not the ones that it was opened with. Raises Unfit.
+
+    Startup options win over those of role and database; a login trigger comes later, and may change anything.
+    """
+    wanted = {**startup_options(lease), "transaction_timeout": "0"}
+    shown = dict(zip(statements.READ_BACK, reply.rows[0][-len(statements.READ_BACK) :], strict=True))
+    changed = [
+        f"{name} is {value}, not {wanted[name]}"
+        for name, value in shown.items()
+        if value not in (wanted[name], *STRONGER.get(name, ())) and value is not None
+    ]
+    if changed:
+        raise Unfit(
+            f"the server has changed settings that the promise stands on: {'; '.join(changed)}; a login trigger may do "
+            "that: exempt the role of highlanderd from it"
+        )
+
+
+def refuse_newer(compatible_from: int) -> None:
+    """Refuse a ledger that daemons as old as this one must not use any more. Raises Unfit."""
+    if compatible_from > statements.VERSION:
+        raise Unfit(
+            f"the ledger is for daemons that know schema {compatible_from} or later, and this one knows "
+            f"{statements.VERSION}: upgrade highlanderd on this node"
+        )
+
+
+def ledgers_meta(reply: Reply, book: Ledger, said: Greeting) -> tuple[Lease, int]:
+    """Read the answer to META: the ledger's lease, and the version of its schema as far as this daemon knows it.
+
+    Raises Unfit for a ledger that is not ours to use, ConnectFailed for another error.
+    """
     if reply.error is not None:
         raise unusable(reply, said)
     if not reply.rows:
         raise Unfit(f"the meta row of the ledger in schema {book.schema} is gone; restore it from a backup")
-    version, namespace, length = reply.rows[0]
-    if version is None or int(version) != ledger.VERSION:
-        raise Unfit(f"the ledger has schema version {version}, this daemon knows {ledger.VERSION}: upgrade it")
+    version, namespace, length, compatible_from = reply.rows[0]
+    refuse_newer(int(compatible_from or 1))
     if namespace != book.namespace:
         raise Unfit(
             f'the ledger in schema {book.schema} belongs to namespace "{namespace}", this node is configured for '
             f'"{book.namespace}": give all nodes one daemon.namespace, or each namespace its own postgres.schema'
         )
-    return Lease(float(length or 0))
+    return Lease(float(length or 0)), min(int(version or 1), statements.VERSION)
 
 
 def unusable(reply: Reply, said: Greeting) -> Unfit | ConnectFailed:
     """Give the refusal for a statement on the ledger that failed."""
     text = reply.error.text if reply.error else "no answer"
-    if reply.sqlstate != ledger.INSUFFICIENT_PRIVILEGE:
+    if reply.sqlstate != statements.INSUFFICIENT_PRIVILEGE:
         return ConnectFailed(f"the ledger cannot be used: {text}")
     return Unfit(
         f"role {said.role} may not create or use the ledger in database {said.database} ({text}); let an "

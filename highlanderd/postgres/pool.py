@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
 from typing import Final, Protocol
 
-from highlanderd.core.lease import LONGEST, SHORTEST
-from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
-from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.server import Hello, Server
-from highlanderd.postgres.wire import Ask, ConnectFailed, Reply, WireLost
+from highlanderd.postgres.wire import ConnectFailed
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +46,6 @@ class Seeker(Protocol):
         """Say something if nothing was said for half a lease: the server ends sessions that are silent for one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leader:
-    """Who leads a lock id as the ledger shows it: what a survey gives."""
-
-    node: str
-    instance: str
-    epoch: int
-    renewal: int
-    leads: bool
-
-
 class Pool:
     """Connections to one server for many programs. ``run`` does the work; everything else only tells it."""
 
@@ -80,6 +65,8 @@ class Pool:
         self._answered = 0
         """The latest attempt that had begun when one succeeded: failures up to it tell of the past."""
         self._stirred = asyncio.Event()
+        self._back = asyncio.Event()
+        """An outage is over: the next question to the hosts is due at once."""
         self._down_since: float | None = None
         self._next_probe = 0.0
         self._refused = False
@@ -101,6 +88,7 @@ class Pool:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.listener.run())
             group.create_task(self._keep_alive())
+            group.create_task(self._ask_hosts())
             while True:
                 self._stirred.clear()
                 pause = self._launch(group)
@@ -114,6 +102,15 @@ class Pool:
             await asyncio.sleep(self.server.lease.length / 4)
             for seeker in tuple(self._served):
                 seeker.keep_alive()
+
+    async def _ask_hosts(self) -> None:
+        """Ask every host about its history once a lease, and after each outage: one may have been promoted."""
+        while True:
+            await self.server.ask_hosts()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.server.lease.length):
+                    await self._back.wait()
+            self._back.clear()
 
     def _launch(self, group: asyncio.TaskGroup) -> float | None:
         """Start what may be started now; give the seconds until something else may, or None for an event."""
@@ -200,6 +197,7 @@ class Pool:
         if self._down_since is not None:  # probes may still hang at another address: nobody waits for their end
             self._seekers = dict.fromkeys(self._seekers, 0)
         if not self.connected:
+            self._back.set()
             log.info("postgres %s: connected, version %s", self.server.place, self.server.version)
         self.connected, self.trouble, self._down_since, self._refused = True, "", None, False
         self._said.clear()
@@ -217,126 +215,3 @@ def _urgency(seeker: Seeker) -> float:
 
 def _with_lease(seeker: Seeker) -> bool:
     return boottime() < seeker.urgency < inf
-
-
-class Listener:
-    """The one session that hears notifications, and asks what concerns no single program.
-
-    Lock sessions never LISTEN: the server signals every listening backend at each notification.
-    """
-
-    urgency = -1.0
-    """Before all others: it is one, and it wakes them."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._hello: Hello | None = None
-        self._hints: dict[int, set[Callable[[], None]]] = {}
-        self._arrived = asyncio.Event()
-        self.leaders: dict[int, Leader] = {}
-        self.on_survey: Callable[[], None] = lambda: None
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a session at the moment."""
-        return self._hello is not None
-
-    def keep_alive(self) -> None:
-        """The surveys do that."""
-
-    def hint(self, lock_id: int, tell: Callable[[], None]) -> Callable[[], None]:
-        """Have ``tell`` called whenever the row of ``lock_id`` may have changed; gives the way to end that."""
-        self._hints.setdefault(lock_id, set()).add(tell)
-        return lambda: self._hints[lock_id].discard(tell)
-
-    def deliver(self, hello: Hello) -> None:
-        """Listen on a new connection; whatever was notified before is unknown, so everybody looks."""
-        self._hello = hello
-        hello.wire.on_notify = self._notified
-        hello.wire.on_lost = self._lost
-        self._arrived.set()
-
-    async def run(self) -> None:
-        """Keep a session that listens, and survey the ledger on it: that also keeps it from idling away."""
-        while True:
-            self._pool.seek(self)
-            await self._arrived.wait()
-            self._arrived.clear()
-            hello = self._hello
-            if hello is None:
-                continue
-            listen = self._pool.book.statement("listen", f"LISTEN {ledger.identifier(self._pool.book.channel)}")
-            with suppress(WireLost):
-                await hello.wire.ask([(listen, ())], hello.lease.answer_within)
-                self._wake_everybody()
-                while self._hello is hello:
-                    await self.survey()
-                    await asyncio.sleep(hello.lease.renew_every)
-
-    def _notified(self, payload: str) -> None:
-        with suppress(ValueError):
-            for tell in tuple(self._hints.get(int(payload), ())):
-                tell()
-
-    def _wake_everybody(self) -> None:
-        for tells in self._hints.values():
-            for tell in tuple(tells):
-                tell()
-
-    def _lost(self, why: str) -> None:
-        self._hello = None
-        self._pool.lost(why)
-        self._wake_everybody()
-
-    async def survey(self) -> None:
-        """Read who leads what into ``leaders``. Raises WireLost."""
-        [reply] = await self.ask([(self._pool.book.statement("survey", ledger.SURVEY), ())])
-        if reply.error is None:
-            self.leaders = {
-                int(lock_id or 0): Leader(node or "", instance or "", int(epoch or 0), int(renewal or 0), leads == "t")
-                for lock_id, node, instance, epoch, renewal, leads in reply.rows
-            }
-            self.on_survey()
-
-    async def blockers(self, pid: int) -> str:
-        """Say who keeps the backend ``pid`` waiting: empty when nobody does. Raises WireLost."""
-        [reply] = await self.ask([(self._pool.book.statement("blockers", ledger.BLOCKERS), (pid,))])
-        return reply.rows[0][0] or "" if reply.rows else ""
-
-    async def ask(self, asks: list[Ask]) -> list[Reply]:
-        """Ask on the listening session. Raises WireLost when there is none."""
-        if self._hello is None:
-            raise WireLost(self._pool.trouble or "no session")
-        return await self._hello.wire.ask(asks, self._hello.lease.answer_within)
-
-    async def facts(self) -> dict[str, object]:
-        """Give the ledger's facts. Raises HighlanderError when they cannot be had now."""
-        [reply] = await self._answer("show", ledger.SHOW)
-        version, namespace, lease, system, timeline, offsets, rows, led = reply.rows[0]
-        return {
-            "schema": self._pool.book.schema,
-            "version": int(version or 0),
-            "namespace": namespace,
-            "lease": float(lease or 0),
-            "settled_system": system,
-            "settled_timeline": None if timeline is None else int(timeline),
-            "offsets": offsets,
-            "lock_ids": int(rows or 0),
-            "unreleased": int(led or 0),
-        }
-
-    async def set_lease(self, seconds: float) -> None:
-        """Change the ledger's lease. Raises HighlanderError while a term is unreleased, or for one it cannot have."""
-        if not SHORTEST <= seconds <= LONGEST:
-            raise HighlanderError(f"a lease has {SHORTEST:g} to {LONGEST:g} seconds, not {seconds:g}")
-        await self._answer("set_lease", ledger.SET_LEASE, seconds)
-
-    async def _answer(self, name: str, sql: str, *values: float) -> list[Reply]:
-        try:
-            replies = await self.ask([(self._pool.book.statement(name, sql), values)])
-        except WireLost as lost:
-            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
-        error = replies[0].error
-        if error is not None:
-            raise HighlanderError(error.text)
-        return replies

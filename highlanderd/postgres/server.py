@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from highlanderd.core.lease import Lease
-from highlanderd.postgres import fitness, ledger
-from highlanderd.postgres.addresses import Addresses, Unfit, dressed
+from highlanderd.core.lease import Lease, old_timeline
+from highlanderd.postgres import fitness, hosts, statements
+from highlanderd.postgres.addresses import Addresses, Unfit, dressed, limits
 from highlanderd.postgres.fitness import Greeting
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.past import Past
 from highlanderd.postgres.wire import ConnectFailed, Reply, Wire, WireLost, connect
 
 log = logging.getLogger(__name__)
@@ -29,15 +30,26 @@ class Hello:
     """Start of the backend in microseconds, a bare token: with ``pid`` it names one backend for ever."""
     lease: Lease
     """The ledger's lease, which this session's timeouts were set for."""
+    version: int = statements.VERSION
+    """Of the ledger's schema, as far as this daemon knows it."""
 
 
 class Server:
     """Opens verified connections to the PostgreSQL of one DSN. One attempt at a time goes to one address."""
 
-    def __init__(self, dsn: str, book: Ledger, *, node: str, fresh: Path | None, seen_ledger: bool = False) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        book: Ledger,
+        *,
+        node: str,
+        fresh: Path | None,
+        seen_ledger: bool = False,
+        past: Past | None = None,
+    ) -> None:
         self._addresses = Addresses(dsn)
         self._book = book
-        self._node = node
+        self.node = node
         self._fresh = fresh
         self._turn = 0
         self._latest = 0
@@ -49,10 +61,14 @@ class Server:
         self._opened: list[tuple[Wire, str, int]] = []
         self.timeline: int | None = None
         """Of the server that was met last."""
-        self.timelines: dict[str, int] = {}
-        """By system identifier: the highest timeline seen in this node's life; it outlives the worker."""
+        self.past = past or Past()
+        """What this node has seen of servers and epochs; it outlives the daemon."""
+        self._asked_hosts: asyncio.Future[None] | None = None
+        """The first question to every host; a worker that takes over has no need of one: the former one has asked."""
         self.lease = Lease(book.lease)
         self.version: str | None = None
+        self.schema = 0
+        """The version of the ledger's schema; 0 until it was read."""
         self.role = ""
         self.database = ""
         self.warnings: set[str] = set()
@@ -91,6 +107,8 @@ class Server:
         """Open and verify one connection, within a fifth of a lease in all. Raises ConnectFailed or Unfit."""
         lease, turn = self.lease, self._turn
         self._latest = turn
+        if not self.seen_ledger:
+            await self._ask_hosts_first()
         end = asyncio.get_running_loop().time() + lease.renew_every
         try:
             wire = await self._connect(turn, lease, end)
@@ -110,9 +128,25 @@ class Server:
         hello.wire.on_silence = lambda: self._fell_silent(opened)
         return hello
 
+    async def _ask_hosts_first(self) -> None:
+        """Learn once, before the first session of a daemon's life, what every host knows of timelines."""
+        if self._asked_hosts is None:
+            self._asked_hosts = asyncio.ensure_future(self.ask_hosts())
+        await asyncio.shield(self._asked_hosts)
+
+    async def ask_hosts(self) -> None:
+        """Ask every host of the DSN for its system and timeline, within a fifth of a lease; the highest one rules.
+
+        A standby's answer counts, too: sessions with servers on a lower timeline are dropped, and new ones refused.
+        """
+        known = await hosts.ask(self._addresses, self._book, self.lease, self.node)
+        for host in known:
+            self._learn(host.system, host.timeline)
+        self.warn(hosts.DIVIDED, hosts.divided(known))
+
     async def _connect(self, turn: int, lease: Lease, end: float) -> Wire:
         address = await self._addresses.choose(turn, _left(end))
-        ours = dressed(address, lease, self._node)
+        ours = dressed(address, lease, self.node)
         try:
             wire = await connect(ours, _left(end))
         except ConnectFailed as failure:
@@ -125,44 +159,53 @@ class Server:
 
     async def _greet(self, wire: Wire, lease: Lease, end: float) -> Hello:
         book = self._book
-        hello, meta = await wire.ask(
-            [(book.statement("hello", ledger.HELLO), ()), (book.statement("meta", ledger.META), ())],
+        _, hello, meta = await wire.ask(
+            [
+                (book.statement("no_transaction_limit", statements.NO_TRANSACTION_LIMIT), ()),
+                (book.statement("hello", statements.HELLO), ()),
+                (book.statement("meta", statements.META), ()),
+            ],
             max(_left(end), lease.renew_every / 4),
         )
         fitness.refuse_old(wire.server_version)
         said = fitness.greeting(hello, wire.backend_pid)
         fitness.refuse_forgetful(said, embedded=self._fresh is not None)
+        fitness.refuse_changed(hello, lease)
         self._judge_timeline(wire, said.system, said.timeline)
         self.version, self.role, self.database = said.version, said.role, said.database
-        if meta.sqlstate in ledger.UNDEFINED:
+        if meta.sqlstate in statements.UNDEFINED:
             meta = await self._create(wire, lease, said)
-        ruling = fitness.ledgers_lease(meta, book, said)
+        ruling, version = fitness.ledgers_meta(meta, book, said)
         self.seen_ledger = True
-        self.follow(ruling)
+        self.follow(ruling.length)
+        self.note_schema(version)
         if ruling != lease:
             wire.drop("the ledger has another lease")
             raise ConnectFailed(f"connecting anew for the ledger's lease of {ruling.length:g} s")
-        return Hello(wire, wire.backend_pid, said.started, lease)
+        return Hello(wire, wire.backend_pid, said.started, lease, version)
 
     def _judge_timeline(self, wire: Wire, system: str, timeline: int) -> None:
         """Refuse a past that this node has left behind, and leave it with all sessions as soon as that shows.
 
         A leader that went on renewing there would lead beside the one that the promoted server knows.
         """
-        newest = self.timelines.get(system, 0)
+        newest = self.past.timeline(system)
         if timeline < newest:
-            why = (
-                f"{self.place} is on timeline {timeline}, but this node has already seen timeline {newest} of the same "
-                f"system: an old primary was started again; stop it"
-            )
+            why = old_timeline(system, timeline, newest)
             self.on_alarm(why)
             raise Unfit(why)
-        self.timelines[system] = self.timeline = timeline
+        self.timeline = timeline
+        self._learn(system, timeline)
         self._opened = [opened for opened in self._opened if opened[0].open]
+        self._opened.append((wire, system, timeline))
+
+    def _learn(self, system: str, timeline: int) -> None:
+        """Know of a timeline, and leave the servers that it has left behind."""
+        if not self.past.learn_timeline(system, timeline):
+            return
         for opened, theirs, older in self._opened:
             if theirs == system and older < timeline:
                 opened.drop(f"its server is still on timeline {older}, another one was promoted to {timeline}")
-        self._opened.append((wire, system, timeline))
 
     async def _create(self, wire: Wire, lease: Lease, said: Greeting) -> Reply:
         """Create the ledger, once in this daemon's life: one that vanished was removed by somebody."""
@@ -172,9 +215,9 @@ class Server:
                 f"the ledger in schema {book.schema} is gone; restore it, or restart every daemon to begin a new one"
             )
         fresh = self._fresh is not None and self._fresh.exists()
-        asks = [(book.creation(), ()), (book.statement("meta", ledger.META), ())]
+        asks = [(book.creation(self.past.generation + 1), ()), (book.statement("meta", statements.META), ())]
         if fresh:
-            asks.insert(1, (book.statement("settle_fresh", ledger.SETTLE_FRESH), ()))
+            asks.insert(1, (book.statement("settle_fresh", statements.SETTLE_FRESH), ()))
         created, *_, meta = await wire.ask(asks, lease.answer_within)
         if created.error is not None:
             raise fitness.unusable(created, said)
@@ -184,14 +227,31 @@ class Server:
             log.info("the ledger is new: schema %s of database %s", book.schema, said.database)
         return meta
 
-    def follow(self, lease: Lease) -> None:
-        """The ledger's lease rules."""
+    def follow(self, length: float) -> Lease:
+        """Go by the ledger's lease of ``length`` seconds from now on, and return it."""
+        lease = Lease(length)
         changed, self.lease = lease != self.lease, lease
-        self.warnings = {note for note in self.warnings if not note.startswith("postgres.lease")}
-        if note := fitness.overruled(self._book.lease, lease):
-            self.warnings.add(note)
+        note = fitness.overruled(self._book.lease, lease)
+        self.warn("postgres.lease", [note] if note else [])
         if changed:
             self.on_lease()
+        return lease
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """The values of ``statements.LIMITS`` under the ledger's lease."""
+        return tuple(limits(self.lease).values())
+
+    def note_schema(self, version: int) -> None:
+        """Know the version of the ledger's schema."""
+        self.schema = version
+
+    def warn(self, prefix: str, notes: Iterable[str]) -> None:
+        """Have exactly these warnings of those that begin with ``prefix``, and log each new one."""
+        now = set(notes)
+        for note in now - self.warnings:
+            log.warning("%s", note)
+        self.warnings = {note for note in self.warnings if not note.startswith(prefix)} | now
 
 
 async def diagnosis(failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float) -> Wire:

@@ -10,14 +10,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Final
 
-from highlanderd.core.lease import Claim, Settle
+from highlanderd.core.key import name_lock
+from highlanderd.core.lease import Claim, Lease, Row, Server, Settle
 from highlanderd.core.words import (
     Attached,
     Cause,
     Contended,
+    Curtailed,
     Detached,
     Event,
     Granted,
@@ -31,10 +34,12 @@ from highlanderd.core.words import (
     Unlocked,
 )
 from highlanderd.linux import boottime
-from highlanderd.postgres import ledger
+from highlanderd.postgres import ledger, statements
+from highlanderd.postgres.addresses import Unfit, limits
+from highlanderd.postgres.fitness import refuse_newer
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Hello
-from highlanderd.postgres.wire import Reply, Value
+from highlanderd.postgres.wire import Reply, Statement, Value
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +69,7 @@ class Session:
     ) -> None:
         self._pool, self._book = pool, pool.book
         self._program, self._lock_id, self._node, self._instance = program, lock_id, node, instance
+        self._name_lock = name_lock(pool.book.namespace, program)
         self._keeperless, self._tell = keeperless, tell
         self._hello: Hello | None = None
         self._number = 0
@@ -75,6 +81,8 @@ class Session:
         self._former: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
         self._unhint = pool.listener.hint(lock_id, self._hinted)
         self._blocked_since: float | None = None
+        self._history = True
+        """Whether a look may read the history; somebody may be keeping it from being read."""
         self._outrun = 0
         """How often in a row a takeover was granted the lock and changed no row."""
         self.urgency = inf
@@ -106,7 +114,7 @@ class Session:
         self._number += 1
         self._former.append((hello.pid, hello.started))
         hello.wire.on_lost = self._lost
-        self._say(hello, "name", NAME, f"highlanderd/{self._node}/{self._program}"[:63])
+        self._say(hello, "name", NAME, f"{statements.SESSIONS}{self._node}/{self._program}"[:63])
         self._tell(Attached(self._number))
 
     def keep_alive(self) -> None:
@@ -117,8 +125,12 @@ class Session:
     def _say(self, hello: Hello, name: str, sql: str, *values: Value) -> None:
         """Ask something whose answer does not matter."""
         self._asked = boottime()
-        future = hello.wire.ask([(self._book.statement(name, sql), values)], hello.lease.answer_within)
+        future = hello.wire.ask([(self._statement(name, sql), values)], hello.lease.answer_within)
         future.add_done_callback(lambda done: done.exception())
+
+    def _statement(self, name: str, sql: str) -> Statement:
+        """Return a statement for the schema as this session has last seen it."""
+        return self._book.statement(name, sql, self._hello.version if self._hello is not None else statements.VERSION)
 
     def _hinted(self) -> None:
         if self._hello is not None:
@@ -160,38 +172,73 @@ class Session:
         if hello is None or self.believed != self._number:
             return
         sent = self._asked = boottime()
-        statements = [(self._book.statement(name, sql), values) for name, sql, values in asks]
+        statements = [(self._statement(name, sql), values) for name, sql, values in asks]
         future = hello.wire.ask(statements, hello.lease.answer_within)
 
         def done(replies: asyncio.Future[list[Reply]]) -> None:
-            if replies.exception() is None and self._hello is hello:
+            if replies.exception() is not None or self._hello is None or self._hello.wire is not hello.wire:
+                return
+            try:
                 answer(replies.result(), sent)
+            except Exception as error:  # whatever the ledger holds, the machine must hear of an end to its question
+                log.exception("%s: an answer of PostgreSQL cannot be read", self._program)
+                self.refuse(f"an answer of PostgreSQL cannot be read: {error}")
 
         future.add_done_callback(done)
 
+    def _follow(self, lease: Lease, version: int, compatible_from: int) -> None:
+        """Go by what an answer says of the ledger. Raises Unfit when this daemon is too old for it."""
+        refuse_newer(compatible_from)
+        hello, version = self._hello, min(version, statements.VERSION)
+        if hello is None or (hello.lease, hello.version) == (lease, version):
+            return
+        if lease != hello.lease:
+            self._pool.server.follow(lease.length)
+            self._say(hello, "limits", statements.LIMITS, *limits(lease).values())
+        self._hello = replace(hello, lease=lease, version=version)
+
     def look(self) -> None:
         """See what the ledger shows. Tells Looked."""
-        self._ask(self._looked, ("look", ledger.LOOK, (self._lock_id, self._program)))
+        name, sql = ("look", statements.LOOK) if self._history else ("look_bare", statements.LOOK_WITHOUT_HISTORY)
+        self._ask(self._looked, (name, sql, (self._lock_id, self._program)))
 
     def _looked(self, replies: list[Reply], _sent: float) -> None:
         arrived, [reply] = boottime(), replies
+        if reply.sqlstate in HISTORY_REFUSED and self._history:
+            self._history = False
+            self.look()
+            return
+        self._history = True
         if reply.error is not None or not reply.rows:
             self.disconnect(f"cannot read the ledger: {reply.error.text if reply.error else 'its meta row is gone'}")
             return
-        if self._hello is not None and reply.rows[0][-1] != str(self._hello.pid):
+        look = ledger.look(reply.rows, self._lock_id)
+        if self._hello is None:
+            return
+        if look.backend != self._hello.pid:
             self.refuse("the session's backend has changed: a connection pooler stands between; give a direct dsn")
             return
-        sight = ledger.sight(reply.rows, self._lock_id)
-        if self._hello is not None and sight.meta.lease != self._hello.lease:
-            self._pool.server.follow(sight.meta.lease)
-            self.disconnect(f"connecting anew for the ledger's lease of {sight.meta.lease.length:g} s")
+        known = self._hello.version
+        try:
+            self._follow(look.sight.meta.lease, look.version, look.compatible_from)
+        except Unfit as unfit:
+            self.refuse(str(unfit))
             return
-        self._tell(Looked(sight, arrived, self._keeperless()))
+        if self._hello.version != known:
+            self.look()  # what the former schema's statement read may lack what counts now
+        else:
+            self._tell(Looked(look.sight, arrived, self._keeperless()))
 
     def write_settled(self, settle: Settle) -> None:
-        """Write that a whole lease was waited out for this server. Tells Settled, or Refused on an error."""
-        values = (settle.system, settle.timeline)
-        self._ask(lambda replies, _sent: self._settled(replies[0]), ("settle", ledger.SETTLE, values))
+        """Write that the ceiling was waited out for this server and ledger. Tells Settled, or Refused on an error."""
+        generation = max(settle.generation, self._pool.server.past.generation)
+        values = (settle.system, settle.timeline, settle.place, generation)
+        self._ask(lambda replies, _sent: self._settled(replies[0]), ("settle", statements.SETTLE, values))
+
+    def unsettle(self, server: Server) -> None:
+        """Have everybody wait once more: what this ledger holds has gone back. Nobody waits for the answer."""
+        if self._hello is not None:
+            self._say(self._hello, "unsettle", statements.UNSETTLE, server.system, server.timeline)
 
     def _settled(self, reply: Reply) -> None:
         """A refusal is tried again at the pace of looks: what is wrong will not mend itself within a round trip."""
@@ -204,58 +251,76 @@ class Session:
     # -------------------------------------------------------------------------------------------------- taking over
 
     def take_over(self, claim: Claim) -> None:
-        """Try to begin the claimed term. Tells Granted or Refused."""
+        """Try to begin the claimed term, once the terms that lapsed are closed. Tells Granted or Refused."""
         hello = self._hello
         started = hello.started if hello is not None else 0
-        common = (self._lock_id, claim.system, claim.timeline, claim.lease.length, claim.epoch)
-        values: tuple[Value, ...] = (*common, self._program, self._node, self._instance, started)
-        name, sql = "first_take_over", ledger.FIRST_TAKE_OVER
-        if claim.judged is not None:
-            row = claim.judged
-            name, sql = "take_over", ledger.TAKE_OVER
-            values = (*values, row.epoch, row.renewal, row.system, row.timeline)
-        asks: list[tuple[str, str, Sequence[Value]]] = [(name, sql, values)]
-        if claim.judged is not None and claim.judged.instance == self._instance and not claim.judged.released:
-            asks.insert(0, self._terminate_old(claim.judged.epoch))  # an earlier worker's session may hold the lock
-        self._ask(lambda replies, sent: self._taken(claim, replies[-1], sent), *asks)
+        server, lease = claim.server, claim.lengths.trusted.length
+        values: tuple[Value, ...] = (self._lock_id, server.system, server.timeline, lease, claim.epoch)
+        values = (*values, self._program, self._node, self._instance, started, self._name_lock, server.place)
+        name, sql, row = "first_take_over", statements.FIRST_TAKE_OVER, claim.judged
+        if row is not None:
+            name, sql = "take_over", statements.TAKE_OVER
+            renewal = row.renewal + (row in claim.closing)
+            values = (*values, row.epoch, renewal, row.system, row.timeline)
+        asks: list[tuple[str, str, Sequence[Value]]] = [self._close(one, server) for one in claim.closing]
+        if row is not None and row.instance == self._instance and not row.released:
+            asks.insert(0, self._terminate_old(row.epoch))  # an earlier worker's session may hold the lock
+        asks += [("name_lock", statements.NAME, (self._name_lock,)), (name, sql, values)]
+        self._ask(lambda replies, sent: self._taken(claim, replies[-2], replies[-1], sent), *asks)
         if self._blocked_since is not None and hello is not None:
-            self._watch_blockers(hello, claim)
+            self._watch_blockers(hello, claim.lengths.pace)
 
-    def _taken(self, claim: Claim, reply: Reply, sent: float) -> None:
-        granted, taken = (reply.rows[0][0] == "t", reply.rows[0][1] == "1") if reply.rows else (False, False)
-        if granted and taken and reply.acknowledged:
+    def _close(self, row: Row, server: Server) -> tuple[str, str, Sequence[Value]]:
+        """Ask that a term which was waited out is closed, so that nothing new can rest on its epoch."""
+        version = (row.lock_id, row.epoch, row.renewal, row.system, row.timeline)
+        return "close", statements.CLOSE, (*version, server.system, server.timeline, server.place)
+
+    def _taken(self, claim: Claim, name: Reply, reply: Reply, sent: float) -> None:
+        locked, named, count = reply.rows[0] if reply.rows else (None, None, None)
+        if count == "1" and reply.acknowledged:
+            if not name.rows or name.rows[0][0] != "t":
+                self.disconnect("the program's name was granted too late to know who else leads it")
+                return
             self._granted, self._blocked_since, self._outrun = True, None, 0
-            self._tell(Granted(claim.epoch, claim.lease, sent))
+            self._tell(Granted(claim.epoch, claim.lengths, sent))
+            self._begin_history(claim.epoch)
             return
-        if reply.sqlstate == ledger.LOCK_NOT_AVAILABLE:
+        if reply.sqlstate in statements.BLOCKED:
             self._blocked_since = self._blocked_since or sent
-        refused = self._refusal(claim, reply, granted)
-        self._ask(lambda _replies, _sent: self._tell(refused), ("unlock", ledger.UNLOCK, ()))
-
-    def _refusal(self, claim: Claim, reply: Reply, granted: bool) -> Refused:
-        """Whether somebody was faster, holds the lock, or the server would not."""
-        if reply.sqlstate != ledger.LOCK_NOT_AVAILABLE:
+        elif reply.error is None:
             self._blocked_since = None
-        if reply.sqlstate == ledger.LOCK_NOT_AVAILABLE:
-            return Refused(REFUSED_RETRY, "a transaction of the last leader's child still holds the ledger's row")
+        refused = self._refusal(claim, reply, locked == "t", named == "t")
+        self._ask(lambda _replies, _sent: self._tell(refused), ("unlock", statements.UNLOCK, ()))
+
+    def _refusal(self, claim: Claim, reply: Reply, locked: bool, named: bool) -> Refused:
+        """Whether somebody was faster, holds the lock, or the server would not."""
+        if reply.sqlstate in statements.BLOCKED:
+            return Refused(REFUSED_RETRY, "another transaction holds a lock on the ledger's row")
         if reply.error is not None:
-            return Refused(claim.lease.renew_every, f"cannot take over: {reply.error.text}")
-        if not granted:
+            return Refused(claim.lengths.pace.renew_every, f"cannot take over: {reply.error.text}")
+        if not locked:
             return Refused(REFUSED_RETRY, "another session holds the advisory lock")
+        if not named:
+            return Refused(REFUSED_RETRY, "another session leads this program under another lock key")
         self._outrun += 1  # once is a race; more often the answer itself is in doubt, and a pause is due
         why = (
             "somebody else was faster" if reply.acknowledged else f"the takeover was not acknowledged: {_doubt(reply)}"
         )
         return Refused(0 if self._outrun == 1 else REFUSED_RETRY, why)
 
-    def _watch_blockers(self, hello: Hello, claim: Claim) -> None:
-        """Children's transactions may hold a takeover up; after a whole lease of that an operator must look.
+    def _begin_history(self, epoch: int) -> None:
+        """Write the term into the history; whatever becomes of that, the term has begun."""
+        if self._hello is not None:
+            self._say(self._hello, "begin_term", statements.BEGIN_TERM, self._lock_id, epoch)
+
+    def _watch_blockers(self, hello: Hello, pace: Lease) -> None:
+        """Transactions may hold a takeover or a renewal up; after a whole lease of that an operator must look.
 
         Asked half-way through its lock timeout: only a backend that already waits is blocked by somebody.
         """
         since = self._blocked_since
-        if since is not None and boottime() - since > claim.lease.length:
-            asyncio.get_running_loop().call_later(claim.lease.renew_every / 2, self._ask_blockers, hello.pid)
+        if since is not None and boottime() - since > pace.length:
+            asyncio.get_running_loop().call_later(pace.renew_every / 2, self._ask_blockers, hello.pid)
 
     def _ask_blockers(self, pid: int) -> None:
         task = asyncio.ensure_future(self._name_blockers(pid))
@@ -264,53 +329,78 @@ class Session:
     async def _name_blockers(self, pid: int) -> None:
         blockers = await self._pool.listener.blockers(pid)
         if blockers:
-            self.on_alarm(f"{self._program}: the takeover is held up by {blockers}, which called assert_leader")
+            self.on_alarm(f"{self._program}: held up by {blockers}, which holds a lock on the ledger: end that")
 
     # ------------------------------------------------------------------------------------------ renewing, releasing
 
-    def renew(self, epoch: int) -> None:
-        """Prolong the term; a session that holds no lock takes it back in the same statement.
+    def renew(self, epoch: int, lease: Lease) -> None:
+        """Prolong the term under ``lease``; a session that holds no lock takes it back in the same statement.
 
-        Tells Renewed, Overruled or Contended; Detached when the answer leaves a doubt.
+        Tells Renewed, Curtailed, Overruled or Contended; Detached when the answer leaves a doubt.
         """
-        ours = (self._lock_id, epoch, self._instance)
+        values: tuple[Value, ...] = (self._lock_id, epoch, self._instance, lease.length)
         if self._granted:
-            self._ask(self._renewed, ("renew", ledger.RENEW, ours))
-            return
-        started = self._hello.started if self._hello is not None else 0
-        reattach = ("reattach", ledger.REATTACH, (*ours, started))
-        self._ask(lambda replies, sent: self._reattached(ours, replies[0], sent), reattach)
-
-    def _renewed(self, replies: list[Reply], sent: float) -> None:
-        [reply] = replies
-        if reply.sqlstate in ledger.UNDEFINED or (reply.error is None and reply.affected == 0):
-            self._tell(Overruled())
-        elif reply.acknowledged and reply.affected == 1:
-            self._tell(Renewed(sent))
+            self._ask(lambda replies, sent: self._renewed(lease, replies[0], sent), ("renew", statements.RENEW, values))
         else:
-            self.disconnect(f"the renewal was not acknowledged: {_doubt(reply)}")
+            started = self._hello.started if self._hello is not None else 0
+            reattach = ("reattach", statements.REATTACH, (*values, started, self._name_lock))
+            self._ask(lambda replies, sent: self._reattached(epoch, lease, replies[0], sent), reattach)
+        if self._blocked_since is not None and self._hello is not None:
+            self._watch_blockers(self._hello, self._hello.lease)
 
-    def _reattached(self, ours: tuple[int, int, str], reply: Reply, sent: float) -> None:
-        if reply.sqlstate in ledger.UNDEFINED:
+    def _renewed(self, asked: Lease, reply: Reply, sent: float) -> None:
+        if reply.acknowledged and reply.rows:
+            self._prolonged(asked, reply.rows[0], sent)
+        elif reply.sqlstate in statements.UNDEFINED or (reply.error is None and not reply.rows):
+            self._unmatched(asked)
+        else:
+            self._doubted("renewal", reply, sent)
+
+    def _prolonged(self, asked: Lease, values: Sequence[str | None], sent: float) -> None:
+        """The row is renewed; a ledger that is not for daemons of this version any more ends our trust by the clock."""
+        self._blocked_since = None
+        written = ledger.written(values, asked)
+        try:
+            self._follow(written.lengths.pace, written.version, written.compatible_from)
+        except Unfit as unfit:
+            self.refuse(str(unfit))
+        else:
+            self._tell(Renewed(sent, written.lengths))
+
+    def _unmatched(self, asked: Lease) -> None:
+        """No row was changed: it is not ours, or the ledger promises no lease as long as the one that was asked for."""
+        longer = self._hello is not None and asked.length > self._hello.lease.length
+        self._tell(Curtailed() if longer else Overruled())
+
+    def _doubted(self, what: str, reply: Reply, sent: float) -> None:
+        if reply.sqlstate in statements.BLOCKED:
+            self._blocked_since = self._blocked_since or sent
+            self.disconnect(f"the {what} waited for another transaction, which holds a lock on the ledger's row")
+        else:
+            self.disconnect(f"the {what} was not acknowledged: {_doubt(reply)}")
+
+    def _reattached(self, epoch: int, asked: Lease, reply: Reply, sent: float) -> None:
+        if reply.sqlstate in statements.UNDEFINED:
             self._tell(Overruled())
             return
         if not reply.acknowledged or not reply.rows:
-            self.disconnect(f"the reattachment was not acknowledged: {_doubt(reply)}")
+            self._doubted("reattachment", reply, sent)
             return
-        granted, renewed = reply.rows[0][0] == "t", reply.rows[0][1] == "1"
-        if not granted:
-            self._ask(lambda _replies, _sent: self._tell(Contended()), self._terminate_old(ours[1]))
-        elif renewed:
+        *lengths, granted, renewed = reply.rows[0]
+        if granted != "t":
+            self._ask(lambda _replies, _sent: self._tell(Contended()), self._terminate_old(epoch))
+        elif renewed == "1":
             self._granted = True
-            self._tell(Renewed(sent))
+            self._prolonged(asked, lengths, sent)
+            self._begin_history(epoch)  # the session that should have written it may have been lost before
         else:
-            self._tell(Overruled())
+            self._unmatched(asked)
 
     def _terminate_old(self, epoch: int) -> tuple[str, str, Sequence[Value]]:
         """Ask for the end of former sessions of this term: the row's, and those that this worker remembers."""
         pids, starts = [pid for pid, _ in self._former], [start for _, start in self._former]
         ours: tuple[Value, ...] = (self._lock_id, epoch, self._instance)
-        return "terminate_old", ledger.TERMINATE_OLD, (*ours, pids, starts)
+        return "terminate_old", statements.TERMINATE_OLD, (*ours, pids, starts)
 
     def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
         """End the term: the row, then the lock, then the notification, each committed by itself.
@@ -324,14 +414,15 @@ class Session:
         self._ask(
             lambda replies, _sent: self._released(*replies[len(first) : len(first) + 2]),
             *first,
-            ("release", ledger.RELEASE, (self._lock_id, epoch, self._instance, cause.value, node, seconds)),
-            ("unlock", ledger.UNLOCK, ()),
-            ("notify", ledger.NOTIFY, (self._book.channel, str(self._lock_id))),
-            ("prune", ledger.PRUNE, (self._lock_id,)),
+            ("release", statements.RELEASE, (self._lock_id, epoch, self._instance, cause.value, node, seconds)),
+            ("unlock", statements.UNLOCK, ()),
+            ("notify", statements.NOTIFY, (self._book.channel, str(self._lock_id))),
+            ("end_term", statements.END_TERM, (self._lock_id, epoch, cause.value)),
         )
 
     def _released(self, release: Reply, unlock: Reply) -> None:
         if release.acknowledged and unlock.error is None:
+            self._pool.listener.prune(self._lock_id)
             self._tell(Unlocked())
         else:
             self.disconnect(f"the release was not acknowledged: {_doubt(release)}")
@@ -339,6 +430,9 @@ class Session:
 
 KEEP_ALIVE: Final = "SELECT 1"
 NAME: Final = "SELECT set_config('application_name', $1::text, false)"
+
+HISTORY_REFUSED: Final = statements.BLOCKED | statements.UNDEFINED | {statements.INSUFFICIENT_PRIVILEGE}
+"""SQLSTATEs after which a look is repeated without the history."""
 
 
 def _doubt(reply: Reply) -> str:

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from highlanderd.core.cells.leading import CONTENDED_RETRY
-from highlanderd.core.cells.moment import ImpossibleEvent, Moment, Step, look_when_idle, release_when_idle
+from highlanderd.core.cells.moment import ImpossibleEvent, Moment, Step, look_when_idle, release_when_idle, renewing
 from highlanderd.core.words import (
     FAILURES,
     UNRENEWED,
@@ -16,6 +16,7 @@ from highlanderd.core.words import (
     Backoff,
     Cause,
     Contended,
+    Curtailed,
     Draining,
     Due,
     Emptied,
@@ -27,7 +28,6 @@ from highlanderd.core.words import (
     Overruled,
     Policy,
     Releasing,
-    Renew,
     Renewed,
     SpawnFailed,
     StartOrdered,
@@ -59,9 +59,13 @@ def _renew_when_trusted(moment: Moment[Draining, Event], state: Draining) -> Ste
     situation = replace(moment.situation, state=state)
     if moment.now >= state.term.trusted_until or state.cause in UNRENEWED:
         return replace(situation, state=replace(state, renew_at=inf)), ()
-    if moment.idle and moment.now >= state.renew_at:
-        return situation, (Renew(state.term.epoch),)
-    return situation, ()
+    if not moment.idle or moment.now < state.renew_at:
+        return situation, ()
+    term, renew = renewing(state.term, moment.now)
+    if term == state.term:
+        return situation, (renew,)
+    state = replace(state, term=term)
+    return replace(situation, state=state), (Entrust(state.keeper_deadline), renew)
 
 
 def attached(moment: Moment[Draining, Attached]) -> Step:
@@ -76,9 +80,17 @@ def renewed(moment: Moment[Draining, Renewed]) -> Step:
     state = moment.state
     if isinstance(state.phase, Releasing):
         return release_when_idle(moment.situation, state)
-    term = replace(state.term, sent=moment.event.sent)
+    term = state.term.renewed(moment.event.sent, moment.event.lengths)
     state = replace(state, term=term, renew_at=moment.renewal_of(term))
     return replace(moment.situation, state=state), (Entrust(state.keeper_deadline),)
+
+
+def curtailed(moment: Moment[Draining, Curtailed]) -> Step:
+    """Ask again at once, for the ledger's own lease: that answer leaves no doubt."""
+    state = moment.state
+    if isinstance(state.phase, Releasing):
+        return release_when_idle(moment.situation, state)
+    return _renew_when_trusted(moment, replace(state, term=state.term.curtailed(), renew_at=moment.now))
 
 
 def overruled(moment: Moment[Draining, Overruled]) -> Step:
@@ -106,7 +118,7 @@ def emptied(moment: Moment[Draining, Emptied | SpawnFailed]) -> Step:
 
 
 def _give_up_at(moment: Moment[Draining, Event]) -> float:
-    return moment.now + moment.state.term.lease.release_within
+    return moment.now + moment.state.term.lengths.pace.release_within
 
 
 def unlocked(moment: Moment[Draining, Unlocked]) -> Step:

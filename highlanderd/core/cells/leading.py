@@ -8,11 +8,12 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
-from highlanderd.core.cells.moment import Moment, Step, release_when_idle
+from highlanderd.core.cells.moment import Moment, Step, release_when_idle, renewing
 from highlanderd.core.words import (
     Attached,
     Cause,
     Contended,
+    Curtailed,
     Detached,
     Draining,
     Due,
@@ -26,7 +27,6 @@ from highlanderd.core.words import (
     Overruled,
     ReleaseOrdered,
     Releasing,
-    Renew,
     Renewed,
     Reservation,
     RestartOrdered,
@@ -59,21 +59,27 @@ def due(moment: Moment[Leading, Due]) -> Step:
     term = state.term
     if now >= term.kill_at:
         return _kill(moment, moment.situation, Cause.FENCED, "fenced: the lease ran out")
-    if now >= term.lease.fence_at(term.sent, moment.policy.stop_timeout):
+    if now >= term.fence_at(moment.policy.stop_timeout):
         return _leave(moment, moment.situation, Cause.FENCED, "fenced: the lease could not be renewed in time")
     if isinstance(state.child, Spawning) and now >= state.child.not_after:
         reason = "the guardian did not confirm the start in time"
         situation, effects = _kill(moment, _failed(moment.situation), Cause.SPAWN_FAILED, reason)
         return _amend(situation, renew_at=inf), effects
-    if moment.idle and now >= state.renew_at:
-        return moment.situation, (Renew(term.epoch),)
-    return moment.situation, ()
+    return _renew(moment) if moment.idle and now >= state.renew_at else (moment.situation, ())
 
 
 def attached(moment: Moment[Leading, Attached]) -> Step:
     """Take the lock back, while trust has not run out."""
-    term = moment.state.term
-    return moment.situation, (Renew(term.epoch),) if moment.now < term.trusted_until else ()
+    return _renew(moment) if moment.now < moment.state.term.trusted_until else (moment.situation, ())
+
+
+def _renew(moment: Moment[Leading, Any]) -> Step:
+    """Send a renewal; the keeper hears first of a deadline that it brings nearer."""
+    before = moment.state.term
+    term, renew = renewing(before, moment.now)
+    if term == before:
+        return moment.situation, (renew,)
+    return _amend(moment.situation, term=term), (Entrust(term.kill_at), renew)
 
 
 def detached(moment: Moment[Leading, Detached]) -> Step:
@@ -86,9 +92,14 @@ def detached(moment: Moment[Leading, Detached]) -> Step:
 
 def renewed(moment: Moment[Leading, Renewed]) -> Step:
     """Trust counts from the sending."""
-    term = replace(moment.state.term, sent=moment.event.sent)
+    term = moment.state.term.renewed(moment.event.sent, moment.event.lengths)
     state = replace(moment.state, term=term, renew_at=moment.renewal_of(term))
     return replace(moment.situation, state=state, reason=""), (Entrust(term.kill_at),)
+
+
+def curtailed(moment: Moment[Leading, Curtailed]) -> Step:
+    """Ask again at once, for the ledger's own lease: that answer leaves no doubt."""
+    return _amend(moment.situation, term=moment.state.term.curtailed(), renew_at=moment.now), ()
 
 
 def overruled(moment: Moment[Leading, Overruled]) -> Step:

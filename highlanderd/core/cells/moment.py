@@ -13,6 +13,7 @@ from highlanderd.core.words import (
     Look,
     Policy,
     Release,
+    Renew,
     Situation,
     State,
     Term,
@@ -45,7 +46,7 @@ class Moment(Generic[S_co, E_co]):
 
     def renewal_of(self, term: Term) -> float:
         """When to send the next renewal: a fifth of a lease after the last one was sent, on the shared grid."""
-        return self.policy.shared(term.sent + term.lease.renew_every, term.lease)
+        return self.policy.shared(term.sent + term.lengths.renew_every, term.lengths.pace)
 
     def wish(self, want: Want) -> Want:
         """A program that leaves the daemon cannot be called back."""
@@ -66,6 +67,11 @@ def bug(moment: Moment[Any, Any]) -> Step:
 def look_when_idle(situation: Situation) -> Step:
     """Look now, or leave it to the answer under way or the next session."""
     return situation, (Look(),) if situation.link is Link.IDLE else ()
+
+
+def renewing(term: Term, now: float) -> tuple[Term, Renew]:
+    """Return the term once its renewal is sent, and the effect that sends it."""
+    return term.asking(now), Renew(term.epoch, term.lengths.wanted)
 
 
 def release_when_idle(situation: Situation, draining: Draining) -> Step:

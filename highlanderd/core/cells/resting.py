@@ -49,6 +49,6 @@ def end(moment: Moment[Waiting | Backoff | Stopped, EndOrdered]) -> Step:
 def granted(moment: Moment[Stopped, Granted]) -> Step:
     """The order to stop came while the takeover was under way: nothing is started, the term ends at once."""
     event, ending = moment.event, moment.situation.want is Want.END
-    term = Term(event.epoch, event.lease, began=moment.now, sent=event.sent)
-    phase = Releasing(moment.now + term.lease.release_within if ending else None)
+    term = Term(event.epoch, event.lengths, began=moment.now, sent=event.sent)
+    phase = Releasing(moment.now + term.lengths.pace.release_within if ending else None)
     return release_when_idle(moment.situation, Draining(term, phase, Cause.UNWANTED, renew_at=inf))

@@ -117,8 +117,8 @@ def settled(moment: Moment[Waiting, Settled]) -> Step:
 def granted(moment: Moment[Waiting, Granted]) -> Step:
     """The term begins, with its one spawn."""
     event = moment.event
-    term = Term(event.epoch, event.lease, began=moment.now, sent=event.sent)
-    not_after = term.sent + term.lease.spawn_within
+    term = Term(event.epoch, event.lengths, began=moment.now, sent=event.sent)
+    not_after = term.sent + term.lengths.spawn_within
     if moment.now >= not_after:
         situation = replace(moment.situation, reason="the grant arrived too late to start a child")
         return release_when_idle(situation, Draining(term, Releasing(), Cause.SPAWN_FAILED, renew_at=inf))

@@ -22,7 +22,7 @@ CREATE TABLE {schema}.meta (
 COMMENT ON TABLE {schema}.meta IS 'One row about the ledger itself. Change the lease with set_lease() only.';
 
 INSERT INTO {schema}.meta (version, namespace, lease, offsets)
-SELECT {version}, {namespace}, {lease}, jsonb_build_object(system_identifier::text, 0) FROM pg_control_system();
+SELECT 1, {namespace}, {lease}, jsonb_build_object(system_identifier::text, {offset}) FROM pg_control_system();
 
 CREATE TABLE {schema}.lease (
     lock_id          bigint PRIMARY KEY,

@@ -1,0 +1,49 @@
+"""When the ceiling of leases may be lowered: once nobody can rest on a longer lease than the ledger's any more.
+
+A node that cannot see a row waits for the ceiling. A failover may have lost the last renewal of a row, and with it that
+a longer lease was written; so it is not enough that no row shows one now. Whoever lowers the ceiling has watched, under
+one run of the server and for as long as such a lease is waited for, that no row used it and nothing asked for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from highlanderd.core.lease import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What one survey showed. Lengths are seconds."""
+
+    run: tuple[str, ...]
+    """Of the server and the ledger: under one run nothing that was written is lost."""
+    lease: float
+    ceiling: float
+    wanted: float
+    """What leaders are to write into their rows at present."""
+    longest: float
+    """The longest lease of an unreleased row; 0 without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How long nothing has used a longer lease than the ledger's."""
+
+    use: Use | None = None
+    since: float = inf
+    """Arrival of the first survey that showed so, CLOCK_BOOTTIME in seconds; infinity while something uses one."""
+
+    def after(self, use: Use, at: float) -> Watch:
+        """Return the watch after a survey that arrived ``at``."""
+        if max(use.wanted, use.longest) > use.lease:
+            return Watch(use)
+        before = self.use
+        same = before is not None and (before.run, before.lease, before.ceiling) == (use.run, use.lease, use.ceiling)
+        return Watch(use, min(self.since, at) if same else at)
+
+    def may_lower(self, at: float) -> bool:
+        """Return whether the ceiling may come down to the ledger's lease at ``at``."""
+        use = self.use
+        return use is not None and use.ceiling > use.lease and at - self.since >= Lease(use.ceiling).wait

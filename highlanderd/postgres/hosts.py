@@ -1,0 +1,88 @@
+"""Ask each host that a DSN names which history it has: the highest timeline rules, whoever tells of it.
+
+A session goes to one host. The others may know what that one does not: that a standby was promoted while it was away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+from highlanderd.core.lease import Lease
+from highlanderd.postgres import statements
+from highlanderd.postgres.addresses import Addresses, Unfit, dressed
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.wire import ConnectFailed, WireLost, connect
+
+log = logging.getLogger(__name__)
+
+DIVIDED: Final = "postgres.dsn names two servers that both take writes"
+"""How each warning about such servers begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What one host says of itself."""
+
+    address: str
+    system: str
+    timeline: int
+    """The highest that it knows: a primary's own, or the one that a standby follows."""
+    standby: bool
+    started: str
+    """When it was started, as a bare token: two addresses may lead to one server."""
+
+
+async def ask(addresses: Addresses, book: Ledger, lease: Lease, node: str) -> list[Host]:
+    """Ask all hosts at the same time, within a fifth of a lease; those that do not answer are left out.
+
+    A DSN with one host has nobody else to ask: the answer is empty.
+    """
+    try:
+        choices = await addresses.every(lease.renew_every)
+    except (ConnectFailed, Unfit):
+        return []
+    if len(choices) < 2:
+        return []
+    answers = await asyncio.gather(*(_ask_one(choice, book, lease, node) for choice in choices))
+    return [answer for answer in answers if answer is not None]
+
+
+async def _ask_one(choice: Mapping[str, str], book: Ledger, lease: Lease, node: str) -> Host | None:
+    parameters = {**dressed(choice, lease, node), "target_session_attrs": "any"}
+    place = f"{choice.get('host') or choice.get('hostaddr', '')}:{choice.get('port', '')}"
+    try:
+        wire = await connect(parameters, lease.renew_every)
+    except ConnectFailed as failure:
+        log.debug("%s does not say which timeline it is on: %s", place, failure)
+        return None
+    try:
+        [reply] = await wire.ask([(book.statement("host", statements.HOST), ())], lease.renew_every)
+    except WireLost as lost:
+        log.debug("%s does not say which timeline it is on: %s", place, lost)
+        return None
+    wire.drop("only a question")
+    if reply.error is not None or not reply.rows:
+        log.debug("%s does not say which timeline it is on: %s", place, reply.error and reply.error.text)
+        return None
+    system, standby, timeline, started = reply.rows[0]
+    return Host(place, system or "", int(timeline or 0), standby == "t", started or "")
+
+
+def divided(hosts: Sequence[Host]) -> Iterator[str]:
+    """Say which two hosts take writes side by side although no timeline tells which of them is the old one."""
+    for one, other in combinations([host for host in hosts if not host.standby], 2):
+        if one.system != other.system:
+            yield (
+                f"{DIVIDED}: {one.address} and {other.address} are different clusters, and a program could be led "
+                "through each; name only one of them"
+            )
+        elif one.timeline == other.timeline and one.started != other.started:
+            yield (
+                f"{DIVIDED}: {one.address} and {other.address} are both primaries on timeline {one.timeline}; stop "
+                "the one that is not wanted"
+            )

@@ -1,0 +1,289 @@
+"""The one session of a pool that listens, and asks and writes what concerns no single program.
+
+Lock sessions never LISTEN: the server signals every listening backend at each notification. This one hears who changed
+which row, surveys the ledger several times a lease, and in between does what can wait: it migrates the schema, lowers
+the ceiling of leases, prunes the history and looks at what others do to the tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from highlanderd.core.ceiling import Use, Watch
+from highlanderd.core.status import MigrationReport
+from highlanderd.errors import HighlanderError
+from highlanderd.linux import boottime
+from highlanderd.postgres import health, ledger, migration, statements
+from highlanderd.postgres.ledger import Facts, Ledger
+from highlanderd.postgres.server import Hello, Server
+from highlanderd.postgres.wire import Ask, Reply, Value, WireLost
+
+log = logging.getLogger(__name__)
+
+HEALTH_EVERY: Final = 60.0
+"""Seconds between two looks at what others do to the tables: it changes slowly, and the question is not for free."""
+
+
+class Connections(Protocol):
+    """What the listener needs of its pool."""
+
+    server: Server
+    book: Ledger
+    trouble: str
+
+    def seek(self, seeker: Listener) -> None:
+        """Ask for a connection."""
+
+    def lost(self, why: str) -> None:
+        """Tell that a session was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads a lock id as the ledger shows it: what a survey gives."""
+
+    node: str
+    instance: str
+    epoch: int
+    renewal: int
+    leads: bool
+    program: str = ""
+    trusted_for: float = 0.0
+    """Seconds: the lease that the row carries."""
+
+
+class Listener:
+    """Hears notifications and surveys the ledger. ``run`` does the work; everything else only tells or asks it."""
+
+    urgency = -1.0
+    """Before all others: it is one, and it wakes them."""
+
+    def __init__(self, pool: Connections) -> None:
+        self._pool = pool
+        self._hello: Hello | None = None
+        self._hints: dict[int, set[Callable[[], None]]] = {}
+        self._arrived = asyncio.Event()
+        self._to_prune: set[int] = set()
+        self._watch = Watch()
+        self._next_health = self._next_migration = 0.0
+        self.leaders: Mapping[int, Leader] = {}
+        self.facts: Facts | None = None
+        """As the last survey showed them."""
+        self.on_survey: Callable[[], None] = lambda: None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session at the moment."""
+        return self._hello is not None
+
+    def keep_alive(self) -> None:
+        """The surveys do that."""
+
+    def hint(self, lock_id: int, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have ``tell`` called whenever the row of ``lock_id`` may have changed; return the way to end that."""
+        self._hints.setdefault(lock_id, set()).add(tell)
+        return lambda: self._hints[lock_id].discard(tell)
+
+    def prune(self, lock_id: int) -> None:
+        """Have the history of a lock id pruned some time, never in the way of a handover."""
+        self._to_prune.add(lock_id)
+
+    def deliver(self, hello: Hello) -> None:
+        """Listen on a new connection; whatever was notified before is unknown, so everybody looks."""
+        self._hello = hello
+        hello.wire.on_notify = self._notified
+        hello.wire.on_lost = self._lost
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Keep a session that listens, and survey the ledger on it: that also keeps it from idling away."""
+        while True:
+            self._pool.seek(self)
+            await self._arrived.wait()
+            self._arrived.clear()
+            if self._hello is None:
+                continue
+            wire = self._hello.wire
+            with suppress(WireLost):
+                try:
+                    await self._serve()
+                except Exception as error:  # what the ledger holds may be anything; the next session reads it again
+                    log.exception("the ledger cannot be read")
+                    wire.drop(f"the ledger cannot be read: {error}")
+
+    async def _serve(self) -> None:
+        hello = self._hello
+        if hello is None:
+            return
+        wire = hello.wire
+        name = self._pool.book.statement("name", NAME)
+        listen = self._pool.book.statement("listen", f"LISTEN {ledger.identifier(self._pool.book.channel)}")
+        label = f"{statements.SESSIONS}{self._pool.server.node}"[:63]
+        await wire.ask([(name, (label,)), (listen, ())], hello.lease.answer_within)
+        self._wake_everybody()
+        while self._hello is not None and self._hello.wire is wire:
+            await self.survey()
+            await self._housekeeping()
+            await asyncio.sleep(self._pool.server.lease.renew_every)
+
+    def _notified(self, payload: str) -> None:
+        with suppress(ValueError):
+            for tell in tuple(self._hints.get(int(payload), ())):
+                tell()
+
+    def _wake_everybody(self) -> None:
+        for tells in self._hints.values():
+            for tell in tuple(tells):
+                tell()
+
+    def _lost(self, why: str) -> None:
+        self._hello = None
+        self._pool.lost(why)
+        self._wake_everybody()
+
+    # ----------------------------------------------------------------------------------------------------- surveying
+
+    async def survey(self) -> None:
+        """Read who leads what into ``leaders``, and the ledger's facts. Raises WireLost."""
+        rows, about = await self.ask([self._asked("survey", statements.SURVEY), self._asked("facts", statements.FACTS)])
+        if about.error is not None or not about.rows:
+            return
+        found = ledger.facts(about.rows[0])
+        if self._follow(found) and rows.error is None:
+            self.facts = found
+            self._read(rows, found)
+
+    def _follow(self, found: Facts) -> bool:
+        """Go by the ledger's version and lease; return whether the answers were in this version's words."""
+        hello, version = self._hello, min(found.version, statements.VERSION)
+        if hello is None or hello.version != version:
+            self._hello = hello and replace(hello, version=version)
+            return False
+        self._pool.server.note_schema(found.version)
+        if hello.lease.length != found.lease:
+            self._hello = replace(hello, lease=self._pool.server.follow(found.lease))
+            limits = self._asked("limits", statements.LIMITS, *self._pool.server.limits)
+            hello.wire.ask([limits], hello.lease.answer_within).add_done_callback(lambda done: done.exception())
+        return True
+
+    def _read(self, reply: Reply, found: Facts) -> None:
+        self.leaders = {
+            int(lock_id or 0): Leader(
+                node=node or "",
+                instance=instance or "",
+                epoch=int(epoch or 0),
+                renewal=int(renewal or 0),
+                leads=leads == "t",
+                program=program or "",
+                trusted_for=float(trusted_for or 0),
+            )
+            for lock_id, program, node, instance, epoch, renewal, leads, trusted_for in reply.rows
+        }
+        for leader in self.leaders.values():
+            self._pool.server.past.learn_epoch(leader.epoch)
+        longest = max((leader.trusted_for for leader in self.leaders.values() if leader.leads), default=0.0)
+        use = Use(found.run, found.lease, found.ceiling, found.wanted, longest)
+        self._watch = self._watch.after(use, boottime())
+        self.on_survey()
+
+    async def _housekeeping(self) -> None:
+        """Do what can wait. Raises WireLost."""
+        now, found = boottime(), self.facts
+        if self._watch.may_lower(now) and found is not None and found.version > 1:
+            await self.ask([self._asked("lower_ceiling", statements.LOWER_CEILING, found.ceiling, found.lease)])
+        if found is not None and found.version < statements.VERSION and now >= self._next_migration:
+            self._next_migration = now + self._pool.server.lease.length
+            await self._migrate(found.version)
+        if self._to_prune:
+            await self.ask([self._asked("prune", statements.PRUNE, self._to_prune.pop())])
+        if now >= self._next_health:
+            self._next_health = now + HEALTH_EVERY
+            [reply] = await self.ask([self._asked("health", statements.HEALTH)])
+            if reply.rows:
+                self._pool.server.warn(health.PREFIX, health.judge(reply.rows[0]))
+
+    async def _migrate(self, version: int) -> None:
+        outcome = await migration.migrate(self.ask, self._pool.book, version)
+        self._pool.server.warn(migration.PREFIX, migration.waits(outcome, self._pool.book))
+        if outcome.migrated:
+            log.info("the ledger was migrated from schema %d to %d", version, outcome.version)
+
+    async def blockers(self, pid: int) -> str:
+        """Say who keeps the backend ``pid`` waiting: empty when nobody does. Raises WireLost."""
+        [reply] = await self.ask([self._asked("blockers", statements.BLOCKERS, pid)])
+        return reply.rows[0][0] or "" if reply.rows else ""
+
+    # -------------------------------------------------------------------------------------------------------- asking
+
+    def _asked(self, name: str, sql: str, *values: Value) -> Ask:
+        version = self._hello.version if self._hello is not None else statements.VERSION
+        return self._pool.book.statement(name, sql, version), values
+
+    async def ask(self, asks: list[Ask]) -> list[Reply]:
+        """Ask on the listening session. Raises WireLost when there is none."""
+        if self._hello is None:
+            raise WireLost(self._pool.trouble or "no session")
+        return await self._hello.wire.ask(asks, self._hello.lease.answer_within)
+
+    async def answer(self, name: str, sql: str, *values: Value) -> Reply:
+        """Ask one statement for a person. Raises HighlanderError when it cannot be answered, or fails."""
+        try:
+            [reply] = await self.ask([self._asked(name, sql, *values)])
+        except WireLost as lost:
+            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+        if reply.error is not None:
+            raise HighlanderError(reply.error.text)
+        return reply
+
+    async def migrate(self) -> MigrationReport:
+        """Bring the schema to our version now, or say what that waits for. Raises HighlanderError."""
+        found = await self.fresh_facts()
+        if found.version >= statements.VERSION:
+            return MigrationReport(found.version, migrated=False, waits_for=())
+        try:
+            return await migration.migrate(self.ask, self._pool.book, found.version)
+        except WireLost as lost:
+            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+
+    async def shown(self) -> dict[str, object]:
+        """Return the ledger's facts for people. Raises HighlanderError when they cannot be had."""
+        found = await self.fresh_facts()
+        settled = found.run[:2] if found.settled else (None, None)
+        return {
+            "schema": self._pool.book.schema,
+            "version": found.version,
+            "compatible_from": found.compatible_from,
+            "ledger": found.ledger or None,
+            "namespace": found.namespace,
+            "lease": found.lease,
+            "lease_in_force": found.wanted,
+            "ceiling": found.ceiling,
+            "settled_system": settled[0],
+            "settled_timeline": settled[1] and int(settled[1]),
+            "offsets": found.offsets,
+            "lock_ids": len(self.leaders),
+            "unreleased": sum(leader.leads for leader in self.leaders.values()),
+            "maintenance_until": found.maintenance and found.maintenance.until,
+            "maintenance_by": found.maintenance and found.maintenance.author,
+            "maintenance_reason": found.maintenance and found.maintenance.reason,
+        }
+
+    async def fresh_facts(self) -> Facts:
+        """Return the ledger's facts as they are now. Raises HighlanderError when they cannot be had."""
+        try:
+            await self.survey()
+            if self.facts is None:
+                await self.survey()  # the first one may have found out which version of the schema there is
+        except WireLost as lost:
+            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+        if self.facts is None:
+            raise HighlanderError("the ledger cannot be read at present; try again in a moment")
+        return self.facts
+
+
+NAME: Final = "SELECT set_config('application_name', $1::text, false)"

@@ -1,0 +1,51 @@
+"""Bring the ledger's schema to the version of this daemon: once, and only while no older daemon is connected.
+
+What is added never disturbs a daemon that knows the version before, but a daemon of schema 1 cannot know that a row
+carries its own lease; so the step from 1 to 2 waits until those are gone. Until then this daemon works with schema 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+from highlanderd.core.status import MigrationReport
+from highlanderd.postgres import statements
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.wire import Ask, Reply
+
+PREFIX: Final = "the ledger has schema"
+"""How the warning begins."""
+
+IN_USE: Final = "55006"
+"""SQLSTATE object_in_use: an older daemon connected at the last moment."""
+
+MISSING: Final = "highlanderctl maintenance, and ledger set-lease while programs run,"
+"""What schema 1 does not offer."""
+
+
+async def migrate(ask: Callable[[list[Ask]], Awaitable[list[Reply]]], book: Ledger, version: int) -> MigrationReport:
+    """Migrate from ``version``, if nothing is in the way. Raises WireLost."""
+    [older] = await ask([(book.statement("older_sessions", statements.OLDER_SESSIONS), ())])
+    names = tuple(sorted(row[0] or "" for row in older.rows))
+    if names:
+        return MigrationReport(version, migrated=False, waits_for=names)
+    done, meta = await ask([(book.migration(version), ()), (book.statement("meta", statements.META), ())])
+    if done.sqlstate == statements.INSUFFICIENT_PRIVILEGE:
+        cure = f"an administrator, who runs what `highlanderd -c FILE --print-schema --from {version}` prints"
+        return MigrationReport(version, migrated=False, waits_for=(cure,))
+    if done.error is not None:
+        return MigrationReport(version, migrated=False, waits_for=(done.error.text,))
+    now = int(meta.rows[0][0] or version) if meta.rows else version
+    return MigrationReport(now, migrated=now > version, waits_for=())
+
+
+def waits(report: MigrationReport, book: Ledger) -> Iterator[str]:
+    """Say what an unmigrated ledger waits for, and what waits for it."""
+    if report.version >= statements.VERSION:
+        return
+    what = ", ".join(report.waits_for) or "another daemon, which is just doing it"
+    yield (
+        f"{PREFIX} {report.version} in {book.schema}; {MISSING} need schema {statements.VERSION}. The migration waits "
+        f"for {what}"
+    )
