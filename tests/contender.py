@@ -141,7 +141,7 @@ class Contender:
             self.release()
         elif self.belief is not None:
             epoch = self.belief.epoch
-            self._ask("renew", epoch, lambda: self.session.renew(epoch))
+            self._ask("renew", epoch, lambda: self.session.renew(epoch, self.contest.lease))
         else:
             self._contend()
 

@@ -17,6 +17,8 @@ from fix_proxy import Door
 from psycopg.conninfo import conninfo_to_dict
 
 from highlanderd.core.lease import Lease
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.statements import SETTLE_FRESH
 
 LEASE = Lease(1.0)
 """Shorter than a configuration may have it, so that many of them fit into a test."""
@@ -51,8 +53,9 @@ class Bed:
 
     def settle(self, settled: bool) -> None:
         """Let the ledger have been waited out for this server, or not."""
-        server = "(SELECT system_identifier, 1 FROM pg_control_system())" if settled else "(NULL, NULL)"
-        self.audit.sql(f"UPDATE highlander.meta SET (settled_system, settled_timeline) = {server}")
+        self.audit.sql("UPDATE highlander.meta SET settled_system = NULL, settled_timeline = NULL")
+        if settled:
+            self.audit.sql(Ledger("highlander", "highlander", 10.0).statement("settle_fresh", SETTLE_FRESH).sql)
 
     def refuse_commits(self, refusing: bool) -> None:
         """Let writes succeed and their commits fail."""

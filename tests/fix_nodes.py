@@ -27,7 +27,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from highlanderd.ctl.client import Daemon
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
-from highlanderd.postgres.ledger import SETTLE_FRESH, Ledger
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.statements import SETTLE_FRESH
 from highlanderd.processes import cgroup
 
 PACKAGE = Path(__file__).parents[1]

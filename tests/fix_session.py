@@ -12,12 +12,13 @@ from fix_postgres import Database
 
 from highlanderd.core import words as w
 from highlanderd.core.key import lock_id
-from highlanderd.core.lease import Candidate, Claim, Knowledge, Settle, Sight, judge, observe
+from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, Settle, Sight, judge, observe
 from highlanderd.linux import boottime
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.session import Session
+from highlanderd.postgres.statements import SETTLE_FRESH
 
 LEASE = 10.0
 """Seconds. A session is given up when an answer takes 3/10 of it: on a busy machine that shall not be."""
@@ -86,6 +87,10 @@ class Line:
         self.session.take_over(await self.claim())
         return await self.told(w.Granted)
 
+    def renew(self, epoch: int, lease: float = LEASE) -> None:
+        """Ask for the term to be prolonged under a lease of so many seconds."""
+        self.session.renew(epoch, Lease(lease))
+
     async def release(self, epoch: int, cause: w.Cause = w.Cause.RELEASED) -> None:
         """End it in good order."""
         self.session.release(epoch, cause, None)
@@ -123,10 +128,7 @@ async def desk(dsn: str, *, lease: float = LEASE, schema: str = "highlander") ->
 
 def settle(database: Database) -> None:
     """Spare a test the lease that a new ledger has to be waited out for."""
-    database.sql(
-        "UPDATE highlander.meta SET (settled_system, settled_timeline) = "
-        "(SELECT system_identifier, 1 FROM pg_control_system())"
-    )
+    database.sql(Ledger("highlander", "highlander", LEASE).statement("settle_fresh", SETTLE_FRESH).sql)
 
 
 async def until(fact: Callable[[], object], within: float = 60.0) -> None:

@@ -76,12 +76,9 @@ def test_a_ledger_that_an_administrator_made_is_used(database: Database) -> None
     async def scenario() -> None:
         async with desk(database.dsn) as here:
             line = await here.line()
-            database.sql(
-                f"UPDATE {SCHEMA}.meta SET (settled_system, settled_timeline) = "
-                "(SELECT system_identifier, 1 FROM pg_control_system())"
-            )
+            settle(database)
             granted = await line.lead()
-            line.session.renew(granted.epoch)
+            line.renew(granted.epoch)
             await line.told(w.Renewed)
             await line.release(granted.epoch)
 
@@ -159,7 +156,7 @@ def test_every_epoch_after_a_promotion_is_above_all_that_were_lost(clusters: Clu
         async with desk(promoted_dsn, lease=SHORT_LEASE) as here:
             line = await here.line(node="n2")
             sight = await line.look()
-            assert sight.meta.settled == (sight.server.system, 1)
+            assert sight.meta.settled == (sight.server.system, 1, sight.server.place)
             assert sight.server.timeline == 2
             return (await line.lead()).epoch  # only after a whole lease: the promoted server is not settled
 
@@ -185,11 +182,11 @@ def test_a_commit_that_no_standby_confirmed_is_not_acknowledged(clusters: Cluste
             [[pid]] = database.sql("SELECT backend_pid FROM highlander.lease")
             waiting = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
             primary.configure(synchronous_standby_names="nobody_there")
-            line.session.renew(granted.epoch)
+            line.renew(granted.epoch)
             while not primary.sql(waiting, [pid]):  # a reload reaches the server's processes one by one
                 with suppress(TimeoutError):
                     await line.told(w.Renewed, within=0.1)
-                    line.session.renew(granted.epoch)
+                    line.renew(granted.epoch)
             primary.sql("SELECT pg_cancel_backend(%s)", [pid])
             detached = await line.told(w.Detached)
             assert "not acknowledged" in detached.why
@@ -213,14 +210,14 @@ def test_a_node_that_has_seen_the_promoted_server_leaves_and_refuses_the_old_one
             standby.promote()  # and the old primary lives on
             seen = Server(make_conninfo(database.dsn, port=standby.port), here.pool.book, node="n1", fresh=None)
             hello = await seen.open()
-            [(system, timeline)] = seen.timelines.items()
+            [(system, timeline)] = seen.past.timelines.items()
             assert timeline == 2
-            here.pool.server.timelines = seen.timelines
-            with pytest.raises(Unfit, match="already seen timeline 2"):
+            here.pool.server.past.inherit(seen.past.timelines)
+            with pytest.raises(Unfit, match="knows timeline 2"):
                 await here.pool.server.open()
             assert alarms
             hello.wire.drop("enough")
-            assert list(seen.timelines) == [system]
+            assert list(seen.past.timelines) == [system]
 
     asyncio.run(scenario())
 

@@ -45,7 +45,7 @@ def test_a_renewal_writes_the_server_that_it_met(database: Database) -> None:
             granted = await ours.lead()
             before = _server_of_row(database)
             _move_row_to_another_timeline(database)
-            ours.session.renew(granted.epoch)
+            ours.renew(granted.epoch)
             await ours.told(w.Renewed)
             assert _server_of_row(database) == before
 
@@ -58,9 +58,11 @@ def test_settled_is_written_only_for_the_server_that_was_waited_for(database: Da
             ours = await here.line()
             claim = await ours.claim()
             _unsettle(database)
-            ours.session.write_settled(Settle(claim.system, claim.timeline + 1))
+            ours.session.write_settled(Settle(claim.server.system, claim.server.timeline + 1, claim.server.place))
             await ours.told(w.Settled)
-            ours.session.write_settled(Settle(claim.system + 1, claim.timeline))
+            ours.session.write_settled(Settle(claim.server.system + 1, claim.server.timeline, claim.server.place))
+            await ours.told(w.Settled)
+            ours.session.write_settled(Settle(claim.server.system, claim.server.timeline, "another ledger"))
             await ours.told(w.Settled)
             assert database.sql("SELECT settled_system, settled_timeline FROM highlander.meta") == [(None, None)]
 

@@ -157,7 +157,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     source = {str(path.relative_to(ROOT)) for path in (ROOT / "highlanderd").rglob("*") if path.is_file()}
     ours = {name for name in source if "__pycache__" not in name}
     assert {name for name in names if ".dist-info/" not in name} == ours
-    assert {"highlanderd/py.typed", "highlanderd/postgres/ledger.sql"} <= names
+    assert {"highlanderd/py.typed", "highlanderd/postgres/schema/1.sql", "highlanderd/postgres/schema/2.sql"} <= names
 
 
 def test_the_wheel_says_what_it_needs_and_how_it_is_called(wheel: Path) -> None:
