@@ -17,9 +17,10 @@ from tables import first_sentence, rows
 from highlanderd.core import machine
 from highlanderd.core import words as w
 from highlanderd.core.cells.moment import bug, stay
-from highlanderd.core.lease import Lease, Meta, Row, Server, Sight
+from highlanderd.core.lease import Lease, Lengths, Meta, Row, Server, Sight
 
 LEASE: Final = Lease(10.0)
+LENGTHS: Final = Lengths.alike(10.0)
 POLICIES: Final = (
     w.Policy("here", "us"),
     w.Policy("here", "us", restart="on-failure"),
@@ -104,7 +105,9 @@ def _stepped(place: Place, event: w.Event, now: float, policy: w.Policy) -> Plac
 
 
 _CHILD: Final = {w.Started: "running", w.Exited: "exited", w.Emptied: "none", w.SpawnFailed: "none"}
-ANSWERS: Final = w.Looked | w.Settled | w.Granted | w.Refused | w.Renewed | w.Overruled | w.Contended | w.Unlocked
+ANSWERS: Final = (
+    w.Looked | w.Settled | w.Granted | w.Refused | w.Renewed | w.Curtailed | w.Overruled | w.Contended | w.Unlocked
+)
 
 
 def happenings(place: Place, policy: w.Policy) -> Iterator[tuple[w.Event, float]]:
@@ -132,15 +135,16 @@ def _answers(place: Place, now: float) -> Iterator[w.Event]:
     if place.asked is w.Look:
         for sight in _sights():
             yield w.Looked(sight, now, keeperless=True)
+            yield w.Looked(sight, now - 11, keeperless=True)  # a lease ago: what must be waited out has been
     elif place.asked is w.TakeOver:
-        yield w.Granted(1, LEASE, now)
-        yield w.Granted(1, LEASE, now - 6)
+        yield w.Granted(1, LENGTHS, now)
+        yield w.Granted(1, LENGTHS, now - 6)
         yield w.Refused(0.2, "another session holds the advisory lock")
         yield w.Refused(0, "somebody else was faster")
     elif place.asked is w.WriteSettled:
         yield w.Settled()
     elif place.asked is w.Renew:
-        yield from (w.Renewed(now), w.Overruled(), w.Contended())
+        yield from (w.Renewed(now, LENGTHS), w.Curtailed(), w.Overruled(), w.Contended())
     elif place.asked is w.Release:
         yield w.Unlocked()
 
@@ -159,8 +163,9 @@ def _facts(place: Place, now: float) -> Iterator[w.Event]:
 
 def _sights() -> Iterator[Sight]:
     """What a look may show: nothing yet, a leader, a released row, a finished program, an old primary, no offset."""
-    server, meta = Server(1, 2, "this run", 100), Meta(LEASE, (1, 2), 0)
-    led = Row(1, "beat", 7, 1, "there", "them", 1, 2, released=False)
+    server = Server(1, 2, "this run", 100, "here")
+    meta = Meta(LEASE, (1, 2, "here"), 0, wanted=LEASE, ceiling=LEASE)
+    led = Row(1, "beat", 7, 1, "there", "them", 1, 2, released=False, trusted_for=10.0)
     released = replace(led, released=True, reason="released")
     for row in (None, led, released, replace(released, reason="finished")):
         yield Sight(server, meta, row)

@@ -7,12 +7,26 @@ from typing import Any
 
 from highlanderd.core import words as w
 from highlanderd.core.cells.moment import Step
-from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, Meta, Row, Server, Sight, Verdict, judge, observe
+from highlanderd.core.lease import (
+    Candidate,
+    Claim,
+    Knowledge,
+    Lease,
+    Lengths,
+    Meta,
+    Row,
+    Server,
+    Sight,
+    Verdict,
+    judge,
+    observe,
+)
 from highlanderd.core.machine import begin, step
 
 L = Lease(10.0)
+LENGTHS = Lengths.alike(10.0)
 LOCK_ID = 7
-SERVER = Server(system=1, timeline=3, started="a", position=100)
+SERVER = Server(system=1, timeline=3, started="a", position=100, place="the ledger")
 POLICY = w.Policy(node="here", instance="ours", stop_timeout=2.0)
 HERE = Candidate("here", "ours", keeperless=True)
 
@@ -29,15 +43,24 @@ def row(**facts: Any) -> Row:
         "system": SERVER.system,
         "timeline": SERVER.timeline,
         "released": False,
+        "trusted_for": 10.0,
     }
     return Row(**(usual | facts))
 
 
 def sight(
-    seen: Row | None, *others: Row, server: Server = SERVER, settled: bool = True, offset: int | None = 0
+    seen: Row | None,
+    *others: Row,
+    server: Server = SERVER,
+    settled: bool = True,
+    offset: int | None = 0,
+    ceiling: float = 10.0,
+    wanted: float = 10.0,
+    floor: int = 0,
 ) -> Sight:
-    """Give what a look shows: a ledger that is settled on its server, unless said otherwise."""
-    meta = Meta(L, (server.system, server.timeline) if settled else None, offset)
+    """Return what a look shows: a ledger that is settled on its server, unless said otherwise."""
+    said = (server.system, server.timeline, server.place) if settled else None
+    meta = Meta(L, said, offset, wanted=Lease(wanted), ceiling=Lease(ceiling), floor=floor)
     return Sight(server, meta, seen, others)
 
 
@@ -49,7 +72,7 @@ def verdict(seen: Sight, *, known_since: float, now: float, candidate: Candidate
 
 def claim(epoch: int = 6) -> Claim:
     """Give a claim, whatever it is for."""
-    return Claim(None, SERVER.system, SERVER.timeline, L, epoch)
+    return Claim(None, (), SERVER, LENGTHS, epoch)
 
 
 def go(situation: w.Situation, *events: tuple[float, w.Event], policy: w.Policy = POLICY) -> Step:
@@ -68,12 +91,17 @@ def waiting() -> w.Situation:
 def spawning(policy: w.Policy = POLICY) -> w.Situation:
     """Granted at 1 what was asked for at 0: its trust ends at 10, its fence begins at 7, and SIGKILL comes at 9."""
     free = sight(row(released=True))
-    return go(waiting(), (0.0, w.Looked(free, 0.0, True)), (1.0, w.Granted(6, L, 0.0)), policy=policy)[0]
+    return go(waiting(), (0.0, w.Looked(free, 0.0, True)), (1.0, w.Granted(6, LENGTHS, 0.0)), policy=policy)[0]
 
 
 def leading(policy: w.Policy = POLICY) -> w.Situation:
     """Leading since 1 with a running child; trust still counts from 0."""
     return go(spawning(policy), (1.0, w.Started(42, 1.0)), policy=policy)[0]
+
+
+def renewed(sent: float, trusted: float = 10.0, wanted: float | None = None) -> w.Renewed:
+    """Return the answer to a renewal that was written under ``trusted``, and asks for ``wanted`` next."""
+    return w.Renewed(sent, Lengths(Lease(trusted), Lease(trusted if wanted is None else wanted), L))
 
 
 def without_reason(situation: w.Situation) -> w.Situation:

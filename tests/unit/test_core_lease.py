@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fix_core import HERE, LOCK_ID, SERVER, L, row, sight, verdict
+from fix_core import HERE, LENGTHS, LOCK_ID, SERVER, L, row, sight, verdict
 
 from highlanderd.core.lease import (
     LONGEST_RESERVATION,
@@ -14,6 +14,7 @@ from highlanderd.core.lease import (
     Lease,
     NotYet,
     Refusal,
+    Server,
     Settle,
     Sight,
     judge,
@@ -23,6 +24,7 @@ from highlanderd.core.lease import (
 
 PROMOTED = replace(SERVER, timeline=SERVER.timeline + 1)
 NEW_SYSTEM = replace(SERVER, system=2, timeline=1)
+ELSEWHERE = "led by there under another lock key (lock id 8)"
 
 
 # ------------------------------------------------------------------------------------------------------------ clocks
@@ -101,12 +103,25 @@ def test_line_1_a_reservation_counts_for_released_rows_only() -> None:
 def test_line_2_on_another_timeline_everybody_waits_a_whole_lease_whatever_the_row(seen: object) -> None:
     there = Sight(PROMOTED, sight(None, settled=False).meta, seen)  # type: ignore[arg-type]
     assert isinstance(verdict(there, known_since=0.0, now=10.4), NotYet)
-    assert verdict(there, known_since=0.0, now=L.wait) == Settle(PROMOTED.system, PROMOTED.timeline)
+    settle = verdict(there, known_since=0.0, now=L.wait)
+    assert isinstance(settle, Settle)
+    assert (settle.system, settle.timeline, settle.place) == (PROMOTED.system, PROMOTED.timeline, PROMOTED.place)
 
 
-def test_line_2_once_settled_the_row_of_another_timeline_is_taken_over_at_once() -> None:
-    there = sight(row(), server=PROMOTED)
+def test_line_2_once_settled_a_released_row_of_another_timeline_is_taken_over_at_once() -> None:
+    there = sight(row(released=True), server=PROMOTED)
     assert isinstance(verdict(there, known_since=0.0, now=0.0), Claim)
+
+
+@pytest.mark.parametrize("server", [PROMOTED, NEW_SYSTEM], ids=["another timeline", "another system"])
+def test_line_2_a_row_that_somebody_may_still_renew_elsewhere_must_stand_still_however_settled(server: Server) -> None:
+    """It may arrive by replication, and its leader serve through the other server."""
+    there = sight(row(), server=server)
+    assert verdict(there, known_since=0.0, now=10.4) == NotYet(L.wait, "led by there")
+    assert isinstance(verdict(there, known_since=0.0, now=L.wait), Claim)
+    knowledge = observe(Knowledge(), there, 0.0)
+    moved = sight(row(renewal=10), server=server)
+    assert isinstance(judge(moved, observe(knowledge, moved, 10.6), 10.6, HERE), NotYet)
 
 
 def test_line_2_being_settled_for_another_timeline_does_not_count() -> None:
@@ -127,7 +142,7 @@ def test_a_system_without_an_epoch_offset_is_settled_only_after_the_wait(seen: o
     """A leader that renewed on a new system makes its row look settled there; that proves nothing about others."""
     there = sight(seen, server=NEW_SYSTEM, settled=False, offset=None)  # type: ignore[arg-type]
     assert isinstance(verdict(there, known_since=0.0, now=10.4), NotYet)
-    assert verdict(there, known_since=0.0, now=L.wait) == Settle(2, 1)
+    assert verdict(there, known_since=0.0, now=L.wait) == Settle(2, 1, SERVER.place, 0)
 
 
 # --------------------------------------------------------------------------------- lines 3 and 4: released and silent
@@ -135,7 +150,7 @@ def test_a_system_without_an_epoch_offset_is_settled_only_after_the_wait(seen: o
 
 def test_line_3_a_released_row_is_taken_over_at_once() -> None:
     seen = sight(row(released=True))
-    expected = Claim(seen.row, SERVER.system, SERVER.timeline, L, next_epoch(seen.row, 0, SERVER.timeline))
+    expected = Claim(seen.row, (), SERVER, LENGTHS, next_epoch(5, 0, SERVER.timeline))
     assert verdict(seen, known_since=0.0, now=0.0) == expected
 
 
@@ -170,15 +185,17 @@ def test_line_4_a_renewal_starts_the_wait_anew() -> None:
 
 def test_a_term_of_our_program_under_another_lock_id_must_have_ended_first() -> None:
     seen = sight(None, row(lock_id=8))
-    assert verdict(seen, known_since=0.0, now=1.0) == NotYet(L.wait, "led by there")
-    assert isinstance(verdict(seen, known_since=0.0, now=L.wait), Claim)
+    assert verdict(seen, known_since=0.0, now=1.0) == NotYet(L.wait, ELSEWHERE)
+    claim = verdict(seen, known_since=0.0, now=L.wait)
+    assert isinstance(claim, Claim)
+    assert claim.closing == seen.others
     assert isinstance(verdict(sight(None, row(lock_id=8, released=True)), known_since=0.0, now=0.0), Claim)
 
 
 def test_a_row_that_only_has_to_settle_does_not_hide_one_that_has_to_wait() -> None:
-    seen = sight(row(timeline=1), row(lock_id=8), settled=False)
-    knowledge = observe(observe(Knowledge(), sight(None), 0.0), seen, 11.0)
-    assert judge(seen, knowledge, 11.0, HERE) == NotYet(11.0 + L.wait, "led by there")
+    seen = sight(row(timeline=1, released=True), row(lock_id=8), settled=False)
+    knowledge = observe(observe(Knowledge(), sight(None, settled=False), 0.0), seen, 11.0)
+    assert judge(seen, knowledge, 11.0, HERE) == NotYet(11.0 + L.wait, ELSEWHERE)
 
 
 # ------------------------------------------------------------------------------------------------------ what was seen
@@ -231,18 +248,18 @@ def test_timelines_of_different_systems_are_not_compared() -> None:
 
 
 def test_an_epoch_is_above_the_last_one() -> None:
-    assert next_epoch(row(epoch=5), 0, 1) == 6
+    assert next_epoch(5, 0, 1) == 6
 
 
 def test_a_promotion_lifts_the_epoch_above_all_that_the_old_timeline_could_give() -> None:
-    assert next_epoch(row(epoch=5), 0, 2) == 1 << 32 | 1
-    assert next_epoch(row(epoch=1 << 32 | 7), 0, 2) == 1 << 32 | 8
-    assert next_epoch(row(epoch=5), 0, 3) > next_epoch(row(epoch=(1 << 32) + 1_000_000), 0, 2)
+    assert next_epoch(5, 0, 2) == 1 << 32 | 1
+    assert next_epoch(1 << 32 | 7, 0, 2) == 1 << 32 | 8
+    assert next_epoch(5, 0, 3) > next_epoch((1 << 32) + 1_000_000, 0, 2)
 
 
 def test_a_new_system_starts_at_its_offset() -> None:
-    assert next_epoch(row(epoch=3 << 32 | 9), 4, 1) == 4 << 32 | 1
+    assert next_epoch(3 << 32 | 9, 4, 1) == 4 << 32 | 1
 
 
 def test_the_first_epoch_of_all_is_one() -> None:
-    assert next_epoch(None, 0, 1) == 1
+    assert next_epoch(0, 0, 1) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fix_core import POLICY, go, leading, spawning, waiting
+from fix_core import POLICY, go, leading, renewed, spawning, waiting
 
 from highlanderd import memo
 from highlanderd.core import words as w
@@ -14,7 +14,7 @@ from highlanderd.core.machine import adopt, deadline
 LOST = w.Detached("lost")
 MOMENTS = {
     "leading": leading(),
-    "renewed": go(leading(), (2.0, w.Due()), (2.1, w.Renewed(2.0)))[0],
+    "renewed": go(leading(), (2.0, w.Due()), (2.1, renewed(2.0)))[0],
     "stopping": go(leading(), (2.0, w.StopOrdered()))[0],
     "restarting": go(leading(), (2.0, w.RestartOrdered()))[0],
     "handing over": go(leading(), (2.0, w.ReleaseOrdered("there", 30.0)))[0],
@@ -28,7 +28,7 @@ MOMENTS = {
 def test_term_wish_and_how_it_ends_survive_the_worker(name: str) -> None:
     situation = MOMENTS[name]
     state, want = memo.decode(memo.encode(situation), 42, 1.0)
-    due = state.term.sent + state.term.lease.renew_every
+    due = state.term.sent + state.term.lengths.renew_every
     assert want is situation.want
     assert isinstance(situation.state, w.Leading | w.Draining)
     assert state == replace(situation.state, renew_at=due)
@@ -41,7 +41,7 @@ def test_a_child_that_is_not_executed_yet_has_until_half_a_lease() -> None:
 
 def test_a_fence_that_has_begun_is_not_called_back_by_the_next_worker() -> None:
     state, want = memo.decode(memo.encode(MOMENTS["fenced"]), 42, 1.0)
-    situation, _ = go(adopt(state, want), (8.0, w.Attached(1)), (8.1, w.Renewed(8.0)))
+    situation, _ = go(adopt(state, want), (8.0, w.Attached(1)), (8.1, renewed(8.0)))
     assert deadline(situation, POLICY) == 9.0
     assert go(situation, (9.0, w.Due()))[1] == (w.Kill(),)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from fix_core import POLICY, L, leading, row, sight, spawning, waiting
+from fix_core import LENGTHS, POLICY, L, leading, renewed, row, sight, spawning, waiting
 
 from highlanderd.core import words as w
 from highlanderd.core.cells.moment import bug
@@ -39,7 +39,7 @@ def test_a_term_begins_where_a_takeover_was_asked_for_and_nowhere_else() -> None
     assert {state for state in STATES if TABLE[state][w.Granted] is not bug} == {w.Waiting, w.Stopped}
 
 
-@pytest.mark.parametrize("event", [w.Started(1, 0.0), w.Emptied(), w.Unlocked(), w.Renewed(0.0)])
+@pytest.mark.parametrize("event", [w.Started(1, 0.0), w.Emptied(), w.Unlocked(), renewed(0.0)])
 def test_what_cannot_happen_raises_and_says_what_met_what(event: w.Event) -> None:
     with pytest.raises(ImpossibleEvent, match=f"{type(event).__name__} while waiting"):
         step(waiting(), event, 0.0, POLICY)
@@ -57,7 +57,7 @@ def test_a_tree_that_is_emptied_twice_raises() -> None:
         w.Looked(sight(row()), 1.0, keeperless=True),
         w.Settled(),
         w.Refused(0.2, ""),
-        w.Renewed(0.0),
+        renewed(0.0),
         w.Overruled(),
         w.Contended(),
         w.Unlocked(),
@@ -79,10 +79,10 @@ def test_there_is_never_a_second_question_under_way() -> None:
     for situation in (waiting(), spawning(), leading()):
         assert (situation.link is w.Link.ASKING) is isinstance(situation.state, w.Waiting)
     renewing, effects = step(leading(), w.Due(), 2.0, POLICY)
-    assert effects == (w.Renew(leading_epoch(renewing)),)
+    assert effects == (w.Renew(leading_epoch(renewing), L),)
     assert renewing.link is w.Link.ASKING
     assert step(renewing, w.Notified(), 2.0, POLICY)[1] == ()
-    assert step(renewing, w.Renewed(2.0), 2.1, POLICY)[0].link is w.Link.IDLE
+    assert step(renewing, renewed(2.0), 2.1, POLICY)[0].link is w.Link.IDLE
     assert step(renewing, w.Detached("lost"), 2.1, POLICY)[0].link is w.Link.AWAY
 
 
@@ -97,4 +97,4 @@ def test_a_program_that_is_not_wanted_begins_stopped() -> None:
 
 
 def test_the_lease_of_the_ledger_rules_the_term() -> None:
-    assert spawning().state == w.Leading(w.Term(6, L, 1.0, 0.0), w.Spawning(5.0), 2.0)
+    assert spawning().state == w.Leading(w.Term(6, LENGTHS, 1.0, 0.0), w.Spawning(5.0), 2.0)

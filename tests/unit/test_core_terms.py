@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Literal
 
 import pytest
-from fix_core import POLICY, L, go, leading, spawning
+from fix_core import POLICY, L, go, leading, renewed, spawning
 
 from highlanderd.core import words as w
-from highlanderd.core.lease import Lease
+from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import deadline, finished
 
 SLOW = replace(POLICY, stop_timeout=30.0)
@@ -27,11 +27,11 @@ def draining(situation: w.Situation) -> w.Draining:
 
 def test_a_renewal_is_sent_every_fifth_of_a_lease() -> None:
     assert deadline(leading(), POLICY) == 2.0
-    assert go(leading(), (2.0, w.Due()))[1] == (w.Renew(6),)
+    assert go(leading(), (2.0, w.Due()))[1] == (w.Renew(6, L),)
 
 
 def test_an_acknowledged_renewal_counts_from_its_sending_and_the_keeper_is_told() -> None:
-    situation, effects = go(leading(), (2.0, w.Due()), (2.9, w.Renewed(2.0)))
+    situation, effects = go(leading(), (2.0, w.Due()), (2.9, renewed(2.0)))
     assert effects == (w.Entrust(11.0),)
     assert isinstance(situation.state, w.Leading)
     assert situation.state.term.trusted_until == 12.0
@@ -77,9 +77,10 @@ def test_on_the_grid_a_renewal_still_comes_after_a_good_part_of_its_interval(len
     lease, policy = Lease(length), replace(POLICY, grid=0.02)
     for number in range(200):
         sent = 1000 + number * 0.0173
-        term = w.Term(6, lease, began=sent, sent=sent - lease.renew_every)
+        term = w.Term(6, Lengths.alike(length), began=sent, sent=sent - lease.renew_every)
         situation = w.Situation(w.Want.RUN, w.Leading(term, w.Running(1, 0.0), sent), w.Link.ASKING)
-        after, _ = go(situation, (sent + 0.001, w.Renewed(sent)), policy=policy)
+        answer = w.Renewed(sent, Lengths.alike(length))
+        after, _ = go(situation, (sent + 0.001, answer), policy=policy)
         assert isinstance(after.state, w.Leading)
         assert sent + 0.17 * length < after.state.renew_at <= sent + 0.2 * length
 
@@ -171,9 +172,9 @@ def test_nothing_is_released_before_the_tree_is_proven_empty(order: w.Event) -> 
 def test_a_child_that_does_not_stop_is_killed_after_its_timeout() -> None:
     situation, effects = go(leading(), (2.0, w.StopOrdered()))
     assert effects == (w.Signal(), w.Entrust(9.0))
-    renewed = go(situation, (2.0, w.Due()), (2.1, w.Renewed(2.0)))[0]
-    assert deadline(renewed, POLICY) == 4.0
-    killed, effects = go(renewed, (4.0, w.Due()))
+    prolonged = go(situation, (2.0, w.Due()), (2.1, renewed(2.0)))[0]
+    assert deadline(prolonged, POLICY) == 4.0
+    killed, effects = go(prolonged, (4.0, w.Due()))
     assert effects == (w.Kill(),)
     assert isinstance(draining(killed).phase, w.Killing)
 
@@ -183,8 +184,8 @@ def test_a_long_stop_is_renewed_until_it_is_over() -> None:
     assert effects == (w.Signal(), w.Entrust(9.0))
     for now in (2.0, 4.0, 6.0, 8.0, 10.0, 12.0):
         situation, effects = go(situation, (now, w.Due()), policy=SLOW)
-        assert effects == (w.Renew(6),)
-        situation, effects = go(situation, (now, w.Renewed(now)), policy=SLOW)
+        assert effects == (w.Renew(6, L),)
+        situation, effects = go(situation, (now, renewed(now)), policy=SLOW)
         assert effects == (w.Entrust(now + 9.0),)
 
 
@@ -197,7 +198,7 @@ def test_a_stop_without_renewals_ends_with_the_lease() -> None:
 def test_a_release_waits_for_the_answer_under_way() -> None:
     situation, effects = go(leading(), (2.0, w.Due()), (2.1, w.Emptied()))
     assert effects == ()
-    for answer in (w.Renewed(2.0), w.Overruled(), w.Contended()):
+    for answer in (renewed(2.0), w.Overruled(), w.Contended()):
         assert go(situation, (2.2, answer))[1] == (w.Release(6, w.Cause.KEEPER_LOST, None),)
 
 
@@ -218,8 +219,8 @@ def test_an_outage_of_four_tenths_of_a_lease_costs_nothing() -> None:
     assert effects == ()
     assert deadline(situation, POLICY) == 7.0
     situation, effects = go(situation, (6.9, w.Attached(2)))
-    assert effects == (w.Renew(6),)
-    situation, effects = go(situation, (6.95, w.Renewed(6.9)))
+    assert effects == (w.Renew(6, L),)
+    situation, effects = go(situation, (6.95, renewed(6.9)))
     assert isinstance(situation.state, w.Leading)
     assert effects == (w.Entrust(15.9),)
 
@@ -235,7 +236,7 @@ def test_a_lock_that_our_old_session_still_holds_is_tried_again_soon() -> None:
     situation, effects = go(leading(), (2.9, LOST), (3.0, w.Attached(2)), (3.1, w.Contended()))
     assert effects == ()
     assert deadline(situation, POLICY) == pytest.approx(3.2)
-    assert go(situation, (3.2, w.Due()))[1] == (w.Renew(6),)
+    assert go(situation, (3.2, w.Due()))[1] == (w.Renew(6, L),)
 
 
 def fenced(policy: w.Policy = POLICY) -> w.Situation:
@@ -258,8 +259,8 @@ def test_a_deadline_slept_through_kills_without_a_signal() -> None:
 
 def test_a_reattachment_does_not_call_a_fence_back() -> None:
     situation, effects = go(fenced(), (7.5, w.Attached(2)))
-    assert effects == (w.Renew(6),)
-    situation, effects = go(situation, (7.6, w.Renewed(7.5)))
+    assert effects == (w.Renew(6, L),)
+    situation, effects = go(situation, (7.6, renewed(7.5)))
     assert draining(situation).term.trusted_until == 17.5
     assert effects == (w.Entrust(9.0),), "SIGKILL stays where it was"
     assert deadline(situation, POLICY) == 9.0

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 import pytest
-from fix_core import POLICY, SERVER, L, go, leading, row, sight, spawning, waiting
+from fix_core import LENGTHS, POLICY, SERVER, L, go, leading, row, sight, spawning, waiting
 
 from highlanderd.core import words as w
 from highlanderd.core.cells.draining import backoff_delay
@@ -37,7 +37,7 @@ def test_a_free_row_is_claimed_with_the_version_that_was_judged() -> None:
     _, [effect] = go(waiting(), looked(FREE))
     assert isinstance(effect, w.TakeOver)
     assert effect.claim.judged == FREE.row
-    assert (effect.claim.system, effect.claim.timeline) == (SERVER.system, SERVER.timeline)
+    assert effect.claim.server == SERVER
 
 
 @pytest.mark.parametrize(("spread", "at"), [(0.0, 1.8), (0.5, 2.0), (1.0, 2.2)])
@@ -67,7 +67,7 @@ def test_a_lease_that_was_waited_out_is_written_down_and_looked_at_again() -> No
     unsettled = sight(None, settled=False)
     situation, _ = go(waiting(), looked(unsettled), (L.wait, w.Due()))
     situation, effects = go(situation, looked(unsettled, L.wait))
-    assert effects == (w.WriteSettled(Settle(SERVER.system, SERVER.timeline)),)
+    assert effects == (w.WriteSettled(Settle(SERVER.system, SERVER.timeline, SERVER.place)),)
     assert go(situation, (L.wait, w.Settled()))[1] == (w.Look(),)
 
 
@@ -93,13 +93,13 @@ def asked() -> w.Situation:
 
 
 def test_a_term_begins_with_its_one_spawn_in_time() -> None:
-    situation, effects = go(asked(), (1.0, w.Granted(6, L, 0.0)))
+    situation, effects = go(asked(), (1.0, w.Granted(6, LENGTHS, 0.0)))
     assert effects == (w.Spawn(6, not_after=5.0, deadline=9.0),)
     assert isinstance(situation.state, w.Leading)
 
 
 def test_a_grant_that_comes_too_late_is_given_back_without_a_child() -> None:
-    situation, effects = go(asked(), (5.0, w.Granted(6, L, 0.0)))
+    situation, effects = go(asked(), (5.0, w.Granted(6, LENGTHS, 0.0)))
     assert effects == (w.Release(6, w.Cause.SPAWN_FAILED, None),)
     assert isinstance(situation.state, w.Draining)
 
@@ -111,7 +111,7 @@ def test_who_was_slower_looks_at_once_and_who_met_a_lock_a_little_later() -> Non
 
 
 def test_a_stop_during_acquisition_never_starts_the_child() -> None:
-    situation, effects = go(asked(), (0.5, w.StopOrdered()), (1.0, w.Granted(6, L, 0.0)))
+    situation, effects = go(asked(), (0.5, w.StopOrdered()), (1.0, w.Granted(6, LENGTHS, 0.0)))
     assert effects == (w.Release(6, w.Cause.UNWANTED, None),)
     assert go(situation, (1.1, w.Unlocked()))[0].state == w.Stopped()
 
@@ -120,7 +120,7 @@ def test_an_end_during_acquisition_ends_once_the_term_is_given_back() -> None:
     end = w.EndOrdered(w.Cause.SHUTDOWN)
     situation, _ = go(asked(), (0.5, end))
     assert not finished(situation)
-    situation, effects = go(situation, (1.0, w.Granted(6, L, 0.0)))
+    situation, effects = go(situation, (1.0, w.Granted(6, LENGTHS, 0.0)))
     assert effects == (w.Release(6, w.Cause.UNWANTED, None),)
     assert finished(go(situation, (1.1, w.Unlocked()))[0])
 
@@ -128,7 +128,7 @@ def test_an_end_during_acquisition_ends_once_the_term_is_given_back() -> None:
 def test_who_stops_and_starts_again_during_acquisition_gets_his_child() -> None:
     situation, effects = go(asked(), (0.5, w.StopOrdered()), (0.6, w.StartOrdered()))
     assert effects == ()
-    assert go(situation, (1.0, w.Granted(6, L, 0.0)))[1] == (w.Spawn(6, 5.0, 9.0),)
+    assert go(situation, (1.0, w.Granted(6, LENGTHS, 0.0)))[1] == (w.Spawn(6, 5.0, 9.0),)
 
 
 # ------------------------------------------------------------------------------------------------------ keeping out

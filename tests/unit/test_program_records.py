@@ -8,7 +8,7 @@ from typing import Literal
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
-from highlanderd.core.lease import Claim, Lease, Meta, Row, Server, Settle, Sight
+from highlanderd.core.lease import Claim, Lease, Lengths, Meta, Row, Server, Settle, Sight
 from highlanderd.linux import boottime
 from highlanderd.program import Program
 
@@ -70,8 +70,11 @@ class Line:
     def take_over(self, claim: Claim) -> None:
         self.asked.append(f"take over {claim.epoch}")
 
-    def renew(self, epoch: int) -> None:
-        self.asked.append(f"renew {epoch}")
+    def unsettle(self, server: Server) -> None:
+        self.asked.append(f"unsettle {server.system}")
+
+    def renew(self, epoch: int, lease: Lease) -> None:
+        self.asked.append(f"renew {epoch} under {lease.length:g}")
 
     def release(self, epoch: int, cause: w.Cause, reservation: w.Reservation | None) -> None:
         self.asked.append(f"release {epoch}: {cause.value}, {reservation}")
@@ -93,17 +96,22 @@ class Quiet:
 
 
 def released(epoch: int) -> Sight:
-    row = Row(1, "beat", epoch, 1, "b", "them", 1, 1, released=True)
-    return Sight(Server(1, 1, "run", 100), Meta(Lease(10), (1, 1), 0), row)
+    row = Row(1, "beat", epoch, 1, "b", "them", 1, 1, released=True, trusted_for=10)
+    meta = Meta(Lease(10), (1, 1, ""), 0, wanted=Lease(10), ceiling=Lease(10))
+    return Sight(Server(1, 1, "run", 100), meta, row)
 
 
 def a_lead(epoch: int) -> tuple[w.Event, ...]:
     now = boottime()
     return (
         w.Looked(released(epoch - 1), now, keeperless=True),
-        w.Granted(epoch, Lease(10), now),
+        w.Granted(epoch, Lengths.alike(10), now),
         w.Started(42, now),
     )
+
+
+def renewed() -> w.Renewed:
+    return w.Renewed(boottime(), Lengths.alike(10))
 
 
 def told(policy: w.Policy, *events: w.Event) -> tuple[Book, Line]:
@@ -125,7 +133,7 @@ def told(policy: w.Policy, *events: w.Event) -> tuple[Book, Line]:
 def test_a_term_that_was_lost_with_its_session_is_not_reattached_by_the_next_one() -> None:
     stops = w.Policy("a", "us", on_connection_loss="stop")
     lost = (w.Detached("the server went away"), w.Emptied(), w.Attached(2), w.Unlocked())
-    book, line = told(stops, w.Attached(1), *a_lead(2), *lost, *a_lead(3), w.Renewed(boottime()))
+    book, line = told(stops, w.Attached(1), *a_lead(2), *lost, *a_lead(3), renewed())
     assert [ask for ask in line.asked if "take" in ask] == ["take over 2", "take over 3"]
     assert book.counted["beat: disconnected"] == 1
     assert book.counted["reattached"] == 0
@@ -133,7 +141,12 @@ def test_a_term_that_was_lost_with_its_session_is_not_reattached_by_the_next_one
 
 def test_a_lock_that_was_taken_back_counts_once() -> None:
     holds = w.Policy("a", "us")
-    back = (w.Detached("the server went away"), w.Attached(2), w.Renewed(boottime()), w.Renewed(boottime()))
+    back = (
+        w.Detached("the server went away"),
+        w.Attached(2),
+        renewed(),
+        renewed(),
+    )
     book, line = told(holds, w.Attached(1), *a_lead(2), *back)
     assert [ask for ask in line.asked if "take" in ask] == ["take over 2"]
     assert book.counted["reattached"] == 1
