@@ -115,17 +115,18 @@ def _subcommands(action: argparse._SubParsersAction[Any], called: str) -> Iterat
 
 def exit_codes() -> str:
     """Every exit code, with the word that the control socket gives for it."""
-    words_of = {kind.exit_code: kind for kind in _kinds(errors.HighlanderError)}
+    kinds = defaultdict(list)
+    for kind in _kinds(errors.HighlanderError):
+        kinds[kind.exit_code].append(kind)
     constants = {value: key for key, value in vars(errors).items() if key.isupper() and isinstance(value, int)}
     lines = []
     for code, constant in sorted(constants.items()):
-        kind = words_of.get(code)
-        meaning = (
-            first_sentence(kind.__doc__).split(". ")[0].rstrip(".") + "."
-            if kind
-            else {0: "Done.", 2: "The command line is wrong."}[code]
-        )
-        lines.append((f"`{code}`", constant.lower().replace("_", " "), f"`{kind.code}`" if kind else "", meaning))
+        name = constant.lower().replace("_", " ")
+        for kind in kinds[code]:
+            meaning = first_sentence(kind.__doc__).split(". ")[0].rstrip(".") + "."
+            lines.append((f"`{code}`", name, f"`{kind.code}`", meaning))
+        if not kinds[code]:
+            lines.append((f"`{code}`", name, "", {0: "Done.", 2: "The command line is wrong."}[code]))
     return rows(("code", "name", "word", "meaning"), lines)
 
 

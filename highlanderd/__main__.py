@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     said = "connect to PostgreSQL, change nothing, say what will not do, and exit"
     modes.add_argument("--doctor", action="store_true", help=said)
     modes.add_argument("--print-schema", action="store_true", help="print the SQL that creates the ledger and exit")
+    said = "with --print-schema: only what migrates a ledger that has this version of the schema"
+    parser.add_argument("--from", dest="version", type=int, metavar="N", help=said)
     said = "print a JSON Schema of the configuration, for editors, and exit"
     modes.add_argument("--print-json-schema", action="store_true", help=said)
     return parser
@@ -77,8 +79,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from highlanderd.config import load
 
     loaded = load(path, os.environ)
+    if arguments.version is not None and not arguments.print_schema:
+        raise HighlanderError("--from belongs to --print-schema")
     if arguments.print_schema:
-        print(_schema(loaded.configuration), end="")
+        print(_schema(loaded.configuration, arguments.version), end="")
         return DONE
     if arguments.doctor:
         return _examine(loaded)
@@ -117,18 +121,27 @@ def _examine(loaded: Loaded) -> int:
     return FAILED if any(finding.severity is Severity.PROBLEM for finding in found) else DONE
 
 
-def _schema(configuration: Configuration) -> str:
+def _schema(configuration: Configuration, version: int | None) -> str:
     from highlanderd.postgres.addresses import parse
     from highlanderd.postgres.ledger import Ledger
+    from highlanderd.postgres.statements import VERSION
 
     postgres = configuration.postgres
     book = Ledger(postgres.schema_, configuration.daemon.namespace, postgres.lease)
+    if version is not None and not 0 < version < VERSION:
+        raise HighlanderError(f"--from {version}: there is a way to schema {VERSION} from {_listed(VERSION)} only")
+    if version is not None:
+        return f"BEGIN;\n\n{book.script(version)}\nCOMMIT;\n"
     embedded = configuration.embedded_directory is not None
     role = None if embedded else parse(postgres.dsn.get_secret_value()).get("user")
     grants = (
         f"\n-- What the daemon's role needs when somebody else owns the ledger.\n{book.grants(role)}" if role else ""
     )
     return f"BEGIN;\n\n{book.script()}{grants}\nCOMMIT;\n"
+
+
+def _listed(version: int) -> str:
+    return ", ".join(map(str, range(1, version)))
 
 
 def _work(path: Path, channel_fd: int) -> int:

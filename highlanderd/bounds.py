@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from highlanderd.config import Configuration, ProgramConfig
-from highlanderd.core.lease import Lease
+from highlanderd.core.lease import Lease, maintenance_lease, replaced_within
 from highlanderd.durations import shown
 
+MAINTENANCE: Final = 60.0
+"""Seconds: the outage of the example, which a restart of PostgreSQL rarely exceeds."""
 NAMED: Final = 4
 """Programs that are named where their bounds differ; a line is no place for hundreds."""
 
@@ -41,6 +43,11 @@ def _rows(lease: Lease, programs: list[ProgramConfig], on_connection_loss: str) 
     yield "  longer: SIGKILL to its whole tree", f"{shown(lease.kill_at(0))} after the last renewal"
     yield "  then back, restarted or failed over", f"led at most {shown(lease.resumed_within)} after the reconnection"
     yield "the leading node is lost", f"led elsewhere at most {shown(lease.replaced_within)} after the last renewal"
+    if not stopped:
+        longer = maintenance_lease(lease.length, MAINTENANCE)
+        yield f"maintenance on --for {shown(MAINTENANCE)}", f"an outage of up to {shown(MAINTENANCE)} stops no child"
+        later = shown(round(replaced_within(longer, lease.length), 1))
+        yield "  a node that is lost meanwhile", f"led elsewhere at most {later} after the last renewal"
     yield "the daemon's worker is killed", stopped or "no child is stopped"
     yield "its guardian is killed", "a planned handover of everything (systemd: as when all is killed)"
     yield "all of the daemon is killed", "the children at once; led elsewhere as when the node is lost"

@@ -251,6 +251,7 @@ class Daemon:
             postgres=snapshot.postgres_status(self.pool, self._connections()),
             programs=tuple(programs),
             warnings=self._warnings(),
+            maintenance=None if self.pool.listener.facts is None else self.pool.listener.facts.maintenance,
         )
 
     def _connections(self) -> int:

@@ -80,7 +80,7 @@ def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
 
 def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
     """Show the coordinator."""
-    server = pool.server
+    server, facts = pool.server, pool.listener.facts
     return PostgresStatus(
         connected=pool.connected,
         server=server.place,
@@ -89,6 +89,9 @@ def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
         lease=server.lease.length,
         timeline=server.timeline,
         connections=connections,
+        lease_in_force=server.lease.length if facts is None else facts.wanted,
+        ceiling=server.lease.length if facts is None else facts.ceiling,
+        schema=server.schema,
     )
 
 

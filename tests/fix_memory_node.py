@@ -15,8 +15,17 @@ from typing import Any
 
 import uvloop
 
-from highlanderd.core.status import NodeStatus, PostgresStatus, Process, ProgramDetail, ProgramStatus
-from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
+from highlanderd.core.status import (
+    LeaseReport,
+    MaintenanceStatus,
+    MigrationReport,
+    NodeStatus,
+    PostgresStatus,
+    Process,
+    ProgramDetail,
+    ProgramStatus,
+)
+from highlanderd.errors import NeedsForce, NoSuchProgram, NotLeading
 from highlanderd.listeners.control import ReloadReport, serve_control
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -95,6 +104,12 @@ class MemoryNode:
             connections=3,
         )
         self.warnings: tuple[str, ...] = ()
+        self.lengths = LeaseReport(10.0, 10.0, 10.0, None, 13.0, ())
+        self.reports = 0
+        """How often the lengths were asked for since they changed: leaders take them over after a moment."""
+        self.lacking = ""
+        """What keeps a longer lease from being promised."""
+        self.migration = MigrationReport(2, migrated=True, waits_for=())
         self.output: tuple[str, ...] = ("ready to serve",)
         self._programs = {one.name: one for one in programs}
         self._waiting: list[asyncio.Future[None]] = []
@@ -132,7 +147,8 @@ class MemoryNode:
         if self.trouble is not None:
             raise self.trouble
         programs = tuple(self._programs.values())
-        return NodeStatus("web-1", "3f1e", "0.1.0", self.postgres, programs, self.warnings)
+        under_way = self.lengths.maintenance
+        return NodeStatus("web-1", "3f1e", "0.1.0", self.postgres, programs, self.warnings, under_way)
 
     async def survey(self) -> None:
         self.surveys += 1
@@ -186,10 +202,43 @@ class MemoryNode:
     async def ledger(self) -> dict[str, object]:
         return {"schema": "highlander", "lease": 10.0, "settled": None}
 
-    async def set_lease(self, seconds: float) -> None:
-        if any(one.state == "leading" for one in self._programs.values()):
-            raise HighlanderError("beat is led at the moment: stop every program first, then change the lease")
-        self.orders.append(("lease", seconds))
+    async def lease_report(self) -> LeaseReport:
+        if self.trouble is not None:
+            raise self.trouble
+        if self.obedient and self.reports > 1:
+            self.lengths = replace(self.lengths, pending=())
+        self.reports += 1
+        return self.lengths
+
+    async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
+        self._must_have_evidence(force)
+        self.orders.append(("lease", seconds, force))
+        self._lengthen(lease=seconds, in_force=seconds)
+        return await self.lease_report()
+
+    async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
+        if seconds is not None:
+            self._must_have_evidence(force)
+        self.orders.append(("maintenance", seconds, reason, author, force))
+        since, until = "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z"
+        if seconds is None:
+            self._lengthen(in_force=10.0, maintenance=None)
+        else:
+            under_way = MaintenanceStatus(seconds, 90.0, since, until, author, reason)
+            self._lengthen(in_force=90.0, replaced_within=97.0, maintenance=under_way)
+        return await self.lease_report()
+
+    def _must_have_evidence(self, force: bool) -> None:
+        if self.lacking and not force:
+            raise NeedsForce(self.lacking)
+
+    def _lengthen(self, **facts: Any) -> None:
+        led = tuple(f"{one.name} on web-1" for one in self._programs.values() if one.state == "leading")
+        self.lengths, self.reports = replace(self.lengths, pending=led, **facts), 0
+
+    async def migrate(self) -> MigrationReport:
+        self.orders.append(("migrate",))
+        return self.migration
 
 
 @asynccontextmanager

@@ -135,6 +135,12 @@ class PostgresStatus:
     """The ledger's lease in seconds (the configured one until the ledger has been read)."""
     timeline: int | None
     connections: int
+    lease_in_force: float = 0.0
+    """What leaders write into their rows at present, in seconds: longer than ``lease`` during maintenance."""
+    ceiling: float = 0.0
+    """The longest lease that anybody may have been promised, in seconds."""
+    schema: int = 0
+    """Version of the ledger's schema; 0 until it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +154,5 @@ class NodeStatus:
     programs: tuple[ProgramStatus, ...]
     warnings: tuple[str, ...] = ()
     """Things an operator should look at: an overruled lease, a refused server, a tree that will not die."""
+    maintenance: MaintenanceStatus | None = None
+    """Of PostgreSQL, anywhere in the cluster; ``None`` while there is none."""

@@ -98,12 +98,26 @@ class _Commands:
         for command in (start, stop, restart):
             command.add_argument("names", nargs="+", metavar="NAME", help="programs; globs such as 'web-*', or all")
         for command in (release, start, stop, restart):
-            command.add_argument(
-                "--wait", action=argparse.BooleanOptionalAction, default=True, help="until it is done (default: wait)"
-            )
-            command.add_argument(
-                "--timeout", type=duration, default=60.0, metavar="DURATION", help="to wait at most (default: 60s)"
-            )
+            self._waiting(command)
+
+    def _lengthening(self, command: argparse.ArgumentParser) -> None:
+        """Add the options of all that changes the lengths of leases."""
+        command.add_argument(
+            "--force",
+            action="store_true",
+            help="even if a standby may not know of it yet: a failover to that one could start second copies",
+        )
+        command.add_argument("--json", action="store_true", help="as the control socket gives it")
+        self._waiting(command)
+
+    @staticmethod
+    def _waiting(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--wait", action=argparse.BooleanOptionalAction, default=True, help="until it is done (default: wait)"
+        )
+        command.add_argument(
+            "--timeout", type=duration, default=60.0, metavar="DURATION", help="to wait at most (default: 60s)"
+        )
 
     def _whole_node(self) -> None:
         reload = self._add("reload", "apply the changed configuration, program by program", "update")
@@ -113,6 +127,26 @@ class _Commands:
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
         show = actions.add_parser("show", help="its facts", parents=[self._socket], allow_abbrev=False)
         show.add_argument("--json", action="store_true", help="as the control socket gives it")
-        lease = actions.add_parser("set-lease", help="change the lease, while nothing is led", parents=[self._socket])
+        lease = actions.add_parser("set-lease", help="change the lease, while programs run", parents=[self._socket])
         lease.add_argument("lease", type=duration, metavar="DURATION", help="such as 15s; 2s to 60s")
+        self._lengthening(lease)
+        migrate = actions.add_parser("migrate", help="bring its schema to this version", parents=[self._socket])
+        migrate.add_argument("--json", action="store_true", help="as the control socket gives it")
+        maintenance = self._add("maintenance", "longer leases, so that an outage of PostgreSQL costs nothing")
+        states = maintenance.add_subparsers(
+            dest="action", metavar="on|off", required=True, prog="highlanderctl maintenance"
+        )
+        begin = states.add_parser("on", help="before PostgreSQL goes down", parents=[self._socket], allow_abbrev=False)
+        begin.add_argument(
+            "--for",
+            dest="outage",
+            type=duration,
+            metavar="DURATION",
+            required=True,
+            help="the longest outage to bear, up to 24h; as long as leases may be longer, too",
+        )
+        begin.add_argument("--reason", default="", metavar="TEXT", help="shown by every node's status")
+        end = states.add_parser("off", help="back to the ledger's lease", parents=[self._socket], allow_abbrev=False)
+        for command in (begin, end):
+            self._lengthening(command)
         self._add("shutdown", "release all programs of this node and end its daemon")

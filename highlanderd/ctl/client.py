@@ -17,6 +17,7 @@ from highlanderd.errors import (
     ConfigurationError,
     DaemonUnreachable,
     HighlanderError,
+    NeedsForce,
     NoSuchProgram,
     NotLeading,
     NotPermitted,
@@ -26,7 +27,9 @@ from highlanderd.errors import (
 PATIENCE: Final = 10.0
 """Seconds that an answer may take beyond what the daemon was asked to wait."""
 
-_KINDS: Final = {kind.code: kind for kind in (NoSuchProgram, NotLeading, NotPermitted, TimedOut, HighlanderError)}
+_KINDS: Final = {
+    kind.code: kind for kind in (NoSuchProgram, NotLeading, NotPermitted, NeedsForce, TimedOut, HighlanderError)
+}
 
 Answer = dict[str, Any]
 

@@ -86,6 +86,8 @@ def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
     if not answer["postgres"]["connected"]:
         why = answer["postgres"]["trouble"] or "not connected yet"
         troubles.insert(0, f"warning: PostgreSQL cannot be used: {tables.plain(why)}")
+    if answer.get("maintenance"):
+        lines.append(tables.maintenance(answer["maintenance"], answer["postgres"]))
     if watch and on_terminal:  # draw over the last picture: clearing first would flicker
         lines += [tables.cut(trouble, width) for trouble in troubles]
         print("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J", end="")
@@ -204,11 +206,60 @@ def reload(daemon: Daemon, arguments: Namespace) -> int:
 
 def ledger(daemon: Daemon, arguments: Namespace) -> int:
     if arguments.action == "set-lease":
-        answer = daemon.ask("POST", "/v1/ledger/lease", {"lease": arguments.lease}, patience=60.0)
-        print(f"the lease is {answer['lease']:g}s now")
-        return DONE
+        body = {"lease": arguments.lease, **_waiting(arguments)}
+        answer = daemon.ask("POST", "/v1/ledger/lease", body, patience=60.0 + arguments.timeout)
+        return _show_lengths(answer, arguments, f"the lease is {tables.span(answer['lease'])} now")
+    if arguments.action == "migrate":
+        return _migrate(daemon, arguments)
     answer = daemon.ask("GET", "/v1/ledger", patience=60.0)
     print(json.dumps(answer, indent=2) if arguments.json else "\n".join(tables.facts(answer.items())))
+    return DONE
+
+
+def _migrate(daemon: Daemon, arguments: Namespace) -> int:
+    answer = daemon.ask("POST", "/v1/ledger/migrate", {}, patience=60.0)
+    if arguments.json:
+        print(json.dumps(answer, indent=2))
+    elif answer["migrated"]:
+        print(f"the ledger has schema {answer['version']} now")
+    elif not answer["waits_for"]:
+        print(f"the ledger has schema {answer['version']}: there is nothing to do")
+    if answer["waits_for"]:
+        waits = ", ".join(map(tables.plain, answer["waits_for"]))
+        raise HighlanderError(f"the ledger stays at schema {answer['version']}; the migration waits for {waits}")
+    return DONE
+
+
+def maintenance(daemon: Daemon, arguments: Namespace) -> int:
+    body: dict[str, Any] = {"on": arguments.action == "on", **_waiting(arguments)}
+    if body["on"]:
+        body |= {"for": arguments.outage, "reason": arguments.reason}
+    answer = daemon.ask("POST", "/v1/maintenance", body, patience=60.0 + arguments.timeout)
+    under_way = answer["maintenance"]
+    if under_way is None:
+        said = f"no maintenance; leases are {tables.span(answer['in_force'])} long"
+    else:
+        said = (
+            f"until {tables.plain(under_way['until'])} leases are {tables.span(answer['in_force'])} long: an outage of "
+            f"PostgreSQL of up to {tables.span(under_way['outage'])} costs no child"
+        )
+    return _show_lengths(answer, arguments, said)
+
+
+def _waiting(arguments: Namespace) -> dict[str, Any]:
+    """Return the fields of a request that changes the lengths of leases."""
+    body: dict[str, Any] = {"force": arguments.force, "wait": arguments.wait}
+    return {**body, "timeout": arguments.timeout} if arguments.wait else body
+
+
+def _show_lengths(answer: Answer, arguments: Namespace, said: str) -> int:
+    if arguments.json:
+        print(json.dumps(answer, indent=2))
+        return DONE
+    print(said)
+    print(f"the programs of a node that is lost meanwhile are led again {tables.span(answer['replaced_within'])} later")
+    if answer["pending"]:
+        print(f"not in force yet for {', '.join(map(tables.plain, answer['pending']))}")
     return DONE
 
 
@@ -229,5 +280,6 @@ COMMANDS: Final[dict[str, Callable[[Daemon, Namespace], int]]] = {
     "restart": restart,
     "reload": reload,
     "ledger": ledger,
+    "maintenance": maintenance,
     "shutdown": shutdown,
 }

@@ -87,6 +87,15 @@ def _coloured(line: str, widths: Sequence[int], state: str) -> str:
     return f"{line[:begin]}\x1b[{_COLOURS[state]}m{line[begin:end]}\x1b[0m{line[end:]}"
 
 
+def maintenance(under_way: Mapping[str, Any], postgres: Mapping[str, Any]) -> str:
+    """Return the line of ``status`` about a maintenance of PostgreSQL."""
+    reason = f": {plain(under_way['reason'])}" if under_way["reason"] else ""
+    return (
+        f"maintenance until {plain(under_way['until'])} by {plain(under_way['author'])}{reason}; leases of "
+        f"{span(under_way['lease'])} instead of {span(postgres['lease'])}"
+    )
+
+
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
     """Give ``name  value`` lines, aligned."""
     known = [(name, plain(value)) for name, value in pairs]

@@ -12,8 +12,9 @@ import json
 import logging
 import math
 import os
+import pwd
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from highlanderd import errors
-from highlanderd.core.status import NodeStatus, PostgresStatus, Process, ProgramDetail, ProgramStatus
+from highlanderd.core.status import LeaseReport, NodeStatus, PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotPermitted, TimedOut
 from highlanderd.listeners.listen import IDLE, Closer, group_id, may_command, peer_of, serve, unix_door
 from highlanderd.listeners.orders import ORDERS, Node, Order, ReloadReport
@@ -38,6 +39,12 @@ LONGEST_WAIT = 86_400.0
 """Seconds for which one request may wait; a wait has an end."""
 DEFAULT_TIMEOUT = 60.0
 """Seconds to wait for an outcome when the client names none: six times the default stop_timeout."""
+LONGEST_REASON = 500
+"""Characters of an operator's reason: a sentence or two."""
+LENGTHS_EVERY = 0.2
+"""Seconds between two looks at which leaders have taken a new lease over: they do with their next renewals."""
+PENDING_NAMED = 5
+"""Leaders that are named in a sentence."""
 LOOK_AGAIN = 1.0
 """Seconds between two looks at an outcome that no change announced: other nodes' terms are theirs."""
 
@@ -86,6 +93,9 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.get("/v1/programs/{name}", api.detail),
             web.get("/v1/ledger", api.ledger),
             web.post("/v1/ledger/lease", api.set_lease),
+            web.post("/v1/ledger/migrate", api.migrate),
+            web.get("/v1/maintenance", api.lengths),
+            web.post("/v1/maintenance", api.maintenance),
             web.post("/v1/reload", api.reload),
             web.post("/v1/shutdown", api.shutdown),
             *(web.post(f"/v1/programs/{{name}}/{verb}", api.order(verb)) for verb in ORDERS),
@@ -164,6 +174,7 @@ def node_facts(status: NodeStatus) -> dict[str, object]:
         "postgres": _facts(status.postgres),
         "programs": [_program_facts(program) for program in status.programs],
         "warnings": list(status.warnings),
+        "maintenance": None if status.maintenance is None else asdict(status.maintenance),
     }
 
 
@@ -222,12 +233,19 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_WAIT
 
 
+def _is_line(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_REASON and value.isprintable()
+
+
 _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "wait": (lambda value: isinstance(value, bool), "true or false"),
     "dry_run": (lambda value: isinstance(value, bool), "true or false"),
     "timeout": (_is_seconds, f"a number of seconds from 0 to {LONGEST_WAIT:g}"),
     "for": (_is_seconds, f"a number of seconds from 0 to {LONGEST_WAIT:g}"),
     "lease": (_is_seconds, "a number of seconds"),
+    "on": (lambda value: isinstance(value, bool), "true or false"),
+    "force": (lambda value: isinstance(value, bool), "true or false"),
+    "reason": (lambda value: _is_line(value), f"printable text of at most {LONGEST_REASON} characters"),
     "to": (lambda value: value is None or (isinstance(value, str) and value != ""), "the name of a node"),
 }
 
@@ -312,8 +330,59 @@ class _Api:
         return _json(await self._node.ledger())
 
     async def set_lease(self, request: web.Request) -> web.Response:
-        body = await _body(request, ("lease",))
+        body = await _body(request, ("lease", "force", "wait", "timeout"))
         if "lease" not in body:
             raise BadRequest('"lease" is missing: name the new lease in seconds, such as {"lease": 10}')
-        await self._node.set_lease(float(body["lease"]))
-        return _json({"lease": float(body["lease"])})
+        report = await self._node.set_lease(float(body["lease"]), force=body.get("force", False))
+        return _json(asdict(await self._in_force(request, body, report)))
+
+    async def migrate(self, request: web.Request) -> web.Response:
+        await _body(request, ())
+        return _json(asdict(await self._node.migrate()))
+
+    async def lengths(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
+        return _json(asdict(await self._node.lease_report()))
+
+    async def maintenance(self, request: web.Request) -> web.Response:
+        """Begin or end a maintenance of PostgreSQL."""
+        body = await _body(request, ("on", "for", "reason", "force", "wait", "timeout"))
+        if "on" not in body:
+            raise BadRequest('"on" is missing: {"on": true, "for": 60} begins a maintenance, {"on": false} ends it')
+        if body["on"] is not ("for" in body):
+            raise BadRequest('"for" names the seconds of the outage that {"on": true} is for, and belongs to it alone')
+        report = await self._node.maintenance(
+            float(body["for"]) if body["on"] else None,
+            reason=body.get("reason", ""),
+            author=_author(request, self._node.status().node),
+            force=body.get("force", False),
+        )
+        return _json(asdict(await self._in_force(request, body, report)))
+
+    async def _in_force(self, request: web.Request, body: Mapping[str, Any], report: LeaseReport) -> LeaseReport:
+        """Return the report once every leader has the lease in force in its row, if that is waited for."""
+        loop = asyncio.get_running_loop()
+        patience = body.get("timeout", DEFAULT_TIMEOUT)
+        end = loop.time() + patience
+        while body.get("wait", False) and report.pending:
+            if loop.time() >= end or request.transport is None:
+                named = ", ".join(report.pending[:PENDING_NAMED])
+                more = len(report.pending) - PENDING_NAMED
+                raise TimedOut(
+                    f"after {patience:g} s these leaders have not taken the new lease over: {named}"
+                    f"{f' and {more} more' if more > 0 else ''}. The change stands; a node that is lost takes nothing "
+                    "over, and the others have until its lease is over"
+                )
+            await asyncio.sleep(LENGTHS_EVERY)
+            report = await self._node.lease_report()
+        return report
+
+
+def _author(request: web.Request, node: str) -> str:
+    """Say who orders, as the kernel knows it."""
+    transport = request.transport
+    uid = peer_of(transport.get_extra_info("socket")).uid if transport is not None else -1
+    try:
+        name = f" ({pwd.getpwuid(uid).pw_name})"
+    except (KeyError, OverflowError):
+        name = ""
+    return f"uid {uid}{name} on node {node}"

@@ -190,6 +190,7 @@ class _Snapshot(Collector):
         status = self._node.status()
         yield _one("build_info", "Version of the daemon.", 1, version=status.version, python=platform.python_version())
         yield _one("pool_connections", "Connections to PostgreSQL.", status.postgres.connections)
+        yield from _lengths(status)
         states = GaugeMetricFamily(
             "highlander_program_state", "Whether it is in that state.", labels=("program", "state")
         )
@@ -204,6 +205,16 @@ class _Snapshot(Collector):
                 if value is not None:
                     family.add_metric((program.name,), value)
             yield family
+
+
+def _lengths(status: NodeStatus) -> Iterator[GaugeMetricFamily]:
+    """Show the lengths of leases, and whether a maintenance has made them longer."""
+    postgres = status.postgres
+    yield _one("maintenance", "Whether a maintenance of PostgreSQL is under way.", status.maintenance is not None)
+    yield _one("lease_seconds", "The ledger's lease.", postgres.lease)
+    yield _one("lease_in_force_seconds", "The lease that leaders use at present.", postgres.lease_in_force)
+    yield _one("lease_ceiling_seconds", "The longest lease that anybody may have been promised.", postgres.ceiling)
+    yield _one("ledger_schema_version", "Version of the ledger's schema; 0 until it was read.", postgres.schema)
 
 
 def _one(name: str, text: str, value: float, **labels: str) -> GaugeMetricFamily:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from highlanderd.core.status import NodeStatus, ProgramDetail, ProgramStatus
+from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail, ProgramStatus
 from highlanderd.errors import HighlanderError
 
 DEFAULT_STAY_OUT = 30.0
@@ -59,8 +59,17 @@ class Node(Protocol):
     async def ledger(self) -> dict[str, object]:
         """Give the ledger's facts. Raises HighlanderError when it cannot be read."""
 
-    async def set_lease(self, seconds: float) -> None:
+    async def lease_report(self) -> LeaseReport:
+        """Return the lengths of leases in force. Raises HighlanderError when the ledger cannot be read."""
+
+    async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
         """Change the ledger's lease. Raises HighlanderError when that is refused."""
+
+    async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
+        """Begin a maintenance for an outage of so many seconds, or end it. Raises HighlanderError when refused."""
+
+    async def migrate(self) -> MigrationReport:
+        """Bring the ledger's schema to this daemon's version. Raises HighlanderError when PostgreSQL is away."""
 
 
 def _elsewhere(now: ProgramStatus, node: str) -> bool:
