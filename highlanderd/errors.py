@@ -63,6 +63,13 @@ class NeedsForce(HighlanderError):
     code = "needs_force"
 
 
+class BadRequest(HighlanderError):
+    """The command line or the request makes no sense; nothing was done."""
+
+    exit_code = USAGE
+    code = "bad_request"
+
+
 class NotPermitted(HighlanderError):
     """The peer of the control socket may not command this daemon."""
 

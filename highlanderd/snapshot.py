@@ -12,6 +12,7 @@ from highlanderd.core import words as w
 from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.fleet import Member
 from highlanderd.linux import boottime
+from highlanderd.postgres.lengthening import summary
 from highlanderd.postgres.listener import Leader
 from highlanderd.postgres.pool import Pool
 
@@ -79,8 +80,9 @@ def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
 
 
 def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
-    """Show the coordinator."""
+    """Show the coordinator; the lengths of leases as the last survey showed them."""
     server, facts = pool.server, pool.listener.facts
+    lengths = None if facts is None else summary(facts, pool.listener.leaders.values())
     return PostgresStatus(
         connected=pool.connected,
         server=server.place,
@@ -89,8 +91,9 @@ def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
         lease=server.lease.length,
         timeline=server.timeline,
         connections=connections,
-        lease_in_force=server.lease.length if facts is None else facts.wanted,
-        ceiling=server.lease.length if facts is None else facts.ceiling,
+        lease_in_force=server.lease.length if lengths is None else lengths.in_force,
+        ceiling=server.lease.length if lengths is None else lengths.ceiling,
+        replaced_within=server.lease.replaced_within if lengths is None else lengths.replaced_within,
         schema=server.schema,
     )
 

@@ -25,7 +25,7 @@ from highlanderd.core.status import (
     ProgramDetail,
     ProgramStatus,
 )
-from highlanderd.errors import NeedsForce, NoSuchProgram, NotLeading
+from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
 from highlanderd.listeners.control import ReloadReport, serve_control
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -105,10 +105,14 @@ class MemoryNode:
         )
         self.warnings: tuple[str, ...] = ()
         self.lengths = LeaseReport(10.0, 10.0, 10.0, None, 13.0, ())
-        self.reports = 0
-        """How often the lengths were asked for since they changed: leaders take them over after a moment."""
+        self.looks = 0
+        """How often somebody looked since the lengths changed: an obedient leader uses them from the second look on."""
+        self.refusal: HighlanderError | None = None
+        """What an order that changes the ledger is refused with."""
         self.lacking = ""
-        """What keeps a longer lease from being promised."""
+        """Which evidence is missing for a longer lease, in a sentence."""
+        self.unanswered: HighlanderError | None = None
+        """What a look at the lengths is answered with, while PostgreSQL is away."""
         self.migration = MigrationReport(2, migrated=True, waits_for=())
         self.output: tuple[str, ...] = ("ready to serve",)
         self._programs = {one.name: one for one in programs}
@@ -147,8 +151,16 @@ class MemoryNode:
         if self.trouble is not None:
             raise self.trouble
         programs = tuple(self._programs.values())
-        under_way = self.lengths.maintenance
-        return NodeStatus("web-1", "3f1e", "0.1.0", self.postgres, programs, self.warnings, under_way)
+        lengths = self.lengths
+        postgres = replace(
+            self.postgres,
+            lease=lengths.lease,
+            lease_in_force=lengths.in_force,
+            ceiling=lengths.ceiling,
+            replaced_within=lengths.replaced_within,
+            schema=self.migration.version,
+        )
+        return NodeStatus("web-1", "3f1e", "0.1.0", postgres, programs, self.warnings, lengths.maintenance)
 
     async def survey(self) -> None:
         self.surveys += 1
@@ -203,42 +215,42 @@ class MemoryNode:
         return {"schema": "highlander", "lease": 10.0, "settled": None}
 
     async def lease_report(self) -> LeaseReport:
-        if self.trouble is not None:
-            raise self.trouble
-        if self.obedient and self.reports > 1:
+        self.looks += 1
+        if self.unanswered is not None:
+            raise self.unanswered
+        if self.obedient and self.looks > 1:
             self.lengths = replace(self.lengths, pending=())
-        self.reports += 1
         return self.lengths
 
     async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
         self._must_have_evidence(force)
         self.orders.append(("lease", seconds, force))
-        self._lengthen(lease=seconds, in_force=seconds)
-        return await self.lease_report()
+        return self._lengthen(lease=seconds, in_force=seconds, replaced_within=1.3 * seconds)
 
     async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
-        if seconds is not None:
-            self._must_have_evidence(force)
+        self._must_have_evidence(force or seconds is None)
         self.orders.append(("maintenance", seconds, reason, author, force))
-        since, until = "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z"
         if seconds is None:
-            self._lengthen(in_force=10.0, maintenance=None)
-        else:
-            under_way = MaintenanceStatus(seconds, 90.0, since, until, author, reason)
-            self._lengthen(in_force=90.0, replaced_within=97.0, maintenance=under_way)
-        return await self.lease_report()
+            return self._lengthen(in_force=10.0, maintenance=None, replaced_within=13.0)
+        since, until = "2026-01-02T03:04:05.678Z", "2026-01-02T03:05:05.678Z"
+        under_way = MaintenanceStatus(seconds, 90.0, since, until, author, reason)
+        return self._lengthen(in_force=90.0, ceiling=90.0, replaced_within=97.0, maintenance=under_way)
+
+    async def migrate(self) -> MigrationReport:
+        self._must_have_evidence(force=True)
+        self.orders.append(("migrate",))
+        return self.migration
 
     def _must_have_evidence(self, force: bool) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         if self.lacking and not force:
             raise NeedsForce(self.lacking)
 
-    def _lengthen(self, **facts: Any) -> None:
+    def _lengthen(self, **facts: Any) -> LeaseReport:
         led = tuple(f"{one.name} on web-1" for one in self._programs.values() if one.state == "leading")
-        self.lengths, self.reports = replace(self.lengths, pending=led, **facts), 0
-
-    async def migrate(self) -> MigrationReport:
-        self.orders.append(("migrate",))
-        return self.migration
+        self.lengths, self.looks = replace(self.lengths, pending=led, **facts), 0
+        return self.lengths
 
 
 @asynccontextmanager

@@ -139,6 +139,8 @@ class PostgresStatus:
     """What leaders write into their rows at present, in seconds: longer than ``lease`` during maintenance."""
     ceiling: float = 0.0
     """The longest lease that anybody may have been promised, in seconds."""
+    replaced_within: float = 0.0
+    """Seconds: so long after the last renewal of a leader whose node is lost, another node leads, at the latest."""
     schema: int = 0
     """Version of the ledger's schema; 0 until it was read."""
 

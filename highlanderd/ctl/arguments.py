@@ -10,6 +10,8 @@ from highlanderd import __version__
 from highlanderd.durations import seconds
 
 DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
+LONGEST_OUTAGE: Final = 86_400.0
+"""Seconds that a maintenance may be for; the daemon refuses more, too."""
 
 
 def duration(text: str) -> float:
@@ -17,6 +19,14 @@ def duration(text: str) -> float:
     found = seconds(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write it as 10s, 1m30s or a number of seconds")
+    return found
+
+
+def outage(text: str) -> float:
+    """Return the seconds of an outage that a maintenance may be for. Raises argparse.ArgumentTypeError."""
+    found = duration(text)
+    if not 0 < found <= LONGEST_OUTAGE:
+        raise argparse.ArgumentTypeError(f"{text!r} is no outage to bear: name more than 0s, and 24h at most")
     return found
 
 
@@ -100,15 +110,18 @@ class _Commands:
         for command in (release, start, stop, restart):
             self._waiting(command)
 
-    def _lengthening(self, command: argparse.ArgumentParser) -> None:
-        """Add the options of all that changes the lengths of leases."""
+    @staticmethod
+    def _forced(command: argparse.ArgumentParser) -> None:
+        """Add what a longer lease may need."""
         command.add_argument(
             "--force",
             action="store_true",
             help="even if a standby may not know of it yet: a failover to that one could start second copies",
         )
+
+    @staticmethod
+    def _json(command: argparse.ArgumentParser) -> None:
         command.add_argument("--json", action="store_true", help="as the control socket gives it")
-        self._waiting(command)
 
     @staticmethod
     def _waiting(command: argparse.ArgumentParser) -> None:
@@ -125,28 +138,48 @@ class _Commands:
         self._add("reread", "the same as reload --dry-run").set_defaults(command="reload", dry_run=True)
         ledger = self._add("ledger", "what PostgreSQL remembers")
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
-        show = actions.add_parser("show", help="its facts", parents=[self._socket], allow_abbrev=False)
-        show.add_argument("--json", action="store_true", help="as the control socket gives it")
-        lease = actions.add_parser("set-lease", help="change the lease, while programs run", parents=[self._socket])
+        self._json(self._action(actions, "show", "its facts"))
+        lease = self._action(actions, "set-lease", "change the lease while programs run; done once all leaders use it")
         lease.add_argument("lease", type=duration, metavar="DURATION", help="such as 15s; 2s to 60s")
-        self._lengthening(lease)
-        migrate = actions.add_parser("migrate", help="bring its schema to this version", parents=[self._socket])
-        migrate.add_argument("--json", action="store_true", help="as the control socket gives it")
-        maintenance = self._add("maintenance", "longer leases, so that an outage of PostgreSQL costs nothing")
-        states = maintenance.add_subparsers(
-            dest="action", metavar="on|off", required=True, prog="highlanderctl maintenance"
+        self._forced(lease)
+        migrate = self._action(actions, "migrate", "bring its schema to this daemon's version, which it does by itself")
+        for command in (lease, migrate):
+            self._json(command)
+        self._waiting(lease)
+        self._maintenance()
+        self._add("shutdown", "release all programs of this node and end its daemon")
+
+    def _maintenance(self) -> None:
+        maintenance = self._add("maintenance", "have an outage of PostgreSQL stop no child")
+        actions = maintenance.add_subparsers(
+            dest="action", metavar="ACTION", required=True, prog="highlanderctl maintenance"
         )
-        begin = states.add_parser("on", help="before PostgreSQL goes down", parents=[self._socket], allow_abbrev=False)
+        begin = self._action(
+            actions, "on", "use longer leases, before PostgreSQL goes away; done once all leaders use them"
+        )
         begin.add_argument(
             "--for",
             dest="outage",
-            type=duration,
+            type=outage,
             metavar="DURATION",
             required=True,
-            help="the longest outage to bear, up to 24h; as long as leases may be longer, too",
+            help="the longest outage to bear, 24h at most; maintenance ends by itself after the same time",
         )
-        begin.add_argument("--reason", default="", metavar="TEXT", help="shown by every node's status")
-        end = states.add_parser("off", help="back to the ledger's lease", parents=[self._socket], allow_abbrev=False)
+        begin.add_argument("--reason", default="", metavar="TEXT", help="every node's status shows it")
+        self._forced(begin)
+        end = self._action(actions, "off", "go back to the ledger's lease; done once all leaders use it")
         for command in (begin, end):
-            self._lengthening(command)
-        self._add("shutdown", "release all programs of this node and end its daemon")
+            self._json(command)
+            self._waiting(command)
+
+    def _action(
+        self, actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+    ) -> argparse.ArgumentParser:
+        """Return a new command below a command."""
+        return actions.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            parents=[self._socket],
+            allow_abbrev=False,
+        )

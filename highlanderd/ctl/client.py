@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from highlanderd.errors import (
+    BadRequest,
     ConfigurationError,
     DaemonUnreachable,
     HighlanderError,
@@ -28,7 +29,8 @@ PATIENCE: Final = 10.0
 """Seconds that an answer may take beyond what the daemon was asked to wait."""
 
 _KINDS: Final = {
-    kind.code: kind for kind in (NoSuchProgram, NotLeading, NotPermitted, NeedsForce, TimedOut, HighlanderError)
+    kind.code: kind
+    for kind in (BadRequest, NoSuchProgram, NotLeading, NotPermitted, NeedsForce, TimedOut, HighlanderError)
 }
 
 Answer = dict[str, Any]

@@ -15,12 +15,15 @@ from typing import Any, Final
 from highlanderd import __version__
 from highlanderd.ctl import tables
 from highlanderd.ctl.client import Answer, Daemon
+from highlanderd.durations import shown
 from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram
 
 REFRESH: Final = 2.0
 """Seconds between two pictures of --watch when nothing changes: uptimes go on."""
 BREATH: Final = 0.2
 """Seconds between two pictures when much changes."""
+LEDGER_PATIENCE: Final = 60.0
+"""Seconds that the daemon may need to change the ledger: it also waits for standbys to have it on their disks."""
 AT_ONCE: Final = 200
 """Orders under way; the daemon takes 512 connections."""
 
@@ -86,8 +89,8 @@ def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
     if not answer["postgres"]["connected"]:
         why = answer["postgres"]["trouble"] or "not connected yet"
         troubles.insert(0, f"warning: PostgreSQL cannot be used: {tables.plain(why)}")
-    if answer.get("maintenance"):
-        lines.append(tables.maintenance(answer["maintenance"], answer["postgres"]))
+    if answer.get("maintenance"):  # a daemon of an earlier release does not know it
+        troubles[:0] = tables.maintenance(answer["maintenance"], answer["postgres"], now)
     if watch and on_terminal:  # draw over the last picture: clearing first would flicker
         lines += [tables.cut(trouble, width) for trouble in troubles]
         print("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J", end="")
@@ -206,60 +209,47 @@ def reload(daemon: Daemon, arguments: Namespace) -> int:
 
 def ledger(daemon: Daemon, arguments: Namespace) -> int:
     if arguments.action == "set-lease":
-        body = {"lease": arguments.lease, **_waiting(arguments)}
-        answer = daemon.ask("POST", "/v1/ledger/lease", body, patience=60.0 + arguments.timeout)
-        return _show_lengths(answer, arguments, f"the lease is {tables.span(answer['lease'])} now")
+        body = {"lease": arguments.lease, "force": arguments.force}
+        return _lengths(daemon, "/v1/ledger/lease", body, arguments, f"the lease is {shown(arguments.lease)} now")
     if arguments.action == "migrate":
         return _migrate(daemon, arguments)
-    answer = daemon.ask("GET", "/v1/ledger", patience=60.0)
+    answer = daemon.ask("GET", "/v1/ledger", patience=LEDGER_PATIENCE)
     print(json.dumps(answer, indent=2) if arguments.json else "\n".join(tables.facts(answer.items())))
     return DONE
 
 
 def _migrate(daemon: Daemon, arguments: Namespace) -> int:
-    answer = daemon.ask("POST", "/v1/ledger/migrate", {}, patience=60.0)
+    answer = daemon.ask("POST", "/v1/ledger/migrate", {}, patience=LEDGER_PATIENCE)
+    version, waits_for = answer["version"], answer["waits_for"]
+    when = "now" if answer["migrated"] else "already"
     if arguments.json:
         print(json.dumps(answer, indent=2))
-    elif answer["migrated"]:
-        print(f"the ledger has schema {answer['version']} now")
-    elif not answer["waits_for"]:
-        print(f"the ledger has schema {answer['version']}: there is nothing to do")
-    if answer["waits_for"]:
-        waits = ", ".join(map(tables.plain, answer["waits_for"]))
-        raise HighlanderError(f"the ledger stays at schema {answer['version']}; the migration waits for {waits}")
+    elif not waits_for:
+        print(f"the ledger has schema {version} {when}")
+    if waits_for:
+        raise HighlanderError(
+            f"the ledger stays at schema {version}; its migration waits for {tables.named(waits_for)}. The daemons try "
+            "it again by themselves"
+        )
     return DONE
 
 
 def maintenance(daemon: Daemon, arguments: Namespace) -> int:
-    body: dict[str, Any] = {"on": arguments.action == "on", **_waiting(arguments)}
+    body: dict[str, Any] = {"on": arguments.action == "on"}
     if body["on"]:
-        body |= {"for": arguments.outage, "reason": arguments.reason}
-    answer = daemon.ask("POST", "/v1/maintenance", body, patience=60.0 + arguments.timeout)
-    under_way = answer["maintenance"]
-    if under_way is None:
-        said = f"no maintenance; leases are {tables.span(answer['in_force'])} long"
-    else:
-        said = (
-            f"until {tables.plain(under_way['until'])} leases are {tables.span(answer['in_force'])} long: an outage of "
-            f"PostgreSQL of up to {tables.span(under_way['outage'])} costs no child"
-        )
-    return _show_lengths(answer, arguments, said)
+        body |= {"for": arguments.outage, "reason": arguments.reason, "force": arguments.force}
+    return _lengths(daemon, "/v1/maintenance", body, arguments, "" if body["on"] else "maintenance is off")
 
 
-def _waiting(arguments: Namespace) -> dict[str, Any]:
-    """Return the fields of a request that changes the lengths of leases."""
-    body: dict[str, Any] = {"force": arguments.force, "wait": arguments.wait}
-    return {**body, "timeout": arguments.timeout} if arguments.wait else body
-
-
-def _show_lengths(answer: Answer, arguments: Namespace, said: str) -> int:
-    if arguments.json:
-        print(json.dumps(answer, indent=2))
-        return DONE
-    print(said)
-    print(f"the programs of a node that is lost meanwhile are led again {tables.span(answer['replaced_within'])} later")
-    if answer["pending"]:
-        print(f"not in force yet for {', '.join(map(tables.plain, answer['pending']))}")
+def _lengths(daemon: Daemon, resource: str, body: dict[str, Any], arguments: Namespace, headline: str) -> int:
+    """Order another length of leases, and say what holds then."""
+    body["wait"], patience = arguments.wait, LEDGER_PATIENCE
+    if arguments.wait:
+        body["timeout"] = arguments.timeout
+        patience += arguments.timeout
+    answer = daemon.ask("POST", resource, body, patience)
+    lines = tables.lengths(answer, headline, time.time())
+    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(lines))
     return DONE
 
 

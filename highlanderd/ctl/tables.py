@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from math import ceil
 from typing import Any, Final
+
+from highlanderd.durations import shown
 
 HEADINGS: Final = ("PROGRAM", "STATE", "SINCE", "LEADER", "EPOCH", "PID", "UPTIME", "RESTARTS", "REASON")
 STATE_COLUMN: Final = 1
+NAMED: Final = 5
+"""Leaders or sessions that are named in a sentence."""
 
 _COLOURS: Final = {"leading": "32", "draining": "33", "stopped": "33", "backoff": "31"}
 
@@ -87,13 +93,63 @@ def _coloured(line: str, widths: Sequence[int], state: str) -> str:
     return f"{line[:begin]}\x1b[{_COLOURS[state]}m{line[begin:end]}\x1b[0m{line[end:]}"
 
 
-def maintenance(under_way: Mapping[str, Any], postgres: Mapping[str, Any]) -> str:
-    """Return the line of ``status`` about a maintenance of PostgreSQL."""
+def maintenance(under_way: Mapping[str, Any], postgres: Mapping[str, Any], now: float) -> list[str]:
+    """Return the lines of ``status`` about a maintenance of PostgreSQL: until when, by whom, why, and its price."""
     reason = f": {plain(under_way['reason'])}" if under_way["reason"] else ""
-    return (
-        f"maintenance until {plain(under_way['until'])} by {plain(under_way['author'])}{reason}; leases of "
-        f"{span(under_way['lease'])} instead of {span(postgres['lease'])}"
-    )
+    return [
+        f"maintenance until {clock(under_way['until'], now)} by {plain(under_way['author'])}{reason}",
+        f"  leases of {length(under_way['lease'])} instead of {length(postgres['lease'])}, a lost node is replaced "
+        f"within {length(postgres['replaced_within'])}",
+    ]
+
+
+def clock(moment: str, now: float) -> str:
+    """Return a moment of the answers as the time of day in UTC, with the date unless it is today's.
+
+    >>> clock("2026-01-02T03:04:05.678Z", 1767312000.0), clock("2026-01-02T03:04:05.678Z", 0.0)
+    ('03:04:05 UTC', '2026-01-02 03:04:05 UTC')
+    """
+    try:
+        when = datetime.fromisoformat(moment).astimezone(UTC)
+    except ValueError:
+        return plain(moment)
+    today = when.date() == datetime.fromtimestamp(now, UTC).date()
+    return f"{when:%H:%M:%S} UTC" if today else f"{when:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def length(seconds: float) -> str:
+    """Return the length of a lease, or a bound that follows from one, to a tenth of a second.
+
+    >>> length(98.05), length(4.0), length(2.5)
+    ('1m38.1s', '4s', '2.5s')
+    """
+    return shown(ceil(round(seconds * 10, 6)) / 10)
+
+
+def lengths(report: Mapping[str, Any], headline: str, now: float) -> list[str]:
+    """Return what an operator must know after an order that changed the lengths of leases."""
+    under_way, lines = report["maintenance"], [headline] if headline else []
+    if under_way is not None:
+        away = length(under_way["outage"])
+        lines += [
+            f"until {clock(under_way['until'], now)} PostgreSQL may go away for up to {away}: that stops no child",
+            f"leases are {length(report['in_force'])} instead of {length(report['lease'])}",
+        ]
+    meanwhile = "" if under_way is None else " meanwhile"
+    lines.append(f"a node that is lost{meanwhile} is replaced within {length(report['replaced_within'])}")
+    if report["pending"]:
+        lines.append(f"not in force yet: {named(report['pending'])}")
+    return lines
+
+
+def named(names: Sequence[object]) -> str:
+    """Return a list for a sentence, five of it at most.
+
+    >>> named(["a", "b"]), named("abcdefg")
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = len(names) - NAMED
+    return ", ".join(plain(name) for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:

@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,8 +22,9 @@ from aiohttp.typedefs import Handler, Middleware
 
 from highlanderd import errors
 from highlanderd.core.status import LeaseReport, NodeStatus, PostgresStatus, Process, ProgramDetail, ProgramStatus
-from highlanderd.errors import HighlanderError, NoSuchProgram, NotPermitted, TimedOut
-from highlanderd.listeners.listen import IDLE, Closer, group_id, may_command, peer_of, serve, unix_door
+from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
+from highlanderd.listeners import lengths
+from highlanderd.listeners.listen import IDLE, Closer, Peer, group_id, may_command, peer_of, serve, unix_door
 from highlanderd.listeners.orders import ORDERS, Node, Order, ReloadReport
 
 __all__ = ["Node", "ReloadReport", "detail_facts", "node_facts", "serve_control"]
@@ -39,21 +39,10 @@ LONGEST_WAIT = 86_400.0
 """Seconds for which one request may wait; a wait has an end."""
 DEFAULT_TIMEOUT = 60.0
 """Seconds to wait for an outcome when the client names none: six times the default stop_timeout."""
-LONGEST_REASON = 500
-"""Characters of an operator's reason: a sentence or two."""
-LENGTHS_EVERY = 0.2
-"""Seconds between two looks at which leaders have taken a new lease over: they do with their next renewals."""
-PENDING_NAMED = 5
-"""Leaders that are named in a sentence."""
+WAITING = ("wait", "timeout")
+"""Fields of each order whose outcome may be waited for."""
 LOOK_AGAIN = 1.0
 """Seconds between two looks at an outcome that no change announced: other nodes' terms are theirs."""
-
-
-class BadRequest(HighlanderError):
-    """The request makes no sense; nothing was done."""
-
-    exit_code = errors.USAGE
-    code = "bad_request"
 
 
 HTTP_STATUS: Mapping[str, int] = {
@@ -61,6 +50,7 @@ HTTP_STATUS: Mapping[str, int] = {
     NotPermitted.code: 403,
     NoSuchProgram.code: 404,
     errors.NotLeading.code: 409,
+    errors.NeedsForce.code: 409,
     errors.ConfigurationError.code: 422,
     TimedOut.code: 504,
 }
@@ -94,7 +84,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.get("/v1/ledger", api.ledger),
             web.post("/v1/ledger/lease", api.set_lease),
             web.post("/v1/ledger/migrate", api.migrate),
-            web.get("/v1/maintenance", api.lengths),
+            web.get("/v1/maintenance", api.lease_report),
             web.post("/v1/maintenance", api.maintenance),
             web.post("/v1/reload", api.reload),
             web.post("/v1/shutdown", api.shutdown),
@@ -129,10 +119,7 @@ def _doorkeeper(group: str | None, gid: int | None) -> Middleware:
 
 
 def _admit(request: web.Request, group: str | None, gid: int | None) -> None:
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError("the client is gone")
-    peer = peer_of(transport.get_extra_info("socket"))
+    peer = _peer(request)
     if not may_command(peer, os.geteuid(), gid):
         members = f"the members of group {group!r}" if group is not None else "its own user"
         raise NotPermitted(
@@ -141,6 +128,14 @@ def _admit(request: web.Request, group: str | None, gid: int | None) -> None:
         )
     if request.method != "GET":
         log.info("ordered by uid %d, pid %d: %s %s", peer.uid, peer.pid, request.method, request.path)
+
+
+def _peer(request: web.Request) -> Peer:
+    """Return who is at the other end. Raises ConnectionResetError when nobody is any more."""
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client is gone")
+    return peer_of(transport.get_extra_info("socket"))
 
 
 def _failure(status: int, code: str, message: str) -> web.Response:
@@ -233,10 +228,6 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_WAIT
 
 
-def _is_line(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_REASON and value.isprintable()
-
-
 _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "wait": (lambda value: isinstance(value, bool), "true or false"),
     "dry_run": (lambda value: isinstance(value, bool), "true or false"),
@@ -245,7 +236,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "lease": (_is_seconds, "a number of seconds"),
     "on": (lambda value: isinstance(value, bool), "true or false"),
     "force": (lambda value: isinstance(value, bool), "true or false"),
-    "reason": (lambda value: _is_line(value), f"printable text of at most {LONGEST_REASON} characters"),
+    "reason": (lengths.is_reason, f"one line of printable text, of at most {lengths.LONGEST_REASON} characters"),
     "to": (lambda value: value is None or (isinstance(value, str) and value != ""), "the name of a node"),
 }
 
@@ -300,7 +291,7 @@ class _Api:
         order = ORDERS[verb]
 
         async def carry_out(request: web.Request) -> web.StreamResponse:
-            body = await _body(request, ("wait", "timeout", *order.fields))
+            body = await _body(request, (*WAITING, *order.fields))
             waits = body.get("wait", False)
             if waits:
                 await self._node.survey()  # a term that nobody has told us of yet must not pass for the outcome
@@ -330,59 +321,39 @@ class _Api:
         return _json(await self._node.ledger())
 
     async def set_lease(self, request: web.Request) -> web.Response:
-        body = await _body(request, ("lease", "force", "wait", "timeout"))
+        body = await _body(request, ("lease", "force", *WAITING))
         if "lease" not in body:
             raise BadRequest('"lease" is missing: name the new lease in seconds, such as {"lease": 10}')
-        report = await self._node.set_lease(float(body["lease"]), force=body.get("force", False))
-        return _json(asdict(await self._in_force(request, body, report)))
+        ordered = await self._node.set_lease(float(body["lease"]), force=body.get("force", False))
+        return await self._in_force(request, body, ordered, lambda report: report.lease)
 
     async def migrate(self, request: web.Request) -> web.Response:
         await _body(request, ())
         return _json(asdict(await self._node.migrate()))
 
-    async def lengths(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
+    async def lease_report(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
         return _json(asdict(await self._node.lease_report()))
 
     async def maintenance(self, request: web.Request) -> web.Response:
         """Begin or end a maintenance of PostgreSQL."""
-        body = await _body(request, ("on", "for", "reason", "force", "wait", "timeout"))
-        if "on" not in body:
-            raise BadRequest('"on" is missing: {"on": true, "for": 60} begins a maintenance, {"on": false} ends it')
-        if body["on"] is not ("for" in body):
-            raise BadRequest('"for" names the seconds of the outage that {"on": true} is for, and belongs to it alone')
-        report = await self._node.maintenance(
-            float(body["for"]) if body["on"] else None,
+        peer = _peer(request)
+        body = await _body(request, ("on", *lengths.OF_MAINTENANCE, *WAITING))
+        ordered = await self._node.maintenance(
+            lengths.outage(body),
             reason=body.get("reason", ""),
-            author=_author(request, self._node.status().node),
+            author=await lengths.author(peer, self._node.status().node),
             force=body.get("force", False),
         )
-        return _json(asdict(await self._in_force(request, body, report)))
+        return await self._in_force(request, body, ordered, lambda report: report.maintenance)
 
-    async def _in_force(self, request: web.Request, body: Mapping[str, Any], report: LeaseReport) -> LeaseReport:
-        """Return the report once every leader has the lease in force in its row, if that is waited for."""
-        loop = asyncio.get_running_loop()
-        patience = body.get("timeout", DEFAULT_TIMEOUT)
-        end = loop.time() + patience
-        while body.get("wait", False) and report.pending:
-            if loop.time() >= end or request.transport is None:
-                named = ", ".join(report.pending[:PENDING_NAMED])
-                more = len(report.pending) - PENDING_NAMED
-                raise TimedOut(
-                    f"after {patience:g} s these leaders have not taken the new lease over: {named}"
-                    f"{f' and {more} more' if more > 0 else ''}. The change stands; a node that is lost takes nothing "
-                    "over, and the others have until its lease is over"
-                )
-            await asyncio.sleep(LENGTHS_EVERY)
-            report = await self._node.lease_report()
-        return report
-
-
-def _author(request: web.Request, node: str) -> str:
-    """Say who orders, as the kernel knows it."""
-    transport = request.transport
-    uid = peer_of(transport.get_extra_info("socket")).uid if transport is not None else -1
-    try:
-        name = f" ({pwd.getpwuid(uid).pw_name})"
-    except (KeyError, OverflowError):
-        name = ""
-    return f"uid {uid}{name} on node {node}"
+    async def _in_force(
+        self,
+        request: web.Request,
+        body: Mapping[str, Any],
+        report: LeaseReport,
+        changed: Callable[[LeaseReport], object],
+    ) -> web.Response:
+        if body.get("wait", False):
+            patience = body.get("timeout", DEFAULT_TIMEOUT)
+            report = await lengths.in_force(self._node, report, changed, patience, lambda: request.transport is None)
+        return _json(asdict(report))
