@@ -84,7 +84,16 @@ def endpoints(prefix: str) -> list[tuple[str, str]]:
 
 def status_fields() -> str:
     """The fields of the control socket's answers."""
-    kinds = (status.NodeStatus, status.PostgresStatus, status.ProgramStatus, status.ProgramDetail, status.Process)
+    kinds = (
+        status.NodeStatus,
+        status.PostgresStatus,
+        status.MaintenanceStatus,
+        status.ProgramStatus,
+        status.ProgramDetail,
+        status.Process,
+        status.LeaseReport,
+        status.MigrationReport,
+    )
     return "\n\n".join(_fields(kind) for kind in kinds)
 
 

@@ -46,7 +46,7 @@ def _rows(lease: Lease, programs: list[ProgramConfig], on_connection_loss: str) 
     if not stopped:
         longer = maintenance_lease(lease.length, MAINTENANCE)
         yield f"maintenance on --for {shown(MAINTENANCE)}", f"an outage of up to {shown(MAINTENANCE)} stops no child"
-        later = shown(round(replaced_within(longer, lease.length), 1))
+        later = shown(replaced_within(longer, lease.length))
         yield "  a node that is lost meanwhile", f"led elsewhere at most {later} after the last renewal"
     yield "the daemon's worker is killed", stopped or "no child is stopped"
     yield "its guardian is killed", "a planned handover of everything (systemd: as when all is killed)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from math import ceil
 from typing import Any, Final
 
 from highlanderd.durations import shown
@@ -98,8 +97,8 @@ def maintenance(under_way: Mapping[str, Any], postgres: Mapping[str, Any], now: 
     reason = f": {plain(under_way['reason'])}" if under_way["reason"] else ""
     return [
         f"maintenance until {clock(under_way['until'], now)} by {plain(under_way['author'])}{reason}",
-        f"  leases of {length(under_way['lease'])} instead of {length(postgres['lease'])}, a lost node is replaced "
-        f"within {length(postgres['replaced_within'])}",
+        f"  leases of {shown(under_way['lease'])} instead of {shown(postgres['lease'])}, a lost node is replaced "
+        f"within {shown(postgres['replaced_within'])}",
     ]
 
 
@@ -117,26 +116,17 @@ def clock(moment: str, now: float) -> str:
     return f"{when:%H:%M:%S} UTC" if today else f"{when:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def length(seconds: float) -> str:
-    """Return the length of a lease, or a bound that follows from one, to a tenth of a second.
-
-    >>> length(98.05), length(4.0), length(2.5)
-    ('1m38.1s', '4s', '2.5s')
-    """
-    return shown(ceil(round(seconds * 10, 6)) / 10)
-
-
 def lengths(report: Mapping[str, Any], headline: str, now: float) -> list[str]:
     """Return what an operator must know after an order that changed the lengths of leases."""
     under_way, lines = report["maintenance"], [headline] if headline else []
     if under_way is not None:
-        away = length(under_way["outage"])
+        away = shown(under_way["outage"])
         lines += [
             f"until {clock(under_way['until'], now)} PostgreSQL may go away for up to {away}: that stops no child",
-            f"leases are {length(report['in_force'])} instead of {length(report['lease'])}",
+            f"leases are {shown(report['in_force'])} instead of {shown(report['lease'])}",
         ]
     meanwhile = "" if under_way is None else " meanwhile"
-    lines.append(f"a node that is lost{meanwhile} is replaced within {length(report['replaced_within'])}")
+    lines.append(f"a node that is lost{meanwhile} is replaced within {shown(report['replaced_within'])}")
     if report["pending"]:
         lines.append(f"not in force yet: {named(report['pending'])}")
     return lines

@@ -25,6 +25,8 @@ def test_every_event_has_its_bound() -> None:
         "    longer: SIGKILL to its whole tree    9s after the last renewal",
         "    then back, restarted or failed over  led at most 11s after the reconnection",
         "  the leading node is lost               led elsewhere at most 13s after the last renewal",
+        "  maintenance on --for 1m                an outage of up to 1m stops no child",
+        "    a node that is lost meanwhile        led elsewhere at most 1m37s after the last renewal",
         "  the daemon's worker is killed          no child is stopped",
         "  its guardian is killed                 a planned handover of everything (systemd: as when all is killed)",
         "  all of the daemon is killed            the children at once; led elsewhere as when the node is lost",
@@ -55,12 +57,14 @@ def test_another_lease_has_other_bounds() -> None:
     lines = table(program("beat"), lease="2s")
     assert "  PostgreSQL is away for up to 800ms     no child is stopped" in lines
     assert "  the leading node is lost               led elsewhere at most 2.6s after the last renewal" in lines
+    assert "    a node that is lost meanwhile        led elsewhere at most 1m31.85s after the last renewal" in lines
 
 
 def test_a_child_that_shall_stop_at_once_does() -> None:
     lines = table(program("beat"), postgres='on_connection_loss = "stop"\n')
     assert sum("SIGTERM to the child at once" in line for line in lines) == 2
     assert not any("no child is stopped" in line for line in lines)
+    assert not any("maintenance" in line for line in lines), "it spares no child that shall stop at once"
 
 
 def test_without_programs_there_is_nothing_to_bound() -> None:

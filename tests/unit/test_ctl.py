@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from highlanderd.ctl import tables
-from highlanderd.ctl.arguments import duration, parser
+from highlanderd.ctl.arguments import LONGEST_OUTAGE, duration, parser
 from highlanderd.ctl.commands import chosen, exact
 from highlanderd.errors import NoSuchProgram
+from highlanderd.postgres import lengthening
 
 
 def row(name: str, **facts: Any) -> dict[str, Any]:
@@ -144,6 +145,15 @@ def test_the_process_tree_shows_every_process_once_below_its_parent() -> None:
         ("start all --timeout 1m", {"command": "start", "names": ["all"], "wait": True, "timeout": 60.0}),
         ("release beat --to web-2 --for 5m", {"name": "beat", "to": "web-2", "stay_out": 300.0}),
         ("ledger set-lease 20s", {"command": "ledger", "action": "set-lease", "lease": 20.0}),
+        ("ledger set-lease 2500ms --force --no-wait", {"lease": 2.5, "force": True, "wait": False, "json": False}),
+        ("ledger migrate --json", {"action": "migrate", "json": True}),
+        (
+            "maintenance on --for 24h",
+            {"command": "maintenance", "action": "on", "outage": 86400.0, "reason": "", "force": False, "wait": True},
+        ),
+        ("maintenance off --timeout 5s --json", {"action": "off", "timeout": 5.0, "json": True}),
+        ("maintenance --socket /a off", {"socket": "/a"}),
+        ("maintenance off --socket /a", {"socket": "/a"}),
         ("--socket /a status", {"socket": "/a"}),
         ("status --socket /a", {"socket": "/a"}),
         ("ledger show --socket /a", {"socket": "/a"}),
@@ -155,10 +165,80 @@ def test_the_command_line_is_read(line: str, expected: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize(
-    "line", ["", "explode", "stop", "release", "release a b", "ledger", "status --jso", "stop a --timeout x"]
+    "line",
+    [
+        "",
+        "explode",
+        "stop",
+        "release",
+        "release a b",
+        "ledger",
+        "status --jso",
+        "stop a --timeout x",
+        "ledger set-lease",
+        "ledger set-lease soon",
+        "ledger set-lease 10s --for 1m",
+        "ledger migrate --force",
+        "maintenance",
+        "maintenance on",
+        "maintenance on --for soon",
+        "maintenance on 1m",
+        "maintenance off --for 1m",
+        "maintenance off --force",
+        "maintenance off --reason done",
+    ],
 )
 def test_usage_errors_exit_with_two(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         parser().parse_args(line.split())
     assert left.value.code == 2
     assert "usage: highlanderctl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "24h1ms", "2d", "100000"])
+def test_an_outage_that_no_maintenance_is_for_is_refused_with_the_limits(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(["maintenance", "on", "--for", text])
+    assert left.value.code == 2
+    said = f"error: argument --for: '{text}' is no outage to bear: name more than 0s, and 24h at most\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_the_client_and_the_daemon_refuse_the_same_outages() -> None:
+    assert LONGEST_OUTAGE == lengthening.LONGEST_OUTAGE
+
+
+def report(**facts: Any) -> dict[str, Any]:
+    quiet: dict[str, Any] = {"lease": 3.5, "in_force": 3.5, "maintenance": None, "replaced_within": 4.55, "pending": []}
+    return {**quiet, **facts}
+
+
+def under_way(**facts: Any) -> dict[str, Any]:
+    return {"outage": 60.0, "lease": 88.0, "until": "2026-01-02T03:05:05Z", "author": "ann", "reason": "", **facts}
+
+
+NOON = 1767355200.0
+"""2 January 2026, 12:00 UTC, in seconds of the epoch."""
+
+
+def test_lengths_are_told_as_they_are_and_not_as_ages() -> None:
+    assert tables.lengths(report(), "the lease is 3.5s now", NOON) == [
+        "the lease is 3.5s now",
+        "a node that is lost is replaced within 4.55s",
+    ]
+
+
+def test_who_does_not_use_the_new_lease_yet_is_told() -> None:
+    lines = tables.lengths(report(pending=["beat on a", "re\x1b[31mlay on b"]), "", NOON)
+    assert lines[-1] == "not in force yet: beat on a, re\ufffd[31mlay on b"
+
+
+def test_the_footer_shows_only_what_was_said_and_nothing_that_steers_the_terminal() -> None:
+    postgres = {"lease": 10.0, "replaced_within": 97.0}
+    lines = tables.maintenance(under_way(), postgres, NOON)
+    assert lines[0] == "maintenance until 03:05:05 UTC by ann"
+    assert max(len(line) for line in lines) <= 80
+    hostile = under_way(reason="\x1b[2Jwiped", author="\x07", until="\x1b]0;owned")
+    assert all(line.isprintable() for line in tables.maintenance(hostile, postgres, NOON))

@@ -8,7 +8,7 @@ import pytest
 from fix_memory_node import MemoryNode, leading, program
 from prometheus_client.parser import text_string_to_metric_families
 
-from highlanderd.core.status import Process
+from highlanderd.core.status import LeaseReport, MaintenanceStatus, Process
 from highlanderd.listeners.metrics import STATES, Metrics, exit_word
 
 
@@ -37,6 +37,16 @@ def test_the_snapshot_shows() -> None:
     assert value(metrics, "program_failures", program="relay") == 3
     assert value(metrics, "postgres_connected", program="relay") == 0
     assert value(metrics, "pool_connections") == 3
+
+
+def test_the_lengths_of_leases_show_with_and_without_maintenance() -> None:
+    node = MemoryNode(leading("beat"))
+    metrics = Metrics(node)
+    names = ("maintenance", "lease_seconds", "lease_in_force_seconds", "lease_ceiling_seconds", "ledger_schema_version")
+    assert [value(metrics, name) for name in names] == [0, 10, 10, 10, 2]
+    under_way = MaintenanceStatus(60.0, 90.0, "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z", "ann", "")
+    node.lengths = LeaseReport(10.0, 90.0, 120.0, under_way, 97.0, ())
+    assert [value(metrics, name) for name in names] == [1, 10, 90, 120, 2]
 
 
 def test_processes_that_do_not_die_are_counted() -> None:
