@@ -22,16 +22,17 @@ INSTALL = """
 CREATE SCHEMA audit;
 CREATE TABLE audit.write (
     id bigserial PRIMARY KEY, at double precision, lock_id bigint, epoch bigint, renewal bigint, instance text,
-    node text, released boolean, reserved_for text, reserved_seconds double precision, pid integer, held boolean);
+    node text, released boolean, reserved_for text, reserved_seconds double precision, reason text,
+    pid integer, held boolean);
 CREATE TABLE audit.fault (refusing boolean);
 INSERT INTO audit.fault VALUES (false);
 
 CREATE FUNCTION audit.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
     INSERT INTO audit.write (at, lock_id, epoch, renewal, instance, node, released, reserved_for, reserved_seconds,
-                             pid, held)
+                             reason, pid, held)
     SELECT extract(epoch FROM clock_timestamp()), NEW.lock_id, NEW.epoch, NEW.renewal, NEW.instance, NEW.node,
-           NEW.released_at IS NOT NULL, NEW.reserved_for, NEW.reserved_seconds, pg_backend_pid(),
+           NEW.released_at IS NOT NULL, NEW.reserved_for, NEW.reserved_seconds, NEW.reason, pg_backend_pid(),
            EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
                       AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = NEW.lock_id);
     RETURN NULL;
@@ -70,9 +71,15 @@ class Write:
     released: bool
     reserved_for: str | None
     reserved_seconds: float | None
+    reason: str | None
     pid: int
     held: bool
     """Whether the backend that wrote held the advisory lock."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether somebody who was about to take over closed a term that had lapsed."""
+        return self.released and self.reason == "lapsed"
 
 
 class Audit:
@@ -133,12 +140,15 @@ class Audit:
         return int(count)
 
 
-def offences(writes: Sequence[Write], lease: float) -> list[str]:
-    """Say what ought never to be in the history of one row."""
+def offences(writes: Sequence[Write], lease: float, asked: Mapping[tuple[str, int, str], int]) -> list[str]:
+    """Say what ought never to be in the history of one row; ``asked`` is by (instance, epoch, what)."""
     said = [f"written without the lock: {write}" for write in writes if not write.held and not write.released]
     said += [
-        f"unlocked before its release: {b}" for a, b in pairwise(writes) if b.released and a.pid == b.pid and not b.held
+        f"unlocked before its release: {b}"
+        for a, b in pairwise(writes)
+        if b.released and not b.closing and a.pid == b.pid and not b.held
     ]
+    again = {(instance, epoch) for instance, epoch, what in asked if what == "take over"}
     for before, after in pairwise(writes):
         pair = f"{before} and then {after}"
         if after.renewal != before.renewal + 1:
@@ -148,7 +158,12 @@ def offences(writes: Sequence[Write], lease: float) -> list[str]:
         if after.epoch < before.epoch or (after.epoch > before.epoch and after.released):
             said.append(f"an epoch that did not begin a term: {pair}")
         if after.epoch > before.epoch:
-            said += _early(before, after, lease)
+            said += _early(before, after)
+        if after.closing:
+            # One's own may be closed at once by the very instance that has no child left.
+            ours = any(instance == before.instance and epoch > before.epoch for instance, epoch in again)
+            if after.at - before.at < WAITED * lease and not ours:
+                said.append(f"closed {after.at - before.at:.3f} s after the last sign of life: {pair}")
     return said
 
 
@@ -157,17 +172,19 @@ def unasked(writes: Sequence[Write], asked: Mapping[tuple[str, int, str], int]) 
     written: Counter[tuple[str, int, str]] = Counter()
     last = 0
     for write in writes:
+        if write.closing:
+            continue
         what = "release" if write.released else "renew" if write.epoch == last else "take over"
         written[write.instance, write.epoch, what] += 1
         last = write.epoch
     return [f"nobody has asked for it: {key}" for key, count in written.items() if count > asked.get(key, 0)]
 
 
-def _early(before: Write, after: Write, lease: float) -> list[str]:
-    """Say when a term began too early: a silent leader has a lease, and a reservation its time."""
+def _early(before: Write, after: Write) -> list[str]:
+    """Say when a term began too early: the one before has to be closed, and a reservation has its time."""
     waited, pair = after.at - before.at, f"{before} and then {after}"
-    if not before.released and after.instance != before.instance and waited < WAITED * lease:
-        return [f"taken over {waited:.3f} s after the last sign of life: {pair}"]
+    if not before.released:
+        return [f"taken over before its term was closed: {pair}"]
     if before.released and before.reserved_for not in (None, after.node) and waited < (before.reserved_seconds or 0):
         return [f"taken {waited:.3f} s into a reservation: {pair}"]
     return []

@@ -36,7 +36,8 @@ class Bed:
         self.cluster, self.runner, self.lease, self.database = cluster, runner, lease, cluster.database()
         settled_ledger(self.database, 2.0)
         self.database.sql("ALTER TABLE highlander.meta DROP CONSTRAINT meta_lease_check")
-        self.database.sql(f"UPDATE highlander.meta SET lease = '{lease.length} seconds'")
+        length = f"'{lease.length} seconds'"
+        self.database.sql(f"UPDATE highlander.meta SET lease = {length}, ceiling = {length}")
         self.audit = Audit(self.database)
         target = conninfo_to_dict(self.database.dsn)
         self.doors = [Door(str(target["host"]), int(str(target["port"])), PIECE) for _ in NAMES]

@@ -109,12 +109,13 @@ class Listener:
             if self._hello is None:
                 continue
             wire = self._hello.wire
-            with suppress(WireLost):
-                try:
-                    await self._serve()
-                except Exception as error:  # what the ledger holds may be anything; the next session reads it again
-                    log.exception("the ledger cannot be read")
-                    wire.drop(f"the ledger cannot be read: {error}")
+            try:
+                await self._serve()
+            except WireLost:
+                continue
+            except Exception as error:  # what the ledger holds may be anything; the next session reads it again
+                log.exception("the ledger cannot be read")
+                wire.drop(f"the ledger cannot be read: {error}")
 
     async def _serve(self) -> None:
         hello = self._hello

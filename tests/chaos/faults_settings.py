@@ -26,7 +26,7 @@ NOTHING = Bound()
 """The lock is taken back at once, and every renewal comes through."""
 
 EVERYBODY = "datname = current_database() AND pid <> pg_backend_pid()"
-CHILDREN = f"{EVERYBODY} AND application_name NOT LIKE 'highlanderd/%'"
+CHILDREN = f"{EVERYBODY} AND application_name NOT LIKE 'highlander%/%'"
 
 
 def _end_sessions(bed: Bed, which: str) -> None:

@@ -29,6 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from highlanderd.core.words import Reservation
 from highlanderd.linux import boottime
+from highlanderd.postgres.statements import SESSIONS
 
 RESTARTS = 4
 """One example of so many may restart the server: that takes as long as ten other steps."""
@@ -182,7 +183,7 @@ class Contention(RuleBasedStateMachine):
     def terminate(self, number: int, whose: str, then: float) -> None:
         """End backends."""
         self.contest.say(f"an end {whose}")
-        session = f"highlanderd/{NAMES[number]}/{self.contest.program}"
+        session = f"{SESSIONS}{NAMES[number]}/{self.contest.program}"
         which = ENDS[whose].replace("%s", "%(lock)s")
         values = {"session": session, "role": self.bed.database.role, "lock": self.contest.lock_id}
         self.bed.audit.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}", values)
@@ -227,7 +228,7 @@ class Contention(RuleBasedStateMachine):
         contest, audit = self.contest, self.bed.audit
         wrong = [what for one in self.contenders for what in one.wrong] + self.bed.faults
         writes = audit.writes(contest.lock_id)
-        wrong += offences(writes, self.bed.lease.length) + unasked(writes, contest.asked)
+        wrong += offences(writes, self.bed.lease.length, contest.asked) + unasked(writes, contest.asked)
         wrong += [f"left in a transaction: {session}" for session in audit.in_transaction()]
         if wrong:
             raise AssertionError("\n".join([*wrong, "", "what happened:", *contest.said]))
