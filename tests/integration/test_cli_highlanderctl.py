@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fact import wait_for
 from fix_commands import as_nobody, highlanderctl, led
 from fix_nodes import Node, Nodes, settled_ledger
 from fix_postgres import Database
@@ -86,9 +88,37 @@ def _refusals(leader: Node, other: Node) -> None:
     done = highlanderctl(leader.socket, "release", "beat", "--to", "a")
     assert done.code == 1
     assert done.err == ('highlanderctl: release beat: this node is "a" itself; name another node, or use restart\n')
-    done = highlanderctl(leader.socket, "ledger", "set-lease", "3s")
-    assert done.code == 1
-    assert "released" in done.err
+    done = highlanderctl(leader.socket, "ledger", "set-lease", "90s")
+    assert (done.code, done.out, done.err) == (1, "", "highlanderctl: a lease has 2 to 60 seconds, not 90\n")
+    done = highlanderctl(leader.socket, "maintenance", "on", "--for", "1s")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == ("highlanderctl: an outage of 1s costs no child anyway: the ledger's lease of 10s bears it\n")
+
+
+def test_leases_change_for_the_whole_cluster_and_no_child_is_restarted(nodes: Nodes, database: Database) -> None:
+    with pair(nodes, database) as (leader, other):
+        pid = leader.program("beat")["pid"]
+        done = highlanderctl(other.socket, "maintenance", "on", "--for", "30s", "--reason", "PostgreSQL 18.5")
+        assert (done.code, done.err) == (0, "")
+        assert "PostgreSQL may go away for up to 30s: that stops no child\n" in done.out
+        for node in (leader, other):
+            shown = highlanderctl(node.socket, "status").err
+            assert shown.startswith("maintenance until ")
+            assert "on node b: PostgreSQL 18.5\n" in shown
+        facts = json.loads(highlanderctl(leader.socket, "ledger", "show", "--json").out)
+        assert (facts["lease"], facts["lease_in_force"], facts["ceiling"]) == (LEASE, 48.0, 48.0)
+        assert facts["maintenance_by"].endswith(" on node b")
+        done = highlanderctl(leader.socket, "maintenance", "off")
+        assert (done.code, done.out.splitlines()[0], done.err) == (0, "maintenance is off", "")
+        for node in (leader, other):
+            assert "maintenance" not in highlanderctl(node.socket, "status").err
+        done = highlanderctl(other.socket, "ledger", "set-lease", "4s", "--json")
+        assert done.code == 0
+        report = json.loads(done.out)
+        assert (report["lease"], report["in_force"], report["pending"]) == (4.0, 4.0, [])
+        both = (leader, other)
+        wait_for(lambda: [node.status()["postgres"]["lease"] for node in both] == [4.0, 4.0], what="both use 4 s")
+        assert leader.program("beat")["pid"] == pid
 
 
 def test_who_may_not_command_is_told_with_exit_code_six(nodes: Nodes, database: Database) -> None:
