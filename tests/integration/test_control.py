@@ -21,8 +21,10 @@ import pytest
 from aiohttp import ClientSession, UnixConnector
 from fix_memory_node import LOOPS, Ended, MemoryNode, ended, leading, program, run, serving, until
 
-from highlanderd.errors import ConfigurationError, HighlanderError
+from highlanderd.errors import ConfigurationError, HighlanderError, TimedOut
+from highlanderd.listeners import lengths
 from highlanderd.listeners.control import serve_control
+from highlanderd.listeners.listen import Peer
 
 NOBODY = 65534
 
@@ -438,6 +440,25 @@ def test_what_the_node_refuses_is_its_own_sentence(tmp_path: Path, resource: str
 
     run(main)
     assert node.orders == []
+
+
+def test_nobody_looks_on_for_a_client_that_is_gone() -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        ordered = await node.set_lease(20.0)
+        with pytest.raises(TimedOut):
+            await lengths.in_force(node, ordered, lambda report: report.lease, 3600.0, lambda: node.looks == 2)
+
+    run(main)
+    assert node.looks == 2
+
+
+def test_a_user_without_a_name_is_told_by_number() -> None:
+    async def main() -> None:
+        assert await lengths.author(Peer(1, 3_999_999_999, frozenset()), "a") == "uid 3999999999 on node a"
+
+    run(main)
 
 
 def test_lengths_that_cannot_be_read_are_an_error_of_the_same_form(tmp_path: Path) -> None:
