@@ -17,7 +17,7 @@ from property.world_stories import divided, led, releasing, renamed, waited
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
-from highlanderd.core.lease import Lease, Row
+from highlanderd.core.lease import Lease, Row, Sight
 
 Changed = Callable[[w.Situation, w.Event, float, w.Policy], machine.Step]
 
@@ -39,33 +39,6 @@ class Mutation(NamedTuple):
 # -------------------------------------------------------------------------------------------------- clocks of the lease
 
 
-class Impatient(Lease):
-    """Others do not wait until the old leader is certainly without a child."""
-
-    @property
-    def wait(self) -> float:
-        """Less than the 9/10 at which the child is killed."""
-        return 0.85 * self.length
-
-
-class Unforgiving(Lease):
-    """No allowance is made for clocks that run apart."""
-
-    @property
-    def wait(self) -> float:
-        """What the leader may trust, to the second."""
-        return self.length
-
-
-class LockAlone(Lease):
-    """The advisory lock is the only guard."""
-
-    @property
-    def wait(self) -> float:
-        """Nobody waits for a lease."""
-        return 0.0
-
-
 class Trusting(Lease):
     """The leader trusts its term for longer than others wait."""
 
@@ -81,42 +54,128 @@ class Trusting(Lease):
 # ------------------------------------------------------------------------------------------------------- what is judged
 
 
-def _doctored(change: Callable[[Row, w.Looked, w.Policy], Row]) -> Changed:
+def _doctored(change: Callable[[Row, Sight], Row]) -> Changed:
     """Judge another row than the one that was seen, and claim the one that was seen."""
 
     def step(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
         if not isinstance(event, w.Looked) or event.sight.row is None:
             return machine.step(situation, event, now, policy)
-        row = event.sight.row
-        sight = replace(event.sight, row=change(row, event, policy))
-        after, effects = machine.step(situation, replace(event, sight=sight), now, policy)
-        true = tuple(
-            w.TakeOver(replace(effect.claim, judged=row)) if isinstance(effect, w.TakeOver) else effect
-            for effect in effects
-        )
-        return after, true
+        row, other = event.sight.row, change(event.sight.row, event.sight)
+        after, effects = machine.step(situation, replace(event, sight=replace(event.sight, row=other)), now, policy)
+        return after, tuple(_truly(effect, row, other) for effect in effects)
 
     return step
 
 
-def _as_if_written_here(row: Row, event: w.Looked) -> Row:
-    return replace(row, system=event.sight.server.system, timeline=event.sight.server.timeline)
+def _truly(effect: w.Effect, row: Row, other: Row) -> w.Effect:
+    if not isinstance(effect, w.TakeOver):
+        return effect
+    closing = tuple(row if one is other else one for one in effect.claim.closing)
+    return w.TakeOver(replace(effect.claim, judged=row, closing=closing))
 
 
-def _trusts_ours(row: Row, event: w.Looked, policy: w.Policy) -> Row:
-    """Our own row is ours on whichever timeline it was written."""
-    ours = row.instance == policy.instance and not row.released
-    return _as_if_written_here(row, event) if ours else row
+def _waiting(share: float) -> Changed:
+    """Others wait another share of the lease that a row carries."""
+    return _doctored(lambda row, _sight: replace(row, trusted_for=row.trusted_for * share / 1.05))
 
 
-def _trusts_released(row: Row, event: w.Looked, _policy: w.Policy) -> Row:
-    """Released is released, on whichever timeline that was written."""
-    return _as_if_written_here(row, event) if row.released else row
-
-
-def _forgets_reservations(row: Row, _event: w.Looked, _policy: w.Policy) -> Row:
+def _forgets_reservations(row: Row, _sight: Sight) -> Row:
     """The line on released rows comes first."""
     return replace(row, reserved_for=None)
+
+
+def _rows_lease_ignored(row: Row, sight: Sight) -> Row:
+    """Others wait for the ledger's lease, whatever the row was written under."""
+    return replace(row, trusted_for=sight.meta.lease.length)
+
+
+def _replicated_counts_as_over(row: Row, sight: Sight) -> Row:
+    """A row that another server wrote is over as soon as this one is settled, however it moves."""
+    elsewhere = (row.system, row.timeline) != (sight.server.system, sight.server.timeline)
+    return replace(row, trusted_for=0.0) if elsewhere else row
+
+
+def _looking(change: Callable[[w.Situation, Sight, w.Policy], tuple[w.Situation, Sight]]) -> Changed:
+    """Know or see something else than what is so, whenever a look was answered."""
+
+    def step(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
+        if not isinstance(event, w.Looked):
+            return machine.step(situation, event, now, policy)
+        situation, sight = change(situation, event.sight, policy)
+        after, effects = machine.step(situation, replace(event, sight=sight), now, policy)
+        row, other = event.sight.row, sight.row
+        if row is None or other is None or row is other:
+            return after, effects
+        return after, tuple(_truly(effect, row, other) for effect in effects)
+
+    return step
+
+
+def _as_if_settled(sight: Sight) -> Sight:
+    server = sight.server
+    settled = server.system, server.timeline, server.place
+    return replace(sight, meta=replace(sight.meta, settled=settled, offset=sight.meta.offset or 0))
+
+
+def _trusts_ours(situation: w.Situation, sight: Sight, policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """Our own row is ours wherever it was written."""
+    row = sight.row
+    ours = row is not None and row.instance == policy.instance and not row.released
+    if row is None or not ours:
+        return situation, sight
+    here = replace(row, system=sight.server.system, timeline=sight.server.timeline)
+    return situation, _as_if_settled(replace(sight, row=here))
+
+
+def _trusts_released(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """Released is released, on whichever timeline and in whichever ledger that was written."""
+    return situation, _as_if_settled(sight) if sight.row is not None and sight.row.released else sight
+
+
+def _trusts_released_here(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """Released is released, where the row says that it was written on this server."""
+    row, server = sight.row, sight.server
+    here = row is not None and row.released and (row.system, row.timeline) == (server.system, server.timeline)
+    return situation, _as_if_settled(sight) if here else sight
+
+
+def _settles_by_the_lease(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """Who cannot see a row waits for the ledger's lease."""
+    return situation, replace(sight, meta=replace(sight.meta, ceiling=sight.meta.lease))
+
+
+def _forgets_promises(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """What another ledger has promised is forgotten with it."""
+    return replace(situation, knowledge=replace(situation.knowledge, ceiling=Lease(0.0), promised_until=0.0)), sight
+
+
+def _knows_across_places(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """What was known of one ledger counts for the one that took its place."""
+    known = situation.knowledge
+    if known.server is not None:
+        known = replace(known, server=replace(known.server, place=sight.server.place), versions={}, row=None)
+        known = replace(known, settled=False)
+    return replace(situation, knowledge=known), sight
+
+
+def _bears_rewinding(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """A row that goes backwards is a row that has moved."""
+    return replace(situation, knowledge=replace(situation.knowledge, versions={})), sight
+
+
+def _forgets_epochs(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """Epochs go by what the ledger says, whatever was seen before."""
+    return replace(situation, knowledge=replace(situation.knowledge, epoch=0)), sight
+
+
+def _shortens_by_the_answer(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
+    """A shorter lease counts only once its renewal was answered."""
+    after, effects = machine.step(situation, event, now, policy)
+    state = after.state
+    if isinstance(state, w.Leading | w.Draining) and state.term.shortening is not None:
+        state = replace(state, term=replace(state.term, shortening=None))
+        effects = tuple(effect for effect in effects if not isinstance(effect, w.Entrust))
+    return replace(after, state=state), effects
 
 
 def _counts_silence_of_the_row(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
@@ -128,11 +187,11 @@ def _counts_silence_of_the_row(situation: w.Situation, event: w.Event, now: floa
     return machine.step(situation, event, now, policy)
 
 
-def _knows_across_runs(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
-    """What was known of another run of the server counts for this one."""
-    if isinstance(event, w.Looked) and situation.knowledge.server is not None:
-        situation = replace(situation, knowledge=replace(situation.knowledge, server=event.sight.server))
-    return machine.step(situation, event, now, policy)
+def _knows_across_runs(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """What was known of another run of the server counts for this one, and that it was settled there tells nothing."""
+    known = situation.knowledge
+    server = None if known.server is None else sight.server
+    return replace(situation, knowledge=replace(known, server=server, settled=False)), sight
 
 
 def _counts_on_in_epochs(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
@@ -152,7 +211,7 @@ def _renews_lapsed_terms(situation: w.Situation, event: w.Event, now: float, pol
     after, effects = machine.step(situation, event, now, policy)
     state = after.state
     if isinstance(event, w.Attached) and isinstance(state, w.Draining) and not effects:
-        return replace(after, link=w.Link.ASKING), (w.Renew(state.term.epoch),)
+        return replace(after, link=w.Link.ASKING), (w.Renew(state.term.epoch, state.term.lengths.wanted),)
     return after, effects
 
 
@@ -191,7 +250,7 @@ def _spawns_late(situation: w.Situation, event: w.Event, now: float, policy: w.P
     """A term counts from the arrival of its grant."""
     after, effects = machine.step(situation, event, now, policy)
     if isinstance(event, w.Granted) and isinstance(situation.state, w.Waiting):
-        term = w.Term(event.epoch, event.lease, now, now)
+        term = w.Term(event.epoch, event.lengths, now, now)
         spawn = w.Spawn(event.epoch, now + 10, now + 18)
         leading = w.Leading(term, w.Spawning(now + 10), now + 4)
         return replace(after, state=leading, link=w.Link.IDLE), (spawn,)
@@ -211,7 +270,7 @@ def _never_fences(situation: w.Situation, event: w.Event, now: float, policy: w.
 def _forgets_the_wish(situation: w.Situation, event: w.Event, now: float, policy: w.Policy) -> machine.Step:
     """A stop that comes while a takeover is under way does not hold back the child."""
     if isinstance(situation.state, w.Stopped) and isinstance(event, w.Granted):
-        term = w.Term(event.epoch, event.lease, now, event.sent)
+        term = w.Term(event.epoch, event.lengths, now, event.sent)
         leading = w.Leading(term, w.Spawning(now + 10), event.sent + 4)
         spawn = w.Spawn(term.epoch, now + 10, term.kill_at)
         return replace(situation, state=leading, link=w.Link.IDLE), (spawn,)
@@ -229,7 +288,7 @@ def _flawed(**flaws: Any) -> Flaws:
 EVERYTHING = w.Look, w.WriteSettled, w.TakeOver, w.Renew, w.Release
 
 UNSETTLED = _flawed(compares_settled=False)
-"""The takeover's own second guard: only on a settled ledger, or upon a row that was written here."""
+"""The takeover's own second guard: only on a settled ledger."""
 
 MUTATIONS: Final[Mapping[str, Mutation]] = {
     "trust counts from the arrival of the answer": Mutation(
@@ -243,26 +302,33 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         _rules("cancel A", counts_warnings=True, reconnect="B"), start=divided
     ),
     "silence is counted for the row, not for its version": Mutation(_rules("cut", step=_counts_silence_of_the_row)),
-    "others wait 0.85 of a lease": Mutation(_rules("cut", lease=Impatient(LEASE))),
+    "others wait 0.85 of a lease": Mutation(_rules("cut", step=_waiting(0.85))),
     "others wait one lease, though clocks run apart": Mutation(
-        _rules("cut", lease=Unforgiving(LEASE), rates=(0.99, 1.01), horizon=50, reconnect="")
+        _rules("cut", step=_waiting(1.0), rates=(0.99, 1.01), horizon=50, reconnect="")
     ),
-    "the advisory lock alone": Mutation(_rules("reset", lease=LockAlone(LEASE))),
+    "the advisory lock alone": Mutation(_rules("reset", step=_waiting(0.0))),
     "the leader trusts for 1.5 leases": Mutation(_rules("cut", lease=Trusting(LEASE))),
     "the lost session is not minded": Mutation(_rules("cut", step=_never_fences)),
     "ours is trusted across a failover": Mutation(
-        _rules("failover", "release A", step=_doctored(_trusts_ours), sql=UNSETTLED, reconnect="A"), orders=1
+        _rules("failover", "release A", step=_looking(_trusts_ours), sql=UNSETTLED, reconnect="A"), orders=1
     ),
     "released is trusted across a change of timeline": Mutation(
-        _rules("failover", "release A", step=_doctored(_trusts_released), sql=UNSETTLED, reconnect="A"), orders=1
+        _rules("failover", "release A", step=_looking(_trusts_released), sql=UNSETTLED, reconnect="A"), orders=1
     ),
     "a release that writes the timeline": Mutation(
-        _rules("failover", "cut A", sql=_flawed(release_writes_timeline=True), reconnect="A"),
+        _rules(
+            *("failover", "cut A"),
+            step=_looking(_trusts_released_here),
+            sql=_flawed(release_writes_timeline=True, compares_settled=False),
+            reconnect="A",
+        ),
         faults=2,
         start=releasing,
     ),
     "a lapsed term is renewed again": Mutation(_rules("cut", step=_renews_lapsed_terms)),
-    "knowledge is kept across a change of the server's run": Mutation(_rules("failover", step=_knows_across_runs)),
+    "knowledge is kept across a change of the server's run": Mutation(
+        _rules("failover", "cut B", step=_looking(_knows_across_runs), reconnect="B"), faults=2
+    ),
     "what was meant for a lost session reaches the next": Mutation(
         _rules("busy A", "reset A", reach_successors=EVERYTHING), faults=2
     ),
@@ -286,7 +352,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         _rules("reserve A", swift=False, step=_doctored(_forgets_reservations)), orders=1, faults=0, names="ABC"
     ),
     "rows under another lock id are not looked at": Mutation(
-        _rules("cut", sql=_flawed(reads_other_rows=False)), faults=0, start=renamed
+        _rules("cut", sql=_flawed(reads_other_rows=False, refuses_other_rows=False, locks_name=False)),
+        faults=0,
+        start=renamed,
     ),
     "a stop during the takeover is forgotten": Mutation(_rules("exit A", "stop B", step=_forgets_the_wish), orders=1),
     "a reattach calls a fence back": Mutation(_rules("cut A", step=_calls_fences_back)),

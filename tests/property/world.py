@@ -11,14 +11,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from property.world_node import Child, Node, words
-from property.world_postgres import FORMER_ID, LOCK_ID, Backend, Flaws, Postgres, Reply, Statement, Who
+from property.world_postgres import FORMER_ID, LOCK_ID, Backend, Flaws, Ledger, Postgres, Reply, Statement, Who
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
+from highlanderd.core.ceiling import Watch
 from highlanderd.core.lease import Lease
 
 LEASE = 20
 """Ticks: all clocks of the lease are whole then (renewal 4, answer 6, start 10, fence 14, SIGKILL 18, wait 21)."""
+
+LONGER = 40
+"""Ticks: the lease during maintenance, and the one that set-lease makes longer and shorter."""
 
 FAULTS = (
     *("stall", "cut", "reset", "restart", "failover", "isolate", "cancel", "upgrade"),
@@ -28,6 +32,11 @@ FAULTS = (
 )
 _NAMED = frozenset({"reserve"})
 ORDERS = ("stop", "start", "release", "reserve", "again", "end")
+LENGTHS = ("lengthen", "shorten", "maintain", "relax")
+"""Orders of an operator to the ledger: another lease, maintenance and its end."""
+
+LEDGER_FAULTS = ("recreate", "restore", "rewind", "lockers", "revive")
+"""What happens to a ledger, and an old primary that is started again: each is part of its own stories only."""
 
 
 class Violation(AssertionError):
@@ -60,8 +69,22 @@ class Rules(NamedTuple):
     """``wards.py``: the next worker is told of what dead keepers have left."""
     guardian_kills_frozen_keepers: bool = True
     idle_timeout: bool = True
+    asks_hosts: bool = True
+    """``hosts.py``: every host that can be reached is asked for its timeline, at first and once a lease."""
+    ceiling_first: bool = True
+    """``lengthening.py``: a longer lease is used only once every server that may be promoted has the ceiling."""
+    watches: bool = True
+    """``ceiling.py``: the ceiling is lowered only after no longer lease was used for as long as it is waited for."""
+    unsettles: bool = True
+    """``program.py``: who sees that the ledger went back has everybody wait."""
+    snapshots: bool = False
+    """A takeover takes a moment: what it sees of other rows is what was committed when it began."""
+    overlap: float = 0
+    """Ticks for which two children may run where the stated exception allows it."""
     reconnect: str = "ABC"
     """Whose lost sessions come back; a mutation that needs few is found sooner so."""
+    meets_both: bool = False
+    """Of two servers of one system a new session may meet either one, also where everything else is prompt."""
     swift: bool = False
     """What is prompt happens at once and in one order, but for misfortunes in between: far fewer worlds."""
     horizon: float = float("inf")
@@ -78,7 +101,8 @@ class Rules(NamedTuple):
     @property
     def alike(self) -> bool:
         """Whether nothing tells one node from another."""
-        return not self.rates and self.kinds.isdisjoint(_NAMED) and not any(kind[-2] == " " for kind in self.kinds)
+        unnamed = self.kinds.isdisjoint(_NAMED) and not any(kind[-2] == " " for kind in self.kinds)
+        return unnamed and not self.rates
 
 
 class Ask(NamedTuple):
@@ -93,6 +117,8 @@ class Ask(NamedTuple):
     then: w.Event | None = None
     """What the answer of a follow-up tells; the effect's own reply was heard before."""
     slow: bool = False
+    background: bool = False
+    """Nobody waits for its answer."""
     hung: bool = False
     """Its first statement has done its work and its commit waits for a standby that is out of reach."""
 
@@ -114,6 +140,18 @@ class World(NamedTuple):
     """By lock id, the highest epoch under which a child was executed."""
     release_sent: tuple[tuple[int, int], ...] = ()
     """Lock ids and epochs whose release was sent."""
+    intent: tuple[str, Lease] | None = None
+    """An operator has raised the ceiling for this, and waits until every standby has it."""
+    watch: Watch = Watch()
+    """Somebody's who surveys the ledger several times a lease."""
+    dump: Ledger | None = None
+    """What may be restored."""
+    former: Postgres | None = None
+    """The primary that died at the failover, and may be started again."""
+    divided_at: float | None = None
+    """Since when two servers of one system serve."""
+    two_since: float | None = None
+    """Since when two children run."""
 
     @property
     def pg(self) -> Postgres:
@@ -131,10 +169,16 @@ def _server_words(pg: Postgres) -> str:
     parts = [f"timeline {pg.timeline}"] if pg.timeline > 1 else []
     parts += ["the primary is cut off from its standby"] if pg.isolated else []
     parts += ["the standby has fallen behind"] if pg.standby and not pg.isolated else []
+    parts += ["unsettled"] if pg.ledger.settled != (pg.system, pg.timeline, pg.ledger.place) else []
+    parts += [f"place {pg.ledger.place}"] if pg.ledger.place != "1" else []
+    parts += [f"ceiling {pg.ledger.ceiling.length:g}"] if pg.ledger.ceiling != pg.ledger.lease else []
+    parts += [f"maintenance lease {pg.ledger.maintenance.length:g}"] if pg.ledger.maintenance else []
+    parts += [f"lockers of epoch {pg.lockers[1] & 0xFFFFFFFF}"] if pg.lockers else []
     for row in pg.ledger.rows:
         number = "" if row.lock_id == LOCK_ID else f"of lock id {row.lock_id} "
         version = f"{row.epoch >> 32}:{row.epoch & 0xFFFFFFFF}.{row.renewal}"
-        parts.append(f"row {number}epoch {version} of {row.instance}{' released' if row.released else ''}")
+        trusted = "" if row.trusted_for == pg.ledger.lease.length else f" for {row.trusted_for:g}"
+        parts.append(f"row {number}epoch {version} of {row.instance}{trusted}{' released' if row.released else ''}")
     held = ", ".join(f"{who[0]}'s session {who[1]}" for _, who in pg.holders)
     return ", ".join([*parts, *([] if pg.ledger.rows else ["no row"]), f"lock of {held or 'nobody'}"])
 
@@ -146,8 +190,9 @@ def policy(name: str, life: int) -> w.Policy:
 
 def beginning(rules: Rules, names: str, faults: int, orders: int) -> World:
     """Nobody has ever led, and nobody is connected."""
-    nodes = tuple(Node(name, policy(name, 1), machine.begin(w.Want.RUN, 0), LOCK_ID) for name in names)
-    return World(rules, (Postgres(rules.lease),), nodes, faults=faults, orders=orders)
+    lease = rules.lease
+    nodes = tuple(Node(name, policy(name, 1), lease, machine.begin(w.Want.RUN, 0), LOCK_ID) for name in names)
+    return World(rules, (Postgres(Ledger(lease, lease)),), nodes, faults=faults, orders=orders)
 
 
 def former_key(world: World, i: int) -> World:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from property.world import World, backend, believes, set_node, set_server, swept
+from property.world import LENGTHS, LONGER, World, backend, believes, set_node, set_server, swept
 from property.world_node import Node
-from property.world_postgres import Postgres
+from property.world_postgres import Ledger, Postgres
 from property.world_processes import child_fault, crash, freeze, kill_keeper, lose_worker
 from property.world_session import cancel, reset
 from property.world_turn import cut, tell
 
 from highlanderd.core import words as w
+from highlanderd.core.lease import Lease
 
 Way = tuple[tuple[str, ...], Callable[[], World]]
 
@@ -26,6 +27,9 @@ def faults(world: World) -> Iterator[Way]:
             yield ("a message stalls", ask.who[0]), partial(poorer._replace, asks=asks)
         if rules.allows("cancel", ask.who[0]) and ask.hung and backend(world, ask.who) is not None:
             yield ("somebody cancels the wait for the standby", ask.who[0]), partial(cancel, poorer, ask)
+    for kind, words, may_be, changed in _LEDGER_FAULTS:
+        if kind in rules.kinds and may_be(world):
+            yield (words,), partial(changed, poorer)
     if len(world.servers) == 1 and world.pg.standby is None:
         for kind, words, fault in _SERVER_FAULTS:
             if kind in rules.kinds and world.pg.backends:
@@ -55,6 +59,59 @@ _SERVER_FAULTS: tuple[tuple[str, str, Callable[[Postgres], Postgres]], ...] = (
     ("upgrade", "PostgreSQL runs on under another system identifier", Postgres.upgrade),
     ("failover", "the asynchronous standby falls behind", _falls_behind),
     ("isolate", "the primary is cut off from its synchronous standby", isolated_primary),
+)
+
+
+def _new_place(world: World, ledger: Ledger) -> World:
+    """Another ledger stands where one was, under the same run of the server."""
+    place = str(int(world.pg.ledger.place) + 1)
+    return set_server(world, world.pg, world.pg._replace(ledger=ledger._replace(place=place), lockers=None))
+
+
+def _recreate(world: World) -> World:
+    """The ledger is dropped, and made anew from the printed schema, by somebody who remembers nothing."""
+    lease = world.rules.lease
+    return _new_place(world, Ledger(lease, lease, offsets=((world.pg.system, 0),)))
+
+
+def _restore(world: World) -> World:
+    """A dump is restored: rows and meta are as they were, and the settled place is the old one."""
+    return world if world.dump is None else _new_place(world, world.dump)
+
+
+def _rewind(world: World) -> World:
+    """Rows are put back, in place."""
+    if world.dump is None:
+        return world
+    ledger = world.pg.ledger._replace(rows=world.dump.rows, row_backends=world.dump.row_backends)
+    return set_server(world, world.pg, world.pg._replace(ledger=ledger))
+
+
+def _lockers(world: World) -> World:
+    """Transactions of others that called ``assert_leader`` begin to overlap."""
+    row = next(row for row in world.pg.ledger.rows if not row.released)
+    return set_server(world, world.pg, world.pg._replace(lockers=(row.lock_id, row.epoch), lockers_end=0.0))
+
+
+def _revive(world: World) -> World:
+    """The primary that died at the failover is started again, beside the promoted one."""
+    if world.former is None:
+        return world
+    old = world.former.restart()._replace(standby=None, run=world.former.run + 100)
+    return world._replace(servers=(old, *world.servers), former=None, divided_at=world.now)
+
+
+_LEDGER_FAULTS: tuple[tuple[str, str, Callable[[World], bool], Callable[[World], World]], ...] = (
+    ("recreate", "the ledger is dropped and made anew", lambda world: len(world.servers) == 1, _recreate),
+    ("restore", "the ledger is restored from a dump", lambda world: world.dump is not None, _restore),
+    ("rewind", "rows of the ledger are put back in place", lambda world: world.dump is not None, _rewind),
+    (
+        "lockers",
+        "transactions that asserted the leader overlap",
+        lambda world: world.pg.lockers is None and any(not row.released for row in world.pg.ledger.rows),
+        _lockers,
+    ),
+    ("revive", "the old primary is started again", lambda world: world.former is not None, _revive),
 )
 
 
@@ -116,9 +173,44 @@ def _busy(world: World, i: int) -> World:
     return set_node(world, i, world.nodes[i]._replace(inbox=()))
 
 
+def _order_lengths(world: World, kind: str) -> World:
+    """A longer lease is promised first: by the ceiling, which every server that may be promoted has to have."""
+    longer = Lease(LONGER)
+    if kind not in ("lengthen", "maintain"):
+        return change_lengths(world, kind, world.rules.lease)
+    ledger = world.pg.ledger
+    if not _settled(world.pg) or longer.length <= ledger.lease.length:
+        return world
+    if ledger.ceiling.length < longer.length:
+        world = set_server(world, world.pg, world.pg._replace(ledger=ledger._replace(ceiling=longer)))
+    return world._replace(intent=(kind, longer)) if world.rules.ceiling_first else change_lengths(world, kind, longer)
+
+
+def _settled(pg: Postgres) -> bool:
+    return pg.ledger.settled == (pg.system, pg.timeline, pg.ledger.place)
+
+
+def change_lengths(world: World, kind: str, lease: Lease) -> World:
+    """Change what leaders are to write; nothing, where the ceiling does not allow it."""
+    ledger, world = world.pg.ledger, world._replace(intent=None)
+    if kind in ("lengthen", "maintain") and ledger.ceiling.length < lease.length:
+        return world
+    match kind:
+        case "lengthen" | "shorten":
+            ledger = ledger._replace(lease=lease)
+        case "maintain":
+            ledger = ledger._replace(maintenance=lease)
+        case "relax":
+            ledger = ledger._replace(maintenance=None)
+    return set_server(world, world.pg, world.pg._replace(ledger=ledger))
+
+
 def orders(world: World) -> Iterator[Way]:
     """List the orders that an operator may give now."""
     poorer = world._replace(orders=world.orders - 1)
+    for kind in LENGTHS:
+        if kind in world.rules.kinds and not world.pg.isolated and world.intent is None:
+            yield (f"ordered to {kind}",), partial(_order_lengths, poorer, kind)
     for i, node in enumerate(world.nodes):
         if not node.awake or node.inbox is not None:
             continue
@@ -126,6 +218,14 @@ def orders(world: World) -> Iterator[Way]:
             if world.rules.allows(kind, node.name):
                 told = set_node(poorer, i, node._replace(wish=wish or node.wish))
                 yield (f"ordered to {kind}", node.name), partial(tell, told, i, order)
+        if node.host == 0 and world.rules.allows("move", node.name):
+            yield ("moved to the other server", node.name), partial(_move, poorer, i)
+
+
+def _move(world: World, i: int) -> World:
+    """Its DSN names the last server from now on, and its session with the first one is dropped."""
+    moved = set_node(world, i, world.nodes[i]._replace(host=-1))
+    return cut(moved, i) if world.nodes[i].connected else moved
 
 
 _ORDERS: tuple[tuple[str, w.Event, w.Want | None], ...] = (

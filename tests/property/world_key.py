@@ -12,13 +12,23 @@ from typing import Any
 
 from property.world import Ask, World, clock
 from property.world_node import Child
-from property.world_postgres import Ledger, Postgres, ReleaseIf, RenewIf, SettleOn, TakeOverIf, TerminateOld, Who
+from property.world_postgres import (
+    CloseIf,
+    Ledger,
+    Postgres,
+    ReleaseIf,
+    RenewIf,
+    SettleOn,
+    TakeOverIf,
+    TerminateOld,
+    Who,
+)
 
 from highlanderd.core import words as w
-from highlanderd.core.lease import Knowledge, Row, Sight
+from highlanderd.core.lease import Knowledge, Lengths, Row, Server, Sight
 
 OLD = -60.0
-"""Nothing asks whether something happened longer ago than three leases."""
+"""Nothing asks whether something happened longer ago than three leases, or than the longest one."""
 
 OVERTAKEN = -25
 """Renewals: more than there are in three leases and a failover."""
@@ -30,7 +40,7 @@ class _Origin:
     def __init__(self, world: World) -> None:
         self.world = world
         self.versions = {row.lock_id: row.version for row in world.pg.ledger.rows}
-        self.runs = {str(pg.run) for pg in world.servers}
+        self.runs = {(pg.system, pg.timeline, str(pg.run), pg.ledger.place) for pg in world.servers}
         self.alike = world.rules.alike
 
     def epoch(self, lock_id: int, epoch: int) -> int:
@@ -59,6 +69,10 @@ class _Own:
         """A deadline that has passed has passed."""
         return max(round(moment - self.now, 4), 0.0)
 
+    def beyond(self, moment: float, since: float) -> float:
+        """A promise that nobody waits for who waits from ``since`` on anyway, as one does at least."""
+        return self.due(moment) if moment > since + self.origin.world.rules.lease.wait else 0.0
+
     def epoch(self, epoch: int) -> int:
         return self.origin.epoch(self.key, epoch)
 
@@ -76,10 +90,12 @@ def key(world: World) -> Any:
     nodes = [hash(_node(_Own(o, world, i), world)) for i in range(len(world.nodes))]
     if o.alike:
         nodes.sort()
-    oldest = min((row.epoch for row in (*world.pg.ledger.rows, *(world.pg.standby or Ledger()).rows)), default=0)
+    ledgers = (world.pg.ledger,) if world.pg.standby is None else (world.pg.ledger, world.pg.standby)
+    oldest = min((row.epoch for ledger in ledgers for row in ledger.rows), default=0)
     return (
         tuple(_server(pg, o, world.now) for pg in world.servers),
         tuple(nodes),
+        _rest(world, o),
         world.faults,
         world.orders,
         tuple((lock_id, o.epoch(lock_id, epoch)) for lock_id, epoch in world.executed),
@@ -88,23 +104,38 @@ def key(world: World) -> Any:
     )
 
 
+def _rest(world: World, o: _Origin) -> Any:
+    """What most worlds have nothing of."""
+    watch = world.watch.use and (world.watch.use, max(world.watch.since - world.now, OLD))
+    since = None if world.two_since is None else world.two_since - world.now
+    divided = None if world.divided_at is None else max(world.divided_at - world.now, OLD)
+    dumped = world.dump and _ledger(world.dump, o, world.now)
+    former = world.former and _ledger(world.former.ledger, o, world.now)
+    return world.intent, watch, since, divided, dumped, former
+
+
 # -------------------------------------------------------------------------------------------------------- the servers
 
 
 def _server(pg: Postgres, o: _Origin, now: float) -> Any:
     standby = pg.standby and _ledger(pg.standby, o, now)
-    return pg.run, pg.system, pg.timeline, pg.isolated, _ledger(pg.ledger, o, now), standby
+    lockers = pg.lockers and (pg.lockers[0], o.epoch(*pg.lockers), max(pg.lockers_end - now, 0.0))
+    arrived = pg.subscribed and tuple(_row(row, o) for row in pg.subscribed)
+    ledger = _ledger(pg.ledger, o, now)
+    return pg.run, pg.system, pg.timeline, pg.isolated, ledger, standby, lockers, arrived
 
 
 def _ledger(ledger: Ledger, o: _Origin, now: float) -> Any:
     rows = tuple((row.lock_id, row.epoch >> 32, _row(row, o), row.reserved_for is None) for row in ledger.rows)
     reserved = any(row.reserved_for is not None for row in ledger.rows)
-    return ledger.settled, ledger.offsets, rows, max(ledger.reserved_at - now, OLD) if reserved else None
+    lengths = ledger.lease.length, ledger.ceiling.length, ledger.wanted.length
+    about = ledger.settled, ledger.settled_place, ledger.place, ledger.offsets, lengths
+    return about, rows, max(ledger.reserved_at - now, OLD) if reserved else None
 
 
 def _row(row: Row, o: _Origin) -> Any:
     version = o.version(row.lock_id, row.version)
-    return version, row.system, row.timeline, row.released, row.reason, row.reserved_seconds
+    return version, row.system, row.timeline, row.released, row.trusted_for, row.reason, row.reserved_seconds
 
 
 def _ownership(own: _Own, world: World) -> Any:
@@ -113,7 +144,7 @@ def _ownership(own: _Own, world: World) -> Any:
     found = []
     for pg in world.servers:
         backends = tuple(
-            (own.number(one.who), round(one.idle_since - world.now, 4), one.orphaned)
+            (own.number(one.who), round(one.idle_since - world.now, 4), one.idle_limit, one.orphaned)
             for one in pg.backends
             if one.who[0] == name
         )
@@ -146,10 +177,11 @@ def _node(own: _Own, world: World) -> Any:
     frozen = node.frozen and (node.frozen, own.past(node.frozen_at))
     inbox = None if node.inbox is None else tuple(_event(event, own) for event in node.inbox)
     spawned = own.epoch(node.spawned) if node.spawned else None
-    life = node.up, node.wish, node.draining, node.ended
+    life = node.up, node.wish, node.draining, node.ended, node.met
+    seen = node.pace.length, node.host, node.past, node.generation
     name = None if own.origin.alike else node.name
     asks = tuple(_ask(ask, own) for ask in own.asks)
-    return situation, session, trees, spawned, life, frozen, inbox, asks, name, _ownership(own, world)
+    return situation, session, trees, spawned, life, seen, frozen, inbox, asks, name, _ownership(own, world)
 
 
 def _child(child: Child | None, own: _Own) -> Any:
@@ -170,15 +202,27 @@ def _situation(situation: w.Situation, own: _Own) -> Any:
 
 def _known(knowledge: Knowledge, own: _Own) -> Any:
     """Give what still counts: the next look throws away knowledge of another run, or of a version that is gone."""
-    timelines, server, o = tuple(knowledge.timelines.items()), knowledge.server, own.origin
+    server, o = knowledge.server, own.origin
+    promised = own.beyond(max(knowledge.promised_until, knowledge.seen + knowledge.ceiling.wait), own.now)
+    before = own.beyond(knowledge.promised_until, knowledge.since)
+    epoch = max(own.epoch(knowledge.epoch), 0), knowledge.epoch >> 32
+    lasting = tuple(knowledge.timelines.items()), epoch, promised, own.due(knowledge.distrusted_until)
     if own.looking or len(o.runs) > 1:
-        token = server and (server.started, server.timeline, server.system)
         versions = tuple((key, o.version(key, seen), own.past(at)) for key, (seen, at) in knowledge.versions.items())
-        return timelines, token, own.past(knowledge.since), versions
-    if server is None or server.started not in o.runs:
-        return timelines
-    present = [(key, own.past(at)) for key, (seen, at) in knowledge.versions.items() if o.versions.get(key) == seen]
-    return timelines, own.past(knowledge.since), *present
+        begun = own.past(knowledge.since), knowledge.settled, knowledge.row
+        return lasting, server and _token(server), *begun, before, versions
+    if server is None or _token(server) not in o.runs:
+        return lasting
+    present = [
+        (key, own.past(at) if o.versions.get(key) == seen else None)
+        for key, (seen, at) in knowledge.versions.items()
+        if o.versions.get(key, (0, 0)) <= seen
+    ]
+    return lasting, own.past(knowledge.since), before, knowledge.settled, *present
+
+
+def _token(server: Server) -> tuple[int, int, str, str]:
+    return server.system, server.timeline, server.started, server.place
 
 
 def _state(state: w.State, own: _Own) -> Any:
@@ -202,7 +246,12 @@ def _state(state: w.State, own: _Own) -> Any:
 
 
 def _term(term: w.Term, own: _Own) -> Any:
-    return own.epoch(term.epoch), own.past(term.sent)
+    shortening = term.shortening and (own.past(term.shortening.sent), term.shortening.lease.length)
+    return own.epoch(term.epoch), own.past(term.sent), _lengths(term.lengths), shortening
+
+
+def _lengths(lengths: Lengths) -> tuple[float, float, float]:
+    return lengths.trusted.length, lengths.wanted.length, lengths.pace.length
 
 
 def _phase(phase: w.Stopping | w.Killing | w.Releasing, own: _Own) -> Any:
@@ -222,10 +271,10 @@ def _event(event: w.Event, own: _Own) -> Any:
     match event:
         case w.Looked(sight, at, keeperless):
             return _sight(sight, own), own.past(at), keeperless
-        case w.Granted(epoch, _, sent):
-            return "granted", own.epoch(epoch), own.past(sent)
-        case w.Renewed(sent):
-            return "renewed", own.past(sent)
+        case w.Granted(epoch, lengths, sent):
+            return "granted", own.epoch(epoch), _lengths(lengths), own.past(sent)
+        case w.Renewed(sent, lengths):
+            return "renewed", own.past(sent), _lengths(lengths)
         case w.Attached(number):
             return "attached", number - own.node.number
         case _:
@@ -234,15 +283,22 @@ def _event(event: w.Event, own: _Own) -> Any:
 
 def _ask(ask: Ask, own: _Own) -> Any:
     statements = tuple(_statement(one, own) for one in ask.statements)
-    replies = tuple((one.granted, one.changed, one.acknowledged, _sight(one.sight, own)) for one in ask.replies)
-    return own.number(ask.who), type(ask.effect), own.past(ask.sent), statements, replies, ask.then, ask.slow, ask.hung
+    replies = tuple(
+        (one.granted, one.changed, one.acknowledged, one.blocked, one.lengths, _sight(one.sight, own))
+        for one in ask.replies
+    )
+    asked = ask.effect.lease.length if isinstance(ask.effect, w.Renew) else None
+    how = own.past(ask.sent), ask.then, ask.slow, ask.hung, ask.background
+    return own.number(ask.who), type(ask.effect), asked, statements, replies, how
 
 
 def _sight(sight: Sight | None, own: _Own) -> Any:
     if sight is None:
         return None
     rows = tuple(_seen(row, own) for row in ((sight.row, *sight.others) if sight.row else sight.others))
-    return rows, sight.row is None, sight.server.started, sight.server.timeline, sight.server.system, sight.meta.settled
+    meta = sight.meta
+    lengths = meta.lease.length, meta.wanted.length, meta.ceiling.length
+    return rows, sight.row is None, _token(sight.server), meta.settled, meta.offset, lengths
 
 
 def _seen(row: Row, own: _Own) -> Any:
@@ -254,15 +310,18 @@ def _statement(statement: Any, own: _Own) -> Any:
     match statement:
         case TakeOverIf(claim):
             judged = None if claim.judged is None else _row(claim.judged, own.origin)
-            return "take over", judged, own.epoch(claim.epoch), claim.system, claim.timeline
-        case RenewIf(_, epoch, instance, takes_lock):
-            return "renew", own.epoch(epoch), own.life(instance), takes_lock
+            asked, alone = claim.lengths.trusted.length, statement.alone
+            return "take over", judged, own.epoch(claim.epoch), _token(claim.server), asked, len(claim.closing), alone
+        case CloseIf(row, server):
+            return "close", row.lock_id, _row(row, own.origin), _token(server)
+        case RenewIf(_, epoch, instance, asked, takes_lock):
+            return "renew", own.epoch(epoch), own.life(instance), asked.length, takes_lock
         case ReleaseIf(_, release, instance):
             kept = release.reservation and (release.reservation.node == own.node.name or release.reservation.node)
             return "release", own.epoch(release.epoch), own.life(instance), release.cause, kept
         case TerminateOld(_, epoch, instance, first):
             return "terminate", own.epoch(epoch), own.life(instance), first - own.node.first
-        case SettleOn(settle):
-            return "settle", settle
+        case SettleOn(settle, generation):
+            return "settle", settle, generation
         case _:
             return type(statement).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from highlanderd.core.lease import Lease
 from highlanderd.core.words import (
     Draining,
     Emptied,
@@ -89,9 +90,13 @@ class Node(NamedTuple):
 
     name: str
     policy: Policy
+    pace: Lease
+    """The ledger's lease, as its sessions have seen it."""
     situation: Situation | None = None
     """The worker's; None while there is no worker."""
     lock_id: int = 0
+    host: int = -1
+    """Which of the servers its DSN names: the last one is the present primary."""
     number: int = 0
     """Of its latest session."""
     first: int = 1
@@ -120,8 +125,19 @@ class Node(NamedTuple):
     frozen: tuple[str, ...] = ()
     """Which processes stand still: ``worker``, ``guardian``, ``keeper``; for the whole node ``child`` as well."""
     frozen_at: float = 0.0
+    past: tuple[tuple[int, int], ...] = ()
+    """``past.py``, which outlives the daemon: by system, the highest timeline seen."""
+    generation: int = -1
+    """Likewise: the upper half of the highest epoch seen."""
+    met: bool = False
+    """Whether this daemon has had a session in its life."""
     inbox: tuple[Event, ...] | None = None
     """What the session has told while the program's task had no turn; None when it has its turn at once."""
+
+    def learn(self, system: int, timeline: int) -> Node:
+        """Know of a timeline."""
+        known = dict(self.past)
+        return self._replace(past=tuple({**known, system: max(timeline, known.get(system, 0))}.items()))
 
     @property
     def who(self) -> tuple[str, int]:

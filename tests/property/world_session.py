@@ -6,9 +6,12 @@ Stands in for the hearing half of ``session.py``: what counts as acknowledged, a
 
 from __future__ import annotations
 
-from property.world import Ask, Violation, World, clock, ended, set_node, set_server, swept
+from property.world import Ask, Violation, World, clock, ended, everywhere, set_node, set_server, swept
 from property.world_postgres import (
+    LAST_LOCKERS,
     WRITES,
+    CloseIf,
+    LockName,
     Notify,
     Postgres,
     ReleaseIf,
@@ -19,20 +22,31 @@ from property.world_postgres import (
     TerminateOld,
     UnlockAll,
 )
-from property.world_turn import cut, news
+from property.world_turn import ask_hosts, cut, news
 
 from highlanderd.core import words as w
+from highlanderd.core.lease import Lease, Lengths
 
 REFUSED_RETRY = 4
 """Ticks until a lock that another session holds is tried again."""
 
 
 def attach(world: World, i: int, server: int = -1) -> World:
-    node = world.nodes[i]
-    node = node._replace(number=node.number + 1, connected=True, granted=False)
+    """Open a session, unless the server shows a past that this node has left behind."""
+    if not world.nodes[i].met and world.rules.asks_hosts:
+        world = ask_hosts(world, i)
+    node, pg = world.nodes[i]._replace(met=True), world.servers[server]
+    if pg.timeline < dict(node.past).get(pg.system, 0):
+        return set_node(world, i, node)
+    node = node._replace(number=node.number + 1, connected=True, granted=False, pace=pg.ledger.lease)
+    world = set_server(world, pg, pg.connect(node.who, world.now, node.pace.length))
+    return news(set_node(world, i, node.learn(pg.system, pg.timeline)), i, w.Attached(node.number))
+
+
+def may_attach(world: World, i: int, server: int = -1) -> bool:
+    """Whether this server was not left behind, as far as the node knows."""
     pg = world.servers[server]
-    world = set_node(set_server(world, pg, pg.connect(node.who, world.now)), i, node)
-    return news(world, i, w.Attached(node.number))
+    return pg.timeline >= dict(world.nodes[i].past).get(pg.system, 0)
 
 
 def reset(world: World, i: int) -> World:
@@ -47,18 +61,26 @@ def apply(world: World, ask: Ask) -> World:
     """One statement and its Sync: committed by itself, or, on a primary without its standby, waiting for that."""
     pg = next(pg for pg in world.servers if pg.backend(ask.who) is not None)
     statement, *later = ask.statements
+    if world.rules.snapshots and isinstance(statement, TakeOverIf) and statement.alone is None:
+        begun = ask._replace(statements=(statement.begun(pg), *later))
+        return world._replace(asks=tuple(begun if one is ask else one for one in world.asks))
     after, reply = statement.on(pg, ask.who)
     _check(world, pg, statement, ask, reply)
     after = after.touch(ask.who, world.now)
     if pg.isolated and isinstance(statement, WRITES) and reply.changed:
         return _hang(world, ask, pg, after._replace(ledger=pg.ledger), reply)
-    if isinstance(statement, ReleaseIf) and reply.changed:
-        after = after._replace(ledger=after.ledger._replace(reserved_at=world.now))
+    if isinstance(statement, ReleaseIf | CloseIf) and reply.changed:
+        ledger = after.ledger._replace(reserved_at=world.now)
+        after = after._replace(ledger=ledger, lockers_end=world.now + LAST_LOCKERS if after.lockers else 0.0)
     world = set_server(_answered(world, ask, reply, tuple(later)), pg, after)
+    if isinstance(statement, LockName) and not world.rules.snapshots:
+        return apply(world, next(one for one in world.asks if one.who == ask.who and one.statements == tuple(later)))
     return _notify(world, after, ask) if isinstance(statement, Notify) else swept(world)
 
 
 def _answered(world: World, ask: Ask, reply: Reply, later: tuple[Statement, ...]) -> World:
+    if ask.background:
+        return world._replace(asks=tuple(one for one in world.asks if one is not ask))
     changed = ask._replace(statements=later, replies=(*ask.replies, reply), hung=False)
     return world._replace(asks=tuple(changed if one is ask else one for one in world.asks))
 
@@ -119,28 +141,42 @@ def answer(world: World, ask: Ask) -> World:
     match ask.effect:
         case w.Look() if reply.sight is not None:
             at = ask.sent if world.rules.looks_from_sending else clock(world, i)
+            world = _follow(world, i, reply.sight.meta.lease)
             return news(world, i, w.Looked(reply.sight, at, _keeperless(world, i)))
         case w.WriteSettled():
             return news(world, i, w.Settled())
+        case w.TakeOver() if reply.changed and acknowledged and not ask.replies[-2].granted:
+            return cut(world, i)  # the name was granted too late to know who else leads
         case w.TakeOver(claim) if reply.changed and acknowledged:
             world = set_node(world, i, node._replace(granted=True))
-            return news(world, i, w.Granted(claim.epoch, claim.lease, sent))
+            return news(world, i, w.Granted(claim.epoch, claim.lengths, sent))
         case w.TakeOver():
-            refused = w.Refused(0 if reply.granted and reply.acknowledged else REFUSED_RETRY, "")
+            faster = reply.granted and reply.acknowledged and not reply.blocked
+            refused = w.Refused(0 if faster else REFUSED_RETRY, "")
             return _follow_up(world, i, UnlockAll(), refused)
         case w.Renew() | w.Release() if not acknowledged:
             return cut(world, i)
-        case w.Renew() if reply.changed:
-            world = set_node(world, i, node._replace(granted=True))
-            return news(world, i, w.Renewed(sent))
+        case w.Renew(_, asked) if reply.changed and reply.lengths is not None:
+            wanted, pace = reply.lengths
+            world = _follow(set_node(world, i, node._replace(granted=True)), i, pace)
+            return news(world, i, w.Renewed(sent, Lengths(asked, wanted, pace)))
         case w.Renew(epoch) if not reply.granted:
             terminate = TerminateOld(node.lock_id, epoch, node.instance, node.first)
             return _follow_up(world, i, terminate, w.Contended())
-        case w.Renew():
-            return news(world, i, w.Overruled())
+        case w.Renew(_, asked):
+            return news(world, i, w.Curtailed() if asked.length > node.pace.length else w.Overruled())
         case w.Release():
             return news(world, i, w.Unlocked())
     raise AssertionError(ask)
+
+
+def _follow(world: World, i: int, lease: Lease) -> World:
+    """Go by the ledger's lease, in the session's timeout too."""
+    node = world.nodes[i]
+    if node.pace == lease:
+        return world
+    world = everywhere(world, lambda pg: pg.limit(node.who, lease.length))
+    return set_node(world, i, node._replace(pace=lease))
 
 
 def _keeperless(world: World, i: int) -> bool:

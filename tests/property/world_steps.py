@@ -17,11 +17,12 @@ from property.world import (
     ended,
     set_child,
     set_node,
+    set_server,
     swept,
 )
-from property.world_faults import faults, orders
-from property.world_node import GRACE
-from property.world_postgres import Notify
+from property.world_faults import change_lengths, faults, orders
+from property.world_node import GRACE, Node
+from property.world_postgres import Notify, Postgres
 from property.world_processes import (
     boot,
     execute,
@@ -31,11 +32,12 @@ from property.world_processes import (
     take_stray,
     thaw,
 )
-from property.world_session import answer, apply, attach
-from property.world_time import next_moment, overdue, pass_time
-from property.world_turn import cut, detach, tell
+from property.world_session import answer, apply, attach, may_attach
+from property.world_time import hosts_overdue, may_learn, next_moment, overdue, pass_time
+from property.world_turn import ask_hosts, cut, detach, tell
 
 from highlanderd.core import machine
+from highlanderd.core.lease import Lease
 
 UNREAD = 4
 """Events that may wait for a busy program: an answer, a loss, a new session, and a loss again."""
@@ -54,7 +56,11 @@ def steps(world: World) -> Iterator[Way]:
         yield from _near(world, alone, slow=True)
         yield from _leisurely(world, alone)
         return
-    prompt = [*_travelling(world, slow=False), *(way for i in _indexes(world) for way in _near(world, i, slow=False))]
+    prompt = [
+        *_replication(world),
+        *_travelling(world, slow=False),
+        *(way for i in _indexes(world) for way in _near(world, i, slow=False)),
+    ]
     if world.rules.swift and prompt:
         yield prompt[0]
     else:
@@ -109,9 +115,12 @@ def _indexes(world: World) -> range:
 def _travelling(world: World, *, slow: bool) -> Iterator[Way]:
     """Statements reach the server one by one, and answers the client; of a lost session only what the server holds."""
     awake = {node.who: node.awake for node in world.nodes}
+    behind: set[tuple[str, int]] = set()
     for ask in world.asks:
-        lost = not believes(world, ask.who)
-        if (ask.slow or lost) is not slow or ask.hung:
+        lost, earlier = not believes(world, ask.who), ask.who in behind
+        if ask.statements:
+            behind.add(ask.who)  # what a session sends is applied in that order
+        if (ask.slow or lost) is not slow or ask.hung or earlier:
             continue
         if ask.statements and backend(world, ask.who) is not None:
             name = type(ask.statements[0]).__name__
@@ -128,6 +137,8 @@ def _near(world: World, i: int, *, slow: bool) -> Iterator[Way]:
         yield ("the orphans are gone at last", node.name), partial(set_node, world, i, node._replace(orphans=None))
     if not slow and overdue(world, i):
         yield ("no answer in time", node.name), partial(cut, world, i)
+    if not slow and hosts_overdue(world, i):
+        yield ("asks every host", node.name), partial(ask_hosts, world, i)
     if child is None:
         yield from _late_turn(world, i, slow=slow)
         return
@@ -164,11 +175,34 @@ def _dead_by_now(world: World, i: int, killed_at: float | None) -> bool:
 def _of_servers(world: World) -> Iterator[Way]:
     """A standby that was left behind is promoted; an old primary that lived on is stopped."""
     if world.pg.standby is not None:
-        old = (world.pg,) if world.pg.isolated else ()
-        promoted = world._replace(servers=(*old, world.pg.promoted()))
+        old, former = ((world.pg,), None) if world.pg.isolated else ((), world.pg)
+        promoted = world._replace(servers=(*old, world.pg.promoted()), divided_at=world.now if old else None)
+        promoted = promoted._replace(former=former if "revive" in world.rules.kinds else None)
         yield ("the standby is promoted",), partial(swept, promoted)
     if len(world.servers) > 1:
-        yield ("the old primary is stopped",), partial(swept, world._replace(servers=world.servers[-1:]))
+        alone = world._replace(servers=world.servers[-1:], divided_at=None)
+        yield ("the old primary is stopped",), partial(swept, alone)
+    if world.intent is not None and _replicated(world.pg, world.intent[1]):
+        yield (f"the operator goes on to {world.intent[0]}",), partial(change_lengths, world, *world.intent)
+
+
+def _replicated(pg: Postgres, longer: Lease) -> bool:
+    """Whether every server that may be promoted has the ceiling on its disk; an isolated one confirms nothing."""
+    return not pg.isolated and (pg.standby is None or pg.standby.ceiling.length >= longer.length)
+
+
+def _replication(world: World) -> Iterator[Way]:
+    """What the first server has committed arrives at its subscriber, row by row, over whatever is there."""
+    if len(world.servers) > 1 and world.pg.subscribed not in (None, world.servers[0].ledger.rows):
+        yield ("rows arrive by replication",), partial(_subscribe, world)
+
+
+def _subscribe(world: World) -> World:
+    pg, rows = world.pg, world.servers[0].ledger.rows
+    for row in rows:
+        if row not in (world.pg.subscribed or ()):
+            pg = pg.write(row)
+    return set_server(world, world.pg, pg._replace(subscribed=rows))
 
 
 def _leisurely(world: World, i: int) -> Iterator[Way]:
@@ -190,6 +224,8 @@ def _leisurely(world: World, i: int) -> Iterator[Way]:
         yield ("the guardian reads a dead worker's order", node.name), partial(take_stray, world, i)
     if node.awake:
         yield from _of_session(world, i)
+        if world.rules.meets_both and may_learn(world, i) and not hosts_overdue(world, i):
+            yield ("asks every host", node.name), partial(ask_hosts, world, i)
     for lost in [one for pg in world.servers for one in pg.backends if one.orphaned and one.who[0] == node.name]:
         if not any(ask.hung and ask.who == lost.who for ask in world.asks):
             label = "the server notices a lost client", *map(str, lost.who)
@@ -203,13 +239,19 @@ def _of_session(world: World, i: int) -> Iterator[Way]:
     if len(node.inbox or ()) >= UNREAD:
         return
     if not node.connected and (node.name in world.rules.reconnect or not node.number):
-        yield ("a session is up", node.name), partial(attach, world, i)
-        if len(world.servers) > 1 and not world.rules.swift:
+        if node.host == 0 or may_attach(world, i, node.host):
+            yield ("a session is up", node.name), partial(attach, world, i, node.host)
+        both = world.divided_at is not None and (world.rules.meets_both or not world.rules.swift)
+        if both and may_attach(world, i, 0):
             yield ("a session with the old primary is up", node.name), partial(attach, world, i, 0)
     elif node.connected and backend(world, node.who) is None:
         yield ("hears that its session is gone", node.name), partial(detach, world, i)
-    elif node.connected and node.name in world.rules.reconnect and world.pg.backend(node.who) is None:
+    elif node.connected and world.divided_at is not None and _may_be_cut_off(world, node):
         yield ("the old primary is out of its reach", node.name), partial(cut, world, i)
+
+
+def _may_be_cut_off(world: World, node: Node) -> bool:
+    return node.name in world.rules.reconnect and world.pg.backend(node.who) is None
 
 
 def _of_tree(world: World, i: int) -> Iterator[Way]:

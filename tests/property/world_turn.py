@@ -10,6 +10,8 @@ from property.world_node import Child, Node
 from property.world_postgres import (
     FORMER_ID,
     LOCK_ID,
+    CloseIf,
+    LockName,
     LookAt,
     Notify,
     ReleaseIf,
@@ -19,6 +21,7 @@ from property.world_postgres import (
     TakeOverIf,
     TerminateOld,
     UnlockAll,
+    Unsettle,
 )
 
 from highlanderd.core import machine
@@ -41,7 +44,10 @@ def tell(world: World, i: int, *events: w.Event) -> World:
             return world
         after, effects = world.rules.step(situation, event, now, node.policy)
         _check_transition(node, situation, event, after)
-        world = set_node(world, i, node._replace(situation=after, believed=_believed(node, event)))
+        node = _remembering(node._replace(situation=after, believed=_believed(node, event)), event)
+        world = set_node(world, i, node)
+        if isinstance(event, w.Looked) and after.knowledge.rewinds > situation.knowledge.rewinds:
+            world = _unsettle(world, node, event)
         for effect in effects:
             world = _perform(world, i, effect)
         if machine.finished(after):
@@ -63,6 +69,25 @@ def _believed(node: Node, event: w.Event) -> int:
     return 0 if isinstance(event, w.Detached) else node.believed
 
 
+def _remembering(node: Node, event: w.Event) -> Node:
+    """What ``past.py`` keeps of epochs. The product learns it from surveys, which see what looks see."""
+    match event:
+        case w.Looked(sight) if sight.row is not None:
+            return node._replace(generation=max(node.generation, sight.row.epoch >> 32))
+        case w.Granted(epoch):
+            return node._replace(generation=max(node.generation, epoch >> 32))
+    return node
+
+
+def _unsettle(world: World, node: Node, event: w.Looked) -> World:
+    """Nobody waits for the answer."""
+    if not (world.rules.unsettles and node.connected):
+        return world
+    server = event.sight.server
+    ask = Ask(node.who, None, world.now, (Unsettle(server.system, server.timeline),), background=True)
+    return world._replace(asks=(*world.asks, ask))
+
+
 def _check_transition(node: Node, before: w.Situation, event: w.Event, after: w.Situation) -> None:
     if isinstance(event, w.Due) and after == before:
         raise Violation(f"{node.name}: a deadline passed and changed nothing")
@@ -75,7 +100,8 @@ def _check_not_stuck(world: World, node: Node, situation: w.Situation) -> None:
     owed = node.child is not None or situation.link is not w.Link.IDLE or isinstance(situation.state, w.Stopped)
     if not owed and machine.deadline(situation, node.policy) is None:
         raise Violation(f"{node.name}: waits for nothing, for ever: {situation}")
-    unasked = situation.link is w.Link.ASKING and not any(ask.who == node.who for ask in world.asks)
+    asked = any(ask.who == node.who and not ask.background for ask in world.asks)
+    unasked = situation.link is w.Link.ASKING and not asked
     if unasked and node.inbox is None and node.connected and backend(world, node.who) is not None:
         raise Violation(f"{node.name}: waits for an answer to nothing: {situation}")
 
@@ -159,7 +185,8 @@ def _ask(world: World, node: Node, effect: w.Effect) -> World:
     meant = node.believed == node.number or isinstance(effect, world.rules.reach_successors)
     if not (node.connected and meant):
         return world
-    if any(ask.who == node.who for ask in world.asks) and not world.rules.reach_successors:
+    under_way = any(ask.who == node.who and not ask.background for ask in world.asks)
+    if under_way and not world.rules.reach_successors:
         raise Violation(f"{node.name}: asks {effect} while another question is under way")
     i = world.nodes.index(node)
     ask = Ask(node.who, effect, clock(world, i), _statements(world, node, effect))
@@ -177,14 +204,15 @@ def _statements(world: World, node: Node, effect: w.Effect) -> tuple[Statement, 
         case w.Look():
             return (LookAt(key, flaws),)
         case w.WriteSettled(settle):
-            return (SettleOn(settle, flaws),)
+            return (SettleOn(settle, max(settle.generation, node.generation), flaws),)
         case w.TakeOver(claim):
-            take_over = TakeOverIf(claim, key, node.name, node.instance, flaws)
+            own: tuple[Statement, ...] = ()
             if claim.judged is not None and claim.judged.instance == node.instance and not claim.judged.released:
-                return TerminateOld(key, claim.judged.epoch, node.instance, node.first), take_over
-            return (take_over,)
-        case w.Renew(epoch):
-            return (RenewIf(key, epoch, node.instance, not node.granted, flaws),)
+                own = (TerminateOld(key, claim.judged.epoch, node.instance, node.first),)
+            closing = tuple(CloseIf(row, claim.server, flaws) for row in claim.closing if flaws.closes_first)
+            return *own, *closing, LockName(flaws), TakeOverIf(claim, key, node.name, node.instance, flaws)
+        case w.Renew(epoch, lease):
+            return (RenewIf(key, epoch, node.instance, lease, not node.granted, flaws),)
         case w.Release(epoch):
             release = ReleaseIf(key, effect, node.instance, flaws), UnlockAll(), Notify()
             return release if node.granted else (TerminateOld(key, epoch, node.instance, node.first), *release)
@@ -196,6 +224,18 @@ def detach(world: World, i: int) -> World:
     node = world.nodes[i]
     world = swept(set_node(world, i, node._replace(connected=False, granted=False)))
     return news(world, i, w.Detached("lost"))
+
+
+def ask_hosts(world: World, i: int) -> World:
+    """Learn from every host which timeline it is on, and drop a session with one that was left behind."""
+    node = world.nodes[i]
+    for pg in world.servers:
+        node = node.learn(pg.system, pg.timeline)
+    world = set_node(world, i, node)
+    behind = any(
+        pg.backend(node.who) is not None and pg.timeline < dict(node.past).get(pg.system, 0) for pg in world.servers
+    )
+    return cut(world, i) if behind and node.connected else world
 
 
 def cut(world: World, i: int) -> World:
