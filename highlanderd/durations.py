@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+LONGEST_OUTAGE: Final = 86_400.0
+"""Seconds of maintenance at most: a day without a database is no maintenance, and a lost node is replaced so late."""
+
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NUMBER: Final = r"(\d+(?:\.\d+)?)"
 _WRITTEN: Final = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in _UNITS))

@@ -12,9 +12,10 @@ from fix_postgres import Database
 
 from highlanderd.core import words as w
 from highlanderd.core.key import lock_id
-from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, Settle, Sight, judge, observe
+from highlanderd.core.lease import Candidate, Claim, Knowledge, Lease, Settle, Sight, Verdict, judge, observe
 from highlanderd.linux import boottime
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.past import Past
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.session import Session
@@ -31,9 +32,9 @@ E = TypeVar("E", bound=w.Event)
 class Line:
     """One session, and what it told."""
 
-    def __init__(self, pool: Pool, program: str, node: str, instance: str) -> None:
+    def __init__(self, pool: Pool, program: str, node: str, instance: str, key: str = "") -> None:
         self.instance, self.node, self.program = instance, node, program
-        self.lock_id = lock_id("highlander", program)
+        self.lock_id = lock_id("highlander", key or program)
         self.knowledge = Knowledge()
         self.alarms: list[str] = []
         self._told: asyncio.Queue[w.Event] = asyncio.Queue()
@@ -61,6 +62,14 @@ class Line:
                 return event
             assert isinstance(event, w.Notified), f"wanted {kind.__name__}, was told {event}"
 
+    async def outcome(self) -> w.Granted | w.Refused:
+        """Return how a takeover ended."""
+        while True:
+            event = await asyncio.wait_for(self._told.get(), 60)
+            if isinstance(event, w.Granted | w.Refused):
+                return event
+            assert isinstance(event, w.Notified), f"wanted the outcome of a takeover, was told {event}"
+
     async def look(self) -> Sight:
         """Look, and add what was seen to what is known."""
         self.session.look()
@@ -68,11 +77,14 @@ class Line:
         self.knowledge = observe(self.knowledge, looked.sight, looked.at)
         return looked.sight
 
+    def judge(self, sight: Sight) -> Verdict:
+        """Judge what a look has just shown."""
+        return judge(sight, self.knowledge, boottime(), Candidate(self.node, self.instance, keeperless=True))
+
     async def claim(self) -> Claim:
         """Look until the verdict is to take over, settling on the way."""
         while True:
-            sight = await self.look()
-            verdict = judge(sight, self.knowledge, boottime(), Candidate(self.node, self.instance, keeperless=True))
+            verdict = self.judge(await self.look())
             match verdict:
                 case Claim():
                     return verdict
@@ -104,19 +116,21 @@ class Desk:
         self.pool = pool
         self.instance = str(uuid.uuid4())
 
-    async def line(self, program: str = "beat", node: str = "n1", instance: str | None = None) -> Line:
-        """Open a line and wait until it is attached."""
-        line = Line(self.pool, program, node, instance or self.instance)
+    async def line(self, program: str = "beat", node: str = "n1", instance: str | None = None, key: str = "") -> Line:
+        """Open a line, under another lock key than the program's name if ``key`` is given, and wait until it is up."""
+        line = Line(self.pool, program, node, instance or self.instance, key)
         line.session.open()
         await line.told(w.Attached)
         return line
 
 
 @asynccontextmanager
-async def desk(dsn: str, *, lease: float = LEASE, schema: str = "highlander") -> AsyncIterator[Desk]:
+async def desk(
+    dsn: str, *, lease: float = LEASE, schema: str = "highlander", past: Past | None = None
+) -> AsyncIterator[Desk]:
     """Run a pool for the block."""
     book = Ledger(schema, "highlander", lease)
-    pool = Pool(Server(dsn, book, node="n1", fresh=None), book)
+    pool = Pool(Server(dsn, book, node="n1", fresh=None, past=past), book)
     running = asyncio.create_task(pool.run())
     try:
         yield Desk(pool)

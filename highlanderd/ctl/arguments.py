@@ -7,11 +7,9 @@ import os
 from typing import Final
 
 from highlanderd import __version__
-from highlanderd.durations import seconds
+from highlanderd.durations import LONGEST_OUTAGE, seconds
 
 DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
-LONGEST_OUTAGE: Final = 86_400.0
-"""Seconds that a maintenance may be for; the daemon refuses more, too."""
 
 
 def duration(text: str) -> float:

@@ -15,7 +15,7 @@ from typing import Final
 
 from highlanderd.core.lease import LONGEST, SHORTEST, maintenance_lease, replaced_within
 from highlanderd.core.status import LeaseReport
-from highlanderd.durations import shown
+from highlanderd.durations import LONGEST_OUTAGE, shown
 from highlanderd.errors import HighlanderError, NeedsForce
 from highlanderd.postgres import statements
 from highlanderd.postgres.ledger import Facts
@@ -23,8 +23,6 @@ from highlanderd.postgres.listener import Leader, Listener
 
 log = logging.getLogger(__name__)
 
-LONGEST_OUTAGE: Final = 86_400.0
-"""Seconds of maintenance at most: a day without a database is no maintenance, and a lost node is replaced so late."""
 EVIDENCE_WITHIN: Final = 5.0
 """Seconds for standbys to write the ceiling to their disks."""
 EVIDENCE_EVERY: Final = 0.1
@@ -40,6 +38,11 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
         await listener.answer("set_lease", statements.SET_LEASE_1, seconds)
         return
     _refuse_unsettled(facts)
+    if facts.maintenance is not None:
+        raise HighlanderError(
+            f"maintenance is on until {facts.maintenance.until}, and was reckoned with the present lease; end it with "
+            "`highlanderctl maintenance off`, or wait for its end"
+        )
     if seconds > facts.lease:
         await _promise(listener, seconds, force=force)
     await _changed(listener, "set_lease", statements.SET_LEASE, seconds)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from highlanderd.core.ceiling import Use, Watch
+from highlanderd.core.lease import Candidate, Knowledge, Settle, judge, observe
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
@@ -70,6 +71,8 @@ class Listener:
         self._arrived = asyncio.Event()
         self._to_prune: set[int] = set()
         self._watch = Watch()
+        self._knowledge = Knowledge()
+        """What was seen of the server since the ledger was found unsettled on it."""
         self._next_health = self._next_migration = 0.0
         self.leaders: Mapping[int, Leader] = {}
         self.facts: Facts | None = None
@@ -163,7 +166,7 @@ class Listener:
         """Go by the ledger's version and lease; return whether the answers were in this version's words."""
         hello, version = self._hello, min(found.version, statements.VERSION)
         if hello is None or hello.version != version:
-            self._hello = hello and replace(hello, version=version)
+            self._hello, self.facts = hello and replace(hello, version=version), None
             return False
         self._pool.server.note_schema(found.version)
         if hello.lease.length != found.lease:
@@ -200,6 +203,8 @@ class Listener:
         if found is not None and found.version < statements.VERSION and now >= self._next_migration:
             self._next_migration = now + self._pool.server.lease.length
             await self._migrate(found.version)
+        if found is not None and not found.settled:
+            await self._settle()
         if self._to_prune:
             await self.ask([self._asked("prune", statements.PRUNE, self._to_prune.pop())])
         if now >= self._next_health:
@@ -207,6 +212,20 @@ class Listener:
             [reply] = await self.ask([self._asked("health", statements.HEALTH)])
             if reply.rows:
                 self._pool.server.warn(health.PREFIX, health.judge(reply.rows[0]))
+
+    async def _settle(self) -> None:
+        """Settle the ledger when its time has come, even if every program is led. Raises WireLost."""
+        [reply] = await self.ask([self._asked("look_bare", statements.LOOK_WITHOUT_HISTORY, None, None)])
+        if reply.error is not None or not reply.rows:
+            return
+        now, sight = boottime(), ledger.look(reply.rows, 0).sight
+        self._knowledge = observe(self._knowledge, sight, now)
+        verdict = judge(sight, self._knowledge, now, Candidate("", "", keeperless=False))
+        if isinstance(verdict, Settle):
+            generation = max(verdict.generation, self._pool.server.past.generation)
+            values = (verdict.system, verdict.timeline, verdict.place, generation)
+            await self.ask([self._asked("settle", statements.SETTLE, *values)])
+            self._knowledge = Knowledge()
 
     async def _migrate(self, version: int) -> None:
         outcome = await migration.migrate(self.ask, self._pool.book, version)

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from highlanderd.ctl import tables
-from highlanderd.ctl.arguments import LONGEST_OUTAGE, duration, parser
+from highlanderd.ctl.arguments import duration, parser
 from highlanderd.ctl.commands import chosen, exact
 from highlanderd.errors import NoSuchProgram
-from highlanderd.postgres import lengthening
 
 
 def row(name: str, **facts: Any) -> dict[str, Any]:
@@ -204,10 +203,6 @@ def test_an_outage_that_no_maintenance_is_for_is_refused_with_the_limits(
     assert left.value.code == 2
     said = f"error: argument --for: '{text}' is no outage to bear: name more than 0s, and 24h at most\n"
     assert capsys.readouterr().err.endswith(said)
-
-
-def test_the_client_and_the_daemon_refuse_the_same_outages() -> None:
-    assert LONGEST_OUTAGE == lengthening.LONGEST_OUTAGE
 
 
 def report(**facts: Any) -> dict[str, Any]:

@@ -1,0 +1,208 @@
+"""A ledger of schema 1 under daemons of both kinds at once, its migration, and versions that are still to come."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from fact import wait_for
+from fix_nodes import PACKAGE, Node, Nodes
+from fix_postgres import Database
+from fix_session import desk, settle, until
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from highlanderd.core import words as w
+from highlanderd.core.lease import Lengths
+from highlanderd.errors import HighlanderError
+from highlanderd.postgres import lengthening, statements
+from highlanderd.postgres.ledger import Ledger
+
+SCHEMA_1 = "a36353b"
+"""The last commit whose daemons know schema 1 only."""
+PROGRAMS = ["beat", "bot", "relay"]
+LEASE = 6.0
+
+
+@pytest.fixture
+def old_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it was before schema 2; skips where the clone does not reach back so far."""
+    tree = tmp_path_factory.mktemp("old")
+    archive = subprocess.run(
+        ["git", "-C", str(PACKAGE), "archive", SCHEMA_1, "highlanderd"], capture_output=True, check=False
+    )
+    if archive.returncode:
+        pytest.skip(f"this clone has no commit {SCHEMA_1}")
+    subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+    return tree
+
+
+def _begin_schema_1(database: Database) -> Ledger:
+    """Create a ledger as daemons of schema 1 did, settled for its server."""
+    book = Ledger("highlander", "highlander", LEASE)
+    as_admin = make_conninfo(database.dsn, user=database.server.user)
+    name = conninfo_to_dict(as_admin)["dbname"]
+    database.sql(f'GRANT CREATE ON DATABASE "{name}" TO "{database.role}"', admin=True)
+    script = book.script().split("-- Schema 2")[0]
+    assert "ADD COLUMN" not in script
+    database.sql(script)
+    database.sql(
+        "UPDATE highlander.meta SET (settled_system, settled_timeline) = "
+        "(SELECT system_identifier, 1 FROM pg_control_system())"
+    )
+    return book
+
+
+def _version(database: Database) -> int:
+    return int(database.sql("SELECT version FROM highlander.meta")[0][0])
+
+
+def _settled(database: Database) -> bool:
+    return database.sql("SELECT settled_place IS NOT NULL FROM highlander.meta") == [(True,)]
+
+
+def _waits(node: Node) -> bool:
+    notes = node.status()["warnings"]
+    return any(note.startswith("the ledger has schema 1") and "highlanderd/" in note for note in notes)
+
+
+def _upgrade(nodes: Nodes, node: Node) -> None:
+    """Stop a daemon in good order, and start the one of today on its configuration."""
+    node.signal(15)
+    assert node.ended() == 0
+    node.environment.clear()
+    node.start()
+    nodes.await_up(node)
+
+
+def test_a_cluster_is_upgraded_node_by_node_and_its_ledger_with_the_last_one(
+    nodes: Nodes, database: Database, old_tree: Path
+) -> None:
+    _begin_schema_1(database)
+    old = {"PYTHONPATH": str(old_tree), "PYTHONSAFEPATH": "1"}
+    made = [Node(name, nodes.directory / name, database.dsn, LEASE, nodes.journal) for name in ("a", "b", "c")]
+    nodes.nodes += made
+    for node in made:
+        node.environment = dict(old)
+        node.configure(PROGRAMS)
+        node.start()
+    nodes.await_up(*made)
+    nodes.await_led(*PROGRAMS)
+    assert not any("schema" in node.status()["postgres"] for node in made), "these are the daemons of before"
+
+    for number, node in enumerate(made):
+        others = {life.program: life.pids for life in map(nodes.life, PROGRAMS) if life.node != node.name}
+        _upgrade(nodes, node)
+        nodes.await_led(*PROGRAMS)
+        assert {program: nodes.life(program).pids for program in others} == others, "no child of another node restarts"
+        if number < 2:
+            wait_for(partial(_waits, node), what="the new daemon says whom the migration waits for")
+            assert _version(database) == 1
+
+    before = {program: nodes.life(program).pids for program in PROGRAMS}
+    wait_for(lambda: _version(database) == 2, what="the ledger is migrated once the last older daemon is gone")
+    wait_for(lambda: all(node.status()["postgres"]["schema"] == 2 for node in made), what="every daemon knows")
+    renewals = dict(database.sql("SELECT program, renewal FROM highlander.lease"))
+    wait_for(
+        lambda: all(
+            renewal > renewals[program] + 1
+            for program, renewal in database.sql("SELECT program, renewal FROM highlander.lease")
+        ),
+        what="every term is renewed under schema 2",
+    )
+    assert {program: nodes.life(program).pids for program in PROGRAMS} == before, "no child restarts"
+    assert database.sql("SELECT DISTINCT trusted_for = lease FROM highlander.lease, highlander.meta") == [(True,)]
+
+    wait_for(lambda: _settled(database), what="the migrated ledger has settled, though every program is led")
+    order = {"on": True, "for": 20, "wait": True}
+    assert made[0].control.ask("POST", "/v1/maintenance", order, patience=60)["pending"] == []
+    assert database.sql("SELECT DISTINCT trusted_for > lease FROM highlander.lease, highlander.meta") == [(True,)]
+
+
+def test_a_daemon_of_today_leads_renews_and_releases_on_a_ledger_that_may_not_be_migrated(database: Database) -> None:
+    book = _begin_schema_1(database)
+    older = make_conninfo(database.dsn, application_name="highlanderd/c/beat")
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=book.lease) as here, desk(database.dsn, lease=book.lease) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            epoch = (await ours.lead()).epoch
+            for _ in range(3):
+                ours.renew(epoch, book.lease)
+                assert (await ours.told(w.Renewed)).lengths.trusted.length == book.lease
+            await until(lambda: any("highlanderd/c/beat" in note for note in here.pool.server.warnings))
+            with pytest.raises(HighlanderError, match="unreleased: beat on n1"):
+                await lengthening.set_lease(here.pool.listener, 8.0, force=False)
+            with pytest.raises(HighlanderError, match="schema 1, and maintenance needs 2"):
+                await lengthening.begin_maintenance(here.pool.listener, 60, author="", reason="", force=False)
+            await theirs.look()
+            await ours.release(epoch)
+            assert (await theirs.lead()).epoch == epoch + 1
+            assert _version(database) == 1
+
+    with psycopg.connect(older):
+        asyncio.run(scenario())
+
+
+def test_a_ledger_is_migrated_under_a_term_that_goes_on(database: Database) -> None:
+    book = _begin_schema_1(database)
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=book.lease) as here:
+            with psycopg.connect(make_conninfo(database.dsn, application_name="highlanderd/c")):
+                line = await here.line()
+                epoch = (await line.lead()).epoch
+                await until(lambda: here.pool.listener.facts is not None)
+                assert (await here.pool.listener.migrate()).waits_for == ("highlanderd/c",)
+                line.renew(epoch, book.lease)
+                await line.told(w.Renewed)
+            assert (await here.pool.listener.migrate()).version == 2
+            for _ in range(2):  # the first is still in the words of schema 1, and finds out
+                line.renew(epoch, book.lease)
+                assert (await line.told(w.Renewed)).lengths == Lengths.alike(book.lease)
+            while not _settled(database):
+                line.renew(epoch, book.lease)
+                await line.told(w.Renewed)
+                await asyncio.sleep(0.5)
+            await lengthening.begin_maintenance(here.pool.listener, 60, author="me", reason="", force=False)
+            line.renew(epoch, book.lease)
+            assert (await line.told(w.Renewed)).lengths.wanted.length > 60
+            await line.release(epoch)
+
+    asyncio.run(scenario())
+
+
+def test_many_nodes_at_once_migrate_a_ledger_once(database: Database) -> None:
+    book = _begin_schema_1(database)
+
+    async def scenario() -> None:
+        async def node() -> None:
+            async with desk(database.dsn, lease=book.lease) as here:
+                await until(lambda: here.pool.server.schema == 2)
+
+        await asyncio.gather(*(node() for _ in range(6)))
+
+    asyncio.run(scenario())
+    assert database.sql("SELECT version, ceiling = lease FROM highlander.meta") == [(2, True)]
+
+
+def test_what_a_later_schema_demands_is_fenced_by_the_clock_and_said(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            epoch = (await line.lead()).epoch
+            database.sql("UPDATE highlander.meta SET version = 4, compatible_from = 2")
+            line.renew(epoch)
+            await line.told(w.Renewed)
+            database.sql("UPDATE highlander.meta SET compatible_from = 3")
+            line.renew(epoch)
+            why = (await line.told(w.Detached)).why
+            assert why.endswith(f"this one knows {statements.VERSION}: upgrade highlanderd on this node")
+            await until(lambda: "for daemons that know schema 3 or later" in here.pool.trouble)
+            assert database.sql("SELECT released_at FROM highlander.lease") == [(None,)]
+
+    asyncio.run(scenario())

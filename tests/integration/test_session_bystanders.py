@@ -1,0 +1,207 @@
+"""What others do to the ledger's rows, tables and history may cost time, and never two leaders or none for long."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from fix_postgres import Database
+from fix_session import SHORT_LEASE, Line, desk, settle, until
+from psycopg.types.json import Json
+
+from highlanderd.core import words as w
+from highlanderd.core.lease import Claim, NotYet
+
+
+@contextmanager
+def _overlapping(database: Database, line: Line, epoch: int, timeout: str) -> Iterator[list[str]]:
+    """Let six connections call assert_leader in transactions of 0.2 s, so that one always holds; yield the answers."""
+    over, told = threading.Event(), list[str]()
+
+    def call(number: int) -> None:
+        with psycopg.connect(database.dsn, autocommit=True) as child:
+            child.execute(f"SET statement_timeout = '{timeout}'".encode())
+            over.wait(number / 30)
+            while not over.is_set():
+                try:
+                    with child.transaction():
+                        child.execute("SELECT highlander.assert_leader(%s, %s)", [line.lock_id, epoch])
+                        over.wait(0.2)
+                        told.append("")
+                except psycopg.Error as error:
+                    told.append(str(error.sqlstate))
+                    over.wait(0.02)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield told
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("timeout", ["0", "2s"], ids=["no limit", "statement_timeout"])
+def test_transactions_that_overlap_for_ever_hold_a_takeover_up_only_until_the_last_one_that_was_let_in(
+    database: Database, timeout: str
+) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here, desk(database.dsn, lease=SHORT_LEASE) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            epoch = (await ours.lead()).epoch
+            with _overlapping(database, ours, epoch, timeout) as told:
+                ours.session.close()  # its host is lost
+                claim = await theirs.claim()
+                assert claim.closing == (claim.judged,)
+                tries = 0
+                while True:
+                    theirs.session.take_over(claim)
+                    event = await theirs.outcome()
+                    if isinstance(event, w.Granted):
+                        break
+                    tries += 1
+                    claim = await theirs.claim()
+                assert tries <= 1, "the term was closed, so that nothing new can hold the row"
+                assert "" in told
+            assert {*told} <= {"", "55P03"}
+            reasons = database.sql("SELECT epoch, reason FROM highlander.term ORDER BY epoch")
+            await until(lambda: len(database.sql("SELECT 1 FROM highlander.term")) == 2)
+            assert reasons[0] == (epoch, "lapsed") or reasons == [(epoch, None)]
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_a_bystander_locks_costs_the_session_and_is_named(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            settle(database)
+            epoch = (await line.lead()).epoch
+            with psycopg.connect(database.dsn) as bystander:
+                bystander.execute("SELECT * FROM highlander.lease FOR UPDATE")
+                [[pid]] = bystander.execute("SELECT pg_backend_pid()").fetchall()
+                while not line.alarms:
+                    line.renew(epoch, SHORT_LEASE)
+                    assert "holds a lock on the ledger's row" in (await line.told(w.Detached)).why
+                    await line.told(w.Attached)
+                assert f"pid {pid}, which holds a lock on the ledger" in line.alarms[0]
+            line.renew(epoch, SHORT_LEASE)
+            await line.told(w.Renewed)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "LOCK TABLE highlander.term IN ACCESS EXCLUSIVE MODE",
+        "DROP TABLE highlander.term",
+        "INSERT INTO highlander.term SELECT l.lock_id, l.epoch + n, 'beat', 'x', now() FROM highlander.lease AS l, "
+        "generate_series(1, 3) AS n",
+    ],
+    ids=["locked", "dropped", "epochs of somebody else"],
+)
+def test_the_history_can_veto_no_takeover(database: Database, harm: str) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            settle(database)
+            first = (await line.lead()).epoch
+            await line.release(first)
+            with psycopg.connect(database.dsn) as bystander:
+                bystander.execute(harm.encode())
+                if not harm.startswith("LOCK"):
+                    bystander.commit()
+                assert (await line.lead()).epoch > first
+
+    asyncio.run(scenario())
+
+
+def test_a_value_in_the_ledger_that_nobody_can_read_costs_the_session_and_no_more(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            offsets = database.sql("SELECT offsets FROM highlander.meta")[0][0]
+            broken = "UPDATE highlander.meta SET offsets = jsonb_build_object(settled_system::text, 'nonsense')"
+            database.sql(broken)
+            line.session.look()
+            assert "cannot be read" in (await line.told(w.Detached)).why
+            assert "cannot be read" in line.alarms[0]
+            database.sql("UPDATE highlander.meta SET offsets = %s::jsonb", [Json(offsets)])
+            await line.told(w.Attached)
+            assert (await line.lead()).epoch == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_released_row_is_not_believed_in_a_ledger_that_went_back(database: Database) -> None:
+    """A dump was restored into the living tables: it shows the last term as released, and its leader lives on."""
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here, desk(database.dsn, lease=SHORT_LEASE) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            await ours.release((await ours.lead()).epoch)
+            saved = "epoch, renewal, released_at, reason"
+            [old] = database.sql(f"SELECT {saved} FROM highlander.lease")
+            second = await ours.lead()
+            await theirs.look()
+            database.sql(f"UPDATE highlander.lease SET ({saved}) = (%s, %s, %s, %s)", list(old))
+            sight = await theirs.look()
+            assert theirs.knowledge.rewinds == 1
+            verdict = theirs.judge(sight)
+            assert isinstance(verdict, NotYet)
+            theirs.session.unsettle(sight.server)
+            await until(lambda: database.sql("SELECT settled_system FROM highlander.meta") == [(None,)])
+            claim = await theirs.claim()
+            assert claim.epoch > second.epoch, "no epoch that this node has seen begins twice"
+
+    asyncio.run(scenario())
+
+
+def test_a_ledger_that_was_made_anew_under_the_same_server_is_another_one(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            ours = await here.line()
+            settle(database)
+            epoch = (await ours.lead()).epoch
+            before = await ours.look()
+            database.sql("DROP SCHEMA highlander CASCADE")
+            database.sql(f'CREATE SCHEMA highlander AUTHORIZATION "{database.role}"', admin=True)
+            async with desk(database.dsn, lease=SHORT_LEASE) as there:
+                theirs = await there.line(node="n2")
+                theirs.knowledge = ours.knowledge
+                settle(database)  # somebody says so, who knows nothing of what was here before
+                sight = await theirs.look()
+                assert sight.server.place != before.server.place
+                assert theirs.knowledge.versions == {}
+                verdict = theirs.judge(sight)
+                assert isinstance(verdict, Claim)
+                assert verdict.epoch > epoch, "an epoch that this node has seen does not begin twice"
+
+    asyncio.run(scenario())
+
+
+def test_foreign_triggers_on_the_ledger_are_warned_of(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            database.sql(
+                "CREATE FUNCTION highlander.hook() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$"
+            )
+            database.sql(
+                "CREATE TRIGGER audit BEFORE UPDATE ON highlander.lease FOR EACH ROW EXECUTE FUNCTION highlander.hook()"
+            )
+        async with desk(database.dsn) as here:
+            await here.line()
+            await until(lambda: any("foreign triggers (audit)" in note for note in here.pool.server.warnings))
+
+    asyncio.run(scenario())

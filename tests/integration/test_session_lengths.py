@@ -1,0 +1,213 @@
+"""The lengths of leases on real servers: what is promised to whom before a longer one is used, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fix_postgres import Cluster, Clusters, Database
+from fix_session import SHORT_LEASE, Desk, desk, settle, until
+
+from highlanderd.core import words as w
+from highlanderd.core.lease import maintenance_lease
+from highlanderd.errors import HighlanderError, NeedsForce
+from highlanderd.postgres import lengthening
+
+
+async def _begin(here: Desk, outage: float, *, force: bool = False) -> None:
+    await lengthening.begin_maintenance(here.pool.listener, outage, author="uid 0 on n1", reason="tests", force=force)
+
+
+def _lengths(database: Database) -> tuple[float, float, float]:
+    """Return the ledger's lease, its ceiling, and the longest lease of a row."""
+    [row] = database.sql(
+        "SELECT extract(epoch FROM m.lease)::float, extract(epoch FROM m.ceiling)::float, "
+        "coalesce((SELECT max(extract(epoch FROM trusted_for)) FROM highlander.lease), 0)::float "
+        "FROM highlander.meta AS m"
+    )
+    return row[0], row[1], row[2]
+
+
+def test_a_longer_lease_is_taken_over_by_the_next_two_renewals_and_given_back_by_the_next_two(
+    database: Database,
+) -> None:
+    longer = float(maintenance_lease(SHORT_LEASE, 60))
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            settle(database)
+            epoch = (await line.lead()).epoch
+            await until(lambda: here.pool.listener.connected)
+            await _begin(here, 60)
+            assert _lengths(database) == (SHORT_LEASE, longer, SHORT_LEASE)
+            line.renew(epoch, SHORT_LEASE)
+            assert (await line.told(w.Renewed)).lengths.wanted.length == longer
+            line.renew(epoch, longer)
+            assert (await line.told(w.Renewed)).lengths.trusted.length == longer
+            report = await lengthening.report(here.pool.listener)
+            assert report.pending == ()
+            assert report.maintenance is not None
+            assert (report.maintenance.outage, report.maintenance.reason) == (60.0, "tests")
+            await lengthening.end_maintenance(here.pool.listener)
+            line.renew(epoch, longer)
+            assert (await line.told(w.Renewed)).lengths.wanted.length == SHORT_LEASE
+            line.renew(epoch, SHORT_LEASE)
+            await line.told(w.Renewed)
+            assert _lengths(database) == (SHORT_LEASE, longer, SHORT_LEASE), "the ceiling stays for 1.05 of itself"
+
+    asyncio.run(scenario())
+
+
+def test_a_lease_above_the_ceiling_is_written_by_nobody(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            settle(database)
+            epoch = (await line.lead()).epoch
+            for granted in (True, False):
+                if not granted:
+                    line.session.disconnect("to reattach")
+                    await line.told(w.Detached)
+                    await line.told(w.Attached)
+                line.renew(epoch, 30.0)
+                await line.told(w.Curtailed)
+                assert _lengths(database)[2] == SHORT_LEASE
+                line.renew(epoch, SHORT_LEASE)
+                await line.told(w.Renewed)
+
+    asyncio.run(scenario())
+
+
+def test_the_ceiling_comes_down_once_nobody_can_rest_on_a_longer_lease(database: Database) -> None:
+    """The lease is 2 s and the maintenance for an outage of 2 s, so that 1.05 of the ceiling is a test's time."""
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=2.0) as here:
+            await here.line()
+            settle(database)
+            await until(lambda: here.pool.listener.connected)
+            await _begin(here, 2.0)
+            assert _lengths(database)[1] == 4.0
+            await lengthening.end_maintenance(here.pool.listener)
+            await until(lambda: _lengths(database)[1] == 2.0)
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_carries_a_longer_lease_holds_the_ceiling_up(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=2.0) as here:
+            line = await here.line()
+            settle(database)
+            epoch = (await line.lead()).epoch
+            await until(lambda: here.pool.listener.connected)
+            await _begin(here, 2.0)
+            line.renew(epoch, 4.0)
+            await line.told(w.Renewed)
+            await lengthening.end_maintenance(here.pool.listener)
+            watched = asyncio.get_running_loop().time() + 3 * 4.0
+            while asyncio.get_running_loop().time() < watched:
+                line.renew(epoch, 4.0)
+                await line.told(w.Renewed)
+                assert _lengths(database)[1] == 4.0
+                await asyncio.sleep(0.4)
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_is_refused_with_its_cure(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            await until(lambda: here.pool.listener.connected)
+            with pytest.raises(HighlanderError, match=r"has not settled on this server yet.* try again in 10s"):
+                await _begin(here, 60)
+            settle(database)
+            with pytest.raises(HighlanderError, match="an outage of up to 1d, not 1d1h"):
+                await _begin(here, 25 * 3600)
+            with pytest.raises(HighlanderError, match="an outage of 4s costs no child anyway"):
+                await _begin(here, 4)
+            await _begin(here, 60)
+            with pytest.raises(HighlanderError, match="end it with `highlanderctl maintenance off`"):
+                await lengthening.set_lease(here.pool.listener, 20, force=False)
+            await _begin(here, 120)
+            report = await lengthening.report(here.pool.listener)
+            assert report.maintenance is not None
+            assert report.maintenance.outage == 120.0, "the second one replaces the first"
+
+    asyncio.run(scenario())
+
+
+# ------------------------------------------------------------------------------------------------------- evidence
+
+
+def _replicated(clusters: Clusters) -> tuple[Cluster, Database]:
+    primary = clusters.create()
+    database = primary.database()
+
+    async def create() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+
+    asyncio.run(create())
+    settle(database)
+    return primary, database
+
+
+def test_a_longer_lease_needs_every_standby_to_have_been_told(clusters: Clusters) -> None:
+    primary, database = _replicated(clusters)
+    standby = clusters.standby(primary)
+
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            await until(lambda: here.pool.listener.connected)
+            with pytest.raises(NeedsForce, match=r"may not see what standbys have received .GRANT pg_monitor"):
+                await _begin(here, 60)
+            database.sql(f'GRANT pg_monitor TO "{database.role}"', admin=True)
+            await _begin(here, 60)
+            await lengthening.end_maintenance(here.pool.listener)
+            standby.pause()
+            try:
+                with pytest.raises(NeedsForce, match=f"not on the disk of {standby.directory.name}"):
+                    await _begin(here, 120)
+                await _begin(here, 120, force=True)
+            finally:
+                standby.resume()
+
+    asyncio.run(scenario())
+
+
+def test_a_standby_that_every_commit_waits_for_is_evidence_that_needs_no_privilege(clusters: Clusters) -> None:
+    primary, database = _replicated(clusters)
+    standby = clusters.standby(primary)
+    primary.configure(synchronous_standby_names=standby.directory.name)
+
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            await until(lambda: here.pool.listener.connected)
+            await _begin(here, 60)
+            primary.configure(synchronous_standby_names=f"ANY 1 ({standby.directory.name}, another)")
+            await until(lambda: "ANY" in database.sql("SHOW synchronous_standby_names")[0][0])
+            with pytest.raises(NeedsForce, match="may not see"):
+                await _begin(here, 120)
+
+    asyncio.run(scenario())
+
+
+def test_a_slot_whose_standby_is_away_is_no_evidence(clusters: Clusters) -> None:
+    primary, database = _replicated(clusters)
+    primary.sql("SELECT pg_create_physical_replication_slot('away')")
+
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            await until(lambda: here.pool.listener.connected)
+            with pytest.raises(NeedsForce, match="not on the disk of slot away"):
+                await _begin(here, 60)
+            primary.sql("SELECT pg_drop_replication_slot('away')")
+            await _begin(here, 60)
+
+    asyncio.run(scenario())
