@@ -144,7 +144,7 @@ def _answers(place: Place, now: float) -> Iterator[w.Event]:
     elif place.asked is w.WriteSettled:
         yield w.Settled()
     elif place.asked is w.Renew:
-        yield from (w.Renewed(now, LENGTHS), w.Curtailed(), w.Overruled(), w.Contended())
+        yield from (w.Renewed(now, LENGTHS), w.Curtailed(Lease(4.0)), w.Overruled(), w.Contended())
     elif place.asked is w.Release:
         yield w.Unlocked()
 

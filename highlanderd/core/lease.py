@@ -224,8 +224,6 @@ class Knowledge:
     server: Server | None = None
     since: float = 0.0
     """Arrival of the first answer of this run."""
-    seen: float = 0.0
-    """Arrival of the latest answer."""
     ceiling: Lease = field(default=Lease(0.0))
     """As the latest answer showed it."""
     settled: bool = False
@@ -239,18 +237,18 @@ class Knowledge:
     epoch: int = 0
     """The highest epoch of our lock id seen in this node's life."""
     promised_until: float = 0.0
-    """What an earlier run or ledger had promised may be trusted until then."""
+    """What an earlier run or ledger has promised may be trusted until then."""
     distrusted_until: float = 0.0
     """A ledger that has gone back counts as unsettled until then, whatever it says of itself."""
     rewinds: int = 0
-    """How often the ledger went back under one run of the server."""
+    """How often the ledger went back on one timeline of a server."""
 
 
 def observe(knowledge: Knowledge, sight: Sight, at: float) -> Knowledge:
     """Return what is known after a look; ``at`` is the *arrival* of its answer."""
     settled = is_settled(sight)
     same = _same_run(knowledge.server, sight.server)
-    rewound = same and _went_back(knowledge, sight)
+    rewound = _same_ledger(knowledge.server, sight.server) and _went_back(knowledge, sight)
     if rewound or not same or (knowledge.settled and not settled):
         knowledge = _anew(knowledge, sight, at, rewound)
     versions: dict[int, tuple[tuple[int, int], float]] = {}
@@ -261,7 +259,6 @@ def observe(knowledge: Knowledge, sight: Sight, at: float) -> Knowledge:
     return replace(
         knowledge,
         server=sight.server,
-        seen=at,
         ceiling=sight.meta.ceiling,
         settled=settled,
         row=knowledge.row if sight.row is None else sight.row.lock_id,
@@ -272,22 +269,32 @@ def observe(knowledge: Knowledge, sight: Sight, at: float) -> Knowledge:
 
 
 def _anew(knowledge: Knowledge, sight: Sight, at: float, rewound: bool) -> Knowledge:
-    """Begin to know again, but for what holds whichever run or ledger answers."""
+    """Begin to know again, but for what holds whichever run or ledger answers.
+
+    A leader may have renewed until just now under the ceiling that was seen last.
+    """
+    promised = max(knowledge.promised_until, at + knowledge.ceiling.wait)
     return Knowledge(
         since=at,
         timelines=knowledge.timelines,
         epoch=knowledge.epoch,
-        promised_until=max(knowledge.promised_until, knowledge.seen + knowledge.ceiling.wait),
-        distrusted_until=at + sight.meta.ceiling.wait if rewound else knowledge.distrusted_until,
+        promised_until=promised,
+        distrusted_until=max(at + sight.meta.ceiling.wait, promised) if rewound else knowledge.distrusted_until,
         rewinds=knowledge.rewinds + rewound,
     )
 
 
-def _same_run(before: Server | None, now: Server) -> bool:
+def _same_ledger(before: Server | None, now: Server) -> bool:
+    """Return whether nothing that was committed can be missing: not even a crash loses it."""
     if before is None:
         return False
-    same = (before.system, before.timeline, before.started) == (now.system, now.timeline, now.started)
-    return same and before.place == now.place and now.position >= before.position
+    return (before.system, before.timeline, before.place) == (now.system, now.timeline, now.place)
+
+
+def _same_run(before: Server | None, now: Server) -> bool:
+    if before is None or not _same_ledger(before, now):
+        return False
+    return before.started == now.started and now.position >= before.position
 
 
 def _went_back(knowledge: Knowledge, sight: Sight) -> bool:

@@ -122,9 +122,9 @@ class Term:
         """Return the term after an acknowledged renewal, which says what the row holds now."""
         return replace(self, sent=sent, lengths=lengths, shortening=None)
 
-    def curtailed(self) -> Term:
+    def curtailed(self, pace: Lease) -> Term:
         """Return the term when no lease as long as it wants is to be had: it asks for the ledger's own."""
-        return replace(self, lengths=replace(self.lengths, wanted=self.lengths.pace))
+        return replace(self, lengths=replace(self.lengths, wanted=pace, pace=pace))
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +355,9 @@ class Renewed:
 @dataclass(frozen=True, slots=True)
 class Curtailed:
     """A renewal changed nothing, and may have asked for a longer lease than the ledger promises to anybody."""
+
+    pace: Lease
+    """The ledger's lease as the session knows it: shorter than what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,7 +276,7 @@ class Session:
         return "close", statements.CLOSE, (*version, server.system, server.timeline, server.place)
 
     def _taken(self, claim: Claim, name: Reply, reply: Reply, sent: float) -> None:
-        locked, named, count = reply.rows[0] if reply.rows else (None, None, None)
+        named, locked, count = reply.rows[0] if reply.rows else (None, None, None)
         if count == "1" and reply.acknowledged:
             if not name.rows or name.rows[0][0] != "t":
                 self.disconnect("the program's name was granted too late to know who else leads it")
@@ -298,10 +298,10 @@ class Session:
             return Refused(REFUSED_RETRY, "another transaction holds a lock on the ledger's row")
         if reply.error is not None:
             return Refused(claim.lengths.pace.renew_every, f"cannot take over: {reply.error.text}")
+        if not named:
+            return Refused(REFUSED_RETRY, "another session holds the advisory lock on the program's name")
         if not locked:
             return Refused(REFUSED_RETRY, "another session holds the advisory lock")
-        if not named:
-            return Refused(REFUSED_RETRY, "another session leads this program under another lock key")
         self._outrun += 1  # once is a race; more often the answer itself is in doubt, and a pause is due
         why = (
             "somebody else was faster" if reply.acknowledged else f"the takeover was not acknowledged: {_doubt(reply)}"
@@ -369,8 +369,8 @@ class Session:
 
     def _unmatched(self, asked: Lease) -> None:
         """No row was changed: it is not ours, or the ledger promises no lease as long as the one that was asked for."""
-        longer = self._hello is not None and asked.length > self._hello.lease.length
-        self._tell(Curtailed() if longer else Overruled())
+        pace = asked if self._hello is None else self._hello.lease
+        self._tell(Curtailed(pace) if asked.length > pace.length else Overruled())
 
     def _doubted(self, what: str, reply: Reply, sent: float) -> None:
         if reply.sqlstate in statements.BLOCKED:

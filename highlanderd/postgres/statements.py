@@ -149,26 +149,27 @@ LOOK_WITHOUT_HISTORY: Final = _LOOK.replace("FLOOR", "NULL::bigint")
 
 ASKED: Final = "make_interval(secs => $4::double precision)"
 
-# Its own statement, before the takeover: what that one sees was committed after the name was granted to us.
+# Its own statement, before the takeover: what that one sees was committed after the name was granted to us. Everybody
+# takes the name first, or two that claim at the same moment could refuse each other.
 NAME: Final = "SELECT pg_try_advisory_lock($1::bigint)"
 
 # Parameters: 1 lock id; the server judged, 2 system, 3 timeline; 4 lease asked for; the new 5 epoch, 6 program, 7 node,
 # 8 instance, 9 backend start; 10 lock id of the program's name, 11 place; the row judged, 12 epoch, 13 renewal,
 # 14 system, 15 timeline.
 _GRANT = f"""
-WITH lock AS MATERIALIZED (SELECT pg_try_advisory_lock($1::bigint) AS granted),
-     name AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($10::bigint) END AS granted FROM lock),
+WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
+     lock AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($1::bigint) END AS granted FROM name),
      server AS MATERIALIZED (SELECT {_SYSTEM} AS system, {_TIMELINE} AS timeline),
      judged AS (
        SELECT s.system, s.timeline
-         FROM name AS n, server AS s, {{schema}}.meta AS m
-        WHERE n.granted AND s.system = $2::bigint AND s.timeline = $3::bigint AND NOT pg_is_in_recovery()
+         FROM lock AS l, server AS s, {{schema}}.meta AS m
+        WHERE l.granted AND s.system = $2::bigint AND s.timeline = $3::bigint AND NOT pg_is_in_recovery()
           AND {{place}} = $11::text AND {{usable}} AND {ASKED} <= {{ceiling}}
           AND (m.settled_system, m.settled_timeline, {{settled_place}}) = (s.system, s.timeline, {{place}})
           AND NOT EXISTS (SELECT 1 FROM {{schema}}.lease AS o
                            WHERE o.program = $6::text AND o.lock_id <> $1::bigint AND o.released_at IS NULL)),
 """
-_OUTCOME = "SELECT lock.granted, name.granted, (SELECT count(*) FROM taken) FROM lock, name"
+_OUTCOME = "SELECT name.granted, lock.granted, (SELECT count(*) FROM taken) FROM name, lock"
 
 TAKE_OVER: Final = f"""{_GRANT}
      taken AS (
@@ -226,14 +227,14 @@ RETURNING {_LENGTHS}
 
 # 5 backend start, 6 lock id of the program's name.
 REATTACH: Final = f"""
-WITH lock AS MATERIALIZED (SELECT pg_try_advisory_lock($1::bigint) AS granted),
-     name AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($6::bigint) END AS granted FROM lock),
+WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
+     lock AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($1::bigint) END AS granted FROM name),
      renewed AS (
        UPDATE {{schema}}.lease AS r
           SET {_PROLONGED}, backend_pid = pg_backend_pid(), backend_start = $5::bigint
-         FROM name AS n, {{schema}}.meta AS m WHERE n.granted AND {_OURS} AND {ASKED} <= {{ceiling}}
+         FROM lock AS l, {{schema}}.meta AS m WHERE l.granted AND {_OURS} AND {ASKED} <= {{ceiling}}
     RETURNING 1)
-SELECT {_LENGTHS}, name.granted, (SELECT count(*) FROM renewed) FROM name, {{schema}}.meta AS m
+SELECT {_LENGTHS}, lock.granted, (SELECT count(*) FROM renewed) FROM lock, {{schema}}.meta AS m
 """
 
 TERMINATE_OLD: Final = f"""

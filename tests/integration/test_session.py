@@ -9,11 +9,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from audit import OF_LOCK
 from fix_postgres import Database
 from fix_proxy import OpensDoors
 from fix_session import LEASE, SHORT_LEASE, Line, desk, settle, until
 
 from highlanderd.core import words as w
+from highlanderd.core.key import lock_id
 from highlanderd.core.lease import Lengths, Settle
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import lengthening, statements
@@ -25,10 +27,8 @@ def _row(database: Database, line: Line, columns: str) -> tuple[object, ...]:
 
 
 def _locks(database: Database) -> int:
-    [[count]] = database.sql(
-        "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
+    """Return how many sessions hold the lock of beat."""
+    [[count]] = database.sql(f"SELECT count(*) FROM pg_locks WHERE {OF_LOCK}", [lock_id("highlander", "beat")])
     return int(count)
 
 
@@ -63,7 +63,7 @@ def test_a_new_ledger_is_waited_out_for_one_lease_then_one_of_two_leads(database
             refused = await theirs.told(w.Refused)
             assert granted.epoch == 1
             assert granted.lengths == Lengths.alike(SHORT_LEASE)
-            assert refused.why == "another session holds the advisory lock"
+            assert refused.why == "another session holds the advisory lock on the program's name"
             assert _row(database, ours, "epoch, node, released_at") == (1, "n1", None)
             assert _locks(database) == 1
 

@@ -90,7 +90,8 @@ def curtailed(moment: Moment[Draining, Curtailed]) -> Step:
     state = moment.state
     if isinstance(state.phase, Releasing):
         return release_when_idle(moment.situation, state)
-    return _renew_when_trusted(moment, replace(state, term=state.term.curtailed(), renew_at=moment.now))
+    term = state.term.curtailed(moment.event.pace)
+    return _renew_when_trusted(moment, replace(state, term=term, renew_at=moment.now))
 
 
 def overruled(moment: Moment[Draining, Overruled]) -> Step:

@@ -99,7 +99,7 @@ def renewed(moment: Moment[Leading, Renewed]) -> Step:
 
 def curtailed(moment: Moment[Leading, Curtailed]) -> Step:
     """Ask again at once, for the ledger's own lease: that answer leaves no doubt."""
-    return _amend(moment.situation, term=moment.state.term.curtailed(), renew_at=moment.now), ()
+    return _amend(moment.situation, term=moment.state.term.curtailed(moment.event.pace), renew_at=moment.now), ()
 
 
 def overruled(moment: Moment[Leading, Overruled]) -> Step:
