@@ -15,6 +15,7 @@ from highlanderd.linux import boottime
 from highlanderd.postgres.lengthening import summary
 from highlanderd.postgres.listener import Leader
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.session import ROW_LOCKED
 
 READY_AFTER: Final = 1.0
 """Seconds after which a running child counts as ready: most that are broken have ended by then."""
@@ -60,6 +61,8 @@ def _reason(member: Member, pool: Pool, undying: tuple[Process, ...]) -> str:
         return situation.reason
     if not member.session.connected and pool.trouble:
         return pool.trouble
+    if situation.reason == ROW_LOCKED:  # the row still names the last leader, who is gone
+        return situation.reason
     return f"led by {leader.node}" if leader is not None and leader.leads else situation.reason
 
 

@@ -21,7 +21,7 @@ from highlanderd.doctor.findings import Finding, problem, warning
 from highlanderd.doctor.judgement import judge
 from highlanderd.doctor.sites import judge_sites
 from highlanderd.embedded.server import dsn_of
-from highlanderd.postgres import fitness, statements
+from highlanderd.postgres import fitness, health, statements
 from highlanderd.postgres.addresses import Addresses, Unfit, dressed
 from highlanderd.postgres.fitness import Greeting
 from highlanderd.postgres.ledger import Ledger
@@ -127,6 +127,7 @@ async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: Greet
     road = _road(wire, seen_as)
     shelf = questions.shelf(shelf_said)
     ruling, refusal = await _ledger(wire, plan.book, said, shelf)
+    notes = () if ruling is None else await _health(wire, plan.book)
     answers, ahead = await _round_trips(wire)
     writes = () if ruling is None or replication.hangs else await _commits(wire, plan.book)
     return Facts(
@@ -143,6 +144,7 @@ async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: Greet
         shelf=shelf,
         ruling=ruling,
         refusal=refusal,
+        notes=notes,
         answers=answers,
         writes=writes,
         ahead=ahead,
@@ -181,6 +183,12 @@ async def _ledger(wire: Wire, book: Ledger, said: Greeting, shelf: Shelf) -> tup
         return fitness.ledgers_meta(meta, book, said)[0], ""
     except (Unfit, ConnectFailed) as refusal:
         return None, str(refusal)
+
+
+async def _health(wire: Wire, book: Ledger) -> tuple[str, ...]:
+    """Say what others do to the ledger's tables."""
+    [reply] = await wire.ask([(book.statement("health", statements.HEALTH), ())], PATIENCE)
+    return tuple(health.judge(reply.rows[0])) if reply.rows else ()
 
 
 async def _round_trips(wire: Wire) -> tuple[tuple[float, ...], float]:

@@ -124,6 +124,8 @@ class Facts:
     """The ledger's own lease; ``None`` without a ledger that may be used."""
     refusal: str
     """Why the ledger may not be used."""
+    notes: tuple[str, ...]
+    """What others do to its tables, each a sentence with its cure."""
     answers: tuple[float, ...]
     """Round trips."""
     writes: tuple[float, ...]

@@ -63,6 +63,7 @@ def _ledger(facts: Facts) -> Iterator[Finding]:
         yield warning(note)
     else:
         yield fine(f"the ledger in schema {book.schema} can be used, and has the lease of this file")
+    yield from map(warning, facts.notes)
 
 
 def _settings(facts: Facts) -> Iterator[Finding]:

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 REFUSED_RETRY: Final = 0.2
 """Seconds until a lock that another session holds is tried again."""
+ROW_LOCKED: Final = "another transaction holds a lock on the ledger's row"
+"""Why a takeover was refused that had to wait for somebody else's transaction."""
 RECONNECT_PAUSE: Final = 0.2
 """Seconds before a session that we dropped ourselves is replaced: the reason may still be there."""
 REMEMBERED: Final = 8
@@ -295,7 +297,7 @@ class Session:
     def _refusal(self, claim: Claim, reply: Reply, locked: bool, named: bool) -> Refused:
         """Whether somebody was faster, holds the lock, or the server would not."""
         if reply.sqlstate in statements.BLOCKED:
-            return Refused(REFUSED_RETRY, "another transaction holds a lock on the ledger's row")
+            return Refused(REFUSED_RETRY, ROW_LOCKED)
         if reply.error is not None:
             return Refused(claim.lengths.pace.renew_every, f"cannot take over: {reply.error.text}")
         if not named:

@@ -74,6 +74,25 @@ def test_it_waits_for_nobody_and_nobody_for_it(tmp_path: Path, database: Databas
         assert (done.code, found(done, "problem")) == (0, [])
 
 
+def test_an_old_snapshot_that_keeps_dead_rows_is_named(tmp_path: Path, database: Database) -> None:
+    settled_ledger(database, 10.0)
+    database.sql(
+        f"INSERT INTO {SCHEMA}.lease SELECT 7, 'beat', 1, n, 'a', gen_random_uuid(), 1, 1, 1, 1, now(), now(), "
+        "now(), 'stopped', NULL, NULL, interval '10 s' FROM generate_series(1, 1) AS n"
+    )
+    with psycopg.connect(database.dsn, application_name="a long report") as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute("SELECT 1")
+        rewrite = f"DO $$ BEGIN FOR i IN 1..6000 LOOP UPDATE {SCHEMA}.lease SET renewal = renewal + 1; END LOOP; END $$"
+        database.sql(rewrite)
+
+        def named() -> bool:
+            [*said] = found(doctor(tmp_path, database.dsn), "warning")
+            return any("dead versions of 1 rows" in line and "a long report" in line for line in said)
+
+        wait_for(named, what="the doctor names who keeps VACUUM from cleaning up")
+
+
 def test_it_works_beside_the_daemon_and_counts_its_nodes(nodes: Nodes, database: Database, tmp_path: Path) -> None:
     settled_ledger(database, 10.0)
     nodes(database, "a", "b", programs=["beat"], lease=10.0)

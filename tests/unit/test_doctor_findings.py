@@ -42,6 +42,7 @@ HEALTHY = Facts(
     shelf=Shelf(tables=3, creatable=True, missing=()),
     ruling=LEASE,
     refusal="",
+    notes=(),
     answers=(0.001,) * 20,
     writes=(0.004,) * 3,
     ahead=0.01,
