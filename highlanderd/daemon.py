@@ -203,9 +203,9 @@ class Daemon:
 
     def _keep_past(self) -> None:
         """Write what was seen of servers, beside everything else: a disk that hangs must hold nothing up."""
-        if self._keeping is None or self._keeping.done():
-            self._keeping = asyncio.ensure_future(in_thread(self.pool.server.past.keep, "past"))
-            self._keeping.add_done_callback(lambda done: done.cancelled() or done.exception())
+        past = self.pool.server.past
+        if past.unkept and (self._keeping is None or self._keeping.done()):
+            self._keeping = in_thread(past.keep, "past")
 
     def _notify(self) -> None:
         """Show the service manager how things stand, and that a drain goes on: however long, it is never cut short."""

@@ -27,6 +27,7 @@ class Past:
         self.generation = -1
         """-1 until an epoch was seen."""
         self._kept: bytes = b""
+        self._trouble = ""
         if path is not None:
             self._load(path)
 
@@ -55,11 +56,19 @@ class Past:
         for system, timeline in timelines.items():
             self.learn_timeline(system, timeline)
 
+    @property
+    def unkept(self) -> bool:
+        """Whether there is something that the file does not hold."""
+        return self._path is not None and self._text() != self._kept
+
+    def _text(self) -> bytes:
+        return json.dumps({"timelines": self._timelines, "generation": self.generation}).encode()
+
     def keep(self) -> None:
-        """Write it, if there is something new. May wait for a disk: never call it on the event loop."""
-        text = json.dumps({"timelines": self._timelines, "generation": self.generation}).encode()
-        if self._path is None or text == self._kept:
+        """Write it. May wait for a disk: never call it on the event loop."""
+        if self._path is None:
             return
+        text = self._text()
         new = self._path.with_name(f"{self._path.name}.new")
         try:
             new.unlink(missing_ok=True)
@@ -70,9 +79,11 @@ class Past:
                 os.fsync(file)
             new.rename(self._path)
         except OSError as error:
-            log.warning("cannot write %s, which keeps this node from following an old primary: %s", self._path, error)
+            if str(error) != self._trouble:
+                log.warning("cannot write %s, which keeps this node from following an old primary: %s", new, error)
+            self._trouble = str(error)
         else:
-            self._kept = text
+            self._kept, self._trouble = text, ""
 
     def _load(self, path: Path) -> None:
         try:
