@@ -104,6 +104,11 @@ def renewed(sent: float, trusted: float = 10.0, wanted: float | None = None) -> 
     return w.Renewed(sent, Lengths(Lease(trusted), Lease(trusted if wanted is None else wanted), L))
 
 
+def prolonged(trusted: float, wanted: float | None = None, policy: w.Policy = POLICY) -> w.Situation:
+    """Leading under ``trusted``, acknowledged for what was sent at 2; the next renewal is due at 4 for ``wanted``."""
+    return go(leading(policy), (2.0, w.Due()), (2.1, renewed(2.0, trusted, wanted)), policy=policy)[0]
+
+
 def without_reason(situation: w.Situation) -> w.Situation:
     """Leave out the words that are for people."""
     return replace(situation, reason="")

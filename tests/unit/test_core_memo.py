@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
-from fix_core import POLICY, go, leading, renewed, spawning, waiting
+from fix_core import LENGTHS, POLICY, go, leading, prolonged, renewed, spawning, waiting
 
 from highlanderd import memo
 from highlanderd.core import words as w
+from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import adopt, deadline
 
 LOST = w.Detached("lost")
 MOMENTS = {
     "leading": leading(),
     "renewed": go(leading(), (2.0, w.Due()), (2.1, renewed(2.0)))[0],
+    "in maintenance": prolonged(90.0),
+    "lengthening": go(prolonged(10.0, wanted=90.0), (4.0, w.Due()))[0],
+    "shortening": go(prolonged(90.0, wanted=10.0), (4.0, w.Due()))[0],
+    "shortening and stopping": go(prolonged(90.0, wanted=10.0), (3.0, w.StopOrdered()), (4.0, w.Due()))[0],
+    "under a ledger that grew": go(
+        leading(), (2.0, w.Due()), (2.1, w.Renewed(2.0, Lengths(Lease(10.0), Lease(90.0), Lease(60.0))))
+    )[0],
     "stopping": go(leading(), (2.0, w.StopOrdered()))[0],
     "restarting": go(leading(), (2.0, w.RestartOrdered()))[0],
     "handing over": go(leading(), (2.0, w.ReleaseOrdered("there", 30.0)))[0],
@@ -37,6 +46,47 @@ def test_term_wish_and_how_it_ends_survive_the_worker(name: str) -> None:
 def test_a_child_that_is_not_executed_yet_has_until_half_a_lease() -> None:
     state, _ = memo.decode(memo.encode(spawning()), 42, None)
     assert state == spawning().state
+
+
+def test_the_next_worker_trusts_an_unanswered_shortening_no_longer_than_the_one_that_sent_it() -> None:
+    state, want = memo.decode(memo.encode(MOMENTS["shortening"]), 42, 1.0)
+    adopted = adopt(state, want)
+    assert deadline(adopted, POLICY) == 11.0
+    asking, effects = go(adopted, (6.0, w.Attached(1)))
+    assert effects == (w.Renew(6, Lease(10.0)),)
+    assert isinstance(asking.state, w.Leading)
+    assert asking.state.term.trusted_until == 14.0
+
+
+FORMER: dict[str, dict[str, object]] = {
+    "leading": {"want": "run", "epoch": 6, "lease": 10.0, "began": 1.0, "sent": 2.0},
+    "stopping": {
+        "want": "stop",
+        "epoch": 6,
+        "lease": 10.0,
+        "began": 1.0,
+        "sent": 2.0,
+        "cause": "stopped",
+        "kill_at": 5.0,
+        "abstain_for": 0.0,
+        "insistent": False,
+    },
+}
+"""What a worker has left that knew one lease only."""
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_a_memo_of_the_former_version_is_a_term_with_one_lease(name: str) -> None:
+    state, want = memo.decode(json.dumps(FORMER[name]).encode(), 42, 1.0)
+    assert want.value == FORMER[name]["want"]
+    assert state.term == w.Term(6, LENGTHS, began=1.0, sent=2.0)
+    assert state.renew_at == 4.0
+
+
+def test_a_worker_of_the_former_version_reads_what_it_needs_of_a_term() -> None:
+    """A package may be put back while children run on."""
+    for name, facts in FORMER.items():
+        assert facts.keys() <= json.loads(memo.encode(MOMENTS[name])).keys()
 
 
 def test_a_fence_that_has_begun_is_not_called_back_by_the_next_worker() -> None:

@@ -8,7 +8,7 @@ import pytest
 from fix_core import LENGTHS, POLICY, L, leading, renewed, row, sight, spawning, waiting
 
 from highlanderd.core import words as w
-from highlanderd.core.cells.moment import bug
+from highlanderd.core.cells.moment import bug, stay
 from highlanderd.core.machine import TABLE, ImpossibleEvent, begin, step
 
 STATES: tuple[type[w.State], ...] = get_args(w.State)
@@ -39,10 +39,23 @@ def test_a_term_begins_where_a_takeover_was_asked_for_and_nowhere_else() -> None
     assert {state for state in STATES if TABLE[state][w.Granted] is not bug} == {w.Waiting, w.Stopped}
 
 
-@pytest.mark.parametrize("event", [w.Started(1, 0.0), w.Emptied(), w.Unlocked(), renewed(0.0)])
+@pytest.mark.parametrize("event", [w.Started(1, 0.0), w.Emptied(), w.Unlocked(), renewed(0.0), w.Curtailed(L)])
 def test_what_cannot_happen_raises_and_says_what_met_what(event: w.Event) -> None:
     with pytest.raises(ImpossibleEvent, match=f"{type(event).__name__} while waiting"):
         step(waiting(), event, 0.0, POLICY)
+
+
+@pytest.mark.parametrize("order", [w.Notified(), w.StopOrdered()], ids=["leading", "stopped meanwhile"])
+def test_an_epoch_that_was_granted_is_remembered_like_one_that_was_seen(order: w.Event) -> None:
+    """The ledger may be put back to before it, and must not begin it a second time."""
+    taking, _ = step(waiting(), w.Looked(sight(row(released=True)), 0.0, keeperless=True), 0.0, POLICY)
+    taking, _ = step(taking, order, 0.5, POLICY)
+    for epoch, highest in ((9 << 32 | 3, 9 << 32 | 3), (2, 5)):
+        assert step(taking, w.Granted(epoch, LENGTHS, 0.0), 1.0, POLICY)[0].knowledge.epoch == highest
+
+
+def test_only_a_term_hears_that_no_lease_is_as_long_as_it_wants() -> None:
+    assert {state for state in STATES if TABLE[state][w.Curtailed] not in (bug, stay)} == {w.Leading, w.Draining}
 
 
 def test_a_tree_that_is_emptied_twice_raises() -> None:
@@ -58,6 +71,7 @@ def test_a_tree_that_is_emptied_twice_raises() -> None:
         w.Settled(),
         w.Refused(0.2, ""),
         renewed(0.0),
+        w.Curtailed(L),
         w.Overruled(),
         w.Contended(),
         w.Unlocked(),
