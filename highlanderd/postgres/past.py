@@ -1,6 +1,8 @@
-"""What a node has seen of servers, kept in a file of its state directory: an old primary must not lead it back.
+"""What a node has seen of servers, kept in its state directory: an old primary must not lead it back.
 
-The file is advice that only makes the node more careful: what cannot be read or written is said, and no error.
+There are two files, because who restores a server on purpose removes the one with the timelines: epochs must not come
+again then, either. Both are advice that only makes the node more careful: what cannot be read or written is said, and
+no error.
 """
 
 from __future__ import annotations
@@ -8,14 +10,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 log = logging.getLogger(__name__)
 
+Known = TypeVar("Known")
+
+GENERATION: Final = "generation"
+"""The name of the second file, beside the first."""
+
 LONGEST = 64 * 1024
-"""Bytes of the file that are read: it holds a line for each database system that the node has ever met."""
+"""Bytes of a file that are read: the first holds a line for each database system that the node has ever met."""
 
 
 class Past:
@@ -26,7 +33,7 @@ class Past:
         self._timelines: dict[str, int] = {}
         self.generation = -1
         """-1 until an epoch was seen."""
-        self._kept: bytes = b""
+        self._kept: dict[Path, bytes] = {}
         self._trouble = ""
         if path is not None:
             self._load(path)
@@ -58,18 +65,23 @@ class Past:
 
     @property
     def unkept(self) -> bool:
-        """Whether there is something that the file does not hold."""
-        return self._path is not None and self._text() != self._kept
+        """Whether there is something that the files do not hold."""
+        return any(self._kept.get(path) != text for path, text in self._texts().items())
 
-    def _text(self) -> bytes:
-        return json.dumps({"timelines": self._timelines, "generation": self.generation}).encode()
+    def _texts(self) -> dict[Path, bytes]:
+        if self._path is None:
+            return {}
+        facts = {self._path: {"timelines": self._timelines}, self._path.with_name(GENERATION): self.generation}
+        return {path: json.dumps(fact).encode() for path, fact in facts.items()}
 
     def keep(self) -> None:
-        """Write it. May wait for a disk: never call it on the event loop."""
-        if self._path is None:
-            return
-        text = self._text()
-        new = self._path.with_name(f"{self._path.name}.new")
+        """Write them. May wait for a disk: never call it on the event loop."""
+        for path, text in self._texts().items():
+            if self._kept.get(path) != text:
+                self._write(path, text)
+
+    def _write(self, path: Path, text: bytes) -> None:
+        new = path.with_name(f"{path.name}.new")
         try:
             new.unlink(missing_ok=True)
             file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -77,24 +89,34 @@ class Past:
                 writer.write(text)
                 writer.flush()
                 os.fsync(file)
-            new.rename(self._path)
+            new.rename(path)
         except OSError as error:
             if str(error) != self._trouble:
                 log.warning("cannot write %s, which keeps this node from following an old primary: %s", new, error)
             self._trouble = str(error)
         else:
-            self._kept, self._trouble = text, ""
+            self._kept[path], self._trouble = text, ""
 
     def _load(self, path: Path) -> None:
+        timelines = self._read(path, _timelines)
+        generation = self._read(path.with_name(GENERATION), int)
+        self._timelines = self._timelines if timelines is None else timelines
+        self.generation = self.generation if generation is None else generation
+
+    def _read(self, path: Path, meaning: Callable[[Any], Known]) -> Known | None:
+        """Return what a file holds; None when it is not there or makes no sense."""
         try:
             with path.open("rb") as file:
                 text = file.read(LONGEST)
-            facts: dict[str, Any] = json.loads(text)
-            timelines = {str(system): int(timeline) for system, timeline in facts["timelines"].items()}
-            self.generation = int(facts["generation"])
+            known = meaning(json.loads(text))
         except FileNotFoundError:
-            return
+            return None
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             log.warning("cannot read %s (%s): going on without what it held", path, error)
-            return
-        self._timelines, self._kept = timelines, text
+            return None
+        self._kept[path] = text
+        return known
+
+
+def _timelines(fact: Any) -> dict[str, int]:
+    return {str(system): int(timeline) for system, timeline in fact["timelines"].items()}

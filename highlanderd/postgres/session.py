@@ -174,8 +174,8 @@ class Session:
         if hello is None or self.believed != self._number:
             return
         sent = self._asked = boottime()
-        statements = [(self._statement(name, sql), values) for name, sql, values in asks]
-        future = hello.wire.ask(statements, hello.lease.answer_within)
+        worded = [(self._statement(name, sql), values) for name, sql, values in asks]
+        future = hello.wire.ask(worded, hello.lease.answer_within)
 
         def done(replies: asyncio.Future[list[Reply]]) -> None:
             if replies.exception() is not None or self._hello is None or self._hello.wire is not hello.wire:

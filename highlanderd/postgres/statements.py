@@ -291,12 +291,14 @@ DELETE FROM {schema}.term AS t
 """
 
 # Parameters: what was waited for, 1 system, 2 timeline, 3 place; 4 the upper half of the highest epoch known to us.
+# Epochs begin above that one: a server that was restored knows nothing of those that were given since its backup, and
+# its timeline may be one that there was before.
 SETTLE: Final = f"""
 UPDATE {{schema}}.meta AS m
    SET settled_system = $1::bigint, settled_timeline = $2::bigint, {{set_settled}}
-       offsets = CASE WHEN m.offsets ? $1::text AND {{same_place}} THEN m.offsets
-                      ELSE m.offsets || jsonb_build_object($1::text, greatest($4::bigint,
-                           (SELECT max(epoch >> 32) FROM {{schema}}.lease), -1) + 1) END
+       offsets = m.offsets || jsonb_build_object($1::text, CASE WHEN m.offsets ? $1::text AND {{same_place}}
+                   THEN greatest((m.offsets ->> $1::text)::bigint, $4::bigint + 2 - $2::bigint)
+                   ELSE greatest($4::bigint, (SELECT max(epoch >> 32) FROM {{schema}}.lease), -1) + 1 END)
  WHERE {_SYSTEM} = $1::bigint AND {_TIMELINE} = $2::bigint AND {{place}} = $3::text AND NOT pg_is_in_recovery()
 """
 # For a server that this daemon has just created: nobody can have led on it.

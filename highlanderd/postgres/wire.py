@@ -8,6 +8,7 @@ that does not answer in time is dropped whole. This module knows nothing of leas
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import Final
 
 from psycopg import OperationalError, pq
 from psycopg.conninfo import make_conninfo
+
+log = logging.getLogger(__name__)
 
 Value = str | int | float | bool | None | Sequence[int]
 
@@ -166,6 +169,9 @@ class Wire:
             self._read_results()
         except OperationalError as error:
             self.drop(self._last_words or _sentence(str(error)))
+        except Exception as error:  # nobody else would end what waits for an answer
+            log.exception("what PostgreSQL sent cannot be read")
+            self.drop(f"what PostgreSQL sent cannot be read: {error}")
 
     def _read_notifications(self) -> None:
         while notification := self._pg.notifies():
