@@ -108,10 +108,9 @@ def test_a_release_wakes_the_other_node_and_the_epoch_grows(database: Database) 
             await ours.release(first.epoch)
             await theirs.told(w.Notified)
             assert (await theirs.lead()).epoch == first.epoch + 1
-            assert database.sql("SELECT epoch, node, reason FROM highlander.term ORDER BY epoch") == [
-                (1, "n1", "released"),
-                (2, "n2", None),
-            ]
+            terms = [(1, "n1", "released"), (2, "n2", None)]
+            history = "SELECT epoch, node, reason FROM highlander.term ORDER BY epoch"
+            await until(lambda: database.sql(history) == terms)
 
     asyncio.run(scenario())
 
