@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from highlanderd.core.ceiling import Use, Watch
-from highlanderd.core.lease import Candidate, Knowledge, Settle, judge, observe
+from highlanderd.core.lease import Candidate, Knowledge, Lease, Settle, judge, observe
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
@@ -73,6 +73,8 @@ class Listener:
         self._watch = Watch()
         self._knowledge = Knowledge()
         """What was seen of the server since the ledger was found unsettled on it."""
+        self._promised = Lease(0.0)
+        """The ceiling while the ledger was last settled: whatever it says now, somebody may rest on that one."""
         self._next_health = self._next_migration = 0.0
         self.leaders: Mapping[int, Leader] = {}
         self.facts: Facts | None = None
@@ -203,7 +205,9 @@ class Listener:
         if found is not None and found.version < statements.VERSION and now >= self._next_migration:
             self._next_migration = now + self._pool.server.lease.length
             await self._migrate(found.version)
-        if found is not None and not found.settled:
+        if found is not None and found.settled:
+            self._promised, self._knowledge = Lease(found.ceiling), Knowledge()
+        elif found is not None:
             await self._settle()
         if self._to_prune:
             await self.ask([self._asked("prune", statements.PRUNE, self._to_prune.pop())])
@@ -219,13 +223,14 @@ class Listener:
         if reply.error is not None or not reply.rows:
             return
         now, sight = boottime(), ledger.look(reply.rows, 0).sight
+        if self._knowledge.server is None:
+            self._knowledge = Knowledge(promised_until=now + self._promised.wait)
         self._knowledge = observe(self._knowledge, sight, now)
         verdict = judge(sight, self._knowledge, now, Candidate("", "", keeperless=False))
         if isinstance(verdict, Settle):
             generation = max(verdict.generation, self._pool.server.past.generation)
             values = (verdict.system, verdict.timeline, verdict.place, generation)
             await self.ask([self._asked("settle", statements.SETTLE, *values)])
-            self._knowledge = Knowledge()
 
     async def _migrate(self, version: int) -> None:
         outcome = await migration.migrate(self.ask, self._pool.book, version)
