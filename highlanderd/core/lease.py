@@ -239,7 +239,7 @@ class Knowledge:
     promised_until: float = 0.0
     """What an earlier run or ledger has promised may be trusted until then."""
     distrusted_until: float = 0.0
-    """A ledger that has gone back counts as unsettled until then, whatever it says of itself."""
+    """A ledger that has gone back, or that was met after another one, counts as unsettled until then."""
     rewinds: int = 0
     """How often the ledger went back on one timeline of a server."""
 
@@ -274,12 +274,19 @@ def _anew(knowledge: Knowledge, sight: Sight, at: float, rewound: bool) -> Knowl
     A leader may have renewed until just now under the ceiling that was seen last.
     """
     promised = max(knowledge.promised_until, at + knowledge.ceiling.wait)
+    distrusted = knowledge.distrusted_until
+    if rewound:
+        distrusted = max(at + sight.meta.ceiling.wait, promised)
+    elif knowledge.server is not None and not _same_ledger(knowledge.server, sight.server):
+        distrusted = max(
+            distrusted, promised
+        )  # it settled long ago, perhaps; its leaders may have been elsewhere since
     return Knowledge(
         since=at,
         timelines=knowledge.timelines,
         epoch=knowledge.epoch,
         promised_until=promised,
-        distrusted_until=max(at + sight.meta.ceiling.wait, promised) if rewound else knowledge.distrusted_until,
+        distrusted_until=distrusted,
         rewinds=knowledge.rewinds + rewound,
     )
 

@@ -29,6 +29,7 @@ from highlanderd.core.lease import (
 
 PROMOTED = replace(SERVER, timeline=SERVER.timeline + 1)
 NEW_SYSTEM = replace(SERVER, system=2, timeline=1)
+FORMER = replace(SERVER, timeline=SERVER.timeline - 1)
 REPLACED = replace(SERVER, place="another ledger")
 ELSEWHERE = "led by there under another lock key (lock id 8)"
 
@@ -301,7 +302,7 @@ def test_a_new_epoch_is_above_the_history_even_where_the_row_is_lower_or_missing
 def test_a_new_epoch_is_above_all_that_this_node_has_seen_in_whatever_ledger(before: Sight) -> None:
     knowledge = observe(Knowledge(), before, 0.0)
     new = sight(None, server=REPLACED)
-    claim = judge(new, observe(knowledge, new, 99.0), 99.0, HERE)
+    claim = judge(new, observe(knowledge, new, 99.0), 99.0 + L.wait, HERE)
     assert isinstance(claim, Claim)
     assert claim.epoch == HIGH + 1
 
@@ -368,7 +369,25 @@ def test_a_lower_timeline_than_was_ever_seen_is_refused_even_across_runs() -> No
 def test_timelines_of_different_systems_are_not_compared() -> None:
     knowledge = observe(Knowledge(), sight(None), 0.0)
     other = sight(row(released=True, system=2, timeline=1), server=NEW_SYSTEM)
-    assert isinstance(judge(other, observe(knowledge, other, 1.0), 1.0, HERE), Claim)
+    knowledge = observe(knowledge, other, 1.0)
+    assert isinstance(judge(other, knowledge, 1.0 + L.wait, HERE), Claim)
+
+
+@pytest.mark.parametrize("elsewhere", [NEW_SYSTEM, FORMER, REPLACED], ids=["system", "timeline", "ledger"])
+def test_who_comes_from_another_server_or_ledger_waits_for_what_that_one_had_promised(elsewhere: Server) -> None:
+    """A switchover is rolled back: this server has settled long ago, and our leaders were elsewhere since."""
+    knowledge = observe(Knowledge(), sight(row(), server=elsewhere, ceiling=90.0), 0.0)
+    back = sight(row(released=True))
+    knowledge = observe(knowledge, back, 3.0)
+    over = 3.0 + Lease(90.0).wait
+    assert isinstance(judge(back, knowledge, over - 0.1, HERE), NotYet)
+    assert isinstance(judge(back, knowledge, over, HERE), Claim)
+
+
+def test_who_has_only_seen_the_server_restart_believes_that_it_has_settled() -> None:
+    knowledge = observe(Knowledge(), sight(row(released=True)), 0.0)
+    restarted = sight(row(released=True), server=replace(SERVER, started="b"))
+    assert isinstance(judge(restarted, observe(knowledge, restarted, 3.0), 3.0, HERE), Claim)
 
 
 def test_a_ledger_that_stops_being_settled_is_waited_for_again_under_one_run_of_the_server() -> None:
