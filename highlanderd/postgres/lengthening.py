@@ -85,7 +85,8 @@ async def report(listener: Listener) -> LeaseReport:
 def summary(facts: Facts, leaders: Iterable[Leader]) -> LeaseReport:
     """Return what facts and rows say together."""
     led = [leader for leader in leaders if leader.leads]
-    longest = max([facts.wanted, *(leader.trusted_for for leader in led)])
+    unseen = () if facts.settled else (facts.ceiling,)  # a row that was lost may have promised as much
+    longest = max([facts.wanted, *unseen, *(leader.trusted_for for leader in led)])
     return LeaseReport(
         lease=facts.lease,
         in_force=facts.wanted,
