@@ -145,13 +145,13 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     """Play, and print the table."""
     arguments = parsed()
-    lacks = lacking(doors=arguments.doors)
     chosen = [fault for name, fault in registry().items() if fnmatch(name, arguments.only)]
-    faults = [fault for fault in chosen if not lacks.keys() & {*fault.needs}]
-    print(f"seed {arguments.seed}, lease {arguments.lease:g} s, {len(faults)} kinds of faults", flush=True)
-    for skipped in [fault for fault in chosen if fault not in faults]:
-        print(f"skipped: {skipped.name}: {'; '.join(lacks[one] for one in skipped.needs if one in lacks)}")
     with installation(arguments.pg_bin) as (programs, account):
+        lacks = lacking(doors=arguments.doors, major=programs.major)
+        faults = [fault for fault in chosen if not lacks.keys() & {*fault.needs}]
+        print(f"seed {arguments.seed}, lease {arguments.lease:g} s, {len(faults)} kinds of faults", flush=True)
+        for skipped in [fault for fault in chosen if fault not in faults]:
+            print(f"skipped: {skipped.name}: {'; '.join(lacks[one] for one in skipped.needs if one in lacks)}")
         run = Run(arguments, programs, account)
         run.play(faults)
     made = table.rows(registry(), run.outcomes, arguments.lease)

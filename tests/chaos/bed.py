@@ -12,9 +12,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -48,6 +49,8 @@ PROGRAMS = {
 takeover, too, and would hide a lease that is too short; one with a process that has left its session."""
 PATIENT_SOCKET = {"connect_timeout": 2, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 3}
 """A counting child notices a dead network, too: otherwise it would wait for an answer for ever after the heal."""
+LOGIN_TRIGGERS = 17
+"""The first major version of PostgreSQL that has them."""
 START_AGAIN_AFTER = 1.0
 """Seconds between two starts of a node that has ended: the one before it may still be draining."""
 
@@ -61,10 +64,12 @@ class Bed:
         self.lease = lease
         self.directory = Path(tempfile.mkdtemp(prefix="hl-chaos-", dir="/tmp"))
         self.directory.chmod(0o755)
-        self.lacks = lacking(doors=doors)
+        self.lacks = lacking(doors=doors, major=programs.major)
         """What this bed cannot do, by its name in ``Fault.needs``, and why."""
         self.server_struck = False
         """Whether a fault has the server in hand: another one must not wait for it."""
+        self.lengthened = False
+        """Whether the ledger's lease was changed, or a maintenance begun."""
         self._started: dict[str, float] = {}
         self._undertaker, self.network = self._laid(servers)
         self.clocks = Clocks(self.directory)
@@ -125,10 +130,11 @@ class Bed:
         self.cast.nodes.append(node)
         self.start(node)
 
-    def configure(self, node: Node, **keys: object) -> None:
-        """Write the node's file, as it was or with other keys of ``Node.configure``."""
-        tables = "\n".join(f"[program.{name}]\ncommand = {_array(words)}" for name, words in PROGRAMS.items())
-        node.configure(tables, **keys)
+    def configure(self, node: Node, lock_keys: Mapping[str, str] = MappingProxyType({}), **keys: object) -> None:
+        """Write the node's file, as it was or with lock keys for programs and other keys of ``Node.configure``."""
+        tables = {name: f"[program.{name}]\ncommand = {_array(words)}\n" for name, words in PROGRAMS.items()}
+        tables |= {name: f"{tables[name]}lock_key = '{key}'\n" for name, key in lock_keys.items()}
+        node.configure("".join(tables.values()), **keys)
 
     def dsn(self, node: str) -> str:
         """Give how a node reaches PostgreSQL."""
@@ -155,6 +161,20 @@ class Bed:
             return self.database.sql(statement, parameters, admin=True)
         except psycopg.OperationalError:  # it is recovering from another fault
             raise Missed from None
+
+    def ceiling(self) -> float:
+        """Return the longest lease that anybody may have been promised, in seconds."""
+        return max(float(seconds) for (seconds,) in self.sql("SELECT extract(epoch FROM ceiling) FROM highlander.meta"))
+
+    def restored(self) -> bool:
+        """End a maintenance and give the ledger its own lease again; return whether that is done."""
+        for node in self.nodes if self.lengthened else ():
+            with contextlib.suppress(HighlanderError):
+                node.control.ask("POST", "/v1/maintenance", {"on": False})
+                node.control.ask("POST", "/v1/ledger/lease", {"lease": self.lease})
+                self.lengthened = False
+                break
+        return not self.lengthened
 
     def answers(self) -> bool:
         """Whether the server does."""
@@ -214,6 +234,8 @@ class Bed:
         Nodes that have ended are started again.
         """
         self.revive()
+        if not self.restored():
+            return None
         try:
             up = all(node.runs and node.up() for node in self.nodes)
         except AssertionError:  # it ended just now
@@ -263,11 +285,12 @@ class Bed:
                     yield f"pid {pid} is alive after its term: {past[pid]}"
 
 
-def lacking(*, doors: bool = False) -> dict[str, str]:
+def lacking(*, doors: bool = False, major: int = LOGIN_TRIGGERS) -> dict[str, str]:
     """Say what cannot be done here, by its name in ``Fault.needs``, and why."""
     reasons = {
         "namespaces": "TCP doors were asked for" if doors else namespaces_lacking(),
         "clocks": clocks_lacking(),
+        "login triggers": "" if major >= LOGIN_TRIGGERS else f"login triggers came with PostgreSQL {LOGIN_TRIGGERS}",
     }
     return {name: why for name, why in reasons.items() if why}
 

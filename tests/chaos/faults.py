@@ -20,7 +20,9 @@ MODULES = (
     "faults_network",
     "faults_processes",
     "faults_postgres",
+    "faults_ledger",
     "faults_orders",
+    "faults_lengths",
     "faults_clock",
     "faults_settings",
     "faults_failover",
@@ -76,7 +78,7 @@ class Fault:
     lasts: tuple[float, float] = (0.0, 0.0)
     """Leases between striking and undoing, at least and at most."""
     spares: bool = False
-    """Whether it costs no child at all, as long as it is over within 4/10 of a lease. The bound is for longer ones."""
+    """Whether it costs no child at all, as long as it is over within ``borne``. The bound is for longer ones."""
     needs: tuple[str, ...] = ()
     """What the bed must have: see ``Bed.lacks``."""
     spends: bool = False
@@ -89,6 +91,12 @@ class Fault:
     """The stated exception under which two children may live at once; the table in PostgreSQL holds even then."""
     losing: str = ""
     """The stated exception under which acknowledged commits may be lost. Both exceptions spend the bed, too."""
+    together: Bound | None = None
+    """How long two children may live at once under ``doubling``, where that is promised."""
+    borne: float = 0.4
+    """Leases that it may last and cost no child, if it ``spares``."""
+    stretch: float = 1.0
+    """How many times longer than the bed's the leases may be meanwhile, and with them every bound."""
 
     @property
     def crowded(self) -> bool:
@@ -111,12 +119,17 @@ def fault(
     servers: int = 1,
     doubling: str = "",
     losing: str = "",
+    together: Bound | None = None,
+    borne: float = 0.4,
+    stretch: float = 1.0,
 ) -> Callable[[Striking], Striking]:
     """Enter a function as a fault."""
 
     def enter(strike: Striking) -> Striking:
         assert name not in _entered, name
-        _entered[name] = Fault(name, strike, bound, lasts, spares, needs, spends, alone, servers, doubling, losing)
+        stated = (doubling, losing, together)
+        more = (borne, stretch)
+        _entered[name] = Fault(name, strike, bound, lasts, spares, needs, spends, alone, servers, *stated, *more)
         return strike
 
     return enter

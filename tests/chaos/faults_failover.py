@@ -5,6 +5,7 @@ The nodes know both servers, and ask for the one that can be written to. The bed
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from random import Random
 
@@ -12,12 +13,20 @@ from fact import wait_for
 
 from highlanderd.linux import boottime
 
-from .bed import SERVER, Bed, pause
+from .bed import PROGRAMS, SERVER, STANDBY, Bed, pause
 from .faults import Bound, Missed, Strike, fault
 from .faults_network import BORNE, LONG
 
 FAILOVER = Bound(1.1, lasting=True)
 """As any outage; where that lasted too long, led again at most 1.1 L after the reconnection."""
+COUNTERS = sum("counting_child" in " ".join(command) for command in PROGRAMS.values())
+"""Programs that count."""
+LED_AFTER_PROMOTION = "SELECT count(*) FROM highlander.lease WHERE released_at IS NULL AND timeline > 1"
+COUNTING_CHILDREN = """
+SELECT 1 FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name = '' AND usename <> session_user
+"""
+WRITTEN = "SELECT program, epoch, renewal FROM highlander.lease ORDER BY program"
 LOSING = "a transaction that the asynchronous standby had not got yet is lost with the old primary"
 
 
@@ -94,24 +103,77 @@ def promote_late(bed: Bed, chance: Random) -> Strike:
     return Strike(f"the primary killed, its standby promoted {end:.2f} s later", bed.nodes)
 
 
+@fault("failover, old primary started again", FAILOVER, lasts=(1.5, 2.0), spends=True, servers=2, losing=LOSING)
+def start_old_primary_again(bed: Bed, chance: Random) -> Strike:
+    """A service manager starts the old primary, and a daemon that was never here before meets it first."""
+    server, old, (_, leader) = bed.server, bed.database, bed.some_leader(chance)
+    fresh = chance.choice([node for node in bed.nodes if node is not leader])
+    fresh.signal(signal.SIGTERM)
+    fresh.ended()
+    (fresh.home / "state" / "timelines").unlink(missing_ok=True)
+    server.kill()
+    _promote(bed)
+    wait_for(lambda: bed.sql(LED_AFTER_PROMOTION) == [(len(PROGRAMS),)], what="all are led on the new primary")
+    wait_for(lambda: len(bed.sql(COUNTING_CHILDREN)) == COUNTERS, what="the children count on the new primary")
+    began, before = boottime(), bed.oracle.epochs()
+    server.start()
+    written = old.sql(WRITTEN, admin=True)
+    bed.start(fresh)
+
+    def undo() -> None:
+        after, now = bed.oracle.epochs(), old.sql(WRITTEN, admin=True)
+        server.stop("immediate")  # whoever starts a child later would count there
+        assert now == written, f"somebody led on the old primary: {written} before, {now} afterwards"
+        assert after == before, f"children were replaced: epochs {before} before, {after} afterwards"
+
+    what = f"the primary killed, its standby promoted, the old one started again, and {fresh.name} without a past"
+    return Strike(what, bed.nodes, undo, began)
+
+
+def _beside(bed: Bed, chance: Random, *, reached: bool) -> Strike:
+    """Promote the standby, and let one node that does not lead reach nothing else."""
+    old, (_, leader) = bed.server, bed.some_leader(chance)
+    other = chance.choice([node for node in bed.nodes if node is not leader])
+    bed.network.part(other.name, SERVER)
+    others = [node for node in bed.nodes if node is not other]
+    for node in [] if reached else others:
+        bed.network.part(node.name, STANDBY)
+    _promote(bed)
+
+    def undo() -> None:
+        old.stop("immediate")
+        for node in bed.nodes:
+            bed.network.heal(node.name)
+
+    said = "both servers" if reached else "only the old primary"
+    return Strike(f"{other.name} reaches only the promoted standby, the others {said}", bed.nodes, undo)
+
+
 @fault(
     "failover, old primary serves on",
     FAILOVER,
     lasts=(2.0, 2.5),
     spends=True,
     servers=2,
-    doubling="both primaries acknowledge renewals, so both sides lead for as long as both serve",
+    doubling="a leader on the old primary learns of the promotion when it asks every host, once a lease",
     losing=LOSING,
+    together=Bound(1.0),
 )
 def promote_beside(bed: Bed, chance: Random) -> Strike:
-    """Nobody stops the old primary, and one node that does not lead finds the way to the new one only."""
-    old, (_, leader) = bed.server, bed.some_leader(chance)
-    other = chance.choice([node for node in bed.nodes if node is not leader])
-    bed.network.part(other.name, SERVER)
-    _promote(bed)
+    """Nobody stops the old primary; its leaders reach both servers."""
+    return _beside(bed, chance, reached=True)
 
-    def undo() -> None:
-        old.stop("immediate")
-        bed.network.heal(other.name)
 
-    return Strike(f"{other.name} sees the promoted standby, the others the old primary", bed.nodes, undo)
+@fault(
+    "failover, old primary serves on alone",
+    FAILOVER,
+    lasts=(2.0, 2.5),
+    spends=True,
+    servers=2,
+    doubling="both primaries acknowledge renewals, so both sides lead for as long as both serve",
+    losing=LOSING,
+    together=Bound(lasting=True),
+)
+def promote_out_of_reach(bed: Bed, chance: Random) -> Strike:
+    """Nobody stops the old primary; its leaders reach nothing else."""
+    return _beside(bed, chance, reached=False)

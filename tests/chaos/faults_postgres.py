@@ -122,16 +122,22 @@ def pause_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
 @fault("server stopped", AWAY, lasts=(1.1, 1.5))
 def stop_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """No server for longer than a lease."""
+    return stop(bed)
+
+
+def stop(bed: Bed) -> Strike:
+    """Stop the server in good order."""
     if bed.server_struck:
         raise Missed
     bed.server_struck = True
+    began = boottime()
     bed.server.stop("fast")
 
     def start() -> None:
         bed.server.start()
         bed.server_struck = False
 
-    return Strike("the server stopped", bed.nodes, start)
+    return Strike("the server stopped", bed.nodes, start, began)
 
 
 @fault("power cut of the server", AWAY, spares=True)

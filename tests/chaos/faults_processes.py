@@ -56,7 +56,8 @@ def _kill(bed: Bed, node: Node, what: str, pids: Sequence[int]) -> Strike:
     return Strike(f"SIGKILL of {node.name}'s {what}", [node])
 
 
-def _kill_tree(bed: Bed, node: Node) -> Strike:
+def kill_tree(bed: Bed, node: Node) -> Strike:
+    """SIGKILL everything of a node at once, its children too."""
     everything = marked(node.home)
     bed.send(signal.SIGSTOP, everything)  # none may see another one die
     return _kill(bed, node, "whole tree", everything)
@@ -102,7 +103,7 @@ def kill_keeper(bed: Bed, chance: Random) -> Strike:
 def kill_node(bed: Bed, chance: Random) -> Strike:
     """All processes at once, children among them; its connections end in good order, its leases do not."""
     _, node = bed.some_leader(chance)
-    return _kill_tree(bed, node)
+    return kill_tree(bed, node)
 
 
 @fault("machine lost", LOST, lasts=(1.1, 1.4), needs=("namespaces",))
@@ -110,7 +111,7 @@ def lose_machine(bed: Bed, chance: Random) -> Strike:
     """The link goes first, so that nobody hears of the end of a connection."""
     _, node = bed.some_leader(chance)
     bed.network.unplug(node.name)
-    _kill_tree(bed, node)
+    kill_tree(bed, node)
     return Strike(f"{node.name} lost", [node], lambda: bed.network.heal(node.name))
 
 

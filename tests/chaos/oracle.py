@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 from journal import Line, parse
@@ -141,6 +141,12 @@ class Oracle:
                 )
                 said += [f"{kind} {name}: {a} and {b}" for a, b in pairwise(mine) if not _in_turn(a, b)]
         return said
+
+    def together(self, since: float) -> float:
+        """Return for how long, at most, two children of a program lived at once after that moment."""
+        lives = [life for life in self.lives.values() if life.last > since]
+        pairs = [(a, b) for a, b in combinations(lives, 2) if a.program == b.program]
+        return max((min(a.last, b.last) - max(a.began, b.began) for a, b in pairs), default=0.0)
 
     def lost_updates(self, sql: Sql, *, complete: bool = True) -> list[str]:
         """Compare the journal with the tables: what was counted twice, not at all, or under an epoch that went down.

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 
 from .faults import Bound, Fault
 from .rounds import MANY, MANY_NAME, Outcome
 
 HEADS = ("fault", "runs", "overlaps", "lost updates", "longest gap", "median gap", "bound", "child restarts")
-
-
-SPARED = "0 up to 0.4 L"
-"""The bound of what spares children."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +43,17 @@ def rows(faults: Mapping[str, Fault], outcomes: Sequence[Outcome], lease: float)
     """Give a row for each kind that was played."""
     by_name = {name: [one for one in outcomes if one.name == name] for name in [*faults, MANY_NAME]}
     bounds = {name: _shown(fault.bound, lease) for name, fault in faults.items() if not fault.spares}
-    bounds |= {name: SPARED for name, fault in faults.items() if fault.spares} | {MANY_NAME: str(MANY)}
+    bounds |= {name: _spared(fault) for name, fault in faults.items() if fault.spares} | {MANY_NAME: str(MANY)}
     notes = {name: fault.doubling or fault.losing for name, fault in faults.items()}
     shown = {MANY_NAME: f"{MANY_NAME} ({sum(one.struck for one in by_name[MANY_NAME])} faults)"}
     return [
         row(shown.get(name, name), bounds[name], some, notes.get(name, "")) for name, some in by_name.items() if some
     ]
+
+
+def _spared(fault: Fault) -> str:
+    """Return the bound of what spares children."""
+    return "0" if fault.borne == inf else f"0 up to {fault.borne:g} L"
 
 
 def _shown(bound: Bound, lease: float) -> str:
@@ -80,10 +82,18 @@ def markdown(made: Iterable[Row]) -> str:
 
 
 def notes(faults: Mapping[str, Fault], outcomes: Iterable[Outcome]) -> list[str]:
-    """Explain the stars."""
-    played = {outcome.name for outcome in outcomes}
+    """Explain the stars, and say how long two lived at once."""
+    played = list(outcomes)
     return [
-        f"* {name}: {fault.doubling or fault.losing}. This is a stated exception"
+        f"* {name}: {fault.doubling or fault.losing}. This is a stated exception" + _together(name, fault, played)
         for name, fault in faults.items()
-        if name in played and (fault.doubling or fault.losing)
+        if any(outcome.name == name for outcome in played) and (fault.doubling or fault.losing)
     ]
+
+
+def _together(name: str, fault: Fault, outcomes: Iterable[Outcome]) -> str:
+    if not fault.doubling:
+        return ""
+    seconds = sorted(outcome.together for outcome in outcomes if outcome.name == name)
+    bound = f", where {fault.together} is promised" if fault.together else ""
+    return f". Two lived at once for {median(seconds):.2f} s in the middle, {seconds[-1]:.2f} s at most{bound}"

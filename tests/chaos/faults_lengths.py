@@ -1,0 +1,69 @@
+"""Operators change how long leases are while programs run: by another lease, and by a maintenance.
+
+Whatever becomes of the order, ``Bed.whole`` has the ledger's own lease back before the round ends.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+
+from fact import wait_for
+
+from highlanderd.errors import HighlanderError
+
+from .bed import Bed
+from .faults import Bound, Missed, Strike, fault
+from .faults_postgres import stop
+
+NOTHING = Bound()
+STRETCH = 1.75
+"""Leases: the longest that one of these faults, or two at once, make a lease."""
+LONGER, SHORTER = 1.5, 0.75
+"""Leases."""
+OUTAGE = 0.75
+"""Leases: what a maintenance is to bear while nothing is away. It makes leases (0.75 + 0.3) / 0.7 times as long."""
+LONG_OUTAGE = 2.0
+"""Leases: what is to be borne where PostgreSQL really is away."""
+
+
+def _order(bed: Bed, chance: Random, resource: str, body: dict[str, object]) -> str:
+    """Have the node of some leader do it, and return its name."""
+    _, node = bed.some_leader(chance)
+    bed.lengthened = True
+    try:
+        node.control.ask("POST", resource, body)
+    except HighlanderError:  # it is down, or cannot reach PostgreSQL, or a maintenance is on
+        raise Missed from None
+    return node.name
+
+
+@fault("lease changed", NOTHING, lasts=(0.5, 2.0), spares=True, borne=inf, stretch=STRETCH)
+def change_lease(bed: Bed, chance: Random) -> Strike:
+    """A longer or a shorter one, and back."""
+    lease = chance.choice((LONGER, SHORTER)) * bed.lease
+    name = _order(bed, chance, "/v1/ledger/lease", {"lease": lease})
+    return Strike(f"{name} sets the lease to {lease:g} s", bed.nodes, bed.restored)
+
+
+@fault("maintenance on and off", NOTHING, lasts=(0.5, 2.0), spares=True, borne=inf, stretch=STRETCH)
+def announce(bed: Bed, chance: Random) -> Strike:
+    """It may end by itself before it is ended."""
+    outage = OUTAGE * bed.lease
+    name = _order(bed, chance, "/v1/maintenance", {"on": True, "for": outage, "reason": "chaos"})
+    return Strike(f"{name} begins a maintenance for {outage:g} s", bed.nodes, bed.restored)
+
+
+@fault("server stopped in a maintenance", NOTHING, lasts=(1.1, 1.4), spares=True, borne=LONG_OUTAGE, alone=True)
+def stop_announced(bed: Bed, chance: Random) -> Strike:
+    """PostgreSQL is away for longer than a lease, as it was announced."""
+    outage = LONG_OUTAGE * bed.lease
+    order = {"on": True, "for": outage, "reason": "chaos", "wait": True, "timeout": outage}
+    name = _order(bed, chance, "/v1/maintenance", order)
+    stopped = stop(bed)
+
+    def start() -> None:
+        stopped.undo()
+        wait_for(bed.restored, what="the maintenance is ended")
+
+    return Strike(f"{name} begins a maintenance for {outage:g} s, {stopped.what}", bed.nodes, start, stopped.since)

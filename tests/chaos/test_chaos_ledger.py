@@ -1,0 +1,15 @@
+"""Others replace, lock and spoil the ledger: never two, no update lost, gaps within their bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Plays, borne, faults_of
+from .faults import Fault
+
+pytestmark = pytest.mark.chaos
+
+
+@pytest.mark.parametrize("fault", faults_of("faults_ledger"), ids=lambda fault: fault.name)
+def test_never_two_and_nothing_lost(chaos: Plays, fault: Fault) -> None:
+    borne(chaos, fault)
