@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 SURVEY_WITHIN: Final = 0.5
 """Seconds that a question for the present leaders may take; what is known then is shown."""
+KEEP_WITHIN: Final = 1.0
+"""Seconds for the last write of what was seen of servers."""
 ALARM_SHOWN: Final = 3600.0
 """Seconds for which an alarm stays in ``status``."""
 
@@ -126,6 +128,7 @@ class Daemon:
             await self.fleet.run()
             for task in background:
                 task.cancel()
+        await self._keep_last_past()
         return self._exit_code
 
     def _adopt(self) -> None:
@@ -206,6 +209,12 @@ class Daemon:
         past = self.pool.server.past
         if past.unkept and (self._keeping is None or self._keeping.done()):
             self._keeping = in_thread(past.keep, "past")
+
+    async def _keep_last_past(self) -> None:
+        """Write what was seen since the last beat; a disk that hangs does not keep the daemon from ending."""
+        past = self.pool.server.past
+        if past.unkept:
+            await asyncio.wait([in_thread(past.keep, "past")], timeout=KEEP_WITHIN)
 
     def _notify(self) -> None:
         """Show the service manager how things stand, and that a drain goes on: however long, it is never cut short."""

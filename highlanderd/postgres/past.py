@@ -55,8 +55,9 @@ class Past:
         return True
 
     def learn_epoch(self, epoch: int) -> None:
-        """Know of an epoch."""
-        self.generation = max(self.generation, epoch >> 32)
+        """Know of an epoch; 0 is none."""
+        if epoch:
+            self.generation = max(self.generation, epoch >> 32)
 
     def inherit(self, timelines: Mapping[str, int]) -> None:
         """Know what a former worker has known."""

@@ -221,6 +221,7 @@ class Session:
             self.refuse("the session's backend has changed: a connection pooler stands between; give a direct dsn")
             return
         known = self._hello.version
+        self._pool.server.past.learn_epoch(max(look.sight.meta.floor, look.sight.row.epoch if look.sight.row else 0))
         try:
             self._follow(look.sight.meta.lease, look.version, look.compatible_from)
         except Unfit as unfit:
