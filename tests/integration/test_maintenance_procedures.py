@@ -5,6 +5,8 @@ After each test the journal is asked: no two lives of a program at once, and eve
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,8 +23,8 @@ from highlanderd.embedded.installation import Installation
 from highlanderd.linux import boottime
 
 LEASE = 4.0
-OUTAGE = 12.0
-"""Seconds that a maintenance is switched on for: a busy machine needs some of them to start a server."""
+OUTAGE = "10s"
+"""What a maintenance is switched on for: a busy machine needs some of it to start a server."""
 PROGRAMS = ["beat", "bot", "cron", "feed", "relay"]
 
 
@@ -36,7 +38,7 @@ def test_an_announced_outage_of_one_and_a_half_leases_restarts_nothing_and_a_nod
     settled_ledger(database, LEASE)
     _spread(nodes, database, PROGRAMS)
     a, b, c = nodes.nodes
-    _maintenance_on(a, "12s")
+    _maintenance_on(a)
     before = _alive(nodes, PROGRAMS)
 
     cluster.stop("fast")
@@ -105,7 +107,7 @@ def test_a_node_that_moves_first_waits_for_the_leader_whose_renewals_arrive_by_r
     [b] = nodes(new, "b", programs=["beat"], lease=LEASE)
     _await_said(b, "a renews it through another server")
     _await_settled(new)  # from here on nothing but the moving row keeps it
-    _await_renewed(new.dsn, "beat", times=8)
+    _await_renewed(new.dsn, "beat", times=4)
     assert b.leading() == {}
 
     a.signal(15)
@@ -144,9 +146,9 @@ def test_leaders_that_were_announced_the_outage_carry_their_children_to_the_new_
     new.sql(f'ALTER ROLE "{new.role}" NOLOGIN', admin=True)
     old.sql(f'GRANT pg_monitor TO "{old.role}"', admin=True)
     programs = ["beat", "bot"]
-    a, b = nodes(old.with_standby(new.server), "a", "b", programs=programs, lease=LEASE)
+    a, _ = nodes(old.with_standby(new.server), "a", "b", programs=programs, lease=LEASE)
     nodes.await_led(*programs)
-    _maintenance_on(a, "12s")
+    _maintenance_on(a, "8s")
     before = _alive(nodes, programs)
 
     assert isinstance(old.server, Cluster)
@@ -157,13 +159,13 @@ def test_leaders_that_were_announced_the_outage_carry_their_children_to_the_new_
     _end_replication(new)
     assert _alive(nodes, programs) == before
 
-    leader = nodes.await_led(*programs)["beat"]
-    leader.order("release", "beat")
-    nodes.await_led(*programs, without=None)
+    report = a.control.ask("POST", "/v1/maintenance", {"on": False, "wait": True}, patience=60)
+    assert report["in_force"] == LEASE
+    assert report["replaced_within"] > report["ceiling"], "which is waited out before anybody is replaced here"
+    nodes.await_led(*programs)["beat"].order("release", "beat")
     wait_for(lambda: len(nodes.journal.lives("beat")) == 2, what="the next term, once the ceiling was waited out")
     assert nodes.life("beat").epoch >> 32 == 1, "epochs of the new server are above those of the old one"
     assert _alive(nodes, ["bot"]) == {"bot": before["bot"]}
-    assert b.status()["maintenance"]["outage"] == OUTAGE
     _each_started_once(nodes)
 
 
@@ -184,6 +186,7 @@ def test_a_ledger_that_is_replaced_under_a_node_that_is_cut_off_waits_for_it_and
         a.order("restart", "beat")
         nodes.await_led("beat")
     [b] = nodes(database, "b", programs=["beat"], lease=LEASE)
+    _await_kept(b, {"generation": 0})
     last = nodes.life("beat")
 
     way.stall()
@@ -206,6 +209,40 @@ def test_a_ledger_that_is_replaced_under_a_node_that_is_cut_off_waits_for_it_and
     _each_started_once(nodes)
 
 
+def test_a_server_restored_to_a_lower_timeline_is_refused_with_its_cure_which_repeats_no_epoch(
+    nodes: Nodes, cluster: Cluster
+) -> None:
+    database = cluster.database()
+    settled_ledger(database, LEASE)
+    cluster.stop("fast")
+    backup = cluster.directory / "backup"
+    subprocess.run(["cp", "-a", cluster.data, backup], check=True)
+    for _ in range(2):
+        _to_the_next_timeline(cluster)
+    [a] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    _await_kept(a, {"timelines": 3, "generation": 2})
+    a.signal(15)
+    assert a.ended() == 0
+
+    cluster.stop("fast")
+    shutil.rmtree(cluster.data)
+    subprocess.run(["cp", "-a", backup, cluster.data], check=True)
+    _to_the_next_timeline(cluster)
+    a.start()
+    _await_said(a, "restored on purpose, stop all daemons, remove the file 'timelines' from each one's state_dir")
+    a.signal(15)
+    assert a.ended() == 0
+    (a.home / "state" / "timelines").unlink()
+    a.start()
+    nodes.await_up(a)
+
+    nodes.await_led("beat")
+    assert [life.epoch >> 32 for life in nodes.journal.lives("beat")] == [2, 3]
+    assert a.status()["postgres"]["timeline"] == 2
+    _each_started_once(nodes)
+
+
 # ------------------------------------------------------------------------------------------------------------- steps
 
 
@@ -221,7 +258,7 @@ def _spread(nodes: Nodes, database: Database, programs: list[str]) -> None:
     assert len(leaders) == len(programs)
 
 
-def _maintenance_on(node: Node, outage: str) -> None:
+def _maintenance_on(node: Node, outage: str = OUTAGE) -> None:
     done = highlanderctl(node.socket, "maintenance", "on", "--for", outage, "--reason", "tests")
     assert (done.code, done.err) == (0, "")
 
@@ -299,6 +336,27 @@ def _end_replication(new: Database) -> None:
     new.sql("ALTER SUBSCRIPTION move DISABLE", admin=True)
     new.sql("ALTER SUBSCRIPTION move SET (slot_name = NONE)", admin=True)
     new.sql("DROP SUBSCRIPTION move", admin=True)
+
+
+def _to_the_next_timeline(cluster: Cluster) -> None:
+    """Stop a server, if it runs, and start it as one that was restored from a backup."""
+    cluster.stop("fast")
+    signal = cluster.data / "recovery.signal"
+    signal.touch()
+    os.chown(signal, cluster.data.stat().st_uid, cluster.data.stat().st_gid)
+    cluster.settings["restore_command"] = "false"
+    cluster.start()
+    wait_for(lambda: cluster.sql("SELECT pg_is_in_recovery()") == [(False,)], what="it was promoted")
+
+
+def _await_kept(node: Node, facts: dict[str, int]) -> None:
+    """Wait until the files of a state directory hold these numbers."""
+
+    def kept() -> bool:
+        files = {name: node.home / "state" / name for name in facts}
+        return all(file.exists() and str(facts[name]) in file.read_text() for name, file in files.items())
+
+    wait_for(kept, what=f"{node.name} has written {facts}")
 
 
 def _dump(programs: Installation, dsn: str, *options: str) -> str:
