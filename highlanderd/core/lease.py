@@ -239,7 +239,8 @@ class Knowledge:
     promised_until: float = 0.0
     """What an earlier run or ledger has promised may be trusted until then."""
     distrusted_until: float = 0.0
-    """A ledger that has gone back, or that was met after another one, counts as unsettled until then."""
+    """A ledger counts as unsettled until then that has gone back, was met after another one, or is written through
+    another server, too."""
     rewinds: int = 0
     """How often the ledger went back on one timeline of a server."""
 
@@ -251,6 +252,9 @@ def observe(knowledge: Knowledge, sight: Sight, at: float) -> Knowledge:
     rewound = _same_ledger(knowledge.server, sight.server) and _went_back(knowledge, sight)
     if rewound or not same or (knowledge.settled and not settled):
         knowledge = _anew(knowledge, sight, at, rewound)
+    elif _moved_elsewhere(knowledge, sight):
+        over = max(knowledge.distrusted_until, at + sight.meta.ceiling.wait)
+        knowledge = replace(knowledge, distrusted_until=over)
     versions: dict[int, tuple[tuple[int, int], float]] = {}
     for row in _rows(sight):
         seen = knowledge.versions.get(row.lock_id)
@@ -318,17 +322,22 @@ def is_settled(sight: Sight) -> bool:
 
 
 def renewed_elsewhere(knowledge: Knowledge, sight: Sight) -> tuple[Row, ...]:
-    """Return the rows that somebody renewed through another server since the last look of the same run.
-
-    They arrive by logical replication: two servers that both serve let two nodes lead.
-    """
+    """Return the rows that somebody renewed through another server since the last look of the same run."""
     if not _same_run(knowledge.server, sight.server):
         return ()
+    return tuple(row for row in _moved_elsewhere(knowledge, sight) if not row.released)
+
+
+def _moved_elsewhere(knowledge: Knowledge, sight: Sight) -> tuple[Row, ...]:
+    """Return the rows that were written through another server since the last look.
+
+    They arrive by logical replication. While they move, somebody may lead over there, or be about to: a row that says
+    released here may be taken over there, unseen. So nobody begins a term here before they have stood still.
+    """
     return tuple(
         row
         for row in _rows(sight)
-        if not row.released
-        and row.system != sight.server.system
+        if row.system != sight.server.system
         and row.lock_id in knowledge.versions
         and knowledge.versions[row.lock_id][0] != row.version
     )

@@ -384,6 +384,17 @@ def test_who_comes_from_another_server_or_ledger_waits_for_what_that_one_had_pro
     assert isinstance(judge(back, knowledge, over, HERE), Claim)
 
 
+def test_a_row_that_arrives_as_released_by_replication_may_be_taken_over_where_it_comes_from() -> None:
+    knowledge = observe(Knowledge(), sight(row(system=2)), 0.0)
+    released = sight(row(system=2, renewal=10, released=True))
+    knowledge = observe(knowledge, released, 3.0)
+    assert isinstance(judge(released, knowledge, 3.0, HERE), NotYet)
+    led_again = sight(row(system=2, epoch=6, renewal=11, released=True))
+    knowledge = observe(knowledge, led_again, 13.0)
+    assert isinstance(judge(led_again, knowledge, 13.6, HERE), NotYet)
+    assert isinstance(judge(led_again, knowledge, 13.0 + L.wait, HERE), Claim)
+
+
 def test_who_has_only_seen_the_server_restart_believes_that_it_has_settled() -> None:
     knowledge = observe(Knowledge(), sight(row(released=True)), 0.0)
     restarted = sight(row(released=True), server=replace(SERVER, started="b"))
