@@ -37,6 +37,10 @@ LEFT_TO_MAKE_CHAOS = {
     "role with idle_in_transaction_session_timeout",
     "failover, old primary cut off",
     "failover, late",
+    "failover, old primary serves on alone",
+    "host lost under assert_leader, statement_timeout",
+    "ledger dropped and made anew, one node cut off",
+    "maintenance on and off",
 }
 """Near enough to another one, or to a test in integration/, for the ten minutes that all of this may take."""
 Plays = Callable[[Sequence[Planned], str], Outcome]

@@ -90,6 +90,7 @@ def make_ledger_anew(bed: Bed, chance: Random) -> Strike:
         maker.signal(signal.SIGTERM)
         maker.ended()
         bed.start(maker)
+        wait_for(lambda: bed.sql("SELECT to_regclass('highlander.meta')") != [(None,)], what="the new ledger is there")
 
     return _replace(bed, chance, "dropped and made anew", put)
 

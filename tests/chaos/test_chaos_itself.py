@@ -47,6 +47,15 @@ def test_gaps_are_measured_between_lives(tmp_path: Path) -> None:
     assert heard(tmp_path / "journal", *lines).gaps(12.6) == []
 
 
+def test_how_long_two_lived_at_once_is_measured_for_each_program(tmp_path: Path) -> None:
+    first = ("start 10.0 beat 7 1 a 100", "alive 12.0 beat 7 1 a 100", "start 10.0 bot 8 1 a 102")
+    second = ("start 11.25 beat 7 2 b 101", "alive 13.0 beat 7 2 b 101", "alive 12.0 bot 8 1 a 102")
+    oracle = heard(tmp_path / "journal", *first, *second)
+    assert oracle.together(9.0) == 0.75
+    assert oracle.together(12.5) == 0.0
+    assert heard(tmp_path / "turn", *first, "start 12.5 beat 7 2 b 101").together(9.0) == -0.5
+
+
 @pytest.mark.parametrize(
     ("rows", "stands", "seen"),
     [
