@@ -20,9 +20,11 @@ it concerns, and how to undo it. Enter it with ``@fault`` in a module ``faults_*
         return Strike(f"backend of {program} on {node.name}", [node])
 
 The bound is the longest gap that a program of a concerned node may have; what ``spares`` children restarts none while
-it lasts no longer than 4/10 of a lease. An undo may come when other faults have been
-there: it must not mind. Whatever is dead afterwards, ``bed.mend()`` starts again. A fault that changes what the bed
-stands on (another primary, a pooler) sets ``spends=True``: the bed is thrown away after its round.
+it lasts no longer than ``borne``, 4/10 of a lease unless the fault says otherwise. An undo may come when other faults
+have been there: it must not mind. Whatever is dead afterwards, ``bed.mend()`` starts again. A fault that changes what
+the bed stands on (another primary, a pooler) sets ``spends=True``: the bed is thrown away after its round. A stated
+exception names itself in ``doubling`` or ``losing``; where it is promised how long two may live at once, ``together``
+is that bound.
 """
 
 import sys

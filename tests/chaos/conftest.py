@@ -41,6 +41,7 @@ LEFT_TO_MAKE_CHAOS = {
     "host lost under assert_leader, statement_timeout",
     "ledger dropped and made anew, one node cut off",
     "maintenance on and off",
+    "node lost in a maintenance",
 }
 """Near enough to another one, or to a test in integration/, for the ten minutes that all of this may take."""
 Plays = Callable[[Sequence[Planned], str], Outcome]

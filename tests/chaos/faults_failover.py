@@ -15,7 +15,9 @@ from highlanderd.linux import boottime
 
 from .bed import PROGRAMS, SERVER, STANDBY, Bed, pause
 from .faults import Bound, Missed, Strike, fault
+from .faults_lengths import LONG_OUTAGE, announced
 from .faults_network import BORNE, LONG
+from .faults_postgres import stop
 
 FAILOVER = Bound(1.1, lasting=True)
 """As any outage; where that lasted too long, led again at most 1.1 L after the reconnection."""
@@ -128,6 +130,22 @@ def start_old_primary_again(bed: Bed, chance: Random) -> Strike:
 
     what = f"the primary killed, its standby promoted, the old one started again, and {fresh.name} without a past"
     return Strike(what, bed.nodes, undo, began)
+
+
+@fault("switchover in a maintenance", Bound(), spares=True, spends=True, servers=2, borne=LONG_OUTAGE)
+def switch_over(bed: Bed, chance: Random) -> Strike:
+    """It is announced, the primary is stopped in good order, and its standby promoted more than a lease later."""
+    bed.sql(f'GRANT pg_monitor TO "{bed.database.role}"')  # what the standby has received is to be seen
+    said = announced(bed, chance, LONG_OUTAGE)
+    stopped = stop(bed)
+    pause(chance.uniform(1.1, 1.4) * bed.lease)
+    _promote(bed)
+    bed.server_struck = False
+
+    def undo() -> None:
+        wait_for(bed.restored, what="the maintenance is ended")
+
+    return Strike(f"{said}, {stopped.what}, its standby promoted", bed.nodes, undo, stopped.since)
 
 
 def _beside(bed: Bed, chance: Random, *, reached: bool) -> Strike:

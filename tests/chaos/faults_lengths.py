@@ -15,19 +15,22 @@ from highlanderd.errors import HighlanderError
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault
 from .faults_postgres import stop
+from .faults_processes import kill_tree
 
 NOTHING = Bound()
+ANNOUNCED_LOST = Bound(1.85)
+"""1.05 leases that are 1.5 times as long, and 0.25 L."""
 STRETCH = 1.75
 """Leases: the longest that one of these faults, or two at once, make a lease."""
 LONGER, SHORTER = 1.5, 0.75
 """Leases."""
-OUTAGE = 0.75
-"""Leases: what a maintenance is to bear while nothing is away. It makes leases (0.75 + 0.3) / 0.7 times as long."""
+OUTAGE = 0.7
+"""Leases: what a maintenance is to bear while nothing is away. It makes leases about 1.5 times as long."""
 LONG_OUTAGE = 2.0
 """Leases: what is to be borne where PostgreSQL really is away."""
 
 
-def _order(bed: Bed, chance: Random, resource: str, body: dict[str, object]) -> str:
+def order(bed: Bed, chance: Random, resource: str, body: dict[str, object]) -> str:
     """Have the node of some leader do it, and return its name."""
     _, node = bed.some_leader(chance)
     bed.lengthened = True
@@ -42,7 +45,7 @@ def _order(bed: Bed, chance: Random, resource: str, body: dict[str, object]) -> 
 def change_lease(bed: Bed, chance: Random) -> Strike:
     """A longer or a shorter one, and back."""
     lease = chance.choice((LONGER, SHORTER)) * bed.lease
-    name = _order(bed, chance, "/v1/ledger/lease", {"lease": lease})
+    name = order(bed, chance, "/v1/ledger/lease", {"lease": lease})
     return Strike(f"{name} sets the lease to {lease:g} s", bed.nodes, bed.restored)
 
 
@@ -50,20 +53,33 @@ def change_lease(bed: Bed, chance: Random) -> Strike:
 def announce(bed: Bed, chance: Random) -> Strike:
     """It may end by itself before it is ended."""
     outage = OUTAGE * bed.lease
-    name = _order(bed, chance, "/v1/maintenance", {"on": True, "for": outage, "reason": "chaos"})
+    name = order(bed, chance, "/v1/maintenance", {"on": True, "for": outage, "reason": "chaos"})
     return Strike(f"{name} begins a maintenance for {outage:g} s", bed.nodes, bed.restored)
+
+
+def announced(bed: Bed, chance: Random, leases: float) -> str:
+    """Begin a maintenance for an outage of so many leases, wait until every leader bears it, and return who did it."""
+    outage = leases * bed.lease
+    body: dict[str, object] = {"on": True, "for": outage, "reason": "chaos", "wait": True, "timeout": outage}
+    return f"{order(bed, chance, '/v1/maintenance', body)} begins a maintenance for {outage:g} s"
 
 
 @fault("server stopped in a maintenance", NOTHING, lasts=(1.1, 1.4), spares=True, borne=LONG_OUTAGE, alone=True)
 def stop_announced(bed: Bed, chance: Random) -> Strike:
     """PostgreSQL is away for longer than a lease, as it was announced."""
-    outage = LONG_OUTAGE * bed.lease
-    order = {"on": True, "for": outage, "reason": "chaos", "wait": True, "timeout": outage}
-    name = _order(bed, chance, "/v1/maintenance", order)
+    said = announced(bed, chance, LONG_OUTAGE)
     stopped = stop(bed)
 
     def start() -> None:
         stopped.undo()
         wait_for(bed.restored, what="the maintenance is ended")
 
-    return Strike(f"{name} begins a maintenance for {outage:g} s, {stopped.what}", bed.nodes, start, stopped.since)
+    return Strike(f"{said}, {stopped.what}", bed.nodes, start, stopped.since)
+
+
+@fault("node lost in a maintenance", ANNOUNCED_LOST, alone=True)
+def lose_announced(bed: Bed, chance: Random) -> Strike:
+    """Its rows carry the longer lease, which the others wait for, whether or not the maintenance is over."""
+    said = announced(bed, chance, OUTAGE)
+    _, node = bed.some_leader(chance)
+    return Strike(f"{said}, {kill_tree(bed, node).what}", [node], bed.restored)
