@@ -1,6 +1,7 @@
 """Explore as far as time allows: ``make explore EXPLORE_ARGS='--faults 2 --nodes 3 --minutes 30'``.
 
-Every combination of so many kinds of misfortune is searched, with every order, first those from the usual beginning.
+Every combination of so many kinds of misfortune is searched, with every order, first those from the usual beginning;
+then everything that may befall a ledger, its servers and its lengths (``--scenes`` searches nothing else).
 Prints what was seen, and exits 1 with the shortest trace of a violation.
 """
 
@@ -15,8 +16,8 @@ from time import monotonic
 from typing import NamedTuple
 
 from property.explore import Found, explore
-from property.world import FAULTS, ORDERS, Rules
-from property.world_stories import STORIES
+from property.world import FAULTS, LENGTHS, ORDERS, Rules
+from property.world_stories import SCENES, STORIES
 
 
 class Search(NamedTuple):
@@ -33,6 +34,8 @@ class Search(NamedTuple):
     def __str__(self) -> str:
         """Say where it begins and what happens in it."""
         pace = "swift" if self.swift else "whole"
+        if self.story in SCENES:
+            return f"{'scene':9}  {pace}  {self.story}"
         return f"{self.story:9}  {pace}  {' + '.join(self.kinds) or 'no misfortune'}"
 
 
@@ -67,13 +70,20 @@ def _searches(arguments: argparse.Namespace) -> list[Search]:
     paces = (True,) if arguments.swift else (False, True)
     tales = [(story, kinds) for story in STORIES for kinds in (combinations if story == "led" else [()])]
     rest = arguments.orders, arguments.worlds, 0.0
-    return [Search(story, names, kinds, swift, *rest) for story, kinds in tales for swift in paces]
+    searches = [Search(story, names, kinds, swift, *rest) for story, kinds in tales for swift in paces]
+    scenes = [Search(name, names, SCENES[name].kinds, swift, *rest) for name in SCENES for swift in paces]
+    return scenes if arguments.scenes else [*searches, *scenes]
 
 
 def _explore(search: Search) -> tuple[Search, Found, float]:
     began = monotonic()
-    rules = Rules(kinds=frozenset({*search.kinds, *(ORDERS if search.orders else ())}), swift=search.swift)
-    start = STORIES[search.story](rules, search.names, len(search.kinds), search.orders)
+    if search.story in SCENES:
+        start = SCENES[search.story].world(swift=search.swift, names=search.names)
+    else:
+        kinds = frozenset({*search.kinds, *((*ORDERS, *LENGTHS) if search.orders else ())})
+        start = STORIES[search.story](
+            Rules(kinds=kinds, swift=search.swift), search.names, len(search.kinds), search.orders
+        )
     return search, explore(start, search.bound, began + search.seconds), monotonic() - began
 
 
@@ -84,6 +94,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, choices=(2, 3), default=2)
     parser.add_argument("--minutes", type=float, default=10.0, help="all searches together, at most (10)")
     parser.add_argument("--worlds", type=int, default=2_000_000, help="of one search, at most; each takes about 1 KB")
+    parser.add_argument("--scenes", action="store_true", help="only what may befall a ledger")
     parser.add_argument("--swift", action="store_true", help="only with everything prompt at once")
     return parser.parse_args()
 

@@ -7,15 +7,15 @@ from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
-from property.world import LEASE, Violation, World
+from property.world import LEASE, LONGER, Violation, World
 from property.world_key import key
 from property.world_steps import Label, steps
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
 
-LED_WITHIN = 4 * LEASE
-"""Ticks after the last misfortune within which somebody leads, if anybody is wanted to."""
+LED_WITHIN = 4
+"""Leases after the last misfortune within which somebody leads, if anybody is wanted to; the longest one counts."""
 
 STEPS = 1000
 """Nothing ordinary needs so many."""
@@ -88,7 +88,7 @@ def is_wanted(world: World) -> bool:
 def _unled(world: World) -> tuple[str, ...]:
     """Let everything take its ordinary course, and tell the story if nobody leads in time."""
     world, lines = calm(world), []
-    over = world.now
+    until = world.now + led_within(world)
     while not is_led(world) and is_wanted(world):
         label, go = next(way for way in steps(world) if way[0][0] not in UNCERTAIN)
         before = world
@@ -97,9 +97,15 @@ def _unled(world: World) -> tuple[str, ...]:
         except (Violation, machine.ImpossibleEvent):
             return ()  # the search meets it on a shorter way
         lines.append(_line(before, world, label))
-        if world.now > over + LED_WITHIN or len(lines) > STEPS:
-            return (*lines, f"nobody leads, {LED_WITHIN} ticks after the last misfortune")
+        if world.now > until or len(lines) > STEPS:
+            return (*lines, f"nobody leads, {LED_WITHIN} leases after the last misfortune")
     return ()
+
+
+def led_within(world: World) -> float:
+    """Ticks within which somebody leads once nothing goes wrong any more."""
+    lengths = [LONGER for pg in world.servers if pg.ledger.ceiling.length > LEASE]
+    return LED_WITHIN * max([LEASE, *lengths])
 
 
 def _path(seen: dict[int, tuple[int, int]], here: int) -> list[int]:

@@ -13,7 +13,20 @@ from typing import Any, Final, NamedTuple
 
 from property.world import LEASE, Rules, World
 from property.world_postgres import Flaws
-from property.world_stories import divided, led, releasing, renamed, waited
+from property.world_stories import (
+    divided,
+    dumped,
+    forgetful,
+    lagging,
+    led,
+    maintained,
+    releasing,
+    renamed,
+    replicated,
+    revived,
+    two_keys,
+    waited,
+)
 
 from highlanderd.core import machine
 from highlanderd.core import words as w
@@ -89,12 +102,6 @@ def _rows_lease_ignored(row: Row, sight: Sight) -> Row:
     return replace(row, trusted_for=sight.meta.lease.length)
 
 
-def _replicated_counts_as_over(row: Row, sight: Sight) -> Row:
-    """A row that another server wrote is over as soon as this one is settled, however it moves."""
-    elsewhere = (row.system, row.timeline) != (sight.server.system, sight.server.timeline)
-    return replace(row, trusted_for=0.0) if elsewhere else row
-
-
 def _looking(change: Callable[[w.Situation, Sight, w.Policy], tuple[w.Situation, Sight]]) -> Changed:
     """Know or see something else than what is so, whenever a look was answered."""
 
@@ -111,6 +118,15 @@ def _looking(change: Callable[[w.Situation, Sight, w.Policy], tuple[w.Situation,
     return step
 
 
+def _unsuspecting(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """The second guard of much: who meets another ledger than before does not believe all that it says of itself."""
+    known, server = situation.knowledge, sight.server
+    if known.server is not None:
+        same = replace(known.server, system=server.system, timeline=server.timeline, place=server.place)
+        known = replace(known, server=same, versions={}, row=None)
+    return replace(situation, knowledge=known), sight
+
+
 def _as_if_settled(sight: Sight) -> Sight:
     server = sight.server
     settled = server.system, server.timeline, server.place
@@ -124,19 +140,22 @@ def _trusts_ours(situation: w.Situation, sight: Sight, policy: w.Policy) -> tupl
     if row is None or not ours:
         return situation, sight
     here = replace(row, system=sight.server.system, timeline=sight.server.timeline)
-    return situation, _as_if_settled(replace(sight, row=here))
+    return _unsuspecting(situation, _as_if_settled(replace(sight, row=here)), policy)
 
 
-def _trusts_released(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+def _trusts_released(situation: w.Situation, sight: Sight, policy: w.Policy) -> tuple[w.Situation, Sight]:
     """Released is released, on whichever timeline and in whichever ledger that was written."""
-    return situation, _as_if_settled(sight) if sight.row is not None and sight.row.released else sight
+    released = sight.row is not None and sight.row.released
+    return _unsuspecting(situation, _as_if_settled(sight) if released else sight, policy)
 
 
-def _trusts_released_here(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
-    """Released is released, where the row says that it was written on this server."""
+def _replicated_counts_as_over(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
+    """A row that another server wrote is over as soon as this one is settled, however it moves."""
     row, server = sight.row, sight.server
-    here = row is not None and row.released and (row.system, row.timeline) == (server.system, server.timeline)
-    return situation, _as_if_settled(sight) if here else sight
+    if row is None or (row.system, row.timeline) == (server.system, server.timeline):
+        return situation, sight
+    unmoved = replace(situation, knowledge=replace(situation.knowledge, versions={}))
+    return unmoved, replace(sight, row=replace(row, trusted_for=0.0))
 
 
 def _settles_by_the_lease(situation: w.Situation, sight: Sight, _policy: w.Policy) -> tuple[w.Situation, Sight]:
@@ -315,16 +334,6 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "released is trusted across a change of timeline": Mutation(
         _rules("failover", "release A", step=_looking(_trusts_released), sql=UNSETTLED, reconnect="A"), orders=1
     ),
-    "a release that writes the timeline": Mutation(
-        _rules(
-            *("failover", "cut A"),
-            step=_looking(_trusts_released_here),
-            sql=_flawed(release_writes_timeline=True, compares_settled=False),
-            reconnect="A",
-        ),
-        faults=2,
-        start=releasing,
-    ),
     "a lapsed term is renewed again": Mutation(_rules("cut", step=_renews_lapsed_terms)),
     "knowledge is kept across a change of the server's run": Mutation(
         _rules("failover", "cut B", step=_looking(_knows_across_runs), reconnect="B"), faults=2
@@ -333,7 +342,12 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         _rules("busy A", "reset A", reach_successors=EVERYTHING), faults=2
     ),
     "settled is written for the present timeline": Mutation(
-        _rules("failover", "busy B", sql=_flawed(settles_present=True), reach_successors=(w.WriteSettled,)),
+        _rules(
+            *("failover", "busy B"),
+            step=_looking(_unsuspecting),
+            sql=_flawed(settles_present=True),
+            reach_successors=(w.WriteSettled,),
+        ),
         faults=2,
         start=waited,
     ),
@@ -376,4 +390,51 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     ),
     "a term counts from the arrival of its grant": Mutation(_rules("freeze node A", step=_spawns_late), start=waited),
     "a lock without an idle timeout": Mutation(_rules("crash", idle_timeout=False)),
+    "leaders use a longer lease before every standby has the ceiling": Mutation(
+        _rules(ceiling_first=False, reconnect=""), faults=0, start=lagging
+    ),
+    "the ledger's lease is waited for after a failover, not the ceiling": Mutation(
+        _rules(step=_looking(_settles_by_the_lease), reconnect=""), faults=0, start=forgetful
+    ),
+    "the ceiling is lowered by somebody who has not watched": Mutation(
+        _rules(watches=False, reconnect=""), faults=0, start=forgetful
+    ),
+    "a shorter lease counts only from the answer": Mutation(
+        _rules("cut A", "relax", step=_shortens_by_the_answer, reconnect=""), orders=1, start=maintained
+    ),
+    "the ledger's lease is waited for, not the row's": Mutation(
+        _rules("cut A", step=_doctored(_rows_lease_ignored), reconnect=""), start=maintained
+    ),
+    "what a ledger has promised is forgotten with it": Mutation(
+        _rules("recreate", "cut A", step=_looking(_forgets_promises), reconnect=""), faults=2, start=maintained
+    ),
+    "released is trusted in a ledger that was restored": Mutation(
+        _rules("restore", "cut A", step=_looking(_trusts_released), sql=UNSETTLED, reconnect=""),
+        faults=2,
+        start=dumped,
+    ),
+    "knowledge is kept across a change of the ledger": Mutation(
+        _rules("recreate", "cut A", step=_looking(_knows_across_places), reconnect=""), faults=2
+    ),
+    "a row that goes backwards has moved, and no more": Mutation(
+        _rules("rewind", "cut A", step=_looking(_bears_rewinding), reconnect=""), faults=2, start=dumped
+    ),
+    "epochs go by the ledger alone": Mutation(
+        _rules("recreate", step=_looking(_forgets_epochs), sql=_flawed(settles_generation=False), reconnect="")
+    ),
+    "a row that arrives from another server is over": Mutation(
+        _rules(step=_looking(_replicated_counts_as_over), reconnect=""), faults=0, start=replicated
+    ),
+    "hosts are not asked": Mutation(_rules(asks_hosts=False, meets_both=True, reconnect=""), faults=0, start=revived),
+    "a takeover beside another unreleased row of the program": Mutation(
+        _rules("stall B", "reset A", sql=_flawed(refuses_other_rows=False), snapshots=True, reconnect=""),
+        faults=2,
+        start=two_keys,
+    ),
+    "a takeover without the lock of the program's name": Mutation(
+        _rules(sql=_flawed(locks_name=False), snapshots=True, swift=False, reconnect=""), faults=0, start=two_keys
+    ),
+    "a lapsed term is not closed before the takeover": Mutation(
+        _rules("lockers", "crash A", sql=_flawed(closes_first=False), reconnect=""), faults=2
+    ),
 }

@@ -9,7 +9,11 @@ What is explored here, breadth first, from the moment at which the first node le
 * three nodes, all kinds together, two misfortunes and an order: 6,000 worlds in either way;
 * clocks that run 1 % fast and 1 % slow, either way round, for 50 ticks (two and a half leases): 6,000 worlds each;
 * a new ledger, a changed lock key, a release under way, and a primary that lives on beside its promoted synchronous
-  standby, where one wait for that standby may be cancelled: 6,000 worlds each in either way.
+  standby, where one wait for that standby may be cancelled: 6,000 worlds each in either way;
+* orders for another lease and for maintenance, alone: *all* that can be reached;
+* what may befall a ledger (``SCENES``): leases that change while standbys lag and leaders are cut off, a ledger that is
+  made anew, restored or put back, rows that arrive from another server, an old primary that is started again or serves
+  on, lockers of a lapsed epoch, two keys of one program: 4,000 worlds each, *all* of them for those in ``ALL_SCENES``.
 
 One world in 500 is also followed without misfortune: somebody leads within four leases. ``make explore`` goes deeper.
 """
@@ -19,10 +23,17 @@ from __future__ import annotations
 import pytest
 from property.explore import explore
 from property.mutations import MUTATIONS
-from property.world import FAULTS, ORDERS, Rules, World
-from property.world_stories import STORIES, led, waited
+from property.world import FAULTS, LENGTHS, ORDERS, Rules, World
+from property.world_stories import SCENES, STORIES, led, waited
 
 ALL_WAYS = frozenset({"cancel", "exit", "freeze guardian", "freeze keeper", "keeper"})
+ALL_SCENES = frozenset(
+    {
+        "maintenance is ordered while the standby lags",
+        "maintenance, and a standby that knows its ceiling alone",
+        "the old primary is started again",
+    }
+)
 ALL_SWIFT = ALL_WAYS | {"failover", "reset", "restart", "upgrade"}
 
 
@@ -51,6 +62,20 @@ def test_no_single_order_breaks_the_promise_whatever_follows(kind: str) -> None:
     found = explore(led(Rules(kinds=frozenset({kind})), "AB", 0, 1), 10_000)
     assert not found.trace, found
     assert found.complete, found
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_no_order_for_another_lease_breaks_the_promise_whatever_follows(kind: str) -> None:
+    found = explore(led(Rules(kinds=frozenset({kind})), "AB", 0, 1), 10_000)
+    assert not found.trace, found
+    assert found.complete, found
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_that_befalls_a_ledger_breaks_the_promise(name: str) -> None:
+    found = explore(SCENES[name].world(swift=True), 4_000)
+    assert not found.trace, found
+    assert found.complete or name not in ALL_SCENES, found
 
 
 @pytest.mark.parametrize("swift", [True, False])

@@ -79,6 +79,11 @@ def _restore(world: World) -> World:
     return world if world.dump is None else _new_place(world, world.dump)
 
 
+def _first_place(world: World) -> bool:
+    """Whether no ledger was replaced yet: two in a row outrun what nodes have seen."""
+    return len(world.servers) == 1 and world.pg.ledger.place == "1"
+
+
 def _rewind(world: World) -> World:
     """Rows are put back, in place."""
     if world.dump is None:
@@ -102,8 +107,8 @@ def _revive(world: World) -> World:
 
 
 _LEDGER_FAULTS: tuple[tuple[str, str, Callable[[World], bool], Callable[[World], World]], ...] = (
-    ("recreate", "the ledger is dropped and made anew", lambda world: len(world.servers) == 1, _recreate),
-    ("restore", "the ledger is restored from a dump", lambda world: world.dump is not None, _restore),
+    ("recreate", "the ledger is dropped and made anew", _first_place, _recreate),
+    ("restore", "the ledger is restored from a dump", _first_place, _restore),
     ("rewind", "rows of the ledger are put back in place", lambda world: world.dump is not None, _rewind),
     (
         "lockers",
@@ -173,7 +178,7 @@ def _busy(world: World, i: int) -> World:
     return set_node(world, i, world.nodes[i]._replace(inbox=()))
 
 
-def _order_lengths(world: World, kind: str) -> World:
+def order_lengths(world: World, kind: str) -> World:
     """A longer lease is promised first: by the ceiling, which every server that may be promoted has to have."""
     longer = Lease(LONGER)
     if kind not in ("lengthen", "maintain"):
@@ -188,6 +193,11 @@ def _order_lengths(world: World, kind: str) -> World:
 
 def _settled(pg: Postgres) -> bool:
     return pg.ledger.settled == (pg.system, pg.timeline, pg.ledger.place)
+
+
+def replicated_to_all(pg: Postgres, longer: Lease) -> bool:
+    """Whether every server that may be promoted has the ceiling on its disk; an isolated one confirms nothing."""
+    return not pg.isolated and (pg.standby is None or pg.standby.ceiling.length >= longer.length)
 
 
 def change_lengths(world: World, kind: str, lease: Lease) -> World:
@@ -210,7 +220,7 @@ def orders(world: World) -> Iterator[Way]:
     poorer = world._replace(orders=world.orders - 1)
     for kind in LENGTHS:
         if kind in world.rules.kinds and not world.pg.isolated and world.intent is None:
-            yield (f"ordered to {kind}",), partial(_order_lengths, poorer, kind)
+            yield (f"ordered to {kind}",), partial(order_lengths, poorer, kind)
     for i, node in enumerate(world.nodes):
         if not node.awake or node.inbox is not None:
             continue

@@ -41,6 +41,7 @@ class _Origin:
         self.world = world
         self.versions = {row.lock_id: row.version for row in world.pg.ledger.rows}
         self.runs = {(pg.system, pg.timeline, str(pg.run), pg.ledger.place) for pg in world.servers}
+        self.ledgers = {(system, timeline, place) for system, timeline, _, place in self.runs}
         self.alike = world.rules.alike
 
     def epoch(self, lock_id: int, epoch: int) -> int:
@@ -203,7 +204,7 @@ def _situation(situation: w.Situation, own: _Own) -> Any:
 def _known(knowledge: Knowledge, own: _Own) -> Any:
     """Give what still counts: the next look throws away knowledge of another run, or of a version that is gone."""
     server, o = knowledge.server, own.origin
-    promised = own.beyond(max(knowledge.promised_until, knowledge.seen + knowledge.ceiling.wait), own.now)
+    promised = own.beyond(knowledge.promised_until, own.now), knowledge.ceiling.length
     before = own.beyond(knowledge.promised_until, knowledge.since)
     epoch = max(own.epoch(knowledge.epoch), 0), knowledge.epoch >> 32
     lasting = tuple(knowledge.timelines.items()), epoch, promised, own.due(knowledge.distrusted_until)
@@ -211,8 +212,11 @@ def _known(knowledge: Knowledge, own: _Own) -> Any:
         versions = tuple((key, o.version(key, seen), own.past(at)) for key, (seen, at) in knowledge.versions.items())
         begun = own.past(knowledge.since), knowledge.settled, knowledge.row
         return lasting, server and _token(server), *begun, before, versions
-    if server is None or _token(server) not in o.runs:
+    if server is None or (server.system, server.timeline, server.place) not in o.ledgers:
         return lasting
+    if _token(server) not in o.runs:
+        gone = tuple(key for key, (seen, _) in knowledge.versions.items() if o.versions.get(key, (0, 0)) < seen)
+        return lasting, gone
     present = [
         (key, own.past(at) if o.versions.get(key) == seen else None)
         for key, (seen, at) in knowledge.versions.items()

@@ -16,8 +16,8 @@ from highlanderd.core.words import Release, Reservation
 Who = tuple[str, int]
 """A session: its node and its number there."""
 
-LOCK_ID, FORMER_ID, NAME_ID = 7, 6, 1
-"""The program's lock id, the one that it had before its key was changed, and the one of its name."""
+LOCK_ID, FORMER_ID, OTHER_ID, NAME_ID = 7, 6, 8, 1
+"""The program's lock id, the one that it had before its key was changed, another node's for it, and its name's."""
 
 LAST_LOCKERS = 2
 """Ticks for which transactions of others go on that were under way when they became the last ones."""
@@ -194,7 +194,6 @@ class Flaws(NamedTuple):
     compares_place: bool = True
     compares_ceiling: bool = True
     update_needs_grant: bool = True
-    release_writes_timeline: bool = False
     settles_present: bool = False
     settles_generation: bool = True
     reads_other_rows: bool = True
@@ -374,8 +373,6 @@ class ReleaseIf(NamedTuple):
             reserved_for=kept.node if kept else None,
             reserved_seconds=kept.seconds if kept else 0.0,
         )
-        if self.flaws.release_writes_timeline:
-            row = replace(row, system=pg.system, timeline=pg.timeline)
         return pg.write(row), Reply()
 
 
@@ -412,8 +409,10 @@ class SettleOn(NamedTuple):
             if self.flaws.compares_place and pg.ledger.place != settle.place:
                 return pg, Reply(changed=False)
         offsets, before = dict(pg.ledger.offsets), pg.ledger.settled_place
-        if pg.system not in offsets or before not in ("", pg.ledger.place):
-            generation = self.generation if self.flaws.settles_generation else -1
+        generation = self.generation if self.flaws.settles_generation else -1
+        if pg.system in offsets and before in ("", pg.ledger.place):
+            offsets[pg.system] = max(offsets[pg.system], generation + 2 - pg.timeline)
+        else:
             offsets[pg.system] = max(generation, *(row.epoch >> 32 for row in pg.ledger.rows), -1) + 1
         ledger = pg.ledger._replace(settled=present, settled_place=pg.ledger.place, offsets=tuple(offsets.items()))
         return pg._replace(ledger=ledger), Reply()

@@ -164,7 +164,7 @@ def answer(world: World, ask: Ask) -> World:
             terminate = TerminateOld(node.lock_id, epoch, node.instance, node.first)
             return _follow_up(world, i, terminate, w.Contended())
         case w.Renew(_, asked):
-            return news(world, i, w.Curtailed() if asked.length > node.pace.length else w.Overruled())
+            return news(world, i, w.Curtailed(node.pace) if asked.length > node.pace.length else w.Overruled())
         case w.Release():
             return news(world, i, w.Unlocked())
     raise AssertionError(ask)

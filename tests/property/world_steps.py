@@ -20,9 +20,9 @@ from property.world import (
     set_server,
     swept,
 )
-from property.world_faults import change_lengths, faults, orders
+from property.world_faults import change_lengths, faults, orders, replicated_to_all
 from property.world_node import GRACE, Node
-from property.world_postgres import Notify, Postgres
+from property.world_postgres import Notify
 from property.world_processes import (
     boot,
     execute,
@@ -37,7 +37,6 @@ from property.world_time import hosts_overdue, may_learn, next_moment, overdue, 
 from property.world_turn import ask_hosts, cut, detach, tell
 
 from highlanderd.core import machine
-from highlanderd.core.lease import Lease
 
 UNREAD = 4
 """Events that may wait for a busy program: an answer, a loss, a new session, and a loss again."""
@@ -179,16 +178,11 @@ def _of_servers(world: World) -> Iterator[Way]:
         promoted = world._replace(servers=(*old, world.pg.promoted()), divided_at=world.now if old else None)
         promoted = promoted._replace(former=former if "revive" in world.rules.kinds else None)
         yield ("the standby is promoted",), partial(swept, promoted)
-    if len(world.servers) > 1:
+    if len(world.servers) > 1 and world.pg.subscribed is None:
         alone = world._replace(servers=world.servers[-1:], divided_at=None)
         yield ("the old primary is stopped",), partial(swept, alone)
-    if world.intent is not None and _replicated(world.pg, world.intent[1]):
+    if world.intent is not None and replicated_to_all(world.pg, world.intent[1]):
         yield (f"the operator goes on to {world.intent[0]}",), partial(change_lengths, world, *world.intent)
-
-
-def _replicated(pg: Postgres, longer: Lease) -> bool:
-    """Whether every server that may be promoted has the ceiling on its disk; an isolated one confirms nothing."""
-    return not pg.isolated and (pg.standby is None or pg.standby.ceiling.length >= longer.length)
 
 
 def _replication(world: World) -> Iterator[Way]:

@@ -36,8 +36,9 @@ def _dues_of_servers(world: World) -> Iterator[float]:
             yield from (one.idle_since + one.idle_limit for one in pg.backends)
         if pg.lockers and pg.lockers_end:
             yield pg.lockers_end
-    if world.watch.use is not None and world.watch.use.ceiling > world.watch.use.lease:
-        yield ceil(world.watch.since + Lease(world.watch.use.ceiling).wait) if world.watch.since < inf else inf
+    use, since = world.watch.use, world.watch.since
+    if use is not None and use.ceiling > use.lease and since < inf:
+        yield ceil(since + Lease(use.ceiling).wait)
     if world.divided_at is not None:
         yield world.divided_at + LEASE
 
