@@ -30,6 +30,7 @@ HANDOVER = Bound(0.2, 1)
 """An orderly handover, and a look that comes again after 2/10 L."""
 EVERYBODY = "datname = current_database() AND pid <> pg_backend_pid()"
 CHILDREN = f"{EVERYBODY} AND application_name NOT LIKE 'highlander%/%'"
+QUIET = "UPDATE highlander.lease SET released_at = clock_timestamp(), reason = 'released';"
 RENEWALS = "SELECT program, epoch, renewal FROM highlander.lease ORDER BY program"
 
 
@@ -67,7 +68,8 @@ def _replace(bed: Bed, chance: Random, how: str, put: Callable[[Node], None]) ->
 
 @fault("ledger restored from a dump, one node cut off", AWAY, lasts=LONG, alone=True)
 def restore_ledger(bed: Bed, chance: Random) -> Strike:
-    """The dump is older than the last terms, and shows rows that nobody renews any more."""
+    """The dump is older than the last terms. It shows rows that nobody renews any more, or that all read released."""
+    quiet = chance.choice((True, False))
     dump = _printed(bed, "pg_dump", "--schema=highlander")
     program, node = bed.some_leader(chance)
     before = bed.oracle.epochs()
@@ -76,9 +78,10 @@ def restore_ledger(bed: Bed, chance: Random) -> Strike:
     wait_for(lambda: bed.oracle.epochs() != before, what="a term that the dump does not have")
 
     def put(_: Node) -> None:
-        _printed(bed, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", given=dump)
+        script = dump + QUIET if quiet else dump
+        _printed(bed, "psql", "-X", "-q", "--single-transaction", "-v", "ON_ERROR_STOP=1", given=script)
 
-    return _replace(bed, chance, "dropped and restored", put)
+    return _replace(bed, chance, f"dropped and restored{' as of a quiet moment' if quiet else ''}", put)
 
 
 @fault("ledger dropped and made anew, one node cut off", AWAY, lasts=LONG, alone=True)
@@ -113,7 +116,7 @@ class Assertions:
         """End them all."""
         self._over.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(10)
 
     def _call(self, number: int) -> None:
         self._over.wait(number / 30)

@@ -16,9 +16,12 @@ from fix_postgres import Database
 
 from highlanderd.processes import cgroup
 
+from . import table
 from .bed import NAMES
+from .faults import registry
 from .network import Undertaker
 from .oracle import TABLES, Oracle
+from .rounds import Outcome
 
 pytestmark = pytest.mark.chaos
 
@@ -54,6 +57,13 @@ def test_how_long_two_lived_at_once_is_measured_for_each_program(tmp_path: Path)
     assert oracle.together(9.0) == 0.75
     assert oracle.together(12.5) == 0.0
     assert heard(tmp_path / "turn", *first, "start 12.5 beat 7 2 b 101").together(9.0) == -0.5
+
+
+def test_the_notes_say_how_long_two_lived_at_once_and_what_is_promised() -> None:
+    fault = registry()["failover, old primary serves on"]
+    outcomes = [Outcome(fault.name, "seed", 0.0, "", struck=1, together=seconds) for seconds in (0.0, 0.5, 2.0)]
+    [note] = table.notes({fault.name: fault}, outcomes)
+    assert note.endswith("Two lived at once for 0.50 s in the middle, 2.00 s at most, where 1 L is promised")
 
 
 @pytest.mark.parametrize(
