@@ -190,6 +190,9 @@ def test_a_ledger_that_is_replaced_under_a_node_that_is_cut_off_waits_for_it_and
     last = nodes.life("beat")
 
     way.stall()
+    database.sql(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{database.role}'", admin=True
+    )
     database.sql("DROP SCHEMA highlander CASCADE", admin=True)
     if how == "restored":
         _restore(postgres_programs, database, dump)
