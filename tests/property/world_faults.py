@@ -85,11 +85,11 @@ def _first_place(world: World) -> bool:
 
 
 def _rewind(world: World) -> World:
-    """Rows are put back, in place."""
+    """Rows are put back, in place, and once: what nobody has seen between two of these cannot be seen to go back."""
     if world.dump is None:
         return world
     ledger = world.pg.ledger._replace(rows=world.dump.rows, row_backends=world.dump.row_backends)
-    return set_server(world, world.pg, world.pg._replace(ledger=ledger))
+    return set_server(world, world.pg, world.pg._replace(ledger=ledger))._replace(dump=None)
 
 
 def _lockers(world: World) -> World:
