@@ -103,7 +103,7 @@ def maintenance_lease(lease: float, outage: float) -> float:
     >>> maintenance_lease(10, 60)
     90
     """
-    return max(lease, ceil((outage + 0.3 * lease) / 0.7))
+    return max(lease, ceil(round((outage + 0.3 * lease) / 0.7, 6)))
 
 
 def replaced_within(trusted_for: float, lease: float) -> float:
@@ -460,7 +460,7 @@ def _settled(sight: Sight, knowledge: Knowledge, now: float) -> NotYet | Settle 
         return None
     over = max(knowledge.since + sight.meta.ceiling.wait, knowledge.promised_until, knowledge.distrusted_until)
     if now < over:
-        return NotYet(over, "waiting one lease for the ledger to settle on this server")
+        return NotYet(over, "waiting for the ledger to settle on this server")
     generation = knowledge.epoch >> 32 if knowledge.epoch else -1
     return Settle(server.system, server.timeline, server.place, generation)
 

@@ -41,7 +41,7 @@ CENSUS: Final = Statement(
     "census",
     """
 WITH client AS (
-       SELECT datid, usesysid, application_name LIKE 'highlanderd%' AS ours,
+       SELECT datid, usesysid, application_name LIKE 'highlander%' AS ours,
               CASE WHEN application_name LIKE 'highlanderd/%' THEN split_part(application_name, '/', 2)
                    WHEN application_name LIKE 'highlander/%' THEN split_part(application_name, '/', 3) END AS node
          FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL),

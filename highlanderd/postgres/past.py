@@ -107,12 +107,12 @@ class Past:
     def _read(self, path: Path, meaning: Callable[[Any], Known]) -> Known | None:
         """Return what a file holds; None when it is not there or makes no sense."""
         try:
-            with path.open("rb") as file:
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
                 text = file.read(LONGEST)
             known = meaning(json.loads(text))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError) as error:
             log.warning("cannot read %s (%s): going on without what it held", path, error)
             return None
         self._kept[path] = text

@@ -84,6 +84,7 @@ _SETTINGS: Final = (
     "default_transaction_read_only",
     "default_transaction_isolation",
     "synchronous_commit",
+    "client_min_messages",
     "search_path",
 )
 _LIMITS: Final = (
@@ -338,7 +339,9 @@ UPDATE {schema}.meta SET ceiling = greatest(ceiling, make_interval(secs => $1::d
 """
 # A ceiling that somebody has just promised stays: maintenance is looked at, and so is each row.
 LOWER_CEILING: Final = """
-UPDATE {schema}.meta AS m SET ceiling = m.lease
+UPDATE {schema}.meta AS m
+   SET ceiling = m.lease, maintenance_for = NULL, maintenance_lease = NULL, maintenance_since = NULL,
+       maintenance_until = NULL, maintenance_by = NULL, maintenance_reason = NULL
  WHERE m.ceiling = make_interval(secs => $1::double precision) AND m.lease = make_interval(secs => $2::double precision)
    AND NOT coalesce(m.maintenance_until > clock_timestamp(), false)
    AND NOT EXISTS (SELECT 1 FROM {schema}.lease AS r WHERE r.released_at IS NULL AND r.trusted_for > m.lease)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from chaos.bed import pause
 from chaos.faults import Bound
-from chaos.rounds import BORNE
 from fact import wait_for
 
 from highlanderd import __version__
+from highlanderd.core.lease import Lease
 
 from .cluster import SHARED, Cluster
 from .machine import PATIENCE, UNIT, Machine
@@ -104,7 +104,7 @@ def disturb_systemd(scene: Scene) -> None:
 
 
 def unplug_shortly(scene: Scene) -> None:
-    _unplug(scene, BORNE / 2)
+    _unplug(scene, Lease(1.0).outage_borne / 2)
 
 
 def unplug(scene: Scene) -> None:
