@@ -131,7 +131,7 @@ def _schema(configuration: Configuration, version: int | None) -> str:
     if version is not None and not 0 < version < VERSION:
         raise HighlanderError(f"--from {version}: there is a way to schema {VERSION} from {_listed(VERSION)} only")
     if version is not None:
-        return f"BEGIN;\n\n{book.script(version)}\nCOMMIT;\n"
+        return f"BEGIN;\n\n{book.printed(version)}\nCOMMIT;\n"
     embedded = configuration.embedded_directory is not None
     role = None if embedded else parse(postgres.dsn.get_secret_value()).get("user")
     grants = (

@@ -10,7 +10,7 @@ from math import inf
 
 from highlanderd.core.lease import Lease, Lengths, Meta, Row, Server, Sight
 from highlanderd.core.status import MaintenanceStatus
-from highlanderd.postgres.statements import ASKED, CREATE, FRAGMENTS, MIGRATE, NEEDED, VERSION
+from highlanderd.postgres.statements import ASKED, CREATE, FRAGMENTS, GUARD, MIGRATE, NEEDED, VERSION
 from highlanderd.postgres.wire import Statement
 
 
@@ -58,6 +58,10 @@ class Ledger:
             "script": literal(self.script(offset=offset)),
         }
         return Statement("create", _filled(CREATE, values))
+
+    def printed(self, version: int) -> str:
+        """Return the SQL by which an administrator migrates the ledger, to be run in one transaction."""
+        return _filled(GUARD, {"schema": identifier(self.schema)}).lstrip() + "\n" + self.script(version)
 
     def migration(self, version: int) -> Statement:
         """Return one statement that brings the ledger from ``version`` of its schema to ours, or changes nothing."""

@@ -420,6 +420,24 @@ BEGIN
 END
 $highlanderd$
 """
+# The same for an administrator, at the head of the printed transaction: it gives up rather than hold renewals up.
+GUARD: Final = """
+SET LOCAL lock_timeout = '200ms';
+LOCK TABLE {schema}.meta, {schema}.lease IN ACCESS EXCLUSIVE MODE;
+DO $highlanderd$
+DECLARE
+    old text;
+BEGIN
+    SELECT string_agg(DISTINCT a.application_name, ', ') INTO old FROM pg_stat_get_activity(NULL) AS a
+     WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND a.application_name LIKE 'highlanderd/%';
+    IF old IS NOT NULL THEN
+        RAISE EXCEPTION 'older daemons are connected: %', old
+            USING ERRCODE = 'object_in_use', HINT = 'Upgrade them, or stop them, and run this again.';
+    END IF;
+END
+$highlanderd$;
+"""
 CREATE: Final = """
 DO $highlanderd$
 BEGIN

@@ -175,6 +175,18 @@ def test_a_ledger_is_migrated_under_a_term_that_goes_on(database: Database) -> N
     asyncio.run(scenario())
 
 
+def test_the_printed_migration_changes_nothing_while_an_older_daemon_is_connected(database: Database) -> None:
+    book = _begin_schema_1(database)
+    printed = f"BEGIN;\n{book.printed(1)}\nCOMMIT;"
+    with psycopg.connect(make_conninfo(database.dsn, application_name="highlanderd/c/beat")):
+        with pytest.raises(psycopg.errors.ObjectInUse, match="highlanderd/c/beat"):
+            database.sql(printed)
+        assert _version(database) == 1
+    wait_for(lambda: not database.sql(statements.OLDER_SESSIONS), what="the older daemon is gone")
+    database.sql(printed)
+    assert _version(database) == 2
+
+
 def test_many_nodes_at_once_migrate_a_ledger_once(database: Database) -> None:
     book = _begin_schema_1(database)
 
