@@ -30,7 +30,7 @@ def test_after_a_silence_the_next_attempt_goes_to_another_address(database: Data
         async with desk(_both(database, first, second), lease=20.0) as here:
             lines = [await here.line(program) for program in ("beat", "bot", "relay")]
             await until(lambda: here.pool.listener.connected)
-            assert (first.connections, second.connections) == (4, 0)
+            await until(lambda: (first.connections, second.connections) == (4, 0))  # the hosts were asked, too
             first.stall()
             for line in lines:
                 line.session.look()
@@ -39,7 +39,8 @@ def test_after_a_silence_the_next_attempt_goes_to_another_address(database: Data
             for line in lines:
                 await line.told(w.Attached)
             await until(lambda: second.connections == 4)
-            assert first.connections == 4, "somebody has asked the silent address again"
+            asking = 1  # every host is asked for its timeline now and then, on one connection that nobody waits for
+            assert first.connections <= 4 + asking, "a session has asked the silent address again"
 
     asyncio.run(scenario())
 
