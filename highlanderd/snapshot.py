@@ -114,7 +114,7 @@ def twins(before: Mapping[int, Leader], after: Mapping[int, Leader], node: str, 
 
 
 def divided_keys(leaders: Mapping[int, Leader], instance: str) -> Iterator[str]:
-    """Name each program of ours that another node leads, too, because its file gives it another lock key."""
+    """Name each program that is led here and on another node, because that node's file gives it another lock key."""
     ours = {
         leader.program: lock_id for lock_id, leader in leaders.items() if leader.leads and leader.instance == instance
     }

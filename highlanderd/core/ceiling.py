@@ -1,8 +1,8 @@
 """When the ceiling of leases may be lowered: once nobody can rest on a longer lease than the ledger's any more.
 
 A node that cannot see a row waits for the ceiling. A failover may have lost the last renewal of a row, and with it that
-a longer lease was written; so it is not enough that no row shows one now. Whoever lowers the ceiling has watched, under
-one run of the server and for as long as such a lease is waited for, that no row used it and nothing asked for it.
+a longer lease was written; so it is not enough that no row shows one now. A node lowers the ceiling only after it has
+watched for 1.05 of the ceiling, under one run of the server, that no row used a longer lease and nothing asked for one.
 """
 
 from __future__ import annotations

@@ -282,9 +282,8 @@ def _anew(knowledge: Knowledge, sight: Sight, at: float, rewound: bool) -> Knowl
     if rewound:
         distrusted = max(at + sight.meta.ceiling.wait, promised)
     elif knowledge.server is not None and not _same_ledger(knowledge.server, sight.server):
-        distrusted = max(
-            distrusted, promised
-        )  # it settled long ago, perhaps; its leaders may have been elsewhere since
+        # It may have settled long ago, and its leaders may have been elsewhere since.
+        distrusted = max(distrusted, promised)
     return Knowledge(
         since=at,
         timelines=knowledge.timelines,

@@ -1,4 +1,4 @@
-"""Ask each host that a DSN names which history it has: the highest timeline rules, whoever tells of it.
+"""Ask each host that a DSN names which history it has: the highest timeline that any of them knows rules.
 
 A session goes to one host. The others may know what that one does not: that a standby was promoted while it was away.
 """
@@ -38,7 +38,9 @@ class Host:
 
 
 async def ask(addresses: Addresses, book: Ledger, lease: Lease, node: str) -> list[Host]:
-    """Ask all hosts at the same time, within a fifth of a lease; those that do not answer are left out.
+    """Ask all hosts at the same time; those that do not answer are left out.
+
+    Names, connections and answers have a fifth of a lease each.
 
     A DSN with one host has nobody else to ask: the answer is empty.
     """

@@ -10,7 +10,7 @@ from math import inf
 
 from highlanderd.core.lease import Lease, Lengths, Meta, Row, Server, Sight
 from highlanderd.core.status import MaintenanceStatus
-from highlanderd.postgres.statements import ASKED, CREATE, FRAGMENTS, GUARD, MIGRATE, NEEDED, VERSION
+from highlanderd.postgres.statements import CREATE, FRAGMENTS, GUARD, MIGRATE, NEEDED, VERSION
 from highlanderd.postgres.wire import Statement
 
 
@@ -86,12 +86,9 @@ class Ledger:
 @cache
 def _statement(name: str, sql: str, schema: str, version: int) -> Statement:
     version = min(version, VERSION)
-    values = dict(FRAGMENTS[version])
-    values["set_trusted"] = values["set_trusted"].replace("{asked}", ASKED)
-    values["trusted_value"] = values["trusted_value"].replace("{asked}", ASKED)
     names = {"schema": identifier(schema)}
     names |= {f"{table}_table": literal(f"{identifier(schema)}.{table}") for table in ("meta", "lease")}
-    return Statement(f"{name}_{version}", _filled(_filled(sql, values), names))
+    return Statement(f"{name}_{version}", _filled(_filled(sql, FRAGMENTS[version]), names))
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

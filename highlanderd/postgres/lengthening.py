@@ -1,8 +1,8 @@
 """Change the lengths of leases while programs run: the ledger's own lease, and maintenance.
 
-A row carries the lease that it was written under, so leaders may change theirs one by one. What nobody may ever do is
-use a lease that is longer than what those wait for who cannot see the row: the ceiling. So the ceiling is raised first,
-and only when every server that may be promoted has it on its disk do leaders hear of the longer lease.
+A row carries the lease that it was written under, so leaders may change theirs one by one. No leader may use a lease
+above the ceiling, because nodes that cannot see its row wait for the ceiling. So the ceiling is raised first. Leaders
+hear of the longer lease only when the servers that may be promoted have the ceiling on their disks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
     if seconds > facts.lease:
         await _promise(listener, seconds, force=force)
     await _changed(listener, "set_lease", statements.SET_LEASE, seconds)
-    await listener.fresh_facts()
 
 
 async def begin_maintenance(listener: Listener, outage: float, *, author: str, reason: str, force: bool) -> None:
@@ -67,14 +66,12 @@ async def begin_maintenance(listener: Listener, outage: float, *, author: str, r
     await _promise(listener, length, force=force)
     values = (outage, length, author, reason)
     await _changed(listener, "begin_maintenance", statements.BEGIN_MAINTENANCE, *values)
-    await listener.fresh_facts()
 
 
 async def end_maintenance(listener: Listener) -> None:
     """Have leaders go back to the ledger's lease. Raises HighlanderError."""
     _refuse_old(await listener.fresh_facts())
     await listener.answer("end_maintenance", statements.END_MAINTENANCE)
-    await listener.fresh_facts()
 
 
 async def report(listener: Listener) -> LeaseReport:

@@ -127,10 +127,8 @@ class Listener:
         if hello is None:
             return
         wire = hello.wire
-        name = self._pool.book.statement("name", NAME)
         listen = self._pool.book.statement("listen", f"LISTEN {ledger.identifier(self._pool.book.channel)}")
-        label = f"{statements.SESSIONS}{self._pool.server.node}"[:63]
-        await wire.ask([(name, (label,)), (listen, ())], hello.lease.answer_within)
+        await wire.ask([(listen, ())], hello.lease.answer_within)
         self._wake_everybody()
         while self._hello is not None and self._hello.wire is wire:
             await self.survey()
@@ -309,6 +307,3 @@ class Listener:
         if self.facts is None:
             raise HighlanderError("the ledger cannot be read at present; try again in a moment")
         return self.facts
-
-
-NAME: Final = "SELECT set_config('application_name', $1::text, false)"

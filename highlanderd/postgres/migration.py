@@ -17,9 +17,6 @@ from highlanderd.postgres.wire import Ask, Reply
 PREFIX: Final = "the ledger has schema"
 """How the warning begins."""
 
-IN_USE: Final = "55006"
-"""SQLSTATE object_in_use: an older daemon connected at the last moment."""
-
 MISSING: Final = "highlanderctl maintenance, and ledger set-lease while programs run,"
 """What schema 1 does not offer."""
 

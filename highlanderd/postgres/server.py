@@ -63,8 +63,8 @@ class Server:
         """Of the server that was met last."""
         self.past = past or Past()
         """What this node has seen of servers and epochs; it outlives the daemon."""
-        self._asked_hosts: asyncio.Future[None] | None = None
-        """The first question to every host; a worker that takes over has no need of one: the former one has asked."""
+        self._asking_hosts: asyncio.Future[None] | None = None
+        """The latest question to every host: whoever asks while it is under way shares it."""
         self.lease = Lease(book.lease)
         self.version: str | None = None
         self.schema = 0
@@ -107,8 +107,8 @@ class Server:
         """Open and verify one connection, within a fifth of a lease in all. Raises ConnectFailed or Unfit."""
         lease, turn = self.lease, self._turn
         self._latest = turn
-        if not self.seen_ledger:
-            await self._ask_hosts_first()
+        if not self.seen_ledger and (self._asking_hosts is None or not self._asking_hosts.done()):
+            await self.ask_hosts()  # once in a daemon's life, before its first session: a former worker has asked
         end = asyncio.get_running_loop().time() + lease.renew_every
         try:
             wire = await self._connect(turn, lease, end)
@@ -128,17 +128,17 @@ class Server:
         hello.wire.on_silence = lambda: self._fell_silent(opened)
         return hello
 
-    async def _ask_hosts_first(self) -> None:
-        """Learn once, before the first session of a daemon's life, what every host knows of timelines."""
-        if self._asked_hosts is None:
-            self._asked_hosts = asyncio.ensure_future(self.ask_hosts())
-        await asyncio.shield(self._asked_hosts)
-
     async def ask_hosts(self) -> None:
-        """Ask every host of the DSN for its system and timeline, within a fifth of a lease; the highest one rules.
+        """Ask every host of the DSN for its system and timeline; the highest timeline rules.
 
         A standby's answer counts, too: sessions with servers on a lower timeline are dropped, and new ones refused.
+        Takes three fifths of a lease at most. All who ask at the same time share one question.
         """
+        if self._asking_hosts is None or self._asking_hosts.done():
+            self._asking_hosts = asyncio.ensure_future(self._ask_every_host())
+        await asyncio.shield(self._asking_hosts)
+
+    async def _ask_every_host(self) -> None:
         known = await hosts.ask(self._addresses, self._book, self.lease, self.node)
         for host in known:
             self._learn(host.system, host.timeline)

@@ -35,7 +35,7 @@ from highlanderd.core.words import (
 )
 from highlanderd.linux import boottime
 from highlanderd.postgres import ledger, statements
-from highlanderd.postgres.addresses import Unfit, limits
+from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.fitness import refuse_newer
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Hello
@@ -196,7 +196,7 @@ class Session:
             return
         if lease != hello.lease:
             self._pool.server.follow(lease.length)
-            self._say(hello, "limits", statements.LIMITS, *limits(lease).values())
+            self._say(hello, "limits", statements.LIMITS, *self._pool.server.limits)
         self._hello = replace(hello, lease=lease, version=version)
 
     def look(self) -> None:

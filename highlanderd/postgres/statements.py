@@ -13,9 +13,6 @@ from typing import Final
 VERSION: Final = 2
 """Of the schema, as this daemon knows it; it works with later ones, too, if their ``compatible_from`` allows."""
 
-OLDEST: Final = 1
-"""Of the schema: with this one a daemon works as far as that goes, until the ledger is migrated."""
-
 NEEDED: Final = (("meta lease term", "SELECT, INSERT, UPDATE"), ("term", "DELETE"))
 """What a role has to be granted on which tables when somebody else owns the ledger."""
 
@@ -41,6 +38,8 @@ _TABLES = (
 )
 
 _RFC_3339 = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+
+_ASKED = "make_interval(secs => $4::double precision)"
 
 FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
     1: {
@@ -70,9 +69,9 @@ FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
         "maintenance": "m.maintenance_until > clock_timestamp(), extract(epoch FROM m.maintenance_for), "
         f"extract(epoch FROM m.maintenance_lease), {_RFC_3339.format('m.maintenance_since')}, "
         f"{_RFC_3339.format('m.maintenance_until')}, m.maintenance_by, m.maintenance_reason",
-        "set_trusted": "trusted_for = {asked}, ",
+        "set_trusted": f"trusted_for = {_ASKED}, ",
         "insert_trusted": ", trusted_for",
-        "trusted_value": ", {asked}",
+        "trusted_value": f", {_ASKED}",
         "set_settled": "settled_place = $3::text, ",
         "same_place": "coalesce(m.settled_place, $3::text) = $3::text",
         "ledger_id": "m.ledger",
@@ -148,8 +147,6 @@ LOOK: Final = _LOOK.replace("FLOOR", "(SELECT max(t.epoch) FROM {schema}.term AS
 LOOK_WITHOUT_HISTORY: Final = _LOOK.replace("FLOOR", "NULL::bigint")
 """For when somebody keeps the history from being read: it can never veto a takeover."""
 
-ASKED: Final = "make_interval(secs => $4::double precision)"
-
 # Its own statement, before the takeover: what that one sees was committed after the name was granted to us. Everybody
 # takes the name first, or two that claim at the same moment could refuse each other.
 NAME: Final = "SELECT pg_try_advisory_lock($1::bigint)"
@@ -165,7 +162,7 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
        SELECT s.system, s.timeline
          FROM lock AS l, server AS s, {{schema}}.meta AS m
         WHERE l.granted AND s.system = $2::bigint AND s.timeline = $3::bigint AND NOT pg_is_in_recovery()
-          AND {{place}} = $11::text AND {{usable}} AND {ASKED} <= {{ceiling}}
+          AND {{place}} = $11::text AND {{usable}} AND {_ASKED} <= {{ceiling}}
           AND (m.settled_system, m.settled_timeline, {{settled_place}}) = (s.system, s.timeline, {{place}})
           AND NOT EXISTS (SELECT 1 FROM {{schema}}.lease AS o
                            WHERE o.program = $6::text AND o.lock_id <> $1::bigint AND o.released_at IS NULL)),
@@ -178,7 +175,7 @@ TAKE_OVER: Final = f"""{_GRANT}
           SET epoch = $5::bigint, renewal = r.renewal + 1, program = $6::text, node = $7::text,
               instance = $8::uuid, system = j.system, timeline = j.timeline, {{set_trusted}}
               backend_pid = pg_backend_pid(), backend_start = $9::bigint,
-              acquired_at = clock_timestamp(), expires_at = clock_timestamp() + {ASKED},
+              acquired_at = clock_timestamp(), expires_at = clock_timestamp() + {_ASKED},
               released_at = NULL, reason = NULL, reserved_for = NULL, reserved_seconds = NULL
          FROM judged AS j
         WHERE r.lock_id = $1::bigint AND r.epoch = $12::bigint AND r.renewal = $13::bigint
@@ -192,7 +189,7 @@ FIRST_TAKE_OVER: Final = f"""{_GRANT}
        INSERT INTO {{schema}}.lease AS r (lock_id, epoch, renewal, program, node, instance, system, timeline,
               backend_pid, backend_start, acquired_at, expires_at{{insert_trusted}})
        SELECT $1::bigint, $5::bigint, 1, $6::text, $7::text, $8::uuid, j.system, j.timeline,
-              pg_backend_pid(), $9::bigint, clock_timestamp(), clock_timestamp() + {ASKED}{{trusted_value}}
+              pg_backend_pid(), $9::bigint, clock_timestamp(), clock_timestamp() + {_ASKED}{{trusted_value}}
          FROM judged AS j
            ON CONFLICT DO NOTHING
     RETURNING 1)
@@ -214,7 +211,7 @@ UPDATE {{schema}}.lease AS r
 """
 
 _OURS = "r.lock_id = $1::bigint AND r.epoch = $2::bigint AND r.instance = $3::uuid AND r.released_at IS NULL"
-_PROLONGED = f"""renewal = r.renewal + 1, expires_at = clock_timestamp() + {ASKED}, {{set_trusted}}
+_PROLONGED = f"""renewal = r.renewal + 1, expires_at = clock_timestamp() + {_ASKED}, {{set_trusted}}
        system = {_SYSTEM}, timeline = {_TIMELINE}"""
 _LENGTHS = "extract(epoch FROM {wanted}), extract(epoch FROM m.lease), m.version, {compatible_from}"
 
@@ -222,7 +219,7 @@ _LENGTHS = "extract(epoch FROM {wanted}), extract(epoch FROM m.lease), m.version
 RENEW: Final = f"""
 UPDATE {{schema}}.lease AS r
    SET {_PROLONGED}
-  FROM {{schema}}.meta AS m WHERE {_OURS} AND {ASKED} <= {{ceiling}}
+  FROM {{schema}}.meta AS m WHERE {_OURS} AND {_ASKED} <= {{ceiling}}
 RETURNING {_LENGTHS}
 """
 
@@ -233,7 +230,7 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
      renewed AS (
        UPDATE {{schema}}.lease AS r
           SET {_PROLONGED}, backend_pid = pg_backend_pid(), backend_start = $5::bigint
-         FROM lock AS l, {{schema}}.meta AS m WHERE l.granted AND {_OURS} AND {ASKED} <= {{ceiling}}
+         FROM lock AS l, {{schema}}.meta AS m WHERE l.granted AND {_OURS} AND {_ASKED} <= {{ceiling}}
     RETURNING 1)
 SELECT {_LENGTHS}, lock.granted, (SELECT count(*) FROM renewed) FROM lock, {{schema}}.meta AS m
 """
@@ -393,44 +390,40 @@ SELECT pg_stat_get_dead_tuples({lease_table}::regclass), (SELECT count(*) FROM {
            AND tgname NOT IN ('refuse_delete', 'refuse_truncate'))
 """
 
-OLDER_SESSIONS: Final = """
-SELECT DISTINCT application_name FROM pg_stat_get_activity(NULL) AS a
- WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND application_name LIKE 'highlanderd/%'
-"""
+# The sessions of daemons that know schema 1 only.
+_OLDER = """pg_stat_get_activity(NULL) AS a
+         WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND a.application_name LIKE 'highlanderd/%'"""
+OLDER_SESSIONS: Final = f"SELECT DISTINCT a.application_name FROM {_OLDER}"
 # One after the other, whichever daemon does it; while an older daemon is connected it changes nothing. The lock comes
 # before the question, so that a daemon that connects later reads the new version.
-MIGRATE: Final = """
+MIGRATE: Final = f"""
 DO $highlanderd$
 DECLARE
     old text;
 BEGIN
     PERFORM set_config('lock_timeout', '100', true);  -- renewals queue behind it
-    PERFORM pg_advisory_xact_lock(hashtextextended({name}, 0));
-    LOCK TABLE {schema}.meta, {schema}.lease IN ACCESS EXCLUSIVE MODE;
-    IF (SELECT version FROM {schema}.meta) = {from} THEN
-        SELECT string_agg(DISTINCT a.application_name, ', ') INTO old FROM pg_stat_get_activity(NULL) AS a
-         WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND a.application_name LIKE 'highlanderd/%';
+    PERFORM pg_advisory_xact_lock(hashtextextended({{name}}, 0));
+    LOCK TABLE {{schema}}.meta, {{schema}}.lease IN ACCESS EXCLUSIVE MODE;
+    IF (SELECT version FROM {{schema}}.meta) = {{from}} THEN
+        SELECT string_agg(DISTINCT a.application_name, ', ') INTO old FROM {_OLDER};
         IF old IS NOT NULL THEN
             RAISE EXCEPTION 'older daemons are connected: %', old USING ERRCODE = 'object_in_use';
         END IF;
-        EXECUTE {script};
+        EXECUTE {{script}};
     END IF;
 END
 $highlanderd$
 """
 # The same for an administrator, at the head of the printed transaction: it gives up rather than hold renewals up.
-GUARD: Final = """
+GUARD: Final = f"""
 SET LOCAL lock_timeout = '200ms';
-LOCK TABLE {schema}.meta, {schema}.lease IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE {{schema}}.meta, {{schema}}.lease IN ACCESS EXCLUSIVE MODE;
 DO $highlanderd$
 DECLARE
     old text;
 BEGIN
-    SELECT string_agg(DISTINCT a.application_name, ', ') INTO old FROM pg_stat_get_activity(NULL) AS a
-     WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND a.application_name LIKE 'highlanderd/%';
+    SELECT string_agg(DISTINCT a.application_name, ', ') INTO old FROM {_OLDER};
     IF old IS NOT NULL THEN
         RAISE EXCEPTION 'older daemons are connected: %', old
             USING ERRCODE = 'object_in_use', HINT = 'Upgrade them, or stop them, and run this again.';

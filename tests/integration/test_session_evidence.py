@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from fix_nodes import settled_ledger
 from fix_postgres import Cluster, Clusters, Database, run
 from fix_session import LEASE, SHORT_LEASE, desk, settle
 from psycopg.conninfo import make_conninfo
@@ -24,13 +25,7 @@ def _promoted(clusters: Clusters) -> tuple[Database, Cluster, str]:
     """Return a database whose primary lives on beside the standby that was promoted, and a dsn that names both."""
     primary = clusters.create()
     database = primary.database()
-
-    async def create() -> None:
-        async with desk(database.dsn) as here:
-            await here.line()
-
-    asyncio.run(create())
-    settle(database)
+    settled_ledger(database, LEASE)
     standby = clusters.standby(primary)
     standby.promote()
     return database, standby, database.with_standby(standby)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fix_nodes import settled_ledger
 from fix_postgres import Cluster, Clusters, Database
-from fix_session import SHORT_LEASE, Desk, desk, settle, until
+from fix_session import LEASE, SHORT_LEASE, Desk, desk, settle, until
 
 from highlanderd.core import words as w
 from highlanderd.core.lease import maintenance_lease
@@ -147,13 +148,7 @@ def test_what_cannot_be_is_refused_with_its_cure(database: Database) -> None:
 def _replicated(clusters: Clusters) -> tuple[Cluster, Database]:
     primary = clusters.create()
     database = primary.database()
-
-    async def create() -> None:
-        async with desk(database.dsn) as here:
-            await here.line()
-
-    asyncio.run(create())
-    settle(database)
+    settled_ledger(database, LEASE)
     return primary, database
 
 
