@@ -76,12 +76,11 @@ class Daemon:
         self._notices = Notices(guardian.notify)
         configuration = self.configuration
         self.metrics = Metrics(self)
-        self.pool = _pool(configuration, seen_ledger=inheritance.seen_ledger)
+        self.pool = _pool(configuration, inheritance)
         self.pool.server.on_alarm = self.alarm
         self.pool.server.on_lease = self._stirred.set
         self.pool.listener.on_survey = self._note_twins
         self._surveyed: Mapping[int, Leader] = {}
-        self.pool.server.past.inherit(inheritance.timelines)
         origin = Origin(
             guardian=guardian,
             writer=writer,
@@ -187,14 +186,11 @@ class Daemon:
     def _remember(self) -> None:
         """Hand the guardian what the next worker must know, whenever it has changed."""
         server, wishes = self.pool.server, self.fleet.wishes
-        known = (self._inheritance.wishes, self._inheritance.seen_ledger, self._inheritance.timelines)
-        timelines = dict(server.past.timelines)
-        if known != (wishes, server.seen_ledger, timelines):
+        known = (self._inheritance.wishes, self._inheritance.seen_ledger, self._inheritance.past)
+        past = server.past.facts()
+        if known != (wishes, server.seen_ledger, past):
             self._inheritance = replace(
-                self._inheritance,
-                wishes=dict(wishes),
-                seen_ledger=server.seen_ledger,
-                timelines=timelines,
+                self._inheritance, wishes=dict(wishes), seen_ledger=server.seen_ledger, past=past
             )
         if self._inheritance is not self._remembered:
             try:
@@ -423,7 +419,7 @@ class Daemon:
         return await self.pool.listener.migrate()
 
 
-def _pool(configuration: Configuration, *, seen_ledger: bool) -> Pool:
+def _pool(configuration: Configuration, inheritance: Inheritance) -> Pool:
     daemon, postgres = configuration.daemon, configuration.postgres
     book = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
     dsn = postgres.dsn.get_secret_value()
@@ -431,7 +427,9 @@ def _pool(configuration: Configuration, *, seen_ledger: bool) -> Pool:
     fresh = None if directory is None else directory / "fresh"
     dsn = dsn if directory is None else dsn_of(directory)
     past = Past(daemon.state_dir / "timelines")
-    return Pool(Server(dsn, book, node=daemon.node, fresh=fresh, seen_ledger=seen_ledger, past=past), book)
+    past.inherit(inheritance.past)
+    server = Server(dsn, book, node=daemon.node, fresh=fresh, seen_ledger=inheritance.seen_ledger, past=past)
+    return Pool(server, book)
 
 
 def _kept(old: Configuration, new: Configuration) -> tuple[str, ...]:

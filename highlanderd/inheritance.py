@@ -15,6 +15,7 @@ from typing import Any
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
 from highlanderd.core.words import Want
 from highlanderd.errors import HighlanderError
+from highlanderd.postgres.past import GENERATION, PROMISE
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ class Inheritance:
     """As it was last reloaded: the programs are in force from here."""
     wishes: Mapping[str, Want] = field(default_factory=dict)
     seen_ledger: bool = False
-    timelines: Mapping[str, int] = field(default_factory=dict)
-    """By system identifier: the highest timeline seen."""
+    past: Mapping[str, Any] = field(default_factory=lambda: {"timelines": {}})
+    """What was seen of servers and ledgers: the facts of a Past."""
 
     @property
     def configuration(self) -> Configuration:
@@ -50,7 +51,7 @@ class Inheritance:
             "latest": latest,
             "wishes": {name: wish.value for name, wish in self.wishes.items()},
             "seen_ledger": self.seen_ledger,
-            "timelines": dict(self.timelines),
+            **self.past,
         }
         return json.dumps(facts).encode()
 
@@ -74,4 +75,6 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> Inherit
         base = latest = load(path, environ)
     known = {wish.value: wish for wish in Want}
     wishes = {name: known[value] for name, value in dict(facts.get("wishes", {})).items() if value in known}
-    return Inheritance(base, latest, wishes, bool(facts.get("seen_ledger")), dict(facts.get("timelines", {})))
+    past: dict[str, Any] = {"timelines": {}}
+    past |= {name: facts[name] for name in ("timelines", GENERATION, PROMISE) if name in facts}
+    return Inheritance(base, latest, wishes, bool(facts.get("seen_ledger")), past)

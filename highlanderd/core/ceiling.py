@@ -2,7 +2,8 @@
 
 A node that cannot see a row waits for the ceiling. A failover may have lost the last renewal of a row, and with it that
 a longer lease was written; so it is not enough that no row shows one now. A node lowers the ceiling only after it has
-watched for 1.05 of the ceiling, under one run of the server, that no row used a longer lease and nothing asked for one.
+watched for 1.05 of the ceiling, on one timeline of the server, that no row used a longer lease and nothing asked for
+one. A restart of the server in between is none: what it has committed stays.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from highlanderd.core.lease import Lease
 class Use:
     """What one survey showed. Lengths are seconds."""
 
-    run: tuple[str, ...]
-    """Of the server and the ledger: under one run nothing that was written is lost."""
+    where: tuple[str, ...]
+    """System, timeline and place: while they stay, nothing that was committed is lost."""
     lease: float
     ceiling: float
     wanted: float
     """What leaders are to write into their rows at present."""
     longest: float
     """The longest lease of an unreleased row; 0 without one."""
+
+    @property
+    def subject(self) -> tuple[object, ...]:
+        """What is watched: another ledger, lease or ceiling needs a watch of its own."""
+        return self.where, self.lease, self.ceiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,7 @@ class Watch:
         """Return the watch after a survey that arrived ``at``."""
         if max(use.wanted, use.longest) > use.lease:
             return Watch(use)
-        before = self.use
-        same = before is not None and (before.run, before.lease, before.ceiling) == (use.run, use.lease, use.ceiling)
+        same = self.use is not None and self.use.subject == use.subject
         return Watch(use, min(self.since, at) if same else at)
 
     def may_lower(self, at: float) -> bool:

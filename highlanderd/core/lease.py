@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 SHORTEST, LONGEST, DEFAULT = 2.0, 60.0, 10.0
@@ -211,6 +211,8 @@ class Sight:
     row: Row | None
     others: tuple[Row, ...] = ()
     """Rows with our program's name under another lock id: its key was changed."""
+    elsewhere: frozenset[str] = frozenset()
+    """Versions of all unreleased rows, of any program, that were last written through another server; bare tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,8 @@ class Knowledge:
     """The lock id of our row, once it was seen: such a row never vanishes."""
     versions: Mapping[int, tuple[tuple[int, int], float]] = field(default_factory=dict)
     """By lock id: the version last seen, and the arrival of the answer that showed it first."""
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
+    """By version of a row that was written through another server: the arrival of the answer that showed it first."""
     timelines: Mapping[int, int] = field(default_factory=dict)
     """By system: the highest timeline seen in this node's life."""
     epoch: int = 0
@@ -267,6 +271,7 @@ def observe(knowledge: Knowledge, sight: Sight, at: float) -> Knowledge:
         settled=settled,
         row=knowledge.row if sight.row is None else sight.row.lock_id,
         versions=versions,
+        elsewhere={version: knowledge.elsewhere.get(version, at) for version in sight.elsewhere},
         timelines={**knowledge.timelines, system: max(timeline, knowledge.timelines.get(system, 0))},
         epoch=max(knowledge.epoch, sight.meta.floor, sight.row.epoch if sight.row else 0),
     )
@@ -404,8 +409,8 @@ class Candidate:
 def judge(sight: Sight, knowledge: Knowledge, now: float, candidate: Candidate) -> Verdict:
     """Say whether ``candidate`` may begin a term; ``knowledge`` must already have observed ``sight``.
 
-    A claim needs a ledger that is *settled* for this very (system, timeline, place). Of each row, the first line that
-    matches counts:
+    A claim needs a ledger that is *settled* for this very (system, timeline, place), and that no row of it arrives from
+    another server any more. Of each row, the first line that matches counts:
 
     1. released and reserved for another node, first seen less than the reservation's length ago: not yet;
     2. released; or ours with no keeper left, written on this server: take over;
@@ -417,7 +422,7 @@ def judge(sight: Sight, knowledge: Knowledge, now: float, candidate: Candidate) 
     if server.timeline < knowledge.timelines.get(server.system, 0):
         return Refusal(old_timeline(server.system, server.timeline, knowledge.timelines[server.system]))
     waits = [_judge_row(row, sight, knowledge, now, candidate) for row in _rows(sight)]
-    for verdict in (*waits, _settled(sight, knowledge, now)):
+    for verdict in (*waits, _settled(sight, knowledge, now), _led_elsewhere(sight, knowledge, now)):
         if verdict is not None:
             return verdict
     if meta.offset is None:
@@ -462,6 +467,12 @@ def _settled(sight: Sight, knowledge: Knowledge, now: float) -> NotYet | Settle 
         return NotYet(over, "waiting for the ledger to settle on this server")
     generation = knowledge.epoch >> 32 if knowledge.epoch else -1
     return Settle(server.system, server.timeline, server.place, generation)
+
+
+def _led_elsewhere(sight: Sight, knowledge: Knowledge, now: float) -> NotYet | None:
+    """While anything is led through another server, whose rows arrive here, ours may be taken over there unseen."""
+    over = max(knowledge.elsewhere.values(), default=-inf) + sight.meta.ceiling.wait
+    return NotYet(over, "programs of this ledger are led through another server") if now < over else None
 
 
 def next_epoch(highest: int, offset: int, timeline: int) -> int:

@@ -17,12 +17,14 @@ from typing import Any, Final
 from highlanderd.core import words as w
 from highlanderd.core.cells import draining, leading, resting, waiting
 from highlanderd.core.cells.moment import ImpossibleEvent, Moment, Step, bug, stay
-from highlanderd.core.lease import observe
+from highlanderd.core.lease import Knowledge, observe
 from highlanderd.core.words import Link, Situation, Want
 
 __all__ = ["TABLE", "ImpossibleEvent", "Step", "adopt", "begin", "deadline", "finished", "step"]
 
 Cell = Callable[[Moment[Any, Any]], Step]
+
+NOTHING_KNOWN: Final = Knowledge()
 
 
 def step(situation: Situation, event: w.Event, now: float, policy: w.Policy) -> Step:
@@ -93,16 +95,15 @@ def finished(situation: Situation) -> bool:
     return over and situation.link is not Link.ASKING
 
 
-def begin(want: Want, now: float) -> Situation:
-    """Give the situation of a program that has no child on this node."""
-    if want is Want.RUN:
-        return Situation(want, w.Waiting(look_at=now))
-    return Situation(want, w.Stopped())
+def begin(want: Want, now: float, knowledge: Knowledge = NOTHING_KNOWN) -> Situation:
+    """Return the situation of a program that has no child on this node."""
+    state = w.Waiting(look_at=now) if want is Want.RUN else w.Stopped()
+    return Situation(want, state, knowledge=knowledge)
 
 
-def adopt(state: w.Leading | w.Draining, want: Want) -> Situation:
-    """Give the situation of a program whose child was found alive: leading or draining, and detached."""
-    return Situation(want, state, Link.AWAY)
+def adopt(state: w.Leading | w.Draining, want: Want, knowledge: Knowledge = NOTHING_KNOWN) -> Situation:
+    """Return the situation of a program whose child was found alive: leading or draining, and detached."""
+    return Situation(want, state, Link.AWAY, knowledge)
 
 
 TABLE: Final[Mapping[type[w.State], Mapping[type[w.Event], Cell]]] = {

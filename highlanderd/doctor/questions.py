@@ -57,15 +57,11 @@ SELECT me.rolname, here.datname, me.rolsuper,
   FROM me, here
 """,
 )
-# Backups and subscribers receive WAL as well, and are never promoted.
 STANDBYS: Final = Statement(
     "standbys",
-    """
-WITH logical AS (
-       SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active_pid IS NOT NULL)
+    f"""
 SELECT current_setting('synchronous_standby_names'), count(pid),
-       count(pid) FILTER (WHERE state IS DISTINCT FROM 'backup' AND pid NOT IN (SELECT pid FROM logical)
-                            AND coalesce(application_name NOT IN ('pg_receivewal', 'pg_basebackup'), true)),
+       count(pid) FILTER (WHERE {statements.PROMOTABLE}),
        count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')),
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role('pg_read_all_stats', 'USAGE'),
        current_setting('full_page_writes'), host(inet_client_addr()), inet_client_port()

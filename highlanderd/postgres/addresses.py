@@ -61,26 +61,34 @@ class Addresses:
         """
         return [{**self._parameters, **choice} for choice in await self._all(within)]
 
-    async def _all(self, within: float) -> list[dict[str, str]]:
+    def hosts(self) -> list[tuple[str, str, str]]:
+        """Return name, numeric address (empty where the name has to be resolved) and port of each host in the DSN.
+
+        Raises Unfit when ports and hosts do not match, which PGHOST and PGPORT may bring about.
+        """
         given = self._parameters
-        hosts = (given.get("host") or os.environ.get("PGHOST", "")).split(",")
+        names = (given.get("host") or os.environ.get("PGHOST", "")).split(",")
         ports = given.get("port", os.environ.get("PGPORT", "5432")).split(",")
-        if "hostaddr" in given:
-            numbers = given["hostaddr"].split(",")
-            hosts = hosts if len(hosts) == len(numbers) else numbers
-            return [_place(*spot) for spot in zip(hosts, numbers, _matched(ports, len(numbers)), strict=True)]
-        spots = list(zip(hosts, _matched(ports, len(hosts)), strict=True))
-        found = await asyncio.gather(*(self._numbers(host, within) for host, _ in spots))
+        numbers = given["hostaddr"].split(",") if "hostaddr" in given else [""] * len(names)
+        names = names if len(names) == len(numbers) else numbers
+        return list(zip(names, numbers, _matched(ports, len(numbers)), strict=True))
+
+    async def _all(self, within: float) -> list[dict[str, str]]:
+        hosts = self.hosts()
+        found = await asyncio.gather(*(self._numbers(name, number, within) for name, number, _ in hosts))
         choices = [
-            _place(host, number, port) for (host, port), numbers in zip(spots, found, strict=True) for number in numbers
+            _place(name, number, port)
+            for (name, _, port), numbers in zip(hosts, found, strict=True)
+            for number in numbers
         ]
         if not choices:
-            raise ConnectFailed(f"none of the names {', '.join(hosts)} could be resolved", timed_out=True)
+            names = ", ".join(name for name, _, _ in hosts)
+            raise ConnectFailed(f"none of the names {names} could be resolved", timed_out=True)
         return choices
 
-    async def _numbers(self, host: str, within: float) -> tuple[str, ...]:
-        if not host or host.startswith(("/", "@")):
-            return ("",)
+    async def _numbers(self, host: str, number: str, within: float) -> tuple[str, ...]:
+        if number or not host or host.startswith(("/", "@")):
+            return (number,)
         try:
             return await self._resolver.addresses(host, within)
         except OSError as error:

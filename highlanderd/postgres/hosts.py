@@ -35,6 +35,8 @@ class Host:
     standby: bool
     started: str
     """When it was started, as a bare token: two addresses may lead to one server."""
+    position: int
+    """In bytes: up to here WAL is on its disk."""
 
 
 async def ask(addresses: Addresses, book: Ledger, lease: Lease, node: str) -> list[Host]:
@@ -56,23 +58,36 @@ async def ask(addresses: Addresses, book: Ledger, lease: Lease, node: str) -> li
 
 async def _ask_one(choice: Mapping[str, str], book: Ledger, lease: Lease, node: str) -> Host | None:
     parameters = {**dressed(choice, lease, node), "target_session_attrs": "any"}
-    place = f"{choice.get('host') or choice.get('hostaddr', '')}:{choice.get('port', '')}"
+    place = _named(choice.get("host") or choice.get("hostaddr", ""), choice.get("port", ""))
     try:
         wire = await connect(parameters, lease.renew_every)
-    except ConnectFailed as failure:
-        log.debug("%s does not say which timeline it is on: %s", place, failure)
-        return None
-    try:
         [reply] = await wire.ask([(book.statement("host", statements.HOST), ())], lease.renew_every)
-    except WireLost as lost:
-        log.debug("%s does not say which timeline it is on: %s", place, lost)
+    except (ConnectFailed, WireLost) as failure:
+        log.debug("%s does not say which timeline it is on: %s", place, failure)
         return None
     wire.drop("only a question")
     if reply.error is not None or not reply.rows:
         log.debug("%s does not say which timeline it is on: %s", place, reply.error and reply.error.text)
         return None
-    system, standby, timeline, started = reply.rows[0]
-    return Host(place, system or "", int(timeline or 0), standby == "t", started or "")
+    system, standby, timeline, started, position = reply.rows[0]
+    return Host(place, system or "", int(timeline or 0), standby == "t", started or "", int(position or 0))
+
+
+def _named(host: str, port: str) -> str:
+    return f"{host}:{port}"
+
+
+def lacking(addresses: Addresses, answers: Sequence[Host], system: str, started: str, position: int) -> list[str]:
+    """Return the hosts of a DSN that may be promoted without what the primary had on its disk up to ``position``.
+
+    ``system`` and ``started`` tell the primary itself. A host that does not answer may lack it; a name that stands for
+    several servers lacks it when one of them does.
+    """
+    theirs = [answer for answer in answers if (answer.system, answer.started) != (system, started) or answer.standby]
+    behind = {answer.address for answer in theirs if answer.system != system or answer.position < position}
+    named = [_named(name or number, port) for name, number, port in addresses.hosts()]
+    silent = set(named) - {answer.address for answer in answers} if len(named) > 1 else set()
+    return [name for name in dict.fromkeys(named) if name in behind | silent]
 
 
 def divided(hosts: Sequence[Host]) -> Iterator[str]:

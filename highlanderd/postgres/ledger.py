@@ -123,8 +123,8 @@ class Look:
 
 def look(rows: list[tuple[str | None, ...]], lock_id: int) -> Look:
     """Read the rows of a LOOK about ``lock_id``. Raises ValueError for what no ledger of ours holds."""
-    system, timeline, started, position, place, version, compatible, lease, wanted, ceiling, *rest = rows[0][:15]
-    settled_system, settled_timeline, settled_place, offset, floor = rest
+    system, timeline, started, position, place, version, compatible, lease, wanted, ceiling, *rest = rows[0][:16]
+    settled_system, settled_timeline, settled_place, offset, floor, elsewhere = rest
     server = Server(_integer(system), _integer(timeline), str(started), _integer(position), place or "")
     settled = None
     if settled_system is not None:
@@ -137,9 +137,10 @@ def look(rows: list[tuple[str | None, ...]], lock_id: int) -> Look:
         ceiling=_lease(ceiling),
         floor=int(floor or 0),
     )
-    found = [_row(row[15:-1]) for row in rows if row[15] is not None]
+    found = [_row(row[16:-1]) for row in rows if row[16] is not None]
     ours = next((row for row in found if row.lock_id == lock_id), None)
-    sight = Sight(server, meta, ours, tuple(row for row in found if row.lock_id != lock_id))
+    others = tuple(row for row in found if row.lock_id != lock_id)
+    sight = Sight(server, meta, ours, others, frozenset((elsewhere or "").split()))
     return Look(sight, _integer(version), _integer(compatible), _integer(rows[0][-1]))
 
 
@@ -183,8 +184,8 @@ class Facts:
     ceiling: float
     wanted: float
     """What leaders are to write into their rows at present."""
-    run: tuple[str, ...]
-    """System, timeline, start and place: under one run nothing that was written is lost."""
+    where: tuple[str, str, str]
+    """System, timeline and place: while they stay, nothing that was committed is lost."""
     settled: bool
     offsets: str
     maintenance: MaintenanceStatus | None
@@ -192,7 +193,8 @@ class Facts:
 
 def facts(row: tuple[str | None, ...]) -> Facts:
     """Read the answer to FACTS. Raises ValueError for what no ledger of ours holds."""
-    version, compatible, namespace, identity, lease, ceiling, wanted, *run, settled, offsets = row[:-7]
+    version, compatible, namespace, identity, lease, ceiling, wanted, *where, settled, offsets = row[:-7]
+    system, timeline, place = (value or "" for value in where)
     active, outage, length, since, until, author, reason = row[-7:]
     maintenance = None
     if active == "t":
@@ -212,7 +214,7 @@ def facts(row: tuple[str | None, ...]) -> Facts:
         lease=_lease(lease).length,
         ceiling=_lease(ceiling).length,
         wanted=_lease(wanted).length,
-        run=tuple(value or "" for value in run),
+        where=(system, timeline, place),
         settled=settled == "t",
         offsets=offsets or "",
         maintenance=maintenance,

@@ -20,6 +20,7 @@ from highlanderd.errors import HighlanderError, NeedsForce
 from highlanderd.postgres import statements
 from highlanderd.postgres.ledger import Facts
 from highlanderd.postgres.listener import Leader, Listener
+from highlanderd.postgres.wire import Reply
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
         raise HighlanderError(f"a lease has {SHORTEST:g} to {LONGEST:g} seconds, not {seconds:g}")
     facts = await listener.fresh_facts()
     if facts.version == 1:
-        await listener.answer("set_lease", statements.SET_LEASE_1, seconds)
+        await _confirmed(listener, "set_lease", statements.SET_LEASE_1, seconds)
         return
     _refuse_unsettled(facts)
     if facts.maintenance is not None:
@@ -45,7 +46,7 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
         )
     if seconds > facts.lease:
         await _promise(listener, seconds, force=force)
-    await _changed(listener, "set_lease", statements.SET_LEASE, seconds)
+    await _changed(listener, "set_lease", statements.SET_LEASE, seconds, facts.lease)
 
 
 async def begin_maintenance(listener: Listener, outage: float, *, author: str, reason: str, force: bool) -> None:
@@ -64,14 +65,14 @@ async def begin_maintenance(listener: Listener, outage: float, *, author: str, r
             f"an outage of {shown(outage)} costs no child anyway: the ledger's lease of {shown(facts.lease)} bears it"
         )
     await _promise(listener, length, force=force)
-    values = (outage, length, author, reason)
+    values = (outage, length, facts.lease, author, reason)
     await _changed(listener, "begin_maintenance", statements.BEGIN_MAINTENANCE, *values)
 
 
 async def end_maintenance(listener: Listener) -> None:
     """Have leaders go back to the ledger's lease. Raises HighlanderError."""
     _refuse_old(await listener.fresh_facts())
-    await listener.answer("end_maintenance", statements.END_MAINTENANCE)
+    await _confirmed(listener, "end_maintenance", statements.END_MAINTENANCE)
 
 
 async def report(listener: Listener) -> LeaseReport:
@@ -113,18 +114,24 @@ def _refuse_unsettled(facts: Facts) -> None:
 
 
 async def _changed(listener: Listener, name: str, sql: str, *values: float | str) -> None:
+    reply = await _confirmed(listener, name, sql, *values)
+    if reply.affected != 1:
+        raise HighlanderError("somebody else has changed the lengths of leases meanwhile; try again")
+
+
+async def _confirmed(listener: Listener, name: str, sql: str, *values: float | str) -> Reply:
     reply = await listener.answer(name, sql, *values)
     if not reply.acknowledged:
         raise HighlanderError(f"PostgreSQL did not confirm it ({reply.warnings[0].text}); look, and try again")
-    if reply.affected != 1:
-        raise HighlanderError("somebody else has changed the lengths of leases meanwhile; try again")
+    return reply
 
 
 async def _promise(listener: Listener, length: float, *, force: bool) -> None:
     """Raise the ceiling, and make sure that no server which may be promoted can have missed it."""
     await _changed(listener, "raise_ceiling", statements.RAISE_CEILING, length)
-    inserted = await listener.answer("inserted", statements.INSERTED)
-    lacking = await _lacking(listener, inserted.rows[0][0] or "")
+    [written] = (await listener.answer("inserted", statements.INSERTED)).rows
+    system, started, position = written
+    lacking = await _lacking(listener, system or "", started or "", int(position or 0))
     if not lacking:
         return
     if not force:
@@ -135,13 +142,18 @@ async def _promise(listener: Listener, length: float, *, force: bool) -> None:
     log.warning("a longer lease is used although %s", lacking)
 
 
-async def _lacking(listener: Listener, position: str) -> str:
-    """Say which standbys may lack what was written up to ``position``; empty when none does."""
+async def _lacking(listener: Listener, system: str, started: str, position: int) -> str:
+    """Say which standbys may lack what was written up to ``position``; empty when none does.
+
+    The primary tells of those that are connected to it, or have a slot. The hosts of the DSN are asked themselves.
+    """
     end = asyncio.get_running_loop().time() + EVIDENCE_WITHIN
     while True:
         reply = await listener.answer("standbys", statements.STANDBYS, position)
+        silent = await listener.hosts_lacking(system, started, position)
         hidden = [name or "" for name, unseen, _ in reply.rows if unseen == "t"]
         late = [name or "" for name, unseen, has in reply.rows if unseen != "t" and has != "t"]
+        late += [f"{host} (which postgres.dsn names)" for host in silent]
         if hidden and not late:
             names = (await listener.answer("synchronous", statements.SYNCHRONOUS)).rows[0][0] or ""
             if every_commit_waits_for(names) == len(reply.rows):

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from highlanderd.core.ceiling import Use, Watch
-from highlanderd.core.lease import Candidate, Knowledge, Lease, Settle, judge, observe
+from highlanderd.core.lease import Candidate, Knowledge, Settle, judge, observe
+from highlanderd.core.promise import Promise
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
@@ -71,10 +72,8 @@ class Listener:
         self._arrived = asyncio.Event()
         self._to_prune: set[int] = set()
         self._watch = Watch()
-        self._knowledge = Knowledge()
+        self._knowledge: Knowledge | None = None
         """What was seen of the server since the ledger was found unsettled on it."""
-        self._promised = Lease(0.0)
-        """The ceiling while the ledger was last settled: whatever it says now, somebody may rest on that one."""
         self._next_health = self._next_migration = 0.0
         self.leaders: Mapping[int, Leader] = {}
         self.facts: Facts | None = None
@@ -191,8 +190,11 @@ class Listener:
         for leader in self.leaders.values():
             self._pool.server.past.learn_epoch(leader.epoch)
         longest = max((leader.trusted_for for leader in self.leaders.values() if leader.leads), default=0.0)
-        use = Use(found.run, found.lease, found.ceiling, found.wanted, longest)
-        self._watch = self._watch.after(use, boottime())
+        use = Use(found.where, found.lease, found.ceiling, found.wanted, longest)
+        now, (system, timeline, place) = boottime(), found.where
+        self._watch = self._watch.after(use, now)
+        promise = Promise(int(system), int(timeline), place, found.ceiling, found.lease)
+        self._pool.server.past.learn_promise(promise, now, settled=found.settled)
         self.on_survey()
 
     async def _housekeeping(self) -> None:
@@ -204,9 +206,9 @@ class Listener:
             self._next_migration = now + self._pool.server.lease.length
             await self._migrate(found.version)
         if found is not None and found.settled:
-            self._promised, self._knowledge = Lease(found.ceiling), Knowledge()
+            self._knowledge = None
         elif found is not None:
-            await self._settle()
+            await self._settle(found)
         if self._to_prune:
             await self.ask([self._asked("prune", statements.PRUNE, self._to_prune.pop())])
         if now >= self._next_health:
@@ -215,15 +217,19 @@ class Listener:
             if reply.rows:
                 self._pool.server.warn(health.PREFIX, health.judge(reply.rows[0]))
 
-    async def _settle(self) -> None:
-        """Settle the ledger when its time has come, even if every program is led. Raises WireLost."""
+    async def _settle(self, found: Facts) -> None:
+        """Settle the ledger when its time has come, even if every program is led. Raises WireLost.
+
+        Nodes that have never seen a longer lease, which was promised elsewhere, must wait for it here, too.
+        """
+        promise = self._pool.server.past.promise
+        if promise is not None and promise.ceiling > found.ceiling and found.version > 1:
+            await self.ask([self._asked("raise_ceiling", statements.RAISE_CEILING, promise.ceiling)])
         [reply] = await self.ask([self._asked("look_bare", statements.LOOK_WITHOUT_HISTORY, None, None)])
         if reply.error is not None or not reply.rows:
             return
         now, sight = boottime(), ledger.look(reply.rows, 0).sight
-        if self._knowledge.server is None:
-            self._knowledge = Knowledge(promised_until=now + self._promised.wait)
-        self._knowledge = observe(self._knowledge, sight, now)
+        self._knowledge = observe(self._knowledge or self._pool.server.past.knowledge(), sight, now)
         verdict = judge(sight, self._knowledge, now, Candidate("", "", keeperless=False))
         if isinstance(verdict, Settle):
             generation = max(verdict.generation, self._pool.server.past.generation)
@@ -235,6 +241,10 @@ class Listener:
         self._pool.server.warn(migration.PREFIX, migration.waits(outcome, self._pool.book))
         if outcome.migrated:
             log.info("the ledger was migrated from schema %d to %d", version, outcome.version)
+
+    async def hosts_lacking(self, system: str, started: str, position: int) -> list[str]:
+        """Return the hosts of the DSN that may lack what the primary had written up to ``position``."""
+        return await self._pool.server.hosts_lacking(system, started, position)
 
     async def blockers(self, pid: int) -> str:
         """Say who keeps the backend ``pid`` waiting: empty when nobody does. Raises WireLost."""
@@ -276,7 +286,7 @@ class Listener:
     async def shown(self) -> dict[str, object]:
         """Return the ledger's facts for people. Raises HighlanderError when they cannot be had."""
         found = await self.fresh_facts()
-        settled = found.run[:2] if found.settled else (None, None)
+        settled = found.where[:2] if found.settled else (None, None)
         return {
             "schema": self._pool.book.schema,
             "version": found.version,

@@ -1,8 +1,8 @@
-"""What a node has seen of servers, kept in its state directory: an old primary must not lead it back.
+"""What a node has seen of servers and ledgers, kept in its state directory: nothing older must lead it back.
 
-There are two files, because who restores a server on purpose removes the one with the timelines: epochs must not come
-again then, either. Both are advice that only makes the node more careful: what cannot be read or written is said, and
-no error.
+There are three files, because an administrator who restores a server on purpose removes the one with the timelines:
+epochs must not come again then, either, and what was promised still counts. All of them only make the node more
+careful. A file that cannot be read or written is logged; it is no error.
 """
 
 from __future__ import annotations
@@ -11,28 +11,40 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+from highlanderd.core.lease import Knowledge
+from highlanderd.core.promise import Promise, Promises
 
 log = logging.getLogger(__name__)
 
 Known = TypeVar("Known")
 
 GENERATION: Final = "generation"
-"""The name of the second file, beside the first."""
+PROMISE: Final = "promise"
+"""The names of the files beside the first."""
 
-LONGEST = 64 * 1024
+HIGHEST: Final = 2**31 - 1
+"""Of timelines and generations: more would not fit into an epoch."""
+
+NONSENSE: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError)
+"""What reading facts raises that are not such as were written."""
+
+LONGEST: Final = 64 * 1024
 """Bytes of a file that are read: the first holds a line for each database system that the node has ever met."""
 
 
 class Past:
-    """The highest timeline of each system, and the generation of epochs: the upper half of the highest one seen."""
+    """The highest timeline of each system, the generation (the upper half of the highest epoch), and the promise."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._timelines: dict[str, int] = {}
         self.generation = -1
         """-1 until an epoch was seen."""
+        self._promises = Promises()
         self._kept: dict[Path, bytes] = {}
         self._trouble = ""
         if path is not None:
@@ -59,10 +71,34 @@ class Past:
         if epoch:
             self.generation = max(self.generation, epoch >> 32)
 
-    def inherit(self, timelines: Mapping[str, int]) -> None:
-        """Know what a former worker has known."""
-        for system, timeline in timelines.items():
-            self.learn_timeline(system, timeline)
+    @property
+    def promise(self) -> Promise | None:
+        """The longest lease to wait for, and whose it was; None before any ledger was seen."""
+        return self._promises.kept
+
+    def learn_promise(self, found: Promise, at: float, *, settled: bool) -> None:
+        """Know what a ledger says at ``at``, CLOCK_BOOTTIME in seconds."""
+        self._promises = self._promises.after(found, at, settled=settled)
+
+    def knowledge(self) -> Knowledge:
+        """Return what a line of sessions knows before its first look."""
+        return Knowledge() if self.promise is None else self.promise.knowledge()
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything known, for the next worker."""
+        promise = None if self.promise is None else asdict(self.promise)
+        return {"timelines": dict(self._timelines), GENERATION: self.generation, PROMISE: promise}
+
+    def inherit(self, facts: Mapping[str, Any]) -> None:
+        """Know what a former worker has known; it may have been of another version, and have known less."""
+        try:
+            for system, timeline in _timelines(facts).items():
+                self.learn_timeline(system, timeline)
+            self.generation = max(self.generation, _generation(facts.get(GENERATION, -1)))
+            if facts.get(PROMISE) is not None:
+                self._promises = Promises(_promise(facts[PROMISE]))
+        except NONSENSE as error:
+            log.error("what the last worker knew of servers and ledgers cannot be used: %r", error)
 
     @property
     def unkept(self) -> bool:
@@ -72,7 +108,12 @@ class Past:
     def _texts(self) -> dict[Path, bytes]:
         if self._path is None:
             return {}
-        facts = {self._path: {"timelines": self._timelines}, self._path.with_name(GENERATION): self.generation}
+        facts: dict[Path, Any] = {
+            self._path: {"timelines": self._timelines},
+            self._path.with_name(GENERATION): self.generation,
+        }
+        if self.promise is not None:
+            facts[self._path.with_name(PROMISE)] = asdict(self.promise)
         return {path: json.dumps(fact).encode() for path, fact in facts.items()}
 
     def keep(self) -> None:
@@ -93,14 +134,15 @@ class Past:
             new.rename(path)
         except OSError as error:
             if str(error) != self._trouble:
-                log.warning("cannot write %s, which keeps this node from following an old primary: %s", new, error)
+                log.warning("cannot write %s, by which this node knows an old server again: %s", new, error)
             self._trouble = str(error)
         else:
             self._kept[path], self._trouble = text, ""
 
     def _load(self, path: Path) -> None:
         timelines = self._read(path, _timelines)
-        generation = self._read(path.with_name(GENERATION), int)
+        generation = self._read(path.with_name(GENERATION), _generation)
+        self._promises = Promises(self._read(path.with_name(PROMISE), _promise))
         self._timelines = self._timelines if timelines is None else timelines
         self.generation = self.generation if generation is None else generation
 
@@ -112,7 +154,7 @@ class Past:
             known = meaning(json.loads(text))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError) as error:
+        except (OSError, *NONSENSE) as error:
             log.warning("cannot read %s (%s): going on without what it held", path, error)
             return None
         self._kept[path] = text
@@ -120,4 +162,19 @@ class Past:
 
 
 def _timelines(fact: Any) -> dict[str, int]:
-    return {str(system): int(timeline) for system, timeline in fact["timelines"].items()}
+    return {str(system): _bounded(timeline) for system, timeline in fact["timelines"].items()}
+
+
+def _generation(fact: Any) -> int:
+    return _bounded(fact, lowest=-1)
+
+
+def _bounded(number: Any, *, lowest: int = 0) -> int:
+    if not lowest <= int(number) <= HIGHEST:
+        raise ValueError(f"{number} is not within {lowest} and {HIGHEST}")
+    return int(number)
+
+
+def _promise(fact: Any) -> Promise:
+    system, timeline, place = int(fact["system"]), _bounded(fact["timeline"]), str(fact["place"])
+    return Promise(system, timeline, place, float(fact["ceiling"]), float(fact["lease"]))

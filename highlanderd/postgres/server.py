@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import Final
 
 from highlanderd.core.lease import Lease, old_timeline
 from highlanderd.postgres import fitness, hosts, statements
@@ -18,6 +19,9 @@ from highlanderd.postgres.past import Past
 from highlanderd.postgres.wire import ConnectFailed, Reply, Wire, WireLost, connect
 
 log = logging.getLogger(__name__)
+
+FIRST_WITHIN: Final = 2.0
+"""Seconds at least for each attempt to connect before this node has seen the ledger, and with it the ledger's lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,9 @@ class Server:
         """What this node has seen of servers and epochs; it outlives the daemon."""
         self._asking_hosts: asyncio.Future[None] | None = None
         """The latest question to every host: whoever asks while it is under way shares it."""
-        self.lease = Lease(book.lease)
+        promise = self.past.promise
+        self.lease = Lease(book.lease if promise is None else promise.lease)
+        """The ledger's, as far as this node knows."""
         self.version: str | None = None
         self.schema = 0
         """The version of the ledger's schema; 0 until it was read."""
@@ -109,7 +115,9 @@ class Server:
         self._latest = turn
         if not self.seen_ledger and (self._asking_hosts is None or not self._asking_hosts.done()):
             await self.ask_hosts()  # once in a daemon's life, before its first session: a former worker has asked
-        end = asyncio.get_running_loop().time() + lease.renew_every
+        # A file may know a lease that is too short for the road; there is none to save before the ledger was seen.
+        known = self.seen_ledger or self.past.promise is not None
+        end = asyncio.get_running_loop().time() + max(lease.renew_every, 0.0 if known else FIRST_WITHIN)
         try:
             wire = await self._connect(turn, lease, end)
             try:
@@ -143,6 +151,11 @@ class Server:
         for host in known:
             self._learn(host.system, host.timeline)
         self.warn(hosts.DIVIDED, hosts.divided(known))
+
+    async def hosts_lacking(self, system: str, started: str, position: int) -> list[str]:
+        """Ask every host of the DSN, and return those that may lack what this server had written up to ``position``."""
+        answers = await hosts.ask(self._addresses, self._book, self.lease, self.node)
+        return hosts.lacking(self._addresses, answers, system, started, position)
 
     async def _connect(self, turn: int, lease: Lease, end: float) -> Wire:
         address = await self._addresses.choose(turn, _left(end))

@@ -130,7 +130,10 @@ SELECT {_SYSTEM}, pg_is_in_recovery(),
             THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
                           (SELECT min_recovery_end_timeline FROM pg_control_recovery()))
             ELSE {_TIMELINE} END,
-       {_STARTED}
+       {_STARTED},
+       CASE WHEN pg_is_in_recovery()
+            THEN coalesce(greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0', 0)
+            ELSE pg_current_wal_lsn() - '0/0' END::bigint
 """
 
 _LOOK = f"""
@@ -138,6 +141,8 @@ SELECT {_SYSTEM}, {_TIMELINE}, {_STARTED}, (pg_current_wal_lsn() - '0/0')::bigin
        m.version, {{compatible_from}}, extract(epoch FROM m.lease), extract(epoch FROM {{wanted}}),
        extract(epoch FROM {{ceiling}}), m.settled_system, m.settled_timeline, {{settled_place}},
        m.offsets ->> {_SYSTEM}::text, FLOOR,
+       (SELECT string_agg(concat_ws(':', f.lock_id, f.epoch, f.renewal), ' ') FROM {{schema}}.lease AS f
+         WHERE f.system <> {_SYSTEM} AND f.released_at IS NULL),
        r.lock_id, r.program, r.epoch, r.renewal, r.node, r.instance, r.system, r.timeline, r.released_at IS NOT NULL,
        extract(epoch FROM {{trusted_for}}), r.reason, r.reserved_for, r.reserved_seconds,
        greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0), pg_backend_pid()
@@ -319,7 +324,7 @@ SELECT r.lock_id, r.program, r.node, r.instance, r.epoch, r.renewal, r.released_
 FACTS: Final = f"""
 SELECT m.version, {{compatible_from}}, m.namespace, {{ledger_id}}, extract(epoch FROM m.lease),
        extract(epoch FROM {{ceiling}}), extract(epoch FROM {{wanted}}),
-       {_SYSTEM}, {_TIMELINE}, {_STARTED}, {{place}},
+       {_SYSTEM}, {_TIMELINE}, {{place}},
        (m.settled_system, m.settled_timeline, {{settled_place}})
          IS NOT DISTINCT FROM ({_SYSTEM}, {_TIMELINE}, {{place}}),
        m.offsets, {{maintenance}}
@@ -330,7 +335,7 @@ SELECT coalesce(string_agg(CASE WHEN pid = 0 THEN 'a prepared transaction (see p
                                 ELSE 'pid ' || pid END, ', '), '')
   FROM unnest(pg_blocking_pids($1::integer)) AS pid
 """
-# Parameter: 1 seconds. The conditions are the ones that were looked at; a change meanwhile changes no row.
+# Parameter: 1 seconds.
 RAISE_CEILING: Final = """
 UPDATE {schema}.meta SET ceiling = greatest(ceiling, make_interval(secs => $1::double precision))
 """
@@ -345,33 +350,40 @@ UPDATE {schema}.meta AS m
 """
 # Schema 1 had a function for it, which refuses while anything is led.
 SET_LEASE_1: Final = "SELECT {schema}.set_lease(make_interval(secs => $1::double precision))"
+# Parameters: 1 new and 2 present lease in seconds. What was looked at must still hold.
 SET_LEASE: Final = """
 UPDATE {schema}.meta SET lease = make_interval(secs => $1::double precision)
- WHERE ceiling >= make_interval(secs => $1::double precision)
+ WHERE ceiling >= make_interval(secs => $1::double precision) AND lease = make_interval(secs => $2::double precision)
+   AND NOT coalesce(maintenance_until > clock_timestamp(), false)
 """
-# Parameters: 1 outage and 2 lease in seconds, 3 author, 4 reason.
+# Parameters: 1 outage, 2 its lease and 3 the ledger's present lease in seconds, 4 author, 5 reason.
 BEGIN_MAINTENANCE: Final = """
 UPDATE {schema}.meta
    SET maintenance_for = make_interval(secs => $1::double precision),
        maintenance_lease = make_interval(secs => $2::double precision), maintenance_since = clock_timestamp(),
        maintenance_until = clock_timestamp() + make_interval(secs => $1::double precision),
-       maintenance_by = $3::text, maintenance_reason = $4::text
- WHERE ceiling >= make_interval(secs => $2::double precision)
+       maintenance_by = $4::text, maintenance_reason = $5::text
+ WHERE ceiling >= make_interval(secs => $2::double precision) AND lease = make_interval(secs => $3::double precision)
 """
 END_MAINTENANCE: Final = """
 UPDATE {schema}.meta
    SET maintenance_for = NULL, maintenance_lease = NULL, maintenance_since = NULL, maintenance_until = NULL,
        maintenance_by = NULL, maintenance_reason = NULL
 """
-INSERTED: Final = "SELECT pg_current_wal_insert_lsn()"
-# Parameter: 1 the position that each standby must have on its disk. A walsender whose position is hidden from us, or a
-# slot whose standby is away, is no evidence.
-STANDBYS: Final = """
+INSERTED: Final = f"SELECT {_SYSTEM}, {_STARTED}, (pg_current_wal_insert_lsn() - '0/0')::bigint"
+PROMOTABLE: Final = """state IS DISTINCT FROM 'backup'
+       AND coalesce(application_name NOT IN ('pg_receivewal', 'pg_basebackup'), true)
+       AND pid NOT IN (SELECT active_pid FROM pg_replication_slots
+                        WHERE slot_type = 'logical' AND active_pid IS NOT NULL)"""
+"""Which rows of pg_stat_replication may be promoted: backups and subscribers receive WAL, too, and never are."""
+# Parameter: 1 the position, in bytes, that each standby must have on its disk. A walsender whose position is hidden
+# from us, or a slot whose standby is away, is no evidence.
+STANDBYS: Final = f"""
 SELECT coalesce(nullif(application_name, ''), 'pid ' || pid), flush_lsn IS NULL,
-       coalesce(flush_lsn >= $1::pg_lsn, false)
-  FROM pg_stat_replication
+       coalesce(flush_lsn - '0/0' >= $1::bigint, false)
+  FROM pg_stat_replication WHERE {PROMOTABLE}
 UNION ALL
-SELECT 'slot ' || slot_name, false, coalesce(restart_lsn >= $1::pg_lsn, false)
+SELECT 'slot ' || slot_name, false, coalesce(restart_lsn - '0/0' >= $1::bigint, false)
   FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active
 """
 SYNCHRONOUS: Final = "SELECT current_setting('synchronous_standby_names')"

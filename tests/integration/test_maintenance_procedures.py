@@ -120,6 +120,30 @@ def test_a_node_that_moves_first_waits_for_the_leader_whose_renewals_arrive_by_r
     _each_started_once(nodes)
 
 
+def test_while_anything_is_led_on_the_old_server_nothing_is_taken_over_on_the_new_one(
+    nodes: Nodes, clusters: Clusters, postgres_programs: Installation
+) -> None:
+    old, new = _replicated(clusters, postgres_programs)
+    [a] = nodes(old, "a", programs=["beat", "bot"], lease=LEASE)
+    nodes.await_led("beat", "bot")
+    [b] = nodes(new, "b", programs=["beat", "bot"], lease=LEASE)
+    _await_said(b, "a renews it through another server")
+    _await_settled(new)
+
+    a.order("stop", "beat")  # its row arrives as released, and stays so for as long as nobody leads it
+    _await_renewed(new.dsn, "bot", times=10)  # two leases
+    assert b.leading() == {}
+    assert b.program("beat")["reason"].endswith("programs of this ledger are led through another server")
+    a.order("start", "beat")
+    assert nodes.await_led("beat")["beat"] is a
+
+    a.signal(15)
+    assert a.ended() == 0
+    assert set(nodes.await_led("beat", "bot").values()) == {b}
+    _end_replication(new)
+    assert [len(nodes.journal.lives(name)) for name in ("beat", "bot")] == [3, 2]
+
+
 def test_an_old_server_that_goes_first_has_its_leader_fenced_before_anybody_leads_on_the_new_one(
     nodes: Nodes, clusters: Clusters, postgres_programs: Installation
 ) -> None:
@@ -148,7 +172,7 @@ def test_leaders_that_were_announced_the_outage_carry_their_children_to_the_new_
     programs = ["beat", "bot"]
     a, _ = nodes(old.with_standby(new.server), "a", "b", programs=programs, lease=LEASE)
     nodes.await_led(*programs)
-    _maintenance_on(a, "8s")
+    _maintenance_on(a, "8s", "--force")  # the new server takes no login yet, and so cannot tell what it has
     before = _alive(nodes, programs)
 
     assert isinstance(old.server, Cluster)
@@ -172,7 +196,7 @@ def test_leaders_that_were_announced_the_outage_carry_their_children_to_the_new_
 # ------------------------------------------------------------------------------------------------- another past
 
 
-@pytest.mark.parametrize("how", ["restored", "begun anew"])
+@pytest.mark.parametrize("how", ["restored", "begun anew", "begun anew during maintenance"])
 def test_a_ledger_that_is_replaced_under_a_node_that_is_cut_off_waits_for_it_and_repeats_no_epoch(
     nodes: Nodes, cluster: Cluster, door: OpensDoors, postgres_programs: Installation, how: str
 ) -> None:
@@ -187,6 +211,8 @@ def test_a_ledger_that_is_replaced_under_a_node_that_is_cut_off_waits_for_it_and
         nodes.await_led("beat")
     [b] = nodes(database, "b", programs=["beat"], lease=LEASE)
     _await_kept(b, {"generation": 0})
+    if how.endswith("maintenance"):
+        _maintenance_on(b)
     last = nodes.life("beat")
 
     way.stall()
@@ -261,8 +287,8 @@ def _spread(nodes: Nodes, database: Database, programs: list[str]) -> None:
     assert len(leaders) == len(programs)
 
 
-def _maintenance_on(node: Node, outage: str = OUTAGE) -> None:
-    done = highlanderctl(node.socket, "maintenance", "on", "--for", outage, "--reason", "tests")
+def _maintenance_on(node: Node, outage: str = OUTAGE, *options: str) -> None:
+    done = highlanderctl(node.socket, "maintenance", "on", "--for", outage, "--reason", "tests", *options)
     assert (done.code, done.err) == (0, "")
 
 

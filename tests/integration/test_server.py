@@ -212,7 +212,7 @@ def test_a_node_that_has_seen_the_promoted_server_leaves_and_refuses_the_old_one
             hello = await seen.open()
             [(system, timeline)] = seen.past.timelines.items()
             assert timeline == 2
-            here.pool.server.past.inherit(seen.past.timelines)
+            here.pool.server.past.inherit(seen.past.facts())
             with pytest.raises(Unfit, match="knows timeline 2"):
                 await here.pool.server.open()
             assert alarms

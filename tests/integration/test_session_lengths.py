@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from fix_nodes import settled_ledger
@@ -12,7 +13,7 @@ from fix_session import LEASE, SHORT_LEASE, Desk, desk, settle, until
 from highlanderd.core import words as w
 from highlanderd.core.lease import maintenance_lease
 from highlanderd.errors import HighlanderError, NeedsForce
-from highlanderd.postgres import lengthening
+from highlanderd.postgres import lengthening, statements
 
 
 async def _begin(here: Desk, outage: float, *, force: bool = False) -> None:
@@ -190,6 +191,67 @@ def test_a_standby_that_every_commit_waits_for_is_evidence_that_needs_no_privile
             await until(lambda: "ANY" in database.sql("SHOW synchronous_standby_names")[0][0])
             with pytest.raises(NeedsForce, match="may not see"):
                 await _begin(here, 120)
+
+    asyncio.run(scenario())
+
+
+def test_a_standby_that_is_away_without_a_slot_is_asked_through_the_dsn(clusters: Clusters) -> None:
+    primary, database = _replicated(clusters)
+    standby = clusters.standby(primary)
+    database.sql(f'GRANT pg_monitor TO "{database.role}"', admin=True)
+    both = database.with_standby(standby)
+
+    async def scenario() -> None:
+        async with desk(both) as here:
+            await here.line()
+            await until(lambda: here.pool.listener.connected)
+            await _begin(here, 60)
+            standby.stop("fast")
+            await until(lambda: database.sql("SELECT count(*) FROM pg_stat_replication", admin=True) == [(0,)])
+            with pytest.raises(NeedsForce, match=rf":{standby.port} \(which postgres.dsn names\)"):
+                await _begin(here, 120)
+            standby.start()
+            await until(lambda: database.sql("SELECT count(*) FROM pg_stat_replication", admin=True) == [(1,)])
+            await _begin(here, 120)
+
+    asyncio.run(scenario())
+
+
+def test_a_backup_under_way_is_no_standby(clusters: Clusters, tmp_path: Path) -> None:
+    primary, database = _replicated(clusters)
+    program = str(primary.programs.program("pg_basebackup"))
+    slowly = [program, "-D", str(tmp_path / "backup"), "-d", primary.tcp_dsn, "-X", "none", "-r", "32k", "-c", "fast"]
+    database.sql(f'GRANT pg_monitor TO "{database.role}"', admin=True)
+
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            await until(lambda: here.pool.listener.connected)
+            backup = await asyncio.create_subprocess_exec(*slowly, stdin=asyncio.subprocess.DEVNULL)
+            try:
+                await until(lambda: database.sql("SELECT state FROM pg_stat_replication", admin=True) == [("backup",)])
+                await _begin(here, 60)
+            finally:
+                backup.kill()
+                await backup.wait()
+
+    asyncio.run(scenario())
+
+
+def test_lengths_that_somebody_else_has_changed_meanwhile_are_left_alone(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            await here.line()
+            settle(database)
+            await until(lambda: here.pool.listener.connected)
+            ask = here.pool.listener.answer
+            await ask("raise_ceiling", statements.RAISE_CEILING, 60.0)
+            stale, now = LEASE - 1, LEASE
+            values = ("uid 0", "tests")
+            assert (await ask("set", statements.SET_LEASE, 20.0, stale)).affected == 0
+            assert (await ask("begin", statements.BEGIN_MAINTENANCE, 9.0, 60.0, stale, *values)).affected == 0
+            assert (await ask("begin", statements.BEGIN_MAINTENANCE, 9.0, 60.0, now, *values)).affected == 1
+            assert (await ask("set", statements.SET_LEASE, 20.0, now)).affected == 0, "maintenance is on"
 
     asyncio.run(scenario())
 

@@ -28,9 +28,16 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
+PAST = {
+    "timelines": {"7": 3},
+    "generation": 2,
+    "promise": {"system": 7, "timeline": 3, "place": "the ledger", "ceiling": 90.0, "lease": 10.0},
+}
+
+
 def _left(path: Path) -> Inheritance:
     first = begin(path, None, {})
-    return Inheritance(first.base, first.latest, {"beat": Want.STOP}, True, {"7": 3})
+    return Inheritance(first.base, first.latest, {"beat": Want.STOP}, True, PAST)
 
 
 def test_the_next_worker_goes_on_with_what_was_in_force(path: Path) -> None:
@@ -59,7 +66,7 @@ def test_what_cannot_be_used_is_replaced_by_the_file_and_the_rest_is_kept(
     with caplog.at_level(logging.ERROR):
         found = begin(path, json.dumps(facts).encode(), {})
     assert list(found.programs) == ["relay"]
-    assert (found.wishes, found.seen_ledger, found.timelines) == (left.wishes, True, left.timelines)
+    assert (found.wishes, found.seen_ledger, found.past) == (left.wishes, True, left.past)
     assert "cannot be used" in caplog.text
 
 

@@ -1,0 +1,66 @@
+"""What a node must wait for when it finds a ledger that may know less than the node does.
+
+A ledger that was dropped, begun anew or restored from a dump knows nothing of a longer lease that was promised since.
+Whoever has seen the longer one waits for it, on whatever ledger; so a node keeps it beyond the life of its daemon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from highlanderd.core.lease import Knowledge, Lease, Server
+
+LONGEST_CEILING = 1e6
+"""Seconds: no ledger has promised as much, so that a file which says so makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The longest lease of one ledger, and its own. Lengths are seconds."""
+
+    system: int
+    timeline: int
+    place: str
+    ceiling: float
+    lease: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lease <= self.ceiling <= LONGEST_CEILING:
+            raise ValueError(f"a ledger's lease of {self.lease} seconds cannot go with a ceiling of {self.ceiling}")
+
+    @property
+    def ledger(self) -> tuple[int, int, str]:
+        """Which ledger it is: what commits there stays while these do."""
+        return self.system, self.timeline, self.place
+
+    def knowledge(self) -> Knowledge:
+        """Return what is known of a ledger before the first look: another one is distrusted, this one is not."""
+        server = Server(self.system, self.timeline, started="", position=0, place=self.place)
+        return Knowledge(server=server, ceiling=Lease(self.ceiling))
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """The promise to wait for, and what may take its place.
+
+    A settled ledger may lower its own. What another one says counts once the former promise was waited out.
+    """
+
+    kept: Promise | None = None
+    found: Promise | None = None
+    """What another ledger says."""
+    since: float = 0.0
+    """Arrival of the first answer that said so while that ledger was settled, CLOCK_BOOTTIME in seconds."""
+
+    def after(self, found: Promise, at: float, *, settled: bool) -> Promises:
+        """Return the promises after an answer that arrived ``at``."""
+        if self.kept is None:
+            return Promises(found)
+        if settled and found.ledger == self.kept.ledger:
+            return Promises(found)
+        kept = replace(self.kept, ceiling=max(self.kept.ceiling, found.ceiling), lease=found.lease)
+        if not settled or self.found is None or found.ledger != self.found.ledger:
+            return Promises(kept, found, at)
+        if at - self.since >= Lease(kept.ceiling).wait:
+            return Promises(found)
+        return Promises(kept, found, self.since)

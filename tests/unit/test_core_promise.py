@@ -1,0 +1,131 @@
+"""What was promised on one ledger is waited for on any other, and by the next daemon of the node."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fix_core import HERE, L, row, sight
+
+from highlanderd.core.lease import Claim, NotYet, Settle, judge, observe
+from highlanderd.core.promise import Promise, Promises
+from highlanderd.postgres.past import Past
+
+LONG = Promise(system=1, timeline=3, place="the ledger", ceiling=90.0, lease=10.0)
+SHORT = replace(LONG, ceiling=10.0)
+OTHER = replace(SHORT, place="another ledger")
+FREE = row(released=True)
+
+
+def after(*answers: tuple[float, Promise, bool]) -> Promise | None:
+    """Return the promise to wait for after answers: moment, what was said, and whether the ledger was settled."""
+    promises = Promises()
+    for at, found, settled in answers:
+        promises = promises.after(found, at, settled=settled)
+    return promises.kept
+
+
+# -------------------------------------------------------------------------------------------------- what is kept
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_longer_promise_counts_at_once(settled: bool) -> None:
+    assert after((0.0, SHORT, True), (1.0, LONG, settled)) == LONG
+
+
+def test_a_settled_ledger_lowers_its_own_promise() -> None:
+    assert after((0.0, LONG, True), (1.0, SHORT, True)) == SHORT
+
+
+def test_a_ledger_that_has_not_settled_lowers_nothing() -> None:
+    assert after((0.0, LONG, True), (1.0, SHORT, False), (200.0, SHORT, False)) == LONG
+
+
+def test_another_ledger_lowers_a_promise_only_once_it_was_waited_out() -> None:
+    met = ((0.0, LONG, True), (1.0, OTHER, True))
+    assert after(*met, (95.4, OTHER, True)) == LONG
+    assert after(*met, (95.6, OTHER, True)) == OTHER
+
+
+def test_a_third_ledger_begins_the_wait_anew() -> None:
+    third = replace(OTHER, place="a third")
+    assert after((0.0, LONG, True), (1.0, OTHER, True), (90.0, third, True), (100.0, third, True)) == LONG
+
+
+def test_what_another_ledger_promises_beyond_the_kept_one_is_kept_with_it() -> None:
+    longer = replace(OTHER, ceiling=120.0)
+    assert after((0.0, LONG, True), (1.0, longer, True)) == replace(LONG, ceiling=120.0)
+
+
+@pytest.mark.parametrize(("lease", "ceiling"), [(10.0, 9.0), (0.0, 9.0), (10.0, float("inf")), (float("nan"), 9.0)])
+def test_lengths_that_make_no_sense_are_no_promise(lease: float, ceiling: float) -> None:
+    with pytest.raises(ValueError, match="cannot go with"):
+        replace(LONG, lease=lease, ceiling=ceiling)
+
+
+# ------------------------------------------------------------------------------------- what the next daemon waits for
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_node_that_knew_a_longer_lease_waits_for_it_on_another_ledger(settled: bool) -> None:
+    seen = sight(FREE, settled=settled)
+    elsewhere = replace(seen, server=replace(seen.server, place="another ledger"))
+    if settled:
+        elsewhere = replace(elsewhere, meta=replace(elsewhere.meta, settled=(1, 3, "another ledger")))
+    knowledge = observe(LONG.knowledge(), elsewhere, 100.0)
+    assert isinstance(judge(elsewhere, knowledge, 194.4, HERE), NotYet)
+    assert isinstance(judge(elsewhere, knowledge, 194.6, HERE), Claim if settled else Settle)
+
+
+def test_a_restarted_daemon_claims_at_once_on_the_ledger_that_it_knew() -> None:
+    knowledge = observe(LONG.knowledge(), sight(FREE), 100.0)
+    assert isinstance(judge(sight(FREE), knowledge, 100.0, HERE), Claim)
+
+
+def test_rows_that_are_led_through_another_server_bar_all_others_until_they_stand_still() -> None:
+    first = replace(sight(FREE), elsewhere=frozenset({"8:5:1"}))
+    second = replace(first, elsewhere=frozenset({"8:5:2"}))
+    knowledge = observe(observe(LONG.knowledge(), first, 100.0), second, 104.0)
+    assert judge(second, knowledge, 110.5, HERE) == NotYet(
+        104.0 + L.wait, "programs of this ledger are led through another server"
+    )
+    assert isinstance(judge(second, knowledge, 114.6, HERE), Claim)
+    over = observe(knowledge, sight(FREE), 106.0)
+    assert isinstance(judge(sight(FREE), over, 106.0, HERE), Claim)
+
+
+# ---------------------------------------------------------------------------------------------------- where it is kept
+
+
+def test_a_promise_outlives_the_daemon(tmp_path: Path) -> None:
+    past = Past(tmp_path / "timelines")
+    past.learn_promise(LONG, 0.0, settled=True)
+    past.keep()
+    assert Past(tmp_path / "timelines").promise == LONG
+
+
+def test_a_promise_outlives_the_worker_on_a_disk_that_takes_nothing() -> None:
+    past, successor = Past(), Past()
+    past.learn_promise(LONG, 0.0, settled=True)
+    past.learn_epoch(5 << 32)
+    successor.inherit(past.facts())
+    assert (successor.promise, successor.generation) == (LONG, 5)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "7", '{"system": 1}', LONG.place, '{"system":1,"timeline":3,"place":"","ceiling":1e999,"lease":10}']
+)
+def test_a_promise_that_cannot_be_read_is_no_error(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "promise").write_text(text)
+    with caplog.at_level(logging.WARNING):
+        assert Past(tmp_path / "timelines").promise is None
+    assert str(tmp_path / "promise") in caplog.text
+
+
+@pytest.mark.parametrize("facts", [{}, {"timelines": 7}, {"timelines": {"7": 3}, "promise": {"place": "x"}}])
+def test_what_another_versions_worker_has_left_is_no_error(facts: dict[str, object]) -> None:
+    past = Past()
+    past.inherit(facts)
+    assert past.promise is None
