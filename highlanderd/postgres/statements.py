@@ -286,10 +286,10 @@ DELETE FROM {schema}.term AS t
        SELECT o.lock_id, o.epoch FROM {schema}.term AS o
         WHERE o.lock_id = $1::bigint AND (
               o.epoch < (SELECT epoch FROM {schema}.term WHERE lock_id = $1::bigint
-                          ORDER BY epoch DESC OFFSET 1000 LIMIT 1)
+                          ORDER BY epoch DESC OFFSET 999 LIMIT 1)
               AND o.ended_at < clock_timestamp() - interval '90 days'
            OR o.epoch < (SELECT epoch FROM {schema}.term WHERE lock_id = $1::bigint
-                          ORDER BY epoch DESC OFFSET 10000 LIMIT 1))
+                          ORDER BY epoch DESC OFFSET 9999 LIMIT 1))
         ORDER BY o.epoch LIMIT 1000)
 """
 
