@@ -32,7 +32,7 @@ EMBEDDED_WITHIN: Final = 60.0
 def main() -> None:
     """Run the command and exit with its code."""
     try:
-        sys.exit(_run(_parser().parse_args()))
+        sys.exit(_run(_arguments()))
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # each line begins with its file
         sys.exit(error.exit_code)
@@ -65,6 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _arguments() -> argparse.Namespace:
+    """Return the command line. Leaves with exit code 2 when it makes no sense, whatever the configuration says."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.version is not None:
+        from highlanderd.postgres.statements import VERSION
+
+        if not arguments.print_schema:
+            parser.error("--from belongs to --print-schema")
+        if not 0 < arguments.version < VERSION:
+            listed = ", ".join(map(str, range(1, VERSION)))
+            parser.error(f"--from {arguments.version}: there is a way to schema {VERSION} from {listed} only")
+    return arguments
+
+
 def _run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.config
     if arguments.worker is not None:
@@ -79,8 +94,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from highlanderd.config import load
 
     loaded = load(path, os.environ)
-    if arguments.version is not None and not arguments.print_schema:
-        raise HighlanderError("--from belongs to --print-schema")
     if arguments.print_schema:
         print(_schema(loaded.configuration, arguments.version), end="")
         return DONE
@@ -124,12 +137,9 @@ def _examine(loaded: Loaded) -> int:
 def _schema(configuration: Configuration, version: int | None) -> str:
     from highlanderd.postgres.addresses import parse
     from highlanderd.postgres.ledger import Ledger
-    from highlanderd.postgres.statements import VERSION
 
     postgres = configuration.postgres
     book = Ledger(postgres.schema_, configuration.daemon.namespace, postgres.lease)
-    if version is not None and not 0 < version < VERSION:
-        raise HighlanderError(f"--from {version}: there is a way to schema {VERSION} from {_listed(VERSION)} only")
     if version is not None:
         return f"BEGIN;\n\n{book.printed(version)}\nCOMMIT;\n"
     embedded = configuration.embedded_directory is not None
@@ -138,10 +148,6 @@ def _schema(configuration: Configuration, version: int | None) -> str:
         f"\n-- What the daemon's role needs when somebody else owns the ledger.\n{book.grants(role)}" if role else ""
     )
     return f"BEGIN;\n\n{book.script()}{grants}\nCOMMIT;\n"
-
-
-def _listed(version: int) -> str:
-    return ", ".join(map(str, range(1, version)))
 
 
 def _work(path: Path, channel_fd: int) -> int:

@@ -29,10 +29,15 @@ def test_the_version_is_one_line() -> None:
         (("start",), "unrecognized arguments: start"),
         (("-c",), "argument -c/--config: expected one argument"),
         (("--check", "--print-schema"), "argument --print-schema: not allowed with argument --check"),
+        (("--from", "1"), "--from belongs to --print-schema"),
+        (("--check", "--from", "1"), "--from belongs to --print-schema"),
+        (("--print-schema", "--from", "7"), "--from 7: there is a way to schema 2 from 1 only"),
+        (("--print-schema", "--from", "0"), "--from 0: there is a way to schema 2 from 1 only"),
+        (("--print-schema", "--from", "x"), "argument --from: invalid int value: 'x'"),
     ],
 )
 def test_usage_errors_exit_with_two(words: tuple[str, ...], said: str) -> None:
-    done = highlanderd(*words)
+    done = highlanderd(*words)  # without a file, which would be 78: the command line is judged first
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines()[0].startswith("usage: highlanderd [-h]")
     assert done.err.splitlines()[-1] == f"highlanderd: error: {said}"
