@@ -53,9 +53,10 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
     directory = configuration.embedded_directory
     addresses = Addresses(dsn if directory is None else dsn_of(directory))
     book = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
-    plan = Plan(book, daemon.node, len(configuration.programs), embedded=directory is not None)
     try:
-        visits = await asyncio.gather(*(_visit(address, plan) for address in await addresses.every(PATIENCE)))
+        choices = await addresses.every(PATIENCE)
+        plan = Plan(book, daemon.node, len(configuration.programs), directory is not None, len(choices))
+        visits = await asyncio.gather(*(_visit(address, plan) for address in choices))
     except (ConnectFailed, Unfit) as failure:
         return addresses.place, [problem(str(failure))]
     if directory is not None and not any(visit.site.greeting for visit in visits):

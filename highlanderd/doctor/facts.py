@@ -18,6 +18,8 @@ class Plan:
     node: str
     programs: int
     embedded: bool = False
+    hosts: int = 1
+    """How many addresses the DSN leads to."""
 
     @property
     def lease(self) -> Lease:

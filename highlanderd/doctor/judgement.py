@@ -120,8 +120,8 @@ def _lost(facts: Facts, *, tcp: bool) -> dict[str, str]:
 
 
 def _connections(facts: Facts) -> Iterator[Finding]:
-    """One for each program and node, and one more for each node, which listens."""
-    each = facts.plan.programs + 1
+    """One for each program and node, and one more for each node, which listens; where hosts are asked, a short one."""
+    each = facts.plan.programs + (1 if facts.plan.hosts == 1 else 2)
     nodes = facts.nodes if facts.nodes > 1 else ASSUMED_NODES
     said = f"{facts.plan.programs} programs on {nodes} nodes"
     said += " (as many as are connected)" if facts.nodes > 1 else " (assumed, for fewer than two are connected)"

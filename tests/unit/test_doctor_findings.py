@@ -90,6 +90,11 @@ PROBLEMS = {
         "4 programs on 20 nodes (as many as are connected) need 100 connections, but max_connections leaves 77 beside "
         "the 20 that others use now; raise max_connections to 125 + 3",
     ),
+    "too few connections where every host is asked": (
+        replace(HEALTHY, plan=replace(HEALTHY.plan, hosts=2), nodes=13),
+        "4 programs on 13 nodes (as many as are connected) need 78 connections, but max_connections leaves 77 beside "
+        "the 20 that others use now; raise max_connections to 104 + 3",
+    ),
     "settings that somebody drops": (
         replace(HEALTHY, settings={**startup_options(LEASE), "idle_session_timeout": "0"}),
         "idle_session_timeout is 0 instead of 10000",
