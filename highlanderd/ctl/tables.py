@@ -120,9 +120,9 @@ def lengths(report: Mapping[str, Any], headline: str, now: float) -> list[str]:
     """Return what an operator must know after an order that changed the lengths of leases."""
     under_way, lines = report["maintenance"], [headline] if headline else []
     if under_way is not None:
-        away = shown(under_way["outage"])
+        away = f"until {clock(under_way['until'], now)} PostgreSQL may go away for up to {shown(under_way['outage'])}"
         lines += [
-            f"until {clock(under_way['until'], now)} PostgreSQL may go away for up to {away}: that stops no child",
+            f"{away}, once each leader uses its lease" if report["pending"] else f"{away}: that stops no child",
             f"leases are {shown(report['in_force'])} instead of {shown(report['lease'])}",
         ]
     meanwhile = "" if under_way is None else " meanwhile"

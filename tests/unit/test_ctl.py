@@ -230,6 +230,14 @@ def test_who_does_not_use_the_new_lease_yet_is_told() -> None:
     assert lines[-1] == "not in force yet: beat on a, re\ufffd[31mlay on b"
 
 
+def test_an_outage_is_not_called_harmless_before_all_leaders_use_the_longer_lease() -> None:
+    [first, *_, last] = tables.lengths(report(maintenance=under_way(), pending=["beat on a"]), "", NOON)
+    assert first == "until 03:05:05 UTC PostgreSQL may go away for up to 1m, once each leader uses its lease"
+    assert last == "not in force yet: beat on a"
+    first = tables.lengths(report(maintenance=under_way()), "", NOON)[0]
+    assert first == "until 03:05:05 UTC PostgreSQL may go away for up to 1m: that stops no child"
+
+
 def test_the_footer_shows_only_what_was_said_and_nothing_that_steers_the_terminal() -> None:
     postgres = {"lease": 10.0, "replaced_within": 97.0}
     lines = tables.maintenance(under_way(), postgres, NOON)
