@@ -55,3 +55,10 @@ def test_every_metric_in_the_pages_exists(monkeypatch: pytest.MonkeyPatch) -> No
         # A path or a table's name may begin so too; the letters that follow tell a metric.
         for name in re.findall(r"\bhighlander_[a-z_]+\b", page.read_text("utf-8")):
             assert name in known or name.removesuffix("_total") in known, f"{page.relative_to(ROOT)}: {name}"
+
+
+def test_a_newcomer_sees_a_whole_configuration_of_five_lines_before_any_command() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    [language, block] = re.findall(r"```(.*?)\n(.*?)```", readme, re.DOTALL)[0]
+    assert (language, len(block.splitlines())) == ("toml", 5)
+    assert re.findall(r"^\[(.+)\]$", block, re.MULTILINE) == ["postgres", "program.beat"]
