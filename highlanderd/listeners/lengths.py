@@ -1,7 +1,8 @@
 """Orders that change the lengths of leases: what makes sense of them, who gave them, and when they are in force.
 
-The node changes the ledger and answers at once. The leaders use the new length one by one: each hears of it with
-its next renewal, and writes it with the one after. An order that waits looks at the ledger until all of them do.
+The node changes the ledger and answers at once. The leaders use the new length one by one: each hears of it in the
+answer to its first renewal after the order, and writes it with its second one. An order that waits looks at the ledger
+until all of them do.
 """
 
 from __future__ import annotations
