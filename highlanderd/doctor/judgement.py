@@ -14,6 +14,8 @@ from highlanderd.doctor.facts import Facts, Limit
 from highlanderd.doctor.findings import Finding, fine, problem, warning
 from highlanderd.postgres import fitness
 from highlanderd.postgres.addresses import Unfit, startup_options
+from highlanderd.postgres.ledger import identifier
+from highlanderd.postgres.lengthening import every_commit_waits_for
 
 ASSUMED_NODES: Final = 3
 """When fewer than two are connected, nobody can know how many there will be."""
@@ -165,6 +167,12 @@ def _replication(facts: Facts) -> Iterator[Finding]:
         )
     elif names:
         yield fine(f"commits wait for a synchronous standby ({names})")
+    unseen = facts.replication.synchronous is None and facts.replication.standbys
+    if unseen and every_commit_waits_for(names) != unseen:
+        yield warning(
+            f"role {facts.greeting.role} may not see what standbys have received, so maintenance and a longer lease "
+            f"will be refused; GRANT pg_monitor TO {identifier(facts.greeting.role)}"
+        )
 
 
 def _speed(facts: Facts) -> Iterator[Finding]:

@@ -149,6 +149,16 @@ def test_what_will_cost_something_is_a_warning(case: str) -> None:
     assert words in worst(facts).sentence
 
 
+@pytest.mark.parametrize(("names", "refused"), [("db2", False), ("ANY 1 (db2, db3)", True), ("", True)])
+def test_a_role_that_sees_no_standby_hears_that_longer_leases_will_be_refused(names: str, refused: bool) -> None:
+    said = [found.sentence for found in judge(replace(HEALTHY, replication=Replication(names, 1, 1, None)))]
+    cure = (
+        "role ops may not see what standbys have received, so maintenance and a longer lease will be refused; "
+        'GRANT pg_monitor TO "ops"'
+    )
+    assert (cure in said) == refused
+
+
 def test_a_backup_is_no_standby() -> None:
     assert worst(replace(HEALTHY, replication=Replication("", 2, 0, 0))).severity is Severity.FINE
 
