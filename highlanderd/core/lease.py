@@ -464,7 +464,8 @@ def _settled(sight: Sight, knowledge: Knowledge, now: float) -> NotYet | Settle 
         return None
     over = max(knowledge.since + sight.meta.ceiling.wait, knowledge.promised_until, knowledge.distrusted_until)
     if now < over:
-        return NotYet(over, "waiting for the ledger to settle on this server")
+        longest = max(sight.meta.ceiling.wait, over - knowledge.since)
+        return NotYet(over, f"waiting for the ledger to settle on this server, for up to {longest:.0f} s")
     generation = knowledge.epoch >> 32 if knowledge.epoch else -1
     return Settle(server.system, server.timeline, server.place, generation)
 

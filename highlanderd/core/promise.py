@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from highlanderd.core.lease import Knowledge, Lease, Server
+from typing import Final
 
-LONGEST_CEILING = 1e6
-"""Seconds: no ledger has promised as much, so that a file which says so makes no sense."""
+from highlanderd.core.lease import LONGEST, Knowledge, Lease, Server, maintenance_lease
+
+LONGEST_CEILING: Final = maintenance_lease(LONGEST, 86400)
+"""Seconds: that of a maintenance for an outage of a day. No ledger promises more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Promises:
     """What another ledger says."""
     since: float = 0.0
     """Arrival of the first answer that said so while that ledger was settled, CLOCK_BOOTTIME in seconds."""
+    superseded: bool = False
+    """Another ledger was settled meanwhile: others have waited for what they knew, and this promise binds us alone."""
 
     def after(self, found: Promise, at: float, *, settled: bool) -> Promises:
         """Return the promises after an answer that arrived ``at``."""
@@ -59,8 +63,9 @@ class Promises:
         if settled and found.ledger == self.kept.ledger:
             return Promises(found)
         kept = replace(self.kept, ceiling=max(self.kept.ceiling, found.ceiling), lease=found.lease)
+        superseded = self.superseded or (settled and found.ledger != self.kept.ledger)
         if not settled or self.found is None or found.ledger != self.found.ledger:
-            return Promises(kept, found, at)
+            return Promises(kept, found, at, superseded)
         if at - self.since >= Lease(kept.ceiling).wait:
             return Promises(found)
-        return Promises(kept, found, self.since)
+        return Promises(kept, found, self.since, superseded)

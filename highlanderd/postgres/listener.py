@@ -222,9 +222,14 @@ class Listener:
 
         Nodes that have never seen a longer lease, which was promised elsewhere, must wait for it here, too.
         """
-        promise = self._pool.server.past.promise
-        if promise is not None and promise.ceiling > found.ceiling and found.version > 1:
-            await self.ask([self._asked("raise_ceiling", statements.RAISE_CEILING, promise.ceiling)])
+        binding = self._pool.server.past.binding
+        if binding > found.ceiling and found.version > 1:
+            log.warning(
+                "this ledger knows of no lease above %s s, but this node has seen %s s promised: everybody waits for that",
+                f"{found.ceiling:g}",
+                f"{binding:g}",
+            )
+            await self.ask([self._asked("raise_ceiling", statements.RAISE_CEILING, binding)])
         [reply] = await self.ask([self._asked("look_bare", statements.LOOK_WITHOUT_HISTORY, None, None)])
         if reply.error is not None or not reply.rows:
             return

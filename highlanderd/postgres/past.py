@@ -76,6 +76,11 @@ class Past:
         """The longest lease to wait for, and whose it was; None before any ledger was seen."""
         return self._promises.kept
 
+    @property
+    def binding(self) -> float:
+        """Seconds: the lease that a ledger which has not settled must make everybody wait for; 0 for none."""
+        return 0.0 if self.promise is None or self._promises.superseded else self.promise.ceiling
+
     def learn_promise(self, found: Promise, at: float, *, settled: bool) -> None:
         """Know what a ledger says at ``at``, CLOCK_BOOTTIME in seconds."""
         self._promises = self._promises.after(found, at, settled=settled)

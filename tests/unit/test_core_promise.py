@@ -59,7 +59,19 @@ def test_what_another_ledger_promises_beyond_the_kept_one_is_kept_with_it() -> N
     assert after((0.0, LONG, True), (1.0, longer, True)) == replace(LONG, ceiling=120.0)
 
 
-@pytest.mark.parametrize(("lease", "ceiling"), [(10.0, 9.0), (0.0, 9.0), (10.0, float("inf")), (float("nan"), 9.0)])
+def test_a_promise_binds_everybody_until_another_ledger_has_settled_and_then_this_node_alone() -> None:
+    past = Past()
+    past.learn_promise(LONG, 0.0, settled=True)
+    past.learn_promise(OTHER, 1.0, settled=False)
+    assert past.binding == 90.0
+    past.learn_promise(OTHER, 2.0, settled=True)
+    past.learn_promise(replace(OTHER, timeline=4), 3.0, settled=False)
+    assert (past.binding, past.promise) == (0.0, LONG)
+
+
+@pytest.mark.parametrize(
+    ("lease", "ceiling"), [(10.0, 9.0), (0.0, 9.0), (10.0, 1e6), (10.0, float("inf")), (float("nan"), 9.0)]
+)
 def test_lengths_that_make_no_sense_are_no_promise(lease: float, ceiling: float) -> None:
     with pytest.raises(ValueError, match="cannot go with"):
         replace(LONG, lease=lease, ceiling=ceiling)
