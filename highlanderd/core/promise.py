@@ -7,7 +7,6 @@ Whoever has seen the longer one waits for it, on whatever ledger; so a node keep
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
 from typing import Final
 
 from highlanderd.core.lease import LONGEST, Knowledge, Lease, Server, maintenance_lease

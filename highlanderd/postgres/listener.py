@@ -225,9 +225,9 @@ class Listener:
         binding = self._pool.server.past.binding
         if binding > found.ceiling and found.version > 1:
             log.warning(
-                "this ledger knows of no lease above %s s, but this node has seen %s s promised: everybody waits for that",
-                f"{found.ceiling:g}",
-                f"{binding:g}",
+                "this ledger knows of no lease above %g s, and this node has seen %g s promised: everybody waits for them",
+                found.ceiling,
+                binding,
             )
             await self.ask([self._asked("raise_ceiling", statements.RAISE_CEILING, binding)])
         [reply] = await self.ask([self._asked("look_bare", statements.LOOK_WITHOUT_HISTORY, None, None)])
