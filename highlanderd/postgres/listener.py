@@ -225,7 +225,7 @@ class Listener:
         binding = self._pool.server.past.binding
         if binding > found.ceiling and found.version > 1:
             log.warning(
-                "this ledger knows of no lease above %g s, and this node has seen %g s promised: everybody waits for them",
+                "this ledger knows of no lease above %g s, and this node has seen %g s promised: all wait for that",
                 found.ceiling,
                 binding,
             )
