@@ -32,7 +32,9 @@ EMBEDDED_WITHIN: Final = 60.0
 def main() -> None:
     """Run the command and exit with its code."""
     try:
-        sys.exit(_run(_arguments()))
+        code = _run(_arguments())
+        sys.stdout.flush()
+        sys.exit(code)
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # each line begins with its file
         sys.exit(error.exit_code)
@@ -41,6 +43,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from highlanderd.core.lease import LONGEST, SHORTEST, maintenance_lease, replaced_within
+from highlanderd.core.lease import LONGEST, SHORTEST, Lease, maintenance_lease, replaced_within
 from highlanderd.core.status import LeaseReport
 from highlanderd.durations import LONGEST_OUTAGE, shown
 from highlanderd.errors import HighlanderError, NeedsForce
@@ -41,7 +41,7 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
     _refuse_unsettled(facts)
     if facts.maintenance is not None:
         raise HighlanderError(
-            f"maintenance is on until {facts.maintenance.until}, and was reckoned with the present lease; end it with "
+            f"maintenance is on until {facts.maintenance.until}, and its leases were made for the present one; end it with "
             "`highlanderctl maintenance off`, or wait for its end"
         )
     if seconds > facts.lease:
@@ -108,8 +108,8 @@ def _refuse_old(facts: Facts) -> None:
 def _refuse_unsettled(facts: Facts) -> None:
     if not facts.settled:
         raise HighlanderError(
-            "the ledger has not settled on this server yet, so that a leader may live whose row was lost; try again "
-            f"in {shown(facts.ceiling)}, while a program waits for its lead"
+            "the ledger has not settled on this server yet: a leader may live whose row was lost. The daemons settle it "
+            f"within {shown(Lease(facts.ceiling).resumed_within)} of their first answer from it; try again then"
         )
 
 
