@@ -41,8 +41,8 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
     _refuse_unsettled(facts)
     if facts.maintenance is not None:
         raise HighlanderError(
-            f"maintenance is on until {facts.maintenance.until}, and its leases were made for the present one; end it with "
-            "`highlanderctl maintenance off`, or wait for its end"
+            f"maintenance is on until {facts.maintenance.until}, and its leases were made for the present one; end it "
+            "with `highlanderctl maintenance off`, or wait for its end"
         )
     if seconds > facts.lease:
         await _promise(listener, seconds, force=force)
@@ -108,8 +108,8 @@ def _refuse_old(facts: Facts) -> None:
 def _refuse_unsettled(facts: Facts) -> None:
     if not facts.settled:
         raise HighlanderError(
-            "the ledger has not settled on this server yet: a leader may live whose row was lost. The daemons settle it "
-            f"within {shown(Lease(facts.ceiling).resumed_within)} of their first answer from it; try again then"
+            "the ledger has not settled on this server yet: a leader may live whose row was lost. The daemons settle "
+            f"it within {shown(Lease(facts.ceiling).resumed_within)} of their first answer from it; try again then"
         )
 
 
