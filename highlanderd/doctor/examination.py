@@ -86,9 +86,9 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
     begun, wire = asyncio.get_running_loop().time(), None
     try:
         wire = await _connected(address, plan)
-        fitness.refuse_old(wire.server_version)
+        fitness.refuse_software(wire.server_version, wire.told)
         [hello] = await wire.ask([(plan.book.statement("hello", statements.HELLO), ())], PATIENCE)
-        said = fitness.greeting(hello, wire.backend_pid)
+        said = fitness.greeting(hello, wire.backend_pid, wire.told("session_authorization"))
         site = Site(place, greeting=said, seconds=asyncio.get_running_loop().time() - begun)
         return Visit(site) if said.standby else await _examined(wire, address, site, said, plan)
     except (ConnectFailed, Unfit, WireLost) as failure:

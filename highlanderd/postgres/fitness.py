@@ -6,13 +6,15 @@ daemon before each session (``server.py``), and ``--doctor``.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Unfit, startup_options
-from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.wire import ConnectFailed, Reply
 
 OLDEST_SERVER: Final = 140000
@@ -22,17 +24,57 @@ FOREIGN_STATEMENTS: Final = frozenset({"42P05", "26000"})
 """SQLSTATE: a prepared statement exists already, or does not. On a new connection of our own neither can be."""
 
 POOLER: Final = (
-    "a connection pooler stands between: it could grant one lock to two nodes; "
-    "give a dsn that leads to PostgreSQL directly"
+    "a connection pooler stands between, or the proxy of a service that hides PostgreSQL's own pids (--doctor cannot "
+    "tell them apart): it could grant one lock to two nodes; give a dsn that leads to PostgreSQL directly"
 )
 STANDBY: Final = (
     "the server is a hot standby, which would grant locks of its own; name all servers in the dsn and add "
     "target_session_attrs=read-write"
 )
 SETTINGS_REFUSED: Final = (
-    "the server refuses the session settings that highlanderd needs; when a pooler stands between, "
+    "the server refuses the session settings that highlanderd needs ({}); when a pooler stands between, "
     "give a dsn that leads to PostgreSQL directly"
 )
+
+_NO_AURORA: Final = (
+    "this is Amazon Aurora, which does not tell its WAL position, and is not supported ({}); use RDS for PostgreSQL or "
+    "another PostgreSQL"
+)
+_NOT_PLAIN: Final = "the server lacks something that every PostgreSQL has ({}); use a plain PostgreSQL"
+_FORESEEN: Final = (
+    (
+        "",
+        r"unsupported startup parameter",
+        "pgbouncer stands between, and refuses the session settings ({}); give a dsn that leads to PostgreSQL directly "
+        "(its own port, often 5432)",
+    ),
+    (
+        "",
+        r"RDS Proxy.*(command-line options|doesn.t support)",
+        "RDS Proxy stands between, and refuses the session settings ({}); name the endpoint of the database instead",
+    ),
+    (
+        "",
+        r"client_connection_check_interval.*(must be set to 0|invalid value)"
+        r"|invalid value.*client_connection_check_interval",
+        "the server's platform cannot watch connections, as PostgreSQL on Windows or 14 on macOS ({}); use a server on "
+        "Linux",
+    ),
+    ("55000", r"wal_level", _NO_AURORA),
+    ("0A000", r"Aurora", _NO_AURORA),
+    ("0A000", r"", _NOT_PLAIN),
+    ("42883", r"", _NOT_PLAIN),
+    (
+        statements.INSUFFICIENT_PRIVILEGE,
+        r"\b(?P<function>pg_\w+)",
+        "role {role} may not call a function that highlanderd needs ({}); let an administrator run: GRANT EXECUTE ON "
+        "FUNCTION {function} TO {role}",
+    ),
+)
+"""SQLSTATE (empty for a connection that was refused: libpq does not tell), a pattern of the text, and the sentence.
+
+``docs/reference/managed-servers.md`` says where each of the texts comes from.
+"""
 
 STRONGER: Final = {"synchronous_commit": ("remote_apply",)}
 """Values that promise more than the one that was asked for."""
@@ -60,14 +102,42 @@ def refuse_old(version: int) -> None:
         raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
 
 
-def greeting(reply: Reply, backend_pid: int) -> Greeting:
-    """Read the answer to HELLO; ``backend_pid`` is the one that the protocol told when the session began.
+def refuse_software(version: int, told: Callable[[str], str]) -> None:
+    """Refuse what is no PostgreSQL, or too old, by what it told when the session began.
 
-    Raises Unfit when a pooler gave the answer, ConnectFailed when it is an error.
+    ``version`` is libpq's, and ``told`` returns the server's value of a parameter, empty for one that it did not tell.
+    Raises Unfit.
+    """
+    if told("crdb_version"):
+        raise Unfit("this is CockroachDB, whose advisory locks are granted to everybody; use PostgreSQL")
+    if "-YB-" in told("server_version"):
+        raise Unfit("this is YugabyteDB, which has no WAL position and no timelines; use PostgreSQL")
+    refuse_old(version)
+
+
+def foreseen(text: str, sqlstate: str = "", role: str = "") -> str:
+    """Return the sentence for a refusal that other software is known for; empty for any other text.
+
+    Without an SQLSTATE it is the text of a connection that was refused.
+    """
+    words = text.rpartition("FATAL:")[2].strip()
+    for state, pattern, sentence in _FORESEEN:
+        found = re.search(pattern, words, re.IGNORECASE | re.DOTALL) if state == sqlstate else None
+        if found is not None:
+            return sentence.format(words, role=identifier(role), **found.groupdict())
+    return ""
+
+
+def greeting(reply: Reply, backend_pid: int, login: str) -> Greeting:
+    """Read the answer to HELLO; the protocol told ``backend_pid`` and the role ``login`` when the session began.
+
+    Raises Unfit when something else than a plain PostgreSQL gave the answer, ConnectFailed for another error.
     """
     if reply.sqlstate in FOREIGN_STATEMENTS:
         raise Unfit(POOLER)
     if reply.error is not None:
+        if sentence := foreseen(reply.error.text, reply.error.sqlstate, login):
+            raise Unfit(sentence)
         raise ConnectFailed(reply.error.text)
     standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0][:9]
     if pid is None or int(pid) != backend_pid:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 FIRST_WITHIN: Final = 2.0
 """Seconds at least for each attempt to connect before this node has seen the ledger, and with it the ledger's lease."""
+MEANINGS: Final = 32
+"""Texts of refused connections whose meaning is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Server:
         """The turn that the latest attempt was made in."""
         self._moved = -inf
         """When a silent session made the next attempts go elsewhere, on the loop's clock."""
-        self._diagnosed = False
+        self._diagnosed: dict[str, str] = {}
+        """What a refused connection was found to mean, by its text, since the last one that served; often nothing."""
         self.seen_ledger = seen_ledger
         self._opened: list[tuple[Wire, str, int]] = []
         self.timeline: int | None = None
@@ -131,7 +134,8 @@ class Server:
         except (ConnectFailed, Unfit):
             self.next_address(turn)
             raise
-        self._diagnosed, self._turn = False, turn
+        self._turn = turn
+        self._diagnosed.clear()
         opened = asyncio.get_running_loop().time()
         hello.wire.on_silence = lambda: self._fell_silent(opened)
         return hello
@@ -163,15 +167,33 @@ class Server:
         try:
             wire = await connect(ours, _left(end))
         except ConnectFailed as failure:
-            if failure.timed_out or self._diagnosed:
+            if failure.timed_out:
                 raise
-            self._diagnosed = True
-            wire = await diagnosis(failure, address, ours, lease.renew_every)
+            wire = await self._diagnosis(failure, address, ours, lease.renew_every)
         wire.on_alarm = self.on_alarm
         return wire
 
+    async def _diagnosis(
+        self, failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float
+    ) -> Wire:
+        """Ask once what a refusal means, and say it each time. Raises ConnectFailed or Unfit."""
+        text = str(failure)
+        if known := self._diagnosed.get(text):
+            raise Unfit(known) from failure
+        if known is not None:
+            raise failure
+        if len(self._diagnosed) >= MEANINGS:  # a text with a number in it may come in any number
+            self._diagnosed.clear()
+        self._diagnosed[text] = ""
+        try:
+            return await diagnosis(failure, plain, ours, within)
+        except Unfit as unfit:
+            self._diagnosed[text] = str(unfit)
+            raise
+
     async def _greet(self, wire: Wire, lease: Lease, end: float) -> Hello:
         book = self._book
+        fitness.refuse_software(wire.server_version, wire.told)
         _, hello, meta = await wire.ask(
             [
                 (book.statement("no_transaction_limit", statements.NO_TRANSACTION_LIMIT), ()),
@@ -180,8 +202,7 @@ class Server:
             ],
             max(_left(end), lease.renew_every / 4),
         )
-        fitness.refuse_old(wire.server_version)
-        said = fitness.greeting(hello, wire.backend_pid)
+        said = fitness.greeting(hello, wire.backend_pid, wire.told("session_authorization"))
         fitness.refuse_forgetful(said, embedded=self._fresh is not None)
         fitness.refuse_changed(hello, lease)
         self._judge_timeline(wire, said.system, said.timeline)
@@ -268,24 +289,27 @@ class Server:
 
 
 async def diagnosis(failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float) -> Wire:
-    """Find out whether it is our options that are refused. Old servers die on them before telling their version.
+    """Find out what a refusal means: other software has its own words, and old servers die on our options.
 
     A server that was just starting takes them at the second try, and its connection is given.
     Raises ``failure`` when a plain connection fails as well, Unfit when only the options are in the way.
     """
+    if sentence := fitness.foreseen(str(failure)):
+        raise Unfit(sentence) from failure
     try:
         question = await connect({**plain, "gssencmode": "disable"}, within)
     except ConnectFailed:
         raise failure from None
-    version = question.server_version
-    question.drop("only a question")
-    fitness.refuse_old(version)
+    try:
+        fitness.refuse_software(question.server_version, question.told)
+    finally:
+        question.drop("only a question")
     try:
         return await connect(ours, within)
     except ConnectFailed as again:
         if again.timed_out:
             raise
-        raise Unfit(fitness.SETTINGS_REFUSED) from again
+        raise Unfit(fitness.SETTINGS_REFUSED.format(again)) from again
 
 
 def _left(end: float) -> float:

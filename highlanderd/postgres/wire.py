@@ -117,6 +117,10 @@ class Wire:
         """As libpq gives it, e.g. 150018."""
         return self._pg.server_version
 
+    def told(self, name: str) -> str:
+        """Return the server's value of a parameter that it tells by itself; empty for one that it does not."""
+        return (self._pg.parameter_status(name.encode()) or b"").decode(errors="replace")
+
     def ask(self, asks: Sequence[Ask], within: float) -> asyncio.Future[list[Reply]]:
         """Send statements one behind the other, each with its own Sync; the future gives their replies in order.
 

@@ -60,6 +60,32 @@ def test_a_pooler_is_refused(database: Database, tmp_path: Path) -> None:
             assert "pooler" in _refusal(through)
 
 
+def test_what_a_pooler_refuses_is_named_with_its_cure_at_every_attempt(database: Database, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+
+    async def scenario(through: str) -> list[str]:
+        server, said = Server(through, Ledger(SCHEMA, "highlander", LEASE), node="n1", fresh=None), list[str]()
+        for _ in range(3):
+            with pytest.raises((Unfit, ConnectFailed)) as refused:
+                await server.open()
+            said.append(str(refused.value))
+        return said
+
+    with pooler(database, tmp_path, "session", "") as through:
+        wait_for(lambda: "connection refused" not in _refusal(through).lower(), what="pgbouncer listens")
+        for sentence in asyncio.run(scenario(through)):
+            assert "pgbouncer stands between" in sentence
+            assert "leads to PostgreSQL directly" in sentence
+
+
+def test_a_role_that_may_not_ask_which_server_it_is_is_told_the_grant(database: Database) -> None:
+    database.sql("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", admin=True)
+    for _ in range(2):
+        assert f'GRANT EXECUTE ON FUNCTION pg_control_system TO "{database.role}"' in _refusal(database.dsn)
+    database.sql(f'GRANT EXECUTE ON FUNCTION pg_control_system TO "{database.role}"', admin=True)
+    _create_ledger(database.dsn)
+
+
 def test_without_privileges_the_cure_is_named(database: Database) -> None:
     database.sql(f'DROP SCHEMA "{SCHEMA}"')
     sentence = _refusal(database.dsn)
