@@ -80,11 +80,16 @@ STRONGER: Final = {"synchronous_commit": ("remote_apply",)}
 """Values that promise more than the one that was asked for."""
 
 
+class Forgetful(Unfit):
+    """A ledger that a crash of its server empties: what it says may be all that was left."""
+
+
 @dataclass(frozen=True, slots=True)
 class Greeting:
     """What a server says of itself and of the session: the answer to HELLO."""
 
     standby: bool
+    pid: int
     started: int
     """Start of the backend in microseconds, a bare token."""
     fsync: bool
@@ -144,6 +149,7 @@ def greeting(reply: Reply, backend_pid: int, login: str) -> Greeting:
         raise Unfit(POOLER)
     return Greeting(
         standby=standby == "t",
+        pid=backend_pid,
         started=int(started or 0),
         fsync=fsync != "off",
         version=version or "",
@@ -151,6 +157,25 @@ def greeting(reply: Reply, backend_pid: int, login: str) -> Greeting:
         database=database or "",
         system=system or "",
         timeline=int(timeline or 0),
+    )
+
+
+def of_backend(reply: Reply, backend_pid: int) -> list[tuple[str | None, ...]]:
+    """Return the rows of an answer without their last column, which is the pid of the backend that gave them.
+
+    Raises Unfit when that was another backend than the session's: something spreads its statements over several.
+    """
+    if any(row[-1] != str(backend_pid) for row in reply.rows):
+        raise Unfit(POOLER)
+    return [row[:-1] for row in reply.rows]
+
+
+def unlogged(tables: str) -> str:
+    """Say that these tables, separated by commas, do not survive a crash."""
+    cures = " ".join(f"ALTER TABLE {table} SET LOGGED;" for table in tables.split(", "))
+    return (
+        f"the ledger's tables {tables} are UNLOGGED: a crash of the server empties them, and it forgets who leads; run "
+        f"{cures}"
     )
 
 
@@ -199,13 +224,15 @@ def ledgers_meta(reply: Reply, book: Ledger, said: Greeting) -> tuple[Lease, int
         raise unusable(reply, said)
     if not reply.rows:
         raise Unfit(f"the meta row of the ledger in schema {book.schema} is gone; restore it from a backup")
-    version, namespace, length, compatible_from = reply.rows[0]
+    [(version, namespace, length, compatible_from, emptied)] = of_backend(reply, said.pid)[:1]
     refuse_newer(int(compatible_from or 1))
     if namespace != book.namespace:
         raise Unfit(
             f'the ledger in schema {book.schema} belongs to namespace "{namespace}", this node is configured for '
             f'"{book.namespace}": give all nodes one daemon.namespace, or each namespace its own postgres.schema'
         )
+    if emptied:
+        raise Forgetful(unlogged(emptied))
     return Lease(float(length or 0)), min(int(version or 1), statements.VERSION)
 
 

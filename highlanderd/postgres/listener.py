@@ -20,7 +20,8 @@ from highlanderd.core.promise import Promise
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
-from highlanderd.postgres import health, ledger, migration, statements
+from highlanderd.postgres import fitness, health, ledger, migration, statements
+from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.ledger import Facts, Ledger
 from highlanderd.postgres.server import Hello, Server
 from highlanderd.postgres.wire import Ask, Reply, Value, WireLost
@@ -153,13 +154,26 @@ class Listener:
 
     async def survey(self) -> None:
         """Read who leads what into ``leaders``, and the ledger's facts. Raises WireLost."""
+        hello = self._hello
         rows, about = await self.ask([self._asked("survey", statements.SURVEY), self._asked("facts", statements.FACTS)])
+        if hello is not None:
+            self._refuse_others(hello, rows, about)
         if about.error is not None or not about.rows:
             return
         found = ledger.facts(about.rows[0])
         if self._follow(found) and rows.error is None:
             self.facts = found
             self._read(rows, found)
+
+    def _refuse_others(self, hello: Hello, *replies: Reply) -> None:
+        """Leave the session when another backend than its own has answered. Raises WireLost."""
+        try:
+            for reply in replies:
+                reply.rows = fitness.of_backend(reply, hello.pid)
+        except Unfit as unfit:
+            self._pool.server.on_alarm(str(unfit))
+            hello.wire.drop(str(unfit))
+            raise WireLost(str(unfit)) from unfit
 
     def _follow(self, found: Facts) -> bool:
         """Go by the ledger's version and lease; return whether the answers were in this version's words."""

@@ -209,7 +209,12 @@ class Server:
         self.version, self.role, self.database = said.version, said.role, said.database
         if meta.sqlstate in statements.UNDEFINED:
             meta = await self._create(wire, lease, said)
-        ruling, version = fitness.ledgers_meta(meta, book, said)
+        try:
+            ruling, version = fitness.ledgers_meta(meta, book, said)
+        except fitness.Forgetful:  # once it is mended, everybody waits for what it may have forgotten
+            unsettle = book.statement("unsettle", statements.UNSETTLE)
+            await wire.ask([(unsettle, (said.system, said.timeline))], lease.answer_within)
+            raise
         self.seen_ledger = True
         self.follow(ruling.length)
         self.note_schema(version)

@@ -182,6 +182,14 @@ def test_a_forgetful_server_is_a_problem(tmp_path: Path, clusters: Clusters) -> 
     assert "full_page_writes is off" in found(done, "warning")[0]
 
 
+def test_a_ledger_that_a_crash_empties_is_a_problem(tmp_path: Path, database: Database) -> None:
+    book = Ledger(SCHEMA, "highlander", 10.0)
+    database.sql(book.script())
+    database.sql(f"ALTER TABLE {SCHEMA}.lease SET UNLOGGED")
+    said = found(doctor(tmp_path, database.dsn), "problem")
+    assert any(f"ALTER TABLE {SCHEMA}.lease SET LOGGED" in line for line in said)
+
+
 def test_a_unix_socket_needs_no_tcp_timeouts(tmp_path: Path, clusters: Clusters) -> None:
     done = doctor(tmp_path, clusters.create().socket_dsn)
     assert done.code == 0

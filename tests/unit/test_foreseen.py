@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from highlanderd.core.lease import Lease
 from highlanderd.postgres.addresses import Unfit
-from highlanderd.postgres.fitness import foreseen, greeting, refuse_software
+from highlanderd.postgres.fitness import Greeting, foreseen, greeting, ledgers_meta, of_backend, refuse_software
+from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.wire import ConnectFailed, Reply, ServerMessage
 
 AURORA = "RDS for PostgreSQL or another PostgreSQL"
@@ -101,3 +103,24 @@ def test_software_that_gives_itself_away_is_refused(version: int, told: dict[str
 @pytest.mark.parametrize("version", ["14.23 (Debian 14.23-1.pgdg12+1)", "18.4"])
 def test_a_plain_server_is_taken(version: str) -> None:
     refuse_software(140023, lambda name: {"server_version": version}.get(name, ""))
+
+
+def _greeted(pid: int) -> Greeting:
+    return Greeting(
+        standby=False, pid=pid, started=1, fsync=True, version="18.4", role="r", database="d", system="1", timeline=1
+    )
+
+
+@pytest.mark.parametrize("pid", ["8", None])
+def test_what_another_backend_answers_is_refused_as_a_poolers(pid: str | None) -> None:
+    meta = Reply(rows=[("2", "highlander", "10", "2", None, pid)])
+    with pytest.raises(Unfit, match="leads to PostgreSQL directly"):
+        ledgers_meta(meta, Ledger("highlander", "highlander", 10.0), _greeted(7))
+    with pytest.raises(Unfit, match="leads to PostgreSQL directly"):
+        of_backend(Reply(rows=[("1", "7"), ("2", pid)]), 7)
+
+
+def test_what_the_sessions_own_backend_answers_is_read_without_its_pid() -> None:
+    meta = Reply(rows=[("2", "highlander", "10", "2", None, "7")])
+    assert ledgers_meta(meta, Ledger("highlander", "highlander", 10.0), _greeted(7)) == (Lease(10.0), 2)
+    assert of_backend(Reply(rows=[("1", "7"), ("2", "7")]), 7) == [("1",), ("2",)]
