@@ -23,7 +23,7 @@ from highlanderd.linux import boottime
 from highlanderd.postgres import fitness, health, ledger, migration, statements
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.ledger import Facts, Ledger
-from highlanderd.postgres.server import Hello, Server
+from highlanderd.postgres.server import RECONNECT_PAUSE, Hello, Server
 from highlanderd.postgres.wire import Ask, Reply, Value, WireLost
 
 log = logging.getLogger(__name__)
@@ -113,14 +113,16 @@ class Listener:
             self._arrived.clear()
             if self._hello is None:
                 continue
-            wire = self._hello.wire
+            wire, begun = self._hello.wire, boottime()
             try:
                 await self._serve()
             except WireLost:
-                continue
-            except Exception as error:  # what the ledger holds may be anything; the next session reads it again
-                log.exception("the ledger cannot be read")
+                if boottime() - begun < RECONNECT_PAUSE:  # what ended this one would end the next one as quickly
+                    await asyncio.sleep(RECONNECT_PAUSE)
+            except Exception as error:  # noqa: BLE001 - the ledger may hold anything; the next session reads it again
+                self._pool.server.note_unforeseen("the ledger cannot be read", error)
                 wire.drop(f"the ledger cannot be read: {error}")
+                await asyncio.sleep(self._pool.server.lease.renew_every)
 
     async def _serve(self) -> None:
         hello = self._hello

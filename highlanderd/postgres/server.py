@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 FIRST_WITHIN: Final = 2.0
 """Seconds at least for each attempt to connect before this node has seen the ledger, and with it the ledger's lease."""
 MEANINGS: Final = 32
-"""Texts of refused connections whose meaning is remembered."""
+"""Texts of refused connections whose meaning is remembered, and exceptions whose traceback was logged."""
+RECONNECT_PAUSE: Final = 0.2
+"""Seconds before a session that we dropped ourselves is replaced: the reason may still be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Server:
         self.role = ""
         self.database = ""
         self.warnings: set[str] = set()
+        self._unforeseen: set[str] = set()
         self.on_alarm: Callable[[str], None] = log.warning
         self.on_lease: Callable[[], None] = lambda: None
         """Told that the ledger has another lease than was known."""
@@ -284,6 +287,17 @@ class Server:
     def note_schema(self, version: int) -> None:
         """Know the version of the ledger's schema."""
         self.schema = version
+
+    def note_unforeseen(self, what: str, error: Exception) -> None:
+        """Log an exception that nobody has foreseen; with its traceback once, for what is wrong may stay wrong."""
+        sentence = f"{what}: {error!r}"
+        if sentence in self._unforeseen:
+            log.debug("%s", sentence)
+            return
+        if len(self._unforeseen) >= MEANINGS:
+            self._unforeseen.clear()
+        self._unforeseen.add(sentence)
+        log.error("%s", sentence, exc_info=error)
 
     def warn(self, prefix: str, notes: Iterable[str]) -> None:
         """Have exactly these warnings of those that begin with ``prefix``, and log each new one."""

@@ -38,7 +38,7 @@ from highlanderd.postgres import ledger, statements
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.fitness import refuse_newer
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.server import Hello
+from highlanderd.postgres.server import RECONNECT_PAUSE, Hello
 from highlanderd.postgres.wire import Reply, Statement, Value
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,6 @@ REFUSED_RETRY: Final = 0.2
 """Seconds until a lock that another session holds is tried again."""
 ROW_LOCKED: Final = "another transaction holds a lock on the ledger's row"
 """Why a takeover was refused that had to wait for somebody else's transaction."""
-RECONNECT_PAUSE: Final = 0.2
-"""Seconds before a session that we dropped ourselves is replaced: the reason may still be there."""
 REMEMBERED: Final = 8
 """Former backends of this program that may still hold its lock, if their network died."""
 
@@ -144,15 +142,15 @@ class Session:
         self._tell(Detached(f"no session with PostgreSQL: {why}"))
         self._pool.seek(self)
 
-    def disconnect(self, why: str) -> None:
-        """Drop the session, and seek another one a little later: what was wrong with it may still be wrong."""
+    def disconnect(self, why: str, pause: float = RECONNECT_PAUSE) -> None:
+        """Drop the session, and seek another one ``pause`` seconds later: what was wrong with it may still be wrong."""
         if self._hello is None or self.believed != self._number:
             return
         hello, self._hello, self._granted = self._hello, None, False
         hello.wire.on_lost = lambda _: None
         hello.wire.drop(why)
         self._tell(Detached(why))
-        asyncio.get_running_loop().call_later(RECONNECT_PAUSE, self._seek_again)
+        asyncio.get_running_loop().call_later(pause, self._seek_again)
 
     def _seek_again(self) -> None:
         if self._hello is None and not self._closed:
@@ -161,7 +159,7 @@ class Session:
     def refuse(self, why: str) -> None:
         """Drop the session because its server must not be used, and tell an operator."""
         self.on_alarm(f"{self._program}: {why}")
-        self.disconnect(why)
+        self.disconnect(why, self._pool.server.lease.renew_every)
 
     # ------------------------------------------------------------------------------------------------------ asking
 
@@ -182,8 +180,8 @@ class Session:
                 return
             try:
                 answer(replies.result(), sent)
-            except Exception as error:  # whatever the ledger holds, the machine must hear of an end to its question
-                log.exception("%s: an answer of PostgreSQL cannot be read", self._program)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the machine must hear of an end to its question
+                self._pool.server.note_unforeseen(f"{self._program}: an answer of PostgreSQL cannot be read", error)
                 self.refuse(f"an answer of PostgreSQL cannot be read: {error}")
 
         future.add_done_callback(done)
