@@ -16,14 +16,14 @@ from highlanderd.postgres.addresses import Addresses, Unfit, dressed, limits
 from highlanderd.postgres.fitness import Greeting
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.past import Past
-from highlanderd.postgres.wire import ConnectFailed, Reply, Wire, WireLost, connect
+from highlanderd.postgres.wire import ConnectFailed, Reply, ServerMessage, Wire, WireLost, connect
 
 log = logging.getLogger(__name__)
 
 FIRST_WITHIN: Final = 2.0
 """Seconds at least for each attempt to connect before this node has seen the ledger, and with it the ledger's lease."""
 MEANINGS: Final = 32
-"""Texts of refused connections whose meaning is remembered, and exceptions whose traceback was logged."""
+"""Texts of refused connections whose meaning is remembered, exceptions and warnings that were logged."""
 RECONNECT_PAUSE: Final = 0.2
 """Seconds before a session that we dropped ourselves is replaced: the reason may still be there."""
 
@@ -84,6 +84,8 @@ class Server:
         self.database = ""
         self.warnings: set[str] = set()
         self._unforeseen: set[str] = set()
+        self._noticed: set[tuple[str, str]] = set()
+        """The function and the first word of each warning that was logged: the rest may be different each time."""
         self.on_alarm: Callable[[str], None] = log.warning
         self.on_lease: Callable[[], None] = lambda: None
         """Told that the ledger has another lease than was known."""
@@ -173,7 +175,7 @@ class Server:
             if failure.timed_out:
                 raise
             wire = await self._diagnosis(failure, address, ours, lease.renew_every)
-        wire.on_alarm = self.on_alarm
+        wire.on_alarm, wire.on_notice = self.on_alarm, self._note_warning
         return wire
 
     async def _diagnosis(
@@ -287,6 +289,13 @@ class Server:
     def note_schema(self, version: int) -> None:
         """Know the version of the ledger's schema."""
         self.schema = version
+
+    def _note_warning(self, message: ServerMessage) -> None:
+        """Log what an extension or a trigger says about our statements, once of each kind."""
+        kind = message.source, message.text.split(maxsplit=1)[0] if message.text else ""
+        if kind not in self._noticed and len(self._noticed) < MEANINGS:
+            self._noticed.add(kind)
+            log.warning("PostgreSQL warns, which puts nothing in doubt (%s): %s", message.source, message.text)
 
     def note_unforeseen(self, what: str, error: Exception) -> None:
         """Log an exception that nobody has foreseen; with its traceback once, for what is wrong may stay wrong."""

@@ -190,6 +190,31 @@ def test_a_ledger_that_was_made_anew_under_the_same_server_is_another_one(databa
     asyncio.run(scenario())
 
 
+def test_a_warning_that_is_not_about_the_commit_costs_no_session_and_is_logged_once(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            database.sql(
+                "CREATE FUNCTION highlander.hook() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE WARNING 'duration: % ms', random(); RETURN NEW; END $$"
+            )
+            database.sql(
+                "CREATE TRIGGER audit BEFORE INSERT OR UPDATE ON highlander.lease FOR EACH ROW "
+                "EXECUTE FUNCTION highlander.hook()"
+            )
+            epoch = (await line.lead()).epoch
+            for _ in range(2):
+                line.renew(epoch)
+                await line.told(w.Renewed)
+            await line.release(epoch)
+
+    asyncio.run(scenario())
+    assert len([record for record in caplog.records if "puts nothing in doubt" in record.message]) == 1
+
+
 def test_foreign_triggers_on_the_ledger_are_warned_of(database: Database) -> None:
     async def scenario() -> None:
         async with desk(database.dsn) as here:
