@@ -267,6 +267,11 @@ class Listener:
         [reply] = await self.ask([self._asked("blockers", statements.BLOCKERS, pid)])
         return reply.rows[0][0] or "" if reply.rows else ""
 
+    async def holders(self, *lock_ids: int) -> str:
+        """Say which sessions hold these advisory locks: empty when none does. Raises WireLost."""
+        [reply] = await self.ask([self._asked("holders", statements.HOLDERS, lock_ids)])
+        return ", ".join(dict.fromkeys(row[1] or "" for row in reply.rows))
+
     # -------------------------------------------------------------------------------------------------------- asking
 
     def _asked(self, name: str, sql: str, *values: Value) -> Ask:

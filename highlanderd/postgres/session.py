@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Final
@@ -81,6 +81,8 @@ class Session:
         self._former: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
         self._unhint = pool.listener.hint(lock_id, self._hinted)
         self._blocked_since: float | None = None
+        self._shut_out_since = self._shut_out_at = -inf
+        """When a takeover found a lock taken for the first time, and for the last time."""
         self._history = True
         """Whether a look may read the history; somebody may be keeping it from being read."""
         self._outrun = 0
@@ -299,6 +301,8 @@ class Session:
             return Refused(REFUSED_RETRY, ROW_LOCKED)
         if reply.error is not None:
             return Refused(claim.lengths.pace.renew_every, f"cannot take over: {reply.error.text}")
+        if not (named and locked):
+            self._shut_out(claim.lengths.pace)
         if not named:
             return Refused(REFUSED_RETRY, "another session holds the advisory lock on the program's name")
         if not locked:
@@ -324,13 +328,30 @@ class Session:
             asyncio.get_running_loop().call_later(pace.renew_every / 2, self._ask_blockers, hello.pid)
 
     def _ask_blockers(self, pid: int) -> None:
-        task = asyncio.ensure_future(self._name_blockers(pid))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        _in_passing(self._name_blockers(pid))
 
     async def _name_blockers(self, pid: int) -> None:
         blockers = await self._pool.listener.blockers(pid)
         if blockers:
             self.on_alarm(f"{self._program}: held up by {blockers}, which holds a lock on the ledger: end that")
+
+    def _shut_out(self, pace: Lease) -> None:
+        """Nobody leads, and a lock is not free: once in each lease of that an operator must know who holds it."""
+        now = boottime()
+        if now - self._shut_out_at > pace.length:  # what was before is another story
+            self._shut_out_since = now
+        self._shut_out_at = now
+        if now - self._shut_out_since > pace.length:
+            self._shut_out_since = now
+            _in_passing(self._name_holders())
+
+    async def _name_holders(self) -> None:
+        holders = await self._pool.listener.holders(self._lock_id, self._name_lock)
+        if holders:
+            self.on_alarm(
+                f"{self._program}: nobody leads, for {holders} holds its advisory lock: end that; "
+                "if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
+            )
 
     # ------------------------------------------------------------------------------------------ renewing, releasing
 
@@ -434,6 +455,11 @@ NAME: Final = "SELECT set_config('application_name', $1::text, false)"
 
 HISTORY_REFUSED: Final = statements.BLOCKED | statements.UNDEFINED | {statements.INSUFFICIENT_PRIVILEGE}
 """SQLSTATEs after which a look is repeated without the history."""
+
+
+def _in_passing(question: Coroutine[None, None, None]) -> None:
+    """Have it asked and told about; a loss of the session ends it without a word."""
+    asyncio.ensure_future(question).add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _doubt(reply: Reply) -> str:
