@@ -421,10 +421,11 @@ SELECT pg_stat_get_dead_tuples({{lease_table}}::regclass), (SELECT count(*) FROM
        (SELECT {_UNLOGGED} FROM {{schema}}.meta AS m)
 """
 
-# The sessions of daemons that know schema 1 only.
+# The sessions of daemons that know schema 1 only. Anybody may take such a name, but only daemons write here.
 _OLDER = """pg_stat_get_activity(NULL) AS a
          WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND a.application_name LIKE 'highlanderd/%'"""
+           AND a.application_name LIKE 'highlanderd/%'
+           AND has_table_privilege(a.usesysid, {lease_table}::regclass, 'UPDATE')"""
 OLDER_SESSIONS: Final = f"SELECT DISTINCT a.application_name FROM {_OLDER}"
 # One after the other, whichever daemon does it; while an older daemon is connected it changes nothing. The lock comes
 # before the question, so that a daemon that connects later reads the new version.
