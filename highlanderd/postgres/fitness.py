@@ -172,7 +172,7 @@ def of_backend(reply: Reply, backend_pid: int) -> list[tuple[str | None, ...]]:
 
 def unlogged(tables: str) -> str:
     """Say that these tables, separated by commas, do not survive a crash."""
-    cures = " ".join(f"ALTER TABLE {table} SET LOGGED;" for table in tables.split(", "))
+    cures = "; ".join(f"ALTER TABLE {table} SET LOGGED" for table in tables.split(", "))
     return (
         f"the ledger's tables {tables} are UNLOGGED: a crash of the server empties them, and it forgets who leads; run "
         f"{cures}"

@@ -267,10 +267,14 @@ class Listener:
         [reply] = await self.ask([self._asked("blockers", statements.BLOCKERS, pid)])
         return reply.rows[0][0] or "" if reply.rows else ""
 
-    async def holders(self, *lock_ids: int) -> str:
-        """Say which sessions hold these advisory locks: empty when none does. Raises WireLost."""
-        [reply] = await self.ask([self._asked("holders", statements.HOLDERS, lock_ids)])
-        return ", ".join(dict.fromkeys(row[1] or "" for row in reply.rows))
+    async def holders(self, lock_id: int, name_lock: int) -> str:
+        """Say which sessions keep a program from being led: empty when none does. Raises WireLost.
+
+        The lock on its name comes second: whoever tries to take over has that one for a moment.
+        """
+        [reply] = await self.ask([self._asked("holders", statements.HOLDERS, [lock_id, name_lock])])
+        held = [row[1] or "" for row in reply.rows if row[0] == str(lock_id)] or [row[1] or "" for row in reply.rows]
+        return ", ".join(dict.fromkeys(held))
 
     # -------------------------------------------------------------------------------------------------------- asking
 

@@ -349,8 +349,8 @@ class Session:
         holders = await self._pool.listener.holders(self._lock_id, self._name_lock)
         if holders:
             self.on_alarm(
-                f"{self._program}: nobody leads, for {holders} holds its advisory lock: end that; "
-                "if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
+                f"{self._program}: nobody leads, for its advisory lock is held by {holders}: end that session; if it "
+                "should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
             )
 
     # ------------------------------------------------------------------------------------------ renewing, releasing

@@ -210,7 +210,9 @@ def test_a_stranger_who_keeps_a_lock_while_nobody_leads_is_named(database: Datab
                     assert "another session holds the advisory lock" in (await line.told(w.Refused)).why
                     await asyncio.sleep(0.2)
                 who = f"pid {stranger.info.backend_pid} (role {stranger_role}, application 'squat')"
-                assert f"nobody leads, for {who} holds its advisory lock" in line.alarms[0]
+                gone = f"SELECT 1 FROM pg_stat_activity WHERE pid = {stranger.info.backend_pid}"
+                assert f"nobody leads, for its advisory lock is held by {who}: end that" in line.alarms[0]
+            await until(lambda: not database.sql(gone))
             assert (await line.lead()).epoch == 1
 
     try:
