@@ -62,8 +62,18 @@ def _check_place(hosts: str, ports: str) -> None:
     cure = "correct it; in a URI, write the characters @ / and % of a user or password as %40 %2F %25"
     if any("@" in host.removeprefix("@") for host in hosts.split(",")):
         raise ValueError(f"holds a host with an @ in it; {cure}")
+    if not all(_resolvable(host) for host in hosts.split(",")):
+        raise ValueError(f"holds a host with a part that is empty or has more than 63 letters; {cure}")
     if not all(re.fullmatch(r"|0*[1-9]\d{0,4}", port) and int(port or 1) <= 65535 for port in ports.split(",")):
         raise ValueError(f"holds a port that is no number from 1 to 65535; {cure}")
+
+
+def _resolvable(host: str) -> bool:
+    """Whether a name server can be asked for it: sockets have paths, and each part of a name has a length."""
+    try:
+        return host.startswith(("/", "@")) or host.encode("idna") is not None
+    except UnicodeError:
+        return False
 
 
 def check_ports(hosts: int, ports: int) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from highlanderd.config import Configuration
+from highlanderd.core.key import name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.doctor import questions
 from highlanderd.doctor.facts import Facts, Plan, Road, Setting, Shelf, Site
@@ -53,9 +54,11 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
     directory = configuration.embedded_directory
     addresses = Addresses(dsn if directory is None else dsn_of(directory))
     book = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
+    locks = {program.lock_id(daemon.namespace): name for name, program in configuration.programs.items()}
+    locks |= {name_lock(daemon.namespace, name): name for name in configuration.programs}
     try:
         choices = await addresses.every(PATIENCE)
-        plan = Plan(book, daemon.node, len(configuration.programs), directory is not None, len(choices))
+        plan = Plan(book, daemon.node, len(configuration.programs), directory is not None, len(choices), locks)
         visits = await asyncio.gather(*(_visit(address, plan) for address in choices))
     except (ConnectFailed, Unfit) as failure:
         return addresses.place, [problem(str(failure))]
@@ -86,9 +89,9 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
     begun, wire = asyncio.get_running_loop().time(), None
     try:
         wire = await _connected(address, plan)
-        fitness.refuse_old(wire.server_version)
+        fitness.refuse_software(wire.server_version, wire.told)
         [hello] = await wire.ask([(plan.book.statement("hello", statements.HELLO), ())], PATIENCE)
-        said = fitness.greeting(hello, wire.backend_pid)
+        said = fitness.greeting(hello, wire.backend_pid, wire.told("session_authorization"))
         site = Site(place, greeting=said, seconds=asyncio.get_running_loop().time() - begun)
         return Visit(site) if said.standby else await _examined(wire, address, site, said, plan)
     except (ConnectFailed, Unfit, WireLost) as failure:
@@ -128,7 +131,7 @@ async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: Greet
     road = _road(wire, seen_as)
     shelf = questions.shelf(shelf_said)
     ruling, refusal = await _ledger(wire, plan.book, said, shelf)
-    notes = () if ruling is None else await _health(wire, plan.book)
+    notes = () if ruling is None else (*await _health(wire, plan.book), *await _holders(wire, plan))
     answers, ahead = await _round_trips(wire)
     writes = () if ruling is None or replication.hangs else await _commits(wire, plan.book)
     return Facts(
@@ -190,6 +193,18 @@ async def _health(wire: Wire, book: Ledger) -> tuple[str, ...]:
     """Say what others do to the ledger's tables."""
     [reply] = await wire.ask([(book.statement("health", statements.HEALTH), ())], PATIENCE)
     return tuple(health.judge(reply.rows[0])) if reply.rows else ()
+
+
+async def _holders(wire: Wire, plan: Plan) -> tuple[str, ...]:
+    """Say who holds a program's lock and could never lead it."""
+    question = plan.book.statement("holders", statements.HOLDERS)
+    [reply] = await wire.ask([(question, ([*plan.locks],))], PATIENCE)
+    return tuple(
+        f"{who} holds the advisory lock of {plan.locks[int(lock or 0)]} and may not use the ledger, so that nobody can "
+        "lead that program: end that session; if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
+        for lock, who, may_lead in reply.rows
+        if may_lead != "t"
+    )
 
 
 async def _round_trips(wire: Wire) -> tuple[tuple[float, ...], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.fitness import Greeting
@@ -20,6 +20,8 @@ class Plan:
     embedded: bool = False
     hosts: int = 1
     """How many addresses the DSN leads to."""
+    locks: Mapping[int, str] = field(default_factory=dict)
+    """The lock ids of programs and of their names, and the program of each."""
 
     @property
     def lease(self) -> Lease:

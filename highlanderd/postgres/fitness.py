@@ -6,13 +6,15 @@ daemon before each session (``server.py``), and ``--doctor``.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Unfit, startup_options
-from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.wire import ConnectFailed, Reply
 
 OLDEST_SERVER: Final = 140000
@@ -22,20 +24,64 @@ FOREIGN_STATEMENTS: Final = frozenset({"42P05", "26000"})
 """SQLSTATE: a prepared statement exists already, or does not. On a new connection of our own neither can be."""
 
 POOLER: Final = (
-    "a connection pooler stands between: it could grant one lock to two nodes; "
-    "give a dsn that leads to PostgreSQL directly"
+    "a connection pooler stands between, or the proxy of a service that hides PostgreSQL's own pids (--doctor cannot "
+    "tell them apart): it could grant one lock to two nodes; give a dsn that leads to PostgreSQL directly"
 )
 STANDBY: Final = (
     "the server is a hot standby, which would grant locks of its own; name all servers in the dsn and add "
     "target_session_attrs=read-write"
 )
 SETTINGS_REFUSED: Final = (
-    "the server refuses the session settings that highlanderd needs; when a pooler stands between, "
+    "the server refuses the session settings that highlanderd needs ({}); when a pooler stands between, "
     "give a dsn that leads to PostgreSQL directly"
 )
 
+_NO_AURORA: Final = (
+    "this is Amazon Aurora, which does not tell its WAL position, and is not supported ({}); use RDS for PostgreSQL or "
+    "another PostgreSQL"
+)
+_NOT_PLAIN: Final = "the server lacks something that every PostgreSQL has ({}); use a plain PostgreSQL"
+_FORESEEN: Final = (
+    (
+        "",
+        r"unsupported startup parameter",
+        "pgbouncer stands between, and refuses the session settings ({}); give a dsn that leads to PostgreSQL directly "
+        "(its own port, often 5432)",
+    ),
+    (
+        "",
+        r"RDS Proxy.*(command-line options|doesn.t support)",
+        "RDS Proxy stands between, and refuses the session settings ({}); name the endpoint of the database instead",
+    ),
+    (
+        "",
+        r"client_connection_check_interval.*(must be set to 0|invalid value)"
+        r"|invalid value.*client_connection_check_interval",
+        "the server's platform cannot watch connections, as PostgreSQL on Windows or 14 on macOS ({}); use a server on "
+        "Linux",
+    ),
+    ("55000", r"wal_level", _NO_AURORA),
+    ("0A000", r"Aurora", _NO_AURORA),
+    ("0A000", r"", _NOT_PLAIN),
+    ("42883", r"", _NOT_PLAIN),
+    (
+        statements.INSUFFICIENT_PRIVILEGE,
+        r"\b(?P<function>pg_\w+)",
+        "role {role} may not call a function that highlanderd needs ({}); let an administrator run: GRANT EXECUTE ON "
+        "FUNCTION {function} TO {role}",
+    ),
+)
+"""SQLSTATE (empty for a connection that was refused: libpq does not tell), a pattern of the text, and the sentence.
+
+``docs/reference/managed-servers.md`` says where each of the texts comes from.
+"""
+
 STRONGER: Final = {"synchronous_commit": ("remote_apply",)}
 """Values that promise more than the one that was asked for."""
+
+
+class Forgetful(Unfit):
+    """A ledger that a crash of its server empties: what it says may be all that was left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +89,7 @@ class Greeting:
     """What a server says of itself and of the session: the answer to HELLO."""
 
     standby: bool
+    pid: int
     started: int
     """Start of the backend in microseconds, a bare token."""
     fsync: bool
@@ -60,20 +107,49 @@ def refuse_old(version: int) -> None:
         raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
 
 
-def greeting(reply: Reply, backend_pid: int) -> Greeting:
-    """Read the answer to HELLO; ``backend_pid`` is the one that the protocol told when the session began.
+def refuse_software(version: int, told: Callable[[str], str]) -> None:
+    """Refuse what is no PostgreSQL, or too old, by what it told when the session began.
 
-    Raises Unfit when a pooler gave the answer, ConnectFailed when it is an error.
+    ``version`` is libpq's, and ``told`` returns the server's value of a parameter, empty for one that it did not tell.
+    Raises Unfit.
+    """
+    if told("crdb_version"):
+        raise Unfit("this is CockroachDB, whose advisory locks are granted to everybody; use PostgreSQL")
+    if "-YB-" in told("server_version"):
+        raise Unfit("this is YugabyteDB, which has no WAL position and no timelines; use PostgreSQL")
+    refuse_old(version)
+
+
+def foreseen(text: str, sqlstate: str = "", role: str = "") -> str:
+    """Return the sentence for a refusal that other software is known for; empty for any other text.
+
+    Without an SQLSTATE it is the text of a connection that was refused.
+    """
+    words = text.rpartition("FATAL:")[2].strip()
+    for state, pattern, sentence in _FORESEEN:
+        found = re.search(pattern, words, re.IGNORECASE | re.DOTALL) if state == sqlstate else None
+        if found is not None:
+            return sentence.format(words, role=identifier(role), **found.groupdict())
+    return ""
+
+
+def greeting(reply: Reply, backend_pid: int, login: str) -> Greeting:
+    """Read the answer to HELLO; the protocol told ``backend_pid`` and the role ``login`` when the session began.
+
+    Raises Unfit when something else than a plain PostgreSQL gave the answer, ConnectFailed for another error.
     """
     if reply.sqlstate in FOREIGN_STATEMENTS:
         raise Unfit(POOLER)
     if reply.error is not None:
+        if sentence := foreseen(reply.error.text, reply.error.sqlstate, login):
+            raise Unfit(sentence)
         raise ConnectFailed(reply.error.text)
     standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0][:9]
     if pid is None or int(pid) != backend_pid:
         raise Unfit(POOLER)
     return Greeting(
         standby=standby == "t",
+        pid=backend_pid,
         started=int(started or 0),
         fsync=fsync != "off",
         version=version or "",
@@ -81,6 +157,25 @@ def greeting(reply: Reply, backend_pid: int) -> Greeting:
         database=database or "",
         system=system or "",
         timeline=int(timeline or 0),
+    )
+
+
+def of_backend(reply: Reply, backend_pid: int) -> list[tuple[str | None, ...]]:
+    """Return the rows of an answer without their last column, which is the pid of the backend that gave them.
+
+    Raises Unfit when that was another backend than the session's: something spreads its statements over several.
+    """
+    if any(row[-1] != str(backend_pid) for row in reply.rows):
+        raise Unfit(POOLER)
+    return [row[:-1] for row in reply.rows]
+
+
+def unlogged(tables: str) -> str:
+    """Say that these tables, separated by commas, do not survive a crash."""
+    cures = "; ".join(f"ALTER TABLE {table} SET LOGGED" for table in tables.split(", "))
+    return (
+        f"the ledger's tables {tables} are UNLOGGED: a crash of the server empties them, and it forgets who leads; run "
+        f"{cures}"
     )
 
 
@@ -129,13 +224,15 @@ def ledgers_meta(reply: Reply, book: Ledger, said: Greeting) -> tuple[Lease, int
         raise unusable(reply, said)
     if not reply.rows:
         raise Unfit(f"the meta row of the ledger in schema {book.schema} is gone; restore it from a backup")
-    version, namespace, length, compatible_from = reply.rows[0]
+    [(version, namespace, length, compatible_from, emptied)] = of_backend(reply, said.pid)[:1]
     refuse_newer(int(compatible_from or 1))
     if namespace != book.namespace:
         raise Unfit(
             f'the ledger in schema {book.schema} belongs to namespace "{namespace}", this node is configured for '
             f'"{book.namespace}": give all nodes one daemon.namespace, or each namespace its own postgres.schema'
         )
+    if emptied:
+        raise Forgetful(unlogged(emptied))
     return Lease(float(length or 0)), min(int(version or 1), statements.VERSION)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from highlanderd.postgres import fitness
+
 PREFIX: Final = "the ledger's tables"
 """How each sentence begins."""
 
@@ -15,7 +17,7 @@ DEAD_PER_ROW: Final = 50
 
 def judge(row: tuple[str | None, ...]) -> Iterator[str]:
     """Read the answer to HEALTH."""
-    dead, rows, backend, slot, prepared, triggers = row
+    dead, rows, backend, slot, prepared, triggers, emptied = row
     if int(dead or 0) > DEAD_ROWS + DEAD_PER_ROW * int(rows or 0):
         holders = [holder for holder in (prepared, slot, backend) if holder]
         who = f"; perhaps {' or '.join(holders)}: end that" if holders else ": look for long transactions, and VACUUM"
@@ -25,3 +27,5 @@ def judge(row: tuple[str | None, ...]) -> Iterator[str]:
         )
     if triggers:
         yield f"{PREFIX} have foreign triggers ({triggers}), which may change what highlanderd writes; drop them"
+    if emptied:
+        yield fitness.unlogged(emptied)

@@ -61,13 +61,13 @@ class Ledger:
 
     def printed(self, version: int) -> str:
         """Return the SQL by which an administrator migrates the ledger, to be run in one transaction."""
-        return _filled(GUARD, {"schema": identifier(self.schema)}).lstrip() + "\n" + self.script(version)
+        return _filled(GUARD, _names(self.schema)).lstrip() + "\n" + self.script(version)
 
     def migration(self, version: int) -> Statement:
         """Return one statement that brings the ledger from ``version`` of its schema to ours, or changes nothing."""
         values = {
+            **_names(self.schema),
             "name": literal(f"highlanderd {self.schema}"),
-            "schema": identifier(self.schema),
             "from": str(version),
             "script": literal(self.script(version)),
         }
@@ -86,9 +86,12 @@ class Ledger:
 @cache
 def _statement(name: str, sql: str, schema: str, version: int) -> Statement:
     version = min(version, VERSION)
-    names = {"schema": identifier(schema)}
-    names |= {f"{table}_table": literal(f"{identifier(schema)}.{table}") for table in ("meta", "lease")}
-    return Statement(f"{name}_{version}", _filled(_filled(sql, FRAGMENTS[version]), names))
+    return Statement(f"{name}_{version}", _filled(_filled(sql, FRAGMENTS[version]), _names(schema)))
+
+
+def _names(schema: str) -> dict[str, str]:
+    tables = {f"{table}_table": literal(f"{identifier(schema)}.{table}") for table in ("meta", "lease")}
+    return {"schema": identifier(schema), **tables}
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

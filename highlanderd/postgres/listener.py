@@ -20,9 +20,10 @@ from highlanderd.core.promise import Promise
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
 from highlanderd.linux import boottime
-from highlanderd.postgres import health, ledger, migration, statements
+from highlanderd.postgres import fitness, health, ledger, migration, statements
+from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.ledger import Facts, Ledger
-from highlanderd.postgres.server import Hello, Server
+from highlanderd.postgres.server import RECONNECT_PAUSE, Hello, Server
 from highlanderd.postgres.wire import Ask, Reply, Value, WireLost
 
 log = logging.getLogger(__name__)
@@ -112,14 +113,16 @@ class Listener:
             self._arrived.clear()
             if self._hello is None:
                 continue
-            wire = self._hello.wire
+            wire, begun = self._hello.wire, boottime()
             try:
                 await self._serve()
             except WireLost:
-                continue
-            except Exception as error:  # what the ledger holds may be anything; the next session reads it again
-                log.exception("the ledger cannot be read")
+                if boottime() - begun < RECONNECT_PAUSE:  # what ended this one would end the next one as quickly
+                    await asyncio.sleep(RECONNECT_PAUSE)
+            except Exception as error:  # noqa: BLE001 - the ledger may hold anything; the next session reads it again
+                self._pool.server.note_unforeseen("the ledger cannot be read", error)
                 wire.drop(f"the ledger cannot be read: {error}")
+                await asyncio.sleep(self._pool.server.lease.renew_every)
 
     async def _serve(self) -> None:
         hello = self._hello
@@ -153,13 +156,26 @@ class Listener:
 
     async def survey(self) -> None:
         """Read who leads what into ``leaders``, and the ledger's facts. Raises WireLost."""
+        hello = self._hello
         rows, about = await self.ask([self._asked("survey", statements.SURVEY), self._asked("facts", statements.FACTS)])
+        if hello is not None:
+            self._refuse_others(hello, rows, about)
         if about.error is not None or not about.rows:
             return
         found = ledger.facts(about.rows[0])
         if self._follow(found) and rows.error is None:
             self.facts = found
             self._read(rows, found)
+
+    def _refuse_others(self, hello: Hello, *replies: Reply) -> None:
+        """Leave the session when another backend than its own has answered. Raises WireLost."""
+        try:
+            for reply in replies:
+                reply.rows = fitness.of_backend(reply, hello.pid)
+        except Unfit as unfit:
+            self._pool.server.on_alarm(str(unfit))
+            hello.wire.drop(str(unfit))
+            raise WireLost(str(unfit)) from unfit
 
     def _follow(self, found: Facts) -> bool:
         """Go by the ledger's version and lease; return whether the answers were in this version's words."""
@@ -255,6 +271,15 @@ class Listener:
         """Say who keeps the backend ``pid`` waiting: empty when nobody does. Raises WireLost."""
         [reply] = await self.ask([self._asked("blockers", statements.BLOCKERS, pid)])
         return reply.rows[0][0] or "" if reply.rows else ""
+
+    async def holders(self, lock_id: int, name_lock: int) -> str:
+        """Say which sessions keep a program from being led: empty when none does. Raises WireLost.
+
+        The lock on its name comes second: whoever tries to take over has that one for a moment.
+        """
+        [reply] = await self.ask([self._asked("holders", statements.HOLDERS, [lock_id, name_lock])])
+        held = [row[1] or "" for row in reply.rows if row[0] == str(lock_id)] or [row[1] or "" for row in reply.rows]
+        return ", ".join(dict.fromkeys(held))
 
     # -------------------------------------------------------------------------------------------------------- asking
 

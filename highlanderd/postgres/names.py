@@ -41,5 +41,8 @@ class Resolver:
 
 
 def _look_up(host: str) -> tuple[str, ...]:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # the name is none: IDNA cannot encode it
+        raise socket.gaierror(socket.EAI_NONAME, f"no host name: {error}") from error
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))

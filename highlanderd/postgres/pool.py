@@ -112,7 +112,10 @@ class Pool:
         while True:
             self._back.clear()
             begun = loop.time()
-            await self.server.ask_hosts()
+            try:
+                await self.server.ask_hosts()
+            except Exception as error:  # noqa: BLE001 - it is asked again, and no worker ends for it
+                self.server.note_unforeseen("cannot ask the hosts of postgres.dsn", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(begun + self.server.lease.length / 2):
                     await self._back.wait()
@@ -167,6 +170,10 @@ class Pool:
         except (ConnectFailed, Unfit) as failure:
             if attempt > self._answered:
                 self._note_failure(str(failure), refused=isinstance(failure, Unfit))
+            self._hand_over(seeker, attempt, None)
+        except Exception as error:  # noqa: BLE001 - the worker outlives what nobody has foreseen
+            self.server.note_unforeseen("cannot connect", error)
+            self._note_failure(f"cannot connect: {error!r}", refused=True)
             self._hand_over(seeker, attempt, None)
         else:
             self._hand_over(seeker, attempt, hello)

@@ -16,12 +16,16 @@ from highlanderd.postgres.addresses import Addresses, Unfit, dressed, limits
 from highlanderd.postgres.fitness import Greeting
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.past import Past
-from highlanderd.postgres.wire import ConnectFailed, Reply, Wire, WireLost, connect
+from highlanderd.postgres.wire import ConnectFailed, Reply, ServerMessage, Wire, WireLost, connect
 
 log = logging.getLogger(__name__)
 
 FIRST_WITHIN: Final = 2.0
 """Seconds at least for each attempt to connect before this node has seen the ledger, and with it the ledger's lease."""
+MEANINGS: Final = 32
+"""Texts of refused connections whose meaning is remembered, exceptions and warnings that were logged."""
+RECONNECT_PAUSE: Final = 0.2
+"""Seconds before a session that we dropped ourselves is replaced: the reason may still be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class Server:
         """The turn that the latest attempt was made in."""
         self._moved = -inf
         """When a silent session made the next attempts go elsewhere, on the loop's clock."""
-        self._diagnosed = False
+        self._diagnosed: dict[str, str] = {}
+        """What a refused connection was found to mean, by its text, since the last one that served; often nothing."""
         self.seen_ledger = seen_ledger
         self._opened: list[tuple[Wire, str, int]] = []
         self.timeline: int | None = None
@@ -78,6 +83,9 @@ class Server:
         self.role = ""
         self.database = ""
         self.warnings: set[str] = set()
+        self._unforeseen: set[str] = set()
+        self._noticed: set[tuple[str, str]] = set()
+        """The function and the first word of each warning that was logged: the rest may be different each time."""
         self.on_alarm: Callable[[str], None] = log.warning
         self.on_lease: Callable[[], None] = lambda: None
         """Told that the ledger has another lease than was known."""
@@ -131,7 +139,8 @@ class Server:
         except (ConnectFailed, Unfit):
             self.next_address(turn)
             raise
-        self._diagnosed, self._turn = False, turn
+        self._turn = turn
+        self._diagnosed.clear()
         opened = asyncio.get_running_loop().time()
         hello.wire.on_silence = lambda: self._fell_silent(opened)
         return hello
@@ -163,15 +172,33 @@ class Server:
         try:
             wire = await connect(ours, _left(end))
         except ConnectFailed as failure:
-            if failure.timed_out or self._diagnosed:
+            if failure.timed_out:
                 raise
-            self._diagnosed = True
-            wire = await diagnosis(failure, address, ours, lease.renew_every)
-        wire.on_alarm = self.on_alarm
+            wire = await self._diagnosis(failure, address, ours, lease.renew_every)
+        wire.on_alarm, wire.on_notice = self.on_alarm, self._note_warning
         return wire
+
+    async def _diagnosis(
+        self, failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float
+    ) -> Wire:
+        """Ask once what a refusal means, and say it each time. Raises ConnectFailed or Unfit."""
+        text = str(failure)
+        if known := self._diagnosed.get(text):
+            raise Unfit(known) from failure
+        if known is not None:
+            raise failure
+        if len(self._diagnosed) >= MEANINGS:  # a text with a number in it may come in any number
+            self._diagnosed.clear()
+        self._diagnosed[text] = ""
+        try:
+            return await diagnosis(failure, plain, ours, within)
+        except Unfit as unfit:
+            self._diagnosed[text] = str(unfit)
+            raise
 
     async def _greet(self, wire: Wire, lease: Lease, end: float) -> Hello:
         book = self._book
+        fitness.refuse_software(wire.server_version, wire.told)
         _, hello, meta = await wire.ask(
             [
                 (book.statement("no_transaction_limit", statements.NO_TRANSACTION_LIMIT), ()),
@@ -180,15 +207,19 @@ class Server:
             ],
             max(_left(end), lease.renew_every / 4),
         )
-        fitness.refuse_old(wire.server_version)
-        said = fitness.greeting(hello, wire.backend_pid)
+        said = fitness.greeting(hello, wire.backend_pid, wire.told("session_authorization"))
         fitness.refuse_forgetful(said, embedded=self._fresh is not None)
         fitness.refuse_changed(hello, lease)
         self._judge_timeline(wire, said.system, said.timeline)
         self.version, self.role, self.database = said.version, said.role, said.database
         if meta.sqlstate in statements.UNDEFINED:
             meta = await self._create(wire, lease, said)
-        ruling, version = fitness.ledgers_meta(meta, book, said)
+        try:
+            ruling, version = fitness.ledgers_meta(meta, book, said)
+        except fitness.Forgetful:  # once it is mended, everybody waits for what it may have forgotten
+            unsettle = book.statement("unsettle", statements.UNSETTLE)
+            await wire.ask([(unsettle, (said.system, said.timeline))], lease.answer_within)
+            raise
         self.seen_ledger = True
         self.follow(ruling.length)
         self.note_schema(version)
@@ -259,6 +290,24 @@ class Server:
         """Know the version of the ledger's schema."""
         self.schema = version
 
+    def _note_warning(self, message: ServerMessage) -> None:
+        """Log what an extension or a trigger says about our statements, once of each kind."""
+        kind = message.source, message.text.split(maxsplit=1)[0] if message.text else ""
+        if kind not in self._noticed and len(self._noticed) < MEANINGS:
+            self._noticed.add(kind)
+            log.warning("PostgreSQL warns, which puts nothing in doubt (%s): %s", message.source, message.text)
+
+    def note_unforeseen(self, what: str, error: Exception) -> None:
+        """Log an exception that nobody has foreseen; with its traceback once, for what is wrong may stay wrong."""
+        sentence = f"{what}: {error!r}"
+        if sentence in self._unforeseen:
+            log.debug("%s", sentence)
+            return
+        if len(self._unforeseen) >= MEANINGS:
+            self._unforeseen.clear()
+        self._unforeseen.add(sentence)
+        log.error("%s", sentence, exc_info=error)
+
     def warn(self, prefix: str, notes: Iterable[str]) -> None:
         """Have exactly these warnings of those that begin with ``prefix``, and log each new one."""
         now = set(notes)
@@ -268,24 +317,27 @@ class Server:
 
 
 async def diagnosis(failure: ConnectFailed, plain: Mapping[str, str], ours: Mapping[str, str], within: float) -> Wire:
-    """Find out whether it is our options that are refused. Old servers die on them before telling their version.
+    """Find out what a refusal means: other software has its own words, and old servers die on our options.
 
     A server that was just starting takes them at the second try, and its connection is given.
     Raises ``failure`` when a plain connection fails as well, Unfit when only the options are in the way.
     """
+    if sentence := fitness.foreseen(str(failure)):
+        raise Unfit(sentence) from failure
     try:
         question = await connect({**plain, "gssencmode": "disable"}, within)
     except ConnectFailed:
         raise failure from None
-    version = question.server_version
-    question.drop("only a question")
-    fitness.refuse_old(version)
+    try:
+        fitness.refuse_software(question.server_version, question.told)
+    finally:
+        question.drop("only a question")
     try:
         return await connect(ours, within)
     except ConnectFailed as again:
         if again.timed_out:
             raise
-        raise Unfit(fitness.SETTINGS_REFUSED) from again
+        raise Unfit(fitness.SETTINGS_REFUSED.format(again)) from again
 
 
 def _left(end: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Final
@@ -38,7 +38,7 @@ from highlanderd.postgres import ledger, statements
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.fitness import refuse_newer
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.server import Hello
+from highlanderd.postgres.server import RECONNECT_PAUSE, Hello
 from highlanderd.postgres.wire import Reply, Statement, Value
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,6 @@ REFUSED_RETRY: Final = 0.2
 """Seconds until a lock that another session holds is tried again."""
 ROW_LOCKED: Final = "another transaction holds a lock on the ledger's row"
 """Why a takeover was refused that had to wait for somebody else's transaction."""
-RECONNECT_PAUSE: Final = 0.2
-"""Seconds before a session that we dropped ourselves is replaced: the reason may still be there."""
 REMEMBERED: Final = 8
 """Former backends of this program that may still hold its lock, if their network died."""
 
@@ -83,6 +81,8 @@ class Session:
         self._former: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
         self._unhint = pool.listener.hint(lock_id, self._hinted)
         self._blocked_since: float | None = None
+        self._shut_out_since = self._shut_out_at = -inf
+        """When a takeover found a lock taken for the first time, and for the last time."""
         self._history = True
         """Whether a look may read the history; somebody may be keeping it from being read."""
         self._outrun = 0
@@ -144,15 +144,15 @@ class Session:
         self._tell(Detached(f"no session with PostgreSQL: {why}"))
         self._pool.seek(self)
 
-    def disconnect(self, why: str) -> None:
-        """Drop the session, and seek another one a little later: what was wrong with it may still be wrong."""
+    def disconnect(self, why: str, pause: float = RECONNECT_PAUSE) -> None:
+        """Drop the session, and seek another one ``pause`` seconds later: what was wrong with it may still be wrong."""
         if self._hello is None or self.believed != self._number:
             return
         hello, self._hello, self._granted = self._hello, None, False
         hello.wire.on_lost = lambda _: None
         hello.wire.drop(why)
         self._tell(Detached(why))
-        asyncio.get_running_loop().call_later(RECONNECT_PAUSE, self._seek_again)
+        asyncio.get_running_loop().call_later(pause, self._seek_again)
 
     def _seek_again(self) -> None:
         if self._hello is None and not self._closed:
@@ -161,7 +161,7 @@ class Session:
     def refuse(self, why: str) -> None:
         """Drop the session because its server must not be used, and tell an operator."""
         self.on_alarm(f"{self._program}: {why}")
-        self.disconnect(why)
+        self.disconnect(why, self._pool.server.lease.renew_every)
 
     # ------------------------------------------------------------------------------------------------------ asking
 
@@ -182,8 +182,8 @@ class Session:
                 return
             try:
                 answer(replies.result(), sent)
-            except Exception as error:  # whatever the ledger holds, the machine must hear of an end to its question
-                log.exception("%s: an answer of PostgreSQL cannot be read", self._program)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the machine must hear of an end to its question
+                self._pool.server.note_unforeseen(f"{self._program}: an answer of PostgreSQL cannot be read", error)
                 self.refuse(f"an answer of PostgreSQL cannot be read: {error}")
 
         future.add_done_callback(done)
@@ -301,6 +301,8 @@ class Session:
             return Refused(REFUSED_RETRY, ROW_LOCKED)
         if reply.error is not None:
             return Refused(claim.lengths.pace.renew_every, f"cannot take over: {reply.error.text}")
+        if not (named and locked):
+            self._shut_out(claim.lengths.pace)
         if not named:
             return Refused(REFUSED_RETRY, "another session holds the advisory lock on the program's name")
         if not locked:
@@ -326,13 +328,30 @@ class Session:
             asyncio.get_running_loop().call_later(pace.renew_every / 2, self._ask_blockers, hello.pid)
 
     def _ask_blockers(self, pid: int) -> None:
-        task = asyncio.ensure_future(self._name_blockers(pid))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        _in_passing(self._name_blockers(pid))
 
     async def _name_blockers(self, pid: int) -> None:
         blockers = await self._pool.listener.blockers(pid)
         if blockers:
             self.on_alarm(f"{self._program}: held up by {blockers}, which holds a lock on the ledger: end that")
+
+    def _shut_out(self, pace: Lease) -> None:
+        """Nobody leads, and a lock is not free: once in each lease of that an operator must know who holds it."""
+        now = boottime()
+        if now - self._shut_out_at > pace.length:  # what was before is another story
+            self._shut_out_since = now
+        self._shut_out_at = now
+        if now - self._shut_out_since > pace.length:
+            self._shut_out_since = now
+            _in_passing(self._name_holders())
+
+    async def _name_holders(self) -> None:
+        holders = await self._pool.listener.holders(self._lock_id, self._name_lock)
+        if holders:
+            self.on_alarm(
+                f"{self._program}: nobody leads, for its advisory lock is held by {holders}: end that session; if it "
+                "should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
+            )
 
     # ------------------------------------------------------------------------------------------ renewing, releasing
 
@@ -436,6 +455,11 @@ NAME: Final = "SELECT set_config('application_name', $1::text, false)"
 
 HISTORY_REFUSED: Final = statements.BLOCKED | statements.UNDEFINED | {statements.INSUFFICIENT_PRIVILEGE}
 """SQLSTATEs after which a look is repeated without the history."""
+
+
+def _in_passing(question: Coroutine[None, None, None]) -> None:
+    """Have it asked and told about; a loss of the session ends it without a word."""
+    asyncio.ensure_future(question).add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _doubt(reply: Reply) -> str:

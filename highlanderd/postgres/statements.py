@@ -119,9 +119,15 @@ SELECT set_config('lock_timeout', $1::text, false), set_config('statement_timeou
        set_config('client_connection_check_interval', $5::text, false)
 """
 
-# Read before anything is known of the schema's version.
-META: Final = """
-SELECT version, namespace, extract(epoch FROM lease), to_jsonb(m) ->> 'compatible_from' FROM {schema}.meta AS m
+_UNLOGGED = """(SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) FROM pg_class AS c
+         WHERE c.relnamespace = (SELECT o.relnamespace FROM pg_class AS o WHERE o.oid = m.tableoid)
+           AND c.relname IN ('meta', 'lease', 'term') AND c.relpersistence <> 'p')"""
+
+# Read before anything is known of the schema's version. It ends with the backend's pid, as SURVEY and FACTS do: what
+# spreads statements over servers sends plain reads elsewhere than HELLO.
+META: Final = f"""
+SELECT version, namespace, extract(epoch FROM lease), to_jsonb(m) ->> 'compatible_from', {_UNLOGGED}, pg_backend_pid()
+  FROM {{schema}}.meta AS m
 """
 
 HOST: Final = f"""
@@ -318,7 +324,7 @@ UPDATE {schema}.meta SET settled_system = NULL, settled_timeline = NULL
 
 SURVEY: Final = """
 SELECT r.lock_id, r.program, r.node, r.instance, r.epoch, r.renewal, r.released_at IS NULL,
-       extract(epoch FROM {trusted_for})
+       extract(epoch FROM {trusted_for}), pg_backend_pid()
   FROM {schema}.lease AS r, {schema}.meta AS m
 """
 FACTS: Final = f"""
@@ -327,13 +333,25 @@ SELECT m.version, {{compatible_from}}, m.namespace, {{ledger_id}}, extract(epoch
        {_SYSTEM}, {_TIMELINE}, {{place}},
        (m.settled_system, m.settled_timeline, {{settled_place}})
          IS NOT DISTINCT FROM ({_SYSTEM}, {_TIMELINE}, {{place}}),
-       m.offsets, {{maintenance}}
+       m.offsets, {{maintenance}}, pg_backend_pid()
   FROM {{schema}}.meta AS m
 """
 BLOCKERS: Final = """
 SELECT coalesce(string_agg(CASE WHEN pid = 0 THEN 'a prepared transaction (see pg_prepared_xacts)'
                                 ELSE 'pid ' || pid END, ', '), '')
   FROM unnest(pg_blocking_pids($1::integer)) AS pid
+"""
+# Parameter: 1 lock ids. Each session that holds one of them, and whether its role could lead at all.
+HOLDERS: Final = """
+SELECT (l.classid::bigint << 32) | l.objid::bigint,
+       CASE WHEN l.pid IS NULL THEN 'a prepared transaction (see pg_prepared_xacts)'
+            ELSE format('pid %s (role %s, application %L)', l.pid, pg_get_userbyid(a.usesysid), a.application_name) END,
+       coalesce(has_table_privilege(a.usesysid, {lease_table}::regclass, 'UPDATE'), false)
+  FROM pg_locks AS l LEFT JOIN pg_stat_get_activity(NULL) AS a ON a.pid = l.pid
+ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND (l.classid::bigint << 32) | l.objid::bigint = ANY ($1::bigint[])
+ ORDER BY l.pid
 """
 # Parameter: 1 seconds.
 RAISE_CEILING: Final = """
@@ -390,22 +408,24 @@ SYNCHRONOUS: Final = "SELECT current_setting('synchronous_standby_names')"
 
 # What slows the ledger down or changes what is written to it: rows that nobody may clean up, because an old snapshot
 # might still see them, and triggers of somebody else's.
-HEALTH: Final = """
-SELECT pg_stat_get_dead_tuples({lease_table}::regclass), (SELECT count(*) FROM {schema}.lease),
+HEALTH: Final = f"""
+SELECT pg_stat_get_dead_tuples({{lease_table}}::regclass), (SELECT count(*) FROM {{schema}}.lease),
        (SELECT format('pid %s (%s)', pid, application_name) FROM pg_stat_get_activity(NULL)
          WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() ORDER BY age(backend_xmin) DESC LIMIT 1),
        (SELECT 'replication slot ' || slot_name FROM pg_replication_slots
          WHERE xmin IS NOT NULL ORDER BY age(xmin) DESC LIMIT 1),
        (SELECT 'prepared transaction ' || gid FROM pg_prepared_xacts ORDER BY prepared LIMIT 1),
        (SELECT string_agg(tgname, ', ') FROM pg_trigger
-         WHERE tgrelid IN ({lease_table}::regclass, {meta_table}::regclass) AND NOT tgisinternal
-           AND tgname NOT IN ('refuse_delete', 'refuse_truncate'))
+         WHERE tgrelid IN ({{lease_table}}::regclass, {{meta_table}}::regclass) AND NOT tgisinternal
+           AND tgname NOT IN ('refuse_delete', 'refuse_truncate')),
+       (SELECT {_UNLOGGED} FROM {{schema}}.meta AS m)
 """
 
-# The sessions of daemons that know schema 1 only.
+# The sessions of daemons that know schema 1 only. Anybody may take such a name, but only daemons write here.
 _OLDER = """pg_stat_get_activity(NULL) AS a
          WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND a.application_name LIKE 'highlanderd/%'"""
+           AND a.application_name LIKE 'highlanderd/%'
+           AND has_table_privilege(a.usesysid, {lease_table}::regclass, 'UPDATE')"""
 OLDER_SESSIONS: Final = f"SELECT DISTINCT a.application_name FROM {_OLDER}"
 # One after the other, whichever daemon does it; while an older daemon is connected it changes nothing. The lock comes
 # before the question, so that a daemon that connects later reads the new version.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ Value = str | int | float | bool | None | Sequence[int]
 
 WRAPAROUND_SOURCES: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 """Server functions whose warnings announce a transaction id wraparound: an alarm, and no doubt about the commit."""
+_OF_COMMITS: Final = re.compile(r"sync|commit|repl|xlog|quorum", re.IGNORECASE)
+"""In the names of server functions that may warn of a commit: PostgreSQL's is SyncRepWaitForLSN, others have theirs."""
 
 
 class WireLost(Exception):
@@ -52,6 +55,12 @@ class ServerMessage:
     sqlstate: str
     text: str
     source: str
+    """The server's function; unlike ``text`` it is never translated."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a warning leaves it open if the commit is safe; extensions and triggers warn of other things."""
+        return not self.source or _OF_COMMITS.search(self.source) is not None
 
 
 @dataclass(slots=True)
@@ -62,6 +71,7 @@ class Reply:
     affected: int = 0
     error: ServerMessage | None = None
     warnings: list[ServerMessage] = field(default_factory=list)
+    """Those that leave it open if the commit is safe."""
 
     @property
     def sqlstate(self) -> str | None:
@@ -71,7 +81,7 @@ class Reply:
     @property
     def acknowledged(self) -> bool:
         """Whether the commit is beyond doubt: no error, and no warning such as of a cancelled wait for a standby."""
-        return self.error is None and all(warning.source in WRAPAROUND_SOURCES for warning in self.warnings)
+        return self.error is None and not self.warnings
 
 
 Ask = tuple[Statement, Sequence[Value]]
@@ -96,6 +106,8 @@ class Wire:
         self.on_lost: Callable[[str], None] = _ignore
         self.on_notify: Callable[[str], None] = _ignore
         self.on_alarm: Callable[[str], None] = _ignore
+        self.on_notice: Callable[[ServerMessage], None] = _ignore
+        """Told of each warning that puts nothing in doubt."""
         self.on_silence: Callable[[], None] = lambda: None
         pg.nonblocking = 1
         pg.notice_handler = self._noticed
@@ -116,6 +128,10 @@ class Wire:
     def server_version(self) -> int:
         """As libpq gives it, e.g. 150018."""
         return self._pg.server_version
+
+    def told(self, name: str) -> str:
+        """Return the server's value of a parameter that it tells by itself; empty for one that it does not."""
+        return (self._pg.parameter_status(name.encode()) or b"").decode(errors="replace")
 
     def ask(self, asks: Sequence[Ask], within: float) -> asyncio.Future[list[Reply]]:
         """Send statements one behind the other, each with its own Sync; the future gives their replies in order.
@@ -212,10 +228,12 @@ class Wire:
         message = _message(result)
         if message.source in WRAPAROUND_SOURCES:
             self.on_alarm(message.text)
-        if self._pending:
+        elif not self._pending:
+            self._last_words = message.text
+        elif message.doubtful:
             self._pending[0].reply.warnings.append(message)
         else:
-            self._last_words = message.text
+            self.on_notice(message)
 
     def drop(self, why: str) -> None:
         """Close the socket at once. What is under way fails with WireLost; ``on_lost`` is told ``why``."""

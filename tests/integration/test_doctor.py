@@ -20,6 +20,7 @@ from fix_proxy import Door, OpensDoors
 from ports import reserved_port
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from highlanderd.core.key import lock_id
 from highlanderd.postgres.ledger import Ledger
 
 
@@ -180,6 +181,30 @@ def test_a_forgetful_server_is_a_problem(tmp_path: Path, clusters: Clusters) -> 
     assert done.code == 1
     assert "switch fsync on" in found(done, "problem")[0]
     assert "full_page_writes is off" in found(done, "warning")[0]
+
+
+def test_a_ledger_that_a_crash_empties_is_a_problem(tmp_path: Path, database: Database) -> None:
+    book = Ledger(SCHEMA, "highlander", 10.0)
+    database.sql(book.script())
+    database.sql(f"ALTER TABLE {SCHEMA}.lease SET UNLOGGED")
+    said = found(doctor(tmp_path, database.dsn), "problem")
+    assert any(f"ALTER TABLE {SCHEMA}.lease SET LOGGED" in line for line in said)
+
+
+def test_who_holds_a_programs_lock_and_may_not_lead_is_named(tmp_path: Path, database: Database) -> None:
+    settled_ledger(database, 10.0)
+    stranger_role = f"{database.role}_stranger"
+    database.sql(f'CREATE ROLE "{stranger_role}" LOGIN', admin=True)
+    try:
+        with psycopg.connect(make_conninfo(database.dsn, user=stranger_role), autocommit=True) as stranger:
+            stranger.execute("SELECT pg_advisory_lock(%s)", [lock_id("highlander", "p0")])
+            with psycopg.connect(database.dsn, autocommit=True) as leader:
+                leader.execute("SELECT pg_advisory_lock(%s)", [lock_id("highlander", "p1")])
+                [said] = [line for line in found(doctor(tmp_path, database.dsn), "warning") if "advisory" in line]
+            assert f"pid {stranger.info.backend_pid} (role {stranger_role}" in said
+            assert "holds the advisory lock of p0" in said
+    finally:
+        database.sql(f'DROP ROLE "{stranger_role}"', admin=True)
 
 
 def test_a_unix_socket_needs_no_tcp_timeouts(tmp_path: Path, clusters: Clusters) -> None:

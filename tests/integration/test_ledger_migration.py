@@ -159,6 +159,8 @@ def test_a_ledger_is_migrated_under_a_term_that_goes_on(database: Database) -> N
                 assert (await here.pool.listener.migrate()).waits_for == ("highlanderd/c",)
                 line.renew(epoch, book.lease)
                 await line.told(w.Renewed)
+            older = book.statement("older_sessions", statements.OLDER_SESSIONS).sql
+            await until(lambda: not database.sql(older))
             assert (await here.pool.listener.migrate()).version == 2
             for _ in range(2):  # the first is still in the words of schema 1, and finds out
                 line.renew(epoch, book.lease)
@@ -182,9 +184,31 @@ def test_the_printed_migration_changes_nothing_while_an_older_daemon_is_connecte
         with pytest.raises(psycopg.errors.ObjectInUse, match="highlanderd/c/beat"):
             database.sql(printed)
         assert _version(database) == 1
-    wait_for(lambda: not database.sql(statements.OLDER_SESSIONS), what="the older daemon is gone")
+    older = book.statement("older_sessions", statements.OLDER_SESSIONS).sql
+    wait_for(lambda: not database.sql(older), what="the older daemon is gone")
     database.sql(printed)
     assert _version(database) == 2
+
+
+@pytest.mark.parametrize("by", ["a daemon", "an administrator"])
+def test_a_stranger_who_calls_his_session_as_a_daemon_would_holds_no_migration_up(database: Database, by: str) -> None:
+    book = _begin_schema_1(database)
+    stranger_role = f"{database.role}_stranger"
+    database.sql(f'CREATE ROLE "{stranger_role}" LOGIN', admin=True)
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=book.lease) as here:
+            await until(lambda: here.pool.server.schema == 2)
+
+    try:
+        with psycopg.connect(make_conninfo(database.dsn, user=stranger_role, application_name="highlanderd/x")):
+            if by == "a daemon":
+                asyncio.run(scenario())
+            else:
+                database.sql(f"BEGIN;\n{book.printed(1)}\nCOMMIT;", admin=True)
+        assert _version(database) == 2
+    finally:
+        database.sql(f'DROP ROLE "{stranger_role}"', admin=True)
 
 
 def test_many_nodes_at_once_migrate_a_ledger_once(database: Database) -> None:

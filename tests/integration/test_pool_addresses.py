@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from math import inf
 
 import pytest
 from fix_postgres import SCHEMA, Clusters, Database
 from fix_proxy import Door, OpensDoors
-from fix_session import LEASE, desk, until
-from psycopg.conninfo import make_conninfo
+from fix_session import LEASE, SHORT_LEASE, desk, until
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.core import words as w
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Hello, Server
+from highlanderd.postgres.wire import ConnectFailed
 
 
 def _both(database: Database, *doors: Door) -> str:
@@ -109,6 +111,88 @@ def test_an_attempt_that_nobody_waited_for_any_more_serves_who_still_seeks(datab
         taker.given[0].wire.drop("enough")
 
     asyncio.run(scenario())
+
+
+def test_a_name_that_is_none_does_not_hide_the_host_beside_it(database: Database) -> None:
+    host, port = (str(conninfo_to_dict(database.dsn)[name]) for name in ("host", "port"))
+
+    async def scenario() -> None:
+        async with desk(make_conninfo(database.dsn, host=f"a..b,{host}", port=port)) as here:
+            await (await here.line()).look()
+
+    asyncio.run(scenario())
+
+
+def test_a_name_that_is_none_is_as_one_that_nobody_knows(database: Database) -> None:
+    async def scenario() -> None:
+        server = Server(
+            make_conninfo(database.dsn, host="a..b"), Ledger(SCHEMA, "highlander", LEASE), node="n1", fresh=None
+        )
+        with pytest.raises(ConnectFailed, match=r"a\.\.b could be resolved"):
+            await server.open()
+
+    asyncio.run(scenario())
+
+
+class Stumbling(Server):
+    """A server of which the first few questions end as nobody has foreseen."""
+
+    stumbles = 2
+
+    async def open(self) -> Hello:
+        if self.stumbles:
+            self.stumbles -= 1
+            raise ArithmeticError("nobody has foreseen this")
+        return await super().open()
+
+    async def ask_hosts(self) -> None:
+        if self.stumbles:
+            raise ArithmeticError("nor this")
+        await super().ask_hosts()
+
+
+def test_what_nobody_has_foreseen_is_logged_once_and_ends_no_worker(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        book = Ledger(SCHEMA, "highlander", LEASE)
+        pool, taker = Pool(Stumbling(database.dsn, book, node="n1", fresh=None), book), Taker()
+        running = asyncio.create_task(pool.run())
+        pool.seek(taker)
+        await until(lambda: taker.given)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    asyncio.run(scenario())
+    said = [record.message for record in caplog.records if record.exc_info]
+    assert said == [
+        "cannot ask the hosts of postgres.dsn: ArithmeticError('nor this')",
+        "cannot connect: ArithmeticError('nobody has foreseen this')",
+    ]
+
+
+def test_a_ledger_that_cannot_be_read_is_read_again_after_a_pause_and_logged_once(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            database.sql(
+                "UPDATE highlander.meta SET maintenance_until = now() + interval '1 hour', maintenance_lease = '0'"
+            )
+            for _ in range(3):
+                line.session.look()
+                begun = asyncio.get_running_loop().time()
+                await line.told(w.Detached)
+                await line.told(w.Attached)
+                # from below, so that no slow machine can fail it
+                assert asyncio.get_running_loop().time() - begun >= SHORT_LEASE / 5
+
+    asyncio.run(scenario())
+    said = [record.message for record in caplog.records if record.exc_info]
+    assert sorted(said) == sorted(set(said))
+    assert {text.partition(":")[0] for text in said} == {"beat", "the ledger cannot be read"}
 
 
 def test_a_standby_that_a_second_probe_meets_is_no_refusal(

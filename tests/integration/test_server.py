@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fact import wait_for
 from fix_pooler import pooler
-from fix_postgres import SCHEMA, Clusters, Database
+from fix_postgres import SCHEMA, Cluster, Clusters, Database
 from fix_session import LEASE, SHORT_LEASE, desk, settle, until
 from psycopg.conninfo import make_conninfo
 
 from highlanderd.core import words as w
+from highlanderd.core.lease import NotYet
+from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Unfit, parse, startup_options
+from highlanderd.postgres.health import judge
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
-from highlanderd.postgres.wire import ConnectFailed
+from highlanderd.postgres.wire import ConnectFailed, WireLost
 
 
 def _refusal(dsn: str, *, namespace: str = "highlander", schema: str = SCHEMA) -> str:
@@ -52,12 +56,78 @@ def test_a_server_that_may_forget_is_refused(clusters: Clusters) -> None:
     assert "switch fsync on" in _refusal(clusters.create(fsync="off").dsn)
 
 
+def test_a_ledger_that_a_crash_empties_is_refused_and_waited_out_once_it_is_mended(cluster: Cluster) -> None:
+    database = cluster.database()
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            settle(database)
+            await line.lead()
+            database.sql("ALTER TABLE highlander.lease SET UNLOGGED")
+            health = await here.pool.listener.answer("health", statements.HEALTH)
+            assert any("lease are UNLOGGED" in note for note in judge(health.rows[0])), "a running daemon warns, too"
+        cluster.kill()
+        cluster.start()
+        assert database.sql("SELECT count(*) FROM highlander.lease") == [(0,)], "the server has forgotten who leads"
+        assert "ALTER TABLE highlander.lease SET LOGGED" in await asyncio.to_thread(_refusal, database.dsn)
+        database.sql("ALTER TABLE highlander.lease SET LOGGED")
+        async with desk(database.dsn, lease=SHORT_LEASE) as there:
+            other = await there.line(node="n2")
+            assert isinstance(other.judge(await other.look()), NotYet), "somebody may lead who was forgotten"
+
+    asyncio.run(scenario())
+
+
 def test_a_pooler_is_refused(database: Database, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with pooler(database, tmp_path, "transaction") as through:
         wait_for(lambda: "connection refused" not in _refusal(through).lower(), what="pgbouncer listens")
         for _ in range(3):
             assert "pooler" in _refusal(through)
+
+
+def test_a_survey_that_another_backend_answers_costs_the_session_and_raises_an_alarm(database: Database) -> None:
+    alarms: list[str] = []
+
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            here.pool.server.on_alarm = alarms.append
+            await until(lambda: here.pool.listener.facts)
+            hello = await here.pool.server.open()
+            here.pool.listener.deliver(replace(hello, pid=hello.pid + 1))
+            with pytest.raises(WireLost, match="pooler"):
+                await here.pool.listener.survey()
+            assert "leads to PostgreSQL directly" in alarms[0]
+            assert not hello.wire.open
+
+    asyncio.run(scenario())
+
+
+def test_what_a_pooler_refuses_is_named_with_its_cure_at_every_attempt(database: Database, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+
+    async def scenario(through: str) -> list[str]:
+        server, said = Server(through, Ledger(SCHEMA, "highlander", LEASE), node="n1", fresh=None), list[str]()
+        for _ in range(3):
+            with pytest.raises((Unfit, ConnectFailed)) as refused:
+                await server.open()
+            said.append(str(refused.value))
+        return said
+
+    with pooler(database, tmp_path, "session", "") as through:
+        wait_for(lambda: "connection refused" not in _refusal(through).lower(), what="pgbouncer listens")
+        for sentence in asyncio.run(scenario(through)):
+            assert "pgbouncer stands between" in sentence
+            assert "leads to PostgreSQL directly" in sentence
+
+
+def test_a_role_that_may_not_ask_which_server_it_is_is_told_the_grant(database: Database) -> None:
+    database.sql("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", admin=True)
+    for _ in range(2):
+        assert f'GRANT EXECUTE ON FUNCTION pg_control_system TO "{database.role}"' in _refusal(database.dsn)
+    database.sql(f'GRANT EXECUTE ON FUNCTION pg_control_system TO "{database.role}"', admin=True)
+    _create_ledger(database.dsn)
 
 
 def test_without_privileges_the_cure_is_named(database: Database) -> None:

@@ -11,9 +11,11 @@ import psycopg
 import pytest
 from fix_postgres import Database
 from fix_session import SHORT_LEASE, Line, desk, settle, until
+from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Json
 
 from highlanderd.core import words as w
+from highlanderd.core.key import name_lock
 from highlanderd.core.lease import NotYet
 
 
@@ -188,6 +190,60 @@ def test_a_ledger_that_was_made_anew_under_the_same_server_is_another_one(databa
                 assert claim.epoch > epoch, "an epoch that this node has seen does not begin twice"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("of_name", [False, True], ids=["the key's lock", "the name's lock"])
+def test_a_stranger_who_keeps_a_lock_while_nobody_leads_is_named(database: Database, of_name: bool) -> None:
+    stranger_role = f"{database.role}_stranger"
+    database.sql(f'CREATE ROLE "{stranger_role}" LOGIN', admin=True)
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            settle(database)
+            lock = name_lock("highlander", "beat") if of_name else line.lock_id
+            dsn = make_conninfo(database.dsn, user=stranger_role, application_name="squat")
+            with psycopg.connect(dsn, autocommit=True) as stranger:
+                stranger.execute("SELECT pg_advisory_lock(%s)", [lock])
+                while not line.alarms:
+                    line.session.take_over(await line.claim())
+                    assert "another session holds the advisory lock" in (await line.told(w.Refused)).why
+                    await asyncio.sleep(0.2)
+                who = f"pid {stranger.info.backend_pid} (role {stranger_role}, application 'squat')"
+                gone = f"SELECT 1 FROM pg_stat_activity WHERE pid = {stranger.info.backend_pid}"
+                assert f"nobody leads, for its advisory lock is held by {who}: end that" in line.alarms[0]
+            await until(lambda: not database.sql(gone))
+            assert (await line.lead()).epoch == 1
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        database.sql(f'DROP ROLE "{stranger_role}"', admin=True)
+
+
+def test_a_warning_that_is_not_about_the_commit_costs_no_session_and_is_logged_once(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            database.sql(
+                "CREATE FUNCTION highlander.hook() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE WARNING 'duration: % ms', random(); RETURN NEW; END $$"
+            )
+            database.sql(
+                "CREATE TRIGGER audit BEFORE INSERT OR UPDATE ON highlander.lease FOR EACH ROW "
+                "EXECUTE FUNCTION highlander.hook()"
+            )
+            epoch = (await line.lead()).epoch
+            for _ in range(2):
+                line.renew(epoch)
+                await line.told(w.Renewed)
+            await line.release(epoch)
+
+    asyncio.run(scenario())
+    assert len([record for record in caplog.records if "puts nothing in doubt" in record.message]) == 1
 
 
 def test_foreign_triggers_on_the_ledger_are_warned_of(database: Database) -> None:

@@ -114,6 +114,11 @@ def test_a_key_that_is_a_tables_name_is_told_apart() -> None:
         ('"file:/nowhere"', "the secret in /nowhere cannot be read: no such file or directory; name"),
         ('"host=a,b,c port=1,2"', "names 3 hosts but 2 ports; write one port for all of them, or as many as there are"),
         ('"host=a port=1,2"', "names 1 host but 2 ports; write one port for all of them, or as many as there are"),
+        (
+            f'"host=db1,{"d" * 64}.lan"',
+            "holds a host with a part that is empty or has more than 63 letters; correct it",
+        ),
+        ('"postgresql://a..b/ops"', "holds a host with a part that is empty or has more than 63 letters; correct it"),
         ('"file:$CREDENTIALS_DIRECTORY/dsn"', 'the path "$CREDENTIALS_DIRECTORY/dsn" holds a "$" that nothing'),
         ('"postgresql://db/ops?hots=x"', 'libpq cannot read it: invalid URI query parameter: "hots"; correct'),
     ],

@@ -18,6 +18,7 @@ from highlanderd.postgres.ledger import Ledger
 LEASE = Lease(10.0)
 GREETING = Greeting(
     standby=False,
+    pid=1,
     started=1,
     fsync=True,
     version="18.4",
