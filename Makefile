@@ -29,16 +29,16 @@ chaos: .venv/ready  ## up to an hour of real faults on real daemons; CHAOS_ARGS=
 	exec .venv/bin/python -m tests.chaos $(CHAOS_ARGS)
 
 explore: .venv/ready  ## every way through a small world, as far as time allows; EXPLORE_ARGS='--faults 2 --nodes 3 --minutes 30'
-	PYTHONPATH=tests exec .venv/bin/python -m property $(EXPLORE_ARGS)
+	exec .venv/bin/python -m tests.exploration $(EXPLORE_ARGS)
 
 bench: .venv/ready  ## measurements: they print, and never fail for being slow
 	.venv/bin/python -m tests.benchmarks
 
 docs: .venv/ready   ## write into docs/ what the code says: keys, options, metrics, states, modules
-	.venv/bin/python docs/generate.py
+	.venv/bin/python docs/generate/generate.py
 
 packages: .venv/ready .make/packages/ready  ## into dist/: .deb and .rpm for amd64 and arm64, wheel and sdist; PACKAGES_ARGS='--arch amd64'
-	.venv/bin/python packaging/build.py $(PACKAGES_ARGS)
+	.venv/bin/python packaging/build/build.py $(PACKAGES_ARGS)
 
 packages-test: packages  ## everything about them that this machine can try
 	HIGHLANDER_PACKAGES=dist .venv/bin/python -m pytest tests/packaging $(PYTEST_ARGS)

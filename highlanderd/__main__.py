@@ -92,9 +92,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         return _check(path)
     if arguments.print_json_schema:
-        from highlanderd.config import schema
+        from highlanderd.config import json_schema
 
-        print(schema.text(), end="")
+        print(json_schema.text(), end="")
         return DONE
     from highlanderd.config import load
 
@@ -111,8 +111,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check(path: Path) -> int:
     """Print every problem, what this machine lacks for a program included; of a valid configuration, the bounds."""
-    from highlanderd.bounds import bounds
     from highlanderd.config import check
+    from highlanderd.config.bounds import bounds
 
     judgement = check(path, os.environ)
     for warning in judgement.warnings:
@@ -144,23 +144,23 @@ def _schema(configuration: Configuration, version: int | None) -> str:
     from highlanderd.postgres.ledger import Ledger
 
     postgres = configuration.postgres
-    book = Ledger(postgres.schema_, configuration.daemon.namespace, postgres.lease)
+    ledger = Ledger(postgres.schema_, configuration.daemon.namespace, postgres.lease)
     if version is not None:
-        return f"BEGIN;\n\n{book.printed(version)}\nCOMMIT;\n"
+        return f"BEGIN;\n\n{ledger.printed(version)}\nCOMMIT;\n"
     embedded = configuration.embedded_directory is not None
     role = None if embedded else parse(postgres.dsn.get_secret_value()).get("user")
     grants = (
-        f"\n-- What the daemon's role needs when somebody else owns the ledger.\n{book.grants(role)}" if role else ""
+        f"\n-- What the daemon's role needs when somebody else owns the ledger.\n{ledger.grants(role)}" if role else ""
     )
-    return f"BEGIN;\n\n{book.script()}{grants}\nCOMMIT;\n"
+    return f"BEGIN;\n\n{ledger.script()}{grants}\nCOMMIT;\n"
 
 
 def _work(path: Path, channel_fd: int) -> int:
     """Be a worker. Imported here: the guardian's own process must never have loaded any of it."""
     import uvloop
 
-    from highlanderd.daemon import serve
     from highlanderd.output.streams import Writer
+    from highlanderd.worker.daemon import serve
 
     writer = Writer()
     try:
@@ -177,7 +177,7 @@ def _guard(configuration: Configuration) -> int:
     with _usable("run_dir", daemon.run_dir):
         daemon.run_dir.mkdir(parents=True, exist_ok=True)
     _start_embedded(configuration)
-    guardian = Path(__file__).parent / "processes" / "guardian.py"
+    guardian = Path(__file__).parent / "guardian" / "guardian.py"
     isolated = "-ISB" if sys.dont_write_bytecode else "-IS"
     command = [sys.executable, isolated, str(guardian), "--lock-fd", str(lock)]
     command += ["--state", str(daemon.state_dir), "--node", daemon.node, "--", *_own_command()]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import signal
 
-pytest_plugins = ["fix_postgres", "fix_proxy", "fix_nodes", "fix_floods", "fix_service"]
+pytest_plugins = [
+    "tests.support.postgres",
+    "tests.support.proxy",
+    "tests.support.nodes",
+    "tests.support.floods",
+    "tests.support.services",
+]
 
 
 def pytest_configure() -> None:

@@ -9,19 +9,26 @@ from highlanderd.config.environment import child_environment
 from highlanderd.config.identity import Identity, identity
 from highlanderd.config.loading import check, load, reload_from
 from highlanderd.config.program import ProgramConfig, ProgramKeys, difference
-from highlanderd.config.sections import SECTIONS, Control, Daemon, Log, Metrics, Postgres
+from highlanderd.config.sections import (
+    SECTIONS,
+    ControlSection,
+    DaemonSection,
+    LogSection,
+    MetricsSection,
+    PostgresSection,
+)
 
 __all__ = [
     "SECTIONS",
     "Configuration",
-    "Control",
-    "Daemon",
+    "ControlSection",
+    "DaemonSection",
     "Identity",
     "Judgement",
     "Loaded",
-    "Log",
-    "Metrics",
-    "Postgres",
+    "LogSection",
+    "MetricsSection",
+    "PostgresSection",
     "ProgramConfig",
     "ProgramKeys",
     "check",

@@ -8,9 +8,9 @@ from typing import Final
 
 from highlanderd.config.configuration import Configuration
 from highlanderd.config.dsn import options
-from highlanderd.config.problems import Place, Report
+from highlanderd.config.problems import Place, Problems
 from highlanderd.config.program import ProgramConfig
-from highlanderd.config.tables import Table
+from highlanderd.config.reading import Table
 from highlanderd.config.values import quoted
 from highlanderd.durations import shown
 
@@ -33,7 +33,7 @@ class Described:
         return self.table[key].place if key in self.table else self.place
 
 
-def check_locks(namespace: str, programs: Iterable[Described], report: Report) -> None:
+def check_locks(namespace: str, programs: Iterable[Described], report: Problems) -> None:
     """Report each program whose lock id another one has already."""
     owners: dict[int, Described] = {}
     for described in programs:
@@ -47,7 +47,7 @@ def check_locks(namespace: str, programs: Iterable[Described], report: Report) -
             )
 
 
-def check_clocks(described: Described, report: Report) -> None:
+def check_clocks(described: Described, report: Problems) -> None:
     """Report durations of a program that contradict each other."""
     program = described.program
     if program.backoff > program.backoff_max:
@@ -59,7 +59,7 @@ def check_clocks(described: Described, report: Report) -> None:
         )
 
 
-def warn_of_shell(described: Described, warnings: Report) -> None:
+def warn_of_shell(described: Described, warnings: Problems) -> None:
     """Warn of a string that was written for a shell."""
     meant = next((word for word in described.program.command if word in _SHELL), None)
     if meant is not None:
@@ -70,7 +70,7 @@ def warn_of_shell(described: Described, warnings: Report) -> None:
         )
 
 
-def warn_of_postgres(configuration: Configuration, table: Table, place: Place, warnings: Report) -> None:
+def warn_of_postgres(configuration: Configuration, table: Table, place: Place, warnings: Problems) -> None:
     """Warn of a short lease, and of several hosts of which any would do."""
     postgres = configuration.postgres
     if postgres.lease < 5 * RESTART_OF_A_WORKER:
@@ -90,7 +90,7 @@ def warn_of_postgres(configuration: Configuration, table: Table, place: Place, w
         )
 
 
-def warn_of_names(configuration: Configuration, node: Place, program: Place, warnings: Report) -> None:
+def warn_of_names(configuration: Configuration, node: Place, program: Place, warnings: Problems) -> None:
     """Warn of a node that is called as every node is, and of a daemon with nothing to run."""
     if configuration.daemon.node in ("localhost", "localhost.localdomain"):
         warnings.add(node, f'is "{configuration.daemon.node}", as on any other host; give each node a name of its own')

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from highlanderd.config.dsn import embedded_directory
 from highlanderd.config.program import ProgramConfig
-from highlanderd.config.sections import Control, Daemon, Log, Metrics, Postgres
+from highlanderd.config.sections import ControlSection, DaemonSection, LogSection, MetricsSection, PostgresSection
 from highlanderd.config.sources import Sources
 
 
@@ -18,11 +18,11 @@ from highlanderd.config.sources import Sources
 class Configuration:
     """The whole of it. ``programs`` is in the order of the files."""
 
-    daemon: Daemon
-    postgres: Postgres
-    control: Control
-    metrics: Metrics
-    log: Log
+    daemon: DaemonSection
+    postgres: PostgresSection
+    control: ControlSection
+    metrics: MetricsSection
+    log: LogSection
     programs: Mapping[str, ProgramConfig]
 
     @property

@@ -16,7 +16,7 @@ _INSIDE: Final = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.
 _FILE: Final = "file:"
 
 
-class Written(str):
+class WrittenText(str):
     """A string of the file, expanded, that remembers how and where it was written.
 
     ``raw`` is the text before expansion, ``beside`` the absolute directory of its file: relative paths start there.
@@ -27,7 +27,7 @@ class Written(str):
     raw: str
     beside: Path
 
-    def __new__(cls, raw: str, beside: Path, environ: Mapping[str, str]) -> Written:
+    def __new__(cls, raw: str, beside: Path, environ: Mapping[str, str]) -> WrittenText:
         """Expand ``raw``. Raises ValueError with a sentence, which quotes nothing but names of variables."""
         made = super().__new__(cls, expand(raw, environ))
         made.raw = raw
@@ -72,7 +72,7 @@ def _value(inside: str | None, environ: Mapping[str, str]) -> str:
 
 def beside(text: str) -> Path | None:
     """Give the directory that relative paths in ``text`` start at; ``None`` when it came from no file."""
-    return text.beside if isinstance(text, Written) else None
+    return text.beside if isinstance(text, WrittenText) else None
 
 
 def absolute(path: str, start: Path | None) -> Path:
@@ -94,7 +94,7 @@ def reveal(text: str, read: Callable[[Path], bytes]) -> str:
 
     Raises ValueError with a sentence, which never quotes the secret.
     """
-    if not isinstance(text, Written) or not text.raw.startswith(_FILE):
+    if not isinstance(text, WrittenText) or not text.raw.startswith(_FILE):
         return text
     name = text.removeprefix(_FILE)
     if "$" in name:

@@ -20,14 +20,14 @@ from highlanderd.config.checks import (
     warn_of_shell,
 )
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
-from highlanderd.config.documents import Reader, parsed, unreadable
-from highlanderd.config.findings import find
-from highlanderd.config.problems import Document, Place, Report
+from highlanderd.config.machine import find
+from highlanderd.config.problems import Document, Place, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
-from highlanderd.config.sections import SECTIONS, Daemon, Section
+from highlanderd.config.reading import Key, Reading, Table, merged
+from highlanderd.config.sections import SECTIONS, DaemonSection, Section
 from highlanderd.config.sources import Disk, Memory
-from highlanderd.config.spellings import TABLES, unknown_table
-from highlanderd.config.tables import Key, Reading, Table, united
+from highlanderd.config.suggestions import TABLES, unknown_table
+from highlanderd.config.toml import Reader, parsed, unreadable
 from highlanderd.config.values import kind, located, quoted
 from highlanderd.errors import ConfigurationError
 
@@ -43,7 +43,7 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes)
     """
     loading = _Loading(Disk(path, read), environ)
     configuration = loading.configuration()
-    findings = Report()
+    findings = Problems()
     find(loading.described.values(), loading.control, environ, findings)
     return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources)
 
@@ -73,8 +73,8 @@ def reload_from(blob: bytes, environ: Mapping[str, str]) -> Loaded:
 class _Loading:
     source: Disk | Memory
     environ: Mapping[str, str]
-    problems: Report = field(default_factory=Report)
-    warnings: Report = field(default_factory=Report)
+    problems: Problems = field(default_factory=Problems)
+    warnings: Problems = field(default_factory=Problems)
     places: dict[str, Place] = field(default_factory=dict)
     described: dict[str, Described] = field(default_factory=dict)
     control: Table = field(default_factory=dict)
@@ -172,7 +172,7 @@ class _Loading:
 
     def _program(self, name: str, raw: Raw, place: Place, defaults: Table) -> None:
         own = self._reading.keys(ProgramKeys, raw, place, f"program.{name}")
-        table = {**united(defaults, own), "name": Key(name, place)}
+        table = {**merged(defaults, own), "name": Key(name, place)}
         program = self._reading.model(ProgramConfig, table, place)
         if program is not None:
             self.described[name] = Described(program, table, place)
@@ -180,7 +180,7 @@ class _Loading:
     def _checked(self, models: Mapping[str, Section | None]) -> Configuration:
         """Check what no key can tell alone, and put all of it together, if nothing at all is wrong."""
         daemon = models["daemon"]
-        if isinstance(daemon, Daemon):
+        if isinstance(daemon, DaemonSection):
             check_locks(daemon.namespace, self.described.values(), self.problems)
         for described in self.described.values():
             check_clocks(described, self.problems)

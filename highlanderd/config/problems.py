@@ -61,7 +61,7 @@ def spelled(path: Path) -> str:
 
 
 @dataclass(slots=True)
-class Report:
+class Problems:
     """Sentences about places. The same sentence about the same place is kept once."""
 
     _sentences: dict[str, tuple[str, int]] = field(default_factory=dict)

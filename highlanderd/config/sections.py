@@ -56,7 +56,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Daemon(Section):
+class DaemonSection(Section):
     """This node, its files, and where more programs are described."""
 
     node: Label = Field(
@@ -87,7 +87,7 @@ class Daemon(Section):
     )
 
 
-class Postgres(Section):
+class PostgresSection(Section):
     """The only coordinator."""
 
     dsn: Annotated[SecretStr, BeforeValidator(connection)] = Field(
@@ -116,7 +116,7 @@ class Postgres(Section):
     )
 
 
-class Control(Section):
+class ControlSection(Section):
     """The Unix socket that `highlanderctl` speaks to."""
 
     socket: Annotated[Located, AfterValidator(_socket)] = Field(
@@ -135,7 +135,7 @@ class Control(Section):
     )
 
 
-class Metrics(Section):
+class MetricsSection(Section):
     """The read-only TCP listener: metrics, health, who leads."""
 
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
@@ -145,7 +145,7 @@ class Metrics(Section):
     )
 
 
-class Log(Section):
+class LogSection(Section):
     """The daemon's own log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -159,10 +159,10 @@ class Log(Section):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "daemon": Daemon,
-    "postgres": Postgres,
-    "control": Control,
-    "metrics": Metrics,
-    "log": Log,
+    "daemon": DaemonSection,
+    "postgres": PostgresSection,
+    "control": ControlSection,
+    "metrics": MetricsSection,
+    "log": LogSection,
 }
 """The tables of the file by name, but for ``[defaults]`` and ``[program.NAME]``."""

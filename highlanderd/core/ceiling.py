@@ -15,7 +15,7 @@ from highlanderd.core.lease import Lease
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class LeaseUse:
     """What one survey showed. Lengths are seconds."""
 
     where: tuple[str, ...]
@@ -34,19 +34,19 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class CeilingWatch:
     """How long nothing has used a longer lease than the ledger's."""
 
-    use: Use | None = None
+    use: LeaseUse | None = None
     since: float = inf
     """Arrival of the first survey that showed so, CLOCK_BOOTTIME in seconds; infinity while something uses one."""
 
-    def after(self, use: Use, at: float) -> Watch:
+    def after(self, use: LeaseUse, at: float) -> CeilingWatch:
         """Return the watch after a survey that arrived ``at``."""
         if max(use.wanted, use.longest) > use.lease:
-            return Watch(use)
+            return CeilingWatch(use)
         same = self.use is not None and self.use.subject == use.subject
-        return Watch(use, min(self.since, at) if same else at)
+        return CeilingWatch(use, min(self.since, at) if same else at)
 
     def may_lower(self, at: float) -> bool:
         """Return whether the ceiling may come down to the ledger's lease at ``at``."""

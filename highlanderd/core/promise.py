@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from highlanderd.core.lease import LONGEST, Knowledge, Lease, Server, maintenance_lease
+from highlanderd.core.lease import LONGEST, Lease, maintenance_lease
+from highlanderd.core.verdict import Knowledge, ServerIdentity
 
 LONGEST_CEILING: Final = maintenance_lease(LONGEST, 86400)
 """Seconds: that of a maintenance for an outage of a day. No ledger promises more."""
@@ -36,7 +37,7 @@ class Promise:
 
     def knowledge(self) -> Knowledge:
         """Return what is known of a ledger before the first look: another one is distrusted, this one is not."""
-        server = Server(self.system, self.timeline, started="", position=0, place=self.place)
+        server = ServerIdentity(self.system, self.timeline, started="", position=0, place=self.place)
         return Knowledge(server=server, ceiling=Lease(self.ceiling))
 
 

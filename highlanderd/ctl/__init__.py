@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from highlanderd.ctl.arguments import parser
-from highlanderd.ctl.client import Daemon
+from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.commands import COMMANDS
 from highlanderd.errors import FAILED, HighlanderError
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a child's output may hold what this terminal cannot show
     try:
-        code = COMMANDS[arguments.command](Daemon(arguments.socket), arguments)
+        code = COMMANDS[arguments.command](ControlClient(arguments.socket), arguments)
         sys.stdout.flush()
     except HighlanderError as error:
         print(f"highlanderctl: {error}", file=sys.stderr)

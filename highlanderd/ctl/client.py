@@ -50,7 +50,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.settimeout(self._patience)
 
 
-class Daemon:
+class ControlClient:
     """The daemon that owns ``path``. Every failure is a HighlanderError."""
 
     def __init__(self, path: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from highlanderd import __version__
 from highlanderd.ctl import tables
-from highlanderd.ctl.client import Answer, Daemon
+from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.durations import shown
 from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram
 
@@ -52,7 +52,7 @@ def exact(names: Sequence[str]) -> set[str]:
 # --------------------------------------------------------------------------------------------------------- questions
 
 
-def status(daemon: Daemon, arguments: Namespace) -> int:
+def status(daemon: ControlClient, arguments: Namespace) -> int:
     if not arguments.watch:
         return _show_status(daemon.ask("GET", "/v1/status"), arguments)
     resource, drawn = "/v1/status", 0.0
@@ -112,21 +112,21 @@ def _age(program: Answer, now: float) -> float | None:
         return None
 
 
-def show(daemon: Daemon, arguments: Namespace) -> int:
+def show(daemon: ControlClient, arguments: Namespace) -> int:
     answer = daemon.detail(arguments.name)
     lines = tables.detail(answer, _age(answer, time.time()))
     print(json.dumps(answer, indent=2) if arguments.json else "\n".join(lines))
     return DONE
 
 
-def pid(daemon: Daemon, arguments: Namespace) -> int:
+def pid(daemon: ControlClient, arguments: Namespace) -> int:
     programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
     for program in programs:
         print(program["pid"] or 0)
     return DONE if all(program["pid"] for program in programs) else NOT_LEADING
 
 
-def version(daemon: Daemon, arguments: Namespace) -> int:  # noqa: ARG001 - one shape for all
+def version(daemon: ControlClient, arguments: Namespace) -> int:  # noqa: ARG001 - one shape for all
     print(f"highlanderctl {__version__}", flush=True)
     answer = daemon.ask("GET", "/v1/status")
     print(f"highlanderd {answer['version']} on {answer['node']}")
@@ -136,22 +136,22 @@ def version(daemon: Daemon, arguments: Namespace) -> int:  # noqa: ARG001 - one 
 # ------------------------------------------------------------------------------------------------------------ orders
 
 
-def release(daemon: Daemon, arguments: Namespace) -> int:
+def release(daemon: ControlClient, arguments: Namespace) -> int:
     body = {"to": arguments.to} if arguments.to is not None else {}
     if arguments.stay_out is not None:
         body["for"] = arguments.stay_out
     return _order(daemon, "release", [arguments.name], arguments, body)
 
 
-def start(daemon: Daemon, arguments: Namespace) -> int:
+def start(daemon: ControlClient, arguments: Namespace) -> int:
     return _order(daemon, "start", _names(daemon, arguments.names), arguments)
 
 
-def stop(daemon: Daemon, arguments: Namespace) -> int:
+def stop(daemon: ControlClient, arguments: Namespace) -> int:
     return _order(daemon, "stop", _names(daemon, arguments.names), arguments)
 
 
-def restart(daemon: Daemon, arguments: Namespace) -> int:
+def restart(daemon: ControlClient, arguments: Namespace) -> int:
     programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
     named = exact(arguments.names)
     here = [p["name"] for p in programs if p["name"] in named or p["state"] == "leading"]
@@ -161,12 +161,12 @@ def restart(daemon: Daemon, arguments: Namespace) -> int:
     return _order(daemon, "restart", here, arguments)
 
 
-def _names(daemon: Daemon, names: Sequence[str]) -> list[str]:
+def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:
     return [program["name"] for program in chosen(names, daemon.ask("GET", "/v1/status")["programs"])]
 
 
 def _order(
-    daemon: Daemon, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any] | None = None
+    daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any] | None = None
 ) -> int:
     """Give one order to many programs at once, and the highest exit code of the outcomes."""
     body: dict[str, Any] = {**(more or {}), "wait": arguments.wait}
@@ -198,7 +198,7 @@ def _outcome(program: Answer, verb: str, waited: bool) -> str:
 # -------------------------------------------------------------------------------------------------------- whole node
 
 
-def reload(daemon: Daemon, arguments: Namespace) -> int:
+def reload(daemon: ControlClient, arguments: Namespace) -> int:
     # A reload reads files and asks nothing of PostgreSQL; a minute is for a slow disk
     answer = daemon.ask("POST", "/v1/reload", {"dry_run": arguments.dry_run}, patience=60.0)
     if arguments.dry_run and answer["changes"]:
@@ -207,7 +207,7 @@ def reload(daemon: Daemon, arguments: Namespace) -> int:
     return DONE
 
 
-def ledger(daemon: Daemon, arguments: Namespace) -> int:
+def ledger(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.action == "set-lease":
         body = {"lease": arguments.lease, "force": arguments.force}
         return _lengths(daemon, "/v1/ledger/lease", body, arguments, f"the lease is {shown(arguments.lease)} now")
@@ -218,7 +218,7 @@ def ledger(daemon: Daemon, arguments: Namespace) -> int:
     return DONE
 
 
-def _migrate(daemon: Daemon, arguments: Namespace) -> int:
+def _migrate(daemon: ControlClient, arguments: Namespace) -> int:
     answer = daemon.ask("POST", "/v1/ledger/migrate", {}, patience=LEDGER_PATIENCE)
     version, waits_for = answer["version"], answer["waits_for"]
     when = "now" if answer["migrated"] else "already"
@@ -234,14 +234,14 @@ def _migrate(daemon: Daemon, arguments: Namespace) -> int:
     return DONE
 
 
-def maintenance(daemon: Daemon, arguments: Namespace) -> int:
+def maintenance(daemon: ControlClient, arguments: Namespace) -> int:
     body: dict[str, Any] = {"on": arguments.action == "on"}
     if body["on"]:
         body |= {"for": arguments.outage, "reason": arguments.reason, "force": arguments.force}
     return _lengths(daemon, "/v1/maintenance", body, arguments, "" if body["on"] else "maintenance is off")
 
 
-def _lengths(daemon: Daemon, resource: str, body: dict[str, Any], arguments: Namespace, headline: str) -> int:
+def _lengths(daemon: ControlClient, resource: str, body: dict[str, Any], arguments: Namespace, headline: str) -> int:
     """Order another length of leases, and say what holds then."""
     body["wait"], patience = arguments.wait, LEDGER_PATIENCE
     if arguments.wait:
@@ -253,13 +253,13 @@ def _lengths(daemon: Daemon, resource: str, body: dict[str, Any], arguments: Nam
     return DONE
 
 
-def shutdown(daemon: Daemon, arguments: Namespace) -> int:  # noqa: ARG001 - one shape for all
+def shutdown(daemon: ControlClient, arguments: Namespace) -> int:  # noqa: ARG001 - one shape for all
     answer = daemon.ask("POST", "/v1/shutdown", {})
     print(f"{answer['node']}: releasing all programs, then ending")
     return DONE
 
 
-COMMANDS: Final[dict[str, Callable[[Daemon, Namespace], int]]] = {
+COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "status": status,
     "show": show,
     "pid": pid,

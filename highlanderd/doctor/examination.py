@@ -19,12 +19,12 @@ from highlanderd.core.lease import Lease
 from highlanderd.doctor import questions
 from highlanderd.doctor.facts import Facts, Plan, Road, Setting, Shelf, Site
 from highlanderd.doctor.findings import Finding, problem, warning
+from highlanderd.doctor.hosts import judge_sites
 from highlanderd.doctor.judgement import judge
-from highlanderd.doctor.sites import judge_sites
 from highlanderd.embedded.server import dsn_of
 from highlanderd.postgres import fitness, health, statements
-from highlanderd.postgres.addresses import Addresses, Unfit, dressed
-from highlanderd.postgres.fitness import Greeting
+from highlanderd.postgres.addresses import Addresses, Unfit, with_options
+from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import diagnosis
 from highlanderd.postgres.wire import ConnectFailed, Reply, Statement, Wire, WireLost, connect
@@ -53,16 +53,16 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
     dsn = postgres.dsn.get_secret_value()
     directory = configuration.embedded_directory
     addresses = Addresses(dsn if directory is None else dsn_of(directory))
-    book = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
+    ledger = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
     locks = {program.lock_id(daemon.namespace): name for name, program in configuration.programs.items()}
     locks |= {name_lock(daemon.namespace, name): name for name in configuration.programs}
     try:
         choices = await addresses.every(PATIENCE)
-        plan = Plan(book, daemon.node, len(configuration.programs), directory is not None, len(choices), locks)
+        plan = Plan(ledger, daemon.node, len(configuration.programs), directory is not None, len(choices), locks)
         visits = await asyncio.gather(*(_visit(address, plan) for address in choices))
     except (ConnectFailed, Unfit) as failure:
         return addresses.place, [problem(str(failure))]
-    if directory is not None and not any(visit.site.greeting for visit in visits):
+    if directory is not None and not any(visit.site.server_facts for visit in visits):
         return addresses.place, [
             warning(f"no embedded server runs in {directory}: highlanderd starts it; ask again while it runs")
         ]
@@ -72,7 +72,7 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
 def _judged(visits: Sequence[Visit], place: str) -> tuple[str, list[Finding]]:
     findings = [*judge_sites([visit.site for visit in visits])]
     for visit in visits:
-        said = visit.site.greeting
+        said = visit.site.server_facts
         if said is None or said.standby:
             continue
         whom = f"{place}: PostgreSQL {said.version}, role {said.role}"
@@ -90,9 +90,9 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
     try:
         wire = await _connected(address, plan)
         fitness.refuse_software(wire.server_version, wire.told)
-        [hello] = await wire.ask([(plan.book.statement("hello", statements.HELLO), ())], PATIENCE)
-        said = fitness.greeting(hello, wire.backend_pid, wire.told("session_authorization"))
-        site = Site(place, greeting=said, seconds=asyncio.get_running_loop().time() - begun)
+        [hello] = await wire.ask([(plan.ledger.statement("hello", statements.IDENTIFY), ())], PATIENCE)
+        said = fitness.server_facts(hello, wire.backend_pid, wire.told("session_authorization"))
+        site = Site(place, server_facts=said, seconds=asyncio.get_running_loop().time() - begun)
         return Visit(site) if said.standby else await _examined(wire, address, site, said, plan)
     except (ConnectFailed, Unfit, WireLost) as failure:
         return Visit(Site(place, str(failure)))
@@ -101,7 +101,7 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
             wire.drop("examined")
 
 
-async def _examined(wire: Wire, address: Mapping[str, str], site: Site, said: Greeting, plan: Plan) -> Visit:
+async def _examined(wire: Wire, address: Mapping[str, str], site: Site, said: ServerFacts, plan: Plan) -> Visit:
     try:
         return Visit(site, await _facts(wire, address, site, said, plan))
     except (ConnectFailed, WireLost, OSError) as failure:
@@ -110,7 +110,7 @@ async def _examined(wire: Wire, address: Mapping[str, str], site: Site, said: Gr
 
 async def _connected(address: Mapping[str, str], plan: Plan) -> Wire:
     # Not counted among the nodes, by nobody.
-    ours = {**dressed(address, plan.lease, plan.node), "application_name": "highlanderd --doctor"}
+    ours = {**with_options(address, plan.lease, plan.node), "application_name": "highlanderd --doctor"}
     try:
         return await connect(ours, PATIENCE)
     except ConnectFailed as failure:
@@ -119,25 +119,25 @@ async def _connected(address: Mapping[str, str], plan: Plan) -> Wire:
         return await diagnosis(failure, address, ours, PATIENCE)
 
 
-async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: Greeting, plan: Plan) -> Facts:
+async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: ServerFacts, plan: Plan) -> Facts:
     """Ask for everything. Raises ConnectFailed, WireLost or OSError.
 
     The other session comes last: while it is waited for, this one would be silent for longer than it may be.
     """
-    asked = [questions.EFFECTIVE, questions.CENSUS, questions.STANDBYS, questions.shelf_of(plan.book)]
+    asked = [questions.EFFECTIVE, questions.CENSUS, questions.STANDBYS, questions.shelf_of(plan.ledger)]
     effective, census, standbys, shelf_said = await _asked(wire, *asked)
     limits, nodes = questions.limits(census)
     replication, full_page_writes, seen_as = questions.standbys(standbys)
     road = _road(wire, seen_as)
     shelf = questions.shelf(shelf_said)
-    ruling, refusal = await _ledger(wire, plan.book, said, shelf)
-    notes = () if ruling is None else (*await _health(wire, plan.book), *await _holders(wire, plan))
+    ledger_lease, refusal = await _ledger(wire, plan.ledger, said, shelf)
+    notes = () if ledger_lease is None else (*await _health(wire, plan.ledger), *await _holders(wire, plan))
     answers, ahead = await _round_trips(wire)
-    writes = () if ruling is None or replication.hangs else await _commits(wire, plan.book)
+    writes = () if ledger_lease is None or replication.hangs else await _commits(wire, plan.ledger)
     return Facts(
         plan=plan,
         site=site,
-        greeting=said,
+        server_facts=said,
         settings={name or "": value or "" for name, value in effective.rows},
         plain=await _plain(address),
         road=road,
@@ -146,7 +146,7 @@ async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: Greet
         replication=replication,
         full_page_writes=full_page_writes,
         shelf=shelf,
-        ruling=ruling,
+        ledger_lease=ledger_lease,
         refusal=refusal,
         notes=notes,
         answers=answers,
@@ -178,26 +178,26 @@ async def _plain(address: Mapping[str, str]) -> dict[str, Setting]:
         wire.drop("examined")
 
 
-async def _ledger(wire: Wire, book: Ledger, said: Greeting, shelf: Shelf) -> tuple[Lease | None, str]:
+async def _ledger(wire: Wire, ledger: Ledger, said: ServerFacts, shelf: Shelf) -> tuple[Lease | None, str]:
     """Give the ledger's lease, or why it may not be used; neither where it is not there or not ours to read."""
     if shelf.tables < len(questions.TABLES) or shelf.missing:
         return None, ""
-    [meta] = await wire.ask([(book.statement("meta", statements.META), ())], PATIENCE)
+    [meta] = await wire.ask([(ledger.statement("meta", statements.META), ())], PATIENCE)
     try:
-        return fitness.ledgers_meta(meta, book, said)[0], ""
+        return fitness.ledgers_meta(meta, ledger, said)[0], ""
     except (Unfit, ConnectFailed) as refusal:
         return None, str(refusal)
 
 
-async def _health(wire: Wire, book: Ledger) -> tuple[str, ...]:
+async def _health(wire: Wire, ledger: Ledger) -> tuple[str, ...]:
     """Say what others do to the ledger's tables."""
-    [reply] = await wire.ask([(book.statement("health", statements.HEALTH), ())], PATIENCE)
+    [reply] = await wire.ask([(ledger.statement("health", statements.HEALTH), ())], PATIENCE)
     return tuple(health.judge(reply.rows[0])) if reply.rows else ()
 
 
 async def _holders(wire: Wire, plan: Plan) -> tuple[str, ...]:
     """Say who holds a program's lock and could never lead it."""
-    question = plan.book.statement("holders", statements.HOLDERS)
+    question = plan.ledger.statement("holders", statements.HOLDERS)
     [reply] = await wire.ask([(question, ([*plan.locks],))], PATIENCE)
     return tuple(
         f"{who} holds the advisory lock of {plan.locks[int(lock or 0)]} and may not use the ledger, so that nobody can "
@@ -220,7 +220,7 @@ async def _round_trips(wire: Wire) -> tuple[tuple[float, ...], float]:
     return tuple(took for took, _ in found), min(found)[1]
 
 
-async def _commits(wire: Wire, book: Ledger) -> tuple[float, ...]:
+async def _commits(wire: Wire, ledger: Ledger) -> tuple[float, ...]:
     """Measure durable commits; none where the row could not be locked. Asked last: the wire may not survive it.
 
     One that does not come back counts with the time for which it was waited for.
@@ -230,7 +230,7 @@ async def _commits(wire: Wire, book: Ledger) -> tuple[float, ...]:
     for _ in range(COMMITS):
         sent = loop.time()
         try:
-            [reply] = await wire.ask([(book.statement("commit", questions.COMMIT), ())], PATIENCE)
+            [reply] = await wire.ask([(ledger.statement("commit", questions.COMMIT), ())], PATIENCE)
         except WireLost:
             return (*found, loop.time() - sent)
         if reply.error is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from highlanderd.core.lease import Lease
-from highlanderd.postgres.fitness import Greeting
+from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
 
 
@@ -14,7 +14,7 @@ from highlanderd.postgres.ledger import Ledger
 class Plan:
     """What the configuration asks of PostgreSQL."""
 
-    book: Ledger
+    ledger: Ledger
     node: str
     programs: int
     embedded: bool = False
@@ -26,7 +26,7 @@ class Plan:
     @property
     def lease(self) -> Lease:
         """As it is configured."""
-        return Lease(self.book.lease)
+        return Lease(self.ledger.lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Site:
     place: str
     refusal: str = ""
     """Why nothing can be asked there."""
-    greeting: Greeting | None = None
+    server_facts: ServerFacts | None = None
     seconds: float = 0.0
     """From the beginning of the connection to the first answer."""
 
@@ -112,7 +112,7 @@ class Facts:
 
     plan: Plan
     site: Site
-    greeting: Greeting
+    server_facts: ServerFacts
     settings: Mapping[str, str]
     """As a program's session has them."""
     plain: Mapping[str, Setting]
@@ -124,7 +124,7 @@ class Facts:
     replication: Replication
     full_page_writes: bool
     shelf: Shelf
-    ruling: Lease | None
+    ledger_lease: Lease | None
     """The ledger's own lease; ``None`` without a ledger that may be used."""
     refusal: str
     """Why the ledger may not be used."""

@@ -14,8 +14,8 @@ from highlanderd.doctor.facts import Facts, Limit
 from highlanderd.doctor.findings import Finding, fine, problem, warning
 from highlanderd.postgres import fitness
 from highlanderd.postgres.addresses import Unfit, startup_options
+from highlanderd.postgres.lease_change import every_commit_waits_for
 from highlanderd.postgres.ledger import identifier
-from highlanderd.postgres.lengthening import every_commit_waits_for
 
 ASSUMED_NODES: Final = 3
 """When fewer than two are connected, nobody can know how many there will be."""
@@ -40,7 +40,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
 
 def _durability(facts: Facts) -> Iterator[Finding]:
     try:
-        fitness.refuse_forgetful(facts.greeting, embedded=facts.plan.embedded)
+        fitness.refuse_forgetful(facts.server_facts, embedded=facts.plan.embedded)
     except Unfit as refusal:
         yield problem(str(refusal))
     if not facts.full_page_writes and not facts.plan.embedded:
@@ -48,23 +48,23 @@ def _durability(facts: Facts) -> Iterator[Finding]:
 
 
 def _ledger(facts: Facts) -> Iterator[Finding]:
-    book, shelf, role = facts.plan.book, facts.shelf, facts.greeting.role
+    ledger, shelf, role = facts.plan.ledger, facts.shelf, facts.server_facts.role
     if shelf.missing:
-        cure = " ".join(book.grants(role).split("\n")).strip()
+        cure = " ".join(ledger.grants(role).split("\n")).strip()
         yield problem(f"role {role} lacks {', '.join(shelf.missing)}; let an administrator run: {cure}")
     elif shelf.tables == 0 and shelf.creatable:
-        yield fine(f"there is no ledger in schema {book.schema} yet; the first daemon creates it")
+        yield fine(f"there is no ledger in schema {ledger.schema} yet; the first daemon creates it")
     elif facts.refusal:
         yield problem(facts.refusal)
-    elif facts.ruling is None:
+    elif facts.ledger_lease is None:
         yield problem(
-            f"role {role} may not create the ledger in schema {book.schema} of database {facts.greeting.database}; let "
-            "an administrator run what `highlanderd -c FILE --print-schema` prints"
+            f"role {role} may not create the ledger in schema {ledger.schema} of database "
+            f"{facts.server_facts.database}; let an administrator run what `highlanderd -c FILE --print-schema` prints"
         )
-    elif note := fitness.overruled(book.lease, facts.ruling):
+    elif note := fitness.overruled(ledger.lease, facts.ledger_lease):
         yield warning(note)
     else:
-        yield fine(f"the ledger in schema {book.schema} can be used, and has the lease of this file")
+        yield fine(f"the ledger in schema {ledger.schema} can be used, and has the lease of this file")
     yield from map(warning, facts.notes)
 
 
@@ -170,13 +170,13 @@ def _replication(facts: Facts) -> Iterator[Finding]:
     unseen = facts.replication.synchronous is None and facts.replication.standbys
     if unseen and every_commit_waits_for(names) != unseen:
         yield warning(
-            f"role {facts.greeting.role} may not see what standbys have received, so maintenance and a longer lease "
-            f"will be refused; GRANT pg_monitor TO {identifier(facts.greeting.role)}"
+            f"role {facts.server_facts.role} may not see what standbys have received, so maintenance and a longer "
+            f"lease will be refused; GRANT pg_monitor TO {identifier(facts.server_facts.role)}"
         )
 
 
 def _speed(facts: Facts) -> Iterator[Finding]:
-    lease = facts.ruling or facts.plan.lease
+    lease = facts.ledger_lease or facts.plan.lease
     if facts.site.seconds > lease.renew_every:
         yield problem(
             f"connecting took {_shown(facts.site.seconds)}, and a daemon gives up after {_shown(lease.renew_every)}, a "

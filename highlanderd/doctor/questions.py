@@ -88,10 +88,10 @@ SELECT (SELECT count(*) FROM book),
 COMMIT: Final = "SELECT 1 FROM {schema}.meta FOR KEY SHARE"
 
 
-def shelf_of(book: Ledger) -> Statement:
+def shelf_of(ledger: Ledger) -> Statement:
     """Ask for the tables of the ledger, and for the privileges of the role."""
     needed = ", ".join(f"({literal(tables)}, {literal(privileges)})" for tables, privileges in statements.NEEDED)
-    values = {"schema_text": literal(book.schema), "names": ", ".join(map(literal, TABLES)), "needed": needed}
+    values = {"schema_text": literal(ledger.schema), "names": ", ".join(map(literal, TABLES)), "needed": needed}
     sql = SHELF
     for name, value in values.items():
         sql = sql.replace(f"{{{name}}}", value)

@@ -23,9 +23,9 @@ from aiohttp.typedefs import Handler, Middleware
 from highlanderd import errors
 from highlanderd.core.status import LeaseReport, NodeStatus, PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
-from highlanderd.listeners import lengths
-from highlanderd.listeners.listen import IDLE, Closer, Peer, group_id, may_command, peer_of, serve, unix_door
-from highlanderd.listeners.orders import ORDERS, Node, Order, ReloadReport
+from highlanderd.listeners import leases
+from highlanderd.listeners.orders import ORDERS, Node, NodeOrder, ReloadReport
+from highlanderd.listeners.sockets import IDLE, Closer, Peer, group_id, may_command, peer_of, serve, unix_door
 
 __all__ = ["Node", "ReloadReport", "detail_facts", "node_facts", "serve_control"]
 
@@ -196,7 +196,7 @@ def _program(node: Node, name: str) -> ProgramStatus:
 
 
 async def _await_outcome(
-    request: web.Request, node: Node, order: Order, before: ProgramStatus, patience: float
+    request: web.Request, node: Node, order: NodeOrder, before: ProgramStatus, patience: float
 ) -> ProgramStatus:
     loop = asyncio.get_running_loop()
     end, us = loop.time() + patience, node.status().node
@@ -236,7 +236,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "lease": (_is_seconds, "a number of seconds"),
     "on": (lambda value: isinstance(value, bool), "true or false"),
     "force": (lambda value: isinstance(value, bool), "true or false"),
-    "reason": (lengths.is_reason, f"one line of printable text, of at most {lengths.LONGEST_REASON} characters"),
+    "reason": (leases.is_reason, f"one line of printable text, of at most {leases.LONGEST_REASON} characters"),
     "to": (lambda value: value is None or (isinstance(value, str) and value != ""), "the name of a node"),
 }
 
@@ -337,11 +337,11 @@ class _Api:
     async def maintenance(self, request: web.Request) -> web.Response:
         """Begin or end a maintenance of PostgreSQL."""
         peer = _peer(request)
-        body = await _body(request, ("on", *lengths.OF_MAINTENANCE, *WAITING))
+        body = await _body(request, ("on", *leases.OF_MAINTENANCE, *WAITING))
         ordered = await self._node.maintenance(
-            lengths.outage(body),
+            leases.outage(body),
             reason=body.get("reason", ""),
-            author=await lengths.author(peer, self._node.status().node),
+            author=await leases.author(peer, self._node.status().node),
             force=body.get("force", False),
         )
         return await self._in_force(request, body, ordered, lambda report: report.maintenance)
@@ -355,5 +355,5 @@ class _Api:
     ) -> web.Response:
         if body.get("wait", False):
             patience = body.get("timeout", DEFAULT_TIMEOUT)
-            report = await lengths.in_force(self._node, report, changed, patience, lambda: request.transport is None)
+            report = await leases.in_force(self._node, report, changed, patience, lambda: request.transport is None)
         return _json(asdict(report))

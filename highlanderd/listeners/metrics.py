@@ -27,7 +27,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from highlanderd.core.status import NodeStatus, ProgramStatus
-from highlanderd.listeners.listen import Closer, serve, tcp_door
+from highlanderd.listeners.sockets import Closer, serve, tcp_door
 
 SCRAPERS: Final = 128
 """Connections at once; a daemon without descriptors could not reach PostgreSQL again."""

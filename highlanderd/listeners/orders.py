@@ -96,20 +96,20 @@ def _restarted(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class NodeOrder:
     give: Callable[[Node, str, Mapping[str, Any]], None]
     outcome: Callable[[ProgramStatus, ProgramStatus, str], bool]
     """Given the status before, the status now and our node: whether what was ordered has happened."""
     fields: tuple[str, ...] = ()
 
 
-ORDERS: Mapping[str, Order] = {
-    "release": Order(
+ORDERS: Mapping[str, NodeOrder] = {
+    "release": NodeOrder(
         lambda node, name, body: node.release(name, body.get("to"), body.get("for", DEFAULT_STAY_OUT)),
         _released,
         ("to", "for"),
     ),
-    "start": Order(lambda node, name, _: node.start(name), _running),
-    "stop": Order(lambda node, name, _: node.stop(name), _stopped),
-    "restart": Order(lambda node, name, _: node.restart(name), _restarted),
+    "start": NodeOrder(lambda node, name, _: node.start(name), _running),
+    "stop": NodeOrder(lambda node, name, _: node.stop(name), _stopped),
+    "restart": NodeOrder(lambda node, name, _: node.restart(name), _restarted),
 }

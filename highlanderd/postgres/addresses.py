@@ -18,7 +18,7 @@ from highlanderd.config.dsn import check_ports
 from highlanderd.core.lease import Lease
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import statements
-from highlanderd.postgres.names import Resolver
+from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.wire import ConnectFailed
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Addresses:
             return ()
 
 
-def dressed(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, str]:
+def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, str]:
     """Add what makes a session safe: ours comes last, and so wins over the user's own options."""
     seconds = max(1, round(lease.renew_every))
     theirs = address.get("options", os.environ.get("PGOPTIONS", ""))

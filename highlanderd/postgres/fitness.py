@@ -85,7 +85,7 @@ class Forgetful(Unfit):
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
+class ServerFacts:
     """What a server says of itself and of the session: the answer to HELLO."""
 
     standby: bool
@@ -133,7 +133,7 @@ def foreseen(text: str, sqlstate: str = "", role: str = "") -> str:
     return ""
 
 
-def greeting(reply: Reply, backend_pid: int, login: str) -> Greeting:
+def server_facts(reply: Reply, backend_pid: int, login: str) -> ServerFacts:
     """Read the answer to HELLO; the protocol told ``backend_pid`` and the role ``login`` when the session began.
 
     Raises Unfit when something else than a plain PostgreSQL gave the answer, ConnectFailed for another error.
@@ -147,7 +147,7 @@ def greeting(reply: Reply, backend_pid: int, login: str) -> Greeting:
     standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0][:9]
     if pid is None or int(pid) != backend_pid:
         raise Unfit(POOLER)
-    return Greeting(
+    return ServerFacts(
         standby=standby == "t",
         pid=backend_pid,
         started=int(started or 0),
@@ -179,7 +179,7 @@ def unlogged(tables: str) -> str:
     )
 
 
-def refuse_forgetful(said: Greeting, *, embedded: bool) -> None:
+def refuse_forgetful(said: ServerFacts, *, embedded: bool) -> None:
     """Refuse what grants locks that nobody else sees, or may forget who leads. Raises Unfit."""
     if said.standby:
         raise Unfit(STANDBY)
@@ -215,7 +215,7 @@ def refuse_newer(compatible_from: int) -> None:
         )
 
 
-def ledgers_meta(reply: Reply, book: Ledger, said: Greeting) -> tuple[Lease, int]:
+def ledgers_meta(reply: Reply, ledger: Ledger, said: ServerFacts) -> tuple[Lease, int]:
     """Read the answer to META: the ledger's lease, and the version of its schema as far as this daemon knows it.
 
     Raises Unfit for a ledger that is not ours to use, ConnectFailed for another error.
@@ -223,20 +223,20 @@ def ledgers_meta(reply: Reply, book: Ledger, said: Greeting) -> tuple[Lease, int
     if reply.error is not None:
         raise unusable(reply, said)
     if not reply.rows:
-        raise Unfit(f"the meta row of the ledger in schema {book.schema} is gone; restore it from a backup")
+        raise Unfit(f"the meta row of the ledger in schema {ledger.schema} is gone; restore it from a backup")
     [(version, namespace, length, compatible_from, emptied)] = of_backend(reply, said.pid)[:1]
     refuse_newer(int(compatible_from or 1))
-    if namespace != book.namespace:
+    if namespace != ledger.namespace:
         raise Unfit(
-            f'the ledger in schema {book.schema} belongs to namespace "{namespace}", this node is configured for '
-            f'"{book.namespace}": give all nodes one daemon.namespace, or each namespace its own postgres.schema'
+            f'the ledger in schema {ledger.schema} belongs to namespace "{namespace}", this node is configured for '
+            f'"{ledger.namespace}": give all nodes one daemon.namespace, or each namespace its own postgres.schema'
         )
     if emptied:
         raise Forgetful(unlogged(emptied))
     return Lease(float(length or 0)), min(int(version or 1), statements.VERSION)
 
 
-def unusable(reply: Reply, said: Greeting) -> Unfit | ConnectFailed:
+def unusable(reply: Reply, said: ServerFacts) -> Unfit | ConnectFailed:
     """Give the refusal for a statement on the ledger that failed."""
     text = reply.error.text if reply.error else "no answer"
     if reply.sqlstate != statements.INSUFFICIENT_PRIVILEGE:
@@ -247,11 +247,11 @@ def unusable(reply: Reply, said: Greeting) -> Unfit | ConnectFailed:
     )
 
 
-def overruled(configured: float, ruling: Lease) -> str:
+def overruled(configured: float, ledger_lease: Lease) -> str:
     """Say that the ledger has another lease than this node's configuration; nothing when it has the same."""
-    if ruling.length == configured:
+    if ledger_lease.length == configured:
         return ""
     return (
-        f"postgres.lease is {configured:g} s here but {ruling.length:g} s in the ledger, which rules; write the "
+        f"postgres.lease is {configured:g} s here but {ledger_lease.length:g} s in the ledger, which rules; write the "
         f"ledger's, or change it with `highlanderctl ledger set-lease`"
     )

@@ -14,7 +14,7 @@ from typing import Final
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres import statements
-from highlanderd.postgres.addresses import Addresses, Unfit, dressed
+from highlanderd.postgres.addresses import Addresses, Unfit, with_options
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.wire import ConnectFailed, WireLost, connect
 
@@ -39,7 +39,7 @@ class Host:
     """In bytes: up to here WAL is on its disk."""
 
 
-async def ask(addresses: Addresses, book: Ledger, lease: Lease, node: str) -> list[Host]:
+async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> list[Host]:
     """Ask all hosts at the same time; those that do not answer are left out.
 
     Names, connections and answers have a fifth of a lease each.
@@ -52,16 +52,16 @@ async def ask(addresses: Addresses, book: Ledger, lease: Lease, node: str) -> li
         return []
     if len(choices) < 2:
         return []
-    answers = await asyncio.gather(*(_ask_one(choice, book, lease, node) for choice in choices))
+    answers = await asyncio.gather(*(_ask_one(choice, ledger, lease, node) for choice in choices))
     return [answer for answer in answers if answer is not None]
 
 
-async def _ask_one(choice: Mapping[str, str], book: Ledger, lease: Lease, node: str) -> Host | None:
-    parameters = {**dressed(choice, lease, node), "target_session_attrs": "any"}
+async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node: str) -> Host | None:
+    parameters = {**with_options(choice, lease, node), "target_session_attrs": "any"}
     place = _named(choice.get("host") or choice.get("hostaddr", ""), choice.get("port", ""))
     try:
         wire = await connect(parameters, lease.renew_every)
-        [reply] = await wire.ask([(book.statement("host", statements.HOST), ())], lease.renew_every)
+        [reply] = await wire.ask([(ledger.statement("host", statements.HOST), ())], lease.renew_every)
     except (ConnectFailed, WireLost) as failure:
         log.debug("%s does not say which timeline it is on: %s", place, failure)
         return None

@@ -8,8 +8,9 @@ from functools import cache
 from importlib import resources
 from math import inf
 
-from highlanderd.core.lease import Lease, Lengths, Meta, Row, Server, Sight
+from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.status import MaintenanceStatus
+from highlanderd.core.verdict import Meta, Observation, Row, ServerIdentity
 from highlanderd.postgres.statements import CREATE, FRAGMENTS, GUARD, MIGRATE, NEEDED, VERSION
 from highlanderd.postgres.wire import Statement
 
@@ -114,21 +115,21 @@ def literal(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LedgerView:
     """What one look answered."""
 
-    sight: Sight
+    observation: Observation
     version: int
     """Of the schema."""
     compatible_from: int
     backend: int
 
 
-def look(rows: list[tuple[str | None, ...]], lock_id: int) -> Look:
+def look(rows: list[tuple[str | None, ...]], lock_id: int) -> LedgerView:
     """Read the rows of a LOOK about ``lock_id``. Raises ValueError for what no ledger of ours holds."""
     system, timeline, started, position, place, version, compatible, lease, wanted, ceiling, *rest = rows[0][:16]
     settled_system, settled_timeline, settled_place, offset, floor, elsewhere = rest
-    server = Server(_integer(system), _integer(timeline), str(started), _integer(position), place or "")
+    server = ServerIdentity(_integer(system), _integer(timeline), str(started), _integer(position), place or "")
     settled = None
     if settled_system is not None:
         settled = _integer(settled_system), _integer(settled_timeline), settled_place or ""
@@ -143,8 +144,8 @@ def look(rows: list[tuple[str | None, ...]], lock_id: int) -> Look:
     found = [_row(row[16:-1]) for row in rows if row[16] is not None]
     ours = next((row for row in found if row.lock_id == lock_id), None)
     others = tuple(row for row in found if row.lock_id != lock_id)
-    sight = Sight(server, meta, ours, others, frozenset((elsewhere or "").split()))
-    return Look(sight, _integer(version), _integer(compatible), _integer(rows[0][-1]))
+    observation = Observation(server, meta, ours, others, frozenset((elsewhere or "").split()))
+    return LedgerView(observation, _integer(version), _integer(compatible), _integer(rows[0][-1]))
 
 
 def _lease(seconds: str | None) -> Lease:
@@ -176,7 +177,7 @@ def _row(values: tuple[str | None, ...]) -> Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class LedgerFacts:
     """What the ledger says of itself. Lengths are seconds."""
 
     version: int
@@ -194,7 +195,7 @@ class Facts:
     maintenance: MaintenanceStatus | None
 
 
-def facts(row: tuple[str | None, ...]) -> Facts:
+def facts(row: tuple[str | None, ...]) -> LedgerFacts:
     """Read the answer to FACTS. Raises ValueError for what no ledger of ours holds."""
     version, compatible, namespace, identity, lease, ceiling, wanted, *where, settled, offsets = row[:-7]
     system, timeline, place = (value or "" for value in where)
@@ -209,7 +210,7 @@ def facts(row: tuple[str | None, ...]) -> Facts:
             author=author or "",
             reason=reason or "",
         )
-    return Facts(
+    return LedgerFacts(
         version=_integer(version),
         compatible_from=_integer(compatible),
         namespace=namespace or "",
@@ -225,7 +226,7 @@ def facts(row: tuple[str | None, ...]) -> Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Renewal:
     """What a renewal answered, beside that it was written."""
 
     lengths: Lengths
@@ -233,10 +234,10 @@ class Written:
     compatible_from: int
 
 
-def written(values: Sequence[str | None], asked: Lease) -> Written:
+def written(values: Sequence[str | None], asked: Lease) -> Renewal:
     """Read the first columns of the answer to RENEW or REATTACH. Raises ValueError for what no ledger holds."""
     wanted, pace, version, compatible = values[:4]
-    return Written(Lengths(asked, _lease(wanted), _lease(pace)), _integer(version), _integer(compatible))
+    return Renewal(Lengths(asked, _lease(wanted), _lease(pace)), _integer(version), _integer(compatible))
 
 
 def _integer(value: str | None) -> int:

@@ -14,17 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from highlanderd.core.ceiling import Use, Watch
-from highlanderd.core.lease import Candidate, Knowledge, Settle, judge, observe
+from highlanderd.core.ceiling import CeilingWatch, LeaseUse
 from highlanderd.core.promise import Promise
 from highlanderd.core.status import MigrationReport
+from highlanderd.core.verdict import Candidate, Knowledge, Settle, judge, observe
 from highlanderd.errors import HighlanderError
-from highlanderd.linux import boottime
 from highlanderd.postgres import fitness, health, ledger, migration, statements
 from highlanderd.postgres.addresses import Unfit
-from highlanderd.postgres.ledger import Facts, Ledger
-from highlanderd.postgres.server import RECONNECT_PAUSE, Hello, Server
+from highlanderd.postgres.ledger import Ledger, LedgerFacts
+from highlanderd.postgres.server import RECONNECT_PAUSE, Connection, Server
 from highlanderd.postgres.wire import Ask, Reply, Value, WireLost
+from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ class Connections(Protocol):
     """What the listener needs of its pool."""
 
     server: Server
-    book: Ledger
+    ledger: Ledger
     trouble: str
 
-    def seek(self, seeker: Listener) -> None:
+    def request(self, client: Listener) -> None:
         """Ask for a connection."""
 
     def lost(self, why: str) -> None:
@@ -68,23 +68,23 @@ class Listener:
 
     def __init__(self, pool: Connections) -> None:
         self._pool = pool
-        self._hello: Hello | None = None
+        self._connection: Connection | None = None
         self._hints: dict[int, set[Callable[[], None]]] = {}
         self._arrived = asyncio.Event()
         self._to_prune: set[int] = set()
-        self._watch = Watch()
+        self._watch = CeilingWatch()
         self._knowledge: Knowledge | None = None
         """What was seen of the server since the ledger was found unsettled on it."""
         self._next_health = self._next_migration = 0.0
         self.leaders: Mapping[int, Leader] = {}
-        self.facts: Facts | None = None
+        self.facts: LedgerFacts | None = None
         """As the last survey showed them."""
         self.on_survey: Callable[[], None] = lambda: None
 
     @property
     def connected(self) -> bool:
         """Whether there is a session at the moment."""
-        return self._hello is not None
+        return self._connection is not None
 
     def keep_alive(self) -> None:
         """The surveys do that."""
@@ -98,22 +98,22 @@ class Listener:
         """Have the history of a lock id pruned some time, never in the way of a handover."""
         self._to_prune.add(lock_id)
 
-    def deliver(self, hello: Hello) -> None:
+    def deliver(self, connection: Connection) -> None:
         """Listen on a new connection; whatever was notified before is unknown, so everybody looks."""
-        self._hello = hello
-        hello.wire.on_notify = self._notified
-        hello.wire.on_lost = self._lost
+        self._connection = connection
+        connection.wire.on_notify = self._notified
+        connection.wire.on_lost = self._lost
         self._arrived.set()
 
     async def run(self) -> None:
         """Keep a session that listens, and survey the ledger on it: that also keeps it from idling away."""
         while True:
-            self._pool.seek(self)
+            self._pool.request(self)
             await self._arrived.wait()
             self._arrived.clear()
-            if self._hello is None:
+            if self._connection is None:
                 continue
-            wire, begun = self._hello.wire, boottime()
+            wire, begun = self._connection.wire, boottime()
             try:
                 await self._serve()
             except WireLost:
@@ -125,14 +125,14 @@ class Listener:
                 await asyncio.sleep(self._pool.server.lease.renew_every)
 
     async def _serve(self) -> None:
-        hello = self._hello
-        if hello is None:
+        connection = self._connection
+        if connection is None:
             return
-        wire = hello.wire
-        listen = self._pool.book.statement("listen", f"LISTEN {ledger.identifier(self._pool.book.channel)}")
-        await wire.ask([(listen, ())], hello.lease.answer_within)
+        wire = connection.wire
+        listen = self._pool.ledger.statement("listen", f"LISTEN {ledger.identifier(self._pool.ledger.channel)}")
+        await wire.ask([(listen, ())], connection.lease.answer_within)
         self._wake_everybody()
-        while self._hello is not None and self._hello.wire is wire:
+        while self._connection is not None and self._connection.wire is wire:
             await self.survey()
             await self._housekeeping()
             await asyncio.sleep(self._pool.server.lease.renew_every)
@@ -148,7 +148,7 @@ class Listener:
                 tell()
 
     def _lost(self, why: str) -> None:
-        self._hello = None
+        self._connection = None
         self._pool.lost(why)
         self._wake_everybody()
 
@@ -156,10 +156,10 @@ class Listener:
 
     async def survey(self) -> None:
         """Read who leads what into ``leaders``, and the ledger's facts. Raises WireLost."""
-        hello = self._hello
+        connection = self._connection
         rows, about = await self.ask([self._asked("survey", statements.SURVEY), self._asked("facts", statements.FACTS)])
-        if hello is not None:
-            self._refuse_others(hello, rows, about)
+        if connection is not None:
+            self._refuse_others(connection, rows, about)
         if about.error is not None or not about.rows:
             return
         found = ledger.facts(about.rows[0])
@@ -167,30 +167,32 @@ class Listener:
             self.facts = found
             self._read(rows, found)
 
-    def _refuse_others(self, hello: Hello, *replies: Reply) -> None:
+    def _refuse_others(self, connection: Connection, *replies: Reply) -> None:
         """Leave the session when another backend than its own has answered. Raises WireLost."""
         try:
             for reply in replies:
-                reply.rows = fitness.of_backend(reply, hello.pid)
+                reply.rows = fitness.of_backend(reply, connection.pid)
         except Unfit as unfit:
             self._pool.server.on_alarm(str(unfit))
-            hello.wire.drop(str(unfit))
+            connection.wire.drop(str(unfit))
             raise WireLost(str(unfit)) from unfit
 
-    def _follow(self, found: Facts) -> bool:
+    def _follow(self, found: LedgerFacts) -> bool:
         """Go by the ledger's version and lease; return whether the answers were in this version's words."""
-        hello, version = self._hello, min(found.version, statements.VERSION)
-        if hello is None or hello.version != version:
-            self._hello, self.facts = hello and replace(hello, version=version), None
+        connection, version = self._connection, min(found.version, statements.VERSION)
+        if connection is None or connection.version != version:
+            self._connection, self.facts = connection and replace(connection, version=version), None
             return False
         self._pool.server.note_schema(found.version)
-        if hello.lease.length != found.lease:
-            self._hello = replace(hello, lease=self._pool.server.follow(found.lease))
+        if connection.lease.length != found.lease:
+            self._connection = replace(connection, lease=self._pool.server.follow(found.lease))
             limits = self._asked("limits", statements.LIMITS, *self._pool.server.limits)
-            hello.wire.ask([limits], hello.lease.answer_within).add_done_callback(lambda done: done.exception())
+            connection.wire.ask([limits], connection.lease.answer_within).add_done_callback(
+                lambda done: done.exception()
+            )
         return True
 
-    def _read(self, reply: Reply, found: Facts) -> None:
+    def _read(self, reply: Reply, found: LedgerFacts) -> None:
         self.leaders = {
             int(lock_id or 0): Leader(
                 node=node or "",
@@ -206,7 +208,7 @@ class Listener:
         for leader in self.leaders.values():
             self._pool.server.past.learn_epoch(leader.epoch)
         longest = max((leader.trusted_for for leader in self.leaders.values() if leader.leads), default=0.0)
-        use = Use(found.where, found.lease, found.ceiling, found.wanted, longest)
+        use = LeaseUse(found.where, found.lease, found.ceiling, found.wanted, longest)
         now, (system, timeline, place) = boottime(), found.where
         self._watch = self._watch.after(use, now)
         promise = Promise(int(system), int(timeline), place, found.ceiling, found.lease)
@@ -233,7 +235,7 @@ class Listener:
             if reply.rows:
                 self._pool.server.warn(health.PREFIX, health.judge(reply.rows[0]))
 
-    async def _settle(self, found: Facts) -> None:
+    async def _settle(self, found: LedgerFacts) -> None:
         """Settle the ledger when its time has come, even if every program is led. Raises WireLost.
 
         Nodes that have never seen a longer lease, which was promised elsewhere, must wait for it here, too.
@@ -249,17 +251,17 @@ class Listener:
         [reply] = await self.ask([self._asked("look_bare", statements.LOOK_WITHOUT_HISTORY, None, None)])
         if reply.error is not None or not reply.rows:
             return
-        now, sight = boottime(), ledger.look(reply.rows, 0).sight
-        self._knowledge = observe(self._knowledge or self._pool.server.past.knowledge(), sight, now)
-        verdict = judge(sight, self._knowledge, now, Candidate("", "", keeperless=False))
+        now, observation = boottime(), ledger.look(reply.rows, 0).observation
+        self._knowledge = observe(self._knowledge or self._pool.server.past.knowledge(), observation, now)
+        verdict = judge(observation, self._knowledge, now, Candidate("", "", keeperless=False))
         if isinstance(verdict, Settle):
             generation = max(verdict.generation, self._pool.server.past.generation)
             values = (verdict.system, verdict.timeline, verdict.place, generation)
             await self.ask([self._asked("settle", statements.SETTLE, *values)])
 
     async def _migrate(self, version: int) -> None:
-        outcome = await migration.migrate(self.ask, self._pool.book, version)
-        self._pool.server.warn(migration.PREFIX, migration.waits(outcome, self._pool.book))
+        outcome = await migration.migrate(self.ask, self._pool.ledger, version)
+        self._pool.server.warn(migration.PREFIX, migration.waits(outcome, self._pool.ledger))
         if outcome.migrated:
             log.info("the ledger was migrated from schema %d to %d", version, outcome.version)
 
@@ -284,14 +286,14 @@ class Listener:
     # -------------------------------------------------------------------------------------------------------- asking
 
     def _asked(self, name: str, sql: str, *values: Value) -> Ask:
-        version = self._hello.version if self._hello is not None else statements.VERSION
-        return self._pool.book.statement(name, sql, version), values
+        version = self._connection.version if self._connection is not None else statements.VERSION
+        return self._pool.ledger.statement(name, sql, version), values
 
     async def ask(self, asks: list[Ask]) -> list[Reply]:
         """Ask on the listening session. Raises WireLost when there is none."""
-        if self._hello is None:
+        if self._connection is None:
             raise WireLost(self._pool.trouble or "no session")
-        return await self._hello.wire.ask(asks, self._hello.lease.answer_within)
+        return await self._connection.wire.ask(asks, self._connection.lease.answer_within)
 
     async def answer(self, name: str, sql: str, *values: Value) -> Reply:
         """Ask one statement for a person. Raises HighlanderError when it cannot be answered, or fails."""
@@ -309,7 +311,7 @@ class Listener:
         if found.version >= statements.VERSION:
             return MigrationReport(found.version, migrated=False, waits_for=())
         try:
-            return await migration.migrate(self.ask, self._pool.book, found.version)
+            return await migration.migrate(self.ask, self._pool.ledger, found.version)
         except WireLost as lost:
             raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
 
@@ -318,7 +320,7 @@ class Listener:
         found = await self.fresh_facts()
         settled = found.where[:2] if found.settled else (None, None)
         return {
-            "schema": self._pool.book.schema,
+            "schema": self._pool.ledger.schema,
             "version": found.version,
             "compatible_from": found.compatible_from,
             "ledger": found.ledger or None,
@@ -336,7 +338,7 @@ class Listener:
             "maintenance_reason": found.maintenance and found.maintenance.reason,
         }
 
-    async def fresh_facts(self) -> Facts:
+    async def fresh_facts(self) -> LedgerFacts:
         """Return the ledger's facts as they are now. Raises HighlanderError when they cannot be had."""
         try:
             await self.survey()

@@ -21,13 +21,13 @@ MISSING: Final = "highlanderctl maintenance, and ledger set-lease while programs
 """What schema 1 does not offer."""
 
 
-async def migrate(ask: Callable[[list[Ask]], Awaitable[list[Reply]]], book: Ledger, version: int) -> MigrationReport:
+async def migrate(ask: Callable[[list[Ask]], Awaitable[list[Reply]]], ledger: Ledger, version: int) -> MigrationReport:
     """Migrate from ``version``, if nothing is in the way. Raises WireLost."""
-    [older] = await ask([(book.statement("older_sessions", statements.OLDER_SESSIONS), ())])
+    [older] = await ask([(ledger.statement("older_sessions", statements.OLDER_SESSIONS), ())])
     names = tuple(sorted(row[0] or "" for row in older.rows))
     if names:
         return MigrationReport(version, migrated=False, waits_for=names)
-    done, meta = await ask([(book.migration(version), ()), (book.statement("meta", statements.META), ())])
+    done, meta = await ask([(ledger.migration(version), ()), (ledger.statement("meta", statements.META), ())])
     if done.sqlstate == statements.INSUFFICIENT_PRIVILEGE:
         cure = f"an administrator, who runs what `highlanderd -c FILE --print-schema --from {version}` prints"
         return MigrationReport(version, migrated=False, waits_for=(cure,))
@@ -37,12 +37,12 @@ async def migrate(ask: Callable[[list[Ask]], Awaitable[list[Reply]]], book: Ledg
     return MigrationReport(now, migrated=now > version, waits_for=())
 
 
-def waits(report: MigrationReport, book: Ledger) -> Iterator[str]:
+def waits(report: MigrationReport, ledger: Ledger) -> Iterator[str]:
     """Say what an unmigrated ledger waits for, and what waits for it."""
     if report.version >= statements.VERSION:
         return
     what = ", ".join(report.waits_for) or "another daemon, which is just doing it"
     yield (
-        f"{PREFIX} {report.version} in {book.schema}; {MISSING} need schema {statements.VERSION}. The migration waits "
-        f"for {what}"
+        f"{PREFIX} {report.version} in {ledger.schema}; {MISSING} need schema {statements.VERSION}. The migration "
+        f"waits for {what}"
     )

@@ -10,12 +10,13 @@ from math import inf
 from pathlib import Path
 from typing import Final
 
-from highlanderd.core.lease import Lease, old_timeline
+from highlanderd.core.lease import Lease
+from highlanderd.core.verdict import old_timeline
 from highlanderd.postgres import fitness, hosts, statements
-from highlanderd.postgres.addresses import Addresses, Unfit, dressed, limits
-from highlanderd.postgres.fitness import Greeting
+from highlanderd.postgres.addresses import Addresses, Unfit, limits, with_options
+from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.past import Past
+from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.wire import ConnectFailed, Reply, ServerMessage, Wire, WireLost, connect
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ RECONNECT_PAUSE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class Connection:
     """What a verified connection is."""
 
     wire: Wire
@@ -48,15 +49,15 @@ class Server:
     def __init__(
         self,
         dsn: str,
-        book: Ledger,
+        ledger: Ledger,
         *,
         node: str,
         fresh: Path | None,
         seen_ledger: bool = False,
-        past: Past | None = None,
+        past: NodeMemory | None = None,
     ) -> None:
         self._addresses = Addresses(dsn)
-        self._book = book
+        self._ledger = ledger
         self.node = node
         self._fresh = fresh
         self._turn = 0
@@ -70,12 +71,12 @@ class Server:
         self._opened: list[tuple[Wire, str, int]] = []
         self.timeline: int | None = None
         """Of the server that was met last."""
-        self.past = past or Past()
+        self.past = past or NodeMemory()
         """What this node has seen of servers and epochs; it outlives the daemon."""
         self._asking_hosts: asyncio.Future[None] | None = None
         """The latest question to every host: whoever asks while it is under way shares it."""
         promise = self.past.promise
-        self.lease = Lease(book.lease if promise is None else promise.lease)
+        self.lease = Lease(ledger.lease if promise is None else promise.lease)
         """The ledger's, as far as this node knows."""
         self.version: str | None = None
         self.schema = 0
@@ -117,7 +118,7 @@ class Server:
             self._moved = asyncio.get_running_loop().time()
             self._turn += 1
 
-    async def open(self) -> Hello:
+    async def open(self) -> Connection:
         """Open and verify one connection, within a fifth of a lease in all. Raises ConnectFailed or Unfit."""
         lease, turn = self.lease, self._turn
         self._latest = turn
@@ -129,7 +130,7 @@ class Server:
         try:
             wire = await self._connect(turn, lease, end)
             try:
-                hello = await self._greet(wire, lease, end)
+                connection = await self._greet(wire, lease, end)
             except BaseException:
                 wire.drop("not fit for use")
                 raise
@@ -142,8 +143,8 @@ class Server:
         self._turn = turn
         self._diagnosed.clear()
         opened = asyncio.get_running_loop().time()
-        hello.wire.on_silence = lambda: self._fell_silent(opened)
-        return hello
+        connection.wire.on_silence = lambda: self._fell_silent(opened)
+        return connection
 
     async def ask_hosts(self) -> None:
         """Ask every host of the DSN for its system and timeline; the highest timeline rules.
@@ -156,19 +157,19 @@ class Server:
         await asyncio.shield(self._asking_hosts)
 
     async def _ask_every_host(self) -> None:
-        known = await hosts.ask(self._addresses, self._book, self.lease, self.node)
+        known = await hosts.ask(self._addresses, self._ledger, self.lease, self.node)
         for host in known:
             self._learn(host.system, host.timeline)
         self.warn(hosts.DIVIDED, hosts.divided(known))
 
     async def hosts_lacking(self, system: str, started: str, position: int) -> list[str]:
         """Ask every host of the DSN, and return those that may lack what this server had written up to ``position``."""
-        answers = await hosts.ask(self._addresses, self._book, self.lease, self.node)
+        answers = await hosts.ask(self._addresses, self._ledger, self.lease, self.node)
         return hosts.lacking(self._addresses, answers, system, started, position)
 
     async def _connect(self, turn: int, lease: Lease, end: float) -> Wire:
         address = await self._addresses.choose(turn, _left(end))
-        ours = dressed(address, lease, self.node)
+        ours = with_options(address, lease, self.node)
         try:
             wire = await connect(ours, _left(end))
         except ConnectFailed as failure:
@@ -196,37 +197,37 @@ class Server:
             self._diagnosed[text] = str(unfit)
             raise
 
-    async def _greet(self, wire: Wire, lease: Lease, end: float) -> Hello:
-        book = self._book
+    async def _greet(self, wire: Wire, lease: Lease, end: float) -> Connection:
+        ledger = self._ledger
         fitness.refuse_software(wire.server_version, wire.told)
-        _, hello, meta = await wire.ask(
+        _, connection, meta = await wire.ask(
             [
-                (book.statement("no_transaction_limit", statements.NO_TRANSACTION_LIMIT), ()),
-                (book.statement("hello", statements.HELLO), ()),
-                (book.statement("meta", statements.META), ()),
+                (ledger.statement("no_transaction_limit", statements.NO_TRANSACTION_LIMIT), ()),
+                (ledger.statement("hello", statements.IDENTIFY), ()),
+                (ledger.statement("meta", statements.META), ()),
             ],
             max(_left(end), lease.renew_every / 4),
         )
-        said = fitness.greeting(hello, wire.backend_pid, wire.told("session_authorization"))
+        said = fitness.server_facts(connection, wire.backend_pid, wire.told("session_authorization"))
         fitness.refuse_forgetful(said, embedded=self._fresh is not None)
-        fitness.refuse_changed(hello, lease)
+        fitness.refuse_changed(connection, lease)
         self._judge_timeline(wire, said.system, said.timeline)
         self.version, self.role, self.database = said.version, said.role, said.database
         if meta.sqlstate in statements.UNDEFINED:
             meta = await self._create(wire, lease, said)
         try:
-            ruling, version = fitness.ledgers_meta(meta, book, said)
+            ledger_lease, version = fitness.ledgers_meta(meta, ledger, said)
         except fitness.Forgetful:  # once it is mended, everybody waits for what it may have forgotten
-            unsettle = book.statement("unsettle", statements.UNSETTLE)
+            unsettle = ledger.statement("unsettle", statements.UNSETTLE)
             await wire.ask([(unsettle, (said.system, said.timeline))], lease.answer_within)
             raise
         self.seen_ledger = True
-        self.follow(ruling.length)
+        self.follow(ledger_lease.length)
         self.note_schema(version)
-        if ruling != lease:
+        if ledger_lease != lease:
             wire.drop("the ledger has another lease")
-            raise ConnectFailed(f"connecting anew for the ledger's lease of {ruling.length:g} s")
-        return Hello(wire, wire.backend_pid, said.started, lease, version)
+            raise ConnectFailed(f"connecting anew for the ledger's lease of {ledger_lease.length:g} s")
+        return Connection(wire, wire.backend_pid, said.started, lease, version)
 
     def _judge_timeline(self, wire: Wire, system: str, timeline: int) -> None:
         """Refuse a past that this node has left behind, and leave it with all sessions as soon as that shows.
@@ -251,31 +252,31 @@ class Server:
             if theirs == system and older < timeline:
                 opened.drop(f"its server is still on timeline {older}, another one was promoted to {timeline}")
 
-    async def _create(self, wire: Wire, lease: Lease, said: Greeting) -> Reply:
+    async def _create(self, wire: Wire, lease: Lease, said: ServerFacts) -> Reply:
         """Create the ledger, once in this daemon's life: one that vanished was removed by somebody."""
-        book = self._book
+        ledger = self._ledger
         if self.seen_ledger:
             raise Unfit(
-                f"the ledger in schema {book.schema} is gone; restore it, or restart every daemon to begin a new one"
+                f"the ledger in schema {ledger.schema} is gone; restore it, or restart every daemon to begin a new one"
             )
         fresh = self._fresh is not None and self._fresh.exists()
-        asks = [(book.creation(self.past.generation + 1), ()), (book.statement("meta", statements.META), ())]
+        asks = [(ledger.creation(self.past.generation + 1), ()), (ledger.statement("meta", statements.META), ())]
         if fresh:
-            asks.insert(1, (book.statement("settle_fresh", statements.SETTLE_FRESH), ()))
+            asks.insert(1, (ledger.statement("settle_fresh", statements.SETTLE_FRESH), ()))
         created, *_, meta = await wire.ask(asks, lease.answer_within)
         if created.error is not None:
             raise fitness.unusable(created, said)
         if fresh and self._fresh is not None:
             self._fresh.unlink(missing_ok=True)
         if not self.seen_ledger:
-            log.info("the ledger is new: schema %s of database %s", book.schema, said.database)
+            log.info("the ledger is new: schema %s of database %s", ledger.schema, said.database)
         return meta
 
     def follow(self, length: float) -> Lease:
         """Go by the ledger's lease of ``length`` seconds from now on, and return it."""
         lease = Lease(length)
         changed, self.lease = lease != self.lease, lease
-        note = fitness.overruled(self._book.lease, lease)
+        note = fitness.overruled(self._ledger.lease, lease)
         self.warn("postgres.lease", [note] if note else [])
         if changed:
             self.on_lease()

@@ -14,32 +14,32 @@ from dataclasses import replace
 from math import inf
 from typing import Final
 
-from highlanderd.core.key import name_lock
-from highlanderd.core.lease import Claim, Lease, Row, Server, Settle
-from highlanderd.core.words import (
+from highlanderd.core.events import (
     Attached,
-    Cause,
     Contended,
-    Curtailed,
     Detached,
     Event,
     Granted,
+    LeaseRefused,
     Looked,
     Notified,
     Overruled,
     Refused,
     Renewed,
-    Reservation,
     Settled,
     Unlocked,
 )
-from highlanderd.linux import boottime
+from highlanderd.core.key import name_lock
+from highlanderd.core.lease import Lease
+from highlanderd.core.states import Cause, Reservation
+from highlanderd.core.verdict import Claim, Row, ServerIdentity, Settle
 from highlanderd.postgres import ledger, statements
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.fitness import refuse_newer
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.server import RECONNECT_PAUSE, Hello
+from highlanderd.postgres.server import RECONNECT_PAUSE, Connection
 from highlanderd.postgres.wire import Reply, Statement, Value
+from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ class Session:
         keeperless: Callable[[], bool],
         tell: Callable[[Event], None],
     ) -> None:
-        self._pool, self._book = pool, pool.book
+        self._pool, self._ledger = pool, pool.ledger
         self._program, self._lock_id, self._node, self._instance = program, lock_id, node, instance
-        self._name_lock = name_lock(pool.book.namespace, program)
+        self._name_lock = name_lock(pool.ledger.namespace, program)
         self._keeperless, self._tell = keeperless, tell
-        self._hello: Hello | None = None
+        self._connection: Connection | None = None
         self._number = 0
         self._closed = False
         self._asked = 0.0
@@ -94,69 +94,71 @@ class Session:
     @property
     def connected(self) -> bool:
         """Whether there is a session at the moment."""
-        return self._hello is not None
+        return self._connection is not None
 
     def open(self) -> None:
         """Begin to seek a connection, and never stop until ``close``."""
-        self._pool.seek(self)
+        self._pool.request(self)
 
     def close(self) -> None:
         """Leave; the connection ends, and with it whatever lock it held."""
         self._closed = True
         self._unhint()
         self._pool.forget(self)
-        if self._hello is not None:
-            self._hello.wire.on_lost = lambda _: None
-            self._hello.wire.drop("closed")
-            self._hello = None
+        if self._connection is not None:
+            self._connection.wire.on_lost = lambda _: None
+            self._connection.wire.drop("closed")
+            self._connection = None
 
-    def deliver(self, hello: Hello) -> None:
+    def deliver(self, connection: Connection) -> None:
         """Take over a verified connection."""
-        self._hello, self._granted = hello, False
+        self._connection, self._granted = connection, False
         self._number += 1
-        self._former.append((hello.pid, hello.started))
-        hello.wire.on_lost = self._lost
-        self._say(hello, "name", NAME, f"{statements.SESSIONS}{self._node}/{self._program}"[:63])
+        self._former.append((connection.pid, connection.started))
+        connection.wire.on_lost = self._lost
+        self._say(connection, "name", NAME, f"{statements.SESSIONS}{self._node}/{self._program}"[:63])
         self._tell(Attached(self._number))
 
     def keep_alive(self) -> None:
         """Say something if nothing was asked for half a lease."""
-        if self._hello is not None and boottime() - self._asked > self._hello.lease.length / 2:
-            self._say(self._hello, "keep_alive", KEEP_ALIVE)
+        if self._connection is not None and boottime() - self._asked > self._connection.lease.length / 2:
+            self._say(self._connection, "keep_alive", KEEP_ALIVE)
 
-    def _say(self, hello: Hello, name: str, sql: str, *values: Value) -> None:
+    def _say(self, connection: Connection, name: str, sql: str, *values: Value) -> None:
         """Ask something whose answer does not matter."""
         self._asked = boottime()
-        future = hello.wire.ask([(self._statement(name, sql), values)], hello.lease.answer_within)
+        future = connection.wire.ask([(self._statement(name, sql), values)], connection.lease.answer_within)
         future.add_done_callback(lambda done: done.exception())
 
     def _statement(self, name: str, sql: str) -> Statement:
         """Return a statement for the schema as this session has last seen it."""
-        return self._book.statement(name, sql, self._hello.version if self._hello is not None else statements.VERSION)
+        return self._ledger.statement(
+            name, sql, self._connection.version if self._connection is not None else statements.VERSION
+        )
 
     def _hinted(self) -> None:
-        if self._hello is not None:
+        if self._connection is not None:
             self._tell(Notified())
 
     def _lost(self, why: str) -> None:
-        self._hello, self._granted = None, False
+        self._connection, self._granted = None, False
         self._pool.lost(why)
         self._tell(Detached(f"no session with PostgreSQL: {why}"))
-        self._pool.seek(self)
+        self._pool.request(self)
 
     def disconnect(self, why: str, pause: float = RECONNECT_PAUSE) -> None:
         """Drop the session, and seek another one ``pause`` seconds later: what was wrong with it may still be wrong."""
-        if self._hello is None or self.believed != self._number:
+        if self._connection is None or self.believed != self._number:
             return
-        hello, self._hello, self._granted = self._hello, None, False
-        hello.wire.on_lost = lambda _: None
-        hello.wire.drop(why)
+        connection, self._connection, self._granted = self._connection, None, False
+        connection.wire.on_lost = lambda _: None
+        connection.wire.drop(why)
         self._tell(Detached(why))
-        asyncio.get_running_loop().call_later(pause, self._seek_again)
+        asyncio.get_running_loop().call_later(pause, self._request_again)
 
-    def _seek_again(self) -> None:
-        if self._hello is None and not self._closed:
-            self._pool.seek(self)
+    def _request_again(self) -> None:
+        if self._connection is None and not self._closed:
+            self._pool.request(self)
 
     def refuse(self, why: str) -> None:
         """Drop the session because its server must not be used, and tell an operator."""
@@ -170,15 +172,19 @@ class Session:
 
         What was meant for a session that is gone is dropped: its Detached is on the way to the machine.
         """
-        hello = self._hello
-        if hello is None or self.believed != self._number:
+        connection = self._connection
+        if connection is None or self.believed != self._number:
             return
         sent = self._asked = boottime()
         worded = [(self._statement(name, sql), values) for name, sql, values in asks]
-        future = hello.wire.ask(worded, hello.lease.answer_within)
+        future = connection.wire.ask(worded, connection.lease.answer_within)
 
         def done(replies: asyncio.Future[list[Reply]]) -> None:
-            if replies.exception() is not None or self._hello is None or self._hello.wire is not hello.wire:
+            if (
+                replies.exception() is not None
+                or self._connection is None
+                or self._connection.wire is not connection.wire
+            ):
                 return
             try:
                 answer(replies.result(), sent)
@@ -191,13 +197,13 @@ class Session:
     def _follow(self, lease: Lease, version: int, compatible_from: int) -> None:
         """Go by what an answer says of the ledger. Raises Unfit when this daemon is too old for it."""
         refuse_newer(compatible_from)
-        hello, version = self._hello, min(version, statements.VERSION)
-        if hello is None or (hello.lease, hello.version) == (lease, version):
+        connection, version = self._connection, min(version, statements.VERSION)
+        if connection is None or (connection.lease, connection.version) == (lease, version):
             return
-        if lease != hello.lease:
+        if lease != connection.lease:
             self._pool.server.follow(lease.length)
-            self._say(hello, "limits", statements.LIMITS, *self._pool.server.limits)
-        self._hello = replace(hello, lease=lease, version=version)
+            self._say(connection, "limits", statements.LIMITS, *self._pool.server.limits)
+        self._connection = replace(connection, lease=lease, version=version)
 
     def look(self) -> None:
         """See what the ledger shows. Tells Looked."""
@@ -215,22 +221,24 @@ class Session:
             self.disconnect(f"cannot read the ledger: {reply.error.text if reply.error else 'its meta row is gone'}")
             return
         look = ledger.look(reply.rows, self._lock_id)
-        if self._hello is None:
+        if self._connection is None:
             return
-        if look.backend != self._hello.pid:
+        if look.backend != self._connection.pid:
             self.refuse("the session's backend has changed: a connection pooler stands between; give a direct dsn")
             return
-        known = self._hello.version
-        self._pool.server.past.learn_epoch(max(look.sight.meta.floor, look.sight.row.epoch if look.sight.row else 0))
+        known = self._connection.version
+        self._pool.server.past.learn_epoch(
+            max(look.observation.meta.floor, look.observation.row.epoch if look.observation.row else 0)
+        )
         try:
-            self._follow(look.sight.meta.lease, look.version, look.compatible_from)
+            self._follow(look.observation.meta.lease, look.version, look.compatible_from)
         except Unfit as unfit:
             self.refuse(str(unfit))
             return
-        if self._hello.version != known:
+        if self._connection.version != known:
             self.look()  # what the former schema's statement read may lack what counts now
         else:
-            self._tell(Looked(look.sight, arrived, self._keeperless()))
+            self._tell(Looked(look.observation, arrived, self._keeperless()))
 
     def write_settled(self, settle: Settle) -> None:
         """Write that the ceiling was waited out for this server and ledger. Tells Settled, or Refused on an error."""
@@ -238,25 +246,25 @@ class Session:
         values = (settle.system, settle.timeline, settle.place, generation)
         self._ask(lambda replies, _sent: self._settled(replies[0]), ("settle", statements.SETTLE, values))
 
-    def unsettle(self, server: Server) -> None:
+    def unsettle(self, server: ServerIdentity) -> None:
         """Have everybody wait once more: what this ledger holds has gone back. Nobody waits for the answer."""
-        if self._hello is not None:
-            self._say(self._hello, "unsettle", statements.UNSETTLE, server.system, server.timeline)
+        if self._connection is not None:
+            self._say(self._connection, "unsettle", statements.UNSETTLE, server.system, server.timeline)
 
     def _settled(self, reply: Reply) -> None:
         """A refusal is tried again at the pace of looks: what is wrong will not mend itself within a round trip."""
-        if reply.error is None or self._hello is None:
+        if reply.error is None or self._connection is None:
             self._tell(Settled())
         else:
-            pause = self._hello.lease.renew_every
+            pause = self._connection.lease.renew_every
             self._tell(Refused(pause, f"cannot write that the ledger is settled: {reply.error.text}"))
 
     # -------------------------------------------------------------------------------------------------- taking over
 
     def take_over(self, claim: Claim) -> None:
         """Try to begin the claimed term, once the terms that lapsed are closed. Tells Granted or Refused."""
-        hello = self._hello
-        started = hello.started if hello is not None else 0
+        connection = self._connection
+        started = connection.started if connection is not None else 0
         server, lease = claim.server, claim.lengths.trusted.length
         values: tuple[Value, ...] = (self._lock_id, server.system, server.timeline, lease, claim.epoch)
         values = (*values, self._program, self._node, self._instance, started, self._name_lock, server.place)
@@ -270,10 +278,10 @@ class Session:
             asks.insert(0, self._terminate_old(row.epoch))  # an earlier worker's session may hold the lock
         asks += [("name_lock", statements.NAME, (self._name_lock,)), (name, sql, values)]
         self._ask(lambda replies, sent: self._taken(claim, replies[-2], replies[-1], sent), *asks)
-        if self._blocked_since is not None and hello is not None:
-            self._watch_blockers(hello, claim.lengths.pace)
+        if self._blocked_since is not None and connection is not None:
+            self._watch_blockers(connection, claim.lengths.pace)
 
-    def _close(self, row: Row, server: Server) -> tuple[str, str, Sequence[Value]]:
+    def _close(self, row: Row, server: ServerIdentity) -> tuple[str, str, Sequence[Value]]:
         """Ask that a term which was waited out is closed, so that nothing new can rest on its epoch."""
         version = (row.lock_id, row.epoch, row.renewal, row.system, row.timeline)
         return "close", statements.CLOSE, (*version, server.system, server.timeline, server.place)
@@ -315,17 +323,17 @@ class Session:
 
     def _begin_history(self, epoch: int) -> None:
         """Write the term into the history; whatever becomes of that, the term has begun."""
-        if self._hello is not None:
-            self._say(self._hello, "begin_term", statements.BEGIN_TERM, self._lock_id, epoch)
+        if self._connection is not None:
+            self._say(self._connection, "begin_term", statements.BEGIN_TERM, self._lock_id, epoch)
 
-    def _watch_blockers(self, hello: Hello, pace: Lease) -> None:
+    def _watch_blockers(self, connection: Connection, pace: Lease) -> None:
         """Transactions may hold a takeover or a renewal up; after a whole lease of that an operator must look.
 
         Asked half-way through its lock timeout: only a backend that already waits is blocked by somebody.
         """
         since = self._blocked_since
         if since is not None and boottime() - since > pace.length:
-            asyncio.get_running_loop().call_later(pace.renew_every / 2, self._ask_blockers, hello.pid)
+            asyncio.get_running_loop().call_later(pace.renew_every / 2, self._ask_blockers, connection.pid)
 
     def _ask_blockers(self, pid: int) -> None:
         _in_passing(self._name_blockers(pid))
@@ -364,11 +372,11 @@ class Session:
         if self._granted:
             self._ask(lambda replies, sent: self._renewed(lease, replies[0], sent), ("renew", statements.RENEW, values))
         else:
-            started = self._hello.started if self._hello is not None else 0
+            started = self._connection.started if self._connection is not None else 0
             reattach = ("reattach", statements.REATTACH, (*values, started, self._name_lock))
             self._ask(lambda replies, sent: self._reattached(epoch, lease, replies[0], sent), reattach)
-        if self._blocked_since is not None and self._hello is not None:
-            self._watch_blockers(self._hello, self._hello.lease)
+        if self._blocked_since is not None and self._connection is not None:
+            self._watch_blockers(self._connection, self._connection.lease)
 
     def _renewed(self, asked: Lease, reply: Reply, sent: float) -> None:
         if reply.acknowledged and reply.rows:
@@ -391,8 +399,8 @@ class Session:
 
     def _unmatched(self, asked: Lease) -> None:
         """No row was changed: it is not ours, or the ledger promises no lease as long as the one that was asked for."""
-        pace = asked if self._hello is None else self._hello.lease
-        self._tell(Curtailed(pace) if asked.length > pace.length else Overruled())
+        pace = asked if self._connection is None else self._connection.lease
+        self._tell(LeaseRefused(pace) if asked.length > pace.length else Overruled())
 
     def _doubted(self, what: str, reply: Reply, sent: float) -> None:
         if reply.sqlstate in statements.BLOCKED:
@@ -438,7 +446,7 @@ class Session:
             *first,
             ("release", statements.RELEASE, (self._lock_id, epoch, self._instance, cause.value, node, seconds)),
             ("unlock", statements.UNLOCK, ()),
-            ("notify", statements.NOTIFY, (self._book.channel, str(self._lock_id))),
+            ("notify", statements.NOTIFY, (self._ledger.channel, str(self._lock_id))),
             ("end_term", statements.END_TERM, (self._lock_id, epoch, cause.value)),
         )
 

@@ -102,7 +102,7 @@ _READ_BACK = ", ".join(
     + [f"(extract(epoch FROM current_setting('{name}', true)::interval) * 1000)::bigint" for name in _LIMITS]
 )
 
-HELLO: Final = f"""
+IDENTIFY: Final = f"""
 SELECT pg_is_in_recovery(), pg_backend_pid(), {_BACKEND_START}, current_setting('fsync'),
        current_setting('server_version'), current_user, current_database(), {_SYSTEM},
        CASE WHEN NOT pg_is_in_recovery() THEN {_TIMELINE} END,

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from fix_nodes import Nodes
-from fix_postgres import Cluster, Clusters, passable_directory
-
 from highlanderd.embedded.account import unprivileged
 from highlanderd.embedded.installation import installed, pick, reachable
+from tests.support.nodes import Nodes
+from tests.support.postgres import Cluster, Clusters, passable_directory
 
 
 @contextlib.contextmanager

@@ -13,9 +13,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from fix_processes import Node, node_at
-
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.processes import Node, node_at
 
 TREES, AHEAD = 100, 3.0
 """Trees, and the seconds from the last renewal of each to its deadline."""

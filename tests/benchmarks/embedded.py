@@ -7,9 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from fix_postgres import passable_directory
-
 from highlanderd.embedded import server as embedded
+from tests.support.postgres import passable_directory
 
 ROUNDS = 5
 

@@ -13,11 +13,10 @@ import time
 from functools import partial
 from statistics import median
 
-from fact import wait_for
-from fix_nodes import Node, Nodes, settled_ledger
-from journal import CHILD
-
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.journal import CHILD
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.wait import wait_for
 
 from .bed import daemons, milliseconds, server
 

@@ -10,11 +10,10 @@ import time
 from functools import partial
 from statistics import median
 
-from fact import wait_for
-from fix_nodes import Nodes, settled_ledger
-from fix_postgres import Database
-
 from highlanderd.core.key import lock_id
+from tests.support.nodes import Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 from .bed import daemons, milliseconds, server
 

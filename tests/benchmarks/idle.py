@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from fact import wait_for
-from fix_nodes import Node, Nodes, marked, settled_ledger
+from tests.support.nodes import Node, Nodes, marked, settled_ledger
+from tests.support.wait import wait_for
 
 from .bed import daemons, private_kilobytes, server
 

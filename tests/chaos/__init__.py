@@ -26,8 +26,3 @@ the bed stands on (another primary, a pooler) sets ``spends=True``: the bed is t
 exception names itself in ``doubling`` or ``losing``; where it is promised how long two may live at once, ``together``
 is that bound.
 """
-
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1]))  # it stands on what the tests stand on

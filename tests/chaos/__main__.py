@@ -16,10 +16,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from fix_postgres import passable_directory
-
 from highlanderd.embedded.account import Account, unprivileged
 from highlanderd.embedded.installation import Installation, installation_at, installed, pick, reachable
+from tests.support.postgres import passable_directory
 
 from . import table
 from .bed import Bed, lacking

@@ -19,16 +19,16 @@ from types import MappingProxyType
 from typing import Any
 
 import psycopg
-from fact import wait_for
-from fix_nodes import Node, Nodes, gone, marked, settled_ledger
-from fix_postgres import Clusters
-from journal import CHILD
 from psycopg.conninfo import make_conninfo
 
 from highlanderd.embedded.account import Account
 from highlanderd.embedded.installation import Installation
 from highlanderd.errors import HighlanderError
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.journal import CHILD
+from tests.support.nodes import Node, Nodes, gone, marked, settled_ledger
+from tests.support.postgres import Clusters
+from tests.support.wait import wait_for
 
 from .clocks import Clocks, clocks_lacking
 from .faults import Missed

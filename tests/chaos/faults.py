@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fix_nodes import Node
+    from tests.support.nodes import Node
 
     from .bed import Bed
 

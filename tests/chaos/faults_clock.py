@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from random import Random
 
-from fix_nodes import Node
-
 from highlanderd.errors import HighlanderError
+from tests.support.nodes import Node
 
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault

@@ -10,8 +10,8 @@ import subprocess
 from random import Random
 from typing import Any
 
-from fact import wait_for
-from fix_postgres import Cluster
+from tests.support.postgres import Cluster
+from tests.support.wait import wait_for
 
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault

@@ -9,9 +9,8 @@ import signal
 from dataclasses import replace
 from random import Random
 
-from fact import wait_for
-
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.wait import wait_for
 
 from .bed import PROGRAMS, SERVER, STANDBY, Bed, pause
 from .faults import Bound, Missed, Strike, fault

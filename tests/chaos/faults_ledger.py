@@ -10,19 +10,19 @@ from contextlib import contextmanager, suppress
 from random import Random
 
 import psycopg
-from fact import wait_for
-from fix_nodes import Node
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Json
 
 from highlanderd.errors import HighlanderError
+from tests.support.nodes import Node
+from tests.support.wait import wait_for
 
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault
 from .faults_network import LONG
 from .faults_processes import kill_tree
 
-AWAY = Bound(1.1, lasting=True)
+DISCONNECTED = Bound(1.1, lasting=True)
 """As any outage; a ledger that is another one is waited out from when it is first seen."""
 LAPSED = Bound(1.3, 1)
 """What holds the row of a lost leader is closed out first: as a lost node, and what is left of the transactions."""
@@ -66,7 +66,7 @@ def _replace(bed: Bed, chance: Random, how: str, put: Callable[[Node], None]) ->
     return Strike(f"the ledger {how}, {node.name} cut off", bed.nodes, lambda: bed.network.heal(node.name))
 
 
-@fault("ledger restored from a dump, one node cut off", AWAY, lasts=LONG, alone=True)
+@fault("ledger restored from a dump, one node cut off", DISCONNECTED, lasts=LONG, alone=True)
 def restore_ledger(bed: Bed, chance: Random) -> Strike:
     """The dump is older than the last terms. It shows rows that nobody renews any more, or that all read released."""
     quiet = chance.choice((True, False))
@@ -84,7 +84,7 @@ def restore_ledger(bed: Bed, chance: Random) -> Strike:
     return _replace(bed, chance, f"dropped and restored{' as of a quiet moment' if quiet else ''}", put)
 
 
-@fault("ledger dropped and made anew, one node cut off", AWAY, lasts=LONG, alone=True)
+@fault("ledger dropped and made anew, one node cut off", DISCONNECTED, lasts=LONG, alone=True)
 def make_ledger_anew(bed: Bed, chance: Random) -> Strike:
     """A daemon that is started again makes it, and remembers the epochs that it has seen."""
 
@@ -184,7 +184,7 @@ def _hold(bed: Bed, statement: str, *values: object) -> Callable[[], None]:
     return let_go
 
 
-@fault("row of the ledger locked", AWAY, lasts=(2.0, 2.0), alone=True)
+@fault("row of the ledger locked", DISCONNECTED, lasts=(2.0, 2.0), alone=True)
 def lock_row(bed: Bed, chance: Random) -> Strike:
     """A bystander looks at a row FOR UPDATE, and forgets about it for two leases."""
     program, node = bed.some_leader(chance)
@@ -259,7 +259,7 @@ CREATE EVENT TRIGGER greet ON login EXECUTE FUNCTION public.greet();
 """
 
 
-@fault("login trigger", AWAY, lasts=LONG, alone=True, needs=("login triggers",))
+@fault("login trigger", DISCONNECTED, lasts=LONG, alone=True, needs=("login triggers",))
 def greet(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - there is no choice
     """Each new session begins with synchronous_commit off: it is refused, and nothing is led through one."""
     for statement in LOGIN_TRIGGER.format(role=bed.database.role).split("\n\n"):

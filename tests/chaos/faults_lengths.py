@@ -8,9 +8,8 @@ from __future__ import annotations
 from math import inf
 from random import Random
 
-from fact import wait_for
-
 from highlanderd.errors import HighlanderError
+from tests.support.wait import wait_for
 
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault

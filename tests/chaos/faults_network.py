@@ -6,10 +6,9 @@ import signal
 from collections.abc import Callable
 from random import Random
 
-from fact import wait_for
-from fix_nodes import Node
-
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.nodes import Node
+from tests.support.wait import wait_for
 
 from .bed import SERVER, Bed, pause
 from .faults import Bound, Missed, Strike, fault

@@ -8,9 +8,8 @@ import threading
 from collections.abc import Callable
 from random import Random
 
-from fix_nodes import Node
-
 from highlanderd.errors import HighlanderError
+from tests.support.nodes import Node
 
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault

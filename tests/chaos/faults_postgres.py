@@ -8,24 +8,24 @@ from contextlib import suppress
 from random import Random
 
 import psycopg
-from fact import wait_for
-from fix_postgres import Mode
 from psycopg.conninfo import make_conninfo
 
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.postgres import Mode
+from tests.support.wait import wait_for
 
 from .bed import Bed, pause
 from .faults import Bound, Missed, Strike, fault
 from .faults_network import BORNE, FENCED, LONG
 
-AWAY = Bound(1.1, lasting=True)
+DISCONNECTED = Bound(1.1, lasting=True)
 """Fenced at 7/10 L, and led again at most 1.1 L after the server is back."""
 
 BACKENDS = "SELECT backend_pid FROM highlander.lease WHERE program = %s AND released_at IS NULL"
 TERMINATE = f"SELECT pg_terminate_backend(backend_pid) FROM ({BACKENDS}) AS mine"
 
 
-@fault("pg_terminate_backend", AWAY, spares=True)
+@fault("pg_terminate_backend", DISCONNECTED, spares=True)
 def terminate_backend(bed: Bed, chance: Random) -> Strike:
     """End the session of a leader."""
     program, node = bed.some_leader(chance)
@@ -33,7 +33,7 @@ def terminate_backend(bed: Bed, chance: Random) -> Strike:
     return Strike(f"backend of {program} on {node.name} terminated", [node])
 
 
-@fault("pg_terminate_backend of everybody", AWAY, spares=True)
+@fault("pg_terminate_backend of everybody", DISCONNECTED, spares=True)
 def terminate_everybody(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - there is no choice
     """End all sessions at once, those of children too."""
     bed.sql(
@@ -43,7 +43,7 @@ def terminate_everybody(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001 - t
     return Strike("every backend terminated", bed.nodes)
 
 
-@fault("pg_terminate_backend in a partition", AWAY, lasts=BORNE, spares=True)
+@fault("pg_terminate_backend in a partition", DISCONNECTED, lasts=BORNE, spares=True)
 def terminate_unheard(bed: Bed, chance: Random) -> Strike:
     """End the sessions of a leader that cannot hear of it: the lock is free, the lease is not."""
     return _terminate_unheard(bed, chance)
@@ -70,19 +70,19 @@ def _restart(bed: Bed, mode: Mode) -> Strike:
     return Strike(f"pg_ctl restart -m {mode}", bed.nodes)
 
 
-@fault("pg_ctl restart fast", AWAY, spares=True)
+@fault("pg_ctl restart fast", DISCONNECTED, spares=True)
 def restart_fast(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """What an upgrade of a minor version does."""
     return _restart(bed, "fast")
 
 
-@fault("pg_ctl restart immediate", AWAY, spares=True)
+@fault("pg_ctl restart immediate", DISCONNECTED, spares=True)
 def restart_immediate(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """No shutdown checkpoint: the server recovers from its log."""
     return _restart(bed, "immediate")
 
 
-@fault("SIGKILL of a backend", AWAY, spares=True)
+@fault("SIGKILL of a backend", DISCONNECTED, spares=True)
 def kill_backend(bed: Bed, chance: Random) -> Strike:
     """The postmaster takes every other backend down with it, and recovers."""
     program, _ = bed.some_leader(chance)
@@ -107,19 +107,19 @@ def _pause(bed: Bed) -> Strike:
     return Strike("SIGSTOP of the server", bed.nodes, resume)
 
 
-@fault("SIGSTOP of the server, short", AWAY, lasts=BORNE, spares=True)
+@fault("SIGSTOP of the server, short", DISCONNECTED, lasts=BORNE, spares=True)
 def pause_server_shortly(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """The machine of PostgreSQL hangs for less than 4/10 L."""
     return _pause(bed)
 
 
-@fault("SIGSTOP of the server", AWAY, lasts=(1.1, 1.5))
+@fault("SIGSTOP of the server", DISCONNECTED, lasts=(1.1, 1.5))
 def pause_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """The machine of PostgreSQL hangs for longer than a lease, and goes on as if nothing had been."""
     return _pause(bed)
 
 
-@fault("server stopped", AWAY, lasts=(1.1, 1.5))
+@fault("server stopped", DISCONNECTED, lasts=(1.1, 1.5))
 def stop_server(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """No server for longer than a lease."""
     return stop(bed)
@@ -140,7 +140,7 @@ def stop(bed: Bed) -> Strike:
     return Strike("the server stopped", bed.nodes, start, began)
 
 
-@fault("power cut of the server", AWAY, spares=True)
+@fault("power cut of the server", DISCONNECTED, spares=True)
 def cut_power(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """SIGKILL of every process of PostgreSQL at once, and a start."""
     if bed.server_struck:
@@ -150,7 +150,7 @@ def cut_power(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     return Strike("power cut of the server", bed.nodes)
 
 
-@fault("sessions terminated all the time", AWAY, alone=True)
+@fault("sessions terminated all the time", DISCONNECTED, alone=True)
 def hammer(bed: Bed, chance: Random) -> Strike:
     """Every session that leads is ended again and again, for one and a half leases."""
     end = boottime() + 1.5 * bed.lease
@@ -160,7 +160,7 @@ def hammer(bed: Bed, chance: Random) -> Strike:
     return Strike("every backend terminated all the time", bed.nodes)
 
 
-@fault("ledger locked", AWAY, lasts=(1.1, 1.5))
+@fault("ledger locked", DISCONNECTED, lasts=(1.1, 1.5))
 def lock_ledger(bed: Bed, chance: Random) -> Strike:  # noqa: ARG001
     """What VACUUM FULL does, for longer than a lease: no renewal, no look, and no child's transaction gets through."""
     if bed.server_struck:

@@ -6,10 +6,9 @@ import signal
 from collections.abc import Sequence
 from random import Random
 
-from fact import wait_for
-from fix_nodes import Node, marked
-
 from highlanderd.errors import HighlanderError
+from tests.support.nodes import Node, marked
+from tests.support.wait import wait_for
 
 from .bed import Bed
 from .faults import Bound, Missed, Strike, fault

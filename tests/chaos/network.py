@@ -2,8 +2,8 @@
 
 ``Wires`` are real: each node and server has a network namespace of its own, and packets are lost on the way, so that
 nothing is acknowledged. They take root, ``ip``, ``nft`` and ``nsenter``. ``Doors`` do what can be done without: a TCP
-door (``fix_proxy.py``) between each node and each server. Both sides stay where they are; bytes wait instead of being
-lost.
+door (``support/proxy.py``) between each node and each server. Both sides stay where they are; bytes wait instead of
+being lost.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from fix_postgres import LOOPBACK, Cluster, Place
-from fix_proxy import Door
+from tests.support.postgres import LOOPBACK, Cluster, Place
+from tests.support.proxy import Door
 
 TOOLS = ("ip", "nft", "nsenter", "unshare")
 PROBE = "ip link add name bridge type bridge && ip link add name one type veth peer name other && nft -f -"

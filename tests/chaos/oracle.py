@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from pathlib import Path
 
-from journal import Line, parse
+from tests.support.journal import Line, parse
 
 TABLES = """
 CREATE SCHEMA shop;

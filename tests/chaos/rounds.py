@@ -13,10 +13,10 @@ from pathlib import Path
 from random import Random
 
 import psycopg
-from fact import wait_for
 
 from highlanderd.errors import HighlanderError
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.wait import wait_for
 
 from .bed import PROGRAMS, Bed, pause
 from .faults import Bound, Fault, Missed, Strike

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from booted.machine import groups_can_be_killed
-from fact import wait_for
-from fix_nodes import marked
-from fix_postgres import Database
 
-from highlanderd.processes import cgroup
+from highlanderd.guardian import cgroup
+from tests.packaging.booted.machine import groups_can_be_killed
+from tests.support.nodes import marked
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 from . import table
 from .bed import NAMES

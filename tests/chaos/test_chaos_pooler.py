@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_nodes import Node, Nodes, settled_ledger
-from fix_pooler import pooler
-from fix_postgres import Database
 
 from highlanderd.errors import HighlanderError
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.pooler import pooler
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 pytestmark = pytest.mark.chaos
 LEASE = 6.0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
 
 from . import screen
 from .cluster import LEASE, PROGRAMS, Cluster

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from highlanderd.ctl.client import Daemon
+from highlanderd.ctl.client import ControlClient
 from highlanderd.embedded import steward
 from highlanderd.errors import HighlanderError
-from highlanderd.lineage import children
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from highlanderd.system.proctree import children
 
 NODES = ("alpha", "bravo", "charlie")
 PROGRAMS = ("beat", "relay", "poller", "mailer", "cron")
@@ -24,7 +24,7 @@ LEASE = 4.0
 """Seconds. Short, so that even the loss of a whole node is over soon; the default is 10."""
 ASK_EVERY = 0.15
 """Seconds between two looks at a node's status."""
-CHILD = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "journal_child.py")]
+CHILD = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "children" / "journal_child.py")]
 
 Status = dict[str, Any]
 
@@ -52,7 +52,7 @@ class Node:
 
     def watch(self) -> None:
         """Ask for its status until told otherwise; for a thread, because a frozen daemon would hold up the picture."""
-        daemon = Daemon(str(self.socket))
+        daemon = ControlClient(str(self.socket))
         while not self._over.wait(ASK_EVERY):
             asked = boottime()
             try:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
 
 from .cluster import PROGRAMS, Cluster, Node
 from .witness import Handover, Witness

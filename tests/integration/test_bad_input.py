@@ -12,12 +12,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_commands import answers, as_nobody, highlanderctl, highlanderd, led
-from fix_nodes import PACKAGE, Node, Nodes, gone, settled_ledger
-from fix_postgres import Cluster, Clusters, Database
-from ports import reserved_port
 from psycopg.conninfo import make_conninfo
+
+from tests.support.commands import answers, as_nobody, highlanderctl, highlanderd, led
+from tests.support.nodes import PACKAGE, Node, Nodes, gone, settled_ledger
+from tests.support.ports import reserved_port
+from tests.support.postgres import Cluster, Clusters, Database
+from tests.support.wait import wait_for
 
 LEASE = 10.0
 """Seconds; nothing here waits for it."""

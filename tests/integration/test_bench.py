@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from fact import wait_for
-from fix_postgres import Cluster, Clusters, Database
-from fix_proxy import OpensDoors
+
+from tests.support.postgres import Cluster, Clusters, Database
+from tests.support.proxy import OpensDoors
+from tests.support.wait import wait_for
 
 
 @contextlib.contextmanager

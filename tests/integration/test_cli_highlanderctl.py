@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fact import wait_for
-from fix_commands import as_nobody, highlanderctl, led
-from fix_nodes import Node, Nodes, settled_ledger
-from fix_postgres import Database
+from tests.support.commands import as_nobody, highlanderctl, led
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 LEASE = 10.0
 """Seconds; nothing here waits for it."""

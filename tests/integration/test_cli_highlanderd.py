@@ -7,12 +7,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from fix_commands import highlanderd, led
-from fix_nodes import Nodes
-from fix_postgres import Database
 from psycopg.conninfo import make_conninfo
 
 from highlanderd import __version__
+from tests.support.commands import highlanderd, led
+from tests.support.nodes import Nodes
+from tests.support.postgres import Database
 
 GOOD = '[daemon]\nnode = "a"\nstate_dir = "state"\nrun_dir = "run"\n[postgres]\ndsn = "host=db1 dbname=ops user=ops"\n'
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
-from fact import wait_for
-from fix_nodes import Nodes, ends, expiry, gone, renewals, settled_ledger
-from fix_postgres import Database
-
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.nodes import Nodes, ends, expiry, gone, renewals, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 LEASE = 8.0
 """Seconds, for tests that wait for its end."""

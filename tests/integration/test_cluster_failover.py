@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fact import wait_for
-from fix_nodes import Nodes, settled_ledger
-from fix_postgres import Clusters, run
 from psycopg.conninfo import make_conninfo
+
+from tests.support.nodes import Nodes, settled_ledger
+from tests.support.postgres import Clusters, run
+from tests.support.wait import wait_for
 
 LEASE = 20.0
 """Seconds; a promotion may take some. The last takeover waits for one: the promoted server has not settled."""

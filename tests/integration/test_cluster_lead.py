@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from fact import wait_for
-from fix_nodes import PACKAGE, Nodes
-from fix_postgres import Database
+from tests.support.nodes import PACKAGE, Nodes
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 FIVE = ("beat", "bot", "clock", "mail", "relay")
 LEASE = 10.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from fact import wait_for
-from fix_nodes import Nodes, deaths, ends, renewals, settled_ledger
-from fix_postgres import Database
-from fix_proxy import Door, OpensDoors
 
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.nodes import Nodes, deaths, ends, renewals, settled_ledger
+from tests.support.postgres import Database
+from tests.support.proxy import Door, OpensDoors
+from tests.support.wait import wait_for
 
 LEASE = 8.0
 SPARING_LEASE = 20.0

@@ -9,11 +9,11 @@ from functools import partial
 
 import psycopg
 import pytest
-from fact import wait_for
-from fix_nodes import Nodes, deaths, ends, settled_ledger
-from fix_postgres import Cluster, Database, Mode
 
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.nodes import Nodes, deaths, ends, settled_ledger
+from tests.support.postgres import Cluster, Database, Mode
+from tests.support.wait import wait_for
 
 LEASE = 10.0
 LONG_LEASE = 30.0

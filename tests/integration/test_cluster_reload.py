@@ -7,10 +7,10 @@ import os
 import signal
 from functools import partial
 
-from fact import wait_for
-from fix_nodes import Node, Nodes, ends, settled_ledger
-from fix_postgres import Database
-from journal import CHILD
+from tests.support.journal import CHILD
+from tests.support.nodes import Node, Nodes, ends, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 LEASE = 30.0
 """Seconds; nothing here waits for it, and a worker that is replaced on a busy machine may need seconds to start."""

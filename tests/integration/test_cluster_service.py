@@ -9,16 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_nodes import PATIENCE, Node, Nodes, gone, settled_ledger
-from fix_postgres import Database
-from fix_processes import state
-from fix_proxy import OpensDoors
-from fix_service import ServiceManager
 
 from highlanderd.errors import HighlanderError
-from highlanderd.linux import NEVER, boottime
-from highlanderd.processes.service import MOST_UNSENT, OVERDUE, SOONEST, Service
+from highlanderd.guardian.watchdog import MOST_UNSENT, OVERDUE, SOONEST, ServiceNotifier
+from highlanderd.system.linux import NEVER, boottime
+from tests.support.nodes import PATIENCE, Node, Nodes, gone, settled_ledger
+from tests.support.postgres import Database
+from tests.support.processes import state
+from tests.support.proxy import OpensDoors
+from tests.support.services import ServiceManager
+from tests.support.wait import wait_for
 
 LEASE = 10.0
 """Seconds; on a busy machine nobody is silent for 3/10 of it who is not frozen."""
@@ -208,20 +208,20 @@ def test_the_protection_from_the_oom_killer_is_the_daemons_alone(
 
 def test_an_abstract_address_is_understood() -> None:
     with closing(ServiceManager(f"@highlander-test-{os.getpid()}")) as manager:
-        Service({"NOTIFY_SOCKET": manager.address}, os.getpid()).tell("READY=1")
+        ServiceNotifier({"NOTIFY_SOCKET": manager.address}, os.getpid()).tell("READY=1")
         assert manager.values("READY") == ["1"]
 
 
 def test_a_watchdog_of_another_process_is_not_ours_to_feed(service_manager: ServiceManager) -> None:
     words = {"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
-    service = Service(words, os.getpid())
+    service = ServiceNotifier(words, os.getpid())
     service.cycled(LEASE, NEVER)
     service.spare(NEVER)
     assert service_manager.heard() == []
 
 
 def test_a_unit_with_a_shorter_watchdog_keeps_it(service_manager: ServiceManager) -> None:
-    service = Service({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000"}, os.getpid())
+    service = ServiceNotifier({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000"}, os.getpid())
     service.cycled(LEASE, NEVER)
     service.spare(NEVER)
     assert service_manager.values("WATCHDOG_USEC") == []
@@ -230,7 +230,7 @@ def test_a_unit_with_a_shorter_watchdog_keeps_it(service_manager: ServiceManager
 
 def test_words_wait_for_a_service_manager_that_is_away(open_dir: Path) -> None:
     address = open_dir / "notify"
-    service = Service({"NOTIFY_SOCKET": str(address)}, os.getpid())
+    service = ServiceNotifier({"NOTIFY_SOCKET": str(address)}, os.getpid())
     for number in range(MOST_UNSENT + 5):
         service.tell(f"STATUS={number}")
     with closing(ServiceManager(str(address))) as manager:
@@ -244,7 +244,7 @@ def test_words_wait_for_a_service_manager_that_is_away(open_dir: Path) -> None:
 
 def test_signs_of_life_push_out_nothing_that_a_service_manager_has_to_hear(open_dir: Path) -> None:
     address = open_dir / "notify"
-    service = Service({"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
+    service = ServiceNotifier({"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
     service.tell("READY=1")
     for _ in range(2 * MOST_UNSENT):
         service.cycled(LEASE, NEVER)
@@ -254,7 +254,7 @@ def test_signs_of_life_push_out_nothing_that_a_service_manager_has_to_hear(open_
 
 
 def test_a_deadline_that_comes_before_the_next_sign_of_life_is_what_counts(service_manager: ServiceManager) -> None:
-    service = Service({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
+    service = ServiceNotifier({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
     for left in (8.0, 3.0, -1.0):
         service.cycled(LEASE, left)
         service.relieve(left - 0.1)

@@ -9,12 +9,12 @@ from functools import partial
 
 import psycopg
 import pytest
-from fact import wait_for
-from fix_nodes import Node, Nodes, ends, gone, marked, settled_ledger
-from fix_postgres import Database
 
 from highlanderd.errors import HighlanderError
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.nodes import Node, Nodes, ends, gone, marked, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 LEASE = 30.0
 """Seconds; nothing here waits for it."""

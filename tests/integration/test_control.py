@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, UnixConnector
-from fix_memory_node import LOOPS, Ended, MemoryNode, ended, leading, program, run, serving, until
 
 from highlanderd.errors import ConfigurationError, HighlanderError, TimedOut
-from highlanderd.listeners import lengths
+from highlanderd.listeners import leases
 from highlanderd.listeners.control import serve_control
-from highlanderd.listeners.listen import Peer
+from highlanderd.listeners.sockets import Peer
+from tests.support.memory_node import LOOPS, Ended, MemoryNode, ended, leading, program, run, serving, until
 
 NOBODY = 65534
 
@@ -448,7 +448,7 @@ def test_nobody_looks_on_for_a_client_that_is_gone() -> None:
     async def main() -> None:
         ordered = await node.set_lease(20.0)
         with pytest.raises(TimedOut):
-            await lengths.in_force(node, ordered, lambda report: report.lease, 3600.0, lambda: node.looks == 2)
+            await leases.in_force(node, ordered, lambda report: report.lease, 3600.0, lambda: node.looks == 2)
 
     run(main)
     assert node.looks == 2
@@ -456,7 +456,7 @@ def test_nobody_looks_on_for_a_client_that_is_gone() -> None:
 
 def test_a_user_without_a_name_is_told_by_number() -> None:
     async def main() -> None:
-        assert await lengths.author(Peer(1, 3_999_999_999, frozenset()), "a") == "uid 3999999999 on node a"
+        assert await leases.author(Peer(1, 3_999_999_999, frozenset()), "a") == "uid 3999999999 on node a"
 
     run(main)
 

@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fix_memory_node import MemoryNode, ctl, ended, leading, program, run, serving, until
 
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import ConfigurationError, HighlanderError
+from tests.support.memory_node import MemoryNode, ctl, ended, leading, program, run, serving, until
 
 
 def test_status_is_a_table_and_a_healthy_standby_s_exit_is_zero(tmp_path: Path) -> None:

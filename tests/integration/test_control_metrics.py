@@ -14,11 +14,11 @@ from functools import partial
 
 import pytest
 from aiohttp import ClientSession
-from fix_memory_node import LOOPS, MemoryNode, leading, program, run
-from ports import reserved_port
 
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.metrics import SCRAPERS, Metrics, serve_metrics
+from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run
+from tests.support.ports import reserved_port
 
 
 @asynccontextmanager

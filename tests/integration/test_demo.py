@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fix_nodes import PACKAGE, gone, marked
+from tests.support.nodes import PACKAGE, gone, marked
 
 KINDS = ("child", "release", "worker", "restart", "guardian", "node")
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from fact import wait_for
-from fix_commands import highlanderd
-from fix_memory_node import Ended
-from fix_nodes import Nodes, settled_ledger
-from fix_pooler import TAKES_OPTIONS, pooler
-from fix_postgres import SCHEMA, Clusters, Database
-from fix_proxy import Door, OpensDoors
-from ports import reserved_port
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.core.key import lock_id
 from highlanderd.postgres.ledger import Ledger
+from tests.support.commands import highlanderd
+from tests.support.memory_node import Ended
+from tests.support.nodes import Nodes, settled_ledger
+from tests.support.pooler import TAKES_OPTIONS, pooler
+from tests.support.ports import reserved_port
+from tests.support.postgres import SCHEMA, Clusters, Database
+from tests.support.proxy import Door, OpensDoors
+from tests.support.wait import wait_for
 
 
 def doctor(directory: Path, dsn: str, *, programs: int = 2, lease: float = 10.0, **daemon: str) -> Ended:
@@ -184,8 +184,8 @@ def test_a_forgetful_server_is_a_problem(tmp_path: Path, clusters: Clusters) -> 
 
 
 def test_a_ledger_that_a_crash_empties_is_a_problem(tmp_path: Path, database: Database) -> None:
-    book = Ledger(SCHEMA, "highlander", 10.0)
-    database.sql(book.script())
+    ledger = Ledger(SCHEMA, "highlander", 10.0)
+    database.sql(ledger.script())
     database.sql(f"ALTER TABLE {SCHEMA}.lease SET UNLOGGED")
     said = found(doctor(tmp_path, database.dsn), "problem")
     assert any(f"ALTER TABLE {SCHEMA}.lease SET LOGGED" in line for line in said)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from fact import wait_for
-from fix_postgres import run
 
 from highlanderd.embedded import server as embedded
 from highlanderd.embedded.account import Account, account_of, unprivileged
 from highlanderd.embedded.installation import PACKAGE, installed, pick
 from highlanderd.errors import HighlanderError
+from tests.support.postgres import run
+from tests.support.wait import wait_for
 
 USER = """
 import json, os, sys

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_floods import FLOOD, alive, dried, frozen
-from fix_processes import PATIENCE, Node, gone, node_at, state, undying
-from journal import Journal
+
+from tests.support.floods import FLOOD, alive, dried, frozen
+from tests.support.journal import Journal
+from tests.support.processes import PATIENCE, Node, gone, node_at, state, undying
+from tests.support.wait import wait_for
 
 BOMB, MANY = 120, 1000
 FORKING = [("bomb", BOMB), ("spray", BOMB), ("chains", 20)]
@@ -156,7 +157,7 @@ def _have_killed(node: Node, epoch: int, by: str) -> None:
 
 def _undying(node: Node, epoch: int) -> list[int]:
     node.tell("report", epoch=epoch)
-    return list(node.expect("report", epoch=epoch)["undying"])
+    return list(node.expect("report", epoch=epoch)["unkillable"])
 
 
 @pytest.mark.parametrize("by", ["keeper", "guardian"])

@@ -7,12 +7,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from fact import wait_for
-from fix_floods import FLOOD, dried, family
-from fix_nodes import Node, Nodes, ends, renewals, settled_ledger
-from fix_postgres import Database
-from fix_processes import undying
-from fix_proxy import OpensDoors
+
+from tests.support.floods import FLOOD, dried, family
+from tests.support.nodes import Node, Nodes, ends, renewals, settled_ledger
+from tests.support.postgres import Database
+from tests.support.processes import undying
+from tests.support.proxy import OpensDoors
+from tests.support.wait import wait_for
 
 LEASE = 10.0
 LONG_LEASE = 30.0

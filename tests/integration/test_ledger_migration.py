@@ -9,17 +9,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from fact import wait_for
-from fix_nodes import PACKAGE, Node, Nodes
-from fix_postgres import Database
-from fix_session import desk, settle, until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from highlanderd.core import words as w
+from highlanderd.core.events import Detached, Renewed
 from highlanderd.core.lease import Lengths
 from highlanderd.errors import HighlanderError
-from highlanderd.postgres import lengthening, statements
+from highlanderd.postgres import lease_change, statements
 from highlanderd.postgres.ledger import Ledger
+from tests.support.nodes import PACKAGE, Node, Nodes
+from tests.support.postgres import Database
+from tests.support.session import desk, settle, until
+from tests.support.wait import wait_for
 
 SCHEMA_1 = "a36353b"
 """The last commit whose daemons know schema 1 only."""
@@ -42,18 +42,18 @@ def old_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _begin_schema_1(database: Database) -> Ledger:
     """Create a ledger as daemons of schema 1 did, settled for its server."""
-    book = Ledger("highlander", "highlander", LEASE)
+    ledger = Ledger("highlander", "highlander", LEASE)
     as_admin = make_conninfo(database.dsn, user=database.server.user)
     name = conninfo_to_dict(as_admin)["dbname"]
     database.sql(f'GRANT CREATE ON DATABASE "{name}" TO "{database.role}"', admin=True)
-    script = book.script().split("-- Schema 2")[0]
+    script = ledger.script().split("-- Schema 2")[0]
     assert "ADD COLUMN" not in script
     database.sql(script)
     database.sql(
         "UPDATE highlander.meta SET (settled_system, settled_timeline) = "
         "(SELECT system_identifier, 1 FROM pg_control_system())"
     )
-    return book
+    return ledger
 
 
 def _version(database: Database) -> int:
@@ -123,21 +123,21 @@ def test_a_cluster_is_upgraded_node_by_node_and_its_ledger_with_the_last_one(
 
 
 def test_a_daemon_of_today_leads_renews_and_releases_on_a_ledger_that_may_not_be_migrated(database: Database) -> None:
-    book = _begin_schema_1(database)
+    ledger = _begin_schema_1(database)
     older = make_conninfo(database.dsn, application_name="highlanderd/c/beat")
 
     async def scenario() -> None:
-        async with desk(database.dsn, lease=book.lease) as here, desk(database.dsn, lease=book.lease) as there:
+        async with desk(database.dsn, lease=ledger.lease) as here, desk(database.dsn, lease=ledger.lease) as there:
             ours, theirs = await here.line(), await there.line(node="n2")
             epoch = (await ours.lead()).epoch
             for _ in range(3):
-                ours.renew(epoch, book.lease)
-                assert (await ours.told(w.Renewed)).lengths.trusted.length == book.lease
+                ours.renew(epoch, ledger.lease)
+                assert (await ours.told(Renewed)).lengths.trusted.length == ledger.lease
             await until(lambda: any("highlanderd/c/beat" in note for note in here.pool.server.warnings))
             with pytest.raises(HighlanderError, match="unreleased: beat on n1"):
-                await lengthening.set_lease(here.pool.listener, 8.0, force=False)
+                await lease_change.set_lease(here.pool.listener, 8.0, force=False)
             with pytest.raises(HighlanderError, match="schema 1, and maintenance needs 2"):
-                await lengthening.begin_maintenance(here.pool.listener, 60, author="", reason="", force=False)
+                await lease_change.begin_maintenance(here.pool.listener, 60, author="", reason="", force=False)
             await theirs.look()
             await ours.release(epoch)
             assert (await theirs.lead()).epoch == epoch + 1
@@ -148,43 +148,43 @@ def test_a_daemon_of_today_leads_renews_and_releases_on_a_ledger_that_may_not_be
 
 
 def test_a_ledger_is_migrated_under_a_term_that_goes_on(database: Database) -> None:
-    book = _begin_schema_1(database)
+    ledger = _begin_schema_1(database)
 
     async def scenario() -> None:
-        async with desk(database.dsn, lease=book.lease) as here:
+        async with desk(database.dsn, lease=ledger.lease) as here:
             with psycopg.connect(make_conninfo(database.dsn, application_name="highlanderd/c")):
                 line = await here.line()
                 epoch = (await line.lead()).epoch
                 await until(lambda: here.pool.listener.facts is not None)
                 assert (await here.pool.listener.migrate()).waits_for == ("highlanderd/c",)
-                line.renew(epoch, book.lease)
-                await line.told(w.Renewed)
-            older = book.statement("older_sessions", statements.OLDER_SESSIONS).sql
+                line.renew(epoch, ledger.lease)
+                await line.told(Renewed)
+            older = ledger.statement("older_sessions", statements.OLDER_SESSIONS).sql
             await until(lambda: not database.sql(older))
             assert (await here.pool.listener.migrate()).version == 2
             for _ in range(2):  # the first is still in the words of schema 1, and finds out
-                line.renew(epoch, book.lease)
-                assert (await line.told(w.Renewed)).lengths == Lengths.alike(book.lease)
+                line.renew(epoch, ledger.lease)
+                assert (await line.told(Renewed)).lengths == Lengths.alike(ledger.lease)
             while not _settled(database):
-                line.renew(epoch, book.lease)
-                await line.told(w.Renewed)
+                line.renew(epoch, ledger.lease)
+                await line.told(Renewed)
                 await asyncio.sleep(0.5)
-            await lengthening.begin_maintenance(here.pool.listener, 60, author="me", reason="", force=False)
-            line.renew(epoch, book.lease)
-            assert (await line.told(w.Renewed)).lengths.wanted.length > 60
+            await lease_change.begin_maintenance(here.pool.listener, 60, author="me", reason="", force=False)
+            line.renew(epoch, ledger.lease)
+            assert (await line.told(Renewed)).lengths.wanted.length > 60
             await line.release(epoch)
 
     asyncio.run(scenario())
 
 
 def test_the_printed_migration_changes_nothing_while_an_older_daemon_is_connected(database: Database) -> None:
-    book = _begin_schema_1(database)
-    printed = f"BEGIN;\n{book.printed(1)}\nCOMMIT;"
+    ledger = _begin_schema_1(database)
+    printed = f"BEGIN;\n{ledger.printed(1)}\nCOMMIT;"
     with psycopg.connect(make_conninfo(database.dsn, application_name="highlanderd/c/beat")):
         with pytest.raises(psycopg.errors.ObjectInUse, match="highlanderd/c/beat"):
             database.sql(printed)
         assert _version(database) == 1
-    older = book.statement("older_sessions", statements.OLDER_SESSIONS).sql
+    older = ledger.statement("older_sessions", statements.OLDER_SESSIONS).sql
     wait_for(lambda: not database.sql(older), what="the older daemon is gone")
     database.sql(printed)
     assert _version(database) == 2
@@ -192,12 +192,12 @@ def test_the_printed_migration_changes_nothing_while_an_older_daemon_is_connecte
 
 @pytest.mark.parametrize("by", ["a daemon", "an administrator"])
 def test_a_stranger_who_calls_his_session_as_a_daemon_would_holds_no_migration_up(database: Database, by: str) -> None:
-    book = _begin_schema_1(database)
+    ledger = _begin_schema_1(database)
     stranger_role = f"{database.role}_stranger"
     database.sql(f'CREATE ROLE "{stranger_role}" LOGIN', admin=True)
 
     async def scenario() -> None:
-        async with desk(database.dsn, lease=book.lease) as here:
+        async with desk(database.dsn, lease=ledger.lease) as here:
             await until(lambda: here.pool.server.schema == 2)
 
     try:
@@ -205,18 +205,18 @@ def test_a_stranger_who_calls_his_session_as_a_daemon_would_holds_no_migration_u
             if by == "a daemon":
                 asyncio.run(scenario())
             else:
-                database.sql(f"BEGIN;\n{book.printed(1)}\nCOMMIT;", admin=True)
+                database.sql(f"BEGIN;\n{ledger.printed(1)}\nCOMMIT;", admin=True)
         assert _version(database) == 2
     finally:
         database.sql(f'DROP ROLE "{stranger_role}"', admin=True)
 
 
 def test_many_nodes_at_once_migrate_a_ledger_once(database: Database) -> None:
-    book = _begin_schema_1(database)
+    ledger = _begin_schema_1(database)
 
     async def scenario() -> None:
         async def node() -> None:
-            async with desk(database.dsn, lease=book.lease) as here:
+            async with desk(database.dsn, lease=ledger.lease) as here:
                 await until(lambda: here.pool.server.schema == 2)
 
         await asyncio.gather(*(node() for _ in range(6)))
@@ -233,10 +233,10 @@ def test_what_a_later_schema_demands_is_fenced_by_the_clock_and_said(database: D
             epoch = (await line.lead()).epoch
             database.sql("UPDATE highlander.meta SET version = 4, compatible_from = 2")
             line.renew(epoch)
-            await line.told(w.Renewed)
+            await line.told(Renewed)
             database.sql("UPDATE highlander.meta SET compatible_from = 3")
             line.renew(epoch)
-            why = (await line.told(w.Detached)).why
+            why = (await line.told(Detached)).why
             assert why.endswith(f"this one knows {statements.VERSION}: upgrade highlanderd on this node")
             await until(lambda: "for daemons that know schema 3 or later" in here.pool.trouble)
             assert database.sql("SELECT released_at FROM highlander.lease") == [(None,)]

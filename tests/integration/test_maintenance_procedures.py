@@ -12,15 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_commands import highlanderctl
-from fix_nodes import Node, Nodes, gone, settled_ledger
-from fix_postgres import Cluster, Clusters, Database, run
-from fix_proxy import OpensDoors
 from psycopg.conninfo import make_conninfo
 
 from highlanderd.embedded.installation import Installation
-from highlanderd.linux import boottime
+from highlanderd.system.linux import boottime
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Node, Nodes, gone, settled_ledger
+from tests.support.postgres import Cluster, Clusters, Database, run
+from tests.support.proxy import OpensDoors
+from tests.support.wait import wait_for
 
 LEASE = 4.0
 OUTAGE = "10s"

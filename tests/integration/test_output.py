@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from fix_memory_node import LOOPS, run, until
-from fix_output import writing
 
 from highlanderd.output.streams import PATIENCE, Ring, Stream
 from highlanderd.output.writer import LIMIT, Sink, Writer
+from tests.support.memory_node import LOOPS, run, until
+from tests.support.output import writing
 
 
 @contextmanager

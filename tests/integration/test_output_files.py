@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_output import writing
+
+from tests.support.output import writing
+from tests.support.wait import wait_for
 
 
 def lines_of(*paths: Path) -> list[bytes]:

@@ -8,16 +8,16 @@ from contextlib import suppress
 from math import inf
 
 import pytest
-from fix_postgres import SCHEMA, Clusters, Database
-from fix_proxy import Door, OpensDoors
-from fix_session import LEASE, SHORT_LEASE, desk, until
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from highlanderd.core import words as w
+from highlanderd.core.events import Attached, Detached
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.server import Hello, Server
+from highlanderd.postgres.server import Connection, Server
 from highlanderd.postgres.wire import ConnectFailed
+from tests.support.postgres import SCHEMA, Clusters, Database
+from tests.support.proxy import Door, OpensDoors
+from tests.support.session import LEASE, SHORT_LEASE, desk, until
 
 
 def _both(database: Database, *doors: Door) -> str:
@@ -37,9 +37,9 @@ def test_after_a_silence_the_next_attempt_goes_to_another_address(database: Data
             for line in lines:
                 line.session.look()
             for line in lines:
-                await line.told(w.Detached)
+                await line.told(Detached)
             for line in lines:
-                await line.told(w.Attached)
+                await line.told(Attached)
             await until(lambda: second.connections == 4)
             asking = 1  # every host is asked for its timeline now and then, on one connection that nobody waits for
             assert first.connections <= 4 + asking, "a session has asked the silent address again"
@@ -56,11 +56,11 @@ def test_a_probe_that_hangs_keeps_nobody_from_the_address_that_answers(database:
             silent.stall()
             away.cut()
             for line in lines:
-                await line.told(w.Detached)
+                await line.told(Detached)
             await until(lambda: silent.connections)
             away.heal()
             for line in lines:  # an attempt at the silent address would hang for 12 s
-                await line.told(w.Attached, within=10.0)
+                await line.told(Attached, within=10.0)
 
     asyncio.run(scenario())
 
@@ -77,9 +77,9 @@ def test_the_third_address_is_not_passed_over_while_the_first_hangs_and_the_seco
             silent.stall()
             silent.reset()
             for line in lines:
-                await line.told(w.Detached)
+                await line.told(Detached)
             for line in lines:  # each attempt at the silent address hangs for 12 s
-                await line.told(w.Attached, within=10.0)
+                await line.told(Attached, within=10.0)
 
     asyncio.run(scenario())
 
@@ -90,9 +90,9 @@ class Taker:
     urgency = inf
 
     def __init__(self) -> None:
-        self.given: list[Hello] = []
+        self.given: list[Connection] = []
 
-    def deliver(self, hello: Hello) -> None:
+    def deliver(self, hello: Connection) -> None:
         self.given.append(hello)
 
     def keep_alive(self) -> None:
@@ -101,9 +101,9 @@ class Taker:
 
 def test_an_attempt_that_nobody_waited_for_any_more_serves_who_still_seeks(database: Database) -> None:
     async def scenario() -> None:
-        book = Ledger(SCHEMA, "highlander", LEASE)
-        pool, taker = Pool(Server(database.dsn, book, node="n1", fresh=None), book), Taker()
-        pool.seek(taker)
+        ledger = Ledger(SCHEMA, "highlander", LEASE)
+        pool, taker = Pool(Server(database.dsn, ledger, node="n1", fresh=None), ledger), Taker()
+        pool.request(taker)
         await pool._open(taker, 1)
         assert taker.given[0].wire.open
         await pool._open(taker, 2)
@@ -139,7 +139,7 @@ class Stumbling(Server):
 
     stumbles = 2
 
-    async def open(self) -> Hello:
+    async def open(self) -> Connection:
         if self.stumbles:
             self.stumbles -= 1
             raise ArithmeticError("nobody has foreseen this")
@@ -155,10 +155,10 @@ def test_what_nobody_has_foreseen_is_logged_once_and_ends_no_worker(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
-        book = Ledger(SCHEMA, "highlander", LEASE)
-        pool, taker = Pool(Stumbling(database.dsn, book, node="n1", fresh=None), book), Taker()
+        ledger = Ledger(SCHEMA, "highlander", LEASE)
+        pool, taker = Pool(Stumbling(database.dsn, ledger, node="n1", fresh=None), ledger), Taker()
         running = asyncio.create_task(pool.run())
-        pool.seek(taker)
+        pool.request(taker)
         await until(lambda: taker.given)
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -184,8 +184,8 @@ def test_a_ledger_that_cannot_be_read_is_read_again_after_a_pause_and_logged_onc
             for _ in range(3):
                 line.session.look()
                 begun = asyncio.get_running_loop().time()
-                await line.told(w.Detached)
-                await line.told(w.Attached)
+                await line.told(Detached)
+                await line.told(Attached)
                 # from below, so that no slow machine can fail it
                 assert asyncio.get_running_loop().time() - begun >= SHORT_LEASE / 5
 
@@ -210,12 +210,12 @@ def test_a_standby_that_a_second_probe_meets_is_no_refusal(
             slow.stall()
             slow.reset()
             for line in lines:
-                await line.told(w.Detached)
+                await line.told(Detached)
             await until(lambda: any("hot standby" in record.message for record in caplog.records))
             assert not here.pool._refused
             slow.heal()
             for line in lines:
-                await line.told(w.Attached)
+                await line.told(Attached)
 
     asyncio.run(scenario())
     said = [record.levelname for record in caplog.records if "hot standby" in record.message]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from highlanderd.linux import boottime
-from highlanderd.processes.channel import Channel, channel_pair
-from highlanderd.processes.child import Child
-from highlanderd.processes.link import Guardian
-from highlanderd.processes.report import Order
+from highlanderd.children.child import Child
+from highlanderd.children.guardian_link import GuardianLink
+from highlanderd.children.messages import SpawnRequest
+from highlanderd.guardian.channel import Channel, channel_pair
+from highlanderd.system.linux import boottime
 
 LEASE = 10.0
 
 
-def order(program: str, lock_id: int, epoch: int = 1) -> Order:
+def order(program: str, lock_id: int, epoch: int = 1) -> SpawnRequest:
     end = boottime() + 60
-    return Order(program, lock_id, epoch, not_after=end, deadline=end, memo=b"", argv=("true",), env={})
+    return SpawnRequest(program, lock_id, epoch, not_after=end, deadline=end, memo=b"", argv=("true",), env={})
 
 
 def heard(channel: Channel) -> list[dict[str, Any]]:
@@ -49,15 +49,15 @@ def test_a_keeper_is_judged_by_the_oldest_deadline_that_it_owes_once_everything_
 
 async def _owe() -> None:
     ours, theirs = channel_pair()
-    guardian = Guardian(theirs)
+    guardian = GuardianLink(theirs)
     child = guardian.spawn(order("beat", 7), lambda _event: None)
     keeper = introduce(ours, child)
     guardian.ping(LEASE)  # reads what is there
     first = boottime()
-    child.entrust(first + 50, b"")
+    child.set_deadline(first + 50, b"")
     await asyncio.sleep(0.01)
     second = boottime()
-    child.entrust(second + 60, b"")
+    child.set_deadline(second + 60, b"")
     assert keeper.send(state(child, deadline=first + 50))
     heard(ours)
     guardian.check(second + 0.3 * LEASE, LEASE)
@@ -77,7 +77,7 @@ def test_a_program_and_a_lock_are_held_until_the_last_child_of_theirs_is_over() 
 
 async def _hold() -> None:
     ours, theirs = channel_pair()
-    guardian = Guardian(theirs)
+    guardian = GuardianLink(theirs)
     for each in (order("beat", 7, 1), order("beat", 7, 2), order("relay", 7, 3), order("relay", 7, 3)):
         guardian.spawn(each, lambda _event: None)
     held = []
@@ -97,7 +97,7 @@ def test_a_term_that_is_over_is_not_held_for_ever_when_the_guardian_tells_of_it_
 
 async def _end_twice() -> None:
     ours, theirs = channel_pair()
-    guardian = Guardian(theirs)
+    guardian = GuardianLink(theirs)
     hello = {"is": "hello", "protocol": 1, "instance": "i", "draining": False, "memo": False, "signals": []}
     for message in (hello, {"is": "a word of a later version"}, {"is": "listed"}):
         assert ours.send(message)
@@ -111,7 +111,7 @@ async def _end_twice() -> None:
     keeper.close()
     await asyncio.sleep(0.05)
     for number in range(100):
-        child.entrust(boottime() + number, b"")
+        child.set_deadline(boottime() + number, b"")
     assert len(child._orders) <= 2, "nobody hears it"
     assert not child._unacknowledged
     term = {"program": "beat", "lock_id": 7, "epoch": 1}

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_processes import Node, gone, node_at, state
+
+from tests.support.processes import Node, gone, node_at, state
+from tests.support.wait import wait_for
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_processes import GUARDIAN, LEASE, Node, gone, node_at, undying
+
+from tests.support.processes import GUARDIAN, LEASE, Node, gone, node_at, undying
+from tests.support.wait import wait_for
 
 BOUND = 1024 if sys.version_info >= (3, 12) else 1152
 """KiB of private memory that a running child may cost in its keeper: a megabyte. Python 3.11 writes a reference count

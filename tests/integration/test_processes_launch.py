@@ -8,14 +8,14 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from fact import wait_for
-from fix_processes import PATIENCE, ROOT, children, gone
+from tests.support.processes import PATIENCE, ROOT, children, gone
+from tests.support.wait import wait_for
 
 KEEPER = """
 import os, resource, sys, time
 sys.path.insert(0, sys.argv[1])
-from highlanderd import linux
-from highlanderd.processes.launch import launch
+from highlanderd.system import linux
+from highlanderd.guardian.launch import launch
 
 class Hanging(dict):  # as a directory on a server that is gone
     def __getitem__(self, name):

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_processes import PATIENCE, Node, gone, node_at
+
+from tests.support.processes import PATIENCE, Node, gone, node_at
+from tests.support.wait import wait_for
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may start programs as another user")
 

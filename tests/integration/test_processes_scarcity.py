@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_processes import Node, gone, node_at
-from scarcity import let_open_again, let_open_nothing_more
+
+from tests.support.processes import Node, gone, node_at
+from tests.support.scarcity import let_open_again, let_open_nothing_more
+from tests.support.wait import wait_for
 
 
 @pytest.fixture

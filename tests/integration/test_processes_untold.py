@@ -7,13 +7,13 @@ import signal
 import time
 
 import pytest
-from fact import wait_for
 
-from highlanderd import lineage, linux, weight
-from highlanderd.processes.channel import channel_pair
-from highlanderd.processes.killing import Killing
-from highlanderd.processes.wards import Ward, Wards
-from highlanderd.processes.worker import Worker
+from highlanderd.guardian.channel import channel_pair
+from highlanderd.guardian.keepers import KeeperHandle, Keepers
+from highlanderd.guardian.killing import TreeKill
+from highlanderd.guardian.worker import Worker
+from highlanderd.system import linux, priority, proctree
+from tests.support.wait import wait_for
 
 
 def _pause() -> int:
@@ -26,32 +26,32 @@ def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_al
     """Untold, the new worker would take the row for its own, nobody's, and release it beside the tree."""
     worker = Worker([], "test")
     worker.channel, theirs = channel_pair()
-    wards = Wards(worker, linux.Watch(), linux.Signals([signal.SIGCHLD]), lineage.Children(), "test", (64, 64))
+    keepers = Keepers(worker, linux.Poller(), linux.Signals([signal.SIGCHLD]), proctree.Children(), "test", (64, 64))
     pid = linux.fork(_pause)
-    ours, keepers = channel_pair()
+    ours, keepers_end = channel_pair()
     term = {"program": "beat", "lock_id": 7, "epoch": 5}
-    ward = Ward(1, pid, ours, {**term, "deadline": linux.boottime() + 60, "memo": b"led"}, None)
-    wards._living[pid] = ward
+    handle = KeeperHandle(1, pid, ours, {**term, "deadline": linux.boottime() + 60, "memo": b"led"}, None)
+    keepers._living[pid] = handle
     if dead:
-        keepers.close()
+        keepers_end.close()
     else:
         while ours.send({"is": "filler"}):  # it reads nothing
             pass
-    wards.recount()
+    keepers.recount()
     told = [message for message, _ in iter(theirs.receive, None)]
     assert [message["is"] for message in told] == ["term", "listed"]
     assert (told[0]["epoch"], told[0]["state"]["memo"]) == (5, b"led")
-    assert not ward.condemned
+    assert not handle.condemned
     if not dead:
-        while keepers.receive():
+        while keepers_end.receive():
             pass
-        wards.judge(linux.boottime())
+        keepers.judge(linux.boottime())
         introduced = theirs.receive()
         assert introduced is not None
         assert introduced[0]["is"] == "keeper"
         assert len(introduced[1]) == 1
         os.close(introduced[1][0])
-        keepers.close()
+        keepers_end.close()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     for channel in (ours, theirs, worker.channel):
@@ -71,10 +71,10 @@ def _kill_brood(count: int) -> int:
     hears, told = os.pipe()
     linux.fork(lambda: _brood(told, count))
     os.read(hears, 1)
-    killing, longest = Killing(), 0.0
+    killing, longest = TreeKill(), 0.0
     while True:
         before = time.process_time()
-        killing.round(lineage.children(os.getpid()))
+        killing.round(proctree.children(os.getpid()))
         longest = max(longest, time.process_time() - before)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -93,9 +93,9 @@ def test_a_round_of_killing_ends_in_time_and_the_next_ones_go_on() -> None:
 
 def test_what_is_forked_in_a_hurry_is_in_none_and_the_hurry_ends() -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    weight.hurry()
+    priority.hurry()
     _, status = os.waitpid(linux.fork(lambda: int(os.getpriority(os.PRIO_PROCESS, 0) != before)), 0)
-    wait_for(weight.calm, what="it weighs as before")
+    wait_for(priority.calm, what="it weighs as before")
     assert status == 0
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
     assert os.sched_getscheduler(0) == os.SCHED_OTHER

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_processes import PATIENCE, Node, gone, node_at, state
-from scarcity import let_open_again, let_open_nothing_more
+
+from tests.support.processes import PATIENCE, Node, gone, node_at, state
+from tests.support.scarcity import let_open_again, let_open_nothing_more
+from tests.support.wait import wait_for
 
 
 @pytest.fixture

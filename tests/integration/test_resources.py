@@ -7,11 +7,11 @@ import os
 import signal
 import socket
 
-from fact import wait_for
-from fix_nodes import PATIENCE, Nodes, marked
-from fix_postgres import Database
-from scarcity import no_descriptors, no_more_processes, no_room, tiny_disk
-from undisturbed import Strained
+from tests.support.nodes import PATIENCE, Nodes, marked
+from tests.support.postgres import Database
+from tests.support.scarcity import no_descriptors, no_more_processes, no_room, tiny_disk
+from tests.support.undisturbed import Strained
+from tests.support.wait import wait_for
 
 PROGRAMS = "[program.beat]\n[program.relay]\n"
 LONG_LEASE = 30.0

@@ -11,11 +11,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from fact import wait_for
-from fix_nodes import PATIENCE, Nodes
-from fix_postgres import Database
-from ports import reserved_port
-from undisturbed import Strained
+from tests.support.nodes import PATIENCE, Nodes
+from tests.support.ports import reserved_port
+from tests.support.postgres import Database
+from tests.support.undisturbed import Strained
+from tests.support.wait import wait_for
 
 PROGRAMS = "[program.beat]\n[program.relay]\n"
 STATUS = b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -13,12 +13,13 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_commands import highlanderctl, highlanderd, led
-from fix_nodes import Node, Nodes, gone, marked, settled_ledger
-from fix_postgres import Cluster, Database
-from ports import reserved_port
 from psycopg.conninfo import make_conninfo
+
+from tests.support.commands import highlanderctl, highlanderd, led
+from tests.support.nodes import Node, Nodes, gone, marked, settled_ledger
+from tests.support.ports import reserved_port
+from tests.support.postgres import Cluster, Database
+from tests.support.wait import wait_for
 
 LEASE = 30.0
 """Seconds; nothing here waits for it, and a worker that is replaced on a busy machine may need seconds to start."""

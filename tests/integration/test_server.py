@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fact import wait_for
-from fix_pooler import pooler
-from fix_postgres import SCHEMA, Cluster, Clusters, Database
-from fix_session import LEASE, SHORT_LEASE, desk, settle, until
 from psycopg.conninfo import make_conninfo
 
-from highlanderd.core import words as w
-from highlanderd.core.lease import NotYet
+from highlanderd.core.events import Detached, Renewed
+from highlanderd.core.verdict import NotYet
 from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Unfit, parse, startup_options
 from highlanderd.postgres.health import judge
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.wire import ConnectFailed, WireLost
+from tests.support.pooler import pooler
+from tests.support.postgres import SCHEMA, Cluster, Clusters, Database
+from tests.support.session import LEASE, SHORT_LEASE, desk, settle, until
+from tests.support.wait import wait_for
 
 
 def _refusal(dsn: str, *, namespace: str = "highlander", schema: str = SCHEMA) -> str:
@@ -139,8 +139,8 @@ def test_without_privileges_the_cure_is_named(database: Database) -> None:
 
 def test_a_ledger_that_an_administrator_made_is_used(database: Database) -> None:
     database.sql(f'DROP SCHEMA "{SCHEMA}"')
-    book = Ledger(SCHEMA, "highlander", LEASE)
-    for statement in (book.script(), book.grants(database.role)):
+    ledger = Ledger(SCHEMA, "highlander", LEASE)
+    for statement in (ledger.script(), ledger.grants(database.role)):
         database.sql(statement, admin=True)
 
     async def scenario() -> None:
@@ -149,7 +149,7 @@ def test_a_ledger_that_an_administrator_made_is_used(database: Database) -> None
             settle(database)
             granted = await line.lead()
             line.renew(granted.epoch)
-            await line.told(w.Renewed)
+            await line.told(Renewed)
             await line.release(granted.epoch)
 
     asyncio.run(scenario())
@@ -186,7 +186,7 @@ def test_the_users_own_options_stay_and_ours_win(database: Database) -> None:
             [reply] = await here.pool.listener.ask(
                 [
                     (
-                        here.pool.book.statement(
+                        here.pool.ledger.statement(
                             "settings",
                             "SELECT current_setting('work_mem'), setting FROM pg_settings WHERE name = 'lock_timeout'",
                         ),
@@ -225,9 +225,9 @@ def test_every_epoch_after_a_promotion_is_above_all_that_were_lost(clusters: Clu
     async def after() -> int:
         async with desk(promoted_dsn, lease=SHORT_LEASE) as here:
             line = await here.line(node="n2")
-            sight = await line.look()
-            assert sight.meta.settled == (sight.server.system, 1, sight.server.place)
-            assert sight.server.timeline == 2
+            observation = await line.look()
+            assert observation.meta.settled == (observation.server.system, 1, observation.server.place)
+            assert observation.server.timeline == 2
             return (await line.lead()).epoch  # only after a whole lease: the promoted server is not settled
 
     before = asyncio.run(first_terms())
@@ -255,10 +255,10 @@ def test_a_commit_that_no_standby_confirmed_is_not_acknowledged(clusters: Cluste
             line.renew(granted.epoch)
             while not primary.sql(waiting, [pid]):  # a reload reaches the server's processes one by one
                 with suppress(TimeoutError):
-                    await line.told(w.Renewed, within=0.1)
+                    await line.told(Renewed, within=0.1)
                     line.renew(granted.epoch)
             primary.sql("SELECT pg_cancel_backend(%s)", [pid])
-            detached = await line.told(w.Detached)
+            detached = await line.told(Detached)
             assert "not acknowledged" in detached.why
 
     asyncio.run(scenario())
@@ -278,7 +278,7 @@ def test_a_node_that_has_seen_the_promoted_server_leaves_and_refuses_the_old_one
             line = await here.line()
             await line.lead()
             standby.promote()  # and the old primary lives on
-            seen = Server(make_conninfo(database.dsn, port=standby.port), here.pool.book, node="n1", fresh=None)
+            seen = Server(make_conninfo(database.dsn, port=standby.port), here.pool.ledger, node="n1", fresh=None)
             hello = await seen.open()
             [(system, timeline)] = seen.past.timelines.items()
             assert timeline == 2
@@ -307,7 +307,7 @@ def test_sessions_on_the_old_primary_are_left_as_soon_as_the_promoted_one_is_met
             standby.promote()  # and the old primary lives on
             here.pool.server.next_address()
             other = await here.line("other")
-            detached = await line.told(w.Detached)
+            detached = await line.told(Detached)
             assert "still on timeline 1" in detached.why
             assert (await other.look()).server.timeline == 2
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from audit import OF_LOCK
-from fix_postgres import Database
-from fix_proxy import OpensDoors
-from fix_session import LEASE, SHORT_LEASE, Line, desk, settle, until
 
-from highlanderd.core import words as w
+from highlanderd.core.events import Attached, Contended, Detached, Granted, Notified, Overruled, Refused, Renewed
 from highlanderd.core.key import lock_id
-from highlanderd.core.lease import Lengths, Settle
+from highlanderd.core.lease import Lengths
+from highlanderd.core.verdict import Settle
 from highlanderd.errors import HighlanderError
-from highlanderd.postgres import lengthening, statements
+from highlanderd.postgres import lease_change, statements
+from tests.integration.contest.audit import OF_LOCK
+from tests.support.postgres import Database
+from tests.support.proxy import OpensDoors
+from tests.support.session import LEASE, SHORT_LEASE, Line, desk, settle, until
 
 
 def _row(database: Database, line: Line, columns: str) -> tuple[object, ...]:
@@ -46,9 +47,9 @@ async def _outlived(database: Database, line: Line) -> AsyncIterator[psycopg.Con
     """Give the line a new session beside its old one, which the network has lost and the server has not."""
     with psycopg.connect(database.dsn, autocommit=True) as old:
         line.session.disconnect("its network is gone")
-        await line.told(w.Detached)
+        await line.told(Detached)
         _hold_as_former_session(old, line)
-        await line.told(w.Attached)
+        await line.told(Attached)
         yield old
 
 
@@ -58,9 +59,9 @@ def test_a_new_ledger_is_waited_out_for_one_lease_then_one_of_two_leads(database
             ours, theirs = await here.line(), await there.line(node="n2")
             claims = await asyncio.gather(ours.claim(), theirs.claim())
             ours.session.take_over(claims[0])
-            granted = await ours.told(w.Granted)
+            granted = await ours.told(Granted)
             theirs.session.take_over(claims[1])
-            refused = await theirs.told(w.Refused)
+            refused = await theirs.told(Refused)
             assert granted.epoch == 1
             assert granted.lengths == Lengths.alike(SHORT_LEASE)
             assert refused.why == "another session holds the advisory lock on the program's name"
@@ -78,7 +79,7 @@ def test_a_claim_on_an_older_version_takes_nothing_and_leaves_no_lock(database: 
             stale = await theirs.claim()
             await ours.release((await ours.lead()).epoch)
             theirs.session.take_over(stale)
-            assert (await theirs.told(w.Refused)).why == "somebody else was faster"
+            assert (await theirs.told(Refused)).why == "somebody else was faster"
             assert _locks(database) == 0
 
     asyncio.run(scenario())
@@ -91,7 +92,7 @@ def test_a_ledger_that_cannot_be_settled_says_why_and_is_not_asked_again_at_once
             database.sql("ALTER TABLE highlander.meta ADD CONSTRAINT no_writing CHECK (settled_system IS NULL)")
             server = (await line.look()).server
             line.session.write_settled(Settle(server.system, server.timeline, server.place))
-            refused = await line.told(w.Refused)
+            refused = await line.told(Refused)
             assert refused.again_in == LEASE / 5
             assert "cannot write that the ledger is settled" in refused.why
 
@@ -106,7 +107,7 @@ def test_a_release_wakes_the_other_node_and_the_epoch_grows(database: Database) 
             first = await ours.lead()
             await theirs.look()
             await ours.release(first.epoch)
-            await theirs.told(w.Notified)
+            await theirs.told(Notified)
             assert (await theirs.lead()).epoch == first.epoch + 1
             terms = [(1, "n1", "released"), (2, "n2", None)]
             history = "SELECT epoch, node, reason FROM highlander.term ORDER BY epoch"
@@ -124,7 +125,7 @@ def test_a_renewal_is_counted_in_the_row_and_passes_beside_the_childs_own_transa
             with psycopg.connect(database.dsn) as child:
                 child.execute("SELECT highlander.assert_leader(%s, %s)", [line.lock_id, granted.epoch])
                 line.renew(granted.epoch)
-                renewed = await line.told(w.Renewed)
+                renewed = await line.told(Renewed)
                 assert renewed.sent >= granted.sent
             assert _row(database, line, "renewal") == (2,)
 
@@ -144,7 +145,7 @@ def test_a_takeover_waits_for_the_old_leaders_transaction_and_the_alarm_names_it
                 end = asyncio.get_running_loop().time() + 60
                 while not line.alarms and asyncio.get_running_loop().time() < end:
                     line.session.take_over(await line.claim())
-                    refused = await line.told(w.Refused)
+                    refused = await line.told(Refused)
                     assert refused.why == "another transaction holds a lock on the ledger's row"
                 assert line.alarms
                 assert f"pid {pid}, which holds a lock on the ledger" in line.alarms[0]
@@ -177,10 +178,10 @@ def test_a_terminated_backend_is_told_and_the_next_session_reattaches(database: 
             granted = await line.lead()
             [pid] = _row(database, line, "backend_pid")
             database.sql("SELECT pg_terminate_backend(%s)", [pid])
-            await line.told(w.Detached)
-            await line.told(w.Attached)
+            await line.told(Detached)
+            await line.told(Attached)
             line.renew(granted.epoch)
-            await line.told(w.Renewed)
+            await line.told(Renewed)
             assert _row(database, line, "epoch, renewal") == (granted.epoch, 2)
             assert _row(database, line, "backend_pid") != (pid,)
             assert _locks(database) == 1
@@ -196,10 +197,10 @@ def test_an_old_session_that_outlives_its_network_is_terminated(database: Databa
             granted = await line.lead()
             async with _outlived(database, line) as old:
                 line.renew(granted.epoch)
-                await line.told(w.Contended)
+                await line.told(Contended)
                 await until(lambda: _locks(database) == 0)
                 line.renew(granted.epoch)
-                await line.told(w.Renewed)
+                await line.told(Renewed)
                 with pytest.raises(psycopg.OperationalError):
                     old.execute("SELECT 1")
 
@@ -214,14 +215,14 @@ def test_a_strangers_session_that_holds_the_lock_is_left_alone(database: Databas
             granted = await line.lead()
             with psycopg.connect(database.dsn, autocommit=True) as stranger:
                 line.session.disconnect("its network is gone")
-                await line.told(w.Detached)
+                await line.told(Detached)
                 stranger.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
-                await line.told(w.Attached)
+                await line.told(Attached)
                 line.renew(granted.epoch)
-                await line.told(w.Contended)
+                await line.told(Contended)
                 assert stranger.execute("SELECT pg_advisory_unlock(%s)", [line.lock_id]).fetchall() == [(True,)]
                 line.renew(granted.epoch)
-                await line.told(w.Renewed)
+                await line.told(Renewed)
 
     asyncio.run(scenario())
 
@@ -234,7 +235,7 @@ def test_a_renewal_that_meets_no_row_is_overruled(database: Database) -> None:
             granted = await line.lead()
             database.sql("UPDATE highlander.lease SET epoch = epoch + 1")
             line.renew(granted.epoch)
-            await line.told(w.Overruled)
+            await line.told(Overruled)
 
     asyncio.run(scenario())
 
@@ -247,9 +248,9 @@ def test_a_ledger_that_vanished_overrules_and_is_never_created_again(database: D
             granted = await line.lead()
             database.sql("DROP SCHEMA highlander CASCADE")
             line.renew(granted.epoch)
-            await line.told(w.Overruled)
+            await line.told(Overruled)
             line.session.disconnect("to seek another session")
-            await line.told(w.Detached)
+            await line.told(Detached)
             await until(lambda: "is gone" in here.pool.trouble)
             assert database.sql("SELECT to_regclass('highlander.meta')") == [(None,)]
 
@@ -283,17 +284,17 @@ def test_the_lease_of_the_ledger_changes_while_a_term_runs(database: Database) -
             settle(database)
             granted = await line.lead()
             await until(lambda: here.pool.listener.connected)
-            await lengthening.set_lease(here.pool.listener, 5.0, force=False)
-            assert (await lengthening.report(here.pool.listener)).pending == ("beat on n1",)
+            await lease_change.set_lease(here.pool.listener, 5.0, force=False)
+            assert (await lease_change.report(here.pool.listener)).pending == ("beat on n1",)
             line.renew(granted.epoch)
-            lengths = (await line.told(w.Renewed)).lengths
+            lengths = (await line.told(Renewed)).lengths
             assert [length.length for length in (lengths.trusted, lengths.wanted, lengths.pace)] == [10.0, 5.0, 5.0]
             line.renew(granted.epoch, 5.0)
-            assert (await line.told(w.Renewed)).lengths == Lengths.alike(5.0)
-            assert (await lengthening.report(here.pool.listener)).pending == ()
+            assert (await line.told(Renewed)).lengths == Lengths.alike(5.0)
+            assert (await lease_change.report(here.pool.listener)).pending == ()
             assert "postgres.lease is 10 s here but 5 s in the ledger" in next(iter(here.pool.server.warnings))
             with pytest.raises(HighlanderError, match="2 to 60 seconds, not 1"):
-                await lengthening.set_lease(here.pool.listener, 1.0, force=False)
+                await lease_change.set_lease(here.pool.listener, 1.0, force=False)
 
     asyncio.run(scenario())
 
@@ -343,7 +344,7 @@ def test_the_statement_timeouts_of_the_role_do_not_reach_a_session(database: Dat
             granted = await line.lead()
             for _ in range(3):
                 line.renew(granted.epoch)
-                await line.told(w.Renewed)
+                await line.told(Renewed)
 
     asyncio.run(scenario())
 
@@ -377,7 +378,7 @@ def test_a_session_that_was_closed_while_it_connected_is_never_opened(database: 
             await until(lambda: way.connections == 2)
             assert not ghost.session.connected
             with pytest.raises(TimeoutError):
-                await ghost.told(w.Attached, within=0.1)
+                await ghost.told(Attached, within=0.1)
 
     asyncio.run(scenario())
 
@@ -402,6 +403,6 @@ def test_the_lease_does_not_change_before_the_ledger_has_settled_on_its_server(d
             await here.line()
             await until(lambda: here.pool.listener.connected)
             with pytest.raises(HighlanderError, match="has not settled"):
-                await lengthening.set_lease(here.pool.listener, 5.0, force=False)
+                await lease_change.set_lease(here.pool.listener, 5.0, force=False)
 
     asyncio.run(scenario())

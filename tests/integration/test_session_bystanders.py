@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from fix_postgres import Database
-from fix_session import SHORT_LEASE, Line, desk, settle, until
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Json
 
-from highlanderd.core import words as w
+from highlanderd.core.events import Attached, Detached, Granted, Refused, Renewed
 from highlanderd.core.key import name_lock
-from highlanderd.core.lease import NotYet
+from highlanderd.core.verdict import NotYet
+from tests.support.postgres import Database
+from tests.support.session import SHORT_LEASE, Line, desk, settle, until
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def test_transactions_that_overlap_for_ever_hold_a_takeover_up_only_until_the_la
                 while True:
                     theirs.session.take_over(claim)
                     event = await theirs.outcome()
-                    if isinstance(event, w.Granted):
+                    if isinstance(event, Granted):
                         break
                     tries += 1
                     claim = await theirs.claim()
@@ -91,11 +91,11 @@ def test_a_row_that_a_bystander_locks_costs_the_session_and_is_named(database: D
                 [[pid]] = bystander.execute("SELECT pg_backend_pid()").fetchall()
                 while not line.alarms:
                     line.renew(epoch, SHORT_LEASE)
-                    assert "holds a lock on the ledger's row" in (await line.told(w.Detached)).why
-                    await line.told(w.Attached)
+                    assert "holds a lock on the ledger's row" in (await line.told(Detached)).why
+                    await line.told(Attached)
                 assert f"pid {pid}, which holds a lock on the ledger" in line.alarms[0]
             line.renew(epoch, SHORT_LEASE)
-            await line.told(w.Renewed)
+            await line.told(Renewed)
 
     asyncio.run(scenario())
 
@@ -135,10 +135,10 @@ def test_a_value_in_the_ledger_that_nobody_can_read_costs_the_session_and_no_mor
             broken = "UPDATE highlander.meta SET offsets = jsonb_build_object(settled_system::text, 'nonsense')"
             database.sql(broken)
             line.session.look()
-            assert "cannot be read" in (await line.told(w.Detached)).why
+            assert "cannot be read" in (await line.told(Detached)).why
             assert "cannot be read" in line.alarms[0]
             database.sql("UPDATE highlander.meta SET offsets = %s::jsonb", [Json(offsets)])
-            await line.told(w.Attached)
+            await line.told(Attached)
             assert (await line.lead()).epoch == 1
 
     asyncio.run(scenario())
@@ -157,11 +157,11 @@ def test_a_released_row_is_not_believed_in_a_ledger_that_went_back(database: Dat
             second = await ours.lead()
             await theirs.look()
             database.sql(f"UPDATE highlander.lease SET ({saved}) = (%s, %s, %s, %s)", list(old))
-            sight = await theirs.look()
+            observation = await theirs.look()
             assert theirs.knowledge.rewinds == 1
-            verdict = theirs.judge(sight)
+            verdict = theirs.judge(observation)
             assert isinstance(verdict, NotYet)
-            theirs.session.unsettle(sight.server)
+            theirs.session.unsettle(observation.server)
             await until(lambda: database.sql("SELECT settled_system FROM highlander.meta") == [(None,)])
             claim = await theirs.claim()
             assert claim.epoch > second.epoch, "no epoch that this node has seen begins twice"
@@ -182,10 +182,12 @@ def test_a_ledger_that_was_made_anew_under_the_same_server_is_another_one(databa
                 theirs = await there.line(node="n2")
                 theirs.knowledge = ours.knowledge
                 settle(database)  # somebody says so, who knows nothing of what was here before
-                sight = await theirs.look()
-                assert sight.server.place != before.server.place
+                observation = await theirs.look()
+                assert observation.server.place != before.server.place
                 assert theirs.knowledge.versions == {}
-                assert isinstance(theirs.judge(sight), NotYet), "what the former ledger had promised is waited for"
+                assert isinstance(theirs.judge(observation), NotYet), (
+                    "what the former ledger had promised is waited for"
+                )
                 claim = await theirs.claim()
                 assert claim.epoch > epoch, "an epoch that this node has seen does not begin twice"
 
@@ -207,7 +209,7 @@ def test_a_stranger_who_keeps_a_lock_while_nobody_leads_is_named(database: Datab
                 stranger.execute("SELECT pg_advisory_lock(%s)", [lock])
                 while not line.alarms:
                     line.session.take_over(await line.claim())
-                    assert "another session holds the advisory lock" in (await line.told(w.Refused)).why
+                    assert "another session holds the advisory lock" in (await line.told(Refused)).why
                     await asyncio.sleep(0.2)
                 who = f"pid {stranger.info.backend_pid} (role {stranger_role}, application 'squat')"
                 gone = f"SELECT 1 FROM pg_stat_activity WHERE pid = {stranger.info.backend_pid}"
@@ -239,7 +241,7 @@ def test_a_warning_that_is_not_about_the_commit_costs_no_session_and_is_logged_o
             epoch = (await line.lead()).epoch
             for _ in range(2):
                 line.renew(epoch)
-                await line.told(w.Renewed)
+                await line.told(Renewed)
             await line.release(epoch)
 
     asyncio.run(scenario())

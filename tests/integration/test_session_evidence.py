@@ -6,17 +6,17 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fix_nodes import settled_ledger
-from fix_postgres import Cluster, Clusters, Database, run
-from fix_session import LEASE, SHORT_LEASE, desk, settle
 from psycopg.conninfo import make_conninfo
 
-from highlanderd.core import words as w
+from highlanderd.core.events import Detached, Granted, Refused
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.past import Past
+from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.wire import ConnectFailed
+from tests.support.nodes import settled_ledger
+from tests.support.postgres import Cluster, Clusters, Database, run
+from tests.support.session import LEASE, SHORT_LEASE, desk, settle
 
 # ------------------------------------------------------------------------------------------------------- every host
 
@@ -54,7 +54,7 @@ def test_a_session_on_the_old_primary_is_left_when_another_host_tells_of_a_promo
             settle(database)
             await line.lead()
             standby.promote()  # and nobody connects to it
-            assert "still on timeline 1" in (await line.told(w.Detached)).why
+            assert "still on timeline 1" in (await line.told(Detached)).why
 
     asyncio.run(scenario())
 
@@ -67,8 +67,8 @@ def test_a_standby_tells_of_the_timeline_that_it_follows(clusters: Clusters) -> 
     both = database.with_standby(follower)
 
     async def scenario() -> None:
-        book = Ledger("highlander", "highlander", LEASE)
-        server = Server(both, book, node="n1", fresh=None)
+        ledger = Ledger("highlander", "highlander", LEASE)
+        server = Server(both, ledger, node="n1", fresh=None)
         await until_asked(server, 2)
         refusals = [await _refusal(server) for _ in range(2)]  # of the old primary, and of the standby
         assert any("stop it" in refusal for refusal in refusals)
@@ -88,16 +88,16 @@ def test_a_timeline_that_was_seen_outlives_the_daemon_and_its_refusal_names_the_
     database, promoted, _ = _promoted(clusters)
     there = make_conninfo(database.dsn, port=promoted.port)
 
-    async def meets(dsn: str, past: Past) -> None:
+    async def meets(dsn: str, past: NodeMemory) -> None:
         server = Server(dsn, Ledger("highlander", "highlander", LEASE), node="n1", fresh=None, past=past)
         (await server.open()).wire.drop("enough")
         past.keep()
 
-    asyncio.run(meets(there, Past(tmp_path / "timelines")))
+    asyncio.run(meets(there, NodeMemory(tmp_path / "timelines")))
     with pytest.raises(Unfit, match="remove the file 'timelines' from each one's state_dir"):
-        asyncio.run(meets(database.dsn, Past(tmp_path / "timelines")))
+        asyncio.run(meets(database.dsn, NodeMemory(tmp_path / "timelines")))
     (tmp_path / "timelines").unlink()
-    asyncio.run(meets(database.dsn, Past(tmp_path / "timelines")))
+    asyncio.run(meets(database.dsn, NodeMemory(tmp_path / "timelines")))
 
 
 def test_two_clusters_in_one_dsn_that_both_take_writes_are_warned_of(clusters: Clusters) -> None:
@@ -130,11 +130,11 @@ def test_two_addresses_of_one_server_are_no_two_servers(clusters: Clusters) -> N
 @pytest.mark.parametrize("text", [b"", b"[]", b"\xff", b'{"timelines": 7, "generation": 1}', b'{"generation": "x"}'])
 def test_a_file_of_the_past_that_cannot_be_read_is_no_error(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "timelines").write_bytes(text)
-    past = Past(tmp_path / "timelines")
+    past = NodeMemory(tmp_path / "timelines")
     assert past.timelines == {}
     past.learn_timeline("7", 3)
     past.keep()
-    assert Past(tmp_path / "timelines").timelines == {"7": 3}
+    assert NodeMemory(tmp_path / "timelines").timelines == {"7": 3}
 
 
 async def _refusal(server: Server) -> str:
@@ -154,7 +154,7 @@ def test_a_program_that_is_led_under_another_key_is_not_taken_over(database: Dat
             claim = await theirs.claim()
             await ours.lead()
             theirs.session.take_over(claim)  # judged before the other key's row was there
-            assert (await theirs.told(w.Refused)).why == "another session holds the advisory lock on the program's name"
+            assert (await theirs.told(Refused)).why == "another session holds the advisory lock on the program's name"
             assert database.sql("SELECT node FROM highlander.lease WHERE released_at IS NULL") == [("n1",)]
 
     asyncio.run(scenario())
@@ -170,10 +170,10 @@ def test_of_two_keys_for_one_program_only_one_is_granted_however_close_the_takeo
                 ours.session.take_over(claims[0])
                 theirs.session.take_over(claims[1])
                 told = await asyncio.gather(ours.outcome(), theirs.outcome())
-                granted = [event for event in told if isinstance(event, w.Granted)]
+                granted = [event for event in told if isinstance(event, Granted)]
                 assert len(granted) <= 1
                 for line, event in zip((ours, theirs), told, strict=True):
-                    if isinstance(event, w.Granted):
+                    if isinstance(event, Granted):
                         await line.release(event.epoch)
 
     asyncio.run(scenario())

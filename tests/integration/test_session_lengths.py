@@ -6,18 +6,18 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fix_nodes import settled_ledger
-from fix_postgres import Cluster, Clusters, Database
-from fix_session import LEASE, SHORT_LEASE, Desk, desk, settle, until
 
-from highlanderd.core import words as w
+from highlanderd.core.events import Attached, Detached, LeaseRefused, Renewed
 from highlanderd.core.lease import maintenance_lease
 from highlanderd.errors import HighlanderError, NeedsForce
-from highlanderd.postgres import lengthening, statements
+from highlanderd.postgres import lease_change, statements
+from tests.support.nodes import settled_ledger
+from tests.support.postgres import Cluster, Clusters, Database
+from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, settle, until
 
 
 async def _begin(here: Desk, outage: float, *, force: bool = False) -> None:
-    await lengthening.begin_maintenance(here.pool.listener, outage, author="uid 0 on n1", reason="tests", force=force)
+    await lease_change.begin_maintenance(here.pool.listener, outage, author="uid 0 on n1", reason="tests", force=force)
 
 
 def _lengths(database: Database) -> tuple[float, float, float]:
@@ -44,18 +44,18 @@ def test_a_longer_lease_is_taken_over_by_the_next_two_renewals_and_given_back_by
             await _begin(here, 60)
             assert _lengths(database) == (SHORT_LEASE, longer, SHORT_LEASE)
             line.renew(epoch, SHORT_LEASE)
-            assert (await line.told(w.Renewed)).lengths.wanted.length == longer
+            assert (await line.told(Renewed)).lengths.wanted.length == longer
             line.renew(epoch, longer)
-            assert (await line.told(w.Renewed)).lengths.trusted.length == longer
-            report = await lengthening.report(here.pool.listener)
+            assert (await line.told(Renewed)).lengths.trusted.length == longer
+            report = await lease_change.report(here.pool.listener)
             assert report.pending == ()
             assert report.maintenance is not None
             assert (report.maintenance.outage, report.maintenance.reason) == (60.0, "tests")
-            await lengthening.end_maintenance(here.pool.listener)
+            await lease_change.end_maintenance(here.pool.listener)
             line.renew(epoch, longer)
-            assert (await line.told(w.Renewed)).lengths.wanted.length == SHORT_LEASE
+            assert (await line.told(Renewed)).lengths.wanted.length == SHORT_LEASE
             line.renew(epoch, SHORT_LEASE)
-            await line.told(w.Renewed)
+            await line.told(Renewed)
             assert _lengths(database) == (SHORT_LEASE, longer, SHORT_LEASE), "the ceiling stays for 1.05 of itself"
 
     asyncio.run(scenario())
@@ -70,13 +70,13 @@ def test_a_lease_above_the_ceiling_is_written_by_nobody(database: Database) -> N
             for granted in (True, False):
                 if not granted:
                     line.session.disconnect("to reattach")
-                    await line.told(w.Detached)
-                    await line.told(w.Attached)
+                    await line.told(Detached)
+                    await line.told(Attached)
                 line.renew(epoch, 30.0)
-                await line.told(w.Curtailed)
+                await line.told(LeaseRefused)
                 assert _lengths(database)[2] == SHORT_LEASE
                 line.renew(epoch, SHORT_LEASE)
-                await line.told(w.Renewed)
+                await line.told(Renewed)
 
     asyncio.run(scenario())
 
@@ -93,7 +93,7 @@ def test_the_ceiling_comes_down_once_nobody_can_rest_on_a_longer_lease(database:
             await _begin(here, 2.0)
             assert _lengths(database)[1] == 4.0
             if ends == "by order":
-                await lengthening.end_maintenance(here.pool.listener)
+                await lease_change.end_maintenance(here.pool.listener)
             await until(lambda: _lengths(database)[1] == 2.0)
 
     asyncio.run(scenario())
@@ -108,12 +108,12 @@ def test_a_row_that_carries_a_longer_lease_holds_the_ceiling_up(database: Databa
             await until(lambda: here.pool.listener.connected)
             await _begin(here, 2.0)
             line.renew(epoch, 4.0)
-            await line.told(w.Renewed)
-            await lengthening.end_maintenance(here.pool.listener)
+            await line.told(Renewed)
+            await lease_change.end_maintenance(here.pool.listener)
             watched = asyncio.get_running_loop().time() + 3 * 4.0
             while asyncio.get_running_loop().time() < watched:
                 line.renew(epoch, 4.0)
-                await line.told(w.Renewed)
+                await line.told(Renewed)
                 assert _lengths(database)[1] == 4.0
                 await asyncio.sleep(0.4)
 
@@ -136,9 +136,9 @@ def test_what_cannot_be_is_refused_with_its_cure(database: Database) -> None:
                 await _begin(here, 4)
             await _begin(here, 60)
             with pytest.raises(HighlanderError, match="end it with `highlanderctl maintenance off`"):
-                await lengthening.set_lease(here.pool.listener, 20, force=False)
+                await lease_change.set_lease(here.pool.listener, 20, force=False)
             await _begin(here, 120)
-            report = await lengthening.report(here.pool.listener)
+            report = await lease_change.report(here.pool.listener)
             assert report.maintenance is not None
             assert report.maintenance.outage == 120.0, "the second one replaces the first"
 
@@ -167,7 +167,7 @@ def test_a_longer_lease_needs_every_standby_to_have_been_told(clusters: Clusters
                 await _begin(here, 60)
             database.sql(f'GRANT pg_monitor TO "{database.role}"', admin=True)
             await _begin(here, 60)
-            await lengthening.end_maintenance(here.pool.listener)
+            await lease_change.end_maintenance(here.pool.listener)
             standby.pause()
             try:
                 with pytest.raises(NeedsForce, match=f"not on the disk of {standby.directory.name}"):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from fix_postgres import Database
-from fix_session import SHORT_LEASE, desk, settle
-
-from highlanderd.core import words as w
-from highlanderd.core.lease import Settle
+from highlanderd.core.events import Refused, Renewed, Settled
+from highlanderd.core.verdict import Settle
+from tests.support.postgres import Database
+from tests.support.session import SHORT_LEASE, desk, settle
 
 
 def _move_row_to_another_timeline(database: Database) -> None:
@@ -46,7 +45,7 @@ def test_a_renewal_writes_the_server_that_it_met(database: Database) -> None:
             before = _server_of_row(database)
             _move_row_to_another_timeline(database)
             ours.renew(granted.epoch)
-            await ours.told(w.Renewed)
+            await ours.told(Renewed)
             assert _server_of_row(database) == before
 
     asyncio.run(scenario())
@@ -59,11 +58,11 @@ def test_settled_is_written_only_for_the_server_that_was_waited_for(database: Da
             claim = await ours.claim()
             _unsettle(database)
             ours.session.write_settled(Settle(claim.server.system, claim.server.timeline + 1, claim.server.place))
-            await ours.told(w.Settled)
+            await ours.told(Settled)
             ours.session.write_settled(Settle(claim.server.system + 1, claim.server.timeline, claim.server.place))
-            await ours.told(w.Settled)
+            await ours.told(Settled)
             ours.session.write_settled(Settle(claim.server.system, claim.server.timeline, "another ledger"))
-            await ours.told(w.Settled)
+            await ours.told(Settled)
             assert database.sql("SELECT settled_system, settled_timeline FROM highlander.meta") == [(None, None)]
 
     asyncio.run(scenario())
@@ -79,7 +78,7 @@ def test_a_row_of_another_timeline_is_taken_over_only_on_a_settled_ledger(databa
             claim = await theirs.claim()
             _unsettle(database)
             theirs.session.take_over(claim)
-            assert (await theirs.told(w.Refused)).why == "somebody else was faster"
+            assert (await theirs.told(Refused)).why == "somebody else was faster"
             assert _server_of_row(database)[2] is True
 
     asyncio.run(scenario())

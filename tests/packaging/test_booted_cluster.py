@@ -11,16 +11,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from booted.cluster import Cluster
-from booted.faults import FAULTS
-from booted.machine import machines_lacking
-from booted.rounds import Outcome, play, table
-from chaos.network import namespaces_lacking
-from fix_packages import made, root_beneath, tool
 
 from highlanderd import __version__
 from highlanderd.embedded.account import Account
 from highlanderd.embedded.installation import Installation
+from tests.chaos.network import namespaces_lacking
+from tests.packaging.booted.cluster import Cluster
+from tests.packaging.booted.faults import FAULTS
+from tests.packaging.booted.machine import machines_lacking
+from tests.packaging.booted.rounds import Outcome, play, table
+from tests.support.packages import made, root_beneath, tool
 
 LEASE = 8.0
 """Seconds. Half of it is what a worker may take to be replaced, or a busy machine to reconnect, at no cost."""

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from booted.machine import PATIENCE, Machine, machines_lacking
-from booted.versions import following
-from fact import wait_for
-from fix_packages import made, root_beneath
-from fix_postgres import Database
 
 from highlanderd import __version__
+from tests.packaging.booted.machine import PATIENCE, Machine, machines_lacking
+from tests.packaging.booted.versions import following
+from tests.support.packages import made, root_beneath
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 PROGRAMS = """
 [program.beat]

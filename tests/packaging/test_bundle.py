@@ -13,7 +13,7 @@ PACKAGING = Path(__file__).parents[2] / "packaging"
 
 @pytest.fixture
 def bundle(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(PACKAGING)
+    monkeypatch.syspath_prepend(PACKAGING / "build")
     return importlib.import_module("bundle")
 
 

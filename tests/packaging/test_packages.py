@@ -15,9 +15,9 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from fix_packages import ROOT, made, tool
 
 from highlanderd import __version__
+from tests.support.packages import ROOT, made, tool
 
 INTERPRETERS = ("3.11", "3.12", "3.13", "3.14")
 
@@ -111,7 +111,7 @@ def test_every_library_loads(unpacked: Path, version: str) -> None:
     site = unpacked / "usr/lib/highlander"
     code = (
         f"import sys; sys.path.append({str(site)!r})\n"
-        "import highlanderd.daemon, uvloop, aiohttp._http_parser, multidict._multidict, frozenlist._frozenlist\n"
+        "import highlanderd.worker.daemon, uvloop, aiohttp._http_parser, multidict._multidict, frozenlist._frozenlist\n"
         "import propcache._helpers_c, yarl._quoting_c, pydantic_core, psycopg\n"
         "outside = [name for name, module in sys.modules.items() if 'site-packages' in str(module)]\n"
         "print(outside, psycopg.pq.__impl__)"
@@ -228,7 +228,8 @@ def test_pip_installs_both_commands(wheel: Path, version: str, tmp_path: Path) -
     assert run(place / "highlanderd", "--version") == f"highlanderd {__version__}\n"
     assert run(place / "highlanderd", "--print-json-schema").startswith("{")
     assert "no daemon is running here" in run(place / "highlanderctl", "--socket", tmp_path / "none", "status")
-    code = "import highlanderd.daemon, importlib.resources as r; print((r.files('highlanderd') / 'py.typed').is_file())"
+    code = "import highlanderd.worker.daemon, importlib.resources as r\n"
+    code += "print((r.files('highlanderd') / 'py.typed').is_file())"
     assert run(place / "python", "-I", "-c", code) == "True\n"
 
 
@@ -268,7 +269,7 @@ def test_the_digests_are_those_of_everything_that_was_made() -> None:
 
 def test_another_build_gives_the_same_bytes(deb: Path, rpm: Path, tmp_path: Path) -> None:
     epoch = deb.read_bytes()[24:36].decode().strip()  # ar: when its first member was written
-    command = [sys.executable, str(ROOT / "packaging/build.py"), "--arch", "amd64", "--to", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "packaging/build/build.py"), "--arch", "amd64", "--to", str(tmp_path)]
     elsewhere = {**os.environ, "SOURCE_DATE_EPOCH": epoch, "TZ": "Asia/Tokyo", "LANG": "C"}
     subprocess.run(command, check=True, env=elsewhere, umask=0o077, stdout=subprocess.DEVNULL)
     for first in (deb, rpm, bill()):

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fix_nodes import PATIENCE, Nodes, settled_ledger
-from fix_postgres import Database
+
+from tests.support.nodes import PATIENCE, Nodes, settled_ledger
+from tests.support.postgres import Database
 
 SCRIPT = Path(__file__).parents[2] / "packaging/files/replace-worker"
 LEASE = 30.0

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from booted.machine import PATIENCE, Machine, machines_lacking
-from fact import wait_for
-from fix_packages import made, root_file_system, tool
-from fix_postgres import Database
 
 from highlanderd import __version__
+from tests.packaging.booted.machine import PATIENCE, Machine, machines_lacking
+from tests.support.packages import made, root_file_system, tool
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 
 @pytest.fixture

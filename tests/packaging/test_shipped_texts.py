@@ -14,20 +14,20 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from fix_packages import ROOT, tool
 from pydantic import BaseModel
 
 from highlanderd import __version__
 from highlanderd.__main__ import _parser as daemon_parser
 from highlanderd.config import SECTIONS, ProgramKeys, load
 from highlanderd.ctl.commands import COMMANDS
+from tests.support.packages import ROOT, tool
 
 PACKAGING = ROOT / "packaging"
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
 
 def of_packaging(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    for directory in ("docs", "packaging"):
+    for directory in ("docs/generate", "packaging/build"):
         monkeypatch.syspath_prepend(ROOT / directory)
     return importlib.import_module(name)
 

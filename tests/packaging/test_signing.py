@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fix_packages import made, tool
 
 from highlanderd import __version__
+from tests.support.packages import made, tool
 
 
 class Signer:

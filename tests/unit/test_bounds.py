@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fix_configuration import loaded
-
-from highlanderd.bounds import bounds
+from highlanderd.config.bounds import bounds
+from tests.support.configuration import loaded
 
 POSTGRES = '[postgres]\ndsn = "host=db1 dbname=ops user=ops"\nlease = "{lease}"\n'
 

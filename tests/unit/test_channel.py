@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from highlanderd.processes.channel import LONGEST, Channel, channel_pair
+from highlanderd.guardian.channel import LONGEST, Channel, channel_pair
 
 
 @pytest.fixture

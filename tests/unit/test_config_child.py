@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from fix_configuration import POSTGRES, loaded
 
 from highlanderd.config import Identity, ProgramConfig, child_environment, identity
 from highlanderd.config.environment import read_environment
 from highlanderd.errors import HighlanderError
+from tests.support.configuration import POSTGRES, loaded
 
 DAEMON = {
     "PATH": "/bin",

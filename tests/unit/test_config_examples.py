@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fix_configuration import POSTGRES
 
 from highlanderd.config import SECTIONS, ProgramKeys, load
+from tests.support.configuration import POSTGRES
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "conf.d").glob("*.toml"))
 

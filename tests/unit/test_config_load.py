@@ -6,11 +6,11 @@ import marshal
 from pathlib import Path
 
 import pytest
-from fix_configuration import MAIN, POSTGRES, loaded, reading
 
 from highlanderd.config import ProgramConfig, check, difference, load, reload_from
 from highlanderd.core.key import lock_id
 from highlanderd.errors import ConfigurationError
+from tests.support.configuration import MAIN, POSTGRES, loaded, reading
 
 PROGRAM = '[program.beat]\ncommand = "celery -A shop beat"\n'
 

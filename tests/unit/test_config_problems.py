@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fix_configuration import POSTGRES, loaded, problems
 
 from highlanderd.config.program import ProgramKeys
-from highlanderd.config.spellings import SUPERVISORD
+from highlanderd.config.suggestions import SUPERVISORD
+from tests.support.configuration import POSTGRES, loaded, problems
 
 
 def one(text: str, environ: dict[str, str] | None = None) -> str:

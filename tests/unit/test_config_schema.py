@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from highlanderd.config import SECTIONS, ProgramKeys, load, schema, values
+from highlanderd.config import SECTIONS, ProgramKeys, json_schema, load, values
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [*sorted((ROOT / "conf.d").glob("*.toml")), ROOT / "packaging/files/highlander.toml"]
-SCHEMA: dict[str, Any] = schema.schema()
+SCHEMA: dict[str, Any] = json_schema.schema()
 EVERYTHING = """
 [daemon]
 node = "${NODE}"
@@ -88,7 +88,7 @@ def test_a_string_that_the_environment_completes_passes_the_schema() -> None:
 
 def judged(text: str, directory: Path) -> str:
     """Give what an editor's own judge says about a configuration; nothing when it is content."""
-    (directory / "schema.json").write_text(schema.text(), "utf-8")
+    (directory / "schema.json").write_text(json_schema.text(), "utf-8")
     file = directory / "highlander.toml"
     file.write_text(text, "utf-8")
     taplo = Path(sys.executable).parent / "taplo"

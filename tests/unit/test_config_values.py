@@ -10,7 +10,7 @@ import pytest
 
 from highlanderd.config import values
 from highlanderd.config.dsn import options, redacted
-from highlanderd.config.expansion import Written, absolute, expand
+from highlanderd.config.expansion import WrittenText, absolute, expand
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_unset_variable_is_named_but_nothing_around_it() -> None:
 
 
 def test_a_relative_path_starts_beside_the_file_that_says_so() -> None:
-    written = Written("../state", Path("/etc/highlander"), {})
+    written = WrittenText("../state", Path("/etc/highlander"), {})
     assert absolute(written, written.beside) == Path("/etc/state")
     assert absolute("/var/../run", written.beside) == Path("/run")
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from highlanderd.core.ceiling import Use, Watch
+from highlanderd.core.ceiling import CeilingWatch, LeaseUse
 
-QUIET = Use(where=("1", "3", "the ledger"), lease=10.0, ceiling=90.0, wanted=10.0, longest=10.0)
+QUIET = LeaseUse(where=("1", "3", "the ledger"), lease=10.0, ceiling=90.0, wanted=10.0, longest=10.0)
 BUSY = {"a row": replace(QUIET, longest=90.0), "a maintenance": replace(QUIET, wanted=90.0)}
 
 
-def watched(*surveys: tuple[float, Use]) -> Watch:
+def watched(*surveys: tuple[float, LeaseUse]) -> CeilingWatch:
     """Return the watch after surveys, each at its moment."""
-    watch = Watch()
+    watch = CeilingWatch()
     for at, use in surveys:
         watch = watch.after(use, at)
     return watch
@@ -27,7 +27,7 @@ def test_a_ceiling_is_lowered_once_its_wait_is_over_and_not_before() -> None:
 
 
 def test_who_has_seen_nothing_lowers_nothing() -> None:
-    assert not Watch().may_lower(1e9)
+    assert not CeilingWatch().may_lower(1e9)
 
 
 @pytest.mark.parametrize("name", BUSY)
@@ -44,7 +44,7 @@ def test_what_uses_a_longer_lease_starts_the_watch_anew(name: str) -> None:
     [replace(QUIET, where=("1", "4", "the ledger")), replace(QUIET, lease=12.0), replace(QUIET, ceiling=91.0)],
     ids=["another timeline", "another lease", "another ceiling"],
 )
-def test_what_was_watched_before_a_change_counts_for_nothing(other: Use) -> None:
+def test_what_was_watched_before_a_change_counts_for_nothing(other: LeaseUse) -> None:
     watch = watched((0.0, QUIET), (50.0, other))
     assert not watch.may_lower(144.4)
     assert watch.may_lower(50.0 + 1.05 * other.ceiling)

@@ -5,27 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fix_core import HERE, LENGTHS, LOCK_ID, SERVER, L, row, sight, verdict
 
-from highlanderd.core.lease import (
+from highlanderd.core.lease import Lease, Lengths, maintenance_lease, replaced_within
+from highlanderd.core.verdict import (
     LONGEST_RESERVATION,
     Claim,
     Knowledge,
-    Lease,
-    Lengths,
     NotYet,
+    Observation,
     Refusal,
     Row,
-    Server,
+    ServerIdentity,
     Settle,
-    Sight,
     judge,
-    maintenance_lease,
     next_epoch,
     observe,
     renewed_elsewhere,
-    replaced_within,
 )
+from tests.support.core import HERE, LENGTHS, LOCK_ID, SERVER, L, observation, row, verdict
 
 PROMOTED = replace(SERVER, timeline=SERVER.timeline + 1)
 NEW_SYSTEM = replace(SERVER, system=2, timeline=1)
@@ -101,23 +98,23 @@ def test_the_child_is_dead_before_anybody_else_may_begin(length: float) -> None:
 
 
 def test_line_1_a_reservation_for_another_node_keeps_us_away_from_when_we_first_saw_it() -> None:
-    seen = sight(row(released=True, reserved_for="there", reserved_seconds=5.0))
+    seen = observation(row(released=True, reserved_for="there", reserved_seconds=5.0))
     assert verdict(seen, known_since=0.0, now=4.9) == NotYet(5.0, "reserved for there")
     assert isinstance(verdict(seen, known_since=0.0, now=5.0), Claim)
 
 
 def test_line_1_a_reservation_lasts_a_minute_at_most() -> None:
-    seen = sight(row(released=True, reserved_for="there", reserved_seconds=3600.0))
+    seen = observation(row(released=True, reserved_for="there", reserved_seconds=3600.0))
     assert verdict(seen, known_since=0.0, now=1.0) == NotYet(LONGEST_RESERVATION, "reserved for there")
 
 
 def test_line_1_a_reservation_for_us_is_no_reason_to_wait() -> None:
-    seen = sight(row(released=True, reserved_for="here", reserved_seconds=60.0))
+    seen = observation(row(released=True, reserved_for="here", reserved_seconds=60.0))
     assert isinstance(verdict(seen, known_since=0.0, now=0.0), Claim)
 
 
 def test_line_1_a_reservation_counts_for_released_rows_only() -> None:
-    seen = sight(row(reserved_for="there", reserved_seconds=60.0))
+    seen = observation(row(reserved_for="there", reserved_seconds=60.0))
     assert isinstance(verdict(seen, known_since=0.0, now=L.wait), Claim)
 
 
@@ -126,7 +123,7 @@ def test_line_1_a_reservation_counts_for_released_rows_only() -> None:
 
 @pytest.mark.parametrize("seen", [None, row(), row(released=True), row(instance="ours")])
 def test_on_another_timeline_everybody_waits_a_whole_lease_whatever_the_row(seen: object) -> None:
-    there = Sight(PROMOTED, sight(None, settled=False).meta, seen)  # type: ignore[arg-type]
+    there = Observation(PROMOTED, observation(None, settled=False).meta, seen)  # type: ignore[arg-type]
     assert isinstance(verdict(there, known_since=0.0, now=10.4), NotYet)
     settle = verdict(there, known_since=0.0, now=L.wait)
     assert isinstance(settle, Settle)
@@ -134,27 +131,27 @@ def test_on_another_timeline_everybody_waits_a_whole_lease_whatever_the_row(seen
 
 
 def test_once_settled_a_released_row_of_another_timeline_is_taken_over_at_once() -> None:
-    there = sight(row(released=True), server=PROMOTED)
+    there = observation(row(released=True), server=PROMOTED)
     assert isinstance(verdict(there, known_since=0.0, now=0.0), Claim)
 
 
 def test_being_settled_for_another_timeline_does_not_count() -> None:
-    meta = sight(None).meta
-    there = Sight(PROMOTED, meta, row())
+    meta = observation(None).meta
+    there = Observation(PROMOTED, meta, row())
     assert isinstance(verdict(there, known_since=0.0, now=1.0), NotYet)
 
 
 def test_the_first_start_of_all_waits_one_lease() -> None:
-    empty = sight(None, settled=False)
+    empty = observation(None, settled=False)
     assert isinstance(verdict(empty, known_since=0.0, now=10.4), NotYet)
     assert isinstance(verdict(empty, known_since=0.0, now=L.wait), Settle)
-    assert isinstance(verdict(sight(None), known_since=0.0, now=0.0), Claim)
+    assert isinstance(verdict(observation(None), known_since=0.0, now=0.0), Claim)
 
 
 @pytest.mark.parametrize("seen", [row(system=2, timeline=1, released=True), row(system=2, timeline=1, instance="ours")])
 def test_a_system_without_an_epoch_offset_is_settled_only_after_the_wait(seen: object) -> None:
     """A leader that renewed on a new system makes its row look settled there; that proves nothing about others."""
-    there = sight(seen, server=NEW_SYSTEM, settled=False, offset=None)  # type: ignore[arg-type]
+    there = observation(seen, server=NEW_SYSTEM, settled=False, offset=None)  # type: ignore[arg-type]
     assert isinstance(verdict(there, known_since=0.0, now=10.4), NotYet)
     assert verdict(there, known_since=0.0, now=L.wait) == Settle(2, 1, SERVER.place, 0)
 
@@ -163,31 +160,31 @@ def test_a_system_without_an_epoch_offset_is_settled_only_after_the_wait(seen: o
     "seen", [None, row(released=True), row(instance="ours"), row()], ids=["none", "free", "ours", "led"]
 )
 def test_nothing_is_claimed_in_a_ledger_that_is_not_settled(seen: Row | None) -> None:
-    there = sight(seen, settled=False)
+    there = observation(seen, settled=False)
     assert isinstance(verdict(there, known_since=0.0, now=10.4), NotYet)
     assert verdict(there, known_since=0.0, now=L.wait) == Settle(1, 3, SERVER.place, 0 if seen else -1)
 
 
 @pytest.mark.parametrize("seen", [None, row(released=True), row(instance="ours")], ids=["none", "free", "ours"])
 def test_being_settled_for_another_ledger_of_the_same_server_does_not_count(seen: Row | None) -> None:
-    there = Sight(REPLACED, sight(None).meta, seen)
+    there = Observation(REPLACED, observation(None).meta, seen)
     assert isinstance(verdict(there, known_since=0.0, now=10.4), NotYet)
     assert isinstance(verdict(there, known_since=0.0, now=L.wait), Settle)
 
 
 def test_a_ledger_without_an_epoch_offset_is_not_settled_whatever_it_says() -> None:
-    assert isinstance(verdict(sight(row(released=True), offset=None), known_since=0.0, now=10.4), NotYet)
+    assert isinstance(verdict(observation(row(released=True), offset=None), known_since=0.0, now=10.4), NotYet)
 
 
 def test_a_ledger_settles_once_the_longest_promise_is_over_and_not_its_own_lease() -> None:
     """Nobody can see there what the rows said that a failover has lost."""
-    there = sight(None, settled=False, ceiling=90.0)
+    there = observation(None, settled=False, ceiling=90.0)
     assert isinstance(verdict(there, known_since=0.0, now=94.4), NotYet)
     assert isinstance(verdict(there, known_since=0.0, now=94.5), Settle)
 
 
 def test_who_settles_tells_how_high_epochs_have_been_so_that_new_offsets_lie_above() -> None:
-    settle = verdict(sight(row(epoch=3 << 32 | 9), settled=False), known_since=0.0, now=L.wait)
+    settle = verdict(observation(row(epoch=3 << 32 | 9), settled=False), known_since=0.0, now=L.wait)
     assert settle == Settle(1, 3, SERVER.place, 3)
 
 
@@ -195,65 +192,67 @@ def test_who_settles_tells_how_high_epochs_have_been_so_that_new_offsets_lie_abo
 
 
 def test_line_2_a_released_row_is_taken_over_at_once() -> None:
-    seen = sight(row(released=True))
+    seen = observation(row(released=True))
     expected = Claim(seen.row, (), SERVER, LENGTHS, next_epoch(5, 0, SERVER.timeline))
     assert verdict(seen, known_since=0.0, now=0.0) == expected
 
 
 def test_line_2_our_own_row_is_taken_over_when_no_keeper_is_left() -> None:
-    assert isinstance(verdict(sight(row(instance="ours")), known_since=0.0, now=0.0), Claim)
+    assert isinstance(verdict(observation(row(instance="ours")), known_since=0.0, now=0.0), Claim)
 
 
 def test_line_2_our_own_row_waits_like_any_other_while_a_keeper_is_left() -> None:
     held = replace(HERE, keeperless=False)
-    seen = sight(row(instance="ours"))
+    seen = observation(row(instance="ours"))
     assert isinstance(verdict(seen, known_since=0.0, now=10.4, candidate=held), NotYet)
 
 
 def test_line_2_the_nodes_name_makes_no_row_ours() -> None:
-    assert isinstance(verdict(sight(row(node="here")), known_since=0.0, now=0.0), NotYet)
+    assert isinstance(verdict(observation(row(node="here")), known_since=0.0, now=0.0), NotYet)
 
 
 def test_line_2_a_row_of_ours_that_another_server_wrote_is_not_ours_to_take_at_once() -> None:
     """It may have come by replication, and our keeper may have been let go of there."""
-    seen = sight(row(instance="ours", system=2))
+    seen = observation(row(instance="ours", system=2))
     assert isinstance(verdict(seen, known_since=0.0, now=10.4), NotYet)
     assert isinstance(verdict(seen, known_since=0.0, now=L.wait), Claim)
 
 
 def test_line_3_a_silent_leader_is_replaced_after_the_wait_and_not_before() -> None:
-    seen = sight(row())
+    seen = observation(row())
     assert verdict(seen, known_since=0.0, now=10.4) == NotYet(L.wait, "led by there")
     assert isinstance(verdict(seen, known_since=0.0, now=L.wait), Claim)
 
 
 def test_line_3_a_renewal_starts_the_wait_anew() -> None:
-    knowledge = observe(Knowledge(), sight(row()), 0.0)
-    renewed = sight(row(renewal=10))
+    knowledge = observe(Knowledge(), observation(row()), 0.0)
+    renewed = observation(row(renewal=10))
     assert judge(renewed, observe(knowledge, renewed, 9.0), 9.0, HERE) == NotYet(9.0 + L.wait, "led by there")
 
 
 @pytest.mark.parametrize("server", [PROMOTED, NEW_SYSTEM], ids=["another timeline", "another system"])
-def test_line_3_a_row_that_somebody_may_still_renew_elsewhere_must_stand_still_however_settled(server: Server) -> None:
+def test_line_3_a_row_that_somebody_may_still_renew_elsewhere_must_stand_still_however_settled(
+    server: ServerIdentity,
+) -> None:
     """It may arrive by replication, and its leader serve through the other server."""
-    there = sight(row(), server=server)
+    there = observation(row(), server=server)
     assert verdict(there, known_since=0.0, now=10.4) == NotYet(L.wait, "led by there")
     assert isinstance(verdict(there, known_since=0.0, now=L.wait), Claim)
     knowledge = observe(Knowledge(), there, 0.0)
-    moved = sight(row(renewal=10), server=server)
+    moved = observation(row(renewal=10), server=server)
     assert isinstance(judge(moved, observe(knowledge, moved, 10.6), 10.6, HERE), NotYet)
 
 
 @pytest.mark.parametrize(("trusted_for", "wait"), [(90.0, 94.5), (4.0, 4.2)], ids=["longer", "shorter"])
 def test_line_3_everybody_waits_by_the_lease_that_the_row_carries(trusted_for: float, wait: float) -> None:
-    seen = sight(row(trusted_for=trusted_for), ceiling=90.0)
+    seen = observation(row(trusted_for=trusted_for), ceiling=90.0)
     assert verdict(seen, known_since=0.0, now=wait - 0.01) == NotYet(wait, "led by there")
     assert isinstance(verdict(seen, known_since=0.0, now=wait), Claim)
 
 
 def test_line_3_each_version_of_a_row_is_waited_for_by_its_own_lease() -> None:
-    knowledge = observe(Knowledge(), sight(row(trusted_for=90.0)), 0.0)
-    shortened = sight(row(renewal=10))
+    knowledge = observe(Knowledge(), observation(row(trusted_for=90.0)), 0.0)
+    shortened = observation(row(renewal=10))
     knowledge = observe(knowledge, shortened, 50.0)
     assert judge(shortened, knowledge, 60.4, HERE) == NotYet(60.5, "led by there")
     assert isinstance(judge(shortened, knowledge, 60.5, HERE), Claim)
@@ -267,41 +266,43 @@ HIGH = 9 << 32 | 40
 
 @pytest.mark.parametrize("seen", [row(), row(instance="ours")], ids=["a lapsed term of others", "our own term"])
 def test_a_term_that_nobody_released_is_closed_before_the_next_one_begins(seen: Row) -> None:
-    claim = verdict(sight(seen), known_since=0.0, now=L.wait)
+    claim = verdict(observation(seen), known_since=0.0, now=L.wait)
     assert isinstance(claim, Claim)
     assert (claim.judged, claim.closing) == (seen, (seen,))
 
 
 def test_lapsed_terms_under_all_lock_keys_of_the_program_are_closed() -> None:
     mine, free, other = row(), row(lock_id=8, released=True), row(lock_id=9)
-    claim = verdict(sight(mine, free, other), known_since=0.0, now=L.wait)
+    claim = verdict(observation(mine, free, other), known_since=0.0, now=L.wait)
     assert isinstance(claim, Claim)
     assert claim.closing == (mine, other)
 
 
 def test_a_term_begins_under_the_lease_that_the_ledger_wants_at_its_own_pace() -> None:
-    claim = verdict(sight(row(released=True), wanted=90.0, ceiling=90.0), known_since=0.0, now=0.0)
+    claim = verdict(observation(row(released=True), wanted=90.0, ceiling=90.0), known_since=0.0, now=0.0)
     assert isinstance(claim, Claim)
     assert claim.lengths == Lengths(trusted=Lease(90.0), wanted=Lease(90.0), pace=L)
 
 
 def test_a_claim_is_for_the_very_server_and_ledger_that_was_judged() -> None:
-    claim = verdict(sight(None, server=REPLACED), known_since=0.0, now=0.0)
+    claim = verdict(observation(None, server=REPLACED), known_since=0.0, now=0.0)
     assert isinstance(claim, Claim)
     assert claim.server == REPLACED
 
 
 def test_a_new_epoch_is_above_the_history_even_where_the_row_is_lower_or_missing() -> None:
     for seen in (row(released=True), None):
-        claim = verdict(sight(seen, floor=HIGH), known_since=0.0, now=0.0)
+        claim = verdict(observation(seen, floor=HIGH), known_since=0.0, now=0.0)
         assert isinstance(claim, Claim)
         assert claim.epoch == HIGH + 1
 
 
-@pytest.mark.parametrize("before", [sight(row(epoch=HIGH)), sight(None, floor=HIGH)], ids=["a row", "the history"])
-def test_a_new_epoch_is_above_all_that_this_node_has_seen_in_whatever_ledger(before: Sight) -> None:
+@pytest.mark.parametrize(
+    "before", [observation(row(epoch=HIGH)), observation(None, floor=HIGH)], ids=["a row", "the history"]
+)
+def test_a_new_epoch_is_above_all_that_this_node_has_seen_in_whatever_ledger(before: Observation) -> None:
     knowledge = observe(Knowledge(), before, 0.0)
-    new = sight(None, server=REPLACED)
+    new = observation(None, server=REPLACED)
     claim = judge(new, observe(knowledge, new, 99.0), 99.0 + L.wait, HERE)
     assert isinstance(claim, Claim)
     assert claim.epoch == HIGH + 1
@@ -311,17 +312,17 @@ def test_a_new_epoch_is_above_all_that_this_node_has_seen_in_whatever_ledger(bef
 
 
 def test_a_term_of_our_program_under_another_lock_id_must_have_ended_first() -> None:
-    seen = sight(None, row(lock_id=8))
+    seen = observation(None, row(lock_id=8))
     assert verdict(seen, known_since=0.0, now=1.0) == NotYet(L.wait, ELSEWHERE)
     claim = verdict(seen, known_since=0.0, now=L.wait)
     assert isinstance(claim, Claim)
     assert claim.closing == seen.others
-    assert isinstance(verdict(sight(None, row(lock_id=8, released=True)), known_since=0.0, now=0.0), Claim)
+    assert isinstance(verdict(observation(None, row(lock_id=8, released=True)), known_since=0.0, now=0.0), Claim)
 
 
 def test_a_row_that_only_has_to_settle_does_not_hide_one_that_has_to_wait() -> None:
-    seen = sight(row(timeline=1, released=True), row(lock_id=8), settled=False)
-    knowledge = observe(observe(Knowledge(), sight(None, settled=False), 0.0), seen, 11.0)
+    seen = observation(row(timeline=1, released=True), row(lock_id=8), settled=False)
+    knowledge = observe(observe(Knowledge(), observation(None, settled=False), 0.0), seen, 11.0)
     assert judge(seen, knowledge, 11.0, HERE) == NotYet(11.0 + L.wait, ELSEWHERE)
 
 
@@ -329,7 +330,7 @@ def test_a_row_that_only_has_to_settle_does_not_hide_one_that_has_to_wait() -> N
 
 
 def test_a_reconnection_to_the_same_run_keeps_what_is_known() -> None:
-    seen = sight(row())
+    seen = observation(row())
     knowledge = observe(observe(Knowledge(), seen, 1.0), seen, 8.0)
     assert knowledge.since == 1.0
     assert knowledge.versions[LOCK_ID] == ((5, 9), 1.0)
@@ -347,37 +348,39 @@ def test_a_reconnection_to_the_same_run_keeps_what_is_known() -> None:
     ids=["restarted", "promoted", "another system", "its log went back", "another ledger"],
 )
 def test_another_run_throws_away_what_is_known(another: object) -> None:
-    knowledge = observe(Knowledge(), sight(row()), 1.0)
-    later = observe(knowledge, sight(row(), server=another), 8.0)  # type: ignore[arg-type]
+    knowledge = observe(Knowledge(), observation(row()), 1.0)
+    later = observe(knowledge, observation(row(), server=another), 8.0)  # type: ignore[arg-type]
     assert later.since == 8.0
     assert later.versions[LOCK_ID] == ((5, 9), 8.0)
 
 
 def test_a_log_that_grew_is_the_same_run() -> None:
-    knowledge = observe(Knowledge(), sight(row()), 1.0)
-    assert observe(knowledge, sight(row(), server=replace(SERVER, position=101)), 8.0).since == 1.0
+    knowledge = observe(Knowledge(), observation(row()), 1.0)
+    assert observe(knowledge, observation(row(), server=replace(SERVER, position=101)), 8.0).since == 1.0
 
 
 def test_a_lower_timeline_than_was_ever_seen_is_refused_even_across_runs() -> None:
-    knowledge = observe(Knowledge(), sight(None, server=PROMOTED), 0.0)
-    old = sight(row(released=True))
+    knowledge = observe(Knowledge(), observation(None, server=PROMOTED), 0.0)
+    old = observation(row(released=True))
     refusal = judge(old, observe(knowledge, old, 99.0), 99.0, HERE)
     assert isinstance(refusal, Refusal)
     assert "timeline 3 of system 1" in refusal.why
 
 
 def test_timelines_of_different_systems_are_not_compared() -> None:
-    knowledge = observe(Knowledge(), sight(None), 0.0)
-    other = sight(row(released=True, system=2, timeline=1), server=NEW_SYSTEM)
+    knowledge = observe(Knowledge(), observation(None), 0.0)
+    other = observation(row(released=True, system=2, timeline=1), server=NEW_SYSTEM)
     knowledge = observe(knowledge, other, 1.0)
     assert isinstance(judge(other, knowledge, 1.0 + L.wait, HERE), Claim)
 
 
 @pytest.mark.parametrize("elsewhere", [NEW_SYSTEM, FORMER, REPLACED], ids=["system", "timeline", "ledger"])
-def test_who_comes_from_another_server_or_ledger_waits_for_what_that_one_had_promised(elsewhere: Server) -> None:
+def test_who_comes_from_another_server_or_ledger_waits_for_what_that_one_had_promised(
+    elsewhere: ServerIdentity,
+) -> None:
     """A switchover is rolled back: this server has settled long ago, and our leaders were elsewhere since."""
-    knowledge = observe(Knowledge(), sight(row(), server=elsewhere, ceiling=90.0), 0.0)
-    back = sight(row(released=True))
+    knowledge = observe(Knowledge(), observation(row(), server=elsewhere, ceiling=90.0), 0.0)
+    back = observation(row(released=True))
     knowledge = observe(knowledge, back, 3.0)
     over = 3.0 + Lease(90.0).wait
     assert isinstance(judge(back, knowledge, over - 0.1, HERE), NotYet)
@@ -385,25 +388,25 @@ def test_who_comes_from_another_server_or_ledger_waits_for_what_that_one_had_pro
 
 
 def test_a_row_that_arrives_as_released_by_replication_may_be_taken_over_where_it_comes_from() -> None:
-    knowledge = observe(Knowledge(), sight(row(system=2)), 0.0)
-    released = sight(row(system=2, renewal=10, released=True))
+    knowledge = observe(Knowledge(), observation(row(system=2)), 0.0)
+    released = observation(row(system=2, renewal=10, released=True))
     knowledge = observe(knowledge, released, 3.0)
     assert isinstance(judge(released, knowledge, 3.0, HERE), NotYet)
-    led_again = sight(row(system=2, epoch=6, renewal=11, released=True))
+    led_again = observation(row(system=2, epoch=6, renewal=11, released=True))
     knowledge = observe(knowledge, led_again, 13.0)
     assert isinstance(judge(led_again, knowledge, 13.6, HERE), NotYet)
     assert isinstance(judge(led_again, knowledge, 13.0 + L.wait, HERE), Claim)
 
 
 def test_who_has_only_seen_the_server_restart_believes_that_it_has_settled() -> None:
-    knowledge = observe(Knowledge(), sight(row(released=True)), 0.0)
-    restarted = sight(row(released=True), server=replace(SERVER, started="b"))
+    knowledge = observe(Knowledge(), observation(row(released=True)), 0.0)
+    restarted = observation(row(released=True), server=replace(SERVER, started="b"))
     assert isinstance(judge(restarted, observe(knowledge, restarted, 3.0), 3.0, HERE), Claim)
 
 
 def test_a_ledger_that_stops_being_settled_is_waited_for_again_under_one_run_of_the_server() -> None:
-    knowledge = observe(Knowledge(), sight(row(released=True)), 0.0)
-    unsettled = sight(row(released=True), settled=False)
+    knowledge = observe(Knowledge(), observation(row(released=True)), 0.0)
+    unsettled = observation(row(released=True), settled=False)
     knowledge = observe(knowledge, unsettled, 50.0)
     knowledge = observe(knowledge, unsettled, 60.4)
     assert isinstance(judge(unsettled, knowledge, 60.4, HERE), NotYet)
@@ -413,19 +416,19 @@ def test_a_ledger_that_stops_being_settled_is_waited_for_again_under_one_run_of_
 @pytest.mark.parametrize(
     "another", [PROMOTED, NEW_SYSTEM, REPLACED], ids=["promoted", "another system", "another ledger"]
 )
-def test_what_was_promised_before_is_waited_for_where_nothing_shows_it_any_more(another: Server) -> None:
+def test_what_was_promised_before_is_waited_for_where_nothing_shows_it_any_more(another: ServerIdentity) -> None:
     """A failover may have lost the longer ceiling together with the rows that were written under it."""
-    knowledge = observe(Knowledge(), sight(row(), ceiling=90.0), 0.0)
-    there = sight(row(released=True), server=another, settled=False)
+    knowledge = observe(Knowledge(), observation(row(), ceiling=90.0), 0.0)
+    there = observation(row(released=True), server=another, settled=False)
     knowledge = observe(knowledge, there, 5.0)
     assert isinstance(judge(there, knowledge, 99.4, HERE), NotYet), "a leader may have renewed until just before 5"
     assert isinstance(judge(there, knowledge, 99.5, HERE), Settle)
 
 
 def test_what_was_promised_is_waited_for_over_any_number_of_runs() -> None:
-    knowledge = observe(Knowledge(), sight(row(), ceiling=90.0), 0.0)
+    knowledge = observe(Knowledge(), observation(row(), ceiling=90.0), 0.0)
     for at, started in ((5.0, "b"), (8.0, "c"), (20.0, "d")):
-        there = sight(row(released=True), server=replace(SERVER, started=started), settled=False)
+        there = observation(row(released=True), server=replace(SERVER, started=started), settled=False)
         knowledge = observe(knowledge, there, at)
     assert isinstance(judge(there, knowledge, 99.4, HERE), NotYet)
     assert isinstance(judge(there, knowledge, 99.5, HERE), Settle)
@@ -433,16 +436,16 @@ def test_what_was_promised_is_waited_for_over_any_number_of_runs() -> None:
 
 def test_a_restart_of_a_settled_server_makes_nobody_wait_for_what_was_promised() -> None:
     """Its rows are all there, and each says how long it is trusted."""
-    knowledge = observe(Knowledge(), sight(row(), ceiling=90.0), 0.0)
-    there = sight(row(released=True), server=replace(SERVER, started="b"), ceiling=90.0)
+    knowledge = observe(Knowledge(), observation(row(), ceiling=90.0), 0.0)
+    there = observation(row(released=True), server=replace(SERVER, started="b"), ceiling=90.0)
     assert isinstance(judge(there, observe(knowledge, there, 5.0), 5.0, HERE), Claim)
 
 
 GONE_BACK = {
-    "its row vanished": sight(None),
-    "an earlier epoch": sight(row(epoch=4, renewal=99, released=True)),
-    "an earlier renewal": sight(row(renewal=8, released=True)),
-    "an earlier row under another key": sight(row(released=True), row(lock_id=8, renewal=8, released=True)),
+    "its row vanished": observation(None),
+    "an earlier epoch": observation(row(epoch=4, renewal=99, released=True)),
+    "an earlier renewal": observation(row(renewal=8, released=True)),
+    "an earlier row under another key": observation(row(released=True), row(lock_id=8, renewal=8, released=True)),
 }
 
 
@@ -450,7 +453,7 @@ GONE_BACK = {
 def test_a_ledger_that_went_back_is_not_believed_for_as_long_as_it_may_have_forgotten_a_promise(name: str) -> None:
     """It was restored, or overwritten from elsewhere, and says that it is settled because it was, once."""
     back = GONE_BACK[name]
-    knowledge = observe(Knowledge(), sight(row(released=True), row(lock_id=8, released=True)), 0.0)
+    knowledge = observe(Knowledge(), observation(row(released=True), row(lock_id=8, released=True)), 0.0)
     knowledge = observe(knowledge, back, 20.0)
     assert knowledge.rewinds == 1
     knowledge = observe(knowledge, back, 30.4)
@@ -460,14 +463,14 @@ def test_a_ledger_that_went_back_is_not_believed_for_as_long_as_it_may_have_forg
 
 
 def test_a_led_row_that_went_back_is_waited_for_anew() -> None:
-    knowledge = observe(Knowledge(), sight(row(renewal=50)), 0.0)
-    assert observe(knowledge, sight(row(renewal=49)), 20.0).versions[LOCK_ID] == ((5, 49), 20.0)
+    knowledge = observe(Knowledge(), observation(row(renewal=50)), 0.0)
+    assert observe(knowledge, observation(row(renewal=49)), 20.0).versions[LOCK_ID] == ((5, 49), 20.0)
 
 
 @pytest.mark.parametrize("started", ["a", "b"], ids=["under one run", "started from an older copy"])
 def test_a_ledger_that_went_back_has_forgotten_the_ceiling_that_it_promised(started: str) -> None:
-    knowledge = observe(Knowledge(), sight(row(renewal=50), ceiling=90.0), 0.0)
-    back = sight(row(renewal=1, released=True), server=replace(SERVER, started=started))
+    knowledge = observe(Knowledge(), observation(row(renewal=50), ceiling=90.0), 0.0)
+    back = observation(row(renewal=1, released=True), server=replace(SERVER, started=started))
     knowledge = observe(knowledge, back, 3.0)
     assert knowledge.rewinds == 1
     assert isinstance(judge(back, knowledge, 97.4, HERE), NotYet)
@@ -475,8 +478,8 @@ def test_a_ledger_that_went_back_has_forgotten_the_ceiling_that_it_promised(star
 
 
 def test_a_ledger_that_went_back_promises_its_own_ceiling_too() -> None:
-    knowledge = observe(Knowledge(), sight(row(renewal=50)), 0.0)
-    back = sight(row(renewal=1, released=True), ceiling=90.0)
+    knowledge = observe(Knowledge(), observation(row(renewal=50)), 0.0)
+    back = observation(row(renewal=1, released=True), ceiling=90.0)
     knowledge = observe(knowledge, back, 3.0)
     assert isinstance(judge(back, knowledge, 97.4, HERE), NotYet)
     assert isinstance(judge(back, knowledge, 97.5, HERE), Claim)
@@ -485,16 +488,16 @@ def test_a_ledger_that_went_back_promises_its_own_ceiling_too() -> None:
 @pytest.mark.parametrize(
     "another", [PROMOTED, NEW_SYSTEM, REPLACED], ids=["promoted", "another system", "another ledger"]
 )
-def test_an_older_row_in_another_place_is_no_ledger_that_went_back(another: Server) -> None:
+def test_an_older_row_in_another_place_is_no_ledger_that_went_back(another: ServerIdentity) -> None:
     """A failover may lose the last renewals: that is what settling is for."""
-    knowledge = observe(Knowledge(), sight(row(renewal=50)), 0.0)
-    assert observe(knowledge, sight(row(renewal=49), server=another), 3.0).rewinds == 0
+    knowledge = observe(Knowledge(), observation(row(renewal=50)), 0.0)
+    assert observe(knowledge, observation(row(renewal=49), server=another), 3.0).rewinds == 0
 
 
 def test_a_ledger_that_went_back_is_not_believed_after_a_restart_either() -> None:
-    knowledge = observe(Knowledge(), sight(row()), 0.0)
-    knowledge = observe(knowledge, sight(None), 20.0)
-    restarted = sight(None, server=replace(SERVER, started="b"))
+    knowledge = observe(Knowledge(), observation(row()), 0.0)
+    knowledge = observe(knowledge, observation(None), 20.0)
+    restarted = observation(None, server=replace(SERVER, started="b"))
     knowledge = observe(knowledge, restarted, 21.0)
     assert isinstance(judge(restarted, knowledge, 30.4, HERE), NotYet)
     assert isinstance(judge(restarted, knowledge, 30.5, HERE), Claim)
@@ -503,21 +506,21 @@ def test_a_ledger_that_went_back_is_not_believed_after_a_restart_either() -> Non
 @pytest.mark.parametrize(
     "onward",
     [
-        sight(row(epoch=6, renewal=1, released=True)),
-        sight(row(renewal=10, released=True), row(lock_id=8, released=True)),
+        observation(row(epoch=6, renewal=1, released=True)),
+        observation(row(renewal=10, released=True), row(lock_id=8, released=True)),
     ],
     ids=["a new epoch counts renewals anew", "a row came under our name"],
 )
-def test_a_row_that_only_moved_on_has_not_gone_back(onward: Sight) -> None:
-    knowledge = observe(observe(Knowledge(), sight(row()), 0.0), onward, 1.0)
+def test_a_row_that_only_moved_on_has_not_gone_back(onward: Observation) -> None:
+    knowledge = observe(observe(Knowledge(), observation(row()), 0.0), onward, 1.0)
     assert knowledge.rewinds == 0
     assert isinstance(judge(onward, knowledge, 1.0, HERE), Claim)
 
 
 def test_a_row_that_left_our_programs_name_has_not_vanished() -> None:
     """Its lock key serves another program now."""
-    knowledge = observe(Knowledge(), sight(row(released=True), row(lock_id=8, released=True)), 0.0)
-    assert observe(knowledge, sight(row(released=True)), 1.0).rewinds == 0
+    knowledge = observe(Knowledge(), observation(row(released=True), row(lock_id=8, released=True)), 0.0)
+    assert observe(knowledge, observation(row(released=True)), 1.0).rewinds == 0
 
 
 # -------------------------------------------------------------------------------------- renewed through another server
@@ -526,25 +529,25 @@ THEIRS = row(system=2, timeline=1)
 
 
 def test_a_row_that_moves_without_this_server_is_renewed_through_another_one() -> None:
-    knowledge = observe(Knowledge(), sight(THEIRS), 0.0)
+    knowledge = observe(Knowledge(), observation(THEIRS), 0.0)
     moved = replace(THEIRS, renewal=10)
-    assert renewed_elsewhere(knowledge, sight(moved)) == (moved,)
-    assert renewed_elsewhere(knowledge, sight(None, moved)) == (moved,)
+    assert renewed_elsewhere(knowledge, observation(moved)) == (moved,)
+    assert renewed_elsewhere(knowledge, observation(None, moved)) == (moved,)
 
 
 @pytest.mark.parametrize(
     "seen",
     [
-        sight(THEIRS),
-        sight(row(renewal=10)),
-        sight(replace(THEIRS, renewal=10, released=True)),
-        sight(replace(THEIRS, lock_id=8)),
-        sight(replace(THEIRS, renewal=10), server=PROMOTED),
+        observation(THEIRS),
+        observation(row(renewal=10)),
+        observation(replace(THEIRS, renewal=10, released=True)),
+        observation(replace(THEIRS, lock_id=8)),
+        observation(replace(THEIRS, renewal=10), server=PROMOTED),
     ],
     ids=["stands still", "renewed here", "released", "never seen before", "moved before a failover"],
 )
-def test_no_other_row_is_said_to_be_renewed_through_another_server(seen: Sight) -> None:
-    assert renewed_elsewhere(observe(Knowledge(), sight(THEIRS), 0.0), seen) == ()
+def test_no_other_row_is_said_to_be_renewed_through_another_server(seen: Observation) -> None:
+    assert renewed_elsewhere(observe(Knowledge(), observation(THEIRS), 0.0), seen) == ()
 
 
 # ------------------------------------------------------------------------------------------------------------ epochs

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fix_core import HERE, L, row, sight
 
-from highlanderd.core.lease import Claim, NotYet, Settle, judge, observe
 from highlanderd.core.promise import Promise, Promises
-from highlanderd.postgres.past import Past
+from highlanderd.core.verdict import Claim, NotYet, Settle, judge, observe
+from highlanderd.postgres.memory import NodeMemory
+from tests.support.core import HERE, L, observation, row
 
 LONG = Promise(system=1, timeline=3, place="the ledger", ceiling=90.0, lease=10.0)
 SHORT = replace(LONG, ceiling=10.0)
@@ -60,7 +60,7 @@ def test_what_another_ledger_promises_beyond_the_kept_one_is_kept_with_it() -> N
 
 
 def test_a_promise_binds_everybody_until_another_ledger_has_settled_and_then_this_node_alone() -> None:
-    past = Past()
+    past = NodeMemory()
     past.learn_promise(LONG, 0.0, settled=True)
     past.learn_promise(OTHER, 1.0, settled=False)
     assert past.binding == 90.0
@@ -82,7 +82,7 @@ def test_lengths_that_make_no_sense_are_no_promise(lease: float, ceiling: float)
 
 @pytest.mark.parametrize("settled", [True, False])
 def test_a_node_that_knew_a_longer_lease_waits_for_it_on_another_ledger(settled: bool) -> None:
-    seen = sight(FREE, settled=settled)
+    seen = observation(FREE, settled=settled)
     elsewhere = replace(seen, server=replace(seen.server, place="another ledger"))
     if settled:
         elsewhere = replace(elsewhere, meta=replace(elsewhere.meta, settled=(1, 3, "another ledger")))
@@ -92,34 +92,34 @@ def test_a_node_that_knew_a_longer_lease_waits_for_it_on_another_ledger(settled:
 
 
 def test_a_restarted_daemon_claims_at_once_on_the_ledger_that_it_knew() -> None:
-    knowledge = observe(LONG.knowledge(), sight(FREE), 100.0)
-    assert isinstance(judge(sight(FREE), knowledge, 100.0, HERE), Claim)
+    knowledge = observe(LONG.knowledge(), observation(FREE), 100.0)
+    assert isinstance(judge(observation(FREE), knowledge, 100.0, HERE), Claim)
 
 
 def test_rows_that_are_led_through_another_server_bar_all_others_until_they_stand_still() -> None:
-    first = replace(sight(FREE), elsewhere=frozenset({"8:5:1"}))
+    first = replace(observation(FREE), elsewhere=frozenset({"8:5:1"}))
     second = replace(first, elsewhere=frozenset({"8:5:2"}))
     knowledge = observe(observe(LONG.knowledge(), first, 100.0), second, 104.0)
     assert judge(second, knowledge, 110.5, HERE) == NotYet(
         104.0 + L.wait, "programs of this ledger are led through another server"
     )
     assert isinstance(judge(second, knowledge, 114.6, HERE), Claim)
-    over = observe(knowledge, sight(FREE), 106.0)
-    assert isinstance(judge(sight(FREE), over, 106.0, HERE), Claim)
+    over = observe(knowledge, observation(FREE), 106.0)
+    assert isinstance(judge(observation(FREE), over, 106.0, HERE), Claim)
 
 
 # ---------------------------------------------------------------------------------------------------- where it is kept
 
 
 def test_a_promise_outlives_the_daemon(tmp_path: Path) -> None:
-    past = Past(tmp_path / "timelines")
+    past = NodeMemory(tmp_path / "timelines")
     past.learn_promise(LONG, 0.0, settled=True)
     past.keep()
-    assert Past(tmp_path / "timelines").promise == LONG
+    assert NodeMemory(tmp_path / "timelines").promise == LONG
 
 
 def test_a_promise_outlives_the_worker_on_a_disk_that_takes_nothing() -> None:
-    past, successor = Past(), Past()
+    past, successor = NodeMemory(), NodeMemory()
     past.learn_promise(LONG, 0.0, settled=True)
     past.learn_epoch(5 << 32)
     successor.inherit(past.facts())
@@ -132,12 +132,12 @@ def test_a_promise_outlives_the_worker_on_a_disk_that_takes_nothing() -> None:
 def test_a_promise_that_cannot_be_read_is_no_error(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "promise").write_text(text)
     with caplog.at_level(logging.WARNING):
-        assert Past(tmp_path / "timelines").promise is None
+        assert NodeMemory(tmp_path / "timelines").promise is None
     assert str(tmp_path / "promise") in caplog.text
 
 
 @pytest.mark.parametrize("facts", [{}, {"timelines": 7}, {"timelines": {"7": 3}, "promise": {"place": "x"}}])
 def test_what_another_versions_worker_has_left_is_no_error(facts: dict[str, object]) -> None:
-    past = Past()
+    past = NodeMemory()
     past.inherit(facts)
     assert past.promise is None

@@ -6,19 +6,51 @@ from dataclasses import replace
 from typing import Literal
 
 import pytest
-from fix_core import POLICY, L, go, leading, renewed, spawning
 
-from highlanderd.core import words as w
+from highlanderd.core.effects import Kill, Look, Release, Renew, SetDeadline, Signal, Spawn
+from highlanderd.core.events import (
+    Attached,
+    Contended,
+    Detached,
+    Due,
+    Emptied,
+    EndOrdered,
+    Event,
+    Exited,
+    Notified,
+    Overruled,
+    ReleaseOrdered,
+    Renewed,
+    RestartOrdered,
+    SpawnFailed,
+    Started,
+    StopOrdered,
+    Unlocked,
+)
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import deadline, finished
+from highlanderd.core.states import (
+    Cause,
+    Draining,
+    Killing,
+    Leading,
+    Policy,
+    Running,
+    SessionState,
+    Situation,
+    Term,
+    Waiting,
+    Want,
+)
+from tests.support.core import POLICY, L, go, leading, renewed, spawning
 
 SLOW = replace(POLICY, stop_timeout=30.0)
-LOST = w.Detached("lost")
+LOST = Detached("lost")
 
 
-def draining(situation: w.Situation) -> w.Draining:
+def draining(situation: Situation) -> Draining:
     """The state, known to be draining."""
-    assert isinstance(situation.state, w.Draining)
+    assert isinstance(situation.state, Draining)
     return situation.state
 
 
@@ -27,29 +59,29 @@ def draining(situation: w.Situation) -> w.Draining:
 
 def test_a_renewal_is_sent_every_fifth_of_a_lease() -> None:
     assert deadline(leading(), POLICY) == 2.0
-    assert go(leading(), (2.0, w.Due()))[1] == (w.Renew(6, L),)
+    assert go(leading(), (2.0, Due()))[1] == (Renew(6, L),)
 
 
 def test_an_acknowledged_renewal_counts_from_its_sending_and_the_keeper_is_told() -> None:
-    situation, effects = go(leading(), (2.0, w.Due()), (2.9, renewed(2.0)))
-    assert effects == (w.Entrust(11.0),)
-    assert isinstance(situation.state, w.Leading)
+    situation, effects = go(leading(), (2.0, Due()), (2.9, renewed(2.0)))
+    assert effects == (SetDeadline(11.0),)
+    assert isinstance(situation.state, Leading)
     assert situation.state.term.trusted_until == 12.0
     assert deadline(situation, POLICY) == 4.0
 
 
 def test_a_term_that_is_not_ours_any_more_is_killed_at_once() -> None:
-    situation, effects = go(leading(), (2.0, w.Due()), (2.1, w.Overruled()))
-    assert w.Kill() in effects
-    assert draining(situation).cause is w.Cause.OVERRULED
-    assert go(situation, (2.2, w.Emptied()))[1] == (w.Release(6, w.Cause.OVERRULED, None),)
+    situation, effects = go(leading(), (2.0, Due()), (2.1, Overruled()))
+    assert Kill() in effects
+    assert draining(situation).cause is Cause.OVERRULED
+    assert go(situation, (2.2, Emptied()))[1] == (Release(6, Cause.OVERRULED, None),)
 
 
 def test_an_overruled_term_never_takes_the_lock_again() -> None:
     """It is another's: on a new session we would keep its leader from taking it back."""
-    situation, _ = go(leading(), (2.0, w.Due()), (2.1, w.Overruled()))
+    situation, _ = go(leading(), (2.0, Due()), (2.1, Overruled()))
     assert deadline(situation, POLICY) is None
-    situation, effects = go(situation, (2.2, LOST), (2.3, w.Attached(2)))
+    situation, effects = go(situation, (2.2, LOST), (2.3, Attached(2)))
     assert effects == ()
     assert deadline(situation, POLICY) is None
 
@@ -59,17 +91,17 @@ def test_an_overruled_term_never_takes_the_lock_again() -> None:
 
 def test_a_start_that_is_not_confirmed_within_half_a_lease_ends_the_term() -> None:
     assert deadline(go(spawning(), (2.0, LOST))[0], POLICY) == 5.0
-    situation, effects = go(spawning(), (2.0, LOST), (5.0, w.Due()))
-    assert w.Kill() in effects
-    assert (draining(situation).cause, situation.failures) == (w.Cause.SPAWN_FAILED, 1)
+    situation, effects = go(spawning(), (2.0, LOST), (5.0, Due()))
+    assert Kill() in effects
+    assert (draining(situation).cause, situation.failures) == (Cause.SPAWN_FAILED, 1)
 
 
 def test_a_start_that_nobody_confirms_lets_its_lease_run_out() -> None:
     """A guardian that is frozen proves nothing: renewing would keep everybody else away for as long."""
-    situation, _ = go(spawning(), (2.0, LOST), (5.0, w.Due()))
-    _, effects = go(situation, (5.1, w.Attached(2)))
-    assert not any(isinstance(effect, w.Renew) for effect in effects)
-    assert deadline(go(situation, (5.1, w.Attached(2)))[0], POLICY) is None
+    situation, _ = go(spawning(), (2.0, LOST), (5.0, Due()))
+    _, effects = go(situation, (5.1, Attached(2)))
+    assert not any(isinstance(effect, Renew) for effect in effects)
+    assert deadline(go(situation, (5.1, Attached(2)))[0], POLICY) is None
 
 
 @pytest.mark.parametrize("length", [2.0, 3.7, 10.0, 60.0])
@@ -77,73 +109,73 @@ def test_on_the_grid_a_renewal_still_comes_after_a_good_part_of_its_interval(len
     lease, policy = Lease(length), replace(POLICY, grid=0.02)
     for number in range(200):
         sent = 1000 + number * 0.0173
-        term = w.Term(6, Lengths.alike(length), began=sent, sent=sent - lease.renew_every)
-        situation = w.Situation(w.Want.RUN, w.Leading(term, w.Running(1, 0.0), sent), w.Link.ASKING)
-        answer = w.Renewed(sent, Lengths.alike(length))
+        term = Term(6, Lengths.alike(length), began=sent, sent=sent - lease.renew_every)
+        situation = Situation(Want.RUN, Leading(term, Running(1, 0.0), sent), SessionState.BUSY)
+        answer = Renewed(sent, Lengths.alike(length))
         after, _ = go(situation, (sent + 0.001, answer), policy=policy)
-        assert isinstance(after.state, w.Leading)
+        assert isinstance(after.state, Leading)
         assert sent + 0.17 * length < after.state.renew_at <= sent + 0.2 * length
 
 
 def test_a_start_that_is_confirmed_after_its_term_has_ended_changes_nothing() -> None:
-    situation, effects = go(spawning(), (2.0, LOST), (5.0, w.Due()), (5.1, w.Started(42, 5.1)))
+    situation, effects = go(spawning(), (2.0, LOST), (5.0, Due()), (5.1, Started(42, 5.1)))
     assert effects == ()
-    assert isinstance(draining(situation).phase, w.Killing)
+    assert isinstance(draining(situation).phase, Killing)
 
 
 def test_a_term_spawns_once() -> None:
     """Whatever ends the child, the term ends with it."""
-    for end in (w.SpawnFailed("no"), w.Emptied(), w.Exited(0, 2.0)):
+    for end in (SpawnFailed("no"), Emptied(), Exited(0, 2.0)):
         situation, effects = go(spawning(), (2.0, end))
         draining(situation)
-        assert not any(isinstance(effect, w.Spawn) for effect in effects)
+        assert not any(isinstance(effect, Spawn) for effect in effects)
 
 
 # ------------------------------------------------------------------------------------------------------------- exits
 
 
 def test_what_an_ended_main_process_left_behind_is_stopped_before_the_release() -> None:
-    situation, effects = go(leading(), (3.0, w.Exited(256, 3.0)))
-    assert effects[0] == w.Signal()
+    situation, effects = go(leading(), (3.0, Exited(256, 3.0)))
+    assert effects[0] == Signal()
     assert deadline(situation, POLICY) == 2.0, "renewals go on while the tree lives"
-    situation, effects = go(leading(), (3.0, w.Exited(256, 3.0)), (3.1, w.Emptied()))
-    assert effects == (w.Release(6, w.Cause.EXITED, None),)
+    situation, effects = go(leading(), (3.0, Exited(256, 3.0)), (3.1, Emptied()))
+    assert effects == (Release(6, Cause.EXITED, None),)
     assert situation.reason == "exited with status 1"
 
 
 @pytest.mark.parametrize(
     ("restart", "status", "cause"),
     [
-        ("always", 0, w.Cause.EXITED),
-        ("always", 256, w.Cause.EXITED),
-        ("on-failure", 0, w.Cause.FINISHED),
-        ("on-failure", 3 << 8, w.Cause.FINISHED),
-        ("on-failure", 256, w.Cause.EXITED),
-        ("on-failure", 9, w.Cause.EXITED),
-        ("never", 0, w.Cause.FINISHED),
-        ("never", 256, w.Cause.FINISHED),
-        ("never", 9, w.Cause.FINISHED),
+        ("always", 0, Cause.EXITED),
+        ("always", 256, Cause.EXITED),
+        ("on-failure", 0, Cause.FINISHED),
+        ("on-failure", 3 << 8, Cause.FINISHED),
+        ("on-failure", 256, Cause.EXITED),
+        ("on-failure", 9, Cause.EXITED),
+        ("never", 0, Cause.FINISHED),
+        ("never", 256, Cause.FINISHED),
+        ("never", 9, Cause.FINISHED),
     ],
 )
 def test_the_restart_policy_says_what_an_exit_means(
-    restart: Literal["always", "on-failure", "never"], status: int, cause: w.Cause
+    restart: Literal["always", "on-failure", "never"], status: int, cause: Cause
 ) -> None:
     policy = replace(POLICY, restart=restart, success_exit_codes=frozenset({0, 3}))
-    situation, _ = go(leading(policy), (3.0, w.Exited(status, 3.0)), policy=policy)
+    situation, _ = go(leading(policy), (3.0, Exited(status, 3.0)), policy=policy)
     assert draining(situation).cause is cause
 
 
 def test_a_finished_program_waits_and_does_not_back_off() -> None:
     policy = replace(POLICY, restart="never")
-    end = ((3.0, w.Exited(0, 3.0)), (3.0, w.Emptied()), (3.0, w.Unlocked()))
+    end = ((3.0, Exited(0, 3.0)), (3.0, Emptied()), (3.0, Unlocked()))
     situation, _ = go(leading(policy), *end, policy=policy)
-    assert isinstance(situation.state, w.Waiting)
+    assert isinstance(situation.state, Waiting)
     assert situation.failures == 0
 
 
 def test_a_tree_that_ends_without_an_exit_was_its_keepers_death() -> None:
-    situation, effects = go(leading(), (3.0, w.Emptied()))
-    assert effects == (w.Release(6, w.Cause.KEEPER_LOST, None),)
+    situation, effects = go(leading(), (3.0, Emptied()))
+    assert effects == (Release(6, Cause.KEEPER_LOST, None),)
     assert situation.failures == 1
 
 
@@ -153,141 +185,141 @@ def test_a_tree_that_ends_without_an_exit_was_its_keepers_death() -> None:
 @pytest.mark.parametrize(
     "order",
     [
-        w.StopOrdered(),
-        w.RestartOrdered(),
-        w.ReleaseOrdered(None, 30.0),
-        w.EndOrdered(w.Cause.SHUTDOWN),
-        w.Exited(0, 2.0),
-        w.Overruled(),
+        StopOrdered(),
+        RestartOrdered(),
+        ReleaseOrdered(None, 30.0),
+        EndOrdered(Cause.SHUTDOWN),
+        Exited(0, 2.0),
+        Overruled(),
     ],
     ids=lambda order: type(order).__name__,
 )
-def test_nothing_is_released_before_the_tree_is_proven_empty(order: w.Event) -> None:
+def test_nothing_is_released_before_the_tree_is_proven_empty(order: Event) -> None:
     situation, effects = go(leading(), (2.0, order))
-    assert not any(isinstance(effect, w.Release) for effect in effects)
-    _, effects = go(situation, (2.5, w.Emptied()))
-    assert [type(effect) for effect in effects] == [w.Release]
+    assert not any(isinstance(effect, Release) for effect in effects)
+    _, effects = go(situation, (2.5, Emptied()))
+    assert [type(effect) for effect in effects] == [Release]
 
 
 def test_a_child_that_does_not_stop_is_killed_after_its_timeout() -> None:
-    situation, effects = go(leading(), (2.0, w.StopOrdered()))
-    assert effects == (w.Signal(), w.Entrust(9.0))
-    prolonged = go(situation, (2.0, w.Due()), (2.1, renewed(2.0)))[0]
+    situation, effects = go(leading(), (2.0, StopOrdered()))
+    assert effects == (Signal(), SetDeadline(9.0))
+    prolonged = go(situation, (2.0, Due()), (2.1, renewed(2.0)))[0]
     assert deadline(prolonged, POLICY) == 4.0
-    killed, effects = go(prolonged, (4.0, w.Due()))
-    assert effects == (w.Kill(),)
-    assert isinstance(draining(killed).phase, w.Killing)
+    killed, effects = go(prolonged, (4.0, Due()))
+    assert effects == (Kill(),)
+    assert isinstance(draining(killed).phase, Killing)
 
 
 def test_a_long_stop_is_renewed_until_it_is_over() -> None:
-    situation, effects = go(leading(SLOW), (2.0, w.StopOrdered()), policy=SLOW)
-    assert effects == (w.Signal(), w.Entrust(9.0))
+    situation, effects = go(leading(SLOW), (2.0, StopOrdered()), policy=SLOW)
+    assert effects == (Signal(), SetDeadline(9.0))
     for now in (2.0, 4.0, 6.0, 8.0, 10.0, 12.0):
-        situation, effects = go(situation, (now, w.Due()), policy=SLOW)
-        assert effects == (w.Renew(6, L),)
+        situation, effects = go(situation, (now, Due()), policy=SLOW)
+        assert effects == (Renew(6, L),)
         situation, effects = go(situation, (now, renewed(now)), policy=SLOW)
-        assert effects == (w.Entrust(now + 9.0),)
+        assert effects == (SetDeadline(now + 9.0),)
 
 
 def test_a_stop_without_renewals_ends_with_the_lease() -> None:
-    situation, _ = go(leading(SLOW), (2.0, w.StopOrdered()), (2.0, LOST), policy=SLOW)
+    situation, _ = go(leading(SLOW), (2.0, StopOrdered()), (2.0, LOST), policy=SLOW)
     assert deadline(situation, SLOW) == 9.0
-    assert go(situation, (9.0, w.Due()), policy=SLOW)[1] == (w.Kill(),)
+    assert go(situation, (9.0, Due()), policy=SLOW)[1] == (Kill(),)
 
 
 def test_a_release_waits_for_the_answer_under_way() -> None:
-    situation, effects = go(leading(), (2.0, w.Due()), (2.1, w.Emptied()))
+    situation, effects = go(leading(), (2.0, Due()), (2.1, Emptied()))
     assert effects == ()
-    for answer in (renewed(2.0), w.Overruled(), w.Contended()):
-        assert go(situation, (2.2, answer))[1] == (w.Release(6, w.Cause.KEEPER_LOST, None),)
+    for answer in (renewed(2.0), Overruled(), Contended()):
+        assert go(situation, (2.2, answer))[1] == (Release(6, Cause.KEEPER_LOST, None),)
 
 
 def test_an_order_while_draining_reaches_the_keepers_memo() -> None:
-    situation, _ = go(leading(), (2.0, w.RestartOrdered()))
-    for order, want in ((w.StopOrdered(), w.Want.STOP), (w.EndOrdered(w.Cause.SHUTDOWN), w.Want.END)):
+    situation, _ = go(leading(), (2.0, RestartOrdered()))
+    for order, want in ((StopOrdered(), Want.STOP), (EndOrdered(Cause.SHUTDOWN), Want.END)):
         after, effects = go(situation, (2.5, order))
-        assert (after.want, effects) == (want, (w.Entrust(9.0),))
-    empty, _ = go(situation, (2.2, w.Emptied()))
-    assert go(empty, (2.5, w.StopOrdered()))[1] == (), "its keeper is gone"
+        assert (after.want, effects) == (want, (SetDeadline(9.0),))
+    empty, _ = go(situation, (2.2, Emptied()))
+    assert go(empty, (2.5, StopOrdered()))[1] == (), "its keeper is gone"
 
 
 # ----------------------------------------------------------------------------------------- when the connection breaks
 
 
 def test_an_outage_of_four_tenths_of_a_lease_costs_nothing() -> None:
-    situation, effects = go(leading(), (2.0, w.Due()), (2.9, LOST))
+    situation, effects = go(leading(), (2.0, Due()), (2.9, LOST))
     assert effects == ()
     assert deadline(situation, POLICY) == 7.0
-    situation, effects = go(situation, (6.9, w.Attached(2)))
-    assert effects == (w.Renew(6, L),)
+    situation, effects = go(situation, (6.9, Attached(2)))
+    assert effects == (Renew(6, L),)
     situation, effects = go(situation, (6.95, renewed(6.9)))
-    assert isinstance(situation.state, w.Leading)
-    assert effects == (w.Entrust(15.9),)
+    assert isinstance(situation.state, Leading)
+    assert effects == (SetDeadline(15.9),)
 
 
 def test_with_stop_on_connection_loss_the_child_is_stopped_at_once() -> None:
     policy = replace(POLICY, on_connection_loss="stop")
     situation, effects = go(leading(policy), (2.9, LOST), policy=policy)
-    assert effects == (w.Signal(), w.Entrust(9.0))
-    assert draining(situation).cause is w.Cause.DISCONNECTED
+    assert effects == (Signal(), SetDeadline(9.0))
+    assert draining(situation).cause is Cause.DISCONNECTED
 
 
 def test_a_lock_that_our_old_session_still_holds_is_tried_again_soon() -> None:
-    situation, effects = go(leading(), (2.9, LOST), (3.0, w.Attached(2)), (3.1, w.Contended()))
+    situation, effects = go(leading(), (2.9, LOST), (3.0, Attached(2)), (3.1, Contended()))
     assert effects == ()
     assert deadline(situation, POLICY) == pytest.approx(3.2)
-    assert go(situation, (3.2, w.Due()))[1] == (w.Renew(6, L),)
+    assert go(situation, (3.2, Due()))[1] == (Renew(6, L),)
 
 
-def fenced(policy: w.Policy = POLICY) -> w.Situation:
+def fenced(policy: Policy = POLICY) -> Situation:
     """Detached since 2, and its fence has begun at 7."""
-    return go(leading(policy), (2.0, LOST), (7.0, w.Due()), policy=policy)[0]
+    return go(leading(policy), (2.0, LOST), (7.0, Due()), policy=policy)[0]
 
 
 def test_the_fence_begins_when_the_lease_says_so() -> None:
-    situation, effects = go(leading(), (2.0, LOST), (7.0, w.Due()))
-    assert effects == (w.Signal(), w.Entrust(9.0))
-    assert draining(situation).cause is w.Cause.FENCED
-    assert go(situation, (9.0, w.Due()))[1] == (w.Kill(),)
+    situation, effects = go(leading(), (2.0, LOST), (7.0, Due()))
+    assert effects == (Signal(), SetDeadline(9.0))
+    assert draining(situation).cause is Cause.FENCED
+    assert go(situation, (9.0, Due()))[1] == (Kill(),)
 
 
 def test_a_deadline_slept_through_kills_without_a_signal() -> None:
-    situation, effects = go(leading(), (2.0, LOST), (9.0, w.Due()))
-    assert effects[0] == w.Kill()
-    assert isinstance(draining(situation).phase, w.Killing)
+    situation, effects = go(leading(), (2.0, LOST), (9.0, Due()))
+    assert effects[0] == Kill()
+    assert isinstance(draining(situation).phase, Killing)
 
 
 def test_a_reattachment_does_not_call_a_fence_back() -> None:
-    situation, effects = go(fenced(), (7.5, w.Attached(2)))
-    assert effects == (w.Renew(6, L),)
+    situation, effects = go(fenced(), (7.5, Attached(2)))
+    assert effects == (Renew(6, L),)
     situation, effects = go(situation, (7.6, renewed(7.5)))
     assert draining(situation).term.trusted_until == 17.5
-    assert effects == (w.Entrust(9.0),), "SIGKILL stays where it was"
+    assert effects == (SetDeadline(9.0),), "SIGKILL stays where it was"
     assert deadline(situation, POLICY) == 9.0
-    assert go(situation, (9.0, w.Due()))[1] == (w.Kill(),)
+    assert go(situation, (9.0, Due()))[1] == (Kill(),)
 
 
 def test_a_fence_ends_in_full_order() -> None:
-    end = ((8.0, w.Exited(15, 8.0)), (8.1, w.Emptied()), (8.2, w.Attached(2)))
+    end = ((8.0, Exited(15, 8.0)), (8.1, Emptied()), (8.2, Attached(2)))
     situation, effects = go(fenced(), *end)
-    assert effects == (w.Release(6, w.Cause.FENCED, None),)
-    assert go(situation, (8.3, w.Unlocked()))[1] == (w.Look(),)
+    assert effects == (Release(6, Cause.FENCED, None),)
+    assert go(situation, (8.3, Unlocked()))[1] == (Look(),)
 
 
 @pytest.mark.parametrize("now", [10.0, 50.0])
 def test_nothing_is_renewed_once_trust_has_run_out(now: float) -> None:
-    killed, _ = go(fenced(), (9.0, w.Due()))
-    situation, effects = go(killed, (now, w.Attached(2)))
+    killed, _ = go(fenced(), (9.0, Due()))
+    situation, effects = go(killed, (now, Attached(2)))
     assert effects == ()
     assert deadline(situation, POLICY) is None
 
 
 def test_a_term_whose_child_has_ended_is_released_on_each_new_session_and_never_renewed() -> None:
-    situation, effects = go(leading(), (2.0, LOST), (2.1, w.Exited(0, 2.1)), (2.2, w.Emptied()))
+    situation, effects = go(leading(), (2.0, LOST), (2.1, Exited(0, 2.1)), (2.2, Emptied()))
     assert effects == ()
     for number in (2, 3, 4):
-        situation, effects = go(situation, (2.0 + number, w.Attached(number)))
-        assert effects == (w.Release(6, w.Cause.EXITED, None),)
+        situation, effects = go(situation, (2.0 + number, Attached(number)))
+        assert effects == (Release(6, Cause.EXITED, None),)
         situation, effects = go(situation, (2.5 + number, LOST))
         assert effects == ()
 
@@ -295,37 +327,37 @@ def test_a_term_whose_child_has_ended_is_released_on_each_new_session_and_never_
 # --------------------------------------------------------------------------------------------------------- the end
 
 
-END = w.EndOrdered(w.Cause.SHUTDOWN)
+END = EndOrdered(Cause.SHUTDOWN)
 
 
 def test_an_end_with_postgresql_away_gives_up_after_half_a_lease() -> None:
-    situation, _ = go(leading(), (2.0, LOST), (3.0, END), (3.5, w.Emptied()))
+    situation, _ = go(leading(), (2.0, LOST), (3.0, END), (3.5, Emptied()))
     assert deadline(situation, POLICY) == 8.5
-    situation, _ = go(situation, (8.5, w.Due()))
+    situation, _ = go(situation, (8.5, Due()))
     assert finished(situation)
     assert "without its release acknowledged" in situation.reason
 
 
 def test_an_end_during_an_unanswered_release_gives_up_half_a_lease_later() -> None:
-    situation, _ = go(leading(), (2.0, LOST), (2.5, w.StopOrdered()), (2.6, w.Emptied()))
+    situation, _ = go(leading(), (2.0, LOST), (2.5, StopOrdered()), (2.6, Emptied()))
     assert deadline(situation, POLICY) is None, "a stop waits for its release as long as it takes"
     assert deadline(go(situation, (30.0, END))[0], POLICY) == 30.0 + L.length / 2
 
 
 def test_an_end_does_not_give_up_a_living_child() -> None:
-    situation, _ = go(leading(), (2.0, LOST), (3.0, END), (5.0, w.Due()), (500.0, w.Notified()))
-    assert isinstance(draining(situation).phase, w.Killing)
+    situation, _ = go(leading(), (2.0, LOST), (3.0, END), (5.0, Due()), (500.0, Notified()))
+    assert isinstance(draining(situation).phase, Killing)
     assert deadline(situation, POLICY) is None
     assert not finished(situation)
 
 
 def test_an_end_in_good_order_is_finished_with_the_answer() -> None:
-    situation, _ = go(leading(), (3.0, END), (3.5, w.Emptied()))
+    situation, _ = go(leading(), (3.0, END), (3.5, Emptied()))
     assert not finished(situation)
-    assert finished(go(situation, (3.6, w.Unlocked()))[0])
+    assert finished(go(situation, (3.6, Unlocked()))[0])
 
 
 def test_a_program_that_gave_up_is_finished_once_its_question_is_over() -> None:
-    situation, _ = go(leading(), (3.0, END), (3.5, w.Emptied()), (8.5, w.Due()))
+    situation, _ = go(leading(), (3.0, END), (3.5, Emptied()), (8.5, Due()))
     assert not finished(situation), "its release is still under way"
     assert finished(go(situation, (9.0, LOST))[0])

@@ -6,36 +6,57 @@ from dataclasses import replace
 from typing import Literal
 
 import pytest
-from fix_core import LENGTHS, POLICY, SERVER, L, go, leading, row, sight, spawning, waiting
 
-from highlanderd.core import words as w
-from highlanderd.core.cells.draining import backoff_delay
-from highlanderd.core.lease import Settle, Sight
+from highlanderd.core.effects import Disconnect, Look, Release, Spawn, TakeOver, WriteSettled
+from highlanderd.core.events import (
+    Attached,
+    Detached,
+    Due,
+    Emptied,
+    EndOrdered,
+    Event,
+    Exited,
+    Granted,
+    Looked,
+    Notified,
+    Refused,
+    ReleaseOrdered,
+    RestartOrdered,
+    Settled,
+    SpawnFailed,
+    StartOrdered,
+    StopOrdered,
+    Unlocked,
+)
 from highlanderd.core.machine import begin, deadline, finished
+from highlanderd.core.states import Backoff, Cause, Draining, Leading, Policy, Reservation, Situation, Stopped, Want
+from highlanderd.core.transitions.draining import backoff_delay
+from highlanderd.core.verdict import Observation, Settle
+from tests.support.core import LENGTHS, POLICY, SERVER, L, go, leading, observation, row, spawning, waiting
 
-FREE = sight(row(released=True))
-TAKEN = sight(row())
+FREE = observation(row(released=True))
+TAKEN = observation(row())
 
 
-def looked(seen: Sight, at: float = 0.0) -> tuple[float, w.Event]:
+def looked(seen: Observation, at: float = 0.0) -> tuple[float, Event]:
     """An answer to a look, heard on arrival."""
-    return at, w.Looked(seen, at, keeperless=True)
+    return at, Looked(seen, at, keeperless=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- looks
 
 
 def test_a_new_session_begins_with_a_look() -> None:
-    assert go(begin(w.Want.RUN, 0.0), (0.0, w.Attached(1)))[1] == (w.Look(),)
+    assert go(begin(Want.RUN, 0.0), (0.0, Attached(1)))[1] == (Look(),)
 
 
 def test_without_a_session_time_alone_changes_nothing() -> None:
-    assert deadline(begin(w.Want.RUN, 0.0), POLICY) is None
+    assert deadline(begin(Want.RUN, 0.0), POLICY) is None
 
 
 def test_a_free_row_is_claimed_with_the_version_that_was_judged() -> None:
     _, [effect] = go(waiting(), looked(FREE))
-    assert isinstance(effect, w.TakeOver)
+    assert isinstance(effect, TakeOver)
     assert effect.claim.judged == FREE.row
     assert effect.claim.server == SERVER
 
@@ -47,177 +68,177 @@ def test_looks_come_every_fifth_of_a_lease_spread_by_a_tenth(spread: float, at: 
 
 
 def test_a_look_comes_exactly_when_the_verdict_is_due_to_turn() -> None:
-    situation, _ = go(waiting(), looked(TAKEN), (9.0, w.Due()), looked(TAKEN, 9.0))
+    situation, _ = go(waiting(), looked(TAKEN), (9.0, Due()), looked(TAKEN, 9.0))
     assert deadline(situation, POLICY) == L.wait
-    _, [effect] = go(situation, (L.wait, w.Due()), looked(TAKEN, L.wait))
-    assert isinstance(effect, w.TakeOver)
+    _, [effect] = go(situation, (L.wait, Due()), looked(TAKEN, L.wait))
+    assert isinstance(effect, TakeOver)
 
 
 def test_a_notification_is_followed_by_a_look_at_once() -> None:
-    assert go(waiting(), looked(TAKEN), (0.5, w.Notified()))[1] == (w.Look(),)
+    assert go(waiting(), looked(TAKEN), (0.5, Notified()))[1] == (Look(),)
 
 
 def test_a_notification_while_a_look_is_under_way_makes_its_answer_stale() -> None:
-    situation, effects = go(waiting(), (0.0, w.Notified()), looked(TAKEN))
-    assert effects == (w.Look(),)
+    situation, effects = go(waiting(), (0.0, Notified()), looked(TAKEN))
+    assert effects == (Look(),)
     assert go(situation, looked(TAKEN))[1] == ()
 
 
 def test_a_lease_that_was_waited_out_is_written_down_and_looked_at_again() -> None:
-    unsettled = sight(None, settled=False)
-    situation, _ = go(waiting(), looked(unsettled), (L.wait, w.Due()))
+    unsettled = observation(None, settled=False)
+    situation, _ = go(waiting(), looked(unsettled), (L.wait, Due()))
     situation, effects = go(situation, looked(unsettled, L.wait))
-    assert effects == (w.WriteSettled(Settle(SERVER.system, SERVER.timeline, SERVER.place)),)
-    assert go(situation, (L.wait, w.Settled()))[1] == (w.Look(),)
+    assert effects == (WriteSettled(Settle(SERVER.system, SERVER.timeline, SERVER.place)),)
+    assert go(situation, (L.wait, Settled()))[1] == (Look(),)
 
 
 def test_an_old_primary_is_dropped() -> None:
-    newer = sight(row(released=True), server=replace(SERVER, timeline=4))
-    situation, _ = go(waiting(), looked(sight(None, server=newer.server, settled=False)))
-    situation, [effect] = go(situation, (2.0, w.Due()), looked(FREE, 2.0))
-    assert isinstance(effect, w.Disconnect)
+    newer = observation(row(released=True), server=replace(SERVER, timeline=4))
+    situation, _ = go(waiting(), looked(observation(None, server=newer.server, settled=False)))
+    situation, [effect] = go(situation, (2.0, Due()), looked(FREE, 2.0))
+    assert isinstance(effect, Disconnect)
     assert "old primary" in situation.reason
 
 
 def test_a_lost_session_says_why_nothing_happens() -> None:
-    situation, effects = go(waiting(), (1.0, w.Detached("the server is away")))
+    situation, effects = go(waiting(), (1.0, Detached("the server is away")))
     assert (situation.reason, effects) == ("the server is away", ())
 
 
 # ------------------------------------------------------------------------------------------------------- taking over
 
 
-def asked() -> w.Situation:
+def asked() -> Situation:
     """A takeover is under way."""
     return go(waiting(), looked(FREE))[0]
 
 
 def test_a_term_begins_with_its_one_spawn_in_time() -> None:
-    situation, effects = go(asked(), (1.0, w.Granted(6, LENGTHS, 0.0)))
-    assert effects == (w.Spawn(6, not_after=5.0, deadline=9.0),)
-    assert isinstance(situation.state, w.Leading)
+    situation, effects = go(asked(), (1.0, Granted(6, LENGTHS, 0.0)))
+    assert effects == (Spawn(6, not_after=5.0, deadline=9.0),)
+    assert isinstance(situation.state, Leading)
 
 
 def test_a_grant_that_comes_too_late_is_given_back_without_a_child() -> None:
-    situation, effects = go(asked(), (5.0, w.Granted(6, LENGTHS, 0.0)))
-    assert effects == (w.Release(6, w.Cause.SPAWN_FAILED, None),)
-    assert isinstance(situation.state, w.Draining)
+    situation, effects = go(asked(), (5.0, Granted(6, LENGTHS, 0.0)))
+    assert effects == (Release(6, Cause.SPAWN_FAILED, None),)
+    assert isinstance(situation.state, Draining)
 
 
 def test_who_was_slower_looks_at_once_and_who_met_a_lock_a_little_later() -> None:
-    assert go(asked(), (1.0, w.Refused(0.0, "")))[1] == (w.Look(),)
-    situation, effects = go(asked(), (1.0, w.Refused(0.2, "held")))
+    assert go(asked(), (1.0, Refused(0.0, "")))[1] == (Look(),)
+    situation, effects = go(asked(), (1.0, Refused(0.2, "held")))
     assert (effects, deadline(situation, POLICY), situation.reason) == ((), 1.2, "held")
 
 
 def test_a_stop_during_acquisition_never_starts_the_child() -> None:
-    situation, effects = go(asked(), (0.5, w.StopOrdered()), (1.0, w.Granted(6, LENGTHS, 0.0)))
-    assert effects == (w.Release(6, w.Cause.UNWANTED, None),)
-    assert go(situation, (1.1, w.Unlocked()))[0].state == w.Stopped()
+    situation, effects = go(asked(), (0.5, StopOrdered()), (1.0, Granted(6, LENGTHS, 0.0)))
+    assert effects == (Release(6, Cause.UNWANTED, None),)
+    assert go(situation, (1.1, Unlocked()))[0].state == Stopped()
 
 
 def test_an_end_during_acquisition_ends_once_the_term_is_given_back() -> None:
-    end = w.EndOrdered(w.Cause.SHUTDOWN)
+    end = EndOrdered(Cause.SHUTDOWN)
     situation, _ = go(asked(), (0.5, end))
     assert not finished(situation)
-    situation, effects = go(situation, (1.0, w.Granted(6, LENGTHS, 0.0)))
-    assert effects == (w.Release(6, w.Cause.UNWANTED, None),)
-    assert finished(go(situation, (1.1, w.Unlocked()))[0])
+    situation, effects = go(situation, (1.0, Granted(6, LENGTHS, 0.0)))
+    assert effects == (Release(6, Cause.UNWANTED, None),)
+    assert finished(go(situation, (1.1, Unlocked()))[0])
 
 
 def test_who_stops_and_starts_again_during_acquisition_gets_his_child() -> None:
-    situation, effects = go(asked(), (0.5, w.StopOrdered()), (0.6, w.StartOrdered()))
+    situation, effects = go(asked(), (0.5, StopOrdered()), (0.6, StartOrdered()))
     assert effects == ()
-    assert go(situation, (1.0, w.Granted(6, LENGTHS, 0.0)))[1] == (w.Spawn(6, 5.0, 9.0),)
+    assert go(situation, (1.0, Granted(6, LENGTHS, 0.0)))[1] == (Spawn(6, 5.0, 9.0),)
 
 
 # ------------------------------------------------------------------------------------------------------ keeping out
 
 
-def released_by_us(stay_out: float = 30.0) -> w.Situation:
+def released_by_us(stay_out: float = 30.0) -> Situation:
     """Released at 2 by an operator's order, for another node to take."""
-    order = w.ReleaseOrdered(None, stay_out)
-    return go(leading(), (2.0, order), (2.0, w.Emptied()), (2.0, w.Unlocked()))[0]
+    order = ReleaseOrdered(None, stay_out)
+    return go(leading(), (2.0, order), (2.0, Emptied()), (2.0, Unlocked()))[0]
 
 
-def ours(epoch: int = 6, **facts: object) -> Sight:
+def ours(epoch: int = 6, **facts: object) -> Observation:
     """The row after our term."""
-    return sight(row(epoch=epoch, node="here", instance="ours", released=True, **facts))
+    return observation(row(epoch=epoch, node="here", instance="ours", released=True, **facts))
 
 
 def test_who_released_stays_out_until_the_time_is_over() -> None:
     situation, effects = go(released_by_us(), looked(ours(), 2.0))
     assert effects == ()
     assert "leaves it to another node" in situation.reason
-    assert go(situation, (31.9, w.Due()), looked(ours(), 31.9))[1] == ()
-    [effect] = go(situation, (32.0, w.Due()), looked(ours(), 32.0))[1]
-    assert isinstance(effect, w.TakeOver)
+    assert go(situation, (31.9, Due()), looked(ours(), 31.9))[1] == ()
+    [effect] = go(situation, (32.0, Due()), looked(ours(), 32.0))[1]
+    assert isinstance(effect, TakeOver)
 
 
 def test_who_released_takes_part_again_once_another_has_led() -> None:
-    situation, _ = go(released_by_us(), looked(sight(row(epoch=7)), 3.0), (4.0, w.Due()))
-    [effect] = go(situation, looked(sight(row(epoch=7, renewal=10, released=True)), 4.0))[1]
-    assert isinstance(effect, w.TakeOver)
+    situation, _ = go(released_by_us(), looked(observation(row(epoch=7)), 3.0), (4.0, Due()))
+    [effect] = go(situation, looked(observation(row(epoch=7, renewal=10, released=True)), 4.0))[1]
+    assert isinstance(effect, TakeOver)
 
 
 def test_a_start_ends_the_staying_out() -> None:
     situation, _ = go(released_by_us(), looked(ours(), 2.0))
-    situation, effects = go(situation, (3.0, w.StartOrdered()))
-    assert effects == (w.Look(),)
-    assert isinstance(go(situation, looked(ours(), 3.0))[1][0], w.TakeOver)
+    situation, effects = go(situation, (3.0, StartOrdered()))
+    assert effects == (Look(),)
+    assert isinstance(go(situation, looked(ours(), 3.0))[1][0], TakeOver)
 
 
 def test_a_release_to_a_node_reserves_the_row_for_it() -> None:
-    situation, _ = go(leading(), (2.0, w.ReleaseOrdered("there", 30.0)))
-    assert go(situation, (2.0, w.Emptied()))[1] == (w.Release(6, w.Cause.RELEASED, w.Reservation("there", 30.0)),)
+    situation, _ = go(leading(), (2.0, ReleaseOrdered("there", 30.0)))
+    assert go(situation, (2.0, Emptied()))[1] == (Release(6, Cause.RELEASED, Reservation("there", 30.0)),)
 
 
 def test_a_restart_reserves_the_row_for_this_node_and_does_not_stay_out() -> None:
-    situation, _ = go(leading(), (2.0, w.RestartOrdered()))
-    situation, [release] = go(situation, (2.0, w.Emptied()))
-    assert release == w.Release(6, w.Cause.RESTARTED, w.Reservation("here", 5.0))
-    assert go(situation, (2.0, w.Unlocked()))[1] == (w.Look(),)
+    situation, _ = go(leading(), (2.0, RestartOrdered()))
+    situation, [release] = go(situation, (2.0, Emptied()))
+    assert release == Release(6, Cause.RESTARTED, Reservation("here", 5.0))
+    assert go(situation, (2.0, Unlocked()))[1] == (Look(),)
 
 
 @pytest.mark.parametrize("restart", ["never", "on-failure"])
 def test_a_program_that_has_finished_is_started_nowhere_again(restart: Literal["never", "on-failure"]) -> None:
     policy = replace(POLICY, restart=restart)
-    done = sight(row(released=True, reason="finished"))
+    done = observation(row(released=True, reason="finished"))
     situation, effects = go(waiting(), looked(done), policy=policy)
     assert effects == ()
     assert situation.reason == "finished on there; `start` runs it again"
-    assert go(situation, (1.0, w.StartOrdered()), policy=policy)[1] == (w.Look(),)
+    assert go(situation, (1.0, StartOrdered()), policy=policy)[1] == (Look(),)
 
 
 def test_a_start_runs_a_finished_program_once_more() -> None:
     policy = replace(POLICY, restart="never")
-    done = sight(row(released=True, reason="finished"))
-    situation, _ = go(waiting(), looked(done), (1.0, w.StartOrdered()), policy=policy)
+    done = observation(row(released=True, reason="finished"))
+    situation, _ = go(waiting(), looked(done), (1.0, StartOrdered()), policy=policy)
     situation, [effect] = go(situation, looked(done, 1.0), policy=policy)
-    assert isinstance(effect, w.TakeOver)
-    again = sight(row(epoch=7, released=True, reason="finished"))
+    assert isinstance(effect, TakeOver)
+    again = observation(row(epoch=7, released=True, reason="finished"))
     assert go(situation, looked(again, 1.0), policy=policy)[1] == ()
 
 
 def test_a_start_does_not_override_what_finishes_later() -> None:
     policy = replace(POLICY, restart="never")
-    led, done = sight(row()), sight(row(released=True, reason="finished"))
-    situation, _ = go(waiting(), (1.0, w.StartOrdered()), looked(led, 1.0), policy=policy)
+    led, done = observation(row()), observation(row(released=True, reason="finished"))
+    situation, _ = go(waiting(), (1.0, StartOrdered()), looked(led, 1.0), policy=policy)
     assert go(situation, looked(done, 2.0), policy=policy)[1] == ()
 
 
 def test_a_finished_program_runs_again_after_stop_and_start() -> None:
     policy = replace(POLICY, restart="never")
-    done = sight(row(released=True, reason="finished"))
-    orders = (1.0, w.StopOrdered()), (1.0, w.StartOrdered())
+    done = observation(row(released=True, reason="finished"))
+    orders = (1.0, StopOrdered()), (1.0, StartOrdered())
     situation, _ = go(waiting(), looked(done), *orders, policy=policy)
     [effect] = go(situation, looked(done, 1.0), policy=policy)[1]
-    assert isinstance(effect, w.TakeOver)
+    assert isinstance(effect, TakeOver)
 
 
 def test_always_means_always() -> None:
-    [effect] = go(waiting(), looked(sight(row(released=True, reason="finished"))))[1]
-    assert isinstance(effect, w.TakeOver)
+    [effect] = go(waiting(), looked(observation(row(released=True, reason="finished"))))[1]
+    assert isinstance(effect, TakeOver)
 
 
 # ---------------------------------------------------------------------------------------------------------- backoff
@@ -236,17 +257,17 @@ def test_backoff_is_spread_by_a_tenth_either_way(spread: float, factor: float) -
     assert backoff_delay(1, policy) == pytest.approx(10 * factor, rel=1e-3)
 
 
-def crashed(situation: w.Situation, at: float, policy: w.Policy = POLICY) -> w.Situation:
+def crashed(situation: Situation, at: float, policy: Policy = POLICY) -> Situation:
     """The child dies with status 1 and the term is released, all at one moment."""
-    return go(situation, (at, w.Exited(256, at)), (at, w.Emptied()), (at, w.Unlocked()), policy=policy)[0]
+    return go(situation, (at, Exited(256, at)), (at, Emptied()), (at, Unlocked()), policy=policy)[0]
 
 
 def test_after_a_crash_the_lock_is_released_and_this_node_sits_out() -> None:
     situation = crashed(leading(), 3.0)
-    assert isinstance(situation.state, w.Backoff)
+    assert isinstance(situation.state, Backoff)
     assert situation.state.until == pytest.approx(4.0)
     assert situation.failures == 1
-    assert go(situation, (4.0, w.Due()))[1] == (w.Look(),)
+    assert go(situation, (4.0, Due()))[1] == (Look(),)
 
 
 def test_a_child_that_ran_long_enough_wipes_the_slate_clean() -> None:
@@ -256,27 +277,27 @@ def test_a_child_that_ran_long_enough_wipes_the_slate_clean() -> None:
 
 
 def test_a_failed_start_is_a_failure_too() -> None:
-    situation, effects = go(spawning(), (2.0, w.SpawnFailed("no such file")))
-    assert effects == (w.Release(6, w.Cause.SPAWN_FAILED, None),)
+    situation, effects = go(spawning(), (2.0, SpawnFailed("no such file")))
+    assert effects == (Release(6, Cause.SPAWN_FAILED, None),)
     assert (situation.failures, situation.reason) == (1, "no such file")
-    assert isinstance(go(situation, (2.0, w.Unlocked()))[0].state, w.Backoff)
+    assert isinstance(go(situation, (2.0, Unlocked()))[0].state, Backoff)
 
 
 def test_a_start_ends_the_backoff() -> None:
-    assert go(crashed(leading(), 3.0), (3.5, w.StartOrdered()))[1] == (w.Look(),)
+    assert go(crashed(leading(), 3.0), (3.5, StartOrdered()))[1] == (Look(),)
 
 
 def test_a_stop_ends_the_backoff_the_other_way() -> None:
-    situation, _ = go(crashed(leading(), 3.0), (3.5, w.StopOrdered()))
-    assert situation.state == w.Stopped()
+    situation, _ = go(crashed(leading(), 3.0), (3.5, StopOrdered()))
+    assert situation.state == Stopped()
     assert deadline(situation, POLICY) is None
 
 
 def test_the_end_of_a_backing_off_program_is_immediate() -> None:
-    assert finished(go(crashed(leading(), 3.0), (3.5, w.EndOrdered(w.Cause.REMOVED)))[0])
+    assert finished(go(crashed(leading(), 3.0), (3.5, EndOrdered(Cause.REMOVED)))[0])
 
 
 def test_a_program_that_leaves_cannot_be_called_back() -> None:
-    situation, _ = go(waiting(), (1.0, w.EndOrdered(w.Cause.REMOVED)), (1.1, w.StartOrdered()))
-    assert situation.want is w.Want.END
-    assert situation.state == w.Stopped()
+    situation, _ = go(waiting(), (1.0, EndOrdered(Cause.REMOVED)), (1.1, StartOrdered()))
+    assert situation.want is Want.END
+    assert situation.state == Stopped()

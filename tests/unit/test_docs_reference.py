@@ -13,8 +13,8 @@ from highlanderd import errors
 from highlanderd.config import SECTIONS, ProgramKeys
 from highlanderd.config.program import RESERVED
 from highlanderd.core import machine
-from highlanderd.core.cells.moment import bug
-from highlanderd.core.words import Cause
+from highlanderd.core.states import Cause
+from highlanderd.core.transitions.context import bug
 from highlanderd.ctl.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ REFERENCE = ROOT / "docs/reference"
 
 
 def of_docs(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.syspath_prepend(ROOT / "docs/generate")
     return importlib.import_module(name)
 
 

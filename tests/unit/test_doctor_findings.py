@@ -9,14 +9,14 @@ import pytest
 from highlanderd.core.lease import Lease
 from highlanderd.doctor import Finding, Severity, report
 from highlanderd.doctor.facts import Facts, Limit, Plan, Replication, Road, Setting, Shelf, Site
+from highlanderd.doctor.hosts import judge_sites
 from highlanderd.doctor.judgement import judge
-from highlanderd.doctor.sites import judge_sites
 from highlanderd.postgres.addresses import startup_options
-from highlanderd.postgres.fitness import Greeting
+from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
 
 LEASE = Lease(10.0)
-GREETING = Greeting(
+GREETING = ServerFacts(
     standby=False,
     pid=1,
     started=1,
@@ -27,12 +27,12 @@ GREETING = Greeting(
     system="1",
     timeline=3,
 )
-SITE = Site("db1:5432", greeting=GREETING, seconds=0.02)
+SITE = Site("db1:5432", server_facts=GREETING, seconds=0.02)
 ROOM = Limit("max_connections", 97, 20, "raise max_connections to {} + 3")
 HEALTHY = Facts(
     plan=Plan(Ledger("highlander", "highlander", LEASE.length), "a", programs=4),
     site=SITE,
-    greeting=GREETING,
+    server_facts=GREETING,
     settings=startup_options(LEASE),
     plain={"lock_timeout": Setting("0 ms", "default")},
     road=Road("10.0.0.1:4000", "10.0.0.1:4000", 3000),
@@ -41,7 +41,7 @@ HEALTHY = Facts(
     replication=Replication("", 0, 0, None),
     full_page_writes=True,
     shelf=Shelf(tables=3, creatable=True, missing=()),
-    ruling=LEASE,
+    ledger_lease=LEASE,
     refusal="",
     notes=(),
     answers=(0.001,) * 20,
@@ -68,7 +68,7 @@ def test_a_healthy_server_has_nothing_but_fine_findings() -> None:
 
 
 PROBLEMS = {
-    "fsync = off": (replace(HEALTHY, greeting=replace(GREETING, fsync=False)), "switch fsync on"),
+    "fsync = off": (replace(HEALTHY, server_facts=replace(GREETING, fsync=False)), "switch fsync on"),
     "a synchronous standby that is away": (
         replace(HEALTHY, replication=Replication("db2", 0, 0, None)),
         "every write hangs, and nothing can be led; start the standby",
@@ -78,12 +78,15 @@ PROBLEMS = {
         "no such standby is attached",
     ),
     "a ledger that may not be created": (
-        replace(HEALTHY, shelf=Shelf(tables=0, creatable=False, missing=()), ruling=None),
+        replace(HEALTHY, shelf=Shelf(tables=0, creatable=False, missing=()), ledger_lease=None),
         "role ops may not create the ledger in schema highlander of database shop; let an administrator run",
     ),
-    "another namespace's ledger": (replace(HEALTHY, ruling=None, refusal="belongs to another"), "belongs to another"),
+    "another namespace's ledger": (
+        replace(HEALTHY, ledger_lease=None, refusal="belongs to another"),
+        "belongs to another",
+    ),
     "privileges": (
-        replace(HEALTHY, shelf=Shelf(tables=3, creatable=False, missing=("UPDATE on meta",)), ruling=None),
+        replace(HEALTHY, shelf=Shelf(tables=3, creatable=False, missing=("UPDATE on meta",)), ledger_lease=None),
         'lacks UPDATE on meta; let an administrator run: GRANT USAGE ON SCHEMA "highlander" TO "ops"; GRANT SELECT',
     ),
     "too few connections": (
@@ -114,7 +117,7 @@ WARNINGS = {
         replace(HEALTHY, replication=Replication("", 1, 1, None)),
         "standbys (or mere backups) are attached",
     ),
-    "another lease": (replace(HEALTHY, ruling=Lease(20.0)), "postgres.lease is 10 s here but 20 s in the ledger"),
+    "another lease": (replace(HEALTHY, ledger_lease=Lease(20.0)), "postgres.lease is 10 s here but 20 s in the ledger"),
     "connections that leave no room for a lost host": (
         replace(HEALTHY, limits=(replace(ROOM, total=38),)),
         "leave room for one node more: raise max_connections to 40 + 3",
@@ -165,7 +168,7 @@ def test_a_backup_is_no_standby() -> None:
 
 
 def test_an_embedded_server_may_be_forgetful() -> None:
-    facts = replace(HEALTHY, greeting=replace(GREETING, fsync=False), full_page_writes=False)
+    facts = replace(HEALTHY, server_facts=replace(GREETING, fsync=False), full_page_writes=False)
     assert worst(replace(facts, plan=replace(HEALTHY.plan, embedded=True))).severity is Severity.FINE
 
 
@@ -191,8 +194,8 @@ def test_the_tightest_limit_is_what_counts() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- hosts
 
-STANDBY = Site("db2:5432", greeting=replace(GREETING, standby=True, timeline=0))
-AWAY = Site("db2:5432", "connection refused")
+STANDBY = Site("db2:5432", server_facts=replace(GREETING, standby=True, timeline=0))
+DISCONNECTED = Site("db2:5432", "connection refused")
 
 
 def said_of(*sites: Site) -> list[tuple[Severity, str]]:
@@ -204,8 +207,8 @@ def test_one_good_host_is_not_worth_a_word() -> None:
 
 
 def test_a_host_that_nobody_can_reach_is_a_problem_alone_and_a_warning_beside_another() -> None:
-    assert said_of(AWAY) == [(Severity.PROBLEM, "db2:5432: connection refused")]
-    [(severity, sentence)] = said_of(SITE, AWAY)
+    assert said_of(DISCONNECTED) == [(Severity.PROBLEM, "db2:5432: connection refused")]
+    [(severity, sentence)] = said_of(SITE, DISCONNECTED)
     assert severity is Severity.WARNING
     assert sentence.endswith("a failover to this host would stop every program")
 
@@ -223,19 +226,19 @@ def test_a_standby_is_a_problem_alone_and_welcome_beside_its_primary() -> None:
 
 
 def test_a_standby_of_another_system_does_not_belong_there() -> None:
-    stranger = replace(STANDBY, greeting=replace(GREETING, standby=True, system="2"))
+    stranger = replace(STANDBY, server_facts=replace(GREETING, standby=True, system="2"))
     assert said_of(SITE, stranger)[0][0] is Severity.PROBLEM
 
 
 def test_an_old_primary_that_still_runs_is_named() -> None:
-    old = Site("db2:5432", greeting=replace(GREETING, timeline=2))
+    old = Site("db2:5432", server_facts=replace(GREETING, timeline=2))
     [(severity, sentence)] = said_of(SITE, old)
     assert severity is Severity.PROBLEM
     assert "stop db2:5432, which is on the oldest timeline" in sentence
 
 
 def test_primaries_of_two_systems_are_no_cluster() -> None:
-    [(severity, sentence)] = said_of(SITE, Site("db2:5432", greeting=replace(GREETING, system="2")))
+    [(severity, sentence)] = said_of(SITE, Site("db2:5432", server_facts=replace(GREETING, system="2")))
     assert severity is Severity.PROBLEM
     assert "different systems" in sentence
 

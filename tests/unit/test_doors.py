@@ -6,8 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from highlanderd.errors import HighlanderError
-from highlanderd.listeners.doors import Doors
-from highlanderd.listeners.listen import Closer
+from highlanderd.listeners.opening import Doors
+from highlanderd.listeners.sockets import Closer
 
 
 async def _closed() -> None:

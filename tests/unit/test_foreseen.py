@@ -6,7 +6,7 @@ import pytest
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.addresses import Unfit
-from highlanderd.postgres.fitness import Greeting, foreseen, greeting, ledgers_meta, of_backend, refuse_software
+from highlanderd.postgres.fitness import ServerFacts, foreseen, ledgers_meta, of_backend, refuse_software, server_facts
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.wire import ConnectFailed, Reply, ServerMessage
 
@@ -77,13 +77,13 @@ def test_what_a_plain_server_says_is_left_as_it_is(text: str) -> None:
 )
 def test_a_first_question_that_fails_names_the_cure(sqlstate: str, text: str, said: str) -> None:
     with pytest.raises(Unfit) as refused:
-        greeting(Reply(error=ServerMessage(sqlstate, text, "")), 1, "own")
+        server_facts(Reply(error=ServerMessage(sqlstate, text, "")), 1, "own")
     assert said in str(refused.value)
 
 
 def test_a_first_question_that_fails_for_another_reason_is_asked_again() -> None:
     with pytest.raises(ConnectFailed, match="recovery is in progress"):
-        greeting(Reply(error=ServerMessage("55000", "recovery is in progress", "")), 1, "own")
+        server_facts(Reply(error=ServerMessage("55000", "recovery is in progress", "")), 1, "own")
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_a_plain_server_is_taken(version: str) -> None:
     refuse_software(140023, lambda name: {"server_version": version}.get(name, ""))
 
 
-def _greeted(pid: int) -> Greeting:
-    return Greeting(
+def _greeted(pid: int) -> ServerFacts:
+    return ServerFacts(
         standby=False, pid=pid, started=1, fsync=True, version="18.4", role="r", database="d", system="1", timeline=1
     )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from highlanderd.core.words import Want
-from highlanderd.inheritance import Inheritance, begin
+from highlanderd.core.states import Want
+from highlanderd.worker.handover import WorkerHandover, begin
 
 FILE = """
 [daemon]
@@ -35,9 +35,9 @@ PAST = {
 }
 
 
-def _left(path: Path) -> Inheritance:
+def _left(path: Path) -> WorkerHandover:
     first = begin(path, None, {})
-    return Inheritance(first.base, first.latest, {"beat": Want.STOP}, True, PAST)
+    return WorkerHandover(first.base, first.latest, {"beat": Want.STOP}, True, PAST)
 
 
 def test_the_next_worker_goes_on_with_what_was_in_force(path: Path) -> None:

@@ -7,8 +7,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from fact import wait_for
-from journal import CHILD, Journal
+from tests.support.journal import CHILD, Journal
+from tests.support.wait import wait_for
 
 
 def written(path: Path, *lines: str) -> Journal:

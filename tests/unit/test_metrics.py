@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 
 import pytest
-from fix_memory_node import MemoryNode, leading, program
 from prometheus_client.parser import text_string_to_metric_families
 
 from highlanderd.core.status import LeaseReport, MaintenanceStatus, Process
 from highlanderd.listeners.metrics import STATES, Metrics, exit_word
+from tests.support.memory_node import MemoryNode, leading, program
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -7,10 +7,23 @@ from collections import Counter
 from typing import Literal
 
 from highlanderd.core import machine
-from highlanderd.core import words as w
-from highlanderd.core.lease import Claim, Lease, Lengths, Meta, Row, Server, Settle, Sight
-from highlanderd.linux import boottime
-from highlanderd.program import Program
+from highlanderd.core.events import (
+    Attached,
+    Detached,
+    Emptied,
+    EndOrdered,
+    Event,
+    Granted,
+    Looked,
+    Renewed,
+    Started,
+    Unlocked,
+)
+from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.states import Cause, Policy, Reservation, Want
+from highlanderd.core.verdict import Claim, Meta, Observation, Row, ServerIdentity, Settle
+from highlanderd.system.linux import boottime
+from highlanderd.worker.program import Program
 
 
 class Book:
@@ -70,13 +83,13 @@ class Line:
     def take_over(self, claim: Claim) -> None:
         self.asked.append(f"take over {claim.epoch}")
 
-    def unsettle(self, server: Server) -> None:
+    def unsettle(self, server: ServerIdentity) -> None:
         self.asked.append(f"unsettle {server.system}")
 
     def renew(self, epoch: int, lease: Lease) -> None:
         self.asked.append(f"renew {epoch} under {lease.length:g}")
 
-    def release(self, epoch: int, cause: w.Cause, reservation: w.Reservation | None) -> None:
+    def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
         self.asked.append(f"release {epoch}: {cause.value}, {reservation}")
 
 
@@ -86,67 +99,67 @@ class Quiet:
     pid: int | None = 42
     unprovable = False
     killed_at: float | None = None
-    undying: tuple[int, ...] = ()
+    unkillable: tuple[int, ...] = ()
 
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None: ...
 
     def kill(self) -> None: ...
 
-    def entrust(self, deadline: float, memo: bytes) -> None: ...
+    def set_deadline(self, deadline: float, memo: bytes) -> None: ...
 
 
-def released(epoch: int) -> Sight:
+def released(epoch: int) -> Observation:
     row = Row(1, "beat", epoch, 1, "b", "them", 1, 1, released=True, trusted_for=10)
     meta = Meta(Lease(10), (1, 1, ""), 0, wanted=Lease(10), ceiling=Lease(10))
-    return Sight(Server(1, 1, "run", 100), meta, row)
+    return Observation(ServerIdentity(1, 1, "run", 100), meta, row)
 
 
-def a_lead(epoch: int) -> tuple[w.Event, ...]:
+def a_lead(epoch: int) -> tuple[Event, ...]:
     now = boottime()
     return (
-        w.Looked(released(epoch - 1), now, keeperless=True),
-        w.Granted(epoch, Lengths.alike(10), now),
-        w.Started(42, now),
+        Looked(released(epoch - 1), now, keeperless=True),
+        Granted(epoch, Lengths.alike(10), now),
+        Started(42, now),
     )
 
 
-def renewed() -> w.Renewed:
-    return w.Renewed(boottime(), Lengths.alike(10))
+def renewed() -> Renewed:
+    return Renewed(boottime(), Lengths.alike(10))
 
 
-def told(policy: w.Policy, *events: w.Event) -> tuple[Book, Line]:
+def told(policy: Policy, *events: Event) -> tuple[Book, Line]:
     """Live through events that the outside world tells, one by one."""
-    book, line = Book(), Line()
+    ledger, line = Book(), Line()
 
     async def live() -> None:
-        begun = machine.begin(w.Want.RUN, boottime())
-        program = Program("beat", begun, policy, spawn=lambda *_: Quiet(), recorder=book, on_change=lambda: None)
-        for event in (*events, w.EndOrdered(w.Cause.SHUTDOWN), w.Emptied(), w.Unlocked()):
+        begun = machine.begin(Want.RUN, boottime())
+        program = Program("beat", begun, policy, spawn=lambda *_: Quiet(), recorder=ledger, on_change=lambda: None)
+        for event in (*events, EndOrdered(Cause.SHUTDOWN), Emptied(), Unlocked()):
             program.tell(event)
         async with asyncio.timeout(60):
             await program.run(line)
 
     asyncio.run(live())
-    return book, line
+    return ledger, line
 
 
 def test_a_term_that_was_lost_with_its_session_is_not_reattached_by_the_next_one() -> None:
-    stops = w.Policy("a", "us", on_connection_loss="stop")
-    lost = (w.Detached("the server went away"), w.Emptied(), w.Attached(2), w.Unlocked())
-    book, line = told(stops, w.Attached(1), *a_lead(2), *lost, *a_lead(3), renewed())
+    stops = Policy("a", "us", on_connection_loss="stop")
+    lost = (Detached("the server went away"), Emptied(), Attached(2), Unlocked())
+    ledger, line = told(stops, Attached(1), *a_lead(2), *lost, *a_lead(3), renewed())
     assert [ask for ask in line.asked if "take" in ask] == ["take over 2", "take over 3"]
-    assert book.counted["beat: disconnected"] == 1
-    assert book.counted["reattached"] == 0
+    assert ledger.counted["beat: disconnected"] == 1
+    assert ledger.counted["reattached"] == 0
 
 
 def test_a_lock_that_was_taken_back_counts_once() -> None:
-    holds = w.Policy("a", "us")
+    holds = Policy("a", "us")
     back = (
-        w.Detached("the server went away"),
-        w.Attached(2),
+        Detached("the server went away"),
+        Attached(2),
         renewed(),
         renewed(),
     )
-    book, line = told(holds, w.Attached(1), *a_lead(2), *back)
+    ledger, line = told(holds, Attached(1), *a_lead(2), *back)
     assert [ask for ask in line.asked if "take" in ask] == ["take over 2"]
-    assert book.counted["reattached"] == 1
+    assert ledger.counted["reattached"] == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from highlanderd.service import LONGEST_STATUS, Notices, summary
+from highlanderd.worker.notices import LONGEST_STATUS, Notices, summary
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,267 @@
+"""The worker's link to its guardian: what the guardian holds, what it is asked for, and whether it still lives.
+
+It waits for nothing but the greeting, and holds each child until its tree is proven empty or nothing was started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from highlanderd.children.child import Child
+from highlanderd.children.loop_channel import LoopChannel
+from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest, check_memo
+from highlanderd.errors import HighlanderError
+from highlanderd.guardian import protocol
+from highlanderd.guardian.channel import Channel, Message
+from highlanderd.system import linux
+
+HELLO_WITHIN = 5.0  # seconds; the guardian says hello before it executes us
+STATE_WITHIN = 1.0  # seconds; a keeper answers in a millisecond, and leases are running
+PINGS_UNANSWERED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A term of an earlier worker whose tree is not proven empty. ``child.listen()`` must be called."""
+
+    child: Child
+    report: KeeperReport
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a worker starts from."""
+
+    instance: str
+    draining: bool
+    """An earlier worker was told to end in good order; go on with that."""
+    memo: bytes | None
+    """What the earlier workers wanted remembered."""
+    found: tuple[Found, ...]
+    signals: tuple[str, ...]
+    """Signals that came while nobody could be told."""
+
+
+@dataclass(slots=True)
+class _Hello:
+    instance: str = ""
+    draining: bool = False
+    memo: bytes | None = None
+    signals: list[str] = field(default_factory=list)
+
+
+class GuardianLink:
+    """The worker's link to its guardian. Make it inside the running loop."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._hello = _Hello()
+        self.on_signal: Callable[[str], None] = self._hello.signals.append
+        """Told ``TERM``, ``INT``, ``QUIT``, ``HUP``, ``USR1`` or ``USR2``. Until set, they go to the greeting."""
+        self.on_lost: Callable[[], None] = lambda: None
+        """Told once that the guardian is dead: drain everything."""
+        self.lost = False
+        """It is dead."""
+        self.silent = False
+        """It has left three pings unanswered, and has not answered one since: it is frozen."""
+        self._drains = False
+        self._children: dict[tuple[int, int], Child] = {}
+        self._held: Counter[int | str] = Counter()
+        """How many of them have a lock id, or a program: asked for every program in every look."""
+        self._pinged = self._ponged = 0
+        self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line = LoopChannel(channel, self._heard, self._ended)
+
+    async def greeted(self) -> Greeting:
+        """Wait for what the guardian holds; set ``on_signal`` and ``on_lost`` before. Takes six seconds at most.
+
+        A keeper that does not show its state within a second is killed; what it has told the guardian counts. One that
+        nothing is known of is not among ``found``; until its tree is proven empty, ``holds()`` counts it. Raises
+        HighlanderError when the guardian is gone, silent or speaks another protocol.
+        """
+        done, _ = await asyncio.wait([self._listed], timeout=HELLO_WITHIN)
+        if not done:
+            raise HighlanderError("the guardian said nothing: it is frozen; restart highlanderd")
+        self._listed.result()
+        children = list(self._children.values())
+        if reports := [child.reported for child in children if child.reachable]:
+            await asyncio.wait(reports, timeout=STATE_WITHIN)
+        found = []
+        for child in children:
+            if child.reachable and not child.reported.done():
+                child.condemn()
+            if child.report is None:
+                child.listen(_nobody)
+            else:
+                child.found()
+                found.append(Found(child, child.report))
+        hello = self._hello
+        return Greeting(hello.instance, hello.draining, hello.memo, tuple(found), tuple(hello.signals))
+
+    def spawn(self, order: SpawnRequest, tell: Callable[[ChildEvent], None]) -> Child:
+        """Ask for a child; what becomes of it is told to ``tell``, never before this has returned.
+
+        Raises ValueError when the memo is too long.
+        """
+        check_memo(order.memo)
+        child = Child(self, order.program, order.lock_id, order.epoch)
+        child.listen(tell)
+        self._hold(child)
+        if self.lost:
+            asyncio.get_running_loop().call_soon(child.refused, "the guardian is dead: nothing is started any more")
+            return child
+        try:
+            spec = linux.memfd("spec", order.spec())
+        except OSError as error:
+            asyncio.get_running_loop().call_soon(child.refused, f"its order cannot be written: {error.strerror}")
+            return child
+        self._line.post(protocol.spawn(order.program, order.lock_id, order.epoch, order.not_after), [spec])
+        return child
+
+    def holds(self, lock_id: int, program: str) -> bool:
+        """Whether anything may live for this lock id or program: a keeper, an unanswered spawn, an unproven death."""
+        return self._held[lock_id] > 0 or self._held[program] > 0
+
+    def remember(self, memo: bytes) -> None:
+        """Have the guardian give ``memo``, of any length, to each worker after us."""
+        if not self.lost:
+            self._line.post(protocol.remember(), [linux.memfd("memo", memo)])
+
+    def ping(self, lease: float) -> bool:
+        """Show that we live: at least every 3/10 of ``lease`` seconds; the first one says that we are ready.
+
+        False when the last three are unanswered, with everything read that is there: the guardian is frozen (or dead).
+        """
+        self._line.read()
+        if self.lost:
+            return False
+        self.silent = self._pinged - self._ponged >= PINGS_UNANSWERED
+        self._pinged += 1
+        self._line.post(protocol.ping(self._pinged, lease))
+        return not self.silent
+
+    def check(self, now: float, lease: float) -> None:
+        """Have keepers killed that owe the acknowledgement of a deadline for 3/10 of ``lease``: they are frozen."""
+        for child in list(self._children.values()):
+            child.check(now, lease)
+
+    def draining(self) -> None:
+        """Say, once, that an orderly end has begun: the guardian tells each worker after us to go on with it."""
+        if not self.lost and not self._drains:
+            self._drains = True
+            self._line.post(protocol.draining())
+
+    def notify(self, words: str) -> None:
+        """Have the service manager told, which listens to the guardian alone."""
+        if not self.lost:
+            self._line.post(protocol.notify(words))
+
+    def done(self, code: int) -> None:
+        """Say that everything is drained: the guardian ends with ``code`` once we have ended."""
+        if not self.lost:
+            self._line.post(protocol.done(code))
+
+    def condemn(self, keeper: int) -> None:
+        """Have a frozen keeper killed; the guardian then proves its tree empty."""
+        if not self.lost:
+            self._line.post(protocol.kill_keeper(keeper))
+
+    def forget(self, child: Child) -> None:
+        """Drop a child that is over."""
+        if self._children.get((child.lock_id, child.epoch)) is child:
+            del self._children[child.lock_id, child.epoch]
+            self._held.subtract((child.lock_id, child.program))
+
+    def _hold(self, child: Child) -> None:
+        former = self._children.get((child.lock_id, child.epoch))
+        if former is not None:
+            self.forget(former)
+        self._children[child.lock_id, child.epoch] = child
+        self._held.update((child.lock_id, child.program))
+
+    def _heard(self, message: Message, fds: list[int]) -> None:
+        heard = HANDLERS.get(message["is"])
+        if heard is not None:  # a newer guardian may know more words
+            heard(self, message, fds)
+
+    def _on_hello(self, message: Message, fds: list[int]) -> None:
+        if message["protocol"] != protocol.VERSION:
+            self._listed.set_exception(
+                HighlanderError(
+                    f"the guardian speaks protocol {message['protocol']}, not {protocol.VERSION}: restart highlanderd"
+                )
+            )
+        self._hello.instance, self._hello.draining = message["instance"], message["draining"]
+        self._hello.signals.extend(message["signals"])
+        for fd in fds:
+            self._hello.memo = linux.read_whole(fd)
+            os.close(fd)
+
+    def _on_keeper(self, message: Message, fds: list[int]) -> None:
+        self._child(message).attached(message["id"], Channel.of(fds[0]) if fds else None)
+
+    def _on_term(self, message: Message, _fds: list[int]) -> None:
+        self._child(message).stranded(message["id"], KeeperReport.of(message["state"]))
+
+    def _child(self, message: Message) -> Child:
+        """Give the child of this term; one that is over already, and only the guardian does not know, ends unheard."""
+        term = message["lock_id"], message["epoch"]
+        child = self._children.get(term)
+        if child is None:
+            child = Child(self, message["program"], *term)
+            self._hold(child)
+            if self._listed.done():
+                child.listen(_nobody)
+        return child
+
+    def _on_listed(self, _message: Message, _fds: list[int]) -> None:
+        if not self._listed.done():
+            self._listed.set_result(None)
+
+    def _on_refused(self, message: Message, _fds: list[int]) -> None:
+        child = self._children.get((message["lock_id"], message["epoch"]))
+        if child is not None:
+            child.refused(message["why"])
+
+    def _on_emptied(self, message: Message, _fds: list[int]) -> None:
+        self._line.post(protocol.ack(message["lock_id"], message["epoch"]))
+        child = self._children.get((message["lock_id"], message["epoch"]))
+        if child is not None and child.kept:
+            child.buried()
+
+    def _on_signal(self, message: Message, _fds: list[int]) -> None:
+        self.on_signal(message["name"])
+
+    def _on_pong(self, message: Message, _fds: list[int]) -> None:
+        self._ponged, self.silent = message["n"], False
+
+    def _ended(self) -> None:
+        self.lost = True
+        undelivered = {(order["lock_id"], order["epoch"]) for order in self._line.unsent if order["is"] == "spawn"}
+        self._line.close()
+        if not self._listed.done():
+            self._listed.set_exception(HighlanderError("the guardian is dead; restart highlanderd"))
+        for term in undelivered & self._children.keys():
+            self._children[term].refused("the guardian died before it was told")
+        self.on_lost()
+
+
+HANDLERS: Mapping[str, Callable[[GuardianLink, Message, list[int]], None]] = {
+    "hello": GuardianLink._on_hello,
+    "keeper": GuardianLink._on_keeper,
+    "term": GuardianLink._on_term,
+    "listed": GuardianLink._on_listed,
+    "refused": GuardianLink._on_refused,
+    "emptied": GuardianLink._on_emptied,
+    "signal": GuardianLink._on_signal,
+    "pong": GuardianLink._on_pong,
+}
+
+
+def _nobody(event: ChildEvent) -> None:
+    """Hear of a child that nobody else listens to: one that was never found, or is over already."""
+    del event

@@ -1,0 +1,110 @@
+"""What the worker orders of a keeper, and what the keeper reports: values, and what they mean as events."""
+
+from __future__ import annotations
+
+import marshal
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from highlanderd.core.events import Emptied, Exited, SpawnFailed, Started
+from highlanderd.guardian.channel import MARSHAL_VERSION, Message
+
+LONGEST_MEMO = 16384  # bytes; it travels with every report
+
+ChildEvent = Started | SpawnFailed | Exited | Emptied
+
+
+def check_memo(memo: bytes) -> None:
+    """Raise ValueError when a keeper's memo is longer than 16 KiB."""
+    if len(memo) > LONGEST_MEMO:
+        raise ValueError(f"a keeper's memo may have {LONGEST_MEMO} bytes, not {len(memo)}")
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRequest:
+    """What to start, as whom, and until when. Times are CLOCK_BOOTTIME seconds; users and groups are numbers."""
+
+    program: str
+    lock_id: int
+    epoch: int
+    not_after: float
+    """Nothing is executed from here on, whatever is late."""
+    deadline: float
+    """The keeper kills the whole tree here unless it was told a later one."""
+    memo: bytes
+    """Comes back with each report, to the next worker too. At most 16 KiB."""
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """The whole environment, PATH included, which ``argv[0]`` is looked up in."""
+    cwd: str | None = None
+    umask: int = 0o022
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] | None = None
+    stdout: Literal["pipe", "null"] = "pipe"
+    stderr: Literal["pipe", "null"] = "pipe"
+    cgroup: bool = True
+
+    def spec(self) -> bytes:
+        """Encode what the keeper needs; text becomes bytes here, where the configuration's encoding is known."""
+        return marshal.dumps(
+            {
+                "argv": [os.fsencode(word) for word in self.argv],
+                "env": {os.fsencode(name): os.fsencode(value) for name, value in self.env.items()},
+                "cwd": None if self.cwd is None else os.fsencode(self.cwd),
+                "umask": self.umask,
+                "uid": self.uid,
+                "gid": self.gid,
+                "groups": None if self.groups is None else list(self.groups),
+                "stdout": self.stdout,
+                "stderr": self.stderr,
+                "deadline": self.deadline,
+                "memo": self.memo,
+                "cgroup": self.cgroup,
+            },
+            MARSHAL_VERSION,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperReport:
+    """A keeper's whole state. Times are CLOCK_BOOTTIME seconds."""
+
+    pid: int | None
+    started: float | None
+    """When the program was executed; None before, and for ever when that failed."""
+    failed: str | None
+    """Why it was not executed: a sentence with its cure."""
+    status: int | None
+    """The raw wait status of the main process once it has ended; its tree may live on."""
+    exited_at: float | None
+    killed: Literal["deadline", "order", "abandoned"] | None
+    """Why SIGKILL was sent to the tree; None when it was not."""
+    empty: bool
+    """The tree is proven empty."""
+    deadline: float
+    memo: bytes
+    killed_at: float | None = None
+    """When SIGKILL was first sent."""
+    unkillable: tuple[int, ...] = ()
+    """Processes that SIGKILL has not ended for two seconds, a hundred at most."""
+
+    @classmethod
+    def of(cls, message: Message) -> KeeperReport:
+        """Read a ``state`` message; a keeper of an earlier version may not tell everything."""
+        facts = {name: message[name] for name in cls.__slots__ if name in message}
+        return cls(**facts, unkillable=tuple(message.get("undying", ())))
+
+    def facts(self) -> Iterator[ChildEvent]:
+        """Say what has happened so far. A later report's facts only ever continue an earlier one's."""
+        if self.started is None:
+            if self.empty:
+                yield SpawnFailed(self.failed or "its program was never executed, and nobody said why")
+            return
+        yield Started(self.pid or 0, self.started)
+        if self.status is not None:
+            yield Exited(self.status, self.exited_at or self.started)
+        if self.empty:
+            yield Emptied()

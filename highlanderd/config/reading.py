@@ -1,0 +1,133 @@
+"""From a table of TOML to a model: known keys, expanded strings, and each refusal at the line that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from highlanderd.config.expansion import WrittenText
+from highlanderd.config.problems import Place, Problems
+from highlanderd.config.program import ProgramKeys, words
+from highlanderd.config.sections import Section
+from highlanderd.config.suggestions import keys_of, unknown_key
+from highlanderd.config.values import kind, quoted
+
+Model = TypeVar("Model", bound=Section)
+
+_EXAMPLES: Final = {
+    "command": 'command = ["celery", "-A", "shop", "beat"]',
+    "dsn": 'dsn = "postgresql://highlander@db1/ops", or "embedded" for trying out',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key's value, its strings expanded, and where it is written."""
+
+    value: object
+    place: Place
+    names: Mapping[str, Place] = field(default_factory=dict)
+    """Where the keys of its value are written, if that is a table."""
+
+
+Table = Mapping[str, Key]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What turns tables into models: the environment, the secrets' files, and the report of what is wrong."""
+
+    environ: Mapping[str, str]
+    secret: Callable[[Path], bytes]
+    start: Path
+    report: Problems
+
+    def keys(self, model: type[Section], raw: object, place: Place, called: str) -> dict[str, Key]:
+        """Give the known keys of a table, their strings expanded; report the others."""
+        if not isinstance(raw, dict):
+            self.report.add(place, f"is {kind(raw)}; write a table: [{called}]")
+            return {}
+        found: dict[str, Key] = {}
+        for name, value in raw.items():
+            if name not in keys_of(model):
+                self.report.add(place / name, unknown_key(called, model, name, value))
+            elif issubclass(model, ProgramKeys) and name == "command":
+                found |= self._command(value, place / name)
+            else:
+                names = {inner: place / name / inner for inner in value} if isinstance(value, dict) else {}
+                found[name] = Key(self._expanded(value, place / name), place / name, names)
+        return found
+
+    def _command(self, value: object, place: Place) -> dict[str, Key]:
+        """Keep the words as configured, for display, beside those that are executed."""
+        try:
+            configured = words(value)
+        except ValueError:
+            return {"command": Key(value, place)}  # the model says why
+        within = [place / number if isinstance(value, list) else place for number in range(len(configured))]
+        executed = [self._expanded(word, at) for word, at in zip(configured, within, strict=True)]
+        if not executed[0] and not self.report.knows(within[0]):
+            self.report.add(within[0], "expands to nothing, and it is the program's file; set the variable")
+        return {"command": Key(configured, place), "argv": Key(executed, place)}
+
+    def _expanded(self, value: object, place: Place) -> object:
+        if isinstance(value, dict):
+            return {name: self._expanded(inner, place / name) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._expanded(inner, place / index) for index, inner in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        try:
+            return WrittenText(value, (self.start / place.document.name).parent, self.environ)
+        except ValueError as error:
+            self.report.add(place, str(error))
+            return value
+
+    def model(self, model: type[Model], table: Table, place: Place) -> Model | None:
+        """Validate a table; ``None`` after reporting what is wrong, each key where it was written."""
+        try:
+            return model.model_validate({name: key.value for name, key in table.items()}, context={"read": self.secret})
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                where = _where(table, place, detail["loc"])
+                derived = detail["loc"] == ("argv",)  # there is none, because its command is wrong
+                if not derived and not self.report.knows(where):
+                    self.report.add(where, _sentence(detail))
+            return None
+
+
+def merged(defaults: Table, own: Table) -> dict[str, Key]:
+    """Put a program's own keys over the defaults; only ``environment`` is merged, variable by variable."""
+    whole = {**defaults, **own}
+    below, above = defaults.get("environment"), own.get("environment")
+    if below and above and isinstance(below.value, dict) and isinstance(above.value, dict):
+        names = {**below.names, **above.names}
+        whole["environment"] = Key({**below.value, **above.value}, above.place, names)
+    return whole
+
+
+def _where(table: Table, place: Place, loc: tuple[int | str, ...]) -> Place:
+    head, *rest = loc
+    if head not in table:
+        return place / head
+    key = table[str(head)]
+    if rest and rest[0] in key.names:
+        return key.names[str(rest[0])]
+    return key.place / rest[0] if rest and isinstance(rest[0], int) else key.place
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    context: dict[str, Any] = detail.get("ctx", {})
+    if "error" in context:
+        return str(context["error"])
+    if detail["type"] == "literal_error":
+        expected = context["expected"].replace("'", '"')
+        return f"{quoted(detail['input'])} is not a choice; write {expected}"
+    if detail["type"] == "missing":
+        return f"is missing; write {_EXAMPLES[str(detail['loc'][-1])]}"
+    return detail["msg"]

@@ -1,0 +1,65 @@
+"""One TOML file: read, decoded and parsed, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import tomli
+
+from highlanderd.config.problems import Document, Problems
+
+Reader = Callable[[Path], bytes]
+
+_HINTS: Final = (
+    (r"\s*\[program:", "write a program's table as [program.NAME]"),
+    (r"\s*\[\w+:", "no table's name holds a colon"),
+    (r"\s*;", "a comment begins with #"),
+    (r"[^=]*=\s*0\d+\s*(#.*)?$", 'write an octal number in quotes, such as "022"'),
+    (r"[^=]*=\s*(yes|no|on|off|True|False)\s*(#.*)?$", "write true or false"),
+    (r"[^=]*=\s*[A-Za-z/$~.%]", "write a string in quotes"),
+    (r"[^=]*=\s*\d+\s*[A-Za-z]+", 'write a duration or size in quotes, such as "10s"'),
+)
+"""What a line that is no TOML was probably meant to be."""
+
+
+def unreadable(error: OSError) -> str:
+    """Say why a file of the configuration could not be read, and what to do."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "there is no such file; create it, or name another one"
+    if isinstance(error, IsADirectoryError):
+        return 'this is a directory; name a file, or include what is in it with include = ["DIRECTORY/*.toml"]'
+    if isinstance(error, PermissionError):
+        return "this user may not read it; run as another user, or change the file's group and mode"
+    return f"it cannot be read ({(error.strerror or str(error)).lower()}); name another file, or mend the file system"
+
+
+def parsed(name: str, content: bytes, report: Problems) -> tuple[Document, dict[str, object]] | None:
+    """Give a file's text and its tables, or ``None`` after reporting why it is no TOML."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        report.add_file(name, "this line is not UTF-8; save the file in that encoding", line)
+        return None
+    if text.startswith("\ufeff"):
+        report.add_file(name, "the file begins with a byte order mark; save it as UTF-8 without one", 1)
+        return None
+    try:
+        return Document(name, text), tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        report.add_file(name, f"this is not TOML: {_complaint(error)}; {_hint(text, error.lineno)}", error.lineno)
+        return None
+
+
+def _complaint(error: tomli.TOMLDecodeError) -> str:
+    return f"{error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
+
+
+def _hint(text: str, line: int) -> str:
+    """Judge the line that tomli stumbled over."""
+    lines = text.split("\n")
+    faulty = lines[line - 1] if line <= len(lines) else ""
+    return next((hint for pattern, hint in _HINTS if re.match(pattern, faulty)), "correct this line or the one before")

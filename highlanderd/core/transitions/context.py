@@ -1,0 +1,71 @@
+"""What a cell is given, and the few steps that several states share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from highlanderd.core.effects import Effect, Look, Release, Renew
+from highlanderd.core.events import Event
+from highlanderd.core.states import Draining, Policy, SessionState, Situation, State, Term, Want
+
+Step = tuple[Situation, tuple[Effect, ...]]
+S_co = TypeVar("S_co", bound=State, covariant=True)
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+
+class ImpossibleEvent(Exception):
+    """An event in a state in which it cannot happen: a bug of ours. The worker dies of it, and is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Generic[S_co, E_co]):
+    """One event meeting one state. ``now`` is CLOCK_BOOTTIME in seconds."""
+
+    situation: Situation
+    state: S_co
+    event: E_co
+    now: float
+    policy: Policy
+
+    @property
+    def idle(self) -> bool:
+        """Whether the session can be asked something."""
+        return self.situation.link is SessionState.IDLE
+
+    def renewal_of(self, term: Term) -> float:
+        """When to send the next renewal: a fifth of a lease after the last one was sent, on the shared grid."""
+        return self.policy.shared(term.sent + term.lengths.renew_every, term.lengths.pace)
+
+    def wish(self, want: Want) -> Want:
+        """A program that leaves the daemon cannot be called back."""
+        return Want.END if self.situation.want is Want.END else want
+
+
+def stay(context: Context[Any, Any]) -> Step:
+    """May happen, means nothing."""
+    return context.situation, ()
+
+
+def bug(context: Context[Any, Any]) -> Step:
+    """Cannot happen."""
+    state, event = type(context.state).__name__.lower(), type(context.event).__name__
+    raise ImpossibleEvent(f"{event} while {state}: {context.event} met {context.situation}")
+
+
+def look_when_idle(situation: Situation) -> Step:
+    """Look now, or leave it to the answer under way or the next session."""
+    return situation, (Look(),) if situation.link is SessionState.IDLE else ()
+
+
+def renewing(term: Term, now: float) -> tuple[Term, Renew]:
+    """Return the term once its renewal is sent, and the effect that sends it."""
+    return term.asking(now), Renew(term.epoch, term.lengths.wanted)
+
+
+def release_when_idle(situation: Situation, draining: Draining) -> Step:
+    """Drain on, and release now or when the answer under way or the next session allows it."""
+    situation = replace(situation, state=draining)
+    if situation.link is not SessionState.IDLE:
+        return situation, ()
+    return situation, (Release(draining.term.epoch, draining.cause, draining.reservation),)

@@ -1,0 +1,183 @@
+"""Draining: the child is leaving, or gone and the release not acknowledged yet. The term is still ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+from highlanderd.core.effects import Kill, SetDeadline
+from highlanderd.core.events import (
+    Attached,
+    Contended,
+    Due,
+    Emptied,
+    EndOrdered,
+    Event,
+    LeaseRefused,
+    Overruled,
+    Renewed,
+    SpawnFailed,
+    StartOrdered,
+    StopOrdered,
+    Unlocked,
+)
+from highlanderd.core.states import (
+    FAILURES,
+    UNRENEWED,
+    Abstention,
+    Backoff,
+    Cause,
+    Draining,
+    Killing,
+    Policy,
+    Releasing,
+    Stopped,
+    Stopping,
+    Waiting,
+    Want,
+)
+from highlanderd.core.transitions.context import (
+    Context,
+    ImpossibleEvent,
+    Step,
+    look_when_idle,
+    release_when_idle,
+    renewing,
+)
+from highlanderd.core.transitions.leading import CONTENDED_RETRY
+
+
+def due(context: Context[Draining, Due]) -> Step:
+    """SIGKILL to those who did not stop, a renewal while they live, an end to a release that nobody answers."""
+    state, now = context.state, context.now
+    match state.phase:
+        case Stopping() if now >= state.kill_at:
+            return replace(context.situation, state=replace(state, phase=Killing())), (Kill(),)
+        case Releasing(give_up_at) if give_up_at is not None and now >= give_up_at:
+            return _rest(context, "ended without its release acknowledged")
+        case Releasing():
+            return context.situation, ()
+        case _:
+            return _renew_when_trusted(context, state)
+
+
+def _renew_when_trusted(context: Context[Draining, Event], state: Draining) -> Step:
+    """Renew while the tree lives, so that nobody takes over beside it; never what cannot be trusted or is not ours."""
+    situation = replace(context.situation, state=state)
+    if context.now >= state.term.trusted_until or state.cause in UNRENEWED:
+        return replace(situation, state=replace(state, renew_at=inf)), ()
+    if not context.idle or context.now < state.renew_at:
+        return situation, ()
+    term, renew = renewing(state.term, context.now)
+    if term == state.term:
+        return situation, (renew,)
+    state = replace(state, term=term)
+    return replace(situation, state=state), (SetDeadline(state.keeper_deadline), renew)
+
+
+def attached(context: Context[Draining, Attached]) -> Step:
+    """Repeat the release, or take the lock back as in any term."""
+    if isinstance(context.state.phase, Releasing):
+        return release_when_idle(context.situation, context.state)
+    return _renew_when_trusted(context, replace(context.state, renew_at=context.now))
+
+
+def renewed(context: Context[Draining, Renewed]) -> Step:
+    """Prolong the term; a fence that has begun keeps its SIGKILL."""
+    state = context.state
+    if isinstance(state.phase, Releasing):
+        return release_when_idle(context.situation, state)
+    term = state.term.renewed(context.event.sent, context.event.lengths)
+    state = replace(state, term=term, renew_at=context.renewal_of(term))
+    return replace(context.situation, state=state), (SetDeadline(state.keeper_deadline),)
+
+
+def curtailed(context: Context[Draining, LeaseRefused]) -> Step:
+    """Ask again at once, for the ledger's own lease: that answer leaves no doubt."""
+    state = context.state
+    if isinstance(state.phase, Releasing):
+        return release_when_idle(context.situation, state)
+    term = state.term.curtailed(context.event.pace)
+    return _renew_when_trusted(context, replace(state, term=term, renew_at=context.now))
+
+
+def overruled(context: Context[Draining, Overruled]) -> Step:
+    """The term is no longer ours: SIGKILL at once."""
+    if isinstance(context.state.phase, Releasing):
+        return release_when_idle(context.situation, context.state)
+    state = replace(context.state, phase=Killing(), cause=Cause.OVERRULED, renew_at=inf)
+    return replace(context.situation, state=state), (Kill(),)
+
+
+def contended(context: Context[Draining, Contended]) -> Step:
+    """Our old session still holds the lock and is being terminated."""
+    if isinstance(context.state.phase, Releasing):
+        return release_when_idle(context.situation, context.state)
+    state = replace(context.state, renew_at=context.now + CONTENDED_RETRY)
+    return replace(context.situation, state=state), ()
+
+
+def emptied(context: Context[Draining, Emptied | SpawnFailed]) -> Step:
+    """The proof is here: only now may the row be released."""
+    if isinstance(context.state.phase, Releasing):
+        raise ImpossibleEvent(f"a tree was emptied twice: {context.situation}")
+    phase = Releasing(_give_up_at(context) if context.situation.want is Want.END else None)
+    return release_when_idle(context.situation, replace(context.state, phase=phase, renew_at=inf))
+
+
+def _give_up_at(context: Context[Draining, Event]) -> float:
+    return context.now + context.state.term.lengths.pace.release_within
+
+
+def unlocked(context: Context[Draining, Unlocked]) -> Step:
+    """The term is over."""
+    return _rest(context, context.situation.reason)
+
+
+def _rest(context: Context[Draining, Event], reason: str) -> Step:
+    """Go where the wish and the cause of the term's end say."""
+    situation, state = replace(context.situation, reason=reason), context.state
+    if situation.want is not Want.RUN:
+        return replace(situation, state=Stopped()), ()
+    if state.cause in FAILURES:
+        return replace(situation, state=Backoff(context.now + backoff_delay(situation.failures, context.policy))), ()
+    abstention = Abstention(state.term.epoch, context.now + state.abstain_for) if state.abstain_for else None
+    waiting = Waiting(look_at=context.now, abstention=abstention, insistent=state.insistent)
+    return look_when_idle(replace(situation, state=waiting))
+
+
+def backoff_delay(failures: int, policy: Policy) -> float:
+    """Seconds to sit out after so many failures in a row: doubling, bounded, spread by a tenth either way."""
+    doubled: float = policy.backoff * 2.0 ** min(max(failures - 1, 0), 32)
+    return min(doubled, policy.backoff_max) * (0.9 + 0.2 * policy.spread)
+
+
+def start_ordered(context: Context[Draining, StartOrdered]) -> Step:
+    """Wanted again: the term still ends, but this node does not stay out."""
+    return _wish(context, Want.RUN, replace(context.state, abstain_for=0.0, insistent=True))
+
+
+def stop_ordered(context: Context[Draining, StopOrdered]) -> Step:
+    """Stay stopped afterwards."""
+    return _wish(context, Want.STOP, _unreserved(context.state))
+
+
+def _wish(context: Context[Draining, Any], want: Want, state: Draining) -> Step:
+    """Change the wish; while there is a keeper, its memo must know, or the next worker goes on with the old one."""
+    keeper = not isinstance(state.phase, Releasing)
+    effects = (SetDeadline(state.keeper_deadline),) if keeper else ()
+    return replace(context.situation, state=state, want=context.wish(want)), effects
+
+
+def end_ordered(context: Context[Draining, EndOrdered]) -> Step:
+    """Leave the daemon afterwards."""
+    state = context.state
+    if isinstance(state.phase, Releasing):
+        state = replace(state, phase=Releasing(_give_up_at(context)))
+    return _wish(context, Want.END, _unreserved(state))
+
+
+def _unreserved(state: Draining) -> Draining:
+    """A restart keeps the row for its own node, which now leaves."""
+    return replace(state, reservation=None) if state.cause is Cause.RESTARTED else state

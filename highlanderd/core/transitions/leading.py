@@ -1,0 +1,205 @@
+"""Leading: renew, obey, and end the term for a cause."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from math import inf
+from typing import Any, Final
+
+from highlanderd.core.effects import Kill, SetDeadline, Signal
+from highlanderd.core.events import (
+    Attached,
+    Contended,
+    Detached,
+    Due,
+    Emptied,
+    EndOrdered,
+    Exited,
+    LeaseRefused,
+    Overruled,
+    ReleaseOrdered,
+    Renewed,
+    RestartOrdered,
+    SpawnFailed,
+    Started,
+    StopOrdered,
+)
+from highlanderd.core.states import (
+    Cause,
+    Draining,
+    Killing,
+    Leading,
+    Releasing,
+    Reservation,
+    Running,
+    Situation,
+    Spawning,
+    Stopping,
+    Want,
+)
+from highlanderd.core.transitions.context import Context, Step, release_when_idle, renewing
+
+CONTENDED_RETRY: Final = 0.1
+"""Seconds until the lock is tried again while our own old session is being terminated: a backend dies in less."""
+
+RESTART_RESERVATION: Final = 5.0
+"""Seconds for which a restart keeps the program on its node: many times a takeover, and short if the node dies."""
+
+END_WORDS: Final[Mapping[Cause, str]] = {
+    Cause.SHUTDOWN: "the daemon shuts down",
+    Cause.REMOVED: "removed from the configuration",
+}
+
+
+def due(context: Context[Leading, Due]) -> Step:
+    """The clocks of the lease: SIGKILL before fence before a start that was not confirmed before a renewal."""
+    state, now = context.state, context.now
+    term = state.term
+    if now >= term.kill_at:
+        return _kill(context, context.situation, Cause.FENCED, "fenced: the lease ran out")
+    if now >= term.fence_at(context.policy.stop_timeout):
+        return _leave(context, context.situation, Cause.FENCED, "fenced: the lease could not be renewed in time")
+    if isinstance(state.child, Spawning) and now >= state.child.not_after:
+        reason = "the guardian did not confirm the start in time"
+        situation, effects = _kill(context, _failed(context.situation), Cause.SPAWN_FAILED, reason)
+        return _amend(situation, renew_at=inf), effects
+    return _renew(context) if context.idle and now >= state.renew_at else (context.situation, ())
+
+
+def attached(context: Context[Leading, Attached]) -> Step:
+    """Take the lock back, while trust has not run out."""
+    return _renew(context) if context.now < context.state.term.trusted_until else (context.situation, ())
+
+
+def _renew(context: Context[Leading, Any]) -> Step:
+    """Send a renewal; the keeper hears first of a deadline that it brings nearer."""
+    before = context.state.term
+    term, renew = renewing(before, context.now)
+    if term == before:
+        return context.situation, (renew,)
+    return _amend(context.situation, term=term), (SetDeadline(term.kill_at), renew)
+
+
+def detached(context: Context[Leading, Detached]) -> Step:
+    """Hold on for the rest of the lease, or stop at once: the operator's choice."""
+    why = context.event.why
+    if context.policy.on_connection_loss == "stop":
+        return _leave(context, context.situation, Cause.DISCONNECTED, f"stopped: {why}")
+    return replace(context.situation, reason=f"leads on for the rest of its lease: {why}"), ()
+
+
+def renewed(context: Context[Leading, Renewed]) -> Step:
+    """Trust counts from the sending."""
+    term = context.state.term.renewed(context.event.sent, context.event.lengths)
+    state = replace(context.state, term=term, renew_at=context.renewal_of(term))
+    return replace(context.situation, state=state, reason=""), (SetDeadline(term.kill_at),)
+
+
+def curtailed(context: Context[Leading, LeaseRefused]) -> Step:
+    """Ask again at once, for the ledger's own lease: that answer leaves no doubt."""
+    return _amend(context.situation, term=context.state.term.curtailed(context.event.pace), renew_at=context.now), ()
+
+
+def overruled(context: Context[Leading, Overruled]) -> Step:
+    """The term is no longer ours: SIGKILL at once."""
+    reason = "the ledger says that this term is no longer ours"
+    situation, effects = _kill(context, context.situation, Cause.OVERRULED, reason)
+    return _amend(situation, renew_at=inf), effects
+
+
+def contended(context: Context[Leading, Contended]) -> Step:
+    """Our old session still holds the lock and is being terminated."""
+    state = replace(context.state, renew_at=context.now + CONTENDED_RETRY)
+    return replace(context.situation, state=state, reason="leads on; another session still holds its lock"), ()
+
+
+def started(context: Context[Leading, Started]) -> Step:
+    """The child's program was executed."""
+    state = replace(context.state, child=Running(context.event.pid, context.event.at))
+    return replace(context.situation, state=state), ()
+
+
+def spawn_failed(context: Context[Leading, SpawnFailed]) -> Step:
+    """No child in this term: let another node try."""
+    situation = replace(_failed(context.situation), reason=context.event.why)
+    return release_when_idle(situation, Draining(context.state.term, Releasing(), Cause.SPAWN_FAILED, renew_at=inf))
+
+
+def exited(context: Context[Leading, Exited]) -> Step:
+    """The main process has ended; what it left behind is told to stop, too."""
+    event, policy, situation = context.event, context.policy, context.situation
+    since = context.state.child.since if isinstance(context.state.child, Running) else event.at
+    success = not event.status & 0x7F and event.status >> 8 in policy.success_exit_codes
+    if policy.restart == "never" or (policy.restart == "on-failure" and success):
+        return _leave(context, replace(situation, failures=0), Cause.FINISHED, exit_words(event.status))
+    ran_long = event.at - since >= policy.backoff_reset
+    situation = _failed(replace(situation, failures=0 if ran_long else situation.failures))
+    return _leave(context, situation, Cause.EXITED, exit_words(event.status))
+
+
+def emptied(context: Context[Leading, Emptied]) -> Step:
+    """The tree is empty and nobody told of an exit: its keeper was killed."""
+    situation = replace(_failed(context.situation), reason="its keeper died, and the child with it")
+    return release_when_idle(situation, Draining(context.state.term, Releasing(), Cause.KEEPER_LOST, renew_at=inf))
+
+
+def stop_ordered(context: Context[Leading, StopOrdered]) -> Step:
+    """Drain, and stay stopped."""
+    return _leave(context, replace(context.situation, want=Want.STOP), Cause.STOPPED, "stopped by an operator")
+
+
+def restart_ordered(context: Context[Leading, RestartOrdered]) -> Step:
+    """Drain, and lead again on this node under a new epoch: a term spawns once."""
+    reservation = Reservation(context.policy.node, RESTART_RESERVATION)
+    situation, effects = _leave(context, context.situation, Cause.RESTARTED, "restarted by an operator")
+    return _amend(situation, reservation=reservation), effects
+
+
+def release_ordered(context: Context[Leading, ReleaseOrdered]) -> Step:
+    """Drain, and leave it to another node."""
+    order = context.event
+    reservation = None if order.to is None else Reservation(order.to, order.stay_out)
+    situation, effects = _leave(context, context.situation, Cause.RELEASED, "released by an operator")
+    return _amend(situation, abstain_for=order.stay_out, reservation=reservation), effects
+
+
+def end_ordered(context: Context[Leading, EndOrdered]) -> Step:
+    """Drain, and leave the daemon."""
+    cause = context.event.cause
+    return _leave(context, replace(context.situation, want=Want.END), cause, END_WORDS[cause])
+
+
+def _leave(context: Context[Leading, Any], situation: Situation, cause: Cause, reason: str) -> Step:
+    """Begin to drain: the stop signal now, SIGKILL after the stop timeout, or for a fence when the lease says so."""
+    term = context.state.term
+    kill_at = term.kill_at if cause is Cause.FENCED else context.now + context.policy.stop_timeout
+    state = Draining(term, Stopping(kill_at), cause, context.state.renew_at)
+    return replace(situation, state=state, reason=reason), (Signal(), SetDeadline(state.keeper_deadline))
+
+
+def _kill(context: Context[Leading, Any], situation: Situation, cause: Cause, reason: str) -> Step:
+    state = Draining(context.state.term, Killing(), cause, context.state.renew_at)
+    return replace(situation, state=state, reason=reason), (Kill(), SetDeadline(state.keeper_deadline))
+
+
+def _amend(situation: Situation, **facts: Any) -> Situation:
+    return replace(situation, state=replace(situation.state, **facts))
+
+
+def _failed(situation: Situation) -> Situation:
+    return replace(situation, failures=situation.failures + 1)
+
+
+def exit_words(status: int) -> str:
+    """Say a wait status in words.
+
+    >>> exit_words(256), exit_words(9)
+    ('exited with status 1', 'killed by SIGKILL')
+    """
+    number = status & 0x7F
+    if not number:
+        return f"exited with status {status >> 8}"
+    names = {member.value: member.name for member in signal.Signals}
+    return f"killed by {names.get(number, f'signal {number}')}"

@@ -1,0 +1,40 @@
+"""Backoff and stopped: nothing of the program runs here, and nothing is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from highlanderd.core.events import Due, EndOrdered, Granted, StartOrdered, StopOrdered
+from highlanderd.core.states import Backoff, Cause, Draining, Releasing, SessionState, Stopped, Term, Waiting, Want
+from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
+from highlanderd.core.transitions.leading import END_WORDS
+
+
+def wait(context: Context[Backoff | Stopped, Due | StartOrdered]) -> Step:
+    """Become a candidate again."""
+    if context.situation.want is Want.END:
+        return context.situation, ()
+    asking, insistent = context.situation.link is SessionState.BUSY, isinstance(context.event, StartOrdered)
+    waiting = Waiting(look_at=context.now, hinted=asking, insistent=insistent)
+    return look_when_idle(replace(context.situation, want=Want.RUN, state=waiting, reason=""))
+
+
+def stop(context: Context[Waiting | Backoff, StopOrdered]) -> Step:
+    """Nothing runs, so nothing has to end."""
+    reason = "stopped by an operator"
+    return replace(context.situation, want=context.wish(Want.STOP), state=Stopped(), reason=reason), ()
+
+
+def end(context: Context[Waiting | Backoff | Stopped, EndOrdered]) -> Step:
+    """Leave the daemon at once."""
+    reason = END_WORDS[context.event.cause]
+    return replace(context.situation, want=Want.END, state=Stopped(), reason=reason), ()
+
+
+def granted(context: Context[Stopped, Granted]) -> Step:
+    """The order to stop came while the takeover was under way: nothing is started, the term ends at once."""
+    event, ending = context.event, context.situation.want is Want.END
+    term = Term(event.epoch, event.lengths, began=context.now, sent=event.sent)
+    phase = Releasing(context.now + term.lengths.pace.release_within if ending else None)
+    return release_when_idle(context.situation, Draining(term, phase, Cause.UNWANTED, renew_at=inf))

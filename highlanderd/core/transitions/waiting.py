@@ -1,0 +1,120 @@
+"""Waiting: look, judge, and take over when the verdict says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from highlanderd.core.effects import Disconnect, Look, Spawn, TakeOver, WriteSettled
+from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
+from highlanderd.core.states import Cause, Draining, Leading, Releasing, SessionState, Spawning, Term, Waiting
+from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
+from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Row, Settle, Verdict, judge
+
+
+def due(context: Context[Waiting, Due]) -> Step:
+    """Time for a look."""
+    return look_when_idle(context.situation)
+
+
+def attached(context: Context[Waiting, Event]) -> Step:
+    """A new session begins with a look."""
+    state = replace(context.state, hinted=False)
+    return look_when_idle(replace(context.situation, state=state, reason=""))
+
+
+def detached(context: Context[Waiting, Detached]) -> Step:
+    """Without a session there is nothing to do but to say why."""
+    return replace(context.situation, reason=context.event.why), ()
+
+
+def notified(context: Context[Waiting, Notified]) -> Step:
+    """Look at once; a question under way may bring an answer that is older than the hint."""
+    if context.situation.link is SessionState.BUSY:
+        return replace(context.situation, state=replace(context.state, hinted=True)), ()
+    return look_when_idle(context.situation)
+
+
+def looked(context: Context[Waiting, Looked]) -> Step:
+    """Act on the verdict."""
+    row, hinted = context.event.observation.row, context.state.hinted
+    state = replace(_seen(context.state, row), hinted=False)
+    situation = replace(context.situation, state=state)
+    verdict = _verdict(context, state)
+    match verdict:
+        case Claim():
+            return situation, (TakeOver(verdict),)
+        case Settle():
+            return situation, (WriteSettled(verdict),)
+        case Refusal():
+            return replace(situation, reason=verdict.why), (Disconnect(verdict.why),)
+        case NotYet() if hinted:
+            return situation, (Look(),)
+        case NotYet():
+            lease = context.event.observation.meta.lease
+            regular = context.now + lease.renew_every * (0.9 + 0.2 * context.policy.spread)
+            regular = context.policy.shared(regular, lease)
+            look_at = regular if verdict.until is None else min(regular, verdict.until)
+            return replace(situation, state=replace(state, look_at=look_at), reason=verdict.why), ()
+
+
+def _seen(state: Waiting, row: Row | None) -> Waiting:
+    """An abstention is over once another node has led; an operator's insistence is about what had finished by then."""
+    if row is None:
+        return replace(state, insistent=False)
+    led_since = state.abstention is not None and row.epoch > state.abstention.epoch
+    overridden = row.epoch if state.insistent and _is_finished(row) else state.overridden
+    abstention = None if led_since else state.abstention
+    return replace(state, abstention=abstention, insistent=False, overridden=overridden)
+
+
+def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
+    """The protocol's verdict, unless an operator or the program itself said that nobody is wanted here."""
+    event, policy, now = context.event, context.policy, context.now
+    candidate = Candidate(policy.node, policy.instance, event.keeperless)
+    verdict = judge(event.observation, context.situation.knowledge, now, candidate)
+    if not isinstance(verdict, Claim):
+        return verdict
+    row = verdict.judged
+    if row is not None and policy.restart != "always" and _is_finished(row) and row.epoch > state.overridden:
+        return NotYet(None, f"finished on {row.node}; `start` runs it again")
+    if state.abstention is not None and now < state.abstention.until:
+        return NotYet(state.abstention.until, "released here; leaves it to another node for now")
+    return verdict
+
+
+def _is_finished(row: Row) -> bool:
+    """Whether the program ended as it should, anywhere in the cluster."""
+    return row.released and row.reason == Cause.FINISHED.value
+
+
+def settled(context: Context[Waiting, Settled]) -> Step:
+    """The next look shows what the ledger says now."""
+    return look_when_idle(context.situation)
+
+
+def granted(context: Context[Waiting, Granted]) -> Step:
+    """The term begins, with its one spawn."""
+    event = context.event
+    term = Term(event.epoch, event.lengths, began=context.now, sent=event.sent)
+    not_after = term.sent + term.lengths.spawn_within
+    if context.now >= not_after:
+        situation = replace(context.situation, reason="the grant arrived too late to start a child")
+        return release_when_idle(situation, Draining(term, Releasing(), Cause.SPAWN_FAILED, renew_at=inf))
+    leading = Leading(term, Spawning(not_after), context.renewal_of(term))
+    return replace(context.situation, state=leading, reason=""), (Spawn(term.epoch, not_after, term.kill_at),)
+
+
+def refused(context: Context[Waiting, Refused]) -> Step:
+    """Somebody was faster, or holds the lock: look again."""
+    if context.event.again_in <= 0:
+        return look_when_idle(context.situation)
+    state = replace(context.state, look_at=context.now + context.event.again_in)
+    return replace(context.situation, state=state, reason=context.event.why), ()
+
+
+def start_ordered(context: Context[Waiting, StartOrdered]) -> Step:
+    """An operator overrides an abstention, and that the program has finished."""
+    asking = context.situation.link is SessionState.BUSY
+    state = replace(context.state, abstention=None, insistent=True, hinted=asking)
+    return look_when_idle(replace(context.situation, state=state))

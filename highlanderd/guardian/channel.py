@@ -1,0 +1,137 @@
+"""Messages between the daemon's own processes: one dict and perhaps some descriptors, whole or not at all.
+
+A channel never blocks and never tells half a message. It is for processes of this daemon only: ``marshal`` must not be
+fed by strangers. Version 2 of it is the same in every Python 3, so a new worker can talk to an old guardian.
+"""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import os
+import struct
+
+from highlanderd.system.stdlib import socket
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Message = dict[str, Any]
+else:
+    Message = dict
+
+MARSHAL_VERSION = 2
+LONGEST = 65536  # bytes of one message; what may be larger travels in a memfd
+MOST_FDS = 8
+FULL = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})  # for now, as EAGAIN
+GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.ESHUTDOWN})
+
+
+class Channel:
+    """One end of a SOCK_SEQPACKET pair."""
+
+    __slots__ = ("_socket", "_unsent")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._unsent: list[tuple[Message, tuple[int, ...]]] = []
+
+    @classmethod
+    def of(cls, fd: int) -> Channel:
+        """Take over a descriptor that another process gave."""
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """Give the descriptor for ``poll``; -1 once closed."""
+        return self._socket.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
+        """Send now or not at all: False when the queue is full or the peer is gone (reading tells which).
+
+        ``fds`` stay the caller's. Raises ValueError when the message is longer than 64 KiB.
+        """
+        data = marshal.dumps(message, MARSHAL_VERSION)
+        if len(data) > LONGEST:
+            raise ValueError(f"message {message.get('is')!r} has {len(data)} bytes; more than {LONGEST} need a memfd")
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+        try:
+            self._socket.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in FULL | GONE:
+                return False
+            raise
+        return True
+
+    def post(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send, and what does not fit now at the next ``flush()``, in order. ``fds`` are closed once sent."""
+        self._unsent.append((message, tuple(fds)))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what was posted and is not sent yet. False when something is left."""
+        while self._unsent:
+            message, fds = self._unsent[0]
+            if not self.send(message, fds):
+                return False
+            del self._unsent[0]
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    @property
+    def unsent(self) -> list[Message]:
+        """What was posted and certainly has not reached the peer."""
+        return [message for message, _ in self._unsent]
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """Give the next message and its descriptors, close-on-exec; None when there is nothing to read now.
+
+        When some of the descriptors were lost on the way (this process may open no more), none is given: whoever
+        misses one takes it for lost. Raises EOFError when the peer is gone and everything it had sent is read.
+        """
+        while True:
+            try:
+                data, ancillary, flags, _ = self._socket.recvmsg(
+                    LONGEST, socket.CMSG_SPACE(4 * MOST_FDS), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return None
+            except ConnectionResetError:
+                continue  # told once when the peer left something of ours unread; its last messages come after it
+            except OSError as error:
+                if error.errno in FULL:
+                    return None
+                raise
+            if not data:
+                raise EOFError("the peer is gone")
+            fds = [fd for *_, rights in ancillary for fd in struct.unpack(f"{len(rights) // 4}i", rights)]
+            if flags & socket.MSG_CTRUNC:
+                fds = _closed(fds)
+            return marshal.loads(data), fds  # noqa: S302 - the peer is a process of ours
+
+    def detach(self) -> int:
+        """Give up this end without closing it: its descriptor is the caller's."""
+        return self._socket.detach()
+
+    def close(self) -> None:
+        """Close this end, and the descriptors of what was never sent."""
+        for _, fds in self._unsent:
+            _closed(fds)
+        self._unsent = []
+        self._socket.close()
+
+
+def _closed(fds: Sequence[int]) -> list[int]:
+    for fd in fds:
+        os.close(fd)
+    return []
+
+
+def channel_pair() -> tuple[Channel, Channel]:
+    """Give the two ends of a new channel, both close-on-exec."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Channel(ours), Channel(theirs)

@@ -1,0 +1,161 @@
+"""From a keeper's fork to the program: nothing of ours goes along but what the order says.
+
+Runs in the child, single-threaded and before its exec; only here are paths of users opened or entered. What goes wrong
+goes back to the keeper through a close-on-exec pipe as a step and an error number, and becomes a sentence there.
+"""
+
+# pathlib costs more memory than a keeper has
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+from highlanderd.guardian import cgroup
+from highlanderd.system import linux
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Spec = dict[str, Any]
+
+DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ABOUT_TO_EXECUTE = b"!"
+NOT_EXECUTED = 127
+
+
+class Late(Exception):
+    """The deadline or the not-after has passed."""
+
+
+def launch(
+    spec: Spec, stdio: tuple[int, int, int], answer: int, keeper: int, directory: str | None, nofile: tuple[int, int]
+) -> NoReturn:
+    """Become the child that ``spec`` orders; ``answer`` is the pipe to the keeper, ``keeper`` its pid.
+
+    ``directory`` is the cgroup to enter, ``nofile`` the limits that the daemon itself was started with.
+    """
+    steps: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("descriptors", lambda: _hold_only(stdio, answer)),
+        ("keeper", lambda: _die_with(keeper)),
+        ("session", os.setsid),
+        ("cgroup", lambda: cgroup.enter(directory) if directory else None),
+        ("umask", lambda: os.umask(spec["umask"])),
+        ("limits", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, nofile)),
+        ("OOM score", _give_up_protection),
+        ("user", lambda: _change_user(spec["uid"], spec["gid"], spec["groups"])),
+        ("keeper", lambda: _die_with(keeper)),  # again: a change of user has undone it
+        ("directory", lambda: os.chdir(spec["cwd"]) if spec["cwd"] is not None else None),
+        ("program", lambda: _execute(spec, answer)),
+    )
+    step, number = "", 0
+    try:
+        for step, act in steps:  # noqa: B007 - where it stopped is the answer
+            act()
+    except Late:
+        step = "late"
+    except OSError as error:
+        number = error.errno or 0
+    os.write(answer, f"{step} {number}".encode())
+    os._exit(NOT_EXECUTED)
+
+
+def _hold_only(stdio: tuple[int, int, int], answer: int) -> None:
+    """Let go of all that is the keeper's before anything can hang: whoever holds a channel hides a death."""
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target)
+    linux.close_all_but(0, 1, 2, answer)
+
+
+def _die_with(keeper: int) -> None:
+    linux.die_with_parent()
+    if os.getppid() != keeper:
+        os._exit(NOT_EXECUTED)  # it died before it could take us along
+
+
+def _give_up_protection() -> None:
+    """Be as likely a victim of the OOM killer as any other process: the daemon may be protected, its children not."""
+    path = "/proc/self/oom_score_adj"
+    with open(path, "rb", buffering=0) as score:
+        protected = score.read().startswith(b"-")
+    if protected:  # where /proc is read-only nobody else needs to write
+        with open(path, "wb", buffering=0) as score:
+            score.write(b"0")
+
+
+def _change_user(uid: int | None, gid: int | None, groups: list[int] | None) -> None:
+    uid = os.geteuid() if uid is None else uid
+    gid = os.getegid() if gid is None else gid
+    same = (uid, gid) == (os.geteuid(), os.getegid())
+    if groups is None:
+        groups = os.getgroups() if same else [gid]  # another user must not keep the daemon's groups
+    if same and {*groups, gid} == {*os.getgroups(), gid}:
+        return  # an unprivileged daemon may ask for what it is already
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def _execute(spec: Spec, answer: int) -> None:
+    linux.unblock_signals()
+    os.write(answer, ABOUT_TO_EXECUTE)
+    argv, env, refusal = spec["argv"], spec["env"], None
+    for path in _candidates(argv[0], env.get(b"PATH", DEFAULT_PATH)):
+        now = linux.boottime()
+        if now >= spec["deadline"] or now >= spec["not_after"]:
+            raise Late
+        try:
+            os.execve(path, argv, env)  # noqa: S606 - no shell is wanted
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                raise
+            if error.errno == errno.ENOENT and os.path.exists(path):
+                raise OSError(errno.ENOPKG, "interpreter") from error  # the file is there: what it names is not
+            refusal = error if refusal is None or error.errno == errno.EACCES else refusal
+    raise refusal or FileNotFoundError(errno.ENOENT, "")
+
+
+def _candidates(program: bytes, path: bytes) -> list[bytes]:
+    if b"/" in program:
+        return [program]
+    return [os.path.join(directory or b".", program) for directory in path.split(b":")]
+
+
+CURES = {
+    ("directory", errno.ENOENT): "create it, or correct `directory`",
+    ("directory", errno.ENOTDIR): "correct `directory`",
+    ("directory", errno.EACCES): "let the program's user enter it, or correct `directory`",
+    ("user", errno.EPERM): "only root may start programs as another user: run the daemon as root, or remove `user`, "
+    "`group` and `supplementary_groups`",
+    ("user", errno.EAGAIN): "that user has too many processes: raise that limit",
+    ("program", errno.ENOENT): "install it, correct `command`, or set PATH in `environment`",
+    ("program", errno.EACCES): "make it executable for the program's user (chmod +x), its directories included",
+    ("program", errno.EAGAIN): "its user has too many processes: raise that limit",
+    ("program", errno.ENOEXEC): "begin it with a line such as #!/bin/sh, or build it for this machine",
+    ("program", errno.ENOPKG): "install the interpreter that its #! line names, or the loader that it was linked for",
+    ("program", errno.E2BIG): "shorten `command` or `environment`",
+    ("program", errno.ETXTBSY): "somebody is still writing to it: try again",
+}
+"""What the operator can do, by step and error number."""
+
+
+def explain(step: str, number: int, spec: Spec) -> str:
+    """Say which step failed, why, and what to do about it."""
+    if step == "late":
+        return (
+            "not started: its time was over before the program could be executed; the machine is too slow or was paused"
+        )
+    subject = {
+        "directory": f"cannot enter directory {_shown(spec['cwd'])}",
+        "user": f"cannot become user {spec['uid']}, group {spec['gid']}",
+        "program": f"cannot execute {_shown(spec['argv'][0])}",
+    }.get(step, f"cannot prepare the child's {step}")
+    why = "its interpreter is missing" if number == errno.ENOPKG else os.strerror(number)
+    cure = CURES.get((step, number))
+    return f"{subject}: {why}; {cure}" if cure else f"{subject}: {why}"
+
+
+def _shown(path: bytes | None) -> str:
+    return repr(os.fsdecode(path or b""))

@@ -1,0 +1,254 @@
+"""The one doorway to what Linux offers and Python 3.11 does not wrap: boot time, timers, signals, forks.
+
+Standard library only, and little of it: guardian and keepers live from this file, and whatever it imported they would
+all carry. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import struct
+import sys
+import time
+
+from highlanderd.system import priority
+from highlanderd.system.stdlib import signal
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    class Source(Protocol):
+        """Anything with a descriptor."""
+
+        def fileno(self) -> int:
+            """Give the descriptor."""
+
+
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
+SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
+TFD_TIMER_ABSTIME = 1
+SIGINFO_SIZE = 128
+NEVER = float("inf")
+WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
+PIPE_BUF = select.PIPE_BUF
+EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def boottime() -> float:
+    """Tell CLOCK_BOOTTIME in seconds. Unlike the monotonic clock it goes on through a suspend, as leases do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Timer:
+    """One absolute time on CLOCK_BOOTTIME, as a descriptor that turns readable when it has passed."""
+
+    __slots__ = ("_fd", "at")
+
+    def __init__(self) -> None:
+        self._fd = _checked(_libc.timerfd_create(time.CLOCK_BOOTTIME, SFD_FLAGS))
+        self.at = NEVER
+
+    def fileno(self) -> int:
+        """Give the descriptor for ``poll``."""
+        return self._fd
+
+    def set(self, at: float) -> None:
+        """Fire at ``at`` in CLOCK_BOOTTIME seconds, at once when that has passed; ``NEVER`` disarms."""
+        self.at = at
+        whole = 0 if at == NEVER else max(int(at * 1_000_000_000), 1)  # 0 would disarm
+        spec = struct.pack("4l", 0, 0, *divmod(whole, 1_000_000_000))
+        _checked(_libc.timerfd_settime(self._fd, TFD_TIMER_ABSTIME, spec, None))
+
+
+class Signals:
+    """Signals as a descriptor. They must be blocked already, or their default action comes first."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, signals: Iterable[int]) -> None:
+        mask = sum(1 << (number - 1) for number in signals).to_bytes(8, sys.byteorder).ljust(128, b"\0")
+        self._fd = _checked(_libc.signalfd(-1, mask, SFD_FLAGS))
+
+    def fileno(self) -> int:
+        """Give the descriptor for ``poll``."""
+        return self._fd
+
+    def take(self) -> list[int]:
+        """Take the signals that have come since the last time, each kind at most once. Never waits."""
+        try:
+            data = os.read(self._fd, 64 * SIGINFO_SIZE)
+        except BlockingIOError:
+            return []
+        return [struct.unpack_from("=I", data, at)[0] for at in range(0, len(data), SIGINFO_SIZE)]
+
+
+class Poller:
+    """What a loop waits for: descriptors, and one absolute time in CLOCK_BOOTTIME seconds."""
+
+    __slots__ = ("_fds", "_poller", "_timer")
+
+    def __init__(self) -> None:
+        self._poller, self._timer = select.poll(), Timer()
+        self._fds: set[int] = set()
+        self.add(self._timer)
+
+    def add(self, source: Source, writable: bool = False) -> None:
+        """Wait until it can be read, or also until it can be written."""
+        self._poller.register(source, select.POLLIN | (select.POLLOUT if writable else 0))
+        self._fds.add(source.fileno())
+
+    def drop(self, source: Source) -> None:
+        """Wait for it no more. Raises KeyError when nobody did."""
+        self._poller.unregister(source)
+        self._fds.discard(source.fileno())
+
+    @property
+    def at(self) -> float:
+        """When the wait ends in any case."""
+        return self._timer.at
+
+    def by(self, at: float) -> None:
+        """End the wait at ``at``, unless it ends earlier already."""
+        if at < self._timer.at:
+            self._timer.set(at)
+
+    def wait(self) -> set[int]:
+        """Wait; gives the descriptors that are ready, ends of file included. All of them, where waiting is refused."""
+        try:
+            return {fd for fd, _ in self._poller.poll()}
+        except OSError:  # for want of memory, say: whoever looks at everything a little later misses nothing
+            time.sleep(WAIT_AGAIN)
+            return set(self._fds)
+
+    def set(self, at: float) -> None:
+        """End the wait at ``at``; ``NEVER`` waits without end."""
+        self._timer.set(at)
+
+
+def block_signals() -> None:
+    """Block every signal that can be blocked, and undo what was ignored: an ignored SIGCHLD loses exit statuses."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, EVERY_SIGNAL)
+    default_signals()
+
+
+def default_signals() -> None:
+    """Give every signal its default action. Python itself ignores SIGPIPE and SIGXFSZ, and an exec keeps that."""
+    for number in EVERY_SIGNAL - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def unblock_signals() -> None:
+    """Clear the signal mask: an exec would keep it."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def become_subreaper() -> None:
+    """From now on orphans below this process become its children. Not inherited over a fork."""
+    _checked(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def die_with_parent() -> None:
+    """Be killed when the thread that forked us dies. A change of user clears it: call after, then check the parent."""
+    _checked(_libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
+
+
+def set_name(name: str) -> None:
+    """Show ``name``, cut at 15 bytes, in ``ps`` and ``top``."""
+    _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def fork(run: Callable[[], int]) -> int:
+    """Fork a process that is ``run`` and nothing else: it ends with its result, with 70 when it breaks. Gives its pid.
+
+    It never returns into the frames of its parent, so nothing there closes descriptors that are no longer its own.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        priority.calm_fork()
+        code = run()
+    except BaseException as error:  # noqa: BLE001 - there is nobody above to tell
+        say(f"highlanderd: a process of ours broke: {confession(error)}")
+    finally:
+        os._exit(code)
+
+
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor that is not listed; a leaked end of a channel would hide a death."""
+    low = 0
+    for fd in sorted(kept):
+        if low < fd:  # Python 3.11 takes the empty range before 0 for everything
+            os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 2**31 - 1)
+
+
+def send(pid: int, signum: int) -> None:
+    """Signal an own child that is not reaped yet, whose pid can therefore be nobody else's."""
+    try:
+        os.kill(pid, signum)
+    except (ProcessLookupError, PermissionError):
+        return  # it is dying; or it has become another user, and an unprivileged daemon may not signal it
+
+
+def enlarge_pipe(fd: int, size: int) -> None:
+    """Let a pipe hold ``size`` bytes; beyond its user's share of pipe memory it stays at the usual 64 KiB."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+    except OSError:
+        return
+
+
+def memfd(name: str, data: bytes) -> int:
+    """Give a descriptor of memory that holds ``data``: for what is too large for a message."""
+    fd = os.memfd_create(name)
+    while data:
+        data = data[os.write(fd, data) :]
+    return fd
+
+
+def read_whole(fd: int) -> bytes:
+    """Read all of a ``memfd``; its offset, shared by everybody who holds it, is left alone. ``fd`` stays open."""
+    size, data = os.fstat(fd).st_size, b""
+    while len(data) < size:
+        piece = os.pread(fd, size - len(data), len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def say(text: str) -> None:
+    """Write a line to stderr, or drop it: whoever stands by the children must not wait for a reader of logs."""
+    poller = select.poll()
+    poller.register(2, select.POLLOUT)
+    if any(event & select.POLLOUT for _, event in poller.poll(0)):
+        try:
+            os.write(2, os.fsencode(f"{text}\n")[:PIPE_BUF])  # this much fits when a pipe is writable at all
+        except OSError:
+            return
+
+
+def confession(error: BaseException) -> str:
+    """Say what broke and where, without ``traceback``, which costs three times a keeper's memory."""
+    place, where = error.__traceback__, ""
+    while place is not None:
+        where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+        place = place.tb_next
+    return f"{type(error).__name__}: {error}{where}"

@@ -1,0 +1,84 @@
+"""What the next worker must know of a child that outlives this one: its term, and whether it was leaving.
+
+A keeper carries it as bytes it never reads. Only the facts of the state are in it; everything else is found again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.states import (
+    Cause,
+    Draining,
+    Killing,
+    Leading,
+    Reservation,
+    Running,
+    Shortening,
+    Situation,
+    Spawning,
+    Stopping,
+    Term,
+    Want,
+)
+
+
+def encode(situation: Situation) -> bytes:
+    """Give the memo of a situation that is leading or draining; empty for any other, which has no child."""
+    state = situation.state
+    if not isinstance(state, Leading | Draining):
+        return b""
+    term = state.term
+    facts: dict[str, Any] = {
+        "want": situation.want.value,
+        "epoch": term.epoch,
+        "lease": term.lengths.trusted.length,
+        "wanted": term.lengths.wanted.length,
+        "pace": term.lengths.pace.length,
+        "began": term.began,
+        "sent": term.sent,
+    }
+    if term.shortening is not None:
+        facts["shortening"] = [term.shortening.sent, term.shortening.lease.length]
+    if isinstance(state, Draining):
+        facts["cause"] = state.cause.value
+        facts["kill_at"] = state.phase.kill_at if isinstance(state.phase, Stopping) else None
+        facts["abstain_for"] = state.abstain_for
+        facts["insistent"] = state.insistent
+        if state.reservation is not None:
+            facts["reservation"] = [state.reservation.node, state.reservation.seconds]
+    return json.dumps(facts).encode()
+
+
+def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading | Draining, Want]:
+    """Give the state and the wish that a found child continues. ``started`` is None until its program is executed.
+
+    Raises ValueError for a memo that this version cannot read.
+    """
+    try:
+        facts = json.loads(memo)
+        term = _term(facts)
+        want = Want(facts["want"])
+        renew_at = term.sent + term.lengths.renew_every
+        if "cause" in facts:
+            kill_at, reservation = facts["kill_at"], facts.get("reservation")
+            phase = Killing() if kill_at is None else Stopping(kill_at)
+            reserved = None if reservation is None else Reservation(*reservation)
+            cause, abstain_for, insistent = Cause(facts["cause"]), facts["abstain_for"], facts["insistent"]
+            return Draining(term, phase, cause, renew_at, abstain_for, reserved, insistent), want
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"a keeper's memo cannot be read: {memo!r}") from error
+    if pid is not None and started is not None:
+        return Leading(term, Running(pid, started), renew_at), want
+    return Leading(term, Spawning(term.sent + term.lengths.spawn_within), renew_at), want
+
+
+def _term(facts: dict[str, Any]) -> Term:
+    """Return the term; a worker that knew one lease only has left just that one."""
+    length = facts["lease"]
+    lengths = Lengths(Lease(length), Lease(facts.get("wanted", length)), Lease(facts.get("pace", length)))
+    sent, shorter = facts.get("shortening", (0.0, None))
+    shortening = None if shorter is None else Shortening(sent, Lease(shorter))
+    return Term(facts["epoch"], lengths, facts["began"], facts["sent"], shortening)

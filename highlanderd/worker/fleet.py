@@ -1,0 +1,230 @@
+"""The programs of this node: which run, which are wanted, and how a reload turns the one into the other.
+
+A program whose key or command changed is another program: the old one ends its term before the new one looks at
+anything, and no two that share a lock id ever live here side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from highlanderd.children.guardian_link import Found
+from highlanderd.children.spawn import Origin, Spawner
+from highlanderd.config import ProgramConfig, difference
+from highlanderd.core import machine
+from highlanderd.core.events import Detached, EndOrdered, ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
+from highlanderd.core.states import Cause, Policy, Situation, Want
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.session import Session
+from highlanderd.system.linux import boottime
+from highlanderd.worker import child_handover
+from highlanderd.worker.program import Program, Recorder
+
+log = logging.getLogger(__name__)
+
+APPLIED_AT_ONCE: Final = frozenset(
+    {
+        "description",
+        "autostart",
+        "restart",
+        "success_exit_codes",
+        "backoff",
+        "backoff_max",
+        "backoff_reset",
+        "stop_signal",
+        "stop_timeout",
+        "stop_to",
+        "log_max_bytes",
+        "log_backups",
+    }
+)
+"""Keys that a running child need not notice; any other one ends its term."""
+
+GRID: Final = 0.02
+"""Of a lease: 100 looks and 100 renewals a round then share some twenty wake-ups instead of making hundreds."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One program that lives here, and what belongs to it."""
+
+    program: Program
+    session: Session
+    spawner: Spawner
+    lock_id: int
+    leaving: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class Fleet:
+    """All programs of this node. Use as a task: ``run`` ends when ``end`` was called and the last one has left."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        origin: Origin,
+        *,
+        instance: str,
+        on_connection_loss: str,
+        recorder: Recorder,
+        on_change: Callable[[], None],
+        on_alarm: Callable[[str], None],
+    ) -> None:
+        self.members: dict[str, Member] = {}
+        self.wanted: dict[str, ProgramConfig] = {}
+        self.wishes: dict[str, Want] = {}
+        """What operators said of programs, by name; it outlives this worker."""
+        self._pool, self._origin, self._instance = pool, origin, instance
+        self._on_connection_loss = on_connection_loss
+        self._recorder, self._on_change, self._on_alarm = recorder, on_change, on_alarm
+        self._wake = asyncio.Event()
+        self._ending: EndOrdered | None = None
+
+    async def run(self) -> None:
+        """Start, replace and end programs until the last one has left. Raises what a program raises."""
+        async with asyncio.TaskGroup() as group:
+            while self._ending is None or self.members:
+                self._reconcile(group)
+                await self._wake.wait()
+                self._wake.clear()
+
+    def want(self, programs: Mapping[str, ProgramConfig]) -> None:
+        """Have exactly these programs, from now on."""
+        self.wanted = dict(programs)
+        self._wake.set()
+
+    @property
+    def ending(self) -> bool:
+        """Whether everything is being drained for good."""
+        return self._ending is not None
+
+    def end(self) -> None:
+        """Drain everything: nothing is wanted any more."""
+        self._ending = EndOrdered(Cause.SHUTDOWN)
+        self.want({})
+
+    def adopt(self, found: Found, config: ProgramConfig | None) -> None:
+        """Go on with a child of an earlier worker; without a configuration only to end it."""
+        child, report = found.child, found.report
+        try:
+            state, want = child_handover.decode(report.memo, report.pid, report.started)
+        except ValueError as error:
+            log.error("%s: killing the child of an earlier worker: %s", child.program, error)
+            child.listen(lambda _: None)
+            child.kill()
+            return
+        config = config or ProgramConfig(name=child.program, command=("true",))
+        member = self._member(config, machine.adopt(state, want, self._pool.server.past.knowledge()), child.lock_id)
+        member.program.adopt(child)
+        member.spawner.adopt(child, member.program.tell)
+        member.program.tell(Detached("the worker was replaced"))
+        log.info("%s: found its child alive, pid %s", child.program, child.pid, extra={"program": child.program})
+
+    def tell(self, name: str, order: StartOrdered | StopOrdered | RestartOrdered | ReleaseOrdered) -> None:
+        """Pass an operator's order on, and remember what he wishes."""
+        wish = {StartOrdered: Want.RUN, StopOrdered: Want.STOP}.get(type(order))
+        if wish is not None:
+            self.wishes[name] = wish
+        self.members[name].program.tell(order)
+
+    def abandon(self, member: Member) -> None:
+        """Give a program up without its release: nobody is left who could prove that its child is dead."""
+        log.error("%s: nobody can prove its child dead; its lease has to run out", member.program.name)
+        if member.task is not None:
+            member.task.cancel()
+
+    def plan(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
+        """Say, program by program and key by key, what wanting these would do."""
+        lines = [f"{name}: removed: drains and leaves" for name in self.wanted if name not in programs]
+        for name, new in programs.items():
+            old = self.wanted.get(name)
+            keys = difference(old, new) if old is not None else ()
+            if old is None:
+                lines.append(f"{name}: added: {'contends for the lead' if new.autostart else 'stays stopped'}")
+            elif keys:
+                effect = "applies at once" if APPLIED_AT_ONCE.issuperset(keys) else "drains and starts again"
+                lines.append(f"{name}: changed ({', '.join(keys)}): {effect}")
+        return tuple(lines)
+
+    # ------------------------------------------------------------------------------------------------- reconciling
+
+    def _reconcile(self, group: asyncio.TaskGroup) -> None:
+        """Bring what runs nearer to what is wanted; whatever has to wait is looked at again when a program ends."""
+        for name, member in self.members.items():
+            self._follow(member, self.wanted.get(name))
+        for name, config in self.wanted.items():
+            lock_id = config.lock_id(self._origin.namespace)
+            if name not in self.members and all(member.lock_id != lock_id for member in self.members.values()):
+                want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
+                self._member(config, machine.begin(want, boottime(), self._pool.server.past.knowledge()), lock_id)
+        for member in self.members.values():
+            if member.task is None:
+                member.task = group.create_task(self._live(member))
+
+    def _follow(self, member: Member, config: ProgramConfig | None) -> None:
+        lock_id = None if config is None else config.lock_id(self._origin.namespace)
+        keys = () if config is None else difference(member.spawner.config, config)
+        if config is None or lock_id != member.lock_id or not APPLIED_AT_ONCE.issuperset(keys):
+            if not member.leaving:
+                member.leaving = True
+                member.program.tell(self._ending or EndOrdered(Cause.REMOVED))
+        elif keys:
+            member.spawner.config = config
+            member.program.policy = self._policy(config, member.program.policy.spread)
+
+    def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
+        name = config.name
+        spawner = Spawner(self._origin, config)
+        spread = uuid.uuid5(uuid.UUID(self._instance), name).int / 2**128
+        program = Program(
+            name,
+            situation,
+            self._policy(config, spread),
+            spawn=spawner,
+            recorder=self._recorder,
+            on_change=self._on_change,
+            on_alarm=self._on_alarm,
+        )
+        session = Session(
+            self._pool,
+            program=name,
+            lock_id=lock_id,
+            node=self._origin.node,
+            instance=self._instance,
+            keeperless=lambda: not self._origin.guardian.holds(lock_id, name),
+            tell=program.tell,
+        )
+        session.on_alarm = self._on_alarm
+        member = self.members[name] = Member(program, session, spawner, lock_id)
+        return member
+
+    def _policy(self, config: ProgramConfig, spread: float) -> Policy:
+        return Policy(
+            node=self._origin.node,
+            instance=self._instance,
+            stop_signal=config.stop_signal,
+            stop_timeout=config.stop_timeout,
+            stop_to=config.stop_to,
+            restart=config.restart,
+            success_exit_codes=frozenset(config.success_exit_codes),
+            backoff=config.backoff,
+            backoff_max=config.backoff_max,
+            backoff_reset=config.backoff_reset,
+            on_connection_loss="stop" if self._on_connection_loss == "stop" else "hold",
+            spread=spread,
+            grid=GRID,
+        )
+
+    async def _live(self, member: Member) -> None:
+        try:
+            await member.program.run(member.session)
+        finally:
+            member.spawner.close()
+            del self.members[member.program.name]
+            self._wake.set()
+            self._on_change()

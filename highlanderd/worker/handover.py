@@ -1,0 +1,80 @@
+"""What one worker leaves to the next, kept by the guardian as bytes that it never reads.
+
+A replaced worker goes on with what was in force: a file that was edited meanwhile counts only when somebody reloads it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
+from highlanderd.core.states import Want
+from highlanderd.errors import HighlanderError
+from highlanderd.postgres.memory import GENERATION, PROMISE
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHandover:
+    """The configuration in force, operators' wishes, and what was learnt of the server. Secrets are in it."""
+
+    base: Loaded
+    """As the daemon was started: everything but the programs is in force from here until it is restarted."""
+    latest: Loaded
+    """As it was last reloaded: the programs are in force from here."""
+    wishes: Mapping[str, Want] = field(default_factory=dict)
+    seen_ledger: bool = False
+    past: Mapping[str, Any] = field(default_factory=lambda: {"timelines": {}})
+    """What was seen of servers and ledgers: the facts of a Past."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """What no reload changes."""
+        return self.base.configuration
+
+    @property
+    def programs(self) -> Mapping[str, ProgramConfig]:
+        """What a reload changes."""
+        return self.latest.configuration.programs
+
+    def encode(self) -> bytes:
+        """Give it as bytes."""
+        latest = None if self.latest is self.base else self.latest.sources_json().decode()
+        facts = {
+            "base": self.base.sources_json().decode(),
+            "latest": latest,
+            "wishes": {name: wish.value for name, wish in self.wishes.items()},
+            "seen_ledger": self.seen_ledger,
+            **self.past,
+        }
+        return json.dumps(facts).encode()
+
+
+def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerHandover:
+    """Give what the last worker left, or the file's configuration to the first one. Raises ConfigurationError.
+
+    A worker of another version may have left what we do not read. Then the file counts, as after a restart;
+    what operators wish and what was learnt of the server is kept if it can be.
+    """
+    if memo is None:
+        loaded = load(path, environ)
+        return WorkerHandover(loaded, loaded)
+    facts: dict[str, Any] = {}
+    try:
+        facts = dict(json.loads(memo))
+        base = reload_from(facts["base"].encode(), environ)
+        latest = base if facts["latest"] is None else reload_from(facts["latest"].encode(), environ)
+    except (ValueError, LookupError, TypeError, AttributeError, HighlanderError) as error:
+        log.error("what the last worker has left cannot be used (%s): going by %s as it is now", error, path)
+        base = latest = load(path, environ)
+    known = {wish.value: wish for wish in Want}
+    wishes = {name: known[value] for name, value in dict(facts.get("wishes", {})).items() if value in known}
+    past: dict[str, Any] = {"timelines": {}}
+    past |= {name: facts[name] for name in ("timelines", GENERATION, PROMISE) if name in facts}
+    return WorkerHandover(base, latest, wishes, bool(facts.get("seen_ledger")), past)

@@ -1,0 +1,1 @@
+"""The tests of highlanderd: see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""Programs that tests run as children or in place of a part."""

@@ -1,0 +1,1 @@
+"""The machine and the verdict, explored to a stated bound."""

@@ -1,0 +1,195 @@
+"""What happens between worker, guardian and keeper: orders, what is heard of them, workers that come and go.
+
+Stands in for ``wards.py``, ``keeper.py``, ``launch.py`` and the guardian's side of a worker; the memo is the product's.
+Not in it: a guardian that is frozen or dead while one of its keepers dies. Then only a cgroup finds the orphans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from highlanderd.core import machine
+from highlanderd.core.events import Detached, Emptied, EndOrdered, SpawnFailed
+from highlanderd.core.states import Cause, Want
+from highlanderd.worker import child_handover
+from tests.exploration.world import Violation, World, clock, everywhere, set_child, set_node, swept
+from tests.exploration.world_node import Child, Node
+from tests.exploration.world_turn import tell
+
+# ---------------------------------------------------------------------------------------------------------- the child
+
+
+def take_order(world: World, i: int) -> World:
+    """The guardian forks a keeper for the order, or refuses."""
+    node = world.nodes[i]
+    child = _of(node)
+    if world.rules.guardian_refuses and _refused(world, i, child):
+        gone = node.situation is None  # nobody is there to hear of it
+        return set_child(world, i, None if gone else child._replace(stage="empty"))
+    node = node._replace(spawned=child.epoch, child=child._replace(stage="forked", slow=False))
+    world = set_node(world, i, node)
+    return end_tree(world, i) if child.to_kill else world
+
+
+def take_stray(world: World, i: int) -> World:
+    """A guardian that reads a dead worker's order after the next worker was started."""
+    node = world.nodes[i]
+    stray = node.stray
+    node = node._replace(stray=None)
+    if stray is None or node.child is not None or _refused(world, i, stray):
+        return set_node(world, i, node)
+    forked = node._replace(orphans=stray._replace(stage="running", executed=True), spawned=stray.epoch)
+    return _check_execution(set_node(world, i, forked), i, stray.epoch)
+
+
+def _refused(world: World, i: int, order: Child) -> bool:
+    node, now = world.nodes[i], clock(world, i)
+    return order.epoch <= node.spawned or now >= min(order.not_after, order.deadline) or node.orphans is not None
+
+
+def execute(world: World, i: int) -> World:
+    """The child becomes the program, unless its time is over."""
+    child = _of(world.nodes[i])
+    if world.rules.keeper_compares_at_exec and clock(world, i) >= min(child.not_after, child.deadline):
+        return set_child(world, i, child._replace(stage="empty"))
+    world = set_child(world, i, child._replace(stage="running", executed=True, slow=False))
+    return _check_execution(world, i, child.epoch)
+
+
+def _check_execution(world: World, i: int, epoch: int) -> World:
+    """Never two; never under an old epoch; never after the release was sent."""
+    running, lock_id = [node.name for node in world.nodes if node.running], world.nodes[i].lock_id
+    if len(running) > 1 and not world.rules.overlap:
+        raise Violation(f"two children are alive: on {' and '.join(running)}")
+    before = dict(world.executed).get(lock_id, 0)
+    if epoch <= before:
+        raise Violation(f"a child is executed under epoch {epoch}, not above the last one's {before}")
+    if (lock_id, epoch) in world.release_sent:
+        raise Violation(f"a child is executed under epoch {epoch}, whose release was sent")
+    return world._replace(executed=tuple(sorted({**dict(world.executed), lock_id: epoch}.items())))
+
+
+def _of(node: Node) -> Child:
+    if node.child is None:
+        raise AssertionError(node)
+    return node.child
+
+
+def hear_child(world: World, i: int) -> World:
+    world = tell(world, i)  # a passed deadline comes first
+    child = _of(world.nodes[i])
+    event = child.facts(not world.rules.guardian_counts_orphans)[child.told]
+    over = isinstance(event, Emptied | SpawnFailed)
+    left = set_child(world, i, None if over else child._replace(told=child.told + 1))
+    if over and child.alive:
+        left = set_node(left, i, left.nodes[i]._replace(orphans=child))  # only a mutation tells it so early
+    return tell(left, i, event)
+
+
+def child_fault(world: World, i: int, **facts: object) -> World:
+    return set_child(world, i, _of(world.nodes[i])._replace(**facts))  # type: ignore[arg-type]
+
+
+def end_tree(world: World, i: int) -> World:
+    return set_child(world, i, _of(world.nodes[i]).kill(clock(world, i)))
+
+
+def kill_keeper(world: World, i: int) -> World:
+    """SIGKILL to a keeper: its child dies with it, and the guardian kills the rest."""
+    child = _of(world.nodes[i])
+    frozen = tuple(one for one in world.nodes[i].frozen if one != "keeper")
+    world = set_node(world, i, world.nodes[i]._replace(frozen=frozen))
+    return set_child(world, i, child.kill(clock(world, i))._replace(silent=True, to_kill=False, entrusted=None))
+
+
+# ----------------------------------------------------------------------------------------------- node, guardian, worker
+
+
+def boot(world: World, i: int) -> World:
+    node = world.nodes[i]
+    life, over = node.life + 1, node.draining or node.wish is Want.END
+    own = replace(node.policy, instance=f"{node.name}{life}")
+    return set_node(
+        world, i, node._replace(up=True, life=life, policy=own, spawned=0, wish=Want.RUN, ended=over, met=False)
+    )
+
+
+def start_worker(world: World, i: int) -> World:
+    """A new worker finds the keeper and goes on with what its memo says, or begins anew."""
+    world = _left_behind(world, i)
+    node = world.nodes[i]
+    child, now = node.child, clock(world, i)
+    node = node._replace(first=node.number + 1)
+    if child is None and (node.draining or node.wish is Want.END):
+        return set_node(world, i, node._replace(ended=True))
+    if child is None:
+        return tell(set_node(world, i, node._replace(situation=machine.begin(node.wish, now))), i)
+    state, want = child_handover.decode(child_handover.encode(child.memo), child.epoch, 0.0 if child.executed else None)
+    if want is not node.wish:
+        raise Violation(f"{node.name}: the new worker takes {node.wish.value} for {want.value}")
+    adopted = set_node(world, i, node._replace(situation=machine.adopt(state, want)))
+    if child.executed:
+        adopted = set_child(adopted, i, child._replace(told=1))
+    adopted = tell(adopted, i, Detached("the worker was replaced"))
+    return tell(adopted, i, EndOrdered(Cause.SHUTDOWN)) if node.draining else adopted
+
+
+def _left_behind(world: World, i: int) -> World:
+    """What has no keeper that answers is not adopted: it is buried by the guardian, and the memo is lost."""
+    node = world.nodes[i]
+    child = node.child
+    if child is None:
+        return world
+    if child.stage == "ordered":
+        return set_node(world, i, node._replace(child=None, stray=child))  # only a mutation leaves one unread
+    if "keeper" in node.frozen:
+        world = kill_keeper(world, i)
+        child = _of(world.nodes[i])
+    if not child.silent:
+        return world
+    return set_node(world, i, world.nodes[i]._replace(child=None, orphans=child if child.alive else None))
+
+
+def lose_worker(world: World, i: int) -> World:
+    node = world.nodes[i]
+    frozen = tuple(one for one in node.frozen if one != "worker")
+    gone = node._replace(situation=None, connected=False, granted=False, believed=0, inbox=None, frozen=frozen)
+    world = set_node(world, i, gone)
+    return swept(everywhere(world, lambda pg: pg.orphan(node.who)) if node.connected else world)
+
+
+def crash(world: World, i: int) -> World:
+    """The host dies with everything on it; the server hears nothing."""
+    world = lose_worker(world, i)
+    return set_node(world, i, world.nodes[i]._replace(up=False, child=None, orphans=None, stray=None, frozen=()))
+
+
+# ------------------------------------------------------------------------------------------------------ freeze and thaw
+
+
+def freeze(world: World, i: int, *what: str) -> World:
+    return set_node(world, i, world.nodes[i]._replace(frozen=what, frozen_at=clock(world, i)))
+
+
+def thaw(world: World, i: int) -> World:
+    """All go on at once. Clocks have run: what a keeper owes by now comes before anything that a child could do."""
+    node, now = world.nodes[i], clock(world, i)
+    frozen, child = node.frozen, node.child
+    world = set_node(world, i, node._replace(frozen=(), frozen_at=0.0))
+    if child is not None and "keeper" in frozen:
+        world = set_child(world, i, _awakened(child, now, "child" in frozen, world.rules.keeper_keeps_deadline))
+    orphans = node.orphans
+    if orphans is not None and "child" in frozen and orphans.killed_at is not None:
+        world = set_node(world, i, world.nodes[i]._replace(orphans=None))
+    return world
+
+
+def _awakened(child: Child, now: float, whole_node: bool, keeps_deadline: bool) -> Child:
+    if child.entrusted is not None:
+        _, deadline, memo_ = child.entrusted
+        child = child._replace(deadline=deadline, memo=memo_, entrusted=None)
+    to_kill = child.to_kill or (now >= child.deadline and keeps_deadline)
+    child = child._replace(to_kill=False)
+    if not (to_kill and child.alive) and not (whole_node and child.killed_at is not None):
+        return child
+    return child._replace(stage="empty") if whole_node else child.kill(now)

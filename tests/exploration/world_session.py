@@ -1,0 +1,203 @@
+"""What happens between a node and PostgreSQL: statements are applied one by one, and answers heard.
+
+Stands in for the hearing half of ``session.py``: what counts as acknowledged, and which event an answer becomes.
+``tests/integration/test_session.py`` asks the same of the session itself, against a real server.
+"""
+
+from __future__ import annotations
+
+from highlanderd.core.effects import Look, Release, Renew, TakeOver, WriteSettled
+from highlanderd.core.events import (
+    Attached,
+    Contended,
+    Event,
+    Granted,
+    LeaseRefused,
+    Looked,
+    Notified,
+    Overruled,
+    Refused,
+    Renewed,
+    Settled,
+    Unlocked,
+)
+from highlanderd.core.lease import Lease, Lengths
+from tests.exploration.world import Ask, Violation, World, clock, ended, everywhere, set_node, set_server, swept
+from tests.exploration.world_postgres import (
+    LAST_LOCKERS,
+    WRITES,
+    CloseIf,
+    LockName,
+    Notify,
+    Postgres,
+    ReleaseIf,
+    RenewIf,
+    Reply,
+    Statement,
+    TakeOverIf,
+    TerminateOld,
+    UnlockAll,
+)
+from tests.exploration.world_turn import ask_hosts, cut, news
+
+REFUSED_RETRY = 4
+"""Ticks until a lock that another session holds is tried again."""
+
+
+def attach(world: World, i: int, server: int = -1) -> World:
+    """Open a session, unless the server shows a past that this node has left behind."""
+    if not world.nodes[i].met and world.rules.asks_hosts:
+        world = ask_hosts(world, i)
+    node, pg = world.nodes[i]._replace(met=True), world.servers[server]
+    if pg.timeline < dict(node.past).get(pg.system, 0):
+        return set_node(world, i, node)
+    node = node._replace(number=node.number + 1, connected=True, granted=False, pace=pg.ledger.lease)
+    world = set_server(world, pg, pg.connect(node.who, world.now, node.pace.length))
+    return news(set_node(world, i, node.learn(pg.system, pg.timeline)), i, Attached(node.number))
+
+
+def may_attach(world: World, i: int, server: int = -1) -> bool:
+    """Whether this server was not left behind, as far as the node knows."""
+    pg = world.servers[server]
+    return pg.timeline >= dict(world.nodes[i].past).get(pg.system, 0)
+
+
+def reset(world: World, i: int) -> World:
+    """The server's end of the session dies first."""
+    return ended(world, world.nodes[i].who)
+
+
+# ------------------------------------------------------------------------------------------------------ at the server
+
+
+def apply(world: World, ask: Ask) -> World:
+    """One statement and its Sync: committed by itself, or, on a primary without its standby, waiting for that."""
+    pg = next(pg for pg in world.servers if pg.backend(ask.who) is not None)
+    statement, *later = ask.statements
+    if world.rules.snapshots and isinstance(statement, TakeOverIf) and statement.alone is None:
+        begun = ask._replace(statements=(statement.begun(pg), *later))
+        return world._replace(asks=tuple(begun if one is ask else one for one in world.asks))
+    after, reply = statement.on(pg, ask.who)
+    _check(world, pg, statement, ask, reply)
+    after = after.touch(ask.who, world.now)
+    if pg.isolated and isinstance(statement, WRITES) and reply.changed:
+        return _hang(world, ask, pg, after._replace(ledger=pg.ledger), reply)
+    if isinstance(statement, ReleaseIf | CloseIf) and reply.changed:
+        ledger = after.ledger._replace(reserved_at=world.now)
+        after = after._replace(ledger=ledger, lockers_end=world.now + LAST_LOCKERS if after.lockers else 0.0)
+    world = set_server(_answered(world, ask, reply, tuple(later)), pg, after)
+    if isinstance(statement, LockName) and not world.rules.snapshots:
+        return apply(world, next(one for one in world.asks if one.who == ask.who and one.statements == tuple(later)))
+    return _notify(world, after, ask) if isinstance(statement, Notify) else swept(world)
+
+
+def _answered(world: World, ask: Ask, reply: Reply, later: tuple[Statement, ...]) -> World:
+    if ask.background:
+        return world._replace(asks=tuple(one for one in world.asks if one is not ask))
+    changed = ask._replace(statements=later, replies=(*ask.replies, reply), hung=False)
+    return world._replace(asks=tuple(changed if one is ask else one for one in world.asks))
+
+
+def _hang(world: World, ask: Ask, pg: Postgres, after: Postgres, reply: Reply) -> World:
+    """What the statement did beside its write is done; the write is seen by nobody, and no answer counts."""
+    if world.rules.counts_tags:
+        return swept(set_server(_answered(world, ask, reply, ask.statements[1:]), pg, after))
+    hung = tuple(one._replace(hung=True) if one is ask else one for one in world.asks)
+    return set_server(world, pg, after)._replace(asks=hung)
+
+
+def cancel(world: World, ask: Ask) -> World:
+    """Somebody cancels the wait: committed here, lost at the standby, and the answer comes with a WARNING."""
+    pg = next(pg for pg in world.servers if pg.backend(ask.who) is not None)
+    after, reply = ask.statements[0].on(pg, ask.who)
+    return set_server(_answered(world, ask, reply._replace(acknowledged=False), ask.statements[1:]), pg, after)
+
+
+def _check(world: World, pg: Postgres, statement: Statement, ask: Ask, reply: Reply) -> None:
+    """What the ledger must never be made to say."""
+    if isinstance(statement, TakeOverIf | RenewIf) and reply.changed:
+        holder = pg.holder(statement.lock_id)
+        if holder not in (None, ask.who) or (
+            holder is None and isinstance(statement, RenewIf) and not statement.takes_lock
+        ):
+            raise Violation(f"{ask.who[0]} writes its term into the ledger without the advisory lock")
+    row = pg.row(statement.lock_id) if isinstance(statement, TakeOverIf) else None
+    if not isinstance(statement, TakeOverIf) or not reply.changed or row is None:
+        return
+    if statement.claim.epoch <= row.epoch:
+        raise Violation(f"a term begins under epoch {statement.claim.epoch}, which is not above {row.epoch}")
+    kept = row.released and row.reserved_for not in (None, ask.who[0])
+    if kept and world.now < pg.ledger.reserved_at + row.reserved_seconds:
+        raise Violation(f"{ask.who[0]} takes over what is reserved for {row.reserved_for}")
+
+
+def _notify(world: World, pg: Postgres, ask: Ask) -> World:
+    for i, node in enumerate(world.nodes):
+        if node.connected and node.awake and node.name != ask.who[0] and pg.backend(node.who) is not None:
+            world = news(world, i, Notified())
+    return swept(world)
+
+
+# ------------------------------------------------------------------------------------------------------ at the client
+
+
+def answer(world: World, ask: Ask) -> World:
+    """The client hears the replies, as ``session.py`` reads them: an event, or a statement that must follow."""
+    i = next(n for n, node in enumerate(world.nodes) if node.who == ask.who)
+    world = world._replace(asks=tuple(one for one in world.asks if one is not ask))
+    node = world.nodes[i]
+    if ask.then is not None:
+        return news(world, i, ask.then)
+    reply = ask.replies[-3] if isinstance(ask.effect, Release) else ask.replies[-1]
+    acknowledged = reply.acknowledged or world.rules.counts_warnings
+    sent = clock(world, i) if world.rules.trusts_from_arrival else ask.sent
+    match ask.effect:
+        case Look() if reply.observation is not None:
+            at = ask.sent if world.rules.looks_from_sending else clock(world, i)
+            world = _follow(world, i, reply.observation.meta.lease)
+            return news(world, i, Looked(reply.observation, at, _keeperless(world, i)))
+        case WriteSettled():
+            return news(world, i, Settled())
+        case TakeOver() if reply.changed and acknowledged and not ask.replies[-2].granted:
+            return cut(world, i)  # the name was granted too late to know who else leads
+        case TakeOver(claim) if reply.changed and acknowledged:
+            world = set_node(world, i, node._replace(granted=True))
+            return news(world, i, Granted(claim.epoch, claim.lengths, sent))
+        case TakeOver():
+            faster = reply.granted and reply.acknowledged and not reply.blocked
+            refused = Refused(0 if faster else REFUSED_RETRY, "")
+            return _follow_up(world, i, UnlockAll(), refused)
+        case Renew() | Release() if not acknowledged:
+            return cut(world, i)
+        case Renew(_, asked) if reply.changed and reply.lengths is not None:
+            wanted, pace = reply.lengths
+            world = _follow(set_node(world, i, node._replace(granted=True)), i, pace)
+            return news(world, i, Renewed(sent, Lengths(asked, wanted, pace)))
+        case Renew(epoch) if not reply.granted:
+            terminate = TerminateOld(node.lock_id, epoch, node.instance, node.first)
+            return _follow_up(world, i, terminate, Contended())
+        case Renew(_, asked):
+            return news(world, i, LeaseRefused(node.pace) if asked.length > node.pace.length else Overruled())
+        case Release():
+            return news(world, i, Unlocked())
+    raise AssertionError(ask)
+
+
+def _follow(world: World, i: int, lease: Lease) -> World:
+    """Go by the ledger's lease, in the session's timeout too."""
+    node = world.nodes[i]
+    if node.pace == lease:
+        return world
+    world = everywhere(world, lambda pg: pg.limit(node.who, lease.length))
+    return set_node(world, i, node._replace(pace=lease))
+
+
+def _keeperless(world: World, i: int) -> bool:
+    """Whether the guardian holds nothing, as far as this worker was told."""
+    node = world.nodes[i]
+    return node.child is None and (node.orphans is None or not world.rules.guardian_tells_of_orphans)
+
+
+def _follow_up(world: World, i: int, statement: Statement, then: Event) -> World:
+    follow = Ask(world.nodes[i].who, None, clock(world, i), (statement,), then=then)
+    return world._replace(asks=(*world.asks, follow))

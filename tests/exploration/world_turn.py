@@ -1,0 +1,256 @@
+"""A machine's turn: it handles events, a passed deadline always first, and its effects are performed and checked.
+
+Stands in for ``program.py``, and for the sending half of ``session.py``: which statements an effect becomes.
+"""
+
+from __future__ import annotations
+
+from highlanderd.core import machine
+from highlanderd.core.effects import (
+    Disconnect,
+    Effect,
+    Kill,
+    Look,
+    Release,
+    Renew,
+    SetDeadline,
+    Signal,
+    Spawn,
+    TakeOver,
+    WriteSettled,
+)
+from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Notified
+from highlanderd.core.states import Cause, Draining, Leading, SessionState, Situation, Stopped, Want
+from tests.exploration.world import Ask, Violation, World, backend, clock, ended, everywhere, set_child, set_node, swept
+from tests.exploration.world_node import Child, Node
+from tests.exploration.world_postgres import (
+    FORMER_ID,
+    LOCK_ID,
+    CloseIf,
+    LockName,
+    LookAt,
+    Notify,
+    ReleaseIf,
+    RenewIf,
+    SettleOn,
+    Statement,
+    TakeOverIf,
+    TerminateOld,
+    UnlockAll,
+    Unsettle,
+)
+
+
+def tell(world: World, i: int, *events: Event) -> World:
+    """Let the machine handle ``events``, a passed deadline always first, and perform its effects."""
+    queue, now = list(events), clock(world, i)
+    while (situation := world.nodes[i].situation) is not None:
+        node = world.nodes[i]
+        due = machine.deadline(situation, node.policy)
+        event: Event
+        if due is not None and due <= now:
+            event = Due()
+        elif queue:
+            event = queue.pop(0)
+        else:
+            _check_not_stuck(world, node, situation)
+            return world
+        after, effects = world.rules.step(situation, event, now, node.policy)
+        _check_transition(node, situation, event, after)
+        node = _remembering(node._replace(situation=after, believed=_believed(node, event)), event)
+        world = set_node(world, i, node)
+        if isinstance(event, Looked) and after.knowledge.rewinds > situation.knowledge.rewinds:
+            world = _unsettle(world, node, event)
+        for effect in effects:
+            world = _perform(world, i, effect)
+        if machine.finished(after):
+            return _leave(world, i)
+    return world
+
+
+def news(world: World, i: int, *events: Event) -> World:
+    """The session tells something: it is handled at once, or waits until the program has its turn."""
+    node = world.nodes[i]
+    if node.inbox is None:
+        return tell(world, i, *events)
+    return set_node(world, i, node._replace(inbox=(*node.inbox, *events)))
+
+
+def _believed(node: Node, event: Event) -> int:
+    if isinstance(event, Attached):
+        return event.number
+    return 0 if isinstance(event, Detached) else node.believed
+
+
+def _remembering(node: Node, event: Event) -> Node:
+    """What ``past.py`` keeps of epochs. The product learns it from surveys, which see what looks see."""
+    match event:
+        case Looked(observation) if observation.row is not None:
+            return node._replace(generation=max(node.generation, observation.row.epoch >> 32))
+        case Granted(epoch):
+            return node._replace(generation=max(node.generation, epoch >> 32))
+    return node
+
+
+def _unsettle(world: World, node: Node, event: Looked) -> World:
+    """Nobody waits for the answer."""
+    if not (world.rules.unsettles and node.connected):
+        return world
+    server = event.observation.server
+    ask = Ask(node.who, None, world.now, (Unsettle(server.system, server.timeline),), background=True)
+    return world._replace(asks=(*world.asks, ask))
+
+
+def _check_transition(node: Node, before: Situation, event: Event, after: Situation) -> None:
+    if isinstance(event, Due) and after == before:
+        raise Violation(f"{node.name}: a deadline passed and changed nothing")
+    if isinstance(before.state, Draining) and isinstance(after.state, Leading):
+        raise Violation(f"{node.name}: leads on in a term whose end had begun ({before.state.cause.value})")
+
+
+def _check_not_stuck(world: World, node: Node, situation: Situation) -> None:
+    """Each situation has a deadline, or an event that must come."""
+    owed = node.child is not None or situation.link is not SessionState.IDLE or isinstance(situation.state, Stopped)
+    if not owed and machine.deadline(situation, node.policy) is None:
+        raise Violation(f"{node.name}: waits for nothing, for ever: {situation}")
+    asked = any(ask.who == node.who and not ask.background for ask in world.asks)
+    unasked = situation.link is SessionState.BUSY and not asked
+    if unasked and node.inbox is None and node.connected and backend(world, node.who) is not None:
+        raise Violation(f"{node.name}: waits for an answer to nothing: {situation}")
+
+
+def _leave(world: World, i: int) -> World:
+    """The program has left the daemon; its session ends in good order. Under a new key it begins again."""
+    node = world.nodes[i]
+    if node.child is not None and node.child.stage != "empty":
+        raise Violation(f"{node.name}: left the daemon while its child lives")
+    world = ended(set_node(world, i, node._replace(connected=False, granted=False)), node.who)
+    node = world.nodes[i]._replace(situation=None, ended=True, inbox=None, believed=0)
+    if node.lock_id == FORMER_ID:
+        again = machine.begin(Want.RUN, clock(world, i))
+        node = node._replace(situation=again, ended=False, lock_id=LOCK_ID, wish=Want.RUN, spawned=0)
+    return set_node(world, i, node)
+
+
+# --------------------------------------------------------------------------------------------------------- performing
+
+
+def _perform(world: World, i: int, effect: Effect) -> World:
+    node = world.nodes[i]
+    child = node.child
+    match effect:
+        case Spawn(epoch, not_after, deadline):
+            if child is not None or node.situation is None:
+                raise Violation(f"{node.name}: a second child is asked for: {effect}")
+            if node.situation.want is not Want.RUN:
+                raise Violation(f"{node.name}: a child is asked for that nobody wants: {effect}")
+            return set_child(world, i, Child(epoch, not_after, deadline, node.situation))
+        case SetDeadline(deadline):
+            if child is None or node.situation is None:
+                return world
+            return set_child(world, i, _entrust(world, i, child, deadline, node.situation))
+        case Signal():
+            return world if child is None else set_child(world, i, child._replace(signalled=True))
+        case Kill():
+            return world if child is None else set_child(world, i, _kill(world, i, child))
+        case Disconnect():
+            return cut(world, i)
+        case Renew():
+            _check_renewal(world, i)
+        case Release(epoch):
+            if child is not None and child.stage != "empty":
+                raise Violation(f"{node.name}: releases epoch {epoch} while its child is {child.stage}")
+            if node.orphans is not None:
+                raise Violation(f"{node.name}: releases epoch {epoch} while orphans of a dead keeper live")
+            world = world._replace(release_sent=(*world.release_sent, (node.lock_id, epoch)))
+        case _:
+            pass
+    return _ask(world, world.nodes[i], effect)
+
+
+def _entrust(world: World, i: int, child: Child, deadline: float, memo: Situation) -> Child:
+    """A frozen keeper reads it later; the last word counts, and the first unread one is what it owes."""
+    if "keeper" not in world.nodes[i].frozen:
+        return child._replace(deadline=deadline, memo=memo)
+    since = child.entrusted[0] if child.entrusted else clock(world, i)
+    return child._replace(entrusted=(since, deadline, memo))
+
+
+def _kill(world: World, i: int, child: Child) -> Child:
+    if child.stage == "ordered" or "keeper" in world.nodes[i].frozen:
+        return child._replace(to_kill=True)
+    return child.kill(clock(world, i))
+
+
+def _check_renewal(world: World, i: int) -> None:
+    node = world.nodes[i]
+    state = node.situation.state if node.situation is not None else None
+    if not isinstance(state, Leading | Draining) or clock(world, i) >= state.term.trusted_until:
+        raise Violation(f"{node.name}: renews what it cannot trust any more")
+    if isinstance(state, Draining) and state.cause is Cause.OVERRULED:
+        raise Violation(f"{node.name}: renews a term that is another's")
+    if node.child is None:
+        raise Violation(f"{node.name}: renews a term whose child has ended")
+
+
+def _ask(world: World, node: Node, effect: Effect) -> World:
+    """Send it, unless it was meant for a session that is gone: its Detached is on the way to the machine."""
+    meant = node.believed == node.number or isinstance(effect, world.rules.reach_successors)
+    if not (node.connected and meant):
+        return world
+    under_way = any(ask.who == node.who and not ask.background for ask in world.asks)
+    if under_way and not world.rules.reach_successors:
+        raise Violation(f"{node.name}: asks {effect} while another question is under way")
+    i = world.nodes.index(node)
+    ask = Ask(node.who, effect, clock(world, i), _statements(world, node, effect))
+    if isinstance(effect, WriteSettled) and node.believed != node.number:
+        ask = ask._replace(effect=None, then=Notified())  # a stray's answer is a hint at most
+    if isinstance(effect, Release):
+        world = set_node(world, i, node._replace(granted=False))
+    return world._replace(asks=(*world.asks, ask))
+
+
+def _statements(world: World, node: Node, effect: Effect) -> tuple[Statement, ...]:
+    """Give what ``session.py`` sends for an effect, one behind the other."""
+    key, flaws = node.lock_id, world.rules.sql
+    match effect:
+        case Look():
+            return (LookAt(key, flaws),)
+        case WriteSettled(settle):
+            return (SettleOn(settle, max(settle.generation, node.generation), flaws),)
+        case TakeOver(claim):
+            own: tuple[Statement, ...] = ()
+            if claim.judged is not None and claim.judged.instance == node.instance and not claim.judged.released:
+                own = (TerminateOld(key, claim.judged.epoch, node.instance, node.first),)
+            closing = tuple(CloseIf(row, claim.server, flaws) for row in claim.closing if flaws.closes_first)
+            return *own, *closing, LockName(flaws), TakeOverIf(claim, key, node.name, node.instance, flaws)
+        case Renew(epoch, lease):
+            return (RenewIf(key, epoch, node.instance, lease, not node.granted, flaws),)
+        case Release(epoch):
+            release = ReleaseIf(key, effect, node.instance, flaws), UnlockAll(), Notify()
+            return release if node.granted else (TerminateOld(key, epoch, node.instance, node.first), *release)
+    raise AssertionError(effect)
+
+
+def detach(world: World, i: int) -> World:
+    """The session is lost, and the worker hears of it."""
+    node = world.nodes[i]
+    world = swept(set_node(world, i, node._replace(connected=False, granted=False)))
+    return news(world, i, Detached("lost"))
+
+
+def ask_hosts(world: World, i: int) -> World:
+    """Learn from every host which timeline it is on, and drop a session with one that was left behind."""
+    node = world.nodes[i]
+    for pg in world.servers:
+        node = node.learn(pg.system, pg.timeline)
+    world = set_node(world, i, node)
+    behind = any(
+        pg.backend(node.who) is not None and pg.timeline < dict(node.past).get(pg.system, 0) for pg in world.servers
+    )
+    return cut(world, i) if behind and node.connected else world
+
+
+def cut(world: World, i: int) -> World:
+    """The client loses or drops its session; the server does not know."""
+    return detach(everywhere(world, lambda pg: pg.orphan(world.nodes[i].who)), i)

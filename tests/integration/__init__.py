@@ -1,0 +1,1 @@
+"""One part against real PostgreSQL and real processes."""

@@ -1,0 +1,1 @@
+"""Three contenders for one lock, and what befalls them at random."""

@@ -1,0 +1,1 @@
+"""What is shipped installs, starts, upgrades and goes."""

@@ -1,0 +1,299 @@
+"""A node in memory behind the real control socket and TCP listener: what the faces show and order, without PostgreSQL.
+
+It implements the ``Node`` protocol and nothing of the product's logic; the test says what happens to its programs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from highlanderd.core.status import (
+    LeaseReport,
+    MaintenanceStatus,
+    MigrationReport,
+    NodeStatus,
+    PostgresStatus,
+    Process,
+    ProgramDetail,
+    ProgramStatus,
+)
+from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
+from highlanderd.listeners.control import ReloadReport, serve_control
+
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+def run(
+    main: Callable[[], Coroutine[Any, Any, None]], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> None:
+    """Run an async test on a loop of its own."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+
+
+async def until(fact: Callable[[], bool], within: float = 60.0) -> None:
+    """Wait for a fact that the loop itself brings about."""
+    async with asyncio.timeout(within):
+        while True:
+            if fact():
+                return
+            await asyncio.sleep(0.005)
+
+
+def program(name: str, state: str = "waiting", **facts: Any) -> ProgramStatus:
+    """Give a snapshot; what is not named is as after a quiet start."""
+    quiet = ProgramStatus(
+        name=name,
+        state=state,
+        want="run",
+        reason="",
+        since="2026-01-02T03:04:05.678Z",
+        leader=None,
+        epoch=None,
+        lock_id=8735414648771611572,
+        pid=None,
+        ready=False,
+        failures=0,
+        restarts=0,
+        lease_remaining=None,
+        started=None,
+        uptime=None,
+        description="",
+        connected=True,
+    )
+    return replace(quiet, **facts)
+
+
+def leading(name: str, epoch: int = 7, **facts: Any) -> ProgramStatus:
+    """Give a snapshot of a program that this node leads."""
+    here: dict[str, Any] = {
+        "leader": "web-1",
+        "epoch": epoch,
+        "pid": 4000 + epoch,
+        "ready": True,
+        "lease_remaining": 8.5,
+        "started": "2026-01-02T03:04:06Z",
+        "uptime": 3725.0,
+    }
+    return program(name, "leading", **{**here, **facts})
+
+
+class MemoryNode:
+    """A node whose orders are noted, and carried out when ``obedient``."""
+
+    def __init__(self, *programs: ProgramStatus, obedient: bool = True) -> None:
+        self.obedient = obedient
+        self.orders: list[tuple[object, ...]] = []
+        self.surveys = 0
+        self.trouble: Exception | None = None
+        self.postgres = PostgresStatus(
+            connected=True,
+            server="db1:5432/ops",
+            version="15.18",
+            trouble="",
+            lease=10.0,
+            timeline=1,
+            connections=3,
+        )
+        self.warnings: tuple[str, ...] = ()
+        self.lengths = LeaseReport(10.0, 10.0, 10.0, None, 13.0, ())
+        self.looks = 0
+        """How often somebody looked since the lengths changed: an obedient leader uses them from the second look on."""
+        self.refusal: HighlanderError | None = None
+        """What an order that changes the ledger is refused with."""
+        self.lacking = ""
+        """Which evidence is missing for a longer lease, in a sentence."""
+        self.unanswered: HighlanderError | None = None
+        """What a look at the lengths is answered with, while PostgreSQL is away."""
+        self.migration = MigrationReport(2, migrated=True, waits_for=())
+        self.output: tuple[str, ...] = ("ready to serve",)
+        self._programs = {one.name: one for one in programs}
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def become(self, name: str, after: ProgramStatus | None) -> None:
+        """Let a program's status be another one, or the program be gone."""
+        if after is None:
+            del self._programs[name]
+        else:
+            self._programs[name] = after
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
+
+    def of(self, name: str) -> ProgramStatus:
+        if name not in self._programs:
+            raise NoSuchProgram(f"no program {name!r} is configured on this node; 'highlanderctl status' lists all")
+        return self._programs[name]
+
+    def _carry_out(self, name: str, *steps: ProgramStatus) -> None:
+        if self.obedient:
+            for step in steps:
+                asyncio.get_running_loop().call_soon(self.become, name, step)
+
+    def _must_lead(self, name: str) -> ProgramStatus:
+        one = self.of(name)
+        if one.state != "leading":
+            raise NotLeading(f"{name} is not led by this node; {one.leader or 'nobody'} leads it")
+        return one
+
+    # The Node protocol
+
+    def status(self) -> NodeStatus:
+        if self.trouble is not None:
+            raise self.trouble
+        programs = tuple(self._programs.values())
+        lengths = self.lengths
+        postgres = replace(
+            self.postgres,
+            lease=lengths.lease,
+            lease_in_force=lengths.in_force,
+            ceiling=lengths.ceiling,
+            replaced_within=lengths.replaced_within,
+            schema=self.migration.version,
+        )
+        return NodeStatus("web-1", "3f1e", "0.1.0", postgres, programs, self.warnings, lengths.maintenance)
+
+    async def survey(self) -> None:
+        self.surveys += 1
+
+    def detail(self, name: str) -> ProgramDetail:
+        return ProgramDetail(
+            status=self.of(name),
+            lock_key=name,
+            command=("celery", "-A", "shop app", "beat"),
+            directory=None,
+            user="shop",
+            environment=("BROKER",),
+            processes=(Process(10, 1, "celery"), Process(11, 10, "worker"), Process(12, 11, "sh")),
+            output=self.output,
+        )
+
+    def release(self, name: str, to: str | None, stay_out: float) -> None:
+        one = self._must_lead(name)
+        self.orders.append(("release", name, to, stay_out))
+        self._carry_out(name, program(name, "draining", epoch=one.epoch), program(name, leader=to or "web-2", epoch=8))
+
+    def start(self, name: str) -> None:
+        self.of(name)
+        self.orders.append(("start", name))
+        self._carry_out(name, leading(name, 9, pid=None), leading(name, 9))
+
+    def stop(self, name: str) -> None:
+        one = self.of(name)
+        self.orders.append(("stop", name))
+        self._carry_out(name, program(name, "draining", epoch=one.epoch), program(name, "stopped", want="stop"))
+
+    def restart(self, name: str) -> None:
+        epoch = self._must_lead(name).epoch or 0
+        self.orders.append(("restart", name))
+        self._carry_out(name, program(name, "draining", epoch=epoch), leading(name, epoch + 1))
+
+    async def changed(self) -> None:
+        one: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(one)
+        await one
+
+    async def reload(self, dry_run: bool) -> ReloadReport:
+        if self.trouble is not None:
+            raise self.trouble
+        self.orders.append(("reload", dry_run))
+        return ReloadReport(("beat: changed (umask): drains and starts again",))
+
+    def shutdown(self) -> None:
+        self.orders.append(("shutdown",))
+
+    async def ledger(self) -> dict[str, object]:
+        return {"schema": "highlander", "lease": 10.0, "settled": None}
+
+    async def lease_report(self) -> LeaseReport:
+        self.looks += 1
+        if self.unanswered is not None:
+            raise self.unanswered
+        if self.obedient and self.looks > 1:
+            self.lengths = replace(self.lengths, pending=())
+        return self.lengths
+
+    async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
+        self._must_have_evidence(force)
+        self.orders.append(("lease", seconds, force))
+        return self._lengthen(lease=seconds, in_force=seconds, replaced_within=1.3 * seconds)
+
+    async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
+        self._must_have_evidence(force or seconds is None)
+        self.orders.append(("maintenance", seconds, reason, author, force))
+        if seconds is None:
+            return self._lengthen(in_force=10.0, maintenance=None, replaced_within=13.0)
+        since, until = "2026-01-02T03:04:05.678Z", "2026-01-02T03:05:05.678Z"
+        under_way = MaintenanceStatus(seconds, 90.0, since, until, author, reason)
+        return self._lengthen(in_force=90.0, ceiling=90.0, replaced_within=97.0, maintenance=under_way)
+
+    async def migrate(self) -> MigrationReport:
+        self._must_have_evidence(force=True)
+        self.orders.append(("migrate",))
+        return self.migration
+
+    def _must_have_evidence(self, force: bool) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if self.lacking and not force:
+            raise NeedsForce(self.lacking)
+
+    def _lengthen(self, **facts: Any) -> LeaseReport:
+        led = tuple(f"{one.name} on web-1" for one in self._programs.values() if one.state == "leading")
+        self.lengths, self.looks = replace(self.lengths, pending=led, **facts), 0
+        return self.lengths
+
+
+@asynccontextmanager
+async def serving(
+    node: MemoryNode, directory: Path, mode: int = 0o660, group: str | None = None
+) -> AsyncIterator[Path]:
+    """Serve ``node`` on a control socket in ``directory``."""
+    path = directory / "control.sock"
+    close = await serve_control(node, path, mode, group)
+    try:
+        yield path
+    finally:
+        await close()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def ctl(path: Path | str, *arguments: str, **environment: str) -> Ended:
+    """Run the real highlanderctl against a socket."""
+    return await ended(
+        [sys.executable, "-m", "highlanderd.ctl", *arguments], HIGHLANDER_SOCKET=str(path), **environment
+    )
+
+
+async def ended(command: list[str], **environment: str) -> Ended:
+    """Run a command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Ended(process.returncode or 0, out.decode(), err.decode())

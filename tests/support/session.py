@@ -1,0 +1,154 @@
+"""A program's session on a real server, without a machine: tests ask as the machine would, and hear what it would."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused, Settled, Unlocked
+from highlanderd.core.key import lock_id
+from highlanderd.core.lease import Lease
+from highlanderd.core.states import Cause
+from highlanderd.core.verdict import Candidate, Claim, Knowledge, Observation, Settle, Verdict, judge, observe
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.memory import NodeMemory
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.server import Server
+from highlanderd.postgres.session import Session
+from highlanderd.postgres.statements import SETTLE_FRESH
+from highlanderd.system.linux import boottime
+from tests.support.postgres import Database
+
+LEASE = 10.0
+"""Seconds. A session is given up when an answer takes 3/10 of it: on a busy machine that shall not be."""
+SHORT_LEASE = 5.0
+"""For tests that wait one out."""
+
+E = TypeVar("E", bound=Event)
+
+
+class Line:
+    """One session, and what it told."""
+
+    def __init__(self, pool: Pool, program: str, node: str, instance: str, key: str = "") -> None:
+        self.instance, self.node, self.program = instance, node, program
+        self.lock_id = lock_id("highlander", key or program)
+        self.knowledge = Knowledge()
+        self.alarms: list[str] = []
+        self._told: asyncio.Queue[Event] = asyncio.Queue()
+        self.session = Session(
+            pool,
+            program=program,
+            lock_id=self.lock_id,
+            node=node,
+            instance=instance,
+            keeperless=lambda: True,
+            tell=self._hear,
+        )
+        self.session.on_alarm = self.alarms.append
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Attached | Detached):
+            self.session.believed = event.number if isinstance(event, Attached) else None
+        self._told.put_nowait(event)
+
+    async def told(self, kind: type[E], within: float = 60.0) -> E:
+        """Give the next event of this kind, passing over hints; anything else is a failure."""
+        while True:
+            event = await asyncio.wait_for(self._told.get(), within)
+            if isinstance(event, kind):
+                return event
+            assert isinstance(event, Notified), f"wanted {kind.__name__}, was told {event}"
+
+    async def outcome(self) -> Granted | Refused:
+        """Return how a takeover ended."""
+        while True:
+            event = await asyncio.wait_for(self._told.get(), 60)
+            if isinstance(event, Granted | Refused):
+                return event
+            assert isinstance(event, Notified), f"wanted the outcome of a takeover, was told {event}"
+
+    async def look(self) -> Observation:
+        """Look, and add what was seen to what is known."""
+        self.session.look()
+        looked = await self.told(Looked)
+        self.knowledge = observe(self.knowledge, looked.observation, looked.at)
+        return looked.observation
+
+    def judge(self, observation: Observation) -> Verdict:
+        """Judge what a look has just shown."""
+        return judge(observation, self.knowledge, boottime(), Candidate(self.node, self.instance, keeperless=True))
+
+    async def claim(self) -> Claim:
+        """Look until the verdict is to take over, settling on the way."""
+        while True:
+            verdict = self.judge(await self.look())
+            match verdict:
+                case Claim():
+                    return verdict
+                case Settle():
+                    self.session.write_settled(verdict)
+                    await self.told(Settled)
+                case _:
+                    await asyncio.sleep(0.05)
+
+    async def lead(self) -> Granted:
+        """Begin a term."""
+        self.session.take_over(await self.claim())
+        return await self.told(Granted)
+
+    def renew(self, epoch: int, lease: float = LEASE) -> None:
+        """Ask for the term to be prolonged under a lease of so many seconds."""
+        self.session.renew(epoch, Lease(lease))
+
+    async def release(self, epoch: int, cause: Cause = Cause.RELEASED) -> None:
+        """End it in good order."""
+        self.session.release(epoch, cause, None)
+        await self.told(Unlocked)
+
+
+class Desk:
+    """One node's pool, and as many lines as a test wants."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.instance = str(uuid.uuid4())
+
+    async def line(self, program: str = "beat", node: str = "n1", instance: str | None = None, key: str = "") -> Line:
+        """Open a line, under another lock key than the program's name if ``key`` is given, and wait until it is up."""
+        line = Line(self.pool, program, node, instance or self.instance, key)
+        line.session.open()
+        await line.told(Attached)
+        return line
+
+
+@asynccontextmanager
+async def desk(
+    dsn: str, *, lease: float = LEASE, schema: str = "highlander", past: NodeMemory | None = None
+) -> AsyncIterator[Desk]:
+    """Run a pool for the block."""
+    ledger = Ledger(schema, "highlander", lease)
+    pool = Pool(Server(dsn, ledger, node="n1", fresh=None, past=past), ledger)
+    running = asyncio.create_task(pool.run())
+    try:
+        yield Desk(pool)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def settle(database: Database) -> None:
+    """Spare a test the lease that a new ledger has to be waited out for."""
+    database.sql(Ledger("highlander", "highlander", LEASE).statement("settle_fresh", SETTLE_FRESH).sql)
+
+
+async def until(fact: Callable[[], object], within: float = 60.0) -> None:
+    """Wait for a fact inside the loop."""
+    end = boottime() + within
+    while not fact():
+        assert boottime() < end, f"not within {within:g} s"
+        await asyncio.sleep(0.01)

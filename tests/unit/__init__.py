@@ -1,0 +1,1 @@
+"""Decisions, parsing and messages: no input or output."""
