@@ -363,7 +363,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     ),
     "a lapsed term is renewed again": Mutation(_rules("cut", step=_renews_lapsed_terms)),
     "knowledge is kept across a change of the server's run": Mutation(
-        _rules("failover", "cut B", step=_looking(_knows_across_runs), reconnect="B"), faults=2
+        _rules("failover", "reset B", step=_looking(_knows_across_runs), reconnect="B"), faults=2
     ),
     "what was meant for a lost session reaches the next": Mutation(
         _rules("busy A", "reset A", reach_successors=EVERYTHING), faults=2
