@@ -163,7 +163,8 @@ def test_two_daemons_with_one_name_are_told_apart_and_told(nodes: Nodes, databas
         'warning: another daemon also calls itself "a": no page can tell the two apart; give each its own daemon.node\n'
     )
     wait_for(lambda: answers(other) and highlanderctl(other.socket, "status").err == told, what="it is told")
-    assert (other.program("beat")["state"], other.program("beat")["leader"]) == ("waiting", "a")
+    wait_for(lambda: other.program("beat")["leader"] == "a", what="it knows who leads")
+    assert other.program("beat")["state"] == "waiting"
     assert highlanderctl(leader.socket, "status").err == ""
 
 

@@ -63,7 +63,7 @@ def test_a_dead_child_is_succeeded_on_another_node_with_the_next_epoch(nodes: No
 
     nodes.await_led("beat", without=old)
     assert nodes.life("beat").epoch == before.epoch + 1
-    assert old.program("beat")["state"] == "backoff"
+    wait_for(lambda: old.program("beat")["state"] == "backoff", what="its node knows that the term was given back")
     assert "SIGKILL" in old.program("beat")["reason"]
     assert ends(database, "beat") == ["exited", None]
 

@@ -37,7 +37,11 @@ def test_a_reload_touches_only_what_has_changed(nodes: Nodes, database: Database
     wait_for(lambda: len(nodes.journal.lives("other")) == 2, what="what was changed runs anew")
     [same] = nodes.journal.lives("same")
     assert same.pids == before.pids
-    assert {program["name"] for program in node.status()["programs"]} == {"same", "new", "other"}
+    wait_for(lambda: _programs(node) == {"same", "new", "other"}, what="what was removed is forgotten")
+
+
+def _programs(node: Node) -> set[str]:
+    return {program["name"] for program in node.status()["programs"]}
 
 
 def test_a_bad_file_changes_nothing(nodes: Nodes, database: Database) -> None:

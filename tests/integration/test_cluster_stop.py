@@ -121,7 +121,7 @@ def test_a_stop_during_the_takeover_never_starts_the_child(nodes: Nodes, databas
         node.order("stop", "beat")
 
     wait_for(lambda: ends(database, "beat") == ["stopped", "unwanted"], what="the new term was given back")
-    assert node.program("beat")["state"] == "stopped"
+    wait_for(lambda: node.program("beat")["state"] == "stopped", what="the node knows that it was")
     assert len(nodes.journal.lives("beat")) == 1
 
 

@@ -84,7 +84,7 @@ def test_after_a_failover_the_old_primary_leads_nobody_not_even_a_daemon_that_me
     [c] = nodes(both, "c", programs=["beat"], lease=LEASE)
     old = _row(database.dsn)
     _await_renewed(there, "beat", times=8)
-    assert c.status()["postgres"]["timeline"] == 2
+    wait_for(lambda: c.status()["postgres"]["timeline"] == 2, what="it has found the promoted server")
     assert _row(database.dsn) == old, "nobody has written on the old primary"
 
     leader = nodes.await_led("beat")["beat"]
