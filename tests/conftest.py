@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 pytest_plugins = [
+    "tests.support.skips",
     "tests.support.postgres",
     "tests.support.proxy",
     "tests.support.nodes",
