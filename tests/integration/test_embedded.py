@@ -350,7 +350,7 @@ def python_of() -> Account:
     for needed in (Path(sys.executable).resolve(), REPOSITORY / "highlanderd/embedded.py"):
         with account.acting():
             if not os.access(needed, os.R_OK, effective_ids=True):
-                pytest.skip(f"{needed} is out of reach for {account.name}")
+                pytest.skip(f"out of reach for {account.name}: {needed}")
     return account
 
 

@@ -21,6 +21,7 @@ BEYOND = (
     "no file system can be mounted",
     "no writable cgroup v2 here",
     "nobody may be protected from the OOM killer here",
+    "out of reach for",
     "root may always fork, unless a cgroup with the controller `pids` can be made",
     "this clone has no commit",
     "tracing is not allowed here",
