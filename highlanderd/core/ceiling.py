@@ -18,7 +18,7 @@ from highlanderd.core.lease import Lease
 class LeaseUse:
     """What one survey showed. Lengths are seconds."""
 
-    where: tuple[str, ...]
+    where: tuple[int, int, str]
     """System, timeline and place: while they stay, nothing that was committed is lost."""
     lease: float
     ceiling: float

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import Final
 
 from highlanderd.core.lease import Lease, Lengths
@@ -78,6 +77,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class LedElsewhere:
+    """An unreleased row that was last written through another server, of whatever program."""
+
+    program: str
+    node: str
+    version: tuple[int, int, int]
+    """Lock id, epoch and renewal."""
+    trusted_for: Lease
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What one look saw."""
 
@@ -86,8 +96,10 @@ class Observation:
     row: Row | None
     others: tuple[Row, ...] = ()
     """Rows with our program's name under another lock id: its key was changed."""
-    elsewhere: frozenset[str] = frozenset()
-    """Versions of all unreleased rows, of any program, that were last written through another server; bare tokens."""
+    elsewhere: tuple[LedElsewhere, ...] = ()
+    """The unreleased rows of any program that were last written through another server."""
+    promised: Lease = field(default=Lease(0.0))
+    """The longest lease that this node has seen promised, by whatever ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +114,14 @@ class Knowledge:
     since: float = 0.0
     """Arrival of the first answer of this run."""
     ceiling: Lease = field(default=Lease(0.0))
-    """As the latest answer showed it."""
+    """As the latest answer showed it, or the lease of a row if that is longer: then the ceiling has gone back."""
     settled: bool = False
     """Whether the latest answer showed a settled ledger."""
     row: int | None = None
     """The lock id of our row, once it was seen: such a row never vanishes."""
     versions: Mapping[int, tuple[tuple[int, int], float]] = field(default_factory=dict)
     """By lock id: the version last seen, and the arrival of the answer that showed it first."""
-    elsewhere: Mapping[str, float] = field(default_factory=dict)
+    elsewhere: Mapping[tuple[int, int, int], float] = field(default_factory=dict)
     """By version of a row that was written through another server: the arrival of the answer that showed it first."""
     timelines: Mapping[int, int] = field(default_factory=dict)
     """By system: the highest timeline seen in this node's life."""
@@ -142,11 +154,11 @@ def observe(knowledge: Knowledge, observation: Observation, at: float) -> Knowle
     return replace(
         knowledge,
         server=observation.server,
-        ceiling=observation.meta.ceiling,
+        ceiling=max([observation.meta.ceiling, *_led(observation)], key=lambda lease: lease.length),
         settled=settled,
         row=knowledge.row if observation.row is None else observation.row.lock_id,
         versions=versions,
-        elsewhere={version: knowledge.elsewhere.get(version, at) for version in observation.elsewhere},
+        elsewhere={row.version: knowledge.elsewhere.get(row.version, at) for row in observation.elsewhere},
         timelines={**knowledge.timelines, system: max(timeline, knowledge.timelines.get(system, 0))},
         epoch=max(knowledge.epoch, observation.meta.floor, observation.row.epoch if observation.row else 0),
     )
@@ -157,7 +169,7 @@ def _anew(knowledge: Knowledge, observation: Observation, at: float, rewound: bo
 
     A leader may have renewed until just now under the ceiling that was seen last.
     """
-    promised = max(knowledge.promised_until, at + knowledge.ceiling.wait)
+    promised = max(knowledge.promised_until, at + knowledge.ceiling.wait, at + observation.promised.wait)
     distrusted = knowledge.distrusted_until
     if rewound:
         distrusted = max(at + observation.meta.ceiling.wait, promised)
@@ -224,6 +236,10 @@ def _moved_elsewhere(knowledge: Knowledge, observation: Observation) -> tuple[Ro
         and row.lock_id in knowledge.versions
         and knowledge.versions[row.lock_id][0] != row.version
     )
+
+
+def _led(observation: Observation) -> list[Lease]:
+    return [Lease(row.trusted_for) for row in _rows(observation) if not row.released]
 
 
 def _rows(observation: Observation) -> tuple[Row, ...]:
@@ -353,8 +369,11 @@ def _settled(observation: Observation, knowledge: Knowledge, now: float) -> NotY
 
 def _led_elsewhere(observation: Observation, knowledge: Knowledge, now: float) -> NotYet | None:
     """While anything is led through another server, whose rows arrive here, ours may be taken over there unseen."""
-    over = max(knowledge.elsewhere.values(), default=-inf) + observation.meta.ceiling.wait
-    return NotYet(over, "programs of this ledger are led through another server") if now < over else None
+    ends = {row: knowledge.elsewhere[row.version] + row.trusted_for.wait for row in observation.elsewhere}
+    last = max(ends, key=lambda row: ends[row], default=None)
+    if last is None or now >= ends[last]:
+        return None
+    return NotYet(ends[last], f"{last.program} is led by {last.node} through another server")
 
 
 def next_epoch(highest: int, offset: int, timeline: int) -> int:

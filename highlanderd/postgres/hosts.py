@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -39,26 +39,62 @@ class Host:
     """In bytes: up to here WAL is on its disk."""
 
 
-async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> list[Host]:
-    """Ask all hosts at the same time; those that do not answer are left out.
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the hosts of a DSN have said."""
 
-    Names, connections and answers have a fifth of a lease each.
+    hosts: Sequence[Host] = ()
+    silent: Sequence[str] = ()
+    """Who may be there and has said nothing: names that were not resolved, and addresses that did not answer."""
 
-    A DSN with one host has nobody else to ask: the answer is empty.
+
+async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> Answers:
+    """Ask all hosts at the same time. Names, connections and answers have a fifth of a lease each.
+
+    A DSN with one host has nobody else to ask: nothing is answered.
     """
     try:
         choices = await addresses.every(lease.renew_every)
     except (ConnectFailed, Unfit):
-        return []
-    if len(choices) < 2:
-        return []
-    answers = await asyncio.gather(*(_ask_one(choice, ledger, lease, node) for choice in choices))
-    return [answer for answer in answers if answer is not None]
+        choices = []
+    named = [_named(name or number, port) for name, number, port in addresses.hosts()]
+    if max(len(choices), len(named)) < 2:
+        return Answers()
+    told = await asyncio.gather(*(_ask_one(choice, ledger, lease, node) for choice in choices))
+    answers = {index: host for index, host in enumerate(told) if host is not None}
+    unresolved = [name for name in named if name not in map(_place, choices)]
+    return Answers(tuple(answers.values()), (*unresolved, *silent(choices, answers.keys())))
+
+
+def silent(choices: Sequence[Mapping[str, str]], answered: Collection[int]) -> Iterator[str]:
+    """List the addresses that did not answer, but for those of a family that a server of this name does not listen on.
+
+    A name with addresses of both families often stands for a server that listens on one of them.
+    """
+    spoken = {(_place(choices[index]), _family(choices[index])) for index in answered}
+    places = {place for place, _ in spoken}
+    for index, choice in enumerate(choices):
+        place = _place(choice)
+        if index not in answered and (place not in places or (place, _family(choice)) in spoken):
+            several = sum(_place(other) == place for other in choices) > 1
+            yield f"{place} at {choice['hostaddr']}" if several else place
+
+
+def _family(choice: Mapping[str, str]) -> bool:
+    return ":" in choice.get("hostaddr", "")
+
+
+def _place(choice: Mapping[str, str]) -> str:
+    return _named(choice.get("host") or choice.get("hostaddr", ""), choice.get("port", ""))
+
+
+def _named(host: str, port: str) -> str:
+    return f"{host}:{port}"
 
 
 async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node: str) -> Host | None:
     parameters = {**with_options(choice, lease, node), "target_session_attrs": "any"}
-    place = _named(choice.get("host") or choice.get("hostaddr", ""), choice.get("port", ""))
+    place = _place(choice)
     try:
         wire = await connect(parameters, lease.renew_every)
         [reply] = await wire.ask([(ledger.statement("host", statements.HOST), ())], lease.renew_every)
@@ -73,21 +109,33 @@ async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node
     return Host(place, system or "", int(timeline or 0), standby == "t", started or "", int(position or 0))
 
 
-def _named(host: str, port: str) -> str:
-    return f"{host}:{port}"
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Up to where a primary has written; ``system`` and ``started`` tell which one it is."""
+
+    system: str
+    timeline: int
+    started: str
+    position: int
+    """In bytes."""
 
 
-def lacking(addresses: Addresses, answers: Sequence[Host], system: str, started: str, position: int) -> list[str]:
-    """Return the hosts of a DSN that may be promoted without what the primary had on its disk up to ``position``.
+def lacking(answers: Answers, written: Written) -> list[str]:
+    """Return the hosts of a DSN that may be promoted without what the primary had on its disk.
 
-    ``system`` and ``started`` tell the primary itself. A host that does not answer may lack it; a name that stands for
-    several servers lacks it when one of them does.
+    A host that does not answer may lack it. A standby on another timeline has another past, whatever its position.
     """
-    theirs = [answer for answer in answers if (answer.system, answer.started) != (system, started) or answer.standby]
-    behind = {answer.address for answer in theirs if answer.system != system or answer.position < position}
-    named = [_named(name or number, port) for name, number, port in addresses.hosts()]
-    silent = set(named) - {answer.address for answer in answers} if len(named) > 1 else set()
-    return [name for name in dict.fromkeys(named) if name in behind | silent]
+    behind = [
+        host.address
+        for host in answers.hosts
+        if (host.standby or (host.system, host.started) != (written.system, written.started))
+        and not (
+            host.standby
+            and (host.system, host.timeline) == (written.system, written.timeline)
+            and host.position >= written.position
+        )
+    ]
+    return list(dict.fromkeys([*behind, *answers.silent]))
 
 
 def divided(hosts: Sequence[Host]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from highlanderd.core.status import LeaseReport
 from highlanderd.durations import LONGEST_OUTAGE, shown
 from highlanderd.errors import HighlanderError, NeedsForce
 from highlanderd.postgres import statements
+from highlanderd.postgres.hosts import Written
 from highlanderd.postgres.ledger import LedgerFacts
 from highlanderd.postgres.listener import Leader, Listener
 from highlanderd.postgres.wire import Reply
@@ -129,9 +130,8 @@ async def _confirmed(listener: Listener, name: str, sql: str, *values: float | s
 async def _promise(listener: Listener, length: float, *, force: bool) -> None:
     """Raise the ceiling, and make sure that no server which may be promoted can have missed it."""
     await _changed(listener, "raise_ceiling", statements.RAISE_CEILING, length)
-    [written] = (await listener.answer("inserted", statements.INSERTED)).rows
-    system, started, position = written
-    lacking = await _lacking(listener, system or "", started or "", int(position or 0))
+    [(system, timeline, started, position)] = (await listener.answer("inserted", statements.INSERTED)).rows
+    lacking = await _lacking(listener, Written(system or "", int(timeline or 0), started or "", int(position or 0)))
     if not lacking:
         return
     if not force:
@@ -142,15 +142,15 @@ async def _promise(listener: Listener, length: float, *, force: bool) -> None:
     log.warning("a longer lease is used although %s", lacking)
 
 
-async def _lacking(listener: Listener, system: str, started: str, position: int) -> str:
-    """Say which standbys may lack what was written up to ``position``; empty when none does.
+async def _lacking(listener: Listener, written: Written) -> str:
+    """Say which standbys may lack what was written; empty when none does.
 
     The primary tells of those that are connected to it, or have a slot. The hosts of the DSN are asked themselves.
     """
     end = asyncio.get_running_loop().time() + EVIDENCE_WITHIN
     while True:
-        reply = await listener.answer("standbys", statements.STANDBYS, position)
-        silent = await listener.hosts_lacking(system, started, position)
+        reply = await listener.answer("standbys", statements.STANDBYS, written.position)
+        silent = await listener.hosts_lacking(written)
         hidden = [name or "" for name, unseen, _ in reply.rows if unseen == "t"]
         late = [name or "" for name, unseen, has in reply.rows if unseen != "t" and has != "t"]
         late += [f"{host} (which postgres.dsn names)" for host in silent]

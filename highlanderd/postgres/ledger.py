@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from math import inf
 
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.status import MaintenanceStatus
-from highlanderd.core.verdict import Meta, Observation, Row, ServerIdentity
+from highlanderd.core.verdict import LedElsewhere, Meta, Observation, Row, ServerIdentity
 from highlanderd.postgres.statements import CREATE, FRAGMENTS, GUARD, MIGRATE, NEEDED, VERSION
 from highlanderd.postgres.wire import Statement
 
@@ -144,8 +145,15 @@ def look(rows: list[tuple[str | None, ...]], lock_id: int) -> LedgerView:
     found = [_row(row[16:-1]) for row in rows if row[16] is not None]
     ours = next((row for row in found if row.lock_id == lock_id), None)
     others = tuple(row for row in found if row.lock_id != lock_id)
-    observation = Observation(server, meta, ours, others, frozenset((elsewhere or "").split()))
+    observation = Observation(server, meta, ours, others, _elsewhere(elsewhere))
     return LedgerView(observation, _integer(version), _integer(compatible), _integer(rows[0][-1]))
+
+
+def _elsewhere(rows: str | None) -> tuple[LedElsewhere, ...]:
+    return tuple(
+        LedElsewhere(program, node, (lock_id, epoch, renewal), _lease(str(seconds)))
+        for program, node, lock_id, epoch, renewal, seconds in json.loads(rows or "[]")
+    )
 
 
 def _lease(seconds: str | None) -> Lease:
@@ -188,7 +196,7 @@ class LedgerFacts:
     ceiling: float
     wanted: float
     """What leaders are to write into their rows at present."""
-    where: tuple[str, str, str]
+    where: tuple[int, int, str]
     """System, timeline and place: while they stay, nothing that was committed is lost."""
     settled: bool
     offsets: str
@@ -198,7 +206,7 @@ class LedgerFacts:
 def facts(row: tuple[str | None, ...]) -> LedgerFacts:
     """Read the answer to FACTS. Raises ValueError for what no ledger of ours holds."""
     version, compatible, namespace, identity, lease, ceiling, wanted, *where, settled, offsets = row[:-7]
-    system, timeline, place = (value or "" for value in where)
+    system, timeline, place = where
     active, outage, length, since, until, author, reason = row[-7:]
     maintenance = None
     if active == "t":
@@ -218,7 +226,7 @@ def facts(row: tuple[str | None, ...]) -> LedgerFacts:
         lease=_lease(lease).length,
         ceiling=_lease(ceiling).length,
         wanted=_lease(wanted).length,
-        where=(system, timeline, place),
+        where=(_integer(system), _integer(timeline), place or ""),
         settled=settled == "t",
         offsets=offsets or "",
         maintenance=maintenance,

@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
+from highlanderd.core.lease import Lease
 from highlanderd.core.promise import Promise
 from highlanderd.core.status import MigrationReport
 from highlanderd.core.verdict import Candidate, Knowledge, Settle, judge, observe
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import fitness, health, ledger, migration, statements
 from highlanderd.postgres.addresses import Unfit
+from highlanderd.postgres.hosts import Written
 from highlanderd.postgres.ledger import Ledger, LedgerFacts
 from highlanderd.postgres.server import RECONNECT_PAUSE, Connection, Server
 from highlanderd.postgres.wire import Ask, Reply, Value, WireLost
@@ -30,6 +32,10 @@ log = logging.getLogger(__name__)
 
 HEALTH_EVERY: Final = 60.0
 """Seconds between two looks at what others do to the tables: it changes slowly, and the question is not for free."""
+
+
+class Unreadable(Exception):
+    """The ledger is not what this session took it for."""
 
 
 class Connections(Protocol):
@@ -58,6 +64,9 @@ class Leader:
     program: str = ""
     trusted_for: float = 0.0
     """Seconds: the lease that the row carries."""
+    system: int = 0
+    timeline: int = 0
+    """The server that the row was last written through."""
 
 
 class Listener:
@@ -75,6 +84,8 @@ class Listener:
         self._watch = CeilingWatch()
         self._knowledge: Knowledge | None = None
         """What was seen of the server since the ledger was found unsettled on it."""
+        self._elsewhere: Mapping[tuple[int, Leader], float] = {}
+        """What is led through another server, by lock id, and the arrival of the survey that showed it first."""
         self._next_health = self._next_migration = 0.0
         self.leaders: Mapping[int, Leader] = {}
         self.facts: LedgerFacts | None = None
@@ -160,8 +171,11 @@ class Listener:
         rows, about = await self.ask([self._asked("survey", statements.SURVEY), self._asked("facts", statements.FACTS)])
         if connection is not None:
             self._refuse_others(connection, rows, about)
-        if about.error is not None or not about.rows:
+        if about.sqlstate in statements.BLOCKED:
             return
+        if about.error is not None or not about.rows:
+            self.facts = None  # the next session asks which schema the ledger has now
+            raise Unreadable(about.error.text if about.error else "its meta row is gone")
         found = ledger.facts(about.rows[0])
         if self._follow(found) and rows.error is None:
             self.facts = found
@@ -202,17 +216,26 @@ class Listener:
                 leads=leads == "t",
                 program=program or "",
                 trusted_for=float(trusted_for or 0),
+                system=int(system or 0),
+                timeline=int(timeline or 0),
             )
-            for lock_id, program, node, instance, epoch, renewal, leads, trusted_for in reply.rows
+            for lock_id, program, node, instance, epoch, renewal, leads, trusted_for, system, timeline in reply.rows
         }
         for leader in self.leaders.values():
-            self._pool.server.past.learn_epoch(leader.epoch)
-        longest = max((leader.trusted_for for leader in self.leaders.values() if leader.leads), default=0.0)
+            self._pool.server.memory.learn_epoch(leader.epoch)
+        led = {lock_id: leader for lock_id, leader in self.leaders.items() if leader.leads}
+        longest = max((leader.trusted_for for leader in led.values()), default=0.0)
         use = LeaseUse(found.where, found.lease, found.ceiling, found.wanted, longest)
-        now, (system, timeline, place) = boottime(), found.where
+        now = boottime()
+        self._elsewhere = {
+            (lock_id, leader): self._elsewhere.get((lock_id, leader), now)
+            for lock_id, leader in led.items()
+            if leader.system != found.where[0]
+        }
         self._watch = self._watch.after(use, now)
-        promise = Promise(int(system), int(timeline), place, found.ceiling, found.lease)
-        self._pool.server.past.learn_promise(promise, now, settled=found.settled)
+        ceiling = max(found.ceiling, longest)  # where a row carries more, the ceiling has gone back
+        promise = Promise(*found.where, ceiling, found.lease)
+        self._pool.server.memory.learn_promise(promise, now, settled=found.settled)
         self.on_survey()
 
     async def _housekeeping(self) -> None:
@@ -225,6 +248,7 @@ class Listener:
             await self._migrate(found.version)
         if found is not None and found.settled:
             self._knowledge = None
+            await self._close_elsewhere(found, now)
         elif found is not None:
             await self._settle(found)
         if self._to_prune:
@@ -235,12 +259,21 @@ class Listener:
             if reply.rows:
                 self._pool.server.warn(health.PREFIX, health.judge(reply.rows[0]))
 
+    async def _close_elsewhere(self, found: LedgerFacts, now: float) -> None:
+        """Close the terms that lapsed on a server which is gone: else they hold up all others. Raises WireLost."""
+        for (lock_id, leader), since in self._elsewhere.items():
+            if now >= since + Lease(leader.trusted_for).wait:
+                version = (lock_id, leader.epoch, leader.renewal, leader.system, leader.timeline)
+                [reply] = await self.ask([self._asked("close", statements.CLOSE, *version, *found.where)])
+                if reply.affected:
+                    log.warning("%s is led no more by %s through another server: closed", leader.program, leader.node)
+
     async def _settle(self, found: LedgerFacts) -> None:
         """Settle the ledger when its time has come, even if every program is led. Raises WireLost.
 
         Nodes that have never seen a longer lease, which was promised elsewhere, must wait for it here, too.
         """
-        binding = self._pool.server.past.binding
+        binding = self._pool.server.memory.binding
         if binding > found.ceiling and found.version > 1:
             log.warning(
                 "this ledger knows of no lease above %g s, and this node has seen %g s promised: all wait for that",
@@ -252,10 +285,10 @@ class Listener:
         if reply.error is not None or not reply.rows:
             return
         now, observation = boottime(), ledger.look(reply.rows, 0).observation
-        self._knowledge = observe(self._knowledge or self._pool.server.past.knowledge(), observation, now)
+        self._knowledge = observe(self._knowledge or self._pool.server.memory.knowledge(), observation, now)
         verdict = judge(observation, self._knowledge, now, Candidate("", "", keeperless=False))
         if isinstance(verdict, Settle):
-            generation = max(verdict.generation, self._pool.server.past.generation)
+            generation = max(verdict.generation, self._pool.server.memory.generation)
             values = (verdict.system, verdict.timeline, verdict.place, generation)
             await self.ask([self._asked("settle", statements.SETTLE, *values)])
 
@@ -265,9 +298,9 @@ class Listener:
         if outcome.migrated:
             log.info("the ledger was migrated from schema %d to %d", version, outcome.version)
 
-    async def hosts_lacking(self, system: str, started: str, position: int) -> list[str]:
-        """Return the hosts of the DSN that may lack what the primary had written up to ``position``."""
-        return await self._pool.server.hosts_lacking(system, started, position)
+    async def hosts_lacking(self, written: Written) -> list[str]:
+        """Return the hosts of the DSN that may lack what the primary has written."""
+        return await self._pool.server.hosts_lacking(written)
 
     async def blockers(self, pid: int) -> str:
         """Say who keeps the backend ``pid`` waiting: empty when nobody does. Raises WireLost."""
@@ -318,7 +351,7 @@ class Listener:
     async def shown(self) -> dict[str, object]:
         """Return the ledger's facts for people. Raises HighlanderError when they cannot be had."""
         found = await self.fresh_facts()
-        settled = found.where[:2] if found.settled else (None, None)
+        system, timeline, _ = found.where if found.settled else (None, None, None)
         return {
             "schema": self._pool.ledger.schema,
             "version": found.version,
@@ -328,8 +361,8 @@ class Listener:
             "lease": found.lease,
             "lease_in_force": found.wanted,
             "ceiling": found.ceiling,
-            "settled_system": settled[0],
-            "settled_timeline": settled[1] and int(settled[1]),
+            "settled_system": system and str(system),
+            "settled_timeline": timeline,
             "offsets": found.offsets,
             "lock_ids": len(self.leaders),
             "unreleased": sum(leader.leads for leader in self.leaders.values()),

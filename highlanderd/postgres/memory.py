@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from highlanderd.core.lease import LONGEST, SHORTEST
 from highlanderd.core.promise import Promise, Promises
 from highlanderd.core.verdict import Knowledge
 
@@ -32,7 +33,7 @@ HIGHEST: Final = 2**31 - 1
 NONSENSE: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError)
 """What reading facts raises that are not such as were written."""
 
-LONGEST: Final = 64 * 1024
+LONGEST_FILE: Final = 64 * 1024
 """Bytes of a file that are read: the first holds a line for each database system that the node has ever met."""
 
 
@@ -137,6 +138,7 @@ class NodeMemory:
                 writer.flush()
                 os.fsync(file)
             new.rename(path)
+            _sync_directory(path.parent)
         except OSError as error:
             if str(error) != self._trouble:
                 log.warning("cannot write %s, by which this node knows an old server again: %s", new, error)
@@ -155,7 +157,7 @@ class NodeMemory:
         """Return what a file holds; None when it is not there or makes no sense."""
         try:
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
-                text = file.read(LONGEST)
+                text = file.read(LONGEST_FILE)
             known = meaning(json.loads(text))
         except FileNotFoundError:
             return None
@@ -164,6 +166,15 @@ class NodeMemory:
             return None
         self._kept[path] = text
         return known
+
+
+def _sync_directory(directory: Path) -> None:
+    """See to it that a power cut does not undo a rename."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _timelines(fact: Any) -> dict[str, int]:
@@ -182,4 +193,7 @@ def _bounded(number: Any, *, lowest: int = 0) -> int:
 
 def _promise(fact: Any) -> Promise:
     system, timeline, place = int(fact["system"]), _bounded(fact["timeline"]), str(fact["place"])
-    return Promise(system, timeline, place, float(fact["ceiling"]), float(fact["lease"]))
+    lease, ceiling = float(fact["lease"]), float(fact["ceiling"])
+    if not SHORTEST <= lease <= LONGEST:
+        raise ValueError(f"no ledger has a lease of {lease} seconds")
+    return Promise(system, timeline, place, ceiling, lease)

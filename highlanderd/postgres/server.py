@@ -54,7 +54,7 @@ class Server:
         node: str,
         fresh: Path | None,
         seen_ledger: bool = False,
-        past: NodeMemory | None = None,
+        memory: NodeMemory | None = None,
     ) -> None:
         self._addresses = Addresses(dsn)
         self._ledger = ledger
@@ -71,11 +71,11 @@ class Server:
         self._opened: list[tuple[Wire, str, int]] = []
         self.timeline: int | None = None
         """Of the server that was met last."""
-        self.past = past or NodeMemory()
+        self.memory = memory or NodeMemory()
         """What this node has seen of servers and epochs; it outlives the daemon."""
         self._asking_hosts: asyncio.Future[None] | None = None
         """The latest question to every host: whoever asks while it is under way shares it."""
-        promise = self.past.promise
+        promise = self.memory.promise
         self.lease = Lease(ledger.lease if promise is None else promise.lease)
         """The ledger's, as far as this node knows."""
         self.version: str | None = None
@@ -125,7 +125,7 @@ class Server:
         if not self.seen_ledger and (self._asking_hosts is None or not self._asking_hosts.done()):
             await self.ask_hosts()  # once in a daemon's life, before its first session: a former worker has asked
         # A file may know a lease that is too short for the road; there is none to save before the ledger was seen.
-        known = self.seen_ledger or self.past.promise is not None
+        known = self.seen_ledger or self.memory.promise is not None
         end = asyncio.get_running_loop().time() + max(lease.renew_every, 0.0 if known else FIRST_WITHIN)
         try:
             wire = await self._connect(turn, lease, end)
@@ -157,15 +157,14 @@ class Server:
         await asyncio.shield(self._asking_hosts)
 
     async def _ask_every_host(self) -> None:
-        known = await hosts.ask(self._addresses, self._ledger, self.lease, self.node)
+        known = (await hosts.ask(self._addresses, self._ledger, self.lease, self.node)).hosts
         for host in known:
             self._learn(host.system, host.timeline)
         self.warn(hosts.DIVIDED, hosts.divided(known))
 
-    async def hosts_lacking(self, system: str, started: str, position: int) -> list[str]:
-        """Ask every host of the DSN, and return those that may lack what this server had written up to ``position``."""
-        answers = await hosts.ask(self._addresses, self._ledger, self.lease, self.node)
-        return hosts.lacking(self._addresses, answers, system, started, position)
+    async def hosts_lacking(self, written: hosts.Written) -> list[str]:
+        """Ask every host of the DSN, and return those that may lack what the primary has written."""
+        return hosts.lacking(await hosts.ask(self._addresses, self._ledger, self.lease, self.node), written)
 
     async def _connect(self, turn: int, lease: Lease, end: float) -> Wire:
         address = await self._addresses.choose(turn, _left(end))
@@ -234,7 +233,7 @@ class Server:
 
         A leader that went on renewing there would lead beside the one that the promoted server knows.
         """
-        newest = self.past.timeline(system)
+        newest = self.memory.timeline(system)
         if timeline < newest:
             why = old_timeline(system, timeline, newest)
             self.on_alarm(why)
@@ -246,7 +245,7 @@ class Server:
 
     def _learn(self, system: str, timeline: int) -> None:
         """Know of a timeline, and leave the servers that it has left behind."""
-        if not self.past.learn_timeline(system, timeline):
+        if not self.memory.learn_timeline(system, timeline):
             return
         for opened, theirs, older in self._opened:
             if theirs == system and older < timeline:
@@ -260,7 +259,7 @@ class Server:
                 f"the ledger in schema {ledger.schema} is gone; restore it, or restart every daemon to begin a new one"
             )
         fresh = self._fresh is not None and self._fresh.exists()
-        asks = [(ledger.creation(self.past.generation + 1), ()), (ledger.statement("meta", statements.META), ())]
+        asks = [(ledger.creation(self.memory.generation + 1), ()), (ledger.statement("meta", statements.META), ())]
         if fresh:
             asks.insert(1, (ledger.statement("settle_fresh", statements.SETTLE_FRESH), ()))
         created, *_, meta = await wire.ask(asks, lease.answer_within)

@@ -227,7 +227,7 @@ class Session:
             self.refuse("the session's backend has changed: a connection pooler stands between; give a direct dsn")
             return
         known = self._connection.version
-        self._pool.server.past.learn_epoch(
+        self._pool.server.memory.learn_epoch(
             max(look.observation.meta.floor, look.observation.row.epoch if look.observation.row else 0)
         )
         try:
@@ -238,11 +238,13 @@ class Session:
         if self._connection.version != known:
             self.look()  # what the former schema's statement read may lack what counts now
         else:
-            self._tell(Looked(look.observation, arrived, self._keeperless()))
+            promise = self._pool.server.memory.promise
+            promised = Lease(0.0 if promise is None else promise.ceiling)
+            self._tell(Looked(replace(look.observation, promised=promised), arrived, self._keeperless()))
 
     def write_settled(self, settle: Settle) -> None:
         """Write that the ceiling was waited out for this server and ledger. Tells Settled, or Refused on an error."""
-        generation = max(settle.generation, self._pool.server.past.generation)
+        generation = max(settle.generation, self._pool.server.memory.generation)
         values = (settle.system, settle.timeline, settle.place, generation)
         self._ask(lambda replies, _sent: self._settled(replies[0]), ("settle", statements.SETTLE, values))
 

@@ -50,6 +50,7 @@ FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
         "ceiling": "m.lease",
         "wanted": "m.lease",
         "trusted_for": "m.lease",
+        "elsewhere_for": "extract(epoch FROM m.lease)",
         "maintenance": "NULL, NULL, NULL, NULL, NULL, NULL, NULL",
         "set_trusted": "",
         "insert_trusted": "",
@@ -66,6 +67,7 @@ FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
         "ceiling": "m.ceiling",
         "wanted": "CASE WHEN m.maintenance_until > clock_timestamp() THEN m.maintenance_lease ELSE m.lease END",
         "trusted_for": "r.trusted_for",
+        "elsewhere_for": "extract(epoch FROM f.trusted_for)",
         "maintenance": "m.maintenance_until > clock_timestamp(), extract(epoch FROM m.maintenance_for), "
         f"extract(epoch FROM m.maintenance_lease), {_RFC_3339.format('m.maintenance_since')}, "
         f"{_RFC_3339.format('m.maintenance_until')}, m.maintenance_by, m.maintenance_reason",
@@ -134,7 +136,8 @@ HOST: Final = f"""
 SELECT {_SYSTEM}, pg_is_in_recovery(),
        CASE WHEN pg_is_in_recovery()
             THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
-                          (SELECT min_recovery_end_timeline FROM pg_control_recovery()))
+                          (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
+                          (SELECT received_tli FROM pg_stat_wal_receiver))
             ELSE {_TIMELINE} END,
        {_STARTED},
        CASE WHEN pg_is_in_recovery()
@@ -147,8 +150,8 @@ SELECT {_SYSTEM}, {_TIMELINE}, {_STARTED}, (pg_current_wal_lsn() - '0/0')::bigin
        m.version, {{compatible_from}}, extract(epoch FROM m.lease), extract(epoch FROM {{wanted}}),
        extract(epoch FROM {{ceiling}}), m.settled_system, m.settled_timeline, {{settled_place}},
        m.offsets ->> {_SYSTEM}::text, FLOOR,
-       (SELECT string_agg(concat_ws(':', f.lock_id, f.epoch, f.renewal), ' ') FROM {{schema}}.lease AS f
-         WHERE f.system <> {_SYSTEM} AND f.released_at IS NULL),
+       (SELECT json_agg(json_build_array(f.program, f.node, f.lock_id, f.epoch, f.renewal, {{elsewhere_for}}))
+          FROM {{schema}}.lease AS f WHERE f.system <> {_SYSTEM} AND f.released_at IS NULL),
        r.lock_id, r.program, r.epoch, r.renewal, r.node, r.instance, r.system, r.timeline, r.released_at IS NOT NULL,
        extract(epoch FROM {{trusted_for}}), r.reason, r.reserved_for, r.reserved_seconds,
        greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0), pg_backend_pid()
@@ -324,7 +327,7 @@ UPDATE {schema}.meta SET settled_system = NULL, settled_timeline = NULL
 
 SURVEY: Final = """
 SELECT r.lock_id, r.program, r.node, r.instance, r.epoch, r.renewal, r.released_at IS NULL,
-       extract(epoch FROM {trusted_for}), pg_backend_pid()
+       extract(epoch FROM {trusted_for}), r.system, r.timeline, pg_backend_pid()
   FROM {schema}.lease AS r, {schema}.meta AS m
 """
 FACTS: Final = f"""
@@ -388,7 +391,7 @@ UPDATE {schema}.meta
    SET maintenance_for = NULL, maintenance_lease = NULL, maintenance_since = NULL, maintenance_until = NULL,
        maintenance_by = NULL, maintenance_reason = NULL
 """
-INSERTED: Final = f"SELECT {_SYSTEM}, {_STARTED}, (pg_current_wal_insert_lsn() - '0/0')::bigint"
+INSERTED: Final = f"SELECT {_SYSTEM}, {_TIMELINE}, {_STARTED}, (pg_current_wal_insert_lsn() - '0/0')::bigint"
 PROMOTABLE: Final = """state IS DISTINCT FROM 'backup'
        AND coalesce(application_name NOT IN ('pg_receivewal', 'pg_basebackup'), true)
        AND pid NOT IN (SELECT active_pid FROM pg_replication_slots

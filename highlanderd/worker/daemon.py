@@ -128,7 +128,7 @@ class Daemon:
             await self.fleet.run()
             for task in background:
                 task.cancel()
-        await self._keep_last_past()
+        await self._keep_last_memory()
         return self._exit_code
 
     def _adopt(self) -> None:
@@ -163,7 +163,7 @@ class Daemon:
                 self.shutdown()
             self._guardian.check(boottime(), lease)
             self._remember()
-            self._keep_past()
+            self._keep_memory()
             self._turned = boottime()
             due = loop.time() + lease / 10
             with suppress(TimeoutError):
@@ -187,10 +187,10 @@ class Daemon:
     def _remember(self) -> None:
         """Hand the guardian what the next worker must know, whenever it has changed."""
         server, wishes = self.pool.server, self.fleet.wishes
-        known = (self._handover.wishes, self._handover.seen_ledger, self._handover.past)
-        past = server.past.facts()
-        if known != (wishes, server.seen_ledger, past):
-            self._handover = replace(self._handover, wishes=dict(wishes), seen_ledger=server.seen_ledger, past=past)
+        known = (self._handover.wishes, self._handover.seen_ledger, self._handover.memory)
+        memory = server.memory.facts()
+        if known != (wishes, server.seen_ledger, memory):
+            self._handover = replace(self._handover, wishes=dict(wishes), seen_ledger=server.seen_ledger, memory=memory)
         if self._handover is not self._remembered:
             try:
                 self._guardian.remember(self._handover.encode())
@@ -199,17 +199,17 @@ class Daemon:
             else:
                 self._remembered = self._handover
 
-    def _keep_past(self) -> None:
+    def _keep_memory(self) -> None:
         """Write what was seen of servers, beside everything else: a disk that hangs must hold nothing up."""
-        past = self.pool.server.past
-        if past.unkept and (self._keeping is None or self._keeping.done()):
-            self._keeping = in_thread(past.keep, "past")
+        memory = self.pool.server.memory
+        if memory.unkept and (self._keeping is None or self._keeping.done()):
+            self._keeping = in_thread(memory.keep, "past")
 
-    async def _keep_last_past(self) -> None:
+    async def _keep_last_memory(self) -> None:
         """Write what was seen since the last beat; a disk that hangs does not keep the daemon from ending."""
-        past = self.pool.server.past
-        if past.unkept:
-            await asyncio.wait([in_thread(past.keep, "past")], timeout=KEEP_WITHIN)
+        memory = self.pool.server.memory
+        if memory.unkept:
+            await asyncio.wait([in_thread(memory.keep, "past")], timeout=KEEP_WITHIN)
 
     def _notify(self) -> None:
         """Show the service manager how things stand, and that a drain goes on: however long, it is never cut short."""
@@ -427,9 +427,9 @@ def _pool(configuration: Configuration, handover: WorkerHandover) -> Pool:
     directory = configuration.embedded_directory
     fresh = None if directory is None else directory / "fresh"
     dsn = dsn if directory is None else dsn_of(directory)
-    past = NodeMemory(daemon.state_dir / "timelines")
-    past.inherit(handover.past)
-    server = Server(dsn, ledger, node=daemon.node, fresh=fresh, seen_ledger=handover.seen_ledger, past=past)
+    memory = NodeMemory(daemon.state_dir / "timelines")
+    memory.inherit(handover.memory)
+    server = Server(dsn, ledger, node=daemon.node, fresh=fresh, seen_ledger=handover.seen_ledger, memory=memory)
     return Pool(server, ledger)
 
 

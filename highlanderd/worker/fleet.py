@@ -119,7 +119,7 @@ class Fleet:
             child.kill()
             return
         config = config or ProgramConfig(name=child.program, command=("true",))
-        member = self._member(config, machine.adopt(state, want, self._pool.server.past.knowledge()), child.lock_id)
+        member = self._member(config, machine.adopt(state, want, self._pool.server.memory.knowledge()), child.lock_id)
         member.program.adopt(child)
         member.spawner.adopt(child, member.program.tell)
         member.program.tell(Detached("the worker was replaced"))
@@ -161,7 +161,7 @@ class Fleet:
             lock_id = config.lock_id(self._origin.namespace)
             if name not in self.members and all(member.lock_id != lock_id for member in self.members.values()):
                 want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
-                self._member(config, machine.begin(want, boottime(), self._pool.server.past.knowledge()), lock_id)
+                self._member(config, machine.begin(want, boottime(), self._pool.server.memory.knowledge()), lock_id)
         for member in self.members.values():
             if member.task is None:
                 member.task = group.create_task(self._live(member))

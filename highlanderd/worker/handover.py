@@ -30,7 +30,7 @@ class WorkerHandover:
     """As it was last reloaded: the programs are in force from here."""
     wishes: Mapping[str, Want] = field(default_factory=dict)
     seen_ledger: bool = False
-    past: Mapping[str, Any] = field(default_factory=lambda: {"timelines": {}})
+    memory: Mapping[str, Any] = field(default_factory=lambda: {"timelines": {}})
     """What was seen of servers and ledgers: the facts of a Past."""
 
     @property
@@ -51,7 +51,7 @@ class WorkerHandover:
             "latest": latest,
             "wishes": {name: wish.value for name, wish in self.wishes.items()},
             "seen_ledger": self.seen_ledger,
-            **self.past,
+            **self.memory,
         }
         return json.dumps(facts).encode()
 
@@ -75,6 +75,6 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
         base = latest = load(path, environ)
     known = {wish.value: wish for wish in Want}
     wishes = {name: known[value] for name, value in dict(facts.get("wishes", {})).items() if value in known}
-    past: dict[str, Any] = {"timelines": {}}
-    past |= {name: facts[name] for name in ("timelines", GENERATION, PROMISE) if name in facts}
-    return WorkerHandover(base, latest, wishes, bool(facts.get("seen_ledger")), past)
+    memory: dict[str, Any] = {"timelines": {}}
+    memory |= {name: facts[name] for name in ("timelines", GENERATION, PROMISE) if name in facts}
+    return WorkerHandover(base, latest, wishes, bool(facts.get("seen_ledger")), memory)

@@ -278,11 +278,11 @@ class Bed:
         """Tell of each process of a program beyond those that live by right: nothing may outlive its term."""
         self.oracle.read()
         present = {pid for life in self.oracle.present().values() for pid in life.pids}
-        past = {pid: life for life in self.oracle.lives.values() for pid in life.pids if pid not in present}
+        memory = {pid: life for life in self.oracle.lives.values() for pid in life.pids if pid not in present}
         for node in self.nodes:
             for pid in marked(node.home):
-                if pid in past and not gone(pid) and _counts(pid):
-                    yield f"pid {pid} is alive after its term: {past[pid]}"
+                if pid in memory and not gone(pid) and _counts(pid):
+                    yield f"pid {pid} is alive after its term: {memory[pid]}"
 
 
 def lacking(*, doors: bool = False, major: int = LOGIN_TRIGGERS) -> dict[str, str]:

@@ -115,7 +115,7 @@ class Node(NamedTuple):
     frozen: tuple[str, ...] = ()
     """Which processes stand still: ``worker``, ``guardian``, ``keeper``; for the whole node ``child`` as well."""
     frozen_at: float = 0.0
-    past: tuple[tuple[int, int], ...] = ()
+    memory: tuple[tuple[int, int], ...] = ()
     """``past.py``, which outlives the daemon: by system, the highest timeline seen."""
     generation: int = -1
     """Likewise: the upper half of the highest epoch seen."""
@@ -126,8 +126,8 @@ class Node(NamedTuple):
 
     def learn(self, system: int, timeline: int) -> Node:
         """Know of a timeline."""
-        known = dict(self.past)
-        return self._replace(past=tuple({**known, system: max(timeline, known.get(system, 0))}.items()))
+        known = dict(self.memory)
+        return self._replace(memory=tuple({**known, system: max(timeline, known.get(system, 0))}.items()))
 
     @property
     def who(self) -> tuple[str, int]:

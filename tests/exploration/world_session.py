@@ -49,7 +49,7 @@ def attach(world: World, i: int, server: int = -1) -> World:
     if not world.nodes[i].met and world.rules.asks_hosts:
         world = ask_hosts(world, i)
     node, pg = world.nodes[i]._replace(met=True), world.servers[server]
-    if pg.timeline < dict(node.past).get(pg.system, 0):
+    if pg.timeline < dict(node.memory).get(pg.system, 0):
         return set_node(world, i, node)
     node = node._replace(number=node.number + 1, connected=True, granted=False, pace=pg.ledger.lease)
     world = set_server(world, pg, pg.connect(node.who, world.now, node.pace.length))
@@ -59,7 +59,7 @@ def attach(world: World, i: int, server: int = -1) -> World:
 def may_attach(world: World, i: int, server: int = -1) -> bool:
     """Whether this server was not left behind, as far as the node knows."""
     pg = world.servers[server]
-    return pg.timeline >= dict(world.nodes[i].past).get(pg.system, 0)
+    return pg.timeline >= dict(world.nodes[i].memory).get(pg.system, 0)
 
 
 def reset(world: World, i: int) -> World:

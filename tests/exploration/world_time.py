@@ -102,7 +102,7 @@ def may_learn(world: World, i: int) -> bool:
     """Whether a host could tell this daemon of a timeline that it does not know."""
     if world.divided_at is None or not world.rules.asks_hosts or not world.nodes[i].awake:
         return False
-    known = dict(world.nodes[i].past)
+    known = dict(world.nodes[i].memory)
     return any(pg.timeline > known.get(pg.system, 0) for pg in world.servers)
 
 
@@ -112,8 +112,8 @@ def _survey(world: World) -> World:
     if ledger.ceiling.length <= ledger.lease.length and world.watch.use is None:
         return world
     longest = max((row.trusted_for for row in ledger.rows if not row.released), default=0.0)
-    run = str(pg.system), str(pg.timeline), str(pg.run), ledger.place
-    use = LeaseUse(run, ledger.lease.length, ledger.ceiling.length, ledger.wanted.length, longest)
+    where = (pg.system, pg.timeline, ledger.place)
+    use = LeaseUse(where, ledger.lease.length, ledger.ceiling.length, ledger.wanted.length, longest)
     watch = world.watch.after(use, world.now)
     used = max(longest, ledger.wanted.length) > ledger.lease.length
     if not pg.isolated and not used and (watch.may_lower(world.now) or not world.rules.watches):

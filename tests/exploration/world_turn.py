@@ -246,7 +246,7 @@ def ask_hosts(world: World, i: int) -> World:
         node = node.learn(pg.system, pg.timeline)
     world = set_node(world, i, node)
     behind = any(
-        pg.backend(node.who) is not None and pg.timeline < dict(node.past).get(pg.system, 0) for pg in world.servers
+        pg.backend(node.who) is not None and pg.timeline < dict(node.memory).get(pg.system, 0) for pg in world.servers
     )
     return cut(world, i) if behind and node.connected else world
 

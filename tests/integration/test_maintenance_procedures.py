@@ -133,7 +133,7 @@ def test_while_anything_is_led_on_the_old_server_nothing_is_taken_over_on_the_ne
     a.order("stop", "beat")  # its row arrives as released, and stays so for as long as nobody leads it
     _await_renewed(new.dsn, "bot", times=10)  # two leases
     assert b.leading() == {}
-    assert b.program("beat")["reason"].endswith("programs of this ledger are led through another server")
+    assert b.program("beat")["reason"].endswith("bot is led by a through another server")
     a.order("start", "beat")
     assert nodes.await_led("beat")["beat"] is a
 
@@ -142,6 +142,26 @@ def test_while_anything_is_led_on_the_old_server_nothing_is_taken_over_on_the_ne
     assert set(nodes.await_led("beat", "bot").values()) == {b}
     _end_replication(new)
     assert [len(nodes.journal.lives(name)) for name in ("beat", "bot")] == [3, 2]
+
+
+def test_what_nobody_leads_any_more_on_a_server_that_is_gone_is_closed_and_holds_nothing_up(
+    nodes: Nodes, cluster: Cluster
+) -> None:
+    database = cluster.database()
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    ghost = """
+    INSERT INTO highlander.lease (lock_id, epoch, renewal, program, node, instance, system, timeline, backend_pid,
+                                  backend_start, acquired_at, expires_at, trusted_for)
+    SELECT 4711, 1, 1, 'ghost', 'gone', instance, system + 1, 1, 1, 1, acquired_at, expires_at, '60 s'::interval / 15
+      FROM highlander.lease
+    """
+    database.sql(ghost)
+    _await_said(a, "ghost is led no more by gone through another server: closed")
+    closed = "SELECT reason FROM highlander.lease WHERE program = 'ghost' AND released_at IS NOT NULL"
+    assert database.sql(closed) == [("lapsed",)]
+    _each_started_once(nodes)
 
 
 def test_an_old_server_that_goes_first_has_its_leader_fenced_before_anybody_leads_on_the_new_one(

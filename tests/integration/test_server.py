@@ -280,14 +280,14 @@ def test_a_node_that_has_seen_the_promoted_server_leaves_and_refuses_the_old_one
             standby.promote()  # and the old primary lives on
             seen = Server(make_conninfo(database.dsn, port=standby.port), here.pool.ledger, node="n1", fresh=None)
             hello = await seen.open()
-            [(system, timeline)] = seen.past.timelines.items()
+            [(system, timeline)] = seen.memory.timelines.items()
             assert timeline == 2
-            here.pool.server.past.inherit(seen.past.facts())
+            here.pool.server.memory.inherit(seen.memory.facts())
             with pytest.raises(Unfit, match="knows timeline 2"):
                 await here.pool.server.open()
             assert alarms
             hello.wire.drop("enough")
-            assert list(seen.past.timelines) == [system]
+            assert list(seen.memory.timelines) == [system]
 
     asyncio.run(scenario())
 

@@ -75,7 +75,7 @@ def test_a_standby_tells_of_the_timeline_that_it_follows(clusters: Clusters) -> 
 
     async def until_asked(server: Server, timeline: int) -> None:
         await server.ask_hosts()
-        while timeline not in server.past.timelines.values():  # until a restartpoint is in the control file
+        while timeline not in server.memory.timelines.values():  # until a restartpoint is in the control file
             run(follower.dsn, "CHECKPOINT")
             await server.ask_hosts()
 
@@ -88,10 +88,10 @@ def test_a_timeline_that_was_seen_outlives_the_daemon_and_its_refusal_names_the_
     database, promoted, _ = _promoted(clusters)
     there = make_conninfo(database.dsn, port=promoted.port)
 
-    async def meets(dsn: str, past: NodeMemory) -> None:
-        server = Server(dsn, Ledger("highlander", "highlander", LEASE), node="n1", fresh=None, past=past)
+    async def meets(dsn: str, memory: NodeMemory) -> None:
+        server = Server(dsn, Ledger("highlander", "highlander", LEASE), node="n1", fresh=None, memory=memory)
         (await server.open()).wire.drop("enough")
-        past.keep()
+        memory.keep()
 
     asyncio.run(meets(there, NodeMemory(tmp_path / "timelines")))
     with pytest.raises(Unfit, match="remove the file 'timelines' from each one's state_dir"):
@@ -122,7 +122,7 @@ def test_two_addresses_of_one_server_are_no_two_servers(clusters: Clusters) -> N
         server = Server(twice, Ledger("highlander", "highlander", LEASE), node="n1", fresh=None)
         await server.ask_hosts()
         assert server.warnings == set()
-        assert list(server.past.timelines.values()) == [1]
+        assert list(server.memory.timelines.values()) == [1]
 
     asyncio.run(scenario())
 
@@ -130,10 +130,10 @@ def test_two_addresses_of_one_server_are_no_two_servers(clusters: Clusters) -> N
 @pytest.mark.parametrize("text", [b"", b"[]", b"\xff", b'{"timelines": 7, "generation": 1}', b'{"generation": "x"}'])
 def test_a_file_of_the_past_that_cannot_be_read_is_no_error(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "timelines").write_bytes(text)
-    past = NodeMemory(tmp_path / "timelines")
-    assert past.timelines == {}
-    past.learn_timeline("7", 3)
-    past.keep()
+    memory = NodeMemory(tmp_path / "timelines")
+    assert memory.timelines == {}
+    memory.learn_timeline("7", 3)
+    memory.keep()
     assert NodeMemory(tmp_path / "timelines").timelines == {"7": 3}
 
 

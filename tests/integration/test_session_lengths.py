@@ -6,11 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from highlanderd.core.events import Attached, Detached, LeaseRefused, Renewed
 from highlanderd.core.lease import maintenance_lease
 from highlanderd.errors import HighlanderError, NeedsForce
-from highlanderd.postgres import lease_change, statements
+from highlanderd.postgres import hosts, lease_change, statements
 from tests.support.nodes import settled_ledger
 from tests.support.postgres import Cluster, Clusters, Database
 from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, settle, until
@@ -217,6 +218,44 @@ def test_a_standby_that_is_away_without_a_slot_is_asked_through_the_dsn(clusters
             await _begin(here, 120)
 
     asyncio.run(scenario())
+
+
+def test_an_old_primary_that_follows_without_a_rewind_is_no_evidence_however_far_it_had_come(
+    clusters: Clusters,
+) -> None:
+    old, database = _replicated(clusters)
+    new = clusters.standby(old)
+    new.promote()
+    for cluster in (old, new):
+        Database(cluster, database.name, database.role).sql(f'GRANT pg_monitor TO "{database.role}"', admin=True)
+    old.sql("SELECT pg_logical_emit_message(false, 'tests', repeat('x', 1000000))")
+    old.stop("fast")
+    (old.data / "standby.signal").touch()
+    old.start()
+    both = make_conninfo(database.dsn, host="127.0.0.1,127.0.0.1", port=f"{new.port},{old.port}")
+
+    async def scenario() -> None:
+        async with desk(make_conninfo(both, target_session_attrs="read-write")) as here:
+            promoted = Database(new, database.name, database.role)
+            promoted.sql("UPDATE highlander.meta SET settled_system = NULL, settled_timeline = NULL")
+            settle(promoted)
+            await here.line()
+            await until(lambda: here.pool.listener.connected)
+            with pytest.raises(NeedsForce, match=f":{old.port} .which postgres.dsn names."):
+                await _begin(here, 60)
+
+    asyncio.run(scenario())
+
+
+def test_of_a_name_with_two_addresses_none_may_be_silent() -> None:
+    silent = hosts.silent([_address("db", number) for number in ("10.0.0.1", "10.0.0.2", "fd00::1")], answered={0})
+    assert list(silent) == ["db:5432 at 10.0.0.2"], "the server does not listen on IPv6"
+    silent = hosts.silent([_address("db", "10.0.0.1"), _address("standby", "fd00::2")], answered={0})
+    assert list(silent) == ["standby:5432"]
+
+
+def _address(host: str, number: str) -> dict[str, str]:
+    return {"host": host, "hostaddr": number, "port": "5432"}
 
 
 def test_a_backup_under_way_is_no_standby(clusters: Clusters, tmp_path: Path) -> None:

@@ -127,11 +127,11 @@ class Desk:
 
 @asynccontextmanager
 async def desk(
-    dsn: str, *, lease: float = LEASE, schema: str = "highlander", past: NodeMemory | None = None
+    dsn: str, *, lease: float = LEASE, schema: str = "highlander", memory: NodeMemory | None = None
 ) -> AsyncIterator[Desk]:
     """Run a pool for the block."""
     ledger = Ledger(schema, "highlander", lease)
-    pool = Pool(Server(dsn, ledger, node="n1", fresh=None, past=past), ledger)
+    pool = Pool(Server(dsn, ledger, node="n1", fresh=None, memory=memory), ledger)
     running = asyncio.create_task(pool.run())
     try:
         yield Desk(pool)

@@ -8,7 +8,7 @@ import pytest
 
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
 
-QUIET = LeaseUse(where=("1", "3", "the ledger"), lease=10.0, ceiling=90.0, wanted=10.0, longest=10.0)
+QUIET = LeaseUse(where=(1, 3, "the ledger"), lease=10.0, ceiling=90.0, wanted=10.0, longest=10.0)
 BUSY = {"a row": replace(QUIET, longest=90.0), "a maintenance": replace(QUIET, wanted=90.0)}
 
 
@@ -41,7 +41,7 @@ def test_what_uses_a_longer_lease_starts_the_watch_anew(name: str) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [replace(QUIET, where=("1", "4", "the ledger")), replace(QUIET, lease=12.0), replace(QUIET, ceiling=91.0)],
+    [replace(QUIET, where=(1, 4, "the ledger")), replace(QUIET, lease=12.0), replace(QUIET, ceiling=91.0)],
     ids=["another timeline", "another lease", "another ceiling"],
 )
 def test_what_was_watched_before_a_change_counts_for_nothing(other: LeaseUse) -> None:

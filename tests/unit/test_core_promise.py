@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from highlanderd.core.lease import Lease
 from highlanderd.core.promise import Promise, Promises
-from highlanderd.core.verdict import Claim, NotYet, Settle, judge, observe
+from highlanderd.core.verdict import Claim, Knowledge, LedElsewhere, NotYet, Settle, judge, observe
 from highlanderd.postgres.memory import NodeMemory
 from tests.support.core import HERE, L, observation, row
 
@@ -17,6 +19,10 @@ LONG = Promise(system=1, timeline=3, place="the ledger", ceiling=90.0, lease=10.
 SHORT = replace(LONG, ceiling=10.0)
 OTHER = replace(SHORT, place="another ledger")
 FREE = row(released=True)
+
+
+def led_elsewhere(renewal: int) -> LedElsewhere:
+    return LedElsewhere("relay", "there", (8, 5, renewal), L)
 
 
 def after(*answers: tuple[float, Promise, bool]) -> Promise | None:
@@ -60,13 +66,13 @@ def test_what_another_ledger_promises_beyond_the_kept_one_is_kept_with_it() -> N
 
 
 def test_a_promise_binds_everybody_until_another_ledger_has_settled_and_then_this_node_alone() -> None:
-    past = NodeMemory()
-    past.learn_promise(LONG, 0.0, settled=True)
-    past.learn_promise(OTHER, 1.0, settled=False)
-    assert past.binding == 90.0
-    past.learn_promise(OTHER, 2.0, settled=True)
-    past.learn_promise(replace(OTHER, timeline=4), 3.0, settled=False)
-    assert (past.binding, past.promise) == (0.0, LONG)
+    memory = NodeMemory()
+    memory.learn_promise(LONG, 0.0, settled=True)
+    memory.learn_promise(OTHER, 1.0, settled=False)
+    assert memory.binding == 90.0
+    memory.learn_promise(OTHER, 2.0, settled=True)
+    memory.learn_promise(replace(OTHER, timeline=4), 3.0, settled=False)
+    assert (memory.binding, memory.promise) == (0.0, LONG)
 
 
 @pytest.mark.parametrize(
@@ -96,15 +102,34 @@ def test_a_restarted_daemon_claims_at_once_on_the_ledger_that_it_knew() -> None:
     assert isinstance(judge(observation(FREE), knowledge, 100.0, HERE), Claim)
 
 
+def test_a_program_that_did_not_look_waits_for_what_its_node_has_seen_promised() -> None:
+    knowledge = observe(SHORT.knowledge(), observation(FREE), 0.0)
+    elsewhere = replace(observation(FREE), server=replace(observation(FREE).server, place="another ledger"))
+    elsewhere = replace(elsewhere, meta=replace(elsewhere.meta, settled=(1, 3, "another ledger")), promised=Lease(90.0))
+    knowledge = observe(knowledge, elsewhere, 100.0)
+    assert isinstance(judge(elsewhere, knowledge, 194.4, HERE), NotYet)
+    assert isinstance(judge(elsewhere, knowledge, 194.6, HERE), Claim)
+
+
+def test_a_ledger_that_goes_back_in_two_steps_has_promised_what_its_rows_carried() -> None:
+    led = row(trusted_for=90.0, renewal=9)
+    knowledge = observe(Knowledge(), observation(led, ceiling=90.0), 0.0)
+    knowledge = observe(knowledge, observation(led), 100.0)  # meta is from an older dump already
+    back = observation(row(released=True, renewal=3))
+    knowledge = observe(knowledge, back, 104.0)
+    assert isinstance(judge(back, knowledge, 198.4, HERE), NotYet)
+    assert isinstance(judge(back, knowledge, 198.6, HERE), Claim)
+
+
 def test_rows_that_are_led_through_another_server_bar_all_others_until_they_stand_still() -> None:
-    first = replace(observation(FREE), elsewhere=frozenset({"8:5:1"}))
-    second = replace(first, elsewhere=frozenset({"8:5:2"}))
+    first = replace(observation(FREE, ceiling=90.0), elsewhere=(led_elsewhere(1),))
+    second = replace(first, elsewhere=(led_elsewhere(2),))
     knowledge = observe(observe(LONG.knowledge(), first, 100.0), second, 104.0)
     assert judge(second, knowledge, 110.5, HERE) == NotYet(
-        104.0 + L.wait, "programs of this ledger are led through another server"
+        104.0 + L.wait, "relay is led by there through another server"
     )
     assert isinstance(judge(second, knowledge, 114.6, HERE), Claim)
-    over = observe(knowledge, observation(FREE), 106.0)
+    over = observe(knowledge, observation(FREE, ceiling=90.0), 106.0)
     assert isinstance(judge(observation(FREE), over, 106.0, HERE), Claim)
 
 
@@ -112,23 +137,32 @@ def test_rows_that_are_led_through_another_server_bar_all_others_until_they_stan
 
 
 def test_a_promise_outlives_the_daemon(tmp_path: Path) -> None:
-    past = NodeMemory(tmp_path / "timelines")
-    past.learn_promise(LONG, 0.0, settled=True)
-    past.keep()
+    memory = NodeMemory(tmp_path / "timelines")
+    memory.learn_promise(LONG, 0.0, settled=True)
+    memory.keep()
     assert NodeMemory(tmp_path / "timelines").promise == LONG
 
 
 def test_a_promise_outlives_the_worker_on_a_disk_that_takes_nothing() -> None:
-    past, successor = NodeMemory(), NodeMemory()
-    past.learn_promise(LONG, 0.0, settled=True)
-    past.learn_epoch(5 << 32)
-    successor.inherit(past.facts())
+    memory, successor = NodeMemory(), NodeMemory()
+    memory.learn_promise(LONG, 0.0, settled=True)
+    memory.learn_epoch(5 << 32)
+    successor.inherit(memory.facts())
     assert (successor.promise, successor.generation) == (LONG, 5)
 
 
-@pytest.mark.parametrize(
-    "text", ["[]", "7", '{"system": 1}', LONG.place, '{"system":1,"timeline":3,"place":"","ceiling":1e999,"lease":10}']
+FACTS = {"system": 1, "timeline": 3, "place": "", "ceiling": 90.0, "lease": 10.0}
+WRONG = (
+    {"ceiling": float("inf")},
+    {"ceiling": 1e6},
+    {"lease": 1e-9},
+    {"lease": 61.0},
+    {"timeline": -1},
+    {"system": None},
 )
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '{"system": 1}', "nonsense", *(json.dumps(FACTS | one) for one in WRONG)])
 def test_a_promise_that_cannot_be_read_is_no_error(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "promise").write_text(text)
     with caplog.at_level(logging.WARNING):
@@ -138,6 +172,6 @@ def test_a_promise_that_cannot_be_read_is_no_error(tmp_path: Path, text: str, ca
 
 @pytest.mark.parametrize("facts", [{}, {"timelines": 7}, {"timelines": {"7": 3}, "promise": {"place": "x"}}])
 def test_what_another_versions_worker_has_left_is_no_error(facts: dict[str, object]) -> None:
-    past = NodeMemory()
-    past.inherit(facts)
-    assert past.promise is None
+    memory = NodeMemory()
+    memory.inherit(facts)
+    assert memory.promise is None

@@ -66,7 +66,7 @@ def test_what_cannot_be_used_is_replaced_by_the_file_and_the_rest_is_kept(
     with caplog.at_level(logging.ERROR):
         found = begin(path, json.dumps(facts).encode(), {})
     assert list(found.programs) == ["relay"]
-    assert (found.wishes, found.seen_ledger, found.past) == (left.wishes, True, left.past)
+    assert (found.wishes, found.seen_ledger, found.memory) == (left.wishes, True, left.memory)
     assert "cannot be used" in caplog.text
 
 
