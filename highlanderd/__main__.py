@@ -185,7 +185,7 @@ def _guard(configuration: Configuration) -> int:
 
 
 def _own_command() -> list[str]:
-    """Give the command that started us, to be executed again for each worker, wherever its launcher lives."""
+    """Return the command that started us, to be executed again for each worker, wherever its launcher lives."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 

@@ -14,7 +14,7 @@ _WRITTEN: Final = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in _UNITS)
 
 
 def seconds(text: str) -> float | None:
-    """Give seconds; None for what is no duration.
+    """Return seconds; None for what is no duration.
 
     >>> seconds("1m30s"), seconds("500ms"), seconds("0.5"), seconds("1 m")
     (90.0, 0.5, 0.5, None)

@@ -38,7 +38,7 @@ Family = Any  # prometheus_client.Metric is not exported with its type
 
 
 def metric_families() -> list[Family]:
-    """Give every metric of the page, by feeding the recorder one of each kind."""
+    """Return every metric of the page, by feeding the recorder one of each kind."""
     metrics = Metrics(_Node())
     metrics.transition("beat", "waiting", "leading")
     metrics.exited("beat", 0)
@@ -72,7 +72,7 @@ def _metric(family: Family) -> tuple[str, str, str, str]:
 
 
 def endpoints(prefix: str) -> list[tuple[str, str]]:
-    """Give (method, path) of every endpoint below ``prefix`` that the code routes."""
+    """Return (method, path) of every endpoint below ``prefix`` that the code routes."""
     found: list[tuple[str, str]] = []
     for path in sorted(PACKAGE.rglob("*.py")):
         for method, route in re.findall(r'web\.(get|post)\(f?"([^"]+)"', path.read_text("utf-8")):
@@ -160,7 +160,7 @@ def pages() -> list[Path]:
 
 
 def renewed(text: str) -> str:
-    """Give a page's text with its blocks as the code has them now. Raises KeyError for a block that nobody makes."""
+    """Return a page's text with its blocks as the code has them now. Raises KeyError for a block that nobody makes."""
     pattern = re.compile(r"<!-- begin (?P<block>[\w-]+) -->.*?<!-- end (?P=block) -->", re.DOTALL)
 
     def block(found: re.Match[str]) -> str:
@@ -171,7 +171,7 @@ def renewed(text: str) -> str:
 
 
 def stale() -> dict[Path, str]:
-    """Give the pages that say something else than the code, each with what it should say."""
+    """Return the pages that say something else than the code, each with what it should say."""
     found = {}
     for page in pages():
         text = page.read_text("utf-8")

@@ -68,7 +68,7 @@ def overview_of_keys() -> str:
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    """Give the arguments of a command with their help."""
+    """Return the arguments of a command with their help."""
     for action in parser._actions:
         if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             continue

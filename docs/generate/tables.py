@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 
 def first_sentence(text: str | None) -> str:
-    """Give the first paragraph of a docstring as one line of Markdown."""
+    """Return the first paragraph of a docstring as one line of Markdown."""
     paragraph = (text or "").strip().split("\n\n")[0]
     return " ".join(paragraph.split()).replace("``", "`")
 
 
 def row(*cells: str) -> str:
-    """Give one line of a Markdown table."""
+    """Return one line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def rows(headings: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    """Give a Markdown table."""
+    """Return a Markdown table."""
     headings = tuple(headings)
     return "\n".join([row(*headings), row(*("---" for _ in headings)), *(row(*line) for line in lines)])

@@ -101,7 +101,7 @@ def name(state: type[State]) -> str:
 
 @cache
 def walk() -> tuple[frozenset[Edge], frozenset[tuple[type, type]]]:
-    """Give every edge between states, and every cell of the table that was tried."""
+    """Return every edge between states, and every cell of the table that was tried."""
     edges: set[Edge] = set()
     tried: set[tuple[type, type]] = set()
     for policy in POLICIES:
@@ -136,7 +136,7 @@ ANSWERS: Final = Looked | Settled | Granted | Refused | Renewed | LeaseRefused |
 
 
 def happenings(place: Place, policy: Policy) -> Iterator[tuple[Event, float]]:
-    """Give what may happen next, and when. A passed deadline comes before everything else, so nothing overtakes it."""
+    """Return what may happen next, and when. A passed deadline comes before everything else, and nothing overtakes it."""
     situation, now = place.situation, place.now + 0.01
     due = machine.deadline(situation, policy)
     if due is not None:

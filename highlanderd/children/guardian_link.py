@@ -208,7 +208,7 @@ class GuardianLink:
         self._child(message).stranded(message["id"], KeeperReport.of(message["state"]))
 
     def _child(self, message: Message) -> Child:
-        """Give the child of this term; one that is over already, and only the guardian does not know, ends unheard."""
+        """Return this term's child; one that is over already, and only the guardian does not know, ends unheard."""
         term = message["lock_id"], message["epoch"]
         child = self._children.get(term)
         if child is None:

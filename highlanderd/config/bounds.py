@@ -21,7 +21,7 @@ NAMED: Final = 4
 
 
 def bounds(configuration: Configuration) -> list[str]:
-    """Give the lines of a table: an event, and the most that it costs. Nothing when there is no program."""
+    """Return the lines of a table: an event, and the most that it costs. Nothing when there is no program."""
     if not configuration.programs:
         return []
     lease = Lease(configuration.postgres.lease)
@@ -56,7 +56,7 @@ def _rows(lease: Lease, programs: list[ProgramConfig], on_connection_loss: str) 
 
 
 def _each(programs: list[ProgramConfig], value: Callable[[ProgramConfig], str]) -> list[str]:
-    """Give a value once where all programs have the same, else each with the programs that have it."""
+    """Return a value once where all programs have the same, else each with the programs that have it."""
     named: dict[str, list[str]] = defaultdict(list)
     for program in sorted(programs, key=lambda program: -program.stop_timeout):
         named[value(program)].append(program.name)

@@ -29,7 +29,7 @@ class Described:
     place: Place
 
     def at(self, key: str) -> Place:
-        """Give the place of a key: in its own table, in ``[defaults]``, or the table that does without it."""
+        """Return the place of a key: in its own table, in ``[defaults]``, or the table that does without it."""
         return self.table[key].place if key in self.table else self.place
 
 

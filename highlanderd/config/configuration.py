@@ -59,5 +59,5 @@ class Loaded:
         return MappingProxyType(self._sources.texts)
 
     def sources_json(self) -> bytes:
-        """Give all that was read, for ``reload_from``. It holds the secrets in clear: keep it in memory."""
+        """Return all that was read, for ``reload_from``. It holds the secrets in clear: keep it in memory."""
         return self._sources.to_bytes()

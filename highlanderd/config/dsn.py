@@ -16,7 +16,7 @@ _CONNECTION: Final = re.compile(r"postgres(ql)?://|[a-z_]+\s*=")
 
 
 def connection(value: object, info: ValidationInfo) -> SecretStr:
-    """Give a connection string that libpq understands, or ``embedded``, or ``embedded:DIR`` with an absolute DIR.
+    """Return a connection string that libpq understands, or ``embedded``, or ``embedded:DIR`` with an absolute DIR.
 
     Raises ValueError with a sentence that shows no part of it but option names.
     """
@@ -38,7 +38,7 @@ def connection(value: object, info: ValidationInfo) -> SecretStr:
 
 
 def options(words: str) -> dict[str, str]:
-    """Give what a connection string says, by libpq's names of options.
+    """Return what a connection string says, by libpq's names of options.
 
     Raises ValueError with libpq's sentence, without what could be a secret.
     """
@@ -102,7 +102,7 @@ def redacted(complaint: str, words: str) -> str:
 
 
 def embedded_directory(words: str, state_dir: Path) -> Path | None:
-    """Give the directory of an embedded server, STATE_DIR/embedded by default; None for a server that is not ours.
+    """Return the directory of an embedded server, STATE_DIR/embedded by default; None for a server that is not ours.
 
     >>> embedded_directory("embedded", Path("/var/lib/highlander")), embedded_directory("embedded:/srv/pg", Path("/x"))
     (PosixPath('/var/lib/highlander/embedded'), PosixPath('/srv/pg'))

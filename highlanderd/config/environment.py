@@ -32,7 +32,7 @@ _QUOTED: Final = re.compile(r"'(?P<plain>[^']*)'|\"(?P<escaped>(?:[^\"\\]|\\.)*)
 
 
 def child_environment(program: ProgramConfig, daemon_environ: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment of a child that is started now; later sources win.
+    """Return the environment of a child that is started now; later sources win.
 
     Inherited variables, then HOME, USER, LOGNAME and SHELL of its user, its environment files, its ``environment``.
     Reads files and may ask the user database. Raises HighlanderError with a sentence.

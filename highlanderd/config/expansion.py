@@ -71,12 +71,12 @@ def _value(inside: str | None, environ: Mapping[str, str]) -> str:
 
 
 def beside(text: str) -> Path | None:
-    """Give the directory that relative paths in ``text`` start at; ``None`` when it came from no file."""
+    """Return the directory that relative paths in ``text`` start at; ``None`` when it came from no file."""
     return text.beside if isinstance(text, WrittenText) else None
 
 
 def absolute(path: str, start: Path | None) -> Path:
-    """Give the path; a relative one starts at ``start``, where there is one.
+    """Return the path; a relative one starts at ``start``, where there is one.
 
     Raises ValueError with a sentence for a path that cannot be meant.
     """
@@ -90,7 +90,7 @@ def absolute(path: str, start: Path | None) -> Path:
 
 
 def reveal(text: str, read: Callable[[Path], bytes]) -> str:
-    """Give the secret that ``text`` names with ``file:PATH``, without the line end it ends with; else ``text``.
+    """Return the secret that ``text`` names with ``file:PATH``, without the line end it ends with; else ``text``.
 
     Raises ValueError with a sentence, which never quotes the secret.
     """

@@ -66,12 +66,12 @@ class _AsWritten(GenerateJsonSchema):
 
 
 def text() -> str:
-    """Give the schema as JSON, as ``--print-json-schema`` does."""
+    """Return the schema as JSON, as ``--print-json-schema`` does."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def schema() -> Fragment:
-    """Give the schema of the whole file."""
+    """Return the schema of the whole file."""
     program = _table(ProgramKeys)
     defaults = {key: value for key, value in program.items() if key != "required"}
     tables = {name: _table(model) for name, model in SECTIONS.items()}
@@ -115,13 +115,13 @@ _DURATIONS: Final = frozenset({"lease", "backoff", "backoff_max", "backoff_reset
 
 
 def keys(model: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
-    """Give the keys of one table of the file, as people write them."""
+    """Return the keys of one table of the file, as people write them."""
     for field, info in model.model_fields.items():
         yield info.alias or field, info
 
 
 def default(key: str, info: FieldInfo) -> object:
-    """Give what holds when a key is left out, as people would write it; ``None`` where only its description tells."""
+    """Return what holds when a key is left out, as people would write it; ``None`` where only its description tells."""
     if info.is_required() or info.default_factory is not None:
         return None
     return _as_written(key, info.default)

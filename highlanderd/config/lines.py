@@ -30,7 +30,7 @@ _BARE: Final = re.compile(r"[^,\]}#\n]*")
 
 
 def locate(text: str) -> Mapping[Path, int]:
-    """Give the line, counted from 1, of every table, key and array element in ``text``.
+    """Return the line, counted from 1, of every table, key and array element in ``text``.
 
     >>> locate('[program.beat]\\ncommand = [\\n  "celery",\\n  "beat",\\n]')[("program", "beat", "command", 1)]
     4
@@ -41,7 +41,7 @@ def locate(text: str) -> Mapping[Path, int]:
 
 
 def nearest(lines: Mapping[Path, int], path: Path) -> int:
-    """Give the line of ``path``, or of the innermost table or array around it that is written down; else 1."""
+    """Return the line of ``path``, or of the innermost table or array around it that is written down; else 1."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)

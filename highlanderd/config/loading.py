@@ -111,7 +111,7 @@ class _Loading:
         return parsed(name, content, self.problems)
 
     def _sections(self, raw: Raw, top: Place) -> dict[str, dict[str, Key]]:
-        """Give all tables but programs', with the defaults that follow from this host and from other keys."""
+        """Return all tables but programs', with the defaults that follow from this host and from other keys."""
         tables = {
             name: self._reading.keys(model, raw.get(name, {}), top / name, name) for name, model in SECTIONS.items()
         }
@@ -124,7 +124,7 @@ class _Loading:
         return tables
 
     def _included(self, daemon: Table, main: Document) -> Iterator[Opened]:
-        """Give each further file once, in the order of the patterns."""
+        """Return each further file once, in the order of the patterns."""
         seen = {main.name}
         for pattern, place in _patterns(daemon):
             names = self.source.listing(pattern)
@@ -205,7 +205,7 @@ def _socket_in(run_dir: Key) -> Key | None:
 
 
 def _patterns(daemon: Table) -> Iterator[tuple[str, Place]]:
-    """Give the patterns that are strings; the model says what is wrong with others."""
+    """Return the patterns that are strings; the model says what is wrong with others."""
     include = daemon.get("include")
     if include is not None and isinstance(include.value, str):
         yield include.value, include.place

@@ -103,7 +103,7 @@ def _missing(program: ProgramConfig, environ: Mapping[str, str]) -> str:
 
 
 def _path(program: ProgramConfig, environ: Mapping[str, str]) -> str:
-    """Give the child's PATH, as far as it can be told where its user or an environment file is missing."""
+    """Return the child's PATH, as far as it can be told where its user or an environment file is missing."""
     if "PATH" in program.environment:
         return program.environment["PATH"].get_secret_value()
     for file in reversed(program.environment_file):
@@ -117,7 +117,7 @@ def _path(program: ProgramConfig, environ: Mapping[str, str]) -> str:
 
 
 def _mode(path: Path) -> int | None:
-    """Give the mode of what is there, 0 for nothing, ``None`` where this process cannot see it."""
+    """Return the mode of what is there, 0 for nothing, ``None`` where this process cannot see it."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -21,7 +21,7 @@ class Document:
         self.text = text
 
     def line(self, path: Path) -> int:
-        """Give the line of a key, counted from 1, or of the innermost table around it that is written down."""
+        """Return the line of a key, counted from 1, or of the innermost table around it that is written down."""
         return nearest(self._lines, path)
 
     @cached_property
@@ -38,7 +38,7 @@ class Place:
     path: Path
 
     def __truediv__(self, key: str | int) -> Place:
-        """Give the place of a key inside this table or array."""
+        """Return the place of a key inside this table or array."""
         return Place(self.document, (*self.path, key))
 
     def __str__(self) -> str:
@@ -87,5 +87,5 @@ class Problems:
         self._sentences.setdefault(text, (name, line))
 
     def sorted(self) -> tuple[str, ...]:
-        """Give all of it by file and line."""
+        """Return all of it by file and line."""
         return tuple(sorted(self._sentences, key=lambda text: (*self._sentences[text], text)))

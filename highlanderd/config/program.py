@@ -209,7 +209,7 @@ class ProgramConfig(ProgramKeys):
         return self.name if self.lock_key is None else self.lock_key
 
     def lock_id(self, namespace: str) -> int:
-        """Give the number that the advisory lock is taken on."""
+        """Return the number that the advisory lock is taken on."""
         return lock_id(namespace, self.key)
 
 

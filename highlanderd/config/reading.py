@@ -48,7 +48,7 @@ class Reading:
     report: Problems
 
     def keys(self, model: type[Section], raw: object, place: Place, called: str) -> dict[str, Key]:
-        """Give the known keys of a table, their strings expanded; report the others."""
+        """Return the known keys of a table, their strings expanded; report the others."""
         if not isinstance(raw, dict):
             self.report.add(place, f"is {kind(raw)}; write a table: [{called}]")
             return {}

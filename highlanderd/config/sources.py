@@ -32,7 +32,7 @@ class Sources:
     listings: dict[str, list[str]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """Give all of it, secrets in clear: keep it in memory."""
+        """Return all of it, secrets in clear: keep it in memory."""
         return json.dumps(asdict(self)).encode()
 
 
@@ -57,7 +57,7 @@ class Disk:
         return content
 
     def listing(self, pattern: str) -> list[str]:
-        """Give the files that a pattern beside the main file matches, sorted; without wildcards it is its own match."""
+        """Return the files that a pattern beside the main file matches, sorted; one without wildcards matches itself."""
         beside = Path(self.sources.main).parent
         pattern = str(pattern)  # and no subclass, which would not come back from JSON as itself
         found = self._matches(pattern, beside) if _WILD.intersection(pattern) else [pattern]
@@ -81,15 +81,15 @@ class Memory:
         self.sources = Sources(**json.loads(blob))
 
     def text(self, path: Path) -> bytes:
-        """Give a file of the configuration. Raises OSError."""
+        """Return a file of the configuration. Raises OSError."""
         return _recalled(path, self.sources.texts)
 
     def secret(self, path: Path) -> bytes:
-        """Give a secret. Raises OSError."""
+        """Return a secret. Raises OSError."""
         return _recalled(path, self.sources.secrets)
 
     def listing(self, pattern: str) -> list[str]:
-        """Give the files that a pattern matched."""
+        """Return the files that a pattern matched."""
         return self.sources.listings.get(pattern, [])
 
     def searchable(self, _pattern: str) -> bool:

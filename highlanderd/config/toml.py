@@ -37,7 +37,7 @@ def unreadable(error: OSError) -> str:
 
 
 def parsed(name: str, content: bytes, report: Problems) -> tuple[Document, dict[str, object]] | None:
-    """Give a file's text and its tables, or ``None`` after reporting why it is no TOML."""
+    """Return a file's text and its tables, or ``None`` after reporting why it is no TOML."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

@@ -64,7 +64,7 @@ def flag(value: object) -> bool:
 
 
 def duration(value: object) -> float:
-    """Give seconds.
+    """Return seconds.
 
     >>> duration("1m30s"), duration("500ms"), duration(2)
     (90.0, 0.5, 2.0)
@@ -88,7 +88,7 @@ def _seconds(value: object) -> float | None:
 
 
 def size(value: object) -> int:
-    """Give bytes.
+    """Return bytes.
 
     >>> size("50MB"), size("1GiB"), size(4096)
     (50000000, 1073741824, 4096)
@@ -104,7 +104,7 @@ def size(value: object) -> int:
 
 
 def octal(value: object) -> int:
-    """Give permission bits of an octal string, or of an integer as it is.
+    """Return permission bits of an octal string, or of an integer as it is.
 
     >>> octal("022"), octal("0o022"), octal(0o022)
     (18, 18, 18)
@@ -120,7 +120,7 @@ def octal(value: object) -> int:
 
 
 def signal_number(value: object) -> int:
-    """Give the number of a signal that is named with or without SIG.
+    """Return the number of a signal that is named with or without SIG.
 
     >>> signal_number("TERM"), signal_number("SIGINT"), signal_number(10)
     (15, 2, 10)
@@ -138,7 +138,7 @@ def signal_number(value: object) -> int:
 
 
 def listed(value: object) -> tuple[object, ...]:
-    """Give a tuple; one string counts as a list of one."""
+    """Return a tuple; one string counts as a list of one."""
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list | tuple):
@@ -147,7 +147,7 @@ def listed(value: object) -> tuple[object, ...]:
 
 
 def numbers(value: object) -> tuple[object, ...]:
-    """Give a tuple of what the array holds."""
+    """Return a tuple of what the array holds."""
     if not isinstance(value, list | tuple | frozenset):
         raise ValueError(f"{quoted(value)} is {kind(value)}; write an array of numbers, such as [0, 2]")
     return tuple(value)
@@ -184,7 +184,7 @@ def account(value: object) -> str:
 
 
 def located(value: object) -> Path:
-    """Give a path; a relative one starts at the directory of the file that says so."""
+    """Return a path; a relative one starts at the directory of the file that says so."""
     if isinstance(value, Path):
         return value
     return absolute(text(value), beside(text(value)))
@@ -202,7 +202,7 @@ def output(value: object) -> str:
 
 
 def secret(value: object, info: ValidationInfo) -> SecretStr:
-    """Give a secret, read from its file where ``file:PATH`` says so. The sentences never quote it."""
+    """Return a secret, read from its file where ``file:PATH`` says so. The sentences never quote it."""
     if isinstance(value, SecretStr):
         return value
     read = (info.context or {}).get("read", Path.read_bytes)

@@ -11,7 +11,7 @@ LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
 
 def lock_id(namespace: str, lock_key: str | int) -> int:
-    """Give the lock id of a program's key: an integer is the id itself, a string is hashed with its namespace.
+    """Return the lock id of a program's key: an integer is the id itself, a string is hashed with its namespace.
 
     The string's id is the first 8 bytes, big-endian and signed, of SHA-256 of ``<namespace>/<lock_key>``; in SQL:
     ``('x' || substr(encode(sha256('highlander/beat'), 'hex'), 1, 16))::bit(64)::bigint``.

@@ -67,7 +67,7 @@ NOTHING_KNOWN: Final = Knowledge()
 
 
 def step(situation: Situation, event: Event, now: float, policy: Policy) -> Step:
-    """Give the situation after ``event`` and the effects to perform, in their order.
+    """Return the situation after ``event`` and the effects to perform, in their order.
 
     ``now`` is CLOCK_BOOTTIME in seconds. The caller hands in ``Due`` first whenever ``deadline`` has passed.
     Raises ImpossibleEvent for a cell that is marked ``bug``.
@@ -106,7 +106,7 @@ _LINK_AFTER: Final[Mapping[type[Event], SessionState]] = {
 
 
 def deadline(situation: Situation, policy: Policy) -> float | None:
-    """Give the one moment at which time itself changes something, or None when only events can."""
+    """Return the one moment at which time itself changes something, or None when only events can."""
     idle = situation.link is SessionState.IDLE
     match situation.state:
         case Waiting(look_at=look_at):

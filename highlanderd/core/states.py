@@ -35,7 +35,7 @@ class Policy:
     """Share of a lease onto whose multiples looks and renewals are moved back, so that many share one wake-up."""
 
     def shared(self, moment: float, lease: Lease) -> float:
-        """Give the last moment on the grid, at or before ``moment``.
+        """Return the last moment on the grid, at or before ``moment``.
 
         >>> Policy("n1", "i1", grid=0.02).shared(7.3, Lease(10.0)), Policy("n1", "i1").shared(7.3, Lease(10.0))
         (7.2, 7.3)

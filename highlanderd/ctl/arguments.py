@@ -13,7 +13,7 @@ DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 
 
 def duration(text: str) -> float:
-    """Give the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError."""
+    """Return the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError."""
     found = seconds(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write it as 10s, 1m30s or a number of seconds")
@@ -29,7 +29,7 @@ def outage(text: str) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Give the parser of the whole command line; usage errors leave with exit code 2."""
+    """Return the parser of the whole command line; usage errors leave with exit code 2."""
     top = argparse.ArgumentParser(
         prog="highlanderctl",
         description="Ask and order the highlanderd of this machine.",
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _socket(default: str) -> argparse.ArgumentParser:
-    """Give --socket for one place: it may stand before the command or after it."""
+    """Return --socket for one place: it may stand before the command or after it."""
     option = argparse.ArgumentParser(add_help=False)
     option.add_argument(
         "--socket",

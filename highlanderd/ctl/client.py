@@ -57,11 +57,11 @@ class ControlClient:
         self._path = path
 
     def ask(self, method: str, resource: str, body: Answer | None = None, patience: float = 0.0) -> Answer:
-        """Give the answer to one request, for which the daemon may take ``patience`` seconds of its own."""
+        """Return the answer to one request, for which the daemon may take ``patience`` seconds of its own."""
         return self.begin(method, resource, body, patience)()
 
     def detail(self, name: str) -> Answer:
-        """Give everything about one program."""
+        """Return everything about one program."""
         return self.ask("GET", f"/v1/programs/{quote(name, safe='')}")
 
     def order(self, name: str, verb: str, body: Answer, patience: float = 0.0) -> Callable[[], Answer]:

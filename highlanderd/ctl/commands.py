@@ -29,7 +29,7 @@ AT_ONCE: Final = 200
 
 
 def chosen(names: Sequence[str], programs: Sequence[Answer]) -> list[Answer]:
-    """Give the programs that names, globs and ``all`` choose, each once, in the daemon's order; all without a name.
+    """Return the programs that names, globs and ``all`` choose, each once, in the daemon's order; all without a name.
 
     Raises NoSuchProgram for a name or glob that chooses none.
     """
@@ -45,7 +45,7 @@ def chosen(names: Sequence[str], programs: Sequence[Answer]) -> list[Answer]:
 
 
 def exact(names: Sequence[str]) -> set[str]:
-    """Give those that name one program, rather than whatever matches."""
+    """Return those that name one program, rather than whatever matches."""
     return {name for name in names if name != "all" and not set(name) & set("*?[")}
 
 
@@ -100,7 +100,7 @@ def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
 
 
 def _terminal() -> tuple[int | None, int | None]:
-    """Give the columns and lines there are to write on; None where the terminal does not know, as serial ones."""
+    """Return the columns and lines there are to write on; None where the terminal does not know, as serial ones."""
     size = os.get_terminal_size(sys.stdout.fileno())
     return size.columns or None, size.lines - 1 if size.lines > 1 else None
 
@@ -168,7 +168,7 @@ def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:
 def _order(
     daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any] | None = None
 ) -> int:
-    """Give one order to many programs at once, and the highest exit code of the outcomes."""
+    """Return one order to many programs at once, and the highest exit code of the outcomes."""
     body: dict[str, Any] = {**(more or {}), "wait": arguments.wait}
     patience = 0.0
     if arguments.wait:

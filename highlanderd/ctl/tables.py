@@ -19,7 +19,7 @@ _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def span(seconds: float | None) -> str:
-    """Give a duration in its two largest units.
+    """Return a duration in its two largest units.
 
     >>> span(42.9), span(7260), span(90000), span(None)
     ('42s', '2h 1m', '1d 1h', '-')
@@ -36,7 +36,7 @@ def span(seconds: float | None) -> str:
 
 
 def plain(value: object) -> str:
-    """Give text that a terminal only prints: what children and servers say may hold control characters.
+    """Return text that a terminal only prints: what children and servers say may hold control characters.
 
     >>> plain("a\\x1b[31mb"), plain(None), plain("")
     ('a\\ufffd[31mb', '-', '-')
@@ -46,7 +46,7 @@ def plain(value: object) -> str:
 
 
 def cells(program: Mapping[str, Any], age: float | None) -> tuple[str, ...]:
-    """Give one row of the status table; ``age`` is the seconds since its state was entered."""
+    """Return one row of the status table; ``age`` is the seconds since its state was entered."""
     reason = program["reason"] or ("" if program["connected"] else "not connected to PostgreSQL")
     return (
         plain(program["name"]),
@@ -62,7 +62,7 @@ def cells(program: Mapping[str, Any], age: float | None) -> tuple[str, ...]:
 
 
 def table(rows: Sequence[tuple[str, ...]], *, width: int | None, colour: bool) -> list[str]:
-    """Give aligned lines under headings, cut at ``width`` columns when there is one."""
+    """Return aligned lines under headings, cut at ``width`` columns when there is one."""
     whole = [HEADINGS, *rows]
     widths = [max(len(row[column]) for row in whole) for column in range(len(HEADINGS))]
     lines = []
@@ -143,14 +143,14 @@ def named(names: Sequence[object]) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
-    """Give ``name  value`` lines, aligned."""
+    """Return ``name  value`` lines, aligned."""
     known = [(name, plain(value)) for name, value in pairs]
     size = max((len(name) for name, _ in known), default=0)
     return [f"{name.ljust(size)}  {value}" for name, value in known]
 
 
 def detail(program: Mapping[str, Any], age: float | None) -> list[str]:
-    """Give everything about one program."""
+    """Return everything about one program."""
     lease = program["lease_remaining"]
     lines = facts(
         [
@@ -183,7 +183,7 @@ def _quoted(command: Sequence[str]) -> str:
 
 
 def tree(processes: Sequence[Mapping[str, Any]], depth: int = 1, parent: int | None = None) -> list[str]:
-    """Give a program's processes, children below their parents; orphans stand at the top."""
+    """Return a program's processes, children below their parents; orphans stand at the top."""
     pids = {process["pid"] for process in processes}
     lines = []
     for process in processes:

@@ -179,7 +179,7 @@ async def _plain(address: Mapping[str, str]) -> dict[str, Setting]:
 
 
 async def _ledger(wire: Wire, ledger: Ledger, said: ServerFacts, shelf: Shelf) -> tuple[Lease | None, str]:
-    """Give the ledger's lease, or why it may not be used; neither where it is not there or not ours to read."""
+    """Return the ledger's lease, or why it may not be used; neither where it is not there or not ours to read."""
     if shelf.tables < len(questions.TABLES) or shelf.missing:
         return None, ""
     [meta] = await wire.ask([(ledger.statement("meta", statements.META), ())], PATIENCE)

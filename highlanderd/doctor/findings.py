@@ -25,15 +25,15 @@ class Finding:
 
 
 def problem(sentence: str) -> Finding:
-    """Give a finding that must be mended."""
+    """Return a finding that must be mended."""
     return Finding(Severity.PROBLEM, sentence)
 
 
 def warning(sentence: str) -> Finding:
-    """Give a finding that somebody should look at."""
+    """Return a finding that somebody should look at."""
     return Finding(Severity.WARNING, sentence)
 
 
 def fine(sentence: str) -> Finding:
-    """Give a finding that nobody has to act on."""
+    """Return a finding that nobody has to act on."""
     return Finding(Severity.FINE, sentence)

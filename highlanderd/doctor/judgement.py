@@ -113,7 +113,7 @@ def _road(facts: Facts) -> Iterator[Finding]:
 
 
 def _lost(facts: Facts, *, tcp: bool) -> dict[str, str]:
-    """Give the settings of ours that the session does not have, TCP's or all others: "5000 instead of 2000"."""
+    """Return the settings of ours that the session does not have, TCP's or all others: "5000 instead of 2000"."""
     return {
         name: f"{facts.settings.get(name, 'unknown')} instead of {value}"
         for name, value in startup_options(facts.plan.lease).items()

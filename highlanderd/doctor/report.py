@@ -13,7 +13,7 @@ INDENT: Final = 9
 
 
 def report(findings: Sequence[Finding], width: int = 0) -> list[str]:
-    """Give the lines; broken at ``width`` columns, or one line for each finding when it is 0."""
+    """Return the lines; broken at ``width`` columns, or one line for each finding when it is 0."""
     lines = []
     for finding in sorted(findings, key=lambda finding: finding.severity):  # a stable sort keeps the order of asking
         text = f"{finding.severity.name.lower():{INDENT}}{finding.sentence}"

@@ -58,7 +58,7 @@ class Account:
             os.setgroups(groups)
 
     def barrier(self, path: Path) -> Path | None:
-        """Give the topmost step on the way to ``path`` that this account may not pass; None when it may reach it."""
+        """Return the topmost step on the way to ``path`` that this account may not pass; None when it may reach it."""
         with self.acting():
             for step in (*reversed(path.parents), path):
                 if not os.access(step, os.X_OK, effective_ids=True):
@@ -67,7 +67,7 @@ class Account:
 
 
 def account_of(uid: int) -> Account:
-    """Give the account with this number and its primary group."""
+    """Return the account with this number and its primary group."""
     try:
         return Account(uid, pwd.getpwuid(uid).pw_gid)
     except KeyError:
@@ -75,7 +75,7 @@ def account_of(uid: int) -> Account:
 
 
 def unprivileged() -> Account:
-    """Give the account for a server that nobody owns yet: ourselves, or ``nobody`` when we are root."""
+    """Return the account for a server that nobody owns yet: ourselves, or ``nobody`` when we are root."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
     try:
@@ -86,7 +86,7 @@ def unprivileged() -> Account:
 
 
 def owner_of(directory: Path) -> Account:
-    """Give the account that owns ``directory``, which is created when it is missing.
+    """Return the account that owns ``directory``, which is created when it is missing.
 
     Raises HighlanderError when PostgreSQL could not run as that account, or could not reach the directory as it.
     """

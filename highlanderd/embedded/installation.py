@@ -32,12 +32,12 @@ class Installation:
     home: Path
 
     def program(self, name: str) -> Path:
-        """Give the path of a program, such as ``postgres``."""
+        """Return the path of a program, such as ``postgres``."""
         return self.home / "bin" / name
 
 
 def installed() -> list[Installation]:
-    """Give what ``highlanderd[embedded]`` has installed, newest major version first; empty without it."""
+    """Return what ``highlanderd[embedded]`` has installed, newest major version first; empty without it."""
     spec = importlib.util.find_spec(PACKAGE)  # of a top-level name: finds without importing
     places = spec.submodule_search_locations or () if spec else ()
     homes = [home for place in places for home in Path(place).glob("pginstall*") if (home / "bin/postgres").exists()]
@@ -45,7 +45,7 @@ def installed() -> list[Installation]:
 
 
 def installation_at(home: Path) -> Installation:
-    """Give the installation in ``home``. Raises HighlanderError when its server cannot even tell its version."""
+    """Return the installation in ``home``. Raises HighlanderError when its server cannot even tell its version."""
     command = [str(home / "bin/postgres"), "--version"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
@@ -75,7 +75,7 @@ def pick(found: list[Installation], major: int | None) -> Installation:
 
 
 def reachable(installation: Installation, account: Account, shelf: Path) -> Installation:
-    """Give the installation, or a copy of it below ``shelf`` (made once) when ``account`` cannot reach the original.
+    """Return the installation, or a copy of it below ``shelf`` (made once) when ``account`` cannot reach the original.
 
     ``shelf`` is a directory of that account. The caller sees to it that two never copy at the same time.
     """

@@ -68,7 +68,7 @@ class Embedded:
 
 
 def dsn_of(directory: Path) -> str:
-    """Give the DSN of the server in ``directory``, whether it runs or not. Starts nothing."""
+    """Return the DSN of the server in ``directory``, whether it runs or not. Starts nothing."""
     place = quote(str(_socket_directory(Path(os.path.realpath(directory)))), safe="")
     return f"postgresql://{USER}@/postgres?host={place}&port=5432"
 
@@ -210,7 +210,7 @@ def _options(major: int) -> list[str]:
 
 
 def _socket_directory(directory: Path) -> Path:
-    """Give DIR/run, or a short directory of its own when the socket's path would be longer than the kernel takes."""
+    """Return DIR/run, or a short directory of its own when the socket's path would be longer than the kernel takes."""
     usual = directory / "run"
     if len(os.fsencode(usual / SOCKET)) <= LONGEST_SOCKET:
         return usual

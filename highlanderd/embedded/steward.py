@@ -40,7 +40,7 @@ def next_pause(pause: float, lived: float) -> float:
 
 
 def postmaster_of(data: str) -> int | None:
-    """Give the pid of the server that runs in ``data``; None when there is none.
+    """Return the pid of the server that runs in ``data``; None when there is none.
 
     A stale ``postmaster.pid`` may name a pid that is somebody else's by now; the server's working directory tells.
     """
@@ -73,7 +73,7 @@ class Postmaster:
         return TICK
 
     def pid(self, now: float) -> int | None:
-        """Give the pid of the running server, and reap it when it has ended."""
+        """Return the pid of the running server, and reap it when it has ended."""
         if self._child is not None and (status := reaped(self._child)) is not None:
             self._child = None
             self._pause = next_pause(self._pause, now - self._started)
@@ -107,7 +107,7 @@ class Postmaster:
 
 
 def reaped(pid: int) -> int | None:
-    """Give the wait status of our child, or None while it lives."""
+    """Return the wait status of our child, or None while it lives."""
     done, status = os.waitpid(pid, os.WNOHANG)
     return status if done else None
 

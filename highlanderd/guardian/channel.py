@@ -44,7 +44,7 @@ class Channel:
         return cls(socket.socket(fileno=fd))
 
     def fileno(self) -> int:
-        """Give the descriptor for ``poll``; -1 once closed."""
+        """Return the descriptor for ``poll``; -1 once closed."""
         return self._socket.fileno()
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
@@ -88,7 +88,7 @@ class Channel:
         return [message for message, _ in self._unsent]
 
     def receive(self) -> tuple[Message, list[int]] | None:
-        """Give the next message and its descriptors, close-on-exec; None when there is nothing to read now.
+        """Return the next message and its descriptors, close-on-exec; None when there is nothing to read now.
 
         When some of the descriptors were lost on the way (this process may open no more), none is given: whoever
         misses one takes it for lost. Raises EOFError when the peer is gone and everything it had sent is read.
@@ -132,6 +132,6 @@ def _closed(fds: Sequence[int]) -> list[int]:
 
 
 def channel_pair() -> tuple[Channel, Channel]:
-    """Give the two ends of a new channel, both close-on-exec."""
+    """Return the two ends of a new channel, both close-on-exec."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return Channel(ours), Channel(theirs)

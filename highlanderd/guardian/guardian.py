@@ -97,7 +97,7 @@ class Guardian:
                 self._pass_on(PASSED_ON[signum])
 
     def _left(self) -> float:
-        """Give the seconds after which the service manager must not wait any longer for us."""
+        """Return the seconds after which the service manager must not wait any longer for us."""
         return self._keepers.left(linux.boottime(), OVERDUE)
 
     def _judge(self, now: float) -> None:
@@ -270,7 +270,7 @@ def _raise_file_limit() -> tuple[int, int]:
 
 
 def _new_instance() -> str:
-    """Give a random UUID (RFC 9562, version 4); the module of that name would cost memory in every keeper."""
+    """Return a random UUID (RFC 9562, version 4); the module of that name would cost memory in every keeper."""
     data = bytearray(os.urandom(16))
     data[6], data[8] = data[6] & 0x0F | 0x40, data[8] & 0x3F | 0x80
     text = data.hex()

@@ -259,7 +259,7 @@ class Keepers:
         return min(dues + ([again] if hurried or self._unmet else []), default=linux.NEVER)
 
     def left(self, now: float, grace: float) -> float:
-        """Give the seconds until a tree that nobody has begun to kill is past its deadline by ``grace`` of a lease."""
+        """Return seconds until a tree that nobody has begun to kill is past its deadline by ``grace`` of a lease."""
         deadlines = (handle.state["deadline"] for handle in self._living.values() if not handle.ending)
         return min(deadlines, default=linux.NEVER) + grace * self.lease - now
 

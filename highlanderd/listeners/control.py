@@ -161,7 +161,7 @@ def _program_facts(program: ProgramStatus) -> dict[str, object]:
 
 
 def node_facts(status: NodeStatus) -> dict[str, object]:
-    """Give the JSON of ``GET /v1/status``."""
+    """Return the JSON of ``GET /v1/status``."""
     return {
         "node": status.node,
         "instance": status.instance,
@@ -174,7 +174,7 @@ def node_facts(status: NodeStatus) -> dict[str, object]:
 
 
 def detail_facts(detail: ProgramDetail) -> dict[str, object]:
-    """Give the JSON of ``GET /v1/programs/{name}``: the program's status, and what else is known."""
+    """Return the JSON of ``GET /v1/programs/{name}``: the program's status, and what else is known."""
     return {
         **_program_facts(detail.status),
         "lock_key": detail.lock_key,
@@ -269,7 +269,7 @@ class _Api:
         self._node = node
 
     async def status(self, request: web.Request) -> web.Response:
-        """Give the snapshot; with ``?wait=SECONDS`` after the next change or that long, whichever comes first."""
+        """Return the snapshot; with ``?wait=SECONDS`` after the next change or that long, whichever comes first."""
         wait = request.query.get("wait")
         if wait is not None:
             try:
@@ -287,7 +287,7 @@ class _Api:
         return _json(detail_facts(self._node.detail(request.match_info["name"])))
 
     def order(self, verb: str) -> Handler:
-        """Give the endpoint of one order on one program."""
+        """Return the endpoint of one order on one program."""
         order = ORDERS[verb]
 
         async def carry_out(request: web.Request) -> web.StreamResponse:

@@ -51,7 +51,7 @@ class Observed(Protocol):
     """What the metrics need of the daemon."""
 
     def status(self) -> NodeStatus:
-        """Give the present snapshot, from memory."""
+        """Return the present snapshot, from memory."""
 
 
 def exit_word(status: int) -> str:
@@ -155,7 +155,7 @@ class Metrics:
         self._lag.observe(seconds)
 
     def render(self) -> bytes:
-        """Give the page of ``/metrics``, in Prometheus' text format."""
+        """Return the page of ``/metrics``, in Prometheus' text format."""
         return generate_latest(self._registry)
 
 

@@ -27,13 +27,13 @@ class Node(Protocol):
     """What the control socket needs of the daemon."""
 
     def status(self) -> NodeStatus:
-        """Give the present snapshot, from memory."""
+        """Return the present snapshot, from memory."""
 
     async def survey(self) -> None:
         """Refresh who leads what from the ledger, for half a second at most. Never raises."""
 
     def detail(self, name: str) -> ProgramDetail:
-        """Give everything about one program. Raises NoSuchProgram."""
+        """Return everything about one program. Raises NoSuchProgram."""
 
     def release(self, name: str, to: str | None, stay_out: float) -> None:
         """Order a release, for node ``to``; stay out for ``stay_out`` seconds. Raises NoSuchProgram, NotLeading."""
@@ -57,7 +57,7 @@ class Node(Protocol):
         """Order the daemon's end."""
 
     async def ledger(self) -> dict[str, object]:
-        """Give the ledger's facts. Raises HighlanderError when it cannot be read."""
+        """Return the ledger's facts. Raises HighlanderError when it cannot be read."""
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError when the ledger cannot be read."""

@@ -83,7 +83,7 @@ def may_command(peer: Peer, own_uid: int, gid: int | None) -> bool:
 
 
 async def group_id(group: str | None) -> int | None:
-    """Give the number of ``[control] group``. Raises HighlanderError when there is no such group."""
+    """Return the number of ``[control] group``. Raises HighlanderError when there is no such group."""
     if group is None:
         return None
     try:

@@ -41,7 +41,7 @@ class Ring:
         self._lines.extend(line[:KEPT_BYTES] for line in lines[-KEPT_LINES:])
 
     def lines(self) -> tuple[str, ...]:
-        """Give the last lines, oldest first; what is not UTF-8 shows as replacement characters."""
+        """Return the last lines, oldest first; what is not UTF-8 shows as replacement characters."""
         return tuple(line.decode("utf-8", "replace") for line in self._lines)
 
 

@@ -42,7 +42,7 @@ class Target(Protocol):
     """Most bytes of one write."""
 
     def descriptor(self, size: int) -> int:
-        """Give the descriptor that the next ``size`` bytes go to. Raises OSError."""
+        """Return the descriptor that the next ``size`` bytes go to. Raises OSError."""
 
     def wrote(self, size: int) -> None:
         """Take note of ``size`` bytes written."""
@@ -190,7 +190,7 @@ class Sink:
             self._dropped = 0
 
     def descriptor(self) -> int | None:
-        """Give what the next piece goes to, or None when it cannot be had or nothing is left. For the thread."""
+        """Return what the next piece goes to, or None when it cannot be had or nothing is left. For the thread."""
         if self._at == len(self._blob) and not self._next():
             return None
         try:
@@ -231,7 +231,7 @@ class Sink:
             return True
 
     def _cut(self) -> int:
-        """Give the end of the next piece: at the end of a line where there is one, as two sinks may share one pipe."""
+        """Return where the next piece ends: at the end of a line where there is one, as two sinks may share one pipe."""
         most = self._at + self._target.piece
         if len(self._blob) <= most:
             return len(self._blob)
@@ -261,11 +261,11 @@ class Writer:
         self._thread.start()
 
     def descriptor(self, fd: int, name: str) -> Sink:
-        """Give the sink of an open descriptor; ``name`` is for messages. Raises OSError when it is not open."""
+        """Return the sink of an open descriptor; ``name`` is for messages. Raises OSError when it is not open."""
         return self._sink(fd, Descriptor(fd, name))
 
     def file(self, path: Path, max_bytes: int, backups: int) -> Sink:
-        """Give the sink of a log file; whoever asks for the same path shares it, and the first one's sizes count.
+        """Return the sink of a log file; whoever asks for the same path shares it, and the first one's sizes count.
 
         ``max_bytes`` 0 never rotates; ``backups`` 0 keeps none.
         """

@@ -50,12 +50,12 @@ class Addresses:
         return 8 if self._parameters.get("sslmode") in ("require", "verify-ca", "verify-full") else 16
 
     async def choose(self, turn: int, within: float) -> dict[str, str]:
-        """Give libpq's parameters for one address, ``turn`` saying which. Raises ConnectFailed when none is known."""
+        """Return libpq's parameters for one address, ``turn`` saying which. Raises ConnectFailed when none is known."""
         choices = await self.every(within)
         return choices[turn % len(choices)]
 
     async def every(self, within: float) -> list[dict[str, str]]:
-        """Give libpq's parameters for each address, in the DSN's order. Raises ConnectFailed when none is known.
+        """Return libpq's parameters for each address, in the DSN's order. Raises ConnectFailed when none is known.
 
         Raises Unfit when ports and hosts do not match, which PGHOST and PGPORT may bring about.
         """
@@ -116,7 +116,7 @@ def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[st
 
 
 def parse(dsn: str) -> dict[str, str]:
-    """Give the parameters of a DSN or URI. Raises Unfit with a sentence that repeats nothing of it."""
+    """Return the parameters of a DSN or URI. Raises Unfit with a sentence that repeats nothing of it."""
     try:
         return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     except ProgrammingError as error:

@@ -237,7 +237,7 @@ def ledgers_meta(reply: Reply, ledger: Ledger, said: ServerFacts) -> tuple[Lease
 
 
 def unusable(reply: Reply, said: ServerFacts) -> Unfit | ConnectFailed:
-    """Give the refusal for a statement on the ledger that failed."""
+    """Return the refusal for a statement on the ledger that failed."""
     text = reply.error.text if reply.error else "no answer"
     if reply.sqlstate != statements.INSUFFICIENT_PRIVILEGE:
         return ConnectFailed(f"the ledger cannot be used: {text}")

@@ -76,7 +76,7 @@ class Ledger:
         return Statement(f"migrate_from_{version}", _filled(MIGRATE, values))
 
     def grants(self, role: str) -> str:
-        """Give the SQL that lets ``role`` use a ledger that somebody else owns."""
+        """Return the SQL that lets ``role`` use a ledger that somebody else owns."""
         schema, name = identifier(self.schema), identifier(role)
         text = f"GRANT USAGE ON SCHEMA {schema} TO {name};\n"
         for tables, privileges in NEEDED:

@@ -141,7 +141,7 @@ class Pool:
         return max(self._next_probe - now, 0.001) if self._unattended() or self._hanging() else None
 
     def _hanging(self) -> list[Client]:
-        """Give the most urgent one that waits for an attempt, if a lease hangs on it: another attempt may go beside it.
+        """Return the most urgent client with a lease at stake: another attempt may go beside its first one.
 
         What it has sent may be lost, and the kernel says it again only after a second.
         """
@@ -151,7 +151,7 @@ class Pool:
         return any(map(_with_lease, self._clients))
 
     def _unattended(self) -> list[Client]:
-        """Give those for whom no attempt is under way, the most urgent first."""
+        """Return those for whom no attempt is under way, the most urgent first."""
         return sorted((client for client, attempt in self._clients.items() if not attempt), key=_urgency)
 
     @property

@@ -19,7 +19,7 @@ class Resolver:
         self._known: dict[str, tuple[str, ...]] = {}
 
     async def addresses(self, host: str, within: float) -> tuple[str, ...]:
-        """Give the addresses of ``host``: those known at once, while they are looked up again beside it.
+        """Return the addresses of ``host``: those known at once, while they are looked up again beside it.
 
         Raises OSError when it was never resolved and is not ``within`` seconds.
         """

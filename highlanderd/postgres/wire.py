@@ -301,7 +301,7 @@ def _message(result: pq.abc.PGresult) -> ServerMessage:
 
 
 def _sentence(text: str) -> str:
-    """Give what libpq says, which is often several lines, as one."""
+    """Return what libpq says, which is often several lines, as one."""
     return "; ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         """Anything with a descriptor."""
 
         def fileno(self) -> int:
-            """Give the descriptor."""
+            """Return the descriptor."""
 
 
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
@@ -63,7 +63,7 @@ class Timer:
         self.at = NEVER
 
     def fileno(self) -> int:
-        """Give the descriptor for ``poll``."""
+        """Return the descriptor for ``poll``."""
         return self._fd
 
     def set(self, at: float) -> None:
@@ -84,7 +84,7 @@ class Signals:
         self._fd = _checked(_libc.signalfd(-1, mask, SFD_FLAGS))
 
     def fileno(self) -> int:
-        """Give the descriptor for ``poll``."""
+        """Return the descriptor for ``poll``."""
         return self._fd
 
     def take(self) -> list[int]:
@@ -216,7 +216,7 @@ def enlarge_pipe(fd: int, size: int) -> None:
 
 
 def memfd(name: str, data: bytes) -> int:
-    """Give a descriptor of memory that holds ``data``: for what is too large for a message."""
+    """Return a descriptor of memory that holds ``data``: for what is too large for a message."""
     fd = os.memfd_create(name)
     while data:
         data = data[os.write(fd, data) :]

@@ -26,7 +26,7 @@ from highlanderd.core.states import (
 
 
 def encode(situation: Situation) -> bytes:
-    """Give the memo of a situation that is leading or draining; empty for any other, which has no child."""
+    """Return the memo of a situation that is leading or draining; empty for any other, which has no child."""
     state = situation.state
     if not isinstance(state, Leading | Draining):
         return b""
@@ -53,7 +53,7 @@ def encode(situation: Situation) -> bytes:
 
 
 def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading | Draining, Want]:
-    """Give the state and the wish that a found child continues. ``started`` is None until its program is executed.
+    """Return the state and the wish that a found child continues. ``started`` is None until its program is executed.
 
     Raises ValueError for a memo that this version cannot read.
     """

@@ -395,7 +395,7 @@ class Daemon:
         self.fleet.end()
 
     async def ledger(self) -> dict[str, object]:
-        """Give the ledger's facts. Raises HighlanderError."""
+        """Return the ledger's facts. Raises HighlanderError."""
         return await self.pool.listener.shown()
 
     async def lease_report(self) -> LeaseReport:

@@ -44,7 +44,7 @@ class WorkerHandover:
         return self.latest.configuration.programs
 
     def encode(self) -> bytes:
-        """Give it as bytes."""
+        """Return it as bytes."""
         latest = None if self.latest is self.base else self.latest.sources_json().decode()
         facts = {
             "base": self.base.sources_json().decode(),
@@ -57,7 +57,7 @@ class WorkerHandover:
 
 
 def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerHandover:
-    """Give what the last worker left, or the file's configuration to the first one. Raises ConfigurationError.
+    """Return what the last worker left, or the file's configuration to the first one. Raises ConfigurationError.
 
     A worker of another version may have left what we do not read. Then the file counts, as after a restart;
     what operators wish and what was learnt of the server is kept if it can be.

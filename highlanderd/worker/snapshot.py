@@ -129,7 +129,7 @@ def divided_keys(leaders: Mapping[int, Leader], instance: str) -> Iterator[str]:
 
 
 def unkillable(members: Iterable[Member]) -> Iterator[tuple[str, str]]:
-    """Give the programs whose trees do not die, each with a sentence about it."""
+    """Return the programs whose trees do not die, each with a sentence about it."""
     for member in members:
         unkillable = _undying(member)
         if unkillable:
@@ -168,13 +168,13 @@ def _outlook(member: Member) -> str:
 
 
 def wall(moment: float, now: float) -> str:
-    """Give a CLOCK_BOOTTIME moment as RFC 3339, by today's wall clock: for people, never for decisions."""
+    """Return a CLOCK_BOOTTIME moment as RFC 3339, by today's wall clock: for people, never for decisions."""
     when = datetime.now(UTC) - timedelta(seconds=now - moment)
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def processes(pid: int) -> Iterator[Process]:
-    """Give the tree that ``pid`` belongs to: everything below its keeper, as /proc shows it now."""
+    """Return the tree that ``pid`` belongs to: everything below its keeper, as /proc shows it now."""
     known = {process.pid: process for process in _all_processes()}
     main = known.get(pid)
     if main is None:
@@ -194,7 +194,7 @@ def _all_processes() -> Iterator[Process]:
 
 
 def _process(pid: int) -> Process | None:
-    """Give a process as /proc shows it now; None when it has ended and was taken note of."""
+    """Return a process as /proc shows it now; None when it has ended and was taken note of."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

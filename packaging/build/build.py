@@ -105,7 +105,7 @@ def distributions(to: Path) -> list[Path]:
 
 
 def built_at() -> int:
-    """Give the time that all files get, in seconds since 1970: SOURCE_DATE_EPOCH, or that of the last commit."""
+    """Return the time that all files get, in seconds since 1970: SOURCE_DATE_EPOCH, or that of the last commit."""
     told = os.environ.get("SOURCE_DATE_EPOCH")
     if told:
         return int(told)
@@ -152,7 +152,7 @@ def packed(data: bytes) -> bytes:
 
 
 def copyright_file(libraries: tuple[Library, ...]) -> str:
-    """Give our own licence, and where those of the libraries are."""
+    """Return our own licence, and where those of the libraries are."""
     lines = [(ROOT / "LICENSE").read_text("utf-8"), "", "/usr/lib/highlander also holds these libraries:", ""]
     for library in libraries:
         lines.append(f"{library.name} {library.version}: {spdx(library)}")

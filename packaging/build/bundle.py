@@ -41,12 +41,12 @@ SPDX: Final = {"Apache 2.0": "Apache-2.0", "MIT License": "MIT"}  # as some libr
 
 
 def spdx(library: Library) -> str:
-    """Give a library's licence as SPDX writes it."""
+    """Return a library's licence as SPDX writes it."""
     return SPDX.get(library.license, library.license)
 
 
 def bracketed(library: Library) -> str:
-    """Give it so that more can follow: in brackets where that is needed."""
+    """Return it so that more can follow: in brackets where that is needed."""
     return f"({spdx(library)})" if re.search(r" (AND|OR) ", spdx(library)) else spdx(library)
 
 
@@ -99,7 +99,7 @@ def strip(machine: str, modules: Iterable[Path]) -> None:
 
 
 def libraries(site: Path) -> tuple[Library, ...]:
-    """Give what is in a site directory, by name."""
+    """Return what is in a site directory, by name."""
     return tuple(_library(site, metadata) for metadata in sorted(site.glob("*.dist-info/METADATA")))
 
 

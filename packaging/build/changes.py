@@ -12,7 +12,7 @@ HEADING: Final = re.compile(r"^## (?P<version>\d[^\s,]*)(?:,? \(?(?P<date>\d{4}-
 
 
 def entries(text: str, now: datetime, packager: str) -> list[dict[str, Any]]:
-    """Give what nfpm makes a changelog of, newest first. A version without a date is the one that is built ``now``."""
+    """Return what nfpm makes a changelog of, newest first. One without a date is the version that is built ``now``."""
     return [
         {
             "semver": f"{system_version(version)}-1",
@@ -26,7 +26,7 @@ def entries(text: str, now: datetime, packager: str) -> list[dict[str, Any]]:
 
 
 def versions(text: str, now: datetime) -> Iterator[tuple[str, datetime, tuple[str, ...]]]:
-    """Give version, date and paragraphs of each section, as they stand in the page. Raises ValueError without any."""
+    """Return version, date and paragraphs of each section, as they stand in the page. Raises ValueError without any."""
     found = list(HEADING.finditer(text))
     if not found:
         raise ValueError("the changelog names no version; write a heading such as '## 1.2.0, 2026-01-31'")
@@ -38,7 +38,7 @@ def versions(text: str, now: datetime) -> Iterator[tuple[str, datetime, tuple[st
 
 
 def notes(section: str) -> Iterator[str]:
-    """Give each item and each paragraph of a section on one line, as plain text.
+    """Return each item and each paragraph of a section on one line, as plain text.
 
     >>> list(notes("First.\\n\\n* `a` is\\n  new.\\n* [b](c.md) too.\\n"))
     ['First.', 'a is new.', 'b too.']
@@ -49,7 +49,7 @@ def notes(section: str) -> Iterator[str]:
 
 
 def system_version(version: str) -> str:
-    """Give a version of ours so that dpkg and rpm order it as Python does.
+    """Return a version of ours so that dpkg and rpm order it as Python does.
 
     >>> system_version("1.2.0"), system_version("1.3.0rc1"), system_version("1.3.0.dev2")
     ('1.2.0', '1.3.0~rc1', '1.3.0~~dev2')

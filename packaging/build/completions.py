@@ -42,7 +42,7 @@ class Command:
 
 
 def tree(parser: argparse.ArgumentParser, spellings: Sequence[str], text: str = "") -> Command:
-    """Give what a parser accepts."""
+    """Return what a parser accepts."""
     options: list[Option] = []
     commands: tuple[Command, ...] = ()
     names = False
@@ -68,7 +68,7 @@ def _below(action: argparse._SubParsersAction[Any]) -> Iterator[Command]:
 
 
 def paths(command: Command, above: str = "") -> Iterator[tuple[str, Command]]:
-    """Give every command below this one with the words that lead to it."""
+    """Return every command below this one with the words that lead to it."""
     for below in command.commands:
         for called in below.spellings:
             path = f"{above} {called}".strip()
@@ -80,7 +80,7 @@ def paths(command: Command, above: str = "") -> Iterator[tuple[str, Command]]:
 
 
 def bash(program: str, top: Command) -> str:
-    """Give the completion for bash."""
+    """Return the completion for bash."""
     everything = [("", top), *paths(top)]
     options = {option for _, command in everything for option in command.options}
     cases = "\n".join(f"        '{path}') words='{_words(command)}' ;;" for path, command in everything)
@@ -129,7 +129,7 @@ def _words(command: Command) -> str:
 
 
 def zsh(program: str, top: Command) -> str:
-    """Give the completion for zsh."""
+    """Return the completion for zsh."""
     asks = f'_{program}_programs() {{\n  local -a names\n  names=(${{(f)"$({NAMES})"}})\n  compadd -a names\n}}\n\n'
     uses = any(command.names for _, command in paths(top))
     bodies = "\n".join(_zsh_function(f"_{program}", top))
@@ -177,7 +177,7 @@ def _quoted(text: str) -> str:
 
 
 def fish(program: str, top: Command) -> str:
-    """Give the completion for fish."""
+    """Return the completion for fish."""
     lines = [f"# Completion of {program} for fish, generated from its parser.", f"complete -c {program} -f"]
     lines += [_fish_option(program, option, "") for option in top.options]
     lines += _fish_commands(program, top, "__fish_use_subcommand")
@@ -210,7 +210,7 @@ def _fish(text: str) -> str:
 
 
 def files() -> dict[str, str]:
-    """Give every completion by its place below /usr/share."""
+    """Return every completion by its place below /usr/share."""
     found = {}
     for program, parser in (("highlanderctl", client_parser()), ("highlanderd", daemon_parser())):
         top = tree(parser, [program])

@@ -41,7 +41,7 @@ FILES: Final = """\
 
 
 def pages(date: datetime) -> dict[str, str]:
-    """Give every page by its name with its section, dated."""
+    """Return every page by its name with its section, dated."""
     return {name: _page(name, BODIES[name](), date) for name in NAMES}
 
 
@@ -101,7 +101,7 @@ BODIES: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def sections(page: str) -> dict[str, str]:
-    """Give the parts of a page of the reference by their headings; what stands before the first is ''."""
+    """Return the parts of a page of the reference by their headings; what stands before the first is ''."""
     text = (REFERENCE / page).read_text("utf-8")
     text = re.sub(r"^# .*\n|^This page is written by `make docs`[^\n]*(\n[^\n]+)*\n", "", text, flags=re.MULTILINE)
     before, *rest = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
@@ -112,13 +112,13 @@ def sections(page: str) -> dict[str, str]:
 
 
 def man(markdown: str, headings: Mapping[str, str] | None = None) -> str:
-    """Give man(7) for the Markdown of the reference. ``headings``: what goes where a block begins or ends."""
+    """Return man(7) for the Markdown of the reference. ``headings``: what goes where a block begins or ends."""
     written = "".join(_part(part, headings or {}) for part in _parts(markdown))
     return re.sub(r"^\.PP\n|(?<=\n)(\.S[HS] [^\n]*\n)\.PP\n", r"\1", written)
 
 
 def _parts(markdown: str) -> Iterator[str]:
-    """Give paragraphs, tables and blocks of code, each as a whole."""
+    """Return paragraphs, tables and blocks of code, each as a whole."""
     for number, piece in enumerate(re.split(r"^```.*$", markdown, flags=re.MULTILINE)):
         if number % 2:
             yield "```" + piece
@@ -148,13 +148,13 @@ def _row(line: str) -> str:
 
 
 def heading(markdown: str) -> str:
-    """Give a heading of the first order; a table of the file keeps its name."""
+    """Return a heading of the first order; a table of the file keeps its name."""
     title = markdown.strip("`")
     return f'.SH "{escaped(title if "[" in title else title.upper())}"\n'
 
 
 def inline(markdown: str) -> str:
-    """Give text on one line, its code in bold. Other pages are not at hand where a manual page is read."""
+    """Return text on one line, its code in bold. Other pages are not at hand where a manual page is read."""
     text = re.sub(r"\[([^\]]+)\]\(#[^)\s]+\)", r"\1", " ".join(markdown.split()))
     text = re.sub(r"\[([^\]]+)\]\([^)\s]+\)", r"\1 (in the documentation)", text)
     pieces = enumerate(re.split(r"`([^`]+)`", text))
@@ -162,13 +162,13 @@ def inline(markdown: str) -> str:
 
 
 def wrapped(markdown: str) -> str:
-    """Give text on lines of 80 at most, none of which begins with a control character."""
+    """Return text on lines of 80 at most, none of which begins with a control character."""
     lines = textwrap.wrap(inline(markdown), 78, break_long_words=False, break_on_hyphens=False)
     return "\n".join("\\&" + line if line.startswith((".", "'")) else line for line in lines)
 
 
 def escaped(text: str) -> str:
-    """Give text that roff shows as it is.
+    """Return text that roff shows as it is.
 
     >>> escaped("a -b \\\\c")
     'a \\\\-b \\\\ec'

@@ -26,7 +26,7 @@ TOLD: Final = ("type", "name", "version", "purl", "licenses", "hashes")
 def document(
     version: str, arch: str, libraries: Iterable[Library], wheels: Path, packager: str, built: datetime
 ) -> dict[str, Any]:
-    """Give the whole bill for the packages of one architecture; ``wheels`` is where the libraries were unpacked."""
+    """Return the whole bill for the packages of one architecture; ``wheels`` is where the libraries were unpacked."""
     inside = compiled_in(wheels)
     package = {
         "bom-ref": f"pkg:generic/highlander@{version}?arch={arch}",
@@ -71,7 +71,7 @@ def _component(library: Library) -> Component:
 
 
 def compiled_in(wheels: Path) -> dict[str, list[Component]]:
-    """Give what each library says it was compiled from, by the library's name, for all versions of Python together."""
+    """Return what each library says it was compiled from, by its name, for all versions of Python together."""
     found: dict[str, dict[str, Component]] = {}
     for bill in sorted(wheels.glob("*/*.dist-info/sboms/*.json")):
         told = json.loads(bill.read_text("utf-8"))
@@ -88,5 +88,5 @@ def _called(name: str) -> str:
 
 
 def text(bill: Mapping[str, Any]) -> str:
-    """Give a bill as it is shipped: the same bytes for the same contents."""
+    """Return a bill as it is shipped: the same bytes for the same contents."""
     return json.dumps(bill, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

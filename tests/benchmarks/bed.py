@@ -16,7 +16,7 @@ from tests.support.postgres import Cluster, Clusters, passable_directory
 
 @contextlib.contextmanager
 def server(**settings: str) -> Iterator[Cluster]:
-    """Give a server, and leave nothing of it."""
+    """Return a server, and leave nothing of it."""
     account = unprivileged()
     with passable_directory() as shelf, passable_directory() as directory:
         if account.foreign:
@@ -28,7 +28,7 @@ def server(**settings: str) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def daemons() -> Iterator[Nodes]:
-    """Give daemons to start, and leave nothing of them."""
+    """Return daemons to start, and leave nothing of them."""
     with passable_directory() as directory:
         nodes = Nodes(directory)
         try:
@@ -46,6 +46,6 @@ def milliseconds(seconds: Sequence[float]) -> str:
 
 
 def private_kilobytes(pid: int) -> int:
-    """Give the memory that this process shares with no other."""
+    """Return the memory that this process shares with no other."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))

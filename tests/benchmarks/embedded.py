@@ -21,13 +21,13 @@ def timed(directory: Path) -> tuple[float, int]:
 
 
 def private_kilobytes(pid: int) -> int:
-    """Give the memory that this process shares with no other."""
+    """Return the memory that this process shares with no other."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def tending(directory: Path) -> dict[int, str]:
-    """Give steward and server of a directory, by pid."""
+    """Return steward and server of a directory, by pid."""
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):  # processes end while we look

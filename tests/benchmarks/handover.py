@@ -45,7 +45,7 @@ def lives_at_least(nodes: Nodes, program: str, count: int) -> bool:
 
 
 def leader(nodes: Nodes) -> Node:
-    """Give the node of the latest child, by its own word."""
+    """Return the node of the latest child, by its own word."""
     name = nodes.life("beat").node
     return next(node for node in nodes.nodes if node.name == name)
 

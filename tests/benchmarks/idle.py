@@ -25,13 +25,13 @@ GOALS = "goals: worker under 6 % of a core and 80 MB, keeper under 1000 kB priva
 
 
 def cpu(pid: int) -> float:
-    """Give the seconds of CPU that a process has used."""
+    """Return the seconds of CPU that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> float:
-    """Give its resident memory in megabytes."""
+    """Return its resident memory in megabytes."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
     return int(line.split()[1]) / 1000
 

@@ -116,7 +116,7 @@ class Run:
 
 @contextlib.contextmanager
 def installation(chosen: str | None) -> Iterator[tuple[Installation, Account]]:
-    """Give PostgreSQL's programs and the account they run as: the embedded ones, or those of a directory."""
+    """Return PostgreSQL's programs and the account they run as: the embedded ones, or those of a directory."""
     account = unprivileged()
     with passable_directory() as shelf:
         if account.foreign:

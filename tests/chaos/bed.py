@@ -137,7 +137,7 @@ class Bed:
         node.configure("".join(tables.values()), **keys)
 
     def dsn(self, node: str) -> str:
-        """Give how a node reaches PostgreSQL."""
+        """Return how a node reaches PostgreSQL."""
         ways = [self.network.way(node, SERVER, self.server)]
         if self.standby is None:
             [(host, port)] = ways
@@ -183,7 +183,7 @@ class Bed:
         return False
 
     def some_leader(self, chance: Random) -> tuple[str, Node]:
-        """Give some program that lives at the moment, by its own word, and its node. Raises Missed without any."""
+        """Return some program that lives at the moment, by its own word, and its node. Raises Missed without any."""
         self.oracle.read()
         alive = [life for life in self.oracle.present().values() if boottime() - life.last < self.lease / 4]
         led = [(life.program, node) for life in alive for node in self.nodes if node.name == life.node and node.runs]
@@ -229,7 +229,7 @@ class Bed:
             return False
 
     def whole(self, since: float) -> dict[str, Life] | None:
-        """Give the present lives when all is well: every program led by exactly one, renewed and counted since then.
+        """Return the present lives when all is well: every program led by exactly one, renewed and counted since then.
 
         Nodes that have ended are started again.
         """
@@ -255,7 +255,7 @@ class Bed:
         return present if good else None
 
     def _leaders(self, since: float) -> dict[str, tuple[str, int]] | None:
-        """Give node and epoch by program; None when one is led twice, or not renewed since."""
+        """Return node and epoch by program; None when one is led twice, or not renewed since."""
         leaders: dict[str, tuple[str, int]] = {}
         for node in self.nodes:
             asked = boottime()

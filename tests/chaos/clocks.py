@@ -30,7 +30,7 @@ class Clocks:
             subprocess.run(command, check=True, capture_output=True)
 
     def of(self, name: str) -> dict[str, str]:
-        """Give the variables that put a node under its own clock."""
+        """Return the variables that put a node under its own clock."""
         if not self._library.exists():
             return {}
         self.step(name, 0)

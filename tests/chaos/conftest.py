@@ -108,6 +108,6 @@ def borne(plays: Plays, fault: Fault) -> Outcome:
 
 
 def faults_of(module: str) -> list[Fault]:
-    """Give the faults that a module has entered and that the tests have time for."""
+    """Return the faults that a module has entered and that the tests have time for."""
     mine = [fault for fault in registry().values() if fault.strike.__module__.endswith(f".{module}")]
     return [fault for fault in mine if fault.name not in LEFT_TO_MAKE_CHAOS]

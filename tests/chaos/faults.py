@@ -44,7 +44,7 @@ class Bound:
     lasting: bool = False
 
     def limit(self, lease: float, lasted: float) -> float:
-        """Give it in seconds."""
+        """Return it in seconds."""
         return self.leases * lease + self.seconds + (lasted if self.lasting else 0.0)
 
     def __str__(self) -> str:
@@ -136,7 +136,7 @@ def fault(
 
 
 def registry() -> dict[str, Fault]:
-    """Give every fault by its name, in the order of the table."""
+    """Return every fault by its name, in the order of the table."""
     for module in MODULES:
         import_module(f".{module}", __package__)
     return _entered

@@ -24,7 +24,7 @@ def _step(bed: Bed, chance: Random, seconds: int) -> Strike:
 
 
 def _shown(node: Node, program: str) -> float:
-    """Give a time of the past as the node shows it: it moves with its clock."""
+    """Return a time of the past as the node shows it: it moves with its clock."""
     try:
         return datetime.fromisoformat(node.program(program)["since"]).timestamp()
     except (HighlanderError, StopIteration):  # its worker has just begun

@@ -48,13 +48,13 @@ class Network(Protocol):
     """Whether packets are lost, and machines have addresses of their own."""
 
     def enter(self, name: str) -> tuple[str, ...]:
-        """Give the words before a command that make it run at ``name``."""
+        """Return the words before a command that make it run at ``name``."""
 
     def place(self, name: str) -> Place:
-        """Give where a server of this name is to run."""
+        """Return where a server of this name is to run."""
 
     def way(self, node: str, name: str, server: Cluster) -> tuple[str, int]:
-        """Give host and port under which a node reaches the server ``name``."""
+        """Return host and port under which a node reaches the server ``name``."""
 
     def mute(self, name: str) -> None:
         """Let nothing out that it says."""
@@ -108,15 +108,15 @@ class Wires:
         self._run(SWITCH, "nft", "-f", "-", given=FILTER)
 
     def enter(self, name: str) -> tuple[str, ...]:
-        """Give the words before a command that make it run at ``name``."""
+        """Return the words before a command that make it run at ``name``."""
         return ("nsenter", f"--net={self._paths[name]}")
 
     def place(self, name: str) -> Place:
-        """Give where a server of this name is to run."""
+        """Return where a server of this name is to run."""
         return Place(self._addresses[name], self.enter(name))
 
     def way(self, node: str, name: str, server: Cluster) -> tuple[str, int]:  # noqa: ARG002 - all nodes go one way
-        """Give host and port under which a node reaches the server ``name``."""
+        """Return host and port under which a node reaches the server ``name``."""
         return self._addresses[name], server.port
 
     def mute(self, name: str) -> None:
@@ -195,11 +195,11 @@ class Doors:
         return ()
 
     def place(self, name: str) -> Place:  # noqa: ARG002
-        """Give where a server of this name is to run."""
+        """Return where a server of this name is to run."""
         return LOOPBACK
 
     def way(self, node: str, name: str, server: Cluster) -> tuple[str, int]:
-        """Give host and port of the door."""
+        """Return host and port of the door."""
         if (node, name) not in self._doors:
             self._doors[node, name] = Door(LOOPBACK.host, server.port)
         return LOOPBACK.host, self._doors[node, name].port

@@ -105,12 +105,12 @@ class Oracle:
             self._hear(line)
 
     def of(self, program: str) -> list[Life]:
-        """Give the lives of a program in the order of their beginnings."""
+        """Return the lives of a program in the order of their beginnings."""
         mine = [life for life in self.lives.values() if life.program == program]
         return sorted(mine, key=lambda life: life.began)
 
     def present(self) -> dict[str, Life]:
-        """Give the life of each program that was heard of last. The one that began last may have ended beside it.
+        """Return the life of each program that was heard of last. The one that began last may have ended beside it.
 
         That takes one of the stated exceptions: a term that goes on when the server of the other one is gone.
         """
@@ -121,12 +121,12 @@ class Oracle:
         return latest
 
     def epochs(self) -> dict[str, int]:
-        """Give the epoch of each program's latest life: a child that is replaced has another one."""
+        """Return the epoch of each program's latest life: a child that is replaced has another one."""
         self.read()
         return {name: life.epoch for name, life in self.present().items()}
 
     def gaps(self, since: float) -> list[Gap]:
-        """Give the successions whose later life began after that moment."""
+        """Return the successions whose later life began after that moment."""
         programs = {life.program for life in self.lives.values()}
         pairs = [Gap(program, a, b) for program in sorted(programs) for a, b in pairwise(self.of(program))]
         return [gap for gap in pairs if gap.after.began > since]

@@ -40,7 +40,7 @@ def row(name: str, bound: str, outcomes: Sequence[Outcome], note: str = "") -> R
 
 
 def rows(faults: Mapping[str, Fault], outcomes: Sequence[Outcome], lease: float) -> list[Row]:
-    """Give a row for each kind that was played."""
+    """Return a row for each kind that was played."""
     by_name = {name: [one for one in outcomes if one.name == name] for name in [*faults, MANY_NAME]}
     bounds = {name: _shown(fault.bound, lease) for name, fault in faults.items() if not fault.spares}
     bounds |= {name: _spared(fault) for name, fault in faults.items() if fault.spares} | {MANY_NAME: str(MANY)}
@@ -76,7 +76,7 @@ def text(made: Iterable[Row]) -> str:
 
 
 def markdown(made: Iterable[Row]) -> str:
-    """Give it for the documentation."""
+    """Return it for the documentation."""
     lines = [HEADS, ("---", *("---:" for _ in HEADS[1:])), *(one.cells for one in made)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -122,7 +122,7 @@ def test_an_undertaker_disbands_the_cgroups_that_a_bed_has_listed(open_dir: Path
 
 
 def beds_of(run: int) -> list[Path]:
-    """Give the directories of a run's beds, from the command lines of their undertakers."""
+    """Return the directories of a run's beds, from the command lines of their undertakers."""
     pids = [pid for thread in Path(f"/proc/{run}/task").glob("*/children") for pid in _text(thread).split()]
     commands = [_text(Path(f"/proc/{pid}/cmdline")).split("\0") for pid in pids]
     return [Path(words[-3]) for words in commands if any(word.endswith("undertaker.py") for word in words)]

@@ -18,7 +18,7 @@ LEASE = 6.0
 
 
 def _trouble(node: Node) -> str:
-    """Give what it says of PostgreSQL."""
+    """Return what it says of PostgreSQL."""
     try:
         return str(node.status()["postgres"]["trouble"])
     except HighlanderError:

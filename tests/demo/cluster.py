@@ -86,7 +86,7 @@ class Node:
         return [self.guardian, *children(self.guardian)]
 
     def program(self, name: str) -> Status | None:
-        """Give what it says of one program; what it said before it was killed is over."""
+        """Return what it says of one program; what it said before it was killed is over."""
         programs = self.seen["programs"] if self.seen and self.runs else ()
         return next((program for program in programs if program["name"] == name), None)
 
@@ -134,7 +134,7 @@ environment = {{ JOURNAL = "{self.journal}" }}
             threading.Thread(target=node.watch, daemon=True).start()
 
     def leader(self, program: str) -> Node | None:
-        """Give the node that says it leads a program with a running child."""
+        """Return the node that says it leads a program with a running child."""
         for node in self.nodes:
             status = node.program(program)
             if status and status["state"] == "leading" and status["started"] is not None:
@@ -161,7 +161,7 @@ environment = {{ JOURNAL = "{self.journal}" }}
             until(lambda: not any(self.left()), 1)
 
     def left(self) -> Iterator[int]:
-        """Give what still runs of ours: daemons, PostgreSQL and its steward, children."""
+        """Return what still runs of ours: daemons, PostgreSQL and its steward, children."""
         mark = os.fsencode(self.directory)
         for entry in Path("/proc").glob("[0-9]*"):
             pid = int(entry.name)
@@ -170,7 +170,7 @@ environment = {{ JOURNAL = "{self.journal}" }}
 
 
 def command_of(pid: int) -> bytes:
-    """Give a process' command line; empty when it has ended."""
+    """Return a process' command line; empty when it has ended."""
     return read(Path(f"/proc/{pid}/cmdline"))
 
 

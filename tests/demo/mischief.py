@@ -184,7 +184,7 @@ class Row:
 
 
 def summed(costs: Iterable[Cost]) -> list[Row]:
-    """Give one row for each kind that was done."""
+    """Return one row for each kind that was done."""
     rows = []
     for kind in KINDS:
         mine = [cost for cost in costs if cost.kind is kind]

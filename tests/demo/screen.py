@@ -39,7 +39,7 @@ class Style:
         return self.paint(text or name, COLOURS[name], *more)
 
     def mark(self, state: str) -> str:
-        """Give the sign of a state."""
+        """Return the sign of a state."""
         return (MARKS if self.unicode else PLAIN_MARKS)[state]
 
 
@@ -55,7 +55,7 @@ class Show:
 
 
 def picture(style: Style, cluster: Cluster, witness: Witness, show: Show, width: int, height: int) -> list[str]:
-    """Give the whole screen."""
+    """Return the whole screen."""
     head = [*_heading(style, show, width), "", *_table(style, cluster, witness, show.now, width), ""]
     foot = ["", *_footing(style, witness)]
     announced = [style.paint(show.next, "1"), ""]
@@ -151,7 +151,7 @@ def told(style: Style, cost: Cost) -> str:
 
 
 def summary(style: Style, rows: Sequence[Row], witness: Witness) -> list[str]:
-    """Give the last words."""
+    """Return the last words."""
     lines = [f"{'':<26}{'times':>6}{'lived on':>10}{'moved':>7}{'median':>10}{'longest':>10}"]
     for row in rows:
         gaps = (milliseconds(row.median), milliseconds(max(row.gaps))) if row.gaps else ("-", "-")
@@ -197,5 +197,5 @@ def clock(seconds: float) -> str:
 
 
 def joined(lines: Iterable[str]) -> str:
-    """Give what draws these lines over the last picture; clearing first would flicker."""
+    """Return what draws these lines over the last picture; clearing first would flicker."""
     return "\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J"

@@ -69,7 +69,7 @@ UNCERTAIN = frozenset({"the server notices a lost client"})
 
 
 def calm(world: World) -> World:
-    """Give the same world with its misfortune over."""
+    """Return the same world with its misfortune over."""
     rules = world.rules._replace(horizon=float("inf"), reconnect="ABC")
     return world._replace(faults=0, orders=0, rules=rules)
 

@@ -60,7 +60,7 @@ class Mutation(NamedTuple):
     start: Callable[[Rules, str, int, int], World] = led
 
     def world(self) -> World:
-        """Give the world that the search starts from."""
+        """Return the world that the search starts from."""
         return self.start(self.rules, self.names, self.faults, self.orders)
 
 

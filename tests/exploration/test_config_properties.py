@@ -161,7 +161,7 @@ ANYTHING = st.recursive(
 
 
 def table(keys: tuple[str, ...]) -> st.SearchStrategy[dict[str, object]]:
-    """Give tables with some of these keys, and anything in them."""
+    """Return tables with some of these keys, and anything in them."""
     return st.dictionaries(st.sampled_from((*keys, "unknown", "stopsignal")), ANYTHING, max_size=4)
 
 

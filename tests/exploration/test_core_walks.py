@@ -24,7 +24,7 @@ STUBBORN = ("the tree is empty", "the main process ends")
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Give one to three nodes, led or not, with their choices of policy."""
+    """Return one to three nodes, led or not, with their choices of policy."""
     names = draw(st.sampled_from(["A", "AB", "ABC"]))
     start = draw(st.sampled_from([beginning, led]))
     world = start(Rules(), names, draw(st.integers(0, 6)), draw(st.integers(0, 5)))

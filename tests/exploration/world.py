@@ -185,7 +185,7 @@ def _server_words(pg: Postgres) -> str:
 
 
 def policy(name: str, life: int) -> Policy:
-    """Give a node's configuration, small enough that everything happens within a few leases."""
+    """Return a node's configuration, small enough that everything happens within a few leases."""
     return Policy(name, f"{name}{life}", stop_timeout=3, backoff=2, backoff_max=2, backoff_reset=10_000)
 
 
@@ -225,7 +225,7 @@ def clock(world: World, i: int) -> float:
 
 
 def backend(world: World, who: Who) -> Backend | None:
-    """Give the server's end of a session, wherever it lives."""
+    """Return the server's end of a session, wherever it lives."""
     return next((found for pg in world.servers if (found := pg.backend(who)) is not None), None)
 
 

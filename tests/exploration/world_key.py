@@ -101,7 +101,7 @@ class _Own:
 
 
 def key(world: World) -> Any:
-    """Give the world's identity."""
+    """Return the world's identity."""
     o = _Origin(world)
     nodes = [hash(_node(_Own(o, world, i), world)) for i in range(len(world.nodes))]
     if o.alike:
@@ -217,7 +217,7 @@ def _situation(situation: Situation, own: _Own) -> Any:
 
 
 def _known(knowledge: Knowledge, own: _Own) -> Any:
-    """Give what still counts: the next look throws away knowledge of another run, or of a version that is gone."""
+    """Return what still counts: the next look throws away knowledge of another run, or of a version that is gone."""
     server, o = knowledge.server, own.origin
     promised = own.beyond(knowledge.promised_until, own.now), knowledge.ceiling.length
     before = own.beyond(knowledge.promised_until, knowledge.since)

@@ -59,7 +59,7 @@ class Ledger(NamedTuple):
     """When the row was released, for the world's own judgement on reservations."""
 
     def row(self, lock_id: int) -> Row | None:
-        """Give the row of a lock id."""
+        """Return the row of a lock id."""
         return next((row for row in self.rows if row.lock_id == lock_id), None)
 
     @property
@@ -90,15 +90,15 @@ class Postgres(NamedTuple):
     """What logical replication from the first server has brought so far; None where there is none."""
 
     def row(self, lock_id: int) -> Row | None:
-        """Give the row of a lock id."""
+        """Return the row of a lock id."""
         return self.ledger.row(lock_id)
 
     def holder(self, lock_id: int) -> Who | None:
-        """Give the session that has the lock."""
+        """Return the session that has the lock."""
         return dict(self.holders).get(lock_id)
 
     def backend(self, who: Who) -> Backend | None:
-        """Give the server's end of a session, if it lives."""
+        """Return the server's end of a session, if it lives."""
         return next((one for one in self.backends if one.who == who), None)
 
     def connect(self, who: Who, now: float, idle_limit: float) -> Postgres:
@@ -156,7 +156,7 @@ class Postgres(NamedTuple):
         return self.restart()._replace(system=self.system + 1, timeline=1)
 
     def promoted(self) -> Postgres:
-        """Give the standby as the new primary."""
+        """Return the standby as the new primary."""
         new = self.restart()._replace(timeline=self.timeline + 1, standby=None, isolated=False)
         return new if self.standby is None else new._replace(ledger=self.standby)
 
@@ -170,7 +170,7 @@ class Postgres(NamedTuple):
         return self._replace(ledger=self.ledger._replace(rows=rows, row_backends=backends))
 
     def offset(self) -> int | None:
-        """Give the epoch offset of the present system, once the ledger has settled on it."""
+        """Return the epoch offset of the present system, once the ledger has settled on it."""
         return dict(self.ledger.offsets).get(self.system)
 
 
@@ -270,7 +270,7 @@ class TakeOverIf(NamedTuple):
     """Whether no other row of the program was unreleased when the statement began; None when it begins now."""
 
     def begun(self, pg: Postgres) -> TakeOverIf:
-        """Give the statement with what it will see of other rows, whatever is committed until its locks are granted."""
+        """Return the statement with what it will see of other rows, whatever others commit before it is granted."""
         return self._replace(alone=self._alone(pg))
 
     def on(self, pg: Postgres, who: Who) -> tuple[Postgres, Reply]:
@@ -403,7 +403,7 @@ class SettleOn(NamedTuple):
     flaws: Flaws
 
     def on(self, pg: Postgres, _who: Who) -> tuple[Postgres, Reply]:
-        """Give the system its epoch offset with it."""
+        """Return the system its epoch offset with it."""
         settle, present = self.settle, (pg.system, pg.timeline, pg.ledger.place)
         if not self.flaws.settles_present:
             if present[:2] != (settle.system, settle.timeline):

@@ -82,7 +82,7 @@ def _unhurried(world: World) -> Iterator[Way]:
 
 
 def _minding_itself(world: World) -> int | None:
-    """Give a node with something prompt to hear, when nobody else can make a difference to it or see one.
+    """Return a node with something prompt to hear, when nobody else can make a difference to it or see one.
 
     With no fault and no order left, whatever others do next can as well be done after it: exploring their order, too,
     would only show the same worlds again. A notification on its way is the one thing of others that it would notice.

@@ -225,7 +225,7 @@ class Scene(NamedTuple):
     """How long it is followed."""
 
     def world(self, *, swift: bool, names: str = "AB") -> World:
-        """Give the world that the search starts from."""
+        """Return the world that the search starts from."""
         rules = self.rules._replace(kinds=frozenset(self.kinds), swift=swift)
         world = self.start(rules, names, self.faults, self.orders)
         return world._replace(rules=rules._replace(horizon=world.now + self.ticks))

@@ -22,7 +22,7 @@ GRAIN = 0.05
 
 
 def next_moment(world: World) -> float | None:
-    """Give the next tick at which time itself changes something."""
+    """Return the next tick at which time itself changes something."""
     moments = list(_dues_of_servers(world))
     for i, node in enumerate(world.nodes):
         moments += [_when(world, i, due) for due in _dues(world, node)]
@@ -43,7 +43,7 @@ def _dues_of_servers(world: World) -> Iterator[float]:
 
 
 def _when(world: World, i: int, due: float) -> float:
-    """Give the moment at which the node's clock shows ``due`` or a little more."""
+    """Return the moment at which the node's clock shows ``due`` or a little more."""
     if not world.rules.rates:
         return due
     steps = ceil(due / rate(world, i) / GRAIN - 1e-6)

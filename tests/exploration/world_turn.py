@@ -211,7 +211,7 @@ def _ask(world: World, node: Node, effect: Effect) -> World:
 
 
 def _statements(world: World, node: Node, effect: Effect) -> tuple[Statement, ...]:
-    """Give what ``session.py`` sends for an effect, one behind the other."""
+    """Return what ``session.py`` sends for an effect, one behind the other."""
     key, flaws = node.lock_id, world.rules.sql
     match effect:
         case Look():

@@ -28,7 +28,7 @@ autostart = false
 
 @contextmanager
 def pair(nodes: Nodes, database: Database) -> Iterator[tuple[Node, Node]]:
-    """Give the node that leads beat and the other one, which leads nothing yet."""
+    """Return the node that leads beat and the other one, which leads nothing yet."""
     settled_ledger(database, LEASE)
     [leader] = nodes(database, "a", programs=PROGRAMS, lease=LEASE)
     led(leader, "beat", "deaf")

@@ -47,5 +47,5 @@ def test_a_failover_costs_no_child_and_later_epochs_are_above_all_earlier_ones(
 
 
 def standby_rows(dsn: str) -> dict[str, int]:
-    """Give each program's renewal as the standby shows it."""
+    """Return each program's renewal as the standby shows it."""
     return dict(run(dsn, "SELECT program, renewal FROM highlander.lease"))

@@ -33,7 +33,7 @@ command = ["sh", "-c", '''
 
 
 def released_at(database: Database, program: str) -> float:
-    """Give when the row was released, on CLOCK_BOOTTIME: the server runs on this machine."""
+    """Return when the row was released, on CLOCK_BOOTTIME: the server runs on this machine."""
     [(moment,)] = database.sql(
         "SELECT extract(epoch FROM released_at) FROM highlander.lease WHERE program = %s", [program]
     )

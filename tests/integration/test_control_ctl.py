@@ -502,7 +502,7 @@ def test_watch_prints_again_at_every_change_until_it_is_interrupted(tmp_path: Pa
 
 
 async def on_a_terminal(path: Path, lines: int, columns: int, **environment: str) -> str:
-    """Give what ``highlanderctl status`` writes to a terminal of that size."""
+    """Return what ``highlanderctl status`` writes to a terminal of that size."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (lines, columns))
     process = await asyncio.create_subprocess_exec(

@@ -138,7 +138,7 @@ def test_connections_are_bounded_and_come_back(loop_factory: Callable[[], asynci
         return one
 
     async def say(one: socket.socket, what: bytes) -> bytes:
-        """Give the beginning of the answer; nothing when the other end has closed."""
+        """Return the beginning of the answer; nothing when the other end has closed."""
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(one, what)

@@ -35,7 +35,7 @@ def doctor(directory: Path, dsn: str, *, programs: int = 2, lease: float = 10.0,
 
 
 def found(done: Ended, severity: str) -> list[str]:
-    """Give the findings of one severity."""
+    """Return the findings of one severity."""
     return [line.removeprefix(severity).strip() for line in done.out.splitlines() if line.startswith(f"{severity} ")]
 
 

@@ -107,7 +107,7 @@ def users() -> Iterator[Users]:
 
 
 def processes(directory: Path) -> dict[int, str]:
-    """Give the steward and the server of a directory: whatever works there or names it in its arguments."""
+    """Return the steward and the server of a directory: whatever works there or names it in its arguments."""
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

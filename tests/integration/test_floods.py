@@ -141,7 +141,7 @@ def node(open_dir: Path) -> Iterator[Node]:
 
 
 def _pair(node: Node) -> tuple[int, int, int]:
-    """Give the epoch of a child, its main process, and that one's child."""
+    """Return the epoch of a child, its main process, and that one's child."""
     epoch = node.shell("sleep 1000 & echo $!; exec sleep 1000", cgroup=False)
     below = int(node.line(epoch))
     return epoch, node.expect("Started", epoch=epoch)["pid"], below

@@ -37,7 +37,7 @@ def flooding(write_end: int) -> Iterator[None]:
 async def stream_to(
     sink: Sink, *, prefix: str = "", count: Callable[[int], None] | None = None
 ) -> AsyncIterator[tuple[int, Ring]]:
-    """Give the write end of a pipe that a Stream reads; the block may close it."""
+    """Return the write end of a pipe that a Stream reads; the block may close it."""
     read_end, write_end = os.pipe()
     ring = Ring()
     stream = Stream(read_end, sink, ring, prefix=prefix, count=count)
@@ -128,7 +128,7 @@ def test_an_unfinished_line_is_not_torn_because_an_earlier_one_was_unfinished(tm
 
 
 def _unread(pipe: int) -> int:
-    """Give how many bytes wait in a pipe."""
+    """Return how many bytes wait in a pipe."""
     waiting = array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, waiting)
     return waiting[0]

@@ -117,7 +117,7 @@ def test_a_signal_that_no_worker_could_hear_is_told_to_the_next_one(node: Node) 
 
 
 def _pending(pid: int) -> int:
-    """Give the mask of the signals that were sent to a process and not taken yet."""
+    """Return the mask of the signals that were sent to a process and not taken yet."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("ShdPnd:")[1].split()[0], 16)
 

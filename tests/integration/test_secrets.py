@@ -118,7 +118,7 @@ def _reload_what_is_wrong(node: Node) -> None:
 
 
 def _shown(node: Node) -> Iterator[tuple[str, str]]:
-    """Give all that a daemon shows and leaves behind, by where."""
+    """Return all that a daemon shows and leaves behind, by where."""
     program = f"{node.name}-beat"
     for words in ("status", "status --json", f"show {program}", f"show {program} --json", f"show {node.name}-broken"):
         done = highlanderctl(node.socket, *words.split())

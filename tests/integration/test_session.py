@@ -44,7 +44,7 @@ def _hold_as_former_session(old: psycopg.Connection[Any], line: Line) -> None:
 
 @asynccontextmanager
 async def _outlived(database: Database, line: Line) -> AsyncIterator[psycopg.Connection[Any]]:
-    """Give the line a new session beside its old one, which the network has lost and the server has not."""
+    """Return the line a new session beside its old one, which the network has lost and the server has not."""
     with psycopg.connect(database.dsn, autocommit=True) as old:
         line.session.disconnect("its network is gone")
         await line.told(Detached)

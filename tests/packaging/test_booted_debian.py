@@ -54,7 +54,7 @@ def await_led(machine: Machine) -> dict[str, int]:
 
 
 def files_in(root: Path) -> dict[str, str]:
-    """Give what is in a root file system, but for what booting and running machines write all the time."""
+    """Return what is in a root file system, but for what booting and running machines write all the time."""
     running = (
         "proc",
         "sys",

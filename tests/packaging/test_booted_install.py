@@ -62,7 +62,7 @@ class Transcript:
 
 
 def leaders(machines: list[Machine]) -> list[Machine]:
-    """Give the machines on which the program runs."""
+    """Return the machines on which the program runs."""
     return [machine for machine in machines if "beat" in machine.led()]
 
 

@@ -65,19 +65,19 @@ class Service:
         return self.machine.does("systemctl", verb, "highlanderd")
 
     def shows(self, name: str) -> str:
-        """Give a property of the unit."""
+        """Return a property of the unit."""
         return self.machine.says("systemctl", "show", f"--property={name}", "--value", "highlanderd")
 
     def guardian(self) -> int:
-        """Give the daemon's main process."""
+        """Return the daemon's main process."""
         return int(self.shows("MainPID"))
 
     def children(self, pid: int) -> list[int]:
-        """Give the children of a process."""
+        """Return the children of a process."""
         return [int(child) for child in self.machine.says("cat", f"/proc/{pid}/task/{pid}/children").split()]
 
     def about(self, pid: int, what: str) -> str:
-        """Give what /proc tells of a process; an error's text when it is gone."""
+        """Return what /proc tells of a process; an error's text when it is gone."""
         return self.machine.says("cat", f"/proc/{pid}/{what}")
 
     def gone(self, pid: int) -> bool:

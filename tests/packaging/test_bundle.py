@@ -18,7 +18,7 @@ def bundle(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def version(root: Path, python: str, **files: str) -> Path:
-    """Give what was installed for one version: files by name, with __ for a directory."""
+    """Return what was installed for one version: files by name, with __ for a directory."""
     for called, text in {"lib__mod": "x = 1\n", **files}.items():
         path = root / python / (called.replace("__", "/") + ("" if "." in called else ".py"))
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ INTERPRETERS = ("3.11", "3.12", "3.13", "3.14")
 
 
 def run(*command: object) -> str:
-    """Give what a command says, whatever it exits with."""
+    """Return what a command says, whatever it exits with."""
     told = [tool(str(command[0])), *map(str, command[1:])]
     return subprocess.run(told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300).stdout
 
@@ -55,7 +55,7 @@ def test_rpmlint_finds_neither_errors_nor_warnings(rpm: Path) -> None:
 
 
 def files_of_deb(deb: Path) -> dict[str, str]:
-    """Give mode and owner by path."""
+    """Return mode and owner by path."""
     listed = [line.split(None, 5) for line in run("dpkg-deb", "--contents", deb).splitlines()]
     return {path.partition(" -> ")[0].lstrip("."): f"{mode} {owner}" for mode, owner, _, _, _, path in listed}
 
@@ -124,7 +124,7 @@ def test_every_library_loads(unpacked: Path, version: str) -> None:
 
 
 def pythons(version: str) -> list[str]:
-    """Give working interpreters of a version."""
+    """Return working interpreters of a version."""
     known = [sys.executable] if sys.version.startswith(f"{version}.") else []
     known += [path for path in (shutil.which(f"python{version}"),) if path]
     known += map(

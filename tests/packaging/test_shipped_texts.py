@@ -86,7 +86,7 @@ def completions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def completed(completions: Path, *words: str) -> list[str]:
-    """Give what bash offers for the last of these words."""
+    """Return what bash offers for the last of these words."""
     script = completions / f"bash-completion/completions/{words[0]}"
     quoted = " ".join(f"'{word}'" for word in words)
     order = f". {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _{words[0]}; echo ${{COMPREPLY[*]}}"
@@ -127,7 +127,7 @@ def shipped() -> str:
 
 
 def uncommented(*keys: str) -> str:
-    """Give the shipped file with the first example of these keys in force."""
+    """Return the shipped file with the first example of these keys in force."""
     text = shipped()
     for key in keys:
         text, done = re.subn(rf"^#({key} = )", r"\1", text, count=1, flags=re.MULTILINE)

@@ -31,7 +31,7 @@ def loaded(text: str, environ: Mapping[str, str] | None = None, **files: str | b
 
 
 def problems(text: str, environ: Mapping[str, str] | None = None, **files: str | bytes | OSError) -> list[str]:
-    """Give what is wrong with ``text``, without the name of the main file."""
+    """Return what is wrong with ``text``, without the name of the main file."""
     try:
         loaded(text, environ, **files)
     except ConfigurationError as error:

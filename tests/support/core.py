@@ -33,7 +33,7 @@ HERE = Candidate("here", "ours", keeperless=True)
 
 
 def row(**facts: Any) -> Row:
-    """Give a row of another node's running term; ``facts`` say what is different."""
+    """Return a row of another node's running term; ``facts`` say what is different."""
     usual: dict[str, Any] = {
         "lock_id": LOCK_ID,
         "program": "beat",
@@ -72,7 +72,7 @@ def verdict(seen: Observation, *, known_since: float, now: float, candidate: Can
 
 
 def claim(epoch: int = 6) -> Claim:
-    """Give a claim, whatever it is for."""
+    """Return a claim, whatever it is for."""
     return Claim(None, (), SERVER, LENGTHS, epoch)
 
 

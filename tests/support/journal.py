@@ -91,12 +91,12 @@ class Journal:
         self.path = path
 
     def lines(self) -> Iterator[Line]:
-        """Give every line, in the order of writing; one that is being written is not there yet."""
+        """Return every line, in the order of writing; one that is being written is not there yet."""
         text = self.path.read_text() if self.path.exists() else ""
         return parse(text[: text.rfind("\n") + 1])
 
     def lives(self, program: str | None = None) -> list[Life]:
-        """Give the lives, of one program or of all, in the order of their beginnings."""
+        """Return the lives, of one program or of all, in the order of their beginnings."""
         terms: dict[tuple[int, int], list[Line]] = defaultdict(list)
         for line in self.lines():
             if program in (None, line.program):
@@ -105,7 +105,7 @@ class Journal:
         return sorted(lives, key=lambda life: life.began)
 
     def gaps(self, program: str) -> list[float]:
-        """Give the seconds without a child between each two lives of a program."""
+        """Return the seconds without a child between each two lives of a program."""
         return [after.began - before.last for before, after in pairwise(self.lives(program))]
 
     def doubles(self) -> list[str]:
@@ -121,7 +121,7 @@ class Journal:
 
 
 def parse(text: str) -> Iterator[Line]:
-    """Give the lines of a journal's text, all of them whole."""
+    """Return the lines of a journal's text, all of them whole."""
     for line in text.splitlines():
         kind, at, program, lock_id, epoch, node, pid = line.split()
         yield Line(kind, float(at), program, int(lock_id), int(epoch), node, int(pid))

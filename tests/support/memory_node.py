@@ -49,7 +49,7 @@ async def until(fact: Callable[[], bool], within: float = 60.0) -> None:
 
 
 def program(name: str, state: str = "waiting", **facts: Any) -> ProgramStatus:
-    """Give a snapshot; what is not named is as after a quiet start."""
+    """Return a snapshot; what is not named is as after a quiet start."""
     quiet = ProgramStatus(
         name=name,
         state=state,
@@ -73,7 +73,7 @@ def program(name: str, state: str = "waiting", **facts: Any) -> ProgramStatus:
 
 
 def leading(name: str, epoch: int = 7, **facts: Any) -> ProgramStatus:
-    """Give a snapshot of a program that this node leads."""
+    """Return a snapshot of a program that this node leads."""
     here: dict[str, Any] = {
         "leader": "web-1",
         "epoch": epoch,

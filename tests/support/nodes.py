@@ -109,7 +109,7 @@ class Node:
         )
 
     def mine(self, argument: bytes) -> list[int]:
-        """Give the guardian's own processes with this argument: ``--worker``, or ``--lock-fd`` for keepers."""
+        """Return the guardian's own processes with this argument: ``--worker``, or ``--lock-fd`` for keepers."""
         parent = str(self.guardian).encode()
         return [
             pid
@@ -152,11 +152,11 @@ class Node:
     # ------------------------------------------------------------------------------------------------------- facts
 
     def status(self) -> Status:
-        """Give what ``highlanderctl status --json`` gives."""
+        """Return what ``highlanderctl status --json`` gives."""
         return self.control.ask("GET", "/v1/status")
 
     def program(self, name: str) -> Status:
-        """Give one program's part of it."""
+        """Return one program's part of it."""
         return next(program for program in self.status()["programs"] if program["name"] == name)
 
     def up(self) -> bool:
@@ -175,7 +175,7 @@ class Node:
         self.control.order(program, verb, {"wait": True, "timeout": PATIENCE, **body}, PATIENCE)()
 
     def leading(self) -> dict[str, Status]:
-        """Give the programs that it leads with a running child."""
+        """Return the programs that it leads with a running child."""
         programs = self.status()["programs"]
         return {one["name"]: one for one in programs if one["state"] == "leading" and one["started"] is not None}
 
@@ -187,7 +187,7 @@ class Node:
             return False
 
     def trusted_until(self, program: str) -> float:
-        """Give until when the node trusts its term by its own word, a millisecond's answer late at most."""
+        """Return until when the node trusts its term by its own word, a millisecond's answer late at most."""
         remaining = self.program(program)["lease_remaining"]  # told last of all: a survey may have waited before
         assert remaining is not None, f"{self.name} does not lead {program}"
         return boottime() + float(remaining)
@@ -220,7 +220,7 @@ class Nodes:
             wait_for(node.up, PATIENCE, f"{node.name} is up")
 
     def leaders(self) -> dict[str, Node]:
-        """Give the nodes that lead with a running child, by program; fails when two claim to at one moment."""
+        """Return the nodes that lead with a running child, by program; fails when two claim to at one moment."""
         leaders: dict[str, tuple[Node, int]] = {}
         for node in [node for node in self.nodes if not node.asleep]:
             with contextlib.suppress(HighlanderError):  # it is down
@@ -248,7 +248,7 @@ class Nodes:
         return any(life.epoch == epoch for life in self.journal.lives(program))
 
     def life(self, program: str) -> Life:
-        """Give the latest life of a program."""
+        """Return the latest life of a program."""
         return self.journal.lives(program)[-1]
 
     def close(self) -> None:
@@ -271,7 +271,7 @@ class Nodes:
 
 
 def expiry(database: Database, program: str) -> float:
-    """Give when the lease ends as the ledger shows it: never before the leader's own end of trust."""
+    """Return when the lease ends as the ledger shows it: never before the leader's own end of trust."""
     [(shown,)] = database.sql(
         "SELECT extract(epoch FROM expires_at) FROM highlander.lease WHERE program = %s", [program]
     )
@@ -279,13 +279,13 @@ def expiry(database: Database, program: str) -> float:
 
 
 def ends(database: Database, program: str) -> list[str | None]:
-    """Give why each term of a program ended, None for the one under way."""
+    """Return why each term of a program ended, None for the one under way."""
     terms = database.sql("SELECT reason FROM highlander.term WHERE program = %s ORDER BY epoch", [program])
     return [reason for (reason,) in terms]
 
 
 def renewals(database: Database) -> dict[str, int]:
-    """Give how often each row was written, by program."""
+    """Return how often each row was written, by program."""
     return dict(database.sql("SELECT program, renewal FROM highlander.lease"))
 
 

@@ -10,7 +10,7 @@ from highlanderd.output.writer import Writer
 
 @contextmanager
 def writing() -> Iterator[Writer]:
-    """Give a writer that has a minute in the end: what a test has sent is to be there, however slow the machine."""
+    """Return a writer that has a minute in the end: what a test has sent is to be there, however slow the machine."""
     writer = Writer()
     try:
         yield writer

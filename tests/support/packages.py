@@ -23,7 +23,7 @@ KINDS = {
 
 
 def tool(name: str) -> str:
-    """Give the path of a program, or skip the test."""
+    """Return the path of a program, or skip the test."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"needs {name}")
@@ -31,7 +31,7 @@ def tool(name: str) -> str:
 
 
 def made(pattern: str) -> Path:
-    """Give the one package of this name in the directory that HIGHLANDER_PACKAGES names; skips the test without one."""
+    """Return the one package of this name in the directory that HIGHLANDER_PACKAGES names; skip the test without one."""
     directory = os.environ.get("HIGHLANDER_PACKAGES")
     if not directory:
         pytest.skip("no packages were built; make packages-test does")
@@ -40,7 +40,7 @@ def made(pattern: str) -> Path:
 
 
 def root_beneath(release: str, kind: str = "") -> Path:
-    """Give a small Debian of this release to lay something over: nobody writes into it. It is kept for the next run."""
+    """Return a small Debian of this release to lay something over: nobody writes into it. Kept for the next run."""
     kept = ROOTS / f"{release}{kind}"
     ROOTS.mkdir(parents=True, exist_ok=True)
     with (ROOTS / f"{kept.name}.lock").open("w") as lock:

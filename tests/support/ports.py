@@ -12,7 +12,7 @@ _reserved: list[socket.socket] = []
 
 
 def reserved_port() -> int:
-    """Give a port that a server of ours can bind at any time, again and again; until then connections are refused."""
+    """Return a port that a server of ours can bind at any time, again and again; until then connections are refused."""
     reservation = socket.socket()
     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reservation.bind(("127.0.0.1", 0))

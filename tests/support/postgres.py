@@ -79,7 +79,7 @@ class Database:
         return make_conninfo(self.server.dsn, dbname=self.name, user=self.role)
 
     def with_standby(self, standby: Server) -> str:
-        """Give the DSN that names the standby, too, and asks for whichever takes writes."""
+        """Return the DSN that names the standby, too, and asks for whichever takes writes."""
         ways = [psycopg.conninfo.conninfo_to_dict(server.dsn) for server in (self.server, standby)]
         hosts, ports = (",".join(str(way[name]) for way in ways) for name in ("host", "port"))
         return make_conninfo(self.dsn, host=hosts, port=ports, target_session_attrs="read-write")
@@ -220,7 +220,7 @@ class Cluster(Server):
                 os.kill(pid, signal.SIGCONT)
 
     def processes(self) -> list[int]:
-        """Give the pids of the server: everything that works in its data directory."""
+        """Return the pids of the server: everything that works in its data directory."""
         numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         return [pid for pid in numbers if self._works_here(pid)]
 
@@ -342,7 +342,9 @@ def passable_directory() -> Iterator[Path]:
     try:
         yield made
     finally:
-        shutil.rmtree(made)
+        while made.exists():
+            with contextlib.suppress(FileNotFoundError):  # a server that is just ending removes files, too
+                shutil.rmtree(made)
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ class Node:
         return self._named("guardian.py")
 
     def keeper(self) -> int:
-        """Give the pid of the only keeper."""
+        """Return the pid of the only keeper."""
         (keeper,) = self.keepers()
         return keeper
 
@@ -238,7 +238,7 @@ def _tree(pid: int) -> Iterator[int]:
 
 @contextmanager
 def node_at(home: Path, **options: Any) -> Iterator[Node]:
-    """Give a started node whose first worker was met, and leave nothing of it running."""
+    """Return a started node whose first worker was met, and leave nothing of it running."""
     node = Node(home, **options)
     node.start()
     try:

@@ -82,7 +82,7 @@ class Door:
         self._do(self._let_pass)
 
     def dsn(self, dsn: str) -> str:
-        """Give the same DSN, but through this door."""
+        """Return the same DSN, but through this door."""
         return make_conninfo(dsn, host="127.0.0.1", port=self.port)
 
     @property

@@ -40,7 +40,7 @@ class ServiceManager:
         self._notices: list[Notice] = []
 
     def heard(self) -> list[Notice]:
-        """Give everything that was said so far."""
+        """Return everything that was said so far."""
         while True:
             try:
                 data, ancillary, _, _ = self._socket.recvmsg(4096, 256, socket.MSG_DONTWAIT)
@@ -54,7 +54,7 @@ class ServiceManager:
             self._notices.append(Notice(pid, at, words))
 
     def values(self, name: str) -> list[str]:
-        """Give what was said under a name, in order."""
+        """Return what was said under a name, in order."""
         return [notice.words[name] for notice in self.heard() if name in notice.words]
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ class Line:
         self._told.put_nowait(event)
 
     async def told(self, kind: type[E], within: float = 60.0) -> E:
-        """Give the next event of this kind, passing over hints; anything else is a failure."""
+        """Return the next event of this kind, passing over hints; anything else is a failure."""
         while True:
             event = await asyncio.wait_for(self._told.get(), within)
             if isinstance(event, kind):

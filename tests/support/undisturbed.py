@@ -63,10 +63,10 @@ class Strained:
         assert all(after[name] == self.led[name] for name in others)
 
     def memory(self) -> int:
-        """Give the most memory that the present worker has ever had, in bytes."""
+        """Return the most memory that the present worker has ever had, in bytes."""
         lines = Path(f"/proc/{self.node.worker}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
     def log(self) -> str:
-        """Give what the daemon has said."""
+        """Return what the daemon has said."""
         return self.node.log.read_text(errors="replace")

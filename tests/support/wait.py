@@ -12,7 +12,7 @@ LOOK_EVERY = 0.02
 
 
 def wait_for(fact: Callable[[], Fact], within: float = 60.0, what: str = "") -> Fact:
-    """Give what ``fact`` returns as soon as it is true; fail when it is not within so many seconds.
+    """Return what ``fact`` returns as soon as it is true; fail when it is not within so many seconds.
 
     The bound is for what never comes: on a busy machine what takes a moment may take very long.
     """

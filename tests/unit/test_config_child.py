@@ -33,7 +33,7 @@ ME = pwd.getpwuid(os.geteuid())
 
 
 def program(**keys: object) -> ProgramConfig:
-    """Give a program with these keys."""
+    """Return a program with these keys."""
     return ProgramConfig.model_validate({"name": "beat", "command": ["x"], **keys})
 
 
@@ -166,7 +166,7 @@ def test_an_unknown_account_is_a_sentence(keys: Mapping[str, object], said: str)
 
 
 def findings(keys: str, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Give what the machine lacks for a program, without file and line."""
+    """Return what the machine lacks for a program, without file and line."""
     result = loaded(f"{POSTGRES}[program.x]\n{keys}\n", environ)
     return [
         finding.removeprefix("/etc/highlander.toml:").split(":", 1)[0] + finding.split(": program.x.", 1)[1]

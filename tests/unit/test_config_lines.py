@@ -43,7 +43,7 @@ name = "pear"
 
 
 def everything(value: object, path: Path = ()) -> Iterator[Path]:
-    """Give every path of a parsed document."""
+    """Return every path of a parsed document."""
     if path:
         yield path
     if isinstance(value, dict):

@@ -16,7 +16,7 @@ PROGRAM = '[program.beat]\ncommand = "celery -A shop beat"\n'
 
 
 def program(keys: str = "", text: str = "", environ: dict[str, str] | None = None) -> ProgramConfig:
-    """Give the program ``beat`` with these keys."""
+    """Return the program ``beat`` with these keys."""
     return loaded(f"{POSTGRES}{PROGRAM}{keys}\n{text}", environ).configuration.programs["beat"]
 
 

@@ -10,7 +10,7 @@ from tests.support.configuration import POSTGRES, loaded, problems
 
 
 def one(text: str, environ: dict[str, str] | None = None) -> str:
-    """Give the only problem of a file that is otherwise right."""
+    """Return the only problem of a file that is otherwise right."""
     (problem,) = problems(POSTGRES + text, environ)
     return problem
 

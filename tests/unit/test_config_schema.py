@@ -87,7 +87,7 @@ def test_a_string_that_the_environment_completes_passes_the_schema() -> None:
 
 
 def judged(text: str, directory: Path) -> str:
-    """Give what an editor's own judge says about a configuration; nothing when it is content."""
+    """Return what an editor's own judge says about a configuration; nothing when it is content."""
     (directory / "schema.json").write_text(json_schema.text(), "utf-8")
     file = directory / "highlander.toml"
     file.write_text(text, "utf-8")

@@ -34,7 +34,7 @@ def test_every_configuration_in_the_pages_loads(where: str, block: str, tmp_path
 
 
 def commands() -> set[str]:
-    """Give what may stand after highlanderctl, aliases too."""
+    """Return what may stand after highlanderctl, aliases too."""
     [choices] = [action.choices for action in parser()._actions if action.dest == "command"]
     return set(choices or ())
 

@@ -14,12 +14,12 @@ LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 
 
 def prose(path: Path) -> str:
-    """Give a page without its fenced blocks, in which brackets are no links and # is no heading."""
+    """Return a page without its fenced blocks, in which brackets are no links and # is no heading."""
     return re.sub(r"^\s*```.*?^\s*```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(path: Path) -> set[str]:
-    """Give the anchors of a page's headings, as Markdown renderers make them: a repeated one gets a number."""
+    """Return the anchors of a page's headings, as Markdown renderers make them: a repeated one gets a number."""
     found: list[str] = []
     for heading in re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE):
         words = re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")

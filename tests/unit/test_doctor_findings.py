@@ -51,7 +51,7 @@ HEALTHY = Facts(
 
 
 def worst(facts: Facts) -> Finding:
-    """Give what would be printed first."""
+    """Return what would be printed first."""
     return min(judge(facts), key=lambda finding: finding.severity)
 
 

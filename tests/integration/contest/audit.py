@@ -114,13 +114,13 @@ class Audit:
             self._connection.close()
 
     def writes(self, lock_id: int) -> list[Write]:
-        """Give the committed writes to a row, in their order."""
+        """Return the committed writes to a row, in their order."""
         columns = ", ".join(Write.__slots__)
         rows = self.sql(f"SELECT {columns} FROM audit.write WHERE lock_id = %s ORDER BY id", [lock_id])
         return [Write(*row) for row in rows]
 
     def holders(self, lock_id: int) -> list[int]:
-        """Give the backends that hold the advisory lock."""
+        """Return the backends that hold the advisory lock."""
         return [pid for (pid,) in self.sql(f"SELECT pid FROM pg_locks WHERE {OF_LOCK}", [lock_id])]
 
     def lives(self, pid: int) -> bool:
@@ -128,7 +128,7 @@ class Audit:
         return bool(self.sql("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]))
 
     def in_transaction(self) -> list[tuple[Any, ...]]:
-        """Give the sessions of the daemon's role that were left in a transaction."""
+        """Return the sessions of the daemon's role that were left in a transaction."""
         return self.sql(
             "SELECT pid, application_name, query FROM pg_stat_activity "
             "WHERE usename = %s AND state LIKE 'idle in transaction%%'",
@@ -136,7 +136,7 @@ class Audit:
         )
 
     def sessions(self, program: str) -> int:
-        """Give the number of lock sessions of a program, on all nodes."""
+        """Return the number of lock sessions of a program, on all nodes."""
         [[count]] = self.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s", [f"%/{program}"])
         return int(count)
 

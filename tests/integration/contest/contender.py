@@ -284,7 +284,7 @@ class Contender:
             self.wrong.append(f"{self.name}: {wrong}")
 
     def _answers(self, *what: str) -> Question:
-        """Give the question that an answer belongs to."""
+        """Return the question that an answer belongs to."""
         question = self.question
         assert question is not None, f"an answer to nothing: {what}"
         self._must(question.what in what, f"{question} was answered as {what}")

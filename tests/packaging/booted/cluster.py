@@ -120,12 +120,12 @@ class Cluster:
             list(threads.map(do, self.machines))
 
     def leader(self) -> Machine:
-        """Give the machine that leads most."""
+        """Return the machine that leads most."""
         nodes = [life.node for life in self.oracle.present().values()]
         return max(self.machines, key=lambda machine: nodes.count(machine.name))
 
     def ends(self, since: Mapping[str, int]) -> dict[str, str]:
-        """Give why terms have ended that were under way, by program; ``since`` are their epochs."""
+        """Return why terms have ended that were under way, by program; ``since`` are their epochs."""
         told = self.database.sql("SELECT program, epoch, reason FROM highlander.term WHERE reason IS NOT NULL")
         return {program: reason for program, epoch, reason in told if since.get(program) == epoch}
 
@@ -147,7 +147,7 @@ class Cluster:
         return present if alive == self._leaders(since) else None
 
     def _leaders(self, since: float) -> dict[str, tuple[str, int]] | None:
-        """Give node and epoch by program; None when one is led twice, or not renewed since, or a daemon is not well."""
+        """Return node and epoch by program; None when one is led twice, not renewed since, or a daemon is not well."""
         leaders: dict[str, tuple[str, int]] = {}
         for machine in self.machines:
             asked = boottime()

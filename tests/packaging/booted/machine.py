@@ -133,7 +133,7 @@ class Machine:
         return False
 
     def _first_process(self) -> int:
-        """Give the pid of its init, as we see it. Raises Down."""
+        """Return the pid of its init, as we see it. Raises Down."""
         assert self._nspawn is not None
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             listed = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
@@ -158,7 +158,7 @@ class Machine:
         )
 
     def says(self, *command: str) -> str:
-        """Give what a command says."""
+        """Return what a command says."""
         return self.run(*command).stdout.strip()
 
     def does(self, *command: str) -> str:
@@ -180,16 +180,16 @@ class Machine:
         return self._groups[0] / "payload/system.slice" / UNIT
 
     def main_pid(self) -> str:
-        """Give the pid of the daemon's guardian, inside."""
+        """Return the pid of the daemon's guardian, inside."""
         return self.says("systemctl", "show", "--property=MainPID", "--value", UNIT)
 
     def programs(self) -> dict[str, dict[str, Any]]:
-        """Give the programs' status by name; none while the daemon does not answer."""
+        """Return the programs' status by name; none while the daemon does not answer."""
         asked = self.run("highlanderctl", "status", "--json")
         return {one["name"]: one for one in json.loads(asked.stdout)["programs"]} if asked.returncode == 0 else {}
 
     def led(self) -> dict[str, int]:
-        """Give the pids of the programs that are led, by name."""
+        """Return the pids of the programs that are led, by name."""
         return {name: one["pid"] for name, one in self.programs().items() if one["state"] == "leading" and one["pid"]}
 
     def configure(self, programs: str, **sections: str) -> None:
@@ -202,18 +202,18 @@ class Machine:
         (self.root / "etc/highlander/conf.d/programs.toml").write_text(programs)
 
     def worker(self) -> str:
-        """Give the pid of the daemon's worker."""
+        """Return the pid of the daemon's worker."""
         return self.says("pgrep", "-f", "^/usr/bin/python3 -ISB /usr/bin/highlanderd --worker")
 
     def journal(self) -> str:
-        """Give the unit's journal, of all boots; while it is not up, what was last seen of it."""
+        """Return the unit's journal, of all boots; while it is not up, what was last seen of it."""
         with contextlib.suppress(Down):
             return self.says("journalctl", f"--unit={UNIT}", "--no-pager", "--output=short-iso-precise")
         return f"not up:\n{(self.home / 'console').read_text(errors='replace')[-2000:]}"
 
 
 def _pid_inside(pid: str) -> str:
-    """Give the innermost of a process' pids; empty for one of our own namespace."""
+    """Return the innermost of a process' pids; empty for one of our own namespace."""
     status = Path(f"/proc/{pid}/status").read_text()
     [pids] = [line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")]
     return pids[-1] if len(pids) > 1 else ""
