@@ -136,7 +136,7 @@ ANSWERS: Final = Looked | Settled | Granted | Refused | Renewed | LeaseRefused |
 
 
 def happenings(place: Place, policy: Policy) -> Iterator[tuple[Event, float]]:
-    """Return what may happen next, and when. A passed deadline comes before everything else, and nothing overtakes it."""
+    """Return what may happen next, and when. A passed deadline comes before everything else."""
     situation, now = place.situation, place.now + 0.01
     due = machine.deadline(situation, policy)
     if due is not None:

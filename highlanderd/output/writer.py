@@ -231,7 +231,7 @@ class Sink:
             return True
 
     def _cut(self) -> int:
-        """Return where the next piece ends: at the end of a line where there is one, as two sinks may share one pipe."""
+        """Return where the next piece ends: at the end of a line if there is one, as two sinks may share one pipe."""
         most = self._at + self._target.piece
         if len(self._blob) <= most:
             return len(self._blob)

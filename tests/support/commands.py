@@ -44,7 +44,7 @@ def led(node: Node, *programs: str) -> None:
 
 
 def as_nobody() -> tuple[str, ...]:
-    """Return the words before a command that make it nobody's, who may read what it needs; skip where that cannot be."""
+    """Return the words before a command that make it nobody's, who may read what it needs; skip without such a way."""
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
         pytest.skip("needs root, and util-linux's setpriv")

@@ -31,7 +31,7 @@ def tool(name: str) -> str:
 
 
 def made(pattern: str) -> Path:
-    """Return the one package of this name in the directory that HIGHLANDER_PACKAGES names; skip the test without one."""
+    """Return the one package of this name in the directory that HIGHLANDER_PACKAGES names; else skip the test."""
     directory = os.environ.get("HIGHLANDER_PACKAGES")
     if not directory:
         pytest.skip("no packages were built; make packages-test does")
