@@ -78,7 +78,7 @@ class _Own:
         self.looking = any(ask.replies and ask.replies[-1].observation for ask in self.asks) or bool(node.inbox)
         """What was seen is still on its way."""
 
-    def memory(self, moment: float) -> float:
+    def past(self, moment: float) -> float:
         return max(round(moment - self.now, 4), OLD)
 
     def due(self, moment: float) -> float:
@@ -190,7 +190,7 @@ def _node(own: _Own, world: World) -> Any:
         if one.who[0] == node.name and one.who[1] >= node.first
     )
     session = node.connected, node.granted, believed, remembered, node.lock_id
-    frozen = node.frozen and (node.frozen, own.memory(node.frozen_at))
+    frozen = node.frozen and (node.frozen, own.past(node.frozen_at))
     inbox = None if node.inbox is None else tuple(_event(event, own) for event in node.inbox)
     spawned = own.epoch(node.spawned) if node.spawned else None
     life = node.up, node.wish, node.draining, node.ended, node.met
@@ -203,13 +203,13 @@ def _node(own: _Own, world: World) -> Any:
 def _child(child: Child | None, own: _Own) -> Any:
     if child is None:
         return None
-    killed = None if child.killed_at is None else own.memory(child.killed_at)
+    killed = None if child.killed_at is None else own.past(child.killed_at)
     not_after = own.due(child.not_after) if child.stage in ("ordered", "forked") else 0
     memo = _state(child.memo.state, own), child.memo.want
     flags = child.stage, child.executed, child.slow, child.signalled, child.silent, child.told, child.to_kill
     unread = child.entrusted
-    entrusted = unread and (own.memory(unread[0]), own.memory(unread[1]), _state(unread[2].state, own), unread[2].want)
-    return own.epoch(child.epoch), not_after, own.memory(child.deadline), killed, memo, flags, entrusted
+    entrusted = unread and (own.past(unread[0]), own.past(unread[1]), _state(unread[2].state, own), unread[2].want)
+    return own.epoch(child.epoch), not_after, own.past(child.deadline), killed, memo, flags, entrusted
 
 
 def _situation(situation: Situation, own: _Own) -> Any:
@@ -224,8 +224,8 @@ def _known(knowledge: Knowledge, own: _Own) -> Any:
     epoch = max(own.epoch(knowledge.epoch), 0), knowledge.epoch >> 32
     lasting = tuple(knowledge.timelines.items()), epoch, promised, own.due(knowledge.distrusted_until)
     if own.looking or len(o.runs) > 1:
-        versions = tuple((key, o.version(key, seen), own.memory(at)) for key, (seen, at) in knowledge.versions.items())
-        begun = own.memory(knowledge.since), knowledge.settled, knowledge.row
+        versions = tuple((key, o.version(key, seen), own.past(at)) for key, (seen, at) in knowledge.versions.items())
+        begun = own.past(knowledge.since), knowledge.settled, knowledge.row
         return lasting, server and _token(server), *begun, before, versions
     if server is None or (server.system, server.timeline, server.place) not in o.ledgers:
         return lasting
@@ -233,11 +233,11 @@ def _known(knowledge: Knowledge, own: _Own) -> Any:
         gone = tuple(key for key, (seen, _) in knowledge.versions.items() if o.versions.get(key, (0, 0)) < seen)
         return lasting, gone
     present = [
-        (key, own.memory(at) if o.versions.get(key) == seen else None)
+        (key, own.past(at) if o.versions.get(key) == seen else None)
         for key, (seen, at) in knowledge.versions.items()
         if o.versions.get(key, (0, 0)) <= seen
     ]
-    return lasting, own.memory(knowledge.since), before, knowledge.settled, *present
+    return lasting, own.past(knowledge.since), before, knowledge.settled, *present
 
 
 def _token(server: ServerIdentity) -> tuple[int, int, str, str]:
@@ -265,8 +265,8 @@ def _state(state: State, own: _Own) -> Any:
 
 
 def _term(term: Term, own: _Own) -> Any:
-    shortening = term.shortening and (own.memory(term.shortening.sent), term.shortening.lease.length)
-    return own.epoch(term.epoch), own.memory(term.sent), _lengths(term.lengths), shortening
+    shortening = term.shortening and (own.past(term.shortening.sent), term.shortening.lease.length)
+    return own.epoch(term.epoch), own.past(term.sent), _lengths(term.lengths), shortening
 
 
 def _lengths(lengths: Lengths) -> tuple[float, float, float]:
@@ -289,11 +289,11 @@ def _phase(phase: Stopping | Killing | Releasing, own: _Own) -> Any:
 def _event(event: Event, own: _Own) -> Any:
     match event:
         case Looked(observation, at, keeperless):
-            return _observation(observation, own), own.memory(at), keeperless
+            return _observation(observation, own), own.past(at), keeperless
         case Granted(epoch, lengths, sent):
-            return "granted", own.epoch(epoch), _lengths(lengths), own.memory(sent)
+            return "granted", own.epoch(epoch), _lengths(lengths), own.past(sent)
         case Renewed(sent, lengths):
-            return "renewed", own.memory(sent), _lengths(lengths)
+            return "renewed", own.past(sent), _lengths(lengths)
         case Attached(number):
             return "attached", number - own.node.number
         case _:
@@ -307,7 +307,7 @@ def _ask(ask: Ask, own: _Own) -> Any:
         for one in ask.replies
     )
     asked = ask.effect.lease.length if isinstance(ask.effect, Renew) else None
-    how = own.memory(ask.sent), ask.then, ask.slow, ask.hung, ask.background
+    how = own.past(ask.sent), ask.then, ask.slow, ask.hung, ask.background
     return own.number(ask.who), type(ask.effect), asked, statements, replies, how
 
 
