@@ -61,13 +61,13 @@ class Rules(NamedTuple):
     keeper_keeps_deadline: bool = True
     keeper_compares_at_exec: bool = True
     guardian_refuses: bool = True
-    """``wards.py``: no epoch twice, nothing beside a living tree, nothing after its not-after."""
+    """``keepers.py``: no epoch twice, nothing beside a living tree, nothing after its not-after."""
     guardian_hears_last_words: bool = True
     """``guardian.py``: a dead worker's orders are read before the next one is started."""
     guardian_counts_orphans: bool = True
-    """``wards.py``: a dead keeper's tree is not called empty before it is proven."""
+    """``keepers.py``: a dead keeper's tree is not called empty before it is proven."""
     guardian_tells_of_orphans: bool = True
-    """``wards.py``: the next worker is told of what dead keepers have left."""
+    """``keepers.py``: the next worker is told of what dead keepers have left."""
     guardian_kills_frozen_keepers: bool = True
     idle_timeout: bool = True
     asks_hosts: bool = True

@@ -1,6 +1,6 @@
 """A node of the small world: its worker with the real machine, its end of the session, its guardian and its one child.
 
-The child stands in for ``guardian.py``, ``wards.py``, ``keeper.py`` and ``launch.py``, by their contract: an order is
+The child stands in for ``guardian.py``, ``keepers.py``, ``keeper.py`` and ``launch.py``, by their contract: an order is
 executed once, in time, or never; a keeper ends the tree by its deadline, within the kernel's tenth of a lease; what a
 dead keeper leaves counts as alive until it is proven gone; what happened is told once and in order. The real processes
 keep that contract in ``tests/integration/test_processes_*.py``.

@@ -15,7 +15,7 @@ from tests.exploration.world_processes import kill_keeper, lose_worker
 from tests.exploration.world_turn import ask_hosts, cut, detach, tell
 
 GUARDIANS_GRACE = 0.02 * LEASE
-"""Ticks after a deadline at which the guardian kills a keeper that has not reported: ``wards.GRACE``."""
+"""Ticks after a deadline at which the guardian kills a keeper that has not reported: ``keepers.GRACE``."""
 
 GRAIN = 0.05
 """Ticks: where clocks run apart, moments are rounded up to this."""
