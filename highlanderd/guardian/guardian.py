@@ -117,7 +117,7 @@ class Guardian:
     def _reap(self, now: float) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = linux.reap()
             except ChildProcessError:
                 return
             if pid == 0:

@@ -210,7 +210,7 @@ class Keeper:
     def _reap(self) -> None:
         while not self._state["empty"]:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = linux.reap()
             except ChildProcessError:
                 self._change(empty=True, undying=[])  # the proof
                 return

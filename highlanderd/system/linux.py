@@ -29,6 +29,7 @@ if TYPE_CHECKING:
             """Return the descriptor."""
 
 
+PTRACE_DETACH = 17
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 TFD_TIMER_ABSTIME = 1
@@ -39,6 +40,7 @@ PIPE_BUF = select.PIPE_BUF
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 
 
 def _checked(result: int) -> int:
@@ -197,6 +199,20 @@ def close_all_but(*kept: int) -> None:
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 2**31 - 1)
+
+
+def reap() -> tuple[int, int]:
+    """Return pid and raw wait status of a child that has ended, or zeros. Raises ChildProcessError without any child.
+
+    A child may have asked its parent to trace it (PTRACE_TRACEME), and then stops at each signal: that is no end. It is
+    let go, with the signal.
+    """
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0 or not os.WIFSTOPPED(status):
+            return pid, status
+        signum = os.WSTOPSIG(status)
+        _libc.ptrace(PTRACE_DETACH, pid, None, 0 if signum == signal.SIGTRAP else signum)  # a trap is an exec
 
 
 def send(pid: int, signum: int) -> None:

@@ -1,6 +1,6 @@
 """What happens between worker, guardian and keeper: orders, what is heard of them, workers that come and go.
 
-Stands in for ``keepers.py``, ``keeper.py``, ``launch.py`` and the guardian's side of a worker; the memo is the product's.
+Stands in for ``keepers.py``, ``keeper.py``, ``launch.py`` and the guardian's side of a worker; memos are the product's.
 Not in it: a guardian that is frozen or dead while one of its keepers dies. Then only a cgroup finds the orphans.
 """
 

@@ -77,6 +77,28 @@ def test_a_stop_signal_reaches_the_whole_tree_or_only_the_main_process(node: Nod
     node.expect("Emptied", epoch=epoch)
 
 
+TRACED = """
+import ctypes, os, signal, sys
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append("heard"))
+assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0  # PTRACE_TRACEME
+signal.raise_signal(signal.SIGUSR1)
+print(*heard, flush=True)
+ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+os.execv("/bin/sh", ["sh", "-c", "echo executed; exec sleep 1000"])
+"""
+
+
+def test_a_child_that_asks_to_be_traced_is_let_go_and_no_stop_is_taken_for_its_end(node: Node) -> None:
+    epoch = node.spawn(sys.executable, "-I", "-S", "-c", TRACED)
+    assert node.line(epoch) == "heard\n"
+    assert node.line(epoch) == "executed\n"
+    assert not any(fact["fact"] in ("Exited", "Emptied") for fact in node.facts)
+    node.tell("kill", epoch=epoch)
+    assert node.expect("Exited", epoch=epoch)["status"] == signal.SIGKILL
+    node.expect("Emptied", epoch=epoch)
+
+
 def test_a_signal_to_the_tree_comes_to_each_process_once(node: Node) -> None:
     """Real-time signals, because those queue: a second SIGTERM makes many a program drop what it holds."""
     wait = "import os, signal as s; s.pthread_sigmask(s.SIG_BLOCK, (40, 41)); os.write(1, b'up\\n')"
