@@ -42,9 +42,9 @@ from highlanderd.core.events import (
     Unlocked,
 )
 from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
 from highlanderd.core.states import Cause, Draining, Leading, Policy, SessionState, Situation, State, Waiting, Want
 from highlanderd.core.transitions.context import bug, stay
-from highlanderd.core.verdict import Meta, Observation, Row, ServerIdentity
 
 LEASE: Final = Lease(10.0)
 LENGTHS: Final = Lengths.alike(10.0)
@@ -90,8 +90,8 @@ class Place:
         """Two places with one key have the same ways out; times are left out, or the walk would never end."""
         state = self.situation.state
         inner = getattr(state, "phase", getattr(state, "child", None))
-        cause, link, want = getattr(state, "cause", None), self.situation.link, self.situation.want
-        return type(state), type(inner), cause, link, want, self.asked, self.child
+        cause, session, want = getattr(state, "cause", None), self.situation.session, self.situation.want
+        return type(state), type(inner), cause, session, want, self.asked, self.child
 
 
 def name(state: type[State]) -> str:
@@ -143,7 +143,7 @@ def happenings(place: Place, policy: Policy) -> Iterator[tuple[Event, float]]:
         yield Due(), max(now, due)
         if isinstance(situation.state, Leading | Draining):
             yield Due(), max(now, situation.state.term.kill_at)
-    if situation.link is SessionState.DISCONNECTED:
+    if situation.session is SessionState.DISCONNECTED:
         yield Attached(1), now
     else:
         yield Detached("the connection broke"), now

@@ -1,1 +1,4 @@
-"""The pure heart: decisions only. No asyncio, time, os, random, socket or logging in here."""
+"""Every decision about leadership, as pure functions: no clock, no network, no file, no log.
+
+Begin with ``machine.py``: it explains the life of a program, and names the modules that it rests on.
+"""

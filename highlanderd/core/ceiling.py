@@ -1,9 +1,10 @@
-"""When the ceiling of leases may be lowered: once nobody can rest on a longer lease than the ledger's any more.
+"""When the ceiling may be lowered: once no leader can still lead under a longer lease than the ledger's.
 
-A node that cannot see a row waits for the ceiling. A failover may have lost the last renewal of a row, and with it that
-a longer lease was written; so it is not enough that no row shows one now. A node lowers the ceiling only after it has
-watched for 1.05 of the ceiling, on one timeline of the server, that no row used a longer lease and nothing asked for
-one. A restart of the server in between is none: what it has committed stays.
+The ceiling is the longest lease that any leader may have been promised; a node that cannot see a row waits that long.
+It is not enough that no row shows a longer lease now: a failover may have lost the renewal that wrote one. So a node
+watches for 1.05 of the ceiling, on one timeline of the server, that no row uses a longer lease and that nothing asks
+for one; then it lowers the ceiling. A restart of the server does not begin the watch again, because what was committed
+stays.
 """
 
 from __future__ import annotations
@@ -16,30 +17,30 @@ from highlanderd.core.lease import Lease
 
 @dataclass(frozen=True, slots=True)
 class LeaseUse:
-    """What one survey showed. Lengths are seconds."""
+    """Which leases one survey of the ledger found in use. Lengths are seconds."""
 
     where: tuple[int, int, str]
-    """System, timeline and place: while they stay, nothing that was committed is lost."""
+    """System, timeline and place. While they stay, nothing that was committed is lost."""
     lease: float
     ceiling: float
     wanted: float
-    """What leaders are to write into their rows at present."""
+    """The lease under which leaders write their rows at present."""
     longest: float
     """The longest lease of an unreleased row; 0 without one."""
 
     @property
     def subject(self) -> tuple[object, ...]:
-        """What is watched: another ledger, lease or ceiling needs a watch of its own."""
+        """Return what is watched: another ledger, lease or ceiling needs a watch of its own."""
         return self.where, self.lease, self.ceiling
 
 
 @dataclass(frozen=True, slots=True)
 class CeilingWatch:
-    """How long nothing has used a longer lease than the ledger's."""
+    """Since when nothing has used a longer lease than the ledger's."""
 
     use: LeaseUse | None = None
     since: float = inf
-    """Arrival of the first survey that showed so, CLOCK_BOOTTIME in seconds; infinity while something uses one."""
+    """Arrival of the first such survey, CLOCK_BOOTTIME in seconds; infinity while a longer lease is in use."""
 
     def after(self, use: LeaseUse, at: float) -> CeilingWatch:
         """Return the watch after a survey that arrived ``at``."""

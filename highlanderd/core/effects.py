@@ -1,6 +1,6 @@
-"""What the machine asks for: its shell performs each of them, and tells how it ended as an event.
+"""What the machine asks for: ``worker/program.py`` performs each effect, and what comes of it is an event.
 
-Effects are imperatives, and frozen. Times are CLOCK_BOOTTIME in seconds.
+Effects are named by imperatives, and frozen. Times are CLOCK_BOOTTIME in seconds.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class TakeOver:
-    """Ask the session to begin the claimed term."""
+    """Ask the session to take over: the claimed term begins, if the ledger still shows what was judged."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class WriteSettled:
-    """Ask the session to write that the ledger is settled."""
+    """Ask the session to write into the ledger that it is settled."""
 
     settle: Settle
 
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Ask the session to prolong the term; a new session takes the lock back in the same statement."""
+    """Ask the session to renew the term. A new session takes the lock back in the same statement."""
 
     epoch: int
     lease: Lease
-    """What the row is to be written under."""
+    """The lease under which the row is to be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Ask the session to mark the row released, unlock and notify, in this order. Only ever with an empty tree."""
+    """Ask the session to mark the row released, to unlock and to notify, in this order.
+
+    The machine returns it only after the child's tree was proven empty.
+    """
 
     epoch: int
     cause: Cause
@@ -51,7 +54,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Drop the session: its server must not be used."""
+    """Drop the session, because its server must not be used."""
 
     why: str
 
@@ -62,24 +65,26 @@ class Spawn:
 
     epoch: int
     not_after: float
+    """From this moment on the child must not be started."""
     deadline: float
+    """When its keeper kills it unless a later deadline arrives before."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetDeadline:
-    """Tell the keeper the deadline at which it kills on its own."""
+    """Send the keeper the deadline at which it kills the tree on its own."""
 
     deadline: float
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Send the program's stop signal."""
+    """Send the program's stop signal to the child."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGKILL to the whole tree, until it is empty."""
+    """Send SIGKILL to the child's whole tree until it is empty."""
 
 
 Effect = Look | TakeOver | WriteSettled | Renew | Release | Disconnect | Spawn | SetDeadline | Signal | Kill

@@ -1,6 +1,6 @@
 """What happens to a program: answers of PostgreSQL, reports of its keeper, orders, and time.
 
-Events are past participles, and frozen. Times are CLOCK_BOOTTIME in seconds.
+Events are named by past participles, and frozen. Times are CLOCK_BOOTTIME in seconds.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.observation import Observation
 from highlanderd.core.states import Cause
-from highlanderd.core.verdict import Observation
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The situation's deadline has passed. Always handled before anything that is queued."""
+    """The situation's deadline has passed. It is handled before anything that is queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +23,19 @@ class Attached:
     """A new session is up. It holds no lock yet."""
 
     number: int = 0
-    """Which one: what is asked of a session that was lost meanwhile must not reach its successor."""
+    """The session's number: a request that was meant for a lost session must not reach its successor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detached:
-    """The session is lost, and with it whatever was asked."""
+    """The session is lost, and with it the answer to what was asked."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """Somebody says that the row changed: a hint, never evidence."""
+    """A notification says that the row changed. It is a hint, and never evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The ledger says, or refused to say, that it is settled. The next look shows which."""
+    """The request to write that the ledger is settled was answered. The next look shows whether it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A takeover changed nothing, and the session holds no lock. Look again after ``again_in`` seconds."""
+    """A takeover changed nothing, and the session holds no lock. The next look is due in ``again_in`` seconds."""
 
     again_in: float
     why: str
@@ -73,34 +73,34 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """A renewal, or the reattachment that a renewal is on a new session, was acknowledged."""
+    """A renewal was acknowledged. On a new session it has also taken the lock back."""
 
     sent: float
     lengths: Lengths
-    """What the row was written under, and what the ledger wants next."""
+    """The lease under which the row was written, and what the ledger wants next."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRefused:
-    """A renewal changed nothing, and may have asked for a longer lease than the ledger promises to anybody."""
+    """A renewal changed nothing. It may have asked for a longer lease than the ledger promises to any leader."""
 
     pace: Lease
-    """The ledger's lease as the session knows it: shorter than what was asked for."""
+    """The ledger's lease as the session knows it. It is shorter than what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overruled:
-    """A renewal met no row: the term is no longer ours."""
+    """A renewal met no row of this term: the term is over, and another node may lead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contended:
-    """The lock could not be taken back yet: another session, perhaps our own old one, still holds it."""
+    """The lock could not be taken back yet. Another session still holds it, perhaps this program's lost one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unlocked:
-    """The release was answered: the row is released, or was overtaken."""
+    """The release was answered: the row is released, or another node has overruled the term before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,14 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """There is no child, and there will be none in this term. ``why`` is a sentence."""
+    """There is no child, and there will be none in this term. ``why`` is a sentence for operators."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The child's main process ended with this wait status; its tree may live on."""
+    """The child's main process ended with this wait status. Other processes of its tree may live on."""
 
     status: int
     at: float
@@ -138,7 +138,7 @@ class StartOrdered:
 
 @dataclass(frozen=True, slots=True)
 class StopOrdered:
-    """An operator wants it not to run on this node."""
+    """An operator wants the program not to run on this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +152,12 @@ class ReleaseOrdered:
 
     to: str | None
     stay_out: float
-    """Seconds for which this node abstains unless another one has led before."""
+    """Seconds for which this node stays out, unless another one leads before they are over."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndOrdered:
-    """The program leaves this daemon."""
+    """The program leaves this daemon: the daemon shuts down, or the program is no longer in the configuration."""
 
     cause: Literal[Cause.SHUTDOWN, Cause.REMOVED]
 

@@ -1,6 +1,6 @@
-"""From a lock key to the 64-bit lock id that the advisory lock is taken on. This derivation is for ever.
+"""Derive the 64-bit number that the advisory lock is taken on from a program's lock key.
 
-Two versions of it in one cluster would let two nodes lead one program, so it can never change.
+The derivation can never change: two versions of it in one cluster would let two nodes lead one program.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def lock_id(namespace: str, lock_key: str | int) -> int:
 
 
 def name_lock(namespace: str, program: str) -> int:
-    """Return the lock id of a program's name, which its leader holds beside the program's own.
+    """Return the lock id of a program's name. Its leader holds this lock as well as the one of the program's key.
 
-    It keeps two nodes whose files give one program different keys from leading it side by side. Derived as a lock id,
-    from ``program:<namespace>/<program>``.
+    Two nodes whose files give one program different keys meet at this lock, so only one of them leads. The number is
+    derived as every lock id, from ``program:<namespace>/<program>``.
 
     >>> name_lock("highlander", "beat") == lock_id("program:highlander", "beat")
     True

@@ -1,6 +1,6 @@
 """The arithmetic of leases: when a child is stopped and killed, and how long others wait.
 
-No server wall clock takes part. All times are seconds of our own CLOCK_BOOTTIME.
+No clock of a server takes part. All times are seconds of this host's CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ SHORTEST, LONGEST, DEFAULT = 2.0, 60.0, 10.0
 class Lease:
     """The clocks of one lease of ``length`` seconds.
 
-    The child is dead at 9/10, the leader stops trusting at 1, everybody else waits 1.05: rates of clocks may
-    differ by a few per cent, and SIGKILL needs a moment. Each version of a row carries the length that it was written
-    under, and both sides go by that one.
+    The child's tree gets SIGKILL at 9/10 of it, the leader stops trusting its term at 1, and every other node waits for
+    1.05: rates of clocks differ by up to a few per cent, and SIGKILL needs a moment. Each version of a row carries the
+    length under which it was written, and both sides go by that length.
     """
 
     length: float
 
     @property
     def renew_every(self) -> float:
-        """Between two renewals; also between two looks of a waiting node."""
+        """Return the time between two renewals, and between two looks of a waiting node."""
         return self.length / 5
 
     @property
     def answer_within(self) -> float:
-        """How long a statement may take before its session is dropped: a lost renewal leaves time to try another."""
+        """Return how long a statement may take before its session is dropped: there is time for another renewal."""
         return self.length * 0.3
 
     @property
     def spawn_within(self) -> float:
-        """After sending the takeover; a child that was not started by then is not started in this term."""
+        """Return how long after sending the takeover its child may be started; later it is not started in this term."""
         return self.length / 2
 
     @property
     def release_within(self) -> float:
-        """A release that nobody answers must not keep the daemon from ending: this allows a reconnection."""
+        """Return how long a daemon that ends waits for a release to be acknowledged: there is time to reconnect."""
         return self.length / 2
 
     @property
     def wait(self) -> float:
-        """How long a silent version of a row must have been known before its leader is certainly without a child."""
+        """Return how long a version of a row must have stood still before its leader is certainly without a child."""
         return self.length * 1.05
 
     @property
     def outage_borne(self) -> float:
-        """An outage of PostgreSQL that is over by then costs no child.
+        """Return how long an outage of PostgreSQL may take that costs no child.
 
         The fence begins 7/10 after the last renewal; 2/10 of that may have passed before the outage began, and 1/10 is
         for the reconnection.
@@ -59,26 +59,27 @@ class Lease:
 
     @property
     def replaced_within(self) -> float:
-        """After the last renewal of a leader that fell silent, another node leads: ``wait``, from a look on that may be
-        a fifth of a lease late, with its jitter.
+        """Return how long after the last renewal of a silent leader another node leads, at the latest.
+
+        That is ``wait``, counted from a look that may be a fifth of a lease late, with its jitter.
         """
         return self.length * 1.3
 
     @property
     def resumed_within(self) -> float:
-        """After the reconnection to a server that was restarted or promoted, a term begins: ``wait``, and answers."""
+        """Return how long after reconnecting to a restarted or promoted server a term begins: ``wait``, and answers."""
         return self.length * 1.1
 
     def trusted_until(self, sent: float) -> float:
-        """The leader's trust runs out here; ``sent`` was read before the acknowledged statement was sent."""
+        """Return when the leader's trust runs out; ``sent`` was read before the acknowledged statement was sent."""
         return sent + self.length
 
     def kill_at(self, sent: float) -> float:
-        """SIGKILL to the whole tree; the last tenth is the kernel's to deliver it."""
+        """Return when the whole tree gets SIGKILL. The last tenth is left to the kernel, to deliver it."""
         return sent + 0.9 * self.length
 
     def fence_at(self, sent: float, stop_timeout: float) -> float:
-        """SIGTERM to the tree: at 7/10, later when the program needs less time to stop than there would be.
+        """Return when the tree gets its stop signal: at 7/10, or later if the program needs less than the 2/10 to stop.
 
         >>> Lease(10).fence_at(0, stop_timeout=10)
         7.0
@@ -113,11 +114,11 @@ class Lengths:
     """The lengths that rule one term."""
 
     trusted: Lease
-    """What the last acknowledged version of its row was written under."""
+    """The lease under which the last acknowledged version of its row was written."""
     wanted: Lease
-    """What the ledger wants the next version to be written under."""
+    """The lease under which the ledger wants the next version to be written."""
     pace: Lease
-    """The ledger's lease: renewals, looks and time limits go by it."""
+    """The ledger's lease: renewals, looks and time limits go at its pace."""
 
     @classmethod
     def alike(cls, length: float) -> Lengths:
@@ -127,10 +128,10 @@ class Lengths:
 
     @property
     def renew_every(self) -> float:
-        """Seconds between two renewals: at the ledger's pace, and faster while the term's own lease is shorter."""
+        """Return the seconds between two renewals: the ledger's pace, or less while the term's lease is shorter."""
         return min(self.pace.renew_every, self.trusted.renew_every)
 
     @property
     def spawn_within(self) -> float:
-        """Seconds after sending the takeover within which its child is started, or never."""
+        """Return the seconds after sending the takeover within which its child may be started."""
         return min(self.pace.spawn_within, self.trusted.spawn_within)

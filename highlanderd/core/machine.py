@@ -1,10 +1,48 @@
 """The life of one program on one node, as a table: every pair of state and event has its cell.
 
-``step`` is pure: time is an argument, effects are values that somebody else performs. ``stay`` in a cell means that the
-event may happen there and changes nothing; ``bug`` that it cannot happen, and raises.
+**Five states.** *Waiting*: the program wants to lead, and looks at the ledger. *Leading*: a term has begun, and its one
+child runs or is being started. *Draining*: the term ends; the child is leaving, or it is gone and the row is not
+released yet. *Backoff*: the child crashed or could not be started, so this node sits out and others may lead.
+*Stopped*: nobody wants the program to run on this node. The usual way is waiting, leading, draining, and waiting again.
 
-Three things hold on every path, and the tests explore them: a child exists only in leading and draining; ``Release`` is
-emitted only after the tree was proven empty; a term spawns once.
+**Who asks, and who answers.** The machine decides and does nothing else. ``worker/program.py`` runs one machine for
+each program: it takes one event after the other from an inbox, calls ``step``, and performs the effects that come back,
+in their order. Events come from four sides. PostgreSQL answers what the program's session asked. The child's keeper and
+the guardian report facts about the child. Operators, a reload or the daemon's end give orders. And time passes:
+``deadline`` says when, and the caller then hands in ``Due`` before anything that is queued. An answer may never come;
+every state can live without it.
+
+**One question at a time.** A program has one session, which is disconnected, idle or busy. An effect that asks
+PostgreSQL something (``Look``, ``TakeOver``, ``WriteSettled``, ``Renew``, ``Release``) is returned only while the
+session is idle, and makes it busy until the answer or ``Detached`` arrives. A cell that must ask later leaves a moment
+in its state, such as ``renew_at`` or ``look_at``; it counts once the session is idle again.
+
+**How a term begins.** ``Look`` brings ``Looked``; ``core/verdict.py`` judges it. A claim becomes ``TakeOver``, and
+``Granted`` is the only way into a term. Its cell returns ``Spawn``, the only one of that term. ``Started`` or
+``SpawnFailed`` says whether the child was started; while neither has come, the child counts as running, because the
+guardian may have forked it.
+
+**How long a term may be trusted.** Trust counts from the moment *before* the last acknowledged statement was sent
+(``core/lease.py``). Each acknowledged renewal moves three moments on: the fence, SIGKILL, and the end of trust. The
+keeper gets the deadline of SIGKILL with every ``SetDeadline`` and kills on its own, so a worker that hangs or dies
+changes nothing about it. When no renewal is acknowledged in time, ``Due`` finds the fence's moment passed, and the term
+drains for the cause ``FENCED``. That is why a fence comes when it does: look for the last ``Renewed``, not for the
+moment at which the connection broke.
+
+**How a term ends.** Whatever ends it becomes a ``Cause``, and the state becomes draining: ``Stopping`` after the stop
+signal, ``Killing`` after SIGKILL, ``Releasing`` once the tree is proven empty (``Emptied``, or ``SpawnFailed``). Only
+``Releasing`` returns ``Release``. Its answer, ``Unlocked``, leads to where the operator's wish and the cause say.
+
+**What holds on every path**, and what ``tests/exploration`` searches every path for:
+
+* a child exists only in leading and draining;
+* a child never outlives the trust in its term: its keeper's deadline lies before the end of trust;
+* ``Release`` is returned only after the tree was proven empty;
+* a term spawns once;
+* a stopped program starts nothing: a grant that arrives too late for the wish goes straight to draining.
+
+``stay`` in a cell means that the event may happen there and changes nothing. ``bug`` means that it cannot happen; it
+raises ``ImpossibleEvent``, the worker dies of it, and the next one goes on with what the keepers know.
 """
 
 from __future__ import annotations
@@ -40,6 +78,7 @@ from highlanderd.core.events import (
     StopOrdered,
     Unlocked,
 )
+from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.states import (
     Backoff,
     Draining,
@@ -57,7 +96,6 @@ from highlanderd.core.states import (
 )
 from highlanderd.core.transitions import draining, leading, resting, waiting
 from highlanderd.core.transitions.context import Context, ImpossibleEvent, Step, bug, stay
-from highlanderd.core.verdict import Knowledge, observe
 
 __all__ = ["TABLE", "ImpossibleEvent", "Step", "adopt", "begin", "deadline", "finished", "step"]
 
@@ -70,19 +108,20 @@ def step(situation: Situation, event: Event, now: float, policy: Policy) -> Step
     """Return the situation after ``event`` and the effects to perform, in their order.
 
     ``now`` is CLOCK_BOOTTIME in seconds. The caller hands in ``Due`` first whenever ``deadline`` has passed.
-    Raises ImpossibleEvent for a cell that is marked ``bug``.
+
+    Raises ImpossibleEvent for a cell that says ``bug``.
     """
-    link = _LINK_AFTER.get(type(event), situation.link)
+    session = _SESSION_AFTER.get(type(event), situation.session)
     knowledge = situation.knowledge
     if isinstance(event, Looked):
         knowledge = observe(knowledge, event.observation, event.at)
     if isinstance(event, Granted):
         knowledge = replace(knowledge, epoch=max(knowledge.epoch, event.epoch))
-    situation = replace(situation, link=link, knowledge=knowledge)
+    situation = replace(situation, session=session, knowledge=knowledge)
     cell = TABLE[type(situation.state)][type(event)]
     after, effects = cell(Context(situation, situation.state, event, now, policy))
     if any(isinstance(effect, _REQUESTS) for effect in effects):
-        after = replace(after, link=SessionState.BUSY)
+        after = replace(after, session=SessionState.BUSY)
     return after, effects
 
 
@@ -98,7 +137,7 @@ _ANSWERS: Final[tuple[type[Event], ...]] = (
     Unlocked,
 )
 _REQUESTS: Final = (Look, TakeOver, WriteSettled, Renew, Release, Disconnect)
-_LINK_AFTER: Final[Mapping[type[Event], SessionState]] = {
+_SESSION_AFTER: Final[Mapping[type[Event], SessionState]] = {
     Attached: SessionState.IDLE,
     Detached: SessionState.DISCONNECTED,
     **dict.fromkeys(_ANSWERS, SessionState.IDLE),
@@ -107,7 +146,7 @@ _LINK_AFTER: Final[Mapping[type[Event], SessionState]] = {
 
 def deadline(situation: Situation, policy: Policy) -> float | None:
     """Return the one moment at which time itself changes something, or None when only events can."""
-    idle = situation.link is SessionState.IDLE
+    idle = situation.session is SessionState.IDLE
     match situation.state:
         case Waiting(look_at=look_at):
             moments = [look_at] if idle else []
@@ -129,9 +168,9 @@ def deadline(situation: Situation, policy: Policy) -> float | None:
 
 
 def finished(situation: Situation) -> bool:
-    """Whether the program has left this daemon and nothing of it is under way."""
+    """Return whether the program has left this daemon and nothing of it is under way."""
     over = situation.want is Want.END and isinstance(situation.state, Stopped)
-    return over and situation.link is not SessionState.BUSY
+    return over and situation.session is not SessionState.BUSY
 
 
 def begin(want: Want, now: float, knowledge: Knowledge = NOTHING_KNOWN) -> Situation:
@@ -141,7 +180,7 @@ def begin(want: Want, now: float, knowledge: Knowledge = NOTHING_KNOWN) -> Situa
 
 
 def adopt(state: Leading | Draining, want: Want, knowledge: Knowledge = NOTHING_KNOWN) -> Situation:
-    """Return the situation of a program whose child was found alive: leading or draining, and detached."""
+    """Return the situation of a program whose child an earlier worker left alive: there is no session yet."""
     return Situation(want, state, SessionState.DISCONNECTED, knowledge)
 
 

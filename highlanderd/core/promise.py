@@ -1,7 +1,8 @@
 """What a node must wait for when it finds a ledger that may know less than the node does.
 
-A ledger that was dropped, begun anew or restored from a dump knows nothing of a longer lease that was promised since.
-Whoever has seen the longer one waits for it, on whatever ledger; so a node keeps it beyond the life of its daemon.
+A ledger that was dropped, created again or restored from a dump does not know of a longer lease that was promised
+meanwhile. A node that has seen the longer lease waits for it, on any ledger. So a node keeps the promise in its state
+directory, where it outlives the daemon.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import LONGEST, Lease, maintenance_lease
-from highlanderd.core.verdict import Knowledge, ServerIdentity
+from highlanderd.core.observation import ServerIdentity
 
 LONGEST_CEILING: Final = maintenance_lease(LONGEST, 86400)
-"""Seconds: that of a maintenance for an outage of a day. No ledger promises more."""
+"""Seconds: the lease of a maintenance for an outage of a day. No ledger promises more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The longest lease of one ledger, and its own. Lengths are seconds."""
+    """What one ledger has promised to leaders: its ceiling and its lease. Lengths are seconds."""
 
     system: int
     timeline: int
@@ -32,11 +34,11 @@ class Promise:
 
     @property
     def ledger(self) -> tuple[int, int, str]:
-        """Which ledger it is: what commits there stays while these do."""
+        """Return which ledger it is. While these three stay, what was committed stays."""
         return self.system, self.timeline, self.place
 
     def knowledge(self) -> Knowledge:
-        """Return what is known of a ledger before the first look: another one is distrusted, this one is not."""
+        """Return what a program knows before its first look: it distrusts every ledger but this one."""
         server = ServerIdentity(self.system, self.timeline, started="", position=0, place=self.place)
         return Knowledge(server=server, ceiling=Lease(self.ceiling))
 
@@ -45,7 +47,7 @@ class Promise:
 class Promises:
     """The promise to wait for, and what may take its place.
 
-    A settled ledger may lower its own. What another one says counts once the former promise was waited out.
+    A settled ledger may lower its own promise. What another ledger says counts once the former promise was waited out.
     """
 
     kept: Promise | None = None
@@ -54,7 +56,7 @@ class Promises:
     since: float = 0.0
     """Arrival of the first answer that said so while that ledger was settled, CLOCK_BOOTTIME in seconds."""
     superseded: bool = False
-    """Another ledger was settled meanwhile: others have waited for what they knew, and this promise binds us alone."""
+    """Another ledger was settled meanwhile. Other nodes have waited for what they knew; the promise binds this node."""
 
     def after(self, found: Promise, at: float, *, settled: bool) -> Promises:
         """Return the promises after an answer that arrived ``at``."""

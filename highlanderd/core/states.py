@@ -1,6 +1,8 @@
 """The states of a program on one node, and what they are made of.
 
-Each of them is frozen and holds just the facts that are true in it. Times are CLOCK_BOOTTIME in seconds.
+Each state is frozen and holds only the facts that are true in it. ``Situation`` puts the state together with what
+outlives every state: the operator's wish, the session, and what the ledger has shown. Times are CLOCK_BOOTTIME in
+seconds.
 """
 
 from __future__ import annotations
@@ -10,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, Literal
 
+from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lease, Lengths
-from highlanderd.core.verdict import Knowledge
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the configuration says about one program's life. Durations in seconds."""
+    """What the configuration says about one program's life. Durations are seconds."""
 
     node: str
     instance: str
@@ -30,9 +32,9 @@ class Policy:
     backoff_reset: float = 60.0
     on_connection_loss: Literal["hold", "stop"] = "hold"
     spread: float = 0.5
-    """A number in [0, 1), drawn once per instance and program: spreads looks and backoffs of many nodes."""
+    """A number in [0, 1), drawn once per instance and program. It spreads the looks and backoffs of many nodes."""
     grid: float = 0.0
-    """Share of a lease onto whose multiples looks and renewals are moved back, so that many share one wake-up."""
+    """Share of a lease. Looks and renewals are moved back to its multiples, so that many programs share one wake-up."""
 
     def shared(self, moment: float, lease: Lease) -> float:
         """Return the last moment on the grid, at or before ``moment``.
@@ -54,20 +56,20 @@ class Want(Enum):
 
 
 class SessionState(Enum):
-    """The program's one session."""
+    """Whether the program's one session can be asked something."""
 
-    DISCONNECTED = "away"
+    DISCONNECTED = "disconnected"
     IDLE = "idle"
-    BUSY = "asking"
-    """One request is under way; there is never a second one."""
+    BUSY = "busy"
+    """One request is under way. There is never a second one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shortening:
-    """A renewal under way that shortens the lease: others may go by it already, whether its answer comes or not."""
+    """A renewal under way that shortens the lease. Other nodes may go by it already, even if no answer ever comes."""
 
     sent: float
-    """Read before it was sent."""
+    """When the renewal was sent, read before that."""
     lease: Lease
 
 
@@ -80,51 +82,54 @@ class Term:
     began: float
     """When the takeover's acknowledgement arrived."""
     sent: float
-    """Read *before* the last acknowledged takeover or renewal was sent. Trust counts from here."""
+    """When the last acknowledged takeover or renewal was sent, read *before* that. Trust counts from here."""
     shortening: Shortening | None = None
 
     @property
     def trusted_until(self) -> float:
-        """End of this term unless it is renewed."""
+        """Return when this term ends unless it is renewed."""
         return min(lease.trusted_until(sent) for sent, lease in self._promises())
 
     @property
     def kill_at(self) -> float:
-        """When the child's tree must be killed unless the term is renewed."""
+        """Return when the child's tree must be killed unless the term is renewed."""
         return min(lease.kill_at(sent) for sent, lease in self._promises())
 
     def fence_at(self, stop_timeout: float) -> float:
-        """When the child is told to stop unless the term is renewed; it needs ``stop_timeout`` seconds at most."""
+        """Return when to ask the child to stop unless the term is renewed; it takes up to ``stop_timeout`` seconds."""
         return min(lease.fence_at(sent, stop_timeout) for sent, lease in self._promises())
 
     def _promises(self) -> Iterator[tuple[float, Lease]]:
-        """What the row may say at this moment: each is a lease, and when it was sent."""
+        """Return what the row may say at this moment: each time a lease, and when it was sent."""
         yield self.sent, self.lengths.trusted
         if self.shortening is not None:
             yield self.shortening.sent, self.shortening.lease
 
     def asking(self, now: float) -> Term:
-        """Return the term once a renewal is sent, not before ``now``: a shorter lease counts from its sending."""
+        """Return the term once a renewal is sent, which happens at ``now`` or later.
+
+        A renewal that shortens the lease counts from its sending, not from its answer.
+        """
         wanted, before = self.lengths.wanted, self.shortening
         if wanted.length >= self.lengths.trusted.length and before is None:
             return self
         shortening = Shortening(now, wanted)
         if before is not None and wanted.trusted_until(now) > before.lease.trusted_until(before.sent):
-            shortening = before  # its answer never came: it may be the last one that was applied
+            shortening = before  # no answer to it came, so it may be what the row says now
         return replace(self, shortening=shortening)
 
     def renewed(self, sent: float, lengths: Lengths) -> Term:
-        """Return the term after an acknowledged renewal, which says what the row holds now."""
+        """Return the term after an acknowledged renewal: ``lengths`` is what the row says now."""
         return replace(self, sent=sent, lengths=lengths, shortening=None)
 
     def curtailed(self, pace: Lease) -> Term:
-        """Return the term when no lease as long as it wants is to be had: it asks for the ledger's own."""
+        """Return the term after the ledger refused the lease that it wanted: it asks for the ledger's own instead."""
         return replace(self, lengths=replace(self.lengths, wanted=pace, pace=pace))
 
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """This node stays out until another one has led after ``epoch``, or until ``until``."""
+    """This node stays out until another one has led under a later epoch than ``epoch``, or until ``until``."""
 
     epoch: int
     until: float
@@ -132,7 +137,7 @@ class Abstention:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A released row waits this long for ``node``."""
+    """A released row waits for ``node``, so long and no longer."""
 
     node: str
     seconds: float
@@ -140,24 +145,25 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Wants to lead."""
+    """The program wants to lead: it looks at the ledger until a verdict lets it take over."""
 
     look_at: float
-    """The next look. It only counts while the session is idle."""
+    """When the next look is due. It only counts while the session is idle."""
     hinted: bool = False
-    """A notification came while a question was under way: the answer may be stale, so look again."""
+    """A notification came while a question was under way. The answer may be older, so the program looks again."""
     abstention: Abstention | None = None
     insistent: bool = False
-    """An operator's ``start``: if the next look shows that the program has finished, run it all the same."""
+    """An operator ordered ``start``: if the next look shows that the program has finished, it runs all the same."""
     overridden: int = 0
     """The epoch of the finished term that such a ``start`` has overridden."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spawning:
-    """The guardian was asked for a child; unanswered it counts as running."""
+    """The guardian was asked for a child. Until it answers, the child counts as running."""
 
     not_after: float
+    """Nothing is executed from this moment on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,26 +185,26 @@ class Leading:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """The child was told to stop; SIGKILL at ``kill_at``, and earlier when the lease says so."""
+    """The child was asked to stop. It gets SIGKILL at ``kill_at``, or earlier when the lease says so."""
 
     kill_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Killing:
-    """SIGKILL was ordered; now only the proof counts that the tree is empty."""
+    """SIGKILL was ordered. The program waits for the proof that the tree is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """The tree is proven empty; the release is not acknowledged yet."""
+    """The tree is proven empty. The release is not acknowledged yet."""
 
     give_up_at: float | None = None
-    """When the daemon ends all the same; the others then wait for the lease."""
+    """When the daemon ends without the acknowledgement. The other nodes then wait for the lease."""
 
 
 class Cause(Enum):
-    """Why a term ends; its value is what the ledger and the metrics say."""
+    """Why a term ends. The value is what the ledger and the metrics say."""
 
     RELEASED = "released"
     STOPPED = "stopped"
@@ -216,49 +222,55 @@ class Cause(Enum):
 
 
 UNRENEWED: Final = frozenset({Cause.OVERRULED, Cause.SPAWN_FAILED})
-"""Ends whose term is not prolonged while they last: it is another's; or nobody knows of a child, and its first deadline
-lies inside this very lease."""
+"""Causes after which a draining term is not renewed: the term is another node's; or the guardian never confirmed a
+child, and the deadline of such a child lies inside the present lease."""
 
 FAILURES: Final = frozenset({Cause.EXITED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST})
-"""Ends that count as a failure of the program on this node: it then sits in backoff."""
+"""Causes that count as a failure of the program on this node: backoff follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The child is leaving, or gone and the release not acknowledged yet. The term is still ours."""
+    """The term ends: the child is leaving, or it is gone and the release is not acknowledged yet.
+
+    This node still holds the term, and renews it while the child leaves.
+    """
 
     term: Term
     phase: Stopping | Killing | Releasing
     cause: Cause
     renew_at: float
     abstain_for: float = 0.0
-    """How long this node stays out after the release, unless another one has led before."""
+    """Seconds for which this node stays out after the release, unless another one leads before they are over."""
     reservation: Reservation | None = None
     insistent: bool = False
-    """An operator's ``start`` came meanwhile: run it again even if this term was its last."""
+    """An operator ordered ``start`` meanwhile: the program runs again even if it has just finished."""
 
     @property
     def kill_at(self) -> float:
-        """SIGKILL: after the stop timeout, and earlier when the lease says so."""
+        """Return when SIGKILL is due: after the stop timeout, or earlier when the lease says so."""
         lease = self.term.kill_at
         return min(self.phase.kill_at, lease) if isinstance(self.phase, Stopping) else lease
 
     @property
     def keeper_deadline(self) -> float:
-        """What the keeper is told: the lease's, but a fence that has begun keeps its SIGKILL when renewed."""
+        """Return when the keeper kills on its own: when the lease says so.
+
+        A fence that has begun keeps its SIGKILL even when the term is renewed.
+        """
         return self.kill_at if self.cause is Cause.FENCED else self.term.kill_at
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Let go after a crash or a failed start; sits out."""
+    """The program has crashed or could not be started here. This node sits out; other nodes may lead."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """An operator said so."""
+    """The program does not contend on this node: an operator stopped it, or it was not started yet, or it leaves."""
 
 
 State = Waiting | Leading | Draining | Backoff | Stopped
@@ -266,12 +278,13 @@ State = Waiting | Leading | Draining | Backoff | Stopped
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All there is to know about one program on this node: wish, state and reason, kept apart."""
+    """All that decides about one program on this node: wish, state, session, knowledge and reason, kept apart."""
 
     want: Want
     state: State
-    link: SessionState = SessionState.DISCONNECTED
+    session: SessionState = SessionState.DISCONNECTED
     knowledge: Knowledge = field(default_factory=Knowledge)
     failures: int = 0
     """Crashes and failed starts in a row."""
     reason: str = ""
+    """Why the program is where it is, as a sentence for operators."""

@@ -1,7 +1,7 @@
-"""Frozen snapshots of programs and node: what control, ctl, metrics and pages show.
+"""Frozen snapshots of programs and node, as the control socket, ``highlanderctl`` and the metrics show them.
 
-Built by the daemon, read by everybody else; nothing here can change a program. Times are RFC 3339 strings in UTC,
-durations seconds. Fields are only ever added: people script against them.
+``worker/snapshot.py`` makes them. Times are RFC 3339 strings in UTC, durations are seconds. Fields are only ever added,
+because people script against them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Process:
     pid: int
     parent: int
     name: str
-    """The kernel's name of it (``comm``), never its arguments: they may hold secrets."""
+    """The kernel's name of it (``comm``). Its arguments are never shown, because they may hold secrets."""
     state: str = ""
     """The kernel's letter for what it does: ``R`` runs, ``S`` sleeps, ``D`` waits for a device, ``Z`` has ended."""
 
@@ -101,10 +101,10 @@ class LeaseReport:
     in_force: float
     """What leaders write into their rows at present."""
     ceiling: float
-    """The longest that anybody may have been promised."""
+    """The longest lease that any leader may have been promised."""
     maintenance: MaintenanceStatus | None
     replaced_within: float
-    """After the last renewal of a leader whose node is lost, another node leads."""
+    """Seconds after the last renewal of a lost node within which another node leads."""
     pending: tuple[str, ...]
     """Leaders, such as ``beat on a``, whose rows do not carry the lease in force yet."""
 
@@ -114,9 +114,9 @@ class MigrationReport:
     """Where a migration of the ledger's schema stands."""
 
     version: int
-    """Of the schema now."""
+    """The schema's version now."""
     migrated: bool
-    """Whether this very order changed it."""
+    """Whether this order changed it."""
     waits_for: tuple[str, ...]
     """What is in the way: sessions of older daemons, or an administrator."""
 
@@ -138,9 +138,9 @@ class PostgresStatus:
     lease_in_force: float = 0.0
     """What leaders write into their rows at present, in seconds: longer than ``lease`` during maintenance."""
     ceiling: float = 0.0
-    """The longest lease that anybody may have been promised, in seconds."""
+    """The longest lease that any leader may have been promised, in seconds."""
     replaced_within: float = 0.0
-    """Seconds: so long after the last renewal of a leader whose node is lost, another node leads, at the latest."""
+    """Seconds after the last renewal of a lost node within which another node leads."""
     schema: int = 0
     """Version of the ledger's schema; 0 until it was read."""
 
@@ -155,6 +155,6 @@ class NodeStatus:
     postgres: PostgresStatus
     programs: tuple[ProgramStatus, ...]
     warnings: tuple[str, ...] = ()
-    """Things an operator should look at: an overruled lease, a refused server, a tree that will not die."""
+    """What an operator should look at: an overruled lease, a refused server, a tree that SIGKILL does not end."""
     maintenance: MaintenanceStatus | None = None
-    """Of PostgreSQL, anywhere in the cluster; ``None`` while there is none."""
+    """The maintenance of PostgreSQL, on whichever node it began; ``None`` while there is none."""

@@ -10,8 +10,8 @@ from importlib import resources
 from math import inf
 
 from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity
 from highlanderd.core.status import MaintenanceStatus
-from highlanderd.core.verdict import LedElsewhere, Meta, Observation, Row, ServerIdentity
 from highlanderd.postgres.statements import CREATE, FRAGMENTS, GUARD, MIGRATE, NEEDED, VERSION
 from highlanderd.postgres.wire import Statement
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
+from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.lease import Lease
 from highlanderd.core.promise import Promise
 from highlanderd.core.status import MigrationReport
-from highlanderd.core.verdict import Candidate, Knowledge, Settle, judge, observe
+from highlanderd.core.verdict import Candidate, Settle, judge
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import fitness, health, ledger, migration, statements
 from highlanderd.postgres.addresses import Unfit

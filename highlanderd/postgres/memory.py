@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import LONGEST, SHORTEST
 from highlanderd.core.promise import Promise, Promises
-from highlanderd.core.verdict import Knowledge
 
 log = logging.getLogger(__name__)
 

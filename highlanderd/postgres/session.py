@@ -31,8 +31,9 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.key import name_lock
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import Row, ServerIdentity
 from highlanderd.core.states import Cause, Reservation
-from highlanderd.core.verdict import Claim, Row, ServerIdentity, Settle
+from highlanderd.core.verdict import Claim, Settle
 from highlanderd.postgres import ledger, statements
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.fitness import refuse_newer

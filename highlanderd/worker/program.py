@@ -27,7 +27,9 @@ from highlanderd.core.effects import (
     WriteSettled,
 )
 from highlanderd.core.events import Attached, Detached, Due, Emptied, Event, Exited, Granted, Looked, Renewed, Started
+from highlanderd.core.knowledge import renewed_elsewhere
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import ServerIdentity
 from highlanderd.core.states import (
     Backoff,
     Cause,
@@ -42,7 +44,7 @@ from highlanderd.core.states import (
     Term,
     Waiting,
 )
-from highlanderd.core.verdict import Claim, ServerIdentity, Settle, renewed_elsewhere
+from highlanderd.core.verdict import Claim, Settle
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 

@@ -15,6 +15,7 @@ from highlanderd.core import machine
 from highlanderd.core.effects import Effect, Look, Release, Renew, SetDeadline, Spawn, TakeOver, WriteSettled
 from highlanderd.core.events import Attached, Detached, Emptied, Event, Exited, Granted, Looked, Renewed
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import Observation, Row
 from highlanderd.core.states import (
     Cause,
     Draining,
@@ -29,7 +30,6 @@ from highlanderd.core.states import (
     Term,
     Waiting,
 )
-from highlanderd.core.verdict import Observation, Row
 from tests.exploration.world import LEASE, Rules, World
 from tests.exploration.world_postgres import Flaws
 from tests.exploration.world_stories import (
@@ -257,7 +257,7 @@ def _renews_lapsed_terms(situation: Situation, event: Event, now: float, policy:
     after, effects = machine.step(situation, event, now, policy)
     state = after.state
     if isinstance(event, Attached) and isinstance(state, Draining) and not effects:
-        return replace(after, link=SessionState.BUSY), (Renew(state.term.epoch, state.term.lengths.wanted),)
+        return replace(after, session=SessionState.BUSY), (Renew(state.term.epoch, state.term.lengths.wanted),)
     return after, effects
 
 
@@ -275,8 +275,8 @@ def _releases_before_emptied(situation: Situation, event: Event, now: float, pol
     """The exit of the main process counts as the end of the tree: row and lock are given away."""
     after, effects = machine.step(situation, event, now, policy)
     state = after.state
-    if isinstance(event, Exited) and isinstance(state, Draining) and after.link is SessionState.IDLE:
-        released = replace(after, state=replace(state, phase=Releasing()), link=SessionState.BUSY)
+    if isinstance(event, Exited) and isinstance(state, Draining) and after.session is SessionState.IDLE:
+        released = replace(after, state=replace(state, phase=Releasing()), session=SessionState.BUSY)
         return released, (*effects, Release(state.term.epoch, state.cause, None))
     return after, effects
 
@@ -299,7 +299,7 @@ def _spawns_late(situation: Situation, event: Event, now: float, policy: Policy)
         term = Term(event.epoch, event.lengths, now, now)
         spawn = Spawn(event.epoch, now + 10, now + 18)
         leading = Leading(term, Spawning(now + 10), now + 4)
-        return replace(after, state=leading, link=SessionState.IDLE), (spawn,)
+        return replace(after, state=leading, session=SessionState.IDLE), (spawn,)
     return after, effects
 
 
@@ -319,7 +319,7 @@ def _forgets_the_wish(situation: Situation, event: Event, now: float, policy: Po
         term = Term(event.epoch, event.lengths, now, event.sent)
         leading = Leading(term, Spawning(now + 10), event.sent + 4)
         spawn = Spawn(term.epoch, now + 10, term.kill_at)
-        return replace(situation, state=leading, link=SessionState.IDLE), (spawn,)
+        return replace(situation, state=leading, session=SessionState.IDLE), (spawn,)
     return machine.step(situation, event, now, policy)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from highlanderd.core.effects import Renew
 from highlanderd.core.events import Attached, Event, Granted, Looked, Renewed
+from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lengths
+from highlanderd.core.observation import Observation, Row, ServerIdentity
 from highlanderd.core.states import (
     Backoff,
     Draining,
@@ -27,7 +29,6 @@ from highlanderd.core.states import (
     Term,
     Waiting,
 )
-from highlanderd.core.verdict import Knowledge, Observation, Row, ServerIdentity
 from tests.exploration.world import Ask, World, clock
 from tests.exploration.world_node import Child
 from tests.exploration.world_postgres import (
@@ -213,7 +214,7 @@ def _child(child: Child | None, own: _Own) -> Any:
 
 
 def _situation(situation: Situation, own: _Own) -> Any:
-    return situation.want, situation.link, _known(situation.knowledge, own), _state(situation.state, own)
+    return situation.want, situation.session, _known(situation.knowledge, own), _state(situation.state, own)
 
 
 def _known(knowledge: Knowledge, own: _Own) -> Any:

@@ -165,7 +165,7 @@ def words(node: Node) -> str:
             parts.append(f"epoch {_epoch(state.term.epoch)}, trusted until {state.term.trusted_until:g}")
         if isinstance(state, Draining):
             parts.append(f"{type(state.phase).__name__.lower()} ({state.cause.value})")
-        parts.append(node.situation.link.value)
+        parts.append(node.situation.session.value)
     if node.frozen:
         parts.append(f"{' and '.join(node.frozen)} frozen")
     if node.child is not None:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from highlanderd.core.effects import Release
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
 from highlanderd.core.states import Reservation
-from highlanderd.core.verdict import Claim, Meta, Observation, Row, ServerIdentity, Settle, is_settled
+from highlanderd.core.verdict import Claim, Settle
 
 Who = tuple[str, int]
 """A session: its node and its number there."""
@@ -298,7 +299,7 @@ class TakeOverIf(NamedTuple):
             return False
         if not _same_place(pg, claim.server, self.flaws):
             return False
-        if self.flaws.compares_settled and not is_settled(Observation(pg.server(), meta(pg), row)):
+        if self.flaws.compares_settled and not Observation(pg.server(), meta(pg), row).settled:
             return False
         if self.flaws.compares_ceiling and claim.lengths.trusted.length > pg.ledger.ceiling.length:
             return False

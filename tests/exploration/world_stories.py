@@ -197,7 +197,7 @@ def _settled_down(world: World) -> bool:
     first, *others = world.nodes
     leading = first.situation is not None and isinstance(first.situation.state, Leading)
     knowing = all(
-        node.situation is not None and node.situation.knowledge.versions and node.situation.link is SessionState.IDLE
+        node.situation is not None and node.situation.knowledge.versions and node.situation.session is SessionState.IDLE
         for node in others
     )
     running = first.child is not None and first.child.told > 0

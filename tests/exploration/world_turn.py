@@ -110,11 +110,11 @@ def _check_transition(node: Node, before: Situation, event: Event, after: Situat
 
 def _check_not_stuck(world: World, node: Node, situation: Situation) -> None:
     """Each situation has a deadline, or an event that must come."""
-    owed = node.child is not None or situation.link is not SessionState.IDLE or isinstance(situation.state, Stopped)
+    owed = node.child is not None or situation.session is not SessionState.IDLE or isinstance(situation.state, Stopped)
     if not owed and machine.deadline(situation, node.policy) is None:
         raise Violation(f"{node.name}: waits for nothing, for ever: {situation}")
     asked = any(ask.who == node.who and not ask.background for ask in world.asks)
-    unasked = situation.link is SessionState.BUSY and not asked
+    unasked = situation.session is SessionState.BUSY and not asked
     if unasked and node.inbox is None and node.connected and backend(world, node.who) is not None:
         raise Violation(f"{node.name}: waits for an answer to nothing: {situation}")
 

@@ -7,22 +7,13 @@ from typing import Any
 
 from highlanderd.core.effects import Effect
 from highlanderd.core.events import Attached, Due, Event, Granted, Looked, Renewed, Started
+from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import begin, step
+from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
 from highlanderd.core.states import Policy, Situation, Want
 from highlanderd.core.transitions.context import Step
-from highlanderd.core.verdict import (
-    Candidate,
-    Claim,
-    Knowledge,
-    Meta,
-    Observation,
-    Row,
-    ServerIdentity,
-    Verdict,
-    judge,
-    observe,
-)
+from highlanderd.core.verdict import Candidate, Claim, Verdict, judge
 
 L = Lease(10.0)
 LENGTHS = Lengths.alike(10.0)

@@ -10,9 +10,11 @@ from typing import TypeVar
 
 from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused, Settled, Unlocked
 from highlanderd.core.key import lock_id
+from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import Observation
 from highlanderd.core.states import Cause
-from highlanderd.core.verdict import Candidate, Claim, Knowledge, Observation, Settle, Verdict, judge, observe
+from highlanderd.core.verdict import Candidate, Claim, Settle, Verdict, judge
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool

@@ -6,22 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from highlanderd.core.knowledge import Knowledge, observe, renewed_elsewhere
 from highlanderd.core.lease import Lease, Lengths, maintenance_lease, replaced_within
-from highlanderd.core.verdict import (
-    LONGEST_RESERVATION,
-    Claim,
-    Knowledge,
-    NotYet,
-    Observation,
-    Refusal,
-    Row,
-    ServerIdentity,
-    Settle,
-    judge,
-    next_epoch,
-    observe,
-    renewed_elsewhere,
-)
+from highlanderd.core.observation import Observation, Row, ServerIdentity
+from highlanderd.core.verdict import LONGEST_RESERVATION, Claim, NotYet, Refusal, Settle, judge, next_epoch
 from tests.support.core import HERE, LENGTHS, LOCK_ID, SERVER, L, observation, row, verdict
 
 PROMOTED = replace(SERVER, timeline=SERVER.timeline + 1)

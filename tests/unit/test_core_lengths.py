@@ -340,9 +340,9 @@ class Story:
 
     def answer(self, fate: str, wanted: float, pace: float) -> None:
         """Decide what became of the question under way, or of the session."""
-        if self.situation.link is SessionState.DISCONNECTED:
+        if self.situation.session is SessionState.DISCONNECTED:
             self.happen(Attached(1))
-        elif self.situation.link is SessionState.IDLE:
+        elif self.situation.session is SessionState.IDLE:
             self.happen(LOST if fate == "lost" else Notified())
         elif fate == "refused":
             self.happen(LeaseRefused(Lease(pace)) if self.asked[1] > pace else Overruled())

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import LedElsewhere
 from highlanderd.core.promise import Promise, Promises
-from highlanderd.core.verdict import Claim, Knowledge, LedElsewhere, NotYet, Settle, judge, observe
+from highlanderd.core.verdict import Claim, NotYet, Settle, judge
 from highlanderd.postgres.memory import NodeMemory
 from tests.support.core import HERE, L, observation, row
 

@@ -127,13 +127,13 @@ def test_a_stopped_program_shrugs_off_answers_to_what_was_asked_before(event: Ev
 def test_there_is_never_a_second_question_under_way() -> None:
     """Whoever emits a request is asking from then on, until an answer or a loss."""
     for situation in (waiting(), spawning(), leading()):
-        assert (situation.link is SessionState.BUSY) is isinstance(situation.state, Waiting)
+        assert (situation.session is SessionState.BUSY) is isinstance(situation.state, Waiting)
     renewing, effects = step(leading(), Due(), 2.0, POLICY)
     assert effects == (Renew(leading_epoch(renewing), L),)
-    assert renewing.link is SessionState.BUSY
+    assert renewing.session is SessionState.BUSY
     assert step(renewing, Notified(), 2.0, POLICY)[1] == ()
-    assert step(renewing, renewed(2.0), 2.1, POLICY)[0].link is SessionState.IDLE
-    assert step(renewing, Detached("lost"), 2.1, POLICY)[0].link is SessionState.DISCONNECTED
+    assert step(renewing, renewed(2.0), 2.1, POLICY)[0].session is SessionState.IDLE
+    assert step(renewing, Detached("lost"), 2.1, POLICY)[0].session is SessionState.DISCONNECTED
 
 
 def leading_epoch(situation: Situation) -> int:

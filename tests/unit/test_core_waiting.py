@@ -29,9 +29,10 @@ from highlanderd.core.events import (
     Unlocked,
 )
 from highlanderd.core.machine import begin, deadline, finished
+from highlanderd.core.observation import Observation
 from highlanderd.core.states import Backoff, Cause, Draining, Leading, Policy, Reservation, Situation, Stopped, Want
 from highlanderd.core.transitions.draining import backoff_delay
-from highlanderd.core.verdict import Observation, Settle
+from highlanderd.core.verdict import Settle
 from tests.support.core import LENGTHS, POLICY, SERVER, L, go, leading, observation, row, spawning, waiting
 
 FREE = observation(row(released=True))

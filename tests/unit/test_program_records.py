@@ -20,8 +20,9 @@ from highlanderd.core.events import (
     Unlocked,
 )
 from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
 from highlanderd.core.states import Cause, Policy, Reservation, Want
-from highlanderd.core.verdict import Claim, Meta, Observation, Row, ServerIdentity, Settle
+from highlanderd.core.verdict import Claim, Settle
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
 

@@ -1,1 +1,1 @@
-"""The cells of the machine's table, a module for each state that does something of its own."""
+"""The cells of the machine's table: a module for each state, and one for backoff and stopped together."""

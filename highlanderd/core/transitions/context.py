@@ -15,7 +15,7 @@ E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
 class ImpossibleEvent(Exception):
-    """An event in a state in which it cannot happen: a bug of ours. The worker dies of it, and is replaced."""
+    """An event came in a state in which it cannot happen. That is a bug: the worker dies of it, and is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +30,32 @@ class Context(Generic[S_co, E_co]):
 
     @property
     def idle(self) -> bool:
-        """Whether the session can be asked something."""
-        return self.situation.link is SessionState.IDLE
+        """Return whether the session can be asked something."""
+        return self.situation.session is SessionState.IDLE
 
     def renewal_of(self, term: Term) -> float:
-        """When to send the next renewal: a fifth of a lease after the last one was sent, on the shared grid."""
+        """Return when to send the next renewal: a fifth of a lease after the last one was sent, on the shared grid."""
         return self.policy.shared(term.sent + term.lengths.renew_every, term.lengths.pace)
 
     def wish(self, want: Want) -> Want:
-        """A program that leaves the daemon cannot be called back."""
+        """Return the operator's new wish. A program that leaves the daemon cannot be called back."""
         return Want.END if self.situation.want is Want.END else want
 
 
 def stay(context: Context[Any, Any]) -> Step:
-    """May happen, means nothing."""
+    """Change nothing: the event may happen here, and means nothing."""
     return context.situation, ()
 
 
 def bug(context: Context[Any, Any]) -> Step:
-    """Cannot happen."""
+    """Raise ImpossibleEvent: the event cannot happen here."""
     state, event = type(context.state).__name__.lower(), type(context.event).__name__
     raise ImpossibleEvent(f"{event} while {state}: {context.event} met {context.situation}")
 
 
 def look_when_idle(situation: Situation) -> Step:
     """Look now, or leave it to the answer under way or the next session."""
-    return situation, (Look(),) if situation.link is SessionState.IDLE else ()
+    return situation, (Look(),) if situation.session is SessionState.IDLE else ()
 
 
 def renewing(term: Term, now: float) -> tuple[Term, Renew]:
@@ -64,8 +64,8 @@ def renewing(term: Term, now: float) -> tuple[Term, Renew]:
 
 
 def release_when_idle(situation: Situation, draining: Draining) -> Step:
-    """Drain on, and release now or when the answer under way or the next session allows it."""
+    """Go on draining. Release now, or once the answer under way or the next session allows it."""
     situation = replace(situation, state=draining)
-    if situation.link is not SessionState.IDLE:
+    if situation.session is not SessionState.IDLE:
         return situation, ()
     return situation, (Release(draining.term.epoch, draining.cause, draining.reservation),)

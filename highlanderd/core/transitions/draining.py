@@ -1,4 +1,4 @@
-"""Draining: the child is leaving, or gone and the release not acknowledged yet. The term is still ours."""
+"""Draining: bring the child to its end, renew the term meanwhile, and release the row once the tree is empty."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from highlanderd.core.transitions.leading import CONTENDED_RETRY
 
 
 def due(context: Context[Draining, Due]) -> Step:
-    """SIGKILL to those who did not stop, a renewal while they live, an end to a release that nobody answers."""
+    """Do what is due: SIGKILL to what did not stop, a renewal, or giving up a release that has no answer."""
     state, now = context.state, context.now
     match state.phase:
         case Stopping() if now >= state.kill_at:
@@ -63,7 +63,10 @@ def due(context: Context[Draining, Due]) -> Step:
 
 
 def _renew_when_trusted(context: Context[Draining, Event], state: Draining) -> Step:
-    """Renew while the tree lives, so that nobody takes over beside it; never what cannot be trusted or is not ours."""
+    """Renew while the tree lives, so that no other node takes over meanwhile.
+
+    A term is not renewed once its trust has run out, nor after the causes in ``UNRENEWED``.
+    """
     situation = replace(context.situation, state=state)
     if context.now >= state.term.trusted_until or state.cause in UNRENEWED:
         return replace(situation, state=replace(state, renew_at=inf)), ()
@@ -84,7 +87,7 @@ def attached(context: Context[Draining, Attached]) -> Step:
 
 
 def renewed(context: Context[Draining, Renewed]) -> Step:
-    """Prolong the term; a fence that has begun keeps its SIGKILL."""
+    """Prolong the term. A fence that has begun keeps its SIGKILL."""
     state = context.state
     if isinstance(state.phase, Releasing):
         return release_when_idle(context.situation, state)
@@ -103,7 +106,7 @@ def curtailed(context: Context[Draining, LeaseRefused]) -> Step:
 
 
 def overruled(context: Context[Draining, Overruled]) -> Step:
-    """The term is no longer ours: SIGKILL at once."""
+    """Kill at once: the term is over, and another node may lead."""
     if isinstance(context.state.phase, Releasing):
         return release_when_idle(context.situation, context.state)
     state = replace(context.state, phase=Killing(), cause=Cause.OVERRULED, renew_at=inf)
@@ -111,7 +114,7 @@ def overruled(context: Context[Draining, Overruled]) -> Step:
 
 
 def contended(context: Context[Draining, Contended]) -> Step:
-    """Our old session still holds the lock and is being terminated."""
+    """Try again soon: the program's lost session still holds the lock, and is being terminated."""
     if isinstance(context.state.phase, Releasing):
         return release_when_idle(context.situation, context.state)
     state = replace(context.state, renew_at=context.now + CONTENDED_RETRY)
@@ -119,7 +122,7 @@ def contended(context: Context[Draining, Contended]) -> Step:
 
 
 def emptied(context: Context[Draining, Emptied | SpawnFailed]) -> Step:
-    """The proof is here: only now may the row be released."""
+    """Release: the tree is proven empty, and only now may the row say so."""
     if isinstance(context.state.phase, Releasing):
         raise ImpossibleEvent(f"a tree was emptied twice: {context.situation}")
     phase = Releasing(_give_up_at(context) if context.situation.want is Want.END else None)
@@ -131,12 +134,12 @@ def _give_up_at(context: Context[Draining, Event]) -> float:
 
 
 def unlocked(context: Context[Draining, Unlocked]) -> Step:
-    """The term is over."""
+    """Rest: the term is over."""
     return _rest(context, context.situation.reason)
 
 
 def _rest(context: Context[Draining, Event], reason: str) -> Step:
-    """Go where the wish and the cause of the term's end say."""
+    """Go to stopped, backoff or waiting, as the operator's wish and the cause of the term's end say."""
     situation, state = replace(context.situation, reason=reason), context.state
     if situation.want is not Want.RUN:
         return replace(situation, state=Stopped()), ()
@@ -148,13 +151,13 @@ def _rest(context: Context[Draining, Event], reason: str) -> Step:
 
 
 def backoff_delay(failures: int, policy: Policy) -> float:
-    """Seconds to sit out after so many failures in a row: doubling, bounded, spread by a tenth either way."""
+    """Return the seconds to sit out after so many failures in a row: doubled each time, bounded, spread by a tenth."""
     doubled: float = policy.backoff * 2.0 ** min(max(failures - 1, 0), 32)
     return min(doubled, policy.backoff_max) * (0.9 + 0.2 * policy.spread)
 
 
 def start_ordered(context: Context[Draining, StartOrdered]) -> Step:
-    """Wanted again: the term still ends, but this node does not stay out."""
+    """Want the program again. The term still ends, but this node does not stay out afterwards."""
     return _wish(context, Want.RUN, replace(context.state, abstain_for=0.0, insistent=True))
 
 
@@ -164,7 +167,7 @@ def stop_ordered(context: Context[Draining, StopOrdered]) -> Step:
 
 
 def _wish(context: Context[Draining, Any], want: Want, state: Draining) -> Step:
-    """Change the wish; while there is a keeper, its memo must know, or the next worker goes on with the old one."""
+    """Change the wish. The keeper carries it to the next worker, so it gets it with its deadline."""
     keeper = not isinstance(state.phase, Releasing)
     effects = (SetDeadline(state.keeper_deadline),) if keeper else ()
     return replace(context.situation, state=state, want=context.wish(want)), effects
@@ -179,5 +182,5 @@ def end_ordered(context: Context[Draining, EndOrdered]) -> Step:
 
 
 def _unreserved(state: Draining) -> Draining:
-    """A restart keeps the row for its own node, which now leaves."""
+    """Return the state without the reservation of a restart: it keeps the row for this node, which now leaves."""
     return replace(state, reservation=None) if state.cause is Cause.RESTARTED else state

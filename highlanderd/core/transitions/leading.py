@@ -1,4 +1,4 @@
-"""Leading: renew, obey, and end the term for a cause."""
+"""Leading: renew the term, start its one child, and end the term for a cause."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ from highlanderd.core.states import (
 from highlanderd.core.transitions.context import Context, Step, release_when_idle, renewing
 
 CONTENDED_RETRY: Final = 0.1
-"""Seconds until the lock is tried again while our own old session is being terminated: a backend dies in less."""
+"""Seconds until the next attempt to take the lock back. A backend that is being terminated needs less to die."""
 
 RESTART_RESERVATION: Final = 5.0
-"""Seconds for which a restart keeps the program on its node: many times a takeover, and short if the node dies."""
+"""Seconds for which a restart keeps the program on its node: much longer than a takeover takes, and little to wait if
+the node dies."""
 
 END_WORDS: Final[Mapping[Cause, str]] = {
     Cause.SHUTDOWN: "the daemon shuts down",
@@ -54,7 +55,7 @@ END_WORDS: Final[Mapping[Cause, str]] = {
 
 
 def due(context: Context[Leading, Due]) -> Step:
-    """The clocks of the lease: SIGKILL before fence before a start that was not confirmed before a renewal."""
+    """Do what is due, the most urgent first: SIGKILL, the fence, giving up an unconfirmed start, a renewal."""
     state, now = context.state, context.now
     term = state.term
     if now >= term.kill_at:
@@ -69,12 +70,12 @@ def due(context: Context[Leading, Due]) -> Step:
 
 
 def attached(context: Context[Leading, Attached]) -> Step:
-    """Take the lock back, while trust has not run out."""
+    """Take the lock back with a renewal, unless trust has run out."""
     return _renew(context) if context.now < context.state.term.trusted_until else (context.situation, ())
 
 
 def _renew(context: Context[Leading, Any]) -> Step:
-    """Send a renewal; the keeper hears first of a deadline that it brings nearer."""
+    """Send a renewal. If it brings the deadline nearer, the keeper gets that first."""
     before = context.state.term
     term, renew = renewing(before, context.now)
     if term == before:
@@ -83,7 +84,7 @@ def _renew(context: Context[Leading, Any]) -> Step:
 
 
 def detached(context: Context[Leading, Detached]) -> Step:
-    """Hold on for the rest of the lease, or stop at once: the operator's choice."""
+    """Lead on for the rest of the lease, or stop at once, as ``on_connection_loss`` says."""
     why = context.event.why
     if context.policy.on_connection_loss == "stop":
         return _leave(context, context.situation, Cause.DISCONNECTED, f"stopped: {why}")
@@ -91,7 +92,7 @@ def detached(context: Context[Leading, Detached]) -> Step:
 
 
 def renewed(context: Context[Leading, Renewed]) -> Step:
-    """Trust counts from the sending."""
+    """Prolong the term. Trust counts from the sending."""
     term = context.state.term.renewed(context.event.sent, context.event.lengths)
     state = replace(context.state, term=term, renew_at=context.renewal_of(term))
     return replace(context.situation, state=state, reason=""), (SetDeadline(term.kill_at),)
@@ -103,32 +104,32 @@ def curtailed(context: Context[Leading, LeaseRefused]) -> Step:
 
 
 def overruled(context: Context[Leading, Overruled]) -> Step:
-    """The term is no longer ours: SIGKILL at once."""
+    """Kill at once: the term is over, and another node may lead."""
     reason = "the ledger says that this term is no longer ours"
     situation, effects = _kill(context, context.situation, Cause.OVERRULED, reason)
     return _amend(situation, renew_at=inf), effects
 
 
 def contended(context: Context[Leading, Contended]) -> Step:
-    """Our old session still holds the lock and is being terminated."""
+    """Try again soon: the program's lost session still holds the lock, and is being terminated."""
     state = replace(context.state, renew_at=context.now + CONTENDED_RETRY)
     return replace(context.situation, state=state, reason="leads on; another session still holds its lock"), ()
 
 
 def started(context: Context[Leading, Started]) -> Step:
-    """The child's program was executed."""
+    """Note that the child's program was executed."""
     state = replace(context.state, child=Running(context.event.pid, context.event.at))
     return replace(context.situation, state=state), ()
 
 
 def spawn_failed(context: Context[Leading, SpawnFailed]) -> Step:
-    """No child in this term: let another node try."""
+    """Release: this term has no child, so another node may try."""
     situation = replace(_failed(context.situation), reason=context.event.why)
     return release_when_idle(situation, Draining(context.state.term, Releasing(), Cause.SPAWN_FAILED, renew_at=inf))
 
 
 def exited(context: Context[Leading, Exited]) -> Step:
-    """The main process has ended; what it left behind is told to stop, too."""
+    """End the term. Processes that the main process left behind get the stop signal, too."""
     event, policy, situation = context.event, context.policy, context.situation
     since = context.state.child.since if isinstance(context.state.child, Running) else event.at
     success = not event.status & 0x7F and event.status >> 8 in policy.success_exit_codes
@@ -140,7 +141,7 @@ def exited(context: Context[Leading, Exited]) -> Step:
 
 
 def emptied(context: Context[Leading, Emptied]) -> Step:
-    """The tree is empty and nobody told of an exit: its keeper was killed."""
+    """Release: the tree is empty and no exit was reported, so the keeper was killed and the child with it."""
     situation = replace(_failed(context.situation), reason="its keeper died, and the child with it")
     return release_when_idle(situation, Draining(context.state.term, Releasing(), Cause.KEEPER_LOST, renew_at=inf))
 
@@ -158,7 +159,7 @@ def restart_ordered(context: Context[Leading, RestartOrdered]) -> Step:
 
 
 def release_ordered(context: Context[Leading, ReleaseOrdered]) -> Step:
-    """Drain, and leave it to another node."""
+    """Drain, and leave the program to another node."""
     order = context.event
     reservation = None if order.to is None else Reservation(order.to, order.stay_out)
     situation, effects = _leave(context, context.situation, Cause.RELEASED, "released by an operator")
@@ -172,7 +173,7 @@ def end_ordered(context: Context[Leading, EndOrdered]) -> Step:
 
 
 def _leave(context: Context[Leading, Any], situation: Situation, cause: Cause, reason: str) -> Step:
-    """Begin to drain: the stop signal now, SIGKILL after the stop timeout, or for a fence when the lease says so."""
+    """Begin to drain with the stop signal; SIGKILL after the stop timeout, or for a fence when the lease says so."""
     term = context.state.term
     kill_at = term.kill_at if cause is Cause.FENCED else context.now + context.policy.stop_timeout
     state = Draining(term, Stopping(kill_at), cause, context.state.renew_at)
@@ -193,7 +194,7 @@ def _failed(situation: Situation) -> Situation:
 
 
 def exit_words(status: int) -> str:
-    """Say a wait status in words.
+    """Return a wait status in words.
 
     >>> exit_words(256), exit_words(9)
     ('exited with status 1', 'killed by SIGKILL')

@@ -15,13 +15,13 @@ def wait(context: Context[Backoff | Stopped, Due | StartOrdered]) -> Step:
     """Become a candidate again."""
     if context.situation.want is Want.END:
         return context.situation, ()
-    asking, insistent = context.situation.link is SessionState.BUSY, isinstance(context.event, StartOrdered)
+    asking, insistent = context.situation.session is SessionState.BUSY, isinstance(context.event, StartOrdered)
     waiting = Waiting(look_at=context.now, hinted=asking, insistent=insistent)
     return look_when_idle(replace(context.situation, want=Want.RUN, state=waiting, reason=""))
 
 
 def stop(context: Context[Waiting | Backoff, StopOrdered]) -> Step:
-    """Nothing runs, so nothing has to end."""
+    """Stop contending. No child runs here, so nothing has to end."""
     reason = "stopped by an operator"
     return replace(context.situation, want=context.wish(Want.STOP), state=Stopped(), reason=reason), ()
 
@@ -33,7 +33,7 @@ def end(context: Context[Waiting | Backoff | Stopped, EndOrdered]) -> Step:
 
 
 def granted(context: Context[Stopped, Granted]) -> Step:
-    """The order to stop came while the takeover was under way: nothing is started, the term ends at once."""
+    """End the term at once and start nothing: the order to stop came while the takeover was under way."""
     event, ending = context.event, context.situation.want is Want.END
     term = Term(event.epoch, event.lengths, began=context.now, sent=event.sent)
     phase = Releasing(context.now + term.lengths.pace.release_within if ending else None)

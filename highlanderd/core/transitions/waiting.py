@@ -7,13 +7,14 @@ from math import inf
 
 from highlanderd.core.effects import Disconnect, Look, Spawn, TakeOver, WriteSettled
 from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
+from highlanderd.core.observation import Row
 from highlanderd.core.states import Cause, Draining, Leading, Releasing, SessionState, Spawning, Term, Waiting
 from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
-from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Row, Settle, Verdict, judge
+from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Settle, Verdict, judge
 
 
 def due(context: Context[Waiting, Due]) -> Step:
-    """Time for a look."""
+    """Look: it is time."""
     return look_when_idle(context.situation)
 
 
@@ -24,13 +25,13 @@ def attached(context: Context[Waiting, Event]) -> Step:
 
 
 def detached(context: Context[Waiting, Detached]) -> Step:
-    """Without a session there is nothing to do but to say why."""
+    """Note why there is no session; without one there is nothing to ask."""
     return replace(context.situation, reason=context.event.why), ()
 
 
 def notified(context: Context[Waiting, Notified]) -> Step:
-    """Look at once; a question under way may bring an answer that is older than the hint."""
-    if context.situation.link is SessionState.BUSY:
+    """Look at once, or after the question under way, whose answer may be older than the hint."""
+    if context.situation.session is SessionState.BUSY:
         return replace(context.situation, state=replace(context.state, hinted=True)), ()
     return look_when_idle(context.situation)
 
@@ -59,7 +60,11 @@ def looked(context: Context[Waiting, Looked]) -> Step:
 
 
 def _seen(state: Waiting, row: Row | None) -> Waiting:
-    """An abstention is over once another node has led; an operator's insistence is about what had finished by then."""
+    """Return the state after this row was seen.
+
+    An abstention is over once another node has led. An operator's ``start`` overrides what had finished by then, and
+    nothing that finishes later.
+    """
     if row is None:
         return replace(state, insistent=False)
     led_since = state.abstention is not None and row.epoch > state.abstention.epoch
@@ -69,7 +74,7 @@ def _seen(state: Waiting, row: Row | None) -> Waiting:
 
 
 def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
-    """The protocol's verdict, unless an operator or the program itself said that nobody is wanted here."""
+    """Return the protocol's verdict. A claim becomes ``NotYet`` if the program has finished, or was released here."""
     event, policy, now = context.event, context.policy, context.now
     candidate = Candidate(policy.node, policy.instance, event.keeperless)
     verdict = judge(event.observation, context.situation.knowledge, now, candidate)
@@ -84,17 +89,17 @@ def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
 
 
 def _is_finished(row: Row) -> bool:
-    """Whether the program ended as it should, anywhere in the cluster."""
+    """Return whether the program ended as it should, on whichever node."""
     return row.released and row.reason == Cause.FINISHED.value
 
 
 def settled(context: Context[Waiting, Settled]) -> Step:
-    """The next look shows what the ledger says now."""
+    """Look at what the ledger says now."""
     return look_when_idle(context.situation)
 
 
 def granted(context: Context[Waiting, Granted]) -> Step:
-    """The term begins, with its one spawn."""
+    """Begin the term, with its one spawn."""
     event = context.event
     term = Term(event.epoch, event.lengths, began=context.now, sent=event.sent)
     not_after = term.sent + term.lengths.spawn_within
@@ -106,7 +111,7 @@ def granted(context: Context[Waiting, Granted]) -> Step:
 
 
 def refused(context: Context[Waiting, Refused]) -> Step:
-    """Somebody was faster, or holds the lock: look again."""
+    """Look again: another node was faster, or another session holds the lock."""
     if context.event.again_in <= 0:
         return look_when_idle(context.situation)
     state = replace(context.state, look_at=context.now + context.event.again_in)
@@ -114,7 +119,7 @@ def refused(context: Context[Waiting, Refused]) -> Step:
 
 
 def start_ordered(context: Context[Waiting, StartOrdered]) -> Step:
-    """An operator overrides an abstention, and that the program has finished."""
-    asking = context.situation.link is SessionState.BUSY
+    """Look at once. The order overrides an abstention, and that the program has finished."""
+    asking = context.situation.session is SessionState.BUSY
     state = replace(context.state, abstention=None, insistent=True, hinted=asking)
     return look_when_idle(replace(context.situation, state=state))

@@ -27,8 +27,10 @@ from highlanderd.core.events import (
     Settled,
     Unlocked,
 )
+from highlanderd.core.knowledge import Knowledge, observe
+from highlanderd.core.observation import Observation
 from highlanderd.core.states import Cause, Reservation, SessionState
-from highlanderd.core.verdict import Candidate, Claim, Knowledge, NotYet, Observation, Settle, judge, observe
+from highlanderd.core.verdict import Candidate, Claim, NotYet, Settle, judge
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Connection, Server
