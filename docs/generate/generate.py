@@ -19,7 +19,7 @@ import options
 import tomli
 import transitions
 from prometheus_client.parser import text_string_to_metric_families
-from tables import first_sentence, rows
+from tables import first_sentence, member_docstrings, rows
 
 import highlanderd
 from highlanderd.core import status
@@ -98,15 +98,8 @@ def status_fields() -> str:
 
 
 def _fields(kind: type) -> str:
-    tree = ast.parse(Path(str(status.__file__)).read_text("utf-8"))
-    [body] = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__]
-    lines = []
-    for node, after in zip(body, [*body[1:], None], strict=True):
-        if isinstance(node, ast.AnnAssign):
-            said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-            lines.append(
-                (f"`{ast.unparse(node.target)}`", f"`{ast.unparse(node.annotation)}`", first_sentence(str(said)))
-            )
+    meanings = dict(member_docstrings(kind))
+    lines = [(f"`{field}`", f"`{called}`", meanings.get(field, "")) for field, called in kind.__annotations__.items()]
     return f"**{kind.__name__}**: {first_sentence(kind.__doc__)}\n\n" + rows(("field", "type", "meaning"), lines)
 
 

@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from tables import first_sentence, rows
+from tables import first_sentence, member_docstrings, rows
 
 from highlanderd.core import machine
-from highlanderd.core.effects import Look, Release, Renew, Spawn, TakeOver, WriteSettled
+from highlanderd.core.effects import Effect, Look, Release, Renew, Spawn, TakeOver, WriteSettled
 from highlanderd.core.events import (
     Attached,
     Contended,
@@ -158,7 +158,7 @@ def happenings(place: Place, policy: Policy) -> Iterator[tuple[Event, float]]:
 
 def _answers(place: Place, now: float) -> Iterator[Event]:
     if place.asked is Look:
-        for observation in _sights():
+        for observation in _observations():
             yield Looked(observation, now, keeperless=True)
             yield Looked(observation, now - 11, keeperless=True)  # a lease ago: what must be waited out has been
     elif place.asked is TakeOver:
@@ -186,7 +186,7 @@ def _facts(place: Place, now: float) -> Iterator[Event]:
         yield Emptied()
 
 
-def _sights() -> Iterator[Observation]:
+def _observations() -> Iterator[Observation]:
     """What a look may show: nothing yet, a leader, a released row, a finished program, an old primary, no offset."""
     server = ServerIdentity(1, 2, "this run", 100, "here")
     meta = Meta(LEASE, (1, 2, "here"), 0, wanted=LEASE, ceiling=LEASE)
@@ -226,19 +226,21 @@ def ways_into_draining() -> str:
             found[edge.cause, edge.old].add(edge.event)
     order = [cause.value for cause in Cause]
     lines = sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
+    meanings = {Cause[member].value: meaning for member, meaning in member_docstrings(Cause)}
     return rows(
-        ("cause", "from", "event"),
-        ((f"`{cause}`", old, ", ".join(_in_order(events))) for (cause, old), events in lines),
+        ("cause", "meaning", "from", "event"),
+        ((f"`{cause}`", meanings[cause], old, ", ".join(_in_order(events))) for (cause, old), events in lines),
     )
 
 
 def vocabulary() -> str:
-    """The states and events in the code's own w."""
+    """The states, events and effects in the code's own words."""
     states = rows(("state", "meaning"), ((f"`{name(kind)}`", first_sentence(kind.__doc__)) for kind in machine.TABLE))
-    events = machine.TABLE[Waiting]
-    return f"{states}\n\n" + rows(
-        ("event", "meaning"), ((kind.__name__, first_sentence(kind.__doc__)) for kind in events)
+    events = rows(
+        ("event", "meaning"), ((kind.__name__, first_sentence(kind.__doc__)) for kind in machine.TABLE[Waiting])
     )
+    effects = rows(("effect", "meaning"), ((kind.__name__, first_sentence(kind.__doc__)) for kind in get_args(Effect)))
+    return f"{states}\n\n{events}\n\n{effects}"
 
 
 def table() -> str:
