@@ -1,7 +1,10 @@
 """The configuration: what people write, checked as a whole, and what the daemon runs by.
 
-``load`` and ``reload_from`` give a ``Configuration`` of frozen values or refuse with every problem at once. It starts
-nothing, connects to nothing, and writes nothing.
+``load`` reads the files, and returns a ``Configuration`` of frozen values or raises with every problem at once. Nothing
+here starts a process, connects to anything, or writes a file.
+
+To read on: ``program.py`` and ``sections.py`` hold every key; ``loading.py`` goes from the files to the values;
+``values.py`` says what a duration, a size or a signal is; ``checks.py`` and ``host_checks.py`` judge the whole.
 """
 
 from highlanderd.config.configuration import Configuration, Judgement, Loaded

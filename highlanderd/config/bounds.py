@@ -1,7 +1,6 @@
 """The bounds that a configuration implies, as ``--check`` prints them: when a child stops, and when another node leads.
 
-The figures are the lease's own (``core/lease.py``); here they only become words. docs/explanation/promise.md tells what
-they rest on.
+The figures come from ``core/lease.py``; here they become words. docs/explanation/promise.md says what they rest on.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from highlanderd.core.lease import Lease, maintenance_lease, replaced_within
 from highlanderd.durations import shown
 
 MAINTENANCE: Final = 60.0
-"""Seconds: the outage of the example, which a restart of PostgreSQL rarely exceeds."""
+"""Seconds: the outage in the example. A restart of PostgreSQL rarely takes longer."""
 NAMED: Final = 4
-"""Programs that are named where their bounds differ; a line is no place for hundreds."""
+"""How many programs are named if their bounds differ; a line has no room for hundreds."""
 
 
 def bounds(configuration: Configuration) -> list[str]:
-    """Return the lines of a table: an event, and the most that it costs. Nothing when there is no program."""
+    """Return the lines of a table: an event, and the most that it costs. Without a program there are none."""
     if not configuration.programs:
         return []
     lease = Lease(configuration.postgres.lease)
@@ -56,7 +55,7 @@ def _rows(lease: Lease, programs: list[ProgramConfig], on_connection_loss: str) 
 
 
 def _each(programs: list[ProgramConfig], value: Callable[[ProgramConfig], str]) -> list[str]:
-    """Return a value once where all programs have the same, else each with the programs that have it."""
+    """Return the value once if all programs have the same, else each value with its programs."""
     named: dict[str, list[str]] = defaultdict(list)
     for program in sorted(programs, key=lambda program: -program.stop_timeout):
         named[value(program)].append(program.name)

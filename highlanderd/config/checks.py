@@ -1,4 +1,7 @@
-"""What no key can tell alone: two programs with one lock, clocks against each other, and what is probably not meant."""
+"""Check what takes more than one key: two programs with one lock, and durations that contradict each other.
+
+Warnings are about what is allowed and probably not meant.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from highlanderd.config.values import quoted
 from highlanderd.durations import shown
 
 RESTART_OF_A_WORKER: Final = 0.7
-"""Seconds that a frozen worker's successor needs; a lease must have room for five of them to save its children."""
+"""Seconds until the successor of a frozen worker leads on. With a lease shorter than five of them, children die."""
 
 _SHELL: Final = frozenset({"&&", "||", "|", "&", ";", ">", ">>", "<", "2>&1", "2>", "&>"})
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """A program together with where it is written."""
+class WrittenProgram:
+    """A program, and where it is written."""
 
     program: ProgramConfig
     table: Table
@@ -33,45 +36,45 @@ class Described:
         return self.table[key].place if key in self.table else self.place
 
 
-def check_locks(namespace: str, programs: Iterable[Described], report: Problems) -> None:
+def check_locks(namespace: str, programs: Iterable[WrittenProgram], report: Problems) -> None:
     """Report each program whose lock id another one has already."""
-    owners: dict[int, Described] = {}
-    for described in programs:
-        number = described.program.lock_id(namespace)
-        owner = owners.setdefault(number, described)
-        if owner is not described:
+    owners: dict[int, WrittenProgram] = {}
+    for written in programs:
+        number = written.program.lock_id(namespace)
+        owner = owners.setdefault(number, written)
+        if owner is not written:
             report.add(
-                described.at("lock_key"),
-                f"gives program {described.program.name} the lock id {number}, which program {owner.program.name} "
+                written.at("lock_key"),
+                f"gives program {written.program.name} the lock id {number}, which program {owner.program.name} "
                 f"({owner.at('lock_key')}) has already; give one of them another lock_key",
             )
 
 
-def check_clocks(described: Described, report: Problems) -> None:
+def check_clocks(written: WrittenProgram, report: Problems) -> None:
     """Report durations of a program that contradict each other."""
-    program = described.program
+    program = written.program
     if program.backoff > program.backoff_max:
-        key = "backoff_max" if "backoff_max" in described.table else "backoff"
+        key = "backoff_max" if "backoff_max" in written.table else "backoff"
         report.add(
-            described.at(key),
+            written.at(key),
             f'makes backoff_max ("{shown(program.backoff_max)}") of program {program.name} shorter than backoff '
             f'("{shown(program.backoff)}"); raise backoff_max or lower backoff',
         )
 
 
-def warn_of_shell(described: Described, warnings: Problems) -> None:
-    """Warn of a string that was written for a shell."""
-    meant = next((word for word in described.program.command if word in _SHELL), None)
+def warn_of_shell(written: WrittenProgram, warnings: Problems) -> None:
+    """Warn of a command that was written for a shell."""
+    meant = next((word for word in written.program.command if word in _SHELL), None)
     if meant is not None:
         warnings.add(
-            described.at("command"),
+            written.at("command"),
             f'hands {quoted(meant)} to the program as it is, for no shell runs this; write ["sh", "-c", "..."] '
             "where a shell is meant",
         )
 
 
 def warn_of_postgres(configuration: Configuration, table: Table, place: Place, warnings: Problems) -> None:
-    """Warn of a short lease, and of several hosts of which any would do."""
+    """Warn of a short lease, and of several hosts without ``target_session_attrs``."""
     postgres = configuration.postgres
     if postgres.lease < 5 * RESTART_OF_A_WORKER:
         warnings.add(
@@ -91,7 +94,7 @@ def warn_of_postgres(configuration: Configuration, table: Table, place: Place, w
 
 
 def warn_of_names(configuration: Configuration, node: Place, program: Place, warnings: Problems) -> None:
-    """Warn of a node that is called as every node is, and of a daemon with nothing to run."""
+    """Warn of a node that is called ``localhost``, and of a daemon with nothing to run."""
     if configuration.daemon.node in ("localhost", "localhost.localdomain"):
         warnings.add(node, f'is "{configuration.daemon.node}", as on any other host; give each node a name of its own')
     if not configuration.programs:

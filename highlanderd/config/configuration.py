@@ -1,4 +1,4 @@
-"""What the daemon runs by: all sections and programs, complete and checked. Values only."""
+"""The values that the daemon runs by: all sections and programs, complete and checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from highlanderd.config.sources import Sources
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The whole of it. ``programs`` is in the order of the files."""
+    """The whole configuration. ``programs`` is in the order of the files."""
 
     daemon: DaemonSection
     postgres: PostgresSection
@@ -27,7 +27,7 @@ class Configuration:
 
     @property
     def embedded_directory(self) -> Path | None:
-        """Where the daemon runs a server of its own; None when the dsn names another one."""
+        """Return where the daemon runs a server of its own; None if the dsn names another one."""
         return embedded_directory(self.postgres.dsn.get_secret_value(), self.daemon.state_dir)
 
 
@@ -35,22 +35,22 @@ class Judgement(NamedTuple):
     """All that can be said about a configuration, usable or not, as ``file:line: key: ...`` by file and line."""
 
     problems: tuple[str, ...]
-    """What must be mended, findings about this machine included."""
+    """What must be mended, findings about this host included."""
     warnings: tuple[str, ...]
     configuration: Configuration | None
-    """``None`` when it cannot be used; findings about this machine do not keep it from that."""
+    """``None`` if it cannot be used. Findings about this host do not make it unusable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration that can be used, what it was read from, and what people should know about it."""
+    """A configuration that can be used, what it was read from, and what operators should know about it."""
 
     configuration: Configuration
     findings: tuple[str, ...]
-    """What this machine lacks for some program, as ``file:line: key: ...``. Problems for ``--check``, which exits with
-    78; for the daemon they are warnings, because the other programs can run."""
+    """What this host lacks for some program, as ``file:line: key: ...``. ``--check`` counts these as problems and exits
+    with 78; the daemon only warns, because the other programs can run."""
     warnings: tuple[str, ...]
-    """What is allowed and perhaps not meant, in the same form. No problem for ``--check``."""
+    """What is allowed and perhaps not meant, in the same form. ``--check`` does not count these as problems."""
     _sources: Sources = field(repr=False)
 
     @property

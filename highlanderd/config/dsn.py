@@ -1,4 +1,4 @@
-"""Where PostgreSQL is: libpq's word on a connection string, without a secret in what is said about it."""
+"""Check where PostgreSQL is: libpq parses the connection string, and no refusal quotes a secret of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONNECTION: Final = re.compile(r"postgres(ql)?://|[a-z_]+\s*=")
 def connection(value: object, info: ValidationInfo) -> SecretStr:
     """Return a connection string that libpq understands, or ``embedded``, or ``embedded:DIR`` with an absolute DIR.
 
-    Raises ValueError with a sentence that shows no part of it but option names.
+    Raises ValueError with a sentence that quotes only names of options.
     """
     if not isinstance(value, SecretStr) and text(value).startswith(f"{_EMBEDDED}:"):
         directory = text(value).removeprefix(f"{_EMBEDDED}:")
@@ -58,7 +58,10 @@ def options(words: str) -> dict[str, str]:
 
 
 def _check_place(hosts: str, ports: str) -> None:
-    """Refuse what libpq would only refuse when it connects, and what is a piece of a password most of the time."""
+    """Refuse what libpq would refuse only when it connects. Most of the time it is a piece of a password.
+
+    Raises ValueError with a sentence.
+    """
     cure = "correct it; in a URI, write the characters @ / and % of a user or password as %40 %2F %25"
     if any("@" in host.removeprefix("@") for host in hosts.split(",")):
         raise ValueError(f"holds a host with an @ in it; {cure}")
@@ -69,7 +72,7 @@ def _check_place(hosts: str, ports: str) -> None:
 
 
 def _resolvable(host: str) -> bool:
-    """Whether a name server can be asked for it: sockets have paths, and each part of a name has a length."""
+    """Return whether a name server can be asked for the host, or the host is the path of a socket."""
     try:
         return host.startswith(("/", "@")) or host.encode("idna") is not None
     except UnicodeError:
@@ -77,7 +80,7 @@ def _resolvable(host: str) -> bool:
 
 
 def check_ports(hosts: int, ports: int) -> None:
-    """Refuse numbers of hosts and ports that libpq would only refuse when it connects. Raises ValueError."""
+    """Refuse numbers of hosts and ports that libpq would refuse only when it connects. Raises ValueError."""
     if ports not in (1, hosts):
         raise ValueError(
             f"names {hosts} {'host' if hosts == 1 else 'hosts'} but {ports} ports; write one port for all of them, or "
@@ -86,7 +89,7 @@ def check_ports(hosts: int, ports: int) -> None:
 
 
 def redacted(complaint: str, words: str) -> str:
-    """Cut libpq's complaint before the first thing it quotes that could be a secret: all but names of options.
+    """Return libpq's complaint, cut before the first quotation that is not the name of an option: it may be a secret.
 
     >>> redacted('invalid connection option "hots"', "hots=db1 password=x")
     'invalid connection option "hots"'
@@ -102,7 +105,7 @@ def redacted(complaint: str, words: str) -> str:
 
 
 def embedded_directory(words: str, state_dir: Path) -> Path | None:
-    """Return the directory of an embedded server, STATE_DIR/embedded by default; None for a server that is not ours.
+    """Return the directory of an embedded server, STATE_DIR/embedded by default; None for any other server.
 
     >>> embedded_directory("embedded", Path("/var/lib/highlander")), embedded_directory("embedded:/srv/pg", Path("/x"))
     (PosixPath('/var/lib/highlander/embedded'), PosixPath('/srv/pg'))

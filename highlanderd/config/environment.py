@@ -1,6 +1,6 @@
-"""What a child finds in its environment, but for the ``HIGHLANDER_...`` variables of its term.
+"""The environment that a child is started with, except the ``HIGHLANDER_...`` variables of its term.
 
-The daemon's own variables do not leak: what concerns the daemon alone is never inherited, unless named one by one.
+A child inherits none of the variables that concern the daemon alone, unless the configuration names them one by one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from highlanderd.config.program import RESERVED, ProgramConfig
 from highlanderd.errors import HighlanderError
 
 ALWAYS: Final = ("PATH", "LANG", "TZ")
-"""Inherited without being asked for: nearly nothing runs as meant without them."""
+"""Always inherited, because hardly any program runs as meant without them."""
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where commands are looked for when the daemon has no PATH itself; systemd's own default."""
+"""The child's PATH if the daemon has none itself: systemd's own default."""
 
 _OURS: Final = re.compile(
     "PG.*"  # they could point the child, or what it starts, to the coordinator with the daemon's rights
     "|NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*|FDSTORE|JOURNAL_STREAM|CREDENTIALS_DIRECTORY|SYSTEMD_EXEC_PID|MAINPID"
     "|MEMORY_PRESSURE_.*|HIGHLANDER_(?:" + "|".join(sorted(RESERVED)) + ")"
 )
-"""What systemd, libpq, or a daemon around this one meant for this process alone."""
+"""Variables that systemd, libpq or another highlanderd above this one set for this process alone."""
 
 _LINE: Final = re.compile(r"\s*(?:export\s+)?(?P<name>[^=\s#]+)=(?P<value>.*?)\s*")
 _QUOTED: Final = re.compile(r"'(?P<plain>[^']*)'|\"(?P<escaped>(?:[^\"\\]|\\.)*)\"")

@@ -1,6 +1,6 @@
-"""Text as written in the file, and what it stands for: ``${NAME}``, ``${NAME:-default}``, ``$$``, and ``file:PATH``.
+"""Expand what the file says: ``${NAME}``, ``${NAME:-default}``, ``$$``, and secrets as ``file:PATH``.
 
-A dollar before anything else is itself. What was expanded is never expanded again, and never names a secret's file.
+A dollar before anything else stays a dollar. What was expanded is not expanded again, and cannot name a secret's file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class WrittenText(str):
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
-    """Put the values of variables into ``text``. The default also stands in for an empty value, as in a shell.
+    """Return ``text`` with the values of variables put in. A default also replaces an empty value, as in a shell.
 
     Raises ValueError with a sentence, which quotes nothing but names of variables.
 

@@ -1,6 +1,6 @@
-"""Who a child runs as, in numbers: keepers and children never ask the user database themselves.
+"""Resolve the user and groups that a child runs as into numbers, so that keepers never ask the user database.
 
-A directory service behind that database can be slow: call from a thread where nothing may wait.
+The user database may be a slow directory service: where nothing may wait, call these functions in a thread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from highlanderd.errors import HighlanderError
 
 
 class Identity(NamedTuple):
-    """What the child becomes; ``None`` stays as it is in the daemon."""
+    """The numbers that the child runs under. ``None``: the daemon's own."""
 
     uid: int | None
     gid: int | None
@@ -24,7 +24,7 @@ class Identity(NamedTuple):
 
 
 def identity(program: ProgramConfig) -> Identity:
-    """Resolve user, group and supplementary groups of a program as they are now.
+    """Return user, group and supplementary groups of a program as the user database has them now.
 
     Raises HighlanderError with a sentence where one of them does not exist.
     """
@@ -52,7 +52,7 @@ def _resolved(program: ProgramConfig) -> Identity:
 
 
 def _present(wanted: Identity) -> bool:
-    """Say whether the daemon is all that already: without root's rights even setting the same again is refused."""
+    """Return whether the daemon runs as just that already. Only root may set an identity, even the same one again."""
     here = {*os.getgroups(), os.getegid()}
     return (
         wanted.uid in (None, os.geteuid())
@@ -62,7 +62,7 @@ def _present(wanted: Identity) -> bool:
 
 
 def find_user(name: str) -> pwd.struct_passwd | None:
-    """Look a user up by name or number; a number need not have an entry. Raises LookupError with a sentence."""
+    """Return a user's entry by name or number; None for a number without one. Raises LookupError with a sentence."""
     try:
         return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except KeyError:
@@ -72,7 +72,7 @@ def find_user(name: str) -> pwd.struct_passwd | None:
 
 
 def find_group(name: str) -> int:
-    """Look a group up by name; a number is itself. Raises LookupError with a sentence."""
+    """Return a group's number by its name; a number stands for itself. Raises LookupError with a sentence."""
     if name.isdecimal():
         return int(name)
     try:

@@ -1,7 +1,7 @@
 """A JSON Schema of the configuration, for editors: they complete keys, show their texts, and mark what is wrong.
 
-It says what may be written, which is more than what the daemon makes of it: "1m30s" where that holds a number. Where
-it is less exact than the daemon (`highlanderd --check` has the last word), it lets things pass.
+The schema describes what people may write (``"1m30s"``), not what the daemon makes of it (90.0). Where it cannot be as
+exact as the daemon, it lets things pass: ``highlanderd --check`` decides.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from highlanderd.durations import shown
 Fragment = dict[str, Any]
 
 EXPANDED: Final = r"\$\{[A-Za-z_]"
-"""A string that the environment completes may stand for any other."""
+"""A string with a variable in it is accepted everywhere, because the variable may complete it."""
 
 
 def _string(pattern: str) -> Fragment:
@@ -49,7 +49,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
 
 
 class _AsWritten(GenerateJsonSchema):
-    """Pydantic's own generator, but for what our functions accept before it looks."""
+    """Pydantic's own generator, changed for values that a function reads before pydantic validates them."""
 
     def function_before_schema(self, schema: Any) -> Fragment:
         reads = schema["function"]["function"]

@@ -1,7 +1,7 @@
-"""Where each key of a TOML text stands, because tomli tells it only for what it cannot read.
+"""Find the line of each key of a TOML text: tomli says lines only of what it cannot read.
 
-It scans a text that tomli has already accepted; of any other text it locates what it can and stops there.
-It decodes nothing but keys, and never raises.
+``locate`` scans a text that tomli has accepted already. In any other text it finds what it can and stops there. It
+decodes only keys, and it never raises.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Scanner:
         return path
 
     def _innermost(self, path: Path) -> Path:
-        """Lead into the last element where ``path`` is an array of tables."""
+        """Return the path of the last element if ``path`` is an array of tables, else ``path``."""
         return (*path, self._elements[path]) if path in self._elements else path
 
     def _pair(self, table: Path) -> None:

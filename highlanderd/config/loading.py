@@ -1,6 +1,6 @@
-"""From a path to a configuration that can be used, or to every problem of it at once.
+"""Load a configuration from its files, or report every problem of it at once.
 
-Nothing is decided by what this machine happens to have: a missing user or command is a finding, not a problem.
+A configuration is good or bad on every host alike: a user or command that this host lacks is a finding, not a problem.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from highlanderd.config.checks import (
-    Described,
+    WrittenProgram,
     check_clocks,
     check_locks,
     warn_of_names,
@@ -20,7 +20,7 @@ from highlanderd.config.checks import (
     warn_of_shell,
 )
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
-from highlanderd.config.machine import find
+from highlanderd.config.host_checks import check_host
 from highlanderd.config.problems import Document, Place, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
 from highlanderd.config.reading import Key, Reading, Table, merged
@@ -44,24 +44,24 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes)
     loading = _Loading(Disk(path, read), environ)
     configuration = loading.configuration()
     findings = Problems()
-    find(loading.described.values(), loading.control, environ, findings)
+    check_host(loading.programs.values(), loading.control, environ, findings)
     return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources)
 
 
 def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes) -> Judgement:
-    """Judge the configuration that begins with the file ``path``, findings included, for ``--check``. Never refuses."""
+    """Return what ``--check`` says about the configuration that begins with the file ``path``. Never raises."""
     loading = _Loading(Disk(path, read), environ)
     configuration = None
     with suppress(ConfigurationError):
         configuration = loading.configuration()
-    find(loading.described.values(), loading.control, environ, loading.problems)
+    check_host(loading.programs.values(), loading.control, environ, loading.problems)
     return Judgement(loading.problems.sorted(), loading.warnings.sorted(), configuration)
 
 
 def reload_from(blob: bytes, environ: Mapping[str, str]) -> Loaded:
-    """Load once more what ``Loaded.sources_json`` gave, from memory: the same files, secrets and host name.
+    """Load again, from memory, what ``Loaded.sources_json`` returned: the same files, secrets and host name.
 
-    This machine is not searched for findings again. Raises ConfigurationError with every problem, which can only come
+    This host is not checked again. Raises ConfigurationError with every problem, which can only come
     from another ``environ`` or another version of this program.
     """
     loading = _Loading(Memory(blob), environ)
@@ -76,7 +76,7 @@ class _Loading:
     problems: Problems = field(default_factory=Problems)
     warnings: Problems = field(default_factory=Problems)
     places: dict[str, Place] = field(default_factory=dict)
-    described: dict[str, Described] = field(default_factory=dict)
+    programs: dict[str, WrittenProgram] = field(default_factory=dict)
     control: Table = field(default_factory=dict)
 
     def configuration(self) -> Configuration:
@@ -99,7 +99,7 @@ class _Loading:
         return Reading(self.environ, self.source.secret, Path(self.source.sources.start), self.problems)
 
     def _open(self, name: str, said: Place | None) -> Opened | None:
-        """Read and parse a file; a file that cannot be read is a problem of the key that names it."""
+        """Read and parse a file. A file that cannot be read is a problem of the key that names it."""
         try:
             content = self.source.text(Path(name))
         except OSError as error:
@@ -111,7 +111,7 @@ class _Loading:
         return parsed(name, content, self.problems)
 
     def _sections(self, raw: Raw, top: Place) -> dict[str, dict[str, Key]]:
-        """Return all tables but programs', with the defaults that follow from this host and from other keys."""
+        """Return all tables except programs', with the defaults that follow from this host and from other keys."""
         tables = {
             name: self._reading.keys(model, raw.get(name, {}), top / name, name) for name, model in SECTIONS.items()
         }
@@ -140,7 +140,7 @@ class _Loading:
         """Collect the programs of all files."""
         reading, place = self._reading, Place(main, ("defaults",))
         defaults = reading.keys(ProgramKeys, raw.get("defaults", {}), place, "defaults")
-        # Judged once without any program, so that a mistake shows even where each program has a value of its own.
+        # Judged once without any program: a mistake shows even if each program has a value of its own for the key.
         reading.model(
             ProgramConfig, {"name": Key("defaults", place), "command": Key(("true",), place), **defaults}, place
         )
@@ -175,26 +175,26 @@ class _Loading:
         table = {**merged(defaults, own), "name": Key(name, place)}
         program = self._reading.model(ProgramConfig, table, place)
         if program is not None:
-            self.described[name] = Described(program, table, place)
+            self.programs[name] = WrittenProgram(program, table, place)
 
     def _checked(self, models: Mapping[str, Section | None]) -> Configuration:
-        """Check what no key can tell alone, and put all of it together, if nothing at all is wrong."""
+        """Check what takes more than one key, and return the configuration. Raises ConfigurationError."""
         daemon = models["daemon"]
         if isinstance(daemon, DaemonSection):
-            check_locks(daemon.namespace, self.described.values(), self.problems)
-        for described in self.described.values():
-            check_clocks(described, self.problems)
+            check_locks(daemon.namespace, self.programs.values(), self.problems)
+        for written in self.programs.values():
+            check_clocks(written, self.problems)
         if self.problems.sorted():
             raise ConfigurationError(self.problems.sorted())
-        programs = {name: described.program for name, described in self.described.items()}
+        programs = {name: written.program for name, written in self.programs.items()}
         return Configuration(**models, programs=MappingProxyType(programs))  # type: ignore[arg-type]  # none is None
 
     def _warn(self, configuration: Configuration, tables: Mapping[str, Table], top: Place) -> None:
         node = tables["daemon"]["node"].place
         warn_of_names(configuration, node, top / "program", self.warnings)
         warn_of_postgres(configuration, tables["postgres"], top / "postgres", self.warnings)
-        for described in self.described.values():
-            warn_of_shell(described, self.warnings)
+        for written in self.programs.values():
+            warn_of_shell(written, self.warnings)
 
 
 def _socket_in(run_dir: Key) -> Key | None:

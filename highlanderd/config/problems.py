@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and where: collected, so that all of it is reported at once."""
+"""Collect what is wrong with a configuration, and where, so that all of it is reported at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Place:
 
 
 def spelled(path: Path) -> str:
-    """Write a key as TOML does.
+    """Return a key as TOML writes it.
 
     >>> spelled(("program", "a.b", "command", 0))
     'program."a.b".command[0]'
@@ -68,24 +68,24 @@ class Problems:
     _keys: set[tuple[str, Path]] = field(default_factory=set)
 
     def add(self, place: Place, sentence: str) -> None:
-        """Say something about a key: what is wrong, and after a semicolon what to write instead."""
+        """Add a sentence about a key: what is wrong, and after a semicolon what to write instead."""
         line = place.document.line(place.path)
         key = f" {spelled(place.path)}:" if place.path else ""
         self._keys.add((place.document.name, place.path))
         self._say(place.document.name, line, f"{place.document.name}:{line}:{key} {sentence}")
 
     def add_file(self, name: str, sentence: str, line: int | None = None) -> None:
-        """Say something about a file as a whole, or about a line that belongs to no key."""
+        """Add a sentence about a file as a whole, or about a line that belongs to no key."""
         where = name if line is None else f"{name}:{line}"
         self._say(name, line or 0, f"{where}: {sentence}")
 
     def knows(self, place: Place) -> bool:
-        """Say whether this very key has already been found wrong."""
+        """Return whether this very key has been found wrong already."""
         return (place.document.name, place.path) in self._keys
 
     def _say(self, name: str, line: int, text: str) -> None:
         self._sentences.setdefault(text, (name, line))
 
     def sorted(self) -> tuple[str, ...]:
-        """Return all of it by file and line."""
+        """Return all sentences by file and line."""
         return tuple(sorted(self._sentences, key=lambda text: (*self._sentences[text], text)))

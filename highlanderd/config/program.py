@@ -1,4 +1,4 @@
-"""One program: every key it can have, with its default and the reference manual's text."""
+"""One program: every key that it can have, with its default and the reference manual's text."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from highlanderd.config.values import (
 from highlanderd.core.key import HIGHEST, LOWEST, lock_id
 
 RESERVED = frozenset({"PROGRAM", "NODE", "EPOCH", "LOCK_ID", "CONTROL_SOCKET"})
-"""What the daemon itself tells each child, as ``HIGHLANDER_...``: a configured one would be a lie."""
+"""What the daemon sets for each child as ``HIGHLANDER_...``: a value from the configuration would be wrong."""
 
 
 def words(command: object) -> tuple[str, ...]:
-    """Split a command as configured into its words. Raises ValueError with a sentence."""
+    """Return the words of a command as configured. Raises ValueError with a sentence."""
     if isinstance(command, str):
         try:
             found = tuple(shlex.split(command))
@@ -205,7 +205,7 @@ class ProgramConfig(ProgramKeys):
 
     @property
     def key(self) -> str | int:
-        """What the lock id is made of."""
+        """Return what the lock id is made of."""
         return self.name if self.lock_key is None else self.lock_key
 
     def lock_id(self, namespace: str) -> int:
@@ -214,7 +214,7 @@ class ProgramConfig(ProgramKeys):
 
 
 def name_problem(name: str) -> str:
-    """Say what is wrong with a program's name, or nothing."""
+    """Return what is wrong with a program's name, as a sentence; empty if nothing is."""
     try:
         label(name)
     except ValueError as refusal:
@@ -225,7 +225,7 @@ def name_problem(name: str) -> str:
 
 
 def difference(old: Section, new: Section) -> tuple[str, ...]:
-    """Name the keys in which two programs, or two sections of one kind, differ, in the order of the reference.
+    """Return the keys in which two programs, or two sections of one kind, differ, in the order of the reference.
 
     A command whose words are the same but expand to others has changed too.
     """

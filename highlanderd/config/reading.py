@@ -1,4 +1,4 @@
-"""From a table of TOML to a model: known keys, expanded strings, and each refusal at the line that it is about."""
+"""Turn a table of TOML into a model: check its keys, expand its strings, and report each problem at its line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Table = Mapping[str, Key]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What turns tables into models: the environment, the secrets' files, and the report of what is wrong."""
+    """Turns tables into models, with the environment, the secrets' files, and the report of what is wrong."""
 
     environ: Mapping[str, str]
     secret: Callable[[Path], bytes]
@@ -48,7 +48,7 @@ class Reading:
     report: Problems
 
     def keys(self, model: type[Section], raw: object, place: Place, called: str) -> dict[str, Key]:
-        """Return the known keys of a table, their strings expanded; report the others."""
+        """Return the known keys of a table, their strings expanded. Report the others."""
         if not isinstance(raw, dict):
             self.report.add(place, f"is {kind(raw)}; write a table: [{called}]")
             return {}
@@ -64,7 +64,7 @@ class Reading:
         return found
 
     def _command(self, value: object, place: Place) -> dict[str, Key]:
-        """Keep the words as configured, for display, beside those that are executed."""
+        """Return the words as configured, for display, and those that are executed."""
         try:
             configured = words(value)
         except ValueError:
@@ -89,7 +89,7 @@ class Reading:
             return value
 
     def model(self, model: type[Model], table: Table, place: Place) -> Model | None:
-        """Validate a table; ``None`` after reporting what is wrong, each key where it was written."""
+        """Return the model of a table, or ``None`` after reporting what is wrong, each key where it was written."""
         try:
             return model.model_validate({name: key.value for name, key in table.items()}, context={"read": self.secret})
         except ValidationError as error:
@@ -102,7 +102,7 @@ class Reading:
 
 
 def merged(defaults: Table, own: Table) -> dict[str, Key]:
-    """Put a program's own keys over the defaults; only ``environment`` is merged, variable by variable."""
+    """Return a program's own keys over the defaults. Only ``environment`` is merged, variable by variable."""
     whole = {**defaults, **own}
     below, above = defaults.get("environment"), own.get("environment")
     if below and above and isinstance(below.value, dict) and isinstance(above.value, dict):

@@ -1,4 +1,4 @@
-"""The sections of the file that are not about one program. The descriptions are the reference manual's text."""
+"""The tables of the file that are not about one program. Their descriptions are the reference manual's text."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _listen(value: object) -> str:
 
 
 class Section(BaseModel):
-    """What all tables of the file have in common: they are values, and they know all their keys."""
+    """A table of the file: a frozen value that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

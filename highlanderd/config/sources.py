@@ -1,7 +1,7 @@
-"""What a configuration is read from: the disk at first, and afterwards a copy of all that was read there.
+"""Where a configuration is read from: first the disk, and later a copy of everything that was read there.
 
-A worker that follows a dead one needs the configuration that its programs were started with, not what the files have
-become since. So every answer of the disk is kept, secrets included, and can be asked again.
+A worker that follows a dead one needs the configuration that its programs were started with, and the files may have
+changed since. So every answer of the disk is kept, secrets included, and can be read again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What to say about a key or table that the file does not have: where it belongs, supervisord's words, the nearest one.
+"""Suggest what to write instead of an unknown key or table: its right table, the key of another name, the nearest one.
 
-People come from supervisord with its words in their fingers; each of them is answered with ours, or with the reason
-why there is none.
+Many people know supervisord's keys by heart. Each of those is answered with the key that does the same here, or with
+the reason why there is none.
 """
 
 from __future__ import annotations

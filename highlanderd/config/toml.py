@@ -1,4 +1,4 @@
-"""One TOML file: read, decoded and parsed, or a sentence that says why not."""
+"""Decode and parse one TOML file, or say in a sentence why it cannot be read."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _HINTS: Final = (
     (r"[^=]*=\s*[A-Za-z/$~.%]", "write a string in quotes"),
     (r"[^=]*=\s*\d+\s*[A-Za-z]+", 'write a duration or size in quotes, such as "10s"'),
 )
-"""What a line that is no TOML was probably meant to be."""
+"""What was probably meant by a line that is not TOML."""
 
 
 def unreadable(error: OSError) -> str:
-    """Say why a file of the configuration could not be read, and what to do."""
+    """Return why a file of the configuration could not be read, and what to do."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "there is no such file; create it, or name another one"
     if isinstance(error, IsADirectoryError):
@@ -59,7 +59,7 @@ def _complaint(error: tomli.TOMLDecodeError) -> str:
 
 
 def _hint(text: str, line: int) -> str:
-    """Judge the line that tomli stumbled over."""
+    """Return what to do about the line that tomli could not read."""
     lines = text.split("\n")
     faulty = lines[line - 1] if line <= len(lines) else ""
     return next((hint for pattern, hint in _HINTS if re.match(pattern, faulty)), "correct this line or the one before")

@@ -33,17 +33,17 @@ _FACTORS: Final = {
 }  # fmt: skip
 LABEL: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
 _SLIPS: Final = frozenset({22, 27, 77, 117, 137, 177})
-"""Integers that were certainly meant as octal digits: TOML's ``22`` would silently be mode 026."""
+"""Integers that were certainly meant as octal digits: TOML's ``22`` would silently become mode 026."""
 
 
 def quoted(value: object) -> str:
-    """Show a value of the file as TOML would write it, shortened."""
+    """Return a value of the file as TOML writes it, shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:56] + ' ..."'
 
 
 def kind(value: object) -> str:
-    """Name the TOML kind of a value, for sentences."""
+    """Return the TOML kind of a value, for sentences."""
     return next((called for known, called in _KINDS if isinstance(value, known)), "a date or time")
 
 
@@ -168,7 +168,7 @@ def exit_code(value: object) -> int:
 
 
 def count(value: object) -> int:
-    """Accept a number of things that somebody keeps."""
+    """Accept a number of files to keep, 0 to 1000."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1000:
         raise ValueError(f"{quoted(value)} is not a number of files; write 0 to 1000")
     return value
@@ -191,7 +191,7 @@ def located(value: object) -> Path:
 
 
 def output(value: object) -> str:
-    """Accept ``inherit``, ``null``, or a path, which must hold a slash: a misspelt word shall not become a file."""
+    """Accept ``inherit``, ``null``, or a path. It must hold a slash, so that a misspelt word does not become a file."""
     if not isinstance(value, str):
         raise ValueError(f'is {kind(value)}; write "inherit", "null" or a path')
     if value in ("inherit", "null"):
@@ -202,7 +202,7 @@ def output(value: object) -> str:
 
 
 def secret(value: object, info: ValidationInfo) -> SecretStr:
-    """Return a secret, read from its file where ``file:PATH`` says so. The sentences never quote it."""
+    """Return a secret, read from its file if the value is ``file:PATH``. Refusals never quote it."""
     if isinstance(value, SecretStr):
         return value
     read = (info.context or {}).get("read", Path.read_bytes)
@@ -220,7 +220,7 @@ def variable(value: object) -> str:
 
 
 def label(value: object) -> str:
-    """Accept what can stand in a lock key, a URL and an application name alike."""
+    """Accept a name that can stand in a lock key, in a URL and in an application name."""
     if not isinstance(value, str) or not re.fullmatch(LABEL, value):
         raise ValueError(
             f"{quoted(value)} is not a usable name; write at most 63 letters, digits and _ . -, "

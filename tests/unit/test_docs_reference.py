@@ -95,7 +95,7 @@ def test_every_variable_of_the_child_is_documented() -> None:
 
 
 def test_every_cause_of_a_terms_end_is_explained() -> None:
-    text = page("states.md").split("| cause | in plain words |")[1]
+    text = page("states.md").split("| cause | afterwards, on this node |")[1]
     assert [cause.value for cause in Cause if f"| `{cause.value}` |" not in text] == []
 
 

@@ -1,7 +1,7 @@
-"""What this machine lacks for a program: users, groups, directories, commands, files.
+"""Check what this host lacks for a program: users, groups, directories, commands, files.
 
-None of it stops the daemon, which runs the other programs; ``--check`` counts each as a problem. What this process may
-not see, it does not judge.
+A lack stops only its own program, so the daemon warns of it and starts; ``--check`` counts it as a problem. What this
+process may not see, it does not judge.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from highlanderd.config.checks import Described
+from highlanderd.config.checks import WrittenProgram
 from highlanderd.config.environment import PATH, read_environment
 from highlanderd.config.identity import find_group, find_user
 from highlanderd.config.problems import Place, Problems
@@ -21,33 +21,35 @@ from highlanderd.config.values import quoted
 from highlanderd.errors import HighlanderError
 
 
-def find(programs: Iterable[Described], control: Table, environ: Mapping[str, str], report: Problems) -> None:
-    """Search this machine for what the configuration names. Reads no file but environment files."""
+def check_host(
+    programs: Iterable[WrittenProgram], control: Table, environ: Mapping[str, str], report: Problems
+) -> None:
+    """Report what the configuration names and this host lacks. Of all files, only environment files are read."""
     group = control.get("group")
     if group is not None:
         _find_group(str(group.value), group.place, report)
-    for described in programs:
-        _accounts(described, report)
-        _environment_files(described, report)
-        _directories(described, report)
-        if missing := _missing(described.program, environ):
-            report.add(described.at("command"), missing)
+    for written in programs:
+        _accounts(written, report)
+        _environment_files(written, report)
+        _directories(written, report)
+        if missing := _missing(written.program, environ):
+            report.add(written.at("command"), missing)
 
 
-def _accounts(described: Described, report: Problems) -> None:
-    program = described.program
+def _accounts(written: WrittenProgram, report: Problems) -> None:
+    program = written.program
     if program.user is not None:
         try:
             account = find_user(program.user)
         except LookupError as error:
-            report.add(described.at("user"), error.args[0])
+            report.add(written.at("user"), error.args[0])
         else:
             if account is None and program.group is None:
-                report.add(described.at("user"), "has no entry in the user database, and so no group; set group too")
+                report.add(written.at("user"), "has no entry in the user database, and so no group; set group too")
     if program.group is not None:
-        _find_group(program.group, described.at("group"), report)
+        _find_group(program.group, written.at("group"), report)
     for index, group in enumerate(program.supplementary_groups):
-        _find_group(group, described.at("supplementary_groups") / index, report)
+        _find_group(group, written.at("supplementary_groups") / index, report)
 
 
 def _find_group(name: str, place: Place, report: Problems) -> None:
@@ -57,21 +59,21 @@ def _find_group(name: str, place: Place, report: Problems) -> None:
         report.add(place, error.args[0])
 
 
-def _environment_files(described: Described, report: Problems) -> None:
-    for path in described.program.environment_file:
+def _environment_files(written: WrittenProgram, report: Problems) -> None:
+    for path in written.program.environment_file:
         try:
             read_environment(path)
         except HighlanderError as error:
-            report.add(described.at("environment_file"), str(error))
+            report.add(written.at("environment_file"), str(error))
 
 
-def _directories(described: Described, report: Problems) -> None:
-    program = described.program
+def _directories(written: WrittenProgram, report: Problems) -> None:
+    program = written.program
     if program.directory is not None:
-        _directory(program.directory, described.at("directory"), report)
+        _directory(program.directory, written.at("directory"), report)
     for key, target in (("stdout", program.stdout), ("stderr", program.stderr)):
         if target not in ("inherit", "null"):
-            _directory(Path(target).parent, described.at(key), report)
+            _directory(Path(target).parent, written.at(key), report)
 
 
 def _directory(path: Path, place: Place, report: Problems) -> None:
@@ -83,7 +85,7 @@ def _directory(path: Path, place: Place, report: Problems) -> None:
 
 
 def _missing(program: ProgramConfig, environ: Mapping[str, str]) -> str:
-    """Say what keeps the command from being executed, or nothing."""
+    """Return what keeps the command from being executed, as a sentence; empty if nothing does."""
     command = program.argv[0]
     if "/" not in command:
         if shutil.which(command, path=_path(program, environ)) is not None:
@@ -103,7 +105,7 @@ def _missing(program: ProgramConfig, environ: Mapping[str, str]) -> str:
 
 
 def _path(program: ProgramConfig, environ: Mapping[str, str]) -> str:
-    """Return the child's PATH, as far as it can be told where its user or an environment file is missing."""
+    """Return the child's PATH, as far as it is known even if its user or an environment file is missing."""
     if "PATH" in program.environment:
         return program.environment["PATH"].get_secret_value()
     for file in reversed(program.environment_file):
@@ -117,7 +119,7 @@ def _path(program: ProgramConfig, environ: Mapping[str, str]) -> str:
 
 
 def _mode(path: Path) -> int | None:
-    """Return the mode of what is there, 0 for nothing, ``None`` where this process cannot see it."""
+    """Return the mode of what is there, 0 if nothing is, ``None`` if this process cannot see it."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -1,0 +1,94 @@
+"""The glossary and the code use the same words: what the code names is explained, and what is explained is used."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, get_args
+
+import pytest
+
+from highlanderd.core.effects import Effect
+from highlanderd.core.events import Event
+from highlanderd.core.states import Cause, SessionState, State, Want
+from highlanderd.guardian.protocol import MESSAGES
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGE: Final = ROOT / "highlanderd"
+GLOSSARY: Final = ROOT / "docs/explanation/glossary.md"
+ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
+"""The packages whose class names are nouns of the domain. The others name what every daemon has."""
+
+_PLAIN: Final = """
+ack address answer as batch birth busy client config configuration connect connection context control daemon
+detail dial disconnect disk document done due elsewhere end exit facts fail finish found greeting guard handle
+hello host identity idle impossible judgement key keys kill late leave led link list listener load log loop lost
+member memory message metrics migration not notices notifier notify order origin pending ping pong postgres
+problems process read recorder remember remove reply report request resolve restart running scan section server
+service set shutdown signal sources start stop text unlock unreadable unwanted use view waiting write written
+yet
+"""
+PLAIN: Final = frozenset(_PLAIN.split())
+"""Plain English, and words of Python, Linux, PostgreSQL and HTTP: their dictionaries explain them. A noun that this
+software gave a meaning of its own belongs into the glossary instead."""
+
+
+def headwords() -> list[str]:
+    """Return the first cell of each row."""
+    return re.findall(r"^\| (?!word |-)([^|]+?) \|", GLOSSARY.read_text("utf-8"), re.MULTILINE)
+
+
+def explained() -> frozenset[str]:
+    """Return every word that a row explains."""
+    return frozenset(word.lower() for head in headwords() for word in re.findall(r"\w{2,}", head))
+
+
+def words(name: str) -> list[str]:
+    """Return the words that a name is made of.
+
+    >>> words("LedElsewhere"), words("spawn-failed"), words("_Hello")
+    (['led', 'elsewhere'], ['spawn', 'failed'], ['hello'])
+    """
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def is_known(word: str, glossary: frozenset[str]) -> bool:
+    """Return whether the word, or one that it is an inflection of, is plain or explained."""
+    return any(word == known or (len(known) > 3 and word.startswith(known.rstrip("ey"))) for known in glossary | PLAIN)
+
+
+def classes(room: str) -> Iterator[str]:
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+
+
+NAMES: Final = {
+    "states": [state.__name__ for state in get_args(State)],
+    "events": [event.__name__ for event in get_args(Event)],
+    "effects": [effect.__name__ for effect in get_args(Effect)],
+    "causes": [cause.value for cause in Cause],
+    "wishes and sessions": [member.value for kind in (Want, SessionState) for member in kind],
+    "messages": [row.name for row in MESSAGES],
+    **{f"classes of {room}": list(classes(room)) for room in ROOMS},
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_private_word_in_a_name_is_in_the_glossary(kind: str) -> None:
+    glossary = explained()
+    unknown = {name: word for name in NAMES[kind] for word in words(name) if not is_known(word, glossary)}
+    assert unknown == {}, "say it in the field's words, or add a row to docs/explanation/glossary.md"
+
+
+def test_every_row_explains_a_word_that_is_used() -> None:
+    pages = [page for page in (ROOT / "docs").rglob("*.md") if page != GLOSSARY]
+    text = "\n".join(path.read_text("utf-8").lower() for path in (*PACKAGE.rglob("*.py"), *pages))
+    assert [head for head in headwords() if not any(part in text for part in head.lower().split(", "))] == []
+
+
+def test_rows_stand_in_the_order_of_the_alphabet_and_once() -> None:
+    heads = [head.lower() for head in headwords()]
+    assert heads == sorted(set(heads))
