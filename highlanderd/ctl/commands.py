@@ -16,7 +16,7 @@ from highlanderd import __version__
 from highlanderd.ctl import tables
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.durations import shown
-from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram
+from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram, enumerated
 
 REFRESH: Final = 2.0
 """Seconds between two pictures of --watch when nothing changes: uptimes go on."""
@@ -228,8 +228,8 @@ def _migrate(daemon: ControlClient, arguments: Namespace) -> int:
         print(f"the ledger has schema {version} {when}")
     if waits_for:
         raise HighlanderError(
-            f"the ledger stays at schema {version}; its migration waits for {tables.named(waits_for)}. The daemons try "
-            "it again by themselves"
+            f"the ledger stays at schema {version}; its migration waits for "
+            f"{tables.plain(enumerated(waits_for))}. The daemons try it again by themselves"
         )
     return DONE
 

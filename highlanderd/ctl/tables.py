@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from highlanderd.durations import shown
+from highlanderd.errors import enumerated
 
 HEADINGS: Final = ("PROGRAM", "STATE", "SINCE", "LEADER", "EPOCH", "PID", "UPTIME", "RESTARTS", "REASON")
 STATE_COLUMN: Final = 1
-NAMED: Final = 5
-"""Leaders or sessions that are named in a sentence."""
 
 _COLOURS: Final = {"leading": "32", "draining": "33", "stopped": "33", "backoff": "31"}
 
@@ -128,18 +127,8 @@ def lengths(report: Mapping[str, Any], headline: str, now: float) -> list[str]:
     meanwhile = "" if under_way is None else " meanwhile"
     lines.append(f"a node that is lost{meanwhile} is replaced within {shown(report['replaced_within'])}")
     if report["pending"]:
-        lines.append(f"not in force yet: {named(report['pending'])}")
+        lines.append(f"not in force yet: {plain(enumerated(report['pending']))}")
     return lines
-
-
-def named(names: Sequence[object]) -> str:
-    """Return a list for a sentence, five of it at most.
-
-    >>> named(["a", "b"]), named("abcdefg")
-    ('a, b', 'a, b, c, d, e and 2 more')
-    """
-    more = len(names) - NAMED
-    return ", ".join(plain(name) for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:

@@ -15,15 +15,13 @@ from typing import Any, Final
 
 from highlanderd.core.status import LeaseReport
 from highlanderd.durations import shown
-from highlanderd.errors import BadRequest, HighlanderError, TimedOut
+from highlanderd.errors import BadRequest, HighlanderError, TimedOut, enumerated
 from highlanderd.listeners.orders import Node
 from highlanderd.listeners.sockets import Peer
 from highlanderd.threads import in_thread
 
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks at who uses a new length: the shortest lease is renewed every 0.4 s."""
-NAMED: Final = 5
-"""Leaders that are named in a sentence."""
 USER_NAMED_WITHIN: Final = 1.0
 """Seconds for the user database to name a uid; it may be a directory server that is away, and the uid says enough."""
 LONGEST_REASON: Final = 500
@@ -105,10 +103,9 @@ def _overdue(report: LeaseReport, patience: float, unknown: str) -> str:
             f"after {patience:g} s it is not known whether all leaders use the lease of {shown(report.in_force)}: "
             f"{unknown}. The order stands; 'highlanderctl ledger show' tells what holds"
         )
-    more = len(report.pending) - NAMED
-    named = ", ".join(report.pending[:NAMED]) + (f" and {more} more" if more > 0 else "")
     return (
-        f"after {patience:g} s these leaders do not use the lease of {shown(report.in_force)} yet: {named}. The order "
+        f"after {patience:g} s these leaders do not use the lease of {shown(report.in_force)} yet: "
+        f"{enumerated(report.pending)}. The order "
         "stands: each of them follows when it renews, or is replaced when it is lost; see 'highlanderctl status' on "
         "its node, or wait longer with --timeout"
     )
