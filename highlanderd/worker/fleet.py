@@ -23,7 +23,8 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
-from highlanderd.worker.program import Program, Recorder
+from highlanderd.worker.interfaces import Recorder
+from highlanderd.worker.program import Program
 
 log = logging.getLogger(__name__)
 
