@@ -188,9 +188,7 @@ class _Api:
 
     async def set_lease(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("lease", "force", *WAITING))
-        if "lease" not in body:
-            raise BadRequest('"lease" is missing: name the new lease in seconds, such as {"lease": 10}')
-        ordered = await self._node.set_lease(float(body["lease"]), force=body.get("force", False))
+        ordered = await self._node.set_lease(leases.lease(body), force=body.get("force", False))
         return await self._in_force(request, body, ordered, lambda report: report.lease)
 
     async def migrate(self, request: web.Request) -> web.Response:

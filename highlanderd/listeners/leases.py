@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from highlanderd.core.lease import LONGEST, SHORTEST
 from highlanderd.core.status import LeaseReport
 from highlanderd.durations import shown
 from highlanderd.errors import BadRequest, HighlanderError, TimedOut, enumerated
@@ -56,6 +57,16 @@ def outage(body: Mapping[str, Any]) -> float | None:
     return float(body["for"])
 
 
+def lease(body: Mapping[str, Any]) -> float:
+    """Return the seconds of the lease that is ordered. Raises BadRequest."""
+    if "lease" not in body:
+        raise BadRequest('"lease" is missing: name the new lease in seconds, such as {"lease": 10}')
+    seconds = float(body["lease"])
+    if not SHORTEST <= seconds <= LONGEST:
+        raise BadRequest(f"a lease is {shown(SHORTEST)} to {shown(LONGEST)} long, not {shown(seconds)}")
+    return seconds
+
+
 async def author(peer: Peer, node: str) -> str:
     """Return who orders, as the kernel knows it: ``uid 1000 (ann) on node a``."""
     name = ""
@@ -75,7 +86,7 @@ async def in_force(
     """Return the report once each leader's row carries the lease in force.
 
     ``ordered`` is what the node answered to the order, and ``changed`` picks from a report what was ordered; when that
-    is another one meanwhile, there is nothing left to wait for. ``gone`` tells that nobody waits any more. Raises
+    is another one meanwhile, there is nothing left to wait for. ``gone`` tells that the client waits no more. Raises
     TimedOut after ``patience`` seconds, HighlanderError when the order does not hold any more.
     """
     loop = asyncio.get_running_loop()
@@ -91,7 +102,7 @@ async def in_force(
         if changed(report) != changed(ordered):
             raise HighlanderError(
                 "the order was carried out, but it has ended, or another order has replaced it, before all leaders "
-                "used the new lease; 'highlanderctl ledger show' tells what holds now"
+                "used the new lease; 'highlanderctl ledger show' shows what holds now"
             )
     return report
 
@@ -101,7 +112,7 @@ def _overdue(report: LeaseReport, patience: float, unknown: str) -> str:
     if unknown:
         return (
             f"after {patience:g} s it is not known whether all leaders use the lease of {shown(report.in_force)}: "
-            f"{unknown}. The order stands; 'highlanderctl ledger show' tells what holds"
+            f"{unknown}. The order stands; 'highlanderctl ledger show' shows what holds"
         )
     return (
         f"after {patience:g} s these leaders do not use the lease of {shown(report.in_force)} yet: "

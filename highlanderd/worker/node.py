@@ -136,7 +136,7 @@ class WorkerNode:
         member = self._member(name)
         if member.program.state != "leading":
             leader = snapshot.program_status(member, self._pool, "").leader
-            where = f"it is led by {leader}: ask there" if leader else "no node leads it at the moment"
+            where = f"it is led by {leader}: ask there" if leader else "nobody leads it at the moment"
             raise NotLeading(f'"{name}" is {member.program.state} on this node; {where}')
 
     async def reload(self, dry_run: bool) -> ReloadReport:
