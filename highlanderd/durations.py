@@ -1,8 +1,12 @@
-"""Durations as people write them, in the file and in commands alike: ``10s``, ``1m30s``, or a number of seconds."""
+"""Durations and moments as people read and write them, in the file and in commands alike.
+
+A duration is ``10s``, ``1m30s``, or a number of seconds.
+"""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 LONGEST_OUTAGE: Final = 86_400.0
@@ -42,3 +46,19 @@ def shown(seconds: float) -> str:
         number, left = divmod(left, _UNITS[unit])
         written += f"{number:g}{unit}" if number else ""
     return written + f"{left:g}s" if left or not written else written
+
+
+def clock(moment: str, now: float) -> str:
+    """Return an RFC 3339 moment as the time of day in UTC, with the date unless it is today's.
+
+    ``now`` is in seconds of the epoch. A text that is no moment is returned as it is.
+
+    >>> clock("2026-01-02T03:04:05.678Z", 1767312000.0), clock("2026-01-02T03:04:05.678Z", 0.0)
+    ('03:04:05 UTC', '2026-01-02 03:04:05 UTC')
+    """
+    try:
+        when = datetime.fromisoformat(moment).astimezone(UTC)
+    except ValueError:
+        return moment
+    today = when.date() == datetime.fromtimestamp(now, UTC).date()
+    return f"{when:%H:%M:%S} UTC" if today else f"{when:%Y-%m-%d %H:%M:%S} UTC"

@@ -5,7 +5,7 @@ Our own bugs are not in here; they travel as they are and drain the daemon.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Exit codes that people script against; sysexits.h for 78.
 DONE = 0
@@ -89,3 +89,13 @@ class TimedOut(HighlanderError):
 
     exit_code = TIMED_OUT
     code = "timed_out"
+
+
+def enumerated(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a sentence: ``most`` of them, and how many more there are.
+
+    >>> enumerated(["a", "b"]), enumerated("abcdefg")
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -39,13 +39,13 @@ Family = Any  # prometheus_client.Metric is not exported with its type
 
 def metric_families() -> list[Family]:
     """Return every metric of the page, by feeding the recorder one of each kind."""
-    metrics = Metrics(_Node())
+    metrics = Metrics()
     metrics.transition("beat", "waiting", "leading")
     metrics.exited("beat", 0)
     metrics.term_ended("beat", "released")
     metrics.killed("beat", "deadline")
     metrics.output_lines("beat", "stdout", 1)
-    return list(text_string_to_metric_families(metrics.render().decode()))
+    return list(text_string_to_metric_families(metrics.render(_Node().status()).decode()))
 
 
 class _Node:

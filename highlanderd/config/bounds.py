@@ -12,11 +12,10 @@ from typing import Final
 from highlanderd.config import Configuration, ProgramConfig
 from highlanderd.core.lease import Lease, maintenance_lease, replaced_within
 from highlanderd.durations import shown
+from highlanderd.errors import enumerated
 
 MAINTENANCE: Final = 60.0
 """Seconds: the outage in the example. A restart of PostgreSQL rarely takes longer."""
-NAMED: Final = 4
-"""How many programs are named if their bounds differ; a line has no room for hundreds."""
 
 
 def bounds(configuration: Configuration) -> list[str]:
@@ -59,12 +58,7 @@ def _each(programs: list[ProgramConfig], value: Callable[[ProgramConfig], str]) 
     named: dict[str, list[str]] = defaultdict(list)
     for program in sorted(programs, key=lambda program: -program.stop_timeout):
         named[value(program)].append(program.name)
-    return [said if len(named) == 1 else f"{said} ({_listed(names)})" for said, names in named.items()]
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return [said if len(named) == 1 else f"{said} ({enumerated(names)})" for said, names in named.items()]
 
 
 def _below(event: str, costs: list[str]) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Final
+import re
+from typing import Any, Final
 
 from highlanderd import __version__
 from highlanderd.durations import LONGEST_OUTAGE, seconds
@@ -14,6 +15,8 @@ DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 
 def duration(text: str) -> float:
     """Return the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError."""
+    if text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: one is positive, such as 60s")
     found = seconds(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write it as 10s, 1m30s or a number of seconds")
@@ -28,15 +31,22 @@ def outage(text: str) -> float:
     return found
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes ``-60s`` for a value, as argparse does ``-60``: then the refusal can say what is wrong with it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+        self._negative_number_matcher = re.compile(r"-\d")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; usage errors leave with exit code 2."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="highlanderctl",
         description="Ask and order the highlanderd of this machine.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program, 5 daemon not reachable, "
         "6 permission denied, 7 timed out, 78 configuration invalid.",
         parents=[_socket(os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET)],
-        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"highlanderctl {__version__}")
     _Commands(top).add_all()
@@ -58,7 +68,7 @@ def _socket(default: str) -> argparse.ArgumentParser:
 class _Commands:
     def __init__(self, top: argparse.ArgumentParser) -> None:
         self._sub = top.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="highlanderctl")
-        self._socket = _socket(argparse.SUPPRESS)  # what stands before the command holds, unless told again
+        self._socket = _socket(argparse.SUPPRESS)  # the one before the command holds, unless another follows
 
     def _add(self, name: str, text: str, *aliases: str) -> argparse.ArgumentParser:
         command = self._sub.add_parser(
@@ -67,7 +77,6 @@ class _Commands:
             description=f"{text[0].upper()}{text[1:]}.",
             aliases=aliases,
             parents=[self._socket],
-            allow_abbrev=False,
         )
         command.set_defaults(command=name)
         return command
@@ -90,9 +99,8 @@ class _Commands:
         self._add("version", "versions of highlanderctl and of the running daemon")
 
     def _orders(self) -> None:
-        release = self._add("release", "stop a program here and let another node lead")
-        release.add_argument("name", metavar="NAME", help="one program that is led here")
-        release.add_argument("--to", metavar="NODE", help="reserve it for this node, for a minute at most")
+        release = self._add("release", "stop programs here and let another node lead")
+        release.add_argument("--to", metavar="NODE", help="reserve them for this node, for a minute at most")
         release.add_argument(
             "--for",
             dest="stay_out",
@@ -103,7 +111,7 @@ class _Commands:
         start = self._add("start", "let programs run; done once each is led, here or elsewhere")
         stop = self._add("stop", "stop programs on this node and keep it from leading them")
         restart = self._add("restart", "give programs led here a new process")
-        for command in (start, stop, restart):
+        for command in (release, start, stop, restart):
             command.add_argument("names", nargs="+", metavar="NAME", help="programs; globs such as 'web-*', or all")
         for command in (release, start, stop, restart):
             self._waiting(command)
@@ -179,5 +187,4 @@ class _Commands:
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
             parents=[self._socket],
-            allow_abbrev=False,
         )

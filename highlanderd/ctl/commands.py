@@ -16,7 +16,7 @@ from highlanderd import __version__
 from highlanderd.ctl import tables
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.durations import shown
-from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram
+from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram, enumerated
 
 REFRESH: Final = 2.0
 """Seconds between two pictures of --watch when nothing changes: uptimes go on."""
@@ -45,7 +45,7 @@ def chosen(names: Sequence[str], programs: Sequence[Answer]) -> list[Answer]:
 
 
 def exact(names: Sequence[str]) -> set[str]:
-    """Return those that name one program, rather than whatever matches."""
+    """Return those that name one program; globs and ``all`` do not."""
     return {name for name in names if name != "all" and not set(name) & set("*?[")}
 
 
@@ -140,7 +140,7 @@ def release(daemon: ControlClient, arguments: Namespace) -> int:
     body = {"to": arguments.to} if arguments.to is not None else {}
     if arguments.stay_out is not None:
         body["for"] = arguments.stay_out
-    return _order(daemon, "release", [arguments.name], arguments, body)
+    return _order_here(daemon, "release", arguments, body)
 
 
 def start(daemon: ControlClient, arguments: Namespace) -> int:
@@ -152,13 +152,21 @@ def stop(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def restart(daemon: ControlClient, arguments: Namespace) -> int:
+    return _order_here(daemon, "restart", arguments, {})
+
+
+def _order_here(daemon: ControlClient, verb: str, arguments: Namespace, more: dict[str, Any]) -> int:
+    """Give an order to programs that are led here: to those that a glob or ``all`` chooses, and to all that are named.
+
+    The daemon refuses it for a named program that is not led here.
+    """
     programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
     named = exact(arguments.names)
     here = [p["name"] for p in programs if p["name"] in named or p["state"] == "leading"]
     if not here:
-        print("nothing to restart: none of these programs is led here", file=sys.stderr)
+        print(f"nothing to {verb}: none of these programs is led here", file=sys.stderr)
         return NOT_LEADING
-    return _order(daemon, "restart", here, arguments)
+    return _order(daemon, verb, here, arguments, more)
 
 
 def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:
@@ -168,7 +176,7 @@ def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:
 def _order(
     daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any] | None = None
 ) -> int:
-    """Return one order to many programs at once, and the highest exit code of the outcomes."""
+    """Give one order to many programs at once; return the highest exit code of the outcomes."""
     body: dict[str, Any] = {**(more or {}), "wait": arguments.wait}
     patience = 0.0
     if arguments.wait:
@@ -228,8 +236,8 @@ def _migrate(daemon: ControlClient, arguments: Namespace) -> int:
         print(f"the ledger has schema {version} {when}")
     if waits_for:
         raise HighlanderError(
-            f"the ledger stays at schema {version}; its migration waits for {tables.named(waits_for)}. The daemons try "
-            "it again by themselves"
+            f"the ledger stays at schema {version}; its migration waits for "
+            f"{tables.plain(enumerated(waits_for))}. The daemons try it again by themselves"
         )
     return DONE
 
@@ -242,7 +250,7 @@ def maintenance(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def _lengths(daemon: ControlClient, resource: str, body: dict[str, Any], arguments: Namespace, headline: str) -> int:
-    """Order another length of leases, and say what holds then."""
+    """Order another length of leases, and print what holds then."""
     body["wait"], patience = arguments.wait, LEDGER_PATIENCE
     if arguments.wait:
         body["timeout"] = arguments.timeout

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from highlanderd.durations import shown
+from highlanderd.durations import clock, shown
+from highlanderd.errors import enumerated
 
 HEADINGS: Final = ("PROGRAM", "STATE", "SINCE", "LEADER", "EPOCH", "PID", "UPTIME", "RESTARTS", "REASON")
 STATE_COLUMN: Final = 1
-NAMED: Final = 5
-"""Leaders or sessions that are named in a sentence."""
 
 _COLOURS: Final = {"leading": "32", "draining": "33", "stopped": "33", "backoff": "31"}
 
@@ -93,34 +92,38 @@ def _coloured(line: str, widths: Sequence[int], state: str) -> str:
 
 
 def maintenance(under_way: Mapping[str, Any], postgres: Mapping[str, Any], now: float) -> list[str]:
-    """Return the lines of ``status`` about a maintenance of PostgreSQL: until when, by whom, why, and its price."""
+    """Return the lines of ``status`` about a maintenance of PostgreSQL: until when, by whom, why, and its price.
+
+    A node that cannot ask PostgreSQL goes by what it knew: once the time is over, it says so.
+    """
+    when, whose = plain(clock(under_way["until"], now)), f"by {plain(under_way['author'])}"
+    if not postgres["connected"] and _past(under_way["until"], now):
+        longer, usual = shown(under_way["lease"]), shown(postgres["lease"])
+        return [
+            f"maintenance {whose} has ended at {when}",
+            f"  leases of {longer} go back to {usual} once PostgreSQL answers",
+        ]
     reason = f": {plain(under_way['reason'])}" if under_way["reason"] else ""
     return [
-        f"maintenance until {clock(under_way['until'], now)} by {plain(under_way['author'])}{reason}",
+        f"maintenance until {when} {whose}{reason}",
         f"  leases of {shown(under_way['lease'])} instead of {shown(postgres['lease'])}, a lost node is replaced "
         f"within {shown(postgres['replaced_within'])}",
     ]
 
 
-def clock(moment: str, now: float) -> str:
-    """Return a moment of the answers as the time of day in UTC, with the date unless it is today's.
-
-    >>> clock("2026-01-02T03:04:05.678Z", 1767312000.0), clock("2026-01-02T03:04:05.678Z", 0.0)
-    ('03:04:05 UTC', '2026-01-02 03:04:05 UTC')
-    """
+def _past(moment: str, now: float) -> bool:
     try:
-        when = datetime.fromisoformat(moment).astimezone(UTC)
+        return datetime.fromisoformat(moment).timestamp() < now
     except ValueError:
-        return plain(moment)
-    today = when.date() == datetime.fromtimestamp(now, UTC).date()
-    return f"{when:%H:%M:%S} UTC" if today else f"{when:%Y-%m-%d %H:%M:%S} UTC"
+        return False
 
 
 def lengths(report: Mapping[str, Any], headline: str, now: float) -> list[str]:
     """Return what an operator must know after an order that changed the lengths of leases."""
     under_way, lines = report["maintenance"], [headline] if headline else []
     if under_way is not None:
-        away = f"until {clock(under_way['until'], now)} PostgreSQL may go away for up to {shown(under_way['outage'])}"
+        until, outage = plain(clock(under_way["until"], now)), shown(under_way["outage"])
+        away = f"until {until} PostgreSQL may go away for up to {outage}"
         lines += [
             f"{away}, once each leader uses its lease" if report["pending"] else f"{away}: that stops no child",
             f"leases are {shown(report['in_force'])} instead of {shown(report['lease'])}",
@@ -128,18 +131,8 @@ def lengths(report: Mapping[str, Any], headline: str, now: float) -> list[str]:
     meanwhile = "" if under_way is None else " meanwhile"
     lines.append(f"a node that is lost{meanwhile} is replaced within {shown(report['replaced_within'])}")
     if report["pending"]:
-        lines.append(f"not in force yet: {named(report['pending'])}")
+        lines.append(f"not in force yet: {plain(enumerated(report['pending']))}")
     return lines
-
-
-def named(names: Sequence[object]) -> str:
-    """Return a list for a sentence, five of it at most.
-
-    >>> named(["a", "b"]), named("abcdefg")
-    ('a, b', 'a, b, c, d, e and 2 more')
-    """
-    more = len(names) - NAMED
-    return ", ".join(plain(name) for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:

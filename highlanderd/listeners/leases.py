@@ -13,17 +13,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from highlanderd.core.lease import LONGEST, SHORTEST
 from highlanderd.core.status import LeaseReport
 from highlanderd.durations import shown
-from highlanderd.errors import BadRequest, HighlanderError, TimedOut
+from highlanderd.errors import BadRequest, HighlanderError, TimedOut, enumerated
 from highlanderd.listeners.orders import Node
 from highlanderd.listeners.sockets import Peer
 from highlanderd.threads import in_thread
 
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks at who uses a new length: the shortest lease is renewed every 0.4 s."""
-NAMED: Final = 5
-"""Leaders that are named in a sentence."""
 USER_NAMED_WITHIN: Final = 1.0
 """Seconds for the user database to name a uid; it may be a directory server that is away, and the uid says enough."""
 LONGEST_REASON: Final = 500
@@ -58,6 +57,16 @@ def outage(body: Mapping[str, Any]) -> float | None:
     return float(body["for"])
 
 
+def lease(body: Mapping[str, Any]) -> float:
+    """Return the seconds of the lease that is ordered. Raises BadRequest."""
+    if "lease" not in body:
+        raise BadRequest('"lease" is missing: name the new lease in seconds, such as {"lease": 10}')
+    seconds = float(body["lease"])
+    if not SHORTEST <= seconds <= LONGEST:
+        raise BadRequest(f"a lease is {shown(SHORTEST)} to {shown(LONGEST)} long, not {shown(seconds)}")
+    return seconds
+
+
 async def author(peer: Peer, node: str) -> str:
     """Return who orders, as the kernel knows it: ``uid 1000 (ann) on node a``."""
     name = ""
@@ -77,7 +86,7 @@ async def in_force(
     """Return the report once each leader's row carries the lease in force.
 
     ``ordered`` is what the node answered to the order, and ``changed`` picks from a report what was ordered; when that
-    is another one meanwhile, there is nothing left to wait for. ``gone`` tells that nobody waits any more. Raises
+    is another one meanwhile, there is nothing left to wait for. ``gone`` tells that the client waits no more. Raises
     TimedOut after ``patience`` seconds, HighlanderError when the order does not hold any more.
     """
     loop = asyncio.get_running_loop()
@@ -93,7 +102,7 @@ async def in_force(
         if changed(report) != changed(ordered):
             raise HighlanderError(
                 "the order was carried out, but it has ended, or another order has replaced it, before all leaders "
-                "used the new lease; 'highlanderctl ledger show' tells what holds now"
+                "used the new lease; 'highlanderctl ledger show' shows what holds now"
             )
     return report
 
@@ -103,12 +112,11 @@ def _overdue(report: LeaseReport, patience: float, unknown: str) -> str:
     if unknown:
         return (
             f"after {patience:g} s it is not known whether all leaders use the lease of {shown(report.in_force)}: "
-            f"{unknown}. The order stands; 'highlanderctl ledger show' tells what holds"
+            f"{unknown}. The order stands; 'highlanderctl ledger show' shows what holds"
         )
-    more = len(report.pending) - NAMED
-    named = ", ".join(report.pending[:NAMED]) + (f" and {more} more" if more > 0 else "")
     return (
-        f"after {patience:g} s these leaders do not use the lease of {shown(report.in_force)} yet: {named}. The order "
+        f"after {patience:g} s these leaders do not use the lease of {shown(report.in_force)} yet: "
+        f"{enumerated(report.pending)}. The order "
         "stands: each of them follows when it renews, or is replaced when it is lost; see 'highlanderctl status' on "
         "its node, or wait longer with --timeout"
     )

@@ -1,4 +1,4 @@
-"""Opens the listeners, and tries again what cannot be opened: leads matter more than being looked at."""
+"""Opens the listeners, and tries again those that cannot be opened: a daemon leads without them, too."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ TRIED_WITHIN: Final = 5.0
 class Doors:
     """All listeners of a daemon; none waits for another."""
 
-    def __init__(self, doors: Sequence[Door]) -> None:
-        self._doors = doors
+    def __init__(self) -> None:
         self._reasons: dict[Door, str] = {}
 
     @property
     def shut(self) -> frozenset[str]:
-        """Why some could not be opened yet."""
+        """Why listeners could not be opened yet."""
         return frozenset(self._reasons.values())
 
-    async def open(self, opened: AsyncExitStack, on_tried: Callable[[], None]) -> None:
+    async def open(self, doors: Sequence[Door], opened: AsyncExitStack, on_tried: Callable[[], None]) -> None:
         """Open them on the stack, which closes them; ``on_tried`` is called once each has been tried."""
         async with asyncio.TaskGroup() as group:
-            tried = [asyncio.Event() for _ in self._doors]
-            for door, event in zip(self._doors, tried, strict=True):
+            tried = [asyncio.Event() for _ in doors]
+            for door, event in zip(doors, tried, strict=True):
                 group.create_task(self._insist(opened, door, event))
             with suppress(TimeoutError):
                 async with asyncio.timeout(TRIED_WITHIN):
@@ -56,7 +55,7 @@ class Doors:
         tried.set()
 
     async def _opened(self, opened: AsyncExitStack, door: Door) -> str:
-        """Open one; gives the reason when that cannot be."""
+        """Open one; return why it cannot be opened, or nothing."""
         try:
             opened.push_async_callback(await door())
         except HighlanderError as error:

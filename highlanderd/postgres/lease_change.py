@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Iterable
 from typing import Final
 
 from highlanderd.core.lease import LONGEST, SHORTEST, Lease, maintenance_lease, replaced_within
 from highlanderd.core.status import LeaseReport
-from highlanderd.durations import LONGEST_OUTAGE, shown
+from highlanderd.durations import LONGEST_OUTAGE, clock, shown
 from highlanderd.errors import HighlanderError, NeedsForce
 from highlanderd.postgres import statements
 from highlanderd.postgres.hosts import Written
@@ -41,8 +42,9 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
         return
     _refuse_unsettled(facts)
     if facts.maintenance is not None:
+        until = clock(facts.maintenance.until, time.time())
         raise HighlanderError(
-            f"maintenance is on until {facts.maintenance.until}, and its leases were made for the present one; end it "
+            f"maintenance is on until {until}, and its leases were made for the present one; end it "
             "with `highlanderctl maintenance off`, or wait for its end"
         )
     if seconds > facts.lease:

@@ -23,7 +23,8 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
-from highlanderd.worker.program import Program, Recorder
+from highlanderd.worker.interfaces import Recorder
+from highlanderd.worker.program import Program
 
 log = logging.getLogger(__name__)
 
@@ -132,11 +133,18 @@ class Fleet:
             self.wishes[name] = wish
         self.members[name].program.tell(order)
 
-    def abandon(self, member: Member) -> None:
-        """Give a program up without its release: nobody is left who could prove that its child is dead."""
-        log.error("%s: nobody can prove its child dead; its lease has to run out", member.program.name)
-        if member.task is not None:
-            member.task.cancel()
+    def abandon_unprovable(self) -> None:
+        """Give up each program whose child cannot be proven dead any more: its lease ends without a release."""
+        for member in self.members.values():
+            child = member.program.child
+            if child is not None and child.unprovable:
+                log.error(
+                    "%s: cannot confirm that its child is dead (guardian and keeper are gone); not releasing: other "
+                    "nodes wait for the lease",
+                    member.program.name,
+                )
+                if member.task is not None:
+                    member.task.cancel()
 
     def plan(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
         """Say, program by program and key by key, what wanting these would do."""

@@ -88,8 +88,9 @@ def _refusals(leader: Node, other: Node) -> None:
     done = highlanderctl(leader.socket, "release", "beat", "--to", "a")
     assert done.code == 1
     assert done.err == ('highlanderctl: release beat: this node is "a" itself; name another node, or use restart\n')
-    done = highlanderctl(leader.socket, "ledger", "set-lease", "90s")
-    assert (done.code, done.out, done.err) == (1, "", "highlanderctl: a lease has 2 to 60 seconds, not 90\n")
+    for wrong, text in (("90s", "1m30s"), ("0s", "0s"), ("5ms", "5ms")):
+        done = highlanderctl(leader.socket, "ledger", "set-lease", wrong)
+        assert (done.code, done.out, done.err) == (2, "", f"highlanderctl: a lease is 2s to 1m long, not {text}\n")
     done = highlanderctl(leader.socket, "maintenance", "on", "--for", "1s")
     assert (done.code, done.out) == (1, "")
     assert done.err == ("highlanderctl: an outage of 1s costs no child anyway: the ledger's lease of 10s bears it\n")

@@ -16,7 +16,8 @@ import pytest
 from aiohttp import ClientSession
 
 from highlanderd.errors import HighlanderError
-from highlanderd.listeners.metrics import SCRAPERS, Metrics, serve_metrics
+from highlanderd.listeners.health import SCRAPERS, serve_health
+from highlanderd.listeners.metrics import Metrics
 from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run
 from tests.support.ports import reserved_port
 
@@ -25,7 +26,7 @@ from tests.support.ports import reserved_port
 async def listening(node: MemoryNode, alive: Callable[[], bool] = lambda: True) -> AsyncIterator[str]:
     """Serve ``node`` on a port of its own."""
     address = f"127.0.0.1:{reserved_port()}"
-    close = await serve_metrics(node, Metrics(node), address, alive)
+    close = await serve_health(node, Metrics(), address, alive)
     try:
         yield address
     finally:
@@ -53,7 +54,7 @@ def test_metrics_are_served_in_prometheus_text_format(loop_factory: Callable[[],
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, from Debian's package prometheus")
 def test_promtool_has_no_complaint() -> None:
-    metrics = Metrics(MemoryNode(leading("beat"), program("relay", "backoff", failures=2)))
+    node, metrics = MemoryNode(leading("beat"), program("relay", "backoff", failures=2)), Metrics()
     metrics.transition("beat", "waiting", "leading")
     metrics.exited("beat", 256)
     metrics.term_ended("beat", "exited")
@@ -62,7 +63,11 @@ def test_promtool_has_no_complaint() -> None:
     for record in (metrics.took_over, metrics.leaderless, metrics.stopped, metrics.renewed, metrics.loop_lag):
         record(0.1)
     judged = subprocess.run(
-        ["promtool", "check", "metrics"], input=metrics.render(), capture_output=True, check=False, timeout=60
+        ["promtool", "check", "metrics"],
+        input=metrics.render(node.status()),
+        capture_output=True,
+        check=False,
+        timeout=60,
     )
     assert (judged.returncode, judged.stdout, judged.stderr) == (0, b"", b"")
 
@@ -169,7 +174,7 @@ def test_connections_are_bounded_and_come_back(loop_factory: Callable[[], asynci
 def test_an_address_that_cannot_be_had_is_refused_with_the_cure(listen: str, cure: str) -> None:
     async def main() -> None:
         with pytest.raises(HighlanderError, match=cure):
-            await serve_metrics(MemoryNode(), Metrics(MemoryNode()), listen, lambda: True)
+            await serve_health(MemoryNode(), Metrics(), listen, lambda: True)
 
     run(main)
 
@@ -178,7 +183,7 @@ def test_an_address_in_use_is_refused_with_the_cure() -> None:
     async def main() -> None:
         async with listening(MemoryNode()) as address:
             with pytest.raises(HighlanderError, match="in use"):
-                await serve_metrics(MemoryNode(), Metrics(MemoryNode()), address, lambda: True)
+                await serve_health(MemoryNode(), Metrics(), address, lambda: True)
 
     run(main)
 
@@ -198,7 +203,7 @@ def test_a_name_that_takes_long_to_resolve_holds_up_nobody() -> None:
     async def main() -> None:
         begun = asyncio.Event()
         binding.append(partial(asyncio.get_running_loop().call_soon_threadsafe, begun.set))
-        opening = asyncio.ensure_future(serve_metrics(MemoryNode(), Metrics(MemoryNode()), address, lambda: True))
+        opening = asyncio.ensure_future(serve_health(MemoryNode(), Metrics(), address, lambda: True))
         await asyncio.wait_for(begun.wait(), 60)
         assert threading.main_thread() not in bound_by
         may_bind.set()

@@ -26,7 +26,8 @@ from highlanderd.core.status import (
     ProgramStatus,
 )
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
-from highlanderd.listeners.control import ReloadReport, serve_control
+from highlanderd.listeners.control import serve_control
+from highlanderd.listeners.orders import ReloadReport
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 

@@ -49,7 +49,7 @@ def test_programs_are_named_where_their_bounds_differ() -> None:
 def test_hundreds_of_programs_stay_one_line() -> None:
     lines = table("".join(program(f"p{number}") for number in range(200)) + program("slow", "1m"))
     assert "  a planned handover                     the child's own stop, at most 1m (slow)" in lines
-    assert f"{'':41}the child's own stop, at most 10s (p0, p1, p2, p3 and 196 more)" in lines
+    assert f"{'':41}the child's own stop, at most 10s (p0, p1, p2, p3, p4 and 195 more)" in lines
 
 
 def test_another_lease_has_other_bounds() -> None:

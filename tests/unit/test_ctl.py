@@ -142,7 +142,7 @@ def test_the_process_tree_shows_every_process_once_below_its_parent() -> None:
         ("reload --dry-run", {"command": "reload", "dry_run": True}),
         ("stop a b --no-wait", {"command": "stop", "names": ["a", "b"], "wait": False}),
         ("start all --timeout 1m", {"command": "start", "names": ["all"], "wait": True, "timeout": 60.0}),
-        ("release beat --to web-2 --for 5m", {"name": "beat", "to": "web-2", "stay_out": 300.0}),
+        ("release beat --to web-2 --for 5m", {"names": ["beat"], "to": "web-2", "stay_out": 300.0}),
         ("ledger set-lease 20s", {"command": "ledger", "action": "set-lease", "lease": 20.0}),
         ("ledger set-lease 2500ms --force --no-wait", {"lease": 2.5, "force": True, "wait": False, "json": False}),
         ("ledger migrate --json", {"action": "migrate", "json": True}),
@@ -151,6 +151,7 @@ def test_the_process_tree_shows_every_process_once_below_its_parent() -> None:
             {"command": "maintenance", "action": "on", "outage": 86400.0, "reason": "", "force": False, "wait": True},
         ),
         ("maintenance off --timeout 5s --json", {"action": "off", "timeout": 5.0, "json": True}),
+        ("release 'web-*' all --for 5s", {"names": ["'web-*'", "all"], "stay_out": 5.0}),
         ("maintenance --socket /a off", {"socket": "/a"}),
         ("maintenance off --socket /a", {"socket": "/a"}),
         ("--socket /a status", {"socket": "/a"}),
@@ -170,7 +171,6 @@ def test_the_command_line_is_read(line: str, expected: dict[str, object]) -> Non
         "explode",
         "stop",
         "release",
-        "release a b",
         "ledger",
         "status --jso",
         "stop a --timeout x",
@@ -192,6 +192,15 @@ def test_usage_errors_exit_with_two(line: str, capsys: pytest.CaptureFixture[str
         parser().parse_args(line.split())
     assert left.value.code == 2
     assert "usage: highlanderctl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["maintenance on --for -60s", "ledger set-lease -5s", "stop a --timeout -1"])
+def test_a_negative_duration_is_refused_with_one_that_is_not(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(line.split())
+    assert left.value.code == 2
+    said = f"'{line.split()[-1]}' is not a duration: one is positive, such as 60s\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "24h1ms", "2d", "100000"])
@@ -239,9 +248,21 @@ def test_an_outage_is_not_called_harmless_before_all_leaders_use_the_longer_leas
 
 
 def test_the_footer_shows_only_what_was_said_and_nothing_that_steers_the_terminal() -> None:
-    postgres = {"lease": 10.0, "replaced_within": 97.0}
+    postgres = {"connected": True, "lease": 10.0, "replaced_within": 97.0}
     lines = tables.maintenance(under_way(), postgres, NOON)
     assert lines[0] == "maintenance until 03:05:05 UTC by ann"
     assert max(len(line) for line in lines) <= 80
     hostile = under_way(reason="\x1b[2Jwiped", author="\x07", until="\x1b]0;owned")
     assert all(line.isprintable() for line in tables.maintenance(hostile, postgres, NOON))
+
+
+@pytest.mark.parametrize(
+    ("connected", "begins"), [(False, "maintenance by ann has ended at "), (True, "maintenance until ")]
+)
+def test_a_maintenance_whose_time_is_over_is_not_shown_as_one_that_goes_on(connected: bool, begins: str) -> None:
+    postgres = {"connected": connected, "lease": 10.0, "replaced_within": 97.0}
+    [first, _] = tables.maintenance(under_way(), postgres, NOON)
+    assert first.startswith(begins)
+    assert tables.maintenance(under_way(until="2026-01-02T13:00:00Z"), postgres, NOON)[0].startswith(
+        "maintenance until"
+    )

@@ -28,7 +28,7 @@ def test_one_that_hangs_holds_up_neither_the_others_nor_readiness() -> None:
     async def main() -> None:
         ready = asyncio.Event()
         async with AsyncExitStack() as stack:
-            opening = asyncio.ensure_future(Doors([hung, quick]).open(stack, ready.set))
+            opening = asyncio.ensure_future(Doors().open([hung, quick], stack, ready.set))
             await asyncio.wait_for(opened.wait(), 60)
             await asyncio.wait_for(ready.wait(), 60)
             assert not opening.done()
@@ -45,8 +45,8 @@ def test_what_cannot_be_opened_is_named_and_hinders_no_readiness() -> None:
     async def main() -> None:
         ready = asyncio.Event()
         async with AsyncExitStack() as stack:
-            house = Doors([refused])
-            opening = asyncio.ensure_future(house.open(stack, ready.set))
+            house = Doors()
+            opening = asyncio.ensure_future(house.open([refused], stack, ready.set))
             await asyncio.wait_for(ready.wait(), 60)
             [why] = house.shut
             assert why.startswith("no room; trying again every")

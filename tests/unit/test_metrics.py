@@ -8,25 +8,36 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from highlanderd.core.status import LeaseReport, MaintenanceStatus, Process
-from highlanderd.listeners.metrics import STATES, Metrics, exit_word
+from highlanderd.listeners.gauges import STATES
+from highlanderd.listeners.metrics import Metrics, exit_word
 from tests.support.memory_node import MemoryNode, leading, program
 
 
-def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    page = metrics.render().decode()
+class Scraped(Metrics):
+    """The metrics of one node, and the page that shows them."""
+
+    def __init__(self, node: MemoryNode) -> None:
+        super().__init__()
+        self._node = node
+
+    def page(self) -> str:
+        return self.render(self._node.status()).decode()
+
+
+def samples(metrics: Scraped) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(page)
+        for family in text_string_to_metric_families(metrics.page())
         for sample in family.samples
     }
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+def value(metrics: Scraped, name: str, **labels: str) -> float | None:
     return samples(metrics).get((f"highlander_{name}", tuple(sorted(labels.items()))))
 
 
 def test_the_snapshot_shows() -> None:
-    metrics = Metrics(MemoryNode(leading("beat"), program("relay", connected=False, failures=3)))
+    metrics = Scraped(MemoryNode(leading("beat"), program("relay", connected=False, failures=3)))
     assert value(metrics, "program_state", program="beat", state="leading") == 1
     assert [value(metrics, "program_state", program="relay", state=state) for state in STATES] == [1, 0, 0, 0, 0]
     assert value(metrics, "program_leading", program="beat") == 1
@@ -41,7 +52,7 @@ def test_the_snapshot_shows() -> None:
 
 def test_the_lengths_of_leases_show_with_and_without_maintenance() -> None:
     node = MemoryNode(leading("beat"))
-    metrics = Metrics(node)
+    metrics = Scraped(node)
     names = ("maintenance", "lease_seconds", "lease_in_force_seconds", "lease_ceiling_seconds", "ledger_schema_version")
     assert [value(metrics, name) for name in names] == [0, 10, 10, 10, 2]
     under_way = MaintenanceStatus(60.0, 90.0, "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z", "ann", "")
@@ -51,27 +62,27 @@ def test_the_lengths_of_leases_show_with_and_without_maintenance() -> None:
 
 def test_processes_that_do_not_die_are_counted() -> None:
     left = (Process(11, 10, "dd", "D"), Process(12, 10, "sh", "Z"))
-    metrics = Metrics(MemoryNode(program("beat", "draining", unkillable=left), program("relay")))
+    metrics = Scraped(MemoryNode(program("beat", "draining", unkillable=left), program("relay")))
     assert value(metrics, "program_unkillable_processes", program="beat") == 2
     assert value(metrics, "program_unkillable_processes", program="relay") == 0
 
 
 def test_what_is_not_known_is_absent_rather_than_zero() -> None:
-    metrics = Metrics(MemoryNode(program("relay")))
+    metrics = Scraped(MemoryNode(program("relay")))
     for name in ("program_epoch", "program_start_time_seconds", "lease_remaining_seconds"):
         assert value(metrics, name, program="relay") is None
 
 
 def test_a_program_that_is_gone_leaves_the_snapshot_s_metrics() -> None:
     node = MemoryNode(leading("beat"))
-    metrics = Metrics(node)
+    metrics = Scraped(node)
     assert value(metrics, "program_leading", program="beat") == 1
     node.become("beat", None)
     assert value(metrics, "program_leading", program="beat") is None
 
 
 def test_what_happened_is_counted() -> None:
-    metrics = Metrics(MemoryNode())
+    metrics = Scraped(MemoryNode())
     metrics.transition("beat", "waiting", "leading")
     metrics.transition("beat", "waiting", "leading")
     metrics.exited("beat", 1 << 8)
@@ -103,7 +114,7 @@ def test_what_happened_is_counted() -> None:
     ],
 )
 def test_durations_are_histograms(method: str, name: str) -> None:
-    metrics = Metrics(MemoryNode())
+    metrics = Scraped(MemoryNode())
     for seconds in (0.003, 2.0):
         getattr(metrics, method)(seconds)
     assert value(metrics, f"{name}_count") == 2
@@ -112,7 +123,7 @@ def test_durations_are_histograms(method: str, name: str) -> None:
 
 
 def test_a_failed_reload_is_told_and_keeps_the_time_of_the_last_good_one() -> None:
-    metrics = Metrics(MemoryNode())
+    metrics = Scraped(MemoryNode())
     loaded = value(metrics, "config_last_reload_timestamp_seconds")
     assert value(metrics, "config_last_reload_successful") == 1
     metrics.reloaded(False)
@@ -121,15 +132,15 @@ def test_a_failed_reload_is_told_and_keeps_the_time_of_the_last_good_one() -> No
 
 
 def test_two_daemons_in_one_process_share_nothing() -> None:
-    first, second = Metrics(MemoryNode()), Metrics(MemoryNode())
+    first, second = Scraped(MemoryNode()), Scraped(MemoryNode())
     first.reattached()
     assert value(second, "reattached_total") == 0
 
 
 def test_no_series_tells_when_it_was_made() -> None:
-    metrics = Metrics(MemoryNode())
+    metrics = Scraped(MemoryNode())
     metrics.renewed(0.1)
-    assert "_created" not in metrics.render().decode()
+    assert "_created" not in metrics.page()
 
 
 @pytest.mark.parametrize(

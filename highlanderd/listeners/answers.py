@@ -1,0 +1,63 @@
+"""The control socket's answers: from the node's snapshots to JSON.
+
+Fields are only ever added, because people script against them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+
+from aiohttp import web
+
+from highlanderd.core.status import NodeStatus, PostgresStatus, Process, ProgramDetail, ProgramStatus
+
+# dataclasses.asdict copies deeply: 15 ms for 500 programs. The snapshots are flat, but for lists of processes.
+_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in (ProgramStatus, PostgresStatus, Process)}
+
+
+def _facts(snapshot: ProgramStatus | PostgresStatus | Process) -> dict[str, object]:
+    return {name: getattr(snapshot, name) for name in _FIELDS[type(snapshot)]}
+
+
+def program_facts(program: ProgramStatus) -> dict[str, object]:
+    """Return the JSON of one program's status."""
+    return {**_facts(program), "unkillable": [_facts(process) for process in program.unkillable]}
+
+
+def node_facts(status: NodeStatus) -> dict[str, object]:
+    """Return the JSON of ``GET /v1/status``."""
+    return {
+        "node": status.node,
+        "instance": status.instance,
+        "version": status.version,
+        "postgres": _facts(status.postgres),
+        "programs": [program_facts(program) for program in status.programs],
+        "warnings": list(status.warnings),
+        "maintenance": None if status.maintenance is None else asdict(status.maintenance),
+    }
+
+
+def detail_facts(detail: ProgramDetail) -> dict[str, object]:
+    """Return the JSON of ``GET /v1/programs/{name}``: the program's status, and what else is known."""
+    return {
+        **program_facts(detail.status),
+        "lock_key": detail.lock_key,
+        "command": list(detail.command),
+        "directory": detail.directory,
+        "user": detail.user,
+        "environment": list(detail.environment),
+        "processes": [_facts(process) for process in detail.processes],
+        "output": list(detail.output),
+    }
+
+
+def failure(status: int, code: str, message: str) -> web.Response:
+    """Return the answer to a request that failed."""
+    return answer({"error": {"code": code, "message": message}}, status)
+
+
+def answer(facts: Mapping[str, object], status: int = 200) -> web.Response:
+    """Return facts as JSON, with a line's end for people who use curl."""
+    return web.Response(text=json.dumps(facts, default=str) + "\n", status=status, content_type="application/json")

@@ -1,0 +1,84 @@
+"""The metrics that show what is true now: gauges, read off the node's snapshot at each scrape."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from highlanderd.core.status import NodeStatus, ProgramStatus
+
+STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
+
+
+def _seconds(moment: str | None) -> float | None:
+    return None if moment is None else datetime.fromisoformat(moment).timestamp()
+
+
+# By metric: its help, and what it shows of a program; nothing when that is None.
+_PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]]]] = {
+    "program_leading": ("Whether this node leads it.", lambda program: program.state == "leading"),
+    "program_ready": ("Whether its child on this node is ready.", lambda program: program.ready),
+    "program_epoch": ("Epoch of the present or last term that this node knows.", lambda program: program.epoch),
+    "program_start_time_seconds": ("When its child was started.", lambda program: _seconds(program.started)),
+    "program_unkillable_processes": (
+        "Its processes on this node that SIGKILL does not end, a hundred at most; the lock is kept for them.",
+        lambda program: len(program.unkillable),
+    ),
+    "program_failures": ("Crashes and failed starts in a row.", lambda program: program.failures),
+    "lease_remaining_seconds": (
+        "For how long this node may still trust its term.",
+        lambda program: program.lease_remaining,
+    ),
+    "postgres_connected": ("Whether its lock connection is up.", lambda program: program.connected),
+}
+
+
+class Snapshot(Collector):
+    """The gauges of one snapshot."""
+
+    def __init__(self, status: NodeStatus) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Return the families, those of the node first."""
+        status = self._status
+        yield _one("build_info", "Version of the daemon.", 1, version=status.version, python=platform.python_version())
+        yield _one("pool_connections", "Connections to PostgreSQL.", status.postgres.connections)
+        yield from _lengths(status)
+        yield _states(status)
+        for name, (text, value_of) in _PER_PROGRAM.items():
+            family = GaugeMetricFamily(f"highlander_{name}", text, labels=("program",))
+            for program in status.programs:
+                value = value_of(program)
+                if value is not None:
+                    family.add_metric((program.name,), value)
+            yield family
+
+
+def _states(status: NodeStatus) -> GaugeMetricFamily:
+    family = GaugeMetricFamily("highlander_program_state", "Whether it is in that state.", labels=("program", "state"))
+    for program in status.programs:
+        for state in STATES:
+            family.add_metric((program.name, state), program.state == state)
+    return family
+
+
+def _lengths(status: NodeStatus) -> Iterator[GaugeMetricFamily]:
+    """Show the lengths of leases, and whether a maintenance has made them longer."""
+    postgres = status.postgres
+    yield _one("maintenance", "Whether a maintenance of PostgreSQL is under way.", status.maintenance is not None)
+    yield _one("lease_seconds", "The ledger's lease.", postgres.lease)
+    yield _one("lease_in_force_seconds", "The lease that leaders use at present.", postgres.lease_in_force)
+    yield _one("lease_ceiling_seconds", "The longest lease that anybody may have been promised.", postgres.ceiling)
+    yield _one("ledger_schema_version", "Version of the ledger's schema; 0 until it was read.", postgres.schema)
+
+
+def _one(name: str, text: str, value: float, **labels: str) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"highlander_{name}", text, labels=tuple(labels))
+    family.add_metric(tuple(labels.values()), value)
+    return family

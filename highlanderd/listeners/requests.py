@@ -1,0 +1,79 @@
+"""What a request on the control socket may say: a small JSON object, each field of its own kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from highlanderd.errors import BadRequest
+from highlanderd.listeners import leases
+from highlanderd.listeners.sockets import IDLE
+
+LONGEST_WAIT: Final = 86_400.0
+"""Seconds for which one request may wait; a wait has an end."""
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_WAIT
+
+
+_CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "wait": (lambda value: isinstance(value, bool), "true or false"),
+    "dry_run": (lambda value: isinstance(value, bool), "true or false"),
+    "timeout": (_is_seconds, f"a number of seconds from 0 to {LONGEST_WAIT:g}"),
+    "for": (_is_seconds, f"a number of seconds from 0 to {LONGEST_WAIT:g}"),
+    "lease": (_is_seconds, "a number of seconds"),
+    "on": (lambda value: isinstance(value, bool), "true or false"),
+    "force": (lambda value: isinstance(value, bool), "true or false"),
+    "reason": (leases.is_reason, f"one line of printable text, of at most {leases.LONGEST_REASON} characters"),
+    "to": (lambda value: value is None or (isinstance(value, str) and value != ""), "the name of a node"),
+}
+
+
+async def body_of(request: web.Request, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of a request, each checked. Raises BadRequest with what it takes instead."""
+    body = _object(await _whole(request))
+    for name, value in body.items():
+        if name not in allowed:
+            raise BadRequest(f"unknown field {name!r}: this request takes {', '.join(allowed) or 'no fields'}")
+        check, wanted = _CHECKS[name]
+        if not check(value):
+            raise BadRequest(f"{name!r} must be {wanted}")
+    return body
+
+
+async def _whole(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(IDLE):
+            return await request.read()
+    except (TimeoutError, web.RequestPayloadError):
+        raise BadRequest("the request's body never came whole") from None
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw) if raw.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise BadRequest('the body must be a JSON object, such as {"wait": true}')
+    return body
+
+
+def wait_of(request: web.Request) -> float | None:
+    """Return the seconds of ``?wait=SECONDS``; None without it. Raises BadRequest."""
+    wait = request.query.get("wait")
+    if wait is None:
+        return None
+    try:
+        seconds = float(wait)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= LONGEST_WAIT:
+        raise BadRequest(f"wait={wait!r} must be a number of seconds from 0 to {LONGEST_WAIT:g}")
+    return seconds

@@ -1,0 +1,112 @@
+"""What a program needs of its session, its child and the one who counts: a Protocol each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from highlanderd.core.effects import Spawn
+from highlanderd.core.events import Event
+from highlanderd.core.lease import Lease
+from highlanderd.core.observation import ServerIdentity
+from highlanderd.core.states import Cause, Reservation
+from highlanderd.core.verdict import Claim, Settle
+
+
+class LockSession(Protocol):
+    """The program's lock connection."""
+
+    urgency: float
+    believed: int | None
+    """The number of the session that the machine speaks to, as far as it has heard."""
+
+    def open(self) -> None:
+        """Begin to look for a connection."""
+
+    def close(self) -> None:
+        """End it."""
+
+    def refuse(self, why: str) -> None:
+        """Drop the present one: its server must not be used."""
+
+    def look(self) -> None:
+        """See what the ledger shows."""
+
+    def write_settled(self, settle: Settle) -> None:
+        """Write that a lease was waited out."""
+
+    def take_over(self, claim: Claim) -> None:
+        """Try to begin a term."""
+
+    def unsettle(self, server: ServerIdentity) -> None:
+        """Have every node wait out the leases once more."""
+
+    def renew(self, epoch: int, lease: Lease) -> None:
+        """Prolong the term under a lease."""
+
+    def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
+        """End the term."""
+
+
+class ProgramChild(Protocol):
+    """The program's child of one term."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its main process, once it was forked."""
+
+    @property
+    def unprovable(self) -> bool:
+        """Whether neither keeper nor guardian can prove any more that its tree is empty."""
+
+    @property
+    def killed_at(self) -> float | None:
+        """When its tree first got SIGKILL."""
+
+    @property
+    def unkillable(self) -> tuple[int, ...]:
+        """Its processes that SIGKILL has not ended for a while."""
+
+    def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
+        """Send a signal to its tree or its main process."""
+
+    def kill(self) -> None:
+        """SIGKILL to the tree until it is empty."""
+
+    def set_deadline(self, deadline: float, memo: bytes) -> None:
+        """Move its keeper's deadline, and replace the memo that the keeper has for the next worker."""
+
+
+Spawner = Callable[[Spawn, bytes, Callable[[Event], None]], ProgramChild]
+"""Starts the one child of a term; the callback is called with its events."""
+
+
+class Recorder(Protocol):
+    """Counts what happens to programs."""
+
+    def transition(self, program: str, old: str, new: str) -> None:
+        """A state was left for another."""
+
+    def exited(self, program: str, status: int) -> None:
+        """The child's main process ended with this wait status."""
+
+    def term_ended(self, program: str, cause: str) -> None:
+        """A term ended."""
+
+    def took_over(self, seconds: float) -> None:
+        """A child was started so many seconds after its term was granted."""
+
+    def leaderless(self, seconds: float) -> None:
+        """A term began so many seconds after the last one had ended, on any node."""
+
+    def stopped(self, seconds: float) -> None:
+        """A tree was empty so many seconds after it was ordered to stop."""
+
+    def renewed(self, seconds: float) -> None:
+        """A renewal was acknowledged so many seconds after it was sent."""
+
+    def renew_failed(self) -> None:
+        """A session was lost while leading."""
+
+    def reattached(self) -> None:
+        """A lock was taken back within its lease."""

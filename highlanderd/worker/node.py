@@ -1,0 +1,176 @@
+"""The node as control, metrics and pages see it: its snapshots, and the orders that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from highlanderd import __version__
+from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
+from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail
+from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
+from highlanderd.listeners.orders import ReloadReport
+from highlanderd.postgres import lease_change
+from highlanderd.postgres.pool import Pool
+from highlanderd.worker import snapshot
+from highlanderd.worker.fleet import Fleet, Member
+from highlanderd.worker.persistence import Persistence
+from highlanderd.worker.reloading import Reloading
+
+SURVEY_WITHIN: Final = 0.5
+"""Seconds that a question for the present leaders may take; after that the answer shows what is known."""
+
+
+class Changes:
+    """Lets many wait for the next change of any program."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def note(self) -> None:
+        """Wake all who wait."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Return at the next change."""
+        await self._next.wait()
+
+
+class WorkerNode:
+    """Answers and orders of one worker's life: the Node that the listeners are given."""
+
+    def __init__(
+        self,
+        name: str,
+        instance: str,
+        fleet: Fleet,
+        pool: Pool,
+        persistence: Persistence,
+        reloading: Reloading,
+        changes: Changes,
+        *,
+        warnings: Callable[[], tuple[str, ...]],
+        end: Callable[[], None],
+    ) -> None:
+        self._name, self._instance = name, instance
+        self._fleet, self._pool, self._persistence = fleet, pool, persistence
+        self._reloading, self._changes = reloading, changes
+        self._warnings, self._end = warnings, end
+        self._survey: asyncio.Future[None] | None = None
+
+    # ----------------------------------------------------------------------------------------------------- questions
+
+    def status(self) -> NodeStatus:
+        """Return the present snapshot, from memory."""
+        programs = (snapshot.program_status(member, self._pool, self._name) for member in self._in_order())
+        facts = self._pool.listener.facts
+        return NodeStatus(
+            node=self._name,
+            instance=self._instance,
+            version=__version__,
+            postgres=snapshot.postgres_status(self._pool, self._connections()),
+            programs=tuple(programs),
+            warnings=self._warnings(),
+            maintenance=None if facts is None else facts.maintenance,
+        )
+
+    def _in_order(self) -> list[Member]:
+        """Return the programs in the order of the file; those that are leaving come last."""
+        members, wanted = self._fleet.members, self._fleet.wanted
+        names = [name for name in wanted if name in members] + [name for name in members if name not in wanted]
+        return [members[name] for name in names]
+
+    def _connections(self) -> int:
+        return sum(member.session.connected for member in self._fleet.members.values()) + self._pool.listener.connected
+
+    def detail(self, name: str) -> ProgramDetail:
+        """Return everything about one program. Raises NoSuchProgram."""
+        return snapshot.program_detail(self._member(name), self._pool, self._name)
+
+    async def survey(self) -> None:
+        """Refresh who leads what, for half a second at most. All who ask at the same time share one question."""
+        if self._survey is None or self._survey.done():
+            self._survey = asyncio.ensure_future(self._pool.listener.survey())
+            self._survey.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([self._survey], timeout=SURVEY_WITHIN)
+
+    async def changed(self) -> None:
+        """Return at the next change of any program."""
+        await self._changes.wait()
+
+    # ------------------------------------------------------------------------------------------------------- orders
+
+    def release(self, name: str, to: str | None, stay_out: float) -> None:
+        """Order a release. Raises NoSuchProgram, NotLeading, HighlanderError."""
+        self._refuse_unless_leading(name)
+        if to == self._name:
+            raise HighlanderError(f'this node is "{to}" itself; name another node, or use restart')
+        self._fleet.tell(name, ReleaseOrdered(to, stay_out))
+
+    def start(self, name: str) -> None:
+        """Order that it runs. Raises NoSuchProgram."""
+        self._member(name)
+        self._fleet.tell(name, StartOrdered())
+        self._persistence.hand_over()
+
+    def stop(self, name: str) -> None:
+        """Order that it does not run here. Raises NoSuchProgram."""
+        self._member(name)
+        self._fleet.tell(name, StopOrdered())
+        self._persistence.hand_over()
+
+    def restart(self, name: str) -> None:
+        """Order a new child. Raises NoSuchProgram, NotLeading."""
+        self._refuse_unless_leading(name)
+        self._fleet.tell(name, RestartOrdered())
+
+    def _member(self, name: str) -> Member:
+        member = self._fleet.members.get(name)
+        if member is None:
+            raise NoSuchProgram.among(name, self._fleet.members)
+        return member
+
+    def _refuse_unless_leading(self, name: str) -> None:
+        member = self._member(name)
+        if member.program.state != "leading":
+            leader = snapshot.program_status(member, self._pool, "").leader
+            where = f"it is led by {leader}: ask there" if leader else "nobody leads it at the moment"
+            raise NotLeading(f'"{name}" is {member.program.state} on this node; {where}')
+
+    async def reload(self, dry_run: bool) -> ReloadReport:
+        """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
+        return await self._reloading.reload(dry_run)
+
+    def shutdown(self) -> None:
+        """Order the daemon's end."""
+        self._end()
+
+    # ------------------------------------------------------------------------------------------------------- ledger
+
+    async def ledger(self) -> dict[str, object]:
+        """Return the ledger's facts. Raises HighlanderError."""
+        return await self._pool.listener.shown()
+
+    async def lease_report(self) -> LeaseReport:
+        """Return the lengths of leases in force. Raises HighlanderError."""
+        return await lease_change.report(self._pool.listener)
+
+    async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
+        """Change the ledger's lease. Raises HighlanderError."""
+        await lease_change.set_lease(self._pool.listener, seconds, force=force)
+        return await self.lease_report()
+
+    async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
+        """Begin maintenance for an outage of so many seconds, or end it. Raises HighlanderError."""
+        listener = self._pool.listener
+        if seconds is None:
+            await lease_change.end_maintenance(listener)
+        else:
+            await lease_change.begin_maintenance(listener, seconds, author=author, reason=reason, force=force)
+        return await self.lease_report()
+
+    async def migrate(self) -> MigrationReport:
+        """Bring the ledger's schema to this daemon's version. Raises HighlanderError."""
+        return await self._pool.listener.migrate()

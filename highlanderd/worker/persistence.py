@@ -1,0 +1,60 @@
+"""Keeps what must outlive this worker: with the guardian for the next worker, on disk for the next daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Final
+
+from highlanderd.children.guardian_link import GuardianLink
+from highlanderd.config import Loaded
+from highlanderd.postgres.server import Server
+from highlanderd.threads import in_thread
+from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.handover import WorkerHandover
+
+log = logging.getLogger(__name__)
+
+LAST_WRITE_WITHIN: Final = 1.0
+"""Seconds for the last write to the disk, at the end of the daemon."""
+
+
+class Persistence:
+    """The handover as this worker would leave it now, and what the guardian and the disk have of it."""
+
+    def __init__(self, handover: WorkerHandover, guardian: GuardianLink, fleet: Fleet, server: Server) -> None:
+        self._handover, self._guardian, self._fleet, self._server = handover, guardian, fleet, server
+        self._handed_over: WorkerHandover | None = None
+        """What the guardian has."""
+        self._writing: asyncio.Future[None] | None = None
+
+    def keep(self) -> None:
+        """Bring guardian and disk up to date. A disk that hangs holds nothing up."""
+        self.hand_over()
+        if self._server.memory.unkept and (self._writing is None or self._writing.done()):
+            self._writing = in_thread(self._server.memory.keep, "memory")
+
+    def reloaded(self, loaded: Loaded) -> None:
+        """Replace the configuration of the programs."""
+        self._handover = replace(self._handover, latest=loaded)
+
+    def hand_over(self) -> None:
+        """Give the guardian what has changed since it was last given something. Tried again when that fails."""
+        wishes, seen_ledger, memory = self._fleet.wishes, self._server.seen_ledger, self._server.memory.facts()
+        old = self._handover
+        if (old.wishes, old.seen_ledger, old.memory) != (wishes, seen_ledger, memory):
+            self._handover = replace(old, wishes=dict(wishes), seen_ledger=seen_ledger, memory=memory)
+        if self._handover is self._handed_over:
+            return
+        try:
+            self._guardian.remember(self._handover.encode())
+        except OSError as error:
+            log.error("cannot hand over what the next worker must know: %s; trying again", error.strerror)
+        else:
+            self._handed_over = self._handover
+
+    async def write_last(self) -> None:
+        """Write what was seen since the last round. A disk that hangs does not keep the daemon from ending."""
+        if self._server.memory.unkept:
+            await asyncio.wait([in_thread(self._server.memory.keep, "memory")], timeout=LAST_WRITE_WITHIN)

@@ -1,0 +1,125 @@
+"""What the log and the metrics say of a program, read off its transitions: they are no effects of the machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from highlanderd.core.events import Detached, Emptied, Event, Exited, Granted, Looked, Renewed, Started
+from highlanderd.core.states import Backoff, Draining, Leading, Situation, State, Stopped, Term, Waiting
+from highlanderd.system.linux import boottime
+from highlanderd.worker.interfaces import Recorder
+
+log = logging.getLogger(__name__)
+
+STATE_NAMES: Final[Mapping[type[State], str]] = {
+    Waiting: "waiting",
+    Leading: "leading",
+    Draining: "draining",
+    Backoff: "backoff",
+    Stopped: "stopped",
+}
+
+
+def term_of(situation: Situation) -> Term | None:
+    """Return the term under way."""
+    state = situation.state
+    return state.term if isinstance(state, Leading | Draining) else None
+
+
+class Records:
+    """Logs and counts what happens to one program: one line for each transition."""
+
+    def __init__(self, program: str, recorder: Recorder) -> None:
+        self.entered = boottime()
+        """When the present state was entered."""
+        self._program, self._recorder = program, recorder
+        self._stopping_since = 0.0
+        self._detached = False
+        """The session of the term under way was lost, and no renewal has been acknowledged since."""
+        self._ended_at: float | None = None
+        """When the last term ended, as the last look showed it; None when there was none."""
+
+    def adopted(self) -> None:
+        """Know that the program goes on with a child of an earlier worker, whose session is gone."""
+        self._detached = True
+
+    def step(self, before: Situation, event: Event, after: Situation, now: float) -> None:
+        """Record one step of the machine."""
+        record = _RECORD.get(type(event))
+        if record is not None:
+            record(self, event, after, now)
+        old, new = STATE_NAMES[type(before.state)], STATE_NAMES[type(after.state)]
+        if old != new:
+            self.entered = now
+            self._transition(before, after, old, new)
+
+    def _transition(self, before: Situation, after: Situation, old: str, new: str) -> None:
+        self._recorder.transition(self._program, old, new)
+        if isinstance(before.state, Draining):
+            self._recorder.term_ended(self._program, before.state.cause.value)
+            self._detached = False
+        if isinstance(after.state, Draining):
+            self._stopping_since = self.entered
+        term = term_of(after)
+        log.log(
+            logging.WARNING if after.failures > before.failures else logging.INFO,
+            "%s: %s -> %s%s",
+            self._program,
+            old,
+            new,
+            f": {after.reason}" if after.reason else "",
+            extra={
+                "program": self._program,
+                "state": new,
+                "epoch": None if term is None else term.epoch,
+                "reason": after.reason,
+            },
+        )
+
+    def _looked(self, event: Looked, _after: Situation, _now: float) -> None:
+        row = event.observation.row
+        self._ended_at = None if row is None else event.at - row.ended_ago
+
+    def _granted(self, _event: Granted, _after: Situation, now: float) -> None:
+        if self._ended_at is not None:
+            self._recorder.leaderless(now - self._ended_at)
+
+    def _started(self, event: Started, after: Situation, _now: float) -> None:
+        term = term_of(after)
+        if term is not None:
+            self._recorder.took_over(event.at - term.began)
+
+    def _exited(self, event: Exited, _after: Situation, _now: float) -> None:
+        self._recorder.exited(self._program, event.status)
+
+    def _emptied(self, _event: Emptied, _after: Situation, now: float) -> None:
+        self._recorder.stopped(max(0.0, now - self._stopping_since) if self._stopping_since else 0.0)
+
+    def _lost(self, event: Detached, after: Situation, _now: float) -> None:
+        if term_of(after) is not None:
+            self._detached = True
+            self._recorder.renew_failed()
+            log.warning("%s: %s", self._program, event.why, extra=self._where(after))
+
+    def _renewed(self, event: Renewed, after: Situation, now: float) -> None:
+        self._recorder.renewed(now - event.sent)
+        if self._detached:
+            self._detached = False
+            self._recorder.reattached()
+            log.info("%s: reattached within its lease", self._program, extra=self._where(after))
+
+    def _where(self, situation: Situation) -> dict[str, str]:
+        return {"program": self._program, "state": STATE_NAMES[type(situation.state)]}
+
+
+_RECORD: Final[Mapping[type[Event], Callable[[Records, Any, Situation, float], None]]] = {
+    Looked: Records._looked,
+    Granted: Records._granted,
+    Started: Records._started,
+    Exited: Records._exited,
+    Emptied: Records._emptied,
+    Detached: Records._lost,
+    Renewed: Records._renewed,
+}

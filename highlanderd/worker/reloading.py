@@ -1,0 +1,82 @@
+"""A reload: reads the configuration again, and has the fleet follow it. A file that cannot be used changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from highlanderd.config import Configuration, Loaded, load
+from highlanderd.errors import HighlanderError
+from highlanderd.listeners.orders import ReloadReport
+from highlanderd.threads import in_thread
+from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.notices import Notices
+from highlanderd.worker.persistence import Persistence
+
+log = logging.getLogger(__name__)
+
+
+class Reloading:
+    """Reloads one file. Of several reloads at once only the one that began last is applied."""
+
+    def __init__(
+        self,
+        path: Path,
+        configuration: Configuration,
+        fleet: Fleet,
+        persistence: Persistence,
+        notices: Notices,
+        *,
+        on_reloaded: Callable[[bool], None],
+    ) -> None:
+        self._path, self._configuration = path, configuration
+        self._fleet, self._persistence, self._notices = fleet, persistence, notices
+        self._on_reloaded = on_reloaded
+        """Called with the outcome of each reload."""
+        self._begun = 0
+
+    async def reload(self, dry_run: bool) -> ReloadReport:
+        """Apply the file as it is now, or only say what that would do. Raises HighlanderError."""
+        if dry_run:
+            return ReloadReport(self._changes(await self._loaded()))
+        self._begun += 1
+        with self._notices.reload():
+            loaded = await self._loaded()
+            changes = self._changes(loaded)
+            self._persistence.reloaded(loaded)
+            self._fleet.want(loaded.configuration.programs)
+            self._persistence.hand_over()
+            self._on_reloaded(True)
+            for note in (*loaded.warnings, *loaded.findings):
+                log.warning("%s", note)
+            log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
+            return ReloadReport(changes)
+
+    async def _loaded(self) -> Loaded:
+        number = self._begun
+        try:
+            loaded = await in_thread(lambda: load(self._path, os.environ), "reload")
+            if number != self._begun:
+                raise HighlanderError("this reload was not applied, because a later one has begun meanwhile")
+        except HighlanderError as error:
+            self._on_reloaded(False)
+            log.error("the configuration was not reloaded:\n%s", error)
+            raise
+        return loaded
+
+    def _changes(self, loaded: Loaded) -> tuple[str, ...]:
+        """Say what applying this would do, and what it cannot change."""
+        configuration = loaded.configuration
+        return (*_kept(self._configuration, configuration), *self._fleet.plan(configuration.programs))
+
+
+def _kept(old: Configuration, new: Configuration) -> tuple[str, ...]:
+    """Name the sections that a reload cannot change."""
+    sections = ("daemon", "postgres", "control", "metrics", "log")
+    return tuple(
+        f"[{name}] changed: takes effect when the daemon is restarted"
+        for name in sections
+        if getattr(old, name) != getattr(new, name)
+    )
