@@ -10,7 +10,8 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from highlanderd.children.guardian_link import Found
@@ -18,7 +19,7 @@ from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig, difference
 from highlanderd.core import machine
 from highlanderd.core.events import Detached, EndOrdered, ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
-from highlanderd.core.states import Cause, Policy, Situation, Want
+from highlanderd.core.states import Cause, Policy, Situation, Stopped, Want
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
@@ -46,6 +47,8 @@ APPLIED_AT_ONCE: Final = frozenset(
 )
 """Keys that a running child need not notice; any other one ends its term."""
 
+SIT_OUT: Final = 60.0
+"""Seconds for which a program stays away whose task has failed."""
 GRID: Final = 0.02
 """Of a lease: 100 looks and 100 renewals a round then share some twenty wake-ups instead of making hundreds."""
 
@@ -58,7 +61,8 @@ class Member:
     session: Session
     spawner: Spawner
     lock_id: int
-    leaving: bool = False
+    leaves: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it has been told to end."""
     task: asyncio.Task[None] | None = None
 
 
@@ -87,7 +91,7 @@ class Fleet:
         self._ending: EndOrdered | None = None
 
     async def run(self) -> None:
-        """Start, replace and end programs until the last one has left. Raises what a program raises."""
+        """Start, replace and end programs until the last one has left."""
         async with asyncio.TaskGroup() as group:
             while self._ending is None or self.members:
                 self._reconcile(group)
@@ -178,8 +182,8 @@ class Fleet:
         lock_id = None if config is None else config.lock_id(self._origin.namespace)
         keys = () if config is None else difference(member.spawner.config, config)
         if config is None or lock_id != member.lock_id or not APPLIED_AT_ONCE.issuperset(keys):
-            if not member.leaving:
-                member.leaving = True
+            if not member.leaves.is_set():
+                member.leaves.set()
                 member.program.tell(self._ending or EndOrdered(Cause.REMOVED))
         elif keys:
             member.spawner.config = config
@@ -231,8 +235,29 @@ class Fleet:
     async def _live(self, member: Member) -> None:
         try:
             await member.program.run(member.session)
+        except Exception as error:  # noqa: BLE001 - one program's trouble ends at that program
+            self._contain(member, error)
+            await _sit_out(member)
         finally:
             member.spawner.close()
             del self.members[member.program.name]
             self._wake.set()
             self._on_change()
+
+    def _contain(self, member: Member, error: Exception) -> None:
+        """Kill the child of a program whose task has failed, and show why. Its row is not released: others wait."""
+        name, child = member.program.name, member.program.child
+        log.error("%s: its task has failed", name, exc_info=error, extra={"program": name})
+        why = f"its task has failed ({error!r}), which is a fault of highlanderd; it is tried again after {SIT_OUT:g} s"
+        self._on_alarm(f"{name}: {why}")
+        member.program.situation = Situation(member.program.situation.want, Stopped(), reason=why)
+        if child is not None:
+            child.kill()
+        self._on_change()
+
+
+async def _sit_out(member: Member) -> None:
+    """Wait before a program that has failed is tried again; not if it is to leave."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SIT_OUT):
+            await member.leaves.wait()
