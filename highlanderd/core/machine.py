@@ -42,7 +42,7 @@ signal, ``Killing`` after SIGKILL, ``Releasing`` once the tree is proven empty (
 * a stopped program starts nothing: a grant that arrives too late for the wish goes straight to draining.
 
 ``stay`` in a cell means that the event may happen there and changes nothing. ``bug`` means that it cannot happen; it
-raises ``ImpossibleEvent``, the worker dies of it, and the next one goes on with what the keepers know.
+raises ``ImpossibleEvent``, which ends the program's task: its child is killed, and it sits out.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from highlanderd.config.values import label
 from highlanderd.errors import BadRequest
 from highlanderd.listeners import leases
 from highlanderd.listeners.sockets import IDLE
@@ -22,6 +23,13 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_WAIT
 
 
+def _is_node(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(label(value))
+    except ValueError:
+        return False
+
+
 _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "wait": (lambda value: isinstance(value, bool), "true or false"),
     "dry_run": (lambda value: isinstance(value, bool), "true or false"),
@@ -31,7 +39,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "on": (lambda value: isinstance(value, bool), "true or false"),
     "force": (lambda value: isinstance(value, bool), "true or false"),
     "reason": (leases.is_reason, f"one line of printable text, of at most {leases.LONGEST_REASON} characters"),
-    "to": (lambda value: value is None or (isinstance(value, str) and value != ""), "the name of a node"),
+    "to": (lambda value: value is None or _is_node(value), "the name of a node, as [daemon] node may be"),
 }
 
 

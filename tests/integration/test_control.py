@@ -489,6 +489,8 @@ def test_lengths_that_cannot_be_read_are_an_error_of_the_same_form(tmp_path: Pat
         ("/v1/programs/beat/stop", {"timeout": -1}),
         ("/v1/programs/beat/stop", b'{"timeout": NaN}'),
         ("/v1/programs/beat/release", {"to": ""}),
+        ("/v1/programs/beat/release", {"to": "caf\udce9"}),
+        ("/v1/programs/beat/release", {"to": "x y"}),
         ("/v1/programs/beat/release", {"for": "30s"}),
         ("/v1/ledger/lease", {}),
         ("/v1/ledger/lease", {"lease": "10s"}),

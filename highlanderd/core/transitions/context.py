@@ -15,7 +15,7 @@ E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
 class ImpossibleEvent(Exception):
-    """An event came in a state in which it cannot happen. That is a bug: the worker dies of it, and is replaced."""
+    """An event came in a state in which it cannot happen. That is a bug, and ends the program's task."""
 
 
 @dataclass(frozen=True, slots=True)
