@@ -8,15 +8,14 @@ named. Nothing is invented here: where a text is wrong, the code's own text has 
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import house
 import options
-import tomli
 import transitions
 from prometheus_client.parser import text_string_to_metric_families
 from tables import first_sentence, member_docstrings, rows
@@ -103,30 +102,10 @@ def _fields(kind: type) -> str:
     return f"**{kind.__name__}**: {first_sentence(kind.__doc__)}\n\n" + rows(("field", "type", "meaning"), lines)
 
 
-# --------------------------------------------------------------------------------------------------------- the house
-
-
 def ledger_script() -> str:
     """The SQL that creates a ledger with the default names."""
     script = ledger.Ledger("highlander", "highlander", 10.0).script()
     return f"```sql\n{script.strip()}\n```"
-
-
-def modules() -> str:
-    """What each module is for, in its own first sentence."""
-    lines = []
-    for path in sorted(PACKAGE.rglob("*.py"), key=lambda path: (len(path.relative_to(PACKAGE).parts) > 1, path)):
-        text = ast.get_docstring(ast.parse(path.read_text("utf-8")))
-        if text:
-            lines.append((f"`{path.relative_to(PACKAGE)}`", first_sentence(text)))
-    return rows(("module", "first sentence of its docstring"), lines)
-
-
-def layers() -> str:
-    """Which module may import which, as the linter enforces it."""
-    contracts = tomli.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
-    drawn = [contract for contract in contracts if contract["type"] == "layers"]
-    return "\n\n".join(f"{contract['name']}:\n\n```\n" + "\n".join(contract["layers"]) + "\n```" for contract in drawn)
 
 
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
@@ -142,8 +121,9 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "state-table": transitions.table,
     "term-ends": transitions.ways_into_draining,
     "ledger-script": ledger_script,
-    "modules": modules,
-    "layers": layers,
+    "picture": house.picture,
+    "modules": house.modules,
+    "layers": house.layers,
 }
 
 

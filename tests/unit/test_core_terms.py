@@ -283,6 +283,12 @@ def test_the_fence_begins_when_the_lease_says_so() -> None:
     assert go(situation, (9.0, Due()))[1] == (Kill(),)
 
 
+def test_the_reason_of_a_fence_says_when_trust_began_and_how_long_it_lasts() -> None:
+    situation, _ = go(leading(), (2.0, Due()), (2.1, renewed(2.0)), (3.0, LOST), (9.0, Due()))
+    said = "fenced: the lease could not be renewed in time; last acknowledged 7.0 s ago, of a lease of 10 s"
+    assert situation.reason == said
+
+
 def test_a_deadline_slept_through_kills_without_a_signal() -> None:
     situation, effects = go(leading(), (2.0, LOST), (9.0, Due()))
     assert effects[0] == Kill()

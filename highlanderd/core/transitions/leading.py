@@ -59,14 +59,22 @@ def due(context: Context[Leading, Due]) -> Step:
     state, now = context.state, context.now
     term = state.term
     if now >= term.kill_at:
-        return _kill(context, context.situation, Cause.FENCED, "fenced: the lease ran out")
+        return _kill(
+            context, context.situation, Cause.FENCED, f"fenced: the lease ran out; {_last_acknowledged(context)}"
+        )
     if now >= term.fence_at(context.policy.stop_timeout):
-        return _leave(context, context.situation, Cause.FENCED, "fenced: the lease could not be renewed in time")
+        reason = f"fenced: the lease could not be renewed in time; {_last_acknowledged(context)}"
+        return _leave(context, context.situation, Cause.FENCED, reason)
     if isinstance(state.child, Spawning) and now >= state.child.not_after:
         reason = "the guardian did not confirm the start in time"
         situation, effects = _kill(context, _failed(context.situation), Cause.SPAWN_FAILED, reason)
         return _amend(situation, renew_at=inf), effects
     return _renew(context) if context.idle and now >= state.renew_at else (context.situation, ())
+
+
+def _last_acknowledged(context: Context[Leading, Due]) -> str:
+    term = context.state.term
+    return f"last acknowledged {context.now - term.sent:.1f} s ago, of a lease of {term.lengths.trusted.length:g} s"
 
 
 def attached(context: Context[Leading, Attached]) -> Step:
