@@ -17,9 +17,9 @@ from psycopg.conninfo import conninfo_to_dict
 from highlanderd.config.dsn import check_ports
 from highlanderd.core.lease import Lease
 from highlanderd.errors import HighlanderError
-from highlanderd.postgres import statements
+from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.resolver import Resolver
-from highlanderd.postgres.wire import ConnectFailed
+from highlanderd.postgres.sql import connecting
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class Addresses:
         self._resolver = Resolver()
 
     @property
-    def place(self) -> str:
-        """Where the server is, without any secret."""
+    def address(self) -> str:
+        """The hosts, ports and the database of the DSN, without any secret."""
         given = self._parameters
         hosts = (given.get("host") or given.get("hostaddr") or "local socket").split(",")
         ports = _stretched(given.get("port", "").split(","), len(hosts))
@@ -104,7 +104,7 @@ def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[st
     return {
         **address,
         "options": f"{theirs} {ours}".strip(),
-        "application_name": f"{statements.SESSIONS}{node}"[:63],
+        "application_name": f"{connecting.SESSIONS}{node}"[:63],
         "client_encoding": "UTF8",
         "gssencmode": "disable",
         "keepalives": "1",
@@ -146,7 +146,7 @@ def startup_options(lease: Lease) -> dict[str, str]:
 
 
 def limits(lease: Lease) -> dict[str, str]:
-    """Return the time limits of a session, which follow the ledger's lease, in the order of ``statements.LIMITS``."""
+    """Return the time limits of a session, which follow the ledger's lease, in the order of ``connecting.LIMITS``."""
     length = round(lease.length * 1000)
     return {
         "lock_timeout": str(length // 5),

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from highlanderd.core.lease import Lease
-from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Unfit, startup_options
 from highlanderd.postgres.ledger import Ledger, identifier
-from highlanderd.postgres.wire import ConnectFailed, Reply
+from highlanderd.postgres.replies import ConnectFailed, Reply
+from highlanderd.postgres.sql import connecting, dialect
 
 OLDEST_SERVER: Final = 140000
 """idle_session_timeout and client_connection_check_interval came with PostgreSQL 14."""
@@ -65,7 +65,7 @@ _FORESEEN: Final = (
     ("0A000", r"", _NOT_PLAIN),
     ("42883", r"", _NOT_PLAIN),
     (
-        statements.INSUFFICIENT_PRIVILEGE,
+        dialect.INSUFFICIENT_PRIVILEGE,
         r"\b(?P<function>pg_\w+)",
         "role {role} may not call a function that highlanderd needs ({}); let an administrator run: GRANT EXECUTE ON "
         "FUNCTION {function} TO {role}",
@@ -193,7 +193,7 @@ def refuse_changed(reply: Reply, lease: Lease) -> None:
     Startup options win over those of role and database; a login trigger comes later, and may change anything.
     """
     wanted = {**startup_options(lease), "transaction_timeout": "0"}
-    shown = dict(zip(statements.READ_BACK, reply.rows[0][-len(statements.READ_BACK) :], strict=True))
+    shown = dict(zip(connecting.READ_BACK, reply.rows[0][-len(connecting.READ_BACK) :], strict=True))
     changed = [
         f"{name} is {value}, not {wanted[name]}"
         for name, value in shown.items()
@@ -208,10 +208,10 @@ def refuse_changed(reply: Reply, lease: Lease) -> None:
 
 def refuse_newer(compatible_from: int) -> None:
     """Refuse a ledger that daemons as old as this one must not use any more. Raises Unfit."""
-    if compatible_from > statements.VERSION:
+    if compatible_from > dialect.VERSION:
         raise Unfit(
             f"the ledger is for daemons that know schema {compatible_from} or later, and this one knows "
-            f"{statements.VERSION}: upgrade highlanderd on this node"
+            f"{dialect.VERSION}: upgrade highlanderd on this node"
         )
 
 
@@ -233,13 +233,13 @@ def ledgers_meta(reply: Reply, ledger: Ledger, said: ServerFacts) -> tuple[Lease
         )
     if emptied:
         raise Forgetful(unlogged(emptied))
-    return Lease(float(length or 0)), min(int(version or 1), statements.VERSION)
+    return Lease(float(length or 0)), min(int(version or 1), dialect.VERSION)
 
 
 def unusable(reply: Reply, said: ServerFacts) -> Unfit | ConnectFailed:
     """Return the refusal for a statement on the ledger that failed."""
     text = reply.error.text if reply.error else "no answer"
-    if reply.sqlstate != statements.INSUFFICIENT_PRIVILEGE:
+    if reply.sqlstate != dialect.INSUFFICIENT_PRIVILEGE:
         return ConnectFailed(f"the ledger cannot be used: {text}")
     return Unfit(
         f"role {said.role} may not create or use the ledger in database {said.database} ({text}); let an "

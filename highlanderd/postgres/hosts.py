@@ -13,15 +13,15 @@ from itertools import combinations
 from typing import Final
 
 from highlanderd.core.lease import Lease
-from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Addresses, Unfit, with_options
+from highlanderd.postgres.dialling import connect
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.wire import ConnectFailed, WireLost, connect
+from highlanderd.postgres.replies import ConnectFailed, WireLost
+from highlanderd.postgres.sql import connecting
 
 log = logging.getLogger(__name__)
 
 DIVIDED: Final = "postgres.dsn names two servers that both take writes"
-"""How each warning about such servers begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node
     place = _place(choice)
     try:
         wire = await connect(parameters, lease.renew_every)
-        [reply] = await wire.ask([(ledger.statement("host", statements.HOST), ())], lease.renew_every)
+        [reply] = await wire.ask([(ledger.statement("host", connecting.HOST), ())], lease.renew_every)
     except (ConnectFailed, WireLost) as failure:
         log.debug("%s does not say which timeline it is on: %s", place, failure)
         return None

@@ -12,8 +12,10 @@ from math import inf
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity
 from highlanderd.core.status import MaintenanceStatus
-from highlanderd.postgres.statements import CREATE, FRAGMENTS, GUARD, MIGRATE, NEEDED, VERSION
-from highlanderd.postgres.wire import Statement
+from highlanderd.postgres.replies import Statement
+from highlanderd.postgres.sql.connecting import CREATE
+from highlanderd.postgres.sql.dialect import FRAGMENTS, NEEDED, VERSION
+from highlanderd.postgres.sql.upkeep import GUARD, MIGRATE
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class NodeMemory:
         """-1 until an epoch was seen."""
         self._promises = Promises()
         self._kept: dict[Path, bytes] = {}
-        self._trouble = ""
+        self._last_error = ""
         if path is not None:
             self._load(path)
 
@@ -140,11 +140,11 @@ class NodeMemory:
             new.rename(path)
             _sync_directory(path.parent)
         except OSError as error:
-            if str(error) != self._trouble:
+            if str(error) != self._last_error:
                 log.warning("cannot write %s, by which this node knows an old server again: %s", new, error)
-            self._trouble = str(error)
+            self._last_error = str(error)
         else:
-            self._kept[path], self._trouble = text, ""
+            self._kept[path], self._last_error = text, ""
 
     def _load(self, path: Path) -> None:
         timelines = self._read(path, _timelines)

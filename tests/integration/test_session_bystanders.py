@@ -260,6 +260,6 @@ def test_foreign_triggers_on_the_ledger_are_warned_of(database: Database) -> Non
             )
         async with desk(database.dsn) as here:
             await here.line()
-            await until(lambda: any("foreign triggers (audit)" in note for note in here.pool.server.warnings))
+            await until(lambda: any("foreign triggers (audit)" in note for note in here.pool.server.notes.warnings))
 
     asyncio.run(scenario())
