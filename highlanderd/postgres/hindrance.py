@@ -50,7 +50,9 @@ class Hindrance:
     async def _name_blockers(self, pid: int) -> None:
         blockers = await self._listener.blockers(pid)
         if blockers:
-            self._on_alarm(f"{self._lock.program}: held up by {blockers}, which holds a lock on the ledger: end that")
+            self._on_alarm(
+                f"{self._lock.program}: cannot write its row, because {blockers} holds a lock on it; end that session"
+            )
 
     def note_lock_taken(self, pace: Lease) -> None:
         """Note that a takeover found a lock taken. Once in each lease of that, the alarm names the session."""
@@ -66,8 +68,8 @@ class Hindrance:
         holders = await self._listener.holders(self._lock.lock_id, self._lock.name_lock)
         if holders:
             self._on_alarm(
-                f"{self._lock.program}: nobody leads, for its advisory lock is held by {holders}: end that session; if "
-                "it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
+                f"{self._lock.program}: no node leads it, because its advisory lock is held by {holders}; end that "
+                "session, and if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
             )
 
 

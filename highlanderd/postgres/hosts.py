@@ -26,7 +26,7 @@ DIVIDED: Final = "postgres.dsn names two servers that both take writes"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What one host says of itself."""
+    """What one host says of itself: the answer to HOST."""
 
     address: str
     system: str
@@ -41,17 +41,17 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the hosts of a DSN have said."""
+    """The answers of the hosts of a DSN."""
 
     hosts: Sequence[Host] = ()
     silent: Sequence[str] = ()
-    """Who may be there and has said nothing: names that were not resolved, and addresses that did not answer."""
+    """Hosts that may be there and did not answer: names that were not resolved, and addresses."""
 
 
 async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> Answers:
     """Ask all hosts at the same time. Names, connections and answers have a fifth of a lease each.
 
-    A DSN with one host has nobody else to ask: nothing is answered.
+    A DSN with one host names no other to ask: there are no answers then.
     """
     try:
         choices = await addresses.every(lease.renew_every)
@@ -60,8 +60,8 @@ async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> 
     named = [_named(name or number, port) for name, number, port in addresses.hosts()]
     if max(len(choices), len(named)) < 2:
         return Answers()
-    told = await asyncio.gather(*(_ask_one(choice, ledger, lease, node) for choice in choices))
-    answers = {index: host for index, host in enumerate(told) if host is not None}
+    answered = await asyncio.gather(*(_ask_one(choice, ledger, lease, node) for choice in choices))
+    answers = {index: host for index, host in enumerate(answered) if host is not None}
     unresolved = [name for name in named if name not in map(_place, choices)]
     return Answers(tuple(answers.values()), (*unresolved, *silent(choices, answers.keys())))
 
@@ -111,7 +111,7 @@ async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Up to where a primary has written; ``system`` and ``started`` tell which one it is."""
+    """Up to where a primary has written; ``system`` and ``started`` identify it."""
 
     system: str
     timeline: int
@@ -139,7 +139,7 @@ def lacking(answers: Answers, written: Written) -> list[str]:
 
 
 def divided(hosts: Sequence[Host]) -> Iterator[str]:
-    """Say which two hosts take writes side by side although no timeline tells which of them is the old one."""
+    """Return a warning about each two hosts that both take writes, where no timeline shows which one is old."""
     for one, other in combinations([host for host in hosts if not host.standby], 2):
         if one.system != other.system:
             yield (

@@ -32,7 +32,7 @@ class Asking(Protocol):
 
 
 class Housekeeping:
-    """Keeps one ledger in order, from any node and from as many as there are."""
+    """Keeps one ledger in order. All nodes do this at the same time."""
 
     def __init__(self, server: Server, ledger: Ledger, survey: Survey, session: Asking) -> None:
         self._server, self._ledger, self._survey, self._session = server, ledger, survey, session
@@ -42,7 +42,7 @@ class Housekeeping:
         self._next_health = self._next_migration = 0.0
 
     def prune(self, lock_id: int) -> None:
-        """Have the history of a lock id pruned some time, never in the way of a handover."""
+        """Prune the history of a lock id later, so that it never delays a handover."""
         self._to_prune.add(lock_id)
 
     async def run(self) -> None:
@@ -76,7 +76,11 @@ class Housekeeping:
             version = (lock_id, leader.epoch, leader.renewal, leader.system, leader.timeline)
             reply = await self._session.inquire("close", leading.CLOSE, *version, *found.where)
             if reply.affected:
-                log.warning("%s is led no more by %s through another server: closed", leader.program, leader.node)
+                log.warning(
+                    "closed the term of %s on %s: it was led through another server, and lapsed",
+                    leader.program,
+                    leader.node,
+                )
 
     async def _settle(self, found: LedgerFacts) -> None:
         """Settle the ledger when its time has come, even if every program is led. Raises WireLost.
@@ -99,7 +103,7 @@ class Housekeeping:
 
     async def _raise_ceiling(self, found: LedgerFacts, binding: float) -> None:
         log.warning(
-            "this ledger knows of no lease above %g s, and this node has seen %g s promised: all wait for that",
+            "the ledger's ceiling is %g s, but this node has seen a lease of %g s promised: raising it to that",
             found.ceiling,
             binding,
         )

@@ -2,7 +2,7 @@
 
 A row carries the lease that it was written under, so leaders may change theirs one by one. No leader may use a lease
 above the ceiling, because nodes that cannot see its row wait for the ceiling. So the ceiling is raised first. Leaders
-hear of the longer lease only when the servers that may be promoted have the ceiling on their disks.
+are given the longer lease only when the servers that may be promoted have the ceiling on their disks.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _refuse_unsettled(facts: LedgerFacts) -> None:
 async def _changed(listener: Listener, name: str, sql: str, *values: float | str) -> None:
     reply = await _confirmed(listener, name, sql, *values)
     if reply.affected != 1:
-        raise HighlanderError("somebody else has changed the lengths of leases meanwhile; try again")
+        raise HighlanderError("another command has changed the lengths of leases meanwhile; try again")
 
 
 async def _confirmed(listener: Listener, name: str, sql: str, *values: float | str) -> Reply:
@@ -131,7 +131,7 @@ async def _confirmed(listener: Listener, name: str, sql: str, *values: float | s
 
 
 async def _promise(listener: Listener, length: float, *, force: bool) -> None:
-    """Raise the ceiling, and make sure that no server which may be promoted can have missed it."""
+    """Raise the ceiling, and wait until each server that may be promoted has it on its disk. Raises NeedsForce."""
     await _changed(listener, "raise_ceiling", lengths.RAISE_CEILING, length)
     [(system, timeline, started, position)] = (await listener.answer("inserted", lengths.INSERTED)).rows
     lacking = await _lacking(listener, Written(system or "", int(timeline or 0), started or "", int(position or 0)))
@@ -146,9 +146,9 @@ async def _promise(listener: Listener, length: float, *, force: bool) -> None:
 
 
 async def _lacking(listener: Listener, written: Written) -> str:
-    """Say which standbys may lack what was written; empty when none does.
+    """Return the standbys that may lack what was written, as part of a sentence; empty when none does.
 
-    The primary tells of those that are connected to it, or have a slot. The hosts of the DSN are asked themselves.
+    The primary lists those that are connected to it or have a slot. The hosts of the DSN are asked themselves.
     """
     end = asyncio.get_running_loop().time() + EVIDENCE_WITHIN
     while True:

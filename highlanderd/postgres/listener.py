@@ -1,8 +1,8 @@
 """The one session of a pool that listens, and asks and writes what concerns no single program.
 
-The sessions of programs never LISTEN: the server signals every listening backend at each notification. This one hears
-which row was changed and passes it on to the program, surveys the ledger several times a lease, and between two surveys
-does what can wait (``Housekeeping``).
+The sessions of programs never LISTEN, because the server signals every listening backend at each notification. This
+one receives the lock id whose row was changed, and wakes that program. It surveys the ledger several times a lease, and
+between two surveys does what can wait (``Housekeeping``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Unreadable(Exception):
-    """The ledger is not what this session took it for."""
+    """The ledger cannot be read as what it was a moment ago."""
 
 
 class Connections(Protocol):
@@ -53,7 +53,7 @@ class Connections(Protocol):
 
 
 class Listener:
-    """Hears notifications and surveys the ledger. ``run`` does that; the other methods ask in between."""
+    """Receives notifications and surveys the ledger. ``run`` does that; the other methods ask in between."""
 
     urgency = -1.0
     """Before all others: it is one session, and it wakes them."""
@@ -91,7 +91,7 @@ class Listener:
         return lambda: self._hints[lock_id].discard(callback)
 
     def prune(self, lock_id: int) -> None:
-        """Have the history of a lock id pruned some time, never in the way of a handover."""
+        """Prune the history of a lock id later, so that it never delays a handover."""
         self._housekeeping.prune(lock_id)
 
     # ---------------------------------------------------------------------------------------------------- listening
@@ -212,7 +212,7 @@ class Listener:
         return self._survey.shown(await self.fresh_facts(), self._pool.ledger.schema)
 
     async def migrate(self) -> MigrationReport:
-        """Bring the schema to our version now, or say what that waits for. Raises HighlanderError."""
+        """Migrate the schema to our version now, and report what that waits for. Raises HighlanderError."""
         found = await self.fresh_facts()
         if found.version >= dialect.VERSION:
             return MigrationReport(found.version, migrated=False, waits_for=())

@@ -35,7 +35,7 @@ Answered = Callable[[list[Reply], float], None]
 
 @dataclass(frozen=True, slots=True)
 class ProgramLock:
-    """The lock of one program, and who asks for it."""
+    """The lock of one program, and the node that asks for it."""
 
     program: str
     lock_id: int
@@ -76,7 +76,7 @@ class LockConnection:
         self.urgency = inf
         """When the lease that hangs on a connection ends, in CLOCK_BOOTTIME seconds; the program keeps it current."""
         self.believed: int | None = None
-        """The number of the session that the machine has heard of; None after it has heard of the loss."""
+        """The number of the session that the machine knows of; None once it knows of the loss."""
         self._number = 0
         """The number of the latest session."""
         self._asked = 0.0
@@ -200,7 +200,7 @@ class LockConnection:
                 return
             try:
                 answered(replies.result(), sent)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the machine must hear of an end to its question
+            except Exception as error:  # noqa: BLE001 - whatever it was, the machine must learn that its question has ended
                 why = "an answer of PostgreSQL cannot be read"
                 self.pool.server.notes.unforeseen(f"{self.lock.program}: {why}", error)
                 self.refuse(f"{why}: {error}")

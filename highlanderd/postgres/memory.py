@@ -25,7 +25,7 @@ Known = TypeVar("Known")
 
 GENERATION: Final = "generation"
 PROMISE: Final = "promise"
-"""The names of the files beside the first."""
+"""The names of the other two files."""
 
 HIGHEST: Final = 2**31 - 1
 """Of timelines and generations: more would not fit into an epoch."""
@@ -79,7 +79,7 @@ class NodeMemory:
 
     @property
     def binding(self) -> float:
-        """Seconds: the lease that a ledger which has not settled must make everybody wait for; 0 for none."""
+        """Seconds: the lease that a ledger which has not settled must make all nodes wait for; 0 for none."""
         return 0.0 if self.promise is None or self._promises.superseded else self.promise.ceiling
 
     def learn_promise(self, found: Promise, at: float, *, settled: bool) -> None:
@@ -141,7 +141,7 @@ class NodeMemory:
             _sync_directory(path.parent)
         except OSError as error:
             if str(error) != self._last_error:
-                log.warning("cannot write %s, by which this node knows an old server again: %s", new, error)
+                log.warning("cannot write %s, which this node recognises an old server by: %s", new, error)
             self._last_error = str(error)
         else:
             self._kept[path], self._last_error = text, ""

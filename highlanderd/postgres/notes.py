@@ -45,10 +45,14 @@ class Notes:
         kind = message.source, message.text.split(maxsplit=1)[0] if message.text else ""
         if kind not in self._server_warnings and len(self._server_warnings) < REMEMBERED_LINES:
             self._server_warnings.add(kind)
-            log.warning("PostgreSQL warns, which puts nothing in doubt (%s): %s", message.source, message.text)
+            log.warning(
+                "PostgreSQL warned about a statement whose commit is not in doubt (%s): %s",
+                message.source,
+                message.text,
+            )
 
     def unforeseen(self, what: str, error: Exception) -> None:
-        """Log an exception that is a bug of ours; with its traceback once, because what is wrong may stay wrong."""
+        """Log an exception that no code expects; with its traceback once, because what is wrong may stay wrong."""
         sentence = f"{what}: {error!r}"
         if sentence in self._unforeseen:
             log.debug("%s", sentence)

@@ -9,15 +9,8 @@ The pool opens a connection, hands it over by ``deliver``, and forgets about it.
 connection has ended, and requests another one. Clients are served by urgency: the listener first, because it wakes the
 others, then the leader whose lease ends first, then the candidates.
 
-What the pool believes of the server is one state:
-
-    Untried    No attempt has ended yet. Attempts go out in parallel.
-    Up         The latest attempt succeeded. Attempts go out in parallel.
-    Suspected  A session was lost. Perhaps only that connection is gone, perhaps the server is: probes find out.
-    Down       An attempt failed, or the server said no. Probes go on.
-
-    Untried, Up --a session was lost--> Suspected     Untried, Up, Suspected, Down --a failure--> Down
-    Untried, Suspected, Down --a success--> Up
+What the pool believes of the server is one state (``outage.py``): Untried and Up, when connections are opened in
+parallel; Suspected and Down, when probes go out one after the other.
 
 While the server is Up, as many attempts run at the same time as ``Server.parallel`` says: a TLS handshake costs the
 server's cores, and a thousand clients at once would make all of them late.
@@ -43,29 +36,20 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
-from typing import Final, Protocol
+from typing import Protocol
 
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
+from highlanderd.postgres.outage import PROBES, Down, ServerState, Suspected, Untried, Up, pause
 from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.survey import Leader
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
-
-PROBE_EVERY: Final = 0.2
-"""Seconds between probes while a leader's lease may still be saved, when the lease is 10 s or shorter."""
-SLOW_PROBE_EVERY: Final = 1.0
-"""Seconds between probes when no lease can be saved, and to a server that said no."""
-SLOW_AFTER: Final = 5.0
-"""Seconds of outage after which probes are slow while no client has a lease at stake."""
-PROBES: Final = 10
-"""Probes under way at once: each ends after a fifth of a lease at the latest."""
 
 
 class Client(Protocol):
@@ -82,35 +66,6 @@ class Client(Protocol):
         """Send something if nothing was sent for half a lease: the server ends sessions that are silent for one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Untried:
-    """No attempt to connect has ended yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Up:
-    """The latest attempt succeeded, and no session was lost since."""
-
-
-@dataclass(frozen=True, slots=True)
-class Suspected:
-    """A session was lost, and no attempt has ended since."""
-
-    since: float
-    """On the loop's clock, as all times here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    """An attempt to connect has failed since the latest success."""
-
-    since: float
-    why: str
-    """The latest failure."""
-    refused: bool
-    """The server answered, and said no; no other attempt that may do better is under way."""
-
-
 class Pool:
     """Connections to one server for many clients. ``run`` does the work; the other methods return at once."""
 
@@ -121,7 +76,7 @@ class Pool:
         self.server = server
         self.ledger = ledger
         self.listener = Listener(self, on_survey)
-        self.state: Untried | Up | Suspected | Down = Untried()
+        self.state: ServerState = Untried()
         self._clients: dict[Client, int] = {}
         """The clients that wait for a connection, and the number of the attempt for each; 0 for none yet."""
         self._served: set[Client] = set()
@@ -146,13 +101,7 @@ class Pool:
     @property
     def last_error(self) -> str:
         """Why there is no connection; empty while there may be one."""
-        match self.state:
-            case Untried():
-                return "not connected yet"
-            case Down(why=why):
-                return why
-            case _:
-                return ""
+        return self.state.last_error
 
     def request(self, client: Client) -> None:
         """Ask for a connection. It comes by ``deliver``, once, as soon as there is one."""
@@ -217,19 +166,12 @@ class Pool:
         now = asyncio.get_running_loop().time()
         if now >= self._next_probe:
             if self._under_way:  # the last probe hangs: the next one shall not hang at the same address
-                self.server.next_address()
+                self.server.turns.move_on()
             for client in self._unattended()[:1] or self._hanging():
                 self._start(group, client)
-            self._next_probe = now + self._pause(state, now)
+            lease_at_stake = any(map(_with_lease, self._clients))
+            self._next_probe = now + pause(state, now, self.server.lease, lease_at_stake=lease_at_stake)
         return max(self._next_probe - now, 0.001) if self._unattended() or self._hanging() else None
-
-    def _pause(self, state: Suspected | Down, now: float) -> float:
-        """Return the seconds between two probes."""
-        refused = isinstance(state, Down) and state.refused
-        if refused or (now - state.since > SLOW_AFTER and not any(map(_with_lease, self._clients))):
-            return SLOW_PROBE_EVERY
-        # So spaced, the ten attempts that a dead network swallows end as fast as new ones may begin.
-        return max(PROBE_EVERY, self.server.lease.renew_every / PROBES)
 
     def _hanging(self) -> list[Client]:
         """Return the most urgent client with a lease at stake, which gets another attempt while its first one hangs."""
@@ -301,7 +243,7 @@ class Pool:
         """Note that a session was lost: probes, one after the other, find out whether the server is."""
         log.debug("postgres %s: session lost: %s", self.server.address, why)
         if connection.wire.silent:
-            self.server.note_silence(connection.opened)
+            self.server.turns.note_silence(connection.opened, asyncio.get_running_loop().time())
         since = self._suspect()
         if not isinstance(self.state, Down):
             self.state = Suspected(since)

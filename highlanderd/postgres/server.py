@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,7 @@ from highlanderd.postgres.notes import Notes
 from highlanderd.postgres.replies import ConnectFailed, Reply, WireLost
 from highlanderd.postgres.sql import connecting, dialect, leading
 from highlanderd.postgres.timelines import Timelines
+from highlanderd.postgres.turns import Turns
 from highlanderd.postgres.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -79,12 +79,7 @@ class Server:
         self.memory = memory or NodeMemory()
         """What this node has seen of servers and epochs. It outlives the daemon."""
         self._timelines = Timelines(self.memory, self.notes)
-        self._turn = 0
-        """Which address the next attempt goes to."""
-        self._latest = 0
-        """The turn of the latest attempt."""
-        self._moved = -inf
-        """When a silent session made the next attempts go elsewhere, on the loop's clock."""
+        self.turns = Turns()
         self._asking_hosts: asyncio.Future[None] | None = None
         """The latest question to every host: all who ask while it is under way share it."""
         self.seen_ledger = seen_ledger
@@ -116,27 +111,9 @@ class Server:
         """The timeline of the server that was connected to last."""
         return None if self.facts is None else self.facts.timeline
 
-    def next_address(self, turn: int | None = None) -> None:
-        """Let the next attempt go to another address than ``turn``, by default the turn of the latest attempt.
-
-        Many attempts that failed at one address move on by one: the address behind it is not to be passed over.
-        """
-        if (self._latest if turn is None else turn) == self._turn:
-            self._turn += 1
-
-    def note_silence(self, opened: float) -> None:
-        """Let the next attempt go to another address: the lease is half over, and this one would swallow it as well.
-
-        ``opened`` is when the silent session was opened: all sessions on one address move on once.
-        """
-        if opened > self._moved:
-            self._moved = asyncio.get_running_loop().time()
-            self._turn += 1
-
     async def open(self) -> Connection:
         """Open and verify one connection, within a fifth of a lease in all. Raises ConnectFailed or Unfit."""
-        lease, turn = self.lease, self._turn
-        self._latest = turn
+        lease, turn = self.lease, self.turns.begin()
         if not self.seen_ledger and (self._asking_hosts is None or not self._asking_hosts.done()):
             await self.ask_hosts()  # once in a daemon's life, before its first session: a former worker has asked
         # A file may know a lease that is too short for the network; before the ledger was seen there is none to save.
@@ -145,12 +122,12 @@ class Server:
         try:
             connection = await self._attempt(_Attempt(turn, lease, asyncio.get_running_loop().time() + within))
         except WireLost as lost:
-            self.next_address(turn)
+            self.turns.move_on(turn)
             raise ConnectFailed(str(lost)) from lost
         except (ConnectFailed, Unfit):
-            self.next_address(turn)
+            self.turns.move_on(turn)
             raise
-        self._turn = turn
+        self.turns.succeeded(turn)
         self._diagnoses.clear()
         return connection
 
@@ -247,7 +224,7 @@ class Server:
         if fresh and self._fresh is not None:
             self._fresh.unlink(missing_ok=True)
         if not self.seen_ledger:
-            log.info("the ledger is new: schema %s of database %s", ledger.schema, facts.database)
+            log.info("created the ledger: schema %s of database %s", ledger.schema, facts.database)
         return meta
 
     def follow(self, length: float) -> Lease:

@@ -6,9 +6,9 @@ The machine of a program (``core/machine.py``) decides what is to be asked. A se
 and posts how it ended as one event. The program's task is the only one that asks; the events go into its inbox.
 
 A session outlives its connections. ``LockConnection`` seeks one, uses it until it is lost, and seeks the next one. Each
-connection has a number, which Attached tells. Between a loss and the moment in which the machine hears of it, the
-machine still asks the lost session. Such a request is dropped: ``believed`` is the number that the machine has heard
-of, and a request counts only while that is the present one. No event is missing then, for Detached is in the inbox.
+connection has a number, which Attached tells. Between a loss and the moment in which the machine reads of it, the
+machine still asks the lost session. Such a request is dropped: ``believed`` is the number that the machine knows, and a
+request counts only while that is the present one. No event is missing then, because Detached is in the inbox.
 
 The life of a term, with the event that each request ends with:
 
@@ -34,19 +34,19 @@ match it leads nowhere.
 What is in doubt is never a success. A lease is trusted from the moment its request was *sent*, because the server can
 only have written it later. A request is in doubt when
 
-* no answer came within ``Lease.answer_within``: the connection is dropped, never the statement cancelled;
-* the answer carries a warning about the commit, as when the wait for a standby was cancelled;
-* the answer does not say that exactly one row was changed.
+* no answer came within ``Lease.answer_within``: the connection is dropped, the statement is never cancelled;
+* the answer is an error, or carries a warning about the commit, as when the wait for a standby was cancelled;
+* the answer to a takeover does not say that one row was changed.
 
 A renewal, reattachment or release in doubt costs the session, and the next session finds out what the ledger holds. A
-takeover in doubt gives its locks back and posts Refused: the next look shows the row if it was written after all, and
-this node then waits for that lease like all others. An answer that cannot be read costs the session as well: the
-machine must hear of an end to each question.
+takeover in doubt gives its locks back and posts Refused: the next look shows the row if it was written after all. An
+answer that cannot be read costs the session as well, because the machine must learn the end of each question. A renewal
+that changes no row is not in doubt: another node has the term (Overruled), or the lease is too long (LeaseRefused).
 
-The end of a connection is told once, by ``lost``, or by ``disconnect`` when we dropped it ourselves. After a loss the
-pool is asked at once for another connection. After a drop it is asked after a pause: what was wrong may still be wrong.
-A row lock or an advisory lock that another session holds for a whole lease is no error of the session; ``Hindrance``
-names the culprit in an alarm.
+The end of a connection is posted once, as Detached: by ``lost``, or by ``disconnect`` when we drop it ourselves. After
+a loss the pool is asked at once for another connection; after a drop, after a pause, because what was wrong may still
+be wrong. A row lock or an advisory lock that another session holds for a whole lease is no error of this session:
+``Hindrance`` raises an alarm that names the other one.
 """
 
 from __future__ import annotations

@@ -67,7 +67,9 @@ class Takeover:
 
     def _granted(self, claim: Claim, name: Reply, sent: float) -> None:
         if not name.rows or name.rows[0][0] != "t":
-            self._line.disconnect("the program's name was granted too late to know who else leads it")
+            self._line.disconnect(
+                "the lock on the program's name was granted too late to see whether another node leads it"
+            )
             return
         self._line.note_granted(True)
         self._hindrance.note_row_free()
@@ -87,5 +89,7 @@ class Takeover:
             which = "" if named else " on the program's name"
             return Refused(REFUSED_RETRY, f"another session holds the advisory lock{which}")
         self._outrun += 1  # once is a race; more often the answer itself is in doubt, and a pause is due
-        why = "somebody else was faster" if reply.acknowledged else f"the takeover was not acknowledged: {reply.doubt}"
+        why = (
+            "another session was faster" if reply.acknowledged else f"the takeover was not acknowledged: {reply.doubt}"
+        )
         return Refused(0 if self._outrun == 1 else REFUSED_RETRY, why)

@@ -4,9 +4,9 @@ A statement counts as answered when its own ReadyForQuery has come back after it
 commit happens at the Sync. Nothing is ever cancelled here, neither by asyncio nor by a cancel request; a connection
 that does not answer in time is dropped whole. This module knows nothing of leases.
 
-A connection has two listeners. ``Reports`` is given to the constructor: it hears what the server says about itself.
-``Owner`` is the one user of the connection, and ``assign`` names it: while the connection is being verified there is
-none, and then it is one session. The owner hears notifications, and the end.
+A connection calls two others. ``Reports`` is given to the constructor, and called with what the server says about
+itself. ``Owner`` is the one user of the connection, and is called with notifications, and at the end. ``assign`` names
+it: while the connection is being verified it has none, and then it is one session.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from highlanderd.core.events import Attached, Detached
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.pool import Down, Pool
+from highlanderd.postgres.outage import Down
+from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
 from tests.support.postgres import SCHEMA, Clusters, Database

@@ -303,7 +303,7 @@ def test_sessions_on_the_old_primary_are_left_as_soon_as_the_promoted_one_is_met
             line = await here.line()
             await line.lead()
             standby.promote()  # and the old primary lives on
-            here.pool.server.next_address()
+            here.pool.server.turns.move_on()
             other = await here.line("other")
             detached = await line.told(Detached)
             assert "still on timeline 1" in detached.why

@@ -80,7 +80,7 @@ def test_a_claim_on_an_older_version_takes_nothing_and_leaves_no_lock(database: 
             stale = await theirs.claim()
             await ours.release((await ours.lead()).epoch)
             theirs.session.take_over(stale)
-            assert (await theirs.told(Refused)).why == "somebody else was faster"
+            assert (await theirs.told(Refused)).why == "another session was faster"
             assert _locks(database) == 0
 
     asyncio.run(scenario())
