@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Unfit(HighlanderError):
-    """A server, or a road to it, that must not be used. ``str()`` names the cure."""
+    """A server that must not be used, or a connection to it. ``str()`` names the cure."""
 
 
 class Addresses:
@@ -77,7 +77,7 @@ class Addresses:
         hosts = self.hosts()
         found = await asyncio.gather(*(self._numbers(name, number, within) for name, number, _ in hosts))
         choices = [
-            _place(name, number, port)
+            _parameters_of(name, number, port)
             for (name, _, port), numbers in zip(hosts, found, strict=True)
             for number in numbers
         ]
@@ -97,7 +97,7 @@ class Addresses:
 
 
 def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, str]:
-    """Add what makes a session safe: ours comes last, and so wins over the user's own options."""
+    """Return libpq's parameters with those that make a session safe. Ours come last, so they win over the user's."""
     seconds = max(1, round(lease.renew_every))
     theirs = address.get("options", os.environ.get("PGOPTIONS", ""))
     ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in startup_options(lease).items())
@@ -128,7 +128,7 @@ def parse(dsn: str) -> dict[str, str]:
 def startup_options(lease: Lease) -> dict[str, str]:
     """Return the server settings of every session; times in milliseconds.
 
-    Our own limits stay below half a lease, and the server ends a session that is silent for a whole one.
+    Limits of statements stay below half a lease, and the server ends a session that is silent for a whole one.
     """
     seconds = max(1, round(lease.renew_every))
     return {
@@ -173,6 +173,6 @@ def _matched(ports: list[str], hosts: int) -> list[str]:
     return _stretched(ports, hosts)
 
 
-def _place(host: str, number: str, port: str) -> dict[str, str]:
-    place = {"host": host, "hostaddr": number, "port": port}
-    return {name: value for name, value in place.items() if value}
+def _parameters_of(host: str, number: str, port: str) -> dict[str, str]:
+    parameters = {"host": host, "hostaddr": number, "port": port}
+    return {name: value for name, value in parameters.items() if value}

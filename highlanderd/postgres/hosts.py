@@ -1,6 +1,6 @@
-"""Ask each host that a DSN names which history it has: the highest timeline that any of them knows rules.
+"""Ask each host of a DSN for its timeline: the highest that any of them knows rules.
 
-A session goes to one host. The others may know what that one does not: that a standby was promoted while it was away.
+A session goes to one host. The others may know what that one does not: that a standby was promoted in its absence.
 """
 
 from __future__ import annotations
@@ -62,29 +62,29 @@ async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> 
         return Answers()
     answered = await asyncio.gather(*(_ask_one(choice, ledger, lease, node) for choice in choices))
     answers = {index: host for index, host in enumerate(answered) if host is not None}
-    unresolved = [name for name in named if name not in map(_place, choices)]
+    unresolved = [name for name in named if name not in map(_name, choices)]
     return Answers(tuple(answers.values()), (*unresolved, *silent(choices, answers.keys())))
 
 
 def silent(choices: Sequence[Mapping[str, str]], answered: Collection[int]) -> Iterator[str]:
-    """List the addresses that did not answer, but for those of a family that a server of this name does not listen on.
+    """List the addresses that did not answer, except those of a family that no server of this name listens on.
 
     A name with addresses of both families often stands for a server that listens on one of them.
     """
-    spoken = {(_place(choices[index]), _family(choices[index])) for index in answered}
-    places = {place for place, _ in spoken}
+    spoken = {(_name(choices[index]), _family(choices[index])) for index in answered}
+    answering = {name for name, _ in spoken}
     for index, choice in enumerate(choices):
-        place = _place(choice)
-        if index not in answered and (place not in places or (place, _family(choice)) in spoken):
-            several = sum(_place(other) == place for other in choices) > 1
-            yield f"{place} at {choice['hostaddr']}" if several else place
+        name = _name(choice)
+        if index not in answered and (name not in answering or (name, _family(choice)) in spoken):
+            several = sum(_name(other) == name for other in choices) > 1
+            yield f"{name} at {choice['hostaddr']}" if several else name
 
 
 def _family(choice: Mapping[str, str]) -> bool:
     return ":" in choice.get("hostaddr", "")
 
 
-def _place(choice: Mapping[str, str]) -> str:
+def _name(choice: Mapping[str, str]) -> str:
     return _named(choice.get("host") or choice.get("hostaddr", ""), choice.get("port", ""))
 
 
@@ -94,19 +94,19 @@ def _named(host: str, port: str) -> str:
 
 async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node: str) -> Host | None:
     parameters = {**with_options(choice, lease, node), "target_session_attrs": "any"}
-    place = _place(choice)
+    name = _name(choice)
     try:
         wire = await connect(parameters, lease.renew_every)
         [reply] = await wire.ask([(ledger.statement("host", connecting.HOST), ())], lease.renew_every)
     except (ConnectFailed, WireLost) as failure:
-        log.debug("%s does not say which timeline it is on: %s", place, failure)
+        log.debug("%s does not say which timeline it is on: %s", name, failure)
         return None
     wire.drop("only a question")
     if reply.error is not None or not reply.rows:
-        log.debug("%s does not say which timeline it is on: %s", place, reply.error and reply.error.text)
+        log.debug("%s does not say which timeline it is on: %s", name, reply.error and reply.error.text)
         return None
     system, standby, timeline, started, position = reply.rows[0]
-    return Host(place, system or "", int(timeline or 0), standby == "t", started or "", int(position or 0))
+    return Host(name, system or "", int(timeline or 0), standby == "t", started or "", int(position or 0))
 
 
 @dataclass(frozen=True, slots=True)

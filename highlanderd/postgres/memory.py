@@ -1,4 +1,4 @@
-"""What a node has seen of servers and ledgers, kept in its state directory: nothing older must lead it back.
+"""What a node has seen of servers and ledgers, kept in its state directory, so that it never follows an older one.
 
 There are three files, because an administrator who restores a server on purpose removes the one with the timelines:
 epochs must not come again then, either, and what was promised still counts. All of them only make the node more
@@ -28,13 +28,13 @@ PROMISE: Final = "promise"
 """The names of the other two files."""
 
 HIGHEST: Final = 2**31 - 1
-"""Of timelines and generations: more would not fit into an epoch."""
+"""The highest timeline and generation: more would not fit into an epoch."""
 
 NONSENSE: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError)
-"""What reading facts raises that are not such as were written."""
+"""What is raised when a file or a handover holds something else than was written."""
 
 LONGEST_FILE: Final = 64 * 1024
-"""Bytes of a file that are read: the first holds a line for each database system that the node has ever met."""
+"""Bytes of a file that are read at most: the first holds an entry for each database system that the node has met."""
 
 
 class NodeMemory:
@@ -169,7 +169,7 @@ class NodeMemory:
 
 
 def _sync_directory(directory: Path) -> None:
-    """See to it that a power cut does not undo a rename."""
+    """Make a rename survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Statements that begin a session and keep it: who are you, how are you set, is the ledger there."""
+"""Statements that begin a session and keep it: which server is this, with which settings, and is the ledger there."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ SELECT set_config('lock_timeout', $1::text, false), set_config('statement_timeou
        set_config('client_connection_check_interval', $5::text, false)
 """
 
-# Read before anything is known of the schema's version. It ends with the backend's pid, as SURVEY and FACTS do: what
-# spreads statements over servers sends plain reads elsewhere than IDENTIFY.
+# Asked before anything is known of the schema's version. The answer ends with the backend's pid, as those to SURVEY and
+# FACTS do: a proxy that spreads statements over servers sends plain reads to another one than IDENTIFY.
 META: Final = f"""
 SELECT version, namespace, extract(epoch FROM lease), to_jsonb(m) ->> 'compatible_from', {UNLOGGED}, pg_backend_pid()
   FROM {{schema}}.meta AS m

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Final
 
 VERSION: Final = 2
-"""Of the schema, as this daemon knows it; it works with later ones, too, if their ``compatible_from`` allows."""
+"""The version of the schema that this daemon knows. It works with a later one if its ``compatible_from`` allows."""
 
 NEEDED: Final = (("meta lease term", "SELECT, INSERT, UPDATE"), ("term", "DELETE"))
-"""What a role has to be granted on which tables when somebody else owns the ledger."""
+"""The privileges on tables that a role needs when another role owns the ledger."""
 
 UNDEFINED: Final = frozenset({"42P01", "3F000"})
 """SQLSTATE: the table or the schema does not exist."""
@@ -76,7 +76,7 @@ FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
         "ledger_id": "m.ledger",
     },
 }
-"""What statements say differently under each version of the schema."""
+"""By version of the schema and name: the pieces of SQL that differ between versions."""
 
 UNLOGGED = """(SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) FROM pg_class AS c
          WHERE c.relnamespace = (SELECT o.relnamespace FROM pg_class AS o WHERE o.oid = m.tableoid)

@@ -1,7 +1,7 @@
 """Statements of the life of a term: look, settle, take over, renew, reattach, release, and its lines in the history.
 
 Each changes one row or none, is committed by its own Sync, and leaves something safe behind when the next one never
-arrives. A few end or begin lines of the history, which is for people: they come last, and hold nothing up.
+arrives. The history is for people: its statements come last, and nothing waits for them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::big
 LOOK: Final = _LOOK.replace("FLOOR", "(SELECT max(t.epoch) FROM {schema}.term AS t WHERE t.lock_id = $1::bigint)")
 
 LOOK_WITHOUT_HISTORY: Final = _LOOK.replace("FLOOR", "NULL::bigint")
-"""For when somebody keeps the history from being read: it can never veto a takeover."""
+"""For when another session keeps the history from being read: the history can never veto a takeover."""
 
-# Its own statement, before the takeover: what that one sees was committed after the name was granted to us. Everybody
-# takes the name first, or two that claim at the same moment could refuse each other.
+# A statement of its own, before the takeover: the takeover sees all that was committed before the name was granted. All
+# nodes take the name first, because otherwise two that claim at the same moment could refuse each other.
 NAME_LOCK: Final = "SELECT pg_try_advisory_lock($1::bigint)"
 
 # Parameters: 1 lock id; the server judged, 2 system, 3 timeline; 4 lease asked for; the new 5 epoch, 6 program, 7 node,
@@ -78,8 +78,8 @@ FIRST_TAKE_OVER: Final = f"""{_GRANT}
 {_OUTCOME}
 """
 
-# Before a takeover, in a commit of its own: it changes no key column, so that no assert_leader holds it up, and from
-# then on that function refuses the lapsed epoch. Parameters: 1 lock id; the version judged, 2 epoch, 3 renewal,
+# Sent before a takeover, in a commit of its own. It changes no key column, so that no assert_leader holds it up. From
+# then on assert_leader refuses the lapsed epoch. Parameters: 1 lock id; the version judged, 2 epoch, 3 renewal,
 # 4 system, 5 timeline; the server, 6 system, 7 timeline, 8 place. It never writes system or timeline.
 CLOSE: Final = f"""
 UPDATE {{schema}}.lease AS r
@@ -107,7 +107,7 @@ UPDATE {{schema}}.lease AS r
 RETURNING {_LENGTHS}
 """
 
-# 5 backend start, 6 lock id of the program's name.
+# Further parameters: 5 backend start, 6 lock id of the program's name.
 REATTACH: Final = f"""
 WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
      lock AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($1::bigint) END AS granted FROM name),
@@ -127,7 +127,7 @@ SELECT count(pg_terminate_backend(a.pid))
        UNION ALL SELECT * FROM unnest($4::integer[], $5::bigint[]))
 """
 
-# Never writes system or timeline: a release proves nothing about the server it met.
+# It never writes system or timeline: a release proves nothing about the server that it reached.
 RELEASE: Final = f"""
 UPDATE {{schema}}.lease AS r
    SET renewal = r.renewal + 1, released_at = clock_timestamp(), expires_at = clock_timestamp(),
@@ -138,8 +138,8 @@ UPDATE {{schema}}.lease AS r
 UNLOCK: Final = "SELECT pg_advisory_unlock_all()"
 NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
 
-# History is for people, and can hold nothing up: statements of its own, after what they tell of. Parameters of both:
-# 1 lock id, 2 epoch. A term that lapsed ends, at the latest, with the beginning of the next.
+# The history has statements of its own, sent after those that change the row. Parameters of both: 1 lock id, 2 epoch.
+# A term that lapsed ends, at the latest, with the beginning of the next.
 BEGIN_TERM: Final = """
 WITH begun AS (SELECT * FROM {schema}.lease WHERE lock_id = $1::bigint AND epoch = $2::bigint),
      lapsed AS (
@@ -149,7 +149,7 @@ INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at)
 SELECT lock_id, epoch, program, node, acquired_at FROM begun ON CONFLICT DO NOTHING
 """
 
-# 3 reason. The next term may have begun already, and have called this one lapsed.
+# Further parameter: 3 reason. The next term may have begun already, and have marked this one as lapsed.
 END_TERM: Final = """
 UPDATE {schema}.term AS t
    SET reason = $3::text,
@@ -160,9 +160,9 @@ UPDATE {schema}.term AS t
  WHERE t.lock_id = $1::bigint AND t.epoch = $2::bigint AND (t.ended_at IS NULL OR t.reason = 'lapsed')
 """
 
-# Parameters: what was waited for, 1 system, 2 timeline, 3 place; 4 the upper half of the highest epoch known to us.
-# Epochs begin above that one: a server that was restored knows nothing of those that were given since its backup, and
-# its timeline may be one that there was before.
+# Parameters: what was waited out, 1 system, 2 timeline, 3 place; 4 the upper half of the highest epoch that we know.
+# Epochs begin above that one: a server that was restored knows nothing of the epochs since its backup, and its timeline
+# may be one that there was before.
 SETTLE: Final = f"""
 UPDATE {{schema}}.meta AS m
    SET settled_system = $1::bigint, settled_timeline = $2::bigint, {{set_settled}}
@@ -172,14 +172,14 @@ UPDATE {{schema}}.meta AS m
  WHERE {SYSTEM} = $1::bigint AND {TIMELINE} = $2::bigint AND {{place}} = $3::text AND NOT pg_is_in_recovery()
 """
 
-# For a server that this daemon has just created: nobody can have led on it.
+# For a server that this daemon has just created: no program can have been led through it.
 SETTLE_FRESH: Final = f"""
 UPDATE {{schema}}.meta AS m
    SET settled_system = {SYSTEM}, settled_timeline = {TIMELINE}, settled_place = {{place}}
  WHERE settled_system IS NULL
 """
 
-# Parameters: 1 system, 2 timeline. What it holds was restored or overwritten, so that everybody waits once more.
+# Parameters: 1 system, 2 timeline. What the ledger holds was restored or overwritten, so all nodes wait once more.
 UNSETTLE: Final = """
 UPDATE {schema}.meta SET settled_system = NULL, settled_timeline = NULL
  WHERE (settled_system, settled_timeline) = ($1::bigint, $2::bigint)

@@ -1,4 +1,4 @@
-"""Statements that change how long leases are, and that ask standbys whether they have received the change."""
+"""Statements that change how long leases are, and that show which standbys have received the change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RAISE_CEILING: Final = """
 UPDATE {schema}.meta SET ceiling = greatest(ceiling, make_interval(secs => $1::double precision))
 """
 
-# A ceiling that somebody has just promised stays: maintenance is looked at, and so is each row.
+# A ceiling that is still needed stays: maintenance is looked at, and so is each row.
 LOWER_CEILING: Final = """
 UPDATE {schema}.meta AS m
    SET ceiling = m.lease, maintenance_for = NULL, maintenance_lease = NULL, maintenance_since = NULL,
@@ -21,10 +21,10 @@ UPDATE {schema}.meta AS m
    AND NOT EXISTS (SELECT 1 FROM {schema}.lease AS r WHERE r.released_at IS NULL AND r.trusted_for > m.lease)
 """
 
-# Schema 1 had a function for it, which refuses while anything is led.
+# In schema 1 a function changes the lease, and refuses while any program is led.
 SET_LEASE_1: Final = "SELECT {schema}.set_lease(make_interval(secs => $1::double precision))"
 
-# Parameters: 1 new and 2 present lease in seconds. What was looked at must still hold.
+# Parameters: 1 new and 2 present lease in seconds. It changes nothing if what was checked before has changed.
 SET_LEASE: Final = """
 UPDATE {schema}.meta SET lease = make_interval(secs => $1::double precision)
  WHERE ceiling >= make_interval(secs => $1::double precision) AND lease = make_interval(secs => $2::double precision)

@@ -1,4 +1,4 @@
-"""Statements of the listening session: survey the ledger, migrate and prune it, and ask who stands in the way."""
+"""Statements of the listening session: survey the ledger, migrate and prune it, and find what holds it up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from highlanderd.postgres.sql.dialect import SYSTEM, TIMELINE, UNLOGGED
 
-# The last 90 days, and the last 1,000 terms whatever their age, but never more than 10,000 of one lock id.
+# Keeps the last 90 days, and the last 1,000 terms whatever their age, but never more than 10,000 of one lock id.
 PRUNE: Final = """
 DELETE FROM {schema}.term AS t
  WHERE (t.lock_id, t.epoch) IN (
@@ -42,7 +42,7 @@ SELECT coalesce(string_agg(CASE WHEN pid = 0 THEN 'a prepared transaction (see p
   FROM unnest(pg_blocking_pids($1::integer)) AS pid
 """
 
-# Parameter: 1 lock ids. Each session that holds one of them, and whether its role could lead at all.
+# Parameter: 1 lock ids. Returns each session that holds one of them, and whether its role could lead at all.
 HOLDERS: Final = """
 SELECT (l.classid::bigint << 32) | l.objid::bigint,
        CASE WHEN l.pid IS NULL THEN 'a prepared transaction (see pg_prepared_xacts)'
@@ -55,8 +55,8 @@ SELECT (l.classid::bigint << 32) | l.objid::bigint,
  ORDER BY l.pid
 """
 
-# What slows the ledger down or changes what is written to it: rows that nobody may clean up, because an old snapshot
-# might still see them, and triggers of somebody else's.
+# Finds what slows the ledger down or changes what is written to it: dead rows that VACUUM must keep, because an old
+# snapshot might still see them, and triggers that highlanderd did not create.
 HEALTH: Final = f"""
 SELECT pg_stat_get_dead_tuples({{lease_table}}::regclass), (SELECT count(*) FROM {{schema}}.lease),
        (SELECT format('pid %s (%s)', pid, application_name) FROM pg_stat_get_activity(NULL)
@@ -70,7 +70,7 @@ SELECT pg_stat_get_dead_tuples({{lease_table}}::regclass), (SELECT count(*) FROM
        (SELECT {UNLOGGED} FROM {{schema}}.meta AS m)
 """
 
-# The sessions of daemons that know schema 1 only. Anybody may take such a name, but only daemons write here.
+# The sessions of daemons that know schema 1 only. Any client may take such a name, but only daemons may write here.
 _OLDER = """pg_stat_get_activity(NULL) AS a
          WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
            AND a.application_name LIKE 'highlanderd/%'
@@ -78,8 +78,8 @@ _OLDER = """pg_stat_get_activity(NULL) AS a
 
 OLDER_SESSIONS: Final = f"SELECT DISTINCT a.application_name FROM {_OLDER}"
 
-# One after the other, whichever daemon does it; while an older daemon is connected it changes nothing. The lock comes
-# before the question, so that a daemon that connects later reads the new version.
+# Daemons migrate one after the other, and none does while an older daemon is connected. The lock comes before that
+# question, so that a daemon that connects later reads the new version.
 MIGRATE: Final = f"""
 DO $highlanderd$
 DECLARE
@@ -99,7 +99,7 @@ END
 $highlanderd$
 """
 
-# The same for an administrator, at the head of the printed transaction: it gives up rather than hold renewals up.
+# The same question at the head of the transaction that an administrator runs. It gives up rather than hold renewals up.
 GUARD: Final = f"""
 SET LOCAL lock_timeout = '200ms';
 LOCK TABLE {{schema}}.meta, {{schema}}.lease IN ACCESS EXCLUSIVE MODE;
