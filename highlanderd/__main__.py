@@ -75,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.version is not None:
-        from highlanderd.postgres.statements import VERSION
+        from highlanderd.postgres.sql.dialect import VERSION
 
         if not arguments.print_schema:
             parser.error("--from belongs to --print-schema")

@@ -165,7 +165,7 @@ def _answers(place: Place, now: float) -> Iterator[Event]:
         yield Granted(1, LENGTHS, now)
         yield Granted(1, LENGTHS, now - 6)
         yield Refused(0.2, "another session holds the advisory lock")
-        yield Refused(0, "somebody else was faster")
+        yield Refused(0, "another session was faster")
     elif place.asked is WriteSettled:
         yield Settled()
     elif place.asked is Renew:

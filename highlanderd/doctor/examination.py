@@ -22,12 +22,15 @@ from highlanderd.doctor.findings import Finding, problem, warning
 from highlanderd.doctor.hosts import judge_sites
 from highlanderd.doctor.judgement import judge
 from highlanderd.embedded.server import dsn_of
-from highlanderd.postgres import fitness, health, statements
+from highlanderd.postgres import fitness, health
 from highlanderd.postgres.addresses import Addresses, Unfit, with_options
+from highlanderd.postgres.diagnosis import diagnose
+from highlanderd.postgres.dialling import connect
 from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.server import diagnosis
-from highlanderd.postgres.wire import ConnectFailed, Reply, Statement, Wire, WireLost, connect
+from highlanderd.postgres.replies import ConnectFailed, Reply, Statement, WireLost
+from highlanderd.postgres.sql import connecting, upkeep
+from highlanderd.postgres.wire import Wire
 
 PATIENCE: Final = 5.0
 """Seconds for a connection, and for an answer: more than a daemon has, so that what is too slow can be told apart."""
@@ -61,12 +64,12 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
         plan = Plan(ledger, daemon.node, len(configuration.programs), directory is not None, len(choices), locks)
         visits = await asyncio.gather(*(_visit(address, plan) for address in choices))
     except (ConnectFailed, Unfit) as failure:
-        return addresses.place, [problem(str(failure))]
+        return addresses.address, [problem(str(failure))]
     if directory is not None and not any(visit.site.server_facts for visit in visits):
-        return addresses.place, [
+        return addresses.address, [
             warning(f"no embedded server runs in {directory}: highlanderd starts it; ask again while it runs")
         ]
-    return _judged(visits, addresses.place)
+    return _judged(visits, addresses.address)
 
 
 def _judged(visits: Sequence[Visit], place: str) -> tuple[str, list[Finding]]:
@@ -89,9 +92,9 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
     begun, wire = asyncio.get_running_loop().time(), None
     try:
         wire = await _connected(address, plan)
-        fitness.refuse_software(wire.server_version, wire.told)
-        [hello] = await wire.ask([(plan.ledger.statement("hello", statements.IDENTIFY), ())], PATIENCE)
-        said = fitness.server_facts(hello, wire.backend_pid, wire.told("session_authorization"))
+        fitness.refuse_software(wire.server_version, wire.parameter)
+        [hello] = await wire.ask([(plan.ledger.statement("hello", connecting.IDENTIFY), ())], PATIENCE)
+        said = fitness.server_facts(hello, wire.backend_pid, wire.parameter("session_authorization"))
         site = Site(place, server_facts=said, seconds=asyncio.get_running_loop().time() - begun)
         return Visit(site) if said.standby else await _examined(wire, address, site, said, plan)
     except (ConnectFailed, Unfit, WireLost) as failure:
@@ -116,7 +119,7 @@ async def _connected(address: Mapping[str, str], plan: Plan) -> Wire:
     except ConnectFailed as failure:
         if failure.timed_out:
             raise
-        return await diagnosis(failure, address, ours, PATIENCE)
+        return await diagnose(failure, address, ours, PATIENCE)
 
 
 async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: ServerFacts, plan: Plan) -> Facts:
@@ -182,7 +185,7 @@ async def _ledger(wire: Wire, ledger: Ledger, said: ServerFacts, shelf: Shelf) -
     """Return the ledger's lease, or why it may not be used; neither where it is not there or not ours to read."""
     if shelf.tables < len(questions.TABLES) or shelf.missing:
         return None, ""
-    [meta] = await wire.ask([(ledger.statement("meta", statements.META), ())], PATIENCE)
+    [meta] = await wire.ask([(ledger.statement("meta", connecting.META), ())], PATIENCE)
     try:
         return fitness.ledgers_meta(meta, ledger, said)[0], ""
     except (Unfit, ConnectFailed) as refusal:
@@ -191,13 +194,13 @@ async def _ledger(wire: Wire, ledger: Ledger, said: ServerFacts, shelf: Shelf) -
 
 async def _health(wire: Wire, ledger: Ledger) -> tuple[str, ...]:
     """Say what others do to the ledger's tables."""
-    [reply] = await wire.ask([(ledger.statement("health", statements.HEALTH), ())], PATIENCE)
+    [reply] = await wire.ask([(ledger.statement("health", upkeep.HEALTH), ())], PATIENCE)
     return tuple(health.judge(reply.rows[0])) if reply.rows else ()
 
 
 async def _holders(wire: Wire, plan: Plan) -> tuple[str, ...]:
     """Say who holds a program's lock and could never lead it."""
-    question = plan.ledger.statement("holders", statements.HOLDERS)
+    question = plan.ledger.statement("holders", upkeep.HOLDERS)
     [reply] = await wire.ask([(question, ([*plan.locks],))], PATIENCE)
     return tuple(
         f"{who} holds the advisory lock of {plan.locks[int(lock or 0)]} and may not use the ledger, so that nobody can "

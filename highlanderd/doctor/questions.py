@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from highlanderd.doctor.facts import Limit, Replication, Setting, Shelf
-from highlanderd.postgres import statements
 from highlanderd.postgres.ledger import Ledger, identifier, literal
-from highlanderd.postgres.wire import Reply, Statement
+from highlanderd.postgres.replies import Reply, Statement
+from highlanderd.postgres.sql import dialect, lengths
 
 HURTFUL: Final = (
     "lock_timeout",
@@ -61,7 +61,7 @@ STANDBYS: Final = Statement(
     "standbys",
     f"""
 SELECT current_setting('synchronous_standby_names'), count(pid),
-       count(pid) FILTER (WHERE {statements.PROMOTABLE}),
+       count(pid) FILTER (WHERE {lengths.PROMOTABLE}),
        count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')),
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role('pg_read_all_stats', 'USAGE'),
        current_setting('full_page_writes'), host(inet_client_addr()), inet_client_port()
@@ -90,7 +90,7 @@ COMMIT: Final = "SELECT 1 FROM {schema}.meta FOR KEY SHARE"
 
 def shelf_of(ledger: Ledger) -> Statement:
     """Ask for the tables of the ledger, and for the privileges of the role."""
-    needed = ", ".join(f"({literal(tables)}, {literal(privileges)})" for tables, privileges in statements.NEEDED)
+    needed = ", ".join(f"({literal(tables)}, {literal(privileges)})" for tables, privileges in dialect.NEEDED)
     values = {"schema_text": literal(ledger.schema), "names": ", ".join(map(literal, TABLES)), "needed": needed}
     sql = SHELF
     for name, value in values.items():

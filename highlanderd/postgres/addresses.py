@@ -17,15 +17,15 @@ from psycopg.conninfo import conninfo_to_dict
 from highlanderd.config.dsn import check_ports
 from highlanderd.core.lease import Lease
 from highlanderd.errors import HighlanderError
-from highlanderd.postgres import statements
+from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.resolver import Resolver
-from highlanderd.postgres.wire import ConnectFailed
+from highlanderd.postgres.sql import connecting
 
 log = logging.getLogger(__name__)
 
 
 class Unfit(HighlanderError):
-    """A server, or a road to it, that must not be used. ``str()`` names the cure."""
+    """A server that must not be used, or a connection to it. ``str()`` names the cure."""
 
 
 class Addresses:
@@ -36,8 +36,8 @@ class Addresses:
         self._resolver = Resolver()
 
     @property
-    def place(self) -> str:
-        """Where the server is, without any secret."""
+    def address(self) -> str:
+        """The hosts, ports and the database of the DSN, without any secret."""
         given = self._parameters
         hosts = (given.get("host") or given.get("hostaddr") or "local socket").split(",")
         ports = _stretched(given.get("port", "").split(","), len(hosts))
@@ -77,7 +77,7 @@ class Addresses:
         hosts = self.hosts()
         found = await asyncio.gather(*(self._numbers(name, number, within) for name, number, _ in hosts))
         choices = [
-            _place(name, number, port)
+            _parameters_of(name, number, port)
             for (name, _, port), numbers in zip(hosts, found, strict=True)
             for number in numbers
         ]
@@ -97,14 +97,14 @@ class Addresses:
 
 
 def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, str]:
-    """Add what makes a session safe: ours comes last, and so wins over the user's own options."""
+    """Return libpq's parameters with those that make a session safe. Ours come last, so they win over the user's."""
     seconds = max(1, round(lease.renew_every))
     theirs = address.get("options", os.environ.get("PGOPTIONS", ""))
     ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in startup_options(lease).items())
     return {
         **address,
         "options": f"{theirs} {ours}".strip(),
-        "application_name": f"{statements.SESSIONS}{node}"[:63],
+        "application_name": f"{connecting.SESSIONS}{node}"[:63],
         "client_encoding": "UTF8",
         "gssencmode": "disable",
         "keepalives": "1",
@@ -128,7 +128,7 @@ def parse(dsn: str) -> dict[str, str]:
 def startup_options(lease: Lease) -> dict[str, str]:
     """Return the server settings of every session; times in milliseconds.
 
-    Our own limits stay below half a lease, and the server ends a session that is silent for a whole one.
+    Limits of statements stay below half a lease, and the server ends a session that is silent for a whole one.
     """
     seconds = max(1, round(lease.renew_every))
     return {
@@ -146,7 +146,7 @@ def startup_options(lease: Lease) -> dict[str, str]:
 
 
 def limits(lease: Lease) -> dict[str, str]:
-    """Return the time limits of a session, which follow the ledger's lease, in the order of ``statements.LIMITS``."""
+    """Return the time limits of a session, which follow the ledger's lease, in the order of ``connecting.LIMITS``."""
     length = round(lease.length * 1000)
     return {
         "lock_timeout": str(length // 5),
@@ -173,6 +173,6 @@ def _matched(ports: list[str], hosts: int) -> list[str]:
     return _stretched(ports, hosts)
 
 
-def _place(host: str, number: str, port: str) -> dict[str, str]:
-    place = {"host": host, "hostaddr": number, "port": port}
-    return {name: value for name, value in place.items() if value}
+def _parameters_of(host: str, number: str, port: str) -> dict[str, str]:
+    parameters = {"host": host, "hostaddr": number, "port": port}
+    return {name: value for name, value in parameters.items() if value}

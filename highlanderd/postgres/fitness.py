@@ -1,7 +1,7 @@
 """Which servers must not be used, and the sentence that says so and names the cure.
 
-Judgements only: an answer goes in, what it means or a refusal comes out. Whoever asks the questions is elsewhere: the
-daemon before each session (``server.py``), and ``--doctor``.
+These are judgements only: an answer goes in, and what it means or a refusal comes out. The questions are asked by the
+daemon before each session (``server.py``), and by ``--doctor``.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from highlanderd.core.lease import Lease
-from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Unfit, startup_options
 from highlanderd.postgres.ledger import Ledger, identifier
-from highlanderd.postgres.wire import ConnectFailed, Reply
+from highlanderd.postgres.replies import ConnectFailed, Reply
+from highlanderd.postgres.sql import connecting, dialect
 
 OLDEST_SERVER: Final = 140000
 """idle_session_timeout and client_connection_check_interval came with PostgreSQL 14."""
 
 FOREIGN_STATEMENTS: Final = frozenset({"42P05", "26000"})
-"""SQLSTATE: a prepared statement exists already, or does not. On a new connection of our own neither can be."""
+"""SQLSTATE: a prepared statement exists already, or does not. On a connection of our own neither can be."""
 
 POOLER: Final = (
     "a connection pooler stands between, or the proxy of a service that hides PostgreSQL's own pids (--doctor cannot "
@@ -37,7 +37,7 @@ SETTINGS_REFUSED: Final = (
 )
 
 _NO_AURORA: Final = (
-    "this is Amazon Aurora, which does not tell its WAL position, and is not supported ({}); use RDS for PostgreSQL or "
+    "this is Amazon Aurora, which does not show its WAL position, and is not supported ({}); use RDS for PostgreSQL or "
     "another PostgreSQL"
 )
 _NOT_PLAIN: Final = "the server lacks something that every PostgreSQL has ({}); use a plain PostgreSQL"
@@ -65,28 +65,28 @@ _FORESEEN: Final = (
     ("0A000", r"", _NOT_PLAIN),
     ("42883", r"", _NOT_PLAIN),
     (
-        statements.INSUFFICIENT_PRIVILEGE,
+        dialect.INSUFFICIENT_PRIVILEGE,
         r"\b(?P<function>pg_\w+)",
         "role {role} may not call a function that highlanderd needs ({}); let an administrator run: GRANT EXECUTE ON "
         "FUNCTION {function} TO {role}",
     ),
 )
-"""SQLSTATE (empty for a connection that was refused: libpq does not tell), a pattern of the text, and the sentence.
+"""SQLSTATE (empty for a connection that was refused: libpq has none), a pattern of the text, and the sentence.
 
 ``docs/reference/managed-servers.md`` says where each of the texts comes from.
 """
 
 STRONGER: Final = {"synchronous_commit": ("remote_apply",)}
-"""Values that promise more than the one that was asked for."""
+"""Values of settings that promise more than ours."""
 
 
 class Forgetful(Unfit):
-    """A ledger that a crash of its server empties: what it says may be all that was left."""
+    """The ledger's tables are emptied by a crash of the server, and perhaps were."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself and of the session: the answer to HELLO."""
+    """What a server says of itself and of the session: the answer to IDENTIFY."""
 
     standby: bool
     pid: int
@@ -98,32 +98,32 @@ class ServerFacts:
     database: str
     system: str
     timeline: int
-    """0 for a standby, which does not tell."""
+    """0 for a standby, which does not show it."""
 
 
 def refuse_old(version: int) -> None:
-    """Refuse a server by its version as libpq gives it. Raises Unfit."""
+    """Refuse a server by its version as libpq has it. Raises Unfit."""
     if version < OLDEST_SERVER:
         raise Unfit(f"PostgreSQL {version // 10000} is too old: highlanderd needs 14 or later")
 
 
-def refuse_software(version: int, told: Callable[[str], str]) -> None:
-    """Refuse what is no PostgreSQL, or too old, by what it told when the session began.
+def refuse_software(version: int, parameter: Callable[[str], str]) -> None:
+    """Refuse what is no PostgreSQL, or too old, by what it reported when the session began.
 
-    ``version`` is libpq's, and ``told`` returns the server's value of a parameter, empty for one that it did not tell.
+    ``version`` is libpq's. ``parameter`` returns the server's value of a parameter, empty for an unknown one.
     Raises Unfit.
     """
-    if told("crdb_version"):
-        raise Unfit("this is CockroachDB, whose advisory locks are granted to everybody; use PostgreSQL")
-    if "-YB-" in told("server_version"):
+    if parameter("crdb_version"):
+        raise Unfit("this is CockroachDB, which grants one advisory lock to many sessions at once; use PostgreSQL")
+    if "-YB-" in parameter("server_version"):
         raise Unfit("this is YugabyteDB, which has no WAL position and no timelines; use PostgreSQL")
     refuse_old(version)
 
 
 def foreseen(text: str, sqlstate: str = "", role: str = "") -> str:
-    """Return the sentence for a refusal that other software is known for; empty for any other text.
+    """Return the sentence about a refusal that other software is known for; empty for any other text.
 
-    Without an SQLSTATE it is the text of a connection that was refused.
+    Without an SQLSTATE, ``text`` is that of a connection that was refused.
     """
     words = text.rpartition("FATAL:")[2].strip()
     for state, pattern, sentence in _FORESEEN:
@@ -134,9 +134,9 @@ def foreseen(text: str, sqlstate: str = "", role: str = "") -> str:
 
 
 def server_facts(reply: Reply, backend_pid: int, login: str) -> ServerFacts:
-    """Read the answer to HELLO; the protocol told ``backend_pid`` and the role ``login`` when the session began.
+    """Read the answer to IDENTIFY. ``backend_pid`` and the role ``login`` are what the protocol said when it began.
 
-    Raises Unfit when something else than a plain PostgreSQL gave the answer, ConnectFailed for another error.
+    Raises Unfit when the answer is not that of a plain PostgreSQL, ConnectFailed for another error.
     """
     if reply.sqlstate in FOREIGN_STATEMENTS:
         raise Unfit(POOLER)
@@ -161,9 +161,9 @@ def server_facts(reply: Reply, backend_pid: int, login: str) -> ServerFacts:
 
 
 def of_backend(reply: Reply, backend_pid: int) -> list[tuple[str | None, ...]]:
-    """Return the rows of an answer without their last column, which is the pid of the backend that gave them.
+    """Return the rows of an answer without their last column, the pid of the backend that answered.
 
-    Raises Unfit when that was another backend than the session's: something spreads its statements over several.
+    Raises Unfit when that was not the session's backend: something spreads its statements over several.
     """
     if any(row[-1] != str(backend_pid) for row in reply.rows):
         raise Unfit(POOLER)
@@ -171,7 +171,7 @@ def of_backend(reply: Reply, backend_pid: int) -> list[tuple[str | None, ...]]:
 
 
 def unlogged(tables: str) -> str:
-    """Say that these tables, separated by commas, do not survive a crash."""
+    """Return the refusal of tables, separated by commas, that do not survive a crash."""
     cures = "; ".join(f"ALTER TABLE {table} SET LOGGED" for table in tables.split(", "))
     return (
         f"the ledger's tables {tables} are UNLOGGED: a crash of the server empties them, and it forgets who leads; run "
@@ -180,7 +180,7 @@ def unlogged(tables: str) -> str:
 
 
 def refuse_forgetful(said: ServerFacts, *, embedded: bool) -> None:
-    """Refuse what grants locks that nobody else sees, or may forget who leads. Raises Unfit."""
+    """Refuse a server whose locks other nodes do not see, or that may forget who leads. Raises Unfit."""
     if said.standby:
         raise Unfit(STANDBY)
     if not said.fsync and not embedded:  # embedded servers are for trying things out
@@ -188,12 +188,12 @@ def refuse_forgetful(said: ServerFacts, *, embedded: bool) -> None:
 
 
 def refuse_changed(reply: Reply, lease: Lease) -> None:
-    """Refuse a session whose settings are not the ones that it was opened with. Raises Unfit.
+    """Refuse a session whose settings are not those that it was opened with. Raises Unfit.
 
     Startup options win over those of role and database; a login trigger comes later, and may change anything.
     """
     wanted = {**startup_options(lease), "transaction_timeout": "0"}
-    shown = dict(zip(statements.READ_BACK, reply.rows[0][-len(statements.READ_BACK) :], strict=True))
+    shown = dict(zip(connecting.READ_BACK, reply.rows[0][-len(connecting.READ_BACK) :], strict=True))
     changed = [
         f"{name} is {value}, not {wanted[name]}"
         for name, value in shown.items()
@@ -208,17 +208,17 @@ def refuse_changed(reply: Reply, lease: Lease) -> None:
 
 def refuse_newer(compatible_from: int) -> None:
     """Refuse a ledger that daemons as old as this one must not use any more. Raises Unfit."""
-    if compatible_from > statements.VERSION:
+    if compatible_from > dialect.VERSION:
         raise Unfit(
             f"the ledger is for daemons that know schema {compatible_from} or later, and this one knows "
-            f"{statements.VERSION}: upgrade highlanderd on this node"
+            f"{dialect.VERSION}: upgrade highlanderd on this node"
         )
 
 
 def ledgers_meta(reply: Reply, ledger: Ledger, said: ServerFacts) -> tuple[Lease, int]:
     """Read the answer to META: the ledger's lease, and the version of its schema as far as this daemon knows it.
 
-    Raises Unfit for a ledger that is not ours to use, ConnectFailed for another error.
+    Raises Unfit for a ledger that this node must not use, ConnectFailed for another error.
     """
     if reply.error is not None:
         raise unusable(reply, said)
@@ -233,13 +233,13 @@ def ledgers_meta(reply: Reply, ledger: Ledger, said: ServerFacts) -> tuple[Lease
         )
     if emptied:
         raise Forgetful(unlogged(emptied))
-    return Lease(float(length or 0)), min(int(version or 1), statements.VERSION)
+    return Lease(float(length or 0)), min(int(version or 1), dialect.VERSION)
 
 
 def unusable(reply: Reply, said: ServerFacts) -> Unfit | ConnectFailed:
     """Return the refusal for a statement on the ledger that failed."""
     text = reply.error.text if reply.error else "no answer"
-    if reply.sqlstate != statements.INSUFFICIENT_PRIVILEGE:
+    if reply.sqlstate != dialect.INSUFFICIENT_PRIVILEGE:
         return ConnectFailed(f"the ledger cannot be used: {text}")
     return Unfit(
         f"role {said.role} may not create or use the ledger in database {said.database} ({text}); let an "
@@ -248,7 +248,7 @@ def unusable(reply: Reply, said: ServerFacts) -> Unfit | ConnectFailed:
 
 
 def overruled(configured: float, ledger_lease: Lease) -> str:
-    """Say that the ledger has another lease than this node's configuration; nothing when it has the same."""
+    """Return the warning that the ledger and this node's configuration have different leases; empty if they agree."""
     if ledger_lease.length == configured:
         return ""
     return (

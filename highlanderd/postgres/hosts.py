@@ -1,6 +1,6 @@
-"""Ask each host that a DSN names which history it has: the highest timeline that any of them knows rules.
+"""Ask each host of a DSN for its timeline: the highest that any of them knows rules.
 
-A session goes to one host. The others may know what that one does not: that a standby was promoted while it was away.
+A session goes to one host. The others may know what that one does not: that a standby was promoted in its absence.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from itertools import combinations
 from typing import Final
 
 from highlanderd.core.lease import Lease
-from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Addresses, Unfit, with_options
+from highlanderd.postgres.dialling import connect
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.wire import ConnectFailed, WireLost, connect
+from highlanderd.postgres.replies import ConnectFailed, WireLost
+from highlanderd.postgres.sql import connecting
 
 log = logging.getLogger(__name__)
 
 DIVIDED: Final = "postgres.dsn names two servers that both take writes"
-"""How each warning about such servers begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What one host says of itself."""
+    """What one host says of itself: the answer to HOST."""
 
     address: str
     system: str
@@ -41,17 +41,17 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the hosts of a DSN have said."""
+    """The answers of the hosts of a DSN."""
 
     hosts: Sequence[Host] = ()
     silent: Sequence[str] = ()
-    """Who may be there and has said nothing: names that were not resolved, and addresses that did not answer."""
+    """Hosts that may be there and did not answer: names that were not resolved, and addresses."""
 
 
 async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> Answers:
     """Ask all hosts at the same time. Names, connections and answers have a fifth of a lease each.
 
-    A DSN with one host has nobody else to ask: nothing is answered.
+    A DSN with one host names no other to ask: there are no answers then.
     """
     try:
         choices = await addresses.every(lease.renew_every)
@@ -60,31 +60,31 @@ async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> 
     named = [_named(name or number, port) for name, number, port in addresses.hosts()]
     if max(len(choices), len(named)) < 2:
         return Answers()
-    told = await asyncio.gather(*(_ask_one(choice, ledger, lease, node) for choice in choices))
-    answers = {index: host for index, host in enumerate(told) if host is not None}
-    unresolved = [name for name in named if name not in map(_place, choices)]
+    answered = await asyncio.gather(*(_ask_one(choice, ledger, lease, node) for choice in choices))
+    answers = {index: host for index, host in enumerate(answered) if host is not None}
+    unresolved = [name for name in named if name not in map(_name, choices)]
     return Answers(tuple(answers.values()), (*unresolved, *silent(choices, answers.keys())))
 
 
 def silent(choices: Sequence[Mapping[str, str]], answered: Collection[int]) -> Iterator[str]:
-    """List the addresses that did not answer, but for those of a family that a server of this name does not listen on.
+    """List the addresses that did not answer, except those of a family that no server of this name listens on.
 
     A name with addresses of both families often stands for a server that listens on one of them.
     """
-    spoken = {(_place(choices[index]), _family(choices[index])) for index in answered}
-    places = {place for place, _ in spoken}
+    spoken = {(_name(choices[index]), _family(choices[index])) for index in answered}
+    answering = {name for name, _ in spoken}
     for index, choice in enumerate(choices):
-        place = _place(choice)
-        if index not in answered and (place not in places or (place, _family(choice)) in spoken):
-            several = sum(_place(other) == place for other in choices) > 1
-            yield f"{place} at {choice['hostaddr']}" if several else place
+        name = _name(choice)
+        if index not in answered and (name not in answering or (name, _family(choice)) in spoken):
+            several = sum(_name(other) == name for other in choices) > 1
+            yield f"{name} at {choice['hostaddr']}" if several else name
 
 
 def _family(choice: Mapping[str, str]) -> bool:
     return ":" in choice.get("hostaddr", "")
 
 
-def _place(choice: Mapping[str, str]) -> str:
+def _name(choice: Mapping[str, str]) -> str:
     return _named(choice.get("host") or choice.get("hostaddr", ""), choice.get("port", ""))
 
 
@@ -94,24 +94,24 @@ def _named(host: str, port: str) -> str:
 
 async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node: str) -> Host | None:
     parameters = {**with_options(choice, lease, node), "target_session_attrs": "any"}
-    place = _place(choice)
+    name = _name(choice)
     try:
         wire = await connect(parameters, lease.renew_every)
-        [reply] = await wire.ask([(ledger.statement("host", statements.HOST), ())], lease.renew_every)
+        [reply] = await wire.ask([(ledger.statement("host", connecting.HOST), ())], lease.renew_every)
     except (ConnectFailed, WireLost) as failure:
-        log.debug("%s does not say which timeline it is on: %s", place, failure)
+        log.debug("%s does not say which timeline it is on: %s", name, failure)
         return None
     wire.drop("only a question")
     if reply.error is not None or not reply.rows:
-        log.debug("%s does not say which timeline it is on: %s", place, reply.error and reply.error.text)
+        log.debug("%s does not say which timeline it is on: %s", name, reply.error and reply.error.text)
         return None
     system, standby, timeline, started, position = reply.rows[0]
-    return Host(place, system or "", int(timeline or 0), standby == "t", started or "", int(position or 0))
+    return Host(name, system or "", int(timeline or 0), standby == "t", started or "", int(position or 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Up to where a primary has written; ``system`` and ``started`` tell which one it is."""
+    """Up to where a primary has written; ``system`` and ``started`` identify it."""
 
     system: str
     timeline: int
@@ -139,7 +139,7 @@ def lacking(answers: Answers, written: Written) -> list[str]:
 
 
 def divided(hosts: Sequence[Host]) -> Iterator[str]:
-    """Say which two hosts take writes side by side although no timeline tells which of them is the old one."""
+    """Return a warning about each two hosts that both take writes, where no timeline shows which one is old."""
     for one, other in combinations([host for host in hosts if not host.standby], 2):
         if one.system != other.system:
             yield (

@@ -2,7 +2,7 @@
 
 A row carries the lease that it was written under, so leaders may change theirs one by one. No leader may use a lease
 above the ceiling, because nodes that cannot see its row wait for the ceiling. So the ceiling is raised first. Leaders
-hear of the longer lease only when the servers that may be promoted have the ceiling on their disks.
+are given the longer lease only when the servers that may be promoted have the ceiling on their disks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from highlanderd.core.lease import LONGEST, SHORTEST, Lease, maintenance_lease, 
 from highlanderd.core.status import LeaseReport
 from highlanderd.durations import LONGEST_OUTAGE, clock, shown
 from highlanderd.errors import HighlanderError, NeedsForce
-from highlanderd.postgres import statements
 from highlanderd.postgres.hosts import Written
 from highlanderd.postgres.ledger import LedgerFacts
-from highlanderd.postgres.listener import Leader, Listener
-from highlanderd.postgres.wire import Reply
+from highlanderd.postgres.listener import Listener
+from highlanderd.postgres.replies import Reply
+from highlanderd.postgres.sql import dialect, lengths
+from highlanderd.postgres.survey import Leader
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
         raise HighlanderError(f"a lease has {SHORTEST:g} to {LONGEST:g} seconds, not {seconds:g}")
     facts = await listener.fresh_facts()
     if facts.version == 1:
-        await _confirmed(listener, "set_lease", statements.SET_LEASE_1, seconds)
+        await _confirmed(listener, "set_lease", lengths.SET_LEASE_1, seconds)
         return
     _refuse_unsettled(facts)
     if facts.maintenance is not None:
@@ -49,7 +50,7 @@ async def set_lease(listener: Listener, seconds: float, *, force: bool) -> None:
         )
     if seconds > facts.lease:
         await _promise(listener, seconds, force=force)
-    await _changed(listener, "set_lease", statements.SET_LEASE, seconds, facts.lease)
+    await _changed(listener, "set_lease", lengths.SET_LEASE, seconds, facts.lease)
 
 
 async def begin_maintenance(listener: Listener, outage: float, *, author: str, reason: str, force: bool) -> None:
@@ -69,13 +70,13 @@ async def begin_maintenance(listener: Listener, outage: float, *, author: str, r
         )
     await _promise(listener, length, force=force)
     values = (outage, length, facts.lease, author, reason)
-    await _changed(listener, "begin_maintenance", statements.BEGIN_MAINTENANCE, *values)
+    await _changed(listener, "begin_maintenance", lengths.BEGIN_MAINTENANCE, *values)
 
 
 async def end_maintenance(listener: Listener) -> None:
     """Have leaders go back to the ledger's lease. Raises HighlanderError."""
     _refuse_old(await listener.fresh_facts())
-    await _confirmed(listener, "end_maintenance", statements.END_MAINTENANCE)
+    await _confirmed(listener, "end_maintenance", lengths.END_MAINTENANCE)
 
 
 async def report(listener: Listener) -> LeaseReport:
@@ -101,9 +102,9 @@ def summary(facts: LedgerFacts, leaders: Iterable[Leader]) -> LeaseReport:
 
 
 def _refuse_old(facts: LedgerFacts) -> None:
-    if facts.version < statements.VERSION:
+    if facts.version < dialect.VERSION:
         raise HighlanderError(
-            f"the ledger has schema {facts.version}, and maintenance needs {statements.VERSION}: see what "
+            f"the ledger has schema {facts.version}, and maintenance needs {dialect.VERSION}: see what "
             "`highlanderctl ledger migrate` waits for"
         )
 
@@ -119,7 +120,7 @@ def _refuse_unsettled(facts: LedgerFacts) -> None:
 async def _changed(listener: Listener, name: str, sql: str, *values: float | str) -> None:
     reply = await _confirmed(listener, name, sql, *values)
     if reply.affected != 1:
-        raise HighlanderError("somebody else has changed the lengths of leases meanwhile; try again")
+        raise HighlanderError("another command has changed the lengths of leases meanwhile; try again")
 
 
 async def _confirmed(listener: Listener, name: str, sql: str, *values: float | str) -> Reply:
@@ -130,9 +131,9 @@ async def _confirmed(listener: Listener, name: str, sql: str, *values: float | s
 
 
 async def _promise(listener: Listener, length: float, *, force: bool) -> None:
-    """Raise the ceiling, and make sure that no server which may be promoted can have missed it."""
-    await _changed(listener, "raise_ceiling", statements.RAISE_CEILING, length)
-    [(system, timeline, started, position)] = (await listener.answer("inserted", statements.INSERTED)).rows
+    """Raise the ceiling, and wait until each server that may be promoted has it on its disk. Raises NeedsForce."""
+    await _changed(listener, "raise_ceiling", lengths.RAISE_CEILING, length)
+    [(system, timeline, started, position)] = (await listener.answer("inserted", lengths.INSERTED)).rows
     lacking = await _lacking(listener, Written(system or "", int(timeline or 0), started or "", int(position or 0)))
     if not lacking:
         return
@@ -145,19 +146,19 @@ async def _promise(listener: Listener, length: float, *, force: bool) -> None:
 
 
 async def _lacking(listener: Listener, written: Written) -> str:
-    """Say which standbys may lack what was written; empty when none does.
+    """Return the standbys that may lack what was written, as part of a sentence; empty when none does.
 
-    The primary tells of those that are connected to it, or have a slot. The hosts of the DSN are asked themselves.
+    The primary lists those that are connected to it or have a slot. The hosts of the DSN are asked themselves.
     """
     end = asyncio.get_running_loop().time() + EVIDENCE_WITHIN
     while True:
-        reply = await listener.answer("standbys", statements.STANDBYS, written.position)
+        reply = await listener.answer("standbys", lengths.STANDBYS, written.position)
         silent = await listener.hosts_lacking(written)
         hidden = [name or "" for name, unseen, _ in reply.rows if unseen == "t"]
         late = [name or "" for name, unseen, has in reply.rows if unseen != "t" and has != "t"]
         late += [f"{host} (which postgres.dsn names)" for host in silent]
         if hidden and not late:
-            names = (await listener.answer("synchronous", statements.SYNCHRONOUS)).rows[0][0] or ""
+            names = (await listener.answer("synchronous", lengths.SYNCHRONOUS)).rows[0][0] or ""
             if every_commit_waits_for(names) == len(reply.rows):
                 return ""
             return "this role may not see what standbys have received (GRANT pg_monitor to it)"

@@ -12,8 +12,10 @@ from math import inf
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity
 from highlanderd.core.status import MaintenanceStatus
-from highlanderd.postgres.statements import CREATE, FRAGMENTS, GUARD, MIGRATE, NEEDED, VERSION
-from highlanderd.postgres.wire import Statement
+from highlanderd.postgres.replies import Statement
+from highlanderd.postgres.sql.connecting import CREATE
+from highlanderd.postgres.sql.dialect import FRAGMENTS, NEEDED, VERSION
+from highlanderd.postgres.sql.upkeep import GUARD, MIGRATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Ledger:
         return Statement(f"migrate_from_{version}", _filled(MIGRATE, values))
 
     def grants(self, role: str) -> str:
-        """Return the SQL that lets ``role`` use a ledger that somebody else owns."""
+        """Return the SQL that lets ``role`` use a ledger that another role owns."""
         schema, name = identifier(self.schema), identifier(role)
         text = f"GRANT USAGE ON SCHEMA {schema} TO {name};\n"
         for tables, privileges in NEEDED:
@@ -117,7 +119,7 @@ def literal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LedgerView:
-    """What one look answered."""
+    """The answer to one look."""
 
     observation: Observation
     version: int
@@ -127,7 +129,7 @@ class LedgerView:
 
 
 def look(rows: list[tuple[str | None, ...]], lock_id: int) -> LedgerView:
-    """Read the rows of a LOOK about ``lock_id``. Raises ValueError for what no ledger of ours holds."""
+    """Read the rows of a LOOK about ``lock_id``. Raises ValueError for values that no ledger holds."""
     system, timeline, started, position, place, version, compatible, lease, wanted, ceiling, *rest = rows[0][:16]
     settled_system, settled_timeline, settled_place, offset, floor, elsewhere = rest
     server = ServerIdentity(_integer(system), _integer(timeline), str(started), _integer(position), place or "")
@@ -204,7 +206,7 @@ class LedgerFacts:
 
 
 def facts(row: tuple[str | None, ...]) -> LedgerFacts:
-    """Read the answer to FACTS. Raises ValueError for what no ledger of ours holds."""
+    """Read the answer to FACTS. Raises ValueError for values that no ledger holds."""
     version, compatible, namespace, identity, lease, ceiling, wanted, *where, settled, offsets = row[:-7]
     system, timeline, place = where
     active, outage, length, since, until, author, reason = row[-7:]
@@ -235,7 +237,7 @@ def facts(row: tuple[str | None, ...]) -> LedgerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a renewal answered, beside that it was written."""
+    """What the answer to a renewal says of the ledger."""
 
     lengths: Lengths
     version: int
@@ -243,7 +245,7 @@ class Renewal:
 
 
 def written(values: Sequence[str | None], asked: Lease) -> Renewal:
-    """Read the first columns of the answer to RENEW or REATTACH. Raises ValueError for what no ledger holds."""
+    """Read the first columns of the answer to RENEW or REATTACH. Raises ValueError for values that no ledger holds."""
     wanted, pace, version, compatible = values[:4]
     return Renewal(Lengths(asked, _lease(wanted), _lease(pace)), _integer(version), _integer(compatible))
 

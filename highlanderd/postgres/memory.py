@@ -1,4 +1,4 @@
-"""What a node has seen of servers and ledgers, kept in its state directory: nothing older must lead it back.
+"""What a node has seen of servers and ledgers, kept in its state directory, so that it never follows an older one.
 
 There are three files, because an administrator who restores a server on purpose removes the one with the timelines:
 epochs must not come again then, either, and what was promised still counts. All of them only make the node more
@@ -25,16 +25,16 @@ Known = TypeVar("Known")
 
 GENERATION: Final = "generation"
 PROMISE: Final = "promise"
-"""The names of the files beside the first."""
+"""The names of the other two files."""
 
 HIGHEST: Final = 2**31 - 1
-"""Of timelines and generations: more would not fit into an epoch."""
+"""The highest timeline and generation: more would not fit into an epoch."""
 
 NONSENSE: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError)
-"""What reading facts raises that are not such as were written."""
+"""What is raised when a file or a handover holds something else than was written."""
 
 LONGEST_FILE: Final = 64 * 1024
-"""Bytes of a file that are read: the first holds a line for each database system that the node has ever met."""
+"""Bytes of a file that are read at most: the first holds an entry for each database system that the node has met."""
 
 
 class NodeMemory:
@@ -47,7 +47,7 @@ class NodeMemory:
         """-1 until an epoch was seen."""
         self._promises = Promises()
         self._kept: dict[Path, bytes] = {}
-        self._trouble = ""
+        self._last_error = ""
         if path is not None:
             self._load(path)
 
@@ -79,7 +79,7 @@ class NodeMemory:
 
     @property
     def binding(self) -> float:
-        """Seconds: the lease that a ledger which has not settled must make everybody wait for; 0 for none."""
+        """Seconds: the lease that a ledger which has not settled must make all nodes wait for; 0 for none."""
         return 0.0 if self.promise is None or self._promises.superseded else self.promise.ceiling
 
     def learn_promise(self, found: Promise, at: float, *, settled: bool) -> None:
@@ -140,11 +140,11 @@ class NodeMemory:
             new.rename(path)
             _sync_directory(path.parent)
         except OSError as error:
-            if str(error) != self._trouble:
-                log.warning("cannot write %s, by which this node knows an old server again: %s", new, error)
-            self._trouble = str(error)
+            if str(error) != self._last_error:
+                log.warning("cannot write %s, which this node recognises an old server by: %s", new, error)
+            self._last_error = str(error)
         else:
-            self._kept[path], self._trouble = text, ""
+            self._kept[path], self._last_error = text, ""
 
     def _load(self, path: Path) -> None:
         timelines = self._read(path, _timelines)
@@ -169,7 +169,7 @@ class NodeMemory:
 
 
 def _sync_directory(directory: Path) -> None:
-    """See to it that a power cut does not undo a rename."""
+    """Make a rename survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

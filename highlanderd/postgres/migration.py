@@ -1,4 +1,4 @@
-"""Bring the ledger's schema to the version of this daemon: once, and only while no older daemon is connected.
+"""Migrate the ledger's schema to the version of this daemon: once, and only while no older daemon is connected.
 
 What is added never disturbs a daemon that knows the version before, but a daemon of schema 1 cannot know that a row
 carries its own lease; so the step from 1 to 2 waits until those are gone. Until then this daemon works with schema 1.
@@ -10,12 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from highlanderd.core.status import MigrationReport
-from highlanderd.postgres import statements
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.wire import Ask, Reply
-
-PREFIX: Final = "the ledger has schema"
-"""How the warning begins."""
+from highlanderd.postgres.replies import Ask, Reply
+from highlanderd.postgres.sql import connecting, dialect, upkeep
 
 MISSING: Final = "highlanderctl maintenance, and ledger set-lease while programs run,"
 """What schema 1 does not offer."""
@@ -23,12 +20,12 @@ MISSING: Final = "highlanderctl maintenance, and ledger set-lease while programs
 
 async def migrate(ask: Callable[[list[Ask]], Awaitable[list[Reply]]], ledger: Ledger, version: int) -> MigrationReport:
     """Migrate from ``version``, if nothing is in the way. Raises WireLost."""
-    [older] = await ask([(ledger.statement("older_sessions", statements.OLDER_SESSIONS), ())])
+    [older] = await ask([(ledger.statement("older_sessions", upkeep.OLDER_SESSIONS), ())])
     names = tuple(sorted(row[0] or "" for row in older.rows))
     if names:
         return MigrationReport(version, migrated=False, waits_for=names)
-    done, meta = await ask([(ledger.migration(version), ()), (ledger.statement("meta", statements.META), ())])
-    if done.sqlstate == statements.INSUFFICIENT_PRIVILEGE:
+    done, meta = await ask([(ledger.migration(version), ()), (ledger.statement("meta", connecting.META), ())])
+    if done.sqlstate == dialect.INSUFFICIENT_PRIVILEGE:
         cure = f"an administrator, who runs what `highlanderd -c FILE --print-schema --from {version}` prints"
         return MigrationReport(version, migrated=False, waits_for=(cure,))
     if done.error is not None:
@@ -38,11 +35,11 @@ async def migrate(ask: Callable[[list[Ask]], Awaitable[list[Reply]]], ledger: Le
 
 
 def waits(report: MigrationReport, ledger: Ledger) -> Iterator[str]:
-    """Say what an unmigrated ledger waits for, and what waits for it."""
-    if report.version >= statements.VERSION:
+    """Return the warning about a ledger that is not migrated: what it waits for, and what waits for it."""
+    if report.version >= dialect.VERSION:
         return
-    what = ", ".join(report.waits_for) or "another daemon, which is just doing it"
+    what = ", ".join(report.waits_for) or "another daemon, which is doing it now"
     yield (
-        f"{PREFIX} {report.version} in {ledger.schema}; {MISSING} need schema {statements.VERSION}. The migration "
-        f"waits for {what}"
+        f"the ledger has schema {report.version} in {ledger.schema}; {MISSING} need schema {dialect.VERSION}. The "
+        f"migration waits for {what}"
     )

@@ -1,85 +1,115 @@
-"""The pool of one DSN: paced connections, the most urgent seeker first, and the one session that listens.
+"""The pool of one DSN: paced connections, the most urgent client first, and the one session that listens.
 
-A program keeps its connection for as long as it can; nothing here recycles, ages or lends it twice. While the server is
-away one probe goes out every 200 ms (every second when there is no lease to save), each bounded, none waiting for the
-one before it; once the server answers, the connections follow a few at a time.
+A program keeps its connection for as long as it can. The pool never recycles, ages or lends a connection.
+
+Theory of operation
+-------------------
+Clients are the sessions of the programs, and the listener. A client that has no connection calls ``request`` and waits.
+The pool opens a connection, hands it over by ``deliver``, and forgets about it. The client says ``lost`` when that
+connection has ended, and requests another one. Clients are served by urgency: the listener first, because it wakes the
+others, then the leader whose lease ends first, then the candidates.
+
+What the pool believes of the server is one state (``outage.py``): Untried and Up, when connections are opened in
+parallel; Suspected and Down, when probes go out one after the other.
+
+While the server is Up, as many attempts run at the same time as ``Server.parallel`` says: a TLS handshake costs the
+server's cores, and a thousand clients at once would make all of them late.
+
+While it is Suspected or Down, one probe begins at a time, for the most urgent client. The next one begins 200 ms later
+(or a tenth of ``renew_every``, with longer leases) whether or not the one before it has ended, because a broken network
+answers nothing. At most ten are under way. Each is bounded to a fifth of the lease, so the oldest ends when
+the eleventh may begin. A probe that begins while another one hangs goes to the next address of the DSN. When all
+clients have a probe under way, the most urgent one with a lease at stake gets another: what its first attempt has sent
+may be lost, and the kernel repeats that only after a second.
+
+Probes are a second apart when quicker ones save nothing: when the server itself said no (a wrong password mends itself
+rarely), and after five seconds of outage in which no client has a lease at stake.
+
+The first success ends the outage. All others who wait get an attempt at once, even those whose probe still hangs: a
+connection serves any client that still waits when it comes, and what comes too late is closed. A failure of an attempt
+that began before a later success tells of the past, and changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import inf
-from typing import Final, Protocol
+from typing import Protocol
 
 from highlanderd.postgres.addresses import Unfit
+from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
-from highlanderd.postgres.server import Connection, Server
-from highlanderd.postgres.wire import ConnectFailed
+from highlanderd.postgres.outage import PROBES, Down, ServerState, Suspected, Untried, Up, pause
+from highlanderd.postgres.replies import ConnectFailed
+from highlanderd.postgres.server import Server
+from highlanderd.postgres.survey import Leader
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
 
-PROBE_EVERY: Final = 0.2
-"""Seconds between probes while a leader's lease may still be saved, when the lease is 10 s or shorter."""
-SLOW_PROBE_EVERY: Final = 1.0
-"""Seconds between probes when no lease can be saved, and to a server that said no."""
-SLOW_AFTER: Final = 5.0
-"""Seconds of outage until candidates, who have no lease to save, probe slowly: a wrong password mends itself rarely."""
-PROBES: Final = 10
-"""Probes under way at once: each ends after a fifth of a lease at the latest."""
-
 
 class Client(Protocol):
-    """Somebody who needs a connection."""
+    """What needs a connection: the session of a program, or the listener."""
 
     @property
     def urgency(self) -> float:
-        """When the lease that hangs on it ends, in CLOCK_BOOTTIME seconds; infinity when none does."""
+        """When the lease that hangs on the connection ends, in CLOCK_BOOTTIME seconds; infinity for no lease."""
 
     def deliver(self, connection: Connection) -> None:
         """Take the connection over."""
 
     def keep_alive(self) -> None:
-        """Say something if nothing was said for half a lease: the server ends sessions that are silent for one."""
+        """Send something if nothing was sent for half a lease: the server ends sessions that are silent for one."""
 
 
 class Pool:
-    """Connections to one server for many programs. ``run`` does the work; everything else only tells it."""
+    """Connections to one server for many clients. ``run`` does the work; the other methods return at once."""
 
-    def __init__(self, server: Server, ledger: Ledger) -> None:
+    def __init__(
+        self, server: Server, ledger: Ledger, *, on_survey: Callable[[Mapping[int, Leader]], None] = lambda _: None
+    ) -> None:
+        """Make a pool. ``on_survey`` is called after each survey of the ledger, with its leaders by lock id."""
         self.server = server
         self.ledger = ledger
-        self.trouble = "not connected yet"
-        self.connected = False
-        self.listener = Listener(self)
+        self.listener = Listener(self, on_survey)
+        self.state: ServerState = Untried()
         self._clients: dict[Client, int] = {}
-        """Those who wait for a connection, and the number of the attempt that was begun for them; 0: none yet."""
+        """The clients that wait for a connection, and the number of the attempt for each; 0 for none yet."""
         self._served: set[Client] = set()
-        """Those who were given a connection, and may have lost it again."""
+        """The clients that were given a connection. They may have lost it again."""
         self._under_way = 0
         self._attempts = 0
-        """Begun in all: the number of the latest."""
+        """How many attempts were begun in all, which is the number of the latest."""
         self._answered = 0
         """The latest attempt that had begun when one succeeded: failures up to it tell of the past."""
         self._wake = asyncio.Event()
         self._back = asyncio.Event()
-        """Sessions come back after a loss: the next question to the hosts is due at once."""
-        self._down_since: float | None = None
+        """Set when an outage ends: the next question to the hosts is due at once."""
         self._next_probe = 0.0
-        self._refused = False
         self._said: set[tuple[int, str]] = set()
-        """What this outage was already logged for: with several hosts the reasons take turns."""
+        """The log lines of this outage: with several hosts the reasons take turns."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the latest attempt to connect succeeded."""
+        return isinstance(self.state, Up | Suspected)
+
+    @property
+    def last_error(self) -> str:
+        """Why there is no connection; empty while there may be one."""
+        return self.state.last_error
 
     def request(self, client: Client) -> None:
-        """Ask for a connection; it comes by ``deliver``, once, whenever there is one."""
+        """Ask for a connection. It comes by ``deliver``, once, as soon as there is one."""
         self._clients.setdefault(client, 0)
         self._wake.set()
 
     def forget(self, client: Client) -> None:
-        """Withdraw: nothing is delivered any more, not even what is under way."""
+        """Withdraw a client: nothing is delivered to it any more, not even what is under way."""
         self._clients.pop(client, None)
         self._served.discard(client)
 
@@ -97,16 +127,16 @@ class Pool:
                         await self._wake.wait()
 
     async def _keep_alive(self) -> None:
-        """Stopped programs ask nothing, and keep their connections all the same."""
+        """Keep all connections from idling away: a program that is stopped asks nothing, and keeps its connection."""
         while True:
             await asyncio.sleep(self.server.lease.length / 4)
             for client in tuple(self._served):
                 client.keep_alive()
 
     async def _ask_hosts(self) -> None:
-        """Ask every host about its history twice a lease, and after each loss of a session: one may have been promoted.
+        """Ask every host for its timeline twice a lease, and after each outage: a standby may have been promoted.
 
-        A claim on a server that nobody has asked about takes 1.05 of a lease; an answer that is slow comes before that.
+        A node that takes over on a server waits for 1.05 of a lease first; a slow answer comes before that.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -115,43 +145,40 @@ class Pool:
             try:
                 await self.server.ask_hosts()
             except Exception as error:  # noqa: BLE001 - it is asked again, and no worker ends for it
-                self.server.note_unforeseen("cannot ask the hosts of postgres.dsn", error)
+                self.server.notes.unforeseen("cannot ask the hosts of postgres.dsn", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(begun + self.server.lease.length / 2):
                     await self._back.wait()
 
     def _launch(self, group: asyncio.TaskGroup) -> float | None:
-        """Start what may be started now; give the seconds until something else may, or None for an event."""
-        if self._down_since is None:
-            for client in self._unattended()[: max(self.server.parallel - self._dialling, 0)]:
-                self._start(group, client)
-            return None
-        now = asyncio.get_running_loop().time()
+        """Start what may be started now. Return the seconds until something else may, or None for an event."""
+        state = self.state
+        if isinstance(state, Suspected | Down):
+            return self._probe(group, state)
+        for client in self._unattended()[: max(self.server.parallel - self._dialling, 0)]:
+            self._start(group, client)
+        return None
+
+    def _probe(self, group: asyncio.TaskGroup, state: Suspected | Down) -> float | None:
+        """Start a probe if one is due. Return the seconds until the next one, or None for an event."""
         if self._under_way >= PROBES:
             return None
+        now = asyncio.get_running_loop().time()
         if now >= self._next_probe:
-            if self._under_way:  # the last probe hangs: the next one shall not hang beside it
-                self.server.next_address()
+            if self._under_way:  # the last probe hangs: the next one shall not hang at the same address
+                self.server.turns.move_on()
             for client in self._unattended()[:1] or self._hanging():
                 self._start(group, client)
-            slow = self._refused or (now - self._down_since > SLOW_AFTER and not self._lease_to_save())
-            # So spaced, the ten attempts that a dead network swallows end as fast as new ones may begin.
-            quick = max(PROBE_EVERY, self.server.lease.renew_every / PROBES)
-            self._next_probe = now + (SLOW_PROBE_EVERY if slow else quick)
+            lease_at_stake = any(map(_with_lease, self._clients))
+            self._next_probe = now + pause(state, now, self.server.lease, lease_at_stake=lease_at_stake)
         return max(self._next_probe - now, 0.001) if self._unattended() or self._hanging() else None
 
     def _hanging(self) -> list[Client]:
-        """Return the most urgent client with a lease at stake: another attempt may go beside its first one.
-
-        What it has sent may be lost, and the kernel says it again only after a second.
-        """
+        """Return the most urgent client with a lease at stake, which gets another attempt while its first one hangs."""
         return sorted(filter(_with_lease, self._clients), key=_urgency)[:1]
 
-    def _lease_to_save(self) -> bool:
-        return any(map(_with_lease, self._clients))
-
     def _unattended(self) -> list[Client]:
-        """Return those for whom no attempt is under way, the most urgent first."""
+        """Return the clients for which no attempt is under way, the most urgent first."""
         return sorted((client for client, attempt in self._clients.items() if not attempt), key=_urgency)
 
     @property
@@ -172,7 +199,7 @@ class Pool:
                 self._note_failure(str(failure), refused=isinstance(failure, Unfit))
             self._hand_over(client, attempt, None)
         except Exception as error:  # noqa: BLE001 - the worker outlives what nobody has foreseen
-            self.server.note_unforeseen("cannot connect", error)
+            self.server.notes.unforeseen("cannot connect", error)
             self._note_failure(f"cannot connect: {error!r}", refused=True)
             self._hand_over(client, attempt, None)
         else:
@@ -183,7 +210,7 @@ class Pool:
             self._wake.set()
 
     def _hand_over(self, client: Client, attempt: int, connection: Connection | None) -> None:
-        """Serve whoever still seeks; what nobody wants any more is closed, what is dead already is sought again."""
+        """Serve the client if it still waits. A connection that no client wants is closed; a dead one is replaced."""
         if connection is not None and client in self._clients and connection.wire.open:
             del self._clients[client]
             self._served.add(client)
@@ -191,34 +218,42 @@ class Pool:
         elif self._clients.get(client) == attempt:
             self._clients[client] = 0
         elif connection is not None:
-            connection.wire.drop("nobody wants it any more")
+            connection.wire.drop("no client waits for it any more")
 
     def _note_failure(self, why: str, *, refused: bool) -> None:
+        alone = self._under_way == 1
         # While another attempt is under way elsewhere, a standby that this one met says nothing about the primary.
-        self._refused = refused and self._under_way == 1
-        level = logging.INFO if refused and self._under_way > 1 else logging.WARNING
+        self.state = Down(self._suspect(), why, refused and alone)
+        level = logging.WARNING if alone or not refused else logging.INFO
         if (level, why) not in self._said:
             self._said.add((level, why))
-            log.log(level, "postgres %s: %s", self.server.place, why)
-        if self._down_since is None:
-            self._down_since = self._next_probe = asyncio.get_running_loop().time()
-        self.connected, self.trouble = False, why
+            log.log(level, "postgres %s: %s", self.server.address, why)
 
     def _note_success(self) -> None:
         self._answered = self._attempts
-        if self._down_since is not None:  # probes may still hang at another address: nobody waits for their end
+        if isinstance(self.state, Suspected | Down):  # no client waits for the end of a probe that hangs elsewhere
             self._clients = dict.fromkeys(self._clients, 0)
             self._back.set()
         if not self.connected:
-            log.info("postgres %s: connected, version %s", self.server.place, self.server.version)
-        self.connected, self.trouble, self._down_since, self._refused = True, "", None, False
+            log.info("postgres %s: connected, version %s", self.server.address, self.server.version)
+        self.state = Up()
         self._said.clear()
 
-    def lost(self, why: str) -> None:
-        """A session of this pool was lost: one attempt after the other finds out whether the server is."""
-        log.debug("postgres %s: session lost: %s", self.server.place, why)
-        if self._down_since is None:
-            self._down_since = self._next_probe = asyncio.get_running_loop().time()
+    def lost(self, connection: Connection, why: str) -> None:
+        """Note that a session was lost: probes, one after the other, find out whether the server is."""
+        log.debug("postgres %s: session lost: %s", self.server.address, why)
+        if connection.wire.silent:
+            self.server.turns.note_silence(connection.opened, asyncio.get_running_loop().time())
+        since = self._suspect()
+        if not isinstance(self.state, Down):
+            self.state = Suspected(since)
+
+    def _suspect(self) -> float:
+        """Return since when the server is in doubt. When that is since now, a probe is due at once."""
+        if isinstance(self.state, Suspected | Down):
+            return self.state.since
+        self._next_probe = asyncio.get_running_loop().time()
+        return self._next_probe
 
 
 def _urgency(client: Client) -> float:

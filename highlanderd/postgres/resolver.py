@@ -19,9 +19,9 @@ class Resolver:
         self._known: dict[str, tuple[str, ...]] = {}
 
     async def addresses(self, host: str, within: float) -> tuple[str, ...]:
-        """Return the addresses of ``host``: those known at once, while they are looked up again beside it.
+        """Return the addresses of ``host``: those known at once, while they are looked up again.
 
-        Raises OSError when it was never resolved and is not ``within`` seconds.
+        Raises OSError when it was never resolved and is not resolved ``within`` seconds.
         """
         lookup = self._lookups.get(host)
         if lookup is None:

@@ -81,6 +81,6 @@ class Beat:
         """Show the service manager how things stand, and that a drain goes on: it must not be cut short."""
         members = self._fleet.members.values()
         states = (member.program.state for member in members)
-        self._notices.status(summary(states, "" if self._pool.connected else self._pool.trouble))
+        self._notices.status(summary(states, self._pool.last_error))
         if self._fleet.ending and members:
             self._notices.draining()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -91,11 +92,11 @@ class Daemon:
 
     def _watched_pool(self, handover: WorkerHandover) -> Pool:
         """Make the pool, whose server and surveys raise alarms."""
-        pool = _pool(self._configuration, handover)
-        pool.server.on_alarm, pool.server.on_lease = self._alarms.sound, self._wake.set
-        node, instance = self._configuration.daemon.node, self._greeting.instance
-        pool.listener.on_survey = Duplicates(pool.listener, node, instance, self._alarms.sound).compare
-        return pool
+        configuration = self._configuration
+        duplicates = Duplicates(configuration.daemon.node, self._greeting.instance, self._alarms.sound)
+        ledger = Ledger(configuration.postgres.schema_, configuration.daemon.namespace, configuration.postgres.lease)
+        server = _server(configuration, ledger, handover, on_alarm=self._alarms.sound, on_lease=self._wake.set)
+        return Pool(server, ledger, on_survey=duplicates.compare)
 
     def _adopted_fleet(self, handover: WorkerHandover, writer: Writer, changes: Changes) -> Fleet:
         """Make the fleet, with what an earlier worker left: children, wishes, and the programs that were in force."""
@@ -156,7 +157,7 @@ class Daemon:
 
     def _warnings(self) -> tuple[str, ...]:
         trees = unkillable.sentences(self._fleet.members.values()).values()
-        return (*sorted(self._pool.server.warnings), *sorted(self._doors.shut), *trees, *self._alarms.recent())
+        return (*sorted(self._pool.server.notes.warnings), *sorted(self._doors.shut), *trees, *self._alarms.recent())
 
     # ------------------------------------------------------------------------------------------------- how it ends
 
@@ -190,17 +191,31 @@ class Daemon:
             self._drain()
 
 
-def _pool(configuration: Configuration, handover: WorkerHandover) -> Pool:
-    daemon, postgres = configuration.daemon, configuration.postgres
-    ledger = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
-    dsn = postgres.dsn.get_secret_value()
+def _server(
+    configuration: Configuration,
+    ledger: Ledger,
+    handover: WorkerHandover,
+    *,
+    on_alarm: Callable[[str], None],
+    on_lease: Callable[[], None],
+) -> Server:
+    daemon = configuration.daemon
+    dsn = configuration.postgres.dsn.get_secret_value()
     directory = configuration.embedded_directory
     fresh = None if directory is None else directory / "fresh"
     dsn = dsn if directory is None else dsn_of(directory)
     memory = NodeMemory(daemon.state_dir / "timelines")
     memory.inherit(handover.memory)
-    server = Server(dsn, ledger, node=daemon.node, fresh=fresh, seen_ledger=handover.seen_ledger, memory=memory)
-    return Pool(server, ledger)
+    return Server(
+        dsn,
+        ledger,
+        node=daemon.node,
+        fresh=fresh,
+        seen_ledger=handover.seen_ledger,
+        memory=memory,
+        on_alarm=on_alarm,
+        on_lease=on_lease,
+    )
 
 
 async def serve(path: Path, channel_fd: int, writer: Writer) -> int:

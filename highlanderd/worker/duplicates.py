@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from highlanderd.postgres.listener import Leader, Listener
+from highlanderd.postgres.survey import Leader
 
 
 class Duplicates:
     """Compares each survey of the leaders with the one before it, and raises an alarm for what contradicts us."""
 
-    def __init__(self, listener: Listener, node: str, instance: str, alarm: Callable[[str], None]) -> None:
-        self._listener, self._node, self._instance, self._alarm = listener, node, instance, alarm
+    def __init__(self, node: str, instance: str, alarm: Callable[[str], None]) -> None:
+        self._node, self._instance, self._alarm = node, instance, alarm
         self._before: Mapping[int, Leader] = {}
 
-    def compare(self) -> None:
-        """Look at the latest survey."""
-        before, self._before = self._before, self._listener.leaders
-        for text in divided_keys(self._before, self._instance):
+    def compare(self, leaders: Mapping[int, Leader]) -> None:
+        """Look at the leaders, by lock id, that the latest survey showed."""
+        before, self._before = self._before, leaders
+        for text in divided_keys(leaders, self._instance):
             self._alarm(text)
-        for text in duplicate_nodes(before, self._before, self._node, self._instance):
+        for text in duplicate_nodes(before, leaders, self._node, self._instance):
             self._alarm(text)
 
 

@@ -209,9 +209,9 @@ class Fleet:
             node=self._origin.node,
             instance=self._instance,
             keeperless=lambda: not self._origin.guardian.holds(lock_id, name),
-            tell=program.tell,
+            post=program.tell,
+            on_alarm=self._on_alarm,
         )
-        session.on_alarm = self._on_alarm
         member = self.members[name] = Member(program, session, spawner, lock_id)
         return member
 

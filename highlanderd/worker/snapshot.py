@@ -10,7 +10,7 @@ from highlanderd.core.states import Waiting, Want
 from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.postgres.lease_change import summary
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.session import ROW_LOCKED
+from highlanderd.postgres.takeover import ROW_LOCKED
 from highlanderd.system.linux import boottime
 from highlanderd.worker.fleet import Member
 from highlanderd.worker.processes import tree_of
@@ -56,8 +56,8 @@ def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
         return f"{situation.reason}; {unkillable_words(member, left)}".removeprefix("; ")
     if not isinstance(situation.state, Waiting):
         return situation.reason
-    if not member.session.connected and pool.trouble:
-        return pool.trouble
+    if not member.session.connected and pool.last_error:
+        return pool.last_error
     if situation.reason == ROW_LOCKED:  # the row still names the last leader, who is gone
         return situation.reason
     return f"led by {leader.node}" if leader is not None and leader.leads else situation.reason
@@ -85,9 +85,9 @@ def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
     lengths = None if facts is None else summary(facts, pool.listener.leaders.values())
     return PostgresStatus(
         connected=pool.connected,
-        server=server.place,
+        server=server.address,
         version=server.version,
-        trouble=pool.trouble,
+        trouble=pool.last_error,
         lease=server.lease.length,
         timeline=server.timeline,
         connections=connections,

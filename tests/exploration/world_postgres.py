@@ -1,6 +1,6 @@
 """The server of the small world: one program's rows, meta, advisory locks, and the sessions that are connected.
 
-Each statement stands in for the constant of ``statements.py`` that its docstring names, committed by itself, with the
+Each statement stands in for the constant of ``postgres/sql`` that its docstring names, committed by itself, with the
 same conditions in the same order. ``tests/integration/test_session.py`` and ``test_session_servers.py`` hold the SQL
 itself to them, on a real server. The verdict is not in here: it is the product's.
 """
@@ -190,7 +190,7 @@ class Reply(NamedTuple):
 
 
 class Flaws(NamedTuple):
-    """What a mutation breaks in the SQL. The defaults are ``statements.py``."""
+    """What a mutation breaks in the SQL. The defaults are ``postgres/sql``."""
 
     compares_version: bool = True
     compares_settled: bool = True

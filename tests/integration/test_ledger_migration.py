@@ -14,8 +14,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from highlanderd.core.events import Detached, Renewed
 from highlanderd.core.lease import Lengths
 from highlanderd.errors import HighlanderError
-from highlanderd.postgres import lease_change, statements
+from highlanderd.postgres import lease_change
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.sql import dialect, upkeep
 from tests.support.nodes import PACKAGE, Node, Nodes
 from tests.support.postgres import Database
 from tests.support.session import desk, settle, until
@@ -133,7 +134,7 @@ def test_a_daemon_of_today_leads_renews_and_releases_on_a_ledger_that_may_not_be
             for _ in range(3):
                 ours.renew(epoch, ledger.lease)
                 assert (await ours.told(Renewed)).lengths.trusted.length == ledger.lease
-            await until(lambda: any("highlanderd/c/beat" in note for note in here.pool.server.warnings))
+            await until(lambda: any("highlanderd/c/beat" in note for note in here.pool.server.notes.warnings))
             with pytest.raises(HighlanderError, match="unreleased: beat on n1"):
                 await lease_change.set_lease(here.pool.listener, 8.0, force=False)
             with pytest.raises(HighlanderError, match="schema 1, and maintenance needs 2"):
@@ -159,7 +160,7 @@ def test_a_ledger_is_migrated_under_a_term_that_goes_on(database: Database) -> N
                 assert (await here.pool.listener.migrate()).waits_for == ("highlanderd/c",)
                 line.renew(epoch, ledger.lease)
                 await line.told(Renewed)
-            older = ledger.statement("older_sessions", statements.OLDER_SESSIONS).sql
+            older = ledger.statement("older_sessions", upkeep.OLDER_SESSIONS).sql
             await until(lambda: not database.sql(older))
             assert (await here.pool.listener.migrate()).version == 2
             for _ in range(2):  # the first is still in the words of schema 1, and finds out
@@ -184,7 +185,7 @@ def test_the_printed_migration_changes_nothing_while_an_older_daemon_is_connecte
         with pytest.raises(psycopg.errors.ObjectInUse, match="highlanderd/c/beat"):
             database.sql(printed)
         assert _version(database) == 1
-    older = ledger.statement("older_sessions", statements.OLDER_SESSIONS).sql
+    older = ledger.statement("older_sessions", upkeep.OLDER_SESSIONS).sql
     wait_for(lambda: not database.sql(older), what="the older daemon is gone")
     database.sql(printed)
     assert _version(database) == 2
@@ -237,8 +238,8 @@ def test_what_a_later_schema_demands_is_fenced_by_the_clock_and_said(database: D
             database.sql("UPDATE highlander.meta SET compatible_from = 3")
             line.renew(epoch)
             why = (await line.told(Detached)).why
-            assert why.endswith(f"this one knows {statements.VERSION}: upgrade highlanderd on this node")
-            await until(lambda: "for daemons that know schema 3 or later" in here.pool.trouble)
+            assert why.endswith(f"this one knows {dialect.VERSION}: upgrade highlanderd on this node")
+            await until(lambda: "for daemons that know schema 3 or later" in here.pool.last_error)
             assert database.sql("SELECT released_at FROM highlander.lease") == [(None,)]
 
     asyncio.run(scenario())

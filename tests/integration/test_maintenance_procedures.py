@@ -158,7 +158,7 @@ def test_what_nobody_leads_any_more_on_a_server_that_is_gone_is_closed_and_holds
       FROM highlander.lease
     """
     database.sql(ghost)
-    _await_said(a, "ghost is led no more by gone through another server: closed")
+    _await_said(a, "closed the term of ghost on gone: it was led through another server, and lapsed")
     closed = "SELECT reason FROM highlander.lease WHERE program = 'ghost' AND released_at IS NOT NULL"
     assert database.sql(closed) == [("lapsed",)]
     _each_started_once(nodes)

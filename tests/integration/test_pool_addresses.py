@@ -11,10 +11,12 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.core.events import Attached, Detached
+from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.outage import Down
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.server import Connection, Server
-from highlanderd.postgres.wire import ConnectFailed
+from highlanderd.postgres.replies import ConnectFailed
+from highlanderd.postgres.server import Server
 from tests.support.postgres import SCHEMA, Clusters, Database
 from tests.support.proxy import Door, OpensDoors
 from tests.support.session import LEASE, SHORT_LEASE, desk, until
@@ -212,7 +214,7 @@ def test_a_standby_that_a_second_probe_meets_is_no_refusal(
             for line in lines:
                 await line.told(Detached)
             await until(lambda: any("hot standby" in record.message for record in caplog.records))
-            assert not here.pool._refused
+            assert not (isinstance(here.pool.state, Down) and here.pool.state.refused)
             slow.heal()
             for line in lines:
                 await line.told(Attached)

@@ -12,12 +12,12 @@ from psycopg.conninfo import make_conninfo
 
 from highlanderd.core.events import Detached, Renewed
 from highlanderd.core.verdict import NotYet
-from highlanderd.postgres import statements
 from highlanderd.postgres.addresses import Unfit, parse, startup_options
 from highlanderd.postgres.health import judge
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.replies import ConnectFailed, WireLost
 from highlanderd.postgres.server import Server
-from highlanderd.postgres.wire import ConnectFailed, WireLost
+from highlanderd.postgres.sql import upkeep
 from tests.support.pooler import pooler
 from tests.support.postgres import SCHEMA, Cluster, Clusters, Database
 from tests.support.session import LEASE, SHORT_LEASE, desk, settle, until
@@ -65,7 +65,7 @@ def test_a_ledger_that_a_crash_empties_is_refused_and_waited_out_once_it_is_mend
             settle(database)
             await line.lead()
             database.sql("ALTER TABLE highlander.lease SET UNLOGGED")
-            health = await here.pool.listener.answer("health", statements.HEALTH)
+            health = await here.pool.listener.answer("health", upkeep.HEALTH)
             assert any("lease are UNLOGGED" in note for note in judge(health.rows[0])), "a running daemon warns, too"
         cluster.kill()
         cluster.start()
@@ -91,8 +91,7 @@ def test_a_survey_that_another_backend_answers_costs_the_session_and_raises_an_a
     alarms: list[str] = []
 
     async def scenario() -> None:
-        async with desk(database.dsn) as here:
-            here.pool.server.on_alarm = alarms.append
+        async with desk(database.dsn, on_alarm=alarms.append) as here:
             await until(lambda: here.pool.listener.facts)
             hello = await here.pool.server.open()
             here.pool.listener.deliver(replace(hello, pid=hello.pid + 1))
@@ -272,8 +271,7 @@ def test_a_node_that_has_seen_the_promoted_server_leaves_and_refuses_the_old_one
     alarms: list[str] = []
 
     async def scenario() -> None:
-        async with desk(database.dsn) as here:
-            here.pool.server.on_alarm = alarms.append
+        async with desk(database.dsn, on_alarm=alarms.append) as here:
             settle(database)
             line = await here.line()
             await line.lead()
@@ -305,7 +303,7 @@ def test_sessions_on_the_old_primary_are_left_as_soon_as_the_promoted_one_is_met
             line = await here.line()
             await line.lead()
             standby.promote()  # and the old primary lives on
-            here.pool.server.next_address()
+            here.pool.server.turns.move_on()
             other = await here.line("other")
             detached = await line.told(Detached)
             assert "still on timeline 1" in detached.why

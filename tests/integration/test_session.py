@@ -15,7 +15,8 @@ from highlanderd.core.key import lock_id
 from highlanderd.core.lease import Lengths
 from highlanderd.core.verdict import Settle
 from highlanderd.errors import HighlanderError
-from highlanderd.postgres import lease_change, statements
+from highlanderd.postgres import lease_change
+from highlanderd.postgres.sql import dialect
 from tests.integration.contest.audit import OF_LOCK
 from tests.support.postgres import Database
 from tests.support.proxy import OpensDoors
@@ -79,7 +80,7 @@ def test_a_claim_on_an_older_version_takes_nothing_and_leaves_no_lock(database: 
             stale = await theirs.claim()
             await ours.release((await ours.lead()).epoch)
             theirs.session.take_over(stale)
-            assert (await theirs.told(Refused)).why == "somebody else was faster"
+            assert (await theirs.told(Refused)).why == "another session was faster"
             assert _locks(database) == 0
 
     asyncio.run(scenario())
@@ -251,7 +252,7 @@ def test_a_ledger_that_vanished_overrules_and_is_never_created_again(database: D
             await line.told(Overruled)
             line.session.disconnect("to seek another session")
             await line.told(Detached)
-            await until(lambda: "is gone" in here.pool.trouble)
+            await until(lambda: "is gone" in here.pool.last_error)
             assert database.sql("SELECT to_regclass('highlander.meta')") == [(None,)]
 
     asyncio.run(scenario())
@@ -292,7 +293,7 @@ def test_the_lease_of_the_ledger_changes_while_a_term_runs(database: Database) -
             line.renew(granted.epoch, 5.0)
             assert (await line.told(Renewed)).lengths == Lengths.alike(5.0)
             assert (await lease_change.report(here.pool.listener)).pending == ()
-            assert "postgres.lease is 10 s here but 5 s in the ledger" in next(iter(here.pool.server.warnings))
+            assert "postgres.lease is 10 s here but 5 s in the ledger" in next(iter(here.pool.server.notes.warnings))
             with pytest.raises(HighlanderError, match="2 to 60 seconds, not 1"):
                 await lease_change.set_lease(here.pool.listener, 1.0, force=False)
 
@@ -319,7 +320,7 @@ def test_many_nodes_at_once_create_one_ledger(database: Database) -> None:
                 await (await here.line()).look()
 
         await asyncio.gather(*(node() for _ in range(8)))
-        assert database.sql("SELECT count(*), min(version) FROM highlander.meta") == [(1, statements.VERSION)]
+        assert database.sql("SELECT count(*), min(version) FROM highlander.meta") == [(1, dialect.VERSION)]
 
     asyncio.run(scenario())
 

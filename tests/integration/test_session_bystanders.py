@@ -213,7 +213,7 @@ def test_a_stranger_who_keeps_a_lock_while_nobody_leads_is_named(database: Datab
                     await asyncio.sleep(0.2)
                 who = f"pid {stranger.info.backend_pid} (role {stranger_role}, application 'squat')"
                 gone = f"SELECT 1 FROM pg_stat_activity WHERE pid = {stranger.info.backend_pid}"
-                assert f"nobody leads, for its advisory lock is held by {who}: end that" in line.alarms[0]
+                assert f"no node leads it, because its advisory lock is held by {who}; end that" in line.alarms[0]
             await until(lambda: not database.sql(gone))
             assert (await line.lead()).epoch == 1
 
@@ -245,7 +245,7 @@ def test_a_warning_that_is_not_about_the_commit_costs_no_session_and_is_logged_o
             await line.release(epoch)
 
     asyncio.run(scenario())
-    assert len([record for record in caplog.records if "puts nothing in doubt" in record.message]) == 1
+    assert len([record for record in caplog.records if "whose commit is not in doubt" in record.message]) == 1
 
 
 def test_foreign_triggers_on_the_ledger_are_warned_of(database: Database) -> None:
@@ -260,6 +260,6 @@ def test_foreign_triggers_on_the_ledger_are_warned_of(database: Database) -> Non
             )
         async with desk(database.dsn) as here:
             await here.line()
-            await until(lambda: any("foreign triggers (audit)" in note for note in here.pool.server.warnings))
+            await until(lambda: any("foreign triggers (audit)" in note for note in here.pool.server.notes.warnings))
 
     asyncio.run(scenario())

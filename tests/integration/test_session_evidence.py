@@ -12,8 +12,8 @@ from highlanderd.core.events import Detached, Granted, Refused
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.memory import NodeMemory
+from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
-from highlanderd.postgres.wire import ConnectFailed
 from tests.support.nodes import settled_ledger
 from tests.support.postgres import Cluster, Clusters, Database, run
 from tests.support.session import LEASE, SHORT_LEASE, desk, settle
@@ -107,7 +107,7 @@ def test_two_clusters_in_one_dsn_that_both_take_writes_are_warned_of(clusters: C
     async def scenario() -> None:
         server = Server(both, Ledger("highlander", "highlander", LEASE), node="n1", fresh=None)
         await server.ask_hosts()
-        [warning] = server.warnings
+        [warning] = server.notes.warnings
         assert "are different clusters" in warning
         assert "name only one of them" in warning
 
@@ -121,7 +121,7 @@ def test_two_addresses_of_one_server_are_no_two_servers(clusters: Clusters) -> N
     async def scenario() -> None:
         server = Server(twice, Ledger("highlander", "highlander", LEASE), node="n1", fresh=None)
         await server.ask_hosts()
-        assert server.warnings == set()
+        assert server.notes.warnings == set()
         assert list(server.memory.timelines.values()) == [1]
 
     asyncio.run(scenario())

@@ -11,7 +11,8 @@ from psycopg.conninfo import make_conninfo
 from highlanderd.core.events import Attached, Detached, LeaseRefused, Renewed
 from highlanderd.core.lease import maintenance_lease
 from highlanderd.errors import HighlanderError, NeedsForce
-from highlanderd.postgres import hosts, lease_change, statements
+from highlanderd.postgres import hosts, lease_change
+from highlanderd.postgres.sql import lengths
 from tests.support.nodes import settled_ledger
 from tests.support.postgres import Cluster, Clusters, Database
 from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, settle, until
@@ -286,13 +287,13 @@ def test_lengths_that_somebody_else_has_changed_meanwhile_are_left_alone(databas
             settle(database)
             await until(lambda: here.pool.listener.connected)
             ask = here.pool.listener.answer
-            await ask("raise_ceiling", statements.RAISE_CEILING, 60.0)
+            await ask("raise_ceiling", lengths.RAISE_CEILING, 60.0)
             stale, now = LEASE - 1, LEASE
             values = ("uid 0", "tests")
-            assert (await ask("set", statements.SET_LEASE, 20.0, stale)).affected == 0
-            assert (await ask("begin", statements.BEGIN_MAINTENANCE, 9.0, 60.0, stale, *values)).affected == 0
-            assert (await ask("begin", statements.BEGIN_MAINTENANCE, 9.0, 60.0, now, *values)).affected == 1
-            assert (await ask("set", statements.SET_LEASE, 20.0, now)).affected == 0, "maintenance is on"
+            assert (await ask("set", lengths.SET_LEASE, 20.0, stale)).affected == 0
+            assert (await ask("begin", lengths.BEGIN_MAINTENANCE, 9.0, 60.0, stale, *values)).affected == 0
+            assert (await ask("begin", lengths.BEGIN_MAINTENANCE, 9.0, 60.0, now, *values)).affected == 1
+            assert (await ask("set", lengths.SET_LEASE, 20.0, now)).affected == 0, "maintenance is on"
 
     asyncio.run(scenario())
 

@@ -78,7 +78,7 @@ def test_a_row_of_another_timeline_is_taken_over_only_on_a_settled_ledger(databa
             claim = await theirs.claim()
             _unsettle(database)
             theirs.session.take_over(claim)
-            assert (await theirs.told(Refused)).why == "somebody else was faster"
+            assert (await theirs.told(Refused)).why == "another session was faster"
             assert _server_of_row(database)[2] is True
 
     asyncio.run(scenario())

@@ -25,7 +25,7 @@ from highlanderd.ctl.client import ControlClient
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.statements import SETTLE_FRESH
+from highlanderd.postgres.sql.leading import SETTLE_FRESH
 from highlanderd.system.linux import boottime
 from tests.support.journal import CHILD, Journal, Life
 from tests.support.postgres import Database, passable_directory

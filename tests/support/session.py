@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,9 +21,11 @@ from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.session import Session
-from highlanderd.postgres.statements import SETTLE_FRESH
+from highlanderd.postgres.sql.leading import SETTLE_FRESH
 from highlanderd.system.linux import boottime
 from tests.support.postgres import Database
+
+log = logging.getLogger(__name__)
 
 LEASE = 10.0
 """Seconds. A session is given up when an answer takes 3/10 of it: on a busy machine that shall not be."""
@@ -48,9 +51,9 @@ class Line:
             node=node,
             instance=instance,
             keeperless=lambda: True,
-            tell=self._hear,
+            post=self._hear,
+            on_alarm=self.alarms.append,
         )
-        self.session.on_alarm = self.alarms.append
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, Attached | Detached):
@@ -129,11 +132,16 @@ class Desk:
 
 @asynccontextmanager
 async def desk(
-    dsn: str, *, lease: float = LEASE, schema: str = "highlander", memory: NodeMemory | None = None
+    dsn: str,
+    *,
+    lease: float = LEASE,
+    schema: str = "highlander",
+    memory: NodeMemory | None = None,
+    on_alarm: Callable[[str], None] = log.warning,
 ) -> AsyncIterator[Desk]:
     """Run a pool for the block."""
     ledger = Ledger(schema, "highlander", lease)
-    pool = Pool(Server(dsn, ledger, node="n1", fresh=None, memory=memory), ledger)
+    pool = Pool(Server(dsn, ledger, node="n1", fresh=None, memory=memory, on_alarm=on_alarm), ledger)
     running = asyncio.create_task(pool.run())
     try:
         yield Desk(pool)

@@ -8,7 +8,7 @@ from highlanderd.core.lease import Lease
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.fitness import ServerFacts, foreseen, ledgers_meta, of_backend, refuse_software, server_facts
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.wire import ConnectFailed, Reply, ServerMessage
+from highlanderd.postgres.replies import ConnectFailed, Reply, ServerMessage
 
 AURORA = "RDS for PostgreSQL or another PostgreSQL"
 

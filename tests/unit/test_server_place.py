@@ -20,4 +20,4 @@ from highlanderd.postgres.server import Server
     ],
 )
 def test_each_host_is_shown_with_its_port_and_no_password(dsn: str, place: str) -> None:
-    assert Server(dsn, Ledger("highlander", "highlander", 10.0), node="a", fresh=None).place == place
+    assert Server(dsn, Ledger("highlander", "highlander", 10.0), node="a", fresh=None).address == place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from highlanderd.postgres.wire import ServerMessage
+from highlanderd.postgres.replies import ServerMessage
 
 
 @pytest.mark.parametrize(

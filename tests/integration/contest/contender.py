@@ -31,9 +31,10 @@ from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.observation import Observation
 from highlanderd.core.states import Cause, Reservation, SessionState
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Settle, judge
+from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.server import Connection, Server
+from highlanderd.postgres.server import Server
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
 from tests.integration.contest.contest import Belief, Contest, Question
@@ -89,9 +90,9 @@ class Contender:
             node=self.name,
             instance=self.instance,
             keeperless=lambda: self.belief is None,
-            tell=lambda event: self._hear(event) if self.session is session else None,
+            post=lambda event: self._hear(event) if self.session is session else None,
+            on_alarm=contest.say,
         )
-        self.session.on_alarm = contest.say
         self.session.open()
 
     # ------------------------------------------------------------------------------------------------------ its fate

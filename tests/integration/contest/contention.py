@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.statements import SETTLE_FRESH
+from highlanderd.postgres.sql.leading import SETTLE_FRESH
 from tests.integration.contest.audit import Audit
 from tests.support.nodes import settled_ledger
 from tests.support.postgres import Cluster

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from highlanderd.core.states import Reservation
-from highlanderd.postgres.statements import SESSIONS
+from highlanderd.postgres.sql.connecting import SESSIONS
 from highlanderd.system.linux import boottime
 from tests.integration.contest.audit import OF_LOCK, offences, unasked
 from tests.integration.contest.contender import BUSY, Contender

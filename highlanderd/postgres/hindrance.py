@@ -1,0 +1,78 @@
+"""What other sessions do that keeps a program from being led, and the alarm that names them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+from highlanderd.core.lease import Lease
+from highlanderd.postgres.listener import Listener
+from highlanderd.postgres.lock_connection import ProgramLock
+from highlanderd.system.linux import boottime
+
+
+@dataclass(frozen=True, slots=True)
+class _Shut:
+    """Takeovers find a lock taken."""
+
+    since: float
+    """When the first did, or when the latest alarm was raised."""
+    latest: float
+
+
+class Hindrance:
+    """How long the row was locked, or a lock was taken. After a whole lease of that an operator must know by whom."""
+
+    def __init__(self, listener: Listener, lock: ProgramLock, on_alarm: Callable[[str], None]) -> None:
+        self._listener, self._lock, self._on_alarm = listener, lock, on_alarm
+        self._row_locked_since: float | None = None
+        self._shut: _Shut | None = None
+
+    def note_row_locked(self, sent: float) -> None:
+        """Note that a query which was sent at ``sent`` has waited for another transaction."""
+        if self._row_locked_since is None:
+            self._row_locked_since = sent
+
+    def note_row_free(self) -> None:
+        """Note that a query did not have to wait."""
+        self._row_locked_since = None
+
+    def watch(self, pid: int, pace: Lease) -> None:
+        """Name the transactions that block the backend ``pid``, if the row has been locked for a whole lease.
+
+        They are asked for half-way through its lock timeout: only a backend that already waits is blocked.
+        """
+        since = self._row_locked_since
+        if since is not None and boottime() - since > pace.length:
+            asyncio.get_running_loop().call_later(pace.renew_every / 2, lambda: _in_passing(self._name_blockers(pid)))
+
+    async def _name_blockers(self, pid: int) -> None:
+        blockers = await self._listener.blockers(pid)
+        if blockers:
+            self._on_alarm(
+                f"{self._lock.program}: cannot write its row, because {blockers} holds a lock on it; end that session"
+            )
+
+    def note_lock_taken(self, pace: Lease) -> None:
+        """Note that a takeover found a lock taken. Once in each lease of that, the alarm names the session."""
+        now, shut = boottime(), self._shut
+        if shut is None or now - shut.latest > pace.length:  # an earlier case is another story
+            shut = _Shut(now, now)
+        if now - shut.since > pace.length:
+            shut = _Shut(now, now)
+            _in_passing(self._name_holders())
+        self._shut = _Shut(shut.since, now)
+
+    async def _name_holders(self) -> None:
+        holders = await self._listener.holders(self._lock.lock_id, self._lock.name_lock)
+        if holders:
+            self._on_alarm(
+                f"{self._lock.program}: no node leads it, because its advisory lock is held by {holders}; end that "
+                "session, and if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
+            )
+
+
+def _in_passing(question: Coroutine[None, None, None]) -> None:
+    """Run a question in the background. When the listener has no session, it ends without a word."""
+    asyncio.ensure_future(question).add_done_callback(lambda done: done.cancelled() or done.exception())

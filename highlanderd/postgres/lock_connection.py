@@ -1,0 +1,230 @@
+"""The connection that a program's lock is held on: seek one, ask on it, lose it, seek the next one.
+
+``session.py`` says what is asked, and what the answers mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Final
+
+from highlanderd.core.events import Attached, Detached, Event, Notified
+from highlanderd.core.lease import Lease
+from highlanderd.postgres.connection import RECONNECT_PAUSE, Connection
+from highlanderd.postgres.fitness import refuse_newer
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.replies import Reply, Statement, Value
+from highlanderd.postgres.sql import connecting, dialect, leading
+from highlanderd.system.linux import boottime
+
+log = logging.getLogger(__name__)
+
+REMEMBERED: Final = 8
+"""Former backends of this program that may still hold its lock, if their network died."""
+
+Query = tuple[str, str, Sequence[Value]]
+"""A name, one of the texts in ``sql/``, and the values of its parameters."""
+Answered = Callable[[list[Reply], float], None]
+"""Called with the replies, and the CLOCK_BOOTTIME moment at which the queries were sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramLock:
+    """The lock of one program, and the node that asks for it."""
+
+    program: str
+    lock_id: int
+    name_lock: int
+    """The lock id of the program's name, which two different lock keys for one program have in common."""
+    node: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seeking:
+    """There is no connection. The pool was asked for one, or will be after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """There is a connection."""
+
+    connection: Connection
+    granted: bool = False
+    """Whether its backend holds the lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The program has left: there will be no other connection."""
+
+
+class LockConnection:
+    """The present connection of one program, and the search for the next one."""
+
+    def __init__(
+        self, pool: Pool, lock: ProgramLock, *, post: Callable[[Event], None], on_alarm: Callable[[str], None]
+    ) -> None:
+        """Make one without a connection. ``post`` is called with each event, and must do no more than queue it."""
+        self.pool, self.lock, self.post, self.on_alarm = pool, lock, post, on_alarm
+        self.state: Seeking | Connected | Closed = Seeking()
+        self.urgency = inf
+        """When the lease that hangs on a connection ends, in CLOCK_BOOTTIME seconds; the program keeps it current."""
+        self.believed: int | None = None
+        """The number of the session that the machine knows of; None once it knows of the loss."""
+        self._number = 0
+        """The number of the latest session."""
+        self._asked = 0.0
+        self._former: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
+        self._end_hints = pool.listener.hint(lock.lock_id, self._hinted)
+
+    @property
+    def connection(self) -> Connection | None:
+        """The present connection."""
+        return self.state.connection if isinstance(self.state, Connected) else None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session at the moment."""
+        return isinstance(self.state, Connected)
+
+    @property
+    def granted(self) -> bool:
+        """Whether the present session holds the lock."""
+        return isinstance(self.state, Connected) and self.state.granted
+
+    def note_granted(self, granted: bool) -> None:
+        """Note whether the present session holds the lock."""
+        if isinstance(self.state, Connected):
+            self.state = replace(self.state, granted=granted)
+
+    # ------------------------------------------------------------------------------------------- coming and going
+
+    def open(self) -> None:
+        """Begin to seek a connection, and never stop until ``close``."""
+        self.pool.request(self)
+
+    def close(self) -> None:
+        """Leave. The connection ends, and with it each lock that it held."""
+        connection, self.state = self.connection, Closed()
+        self._end_hints()
+        self.pool.forget(self)
+        if connection is not None:
+            connection.wire.drop("closed")
+
+    def deliver(self, connection: Connection) -> None:
+        """Use a verified connection from now on. Posts Attached."""
+        self.state = Connected(connection)
+        self._number += 1
+        self._former.append((connection.pid, connection.started))
+        connection.wire.assign(self)
+        name = f"{connecting.SESSIONS}{self.lock.node}/{self.lock.program}"[:63]
+        self.say("name_session", connecting.NAME_SESSION, name)
+        self.post(Attached(self._number))
+
+    def notified(self, payload: str) -> None:
+        """Ignore it: only the listener's session listens."""
+
+    def lost(self, why: str) -> None:
+        """Seek another connection at once. Posts Detached. What we dropped ourselves is no loss."""
+        connection = self.connection
+        if connection is None:
+            return
+        self.state = Seeking()
+        self.pool.lost(connection, why)
+        self.post(Detached(f"no session with PostgreSQL: {why}"))
+        self.pool.request(self)
+
+    def disconnect(self, why: str, pause: float = RECONNECT_PAUSE) -> None:
+        """Drop the session, and seek another one ``pause`` seconds later: what was wrong may still be wrong."""
+        connection = self.connection
+        if connection is None or self.believed != self._number:
+            return
+        self.state = Seeking()
+        connection.wire.drop(why)
+        self.post(Detached(why))
+        asyncio.get_running_loop().call_later(pause, self._request_again)
+
+    def _request_again(self) -> None:
+        if isinstance(self.state, Seeking):
+            self.pool.request(self)
+
+    def refuse(self, why: str) -> None:
+        """Drop the session because its server must not be used, and raise an alarm."""
+        self.on_alarm(f"{self.lock.program}: {why}")
+        self.disconnect(why, self.pool.server.lease.renew_every)
+
+    def _hinted(self) -> None:
+        if self.connected:
+            self.post(Notified())
+
+    # ------------------------------------------------------------------------------------------------------ asking
+
+    def keep_alive(self) -> None:
+        """Send something if nothing was asked for half a lease."""
+        connection = self.connection
+        if connection is not None and boottime() - self._asked > connection.lease.length / 2:
+            self.say("keep_alive", connecting.KEEP_ALIVE)
+
+    def say(self, name: str, sql: str, *values: Value) -> None:
+        """Send a query whose answer does not matter, if there is a session."""
+        connection = self.connection
+        if connection is not None:
+            self._asked = boottime()
+            future = connection.wire.ask([(self._statement(name, sql), values)], connection.lease.answer_within)
+            future.add_done_callback(lambda done: done.exception())
+
+    def ask(self, answered: Answered, *queries: Query) -> None:
+        """Send queries, and call ``answered`` with the replies. It is not called when the connection ends first.
+
+        A query that was meant for an earlier session is dropped: its Detached is on the way to the machine.
+        """
+        connection = self.connection
+        if connection is None or self.believed != self._number:
+            return
+        sent = self._asked = boottime()
+        asks = [(self._statement(name, sql), values) for name, sql, values in queries]
+        future = connection.wire.ask(asks, connection.lease.answer_within)
+
+        def done(replies: asyncio.Future[list[Reply]]) -> None:
+            if (
+                replies.exception() is not None
+                or self.connection is None
+                or self.connection.wire is not connection.wire
+            ):
+                return
+            try:
+                answered(replies.result(), sent)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the machine must learn that its question has ended
+                why = "an answer of PostgreSQL cannot be read"
+                self.pool.server.notes.unforeseen(f"{self.lock.program}: {why}", error)
+                self.refuse(f"{why}: {error}")
+
+        future.add_done_callback(done)
+
+    def _statement(self, name: str, sql: str) -> Statement:
+        """Return a statement for the schema as this session has last seen it."""
+        version = dialect.VERSION if self.connection is None else self.connection.version
+        return self.pool.ledger.statement(name, sql, version)
+
+    def follow(self, lease: Lease, version: int, compatible_from: int) -> None:
+        """Go by what an answer says of the ledger. Raises Unfit when this daemon is too old for it."""
+        refuse_newer(compatible_from)
+        state, version = self.state, min(version, dialect.VERSION)
+        if not isinstance(state, Connected):
+            return
+        if lease != state.connection.lease:
+            self.pool.server.follow(lease.length)
+            self.say("limits", connecting.LIMITS, *self.pool.server.limits)
+        self.state = replace(state, connection=replace(state.connection, lease=lease, version=version))
+
+    def terminate_old(self, epoch: int) -> Query:
+        """Return the query that ends former sessions of this term: the row's, and those that this worker remembers."""
+        pids, starts = [pid for pid, _ in self._former], [start for _, start in self._former]
+        term: tuple[Value, ...] = (self.lock.lock_id, epoch, self.lock.instance)
+        return "terminate_old", leading.TERMINATE_OLD, (*term, pids, starts)

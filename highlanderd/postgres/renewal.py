@@ -1,0 +1,114 @@
+"""Prolong a term, take its lock back on another session, and end it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from highlanderd.core.events import Contended, LeaseRefused, Overruled, Renewed, Unlocked
+from highlanderd.core.lease import Lease
+from highlanderd.core.states import Cause, Reservation
+from highlanderd.postgres import ledger
+from highlanderd.postgres.addresses import Unfit
+from highlanderd.postgres.hindrance import Hindrance
+from highlanderd.postgres.lock_connection import LockConnection
+from highlanderd.postgres.replies import Reply, Value
+from highlanderd.postgres.sql import dialect, leading
+
+
+class Renewal:
+    """Asks on a program's connection for a term that has begun, on this session or on an earlier one."""
+
+    def __init__(self, connection: LockConnection, hindrance: Hindrance) -> None:
+        self._line, self._lock, self._hindrance = connection, connection.lock, hindrance
+
+    def ask(self, epoch: int, lease: Lease) -> None:
+        """Prolong the term under ``lease``. A session without the lock takes it back in the same statement.
+
+        Posts Renewed, LeaseRefused, Overruled or Contended; Detached when the answer leaves a doubt.
+        """
+        connection = self._line.connection
+        values: tuple[Value, ...] = (self._lock.lock_id, epoch, self._lock.instance, lease.length)
+        if self._line.granted:
+            renew = ("renew", leading.RENEW, values)
+            self._line.ask(lambda replies, sent: self._renewed(lease, replies[0], sent), renew)
+        else:
+            started = 0 if connection is None else connection.started
+            reattach = ("reattach", leading.REATTACH, (*values, started, self._lock.name_lock))
+            self._line.ask(lambda replies, sent: self._reattached(epoch, lease, replies[0], sent), reattach)
+        if connection is not None:
+            self._hindrance.watch(connection.pid, connection.lease)
+
+    def _renewed(self, asked: Lease, reply: Reply, sent: float) -> None:
+        if reply.acknowledged and reply.rows:
+            self._prolonged(asked, reply.rows[0], sent)
+        elif reply.sqlstate in dialect.UNDEFINED or (reply.error is None and not reply.rows):
+            self._unmatched(asked)
+        else:
+            self._doubted("renewal", reply, sent)
+
+    def _reattached(self, epoch: int, asked: Lease, reply: Reply, sent: float) -> None:
+        if reply.sqlstate in dialect.UNDEFINED:
+            self._line.post(Overruled())
+            return
+        if not reply.acknowledged or not reply.rows:
+            self._doubted("reattachment", reply, sent)
+            return
+        *lengths, granted, renewed = reply.rows[0]
+        if granted != "t":
+            self._line.ask(lambda _replies, _sent: self._line.post(Contended()), self._line.terminate_old(epoch))
+        elif renewed == "1":
+            self._line.note_granted(True)
+            self._prolonged(asked, lengths, sent)
+            # The session that should have written the history may have been lost before it did.
+            self._line.say("begin_term", leading.BEGIN_TERM, self._lock.lock_id, epoch)
+        else:
+            self._unmatched(asked)
+
+    def _prolonged(self, asked: Lease, values: Sequence[str | None], sent: float) -> None:
+        """Post Renewed, unless the ledger is no longer for daemons as old as this one."""
+        self._hindrance.note_row_free()
+        written = ledger.written(values, asked)
+        try:
+            self._line.follow(written.lengths.pace, written.version, written.compatible_from)
+        except Unfit as unfit:
+            self._line.refuse(str(unfit))
+        else:
+            self._line.post(Renewed(sent, written.lengths))
+
+    def _unmatched(self, asked: Lease) -> None:
+        """Post why no row was changed: the row is not ours, or the ledger promises no lease as long as ``asked``."""
+        pace = asked if self._line.connection is None else self._line.connection.lease
+        self._line.post(LeaseRefused(pace) if asked.length > pace.length else Overruled())
+
+    def _doubted(self, what: str, reply: Reply, sent: float) -> None:
+        if reply.sqlstate in dialect.BLOCKED:
+            self._hindrance.note_row_locked(sent)
+            self._line.disconnect(f"the {what} waited for another transaction, which holds a lock on the ledger's row")
+        else:
+            self._line.disconnect(f"the {what} was not acknowledged: {reply.doubt}")
+
+    def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
+        """End the term: the row, then the lock, then the notification, each committed by itself.
+
+        Posts Unlocked when the row is released or was overtaken; Detached when the answer leaves a doubt.
+        """
+        lock = self._lock
+        node, seconds = (None, None) if reservation is None else (reservation.node, reservation.seconds)
+        # A former session that missed its client's death would keep the lock from the next leader.
+        first = [] if self._line.granted else [self._line.terminate_old(epoch)]
+        self._line.note_granted(False)
+        self._line.ask(
+            lambda replies, _sent: self._released(*replies[len(first) : len(first) + 2]),
+            *first,
+            ("release", leading.RELEASE, (lock.lock_id, epoch, lock.instance, cause.value, node, seconds)),
+            ("unlock", leading.UNLOCK, ()),
+            ("notify", leading.NOTIFY, (self._line.pool.ledger.channel, str(lock.lock_id))),
+            ("end_term", leading.END_TERM, (lock.lock_id, epoch, cause.value)),
+        )
+
+    def _released(self, release: Reply, unlock: Reply) -> None:
+        if release.acknowledged and unlock.error is None:
+            self._line.pool.listener.prune(self._lock.lock_id)
+            self._line.post(Unlocked())
+        else:
+            self._line.disconnect(f"the release was not acknowledged: {release.doubt}")

@@ -1,0 +1,82 @@
+"""What is asked on a connection, and what comes back: statements, replies, and the two ways to fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+Value = str | int | float | bool | None | Sequence[int]
+
+WRAPAROUND_SOURCES: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
+"""Server functions whose warnings announce a transaction id wraparound: an alarm, and no doubt about the commit."""
+_OF_COMMITS: Final = re.compile(r"sync|commit|repl|xlog|quorum", re.IGNORECASE)
+"""What the names of server functions contain that warn of a commit: PostgreSQL's own is SyncRepWaitForLSN."""
+
+
+class WireLost(Exception):
+    """The connection is gone. What was asked may have happened or not."""
+
+
+class ConnectFailed(Exception):
+    """No connection was made. ``timed_out`` says that there was no answer at all, not even a refusal."""
+
+    def __init__(self, why: str, *, timed_out: bool = False) -> None:
+        super().__init__(why)
+        self.timed_out = timed_out
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement, which each connection prepares under ``name`` when it is first asked."""
+
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMessage:
+    """An error or a warning. Only ``sqlstate`` and ``source`` are for decisions; ``text`` is for people."""
+
+    sqlstate: str
+    text: str
+    source: str
+    """The server's function; unlike ``text`` it is never translated."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a warning leaves it open whether the commit is safe. Extensions and triggers warn of other things."""
+        return not self.source or _OF_COMMITS.search(self.source) is not None
+
+
+@dataclass(slots=True)
+class Reply:
+    """All that came back for one statement, up to the ReadyForQuery that follows its Sync."""
+
+    rows: list[tuple[str | None, ...]] = field(default_factory=list)
+    affected: int = 0
+    error: ServerMessage | None = None
+    warnings: list[ServerMessage] = field(default_factory=list)
+    """The warnings that leave it open whether the commit is safe."""
+
+    @property
+    def sqlstate(self) -> str | None:
+        """The error's SQLSTATE, or None."""
+        return self.error.sqlstate if self.error else None
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the commit is beyond doubt: no error, and no warning such as of a cancelled wait for a standby."""
+        return self.error is None and not self.warnings
+
+    @property
+    def doubt(self) -> str:
+        """Why a reply that should tell of one changed row is no success."""
+        if self.error is not None:
+            return self.error.text
+        return self.warnings[0].text if self.warnings else "it did not say that one row was changed"
+
+
+Ask = tuple[Statement, Sequence[Value]]
+"""A statement and the values of its parameters."""

@@ -1,0 +1,186 @@
+"""Statements of the life of a term: look, settle, take over, renew, reattach, release, and its lines in the history.
+
+Each changes one row or none, is committed by its own Sync, and leaves something safe behind when the next one never
+arrives. The history is for people: its statements come last, and nothing waits for them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from highlanderd.postgres.sql.dialect import ASKED, SERVER_START, SYSTEM, TIMELINE
+
+_LOOK = f"""
+SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::bigint, {{place}},
+       m.version, {{compatible_from}}, extract(epoch FROM m.lease), extract(epoch FROM {{wanted}}),
+       extract(epoch FROM {{ceiling}}), m.settled_system, m.settled_timeline, {{settled_place}},
+       m.offsets ->> {SYSTEM}::text, FLOOR,
+       (SELECT json_agg(json_build_array(f.program, f.node, f.lock_id, f.epoch, f.renewal, {{elsewhere_for}}))
+          FROM {{schema}}.lease AS f WHERE f.system <> {SYSTEM} AND f.released_at IS NULL),
+       r.lock_id, r.program, r.epoch, r.renewal, r.node, r.instance, r.system, r.timeline, r.released_at IS NOT NULL,
+       extract(epoch FROM {{trusted_for}}), r.reason, r.reserved_for, r.reserved_seconds,
+       greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0), pg_backend_pid()
+  FROM {{schema}}.meta AS m LEFT JOIN {{schema}}.lease AS r ON r.lock_id = $1::bigint OR r.program = $2::text
+"""
+
+LOOK: Final = _LOOK.replace("FLOOR", "(SELECT max(t.epoch) FROM {schema}.term AS t WHERE t.lock_id = $1::bigint)")
+
+LOOK_WITHOUT_HISTORY: Final = _LOOK.replace("FLOOR", "NULL::bigint")
+"""For when another session keeps the history from being read: the history can never veto a takeover."""
+
+# A statement of its own, before the takeover: the takeover sees all that was committed before the name was granted. All
+# nodes take the name first, because otherwise two that claim at the same moment could refuse each other.
+NAME_LOCK: Final = "SELECT pg_try_advisory_lock($1::bigint)"
+
+# Parameters: 1 lock id; the server judged, 2 system, 3 timeline; 4 lease asked for; the new 5 epoch, 6 program, 7 node,
+# 8 instance, 9 backend start; 10 lock id of the program's name, 11 place; the row judged, 12 epoch, 13 renewal,
+# 14 system, 15 timeline.
+_GRANT = f"""
+WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
+     lock AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($1::bigint) END AS granted FROM name),
+     server AS MATERIALIZED (SELECT {SYSTEM} AS system, {TIMELINE} AS timeline),
+     judged AS (
+       SELECT s.system, s.timeline
+         FROM lock AS l, server AS s, {{schema}}.meta AS m
+        WHERE l.granted AND s.system = $2::bigint AND s.timeline = $3::bigint AND NOT pg_is_in_recovery()
+          AND {{place}} = $11::text AND {{usable}} AND {ASKED} <= {{ceiling}}
+          AND (m.settled_system, m.settled_timeline, {{settled_place}}) = (s.system, s.timeline, {{place}})
+          AND NOT EXISTS (SELECT 1 FROM {{schema}}.lease AS o
+                           WHERE o.program = $6::text AND o.lock_id <> $1::bigint AND o.released_at IS NULL)),
+"""
+
+_OUTCOME = "SELECT name.granted, lock.granted, (SELECT count(*) FROM taken) FROM name, lock"
+
+TAKE_OVER: Final = f"""{_GRANT}
+     taken AS (
+       UPDATE {{schema}}.lease AS r
+          SET epoch = $5::bigint, renewal = r.renewal + 1, program = $6::text, node = $7::text,
+              instance = $8::uuid, system = j.system, timeline = j.timeline, {{set_trusted}}
+              backend_pid = pg_backend_pid(), backend_start = $9::bigint,
+              acquired_at = clock_timestamp(), expires_at = clock_timestamp() + {ASKED},
+              released_at = NULL, reason = NULL, reserved_for = NULL, reserved_seconds = NULL
+         FROM judged AS j
+        WHERE r.lock_id = $1::bigint AND r.epoch = $12::bigint AND r.renewal = $13::bigint
+          AND r.system = $14::bigint AND r.timeline = $15::bigint
+    RETURNING 1)
+{_OUTCOME}
+"""
+
+FIRST_TAKE_OVER: Final = f"""{_GRANT}
+     taken AS (
+       INSERT INTO {{schema}}.lease AS r (lock_id, epoch, renewal, program, node, instance, system, timeline,
+              backend_pid, backend_start, acquired_at, expires_at{{insert_trusted}})
+       SELECT $1::bigint, $5::bigint, 1, $6::text, $7::text, $8::uuid, j.system, j.timeline,
+              pg_backend_pid(), $9::bigint, clock_timestamp(), clock_timestamp() + {ASKED}{{trusted_value}}
+         FROM judged AS j
+           ON CONFLICT DO NOTHING
+    RETURNING 1)
+{_OUTCOME}
+"""
+
+# Sent before a takeover, in a commit of its own. It changes no key column, so that no assert_leader holds it up. From
+# then on assert_leader refuses the lapsed epoch. Parameters: 1 lock id; the version judged, 2 epoch, 3 renewal,
+# 4 system, 5 timeline; the server, 6 system, 7 timeline, 8 place. It never writes system or timeline.
+CLOSE: Final = f"""
+UPDATE {{schema}}.lease AS r
+   SET renewal = r.renewal + 1, released_at = clock_timestamp(), reason = 'lapsed',
+       reserved_for = NULL, reserved_seconds = NULL
+  FROM {{schema}}.meta AS m
+ WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint AND r.renewal = $3::bigint
+   AND r.system = $4::bigint AND r.timeline = $5::bigint AND r.released_at IS NULL
+   AND {SYSTEM} = $6::bigint AND {TIMELINE} = $7::bigint AND {{place}} = $8::text AND {{usable}}
+   AND NOT pg_is_in_recovery()
+"""
+
+_OURS = "r.lock_id = $1::bigint AND r.epoch = $2::bigint AND r.instance = $3::uuid AND r.released_at IS NULL"
+
+_PROLONGED = f"""renewal = r.renewal + 1, expires_at = clock_timestamp() + {ASKED}, {{set_trusted}}
+       system = {SYSTEM}, timeline = {TIMELINE}"""
+
+_LENGTHS = "extract(epoch FROM {wanted}), extract(epoch FROM m.lease), m.version, {compatible_from}"
+
+# Parameters of both: 1 lock id, 2 epoch, 3 instance, 4 lease asked for.
+RENEW: Final = f"""
+UPDATE {{schema}}.lease AS r
+   SET {_PROLONGED}
+  FROM {{schema}}.meta AS m WHERE {_OURS} AND {ASKED} <= {{ceiling}}
+RETURNING {_LENGTHS}
+"""
+
+# Further parameters: 5 backend start, 6 lock id of the program's name.
+REATTACH: Final = f"""
+WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
+     lock AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($1::bigint) END AS granted FROM name),
+     renewed AS (
+       UPDATE {{schema}}.lease AS r
+          SET {_PROLONGED}, backend_pid = pg_backend_pid(), backend_start = $5::bigint
+         FROM lock AS l, {{schema}}.meta AS m WHERE l.granted AND {_OURS} AND {ASKED} <= {{ceiling}}
+    RETURNING 1)
+SELECT {_LENGTHS}, lock.granted, (SELECT count(*) FROM renewed) FROM lock, {{schema}}.meta AS m
+"""
+
+TERMINATE_OLD: Final = f"""
+SELECT count(pg_terminate_backend(a.pid))
+  FROM pg_stat_get_activity(NULL) AS a
+ WHERE a.pid <> pg_backend_pid() AND (a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint) IN (
+       SELECT r.backend_pid, r.backend_start FROM {{schema}}.lease AS r WHERE {_OURS}
+       UNION ALL SELECT * FROM unnest($4::integer[], $5::bigint[]))
+"""
+
+# It never writes system or timeline: a release proves nothing about the server that it reached.
+RELEASE: Final = f"""
+UPDATE {{schema}}.lease AS r
+   SET renewal = r.renewal + 1, released_at = clock_timestamp(), expires_at = clock_timestamp(),
+       reason = $4::text, reserved_for = $5::text, reserved_seconds = $6::double precision
+ WHERE {_OURS}
+"""
+
+UNLOCK: Final = "SELECT pg_advisory_unlock_all()"
+NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
+
+# The history has statements of its own, sent after those that change the row. Parameters of both: 1 lock id, 2 epoch.
+# A term that lapsed ends, at the latest, with the beginning of the next.
+BEGIN_TERM: Final = """
+WITH begun AS (SELECT * FROM {schema}.lease WHERE lock_id = $1::bigint AND epoch = $2::bigint),
+     lapsed AS (
+       UPDATE {schema}.term AS t SET ended_at = b.acquired_at, reason = 'lapsed'
+         FROM begun AS b WHERE t.lock_id = $1::bigint AND t.epoch < $2::bigint AND t.ended_at IS NULL)
+INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at)
+SELECT lock_id, epoch, program, node, acquired_at FROM begun ON CONFLICT DO NOTHING
+"""
+
+# Further parameter: 3 reason. The next term may have begun already, and have marked this one as lapsed.
+END_TERM: Final = """
+UPDATE {schema}.term AS t
+   SET reason = $3::text,
+       ended_at = coalesce(
+         (SELECT r.released_at FROM {schema}.lease AS r WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
+         (SELECT min(n.acquired_at) FROM {schema}.term AS n WHERE n.lock_id = $1::bigint AND n.epoch > $2::bigint),
+         clock_timestamp())
+ WHERE t.lock_id = $1::bigint AND t.epoch = $2::bigint AND (t.ended_at IS NULL OR t.reason = 'lapsed')
+"""
+
+# Parameters: what was waited out, 1 system, 2 timeline, 3 place; 4 the upper half of the highest epoch that we know.
+# Epochs begin above that one: a server that was restored knows nothing of the epochs since its backup, and its timeline
+# may be one that there was before.
+SETTLE: Final = f"""
+UPDATE {{schema}}.meta AS m
+   SET settled_system = $1::bigint, settled_timeline = $2::bigint, {{set_settled}}
+       offsets = m.offsets || jsonb_build_object($1::text, CASE WHEN m.offsets ? $1::text AND {{same_place}}
+                   THEN greatest((m.offsets ->> $1::text)::bigint, $4::bigint + 2 - $2::bigint)
+                   ELSE greatest($4::bigint, (SELECT max(epoch >> 32) FROM {{schema}}.lease), -1) + 1 END)
+ WHERE {SYSTEM} = $1::bigint AND {TIMELINE} = $2::bigint AND {{place}} = $3::text AND NOT pg_is_in_recovery()
+"""
+
+# For a server that this daemon has just created: no program can have been led through it.
+SETTLE_FRESH: Final = f"""
+UPDATE {{schema}}.meta AS m
+   SET settled_system = {SYSTEM}, settled_timeline = {TIMELINE}, settled_place = {{place}}
+ WHERE settled_system IS NULL
+"""
+
+# Parameters: 1 system, 2 timeline. What the ledger holds was restored or overwritten, so all nodes wait once more.
+UNSETTLE: Final = """
+UPDATE {schema}.meta SET settled_system = NULL, settled_timeline = NULL
+ WHERE (settled_system, settled_timeline) = ($1::bigint, $2::bigint)
+"""

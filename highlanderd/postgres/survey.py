@@ -1,0 +1,105 @@
+"""What the latest survey of the ledger has shown: who leads what, the ledger's facts, and for how long that is so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from highlanderd.core.ceiling import CeilingWatch, LeaseUse
+from highlanderd.core.lease import Lease
+from highlanderd.core.promise import Promise
+from highlanderd.postgres.ledger import LedgerFacts
+from highlanderd.postgres.memory import NodeMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads a lock id, as the ledger shows it."""
+
+    node: str
+    instance: str
+    epoch: int
+    renewal: int
+    leads: bool
+    program: str = ""
+    trusted_for: float = 0.0
+    """Seconds: the lease that the row carries."""
+    system: int = 0
+    timeline: int = 0
+    """The server that the row was last written through."""
+
+
+class Survey:
+    """The latest survey, and what it takes several of them to know."""
+
+    def __init__(self, memory: NodeMemory) -> None:
+        self._memory = memory
+        self.leaders: Mapping[int, Leader] = {}
+        """By lock id."""
+        self.facts: LedgerFacts | None = None
+        """None while they are not known."""
+        self._watch = CeilingWatch()
+        self._elsewhere: Mapping[tuple[int, Leader], float] = {}
+        """What is led through another server, by lock id, and the arrival of the survey that showed it first."""
+
+    def read(self, rows: Sequence[tuple[str | None, ...]], found: LedgerFacts, now: float) -> None:
+        """Take in the answers to SURVEY and FACTS; ``now`` is CLOCK_BOOTTIME in seconds."""
+        self.facts = found
+        self.leaders = {int(row[0] or 0): _leader(row) for row in rows}
+        for leader in self.leaders.values():
+            self._memory.learn_epoch(leader.epoch)
+        led = {lock_id: leader for lock_id, leader in self.leaders.items() if leader.leads}
+        longest = max((leader.trusted_for for leader in led.values()), default=0.0)
+        self._elsewhere = {
+            (lock_id, leader): self._elsewhere.get((lock_id, leader), now)
+            for lock_id, leader in led.items()
+            if leader.system != found.where[0]
+        }
+        self._watch = self._watch.after(LeaseUse(found.where, found.lease, found.ceiling, found.wanted, longest), now)
+        ceiling = max(found.ceiling, longest)  # where a row carries more, the ceiling has gone back
+        self._memory.learn_promise(Promise(*found.where, ceiling, found.lease), now, settled=found.settled)
+
+    def may_lower(self, now: float) -> bool:
+        """Return whether nothing needs the ceiling to be higher than the ledger's lease any more."""
+        return self._watch.may_lower(now)
+
+    def lapsed_elsewhere(self, now: float) -> list[tuple[int, Leader]]:
+        """Return the terms that were last written through another server, once their lease was waited out here."""
+        return [key for key, since in self._elsewhere.items() if now >= since + Lease(key[1].trusted_for).wait]
+
+    def shown(self, found: LedgerFacts, schema: str) -> dict[str, object]:
+        """Return the ledger's facts for people."""
+        system, timeline, _ = found.where if found.settled else (None, None, None)
+        return {
+            "schema": schema,
+            "version": found.version,
+            "compatible_from": found.compatible_from,
+            "ledger": found.ledger or None,
+            "namespace": found.namespace,
+            "lease": found.lease,
+            "lease_in_force": found.wanted,
+            "ceiling": found.ceiling,
+            "settled_system": system and str(system),
+            "settled_timeline": timeline,
+            "offsets": found.offsets,
+            "lock_ids": len(self.leaders),
+            "unreleased": sum(leader.leads for leader in self.leaders.values()),
+            "maintenance_until": found.maintenance and found.maintenance.until,
+            "maintenance_by": found.maintenance and found.maintenance.author,
+            "maintenance_reason": found.maintenance and found.maintenance.reason,
+        }
+
+
+def _leader(row: tuple[str | None, ...]) -> Leader:
+    _, program, node, instance, epoch, renewal, leads, trusted_for, system, timeline = row
+    return Leader(
+        node=node or "",
+        instance=instance or "",
+        epoch=int(epoch or 0),
+        renewal=int(renewal or 0),
+        leads=leads == "t",
+        program=program or "",
+        trusted_for=float(trusted_for or 0),
+        system=int(system or 0),
+        timeline=int(timeline or 0),
+    )

@@ -1,0 +1,95 @@
+"""Begin a term: close the terms that have lapsed, then take the locks and change the row in one statement."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from highlanderd.core.events import Granted, Refused
+from highlanderd.core.observation import Row, ServerIdentity
+from highlanderd.core.verdict import Claim
+from highlanderd.postgres.hindrance import Hindrance
+from highlanderd.postgres.lock_connection import LockConnection, Query
+from highlanderd.postgres.replies import Reply, Value
+from highlanderd.postgres.sql import dialect, leading
+
+REFUSED_RETRY: Final = 0.2
+"""Seconds until a lock that another session holds is tried again."""
+ROW_LOCKED: Final = "another transaction holds a lock on the ledger's row"
+"""Why a takeover was refused that had to wait for another transaction."""
+
+
+class Takeover:
+    """Asks for terms on a program's connection. Posts Granted or Refused."""
+
+    def __init__(self, connection: LockConnection, hindrance: Hindrance) -> None:
+        self._line, self._lock, self._hindrance = connection, connection.lock, hindrance
+        self._outrun = 0
+        """How often in a row a takeover was granted the lock and changed no row."""
+
+    def ask(self, claim: Claim) -> None:
+        """Try to begin the claimed term."""
+        connection, row = self._line.connection, claim.judged
+        queries: list[Query] = [self._close(one, claim.server) for one in claim.closing]
+        if row is not None and row.instance == self._lock.instance and not row.released:
+            queries.insert(0, self._line.terminate_old(row.epoch))  # an earlier worker's session may hold the lock
+        queries += [("name_lock", leading.NAME_LOCK, (self._lock.name_lock,)), self._take(claim)]
+        self._line.ask(lambda replies, sent: self._taken(claim, replies[-2], replies[-1], sent), *queries)
+        if connection is not None:
+            self._hindrance.watch(connection.pid, claim.lengths.pace)
+
+    def _take(self, claim: Claim) -> Query:
+        connection, lock, server, row = self._line.connection, self._lock, claim.server, claim.judged
+        started = 0 if connection is None else connection.started
+        values: tuple[Value, ...] = (lock.lock_id, server.system, server.timeline, claim.lengths.trusted.length)
+        values = (*values, claim.epoch, lock.program, lock.node, lock.instance, started, lock.name_lock, server.place)
+        if row is None:
+            return "first_take_over", leading.FIRST_TAKE_OVER, values
+        renewal = row.renewal + (row in claim.closing)
+        return "take_over", leading.TAKE_OVER, (*values, row.epoch, renewal, row.system, row.timeline)
+
+    @staticmethod
+    def _close(row: Row, server: ServerIdentity) -> Query:
+        """Return the query that closes a term which was waited out: nothing new can rest on its epoch then."""
+        version = (row.lock_id, row.epoch, row.renewal, row.system, row.timeline)
+        return "close", leading.CLOSE, (*version, server.system, server.timeline, server.place)
+
+    def _taken(self, claim: Claim, name: Reply, reply: Reply, sent: float) -> None:
+        named, locked, count = reply.rows[0] if reply.rows else (None, None, None)
+        if count == "1" and reply.acknowledged:
+            self._granted(claim, name, sent)
+            return
+        if reply.sqlstate in dialect.BLOCKED:
+            self._hindrance.note_row_locked(sent)
+        elif reply.error is None:
+            self._hindrance.note_row_free()
+        refused = self._refusal(claim, reply, locked == "t", named == "t")
+        self._line.ask(lambda _replies, _sent: self._line.post(refused), ("unlock", leading.UNLOCK, ()))
+
+    def _granted(self, claim: Claim, name: Reply, sent: float) -> None:
+        if not name.rows or name.rows[0][0] != "t":
+            self._line.disconnect(
+                "the lock on the program's name was granted too late to see whether another node leads it"
+            )
+            return
+        self._line.note_granted(True)
+        self._hindrance.note_row_free()
+        self._outrun = 0
+        self._line.post(Granted(claim.epoch, claim.lengths, sent))
+        # Whatever becomes of the history, the term has begun.
+        self._line.say("begin_term", leading.BEGIN_TERM, self._lock.lock_id, claim.epoch)
+
+    def _refusal(self, claim: Claim, reply: Reply, locked: bool, named: bool) -> Refused:
+        """Return why the term did not begin: another node was faster, a lock was taken, or the server refused."""
+        if reply.sqlstate in dialect.BLOCKED:
+            return Refused(REFUSED_RETRY, ROW_LOCKED)
+        if reply.error is not None:
+            return Refused(claim.lengths.pace.renew_every, f"cannot take over: {reply.error.text}")
+        if not (named and locked):
+            self._hindrance.note_lock_taken(claim.lengths.pace)
+            which = "" if named else " on the program's name"
+            return Refused(REFUSED_RETRY, f"another session holds the advisory lock{which}")
+        self._outrun += 1  # once is a race; more often the answer itself is in doubt, and a pause is due
+        why = (
+            "another session was faster" if reply.acknowledged else f"the takeover was not acknowledged: {reply.doubt}"
+        )
+        return Refused(0 if self._outrun == 1 else REFUSED_RETRY, why)
