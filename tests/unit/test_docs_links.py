@@ -68,3 +68,12 @@ def test_every_page_can_be_reached_from_the_front_page() -> None:
                 reached.add(place)
                 todo.append(place)
     assert [str(page) for page in sorted((ROOT / "docs").rglob("*.md")) if page not in reached] == []
+
+
+def test_every_file_that_contributing_names_is_there() -> None:
+    """The ways of changing the house name each place; a file that moved leaves nobody searching."""
+    named = set(
+        re.findall(r"`((?:highlanderd|tests|docs)/[\w/.*]+)`", (ROOT / "docs/contributing.md").read_text("utf-8"))
+    )
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not list(ROOT.glob(name))] == []
