@@ -1,7 +1,7 @@
-"""The command ``highlanderd``: check, examine, print, or become the daemon.
+"""The command ``highlanderd``: checks, examines, prints, or becomes the daemon.
 
-To become the daemon it verifies what can be verified at once, takes the state directory's lock, starts the embedded
-server if one is asked for, and executes the guardian in its own place. The guardian executes this command again, with
+To become the daemon it checks the configuration, takes the state directory's lock, starts the embedded server if one
+is configured, and executes the guardian in its own place. The guardian executes this command again, with
 ``--worker``, for each worker.
 """
 
@@ -51,19 +51,19 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="highlanderd",
-        description="Run programs exactly once in a cluster, led through PostgreSQL.",
+        description="Run programs exactly once in a cluster: PostgreSQL decides which node leads each of them.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 78 configuration invalid.",
     )
     parser.add_argument("-c", "--config", type=Path, default=DEFAULT_FILE, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--version", action="version", version=f"highlanderd {__version__}")
     parser.add_argument("--worker", type=int, metavar="FD", help=argparse.SUPPRESS)
     modes = parser.add_mutually_exclusive_group()
-    said = "name every problem of the configuration, or the bounds that it implies, and exit"
+    said = "check the configuration, report every problem or else the bounds that it implies, and exit"
     modes.add_argument("--check", action="store_true", help=said)
-    said = "connect to PostgreSQL, change nothing, say what will not do, and exit"
+    said = "check PostgreSQL without changing anything, report problems, and exit"
     modes.add_argument("--doctor", action="store_true", help=said)
     modes.add_argument("--print-schema", action="store_true", help="print the SQL that creates the ledger and exit")
-    said = "with --print-schema: only what migrates a ledger that has this version of the schema"
+    said = "with --print-schema: print only what migrates a ledger from this version of the schema"
     parser.add_argument("--from", dest="version", type=int, metavar="N", help=said)
     said = "print a JSON Schema of the configuration, for editors, and exit"
     modes.add_argument("--print-json-schema", action="store_true", help=said)
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _arguments() -> argparse.Namespace:
-    """Return the command line. Leaves with exit code 2 when it makes no sense, whatever the configuration says."""
+    """Return the command line. Exits with code 2 when it makes no sense, before any file is read."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.version is not None:
@@ -110,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(path: Path) -> int:
-    """Print every problem, what this machine lacks for a program included; of a valid configuration, the bounds."""
+    """Print every problem of the configuration and of this machine; print the bounds of a valid one."""
     from highlanderd.config import check
     from highlanderd.config.bounds import bounds
 
@@ -127,7 +127,7 @@ def _check(path: Path) -> int:
 
 
 def _examine(loaded: Loaded) -> int:
-    """Say what is to be said about PostgreSQL; it is a failure when some of it has to be mended."""
+    """Print what the doctor finds; fail when one of its findings is a problem."""
     import asyncio
 
     from highlanderd.doctor import Finding, Severity, examine, report
@@ -150,13 +150,13 @@ def _schema(configuration: Configuration, version: int | None) -> str:
     embedded = configuration.embedded_directory is not None
     role = None if embedded else parse(postgres.dsn.get_secret_value()).get("user")
     grants = (
-        f"\n-- What the daemon's role needs when somebody else owns the ledger.\n{ledger.grants(role)}" if role else ""
+        f"\n-- What the daemon's role needs when another role owns the ledger.\n{ledger.grants(role)}" if role else ""
     )
     return f"BEGIN;\n\n{ledger.script()}{grants}\nCOMMIT;\n"
 
 
 def _work(path: Path, channel_fd: int) -> int:
-    """Be a worker. Imported here: the guardian's own process must never have loaded any of it."""
+    """Be a worker. Its modules are imported here, because the guardian's own process must never load them."""
     import uvloop
 
     from highlanderd.output.streams import Writer
@@ -170,7 +170,7 @@ def _work(path: Path, channel_fd: int) -> int:
 
 
 def _guard(configuration: Configuration) -> int:
-    """Become the guardian. Raises HighlanderError when that cannot be."""
+    """Become the guardian. Raises HighlanderError when this host or the state directory does not allow it."""
     daemon = configuration.daemon
     _refuse_living(configuration.control.socket)
     lock = _locked(daemon.state_dir)
@@ -185,22 +185,22 @@ def _guard(configuration: Configuration) -> int:
 
 
 def _own_command() -> list[str]:
-    """Return the command that started us, to be executed again for each worker, wherever its launcher lives."""
+    """Return the command that started this process: the guardian executes it again for each worker."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 
 def _refuse_living(path: Path) -> None:
-    """Notice a living daemon on our socket before anything is touched."""
+    """Refuse to start when a living daemon answers on the control socket, before anything is touched."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
         except OSError:
             return
-    raise HighlanderError(f"a living daemon already answers on {path}; stop it, or give this one its own run_dir")
+    raise HighlanderError(f"a running daemon already answers on {path}; stop it, or give this one its own run_dir")
 
 
 def _locked(state_dir: Path) -> int:
-    """Lock the state directory for our life; gives the descriptor, which the guardian inherits."""
+    """Lock the state directory for as long as the guardian lives; return the descriptor, which it inherits."""
     with _usable("state_dir", state_dir):
         state_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -216,7 +216,7 @@ def _locked(state_dir: Path) -> int:
 
 @contextlib.contextmanager
 def _usable(key: str, directory: Path) -> Iterator[None]:
-    """Turn what keeps us from using a directory of ours into a sentence."""
+    """Turn an OSError about one of the daemon's directories into a sentence with the cure."""
     try:
         yield
     except OSError as error:
@@ -226,7 +226,7 @@ def _usable(key: str, directory: Path) -> Iterator[None]:
 
 
 def _start_embedded(configuration: Configuration) -> None:
-    """Start the embedded server before we become the guardian: it must be nobody's child here."""
+    """Start the embedded server before this process becomes the guardian, which must not have it for a child."""
     directory = configuration.embedded_directory
     if directory is None:
         return

@@ -1,6 +1,6 @@
-"""Errors that have an owner: each of them is a sentence for the operator, and carries its exit code.
+"""Errors that an operator can act on: each is a sentence with its cure, and carries its exit code.
 
-Our own bugs are not in here; they travel as they are and drain the daemon.
+Bugs of this project are not among them: they travel as they are, and end the worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class HighlanderError(Exception):
 
     exit_code = FAILED
     code = "failed"
-    """The machine-readable word for it, as the control API gives it."""
+    """The machine-readable word for it in the control API."""
 
 
 class ConfigurationError(HighlanderError):
@@ -46,7 +46,7 @@ class NoSuchProgram(HighlanderError):
 
     @classmethod
     def among(cls, name: str, known: Iterable[str]) -> NoSuchProgram:
-        """Make the one sentence for it: it names what there is instead."""
+        """Return the error whose sentence names the programs that there are."""
         return cls(f"no program {name!r} is configured on this node; it has {', '.join(known) or 'none'}")
 
 
@@ -58,7 +58,7 @@ class NotLeading(HighlanderError):
 
 
 class NeedsForce(HighlanderError):
-    """What was ordered may do harm that its sentence names; who accepts that orders it again with force."""
+    """The order may do harm, which its sentence names; an operator who accepts that repeats it with force."""
 
     code = "needs_force"
 
@@ -78,7 +78,7 @@ class NotPermitted(HighlanderError):
 
 
 class DaemonUnreachable(HighlanderError):
-    """Nobody answers on the control socket."""
+    """No daemon answers on the control socket."""
 
     exit_code = UNREACHABLE
     code = "unreachable"

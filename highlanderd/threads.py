@@ -10,40 +10,42 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 def in_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run ``call`` in a daemon thread called ``name``; the future gives what it returned or raised.
+    """Run ``call`` in a daemon thread called ``name``; return a future of what it returns or raises.
 
-    A future that nobody waits for any more is no error, and neither is a loop that has ended meanwhile. It fails with
+    It is no error when nothing awaits the future any more, or when the loop has ended meanwhile. The future fails with
     OSError when the machine has no room for a thread.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def settle(result: T | None, error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
-
     def run() -> None:
-        result, error = None, None
         try:
-            result = call()
-        except Exception as raised:  # noqa: BLE001 - it travels on to whoever waits
-            error = raised
+            settle = partial(_return, future, call())
+        except Exception as raised:  # noqa: BLE001 - it is raised again where the future is awaited
+            settle = partial(_raise, future, raised)
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(settle)
 
     try:
         threading.Thread(target=run, name=name, daemon=True).start()
     except RuntimeError as error:  # no room for another thread
         future.set_exception(OSError(f"no thread could be started for: {name} ({error})"))
     return future
+
+
+def _return(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _raise(future: asyncio.Future[T], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,7 +1,7 @@
-"""``highlanderctl``: asks and orders the daemon of this machine through its control socket.
+"""``highlanderctl``: asks the daemon of this machine, and passes orders to it, through its control socket.
 
-It starts in a few hundredths of a second, because people put it into prompts and scripts: nothing but the standard
-library, and of that only what a command needs. It knows the daemon's answers as JSON, and decides nothing itself.
+It starts in a few hundredths of a second, because people put it into prompts and scripts: it imports nothing but the
+standard library, and of that only what a command needs. It knows the daemon's answers as JSON, and decides nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code."""
+    """Run one command; return its exit code."""
     arguments = parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -16,7 +16,7 @@ DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 def duration(text: str) -> float:
     """Return the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError."""
     if text.startswith("-"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: one is positive, such as 60s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write a positive one, such as 60s")
     found = seconds(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write it as 10s, 1m30s or a number of seconds")
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; usage errors leave with exit code 2."""
     top = _Parser(
         prog="highlanderctl",
-        description="Ask and order the highlanderd of this machine.",
+        description="Ask the highlanderd of this machine, or pass it an order.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program, 5 daemon not reachable, "
         "6 permission denied, 7 timed out, 78 configuration invalid.",
         parents=[_socket(os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET)],
@@ -87,34 +87,40 @@ class _Commands:
         self._whole_node()
 
     def _questions(self) -> None:
-        status = self._add("status", "what runs where; with names, exit 3 unless all of them are led here")
+        status = self._add("status", "show what runs where; with names, exit 3 unless all of them are led here")
         status.add_argument("names", nargs="*", metavar="NAME", help="programs; globs such as 'web-*', or all")
-        status.add_argument("--json", action="store_true", help="as the control socket gives it")
-        status.add_argument("--watch", action="store_true", help="again at every change, until Ctrl-C")
-        show = self._add("show", "everything about one program, with its processes and last output")
+        status.add_argument("--json", action="store_true", help="print the control socket's answer")
+        status.add_argument("--watch", action="store_true", help="print it again at every change, until Ctrl-C")
+        show = self._add("show", "show everything about one program, with its processes and last output")
         show.add_argument("name", metavar="NAME", help="one program")
-        show.add_argument("--json", action="store_true", help="as the control socket gives it")
-        pid = self._add("pid", "process ids of programs' main processes here, 0 and exit 3 where there is none")
-        pid.add_argument("names", nargs="+", metavar="NAME", help="programs; globs such as 'web-*', or all")
-        self._add("version", "versions of highlanderctl and of the running daemon")
+        show.add_argument("--json", action="store_true", help="print the control socket's answer")
+        pid = self._add("pid", "print the ids of programs' main processes here; 0, and exit 3, where there is none")
+        self._names(pid)
+        self._add("version", "print the versions of highlanderctl and of the running daemon")
 
     def _orders(self) -> None:
         release = self._add("release", "stop programs here and let another node lead")
+        self._names(release)
         release.add_argument("--to", metavar="NODE", help="reserve them for this node, for a minute at most")
         release.add_argument(
             "--for",
             dest="stay_out",
             type=duration,
             metavar="DURATION",
-            help="this node stays out for so long, unless another one has led before (default: 30s)",
+            help="keep this node from leading for so long, unless another one has led before (default: 30s)",
         )
-        start = self._add("start", "let programs run; done once each is led, here or elsewhere")
+        start = self._add("start", "let programs run; done once each is led, here or on another node")
+        self._names(start)
         stop = self._add("stop", "stop programs on this node and keep it from leading them")
+        self._names(stop)
         restart = self._add("restart", "give programs led here a new process")
-        for command in (release, start, stop, restart):
-            command.add_argument("names", nargs="+", metavar="NAME", help="programs; globs such as 'web-*', or all")
+        self._names(restart)
         for command in (release, start, stop, restart):
             self._waiting(command)
+
+    @staticmethod
+    def _names(command: argparse.ArgumentParser) -> None:
+        command.add_argument("names", nargs="+", metavar="NAME", help="programs; globs such as 'web-*', or all")
 
     @staticmethod
     def _forced(command: argparse.ArgumentParser) -> None:
@@ -122,29 +128,29 @@ class _Commands:
         command.add_argument(
             "--force",
             action="store_true",
-            help="even if a standby may not know of it yet: a failover to that one could start second copies",
+            help="do it even if a standby may lack it: a failover to that standby could start second copies",
         )
 
     @staticmethod
     def _json(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--json", action="store_true", help="as the control socket gives it")
+        command.add_argument("--json", action="store_true", help="print the control socket's answer")
 
     @staticmethod
     def _waiting(command: argparse.ArgumentParser) -> None:
         command.add_argument(
-            "--wait", action=argparse.BooleanOptionalAction, default=True, help="until it is done (default: wait)"
+            "--wait", action=argparse.BooleanOptionalAction, default=True, help="wait until it is done (default: wait)"
         )
         command.add_argument(
-            "--timeout", type=duration, default=60.0, metavar="DURATION", help="to wait at most (default: 60s)"
+            "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait for so long at most (default: 60s)"
         )
 
     def _whole_node(self) -> None:
         reload = self._add("reload", "apply the changed configuration, program by program", "update")
-        reload.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        reload.add_argument("--dry-run", action="store_true", help="only print what would be done")
         self._add("reread", "the same as reload --dry-run").set_defaults(command="reload", dry_run=True)
-        ledger = self._add("ledger", "what PostgreSQL remembers")
+        ledger = self._add("ledger", "show or change the ledger, which PostgreSQL keeps")
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
-        self._json(self._action(actions, "show", "its facts"))
+        self._json(self._action(actions, "show", "show its facts"))
         lease = self._action(actions, "set-lease", "change the lease while programs run; done once all leaders use it")
         lease.add_argument("lease", type=duration, metavar="DURATION", help="such as 15s; 2s to 60s")
         self._forced(lease)
@@ -156,7 +162,7 @@ class _Commands:
         self._add("shutdown", "release all programs of this node and end its daemon")
 
     def _maintenance(self) -> None:
-        maintenance = self._add("maintenance", "have an outage of PostgreSQL stop no child")
+        maintenance = self._add("maintenance", "prepare for an outage of PostgreSQL, so that it stops no child")
         actions = maintenance.add_subparsers(
             dest="action", metavar="ACTION", required=True, prog="highlanderctl maintenance"
         )

@@ -1,4 +1,4 @@
-"""One daemon at the other end of its control socket. Foreign errors become sentences here, and nowhere else."""
+"""A connection to the daemon's control socket. Errors of sockets and HTTP become sentences here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ControlClient:
     def begin(
         self, method: str, resource: str, body: Answer | None = None, patience: float = 0.0
     ) -> Callable[[], Answer]:
-        """Send a request, and give what waits for its answer: so many may be under way at once."""
+        """Send a request; call the result for its answer. Many requests may be under way at once."""
         connection = _UnixConnection(self._path, PATIENCE + patience)
         sent = None if body is None else json.dumps(body)
         try:
@@ -100,7 +100,7 @@ class ControlClient:
             case FileNotFoundError():
                 what = f"no daemon is running here: {self._path} does not exist"
             case ConnectionRefusedError():
-                what = f"no daemon is running here: nobody listens on {self._path}, which the last one left behind"
+                what = f"no daemon is running here: {self._path} was left behind by one that has ended"
             case TimeoutError() | BlockingIOError():
                 return DaemonUnreachable(
                     f"the daemon on {self._path} does not answer: it is frozen or the machine is overloaded; "
@@ -129,7 +129,7 @@ def _refusal(answer: Any) -> HighlanderError:
 
 
 def _who_may(path: Path) -> str:
-    """Say which group opens the door: that of the socket, or of the directory that hides it."""
+    """Say which group may connect: that of the socket, or of the directory that hides it."""
     import grp  # for this message only
 
     for place in (path, *path.parents):

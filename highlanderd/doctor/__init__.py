@@ -1,6 +1,6 @@
-"""``--doctor``: looks at PostgreSQL as a program's session would find it, and says what will not do, with the cure.
+"""``--doctor``: checks PostgreSQL as a program's session would find it, and reports each problem with its cure.
 
-It changes nothing, takes no lock that anybody waits for, and ends by itself whatever the network does.
+It changes nothing, takes no lock that another session waits for, and ends by itself whatever the network does.
 """
 
 from highlanderd.doctor.examination import examine

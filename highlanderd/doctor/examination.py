@@ -17,9 +17,9 @@ from highlanderd.config import Configuration
 from highlanderd.core.key import name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.doctor import questions
-from highlanderd.doctor.facts import Facts, Plan, Road, Setting, Shelf, Site
+from highlanderd.doctor.facts import AskedHost, ConnectionEnds, Facts, Plan, SchemaAccess, Setting
 from highlanderd.doctor.findings import Finding, problem, warning
-from highlanderd.doctor.hosts import judge_sites
+from highlanderd.doctor.hosts import judge_hosts
 from highlanderd.doctor.judgement import judge
 from highlanderd.embedded.server import dsn_of
 from highlanderd.postgres import fitness, health
@@ -33,7 +33,7 @@ from highlanderd.postgres.sql import connecting, upkeep
 from highlanderd.postgres.wire import Wire
 
 PATIENCE: Final = 5.0
-"""Seconds for a connection, and for an answer: more than a daemon has, so that what is too slow can be told apart."""
+"""Seconds for a connection, and for an answer: more than a daemon has, to tell a slow server from a dead one."""
 SAMPLES: Final = 20
 """Round trips for a median; no new one begins after ``PATIENCE``."""
 COMMITS: Final = 3
@@ -41,9 +41,9 @@ COMMITS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What came of one address."""
+    """What was found at one address."""
 
-    site: Site
+    host: AskedHost
     facts: Facts | None = None
     """Of a primary."""
     failure: str = ""
@@ -51,7 +51,7 @@ class Visit:
 
 
 async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
-    """Say whom it is about, and all that is to be said about it."""
+    """Return the server that was examined, in words, and everything that was found."""
     postgres, daemon = configuration.postgres, configuration.daemon
     dsn = postgres.dsn.get_secret_value()
     directory = configuration.embedded_directory
@@ -65,7 +65,7 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
         visits = await asyncio.gather(*(_visit(address, plan) for address in choices))
     except (ConnectFailed, Unfit) as failure:
         return addresses.address, [problem(str(failure))]
-    if directory is not None and not any(visit.site.server_facts for visit in visits):
+    if directory is not None and not any(visit.host.server_facts for visit in visits):
         return addresses.address, [
             warning(f"no embedded server runs in {directory}: highlanderd starts it; ask again while it runs")
         ]
@@ -73,9 +73,9 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
 
 
 def _judged(visits: Sequence[Visit], place: str) -> tuple[str, list[Finding]]:
-    findings = [*judge_sites([visit.site for visit in visits])]
+    findings = [*judge_hosts([visit.host for visit in visits])]
     for visit in visits:
-        said = visit.site.server_facts
+        said = visit.host.server_facts
         if said is None or said.standby:
             continue
         whom = f"{place}: PostgreSQL {said.version}, role {said.role}"
@@ -86,33 +86,33 @@ def _judged(visits: Sequence[Visit], place: str) -> tuple[str, list[Finding]]:
 
 
 async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
-    """Connect to one address, whatever it is, and examine a primary at once: a session that idles is ended."""
+    """Connect to one address, and examine it at once if it is a primary: the server ends a session that idles."""
     address = {**address, "target_session_attrs": "any"}
     place = ":".join(filter(None, (address.get("host") or address.get("hostaddr", ""), address.get("port"))))
     begun, wire = asyncio.get_running_loop().time(), None
     try:
         wire = await _connected(address, plan)
         fitness.refuse_software(wire.server_version, wire.parameter)
-        [hello] = await wire.ask([(plan.ledger.statement("hello", connecting.IDENTIFY), ())], PATIENCE)
-        said = fitness.server_facts(hello, wire.backend_pid, wire.parameter("session_authorization"))
-        site = Site(place, server_facts=said, seconds=asyncio.get_running_loop().time() - begun)
-        return Visit(site) if said.standby else await _examined(wire, address, site, said, plan)
+        [identity] = await wire.ask([(plan.ledger.statement("hello", connecting.IDENTIFY), ())], PATIENCE)
+        said = fitness.server_facts(identity, wire.backend_pid, wire.parameter("session_authorization"))
+        host = AskedHost(place, server_facts=said, seconds=asyncio.get_running_loop().time() - begun)
+        return Visit(host) if said.standby else await _examined(wire, address, host, said, plan)
     except (ConnectFailed, Unfit, WireLost) as failure:
-        return Visit(Site(place, str(failure)))
+        return Visit(AskedHost(place, str(failure)))
     finally:
         if wire is not None:
             wire.drop("examined")
 
 
-async def _examined(wire: Wire, address: Mapping[str, str], site: Site, said: ServerFacts, plan: Plan) -> Visit:
+async def _examined(wire: Wire, address: Mapping[str, str], host: AskedHost, said: ServerFacts, plan: Plan) -> Visit:
     try:
-        return Visit(site, await _facts(wire, address, site, said, plan))
+        return Visit(host, await _facts(wire, address, host, said, plan))
     except (ConnectFailed, WireLost, OSError) as failure:
-        return Visit(site, failure=str(failure))
+        return Visit(host, failure=str(failure))
 
 
 async def _connected(address: Mapping[str, str], plan: Plan) -> Wire:
-    # Not counted among the nodes, by nobody.
+    # With another name than a daemon's, so that nothing counts this session among the nodes.
     ours = {**with_options(address, plan.lease, plan.node), "application_name": "highlanderd --doctor"}
     try:
         return await connect(ours, PATIENCE)
@@ -122,33 +122,29 @@ async def _connected(address: Mapping[str, str], plan: Plan) -> Wire:
         return await diagnose(failure, address, ours, PATIENCE)
 
 
-async def _facts(wire: Wire, address: Mapping[str, str], site: Site, said: ServerFacts, plan: Plan) -> Facts:
-    """Ask for everything. Raises ConnectFailed, WireLost or OSError.
-
-    The other session comes last: while it is waited for, this one would be silent for longer than it may be.
-    """
-    asked = [questions.EFFECTIVE, questions.CENSUS, questions.STANDBYS, questions.shelf_of(plan.ledger)]
-    effective, census, standbys, shelf_said = await _asked(wire, *asked)
+async def _facts(wire: Wire, address: Mapping[str, str], host: AskedHost, said: ServerFacts, plan: Plan) -> Facts:
+    """Ask for everything. Raises ConnectFailed, WireLost or OSError."""
+    effective, census, standbys, access_reply = await _asked(
+        wire, questions.EFFECTIVE, questions.CENSUS, questions.STANDBYS, questions.access_of(plan.ledger)
+    )
     limits, nodes = questions.limits(census)
     replication, full_page_writes, seen_as = questions.standbys(standbys)
-    road = _road(wire, seen_as)
-    shelf = questions.shelf(shelf_said)
-    ledger_lease, refusal = await _ledger(wire, plan.ledger, said, shelf)
-    notes = () if ledger_lease is None else (*await _health(wire, plan.ledger), *await _holders(wire, plan))
+    ends, access = _ends(wire, seen_as), questions.access(access_reply)
+    ledger_lease, refusal, notes = await _ledger(wire, plan, said, access)
     answers, ahead = await _round_trips(wire)
     writes = () if ledger_lease is None or replication.hangs else await _commits(wire, plan.ledger)
     return Facts(
         plan=plan,
-        site=site,
+        host=host,
         server_facts=said,
         settings={name or "": value or "" for name, value in effective.rows},
-        plain=await _plain(address),
-        road=road,
+        plain=await _plain(address),  # comes last: this session may not be silent for as long as that takes
+        ends=ends,
         limits=limits,
         nodes=nodes,
         replication=replication,
         full_page_writes=full_page_writes,
-        shelf=shelf,
+        access=access,
         ledger_lease=ledger_lease,
         refusal=refusal,
         notes=notes,
@@ -167,11 +163,11 @@ async def _asked(wire: Wire, *statements: Statement) -> list[Reply]:
 
 
 async def _plain(address: Mapping[str, str]) -> dict[str, Setting]:
-    """Look at the settings with a session that brings none of ours."""
+    """Return the settings of a session that brings none of its own."""
     try:
         wire = await connect({**address, "gssencmode": "disable", "application_name": "highlanderd --doctor"}, PATIENCE)
     except ConnectFailed:
-        return {}  # the last connection was ours
+        return {}  # this session has the last connection that is free
     try:
         asks = [questions.PLAIN, questions.PATIENT, questions.PLAIN_AGAIN]
         return questions.plain(await wire.ask([(statement, ()) for statement in asks], PATIENCE))
@@ -181,25 +177,31 @@ async def _plain(address: Mapping[str, str]) -> dict[str, Setting]:
         wire.drop("examined")
 
 
-async def _ledger(wire: Wire, ledger: Ledger, said: ServerFacts, shelf: Shelf) -> tuple[Lease | None, str]:
-    """Return the ledger's lease, or why it may not be used; neither where it is not there or not ours to read."""
-    if shelf.tables < len(questions.TABLES) or shelf.missing:
-        return None, ""
-    [meta] = await wire.ask([(ledger.statement("meta", connecting.META), ())], PATIENCE)
+async def _ledger(
+    wire: Wire, plan: Plan, said: ServerFacts, access: SchemaAccess
+) -> tuple[Lease | None, str, tuple[str, ...]]:
+    """Return the ledger's lease, or else why it may not be used, and what other sessions do to it.
+
+    All are empty where the ledger is missing or may not be read.
+    """
+    if access.tables < len(questions.TABLES) or access.missing:
+        return None, "", ()
+    [meta] = await wire.ask([(plan.ledger.statement("meta", connecting.META), ())], PATIENCE)
     try:
-        return fitness.ledgers_meta(meta, ledger, said)[0], ""
+        lease = fitness.ledgers_meta(meta, plan.ledger, said)[0]
     except (Unfit, ConnectFailed) as refusal:
-        return None, str(refusal)
+        return None, str(refusal), ()
+    return lease, "", (*await _health(wire, plan.ledger), *await _holders(wire, plan))
 
 
 async def _health(wire: Wire, ledger: Ledger) -> tuple[str, ...]:
-    """Say what others do to the ledger's tables."""
+    """Return what other sessions do to the ledger's tables."""
     [reply] = await wire.ask([(ledger.statement("health", upkeep.HEALTH), ())], PATIENCE)
     return tuple(health.judge(reply.rows[0])) if reply.rows else ()
 
 
 async def _holders(wire: Wire, plan: Plan) -> tuple[str, ...]:
-    """Say who holds a program's lock and could never lead it."""
+    """Return the sessions that hold a program's lock and could never lead it."""
     question = plan.ledger.statement("holders", upkeep.HOLDERS)
     [reply] = await wire.ask([(question, ([*plan.locks],))], PATIENCE)
     return tuple(
@@ -211,7 +213,7 @@ async def _holders(wire: Wire, plan: Plan) -> tuple[str, ...]:
 
 
 async def _round_trips(wire: Wire) -> tuple[tuple[float, ...], float]:
-    """Measure answers, and how far the server's clock is ahead: the quickest answer tells it best."""
+    """Return the times of answers, and how far the server's clock is ahead, which the quickest answer shows best."""
     loop = asyncio.get_running_loop()
     found: list[tuple[float, float]] = []
     end = loop.time() + PATIENCE
@@ -224,9 +226,9 @@ async def _round_trips(wire: Wire) -> tuple[tuple[float, ...], float]:
 
 
 async def _commits(wire: Wire, ledger: Ledger) -> tuple[float, ...]:
-    """Measure durable commits; none where the row could not be locked. Asked last: the wire may not survive it.
+    """Return the times of durable commits; none where the row could not be locked.
 
-    One that does not come back counts with the time for which it was waited for.
+    A commit without an answer counts with the time for which it was waited for. Asked last, because that ends the wire.
     """
     loop = asyncio.get_running_loop()
     found: list[float] = []
@@ -241,12 +243,12 @@ async def _commits(wire: Wire, ledger: Ledger) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _road(wire: Wire, seen_as: str) -> Road:
-    if not wire.open:  # its descriptor may be somebody else's by now
+def _ends(wire: Wire, seen_as: str) -> ConnectionEnds:
+    if not wire.open:  # another file may have its descriptor by now
         raise WireLost("the connection ended during the examination")
     with socket.socket(fileno=os.dup(wire.descriptor)) as ours:
         if ours.family == socket.AF_UNIX:
-            return Road("", seen_as, 0)
+            return ConnectionEnds("", seen_as, 0)
         address, port = ours.getsockname()[:2]
         timeout = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    return Road(f"{address.removeprefix('::ffff:')}:{port}", seen_as, timeout)
+    return ConnectionEnds(f"{address.removeprefix('::ffff:')}:{port}", seen_as, timeout)

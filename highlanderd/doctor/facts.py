@@ -1,4 +1,4 @@
-"""What an examination finds out, before anybody judges it. Values only; times in seconds."""
+"""What an examination finds out, before it is judged. Values only; times in seconds."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """One host of the DSN, and who answered there."""
+class AskedHost:
+    """One host of the DSN, and the server that answered there."""
 
     place: str
     refusal: str = ""
@@ -43,7 +43,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting as a session has it that does not bring its own."""
+    """A setting of a session that brings none of its own."""
 
     value: str
     source: str
@@ -51,7 +51,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Road:
+class ConnectionEnds:
     """The connection as both ends see it."""
 
     ours: str
@@ -68,9 +68,9 @@ class Limit:
 
     name: str
     total: int
-    """For roles like ours."""
+    """For roles like this one."""
     others: int
-    """Connections that are no daemon's and count against it at the moment."""
+    """Connections of others than daemons that count against it at the moment."""
     cure: str
     """What raises it; ``{}`` stands for the new number."""
 
@@ -82,11 +82,11 @@ class Replication:
     names: str
     """``synchronous_standby_names``."""
     attached: int
-    """Whoever receives WAL, backups too."""
+    """Clients that receive WAL, backups among them."""
     standbys: int
-    """How many of them may be standbys; a role that may not know the others counts them all."""
+    """How many of them may be standbys; for a role that may not see more, all of them."""
     synchronous: int | None
-    """How many of them commits wait for; ``None`` when this role may not know."""
+    """How many of them commits wait for; ``None`` when this role may not see that."""
 
     @property
     def hangs(self) -> bool:
@@ -95,7 +95,7 @@ class Replication:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class SchemaAccess:
     """The schema of the ledger and what the role may do there."""
 
     tables: int
@@ -108,31 +108,31 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All about the one server that programs would use."""
+    """Everything about the one server that programs would use."""
 
     plan: Plan
-    site: Site
+    host: AskedHost
     server_facts: ServerFacts
     settings: Mapping[str, str]
     """As a program's session has them."""
     plain: Mapping[str, Setting]
     """Without what that session brings along; empty when no such session could be had."""
-    road: Road
+    ends: ConnectionEnds
     limits: tuple[Limit, ...]
     nodes: int
     """Nodes that are connected to this database at the moment."""
     replication: Replication
     full_page_writes: bool
-    shelf: Shelf
+    access: SchemaAccess
     ledger_lease: Lease | None
     """The ledger's own lease; ``None`` without a ledger that may be used."""
     refusal: str
     """Why the ledger may not be used."""
     notes: tuple[str, ...]
-    """What others do to its tables, each a sentence with its cure."""
+    """What other sessions do to its tables, each a sentence with its cure."""
     answers: tuple[float, ...]
     """Round trips."""
     writes: tuple[float, ...]
     """Round trips of a durable commit; empty when none could be tried."""
     ahead: float
-    """The server's clock less ours."""
+    """By how many seconds the server's clock is ahead of this host's."""

@@ -1,4 +1,4 @@
-"""What a judgement says: how bad it is, and one sentence with its cure."""
+"""A finding: how bad it is, and one sentence with its cure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Severity(IntEnum):
     PROBLEM = 0
     """The daemon would refuse this server, or the promise of bounded gaps cannot be kept with it."""
     WARNING = 1
-    """It works, and will cost something one day."""
+    """It works now, and may do harm one day."""
     FINE = 2
 
 
@@ -25,15 +25,15 @@ class Finding:
 
 
 def problem(sentence: str) -> Finding:
-    """Return a finding that must be mended."""
+    """Return a finding that must be cured before programs can rely on this server."""
     return Finding(Severity.PROBLEM, sentence)
 
 
 def warning(sentence: str) -> Finding:
-    """Return a finding that somebody should look at."""
+    """Return a finding that an administrator should look at."""
     return Finding(Severity.WARNING, sentence)
 
 
 def fine(sentence: str) -> Finding:
-    """Return a finding that nobody has to act on."""
+    """Return a finding that needs no action."""
     return Finding(Severity.FINE, sentence)

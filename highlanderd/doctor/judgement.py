@@ -1,4 +1,4 @@
-"""The judgement on the server that programs would use: facts go in, findings come out. No clock, no network.
+"""Judges the server that programs would use: facts go in, findings come out. No clock, no network.
 
 What the daemon itself would refuse is judged by the daemon's own functions (``postgres/fitness.py``).
 """
@@ -18,7 +18,7 @@ from highlanderd.postgres.lease_change import every_commit_waits_for
 from highlanderd.postgres.ledger import identifier
 
 ASSUMED_NODES: Final = 3
-"""When fewer than two are connected, nobody can know how many there will be."""
+"""Assumed when fewer than two are connected: then their number cannot be seen."""
 SLOW: Final = 50
 """Answers and commits should take a fiftieth of a lease at most: at ten times that a renewal is late."""
 SAID_BY: Final = {
@@ -29,11 +29,11 @@ SAID_BY: Final = {
 }
 """Where a setting comes from, by the source that pg_settings names."""
 CLOCKS_APART: Final = 1.0
-"""Seconds from which on times of several hosts confuse who reads them."""
+"""Seconds of difference that make times of several hosts confusing to read."""
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
-    """Say all that is to be said, subject by subject."""
+    """Return all findings, subject by subject."""
     for subject in SUBJECTS:
         yield from subject(facts)
 
@@ -48,11 +48,11 @@ def _durability(facts: Facts) -> Iterator[Finding]:
 
 
 def _ledger(facts: Facts) -> Iterator[Finding]:
-    ledger, shelf, role = facts.plan.ledger, facts.shelf, facts.server_facts.role
-    if shelf.missing:
+    ledger, access, role = facts.plan.ledger, facts.access, facts.server_facts.role
+    if access.missing:
         cure = " ".join(ledger.grants(role).split("\n")).strip()
-        yield problem(f"role {role} lacks {', '.join(shelf.missing)}; let an administrator run: {cure}")
-    elif shelf.tables == 0 and shelf.creatable:
+        yield problem(f"role {role} lacks {', '.join(access.missing)}; let an administrator run: {cure}")
+    elif access.tables == 0 and access.creatable:
         yield fine(f"there is no ledger in schema {ledger.schema} yet; the first daemon creates it")
     elif facts.refusal:
         yield problem(facts.refusal)
@@ -69,7 +69,7 @@ def _ledger(facts: Facts) -> Iterator[Finding]:
 
 
 def _settings(facts: Facts) -> Iterator[Finding]:
-    """Settings that travel with a session win over all others, unless something in between drops them."""
+    """A session's own settings win over all others, unless something between it and the server drops them."""
     wanted = startup_options(facts.plan.lease)
     lost = _lost(facts, tcp=False)
     if lost:
@@ -88,10 +88,10 @@ def _settings(facts: Facts) -> Iterator[Finding]:
         yield fine(f"overridden for highlanderd's sessions, though not for your programs' own: {', '.join(hurtful)}")
 
 
-def _road(facts: Facts) -> Iterator[Finding]:
-    road = facts.road
-    if not road.ours:
-        yield fine("the road is a Unix socket, which needs no TCP timeouts")
+def _ends(facts: Facts) -> Iterator[Finding]:
+    ends = facts.ends
+    if not ends.ours:
+        yield fine("the connection is a Unix socket, which needs no TCP timeouts")
         return
     lost = _lost(facts, tcp=True)
     if lost:
@@ -100,20 +100,20 @@ def _road(facts: Facts) -> Iterator[Finding]:
             f"the server's system does not take {said}; it notices a lost host by idle_session_timeout alone, after "
             f"{facts.plan.lease.length:g} s"
         )
-    if not road.user_timeout:
+    if not ends.user_timeout:
         yield warning("this host does not take tcp_user_timeout; a renewal that is never acknowledged is noticed late")
-    if road.ours != road.theirs:
+    if ends.ours != ends.theirs:
         yield warning(
-            f"the server sees this connection come from {road.theirs or 'a Unix socket'}, while it begins at "
-            f"{road.ours}: unless that is mere address translation, it is a proxy, and TCP timeouts reach no farther; "
-            f"prefer a direct road, or let it keep connections that are silent for {facts.plan.lease.length:g} s"
+            f"the server sees this connection come from {ends.theirs or 'a Unix socket'}, while it begins at "
+            f"{ends.ours}: unless that is mere address translation, it is a proxy, and TCP timeouts reach no farther; "
+            f"prefer a direct connection, or let it keep connections that are silent for {facts.plan.lease.length:g} s"
         )
     elif not lost:
-        yield fine("TCP timeouts hold on both ends of the road")
+        yield fine("TCP timeouts hold on both ends of the connection")
 
 
 def _lost(facts: Facts, *, tcp: bool) -> dict[str, str]:
-    """Return the settings of ours that the session does not have, TCP's or all others: "5000 instead of 2000"."""
+    """Return the settings that were sent and did not arrive, TCP's or all others: "5000 instead of 2000"."""
     return {
         name: f"{facts.settings.get(name, 'unknown')} instead of {value}"
         for name, value in startup_options(facts.plan.lease).items()
@@ -122,7 +122,7 @@ def _lost(facts: Facts, *, tcp: bool) -> dict[str, str]:
 
 
 def _connections(facts: Facts) -> Iterator[Finding]:
-    """One for each program and node, and one more for each node, which listens; where hosts are asked, a short one."""
+    """Each node needs a connection for each program and one that listens; with several hosts, one more to ask them."""
     each = facts.plan.programs + (1 if facts.plan.hosts == 1 else 2)
     nodes = facts.nodes if facts.nodes > 1 else ASSUMED_NODES
     said = f"{facts.plan.programs} programs on {nodes} nodes"
@@ -137,7 +137,7 @@ def _connections(facts: Facts) -> Iterator[Finding]:
 
 def _within(limit: Limit, said: str, needed: int, each: int) -> Finding | None:
     free = limit.total - limit.others
-    others = f" beside the {limit.others} that others use now" if limit.others else ""
+    others = f" (others use {limit.others} now)" if limit.others else ""
     if needed > free:
         return problem(
             f"{said} need {needed} connections, but {limit.name} leaves {max(free, 0)}{others}; "
@@ -162,7 +162,7 @@ def _replication(facts: Facts) -> Iterator[Finding]:
         whom = "standbys" if facts.replication.synchronous is not None else "standbys (or mere backups)"
         yield warning(
             f"{whom} are attached, but synchronous_standby_names is empty: an old primary that is cut off and still "
-            "serves some nodes can have a leader beside the new one's; name a synchronous standby, or let your "
+            "serves some nodes can have a second leader; name a synchronous standby, or let your "
             "failover software stop the old primary first"
         )
     elif names:
@@ -177,9 +177,9 @@ def _replication(facts: Facts) -> Iterator[Finding]:
 
 def _speed(facts: Facts) -> Iterator[Finding]:
     lease = facts.ledger_lease or facts.plan.lease
-    if facts.site.seconds > lease.renew_every:
+    if facts.host.seconds > lease.renew_every:
         yield problem(
-            f"connecting took {_shown(facts.site.seconds)}, and a daemon gives up after {_shown(lease.renew_every)}, a "
+            f"connecting took {_shown(facts.host.seconds)}, and a daemon gives up after {_shown(lease.renew_every)}, a "
             "fifth of the lease; bring the server nearer, or take a longer lease"
         )
     measured = [("an answer", facts.answers), ("a durable commit", facts.writes)]
@@ -226,7 +226,7 @@ SUBJECTS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _ledger,
     _connections,
     _settings,
-    _road,
+    _ends,
     _speed,
     _clock,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.doctor.facts import Limit, Replication, Setting, Shelf
+from highlanderd.doctor.facts import Limit, Replication, SchemaAccess, Setting
 from highlanderd.postgres.ledger import Ledger, identifier, literal
 from highlanderd.postgres.replies import Reply, Statement
 from highlanderd.postgres.sql import dialect, lengths
@@ -36,7 +36,7 @@ PLAIN_AGAIN: Final = Statement("plain_again", _DEFAULTS)
 CLOCK: Final = Statement("clock", "SELECT extract(epoch FROM clock_timestamp())")
 
 # A client's session has a user and a database; workers and standbys' senders lack one of them, and count elsewhere.
-# The rows' user and database are there for everybody to see, other columns only for those who may.
+# Every role sees the user and the database of a row; only some may see the other columns.
 CENSUS: Final = Statement(
     "census",
     """
@@ -68,34 +68,34 @@ SELECT current_setting('synchronous_standby_names'), count(pid),
   FROM pg_stat_replication
 """,
 )
-SHELF: Final = """
-WITH shelf AS (SELECT oid FROM pg_namespace WHERE nspname = {schema_text}),
-     book AS (SELECT c.oid, c.relname FROM pg_class AS c, shelf AS s
+ACCESS: Final = """
+WITH place AS (SELECT oid FROM pg_namespace WHERE nspname = {schema_text}),
+     present AS (SELECT c.oid, c.relname FROM pg_class AS c, place AS s
                WHERE c.relnamespace = s.oid AND c.relkind = 'r' AND c.relname IN ({names})),
      needed (tables, privileges) AS (VALUES {needed}),
      lacking AS (
        SELECT privilege || ' on ' || b.relname AS words
          FROM needed AS n CROSS JOIN LATERAL unnest(string_to_array(n.privileges, ', ')) AS privilege
-         JOIN book AS b ON b.relname = ANY (string_to_array(n.tables, ' '))
+         JOIN present AS b ON b.relname = ANY (string_to_array(n.tables, ' '))
         WHERE NOT has_table_privilege(b.oid, privilege)
        UNION ALL
-       SELECT 'USAGE on schema' FROM shelf WHERE NOT has_schema_privilege(oid, 'USAGE'))
-SELECT (SELECT count(*) FROM book),
-       coalesce((SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM shelf),
+       SELECT 'USAGE on schema' FROM place WHERE NOT has_schema_privilege(oid, 'USAGE'))
+SELECT (SELECT count(*) FROM present),
+       coalesce((SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM place),
                 has_database_privilege(current_database(), 'CREATE')),
        (SELECT coalesce(string_agg(words, ', ' ORDER BY words), '') FROM lacking)
 """
 COMMIT: Final = "SELECT 1 FROM {schema}.meta FOR KEY SHARE"
 
 
-def shelf_of(ledger: Ledger) -> Statement:
-    """Ask for the tables of the ledger, and for the privileges of the role."""
+def access_of(ledger: Ledger) -> Statement:
+    """Return the question for the tables of the ledger and the privileges of the role."""
     needed = ", ".join(f"({literal(tables)}, {literal(privileges)})" for tables, privileges in dialect.NEEDED)
     values = {"schema_text": literal(ledger.schema), "names": ", ".join(map(literal, TABLES)), "needed": needed}
-    sql = SHELF
+    sql = ACCESS
     for name, value in values.items():
         sql = sql.replace(f"{{{name}}}", value)
-    return Statement("shelf", sql)
+    return Statement("access", sql)
 
 
 def plain(replies: list[Reply]) -> dict[str, Setting]:
@@ -125,14 +125,14 @@ def limits(reply: Reply) -> tuple[tuple[Limit, ...], int]:
 
 def standbys(reply: Reply) -> tuple[Replication, bool, str]:
     """Read replication, whether whole pages are written, and our address as the server sees it."""
-    names, attached, promotable, synchronous, told, whole_pages, address, port = reply.rows[0]
-    known = int(synchronous or 0) if told == "t" else None
+    names, attached, promotable, synchronous, visible, whole_pages, address, port = reply.rows[0]
+    known = int(synchronous or 0) if visible == "t" else None
     place = f"{address}:{port}" if address else ""
     return Replication(names or "", int(attached or 0), int(promotable or 0), known), whole_pages != "off", place
 
 
-def shelf(reply: Reply) -> Shelf:
-    """Read the answer to ``shelf_of``."""
+def access(reply: Reply) -> SchemaAccess:
+    """Read the answer to ``access_of``."""
     tables, creatable, missing = reply.rows[0]
     lacking = tuple(missing.split(", ")) if missing else ()
-    return Shelf(int(tables or 0), creatable == "t", lacking)
+    return SchemaAccess(int(tables or 0), creatable == "t", lacking)

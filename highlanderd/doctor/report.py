@@ -1,4 +1,4 @@
-"""Findings as text for people: the worst first, one sentence each."""
+"""Findings as text: the worst first, one sentence each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The account that PostgreSQL runs as: it refuses to run as root.
 
-When the daemon is root, the owner of the server's directory runs the server, and a directory that we make belongs to
-``nobody``. No mode or owner is changed of anything that we did not make.
+When the daemon is root, the owner of the server's directory runs the server, and a directory that it makes belongs to
+``nobody``. The mode and the owner of what was there before are never changed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NOBODY: Final = 65534  # the kernel's overflow id; for images whose /etc/passwd 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The user that PostgreSQL runs as: ourselves, or somebody else when we are root."""
+    """The user that PostgreSQL runs as: that of this process, or another one when this process is root."""
 
     uid: int
     gid: int
 
     @property
     def foreign(self) -> bool:
-        """Whether we are root and it is not."""
+        """Whether this process is root and the account is not."""
         return os.geteuid() == 0 and self.uid != 0
 
     @property
@@ -42,7 +42,7 @@ class Account:
 
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
-        """Touch files with this account's rights, and so never more than it could itself. Single-threaded use only."""
+        """Touch files with this account's rights only. For single-threaded processes."""
         if not self.foreign:
             yield
             return
@@ -58,7 +58,7 @@ class Account:
             os.setgroups(groups)
 
     def barrier(self, path: Path) -> Path | None:
-        """Return the topmost step on the way to ``path`` that this account may not pass; None when it may reach it."""
+        """Return the first directory on the way to ``path`` that this account may not pass, or None."""
         with self.acting():
             for step in (*reversed(path.parents), path):
                 if not os.access(step, os.X_OK, effective_ids=True):
@@ -75,7 +75,7 @@ def account_of(uid: int) -> Account:
 
 
 def unprivileged() -> Account:
-    """Return the account for a server that nobody owns yet: ourselves, or ``nobody`` when we are root."""
+    """Return the account for a new server: that of this process, or ``nobody`` when this process is root."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
     try:
@@ -110,7 +110,7 @@ def owner_of(directory: Path) -> Account:
 
 
 def _create(directory: Path, account: Account) -> int:
-    """Make the directory with its owner in one step, so that nobody who comes at the same time sees it half made."""
+    """Make the directory with its owner in one step, so that no other daemon sees it half made."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     _check_way(directory.parent, account)
     made = tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.")
@@ -119,7 +119,7 @@ def _create(directory: Path, account: Account) -> int:
     try:
         os.rename(made, directory)  # noqa: PTH104
     except OSError:
-        os.rmdir(made)  # noqa: PTH106 - somebody was faster, and is already at work in it
+        os.rmdir(made)  # noqa: PTH106 - another daemon was faster, and already uses its own
     return directory.stat().st_uid
 
 

@@ -1,7 +1,7 @@
 """The PostgreSQL programs that come with ``highlanderd[embedded]``.
 
-The account that runs them may not be able to reach a virtual environment below somebody's home: then they are copied
-once to where it can. Nothing here imports the package that brings them.
+The account that runs them may be unable to reach a virtual environment below a user's home: then they are copied once
+to a directory that it can reach. Nothing here imports the package that brings them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def installed() -> list[Installation]:
 
 
 def installation_at(home: Path) -> Installation:
-    """Return the installation in ``home``. Raises HighlanderError when its server cannot even tell its version."""
+    """Return the installation in ``home``. Raises HighlanderError when its server cannot be executed."""
     command = [str(home / "bin/postgres"), "--version"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
@@ -74,14 +74,14 @@ def pick(found: list[Installation], major: int | None) -> Installation:
     )
 
 
-def reachable(installation: Installation, account: Account, shelf: Path) -> Installation:
-    """Return the installation, or a copy of it below ``shelf`` (made once) when ``account`` cannot reach the original.
+def reachable(installation: Installation, account: Account, directory: Path) -> Installation:
+    """Return the installation; when ``account`` cannot reach it, a copy below ``directory``, which is made once.
 
-    ``shelf`` is a directory of that account. The caller sees to it that two never copy at the same time.
+    ``directory`` belongs to that account. The caller makes sure that two never copy at the same time.
     """
     if account.barrier(installation.program("postgres")) is None:
         return installation
-    copy = shelf / f"{DISTRIBUTION}-{importlib.metadata.version(DISTRIBUTION)}-{installation.major}"
+    copy = directory / f"{DISTRIBUTION}-{importlib.metadata.version(DISTRIBUTION)}-{installation.major}"
     home = copy / PACKAGE / installation.home.name
     with account.acting():
         done = home.exists()
@@ -91,7 +91,7 @@ def reachable(installation: Installation, account: Account, shelf: Path) -> Inst
 
 
 def _copy(installation: Installation, copy: Path, account: Account) -> None:
-    """Read with our rights, write with the account's, and give the copy its name only once it is whole."""
+    """Read with this process's rights, write with the account's, and rename the copy once it is complete."""
     site = installation.home.parents[1]
     unfinished = copy.with_name(copy.name + ".unfinished")
     with account.acting():

@@ -1,8 +1,8 @@
 """``dsn = "embedded"``: a private PostgreSQL in a directory, shared by the daemons of one host that name it.
 
-For trying things out and for a single host. Whoever comes first creates it; it runs for as long as anybody uses it,
-under a *steward* (``steward.py``) that belongs to none of them. It listens on a Unix socket only, in a directory that
-other users cannot enter. It refuses to touch the mode or the owner of anything that was there before.
+For trying things out and for a single host. The first daemon creates it; it runs for as long as any daemon uses it,
+under a *steward* (``steward.py``), which is a child of none of them. It listens on a Unix socket only, in a directory
+that other users cannot enter. The mode and the owner of what was there before are never changed.
 
     DIR/data        the database          DIR/users.lock    locked shared by every user, for its whole life
     DIR/run         the socket            DIR/steward.lock  locked by the steward
@@ -58,11 +58,11 @@ SETTINGS_SINCE: Final = {18: {"io_method": "sync"}}  # saves three processes
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A running embedded server, and our use of it."""
+    """A running embedded server, and the caller's use of it."""
 
     dsn: str
     lock_fd: int
-    """Inheritable; the server counts us as its user while any process has it open."""
+    """Inheritable; the caller counts as a user of the server while any process has it open."""
     fresh: Path
     """Exists from initdb until the ledger's creator removes it: nothing was ever led through this server."""
 
@@ -74,9 +74,9 @@ def dsn_of(directory: Path) -> str:
 
 
 def hold(directory: Path) -> int:
-    """Become one more user of a server that is in use; gives the descriptor to keep open for as long as it is needed.
+    """Become one more user of a server that is in use; return the descriptor to keep open for as long as it is needed.
 
-    Raises OSError when nobody has ever started the server, BlockingIOError when it is about to stop.
+    Raises OSError when the server was never started, BlockingIOError when it is about to stop.
     """
     users = os.open(Path(os.path.realpath(directory)) / "users.lock", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -113,7 +113,7 @@ def start(directory: Path, timeout: float) -> Embedded:
 
 
 def _serving(directory: Path, account: Account, end: float) -> bool:
-    """Say whether the server answers, and see to it that somebody tends it: a steward may have been killed."""
+    """Return whether the server answers, and start a steward when there is none: the last one may have been killed."""
     with account.acting():
         lock = _open(directory / "steward.lock")
     try:
@@ -125,7 +125,7 @@ def _serving(directory: Path, account: Account, end: float) -> bool:
 
 
 def _answers(directory: Path) -> bool:
-    """Only a living server listens, and only one that is ready says so in the eighth line of its file."""
+    """Return whether the server runs and is ready, which the eighth line of its file says."""
     try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
@@ -214,12 +214,12 @@ def _socket_directory(directory: Path) -> Path:
     usual = directory / "run"
     if len(os.fsencode(usual / SOCKET)) <= LONGEST_SOCKET:
         return usual
-    # Not tempfile's choice: every daemon has to arrive at the same place, whatever its TMPDIR.
+    # Not tempfile's choice: every daemon has to find the same place, and each may have another TMPDIR.
     return Path("/tmp") / f"highlander-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}"  # noqa: S108
 
 
 def _make_private(directory: Path, account: Account) -> None:
-    """Make a directory that only its owner may enter; refuse one that somebody else has prepared."""
+    """Make a directory that only its owner may enter; refuse one that another user has made."""
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
     found = directory.lstat()
@@ -267,7 +267,7 @@ def _silence(directory: Path, timeout: float) -> str:
 
 
 def _last_words(directory: Path) -> str:
-    """Quote the end of the server's log: its own reason is better than ours."""
+    """Return the end of the server's log, which has the server's own reason."""
     log = directory / "server.log"
     try:
         lines = log.read_text(errors="replace").splitlines()[-5:]
@@ -278,7 +278,7 @@ def _last_words(directory: Path) -> str:
 
 @contextlib.contextmanager
 def _explained(directory: Path) -> Iterator[None]:
-    """Turn what the machine refuses into a sentence for the operator."""
+    """Turn an error of the operating system into a sentence for the operator."""
     what = f"the embedded PostgreSQL in {directory} cannot be started"
     try:
         yield

@@ -1,8 +1,8 @@
-"""The steward of an embedded PostgreSQL: runs the server while anybody uses it, and stops it when the last has gone.
+"""The steward of an embedded PostgreSQL: runs the server while it has users, and stops it when the last has gone.
 
-Executed by path with ``-I -S`` and belonging to nobody, so that it outlives the daemon that happened to start it. It
-talks to nobody and knows its users only by the lock they hold: each has ``users.lock`` locked shared for its whole
-life, however that life ends. It refuses to stop the server while that lock is held, and to leave while the server runs.
+It is executed by path with ``-I -S``, in a session of its own, so that it outlives the daemon that started it. It
+exchanges no messages and knows its users only by their lock: each has ``users.lock`` locked shared for as long as it
+lives. The steward never stops the server while that lock is held, and never ends while the server runs.
 Standard library only; nothing of the package is imported.
 
 Arguments: LOCK_FD USERS_FD UID GID DATA COMMAND... LOCK_FD is already locked: it says that the directory has a steward.
@@ -31,7 +31,7 @@ POLL = 0.02  # seconds; a stop usually takes less than a tenth
 
 
 def next_pause(pause: float, lived: float) -> float:
-    """Say how long to wait before the next start, after one that waited ``pause`` and lived ``lived`` seconds.
+    """Return the seconds before the next start, after a server that was started ``pause`` late and lived ``lived``.
 
     >>> next_pause(0.0, 0.0), next_pause(0.4, 1.0), next_pause(4.0, 1.0), next_pause(5.0, 60.0)
     (0.1, 0.8, 5.0, 0.1)
@@ -42,7 +42,7 @@ def next_pause(pause: float, lived: float) -> float:
 def postmaster_of(data: str) -> int | None:
     """Return the pid of the server that runs in ``data``; None when there is none.
 
-    A stale ``postmaster.pid`` may name a pid that is somebody else's by now; the server's working directory tells.
+    A stale ``postmaster.pid`` may name a pid that another process has now: a server has DATA for its working directory.
     """
     try:
         with open(os.path.join(data, "postmaster.pid"), encoding="ascii") as file:  # noqa: PTH118, PTH123 - pathlib costs memory
@@ -53,7 +53,7 @@ def postmaster_of(data: str) -> int | None:
 
 
 class Postmaster:
-    """The server in one data directory: our own child, or one that a killed steward has left running."""
+    """The server in one data directory: a child of this steward, or one that a killed steward has left running."""
 
     def __init__(self, data: str, command: list[str]) -> None:
         self._data = data
@@ -64,7 +64,7 @@ class Postmaster:
         self._start_at = 0.0
 
     def tend(self, now: float) -> float:
-        """Start the server if it does not run and its pause is over. Gives the seconds until the next look."""
+        """Start the server if it does not run and its pause is over; return the seconds until the next look."""
         if self.pid(now) is None:
             if now < self._start_at:
                 return min(TICK, self._start_at - now)
@@ -107,7 +107,7 @@ class Postmaster:
 
 
 def reaped(pid: int) -> int | None:
-    """Return the wait status of our child, or None while it lives."""
+    """Return the wait status of a child, or None while it lives."""
     done, status = os.waitpid(pid, os.WNOHANG)
     return status if done else None
 
@@ -121,7 +121,7 @@ def send(pid: int, signum: signal.Signals) -> None:
 
 
 def unused(users: int) -> bool:
-    """Say whether nobody uses the server; from then on newcomers wait until this process has ended."""
+    """Return whether the server has no user; if so, new users wait until this process has ended."""
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -135,7 +135,7 @@ def say(text: str) -> None:
 
 
 def leave_the_starter() -> None:
-    """Belong to nobody: neither a child of the daemon that started us, nor reached by its terminal's signals."""
+    """Leave the daemon that started this process: be no child of it, and beyond its terminal's signals."""
     os.setsid()
     if os.fork():
         os._exit(0)
@@ -144,7 +144,7 @@ def leave_the_starter() -> None:
 
 
 def take_name() -> None:
-    """Show up in ``ps`` as what we are."""
+    """Have ``ps`` show this process by its own name."""
     with open("/proc/self/comm", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(NAME)
 
@@ -161,7 +161,7 @@ def main(arguments: list[str]) -> None:
     """Run the server until its last user has gone or a signal orders an end."""
     lock, users, uid, gid = (int(number) for number in arguments[:4])
     for descriptor in (lock, users):
-        os.set_inheritable(descriptor, False)  # a server that held them would be its own user
+        os.set_inheritable(descriptor, False)  # a server that held them would count as its own user
     leave_the_starter()
     take_name()
     drop_privileges(uid, gid)
@@ -171,10 +171,10 @@ def main(arguments: list[str]) -> None:
     received = None
     while not unused(users) and received not in (signal.SIGTERM, signal.SIGINT):
         until_look = server.tend(time.monotonic())
-        told = signal.sigtimedwait(ORDERS, until_look)
-        received = told.si_signo if told else None
+        arrived = signal.sigtimedwait(ORDERS, until_look)
+        received = arrived.si_signo if arrived else None
     server.stop()
-    os.close(lock)  # before the users' lock: a newcomer who has that one must find the steward's place free
+    os.close(lock)  # before the users' lock: a new user that has that one must be able to start a steward
     os.close(users)
 
 

@@ -1,1 +1,1 @@
-"""What is asked from outside: the control socket for operators, the TCP listener for machines."""
+"""The listeners: the control socket for operators, and the TCP listener for monitoring and load balancers."""

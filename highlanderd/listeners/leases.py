@@ -86,8 +86,8 @@ async def in_force(
     """Return the report once each leader's row carries the lease in force.
 
     ``ordered`` is what the node answered to the order, and ``changed`` picks from a report what was ordered; when that
-    is another one meanwhile, there is nothing left to wait for. ``gone`` tells that the client waits no more. Raises
-    TimedOut after ``patience`` seconds, HighlanderError when the order does not hold any more.
+    is another one meanwhile, there is nothing left to wait for. ``gone`` returns True once the client is gone.
+    Raises TimedOut after ``patience`` seconds, HighlanderError when the order does not hold any more.
     """
     loop = asyncio.get_running_loop()
     end, report, unknown = loop.time() + patience, ordered, ""

@@ -59,7 +59,7 @@ class Metrics:
         self._output = self._counter("output_lines", "Lines that children wrote.", "program", "stream")
         self._takeover = self._histogram("takeover_duration", "From the grant of a term to its child.", _TAKEOVER)
         self._leaderless = self._histogram(
-            "leaderless", "From the end of the last term anywhere to the start of ours.", _LEADERLESS
+            "leaderless", "From the end of the last term anywhere to the start of this node's.", _LEADERLESS
         )
         self._stop = self._histogram("stop_duration", "From the order to stop to the empty tree.", _STOP)
         self._renew = self._histogram("renew_duration", "Round trips of renewals.", _RENEW)

@@ -24,7 +24,7 @@ class ReloadReport:
 
 
 class Node(Protocol):
-    """What the control socket needs of the daemon."""
+    """The daemon as the control socket sees it."""
 
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
@@ -51,7 +51,7 @@ class Node(Protocol):
         """Return when any program's status has changed since the call."""
 
     async def reload(self, dry_run: bool) -> ReloadReport:
-        """Read the configuration again and apply it, or only say what would be done. Raises ConfigurationError."""
+        """Read the configuration again and apply it, or only return what that would do. Raises ConfigurationError."""
 
     def shutdown(self) -> None:
         """Order the daemon's end."""
@@ -97,9 +97,11 @@ def _restarted(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NodeOrder:
+    """One order on one program: how to give it, and when it has been carried out."""
+
     give: Callable[[Node, str, Mapping[str, Any]], None]
     outcome: Callable[[ProgramStatus, ProgramStatus, str], bool]
-    """Given the status before, the status now and our node: whether what was ordered has happened."""
+    """Called with the status before, the status now and this node's name; True when the order was carried out."""
     fields: tuple[str, ...] = ()
 
 

@@ -29,7 +29,7 @@ async def outcome(
 ) -> ProgramStatus:
     """Return the program's status once what was ordered has happened.
 
-    ``before`` is its status when it was ordered; ``gone`` tells that the client waits no more. Raises TimedOut after
+    ``before`` is its status when it was ordered; ``gone`` returns True once the client is gone. Raises TimedOut after
     ``patience`` seconds, and what the order says of a failure.
     """
     loop = asyncio.get_running_loop()

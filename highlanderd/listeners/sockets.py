@@ -1,8 +1,8 @@
-"""Doors: listening sockets bound by us, and aiohttp served behind them.
+"""Listening sockets that this module binds itself, and aiohttp served behind them.
 
-Both listeners need what aiohttp's own sites do not give: a Unix socket with the right mode from its first moment, a
+Both listeners need what aiohttp's own sites do not have: a Unix socket with the right mode from its first moment, a
 live owner noticed before a stale file is removed, and a bound on connections, because a daemon without descriptors
-cannot reach PostgreSQL again. What is said behind the door is control's and metrics' business.
+cannot reach PostgreSQL again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ IDLE = 75.0
 FAREWELL = 0.3
 """Seconds that requests under way get at the end, and once more when they are cancelled."""
 UNREAD = 30_000
-"""Milliseconds for which a TCP client may leave our answer unread."""
+"""Milliseconds for which a TCP client may leave an answer unread."""
 SO_PEERGROUPS = 59
 """Linux 4.13; the socket module does not name it."""
 MOST_GROUPS = 1024
@@ -72,7 +72,7 @@ def _supplementary(connection: socket.socket) -> tuple[int, ...]:
 
 
 def may_command(peer: Peer, own_uid: int, gid: int | None) -> bool:
-    """Say whether a peer gets in: root, the daemon's own user, members of the group.
+    """Return whether a peer may give orders: root, the daemon's own user, and members of the group may.
 
     >>> may_command(Peer(1, 1000, frozenset({1000, 27})), own_uid=33, gid=27)
     True
@@ -99,10 +99,10 @@ async def group_id(group: str | None) -> int | None:
 
 @asynccontextmanager
 async def unix_door(path: Path, mode: int, gid: int | None) -> AsyncIterator[tuple[socket.socket, Callable[[], None]]]:
-    """Bind ``path``; give its socket, and a function that removes the file unless it is a later daemon's by then.
+    """Bind ``path``; yield its socket, and a function that removes the file unless a later daemon has made it anew.
 
-    Within the block, which must begin to listen, nobody else can bind. Raises HighlanderError when a live daemon owns
-    the file, when it is not a socket, or when it cannot be made.
+    The block must begin to listen; until it ends, no other daemon can bind. Raises HighlanderError when a live daemon
+    owns the file, when it is not a socket, or when it cannot be made.
     """
     async with _directory_locked(path):
         _remove_stale(path)
@@ -192,7 +192,7 @@ def _cure(error: OSError, path: Path) -> str:
 async def tcp_door(listen: str) -> socket.socket:
     """Bind ``host:port``, ``[v6]:port`` or ``:port`` (every address). Raises HighlanderError with the cure.
 
-    A host's name takes as long as the resolver likes, minutes without a network, and the loop turns meanwhile.
+    To look a name up can take minutes without a network; the event loop runs meanwhile.
     """
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -217,7 +217,7 @@ def _may_be_a_host(name: str) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    """Python adds the address to what the kernel says; a resolver's errors have numbers of their own."""
+    """Return what the kernel says, without the address that Python adds. A resolver's errors have their own numbers."""
     return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error.strerror or error)
 
 
@@ -229,17 +229,17 @@ def _bound(host: str, port: int) -> socket.socket:
     return socket.create_server(("", port))
 
 
-class _OurFaults(logging.Filter):
-    """Lets through what is our bug: what clients do wrong, port scanners say, fills no log with tracebacks."""
+class _OnlyBugs(logging.Filter):
+    """Lets only this project's bugs through: a port scanner fills no log with tracebacks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
 
 
-_our_faults = _OurFaults()
+_only_bugs = _OnlyBugs()
 
 
-class _Turned(asyncio.Protocol):
+class _Refused(asyncio.Protocol):
     """Closes at once a connection above the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -249,13 +249,13 @@ class _Turned(asyncio.Protocol):
 async def serve(app: web.Application, door: socket.socket, limit: int) -> Closer:
     """Serve ``app`` on a bound socket with at most ``limit`` connections at once; more are closed unanswered."""
     log = logging.getLogger(f"{__name__}.http")
-    log.addFilter(_our_faults)
+    log.addFilter(_only_bugs)
     runner = web.AppRunner(app, access_log=None, logger=log, keepalive_timeout=IDLE, shutdown_timeout=FAREWELL)
     await runner.setup()
     server = cast("web.Server", runner.server)
 
     def admit() -> asyncio.Protocol:
-        return server() if len(server.connections) < limit else _Turned()
+        return server() if len(server.connections) < limit else _Refused()
 
     listener = await asyncio.get_running_loop().create_server(admit, sock=door, backlog=1024)
 

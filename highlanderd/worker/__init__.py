@@ -1,1 +1,1 @@
-"""The worker: programs, PostgreSQL, listeners and signals wired together, replaced at any moment."""
+"""The worker: programs, PostgreSQL, listeners and signals wired together. It can be replaced at any moment."""

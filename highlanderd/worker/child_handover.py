@@ -1,6 +1,6 @@
-"""What the next worker must know of a child that outlives this one: its term, and whether it was leaving.
+"""The handover of a child to the next worker: the facts of its term, and of its end when that has begun.
 
-A keeper carries it as bytes it never reads. Only the facts of the state are in it; everything else is found again.
+Its keeper holds them as bytes that it never reads. What the next worker can find out for itself is not among them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from highlanderd.core.states import (
 
 
 def encode(situation: Situation) -> bytes:
-    """Return the memo of a situation that is leading or draining; empty for any other, which has no child."""
+    """Return the handover of a situation that is leading or draining; empty for any other, which has no child."""
     state = situation.state
     if not isinstance(state, Leading | Draining):
         return b""
@@ -53,9 +53,9 @@ def encode(situation: Situation) -> bytes:
 
 
 def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading | Draining, Want]:
-    """Return the state and the wish that a found child continues. ``started`` is None until its program is executed.
+    """Return the state and the operator's wish that a child found alive goes on with.
 
-    Raises ValueError for a memo that this version cannot read.
+    ``started`` is None until its program is executed. Raises ValueError for bytes that this version cannot read.
     """
     try:
         facts = json.loads(memo)
@@ -76,7 +76,7 @@ def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading
 
 
 def _term(facts: dict[str, Any]) -> Term:
-    """Return the term; a worker that knew one lease only has left just that one."""
+    """Return the term. Early versions had one lease for all purposes, and left only that one."""
     length = facts["lease"]
     lengths = Lengths(Lease(length), Lease(facts.get("wanted", length)), Lease(facts.get("pace", length)))
     sent, shorter = facts.get("shortening", (0.0, None))

@@ -57,28 +57,10 @@ class Daemon:
         self._alarms, self._metrics, self._doors = Alarms(), Metrics(), Doors()
         self._notices = Notices(guardian.notify)
         changes = Changes()
-        self._pool = self._watched_pool(handover)
-        self._fleet = self._adopted_fleet(handover, writer, changes)
+        self._pool = self._make_pool(handover)
+        self._fleet = self._make_fleet(handover, writer, changes)
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
-        reloading = Reloading(
-            path,
-            self._configuration,
-            self._fleet,
-            self._persistence,
-            self._notices,
-            on_reloaded=self._metrics.reloaded,
-        )
-        self._node = WorkerNode(
-            self._configuration.daemon.node,
-            greeting.instance,
-            self._fleet,
-            self._pool,
-            self._persistence,
-            reloading,
-            changes,
-            warnings=self._warnings,
-            end=self._drain,
-        )
+        self._node = self._make_node(path, changes)
         self._beat = Beat(
             guardian,
             self._fleet,
@@ -90,7 +72,7 @@ class Daemon:
             on_late=self._metrics.loop_lag,
         )
 
-    def _watched_pool(self, handover: WorkerHandover) -> Pool:
+    def _make_pool(self, handover: WorkerHandover) -> Pool:
         """Make the pool, whose server and surveys raise alarms."""
         configuration = self._configuration
         duplicates = Duplicates(configuration.daemon.node, self._greeting.instance, self._alarms.sound)
@@ -98,7 +80,7 @@ class Daemon:
         server = _server(configuration, ledger, handover, on_alarm=self._alarms.sound, on_lease=self._wake.set)
         return Pool(server, ledger, on_survey=duplicates.compare)
 
-    def _adopted_fleet(self, handover: WorkerHandover, writer: Writer, changes: Changes) -> Fleet:
+    def _make_fleet(self, handover: WorkerHandover, writer: Writer, changes: Changes) -> Fleet:
         """Make the fleet, with what an earlier worker left: children, wishes, and the programs that were in force."""
         origin = Origin(
             guardian=self._guardian,
@@ -124,6 +106,28 @@ class Daemon:
         for found in self._greeting.found:
             fleet.adopt(found, handover.programs.get(found.child.program))
         return fleet
+
+    def _make_node(self, path: Path, changes: Changes) -> WorkerNode:
+        """Make what the listeners are given, which reloads from ``path``."""
+        reloading = Reloading(
+            path,
+            self._configuration,
+            self._fleet,
+            self._persistence,
+            self._notices,
+            on_reloaded=self._metrics.reloaded,
+        )
+        return WorkerNode(
+            self._configuration.daemon.node,
+            self._greeting.instance,
+            self._fleet,
+            self._pool,
+            self._persistence,
+            reloading,
+            changes,
+            warnings=self._warnings,
+            end=self._drain,
+        )
 
     async def run(self) -> int:
         """Live until everything is drained; return the exit code."""

@@ -1,4 +1,4 @@
-"""The programs of this node: which run, which are wanted, and how a reload turns the one into the other.
+"""The programs of this node: which run, which are wanted, and how a reload makes them the same.
 
 A program whose key or command changed is another program: the old one ends its term before the new one looks at
 anything, and no two that share a lock id ever live here side by side.
@@ -45,12 +45,12 @@ APPLIED_AT_ONCE: Final = frozenset(
         "log_backups",
     }
 )
-"""Keys that a running child need not notice; any other one ends its term."""
+"""Keys that apply to a running child; a change of any other ends its term."""
 
 SIT_OUT: Final = 60.0
 """Seconds for which a program stays away whose task has failed."""
 GRID: Final = 0.02
-"""Of a lease: 100 looks and 100 renewals a round then share some twenty wake-ups instead of making hundreds."""
+"""Share of a lease to which times are rounded: 100 programs then share some twenty wake-ups in each round."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Member:
 
 
 class Fleet:
-    """All programs of this node. Use as a task: ``run`` ends when ``end`` was called and the last one has left."""
+    """All programs of this node. ``run`` ends when ``end`` was called and the last program has left."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
         self.wishes: dict[str, Want] = {}
-        """What operators said of programs, by name; it outlives this worker."""
+        """What operators have ordered of programs, by name: to run or to stop. It outlives this worker."""
         self._pool, self._origin, self._instance = pool, origin, instance
         self._on_connection_loss = on_connection_loss
         self._recorder, self._on_change, self._on_alarm = recorder, on_change, on_alarm
@@ -99,7 +99,7 @@ class Fleet:
                 self._wake.clear()
 
     def want(self, programs: Mapping[str, ProgramConfig]) -> None:
-        """Have exactly these programs, from now on."""
+        """Run exactly these programs from now on."""
         self.wanted = dict(programs)
         self._wake.set()
 
@@ -109,12 +109,12 @@ class Fleet:
         return self._ending is not None
 
     def end(self) -> None:
-        """Drain everything: nothing is wanted any more."""
+        """Drain everything: no program is wanted any more."""
         self._ending = EndOrdered(Cause.SHUTDOWN)
         self.want({})
 
     def adopt(self, found: Found, config: ProgramConfig | None) -> None:
-        """Go on with a child of an earlier worker; without a configuration only to end it."""
+        """Go on with a child of an earlier worker. Without a configuration it is only ended."""
         child, report = found.child, found.report
         try:
             state, want = child_handover.decode(report.memo, report.pid, report.started)
@@ -126,16 +126,16 @@ class Fleet:
         config = config or ProgramConfig(name=child.program, command=("true",))
         member = self._member(config, machine.adopt(state, want, self._pool.server.memory.knowledge()), child.lock_id)
         member.program.adopt(child)
-        member.spawner.adopt(child, member.program.tell)
-        member.program.tell(Detached("the worker was replaced"))
+        member.spawner.adopt(child, member.program.post)
+        member.program.post(Detached("the worker was replaced"))
         log.info("%s: found its child alive, pid %s", child.program, child.pid, extra={"program": child.program})
 
-    def tell(self, name: str, order: StartOrdered | StopOrdered | RestartOrdered | ReleaseOrdered) -> None:
-        """Pass an operator's order on, and remember what he wishes."""
+    def order(self, name: str, order: StartOrdered | StopOrdered | RestartOrdered | ReleaseOrdered) -> None:
+        """Pass an operator's order on, and remember whether the program is to run."""
         wish = {StartOrdered: Want.RUN, StopOrdered: Want.STOP}.get(type(order))
         if wish is not None:
             self.wishes[name] = wish
-        self.members[name].program.tell(order)
+        self.members[name].program.post(order)
 
     def abandon_unprovable(self) -> None:
         """Give up each program whose child cannot be proven dead any more: its lease ends without a release."""
@@ -151,7 +151,7 @@ class Fleet:
                     member.task.cancel()
 
     def plan(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
-        """Say, program by program and key by key, what wanting these would do."""
+        """Return what ``want`` would do, a line for each program."""
         lines = [f"{name}: removed: drains and leaves" for name in self.wanted if name not in programs]
         for name, new in programs.items():
             old = self.wanted.get(name)
@@ -166,7 +166,7 @@ class Fleet:
     # ------------------------------------------------------------------------------------------------- reconciling
 
     def _reconcile(self, group: asyncio.TaskGroup) -> None:
-        """Bring what runs nearer to what is wanted; whatever has to wait is looked at again when a program ends."""
+        """Bring what runs nearer to what is wanted. What has to wait is tried again when a program ends."""
         for name, member in self.members.items():
             self._follow(member, self.wanted.get(name))
         for name, config in self.wanted.items():
@@ -184,7 +184,7 @@ class Fleet:
         if config is None or lock_id != member.lock_id or not APPLIED_AT_ONCE.issuperset(keys):
             if not member.leaves.is_set():
                 member.leaves.set()
-                member.program.tell(self._ending or EndOrdered(Cause.REMOVED))
+                member.program.post(self._ending or EndOrdered(Cause.REMOVED))
         elif keys:
             member.spawner.config = config
             member.program.policy = self._policy(config, member.program.policy.spread)
@@ -209,7 +209,7 @@ class Fleet:
             node=self._origin.node,
             instance=self._instance,
             keeperless=lambda: not self._origin.guardian.holds(lock_id, name),
-            post=program.tell,
+            post=program.post,
             on_alarm=self._on_alarm,
         )
         member = self.members[name] = Member(program, session, spawner, lock_id)

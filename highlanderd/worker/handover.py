@@ -1,6 +1,6 @@
-"""What one worker leaves to the next, kept by the guardian as bytes that it never reads.
+"""The handover from one worker to the next, which the guardian holds as bytes that it never reads.
 
-A replaced worker goes on with what was in force: a file that was edited meanwhile counts only when somebody reloads it.
+The next worker goes on with what was in force. A file that was edited meanwhile counts only after a reload.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WorkerHandover:
     wishes: Mapping[str, Want] = field(default_factory=dict)
     seen_ledger: bool = False
     memory: Mapping[str, Any] = field(default_factory=lambda: {"timelines": {}})
-    """What was seen of servers and ledgers: the facts of a Past."""
+    """What was seen of servers and ledgers: the facts of a NodeMemory."""
 
     @property
     def configuration(self) -> Configuration:
@@ -57,10 +57,10 @@ class WorkerHandover:
 
 
 def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerHandover:
-    """Return what the last worker left, or the file's configuration to the first one. Raises ConfigurationError.
+    """Return what the last worker left; for the first one, the file's configuration. Raises ConfigurationError.
 
-    A worker of another version may have left what we do not read. Then the file counts, as after a restart;
-    what operators wish and what was learnt of the server is kept if it can be.
+    A worker of another version may have left what this one cannot read. Then the file counts, as after a restart.
+    Operators' wishes and what was learnt of servers are kept where they can be read.
     """
     if memo is None:
         loaded = load(path, environ)
@@ -71,7 +71,7 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
         base = reload_from(facts["base"].encode(), environ)
         latest = base if facts["latest"] is None else reload_from(facts["latest"].encode(), environ)
     except (ValueError, LookupError, TypeError, AttributeError, HighlanderError) as error:
-        log.error("what the last worker has left cannot be used (%s): going by %s as it is now", error, path)
+        log.error("cannot use what the last worker handed over (%s); reading %s as it is now", error, path)
         base = latest = load(path, environ)
     known = {wish.value: wish for wish in Want}
     wishes = {name: known[value] for name, value in dict(facts.get("wishes", {})).items() if value in known}

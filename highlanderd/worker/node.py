@@ -107,24 +107,24 @@ class WorkerNode:
         self._refuse_unless_leading(name)
         if to == self._name:
             raise HighlanderError(f'this node is "{to}" itself; name another node, or use restart')
-        self._fleet.tell(name, ReleaseOrdered(to, stay_out))
+        self._fleet.order(name, ReleaseOrdered(to, stay_out))
 
     def start(self, name: str) -> None:
         """Order that it runs. Raises NoSuchProgram."""
         self._member(name)
-        self._fleet.tell(name, StartOrdered())
+        self._fleet.order(name, StartOrdered())
         self._persistence.hand_over()
 
     def stop(self, name: str) -> None:
         """Order that it does not run here. Raises NoSuchProgram."""
         self._member(name)
-        self._fleet.tell(name, StopOrdered())
+        self._fleet.order(name, StopOrdered())
         self._persistence.hand_over()
 
     def restart(self, name: str) -> None:
         """Order a new child. Raises NoSuchProgram, NotLeading."""
         self._refuse_unless_leading(name)
-        self._fleet.tell(name, RestartOrdered())
+        self._fleet.order(name, RestartOrdered())
 
     def _member(self, name: str) -> Member:
         member = self._fleet.members.get(name)

@@ -1,7 +1,7 @@
-"""What the service manager is to hear of this daemon (sd_notify(3)): that it is ready, what it does, and that it ends.
+"""The messages to the service manager (sd_notify(3)): the daemon is ready, what it does, that it ends.
 
-Worded here, sent by the guardian, which is the service's main process. Where there is no service manager, the guardian
-drops it.
+The worker words them, and the guardian sends them, because it is the service's main process. Without a service manager
+it drops them.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ LONGEST_STATUS: Final = 500
 
 
 def summary(states: Iterable[str], trouble: str) -> str:
-    """Count programs by their state, and say what keeps them from PostgreSQL, in one line."""
+    """Return one line: how many programs are in which state, and what keeps them from PostgreSQL."""
     counts = Counter(states)
     words = ", ".join(f"{state} {counts[state]}" for state in STATES if counts[state]) or "no programs"
     return " ".join(f"{words}; PostgreSQL: {trouble}".split())[:LONGEST_STATUS] if trouble else words
 
 
 class Notices:
-    """Says each thing once, through ``tell``."""
+    """Words each message once, and hands it to ``send``."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, send: Callable[[str], None]) -> None:
+        self._send = send
         self._status = ""
 
     def ready(self) -> None:
-        """The daemon works."""
-        self._tell("READY=1")
+        """Say that the daemon works."""
+        self._send("READY=1")
 
     @contextmanager
     def reload(self) -> Iterator[None]:
-        """Begin a reload, and end it, whatever came of it."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        """Say that a reload begins, and at the end of the block that it is over, whether it succeeded or not."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         try:
             yield
         finally:
             self.ready()
 
     def status(self, line: str) -> None:
-        """Show a line, when it is another one than before."""
+        """Show a line in the service's status, unless it is the present one."""
         if line != self._status:
             self._status = line
-            self._tell(f"STATUS={line}")
+            self._send(f"STATUS={line}")
 
     def draining(self) -> None:
-        """The end has begun and goes on: to be repeated, for the service manager kills what is silent for too long."""
-        self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}")
+        """Say that the end goes on. To be repeated: the service manager kills a service that is silent for too long."""
+        self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}")

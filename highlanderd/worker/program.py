@@ -88,7 +88,7 @@ class Program:
         self.child, self.restarts = child, 0
         self._records.adopted()
 
-    def tell(self, event: Event) -> None:
+    def post(self, event: Event) -> None:
         """Put an event into the inbox; the program's own task handles it."""
         self._inbox.append(event)
         self._wake()
@@ -176,7 +176,7 @@ class Program:
 
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1
-        self.child = self._spawn(effect, child_handover.encode(self.situation), self.tell)
+        self.child = self._spawn(effect, child_handover.encode(self.situation), self.post)
 
     def _perform_set_deadline(self, effect: SetDeadline) -> None:
         if self.child is not None:

@@ -137,7 +137,7 @@ def test_a_second_daemon_is_refused_and_the_first_one_goes_on(nodes: Nodes) -> N
     done = highlanderd("-c", second)
     assert done.code == 1
     assert done.err.splitlines()[-1] == (
-        f"highlanderd: a living daemon already answers on {first.socket}; stop it, or give this one its own run_dir"
+        f"highlanderd: a running daemon already answers on {first.socket}; stop it, or give this one its own run_dir"
     )
     assert not (first.home / "other").exists()
 

@@ -199,7 +199,7 @@ def test_a_negative_duration_is_refused_with_one_that_is_not(line: str, capsys: 
     with pytest.raises(SystemExit) as left:
         parser().parse_args(line.split())
     assert left.value.code == 2
-    said = f"'{line.split()[-1]}' is not a duration: one is positive, such as 60s\n"
+    said = f"'{line.split()[-1]}' is not a duration: write a positive one, such as 60s\n"
     assert capsys.readouterr().err.endswith(said)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from highlanderd.core.lease import Lease
 from highlanderd.doctor import Finding, Severity, report
-from highlanderd.doctor.facts import Facts, Limit, Plan, Replication, Road, Setting, Shelf, Site
-from highlanderd.doctor.hosts import judge_sites
+from highlanderd.doctor.facts import AskedHost, ConnectionEnds, Facts, Limit, Plan, Replication, SchemaAccess, Setting
+from highlanderd.doctor.hosts import judge_hosts
 from highlanderd.doctor.judgement import judge
 from highlanderd.postgres.addresses import startup_options
 from highlanderd.postgres.fitness import ServerFacts
@@ -27,20 +27,20 @@ GREETING = ServerFacts(
     system="1",
     timeline=3,
 )
-SITE = Site("db1:5432", server_facts=GREETING, seconds=0.02)
+HOST = AskedHost("db1:5432", server_facts=GREETING, seconds=0.02)
 ROOM = Limit("max_connections", 97, 20, "raise max_connections to {} + 3")
 HEALTHY = Facts(
     plan=Plan(Ledger("highlander", "highlander", LEASE.length), "a", programs=4),
-    site=SITE,
+    host=HOST,
     server_facts=GREETING,
     settings=startup_options(LEASE),
     plain={"lock_timeout": Setting("0 ms", "default")},
-    road=Road("10.0.0.1:4000", "10.0.0.1:4000", 3000),
+    ends=ConnectionEnds("10.0.0.1:4000", "10.0.0.1:4000", 3000),
     limits=(ROOM,),
     nodes=0,
     replication=Replication("", 0, 0, None),
     full_page_writes=True,
-    shelf=Shelf(tables=3, creatable=True, missing=()),
+    access=SchemaAccess(tables=3, creatable=True, missing=()),
     ledger_lease=LEASE,
     refusal="",
     notes=(),
@@ -61,7 +61,7 @@ def test_a_healthy_server_has_nothing_but_fine_findings() -> None:
     assert said == [
         "the ledger in schema highlander can be used, and has the lease of this file",
         "4 programs on 3 nodes (assumed, for fewer than two are connected) need 15 connections; 77 are there for them",
-        "TCP timeouts hold on both ends of the road",
+        "TCP timeouts hold on both ends of the connection",
         "an answer takes 1 ms and a durable commit takes 4 ms (medians); a renewal is due every 2 s",
         "the clocks of server and host agree to within a second; nothing is decided by them anyway",
     ]
@@ -78,7 +78,7 @@ PROBLEMS = {
         "no such standby is attached",
     ),
     "a ledger that may not be created": (
-        replace(HEALTHY, shelf=Shelf(tables=0, creatable=False, missing=()), ledger_lease=None),
+        replace(HEALTHY, access=SchemaAccess(tables=0, creatable=False, missing=()), ledger_lease=None),
         "role ops may not create the ledger in schema highlander of database shop; let an administrator run",
     ),
     "another namespace's ledger": (
@@ -86,24 +86,26 @@ PROBLEMS = {
         "belongs to another",
     ),
     "privileges": (
-        replace(HEALTHY, shelf=Shelf(tables=3, creatable=False, missing=("UPDATE on meta",)), ledger_lease=None),
+        replace(
+            HEALTHY, access=SchemaAccess(tables=3, creatable=False, missing=("UPDATE on meta",)), ledger_lease=None
+        ),
         'lacks UPDATE on meta; let an administrator run: GRANT USAGE ON SCHEMA "highlander" TO "ops"; GRANT SELECT',
     ),
     "too few connections": (
         replace(HEALTHY, nodes=20),
-        "4 programs on 20 nodes (as many as are connected) need 100 connections, but max_connections leaves 77 beside "
-        "the 20 that others use now; raise max_connections to 125 + 3",
+        "4 programs on 20 nodes (as many as are connected) need 100 connections, but max_connections leaves 77 (others "
+        "use 20 now); raise max_connections to 125 + 3",
     ),
     "too few connections where every host is asked": (
         replace(HEALTHY, plan=replace(HEALTHY.plan, hosts=2), nodes=13),
-        "4 programs on 13 nodes (as many as are connected) need 78 connections, but max_connections leaves 77 beside "
-        "the 20 that others use now; raise max_connections to 104 + 3",
+        "4 programs on 13 nodes (as many as are connected) need 78 connections, but max_connections leaves 77 (others "
+        "use 20 now); raise max_connections to 104 + 3",
     ),
     "settings that somebody drops": (
         replace(HEALTHY, settings={**startup_options(LEASE), "idle_session_timeout": "0"}),
         "idle_session_timeout is 0 instead of 10000",
     ),
-    "a slow connection": (replace(HEALTHY, site=replace(SITE, seconds=2.1)), "connecting took 2.1 s"),
+    "a slow connection": (replace(HEALTHY, host=replace(HOST, seconds=2.1)), "connecting took 2.1 s"),
     "an answer that comes too late": (
         replace(HEALTHY, answers=(0.001,) * 19 + (3.1,)),
         "an answer took up to 3.1 s; a daemon gives a session up after 3 s",
@@ -127,11 +129,11 @@ WARNINGS = {
         "does not take tcp_user_timeout (0 instead of 10000)",
     ),
     "a host without the TCP settings": (
-        replace(HEALTHY, road=replace(HEALTHY.road, user_timeout=0)),
+        replace(HEALTHY, ends=replace(HEALTHY.ends, user_timeout=0)),
         "this host does not take tcp_user_timeout",
     ),
     "a proxy": (
-        replace(HEALTHY, road=replace(HEALTHY.road, theirs="10.0.0.9:5000")),
+        replace(HEALTHY, ends=replace(HEALTHY.ends, theirs="10.0.0.9:5000")),
         "the server sees this connection come from 10.0.0.9:5000, while it begins at 10.0.0.1:4000",
     ),
     "a slow disk": (replace(HEALTHY, writes=(0.3, 0.3, 0.3)), "a durable commit takes 300 ms, which is much"),
@@ -194,51 +196,51 @@ def test_the_tightest_limit_is_what_counts() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- hosts
 
-STANDBY = Site("db2:5432", server_facts=replace(GREETING, standby=True, timeline=0))
-DISCONNECTED = Site("db2:5432", "connection refused")
+STANDBY = AskedHost("db2:5432", server_facts=replace(GREETING, standby=True, timeline=0))
+DISCONNECTED = AskedHost("db2:5432", "connection refused")
 
 
-def said_of(*sites: Site) -> list[tuple[Severity, str]]:
-    return [(finding.severity, finding.sentence) for finding in judge_sites(sites)]
+def said_of(*hosts: AskedHost) -> list[tuple[Severity, str]]:
+    return [(finding.severity, finding.sentence) for finding in judge_hosts(hosts)]
 
 
 def test_one_good_host_is_not_worth_a_word() -> None:
-    assert said_of(SITE) == []
+    assert said_of(HOST) == []
 
 
 def test_a_host_that_nobody_can_reach_is_a_problem_alone_and_a_warning_beside_another() -> None:
     assert said_of(DISCONNECTED) == [(Severity.PROBLEM, "db2:5432: connection refused")]
-    [(severity, sentence)] = said_of(SITE, DISCONNECTED)
+    [(severity, sentence)] = said_of(HOST, DISCONNECTED)
     assert severity is Severity.WARNING
     assert sentence.endswith("a failover to this host would stop every program")
 
 
 def test_a_host_is_as_good_as_the_best_of_its_addresses() -> None:
-    assert said_of(Site(SITE.place, "connection refused"), SITE) == []
-    assert said_of(SITE, Site(SITE.place, "connection refused")) == []
+    assert said_of(AskedHost(HOST.place, "connection refused"), HOST) == []
+    assert said_of(HOST, AskedHost(HOST.place, "connection refused")) == []
 
 
 def test_a_standby_is_a_problem_alone_and_welcome_beside_its_primary() -> None:
     [(severity, sentence)] = said_of(STANDBY)
     assert severity is Severity.PROBLEM
     assert "target_session_attrs=read-write" in sentence
-    assert said_of(SITE, STANDBY) == [(Severity.FINE, "db2:5432 is a hot standby, and would be found after a failover")]
+    assert said_of(HOST, STANDBY) == [(Severity.FINE, "db2:5432 is a hot standby, and would be found after a failover")]
 
 
 def test_a_standby_of_another_system_does_not_belong_there() -> None:
     stranger = replace(STANDBY, server_facts=replace(GREETING, standby=True, system="2"))
-    assert said_of(SITE, stranger)[0][0] is Severity.PROBLEM
+    assert said_of(HOST, stranger)[0][0] is Severity.PROBLEM
 
 
 def test_an_old_primary_that_still_runs_is_named() -> None:
-    old = Site("db2:5432", server_facts=replace(GREETING, timeline=2))
-    [(severity, sentence)] = said_of(SITE, old)
+    old = AskedHost("db2:5432", server_facts=replace(GREETING, timeline=2))
+    [(severity, sentence)] = said_of(HOST, old)
     assert severity is Severity.PROBLEM
     assert "stop db2:5432, which is on the oldest timeline" in sentence
 
 
 def test_primaries_of_two_systems_are_no_cluster() -> None:
-    [(severity, sentence)] = said_of(SITE, Site("db2:5432", server_facts=replace(GREETING, system="2")))
+    [(severity, sentence)] = said_of(HOST, AskedHost("db2:5432", server_facts=replace(GREETING, system="2")))
     assert severity is Severity.PROBLEM
     assert "different systems" in sentence
 

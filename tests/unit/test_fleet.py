@@ -59,7 +59,7 @@ def test_a_program_whose_task_fails_sits_out_with_its_reason_and_its_neighbours_
         running = asyncio.create_task(fleet.run())
         await until(lambda: len(fleet.members) == 2)
         neighbour = fleet.members["bot"]
-        fleet.members["beat"].program.tell(Unlocked())  # which no program that waits can hear of
+        fleet.members["beat"].program.post(Unlocked())  # which no program that waits can hear of
         await until(lambda: alarms)
         assert fleet.members["beat"].program.state == "stopped"
         assert "its task has failed (ImpossibleEvent" in fleet.members["beat"].program.situation.reason

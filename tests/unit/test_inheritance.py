@@ -67,7 +67,7 @@ def test_what_cannot_be_used_is_replaced_by_the_file_and_the_rest_is_kept(
         found = begin(path, json.dumps(facts).encode(), {})
     assert list(found.programs) == ["relay"]
     assert (found.wishes, found.seen_ledger, found.memory) == (left.wishes, True, left.memory)
-    assert "cannot be used" in caplog.text
+    assert "cannot use what the last worker handed over" in caplog.text
 
 
 @pytest.mark.parametrize("memo", [b"", b"\xff", b"[1]", b"{}"])

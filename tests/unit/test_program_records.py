@@ -136,7 +136,7 @@ def told(policy: Policy, *events: Event) -> tuple[Book, Line]:
         begun = machine.begin(Want.RUN, boottime())
         program = Program("beat", begun, policy, spawn=lambda *_: Quiet(), recorder=ledger, on_change=lambda: None)
         for event in (*events, EndOrdered(Cause.SHUTDOWN), Emptied(), Unlocked()):
-            program.tell(event)
+            program.post(event)
         async with asyncio.timeout(60):
             await program.run(line)
 
