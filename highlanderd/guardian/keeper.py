@@ -304,7 +304,7 @@ class Keeper:
             self._reported = linux.boottime()
         if self._owed_worker and self._worker is not None:
             names, fds = (list(self._pipes), list(self._pipes.values())) if self._owed_pipes else ([], [])
-            self._owed_worker = not self._worker.send({**self._state, "fds": names}, fds)
+            self._owed_worker = not self._worker.send(protocol.state_with_pipes(self._state, names), fds)
             self._owed_pipes = self._owed_pipes and self._owed_worker
 
 
