@@ -14,7 +14,7 @@ from typing import Final
 
 from highlanderd.children.child import Child
 from highlanderd.children.loop_channel import LoopChannel
-from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest, check_memo
+from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian import protocol
 from highlanderd.guardian.channel import Channel, Message
@@ -74,7 +74,7 @@ class GuardianLink:
         """How many of them have a lock id, or a program: asked for every program in every look."""
         self._pinged = self._ponged = 0
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line = LoopChannel(channel, self._heard, self._ended)
+        self._channel = LoopChannel(channel, self._receive, self._end)
 
     async def greeted(self) -> Greeting:
         """Wait for what the guardian holds; set ``on_signal`` and ``on_lost`` before. Takes six seconds at most.
@@ -93,7 +93,7 @@ class GuardianLink:
         found = []
         for child in children:
             if child.reachable and not child.reported.done():
-                child.condemn()
+                child.kill_keeper()
             if child.report is None:
                 child.listen(_nobody)
             else:
@@ -102,25 +102,19 @@ class GuardianLink:
         hello = self._hello
         return Greeting(hello.instance, hello.draining, hello.memo, tuple(found), tuple(hello.signals))
 
-    def spawn(self, order: SpawnRequest, tell: Callable[[ChildEvent], None]) -> Child:
-        """Ask for a child; what becomes of it is told to ``tell``, never before this has returned.
-
-        Raises ValueError when the memo is too long.
-        """
-        check_memo(order.memo)
-        child = Child(self, order.program, order.lock_id, order.epoch)
-        child.listen(tell)
+    def spawn(self, child: Child, request: SpawnRequest) -> None:
+        """Ask for a child, and hold it. A failure is delivered to it later, never before this has returned."""
         self._hold(child)
+        later = asyncio.get_running_loop().call_soon
         if self.lost:
-            asyncio.get_running_loop().call_soon(child.refused, "the guardian is dead: nothing is started any more")
-            return child
+            later(child.refused, "the guardian is dead: nothing is started any more")
+            return
         try:
-            spec = linux.memfd("spec", order.spec())
+            spec = linux.memfd("spec", request.spec())
         except OSError as error:
-            asyncio.get_running_loop().call_soon(child.refused, f"its order cannot be written: {error.strerror}")
-            return child
-        self._line.post(protocol.spawn(order.program, order.lock_id, order.epoch, order.not_after), [spec])
-        return child
+            later(child.refused, f"its order cannot be written: {error.strerror}")
+            return
+        self._channel.post(protocol.spawn(child.program, child.lock_id, child.epoch, request.not_after), [spec])
 
     def holds(self, lock_id: int, program: str) -> bool:
         """Whether anything may live for this lock id or program: a keeper, an unanswered spawn, an unproven death."""
@@ -129,19 +123,19 @@ class GuardianLink:
     def remember(self, memo: bytes) -> None:
         """Have the guardian give ``memo``, of any length, to each worker after us."""
         if not self.lost:
-            self._line.post(protocol.remember(), [linux.memfd("memo", memo)])
+            self._channel.post(protocol.remember(), [linux.memfd("memo", memo)])
 
     def ping(self, lease: float) -> bool:
         """Show that we live: at least every 3/10 of ``lease`` seconds; the first one says that we are ready.
 
         False when the last three are unanswered, with everything read that is there: the guardian is frozen (or dead).
         """
-        self._line.read()
+        self._channel.read()
         if self.lost:
             return False
         self.silent = self._pinged - self._ponged >= PINGS_UNANSWERED
         self._pinged += 1
-        self._line.post(protocol.ping(self._pinged, lease))
+        self._channel.post(protocol.ping(self._pinged, lease))
         return not self.silent
 
     def check(self, now: float, lease: float) -> None:
@@ -153,22 +147,22 @@ class GuardianLink:
         """Say, once, that an orderly end has begun: the guardian tells each worker after us to go on with it."""
         if not self.lost and not self._drains:
             self._drains = True
-            self._line.post(protocol.draining())
+            self._channel.post(protocol.draining())
 
     def notify(self, words: str) -> None:
         """Have the service manager told, which listens to the guardian alone."""
         if not self.lost:
-            self._line.post(protocol.notify(words))
+            self._channel.post(protocol.notify(words))
 
     def done(self, code: int) -> None:
         """Say that everything is drained: the guardian ends with ``code`` once we have ended."""
         if not self.lost:
-            self._line.post(protocol.done(code))
+            self._channel.post(protocol.done(code))
 
-    def condemn(self, keeper: int) -> None:
+    def kill_keeper(self, keeper: int) -> None:
         """Have a frozen keeper killed; the guardian then proves its tree empty."""
         if not self.lost:
-            self._line.post(protocol.kill_keeper(keeper))
+            self._channel.post(protocol.kill_keeper(keeper))
 
     def forget(self, child: Child) -> None:
         """Drop a child that is over."""
@@ -183,7 +177,7 @@ class GuardianLink:
         self._children[child.lock_id, child.epoch] = child
         self._held.update((child.lock_id, child.program))
 
-    def _heard(self, message: Message, fds: list[int]) -> None:
+    def _receive(self, message: Message, fds: list[int]) -> None:
         heard = HANDLERS.get(message["is"])
         if heard is not None:  # a newer guardian may know more words
             heard(self, message, fds)
@@ -228,10 +222,10 @@ class GuardianLink:
             child.refused(message["why"])
 
     def _on_emptied(self, message: Message, _fds: list[int]) -> None:
-        self._line.post(protocol.ack(message["lock_id"], message["epoch"]))
+        self._channel.post(protocol.ack(message["lock_id"], message["epoch"]))
         child = self._children.get((message["lock_id"], message["epoch"]))
         if child is not None and child.kept:
-            child.buried()
+            child.proven_empty()
 
     def _on_signal(self, message: Message, _fds: list[int]) -> None:
         self.on_signal(message["name"])
@@ -239,10 +233,10 @@ class GuardianLink:
     def _on_pong(self, message: Message, _fds: list[int]) -> None:
         self._ponged, self.silent = message["n"], False
 
-    def _ended(self) -> None:
+    def _end(self) -> None:
         self.lost = True
-        undelivered = {(order["lock_id"], order["epoch"]) for order in self._line.unsent if order["is"] == "spawn"}
-        self._line.close()
+        undelivered = {(order["lock_id"], order["epoch"]) for order in self._channel.unsent if order["is"] == "spawn"}
+        self._channel.close()
         if not self._listed.done():
             self._listed.set_exception(HighlanderError("the guardian is dead; restart highlanderd"))
         for term in undelivered & self._children.keys():

@@ -186,9 +186,11 @@ def _shows(child: Child, state: Message) -> bool:
     return report is not None and all(getattr(report, name) == state[name] for name in facts)
 
 
-def _spawn(link: GuardianLink, tell: Callable[[ChildEvent], None], epoch: int = 1) -> Child:
-    end = linux.boottime() + 60
-    return link.spawn(SpawnRequest("beat", 7, epoch, end, end, b"", ("true",), {}), tell)
+def _spawn(link: GuardianLink, post: Callable[[ChildEvent], None], epoch: int = 1) -> Child:
+    child, end = Child(link, "beat", 7, epoch), linux.boottime() + 60
+    child.listen(post)
+    child.start(SpawnRequest("beat", 7, epoch, end, end, b"", ("true",), {}))
+    return child
 
 
 @pytest.mark.parametrize(
