@@ -1,6 +1,7 @@
-"""The worker's link to its guardian: what the guardian holds, what it is asked for, and whether it still lives.
+"""The worker's link to its guardian: the terms that the guardian holds, orders to it, and whether it lives.
 
-It waits for nothing but the greeting, and holds each child until its tree is proven empty or nothing was started.
+Nothing here waits but ``greeted()``. The link holds each child until the child's tree is proven empty, or until it is
+known that nothing was started.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from highlanderd.guardian import protocol
 from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux
 
-HELLO_WITHIN = 5.0  # seconds; the guardian says hello before it executes us
-STATE_WITHIN = 1.0  # seconds; a keeper answers in a millisecond, and leases are running
+HELLO_WITHIN = 5.0  # seconds; the guardian sends ``hello`` before the worker is executed
+STATE_WITHIN = 1.0  # seconds; a keeper answers within a millisecond, and leases run out
 PINGS_UNANSWERED: Final = 3
 
 
@@ -35,16 +36,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a worker starts from."""
+    """What a worker begins with."""
 
     instance: str
     draining: bool
-    """An earlier worker was told to end in good order; go on with that."""
+    """An orderly end has begun under an earlier worker; go on with it."""
     memo: bytes | None
-    """What the earlier workers wanted remembered."""
+    """What an earlier worker has asked to ``remember``."""
     found: tuple[Found, ...]
     signals: tuple[str, ...]
-    """Signals that came while nobody could be told."""
+    """Signals that came before this worker could act on them."""
 
 
 @dataclass(slots=True)
@@ -56,31 +57,31 @@ class _Hello:
 
 
 class GuardianLink:
-    """The worker's link to its guardian. Make it inside the running loop."""
+    """The channel to the guardian, and all children of this node. Make it inside the running loop."""
 
     def __init__(self, channel: Channel) -> None:
         self._hello = _Hello()
         self.on_signal: Callable[[str], None] = self._hello.signals.append
-        """Told ``TERM``, ``INT``, ``QUIT``, ``HUP``, ``USR1`` or ``USR2``. Until set, they go to the greeting."""
+        """Called with TERM, INT, QUIT, HUP, USR1 or USR2. Until set, they go to the greeting."""
         self.on_lost: Callable[[], None] = lambda: None
-        """Told once that the guardian is dead: drain everything."""
+        """Called once, when the guardian has died: drain everything."""
         self.lost = False
-        """It is dead."""
+        """Whether the guardian is dead."""
         self.silent = False
-        """It has left three pings unanswered, and has not answered one since: it is frozen."""
+        """Whether the guardian is frozen: three pings are unanswered."""
         self._drains = False
         self._children: dict[tuple[int, int], Child] = {}
         self._held: Counter[int | str] = Counter()
-        """How many of them have a lock id, or a program: asked for every program in every look."""
+        """How many children have a lock id, or a program: ``holds()`` is called in every look."""
         self._pinged = self._ponged = 0
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._channel = LoopChannel(channel, self._receive, self._end)
 
     async def greeted(self) -> Greeting:
-        """Wait for what the guardian holds; set ``on_signal`` and ``on_lost`` before. Takes six seconds at most.
+        """Wait for the list of what the guardian holds, six seconds at most; set ``on_signal`` and ``on_lost`` before.
 
-        A keeper that does not show its state within a second is killed; what it has told the guardian counts. One that
-        nothing is known of is not among ``found``; until its tree is proven empty, ``holds()`` counts it. Raises
+        A keeper that does not report within a second is killed, and its last state at the guardian counts. A child of
+        which nothing is known is not among ``found``, but ``holds()`` counts it until its tree is proven empty. Raises
         HighlanderError when the guardian is gone, silent or speaks another protocol.
         """
         done, _ = await asyncio.wait([self._listed], timeout=HELLO_WITHIN)
@@ -121,14 +122,14 @@ class GuardianLink:
         return self._held[lock_id] > 0 or self._held[program] > 0
 
     def remember(self, memo: bytes) -> None:
-        """Have the guardian give ``memo``, of any length, to each worker after us."""
+        """Have the guardian send ``memo``, of any length, to each later worker."""
         if not self.lost:
             self._channel.post(protocol.remember(), [linux.memfd("memo", memo)])
 
     def ping(self, lease: float) -> bool:
-        """Show that we live: at least every 3/10 of ``lease`` seconds; the first one says that we are ready.
+        """Send a sign of life, due every 3/10 of ``lease`` seconds; the first one says that the worker is ready.
 
-        False when the last three are unanswered, with everything read that is there: the guardian is frozen (or dead).
+        Return whether the guardian lives: False when it is dead, or the last three pings are unanswered.
         """
         self._channel.read()
         if self.lost:
@@ -144,18 +145,18 @@ class GuardianLink:
             child.check(now, lease)
 
     def draining(self) -> None:
-        """Say, once, that an orderly end has begun: the guardian tells each worker after us to go on with it."""
+        """Report, once, that an orderly end has begun: each later worker goes on with it."""
         if not self.lost and not self._drains:
             self._drains = True
             self._channel.post(protocol.draining())
 
     def notify(self, words: str) -> None:
-        """Have the service manager told, which listens to the guardian alone."""
+        """Have the guardian send words to the service manager, which accepts them from no other process."""
         if not self.lost:
             self._channel.post(protocol.notify(words))
 
     def done(self, code: int) -> None:
-        """Say that everything is drained: the guardian ends with ``code`` once we have ended."""
+        """Report that everything is drained: the guardian ends with ``code`` after the worker."""
         if not self.lost:
             self._channel.post(protocol.done(code))
 
@@ -178,9 +179,9 @@ class GuardianLink:
         self._held.update((child.lock_id, child.program))
 
     def _receive(self, message: Message, fds: list[int]) -> None:
-        heard = HANDLERS.get(message["is"])
-        if heard is not None:  # a newer guardian may know more words
-            heard(self, message, fds)
+        handler = HANDLERS.get(message["is"])
+        if handler is not None:  # a newer guardian may send messages that are not known here
+            handler(self, message, fds)
 
     def _on_hello(self, message: Message, fds: list[int]) -> None:
         if message["protocol"] != protocol.VERSION:
@@ -202,7 +203,7 @@ class GuardianLink:
         self._child(message).stranded(message["id"], KeeperReport.of(message["state"]))
 
     def _child(self, message: Message) -> Child:
-        """Return this term's child; one that is over already, and only the guardian does not know, ends unheard."""
+        """Return this term's child. One that is over, which the guardian does not know yet, gets no listener."""
         term = message["lock_id"], message["epoch"]
         child = self._children.get(term)
         if child is None:
@@ -257,5 +258,5 @@ HANDLERS: Mapping[str, Callable[[GuardianLink, Message, list[int]], None]] = {
 
 
 def _nobody(event: ChildEvent) -> None:
-    """Hear of a child that nobody else listens to: one that was never found, or is over already."""
+    """Drop the events of a child that has no owner: it was never found, or is over."""
     del event

@@ -18,7 +18,8 @@ from highlanderd.children.messages import ChildEvent, SpawnRequest
 from highlanderd.core.events import Emptied, Exited, SpawnFailed, Started
 from highlanderd.guardian import protocol
 from highlanderd.guardian.channel import Channel, Message, channel_pair
-from highlanderd.guardian.keepers import KeeperHandle, Keepers
+from highlanderd.guardian.keeper_handle import KeeperHandle
+from highlanderd.guardian.keepers import Keepers
 from highlanderd.guardian.worker import Worker
 from highlanderd.system import linux, proctree
 from tests.support.processes import PATIENCE
@@ -210,13 +211,13 @@ def test_the_guardian_reads_the_state_of_an_earlier_keeper(label: str, ending: b
     keepers.lease = 10.0
     ours, keeper = channel_pair()
     handle = KeeperHandle(1, os.getpid(), ours, {**TERM, "deadline": linux.boottime() + 1000, "memo": b""}, None)
-    keepers._living[handle.pid] = keepers._voices[ours.fileno()] = handle
+    keepers._living[handle.pid] = keepers._by_channel[ours.fileno()] = handle
     poller.add(ours)
     sent = send(keeper, label)
-    keepers.hear(poller.wait())
+    keepers.receive(poller.wait())
     assert handle.state == sent
     assert handle.ending is ending
-    assert not handle.condemned
+    assert not handle.killed
     keeper.close()
     ours.close()
 
