@@ -26,7 +26,7 @@ ACKNOWLEDGED_WITHIN: Final = 0.3
 """Of a lease: a keeper that has not acknowledged a deadline by then is frozen."""
 
 
-class GuardianOfChild(Protocol):
+class ChildGuardian(Protocol):
     """What a child needs of the link to the guardian."""
 
     @property
@@ -61,7 +61,7 @@ class Stage(Enum):
 class Child:
     """The child of one term."""
 
-    def __init__(self, guardian: GuardianOfChild, program: str, lock_id: int, epoch: int) -> None:
+    def __init__(self, guardian: ChildGuardian, program: str, lock_id: int, epoch: int) -> None:
         self.program, self.lock_id, self.epoch = program, lock_id, epoch
         self.report: KeeperReport | None = None
         """The latest report of its keeper, or of the guardian for a dead one; None before the first."""

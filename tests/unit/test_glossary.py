@@ -22,13 +22,13 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 """The packages whose class names are nouns of the domain. The others name what every daemon has."""
 
 _PLAIN: Final = """
-ack address alarm answer as asking attempt batch beat birth busy change client config configuration connect
-connection context control daemon detail diagnose dial disconnect disk document done down due duplicate
-elsewhere end exit facts fail finish found greeting guard handle hello hindrance host housekeeping identity idle
-impossible judgement key keys kill late leave led link list listener load log loop lost member memory message
-metrics migration not note notices notifier notify order origin owner pending persistence ping pong postgres
-problems process read record recorder reload remember remove reply report request resolve restart running scan
-section seeking server service set shut shutdown signal sources start stop suspected text turn unlock unreadable
+ack address alarm answer as asking attempt batch beat busy change client config configuration connect connection
+context control daemon dead detail diagnose dial disconnect disk document done down due duplicate elsewhere end
+exit facts fail finish found greeting guard handle hello hindrance host housekeeping identity idle impossible
+judgement key keys kill kind late leave led link list listener load log loop lost member memory message metrics
+migration not note notices notifier notify order origin owner pending persistence ping pong postgres problems
+process read record recorder reload remember remove reply report request resolve restart running scan section
+seeking server service set shut shutdown signal sources stage start stop suspected text turn unlock unreadable
 untried unwanted unwatched up use view waiting write written yet
 """
 PLAIN: Final = frozenset(_PLAIN.split())
