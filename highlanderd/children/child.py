@@ -176,7 +176,7 @@ class Child:
     def attached(self, keeper: int, channel: Channel | None) -> None:
         """Take its keeper's number, and the channel to it; None when that was lost on the way."""
         self._kept_by(keeper)
-        if channel is None:  # nobody can give orders to this keeper
+        if channel is None:  # this worker cannot give orders to the keeper
             self.kill_keeper()
             return
         self._channel = LoopChannel(channel, self._receive, self._close)
@@ -260,7 +260,7 @@ class Child:
             self._channel.read()
 
     def _close(self) -> None:
-        """Give its keeper up. If the tree was not reported empty, the guardian proves it, and says so."""
+        """Close the channel to its keeper. The guardian proves the tree empty if the keeper did not report that."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None

@@ -114,7 +114,7 @@ class Channel:
             return marshal.loads(data), fds  # noqa: S302 - the peer is a process of this daemon
 
     def detach(self) -> int:
-        """Give up this end without closing it: its descriptor is the caller's."""
+        """Return the descriptor of this end, which is the caller's from now on."""
         return self._socket.detach()
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ class TreeKill:
         """Whether the last round had no time for all: the next one must follow at once."""
 
     def round(self, children: list[int]) -> None:
-        """Kill these children of ours, none of which is reaped, and then what is below them, as far as time allows.
+        """Kill these children of this process, none of them reaped yet, and while there is time what is below them.
 
         Raises OSError where there is no descriptor to look below with; the children themselves are dead by then.
         """

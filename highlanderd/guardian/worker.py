@@ -66,7 +66,7 @@ class Worker:
         self._kill_at = now + 0.3 * lease
 
     def renew_time(self, now: float) -> None:
-        """Give it the whole time again: the guardian was stopped itself, so perhaps the worker was, too."""
+        """Renew the time for its next sign of life: the guardian was stopped itself, so perhaps the worker was, too."""
         self._kill_at = max(self._kill_at, now + 0.3 * (self.lease or 0.0))
 
     def judge_at(self) -> float:
