@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import house
+import messages
 import options
 import transitions
 from prometheus_client.parser import text_string_to_metric_families
@@ -121,6 +122,8 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "state-table": transitions.table,
     "term-ends": transitions.ways_into_draining,
     "ledger-script": ledger_script,
+    "messages": messages.table,
+    "spawn-request": messages.spec,
     "picture": house.picture,
     "modules": house.modules,
     "layers": house.layers,

@@ -1,7 +1,7 @@
-"""One term's child as the worker knows it: orders go to its keeper, facts come back as events, each once and in order.
+"""One term's child as the worker knows it: orders go to its keeper, and what the keeper reports comes back as events.
 
-It never waits, and it claims nothing that keeper or guardian has not proven: a child whose proof can no longer come,
-because the guardian is gone as well, stays alive for ever in the eyes of this module.
+Each event is delivered once, and in order. Nothing here waits, and nothing is claimed that keeper or guardian has not
+proven. If the guardian is gone too, that proof can no longer come, and the child counts as alive for ever.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Protocol
+from dataclasses import replace
+from enum import Enum
+from typing import Final, Literal, Protocol
 
 from highlanderd.children.loop_channel import LoopChannel
-from highlanderd.children.messages import ChildEvent, KeeperReport, check_memo
+from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest, check_memo
 from highlanderd.core.events import Emptied, SpawnFailed
+from highlanderd.errors import HighlanderError
 from highlanderd.guardian import protocol
 from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux
 
+ACKNOWLEDGED_WITHIN: Final = 0.3
+"""Of a lease: a keeper that has not acknowledged a deadline by then is frozen."""
 
-class Guard(Protocol):
+
+class ChildGuardian(Protocol):
     """What a child needs of the link to the guardian."""
 
     @property
@@ -29,39 +35,55 @@ class Guard(Protocol):
 
     @property
     def silent(self) -> bool:
-        """It is frozen."""
+        """The guardian is frozen."""
 
-    def condemn(self, keeper: int) -> None:
-        """Have a keeper killed."""
+    def spawn(self, child: Child, request: SpawnRequest) -> None:
+        """Ask the guardian to start the child, and hold the child until ``forget``."""
+
+    def kill_keeper(self, keeper: int) -> None:
+        """Have the guardian kill a keeper."""
 
     def forget(self, child: Child) -> None:
-        """Hold a child no longer: it is over."""
+        """Stop holding the child."""
+
+
+class Stage(Enum):
+    """How far a child has come. It only ever moves on, and may skip stages."""
+
+    PENDING = "its request is still being written; the guardian knows nothing of it"
+    REQUESTED = "the guardian was asked to start it"
+    KEPT = "the guardian has named its keeper, which may be dead or out of reach"
+    KEEPER_KILLED = "the guardian was asked to kill its keeper"
+    PROVEN = "the guardian has proven its tree empty"
+    OVER = "its last event is delivered"
 
 
 class Child:
-    """One term's child: orders to its keeper, and what became of it. What the guardian knows is told by its link."""
+    """The child of one term."""
 
-    def __init__(self, guardian: Guard, program: str, lock_id: int, epoch: int) -> None:
+    def __init__(self, guardian: ChildGuardian, program: str, lock_id: int, epoch: int) -> None:
         self.program, self.lock_id, self.epoch = program, lock_id, epoch
         self.report: KeeperReport | None = None
-        """The latest of the keeper, or of the guardian for it; None before the first."""
+        """The latest report of its keeper, or of the guardian for a dead one; None before the first."""
+        self.reported: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done with the first report that came from the keeper itself."""
         self._guardian = guardian
-        self.on_pipes: Callable[[], None] = lambda: None
-        """Told when ``pipes()`` has something."""
-        self._tell: Callable[[ChildEvent], None] | None = None
-        self._told = 0
-        self._over = False
-        self._keeper: int | None = None
-        self._line: LoopChannel | None = None
-        self._orders: list[Message] = []
-        self._pipes: dict[str, int] = {}
+        self._stage = Stage.PENDING
+        self._keeper = 0
+        """The guardian's number of its keeper, from ``KEPT`` on."""
+        self._channel: LoopChannel | None = None
+        """To its keeper, while that can be reached."""
+        self._waiting: list[Message] = []
+        """Orders for a keeper that cannot be reached yet."""
         self._unacknowledged: deque[tuple[float, float]] = deque()
-        """Deadlines sent and not yet acknowledged, each with when it was sent."""
-        self._condemned = False
-        self._proven = False
-        """The guardian has proven the tree of the dead keeper empty."""
-        self.reported = asyncio.get_running_loop().create_future()
-        """Done with the keeper's own first report."""
+        """Deadlines that were sent and not acknowledged, each with when it was sent."""
+        self._pipes: dict[str, int] = {}
+        self._post: Callable[[ChildEvent], None] | None = None
+        self._pipes_came: Callable[[], None] = _ignore
+        self._delivered = 0
+        """How many of the report's events were delivered."""
+
+    # ----------------------------------------------------------------------------------------------- what is known
 
     @property
     def pid(self) -> int | None:
@@ -75,159 +97,221 @@ class Child:
 
     @property
     def unkillable(self) -> tuple[int, ...]:
-        """Its processes that SIGKILL has not ended for a while."""
+        """Its processes that SIGKILL has not ended for two seconds."""
         return self.report.unkillable if self.report else ()
 
     @property
     def kept(self) -> bool:
         """Whether a keeper was forked for it."""
-        return self._keeper is not None
+        return self._stage not in (Stage.PENDING, Stage.REQUESTED)
 
     @property
     def reachable(self) -> bool:
-        """Whether its keeper can be spoken to."""
-        return self._line is not None and self._line.open
+        """Whether its keeper takes orders now."""
+        return self._channel is not None
 
     @property
     def unprovable(self) -> bool:
-        """Nobody is there who could prove that the tree is empty.
+        """Whether no process can prove that its tree is empty.
 
-        The keeper is dead, or not known yet, and the guardian is dead or frozen.
+        Its keeper is dead, or not known yet, and the guardian is dead or frozen.
         """
-        return not self._over and not self.reachable and (self._guardian.lost or self._guardian.silent)
+        asked = self._stage not in (Stage.PENDING, Stage.OVER)
+        return asked and not self.reachable and (self._guardian.lost or self._guardian.silent)
 
-    def listen(self, tell: Callable[[ChildEvent], None]) -> None:
-        """Send events to ``tell`` from now on; what is already known and was never told comes first, soon.
+    # ------------------------------------------------------------------------------------------ what its owner does
 
-        The ``Started`` of a child found running is not told: its ``Found`` says so.
+    def listen(self, post: Callable[[ChildEvent], None], pipes_came: Callable[[], None] | None = None) -> None:
+        """Deliver events to ``post`` from now on. Those that are already due follow soon, before any other.
+
+        ``pipes_came`` is called when ``pipes()`` has something to hand over.
         """
-        self._tell = tell
-        asyncio.get_running_loop().call_soon(self._news)
+        self._post, self._pipes_came = post, pipes_came or _ignore
+        asyncio.get_running_loop().call_soon(self._deliver)
+
+    def start_when(self, written: asyncio.Future[SpawnRequest]) -> None:
+        """Ask the guardian for it as soon as its request is written. Stopped before that, it is never started."""
+        written.add_done_callback(self._written)
+
+    def start(self, request: SpawnRequest) -> None:
+        """Ask the guardian for it, under the deadline that was set last.
+
+        Raises ValueError when the memo is too long.
+        """
+        check_memo(request.memo)
+        for order in self._waiting:
+            request = replace(request, deadline=order["at"], memo=order["memo"])
+        self._waiting = []
+        self._stage = Stage.REQUESTED
+        self._guardian.spawn(self, request)
 
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
-        """Have the keeper send a signal; remembered while the keeper is not known yet."""
+        """Have the keeper send a signal, as soon as it can be reached."""
         self._order(protocol.signal(int(signum), to))
 
     def kill(self) -> None:
-        """Have the keeper kill the whole tree until it is empty; remembered while the keeper is not known yet."""
+        """Have the keeper kill the whole tree until it is empty, as soon as it can be reached."""
         self._order(protocol.kill())
 
-    def set_deadline(self, deadline: float, memo: bytes) -> None:
-        """Move the keeper's deadline and replace its memo. Raises ValueError when the memo is too long."""
+    def set_deadline(self, kill_at: float, memo: bytes) -> None:
+        """Have the keeper kill the tree at ``kill_at``, not earlier, and replace its memo.
+
+        Raises ValueError when the memo is too long.
+        """
         check_memo(memo)
-        if self.reachable:
-            self._unacknowledged.append((deadline, linux.boottime()))
-        self._order(protocol.deadline(deadline, memo))
+        self._order(protocol.deadline(kill_at, memo))
 
     def pipes(self) -> dict[str, int]:
         """Hand over the read ends that came, by ``stdout`` and ``stderr``: non-blocking, the caller's from now on."""
         pipes, self._pipes = self._pipes, {}
         return pipes
 
+    # ------------------------------------------------------------------------------------- what the guardian has said
+
     def found(self) -> None:
-        """It was found running: whoever listens knows from its ``Found`` that it has started."""
+        """Deliver no ``Started``: it was found running by this worker, and its ``Found`` says so."""
         if self.report is not None and self.report.started is not None:
-            self._told = 1
+            self._delivered = 1
 
     def attached(self, keeper: int, channel: Channel | None) -> None:
-        """Here is its keeper, and the channel to it."""
-        self._ended()
-        self._keeper = keeper
-        if channel is None:  # it was lost on the way: without it nobody commands this keeper
-            self.condemn()
+        """Take its keeper's number, and the channel to it; None when that was lost on the way."""
+        self._kept_by(keeper)
+        if channel is None:  # this worker cannot give orders to the keeper
+            self.kill_keeper()
             return
-        self._line = LoopChannel(channel, self._heard, self._ended)
-        orders, self._orders = self._orders, []
-        now = linux.boottime()
-        self._unacknowledged.extend((order["at"], now) for order in orders if order["is"] == "deadline")
+        self._channel = LoopChannel(channel, self._receive, self._close)
+        orders, self._waiting = self._waiting, []
         for order in orders:
-            self._line.post(order)
+            self._send(order, self._channel)
 
     def stranded(self, keeper: int, report: KeeperReport) -> None:
-        """Its keeper cannot be reached yet, or is dead; and the guardian has not proven its tree empty yet."""
-        if self._line is not None:
-            self._line.read()  # its last words come first
-        self._ended()
-        self._keeper = keeper
+        """Take the report of a keeper that is dead, or cannot be reached yet."""
+        self._read()
+        self._kept_by(keeper)
         self._learn(report)
 
     def refused(self, why: str) -> None:
-        """Nothing was started, and nothing will be."""
-        if self._tell is not None:
-            self._conclude(SpawnFailed(why), self._tell)
+        """Conclude: nothing was started, and nothing will be."""
+        self._conclude(SpawnFailed(why))
 
-    def buried(self) -> None:
-        """The guardian has proven the tree empty; the keeper's own last words come first."""
-        if self._line is not None:
-            self._line.read()
-        self._ended()
-        self._proven = True
-        self._news()
+    def proven_empty(self) -> None:
+        """Conclude: the guardian has proven the tree empty. What the keeper still reported comes first."""
+        self._read()
+        self._close()
+        if self._stage is not Stage.OVER:
+            self._stage = Stage.PROVEN
+        self._deliver()
 
     def check(self, now: float, lease: float) -> None:
-        """Have its keeper killed when it owes the acknowledgement of a deadline for 3/10 of ``lease``: it is frozen."""
-        if self._line is not None and self._line.open and self._owes(now, lease):
-            self._line.read()  # only silence after everything was read is silence
-            if self._owes(now, lease):
-                self.condemn()
+        """Have its keeper killed if that is frozen: it owes an acknowledgement for 3/10 of ``lease``."""
+        if self.reachable and self._owes(now, lease):
+            self._read()  # it is silent only if nothing is left to read
+            if self.reachable and self._owes(now, lease):
+                self.kill_keeper()
 
-    def condemn(self) -> None:
-        """Have its keeper killed, once; the guardian then proves the tree empty."""
-        if not self._condemned and self._keeper is not None:
-            self._condemned = True
-            self._guardian.condemn(self._keeper)
+    def kill_keeper(self) -> None:
+        """Have the guardian kill its keeper, once. The guardian then proves the tree empty."""
+        if self._stage is Stage.KEPT:
+            self._stage = Stage.KEEPER_KILLED
+            self._guardian.kill_keeper(self._keeper)
+
+    # --------------------------------------------------------------------------------------------------- the request
+
+    def _written(self, written: asyncio.Future[SpawnRequest]) -> None:
+        if self._stage is not Stage.PENDING or written.cancelled():
+            return
+        error = written.exception()
+        if error is not None:
+            self.refused(
+                str(error) if isinstance(error, HighlanderError) else f"its order cannot be written: {error!r}"
+            )
+            return
+        self.start(written.result())
+
+    # ------------------------------------------------------------------------------------------------------ the keeper
+
+    def _kept_by(self, keeper: int) -> None:
+        self._close()
+        self._keeper = keeper
+        if not self.kept:
+            self._stage = Stage.KEPT
 
     def _order(self, message: Message) -> None:
-        if self._line is not None and self._line.open:
-            self._line.post(message)
-        else:  # of deadlines only the last one, and none twice: its keeper may never come
-            self._orders = [each for each in self._orders if message["is"] != each["is"] or each["is"] == "signal"]
-            if message not in self._orders:
-                self._orders.append(message)
+        if self._channel is not None:
+            self._send(message, self._channel)
+        elif self._stage is Stage.PENDING and message["is"] != "deadline":
+            self.refused("it was stopped before it was started")
+        elif self._stage is not Stage.OVER:
+            self._keep_for_later(message)
 
-    def _heard(self, message: Message, fds: list[int]) -> None:
-        report = KeeperReport.of(message)
+    def _keep_for_later(self, message: Message) -> None:
+        """Keep an order; of deadlines and kills only the last, and no signal twice: a keeper may never come."""
+        self._waiting = [each for each in self._waiting if message["is"] != each["is"] or each["is"] == "signal"]
+        if message not in self._waiting:
+            self._waiting.append(message)
+
+    def _send(self, order: Message, channel: LoopChannel) -> None:
+        if order["is"] == "deadline":
+            self._unacknowledged.append((order["at"], linux.boottime()))
+        channel.post(order)
+
+    def _read(self) -> None:
+        if self._channel is not None:
+            self._channel.read()
+
+    def _close(self) -> None:
+        """Close the channel to its keeper. The guardian proves the tree empty if the keeper did not report that."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _owes(self, now: float, lease: float) -> bool:
+        return bool(self._unacknowledged) and now - self._unacknowledged[0][1] > ACKNOWLEDGED_WITHIN * lease
+
+    # ----------------------------------------------------------------------------------------------------- its reports
+
+    def _receive(self, message: Message, fds: list[int]) -> None:
         names = message.get("fds", [])
         if len(names) != len(fds):
-            self.condemn()  # nobody would read its output, and it would block on it
+            self.kill_keeper()  # nobody could read the child's output, and the child would block on it
         self._pipes.update(zip(names, fds, strict=False))
         if not self.reported.done():
             self.reported.set_result(None)
-        self._learn(report)
+        self._learn(KeeperReport.of(message))
         if self._pipes:
-            self.on_pipes()
+            self._pipes_came()
 
     def _learn(self, report: KeeperReport) -> None:
-        if any(at == report.deadline for at, _ in self._unacknowledged):
+        if any(kill_at == report.deadline for kill_at, _ in self._unacknowledged):
             while self._unacknowledged.popleft()[0] != report.deadline:
                 pass
         self.report = report
-        self._news()
+        self._deliver()
 
-    def _ended(self) -> None:
-        if self._line is not None:
-            self._line.close()  # if the tree was not told empty, the guardian proves it and tells
-
-    def _news(self) -> None:
-        if self._tell is None:
+    def _deliver(self) -> None:
+        """Post what has happened and was not delivered yet."""
+        if self._post is None:
             return
-        for event in list(self.report.facts() if self.report else ())[self._told :]:
-            self._told += 1
-            self._conclude(event, self._tell)
-        if self._proven:
-            self._conclude(Emptied(), self._tell)
+        for event in list(self.report.facts() if self.report else ())[self._delivered :]:
+            self._delivered += 1
+            self._conclude(event)
+        if self._stage is Stage.PROVEN:
+            self._conclude(Emptied())
 
-    def _conclude(self, event: ChildEvent, tell: Callable[[ChildEvent], None]) -> None:
-        if self._over:
+    def _conclude(self, event: ChildEvent) -> None:
+        """Post an event; the last one ends the child."""
+        if self._stage is Stage.OVER or self._post is None:
             return
-        if isinstance(event, Emptied | SpawnFailed):
-            self._over = True
+        last = isinstance(event, Emptied | SpawnFailed)
+        if last:
+            self._stage = Stage.OVER
             self._guardian.forget(self)
             self._order(protocol.leave())
-        tell(event)
-        if self._over:
+        self._post(event)
+        if last:
             for fd in self.pipes().values():
                 os.close(fd)
 
-    def _owes(self, now: float, lease: float) -> bool:
-        return bool(self._unacknowledged) and now - self._unacknowledged[0][1] > 0.3 * lease
+
+def _ignore() -> None:
+    """Do nothing."""

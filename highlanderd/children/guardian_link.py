@@ -1,6 +1,7 @@
-"""The worker's link to its guardian: what the guardian holds, what it is asked for, and whether it still lives.
+"""The worker's link to its guardian: the terms that the guardian holds, orders to it, and whether it lives.
 
-It waits for nothing but the greeting, and holds each child until its tree is proven empty or nothing was started.
+Nothing here waits but ``greeted()``. The link holds each child until the child's tree is proven empty, or until it is
+known that nothing was started.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Final
 
 from highlanderd.children.child import Child
 from highlanderd.children.loop_channel import LoopChannel
-from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest, check_memo
+from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian import protocol
 from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux
 
-HELLO_WITHIN = 5.0  # seconds; the guardian says hello before it executes us
-STATE_WITHIN = 1.0  # seconds; a keeper answers in a millisecond, and leases are running
+HELLO_WITHIN = 5.0  # seconds; the guardian sends ``hello`` before the worker is executed
+STATE_WITHIN = 1.0  # seconds; a keeper answers within a millisecond, and leases run out
 PINGS_UNANSWERED: Final = 3
 
 
@@ -35,16 +36,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a worker starts from."""
+    """What a worker begins with."""
 
     instance: str
     draining: bool
-    """An earlier worker was told to end in good order; go on with that."""
+    """An orderly end has begun under an earlier worker; go on with it."""
     memo: bytes | None
-    """What the earlier workers wanted remembered."""
+    """What an earlier worker has asked to ``remember``."""
     found: tuple[Found, ...]
     signals: tuple[str, ...]
-    """Signals that came while nobody could be told."""
+    """Signals that came before this worker could act on them."""
 
 
 @dataclass(slots=True)
@@ -56,31 +57,31 @@ class _Hello:
 
 
 class GuardianLink:
-    """The worker's link to its guardian. Make it inside the running loop."""
+    """The channel to the guardian, and all children of this node. Make it inside the running loop."""
 
     def __init__(self, channel: Channel) -> None:
         self._hello = _Hello()
         self.on_signal: Callable[[str], None] = self._hello.signals.append
-        """Told ``TERM``, ``INT``, ``QUIT``, ``HUP``, ``USR1`` or ``USR2``. Until set, they go to the greeting."""
+        """Called with TERM, INT, QUIT, HUP, USR1 or USR2. Until set, they go to the greeting."""
         self.on_lost: Callable[[], None] = lambda: None
-        """Told once that the guardian is dead: drain everything."""
+        """Called once, when the guardian has died: drain everything."""
         self.lost = False
-        """It is dead."""
+        """Whether the guardian is dead."""
         self.silent = False
-        """It has left three pings unanswered, and has not answered one since: it is frozen."""
+        """Whether the guardian is frozen: three pings are unanswered."""
         self._drains = False
         self._children: dict[tuple[int, int], Child] = {}
         self._held: Counter[int | str] = Counter()
-        """How many of them have a lock id, or a program: asked for every program in every look."""
+        """How many children have a lock id, or a program: ``holds()`` is called in every look."""
         self._pinged = self._ponged = 0
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line = LoopChannel(channel, self._heard, self._ended)
+        self._channel = LoopChannel(channel, self._receive, self._end)
 
     async def greeted(self) -> Greeting:
-        """Wait for what the guardian holds; set ``on_signal`` and ``on_lost`` before. Takes six seconds at most.
+        """Wait for the list of what the guardian holds, six seconds at most; set ``on_signal`` and ``on_lost`` before.
 
-        A keeper that does not show its state within a second is killed; what it has told the guardian counts. One that
-        nothing is known of is not among ``found``; until its tree is proven empty, ``holds()`` counts it. Raises
+        A keeper that does not report within a second is killed, and its last state at the guardian counts. A child of
+        which nothing is known is not among ``found``, but ``holds()`` counts it until its tree is proven empty. Raises
         HighlanderError when the guardian is gone, silent or speaks another protocol.
         """
         done, _ = await asyncio.wait([self._listed], timeout=HELLO_WITHIN)
@@ -93,7 +94,7 @@ class GuardianLink:
         found = []
         for child in children:
             if child.reachable and not child.reported.done():
-                child.condemn()
+                child.kill_keeper()
             if child.report is None:
                 child.listen(_nobody)
             else:
@@ -102,46 +103,40 @@ class GuardianLink:
         hello = self._hello
         return Greeting(hello.instance, hello.draining, hello.memo, tuple(found), tuple(hello.signals))
 
-    def spawn(self, order: SpawnRequest, tell: Callable[[ChildEvent], None]) -> Child:
-        """Ask for a child; what becomes of it is told to ``tell``, never before this has returned.
-
-        Raises ValueError when the memo is too long.
-        """
-        check_memo(order.memo)
-        child = Child(self, order.program, order.lock_id, order.epoch)
-        child.listen(tell)
+    def spawn(self, child: Child, request: SpawnRequest) -> None:
+        """Ask for a child, and hold it. A failure is delivered to it later, never before this has returned."""
         self._hold(child)
+        later = asyncio.get_running_loop().call_soon
         if self.lost:
-            asyncio.get_running_loop().call_soon(child.refused, "the guardian is dead: nothing is started any more")
-            return child
+            later(child.refused, "the guardian is dead: nothing is started any more")
+            return
         try:
-            spec = linux.memfd("spec", order.spec())
+            spec = linux.memfd("spec", request.spec())
         except OSError as error:
-            asyncio.get_running_loop().call_soon(child.refused, f"its order cannot be written: {error.strerror}")
-            return child
-        self._line.post(protocol.spawn(order.program, order.lock_id, order.epoch, order.not_after), [spec])
-        return child
+            later(child.refused, f"its order cannot be written: {error.strerror}")
+            return
+        self._channel.post(protocol.spawn(child.program, child.lock_id, child.epoch, request.not_after), [spec])
 
     def holds(self, lock_id: int, program: str) -> bool:
         """Whether anything may live for this lock id or program: a keeper, an unanswered spawn, an unproven death."""
         return self._held[lock_id] > 0 or self._held[program] > 0
 
     def remember(self, memo: bytes) -> None:
-        """Have the guardian give ``memo``, of any length, to each worker after us."""
+        """Have the guardian send ``memo``, of any length, to each later worker."""
         if not self.lost:
-            self._line.post(protocol.remember(), [linux.memfd("memo", memo)])
+            self._channel.post(protocol.remember(), [linux.memfd("memo", memo)])
 
     def ping(self, lease: float) -> bool:
-        """Show that we live: at least every 3/10 of ``lease`` seconds; the first one says that we are ready.
+        """Send a sign of life, due every 3/10 of ``lease`` seconds; the first one says that the worker is ready.
 
-        False when the last three are unanswered, with everything read that is there: the guardian is frozen (or dead).
+        Return whether the guardian lives: False when it is dead, or the last three pings are unanswered.
         """
-        self._line.read()
+        self._channel.read()
         if self.lost:
             return False
         self.silent = self._pinged - self._ponged >= PINGS_UNANSWERED
         self._pinged += 1
-        self._line.post(protocol.ping(self._pinged, lease))
+        self._channel.post(protocol.ping(self._pinged, lease))
         return not self.silent
 
     def check(self, now: float, lease: float) -> None:
@@ -150,25 +145,25 @@ class GuardianLink:
             child.check(now, lease)
 
     def draining(self) -> None:
-        """Say, once, that an orderly end has begun: the guardian tells each worker after us to go on with it."""
+        """Report, once, that an orderly end has begun: each later worker goes on with it."""
         if not self.lost and not self._drains:
             self._drains = True
-            self._line.post(protocol.draining())
+            self._channel.post(protocol.draining())
 
     def notify(self, words: str) -> None:
-        """Have the service manager told, which listens to the guardian alone."""
+        """Have the guardian send words to the service manager, which accepts them from no other process."""
         if not self.lost:
-            self._line.post(protocol.notify(words))
+            self._channel.post(protocol.notify(words))
 
     def done(self, code: int) -> None:
-        """Say that everything is drained: the guardian ends with ``code`` once we have ended."""
+        """Report that everything is drained: the guardian ends with ``code`` after the worker."""
         if not self.lost:
-            self._line.post(protocol.done(code))
+            self._channel.post(protocol.done(code))
 
-    def condemn(self, keeper: int) -> None:
+    def kill_keeper(self, keeper: int) -> None:
         """Have a frozen keeper killed; the guardian then proves its tree empty."""
         if not self.lost:
-            self._line.post(protocol.kill_keeper(keeper))
+            self._channel.post(protocol.kill_keeper(keeper))
 
     def forget(self, child: Child) -> None:
         """Drop a child that is over."""
@@ -183,10 +178,10 @@ class GuardianLink:
         self._children[child.lock_id, child.epoch] = child
         self._held.update((child.lock_id, child.program))
 
-    def _heard(self, message: Message, fds: list[int]) -> None:
-        heard = HANDLERS.get(message["is"])
-        if heard is not None:  # a newer guardian may know more words
-            heard(self, message, fds)
+    def _receive(self, message: Message, fds: list[int]) -> None:
+        handler = HANDLERS.get(message["is"])
+        if handler is not None:  # a newer guardian may send messages that are not known here
+            handler(self, message, fds)
 
     def _on_hello(self, message: Message, fds: list[int]) -> None:
         if message["protocol"] != protocol.VERSION:
@@ -208,7 +203,7 @@ class GuardianLink:
         self._child(message).stranded(message["id"], KeeperReport.of(message["state"]))
 
     def _child(self, message: Message) -> Child:
-        """Return this term's child; one that is over already, and only the guardian does not know, ends unheard."""
+        """Return this term's child. One that is over, which the guardian does not know yet, gets no listener."""
         term = message["lock_id"], message["epoch"]
         child = self._children.get(term)
         if child is None:
@@ -228,10 +223,10 @@ class GuardianLink:
             child.refused(message["why"])
 
     def _on_emptied(self, message: Message, _fds: list[int]) -> None:
-        self._line.post(protocol.ack(message["lock_id"], message["epoch"]))
+        self._channel.post(protocol.ack(message["lock_id"], message["epoch"]))
         child = self._children.get((message["lock_id"], message["epoch"]))
         if child is not None and child.kept:
-            child.buried()
+            child.proven_empty()
 
     def _on_signal(self, message: Message, _fds: list[int]) -> None:
         self.on_signal(message["name"])
@@ -239,10 +234,10 @@ class GuardianLink:
     def _on_pong(self, message: Message, _fds: list[int]) -> None:
         self._ponged, self.silent = message["n"], False
 
-    def _ended(self) -> None:
+    def _end(self) -> None:
         self.lost = True
-        undelivered = {(order["lock_id"], order["epoch"]) for order in self._line.unsent if order["is"] == "spawn"}
-        self._line.close()
+        undelivered = {(order["lock_id"], order["epoch"]) for order in self._channel.unsent if order["is"] == "spawn"}
+        self._channel.close()
         if not self._listed.done():
             self._listed.set_exception(HighlanderError("the guardian is dead; restart highlanderd"))
         for term in undelivered & self._children.keys():
@@ -263,5 +258,5 @@ HANDLERS: Mapping[str, Callable[[GuardianLink, Message, list[int]], None]] = {
 
 
 def _nobody(event: ChildEvent) -> None:
-    """Hear of a child that nobody else listens to: one that was never found, or is over already."""
+    """Drop the events of a child that has no owner: it was never found, or is over."""
     del event

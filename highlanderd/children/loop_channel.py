@@ -1,4 +1,4 @@
-"""A channel on the worker's event loop, asyncio's or uvloop's: what comes is told, what goes is never waited for."""
+"""A channel on the worker's event loop, asyncio's or uvloop's."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from highlanderd.guardian.channel import Channel, Message
 
 
 class LoopChannel:
-    """Tells ``heard`` of each message with its descriptors, and ``ended``, once, that the peer is gone."""
+    """A channel that is read as messages arrive, and written as soon as there is room. Nothing waits for it.
+
+    ``receive`` is called with each message and its descriptors, ``ended`` when the peer is gone. Neither is called
+    after ``close()``, which ``ended`` has to call.
+    """
 
     def __init__(
-        self, channel: Channel, heard: Callable[[Message, list[int]], None], ended: Callable[[], None]
+        self, channel: Channel, receive: Callable[[Message, list[int]], None], ended: Callable[[], None]
     ) -> None:
-        self._channel, self._heard, self._ended = channel, heard, ended
+        self._channel, self._receive, self._ended = channel, receive, ended
         self._loop = asyncio.get_running_loop()
         self._fd = channel.fileno()
         self._writing = False
@@ -23,7 +27,7 @@ class LoopChannel:
         self._loop.add_reader(self._fd, self.read)
 
     def post(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send, or keep until there is room; dropped when the peer is gone. ``fds`` are closed once sent."""
+        """Send a message, later if there is no room now. A closed channel drops it. ``fds`` are closed once sent."""
         if self.open:
             self._channel.post(message, fds)
             self._write()
@@ -33,19 +37,19 @@ class LoopChannel:
 
     @property
     def unsent(self) -> list[Message]:
-        """What has certainly not reached the peer."""
+        """The messages that have certainly not reached the peer."""
         return self._channel.unsent
 
     def read(self) -> None:
-        """Tell everything that is there now."""
+        """Receive everything that has arrived by now."""
         try:
             while self.open and (received := self._channel.receive()) is not None:
-                self._heard(*received)
+                self._receive(*received)
         except EOFError:
             self._ended()
 
     def close(self) -> None:
-        """Let go of the channel; nothing is told any more."""
+        """Close the channel, with the descriptors of what was never sent."""
         if self.open:
             self.open = False
             self._loop.remove_reader(self._fd)

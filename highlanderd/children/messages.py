@@ -1,4 +1,4 @@
-"""What the worker orders of a keeper, and what the keeper reports: values, and what they mean as events."""
+"""What the worker asks of a keeper, what the keeper reports, and the events in a report."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class SpawnRequest:
     lock_id: int
     epoch: int
     not_after: float
-    """Nothing is executed from here on, whatever is late."""
+    """Nothing is executed at this moment or later."""
     deadline: float
-    """The keeper kills the whole tree here unless it was told a later one."""
+    """The keeper kills the whole tree at this moment, unless ``set_deadline`` moves it."""
     memo: bytes
-    """Comes back with each report, to the next worker too. At most 16 KiB."""
+    """Returned with each report, also to the next worker. At most 16 KiB."""
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    """The whole environment, PATH included, which ``argv[0]`` is looked up in."""
+    """The whole environment. ``argv[0]`` is looked up in its PATH."""
     cwd: str | None = None
     umask: int = 0o022
     uid: int | None = None
@@ -48,7 +48,7 @@ class SpawnRequest:
     cgroup: bool = True
 
     def spec(self) -> bytes:
-        """Encode what the keeper needs; text becomes bytes here, where the configuration's encoding is known."""
+        """Return the memfd of ``spawn``. Text becomes bytes here, where the configuration's encoding is known."""
         return marshal.dumps(
             {
                 "argv": [os.fsencode(word) for word in self.argv],
@@ -76,7 +76,7 @@ class KeeperReport:
     started: float | None
     """When the program was executed; None before, and for ever when that failed."""
     failed: str | None
-    """Why it was not executed: a sentence with its cure."""
+    """Why it was not executed, and what to do about it."""
     status: int | None
     """The raw wait status of the main process once it has ended; its tree may live on."""
     exited_at: float | None
@@ -93,12 +93,12 @@ class KeeperReport:
 
     @classmethod
     def of(cls, message: Message) -> KeeperReport:
-        """Read a ``state`` message; a keeper of an earlier version may not tell everything."""
+        """Return the report in a ``state`` message. A keeper of an earlier version may leave keys out."""
         facts = {name: message[name] for name in cls.__slots__ if name in message}
         return cls(**facts, unkillable=tuple(message.get("undying", ())))
 
     def facts(self) -> Iterator[ChildEvent]:
-        """Say what has happened so far. A later report's facts only ever continue an earlier one's."""
+        """Yield what has happened so far. A later report's facts only ever continue an earlier one's."""
         if self.started is None:
             if self.empty:
                 yield SpawnFailed(self.failed or "its program was never executed, and nobody said why")

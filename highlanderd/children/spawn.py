@@ -1,20 +1,17 @@
-"""From a program's configuration and a granted term to the order for its child, and to the pipes of its output."""
+"""From a program's configuration and a granted term to the request for its child, and to the streams of its output."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.messages import SpawnRequest
 from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core.effects import Spawn
-from highlanderd.core.events import Emptied, Event, SpawnFailed, Started
-from highlanderd.errors import HighlanderError
+from highlanderd.core.events import Emptied, Event, Started
 from highlanderd.output.streams import Ring, Stream, Writer
 from highlanderd.threads import in_thread
 
@@ -32,85 +29,9 @@ class Origin:
     socket: Path
     environ: Mapping[str, str]
     count: Callable[[str, str, int], None]
-    """Told the lines of a program's stream."""
+    """Called with a program, its stream, and how many lines that has written."""
     killed: Callable[[str, str], None]
-    """Told a program whose tree got SIGKILL, and why."""
-
-
-class Birth:
-    """A child from the moment it is wanted: its order is still being written, by reading files and asking for users.
-
-    Told to stop before the guardian was asked, it is never started, and says so at once.
-    """
-
-    def __init__(
-        self, written: asyncio.Future[SpawnRequest], ask: Callable[[SpawnRequest], Child], tell: Callable[[Event], None]
-    ) -> None:
-        self._ask, self._tell = ask, tell
-        self._deadline: tuple[float, bytes] | None = None
-        self._cancelled = False
-        self.child: Child | None = None
-        """The guardian's, once it was asked."""
-        written.add_done_callback(self._written)
-
-    def _written(self, written: asyncio.Future[SpawnRequest]) -> None:
-        if self._cancelled or written.cancelled():
-            return
-        error = written.exception()
-        if error is not None:
-            self._fail(str(error) if isinstance(error, HighlanderError) else f"its order cannot be written: {error!r}")
-            return
-        order = written.result()
-        if self._deadline is not None:
-            deadline, memo = self._deadline
-            order = replace(order, deadline=deadline, memo=memo)
-        self.child = self._ask(order)
-
-    def _fail(self, why: str) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            self._tell(SpawnFailed(why))
-
-    @property
-    def pid(self) -> int | None:
-        """The main process, once it was forked."""
-        return self.child.pid if self.child is not None else None
-
-    @property
-    def unprovable(self) -> bool:
-        """Nobody is left who could prove that its tree is empty."""
-        return self.child is not None and self.child.unprovable
-
-    @property
-    def killed_at(self) -> float | None:
-        """When its tree first got SIGKILL."""
-        return self.child.killed_at if self.child is not None else None
-
-    @property
-    def unkillable(self) -> tuple[int, ...]:
-        """Its processes that SIGKILL has not ended for a while."""
-        return self.child.unkillable if self.child is not None else ()
-
-    def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
-        """Send a signal."""
-        if self.child is not None:
-            self.child.signal(signum, to)
-        else:
-            self._fail("it was stopped before it was started")
-
-    def kill(self) -> None:
-        """SIGKILL to its tree until it is empty."""
-        if self.child is not None:
-            self.child.kill()
-        else:
-            self._fail("it was stopped before it was started")
-
-    def set_deadline(self, deadline: float, memo: bytes) -> None:
-        """Tell its keeper the deadline."""
-        if self.child is not None:
-            self.child.set_deadline(deadline, memo)
-        else:
-            self._deadline = deadline, memo
+    """Called with a program whose tree got SIGKILL, and with why."""
 
 
 class Spawner:
@@ -122,39 +43,41 @@ class Spawner:
         self._origin = origin
         self._streams: list[Stream] = []
 
-    def __call__(self, effect: Spawn, memo: bytes, tell: Callable[[Event], None]) -> Birth:
-        """Start the term's one child; what becomes of it is told to ``tell``."""
-        written = in_thread(lambda: self._order(effect, memo), f"order {self.config.name}")
+    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> Child:
+        """Start the term's one child, and deliver its events to ``post``.
 
-        def ask(order: SpawnRequest) -> Child:
-            child = self._origin.guardian.spawn(order, lambda event: self._told(child, event, tell))
-            return child
+        To write its request takes files and the user database, so that is done in a thread.
+        """
+        config, guardian = self.config, self._origin.guardian
+        child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)
+        self._follow(child, post)
+        child.start_when(in_thread(lambda: self._request(effect, memo), f"order {config.name}"))
+        return child
 
-        return Birth(written, ask, tell)
-
-    def adopt(self, child: Child, tell: Callable[[Event], None]) -> None:
-        """Go on reading and hearing of a child that an earlier worker started."""
+    def adopt(self, child: Child, post: Callable[[Event], None]) -> None:
+        """Read the output of a child that an earlier worker started, and deliver its events to ``post``."""
         self._read(child)
-        child.on_pipes = lambda: self._read(child)  # its keeper may be reached later
-        child.listen(lambda event: self._told(child, event, tell))
+        self._follow(child, post)
 
-    def _told(self, child: Child, event: Event, tell: Callable[[Event], None]) -> None:
-        if isinstance(event, Started):
-            self._read(child)
-        if isinstance(event, Emptied):
-            self._read(child)
-            self.close()
-            if child.report is not None and child.report.killed is not None:
-                self._origin.killed(self.config.name, child.report.killed)
-        tell(event)
+    def _follow(self, child: Child, post: Callable[[Event], None]) -> None:
+        def take(event: Event) -> None:
+            if isinstance(event, Started | Emptied):
+                self._read(child)
+            if isinstance(event, Emptied):
+                self.close()
+                if child.report is not None and child.report.killed is not None:
+                    self._origin.killed(self.config.name, child.report.killed)
+            post(event)
+
+        child.listen(take, lambda: self._read(child))
 
     def close(self) -> None:
-        """Take what the pipes still hold; whoever else has them open does not matter any more."""
+        """Read what the pipes still hold, and close them, even if another process has them open, too."""
         streams, self._streams = self._streams, []
         for stream in streams:
             stream.close()
 
-    def _order(self, effect: Spawn, memo: bytes) -> SpawnRequest:
+    def _request(self, effect: Spawn, memo: bytes) -> SpawnRequest:
         config, origin = self.config, self._origin
         lock_id = config.lock_id(origin.namespace)
         who = identity(config)

@@ -1,6 +1,6 @@
-"""cgroup v2 directories of children: where one may be made, killing is atomic and finds even what lost its keeper.
+"""cgroup v2 directories of children: where they can be made, one write kills a whole tree, even without its keeper.
 
-A help and never a proof: everything here is done as well as it can be, and nothing waits for it to have worked.
+Best effort: no function here fails if the system refuses, and none is a proof that a tree is empty.
 """
 
 # pathlib costs more memory than a keeper has
@@ -13,11 +13,11 @@ TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-POLL_EVERY = 0.01  # seconds between two looks at a dying cgroup; there is no loop yet that could be told
+POLL_EVERY = 0.01  # seconds between two looks at a dying cgroup; the loop that could wait for an event does not run yet
 
 
 def own() -> str | None:
-    """Find the directory of this process' cgroup v2, hybrid mounts included; None when no child can be made in it."""
+    """Return the directory of this process' cgroup v2, hybrid mounts included; None if no child can be made in it."""
     place = None
     for line in _lines("/proc/self/cgroup"):
         if line.startswith("0::"):
@@ -48,7 +48,7 @@ def _unescaped(field: str) -> str:
 
 
 def create(directory: str) -> bool:
-    """Make the cgroup; False when that is not allowed here."""
+    """Make the cgroup; return whether that worked."""
     try:
         os.mkdir(directory)
     except OSError:
@@ -57,7 +57,7 @@ def create(directory: str) -> bool:
 
 
 def enter(directory: str) -> None:
-    """Move this process in, if that is allowed; its children then start in there."""
+    """Move this process into the cgroup, if that is allowed. Its children start there, too."""
     try:
         _write(f"{directory}/cgroup.procs", b"0")
     except OSError:
@@ -73,7 +73,7 @@ def kill(directory: str) -> None:
 
 
 def killer(directory: str) -> int | None:
-    """Open what ``kill_by`` needs, for whoever may be able to open nothing more by then; None when it is not there."""
+    """Open what ``kill_by`` needs, because no file may be openable by then; None if there is none."""
     try:
         return os.open(f"{directory}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
@@ -81,7 +81,7 @@ def killer(directory: str) -> int | None:
 
 
 def kill_by(fd: int) -> None:
-    """Do what ``kill`` does, through the descriptor that ``killer`` has opened."""
+    """Do what ``kill`` does, with the descriptor from ``killer``."""
     try:
         os.pwrite(fd, b"1", 0)
     except OSError:
@@ -102,7 +102,7 @@ def populated(directory: str) -> bool:
 
 
 def remove(directory: str) -> None:
-    """Remove the cgroup with what its processes made below it; what is populated stays."""
+    """Remove the cgroup and those below it, except where processes live."""
     for below in _directories(directory):
         remove(below)
     try:
@@ -120,12 +120,12 @@ def _directories(directory: str) -> list[str]:
 
 
 def name(instance: str, number: int) -> str:
-    """Name the cgroup of an instance's ``number``-th child."""
+    """Return the name for the cgroup of an instance's ``number``-th child."""
     return f"highlander.{instance}.{number}"
 
 
 def sweep(parent: str, instance: str, within: float) -> list[str]:
-    """Kill what an instance has left in its cgroups; list those that still live ``within`` seconds later."""
+    """Kill what an instance has left in its cgroups; return those that are still populated after ``within`` seconds."""
     end = time.monotonic() + within
     left = list(_left(parent, instance))
     while left and time.monotonic() < end:
@@ -146,7 +146,7 @@ def _left(parent: str, instance: str) -> Iterator[str]:
 def succeed(path: str, instance: str, within: float) -> list[str]:
     """Kill what the instance written in ``path`` has left in its cgroups, then write ``instance`` and its place there.
 
-    Lists the cgroups that still live ``within`` seconds later; nothing is written then.
+    Returns the cgroups that are still populated after ``within`` seconds; nothing is written then.
     """
     former = _lines(path)
     if len(former) == 2 and all(former):

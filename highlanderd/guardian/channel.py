@@ -1,7 +1,7 @@
 """Messages between the daemon's own processes: one dict and perhaps some descriptors, whole or not at all.
 
-A channel never blocks and never tells half a message. It is for processes of this daemon only: ``marshal`` must not be
-fed by strangers. Version 2 of it is the same in every Python 3, so a new worker can talk to an old guardian.
+A channel never blocks, and never delivers half a message. Both ends belong to this daemon: ``marshal`` must not read
+what others have written. Its version 2 is the same in every Python 3, so a new worker can talk to an old guardian.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Channel:
 
     @classmethod
     def of(cls, fd: int) -> Channel:
-        """Take over a descriptor that another process gave."""
+        """Return a channel that owns a descriptor which came from another process."""
         return cls(socket.socket(fileno=fd))
 
     def fileno(self) -> int:
@@ -72,7 +72,7 @@ class Channel:
         self.flush()
 
     def flush(self) -> bool:
-        """Send what was posted and is not sent yet. False when something is left."""
+        """Send what was posted and is not sent yet; return whether all is sent."""
         while self._unsent:
             message, fds = self._unsent[0]
             if not self.send(message, fds):
@@ -84,14 +84,14 @@ class Channel:
 
     @property
     def unsent(self) -> list[Message]:
-        """What was posted and certainly has not reached the peer."""
+        """The posted messages that have certainly not reached the peer."""
         return [message for message, _ in self._unsent]
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """Return the next message and its descriptors, close-on-exec; None when there is nothing to read now.
 
-        When some of the descriptors were lost on the way (this process may open no more), none is given: whoever
-        misses one takes it for lost. Raises EOFError when the peer is gone and everything it had sent is read.
+        When some of the descriptors were lost on the way, because this process may open no more, none is returned: the
+        receiver counts them. Raises EOFError when the peer is gone and everything it had sent is read.
         """
         while True:
             try:
@@ -101,7 +101,7 @@ class Channel:
             except BlockingIOError:
                 return None
             except ConnectionResetError:
-                continue  # told once when the peer left something of ours unread; its last messages come after it
+                continue  # raised once if the peer has left messages unread; its own last messages follow
             except OSError as error:
                 if error.errno in FULL:
                     return None
@@ -111,10 +111,10 @@ class Channel:
             fds = [fd for *_, rights in ancillary for fd in struct.unpack(f"{len(rights) // 4}i", rights)]
             if flags & socket.MSG_CTRUNC:
                 fds = _closed(fds)
-            return marshal.loads(data), fds  # noqa: S302 - the peer is a process of ours
+            return marshal.loads(data), fds  # noqa: S302 - the peer is a process of this daemon
 
     def detach(self) -> int:
-        """Give up this end without closing it: its descriptor is the caller's."""
+        """Return the descriptor of this end, which is the caller's from now on."""
         return self._socket.detach()
 
     def close(self) -> None:

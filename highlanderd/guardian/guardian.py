@@ -1,20 +1,50 @@
-"""The process above all others of a daemon: it replaces the worker, forks the keepers, and buries what they leave.
+"""The main process of a daemon: it starts the worker, forks the keepers, and outlives whatever happens to the worker.
 
-It never talks to PostgreSQL, reads no configuration and imports nothing outside the standard library, so that nothing
-of that can break it: children live through whatever happens to the worker. Executed by path, with ``-I -S``.
+Theory of operation
+===================
+
+The worker does everything that needs a network, a library or a decision, so the worker is what may break. Children must
+live through that. Therefore their keepers are forked from this process and not from the worker. It never talks to
+PostgreSQL, reads no configuration, and imports nothing but the standard library. It is executed by path, with
+``-I -S``, by the process that was the daemon's entry; that process' open lock on the state directory is inherited.
+
+One loop waits for signals, for one moment in time, and for the channels to worker and keepers; ``protocol.py`` lists
+the messages. Each turn
+
+1. reads what the keepers have sent, and then what the worker has sent: the worker may act on a keeper's state already,
+   and the guardian must not know less;
+2. reaps what has died;
+3. judges, if the moment has come, or an event has drawn it nearer: worker and keepers that are frozen get SIGKILL, what
+   dead keepers have left gets SIGKILL, a worker is started if none runs, and the next moment is set.
+
+A process is judged as frozen only after everything that it has sent was read. After a pause of the whole machine the
+worker gets its time again; keepers do not, because leases have run on (times are CLOCK_BOOTTIME).
+
+What the guardian holds for the worker, and sends to each new one:
+
+* each term, with a channel to its keeper, until its tree is proven empty and a worker has acknowledged that
+* the bytes of ``remember``, whether an orderly end has begun, and signals that came while no worker was running
+
+A term counts until the proof, so no lock is released and nothing is started while a tree may live. The proof is the
+keeper's ECHILD, or, for a dead keeper, that no orphan is left below the guardian; see ``dead_keepers.py``.
+
+The guardian ends when worker, keepers and trees are all gone, and the worker has sent ``done`` before. Without ``done``
+it ends only if an orderly end has begun and three workers in a row have failed to start. TERM, INT and QUIT begin an
+orderly end, but the worker leads it; the guardian alone ends for none of them. If the guardian is killed, the worker
+drains everything. ``docs/explanation/processes.md`` has the table of who notices whose death.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import resource
 import sys
 
-if __name__ == "__main__":  # last, so that nothing beside our package can stand in for the standard library
+if __name__ == "__main__":  # at the end of the path: nothing there can replace the standard library
     sys.path.append(os.path.abspath(__file__).rsplit("/", 3)[0])
 
-from highlanderd.guardian import cgroup, protocol
+# The keeper first: what keepers touch then lies together in memory, and each copies 60 KiB less of what is shared.
+from highlanderd.guardian import keeper, protocol, starting  # noqa: F401
 from highlanderd.guardian.keepers import Keepers
 from highlanderd.guardian.watchdog import OVERDUE, ServiceNotifier
 from highlanderd.guardian.worker import Worker
@@ -31,14 +61,13 @@ PASSED_ON: dict[int, str] = {
     getattr(signal, f"SIG{name}"): name for name in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2")
 }
 ORDERLY_END = frozenset({"TERM", "INT", "QUIT"})
-OVERSLEPT = 0.05  # seconds; later than this, the machine was paused or we were stopped, and others perhaps too
-SWEEP_WITHIN = 5.0  # seconds; SIGKILL takes milliseconds
+OVERSLEPT = 0.05  # seconds; woken later than this, the guardian was stopped or the machine paused: others, too, perhaps
 HOPELESS_AFTER = 3  # starts in a row that failed; an end in good order is worth more than one try
 FAILED = 1
 
 
 class Guardian:
-    """One loop over signals, time and channels. Everything in it is told by one of these, and nothing waits."""
+    """One loop over signals, time and channels. Nothing else in it waits."""
 
     def __init__(
         self,
@@ -50,22 +79,22 @@ class Guardian:
     ) -> None:
         self._worker, self._service, self._instance = worker, service, instance
         self._signals = linux.Signals([signal.SIGCHLD, *PASSED_ON])
-        self._watch = linux.Poller()
-        self._watch.add(self._signals)
-        self._keepers = Keepers(worker, self._watch, self._signals, children, instance, nofile)
+        self._poller = linux.Poller()
+        self._poller.add(self._signals)
+        self._keepers = Keepers(worker, self._poller, self._signals, children, instance, nofile)
         self._memo: int | None = None
-        """What the workers want remembered: a memfd."""
-        self._unheard: list[str] = []
+        """A memfd: what the workers have asked to remember."""
+        self._pending_signals: list[str] = []
         """Signals that came while no worker was there."""
         self._draining = False
         self._code: int | None = None
         """The exit code that the worker has asked for."""
 
     def run(self) -> int:
-        """Guard until an orderly end is complete; gives the exit code."""
-        self._watch.by(linux.boottime())
+        """Guard until an orderly end is complete; return the exit code."""
+        self._poller.by(linux.boottime())
         self._judge(linux.boottime())
-        while not self._ended():  # after each judgement: the last burial may be the end, and nobody would wake us
+        while not self._ended():  # looked at after each judgement: no event would follow the last proof
             self._turn()
             self._judge(linux.boottime())
         return FAILED if self._code is None else self._code
@@ -81,15 +110,15 @@ class Guardian:
     # -------------------------------------------------------------------------------------------------- turn by turn
 
     def _turn(self) -> None:
-        """Wait for news, and take them in: keepers before the worker, who may already act on what they have told."""
+        """Wait for events and take them in: keepers before the worker, which may act on their states already."""
         worker = self._worker.channel
         if worker is not None:
-            self._watch.add(worker, writable=bool(worker.unsent))
-        ready = self._watch.wait()
-        self._keepers.hear(ready)
+            self._poller.add(worker, writable=bool(worker.unsent))
+        ready = self._poller.wait()
+        self._keepers.receive(ready)
         if worker is not None and worker.fileno() in ready:
             worker.flush()
-            self._hear_worker()
+            self._receive_from_worker()
         for signum in self._signals.take():
             if signum == signal.SIGCHLD:
                 self._reap(linux.boottime())
@@ -97,22 +126,22 @@ class Guardian:
                 self._pass_on(PASSED_ON[signum])
 
     def _left(self) -> float:
-        """Return the seconds after which the service manager must not wait any longer for us."""
+        """Return the seconds until the service manager must kill the daemon, should it freeze now."""
         return self._keepers.left(linux.boottime(), OVERDUE)
 
     def _judge(self, now: float) -> None:
-        """Do what time asks for, once it does, and set when it asks again."""
-        if self._service.pressed:
-            self._service.relieve(self._left())
-        if now < self._watch.at:
+        """Do what is due by now, and set the next moment."""
+        if self._service.shortened:
+            self._service.lengthen(self._left())
+        if now < self._poller.at:
             return
-        if now > self._watch.at + OVERSLEPT:
-            self._worker.spare(now)
+        if now > self._poller.at + OVERSLEPT:
+            self._worker.renew_time(now)
         self._judge_worker(now)
         over = self._code is not None and self._worker.pid is None
         if over or self._hopeless():
             self._keepers.dismiss(empty=not over)
-        self._watch.set(min(self._keepers.judge(now), linux.NEVER if over else self._worker.due()))
+        self._poller.set(min(self._keepers.judge(now), linux.NEVER if over else self._worker.judge_at()))
 
     def _reap(self, now: float) -> None:
         while True:
@@ -126,25 +155,25 @@ class Guardian:
                 self._lose_worker(status, now)
             else:
                 self._keepers.reaped(pid, status)
-            self._watch.by(now)
+            self._poller.by(now)
 
     def _pass_on(self, name: str) -> None:
         self._draining = self._draining or name in ORDERLY_END
         message = protocol.signalled(name)
         if self._worker.channel is None:
-            self._unheard += [] if name in self._unheard else [name]
+            self._pending_signals += [] if name in self._pending_signals else [name]
         elif message not in self._worker.channel.unsent:
-            self._worker.tell(message)
+            self._worker.send(message)
 
     # ------------------------------------------------------------------------------------------------------ the worker
 
     def _judge_worker(self, now: float) -> None:
-        if now < self._worker.due():
+        if now < self._worker.judge_at():
             return
         if self._worker.pid is not None:
-            self._hear_worker()  # only silence after everything was read is silence
-            if now >= self._worker.due():
-                self._worker.say(f"the worker (pid {self._worker.pid}) shows no sign of life: killing it")
+            self._receive_from_worker()  # it is silent only if nothing is left to read
+            if now >= self._worker.judge_at():
+                self._worker.log(f"the worker (pid {self._worker.pid}) shows no sign of life: killing it")
                 self._worker.kill()
         elif self._code is None:
             self._start_worker(now)
@@ -157,34 +186,34 @@ class Guardian:
         except OSError as error:
             for fd in memo:
                 os.close(fd)
-            self._worker.say(f"no worker can be started: {error.strerror}; trying again")
+            self._worker.log(f"no worker can be started: {error.strerror}; trying again")
             self._worker.failed_starts += 1
             self._worker.plan(now)
             return
-        hello = protocol.hello(self._instance, draining=self._draining, memo=bool(memo), signals=self._unheard)
-        self._worker.tell(hello, *memo)
-        self._unheard = []
-        self._keepers.recount()
+        hello = protocol.hello(self._instance, draining=self._draining, memo=bool(memo), signals=self._pending_signals)
+        self._worker.send(hello, *memo)
+        self._pending_signals = []
+        self._keepers.list_to_worker()
 
-    def _hear_worker(self) -> None:
+    def _receive_from_worker(self) -> None:
         try:
             while self._worker.channel is not None and (received := self._worker.channel.receive()) is not None:
                 message, fds = received
-                heard = HANDLERS.get(message["is"])
-                if heard is not None:  # a newer worker may know more words
-                    heard(self, message, fds)
+                handler = HANDLERS.get(message["is"])
+                if handler is not None:  # a newer worker may send messages that are not known here
+                    handler(self, message, fds)
                 for fd in fds:
                     os.close(fd)
         except EOFError:
             self._hang_up_worker()
 
     def _on_ping(self, message: Message, _fds: list[int]) -> None:
-        self._worker.tell(protocol.pong(message["n"]))
+        self._worker.send(protocol.pong(message["n"]))
         self._keepers.lease = message["lease"]
         if self._code is None:
             self._service.cycled(message["lease"], self._left())
             self._worker.pinged(message["lease"], linux.boottime())
-            self._watch.by(self._worker.due())
+            self._poller.by(self._worker.judge_at())
 
     def _on_spawn(self, message: Message, fds: list[int]) -> None:
         self._keepers.spawn(message, fds)
@@ -205,33 +234,33 @@ class Guardian:
         self._draining = True
 
     def _on_notify(self, message: Message, _fds: list[int]) -> None:
-        self._service.tell(message["words"])
+        self._service.send(message["words"])
 
     def _on_done(self, message: Message, _fds: list[int]) -> None:
         self._code = message["code"]
-        self._service.spare(self._left())
+        self._service.expect_no_cycles(self._left())
         self._worker.end_soon(linux.boottime())
-        self._watch.by(self._worker.due())
+        self._poller.by(self._worker.judge_at())
 
     def _hang_up_worker(self) -> None:
-        """It has closed its end: it is ending, or useless."""
+        """Take in that the worker has closed its end: it is ending, or useless."""
         channel = self._worker.channel
         if channel is not None:
-            self._watch.drop(channel)
-            self._unheard += [message["name"] for message in channel.unsent if message["is"] == "signal"]
+            self._poller.drop(channel)
+            self._pending_signals += [message["name"] for message in channel.unsent if message["is"] == "signal"]
         self._worker.hang_up()
         self._worker.end_soon(linux.boottime())
-        self._watch.by(self._worker.due())
+        self._poller.by(self._worker.judge_at())
 
     def _lose_worker(self, status: int, now: float) -> None:
         self._worker.pid = None
-        self._hear_worker()  # its last words
+        self._receive_from_worker()  # what it has sent before its death
         if self._worker.channel is not None:
             self._hang_up_worker()
         self._worker.ended(now)
-        self._service.spare(self._left())
+        self._service.expect_no_cycles(self._left())
         if self._code is None:
-            self._worker.say(
+            self._worker.log(
                 f"the worker has ended ({_shown(status)}); children live on, and another worker is started"
             )
 
@@ -253,56 +282,31 @@ def _shown(status: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
 
-def _fill_standard_descriptors() -> None:
-    """Read /dev/null as stdin, and have no channel where a child's stdout or stderr goes: they may come closed."""
-    null = os.open("/dev/null", os.O_RDWR)
-    while null <= 2:
-        null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
-    os.close(null)
-
-
-def _raise_file_limit() -> tuple[int, int]:
-    """Let guardian and worker hold as many channels as the system allows; gives the limits that children shall have."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    return limits
-
-
-def _new_instance() -> str:
-    """Return a random UUID (RFC 9562, version 4); the module of that name would cost memory in every keeper."""
-    data = bytearray(os.urandom(16))
-    data[6], data[8] = data[6] & 0x0F | 0x40, data[8] & 0x3F | 0x80
-    text = data.hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-
-
 def main(arguments: list[str]) -> int:
-    """Guard a node: ``--lock-fd N --state DIR --node NAME -- WORKER...``. The lock is held by being inherited."""
+    """Guard a node: ``--lock-fd N --state DIR --node NAME -- WORKER...``; return the exit code.
+
+    The inherited descriptor holds the lock.
+    """
     split = arguments.index("--")
     options = dict(zip(arguments[0:split:2], arguments[1:split:2], strict=True))
-    gc.disable()  # nothing here makes cycles, and a collection would copy what keepers share with us
+    gc.disable()  # there are no cycles, and a collection would write to memory that keepers share
     linux.block_signals()
     linux.become_subreaper()
     linux.set_name("highlanderd")
     os.set_inheritable(int(options["--lock-fd"]), False)
-    _fill_standard_descriptors()
+    starting.fill_standard_descriptors()
     try:
         children = proctree.Children()
     except FileNotFoundError:
-        linux.say(
+        linux.log(
             "highlanderd needs /proc with a kernel that has CONFIG_PROC_CHILDREN: without it no tree can be killed"
         )
         return FAILED
-    instance = _new_instance()
-    left = cgroup.succeed(f"{options['--state']}/instance", instance, SWEEP_WITHIN)
-    if left:
-        linux.say(
-            f"processes of the former daemon cannot be killed, see {left[0]}/cgroup.procs; not starting beside them"
-        )
+    instance = starting.new_instance()
+    if not starting.succeed(options["--state"], instance):
         return FAILED
     worker, service = Worker(arguments[split + 1 :], options["--node"]), ServiceNotifier(os.environ, os.getpid())
-    guardian = Guardian(worker, service, children, instance, _raise_file_limit())
+    guardian = Guardian(worker, service, children, instance, starting.raise_file_limit())
     gc.freeze()
     return guardian.run()
 

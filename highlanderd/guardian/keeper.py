@@ -1,19 +1,56 @@
-"""Stands by one child: places it, passes signals on, kills its whole tree in time, and proves that it is empty.
+"""The process that stands by one child: it starts it, signals it, kills its whole tree in time, and proves it empty.
 
-Forked from the guardian; it never waits for anybody, and it never opens a path of a user. Everything below it reparents
-to it, so ECHILD is the proof. It ends with 0 only after that proof, however it came to end.
+Theory of operation
+===================
+
+A keeper is forked from the guardian, one for each term, and has one thread. It is a subreaper: when a process below it
+dies, the kernel makes that process' children the keeper's. So everything that the child ever starts stays below the
+keeper, however it forks, and ``waitpid`` fails with ECHILD if and only if nothing of it is left. That is the only proof
+of an empty tree. cgroups and walks through /proc help to kill, and prove nothing.
+
+Everything that is known of the child is one dict, ``_state``. After each change all of it is sent to the guardian and
+to the worker. A channel that is full now gets a newer state later, so a slow reader costs nothing.
+
+One loop waits for signals (SIGCHLD), for the deadline's timer, for both channels and for the child's answer. Then each
+turn takes the same steps, whatever woke it:
+
+1. read the channels, the guardian's before the worker's, which it may replace;
+2. reap what has died;
+3. read whether the program was executed;
+4. judge the deadline, and kill one round if the tree is to be killed;
+5. send the signals that were ordered;
+6. send the state where it is owed.
+
+Three things begin the killing, and nothing ends it but the empty tree:
+
+* the deadline, or ``not_after`` while the program is not executed: the lease may be over, and another node may lead;
+* the worker's ``kill``;
+* guardian and worker are both gone.
+
+The keeper ends, with exit code 0, when the tree is empty and the worker has acknowledged that with ``leave``, or when
+guardian and worker are both gone. If it dies before, the guardian takes over; see ``dead_keepers.py``.
+
+What the keeper must never do:
+
+* wait for anything but the poll: a late deadline is a second leader
+* open a path that a user chose: the path may hang; the child does that itself, in ``launch.py``
+* need a new descriptor, memory or process in order to kill: the child may have taken them all
+
+So an OSError in a step is logged once, leaves the other steps alone, and the step is tried again in the next turn.
+Memory counts, because there is one keeper for each child. It is shared with the guardian until one of them writes to
+it, which is why some imports here are unusual.
 """
 
 from __future__ import annotations
 
-import os
 import select
 import time
 
 from highlanderd.guardian import cgroup, protocol
 from highlanderd.guardian.channel import Channel
-from highlanderd.guardian.killing import TreeKill, send_below, unkillable
-from highlanderd.guardian.launch import ABOUT_TO_EXECUTE, explain, launch
+from highlanderd.guardian.killing import TreeKill, unkillable
+from highlanderd.guardian.pending_signals import PendingSignals
+from highlanderd.guardian.start import Start
 from highlanderd.system import linux, priority, proctree
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -23,48 +60,39 @@ if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
     from highlanderd.guardian.launch import Spec
 
-PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
-AGAIN = 50  # milliseconds until what nobody wakes us for is tried again: a round of killing that has not killed all
-REPORT_AGAIN = 0.04  # seconds, less than that: while it kills the guardian wants to hear that it does
+AGAIN = 50  # milliseconds until what no event wakes us for is tried again: a round of killing that has not killed all
+REPORT_AGAIN = 0.04  # seconds, less than that: the guardian has to see that a keeper which kills is not frozen
 
 
 class Keeper:
-    """One child from its fork to the proof. ``spec`` is the worker's order, with term and ``not_after`` added.
+    """One child from its fork to the proof. ``spec`` is the worker's request, with term and ``not_after`` added.
 
-    ``signals`` may be the guardian's: whoever reads it gets its own, and all but SIGCHLD are shrugged off.
+    ``signals`` may be the guardian's: a signalfd delivers to the process that reads it. All but SIGCHLD are ignored.
     """
 
     def __init__(
         self, spec: Spec, signals: linux.Signals, guardian: Channel, worker: Channel, directory: str | None
     ) -> None:
-        self._spec = spec
+        self._spec, self._signals, self._directory = spec, signals, directory
         self._guardian: Channel | None = guardian
         self._worker: Channel | None = worker
-        self._directory = directory
-        self._signals = signals
         self._timer = linux.Timer()
+        self._start: Start | None = None
+        """Until it is known whether the program was executed."""
+        self._state = protocol.state(spec)
+        self._pipes: dict[str, int] = {}
+        self._owed_guardian = self._owed_worker = self._owed_pipes = True
+        self._reported_at = 0.0
+        """When a state was last sent to the guardian."""
         self._children: proctree.Children | None = None
         self._killer: int | None = None
-        """What kills the whole cgroup; opened early, as the list of children is: killing needs no descriptor more."""
-        self._signalling: list[tuple[int, int]] = []
-        """Signals still to be sent, each with its pid."""
-        self._ordered: list[Message] = []
-        """Orders to signal of which nobody was told yet."""
-        self._again = False
-        """Something could not be done for now, for want of descriptors or memory."""
-        self._answer: int | None = None
-        self._answered = b""
-        self._pipes: dict[str, int] = {}
-        self._left = self._complained = False
-        self._owed_guardian = self._owed_worker = True
-        self._reported = 0.0
-        """When the guardian was told last."""
-        self._owed_pipes = True
+        """Kills the whole cgroup. Opened early, as the list of children is: killing needs no new descriptor."""
         self._killing = TreeKill()
-        self._state = protocol.state(spec)
+        self._pending = PendingSignals()
+        self._released = self._again = self._complained = False
 
     def run(self, nofile: tuple[int, int]) -> int:
-        """Keep the child until its tree is empty and somebody knows, or nobody is left to tell. Gives the exit code."""
+        """Keep the child until its tree is empty and that is acknowledged; return the exit code."""
         try:
             self._launch(nofile)
         except OSError as error:
@@ -79,67 +107,44 @@ class Keeper:
             cgroup.remove(self._directory)
         return 0
 
-    def _finished(self) -> bool:
-        abandoned = self._guardian is None and self._worker is None
-        return bool(self._state["empty"]) and (self._left or abandoned)
-
-    # ------------------------------------------------------------------------------------------------- the beginning
-
     def _launch(self, nofile: tuple[int, int]) -> None:
-        spec, me = self._spec, os.getpid()
         self._children = proctree.Children()
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        stdio = null, self._open("stdout", spec["stdout"], null), self._open("stderr", spec["stderr"], null)
-        answer, theirs = os.pipe()
-        os.set_blocking(answer, False)
         if self._directory and not cgroup.create(self._directory):
             self._directory = None
-        directory = self._directory
-        self._killer = cgroup.killer(directory) if directory else None
-        pid = linux.fork(lambda: launch(spec, stdio, theirs, me, directory, nofile))
-        self._answer = answer
-        self._change(pid=pid)
-        for fd in {*stdio, theirs}:
-            os.close(fd)
+        self._killer = cgroup.killer(self._directory) if self._directory else None
+        self._start = Start(self._spec, self._directory, nofile)
+        self._pipes = self._start.pipes
+        self._change(pid=self._start.pid)
 
-    def _open(self, name: str, kind: str, null: int) -> int:
-        if kind == "null":
-            return null
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
-        linux.enlarge_pipe(theirs, PIPE_SIZE)
-        if self._spec["uid"] is not None and os.geteuid() == 0:
-            os.fchown(theirs, self._spec["uid"], -1)  # else its own /dev/stdout is closed to it
-        self._pipes[name] = ours
-        return theirs
+    @property
+    def _abandoned(self) -> bool:
+        return self._guardian is None and self._worker is None
+
+    def _finished(self) -> bool:
+        return bool(self._state["empty"]) and (self._released or self._abandoned)
 
     # -------------------------------------------------------------------------------------------------- turn by turn
 
     def _wait(self) -> None:
-        """Wait until something has happened; without end only while a child or a channel is there to end it."""
+        """Wait for the next event; without end only if a child or a channel is there to end it."""
         poller = select.poll()
-        for waker in (self._signals, self._timer):
-            poller.register(waker, select.POLLIN)
+        for source in (self._signals, self._timer, *(() if self._start is None else (self._start,))):
+            poller.register(source, select.POLLIN)
         for channel, owed in ((self._guardian, self._owed_guardian), (self._worker, self._owed_worker)):
             if channel is not None:
                 poller.register(channel, select.POLLIN | (select.POLLOUT if owed else 0))
-        if self._answer is not None:
-            poller.register(self._answer, select.POLLIN)
         killing = self._state["killed"] and not self._state["empty"]
         again = 0 if killing and self._killing.unfinished else AGAIN if killing or self._again else None
         try:
             poller.poll(again)
-        except OSError as error:  # for want of memory, say: we look at everything in each turn anyway
+        except OSError as error:  # for want of memory, for instance; each turn looks at everything anyway
             self._complain(error)
             time.sleep(AGAIN / 1000)
 
     def _turn(self) -> None:
-        """Take in everything that is there; judge; then act and tell.
-
-        What the system refuses for now is done in a later turn: it keeps nobody from the rest, and ends nothing.
-        """
+        """Take all steps. One that the system refuses now is taken again in a later turn, and stops no other."""
         self._again = False
-        for step in (self._listen, self._reap, self._read_answer, self._judge, self._signal, self._tell):
+        for step in (self._receive_all, self._reap, self._read_answer, self._judge, self._signal, self._report):
             try:
                 step()
             except OSError as error:
@@ -149,36 +154,22 @@ class Keeper:
         self._again = True
         if not self._complained:
             self._complained = True
-            linux.say(f"highlanderd: the keeper of {self._spec['program']} is hindered: {linux.confession(error)}")
+            linux.log(f"highlanderd: the keeper of {self._spec['program']} is hindered: {linux.describe(error)}")
 
-    def _listen(self) -> None:
-        """Hear the guardian before the worker that it may replace."""
+    # ------------------------------------------------------------------------------------------------------- messages
+
+    def _receive_all(self) -> None:
+        """Read the guardian's messages before those of the worker that they may replace."""
         self._signals.take()
-        self._guardian = self._hear(self._guardian)
-        self._worker = self._hear(self._worker)
+        self._guardian = self._receive(self._guardian)
+        self._worker = self._receive(self._worker)
 
-    def _judge(self) -> None:
-        if linux.boottime() >= self._due():
-            self._condemn("deadline")
-        if self._guardian is None and self._worker is None:
-            self._condemn("abandoned")
-        due = linux.NEVER if self._state["empty"] or self._state["killed"] else self._due()
-        if due != self._timer.at:  # before a round of killing that may be refused: it would wake us again and again
-            self._timer.set(due)
-        if self._state["killed"] and not self._state["empty"]:
-            self._kill()
-
-    def _due(self) -> float:
-        """Before the program is executed its not-after ends the term as the deadline does."""
-        deadline: float = self._state["deadline"]
-        return deadline if self._state["started"] is not None else min(deadline, self._spec["not_after"])
-
-    def _hear(self, channel: Channel | None) -> Channel | None:
+    def _receive(self, channel: Channel | None) -> Channel | None:
         try:
             while channel is not None and (received := channel.receive()) is not None:
-                heard = HANDLERS.get(received[0]["is"])
-                if heard is not None:  # a newer worker may know more words
-                    heard(self, *received)
+                handler = HANDLERS.get(received[0]["is"])
+                if handler is not None:  # a newer worker may send messages that are not known here
+                    handler(self, *received)
         except EOFError:
             if channel is not None:
                 channel.close()
@@ -197,13 +188,30 @@ class Keeper:
         self._change(deadline=message["at"], memo=message["memo"])
 
     def _on_kill(self, _message: Message, _fds: list[int]) -> None:
-        self._condemn("order")
+        self._begin_killing("order")
 
     def _on_leave(self, _message: Message, _fds: list[int]) -> None:
-        self._left = bool(self._state["empty"])
+        self._released = bool(self._state["empty"])
 
     def _on_signal(self, message: Message, _fds: list[int]) -> None:
-        self._ordered.append(message)
+        self._pending.add(message)
+
+    def _change(self, **facts: Any) -> None:
+        self._state.update(facts)
+        self._owed_guardian = self._owed_worker = True
+
+    def _report(self) -> None:
+        """Send the whole state where it is owed. A full channel gets a newer one later.
+
+        The guardian comes first: it must know no less than the worker does when the worker acts on a state.
+        """
+        if self._owed_guardian and self._guardian is not None:
+            self._owed_guardian = not self._guardian.send(self._state)
+            self._reported_at = linux.boottime()
+        if self._owed_worker and self._worker is not None:
+            names, fds = (list(self._pipes), list(self._pipes.values())) if self._owed_pipes else ([], [])
+            self._owed_worker = not self._worker.send(protocol.state_with_pipes(self._state, names), fds)
+            self._owed_pipes = self._owed_pipes and self._owed_worker
 
     # ----------------------------------------------------------------------------------------------------- the child
 
@@ -220,92 +228,55 @@ class Keeper:
                 self._change(status=status, exited_at=linux.boottime())
 
     def _read_answer(self) -> None:
-        """Learn whether the program was executed. The pipe has ended by the time the child's death is known."""
-        if self._answer is None:
+        if self._start is None or not self._start.read():
             return
-        try:
-            while piece := os.read(self._answer, 4096):
-                self._answered += piece
-        except BlockingIOError:
-            return
-        os.close(self._answer)
-        self._answer = None
-        if self._answered == ABOUT_TO_EXECUTE:
+        failed, self._start = self._start.failure, None
+        if failed is None:
             self._change(started=self._state["exited_at"] or linux.boottime())
-        elif self._answered:
-            step, number = self._answered.removeprefix(ABOUT_TO_EXECUTE).decode().split()
-            self._change(failed=explain(step, int(number), self._spec))
         else:
-            self._change(failed="not started: it was killed before its program could be executed")
-
-    def _condemn(self, why: str) -> None:
-        if not self._state["killed"] and not self._state["empty"]:
-            self._change(killed=why, killed_at=linux.boottime())
-            priority.hurry()  # a tree that floods the machine would keep us from killing it
+            self._change(failed=failed)
 
     def _signal(self) -> None:
-        """Send what was ordered. Raises OSError where there is no descriptor for it; the rest is kept for later."""
-        pid, me = self._state["pid"], os.getpid()
-        while self._ordered or self._signalling:
-            while self._signalling:
-                one, signum = self._signalling[0]
-                if one != pid:
-                    send_below(one, signum, me)
-                elif self._state["status"] is None:
-                    linux.send(one, signum)  # not reaped yet, so the pid is its own
-                del self._signalling[0]
-            if self._ordered:
-                signum = self._ordered[0]["signum"]
-                self._signalling = [(one, signum) for one in self._addressed(self._ordered[0], pid)]
-                del self._ordered[0]
+        self._pending.send(self._state["pid"], reaped=self._state["status"] is not None)
 
-    def _addressed(self, order: Message, main: int | None) -> list[int]:
-        """List whom an order to signal is for, each once."""
-        if order["to"] == "main":
-            return [] if main is None else [main]
-        try:
-            # Listed before anybody is told: whoever dies of it would take his own children out of the list.
-            return [pid for pid in proctree.descendants(os.getpid()) if pid not in order.get("told", ())]
-        except OSError:
-            if main is not None and self._state["status"] is None and "told" not in order:
-                order["told"] = (main,)
-                linux.send(main, order["signum"])  # it needs no descriptor, and need not wait for one
-            raise
+    # ------------------------------------------------------------------------------------------------------ its death
+
+    def _judge(self) -> None:
+        if linux.boottime() >= self._kill_at():
+            self._begin_killing("deadline")
+        if self._abandoned:
+            self._begin_killing("abandoned")
+        kill_at = linux.NEVER if self._state["empty"] or self._state["killed"] else self._kill_at()
+        if kill_at != self._timer.at:  # before a round of killing that may be refused: the timer would fire for ever
+            self._timer.set(kill_at)
+        if self._state["killed"] and not self._state["empty"]:
+            self._kill()
+
+    def _kill_at(self) -> float:
+        """Return the deadline, or ``not_after`` if that is earlier and the program is not executed yet."""
+        deadline: float = self._state["deadline"]
+        return deadline if self._state["started"] is not None else min(deadline, self._spec["not_after"])
+
+    def _begin_killing(self, why: str) -> None:
+        if not self._state["killed"] and not self._state["empty"]:
+            self._change(killed=why, killed_at=linux.boottime())
+            priority.raise_priority()  # a tree that floods the machine would keep us from killing it
 
     def _kill(self) -> None:
-        """One round: what dies in it hands its children to us, and their SIGCHLD brings the next round.
+        """Kill one round. What dies leaves its children to the keeper, and their SIGCHLD begins the next round.
 
-        As long as it takes, the guardian is told that we are at it: it kills a keeper that has frozen meanwhile.
+        The guardian gets a report several times a second meanwhile: it kills a keeper that has frozen.
         """
         now = linux.boottime()
         if self._killer is not None:
             cgroup.kill_by(self._killer)
         left = [] if self._children is None else self._children.now()
-        if now >= self._reported + REPORT_AGAIN:
+        if now >= self._reported_at + REPORT_AGAIN:
             self._owed_guardian = True
             named = unkillable(self._state["killed_at"], left)
             if named != self._state["undying"]:
                 self._change(undying=named)
         self._killing.round(left)
-
-    # ----------------------------------------------------------------------------------------------------- telling
-
-    def _change(self, **facts: Any) -> None:
-        self._state.update(facts)
-        self._owed_guardian = self._owed_worker = True
-
-    def _tell(self) -> None:
-        """Send the whole state to whom it is owed; who has no room now gets a newer one later.
-
-        The guardian first: what the worker does next must find it knowing no less.
-        """
-        if self._owed_guardian and self._guardian is not None:
-            self._owed_guardian = not self._guardian.send(self._state)
-            self._reported = linux.boottime()
-        if self._owed_worker and self._worker is not None:
-            names, fds = (list(self._pipes), list(self._pipes.values())) if self._owed_pipes else ([], [])
-            self._owed_worker = not self._worker.send({**self._state, "fds": names}, fds)
-            self._owed_pipes = self._owed_pipes and self._owed_worker
 
 
 HANDLERS = {

@@ -1,7 +1,7 @@
-"""SIGKILL to all that is below a process of ours, at every depth, so that none forks another one in the meantime.
+"""SIGKILL to every level of a process tree, top down.
 
-Who kills only his own children comes too late for a fork bomb: those below fork more than he kills. A help where there
-is no cgroup, and never the proof that a tree is empty.
+Killing direct children only loses the race against a fork bomb: the processes below fork faster. This is best effort,
+for where there is no cgroup; only ECHILD proves that a tree is empty.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from highlanderd.system.stdlib import signal
 
 UNKILLABLE_AFTER = 2.0  # seconds after SIGKILL; hundreds of processes die in milliseconds, a flood in a tenth of this
 MOST_NAMED = 100  # of the processes that do not die
-ANEW = 0.05  # seconds after which whoever got SIGKILL gets it again: it may have become another user, and be ours again
-LONGEST_WALK = 5.0  # seconds until it begins anew even though some of the tree was never reached
-AT_ONCE = 0.02  # seconds that one round walks: who kills has to be heard of, and to hear
-DEEPEST = 100  # levels, each of which takes a descriptor; the dead hand what is deeper to us, for the next round
+ANEW = 0.05  # seconds until a killed process gets SIGKILL again: it had perhaps become another user, and is ours again
+LONGEST_WALK = 5.0  # seconds until the walk begins anew, even if it has not reached the whole tree
+AT_ONCE = 0.02  # seconds that one round walks: the killer has to report, and to read its channels
+DEEPEST = 100  # levels, each of which takes a descriptor; deeper processes are reparented to us, for the next round
 
 
 class TreeKill:
-    """Rounds of SIGKILL. Who was killed with all below him is left alone for a moment, so a round costs what is new."""
+    """Rounds of SIGKILL. A round skips what was just killed with all below it, so it costs only what is new."""
 
     __slots__ = ("_done", "_since", "unfinished")
 
@@ -28,10 +28,10 @@ class TreeKill:
         self._done: set[int] = set()
         self._since = 0.0
         self.unfinished = False
-        """The last round had no time for all: another one is wanted at once."""
+        """Whether the last round had no time for all: the next one must follow at once."""
 
     def round(self, children: list[int]) -> None:
-        """Kill these children of ours, none of which is reaped, and then what is below them, as far as time allows.
+        """Kill these children of this process, none of them reaped yet, and while there is time what is below them.
 
         Raises OSError where there is no descriptor to look below with; the children themselves are dead by then.
         """
@@ -51,9 +51,9 @@ class TreeKill:
             self._done.add(pid)
 
     def _kill_below(self, above: int, held: int | None, until: float, levels: int) -> None:
-        """Kill whoever is below ``above``, which has its signal and forks no more: who is there now is all there is.
+        """Kill all below ``above``, which has got SIGKILL and forks no more, so its list of children is complete.
 
-        ``held`` is its descriptor; an unreaped child of ours needs none to keep its pid.
+        ``held`` is its pidfd; an unreaped child of this process keeps its pid without one.
         """
         for pid in proctree.below(above) if levels else ():
             if pid in self._done:
@@ -79,12 +79,12 @@ class TreeKill:
 
 
 def unkillable(since: float, left: list[int]) -> list[int]:
-    """Name those of the ones that are left whom SIGKILL does not end: nobody until two seconds after ``since``."""
+    """Return the processes that SIGKILL has not ended: none until two seconds after ``since``."""
     return left[:MOST_NAMED] if linux.boottime() >= since + UNKILLABLE_AFTER else []
 
 
 def send_below(pid: int, signum: int, ancestor: int) -> None:
-    """Signal somebody else's child: once its descriptor is held, the pid is checked to be still below ``ancestor``.
+    """Signal a process that is still below ``ancestor``; its pidfd is opened first, so its pid cannot be reused.
 
     Raises OSError when there is no descriptor for that.
     """

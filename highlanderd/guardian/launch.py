@@ -1,7 +1,7 @@
-"""From a keeper's fork to the program: nothing of ours goes along but what the order says.
+"""From a keeper's fork to the exec of the program, which inherits nothing but what the request names.
 
-Runs in the child, single-threaded and before its exec; only here are paths of users opened or entered. What goes wrong
-goes back to the keeper through a close-on-exec pipe as a step and an error number, and becomes a sentence there.
+This runs in the forked child, which has one thread. Only here are paths opened that a user has chosen. A failure is
+written to a close-on-exec pipe, as a step and an error number; the keeper makes a sentence of it.
 """
 
 # pathlib costs more memory than a keeper has
@@ -63,7 +63,7 @@ def launch(
 
 
 def _hold_only(stdio: tuple[int, int, int], answer: int) -> None:
-    """Let go of all that is the keeper's before anything can hang: whoever holds a channel hides a death."""
+    """Close the keeper's descriptors before any step can hang: an open end of a channel would hide a death."""
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)
     linux.close_all_but(0, 1, 2, answer)
@@ -76,11 +76,11 @@ def _die_with(keeper: int) -> None:
 
 
 def _give_up_protection() -> None:
-    """Be as likely a victim of the OOM killer as any other process: the daemon may be protected, its children not."""
+    """Undo a protection from the OOM killer: the daemon may be protected, its children are not."""
     path = "/proc/self/oom_score_adj"
     with open(path, "rb", buffering=0) as score:
         protected = score.read().startswith(b"-")
-    if protected:  # where /proc is read-only nobody else needs to write
+    if protected:  # written only if it has to be: /proc may be read-only
         with open(path, "wb", buffering=0) as score:
             score.write(b"0")
 
@@ -138,11 +138,11 @@ CURES = {
     ("program", errno.E2BIG): "shorten `command` or `environment`",
     ("program", errno.ETXTBSY): "somebody is still writing to it: try again",
 }
-"""What the operator can do, by step and error number."""
+"""What the operator can do about a failed step, by its error number."""
 
 
 def explain(step: str, number: int, spec: Spec) -> str:
-    """Say which step failed, why, and what to do about it."""
+    """Return which step failed, why, and what to do about it, as a sentence."""
     if step == "late":
         return (
             "not started: its time was over before the program could be executed; the machine is too slow or was paused"

@@ -1,10 +1,13 @@
-"""Every message between guardian, worker and keepers: this page is their table.
+"""Every message between guardian, worker and keepers: ``MESSAGES`` is their table, and the only one.
 
-The three are processes of their own, and of different versions after an upgrade: the guardian and the keepers go on,
-and a new worker speaks with them. So a message may get new keys, which an older receiver does not read, and a receiver
-ignores a message that it does not know. A key keeps its name and its meaning for ever.
+The three are separate processes, and after an upgrade they run different versions: guardian and keepers stay, and the
+new worker talks to them. So these rules hold for every release:
 
-A worker has one channel to the guardian and one to each keeper; the guardian has one to each keeper::
+* a message may gain keys; an older receiver does not read them
+* a receiver ignores a message that it does not know
+* a key keeps its name, its type and its meaning
+
+A worker has one channel to the guardian and one to each keeper. The guardian has one to each keeper::
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, pong ----> worker
     guardian <--- ping, spawn, remember, ack, kill, draining, notify, done -------- worker
@@ -13,10 +16,11 @@ A worker has one channel to the guardian and one to each keeper; the guardian ha
     worker   ---- deadline, signal, kill, leave ----------------------------------> keeper
     worker   <--- state ----------------------------------------------------------- keeper
 
-The first message to a worker is ``hello``. Then the guardian lists what it holds, a ``keeper``, ``term`` or ``emptied``
-for each term, and ends the list with ``listed``. From then on both sides speak whenever they have something to say.
-Messages are dicts; ``is`` names them. Times are CLOCK_BOOTTIME seconds. What is too long for a message travels as the
-descriptor of a memfd.
+The first message to a worker is ``hello``. The guardian then lists all its terms, each as a ``keeper``, a ``term`` or
+an ``emptied``, and ends the list with ``listed``. After that both sides send whenever they have something to say.
+
+A message is a dict, and its key ``is`` names its kind. Times are seconds on CLOCK_BOOTTIME. Data that is too long for a
+message is sent as the descriptor of a memfd.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
 
-VERSION = 1  # told in ``hello``: a worker ends that does not know the guardian's
+VERSION = 1  # sent in ``hello``; a worker that speaks another version ends at once
 GUARDIAN, WORKER, KEEPER = "guardian", "worker", "keeper"
 
 TERM = {"program": "str", "lock_id": "int", "epoch": "int"}
@@ -59,11 +63,11 @@ SPEC = {
     "memo": "bytes",
     "cgroup": "bool",
 }
-"""What ``spawn`` carries in a memfd, marshalled: what to start, as whom, and until when."""
+"""The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
 
 
-class Row:
-    """One kind of message: who sends it to whom, its keys with their types, its descriptors, and what it means."""
+class MessageKind:
+    """One row of the table: sender, receiver, name, keys with their types, descriptors, and meaning."""
 
     __slots__ = ("descriptors", "keys", "meaning", "name", "receiver", "sender", "since")
 
@@ -82,100 +86,118 @@ class Row:
 
 
 MESSAGES = (
-    Row(
+    MessageKind(
         GUARDIAN,
         WORKER,
         "hello",
         {"protocol": "int", "instance": "str", "draining": "bool", "memo": "bool", "signals": "list[str]"},
-        "The first message. ``instance`` is the daemon's UUID. ``draining``: an earlier worker was told to end in good "
-        "order. ``signals`` came while no worker was there.",
-        descriptors="what the last worker wanted remembered, if ``memo``",
+        "The first message. ``instance`` is the daemon's UUID. ``draining``: an orderly end has begun already. "
+        "``signals`` arrived while no worker was running.",
+        descriptors="what the last worker asked to ``remember``, if ``memo`` is true",
     ),
-    Row(
+    MessageKind(
         GUARDIAN,
         WORKER,
         "keeper",
         {"id": "int", **TERM},
-        "A keeper stands by this term. ``id`` names it in ``kill``.",
-        descriptors="a channel to it; missing if the worker may open no more",
+        "This term has a living keeper. ``kill`` names it by ``id``.",
+        descriptors="a channel to the keeper; lost when the worker may open no more files",
     ),
-    Row(
+    MessageKind(
         GUARDIAN,
         WORKER,
         "term",
         {"id": "int", **TERM, "state": "dict"},
-        "A term whose keeper is dead or cannot be reached yet, with the last ``state`` that it sent. Its tree is not "
-        "proven empty.",
+        "The keeper of this term is dead, or cannot be reached yet. ``state`` is the last one that the keeper sent. "
+        "The term's process tree is not proven empty.",
     ),
-    Row(GUARDIAN, WORKER, "listed", {}, "The list of what the guardian holds is complete."),
-    Row(GUARDIAN, WORKER, "refused", {**TERM, "why": "str"}, "This ``spawn`` started nothing, and never will."),
-    Row(
+    MessageKind(GUARDIAN, WORKER, "listed", {}, "The list of the guardian's terms is complete."),
+    MessageKind(GUARDIAN, WORKER, "refused", {**TERM, "why": "str"}, "This ``spawn`` started nothing, and never will."),
+    MessageKind(
         GUARDIAN,
         WORKER,
         "emptied",
         TERM,
-        "The tree of a term whose keeper is dead is proven empty. Repeated to each worker until ``ack``.",
+        "The keeper of this term is dead, and the term's process tree is proven empty. Repeated to each new worker "
+        "until one sends ``ack``.",
     ),
-    Row(GUARDIAN, WORKER, "signal", {"name": "str"}, "The daemon got this signal: TERM, INT, QUIT, HUP, USR1 or USR2."),
-    Row(GUARDIAN, WORKER, "pong", {"n": "int"}, "The answer to the ping with this number."),
-    Row(
+    MessageKind(
+        GUARDIAN, WORKER, "signal", {"name": "str"}, "The daemon got this signal: TERM, INT, QUIT, HUP, USR1 or USR2."
+    ),
+    MessageKind(GUARDIAN, WORKER, "pong", {"n": "int"}, "The answer to the ping with this number."),
+    MessageKind(
         WORKER,
         GUARDIAN,
         "ping",
         {"n": "int", "lease": "float"},
-        "A sign of life; the first one says that the worker is ready. The next one is owed within 3/10 of ``lease`` "
+        "A sign of life. The first one says that the worker is ready. The next one is due within 3/10 of ``lease`` "
         "seconds.",
     ),
-    Row(
+    MessageKind(
         WORKER,
         GUARDIAN,
         "spawn",
         {**TERM, "not_after": "float"},
-        "Fork a keeper that starts this term's child. Nothing is executed from ``not_after`` on.",
-        descriptors="what to start and as whom, which the keeper reads",
+        "Fork a keeper, which starts this term's child. Execute nothing at ``not_after`` or later.",
+        descriptors="the request, in a memfd",
     ),
-    Row(WORKER, GUARDIAN, "remember", {}, "Hand this to each later worker.", descriptors="the bytes to remember"),
-    Row(WORKER, GUARDIAN, "ack", {"lock_id": "int", "epoch": "int"}, "``emptied`` was heard: forget the term."),
-    Row(WORKER, GUARDIAN, "kill", {"id": "int"}, "Kill this keeper, which is frozen, and then its tree."),
-    Row(WORKER, GUARDIAN, "draining", {}, "An orderly end has begun: each later worker goes on with it."),
-    Row(WORKER, GUARDIAN, "notify", {"words": "str"}, "Pass this on to the service manager, as sd_notify(3) has it."),
-    Row(
-        WORKER, GUARDIAN, "done", {"code": "int"}, "Everything is drained: end with this exit code, once I have ended."
+    MessageKind(
+        WORKER,
+        GUARDIAN,
+        "remember",
+        {},
+        "Send these bytes in the ``hello`` to each later worker.",
+        descriptors="a memfd",
     ),
-    Row(
+    MessageKind(
+        WORKER, GUARDIAN, "ack", {"lock_id": "int", "epoch": "int"}, "``emptied`` has arrived: forget the term."
+    ),
+    MessageKind(WORKER, GUARDIAN, "kill", {"id": "int"}, "This keeper is frozen: kill it, and then its tree."),
+    MessageKind(WORKER, GUARDIAN, "draining", {}, "An orderly end has begun. Each later worker goes on with it."),
+    MessageKind(
+        WORKER, GUARDIAN, "notify", {"words": "str"}, "Pass these words on to the service manager; see sd_notify(3)."
+    ),
+    MessageKind(
+        WORKER,
+        GUARDIAN,
+        "done",
+        {"code": "int"},
+        "Everything is drained. Once the worker has ended, end with this exit code.",
+    ),
+    MessageKind(
         GUARDIAN,
         KEEPER,
         "worker",
         {},
         "Obey this worker from now on, and send it the state.",
-        descriptors="a channel to it",
+        descriptors="a channel to the worker",
     ),
-    Row(
+    MessageKind(
         WORKER,
         KEEPER,
         "deadline",
         {"at": "float", "memo": "bytes"},
-        "Kill the tree at ``at``, and no longer when you were told before; carry this memo. The next ``state`` "
-        "acknowledges it.",
+        "Kill the tree at ``at``, and at no earlier deadline any more. Replace the memo. The next ``state`` is the "
+        "acknowledgement.",
     ),
-    Row(
+    MessageKind(
         WORKER,
         KEEPER,
         "signal",
         {"signum": "int", "to": "str"},
-        'Send this signal to the "main" process or to the whole "tree".',
+        'Send this signal to the "main" process, or to the whole "tree".',
     ),
-    Row(WORKER, KEEPER, "kill", {}, "Kill the tree until it is empty."),
-    Row(WORKER, KEEPER, "leave", {}, "The empty tree was heard of: end."),
-    Row(
+    MessageKind(WORKER, KEEPER, "kill", {}, "Kill the tree until it is empty."),
+    MessageKind(WORKER, KEEPER, "leave", {}, "The ``state`` with the empty tree has arrived: end."),
+    MessageKind(
         KEEPER,
         GUARDIAN,
         "state",
         STATE,
-        "Everything about the child, at each change, and several times a second while its tree is being killed. "
-        "``status`` is a raw wait status. ``undying``: processes that SIGKILL has not ended for two seconds.",
+        "Everything about the child: sent at each change, and several times a second while the keeper kills the tree. "
+        "``status`` is a raw wait status. ``undying`` are the processes that SIGKILL has not ended for two seconds.",
     ),
-    Row(
+    MessageKind(
         KEEPER,
         WORKER,
         "state",
@@ -270,8 +292,8 @@ def worker() -> Message:
     return {"is": "worker"}
 
 
-def deadline(at: float, memo: bytes) -> Message:
-    return {"is": "deadline", "at": at, "memo": memo}
+def deadline(kill_at: float, memo: bytes) -> Message:
+    return {"is": "deadline", "at": kill_at, "memo": memo}
 
 
 def signal(signum: int, to: str) -> Message:
@@ -287,12 +309,17 @@ def leave() -> Message:
 
 
 def state(spec: Message) -> Message:
-    """Return the state from which the report of every keeper begins."""
+    """Return the first state of a keeper, before it has done anything."""
     nothing = dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed", "killed_at"))
     known = {"deadline": spec["deadline"], "memo": spec["memo"]}
     return {"is": "state", **term_of(spec), **known, **nothing, "empty": False, "undying": []}
 
 
+def state_with_pipes(state: Message, pipes: list[str]) -> Message:
+    """Return the state as a worker gets it; ``pipes`` names the descriptors that go along."""
+    return {**state, "fds": pipes}
+
+
 def term_of(message: Message) -> Message:
-    """Return just which term a message is about."""
+    """Return the keys of a message that name its term."""
     return {name: message[name] for name in TERM}

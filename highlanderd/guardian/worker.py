@@ -1,6 +1,6 @@
-"""The guardian's side of the worker: one process at a time, its sign of life, and when to start the next.
+"""The worker as the guardian sees it: one process at a time, its signs of life, and when to start the next.
 
-A worker is started only after the last one was reaped: two would command the same children.
+A worker is started only after the last one was reaped: two would give orders to the same children.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 START_WITHIN = 30.0  # seconds from its fork to its first ping: imports from a cold disk, a large configuration
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds; the first restart comes at once
 GOOD_LIFE = 10.0  # seconds of life after which a death is a first one again
-END_WITHIN = 2.0  # seconds from its "done", or from the end of its channel, to its own end
+END_WITHIN = 2.0  # seconds from ``done``, or from the end of its channel, to its own end
 
 
 class Worker:
@@ -29,19 +29,20 @@ class Worker:
         self.pid: int | None = None
         self.channel: Channel | None = None
         self.lease: float | None = None
-        """As told with its last ping; None until it is ready."""
+        """As its last ping had it; None until the first one."""
         self.next_start = 0.0
         self.failed_starts = 0
-        """How many in a row have ended before they were ready."""
+        """How many workers in a row have ended before their first ping."""
         self._backoff = 0.0
         self._since = 0.0
-        self._owed_by = 0.0
-        self._condemned = False
+        self._kill_at = 0.0
+        """When to kill it, unless a sign of life comes first."""
+        self._killed = False
 
     def start(self, now: float) -> None:
         """Fork and execute it with its end of a new channel. Raises OSError when there is no room for a process."""
-        self.lease, self._condemned = None, False
-        self._since, self._owed_by = now, now + START_WITHIN
+        self.lease, self._killed = None, False
+        self._since, self._kill_at = now, now + START_WITHIN
         self.channel, theirs = channel_pair()
         try:
             self.pid = linux.fork(lambda: self._become(theirs.fileno()))
@@ -60,32 +61,32 @@ class Worker:
         os.execv(self._argv[0], [*self._argv, "--worker", str(fd)])  # noqa: S606 - no shell is wanted
 
     def pinged(self, lease: float, now: float) -> None:
-        """Take a sign of life; the next is owed within 3/10 of ``lease`` seconds."""
+        """Take in a sign of life. The next one is due within 3/10 of ``lease`` seconds."""
         self.lease, self.failed_starts = lease, 0
-        self._owed_by = now + 0.3 * lease
+        self._kill_at = now + 0.3 * lease
 
-    def spare(self, now: float) -> None:
-        """Give it the whole time again: the guardian was asleep itself, so the worker may have been too."""
-        self._owed_by = max(self._owed_by, now + 0.3 * (self.lease or 0.0))
+    def renew_time(self, now: float) -> None:
+        """Renew the time for its next sign of life: the guardian was stopped itself, so perhaps the worker was, too."""
+        self._kill_at = max(self._kill_at, now + 0.3 * (self.lease or 0.0))
 
-    def due(self) -> float:
-        """When to judge it next."""
+    def judge_at(self) -> float:
+        """Return when to kill it, or when to start the next one."""
         if self.pid is None:
             return self.next_start
-        return linux.NEVER if self._condemned else self._owed_by
+        return linux.NEVER if self._killed else self._kill_at
 
     def end_soon(self, now: float) -> None:
-        """It is done, or cannot talk any more: from now on it owes its end, and no sign of life."""
-        self._owed_by = now + END_WITHIN
+        """Expect its end, and no more signs of life: it is done, or its channel is closed."""
+        self._kill_at = now + END_WITHIN
 
     def kill(self) -> None:
-        """Kill it, frozen or not; reaping tells the rest."""
-        if self.pid is not None and not self._condemned:
-            self._condemned = True
+        """Kill it; the rest follows when it is reaped."""
+        if self.pid is not None and not self._killed:
+            self._killed = True
             os.kill(self.pid, signal.SIGKILL)
 
     def ended(self, now: float) -> None:
-        """It was reaped: plan the next one."""
+        """Take in that it was reaped, and plan the next one."""
         self.pid = None
         self.hang_up()
         self.failed_starts += self.lease is None
@@ -98,17 +99,17 @@ class Worker:
         self.next_start = now + self._backoff
         self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF), LONGEST_BACKOFF)
 
-    def tell(self, message: Message, *fds: int) -> None:
-        """Post a message; ``fds`` are closed once sent, or when there is nobody to send them to."""
+    def send(self, message: Message, *fds: int) -> None:
+        """Post a message, or drop it while no worker runs. ``fds`` are closed in any case."""
         if self.channel is not None:
             self.channel.post(message, fds)
         else:
             for fd in fds:
                 os.close(fd)
 
-    def say(self, text: str) -> None:
-        """Say to the operator what the worker cannot."""
-        linux.say(f"highlanderd on {self._node}: {text}")
+    def log(self, text: str) -> None:
+        """Write a line about worker or keepers to stderr, for the operator."""
+        linux.log(f"highlanderd on {self._node}: {text}")
 
     def hang_up(self) -> None:
         """Close the channel, if there is one."""

@@ -1,7 +1,7 @@
 """The one doorway to what Linux offers and Python 3.11 does not wrap: boot time, timers, signals, forks.
 
-Standard library only, and little of it: guardian and keepers live from this file, and whatever it imported they would
-all carry. Nothing here decides anything.
+Standard library only, and little of it: guardian and keepers use this file, so each of them pays for its imports. No
+function here makes a decision of the daemon.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _checked(result: int) -> int:
 
 
 def boottime() -> float:
-    """Tell CLOCK_BOOTTIME in seconds. Unlike the monotonic clock it goes on through a suspend, as leases do."""
+    """Return CLOCK_BOOTTIME in seconds. Unlike the monotonic clock it runs on through a suspend, as leases do."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -109,12 +109,12 @@ class Poller:
         self.add(self._timer)
 
     def add(self, source: Source, writable: bool = False) -> None:
-        """Wait until it can be read, or also until it can be written."""
+        """Wait for it to become readable, or also writable."""
         self._poller.register(source, select.POLLIN | (select.POLLOUT if writable else 0))
         self._fds.add(source.fileno())
 
     def drop(self, source: Source) -> None:
-        """Wait for it no more. Raises KeyError when nobody did."""
+        """Wait for it no more. Raises KeyError if it was never added."""
         self._poller.unregister(source)
         self._fds.discard(source.fileno())
 
@@ -129,10 +129,12 @@ class Poller:
             self._timer.set(at)
 
     def wait(self) -> set[int]:
-        """Wait; gives the descriptors that are ready, ends of file included. All of them, where waiting is refused."""
+        """Wait; return the descriptors that are ready, ends of file included, or all of them if the wait is refused."""
         try:
             return {fd for fd, _ in self._poller.poll()}
-        except OSError:  # for want of memory, say: whoever looks at everything a little later misses nothing
+        except (
+            OSError
+        ):  # for want of memory, for instance: with a look at everything, a little later, nothing is missed
             time.sleep(WAIT_AGAIN)
             return set(self._fds)
 
@@ -148,13 +150,13 @@ def block_signals() -> None:
 
 
 def default_signals() -> None:
-    """Give every signal its default action. Python itself ignores SIGPIPE and SIGXFSZ, and an exec keeps that."""
+    """Set every signal to its default action. Python itself ignores SIGPIPE and SIGXFSZ, and an exec keeps that."""
     for number in EVERY_SIGNAL - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
 
 
 def unblock_signals() -> None:
-    """Clear the signal mask: an exec would keep it."""
+    """Unblock all signals: an exec would keep the mask."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -164,7 +166,7 @@ def become_subreaper() -> None:
 
 
 def die_with_parent() -> None:
-    """Be killed when the thread that forked us dies. A change of user clears it: call after, then check the parent."""
+    """Get SIGKILL when the thread that forked this process dies. A change of user clears that: call this afterwards."""
     _checked(_libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
 
 
@@ -174,25 +176,25 @@ def set_name(name: str) -> None:
 
 
 def fork(run: Callable[[], int]) -> int:
-    """Fork a process that is ``run`` and nothing else: it ends with its result, with 70 when it breaks. Gives its pid.
+    """Fork a process that calls ``run`` and exits with its result, or with 70 if it raises. Return the pid.
 
-    It never returns into the frames of its parent, so nothing there closes descriptors that are no longer its own.
+    The process never returns into the frames of its parent, whose clean-up would close the wrong descriptors.
     """
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
-        priority.calm_fork()
+        priority.restore_after_fork()
         code = run()
-    except BaseException as error:  # noqa: BLE001 - there is nobody above to tell
-        say(f"highlanderd: a process of ours broke: {confession(error)}")
+    except BaseException as error:  # noqa: BLE001 - no caller is left
+        log(f"highlanderd: a process of the daemon failed: {describe(error)}")
     finally:
         os._exit(code)
 
 
 def close_all_but(*kept: int) -> None:
-    """Close every descriptor that is not listed; a leaked end of a channel would hide a death."""
+    """Close every descriptor that is not listed: a leaked end of a channel would hide a death."""
     low = 0
     for fd in sorted(kept):
         if low < fd:  # Python 3.11 takes the empty range before 0 for everything
@@ -216,7 +218,7 @@ def reap() -> tuple[int, int]:
 
 
 def send(pid: int, signum: int) -> None:
-    """Signal an own child that is not reaped yet, whose pid can therefore be nobody else's."""
+    """Signal a child of this process that is not reaped yet: until then no other process can get its pid."""
     try:
         os.kill(pid, signum)
     except (ProcessLookupError, PermissionError):
@@ -240,7 +242,7 @@ def memfd(name: str, data: bytes) -> int:
 
 
 def read_whole(fd: int) -> bytes:
-    """Read all of a ``memfd``; its offset, shared by everybody who holds it, is left alone. ``fd`` stays open."""
+    """Return all of a ``memfd``. Its offset, which other processes share, does not move. ``fd`` stays open."""
     size, data = os.fstat(fd).st_size, b""
     while len(data) < size:
         piece = os.pread(fd, size - len(data), len(data))
@@ -250,8 +252,8 @@ def read_whole(fd: int) -> bytes:
     return data
 
 
-def say(text: str) -> None:
-    """Write a line to stderr, or drop it: whoever stands by the children must not wait for a reader of logs."""
+def log(text: str) -> None:
+    """Write a line to stderr, or drop it: guardian and keepers must not wait for a reader of logs."""
     poller = select.poll()
     poller.register(2, select.POLLOUT)
     if any(event & select.POLLOUT for _, event in poller.poll(0)):
@@ -261,8 +263,8 @@ def say(text: str) -> None:
             return
 
 
-def confession(error: BaseException) -> str:
-    """Say what broke and where, without ``traceback``, which costs three times a keeper's memory."""
+def describe(error: BaseException) -> str:
+    """Return what failed and where, without ``traceback``, which costs three times a keeper's memory."""
     place, where = error.__traceback__, ""
     while place is not None:
         where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"

@@ -1,7 +1,7 @@
-"""How much this process weighs for the scheduler: more than all others while there is a tree to kill.
+"""Raise the nice priority of this process while it kills a tree.
 
-It refuses real-time policies: the kernel spins when a process is reaped that its reaper keeps from leaving a processor
-(a second, until such policies are throttled).
+Real-time policies are not used: the kernel spins when a process is reaped that its reaper keeps from leaving a
+processor (for a second, until such policies are throttled).
 """
 
 from __future__ import annotations
@@ -10,59 +10,59 @@ import os
 
 from highlanderd.system.proctree import SCARCE, contents
 
-MOST_HURRIED = -20  # the nice value of the greatest weight
+HIGHEST = -20  # the nice value of the highest priority
 
 
-class _Weight:
-    """How this process weighed before its hurry; None while it is in none."""
+class _Before:
+    """The nice values before they were raised; None while they are not."""
 
     nice: int | None = None
     group: int | None = None
-    """The nice value of the group that its session is."""
+    """The nice value of the autogroup, which is the session."""
 
 
-def hurry() -> None:
-    """Weigh more than all that is not in a hurry, if allowed, until ``calm()``. What is forked meanwhile inherits it.
+def raise_priority() -> None:
+    """Take the highest nice priority, if allowed, until ``restore_priority()``. Processes forked meanwhile inherit it.
 
-    Where sessions share processors as groups, ours has to weigh more, too.
+    Where sessions share processors as autogroups, this session's group is raised, too.
     """
     former = os.getpriority(os.PRIO_PROCESS, 0)
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, MOST_HURRIED)
+        os.setpriority(os.PRIO_PROCESS, 0, HIGHEST)
     except OSError:
         return
-    if _Weight.nice is None:
-        _Weight.nice = former
+    if _Before.nice is None:
+        _Before.nice = former
     try:
         group = int(contents("/proc/self/autogroup").split()[-1])
     except (OSError, IndexError):  # there are no such groups, or there is no descriptor to look with
         return
-    if _Weight.group is None:
-        _Weight.group = group
-    _weigh_group(MOST_HURRIED)
+    if _Before.group is None:
+        _Before.group = group
+    _set_group(HIGHEST)
 
 
-def calm() -> bool:
-    """Weigh as before ``hurry()``. False when the system wants that tried again later."""
-    _calm_process()
-    if _Weight.group is not None and _weigh_group(_Weight.group):
-        _Weight.group = None
-    return _Weight.group is None
+def restore_priority() -> bool:
+    """Undo ``raise_priority()``. False when the system wants that tried again later."""
+    _restore_process()
+    if _Before.group is not None and _set_group(_Before.group):
+        _Before.group = None
+    return _Before.group is None
 
 
-def calm_fork() -> None:
-    """Weigh as our parent did before its hurry; the group that we share is the parent's to calm."""
-    _calm_process()
-    _Weight.group = None
+def restore_after_fork() -> None:
+    """Undo the parent's ``raise_priority()`` for this process; the group is shared, and the parent restores it."""
+    _restore_process()
+    _Before.group = None
 
 
-def _calm_process() -> None:
-    if _Weight.nice is not None:
-        os.setpriority(os.PRIO_PROCESS, 0, _Weight.nice)
-        _Weight.nice = None
+def _restore_process() -> None:
+    if _Before.nice is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, _Before.nice)
+        _Before.nice = None
 
 
-def _weigh_group(nice: int) -> bool:
+def _set_group(nice: int) -> bool:
     try:
         fd = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Who descends from whom, as /proc tells it: children, whole trees, parents.
+"""The process tree, read from /proc: children, whole trees, parents.
 
-Standard library only, and little of it, as in ``linux.py``. What it tells of others than own children is only a hint:
-they may be gone by now, and their pids somebody else's.
+Standard library only, and little of it, as in ``linux.py``. Only the list of this process' own children is exact. Other
+processes may be gone by the time it is read, and their pids reused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # these pass
 class Children:
     """The children of this process, which has one thread: listed through one descriptor that is open from the start.
 
-    Whoever must kill may have no other left, or the whole machine none. Raises OSError on a kernel without this file.
+    A process that has to kill may be unable to open another one. Raises OSError on a kernel without this file.
     """
 
     __slots__ = ("_fd",)
@@ -28,7 +28,7 @@ class Children:
         self._fd = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
 
     def now(self) -> list[int]:
-        """List them, zombies included.
+        """Return their pids, zombies included.
 
         Reparenting is over before SIGCHLD is sent, so what a dead process left behind is listed once its death is
         known.
@@ -40,12 +40,12 @@ class Children:
 
 
 def children(pid: int, thread: int | None = None) -> list[int]:
-    """List the children of a process' thread, by default its first one; zombies included. Empty when it is gone."""
+    """Return the children of a process' thread, by default its first one; zombies included. Empty if it is gone."""
     return [int(word) for word in contents(f"/proc/{pid}/task/{thread or pid}/children").split()]
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """List a process' tree, parents first, without itself. Only a hint: all but own children may be gone by now.
+    """Yield the processes below a process, parents first. Some may be gone by now.
 
     Raises OSError when there is no descriptor to look with.
     """
@@ -56,7 +56,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def below(pid: int) -> list[int]:
-    """List the children of all of a process' threads. Raises OSError when there is no descriptor to look with."""
+    """Return the children of all threads of a process. Raises OSError when there is no descriptor to look with."""
     return [child for thread in _threads(pid) for child in children(pid, thread)]
 
 
@@ -68,13 +68,13 @@ def _threads(pid: int) -> list[int]:
 
 
 def parent(pid: int) -> int:
-    """Tell a process' parent; 0 when it is gone. Raises OSError when there is no descriptor to look with."""
+    """Return the parent of a process; 0 if it is gone. Raises OSError when there is no descriptor to look with."""
     fields = contents(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
     return int(fields[1]) if fields else 0
 
 
 def contents(path: str) -> bytes:
-    """Read a file of /proc, empty when its process is gone or hidden. File objects cost a keeper more memory."""
+    """Return a file of /proc, empty if its process is gone or hidden. File objects would cost a keeper more memory."""
     data = b""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -63,9 +63,10 @@ class TestBench:
         for name in ("deadline", "not_after"):
             order[name] = now + order.get(name, 60)
         order = {"lock_id": 7, "env": {"PATH": "/usr/bin:/bin"}, **order, "memo": order.get("memo", "").encode()}
-        self.children[order["epoch"]] = self.guardian.spawn(
-            SpawnRequest(program=program, **order), self.listener(order["epoch"])
-        )
+        child = Child(self.guardian, program, order["lock_id"], order["epoch"])
+        self.children[child.epoch] = child
+        child.listen(self.listener(child.epoch))
+        child.start(SpawnRequest(program=program, **order))
 
     def act(self, command: str, epoch: int = 0, **more: Any) -> None:
         child = self.children.get(epoch)

@@ -208,7 +208,7 @@ def test_the_protection_from_the_oom_killer_is_the_daemons_alone(
 
 def test_an_abstract_address_is_understood() -> None:
     with closing(ServiceManager(f"@highlander-test-{os.getpid()}")) as manager:
-        ServiceNotifier({"NOTIFY_SOCKET": manager.address}, os.getpid()).tell("READY=1")
+        ServiceNotifier({"NOTIFY_SOCKET": manager.address}, os.getpid()).send("READY=1")
         assert manager.values("READY") == ["1"]
 
 
@@ -216,14 +216,14 @@ def test_a_watchdog_of_another_process_is_not_ours_to_feed(service_manager: Serv
     words = {"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
     service = ServiceNotifier(words, os.getpid())
     service.cycled(LEASE, NEVER)
-    service.spare(NEVER)
+    service.expect_no_cycles(NEVER)
     assert service_manager.heard() == []
 
 
 def test_a_unit_with_a_shorter_watchdog_keeps_it(service_manager: ServiceManager) -> None:
     service = ServiceNotifier({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": "1000000"}, os.getpid())
     service.cycled(LEASE, NEVER)
-    service.spare(NEVER)
+    service.expect_no_cycles(NEVER)
     assert service_manager.values("WATCHDOG_USEC") == []
     assert service_manager.values("WATCHDOG") == ["1"]
 
@@ -232,11 +232,11 @@ def test_words_wait_for_a_service_manager_that_is_away(open_dir: Path) -> None:
     address = open_dir / "notify"
     service = ServiceNotifier({"NOTIFY_SOCKET": str(address)}, os.getpid())
     for number in range(MOST_UNSENT + 5):
-        service.tell(f"STATUS={number}")
+        service.send(f"STATUS={number}")
     with closing(ServiceManager(str(address))) as manager:
-        service.tell("READY=1")
+        service.send("READY=1")
         manager.heard()  # makes room: a queue holds few
-        service.tell("STATUS=later")
+        service.send("STATUS=later")
         latest = [str(number) for number in range(5, MOST_UNSENT + 5)]
         assert manager.values("STATUS") == [*latest, "later"]
         assert manager.values("READY") == ["1"]
@@ -245,7 +245,7 @@ def test_words_wait_for_a_service_manager_that_is_away(open_dir: Path) -> None:
 def test_signs_of_life_push_out_nothing_that_a_service_manager_has_to_hear(open_dir: Path) -> None:
     address = open_dir / "notify"
     service = ServiceNotifier({"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
-    service.tell("READY=1")
+    service.send("READY=1")
     for _ in range(2 * MOST_UNSENT):
         service.cycled(LEASE, NEVER)
     with closing(ServiceManager(str(address))) as manager:
@@ -257,9 +257,9 @@ def test_a_deadline_that_comes_before_the_next_sign_of_life_is_what_counts(servi
     service = ServiceNotifier({"NOTIFY_SOCKET": service_manager.address, "WATCHDOG_USEC": OF_THE_UNIT}, os.getpid())
     for left in (8.0, 3.0, -1.0):
         service.cycled(LEASE, left)
-        service.relieve(left - 0.1)
-    service.relieve(NEVER)
-    service.spare(8.5)
-    service.relieve(NEVER)
+        service.lengthen(left - 0.1)
+    service.lengthen(NEVER)
+    service.expect_no_cycles(8.5)
+    service.lengthen(NEVER)
     promised = [OF_THE_LEASE, "3000000", str(int(SOONEST * 1e6)), OF_THE_LEASE, "8500000", OF_THE_UNIT]
     assert service_manager.values("WATCHDOG_USEC") == promised

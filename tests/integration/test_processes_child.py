@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import marshal
+import os
 from typing import Any
 
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
-from highlanderd.children.messages import SpawnRequest
+from highlanderd.children.messages import ChildEvent, SpawnRequest
+from highlanderd.core.events import SpawnFailed
+from highlanderd.errors import HighlanderError
 from highlanderd.guardian.channel import Channel, channel_pair
-from highlanderd.system.linux import boottime
+from highlanderd.system.linux import boottime, read_whole
 
 LEASE = 10.0
 
@@ -17,6 +21,14 @@ LEASE = 10.0
 def order(program: str, lock_id: int, epoch: int = 1) -> SpawnRequest:
     end = boottime() + 60
     return SpawnRequest(program, lock_id, epoch, not_after=end, deadline=end, memo=b"", argv=("true",), env={})
+
+
+def spawn(guardian: GuardianLink, request: SpawnRequest) -> Child:
+    """Have a child started that nobody listens to."""
+    child = Child(guardian, request.program, request.lock_id, request.epoch)
+    child.listen(lambda _event: None)
+    child.start(request)
+    return child
 
 
 def heard(channel: Channel) -> list[dict[str, Any]]:
@@ -50,7 +62,7 @@ def test_a_keeper_is_judged_by_the_oldest_deadline_that_it_owes_once_everything_
 async def _owe() -> None:
     ours, theirs = channel_pair()
     guardian = GuardianLink(theirs)
-    child = guardian.spawn(order("beat", 7), lambda _event: None)
+    child = spawn(guardian, order("beat", 7))
     keeper = introduce(ours, child)
     guardian.ping(LEASE)  # reads what is there
     first = boottime()
@@ -79,7 +91,7 @@ async def _hold() -> None:
     ours, theirs = channel_pair()
     guardian = GuardianLink(theirs)
     for each in (order("beat", 7, 1), order("beat", 7, 2), order("relay", 7, 3), order("relay", 7, 3)):
-        guardian.spawn(each, lambda _event: None)
+        spawn(guardian, each)
     held = []
     for program, epoch in (("beat", 1), ("relay", 3), ("relay", 3), ("beat", 2)):
         held.append([guardian.holds(7, "-"), guardian.holds(0, "beat"), guardian.holds(0, "relay")])
@@ -102,7 +114,7 @@ async def _end_twice() -> None:
     for message in (hello, {"is": "a word of a later version"}, {"is": "listed"}):
         assert ours.send(message)
     assert not (await guardian.greeted()).found
-    child = guardian.spawn(order("beat", 7), lambda _event: None)
+    child = spawn(guardian, order("beat", 7))
     keeper = introduce(ours, child)
     guardian.ping(LEASE)
     assert keeper.send(state(child, deadline=0.0, empty=True))
@@ -112,7 +124,7 @@ async def _end_twice() -> None:
     await asyncio.sleep(0.05)
     for number in range(100):
         child.set_deadline(boottime() + number, b"")
-    assert len(child._orders) <= 2, "nobody hears it"
+    assert len(child._waiting) <= 2, "nobody hears it"
     assert not child._unacknowledged
     term = {"program": "beat", "lock_id": 7, "epoch": 1}
     assert ours.send({"is": "term", "id": 1, **term, "state": state(child, deadline=0.0)})
@@ -122,5 +134,75 @@ async def _end_twice() -> None:
     guardian.ping(LEASE)
     await asyncio.sleep(0.05)
     assert not guardian.holds(7, "beat")
+    ours.close()
+    guardian.ping(LEASE)
+
+
+def test_a_child_that_is_stopped_before_its_request_is_written_is_never_started() -> None:
+    asyncio.run(_stop_early())
+
+
+async def _stop_early() -> None:
+    ours, theirs = channel_pair()
+    guardian = GuardianLink(theirs)
+    events: list[ChildEvent] = []
+    child, request = Child(guardian, "beat", 7, 1), asyncio.Future[SpawnRequest]()
+    child.listen(events.append)
+    child.start_when(request)
+    child.signal(15, "tree")
+    assert events == [SpawnFailed("it was stopped before it was started")]
+    request.set_result(order("beat", 7))
+    await asyncio.sleep(0)
+    child.kill()
+    assert len(events) == 1
+    assert heard(ours) == []
+    assert not guardian.holds(7, "beat")
+    ours.close()
+    guardian.ping(LEASE)
+
+
+def test_the_deadline_that_was_set_while_the_request_was_written_is_in_it() -> None:
+    asyncio.run(_set_early())
+
+
+async def _set_early() -> None:
+    ours, theirs = channel_pair()
+    guardian = GuardianLink(theirs)
+    child, request = Child(guardian, "beat", 7, 1), asyncio.Future[SpawnRequest]()
+    child.listen(lambda _event: None)
+    child.start_when(request)
+    for number in (100.0, 200.0):
+        child.set_deadline(number, b"renewed")
+    assert not guardian.holds(7, "beat"), "the guardian was not asked yet"
+    request.set_result(order("beat", 7))
+    await asyncio.sleep(0)
+    assert guardian.holds(7, "beat")
+    received = ours.receive()
+    assert received is not None
+    message, (spec,) = received
+    written = marshal.loads(read_whole(spec))  # noqa: S302 - written in this test
+    os.close(spec)
+    assert (message["is"], written["deadline"], written["memo"]) == ("spawn", 200.0, b"renewed")
+    assert child._waiting == []
+    ours.close()
+    guardian.ping(LEASE)
+
+
+def test_a_request_that_cannot_be_written_is_a_failed_start() -> None:
+    asyncio.run(_fail_to_write())
+
+
+async def _fail_to_write() -> None:
+    ours, theirs = channel_pair()
+    guardian = GuardianLink(theirs)
+    events: list[ChildEvent] = []
+    for number, error in enumerate((HighlanderError("there is no user"), KeyError("a bug"))):
+        child, request = Child(guardian, "beat", 7, number), asyncio.Future[SpawnRequest]()
+        child.listen(events.append)
+        child.start_when(request)
+        request.set_exception(error)
+        await asyncio.sleep(0)
+    assert events == [SpawnFailed("there is no user"), SpawnFailed("its order cannot be written: KeyError('a bug')")]
+    assert heard(ours) == []
     ours.close()
     guardian.ping(LEASE)

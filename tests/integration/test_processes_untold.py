@@ -9,7 +9,8 @@ import time
 import pytest
 
 from highlanderd.guardian.channel import channel_pair
-from highlanderd.guardian.keepers import KeeperHandle, Keepers
+from highlanderd.guardian.keeper_handle import KeeperHandle
+from highlanderd.guardian.keepers import Keepers
 from highlanderd.guardian.killing import TreeKill
 from highlanderd.guardian.worker import Worker
 from highlanderd.system import linux, priority, proctree
@@ -37,11 +38,11 @@ def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_al
     else:
         while ours.send({"is": "filler"}):  # it reads nothing
             pass
-    keepers.recount()
+    keepers.list_to_worker()
     told = [message for message, _ in iter(theirs.receive, None)]
     assert [message["is"] for message in told] == ["term", "listed"]
     assert (told[0]["epoch"], told[0]["state"]["memo"]) == (5, b"led")
-    assert not handle.condemned
+    assert not handle.killed
     if not dead:
         while keepers_end.receive():
             pass
@@ -91,11 +92,11 @@ def test_a_round_of_killing_ends_in_time_and_the_next_ones_go_on() -> None:
     assert os.waitstatus_to_exitcode(status) < 6, "hundredths of a second"
 
 
-def test_what_is_forked_in_a_hurry_is_in_none_and_the_hurry_ends() -> None:
+def test_a_raised_priority_is_not_inherited_and_is_restored() -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    priority.hurry()
+    priority.raise_priority()
     _, status = os.waitpid(linux.fork(lambda: int(os.getpriority(os.PRIO_PROCESS, 0) != before)), 0)
-    wait_for(priority.calm, what="it weighs as before")
+    wait_for(priority.restore_priority, what="its priority is as before")
     assert status == 0
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
     assert os.sched_getscheduler(0) == os.SCHED_OTHER

@@ -23,9 +23,9 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 
 _PLAIN: Final = """
 ack address alarm answer as asking attempt
-batch birth busy
+batch beat birth busy
 change client config configuration connect connection context control
-daemon detail diagnose dial disconnect disk document done down due duplicate
+daemon dead detail diagnose dial disconnect disk document done down due duplicate
 elsewhere end exit
 facts fail finish found
 greeting guard

@@ -1,0 +1,78 @@
+"""One keeper as the guardian sees it: its process, its channel, its last state, and when it has to be killed."""
+
+from __future__ import annotations
+
+import os
+
+from highlanderd.guardian import protocol
+from highlanderd.system import linux
+from highlanderd.system.stdlib import signal
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from highlanderd.guardian.channel import Channel, Message
+    from highlanderd.guardian.launch import Spec
+
+SHORTEST_GRACE, GRACE = 0.05, 0.02  # seconds, share of a lease: from its deadline to its report that it kills
+SHORTEST_SILENCE, SILENCE = 0.2, 0.05  # seconds, share of a lease: from one report to the next, while it kills
+END_WITHIN = 2.0  # seconds from its dismissal with an empty tree to its own end
+
+
+class KeeperHandle:
+    """A keeper that was forked and is not reaped yet, or is dead with a tree that is not proven empty."""
+
+    __slots__ = ("channel", "directory", "dismissed_at", "killed", "number", "pid", "reported_at", "state", "term")
+
+    def __init__(self, number: int, pid: int, channel: Channel, spec: Spec, directory: str | None) -> None:
+        self.number, self.pid, self.channel, self.directory = number, pid, channel, directory
+        self.term = protocol.term_of(spec)
+        self.state = protocol.state(spec)
+        """The last one that it has sent."""
+        self.reported_at = 0.0
+        self.killed = False
+        """It got SIGKILL from the guardian."""
+        self.dismissed_at = linux.NEVER
+        """When the last process was gone that it could report to."""
+
+    @property
+    def program(self) -> str:
+        """The name of its program."""
+        name: str = self.term["program"]
+        return name
+
+    def receive(self, state: Message) -> None:
+        """Take in a state that it has sent."""
+        self.state, self.reported_at = state, linux.boottime()
+
+    def kill_at(self, lease: float) -> float:
+        """Return when to kill it, unless it reports in time.
+
+        It has to report that it kills its tree 2 % of a lease after its deadline at the latest. From then on it has to
+        report every 5 % of a lease, so that a keeper is found out that freezes while it kills. With an empty tree, and
+        no process to report to, it has to end.
+        """
+        if self.killed:
+            return linux.NEVER
+        if self.state["empty"]:
+            return self.dismissed_at + END_WITHIN
+        if self.state["killed"]:
+            return self.reported_at + max(SILENCE * lease, SHORTEST_SILENCE)
+        return float(self.state["deadline"]) + max(GRACE * lease, SHORTEST_GRACE)
+
+    @property
+    def fault(self) -> str:
+        """What it has done wrong once ``kill_at`` has passed."""
+        if self.state["empty"]:
+            return "does not leave, though its tree is empty"
+        return "has fallen silent while it killed" if self.state["killed"] else "has let its deadline pass"
+
+    @property
+    def ending(self) -> bool:
+        """Whether its tree is empty, or being killed."""
+        return bool(self.killed or self.state["empty"] or self.state["killed"])
+
+    def kill(self) -> None:
+        """Kill the keeper. Its child dies with it; the rest of its tree becomes the guardian's."""
+        if not self.killed:
+            self.killed = True
+            os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so the pid is its own

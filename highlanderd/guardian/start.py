@@ -1,0 +1,72 @@
+"""The keeper's side of a child's start: its pipes, its fork, and whether its program was executed."""
+
+from __future__ import annotations
+
+import os
+
+from highlanderd.guardian.launch import ABOUT_TO_EXECUTE, explain, launch
+from highlanderd.system import linux
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from highlanderd.guardian.launch import Spec
+
+PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
+
+
+class Start:
+    """A forked child, which answers through a pipe. The pipe ends when its program is executed, or when it dies.
+
+    Raises OSError when the child cannot be forked. ``directory`` is its cgroup, ``nofile`` its limits on open files.
+    """
+
+    __slots__ = ("_answer", "_answered", "_spec", "pid", "pipes")
+
+    def __init__(self, spec: Spec, directory: str | None, nofile: tuple[int, int]) -> None:
+        self._spec, self._answered = spec, b""
+        self.pipes: dict[str, int] = {}
+        """The read ends of its output, by ``stdout`` and ``stderr``."""
+        keeper = os.getpid()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        stdio = null, self._open("stdout", null), self._open("stderr", null)
+        self._answer, theirs = os.pipe()
+        os.set_blocking(self._answer, False)
+        self.pid = linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile))
+        for fd in {*stdio, theirs}:
+            os.close(fd)
+
+    def _open(self, name: str, null: int) -> int:
+        if self._spec[name] == "null":
+            return null
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        linux.enlarge_pipe(theirs, PIPE_SIZE)
+        if self._spec["uid"] is not None and os.geteuid() == 0:
+            os.fchown(theirs, self._spec["uid"], -1)  # else its own /dev/stdout is closed to it
+        self.pipes[name] = ours
+        return theirs
+
+    def fileno(self) -> int:
+        """Return the descriptor of the answer; -1 once it is known."""
+        return self._answer
+
+    def read(self) -> bool:
+        """Read the answer; return whether it is known. It always is once the child is reaped."""
+        try:
+            while piece := os.read(self._answer, 4096):
+                self._answered += piece
+        except BlockingIOError:
+            return False
+        os.close(self._answer)
+        self._answer = -1
+        return True
+
+    @property
+    def failure(self) -> str | None:
+        """Why the program was not executed, as a sentence; None when it was. Only once the answer is known."""
+        if self._answered == ABOUT_TO_EXECUTE:
+            return None
+        if not self._answered:
+            return "not started: it was killed before its program could be executed"
+        step, number = self._answered.removeprefix(ABOUT_TO_EXECUTE).decode().split()
+        return explain(step, int(number), self._spec)

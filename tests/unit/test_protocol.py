@@ -1,0 +1,120 @@
+"""The table of messages is whole: each row has its constructor and its handler, and no message is without a row."""
+
+from __future__ import annotations
+
+import inspect
+import marshal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from highlanderd.children import guardian_link
+from highlanderd.children.messages import SpawnRequest
+from highlanderd.guardian import guardian, keeper, protocol
+from highlanderd.guardian.channel import Message
+from highlanderd.guardian.protocol import GUARDIAN, KEEPER, WORKER
+
+TERM = {"program": "beat", "lock_id": 7, "epoch": 2}
+STATE = protocol.state({**TERM, "deadline": 1.0, "memo": b"led"})
+
+EXAMPLES: dict[str, tuple[str, str, Message]] = {
+    "hello": (GUARDIAN, WORKER, protocol.hello("a UUID", draining=False, memo=True, signals=["HUP"])),
+    "keeper": (GUARDIAN, WORKER, protocol.keeper(1, TERM)),
+    "term": (GUARDIAN, WORKER, protocol.term(1, TERM, STATE)),
+    "listed": (GUARDIAN, WORKER, protocol.listed()),
+    "refused": (GUARDIAN, WORKER, protocol.refused(TERM, "too late")),
+    "emptied": (GUARDIAN, WORKER, protocol.emptied(TERM)),
+    "signalled": (GUARDIAN, WORKER, protocol.signalled("TERM")),
+    "pong": (GUARDIAN, WORKER, protocol.pong(3)),
+    "ping": (WORKER, GUARDIAN, protocol.ping(3, 10.0)),
+    "spawn": (WORKER, GUARDIAN, protocol.spawn("beat", 7, 2, 1.0)),
+    "remember": (WORKER, GUARDIAN, protocol.remember()),
+    "ack": (WORKER, GUARDIAN, protocol.ack(7, 2)),
+    "kill_keeper": (WORKER, GUARDIAN, protocol.kill_keeper(1)),
+    "draining": (WORKER, GUARDIAN, protocol.draining()),
+    "notify": (WORKER, GUARDIAN, protocol.notify("READY=1")),
+    "done": (WORKER, GUARDIAN, protocol.done(0)),
+    "worker": (GUARDIAN, KEEPER, protocol.worker()),
+    "deadline": (WORKER, KEEPER, protocol.deadline(1.0, b"led")),
+    "signal": (WORKER, KEEPER, protocol.signal(15, "tree")),
+    "kill": (WORKER, KEEPER, protocol.kill()),
+    "leave": (WORKER, KEEPER, protocol.leave()),
+    "state": (KEEPER, GUARDIAN, STATE),
+    "state_with_pipes": (KEEPER, WORKER, protocol.state_with_pipes(STATE, ["stdout"])),
+}
+"""What each constructor makes, by its name, with sender and receiver."""
+
+KINDS = {(kind.sender, kind.receiver, kind.name): kind for kind in protocol.MESSAGES}
+TYPES: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "bytes": bytes, "dict": dict}
+
+
+def is_of(value: object, kind: str) -> bool:
+    """Whether a value has the type that the table names: ``int``, ``list[int]``, ``str | None``."""
+    if kind.endswith(" | None"):
+        return value is None or is_of(value, kind.removesuffix(" | None"))
+    if kind.startswith("list["):
+        return isinstance(value, list) and all(is_of(each, kind[5:-1]) for each in value)
+    if kind.startswith("dict["):
+        of_key, of_value = kind[5:-1].split(", ")
+        return isinstance(value, dict) and all(is_of(k, of_key) and is_of(v, of_value) for k, v in value.items())
+    return type(value) is TYPES[kind]
+
+
+def assert_fits(message: Message, keys: Mapping[str, str]) -> None:
+    assert set(message) == set(keys)
+    wrong = {name: (message[name], kind) for name, kind in keys.items() if not is_of(message[name], kind)}
+    assert not wrong
+
+
+def constructors() -> list[str]:
+    functions = inspect.getmembers(protocol, inspect.isfunction)
+    return [name for name, function in functions if name != "term_of" and function.__module__ == protocol.__name__]
+
+
+def test_no_message_has_two_rows() -> None:
+    assert len(KINDS) == len(protocol.MESSAGES)
+
+
+def test_each_constructor_makes_one_row_and_each_row_has_a_constructor() -> None:
+    assert set(constructors()) == set(EXAMPLES)
+    assert sorted((sender, receiver, message["is"]) for sender, receiver, message in EXAMPLES.values()) == sorted(KINDS)
+
+
+@pytest.mark.parametrize("constructor", sorted(EXAMPLES))
+def test_a_constructor_makes_exactly_the_keys_of_its_row(constructor: str) -> None:
+    sender, receiver, message = EXAMPLES[constructor]
+    kind = KINDS[sender, receiver, message["is"]]
+    assert_fits(message, {"is": "str", **kind.keys})
+
+
+@pytest.mark.parametrize(
+    ("receiver", "senders", "handlers"),
+    [
+        (GUARDIAN, {WORKER}, guardian.HANDLERS),
+        (WORKER, {GUARDIAN}, guardian_link.HANDLERS),
+        (KEEPER, {GUARDIAN, WORKER}, keeper.HANDLERS),
+    ],
+)
+def test_a_receiver_handles_exactly_its_rows(receiver: str, senders: set[str], handlers: Mapping[str, object]) -> None:
+    assert set(handlers) == {name for sender, to, name in KINDS if to == receiver and sender in senders}
+
+
+def test_only_the_page_of_the_protocol_builds_messages() -> None:
+    package = Path(protocol.__file__).parents[1]
+    others = [path for path in package.rglob("*.py") if path != Path(protocol.__file__)]
+    assert others
+    assert not [path.name for path in others if '"is":' in path.read_text("utf-8")]
+
+
+def test_a_keeper_sends_nothing_but_its_state() -> None:
+    """Guardian and worker read all that a keeper sends as its state, and need no table of handlers for it."""
+    assert {name for sender, _, name in KINDS if sender == KEEPER} == {"state"}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_spawn_request_is_written_with_exactly_the_keys_that_the_table_names(whole: bool) -> None:
+    more: dict[str, Any] = {"cwd": "/", "uid": 1, "gid": 2, "groups": (3,)} if whole else {}
+    request = SpawnRequest("beat", 7, 2, 1.0, 2.0, b"led", ("true",), {"PATH": "/bin"}, **more)
+    assert_fits(marshal.loads(request.spec()), protocol.SPEC)  # noqa: S302 - written one line above
