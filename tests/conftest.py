@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 
 pytest_plugins = [
     "tests.support.skips",
@@ -15,5 +17,10 @@ pytest_plugins = [
 
 
 def pytest_configure() -> None:
-    """Let what tests start be interrupted, even where a shell has started all this in the background."""
+    """Let what tests start be interrupted, as a shell may have forbidden, and keep its bytecode, as a container may.
+
+    Hundreds of daemons are started: without bytecode each of them compiles the whole package.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False

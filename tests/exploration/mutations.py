@@ -33,6 +33,8 @@ from highlanderd.core.states import (
 from tests.exploration.world import LEASE, Rules, World
 from tests.exploration.world_postgres import Flaws
 from tests.exploration.world_stories import (
+    Story,
+    befallen,
     divided,
     dumped,
     forgetful,
@@ -57,7 +59,7 @@ class Mutation(NamedTuple):
     faults: int = 1
     orders: int = 0
     names: str = "AB"
-    start: Callable[[Rules, str, int, int], World] = led
+    start: Story = led
 
     def world(self) -> World:
         """Return the world that the search starts from."""
@@ -341,7 +343,8 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         _rules("stall A", "cut A", reconnect="", trusts_from_arrival=True), faults=2
     ),
     "a look counts from its sending": Mutation(
-        _rules("stall B", "cut A", reconnect="", looks_from_sending=True), faults=2
+        _rules("stall B", "cut A", reconnect="", looks_from_sending=True),
+        start=befallen("a message stalls", "B"),
     ),
     "a command tag counts as acknowledged": Mutation(_rules(counts_tags=True, reconnect="B"), faults=0, start=divided),
     "an answer with a WARNING counts as acknowledged": Mutation(
@@ -366,7 +369,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         _rules("failover", "reset B", step=_looking(_knows_across_runs), reconnect="B"), faults=2
     ),
     "what was meant for a lost session reaches the next": Mutation(
-        _rules("busy A", "reset A", reach_successors=EVERYTHING), faults=2
+        _rules("busy A", "reset A", reach_successors=EVERYTHING), start=befallen("busy", "A")
     ),
     "settled is written for the present timeline": Mutation(
         _rules(
@@ -375,8 +378,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
             sql=_flawed(settles_present=True),
             reach_successors=(WriteSettled,),
         ),
-        faults=2,
-        start=waited,
+        start=befallen("busy", "B", waited),
     ),
     "the update is sent without the grant": Mutation(
         _rules("reset", swift=False, sql=_flawed(update_needs_grant=False))
@@ -410,7 +412,8 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     ),
     "a keeper without a deadline": Mutation(_rules("worker", keeper_keeps_deadline=False)),
     "a frozen keeper is left alone": Mutation(
-        _rules("freeze keeper A", "cut A", guardian_kills_frozen_keepers=False, reconnect=""), faults=2
+        _rules("freeze keeper A", "cut A", guardian_kills_frozen_keepers=False, reconnect=""),
+        start=befallen("freeze keeper", "A"),
     ),
     "a keeper does not compare the deadline at exec": Mutation(
         _rules("freeze node A", keeper_compares_at_exec=False), start=waited

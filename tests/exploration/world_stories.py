@@ -18,6 +18,9 @@ from tests.exploration.world_session import answer, apply, attach
 from tests.exploration.world_steps import steps
 from tests.exploration.world_turn import cut, detach, tell
 
+Story = Callable[[Rules, str, int, int], World]
+"""Takes what holds from its beginning on, the nodes' names, and how many misfortunes and orders may come."""
+
 
 def led(rules: Rules, names: str, faults: int, orders: int) -> World:
     """The first node leads, its child runs, and the others know it: where most stories begin."""
@@ -171,6 +174,18 @@ def two_keys(rules: Rules, names: str, faults: int, orders: int) -> World:
     return world._replace(rules=rules, faults=faults, orders=orders)
 
 
+def befallen(misfortune: str, node: str, start: Story = led) -> Story:
+    """Return the story in which a misfortune befalls a node as soon as it may, apart from those that may follow."""
+
+    def story(rules: Rules, names: str, faults: int, orders: int) -> World:
+        world = start(rules, names, 0, 0)
+        while (befall := dict(steps(world._replace(faults=1))).get((misfortune, node))) is None:
+            world = next(go for _, go in steps(world))()
+        return befall()._replace(faults=faults, orders=orders)
+
+    return story
+
+
 def _calm(rules: Rules) -> Rules:
     return rules._replace(horizon=float("inf"), reconnect="ABC")
 
@@ -204,7 +219,7 @@ def _settled_down(world: World) -> bool:
     return leading and running and knowing and not world.asks
 
 
-STORIES: Final[Mapping[str, Callable[[Rules, str, int, int], World]]] = {
+STORIES: Final[Mapping[str, Story]] = {
     "led": led,
     "waited": waited,
     "renamed": renamed,
@@ -216,7 +231,7 @@ STORIES: Final[Mapping[str, Callable[[Rules, str, int, int], World]]] = {
 class Scene(NamedTuple):
     """What may happen to a ledger: where it begins, what may happen then, and how much of it."""
 
-    start: Callable[[Rules, str, int, int], World]
+    start: Story
     kinds: tuple[str, ...] = ()
     faults: int = 0
     orders: int = 0

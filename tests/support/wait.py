@@ -9,6 +9,9 @@ from typing import TypeVar
 Fact = TypeVar("Fact")
 
 LOOK_EVERY = 0.02
+"""Seconds at first."""
+LOOK_AT_LEAST_EVERY = 0.1
+"""Seconds when the wait is long, as looking costs the daemon that is asked, too."""
 
 
 def wait_for(fact: Callable[[], Fact], within: float = 60.0, what: str = "") -> Fact:
@@ -16,9 +19,10 @@ def wait_for(fact: Callable[[], Fact], within: float = 60.0, what: str = "") -> 
 
     The bound is for what never comes: on a busy machine what takes a moment may take very long.
     """
-    end = time.monotonic() + within
+    began = time.monotonic()
     while not (seen := fact()):
-        if time.monotonic() > end:
+        waited = time.monotonic() - began
+        if waited > within:
             raise AssertionError(f"not within {within:g} s: {what or fact}; last seen: {seen!r}")
-        time.sleep(LOOK_EVERY)
+        time.sleep(min(max(LOOK_EVERY, waited / 20), LOOK_AT_LEAST_EVERY))
     return seen
