@@ -149,7 +149,7 @@ def test_a_takeover_waits_for_the_old_leaders_transaction_and_the_alarm_names_it
                     refused = await line.told(Refused)
                     assert refused.why == "another transaction holds a lock on the ledger's row"
                 assert line.alarms
-                assert f"pid {pid}, which holds a lock on the ledger" in line.alarms[0]
+                assert f"because pid {pid} holds a lock on it" in line.alarms[0]
             assert (await line.lead()).epoch == granted.epoch + 1
 
     asyncio.run(scenario())

@@ -93,7 +93,7 @@ def test_a_row_that_a_bystander_locks_costs_the_session_and_is_named(database: D
                     line.renew(epoch, SHORT_LEASE)
                     assert "holds a lock on the ledger's row" in (await line.told(Detached)).why
                     await line.told(Attached)
-                assert f"pid {pid}, which holds a lock on the ledger" in line.alarms[0]
+                assert f"because pid {pid} holds a lock on it" in line.alarms[0]
             line.renew(epoch, SHORT_LEASE)
             await line.told(Renewed)
 
