@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
-from highlanderd.children.messages import ChildEvent, SpawnRequest
+from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
 from highlanderd.guardian.channel import Channel
 from highlanderd.system.linux import boottime
 
@@ -74,9 +74,9 @@ class TestBench:
             self.spawn(epoch=epoch, **more)
         elif command == "entrust" and child:
             child.set_deadline(boottime() + more["deadline"], more["memo"].encode())
-        elif command == "report" and child and child.report:
-            report = {name: getattr(child.report, name) for name in type(child.report).__slots__}
-            self.tell("report", epoch=epoch, **{**report, "memo": report["memo"].decode()})
+        elif command == "report" and child:
+            report = {name: getattr(child.report, name, None) for name in KeeperReport.__slots__}  # perhaps none yet
+            self.tell("report", epoch=epoch, **{**report, "memo": (report["memo"] or b"").decode()})
         elif command in ("signal", "kill") and child:
             getattr(child, command)(**more)
         elif command == "remember":
