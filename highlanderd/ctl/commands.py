@@ -156,7 +156,7 @@ def restart(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def _order_here(daemon: ControlClient, verb: str, arguments: Namespace, more: dict[str, Any]) -> int:
-    """Give an order to programs that are led here: to those that a glob or ``all`` chooses, and to all that are named.
+    """Order something of programs: of all that are named, and of those led here that a glob or ``all`` chooses.
 
     The daemon refuses it for a named program that is not led here.
     """
@@ -176,7 +176,7 @@ def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:
 def _order(
     daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any] | None = None
 ) -> int:
-    """Give one order to many programs at once; return the highest exit code of the outcomes."""
+    """Send one order for many programs at once; return the highest exit code of the outcomes."""
     body: dict[str, Any] = {**(more or {}), "wait": arguments.wait}
     patience = 0.0
     if arguments.wait:

@@ -62,7 +62,7 @@ class Member:
     spawner: Spawner
     lock_id: int
     leaves: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once it has been told to end."""
+    """Set once it has been ordered to end."""
     task: asyncio.Task[None] | None = None
 
 
@@ -138,7 +138,7 @@ class Fleet:
         self.members[name].program.post(order)
 
     def abandon_unprovable(self) -> None:
-        """Give up each program whose child cannot be proven dead any more: its lease ends without a release."""
+        """Abandon each program whose child cannot be proven dead any more: its lease ends without a release."""
         for member in self.members.values():
             child = member.program.child
             if child is not None and child.unprovable:

@@ -40,7 +40,7 @@ class Persistence:
         self._handover = replace(self._handover, latest=loaded)
 
     def hand_over(self) -> None:
-        """Give the guardian what has changed since it was last given something. Tried again when that fails."""
+        """Hand the guardian what has changed since the last time. A failure is logged, and tried again later."""
         wishes, seen_ledger, memory = self._fleet.wishes, self._server.seen_ledger, self._server.memory.facts()
         old = self._handover
         if (old.wishes, old.seen_ledger, old.memory) != (wishes, seen_ledger, memory):
