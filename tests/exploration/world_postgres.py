@@ -306,6 +306,8 @@ class TakeOverIf(NamedTuple):
         if claim.judged is None or row is None:
             return claim.judged is None and row is None
         closed = claim.judged in claim.closing and self.flaws.closes_first
+        if self.flaws.closes_first and not row.released:
+            return False  # a late renewal has the number that the closing would have had
         return not self.flaws.compares_version or _as_judged(row, claim.judged, claim.judged.renewal + closed)
 
 

@@ -68,6 +68,23 @@ def test_settled_is_written_only_for_the_server_that_was_waited_for(database: Da
     asyncio.run(scenario())
 
 
+def test_a_renewal_that_arrives_before_the_closing_keeps_its_term(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here, desk(database.dsn, lease=SHORT_LEASE) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            epoch = (await ours.lead()).epoch
+            ours.session.close()
+            claim = await theirs.claim()
+            assert claim.closing == (claim.judged,)
+            late = database.sql("UPDATE highlander.lease SET renewal = renewal + 1 RETURNING epoch, released_at")
+            theirs.session.take_over(claim)
+            assert (await theirs.told(Refused)).why == "another session was faster"
+            assert database.sql("SELECT epoch, released_at FROM highlander.lease") == late == [(epoch, None)]
+
+    asyncio.run(scenario())
+
+
 def test_a_row_of_another_timeline_is_taken_over_only_on_a_settled_ledger(database: Database) -> None:
     async def scenario() -> None:
         async with desk(database.dsn) as here, desk(database.dsn) as there:

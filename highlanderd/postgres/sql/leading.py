@@ -32,6 +32,8 @@ LOOK_WITHOUT_HISTORY: Final = _LOOK.replace("FLOOR", "NULL::bigint")
 # nodes take the name first, because otherwise two that claim at the same moment could refuse each other.
 NAME_LOCK: Final = "SELECT pg_try_advisory_lock($1::bigint)"
 
+# A takeover begins on a released row only: a renewal that arrives late has the same number as the closing that it
+# preceded, and must keep its term.
 # Parameters: 1 lock id; the server judged, 2 system, 3 timeline; 4 lease asked for; the new 5 epoch, 6 program, 7 node,
 # 8 instance, 9 backend start; 10 lock id of the program's name, 11 place; the row judged, 12 epoch, 13 renewal,
 # 14 system, 15 timeline.
@@ -61,7 +63,7 @@ TAKE_OVER: Final = f"""{_GRANT}
               released_at = NULL, reason = NULL, reserved_for = NULL, reserved_seconds = NULL
          FROM judged AS j
         WHERE r.lock_id = $1::bigint AND r.epoch = $12::bigint AND r.renewal = $13::bigint
-          AND r.system = $14::bigint AND r.timeline = $15::bigint
+          AND r.system = $14::bigint AND r.timeline = $15::bigint AND r.released_at IS NOT NULL
     RETURNING 1)
 {_OUTCOME}
 """
