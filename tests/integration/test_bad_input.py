@@ -323,7 +323,7 @@ def test_a_broken_program_is_tried_less_and_less_often(nodes: Nodes, database: D
     at = [moment for (moment,) in database.sql(ends)]
     pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
     assert all(pauses[n] >= least for n, least in enumerate((0.09, 0.18, 0.36, 0.72, 0.72)))  # never sooner
-    assert node.program("beat")["failures"] >= 6
+    wait_for(lambda: node.program("beat")["failures"] >= 6, what="the node has counted them")
 
 
 class Unprivileged(Node):

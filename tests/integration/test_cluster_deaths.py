@@ -33,7 +33,7 @@ def test_children_live_through_the_death_of_the_worker(nodes: Nodes, database: D
     wait_for(lambda: node.worker not in (0, worker) and node.up(), what="another worker is up")
     wait_for(lambda: all(renewals(database)[name] > renewed[name] + 1 for name in renewed), what="all renew")
     assert {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()} == before
-    assert nodes.leaders() == leaders
+    assert nodes.await_led(*leaders) == leaders
 
 
 def test_a_dead_guardian_means_an_orderly_end_and_another_leader(nodes: Nodes, database: Database) -> None:
@@ -112,7 +112,7 @@ def test_a_frozen_worker_is_replaced_and_no_child_notices(nodes: Nodes, database
     wait_for(lambda: gone(worker), what="the guardian has noticed")
     wait_for(lambda: node.up() and renewals(database)["beat"] > renewed["beat"] + 2, what="the next worker renews")
     assert {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()} == before
-    assert nodes.leaders() == leaders
+    assert nodes.await_led(*leaders) == leaders
 
 
 def test_a_frozen_node_is_without_children_when_its_lease_ends_and_comes_back_as_a_candidate(

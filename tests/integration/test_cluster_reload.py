@@ -127,7 +127,8 @@ command = ["sh", "-c", "echo $HIGHLANDER_EPOCH >>$JOURNAL.once; exit 7"]
     wait_for(lambda: ends(database, "job")[-1:] == ["finished"], what="the job has succeeded")
     wait_for(lambda: ends(database, "once") == ["finished"], what="what runs once has run")
     for node in made:
-        wait_for(partial(_knows_it_finished, node, "job"), what=f"{node.name} knows it")
+        for program in ("job", "once"):
+            wait_for(partial(_knows_it_finished, node, program), what=f"{node.name} knows it of {program}")
     assert ends(database, "job") == ["exited", "exited", "finished"]
 
     made[1].order("start", "once")

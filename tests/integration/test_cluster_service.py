@@ -106,7 +106,7 @@ def test_without_postgresql_the_watchdog_does_not_outlast_the_childrens_time_and
     """At whatever moment of it the daemon is frozen as a whole: it is dead before another node may lead."""
     way = door(database.dsn)
     node = _started(nodes, database, service_manager, STUBBORN, way.dsn(database.dsn))
-    child = node.program("beat")["pid"]
+    child = wait_for(lambda: node.program("beat")["pid"], PATIENCE, "its child runs")
     way.cut()
     cut_at, trusted_until = boottime(), node.trusted_until("beat")
     wait_for(lambda: gone(child), PATIENCE, "the child was fenced")
@@ -200,8 +200,8 @@ def test_the_protection_from_the_oom_killer_is_the_daemons_alone(
         node = _started(nodes, database, service_manager)
     finally:
         score.write_text(before)
-    pids = {"guardian": node.guardian, "worker": node.worker, "keeper": node.keeper("beat")}
-    pids["child"] = node.program("beat")["pid"]
+    child = wait_for(lambda: node.program("beat")["pid"], PATIENCE, "its child runs")
+    pids = {"guardian": node.guardian, "worker": node.worker, "keeper": node.keeper("beat"), "child": child}
     scores = {who: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for who, pid in pids.items()}
     assert scores == {"guardian": -500, "worker": -500, "keeper": -500, "child": 0}
 

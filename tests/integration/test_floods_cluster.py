@@ -114,14 +114,18 @@ def test_a_tree_that_does_not_die_keeps_the_lock_and_says_so_until_it_is_let_go(
         assert [(one["pid"], one["state"]) for one in program["unkillable"]] == [(part, "Z")]
         assert (program["state"], program["ready"]) == ("draining", False)
         assert f"does not end {part} (python" in program["reason"]
-        assert any("the lock is kept" in warning for warning in old.status()["warnings"])
+        wait_for(lambda: _warns(old, "the lock is kept"), what="the status says so")
         renewed = renewals(database)["beat"]
         wait_for(lambda: renewals(database)["beat"] > renewed + more, what="the term is renewed")
         assert ends(database, "beat") == [None]
     nodes.await_led("beat", without=old)
     assert ends(database, "beat")[0] == "released"
     assert "WARNING beat: SIGKILL was sent" in old.log.read_text()
-    assert old.program("beat")["unkillable"] == []
+    wait_for(lambda: old.program("beat")["unkillable"] == [], what="it is told no longer")
+
+
+def _warns(node: Node, what: str) -> bool:
+    return any(what in warning for warning in node.status()["warnings"])
 
 
 def _lose(node: Node, what: str) -> None:
@@ -148,7 +152,7 @@ def test_beside_a_tree_that_does_not_die_its_own_node_starts_nothing_even_after_
         os.kill(lost, signal.SIGKILL)
         wait_for(lambda: old.worker != lost and old.up(), what="the next worker is up")
         wait_for(lambda: old.program("beat")["unkillable"], what="it says so, too")
-        assert any("its lease has run out" in warning for warning in old.status()["warnings"])
+        wait_for(lambda: _warns(old, "its lease has run out"), what="the status says so")
         rival.control.order("beat", "stop", {})()
         wait_for(lambda: rival.program("beat")["state"] == "stopped", what="nobody leads")
         settled = renewals(database)["beat"]

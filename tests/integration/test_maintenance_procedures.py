@@ -133,7 +133,8 @@ def test_while_anything_is_led_on_the_old_server_nothing_is_taken_over_on_the_ne
     a.order("stop", "beat")  # its row arrives as released, and stays so for as long as nobody leads it
     _await_renewed(new.dsn, "bot", times=10)  # two leases
     assert b.leading() == {}
-    assert b.program("beat")["reason"].endswith("bot is led by a through another server")
+    why = "bot is led by a through another server"
+    wait_for(lambda: b.program("beat")["reason"].endswith(why), what="it says what keeps it")
     a.order("start", "beat")
     assert nodes.await_led("beat")["beat"] is a
 

@@ -86,7 +86,7 @@ def test_nothing_that_a_daemon_shows_keeps_or_hands_on_holds_a_secret(three: lis
         worker = node.worker
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda node=node, worker=worker: node.worker not in (0, worker) and node.up(), what="a new worker")  # type: ignore[misc]
-        assert program in node.leading()
+        led(node, program)
         shown = dict(_shown(node))
         assert "${ARGUED}" in shown["show"], "the command is shown as it was written"
         assert "CLEAR, FILED, JOURNAL, REFERRED" in shown["show"], "names of variables are no secrets"

@@ -12,7 +12,7 @@ import pytest
 
 from highlanderd.errors import HighlanderError
 from tests.support.memory_node import Ended, ended
-from tests.support.nodes import Node
+from tests.support.nodes import PATIENCE, Node
 from tests.support.wait import wait_for
 
 NOBODY = 65534
@@ -40,7 +40,7 @@ def answers(node: Node) -> bool:
 
 def led(node: Node, *programs: str) -> None:
     """Wait until it leads these programs, each with a child."""
-    wait_for(lambda: answers(node) and node.leading().keys() >= {*programs}, 30, f"{node.name} leads {programs}")
+    wait_for(lambda: answers(node) and node.leading().keys() >= {*programs}, PATIENCE, f"{node.name} leads {programs}")
 
 
 def as_nobody() -> tuple[str, ...]:
