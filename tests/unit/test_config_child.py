@@ -132,10 +132,10 @@ def test_without_accounts_nothing_changes() -> None:
 
 
 def test_a_user_brings_its_groups() -> None:
-    other = pwd.getpwnam("nobody")
-    wanted = identity(program(user="nobody"))
+    other = next(account for account in pwd.getpwall() if account.pw_uid != os.geteuid())
+    wanted = identity(program(user=other.pw_name))
     assert (wanted.uid, wanted.gid) == (other.pw_uid, other.pw_gid)
-    assert set(wanted.groups or ()) == set(os.getgrouplist("nobody", other.pw_gid))
+    assert set(wanted.groups or ()) == set(os.getgrouplist(other.pw_name, other.pw_gid))
     assert identity(program(user=other.pw_uid)) == wanted
 
 
