@@ -31,6 +31,17 @@ def outage(text: str) -> float:
     return found
 
 
+def outcome(text: str) -> str:
+    """Return what may be waited for. Raises argparse.ArgumentTypeError."""
+    if text == "ready":
+        raise argparse.ArgumentTypeError(
+            "the ledger does not say yet whether a program is ready on another node; wait for leading instead"
+        )
+    if text not in ("leading", "stopped", "finished"):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be waited for: name leading, stopped or finished")
+    return text
+
+
 class _Parser(argparse.ArgumentParser):
     """Takes ``-60s`` for a value, as argparse does ``-60``: then the refusal can say what is wrong with it."""
 
@@ -94,9 +105,44 @@ class _Commands:
         show = self._add("show", "show everything about one program, with its processes and last output")
         show.add_argument("name", metavar="NAME", help="one program")
         show.add_argument("--json", action="store_true", help="print the control socket's answer")
-        pid = self._add("pid", "print the ids of programs' main processes here; 0, and exit 3, where there is none")
+        pid = self._add("pid", "print the ids of programs' main processes here; nothing and exit 3 without one")
         self._names(pid)
+        self._predicates()
+        self._history()
         self._add("version", "print the versions of highlanderctl and of the running daemon")
+
+    def _predicates(self) -> None:
+        leading = self._add("is-leading", "say whether this node leads a program: exit 0 where it does, 3 where not")
+        leading.add_argument("name", metavar="NAME", help="one program")
+        leading.add_argument("-q", "--quiet", action="store_true", help="print nothing about it")
+        wait = self._add("wait", "return once a program is as wanted, even if the daemon is away meanwhile")
+        wait.add_argument("name", metavar="NAME", help="one program")
+        wait.add_argument(
+            "--for",
+            dest="state",
+            type=outcome,
+            metavar="STATE",
+            required=True,
+            help="leading or finished: on any node; stopped: on this one",
+        )
+        wait.add_argument(
+            "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait for so long at most (default: 60s)"
+        )
+
+    def _history(self) -> None:
+        history = self._add("history", "show who led what on all nodes, when, and why it ended; the newest last")
+        history.add_argument("names", nargs="*", metavar="NAME", help="programs; globs such as 'web-*', or all")
+        history.add_argument("--json", action="store_true", help="print the control socket's answer")
+        history.add_argument(
+            "--summary", action="store_true", help="sum up by program; exit 1 when two terms of one lock id overlap"
+        )
+        history.add_argument(
+            "-n",
+            dest="number",
+            type=int,
+            metavar="N",
+            help="show the newest N terms, 1 to 1000 (default: 100, with --summary 1000)",
+        )
 
     def _orders(self) -> None:
         release = self._add("release", "stop programs here and let another node lead")

@@ -15,6 +15,8 @@ from typing import Any, Final
 from highlanderd import __version__
 from highlanderd.ctl import tables
 from highlanderd.ctl.client import Answer, ControlClient
+from highlanderd.ctl.history import history
+from highlanderd.ctl.predicates import is_leading, wait
 from highlanderd.durations import shown
 from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram, enumerated
 
@@ -120,9 +122,15 @@ def show(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def pid(daemon: ControlClient, arguments: Namespace) -> int:
+    """Print nothing on standard output for a program without a process: its reader may be ``kill``."""
     programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
+    alone = len(arguments.names) == len(exact(arguments.names)) == 1
     for program in programs:
-        print(program["pid"] or 0)
+        name = tables.plain(program["name"])
+        if program["pid"]:
+            print(program["pid"] if alone else f"{name} {program['pid']}", flush=True)
+        else:
+            print(f"highlanderctl: {name} has no process on this node: it is {program['state']}", file=sys.stderr)
     return DONE if all(program["pid"] for program in programs) else NOT_LEADING
 
 
@@ -271,6 +279,9 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "status": status,
     "show": show,
     "pid": pid,
+    "history": history,
+    "is-leading": is_leading,
+    "wait": wait,
     "version": version,
     "release": release,
     "start": start,

@@ -5,11 +5,12 @@ Orders are passed on at once and never wait; whether one has taken effect is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail, ProgramStatus
+from highlanderd.core.terms import Term
 from highlanderd.errors import HighlanderError
 
 DEFAULT_STAY_OUT = 30.0
@@ -58,6 +59,9 @@ class Node(Protocol):
 
     async def ledger(self) -> dict[str, object]:
         """Return the ledger's facts. Raises HighlanderError when it cannot be read."""
+
+    async def history(self, names: Sequence[str], limit: int) -> tuple[Term, ...]:
+        """Return the newest terms, the newest last. Raises NoSuchProgram, HighlanderError when they cannot be read."""
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError when the ledger cannot be read."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from highlanderd import __version__
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
 from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail
+from highlanderd.core.terms import Term
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres import lease_change
+from highlanderd.postgres.history import History
 from highlanderd.postgres.pool import Pool
 from highlanderd.worker import snapshot
 from highlanderd.worker.fleet import Fleet, Member
+from highlanderd.worker.past import past
 from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.reloading import Reloading
 
@@ -58,6 +61,7 @@ class WorkerNode:
         self._fleet, self._pool, self._persistence = fleet, pool, persistence
         self._reloading, self._changes = reloading, changes
         self._warnings, self._end = warnings, end
+        self._history = History(pool)
         self._survey: asyncio.Future[None] | None = None
 
     # ----------------------------------------------------------------------------------------------------- questions
@@ -152,6 +156,11 @@ class WorkerNode:
     async def ledger(self) -> dict[str, object]:
         """Return the ledger's facts. Raises HighlanderError."""
         return await self._pool.listener.shown()
+
+    async def history(self, names: Sequence[str], limit: int) -> tuple[Term, ...]:
+        """Return the newest terms, the newest last. Raises NoSuchProgram, HighlanderError."""
+        configured = {name: member.lock_id for name, member in self._fleet.members.items()}
+        return await past(self._pool.listener, self._history, configured, names, limit)
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError."""

@@ -55,10 +55,14 @@ def _questions(leader: Node, other: Node) -> None:
     assert standby.out.splitlines()[1].split()[3] == "a", "the leader is known on every node"
     assert highlanderctl(leader.socket, "status", "idle").code == 3
     assert highlanderctl(leader.socket, "pid", "beat").out == f"{leader.program('beat')['pid']}\n"
-    assert (highlanderctl(other.socket, "pid", "beat").code, highlanderctl(other.socket, "pid", "beat").out) == (
-        3,
-        "0\n",
-    )
+    nothing = highlanderctl(other.socket, "pid", "beat")
+    assert (nothing.code, nothing.out) == (3, "")
+    assert highlanderctl(leader.socket, "is-leading", "beat").code == 0
+    assert highlanderctl(other.socket, "is-leading", "beat").out == "beat: waiting on this node, led by a\n"
+    quiet = highlanderctl(other.socket, "is-leading", "-q", "beat")
+    assert (quiet.code, quiet.out, quiet.err) == (3, "", "")
+    waited = highlanderctl(other.socket, "wait", "beat", "--for", "leading")
+    assert (waited.code, waited.out) == (0, "beat: waiting on this node, led by a\n")
     shown = highlanderctl(leader.socket, "show", "beat")
     assert shown.code == 0
     assert "processes\n  " in shown.out

@@ -116,13 +116,18 @@ def test_show_tells_everything_and_lets_no_child_steer_the_terminal(tmp_path: Pa
     run(main)
 
 
-def test_pid_is_for_scripts(tmp_path: Path) -> None:
+def test_pid_prints_nothing_that_kill_could_take_for_a_process_group(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(MemoryNode(leading("beat"), program("relay")), tmp_path) as path:
             asked = await ctl(path, "pid", "beat")
-            assert (asked.code, asked.out) == (0, "4007\n")
-            asked = await ctl(path, "pid", "all")
-            assert (asked.code, asked.out) == (3, "4007\n0\n")
+            assert (asked.code, asked.out, asked.err) == (0, "4007\n", "")
+            asked = await ctl(path, "pid", "relay")
+            assert (asked.code, asked.out) == (3, "")
+            assert asked.err == "highlanderctl: relay has no process on this node: it is waiting\n"
+            for several in (("all",), ("b*", "relay"), ("beat", "relay")):
+                asked = await ctl(path, "pid", *several)
+                assert (asked.code, asked.out) == (3, "beat 4007\n")
+                assert asked.err.startswith("highlanderctl: relay has no process on this node")
 
     run(main)
 

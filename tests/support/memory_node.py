@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from highlanderd.core.status import (
     ProgramDetail,
     ProgramStatus,
 )
+from highlanderd.core.terms import Term
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
 from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.orders import ReloadReport
@@ -113,8 +114,9 @@ class MemoryNode:
         self.lacking = ""
         """Which evidence is missing for a longer lease, in a sentence."""
         self.unanswered: HighlanderError | None = None
-        """What a look at the lengths is answered with, while PostgreSQL is away."""
+        """What a look at the lengths or the history is answered with, while PostgreSQL is away."""
         self.migration = MigrationReport(2, migrated=True, waits_for=())
+        self.terms: tuple[Term, ...] = ()
         self.output: tuple[str, ...] = ("ready to serve",)
         self._programs = {one.name: one for one in programs}
         self._waiting: list[asyncio.Future[None]] = []
@@ -214,6 +216,13 @@ class MemoryNode:
 
     async def ledger(self) -> dict[str, object]:
         return {"schema": "highlander", "lease": 10.0, "settled": None}
+
+    async def history(self, names: Sequence[str], limit: int) -> tuple[Term, ...]:
+        if self.unanswered is not None:
+            raise self.unanswered
+        for name in names:
+            self.of(name)
+        return tuple(term for term in self.terms if not names or term.program in names)[-limit:]
 
     async def lease_report(self) -> LeaseReport:
         self.looks += 1

@@ -1,0 +1,83 @@
+"""The history of leads: terms as the ledger remembers them, and what many of them say together.
+
+All times are those of the server's clock, as the ledger holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """The term before another one of the same lock id."""
+
+    epoch: int
+    node: str
+    cause: str | None
+    """Why it ended; ``None`` while the ledger does not know of an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term of one lock id."""
+
+    program: str
+    epoch: int
+    node: str
+    began: str
+    """RFC 3339 in UTC, as ``ended``."""
+    ended: str | None
+    """``None`` while the ledger does not know of an end: the term is under way, or its leader has fallen silent."""
+    lasted: float
+    """Seconds from the beginning to the end, or until now."""
+    cause: str | None
+    former: Former | None
+    """``None`` for the first term that the ledger holds."""
+    gap: float | None
+    """Seconds from the end of the former term to the beginning of this one, negative when they overlap."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether it began before the former term had ended, by the ledger's own times."""
+        return self.former is not None and (self.gap is None or self.gap < 0)
+
+
+@dataclass(frozen=True, slots=True)
+class GapReport:
+    """GapReport of one program after terms that ended for one cause."""
+
+    cause: str
+    count: int
+    longest: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramHistory:
+    """What the terms of one program say together."""
+
+    program: str
+    terms: int
+    led: float
+    """Seconds."""
+    gaps: tuple[GapReport, ...]
+
+
+def by_program(terms: Sequence[Term]) -> tuple[ProgramHistory, ...]:
+    """Return the summary of each program, by name."""
+    names = sorted({term.program for term in terms})
+    return tuple(_of_one(name, [term for term in terms if term.program == name]) for name in names)
+
+
+def _of_one(name: str, terms: Sequence[Term]) -> ProgramHistory:
+    return ProgramHistory(name, len(terms), sum(term.lasted for term in terms), tuple(_gaps(terms)))
+
+
+def _gaps(terms: Iterable[Term]) -> list[GapReport]:
+    found: dict[str, list[float]] = {}
+    for term in terms:
+        if term.former is not None and term.gap is not None and not term.overlaps:
+            found.setdefault(term.former.cause or "", []).append(term.gap)
+    return [GapReport(cause, len(gaps), max(gaps)) for cause, gaps in sorted(found.items())]

@@ -1,0 +1,140 @@
+"""``highlanderctl history``: who led what, from when to when, and why it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from highlanderd.ctl.client import ControlClient
+from highlanderd.ctl.tables import plain, span
+from highlanderd.errors import DONE, HighlanderError
+
+TERMS: Final = ("PROGRAM", "NODE", "FROM (UTC)", "LED", "GAP", "CAUSE")
+SUMMARY: Final = ("PROGRAM", "TERMS", "LED", "AFTER", "GAPS", "LONGEST")
+NAMES: Final = (0, 1)
+"""Columns that are cut where the terminal is too narrow: the others say what happened."""
+SHORTEST_NAME: Final = 7
+DEFAULT_TERMS: Final = 100
+MOST_TERMS: Final = 1000
+"""What the daemon reads at once, and a summary looks at."""
+
+
+def history(daemon: ControlClient, arguments: Namespace) -> int:
+    usual = MOST_TERMS if arguments.summary else DEFAULT_TERMS
+    limit = usual if arguments.number is None else arguments.number
+    query: list[tuple[str, object]] = [("limit", limit), *(("name", name) for name in arguments.names)]
+    if arguments.summary:
+        query.append(("summary", "true"))
+    answer = daemon.ask("GET", f"/v1/history?{urlencode(query)}")
+    if arguments.json:
+        print(json.dumps(answer, indent=2))
+    else:
+        print("\n".join(_summary(answer) if arguments.summary else _terms(answer)), flush=True)
+    if arguments.summary and answer["overlaps"]:
+        raise HighlanderError("\n".join(map(overlap, answer["overlaps"])))
+    return DONE
+
+
+def _terms(answer: Mapping[str, Any]) -> list[str]:
+    now = time.time()
+    return fitted([TERMS, *(cells(term, now) for term in answer["terms"])], _width())
+
+
+def cells(term: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    """Return one row of the table; ``now`` is the time in seconds of the epoch."""
+    began, ended = _seconds(term["from"]), now if term["to"] is None else _seconds(term["to"])
+    return (
+        plain(term["program"]),
+        plain(term["node"]),
+        moment(term["from"]),
+        span(ended - began),
+        gap(term["gap"]),
+        "under way" if term["to"] is None else plain(term["cause"]),
+    )
+
+
+def moment(text: str) -> str:
+    """Return a time of an answer as people read it, in UTC.
+
+    >>> moment("2026-01-02T03:04:05.678Z")
+    '2026-01-02 03:04:05'
+    """
+    return f"{datetime.fromtimestamp(_seconds(text), UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def gap(seconds: float | None) -> str:
+    """Return the time without a leader before a term.
+
+    A gap of exactly 0 follows a term that lapsed: the ledger lets it end where the next one begins.
+
+    >>> gap(0.0042), gap(10.62), gap(3725.0), gap(0.0), gap(-2.0), gap(None)
+    ('4ms', '10.6s', '1h 2m', '?', 'overlap', '-')
+    """
+    if seconds is None:
+        return "-"
+    if seconds <= 0:
+        return "overlap" if seconds < 0 else "?"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    return f"{seconds:.1f}s" if seconds < 60 else span(seconds)
+
+
+def _summary(answer: Mapping[str, Any]) -> list[str]:
+    rows = [row for program in answer["programs"] for row in summary_cells(program)]
+    lines = fitted([SUMMARY, *rows], _width(), (0,))
+    if answer["since"] is None:
+        return [*lines, "no terms"]
+    terms = f"{answer['terms']} {'term' if answer['terms'] == 1 else 'terms'} since {moment(answer['since'])} UTC"
+    return [*lines, f"{terms}; {'terms overlap' if answer['overlaps'] else 'no two of one lock id overlap'}"]
+
+
+def summary_cells(program: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Return the rows of one program: one for each cause after which there was a gap."""
+    head = (plain(program["program"]), str(program["terms"]), span(program["led"]))
+    for gaps in program["gaps"]:
+        yield *head, plain(gaps["cause"]), str(gaps["count"]), gap(gaps["longest"])
+    if not program["gaps"]:
+        yield *head, "-", "0", "-"
+
+
+def overlap(found: Mapping[str, Any]) -> str:
+    """Return the sentence about two terms that overlap."""
+    seconds = found["overlap"]
+    how = "while" if seconds is None else f"{gap(seconds)} before"
+    not_ended = "had not ended" if seconds is None else "ended"
+    return (
+        f"terms of {plain(found['program'])} overlap by the ledger's own times: epoch {found['epoch']} on "
+        f"{plain(found['node'])} began at {moment(found['from'])} UTC, {how} epoch {found['former_epoch']} on "
+        f"{plain(found['former_node'])} {not_ended}. Either two nodes led at once, or the server's clock was set back"
+    )
+
+
+def fitted(rows: Sequence[Sequence[str]], width: int | None, elastic: Sequence[int] = NAMES) -> list[str]:
+    """Return aligned lines, with the ``elastic`` columns cut as far as a terminal of ``width`` columns needs it."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        widest = max(elastic, key=lambda column: widths[column])
+        if widths[widest] <= SHORTEST_NAME:
+            break
+        widths[widest] -= 1
+    return ["  ".join(map(_cell, row, widths)).rstrip() for row in rows]
+
+
+def _cell(text: str, size: int) -> str:
+    return text.ljust(size) if len(text) <= size else f"{text[: size - 1]}…"
+
+
+def _width() -> int | None:
+    """Return the columns of the terminal; None where there is none, or where it does not know."""
+    return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None

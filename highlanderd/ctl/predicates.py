@@ -1,0 +1,111 @@
+"""Commands that answer by their exit code: ``is-leading`` and ``wait``."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote
+
+from highlanderd.ctl.client import PATIENCE, Answer, ControlClient
+from highlanderd.ctl.tables import plain
+from highlanderd.durations import shown
+from highlanderd.errors import (
+    DONE,
+    NOT_LEADING,
+    BadRequest,
+    HighlanderError,
+    NoSuchProgram,
+    NotPermitted,
+    TimedOut,
+)
+
+LOOK_AGAIN: Final = 1.0
+"""Seconds between two looks at a program that no change announced: other nodes' terms are theirs."""
+AWAY_PAUSE: Final = 0.2
+"""Seconds before a daemon that did not answer is asked again."""
+HOPELESS: Final = (NoSuchProgram, NotPermitted, BadRequest)
+"""What waiting does not cure."""
+
+
+def is_leading(daemon: ControlClient, arguments: Namespace) -> int:
+    answer = daemon.ask("GET", "/v1/status")
+    program = _one(answer, arguments.name)
+    leads = program["state"] == "leading"
+    if not arguments.quiet:
+        print(f"{plain(program['name'])}: {_where(answer, program)}")
+    return DONE if leads else NOT_LEADING
+
+
+def _one(answer: Answer, name: str) -> Answer:
+    """Return the program of that very name. Raises NoSuchProgram."""
+    for program in answer["programs"]:
+        if program["name"] == name:
+            return dict(program)
+    raise NoSuchProgram.among(name, [program["name"] for program in answer["programs"]])
+
+
+def _where(answer: Answer, program: Answer) -> str:
+    if program["state"] == "leading":
+        return f"led by {plain(answer['node'])}, which is this node, epoch {program['epoch']}"
+    leader = f"led by {plain(program['leader'])}" if program["leader"] else "no node leads it"
+    return f"{program['state']} on this node, {leader}"
+
+
+# -------------------------------------------------------------------------------------------------------------- wait
+
+
+def wait(daemon: ControlClient, arguments: Namespace) -> int:
+    """Return when the program is as wanted. A daemon or a PostgreSQL that is away meanwhile is waited for, too."""
+    reached, end = OUTCOMES[arguments.state], time.monotonic() + arguments.timeout
+    resource = "/v1/status"
+    while True:
+        left = max(0.0, end - time.monotonic())
+        try:
+            answer = daemon.ask("GET", resource, patience=_patience(left))
+            program = _one(answer, arguments.name)
+            if sentence := reached(daemon, answer, program):
+                print(f"{plain(program['name'])}: {sentence}")
+                return DONE
+            now = _where(answer, program)
+        except HOPELESS:
+            raise
+        except HighlanderError as error:
+            now = str(error)
+            time.sleep(min(AWAY_PAUSE, left))
+        left = max(0.0, end - time.monotonic()) if left else 0.0
+        if not left:
+            raise TimedOut(f"{arguments.name} is not {arguments.state} after {shown(arguments.timeout)}: {now}")
+        resource = f"/v1/status?wait={min(LOOK_AGAIN, left):.3f}"
+
+
+def _patience(left: float) -> float:
+    """Return what to add to the usual patience, so that a daemon that is frozen costs no more than ``left`` seconds."""
+    return max(LOOK_AGAIN, min(PATIENCE, left)) - PATIENCE + LOOK_AGAIN
+
+
+def _leading(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
+    elsewhere = program["leader"] not in (None, answer["node"])
+    return _where(answer, program) if program["state"] == "leading" or elsewhere else ""
+
+
+def _stopped(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
+    return _where(answer, program) if program["state"] == "stopped" else ""
+
+
+def _finished(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
+    if program["leader"] is not None:
+        return ""
+    terms = daemon.ask("GET", f"/v1/history/{quote(program['name'], safe='')}?limit=1")["terms"]
+    if not terms or terms[-1]["to"] is None or terms[-1]["cause"] != "finished":
+        return ""
+    return f"finished on {plain(terms[-1]['node'])}, epoch {terms[-1]['epoch']}"
+
+
+OUTCOMES: Final[dict[str, Callable[[ControlClient, Answer, Answer], str]]] = {
+    "leading": _leading,
+    "stopped": _stopped,
+    "finished": _finished,
+}
+"""What may be waited for: each returns the sentence about it, empty before it has come about."""

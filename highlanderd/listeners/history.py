@@ -1,0 +1,80 @@
+"""The history as the control socket gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+
+from highlanderd.core.terms import Term, by_program
+from highlanderd.errors import BadRequest
+from highlanderd.listeners.orders import Node
+
+DEFAULT_TERMS: Final = 100
+MOST_TERMS: Final = 1000
+"""Of one answer: it costs the event loop some milliseconds."""
+
+
+async def history_facts(node: Node, request: web.Request) -> dict[str, object]:
+    """Return the JSON of ``GET /v1/history`` and ``GET /v1/history/{name}``. Raises HighlanderError."""
+    one = request.match_info.get("name")
+    names = request.query.getall("name", []) if one is None else [one]
+    summary = request.query.get("summary", "false")
+    if summary not in ("true", "false"):
+        raise BadRequest(f"summary={summary!r} must be true or false")
+    terms = await node.history(names, _limit(request))
+    return _summary(terms) if summary == "true" else {"terms": [_facts(term) for term in terms]}
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", str(DEFAULT_TERMS))
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MOST_TERMS):
+        raise BadRequest(f"limit={text!r} must be a number of terms from 1 to {MOST_TERMS}")
+    return int(text)
+
+
+def _facts(term: Term) -> dict[str, object]:
+    return {
+        "program": term.program,
+        "epoch": term.epoch,
+        "node": term.node,
+        "from": term.began,
+        "to": term.ended,
+        "gap": term.gap,
+        "cause": term.cause,
+        "exit_status": None,
+        "exit_signal": None,
+        "author": None,
+        "reason": None,
+    }
+
+
+def _summary(terms: Sequence[Term]) -> dict[str, object]:
+    programs = [
+        {
+            "program": one.program,
+            "terms": one.terms,
+            "led": one.led,
+            "gaps": [{"cause": gaps.cause, "count": gaps.count, "longest": gaps.longest} for gaps in one.gaps],
+        }
+        for one in by_program(terms)
+    ]
+    since = min((term.began for term in terms), default=None)
+    return {"terms": len(terms), "since": since, "programs": programs, "overlaps": _overlaps(terms)}
+
+
+def _overlaps(terms: Sequence[Term]) -> list[dict[str, object]]:
+    return [
+        {
+            "program": term.program,
+            "epoch": term.epoch,
+            "node": term.node,
+            "from": term.began,
+            "former_epoch": term.former.epoch,
+            "former_node": term.former.node,
+            "overlap": None if term.gap is None else -term.gap,
+        }
+        for term in terms
+        if term.former is not None and term.overlaps
+    ]

@@ -1,0 +1,125 @@
+"""Read the history of leads from the ledger, for people.
+
+A long history takes PostgreSQL up to a second to read. No other session waits for that: the history is read on a
+connection of its own, one question at a time, and the pool opens that connection after all others that are wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from math import inf
+from typing import Final
+
+from highlanderd.core.terms import Former, Term
+from highlanderd.errors import HighlanderError
+from highlanderd.postgres.connection import Connection
+from highlanderd.postgres.ledger import identifier
+from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.replies import Ask, Reply, WireLost
+from highlanderd.postgres.sql import dialect
+
+# Parameters: 1 lock ids, 2 the number of terms. The newest of all these lock ids, each with the term before it.
+HISTORY: Final = """
+SELECT t.program, t.epoch, t.node,
+       to_char(t.acquired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+       to_char(t.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+       extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.acquired_at), t.reason,
+       f.epoch, f.node, f.reason, extract(epoch FROM t.acquired_at - f.ended_at)
+  FROM (SELECT n.*
+          FROM unnest($1::bigint[]) AS id
+               CROSS JOIN LATERAL (SELECT * FROM {schema}.term WHERE lock_id = id
+                                    ORDER BY epoch DESC LIMIT $2::integer) AS n
+         ORDER BY n.acquired_at DESC, n.lock_id, n.epoch DESC LIMIT $2::integer) AS t
+       LEFT JOIN LATERAL (SELECT * FROM {schema}.term AS o WHERE o.lock_id = t.lock_id AND o.epoch < t.epoch
+                           ORDER BY o.epoch DESC LIMIT 1) AS f ON true
+ ORDER BY t.acquired_at, t.lock_id, t.epoch
+"""
+
+
+class _Reader:
+    """A client of the pool that wants one connection, once."""
+
+    urgency = inf
+
+    def __init__(self) -> None:
+        self._arrived = asyncio.Event()
+        self._connection: Connection | None = None
+
+    def deliver(self, connection: Connection) -> None:
+        """Take the connection over."""
+        self._connection = connection
+        self._arrived.set()
+
+    def keep_alive(self) -> None:
+        """Do nothing: the question follows at once."""
+
+    async def ask(self, asks: list[Ask]) -> list[Reply]:
+        """Return the replies, once there is a connection. Raises WireLost."""
+        await self._arrived.wait()
+        if self._connection is None:
+            raise WireLost("no connection")
+        return await self._connection.wire.ask(asks, self._connection.lease.answer_within)
+
+    def close(self) -> None:
+        """End the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.wire.drop("the history was read")
+
+
+class History:
+    """The terms of a ledger."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._turn = asyncio.Lock()
+
+    async def read(self, lock_ids: Sequence[int], limit: int) -> tuple[Term, ...]:
+        """Return the newest ``limit`` terms of all these lock ids, the newest last. Raises HighlanderError."""
+        async with self._turn:
+            reply = await self._answer(lock_ids, limit)
+        if reply.error is not None:
+            raise HighlanderError(self._refusal(reply))
+        return tuple(map(_term, reply.rows))
+
+    async def _answer(self, lock_ids: Sequence[int], limit: int) -> Reply:
+        pool, reader = self._pool, _Reader()
+        pool.request(reader)
+        try:
+            async with asyncio.timeout(2 * pool.server.lease.answer_within):
+                [reply] = await reader.ask([(pool.ledger.statement("history", HISTORY), (lock_ids, limit))])
+        except (TimeoutError, WireLost) as lost:
+            why = str(lost) or pool.last_error or "no connection came about in time"
+            raise HighlanderError(f"PostgreSQL does not answer: {why}") from lost
+        finally:
+            pool.forget(reader)
+            reader.close()
+        return reply
+
+    def _refusal(self, reply: Reply) -> str:
+        facts, schema = self._pool.server.facts, self._pool.ledger.schema
+        role = "" if facts is None else facts.role
+        if reply.sqlstate == dialect.INSUFFICIENT_PRIVILEGE:
+            return (
+                f"role {role} may not read the history; let an administrator run: GRANT SELECT ON "
+                f"{identifier(schema)}.term TO {identifier(role)}"
+            )
+        if reply.sqlstate in dialect.BLOCKED:
+            return "PostgreSQL took too long to read the history; ask for fewer terms, or name programs"
+        return reply.error.text if reply.error is not None else ""
+
+
+def _term(row: tuple[str | None, ...]) -> Term:
+    program, epoch, node, began, ended, lasted, cause, former_epoch, former_node, former_cause, gap = row
+    former = None if former_epoch is None else Former(int(former_epoch), former_node or "", former_cause)
+    return Term(
+        program=program or "",
+        epoch=int(epoch or 0),
+        node=node or "",
+        began=began or "",
+        ended=ended,
+        lasted=float(lasted or 0),
+        cause=cause,
+        former=former,
+        gap=None if gap is None else float(gap),
+    )

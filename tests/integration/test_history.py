@@ -1,0 +1,141 @@
+"""Claims about the history against real PostgreSQL: which terms are read, what two nodes say, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import psycopg
+import pytest
+
+from highlanderd.core.terms import Former, Term
+from highlanderd.errors import HighlanderError
+from highlanderd.postgres.history import History
+from highlanderd.postgres.pool import Pool
+from tests.support.commands import highlanderctl
+from tests.support.memory_node import run
+from tests.support.nodes import Nodes, settled_ledger
+from tests.support.postgres import Cluster, Database
+from tests.support.session import LEASE, desk, until
+
+WRITE = """
+INSERT INTO highlander.term (lock_id, epoch, program, node, acquired_at, ended_at, reason)
+SELECT id, epoch, program, node, '2026-01-02 03:00:00.25Z'::timestamptz + make_interval(secs => began),
+       '2026-01-02 03:00:00.25Z'::timestamptz + make_interval(secs => ended), reason
+  FROM (VALUES (7, 4294967297, 'beat', 'a', 0, 60, 'released'), (7, 4294967298, 'beat', 'b', 61.5, 90, 'lapsed'),
+               (7, 4294967299, 'beat', 'a', 90, NULL, NULL), (-8, 1, 'relay', 'c', 30, 70, 'finished'))
+       AS t (id, epoch, program, node, began, ended, reason)
+"""
+LOCK_IDS = [7, -8]
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND wait_event_type = 'Lock'"
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
+
+
+def written(database: Database) -> Database:
+    """Return a database whose ledger holds four terms of two lock ids."""
+    settled_ledger(database, LEASE)
+    database.sql(WRITE)
+    return database
+
+
+async def connected(pool: Pool) -> History:
+    await until(lambda: pool.listener.connected)
+    return History(pool)
+
+
+def test_the_newest_terms_are_read_with_the_gaps_before_them(database: Database) -> None:
+    async def main() -> None:
+        async with desk(written(database).dsn) as one:
+            history = await connected(one.pool)
+            terms = await history.read(LOCK_IDS, 100)
+            assert [(term.program, term.epoch, term.gap, term.cause) for term in terms] == [
+                ("beat", 4294967297, None, "released"),
+                ("relay", 1, None, "finished"),
+                ("beat", 4294967298, 1.5, "lapsed"),
+                ("beat", 4294967299, 0.0, None),
+            ]
+            before = Former(4294967297, "a", "released")
+            began, ended = "2026-01-02T03:01:01.750Z", "2026-01-02T03:01:30.250Z"
+            assert terms[2] == Term("beat", 4294967298, "b", began, ended, 28.5, "lapsed", before, 1.5)
+            assert terms[3].ended is None
+            assert terms[3].lasted > 0
+            newest = await history.read(LOCK_IDS, 2)
+            assert newest[0] == terms[2]
+            assert [term.epoch for term in newest] == [4294967298, 4294967299]
+            assert await history.read([-8], 100) == (terms[1],)
+            assert await history.read([], 100) == ()
+
+    run(main)
+
+
+def test_no_session_is_left_of_a_question_and_no_other_session_waits_for_one(database: Database) -> None:
+    async def main() -> None:
+        async with desk(written(database).dsn) as one:
+            history = await connected(one.pool)
+            [(before,)] = database.sql(SESSIONS, [database.role], admin=True)
+            with psycopg.connect(database.dsn) as blocker:
+                blocker.execute("LOCK highlander.term IN ACCESS EXCLUSIVE MODE")
+                asked = asyncio.ensure_future(history.read(LOCK_IDS, 100))
+                await until(lambda: database.sql(WAITING, [database.role], admin=True) == [(1,)])
+                await one.pool.listener.survey()
+                assert not asked.done(), "the history was read in spite of the lock"
+                blocker.rollback()
+            assert len(await asked) == 4
+            await until(lambda: database.sql(SESSIONS, [database.role], admin=True) == [(before,)])
+
+    run(main)
+
+
+def test_a_role_that_may_not_read_the_history_is_told_the_grant(database: Database) -> None:
+    async def main() -> None:
+        async with desk(written(database).dsn) as one:
+            history = await connected(one.pool)
+            database.sql(f'REVOKE SELECT ON highlander.term FROM "{database.role}"')
+            grant = f'GRANT SELECT ON "highlander".term TO "{database.role}"'
+            with pytest.raises(HighlanderError, match="may not read the history") as refused:
+                await history.read(LOCK_IDS, 100)
+            assert str(refused.value).endswith(f"let an administrator run: {grant}")
+            database.sql(grant)
+            assert len(await history.read(LOCK_IDS, 100)) == 4
+
+    run(main)
+
+
+def test_without_postgresql_the_reason_is_told(cluster: Cluster) -> None:
+    async def main() -> None:
+        async with desk(written(cluster.database()).dsn) as one:
+            history = await connected(one.pool)
+            cluster.stop()
+            with pytest.raises(HighlanderError, match="PostgreSQL does not answer: "):
+                await history.read(LOCK_IDS, 100)
+
+    run(main)
+
+
+def test_every_node_tells_what_happened_and_when_a_program_had_finished(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    once = '[program.once]\ncommand = ["true"]\nrestart = "never"\n'
+    nodes(database, "a", "b", programs=f"[program.beat]\n{once}", lease=LEASE)
+    first = nodes.await_led("beat")["beat"]
+    assert highlanderctl(first.socket, "release", "beat").code == 0
+    nodes.await_led("beat", without=first)
+    for node in nodes.nodes:
+        done = highlanderctl(node.socket, "wait", "once", "--for", "finished")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.startswith("once: finished on ")
+        terms = json.loads(highlanderctl(node.socket, "history", "beat", "--json").out)["terms"]
+        [old, new] = terms
+        assert (old["node"], old["epoch"], old["cause"], old["gap"]) == (first.name, 1, "released", None)
+        assert (new["epoch"], new["cause"], new["to"]) == (2, None, None)
+        assert new["gap"] > 0
+        summary = highlanderctl(node.socket, "history", "--summary")
+        assert (summary.code, summary.err) == (0, "")
+        assert "\n3 terms since " in summary.out
+        assert highlanderctl(node.socket, "history", "baet").code == 4
+    later = "ended_at = ended_at + interval '1 hour'"
+    database.sql(f"UPDATE highlander.term SET {later} WHERE program = 'beat' AND epoch = 1")
+    summary = highlanderctl(first.socket, "history", "--summary")
+    assert summary.code == 1
+    other = next(node.name for node in nodes.nodes if node is not first)
+    assert f"epoch 2 on {other} began at " in summary.err
+    assert f"before epoch 1 on {first.name} ended" in summary.err

@@ -1,0 +1,41 @@
+"""Claims about what many terms say together."""
+
+from __future__ import annotations
+
+from highlanderd.core.terms import Former, GapReport, ProgramHistory, Term, by_program
+
+
+def term(program: str, epoch: int, gap: float | None, cause: str | None = "released", lasted: float = 60.0) -> Term:
+    """Return a term of node ``b`` after one of node ``a`` that was released; without a gap it is the first one."""
+    former = None if gap is None else Former(epoch - 1, "a", cause)
+    return Term(program, epoch, "b", "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z", lasted, "released", former, gap)
+
+
+def test_gaps_count_for_the_cause_of_the_term_before_them() -> None:
+    terms = [
+        term("beat", 1, None),
+        term("beat", 2, 0.25),
+        term("beat", 3, 12.5, "lapsed"),
+        term("beat", 4, 0.5),
+        term("relay", 9, None, lasted=1.5),
+    ]
+    assert by_program(terms) == (
+        ProgramHistory("beat", 4, 240.0, (GapReport("lapsed", 1, 12.5), GapReport("released", 2, 0.5))),
+        ProgramHistory("relay", 1, 1.5, ()),
+    )
+
+
+def test_nothing_overlaps_where_nothing_was_led_before_or_it_had_ended() -> None:
+    assert not term("beat", 1, None).overlaps
+    assert not term("beat", 2, 0.0).overlaps
+
+
+def test_a_term_that_began_before_the_former_one_ended_overlaps_and_is_no_gap() -> None:
+    early = term("beat", 2, -0.001)
+    assert early.overlaps
+    assert by_program([early])[0].gaps == ()
+
+
+def test_a_term_overlaps_a_former_one_that_never_ended() -> None:
+    never = Term("beat", 2, "b", "2026-01-02T03:04:05Z", None, 1.0, None, Former(1, "a", None), None)
+    assert never.overlaps

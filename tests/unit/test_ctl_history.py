@@ -1,0 +1,112 @@
+"""Claims about how terms look on a terminal, and how the questions about them are asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from highlanderd.ctl import history
+from highlanderd.ctl.arguments import parser
+
+NOON = 1767355200.0
+"""2 January 2026, 12:00 UTC, in seconds of the epoch."""
+
+
+def term(**facts: Any) -> dict[str, Any]:
+    quiet: dict[str, Any] = {
+        "program": "beat",
+        "node": "web-1",
+        "from": "2026-01-02T03:04:05.678Z",
+        "to": "2026-01-02T05:05:05.678Z",
+        "gap": 0.0123,
+        "cause": "released",
+    }
+    return {**quiet, **facts}
+
+
+def test_a_term_is_a_row_of_who_when_how_long_and_why() -> None:
+    assert history.cells(term(), NOON) == ("beat", "web-1", "2026-01-02 03:04:05", "2h 1m", "12ms", "released")
+
+
+def test_a_term_without_an_end_is_under_way_and_lasts_until_now() -> None:
+    assert history.cells(term(to=None, cause=None, gap=None), NOON)[3:] == ("8h 55m", "-", "under way")
+
+
+def test_the_table_fits_eighty_columns_and_cuts_nothing_but_names() -> None:
+    longest = term(program="p" * 60, node="n" * 40, to="2026-09-02T02:05:05Z", gap=86399.0, cause="spawn-failed")
+    lines = history.fitted([history.TERMS, history.cells(longest, NOON), history.cells(term(), NOON)], 80)
+    assert max(map(len, lines)) <= 80
+    assert "…" in lines[1]
+    assert lines[1].endswith("2026-01-02 03:04:05  242d 23h  23h 59m  spawn-failed")
+    assert lines[2].split() == ["beat", "web-1", "2026-01-02", "03:04:05", "2h", "1m", "12ms", "released"]
+
+
+def test_without_a_terminal_nothing_is_cut() -> None:
+    lines = history.fitted([history.TERMS, history.cells(term(program="p" * 60), NOON)], None)
+    assert "p" * 60 in lines[1]
+
+
+def test_what_the_ledger_holds_cannot_steer_the_terminal() -> None:
+    hostile = history.cells(term(program="\x1b[2J", node="\x07", cause="\r\n"), NOON)
+    assert all(cell.isprintable() for cell in hostile)
+
+
+def test_an_overlap_is_told_with_both_terms() -> None:
+    found = {
+        "program": "beat",
+        "epoch": 8,
+        "node": "b",
+        "from": "2026-01-02T03:04:05.678Z",
+        "former_epoch": 7,
+        "former_node": "a",
+        "overlap": 2.25,
+    }
+    assert history.overlap(found) == (
+        "terms of beat overlap by the ledger's own times: epoch 8 on b began at 2026-01-02 03:04:05 UTC, 2.2s before "
+        "epoch 7 on a ended. Either two nodes led at once, or the server's clock was set back"
+    )
+    assert "while epoch 7 on a had not ended" in history.overlap({**found, "overlap": None})
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("history", {"command": "history", "names": [], "number": None, "summary": False, "json": False}),
+        ("history beat web-* -n 7 --summary --json", {"names": ["beat", "web-*"], "number": 7, "summary": True}),
+        ("is-leading beat", {"command": "is-leading", "name": "beat", "quiet": False}),
+        ("is-leading -q beat", {"name": "beat", "quiet": True}),
+        ("wait beat --for leading", {"command": "wait", "name": "beat", "state": "leading", "timeout": 60.0}),
+        ("wait beat --for finished --timeout 5m", {"state": "finished", "timeout": 300.0}),
+    ],
+)
+def test_the_command_line_is_read(line: str, expected: dict[str, object]) -> None:
+    read = vars(parser().parse_args(line.split()))
+    assert {name: read[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "history -n many",
+        "history --since yesterday",
+        "is-leading",
+        "is-leading a b",
+        "wait beat",
+        "wait --for leading",
+        "wait beat --for soon",
+        "wait beat --for leading --timeout soon",
+    ],
+)
+def test_usage_errors_exit_with_two(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(line.split())
+    assert left.value.code == 2
+    assert "usage: highlanderctl" in capsys.readouterr().err
+
+
+def test_ready_is_refused_as_long_as_no_node_knows_it_of_another_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(["wait", "beat", "--for", "ready"])
+    assert left.value.code == 2
+    assert "ready on another node; wait for leading instead" in capsys.readouterr().err
