@@ -37,9 +37,9 @@ late leave led link list listener load log loop lost
 member memory message metrics migration
 not note notices notifier notify
 of order origin owner
-pending persistence ping pong postgres problems process
+peek pending persistence ping pong postgres problems process
 read record recorder reload remember remove reply report request resolve restart running
-scan section seeking server service set shut shutdown signal sources stage start stop suspected
+scan section seeking server service set shut shutdown signal sources stage start stop stream suspected
 text turn
 unlock unreadable untried unwanted unwatched up use
 view
