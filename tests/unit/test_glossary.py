@@ -27,7 +27,7 @@ batch beat birth busy
 change client config configuration connect connection context control
 daemon dead detail diagnose dial disconnect disk document done down due duplicate
 elsewhere end exit
-facts fail finish found
+facts fail file finish found
 greeting guard
 handle hello hindrance host housekeeping
 identity idle impossible
