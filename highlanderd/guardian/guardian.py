@@ -160,6 +160,8 @@ class Guardian:
             self._poller.by(now)
 
     def _pass_on(self, name: str) -> None:
+        if name == "USR1":
+            self._keepers.loggers.reopen()
         self._draining = self._draining or name in ORDERLY_END
         message = protocol.signalled(name)
         if self._worker.channel is None:

@@ -99,6 +99,8 @@ class Logger:
         self._peek = Peek()
         self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         self._watch = select.epoll()
+        self._tail = bytearray()
+        """The end of what was written since the last report."""
         self._changed = False
         self._reported = 0.0
         self._leaving = False
@@ -210,12 +212,19 @@ class Logger:
 
     def _keep(self, done: int) -> None:
         self._changed = True
-        begin = max(done - KEPT_TAIL, 0)
-        tail = bytes(self._peek.view[begin:done]).removesuffix(b"\n")
-        lines = tail.rsplit(b"\n", KEPT_LINES)
-        if len(lines) > KEPT_LINES or (begin and len(lines) > 1):
-            del lines[0]  # it is the rest, or has no beginning
-        self._report["last"] = [*self._report["last"], *(line[:KEPT_BYTES] for line in lines)][-KEPT_LINES:]
+        self._tail += self._peek.view[max(done - KEPT_TAIL, 0) : done]
+        if not self._tail.endswith(b"\n"):
+            self._tail += b"\n"
+        if len(self._tail) > 2 * KEPT_TAIL:
+            del self._tail[:-KEPT_TAIL]
+
+    def _last_lines(self) -> list[bytes]:
+        """Return the last lines, those that came since the last report included."""
+        lines = bytes(self._tail).removesuffix(b"\n").rsplit(b"\n", KEPT_LINES) if self._tail else []
+        if len(lines) > KEPT_LINES or len(self._tail) >= KEPT_TAIL:
+            del lines[0]  # it is the rest, or may lack its beginning
+        self._tail.clear()
+        return [*self._report["last"], *(line[:KEPT_BYTES] for line in lines)][-KEPT_LINES:]
 
     def _end(self, stream: Stream) -> None:
         stream.ended = True
@@ -255,6 +264,7 @@ class Logger:
             return
         self._changed, self._reported = False, time.monotonic()
         self._report["lines"] = {stream.name: stream.lines for stream in self._streams}
+        self._report["last"] = self._last_lines()
         log_report.publish(self._report_fd, self._report)
 
 

@@ -32,7 +32,7 @@ stdout_logfile_maxbytes=0
 """
 
 
-def rate(path: Path, run: Callable[[], None]) -> float:
+def rate(path: Path, run: Callable[[], object]) -> float:
     """Return MB/s into ``path`` from its first byte on."""
     run()
     while not path.exists() or not path.stat().st_size:
@@ -47,7 +47,7 @@ def logger(home: Path, command: list[str]) -> tuple[float, str]:
     path = home / "log"
     log = {"files": {"stdout": str(path)}}
     with node_at(home) as node:
-        speed = rate(path, lambda: node.spawn(*command, log=log) and None)
+        speed = rate(path, lambda: node.spawn(*command, log=log))
         (pid,) = [pid for pid in children(node.pid) if name_of(pid).startswith("log ")]
         cost = f"{private(pid)} KiB of its own, worker {cpu(node.worker):.2f} s of CPU"
     return speed, cost

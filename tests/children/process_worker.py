@@ -89,7 +89,8 @@ class TestBench:
             getattr(child, command)(**more)
         elif command == "logged":
             seen = log_report.read(self.reports[epoch]) if epoch in self.reports else {}
-            self.tell("logged", epoch=epoch, lines=seen.get("lines"), troubles=seen.get("troubles"))
+            last = [line.decode() for line in seen.get("last", ())]
+            self.tell("logged", epoch=epoch, lines=seen.get("lines"), troubles=seen.get("troubles"), last=last)
         elif command == "remember":
             self.guardian.remember(more["memo"].encode())
         elif command == "holds":

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from highlanderd.guardian.logger import Logger
+from highlanderd.system import linux
 from tests.support.nodes import gone
 from tests.support.processes import Node, node_at
 from tests.support.scarcity import tiny_disk
@@ -60,11 +62,13 @@ def logger(node: Node) -> int:
 
 
 def test_a_child_s_lines_reach_the_file_and_the_logger_ends_with_it(node: Node, tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    epoch = logged(node, "echo out; echo err >&2; printf 'no end'", path)
+    path, errors = tmp_path / "log", tmp_path / "errors"
+    log = {"files": {"stdout": str(path), "stderr": str(errors)}}
+    epoch = node.shell("echo out; echo err >&2; printf 'no end'", log=log)
     node.expect("Emptied", epoch=epoch)
     wait_for(lambda: not node.loggers(), what="the logger has ended")
-    assert path.read_text() == "out\nerr\nno end"
+    assert path.read_text() == "out\nno end"
+    assert errors.read_text() == "err\n"
     assert path.stat().st_mode & 0o777 == 0o640
     node.tell("logged", epoch=epoch)
     assert node.expect("logged")["lines"] == {"stdout": 2, "stderr": 1}
@@ -215,3 +219,32 @@ def test_rotation_keeps_every_line_whole_and_no_file_outgrows_its_size(node: Nod
     assert len(files) == 6
     assert all(file.stat().st_size <= 20_000 for file in files)
     assert [line for file in files for line in lines(file)] == expected(20_000)
+
+
+def test_sigusr1_has_a_file_opened_anew_at_once(tmp_path: Path) -> None:
+    path, (pipe, child) = tmp_path / "log", os.pipe()
+    report = linux.memfd("report", b"")
+    order = {"files": {"stdout": os.fsencode(path)}, "max_bytes": 0, "backups": 0}
+    logger = Logger(order, {"stdout": pipe}, report, linux.Signals([signal.SIGUSR1]))
+    (stream,) = logger._streams
+    os.write(child, b"before\n")
+    logger._take(stream)
+    path.rename(tmp_path / "moved")
+    logger._obey([signal.SIGUSR1])
+    os.write(child, b"after\n")
+    logger._take(stream)
+    assert lines(tmp_path / "moved") == ["before"]
+    assert lines(path) == ["after"]
+    for fd in (pipe, child, report):
+        os.close(fd)
+
+
+def test_show_has_the_last_lines_of_a_long_output(node: Node, tmp_path: Path) -> None:
+    epoch = logged(node, "seq 1 100000; exec sleep 1000", tmp_path / "log")
+    wait_for(lambda: lines(tmp_path / "log")[-1:] == ["100000"], what="all is written")
+
+    def last() -> list[str]:
+        node.tell("logged", epoch=epoch)
+        return list(node.expect("logged")["last"])
+
+    wait_for(lambda: last() == expected()[-200:], what="the last 200 lines are reported")
