@@ -78,6 +78,7 @@ class Child:
         self._unacknowledged: deque[tuple[float, float]] = deque()
         """Deadlines that were sent and not acknowledged, each with when it was sent."""
         self._pipes: dict[str, int] = {}
+        self._log_report: int | None = None
         self._post: Callable[[ChildEvent], None] | None = None
         self._pipes_came: Callable[[], None] = _ignore
         self._delivered = 0
@@ -167,6 +168,19 @@ class Child:
         return pipes
 
     # ------------------------------------------------------------------------------------- what the guardian has said
+
+    def log_report(self) -> int | None:
+        """Hand over the memfd of its logger's reports, once: it is the caller's from now on."""
+        fd, self._log_report = self._log_report, None
+        return fd
+
+    def logged(self, report: int) -> None:
+        """Take the memfd of its logger's reports."""
+        former = self.log_report()
+        if former is not None:
+            os.close(former)
+        self._log_report = report
+        self._pipes_came()
 
     def found(self) -> None:
         """Deliver no ``Started``: it was found running by this worker, and its ``Found`` says so."""
@@ -311,6 +325,9 @@ class Child:
         if last:
             for fd in self.pipes().values():
                 os.close(fd)
+            report = self.log_report()
+            if report is not None:
+                os.close(report)
 
 
 def _ignore() -> None:

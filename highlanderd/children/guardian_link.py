@@ -199,6 +199,14 @@ class GuardianLink:
     def _on_keeper(self, message: Message, fds: list[int]) -> None:
         self._child(message).attached(message["id"], Channel.of(fds[0]) if fds else None)
 
+    def _on_logger(self, message: Message, fds: list[int]) -> None:
+        child = self._children.get((message["lock_id"], message["epoch"]))
+        if child is not None and fds:
+            child.logged(fds[0])
+        else:
+            for fd in fds:
+                os.close(fd)
+
     def _on_term(self, message: Message, _fds: list[int]) -> None:
         self._child(message).stranded(message["id"], KeeperReport.of(message["state"]))
 
@@ -249,6 +257,7 @@ HANDLERS: Mapping[str, Callable[[GuardianLink, Message, list[int]], None]] = {
     "hello": GuardianLink._on_hello,
     "keeper": GuardianLink._on_keeper,
     "term": GuardianLink._on_term,
+    "logger": GuardianLink._on_logger,
     "listed": GuardianLink._on_listed,
     "refused": GuardianLink._on_refused,
     "emptied": GuardianLink._on_emptied,

@@ -46,6 +46,8 @@ class SpawnRequest:
     stdout: Literal["pipe", "null"] = "pipe"
     stderr: Literal["pipe", "null"] = "pipe"
     cgroup: bool = True
+    log: Mapping[str, object] | None = None
+    """The files that its output goes to, as ``protocol.LOG`` has it."""
 
     def spec(self) -> bytes:
         """Return the memfd of ``spawn``. Text becomes bytes here, where the configuration's encoding is known."""
@@ -63,6 +65,7 @@ class SpawnRequest:
                 "deadline": self.deadline,
                 "memo": self.memo,
                 "cgroup": self.cgroup,
+                "log": None if self.log is None else dict(self.log),
             },
             MARSHAL_VERSION,
         )

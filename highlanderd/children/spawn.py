@@ -8,6 +8,7 @@ from pathlib import Path
 
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
+from highlanderd.children.logger_view import LoggerView
 from highlanderd.children.messages import SpawnRequest
 from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core.effects import Spawn
@@ -42,6 +43,7 @@ class Spawner:
         self.ring = Ring()
         self._origin = origin
         self._streams: list[Stream] = []
+        self._view: LoggerView | None = None
 
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> Child:
         """Start the term's one child, and deliver its events to ``post``.
@@ -76,6 +78,8 @@ class Spawner:
         streams, self._streams = self._streams, []
         for stream in streams:
             stream.close()
+        if self._view is not None:
+            self._view.finish()
 
     def _request(self, effect: Spawn, memo: bytes) -> SpawnRequest:
         config, origin = self.config, self._origin
@@ -104,11 +108,22 @@ class Spawner:
             groups=who.groups,
             stdout="null" if config.stdout == "null" else "pipe",
             stderr="null" if config.stderr == "null" else "pipe",
+            log=_log(config),
         )
 
     def _read(self, child: Child) -> None:
         for name, fd in child.pipes().items():
             self._streams.append(self._stream(name, fd))
+        report = child.log_report()
+        if report is not None:
+            self._view_logger(report)
+
+    def _view_logger(self, report: int) -> None:
+        if self._view is not None:
+            self._view.close()
+            self.ring.keep(self._view.lines())
+        self._view = LoggerView(report, self.config.name, self._origin.count)
+        self.ring.more = self._view.lines
 
     def _stream(self, name: str, fd: int) -> Stream:
         config, writer = self.config, self._origin.writer
@@ -123,3 +138,12 @@ class Spawner:
             )
         sink = writer.descriptor(STANDARD[name], f"standard {'output' if name == 'stdout' else 'error'}")
         return Stream(fd, sink, self.ring, prefix=f"{config.name}: ", count=count)
+
+
+def _log(config: ProgramConfig) -> Mapping[str, object] | None:
+    """Return what goes to a logger; what is inherited is written by the worker."""
+    where = {"stdout": config.stdout, "stderr": config.stderr}
+    files = {name: bytes(Path.cwd() / path) for name, path in where.items() if path not in ("inherit", "null")}
+    if not files:
+        return None
+    return {"files": files, "max_bytes": config.log_max_bytes, "backups": config.log_backups}

@@ -1,8 +1,8 @@
 """What dead keepers have left behind: it is killed here, and proven gone before anything else may run in its place.
 
 A living process has a living line of parents up to the guardian, and a living keeper holds its own tree. So the trees
-of dead keepers are empty once the guardian has no child that is neither worker nor keeper. The list of children is
-exact, because nothing but the guardian itself reaps what is on it. Several dead keepers are therefore proven empty
+of dead keepers are empty once the guardian has no child that is neither worker, keeper nor logger. The list of children
+is exact, because nothing but the guardian itself reaps what is on it. Several dead keepers are therefore proven empty
 together: nothing says which of them an orphan belonged to.
 """
 
@@ -14,8 +14,11 @@ from highlanderd.system import linux, priority
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from highlanderd.guardian.channel import Message
     from highlanderd.guardian.keeper_handle import KeeperHandle
+    from highlanderd.guardian.loggers import Loggers
     from highlanderd.guardian.worker import Worker
     from highlanderd.system import proctree
 
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
 class DeadKeepers:
     """Keepers that are dead, from their death to the worker's acknowledgement that their trees are empty."""
 
-    def __init__(self, worker: Worker, children: proctree.Children) -> None:
-        self._worker, self._children = worker, children
+    def __init__(self, worker: Worker, children: proctree.Children, loggers: Loggers) -> None:
+        self._worker, self._children, self._loggers = worker, children, loggers
         self._killing = TreeKill()
         self._inherited = set(children.now())
         """Children from before an exec made this process the guardian, an embedded server perhaps: not ours to kill."""
@@ -49,8 +52,8 @@ class DeadKeepers:
         """Take in the death of a child, whose pid may be another process' from now on."""
         self._inherited.discard(pid)
 
-    def kill(self, living: dict[int, KeeperHandle]) -> None:
-        """Kill one round of what they have left; if nothing is left, conclude. ``living`` are the keepers by pid.
+    def kill(self, living: Set[int]) -> None:
+        """Kill one round of what they have left; if nothing is left, conclude. ``living`` are keepers and loggers.
 
         An orphan of the worker's, should there be one, dies with the others.
         """
@@ -86,6 +89,7 @@ class DeadKeepers:
         """Report that the tree is proven empty, until a worker has acknowledged it."""
         if handle.directory:
             cgroup.remove(handle.directory)
+        self._loggers.leave(handle.term)
         self.proven.append(handle.term)
         self._worker.send(protocol.emptied(handle.term))
 

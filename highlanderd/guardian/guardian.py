@@ -100,7 +100,7 @@ class Guardian:
         return FAILED if self._code is None else self._code
 
     def _ended(self) -> bool:
-        alive = self._worker.pid is not None or self._keepers
+        alive = self._worker.pid is not None or self._keepers or self._keepers.loggers
         return not alive and (self._code is not None or self._hopeless())
 
     def _hopeless(self) -> bool:
@@ -141,6 +141,8 @@ class Guardian:
         over = self._code is not None and self._worker.pid is None
         if over or self._hopeless():
             self._keepers.dismiss(empty=not over)
+            if not self._keepers:
+                self._keepers.loggers.dismiss(now)
         self._poller.set(min(self._keepers.judge(now), linux.NEVER if over else self._worker.judge_at()))
 
     def _reap(self, now: float) -> None:
@@ -158,6 +160,8 @@ class Guardian:
             self._poller.by(now)
 
     def _pass_on(self, name: str) -> None:
+        if name == "USR1":
+            self._keepers.loggers.reopen()
         self._draining = self._draining or name in ORDERLY_END
         message = protocol.signalled(name)
         if self._worker.channel is None:

@@ -71,9 +71,15 @@ class Keeper:
     """
 
     def __init__(
-        self, spec: Spec, signals: linux.Signals, guardian: Channel, worker: Channel, directory: str | None
+        self,
+        spec: Spec,
+        signals: linux.Signals,
+        guardian: Channel,
+        worker: Channel,
+        directory: str | None,
+        logged: dict[str, int],
     ) -> None:
-        self._spec, self._signals, self._directory = spec, signals, directory
+        self._spec, self._signals, self._directory, self._logged = spec, signals, directory, logged
         self._guardian: Channel | None = guardian
         self._worker: Channel | None = worker
         self._timer = linux.Timer()
@@ -112,7 +118,7 @@ class Keeper:
         if self._directory and not cgroup.create(self._directory):
             self._directory = None
         self._killer = cgroup.killer(self._directory) if self._directory else None
-        self._start = Start(self._spec, self._directory, nofile)
+        self._start = Start(self._spec, self._directory, nofile, self._logged)
         self._pipes = self._start.pipes
         self._change(pid=self._start.pid)
 

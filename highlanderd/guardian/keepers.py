@@ -13,6 +13,7 @@ from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.dead_keepers import DeadKeepers
 from highlanderd.guardian.keeper import Keeper
 from highlanderd.guardian.keeper_handle import KeeperHandle
+from highlanderd.guardian.loggers import Loggers
 from highlanderd.system import linux, priority, proctree
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -49,7 +50,8 @@ class Keepers:
         """By pid, until the keeper is reaped."""
         self._by_channel: dict[int, KeeperHandle] = {}
         """By descriptor: those whose channel is open."""
-        self._dead = DeadKeepers(worker, children)
+        self.loggers = Loggers(worker, poller, signals)
+        self._dead = DeadKeepers(worker, children, self.loggers)
         self._unconnected: list[KeeperHandle] = []
         """Keepers that the worker has no channel to yet."""
         self._epochs: dict[int, int] = {}
@@ -96,12 +98,18 @@ class Keepers:
         directory = None
         if self._cgroup is not None and spec["cgroup"]:
             directory = f"{self._cgroup}/{cgroup.name(self._instance, self._spawned)}"
+        logged: dict[str, int] = {}
         try:
+            logged = self.loggers.open(spec)
             ours, keepers = channel_pair()
             workers, theirs = channel_pair()
-            pid = linux.fork(lambda: self._become_keeper(spec, keepers, theirs, directory))
+            pid = linux.fork(lambda: self._become_keeper(spec, keepers, theirs, directory, logged))
         except OSError as error:
+            self.loggers.drop(spec)
             return f"no keeper can be forked: {error.strerror}; raise the limit on processes or open files"
+        finally:
+            for fd in logged.values():
+                os.close(fd)
         keepers.close()
         theirs.close()
         handle = KeeperHandle(self._spawned, pid, ours, spec, directory)
@@ -110,15 +118,18 @@ class Keepers:
         self._poller.add(ours)
         self._poller.by(handle.kill_at(self.lease))
         self._worker.send(protocol.keeper(handle.number, handle.term), workers.detach())
+        self.loggers.begin(spec)
         return None
 
-    def _become_keeper(self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None) -> int:
+    def _become_keeper(
+        self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None, logged: dict[str, int]
+    ) -> int:
         os.setsid()
         linux.become_subreaper()
         linux.set_name(f"keep {spec['program']}")
-        linux.close_all_but(0, 1, 2, self._signals.fileno(), guardian.fileno(), worker.fileno())
+        linux.close_all_but(0, 1, 2, self._signals.fileno(), guardian.fileno(), worker.fileno(), *logged.values())
         os.dup2(0, 1)
-        return Keeper(spec, self._signals, guardian, worker, directory).run(self._nofile)
+        return Keeper(spec, self._signals, guardian, worker, directory, logged).run(self._nofile)
 
     # ----------------------------------------------------------------------------------------------- a new worker
 
@@ -132,6 +143,7 @@ class Keepers:
             self._receive(handle)
         for handle in [*self._living.values(), *self._dead.unproven]:
             self._worker.send(protocol.term(handle.number, handle.term, handle.state))
+        self.loggers.list_to_worker()
         self._unconnected = list(self._living.values())
         self._connect_all()
         for term in self._dead.proven:
@@ -176,6 +188,8 @@ class Keepers:
         try:
             while handle.channel.fileno() >= 0 and (received := handle.channel.receive()) is not None:
                 handle.receive(received[0])
+                if handle.state["empty"]:
+                    self.loggers.leave(handle.term)
         except EOFError:
             self._hang_up(handle)
         self._poller.by(handle.kill_at(self.lease))
@@ -193,11 +207,12 @@ class Keepers:
                 if now >= handle.kill_at(self.lease):
                     self._worker.log(f"the keeper of {handle.program} {handle.fault}: killing it")
                     handle.kill()
-        self._dead.kill(self._living)
+        self._dead.kill(self._living.keys() | self.loggers.pids())
         self._connect_all()
         unfinished = bool(self._dead.unproven) or not priority.restore_priority() or bool(self._unconnected)
         again = now if self._dead.again_at_once else now + AGAIN
         moments = [handle.kill_at(self.lease) for handle in self._living.values()]
+        moments.append(self.loggers.judge(now))
         return min(moments + ([again] if unfinished else []), default=linux.NEVER)
 
     def left(self, now: float, grace: float) -> float:
@@ -227,6 +242,8 @@ class Keepers:
     def reaped(self, pid: int, status: int) -> None:
         """Take in the death of a child of the guardian."""
         self._dead.reaped(pid)
+        if self.loggers.reaped(pid, status):
+            return
         handle = self._living.get(pid)
         if handle is None:
             return

@@ -45,7 +45,7 @@ def launch(
         ("umask", lambda: os.umask(spec["umask"])),
         ("limits", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, nofile)),
         ("OOM score", _give_up_protection),
-        ("user", lambda: _change_user(spec["uid"], spec["gid"], spec["groups"])),
+        ("user", lambda: change_user(spec["uid"], spec["gid"], spec["groups"])),
         ("keeper", lambda: _die_with(keeper)),  # again: a change of user has undone it
         ("directory", lambda: os.chdir(spec["cwd"]) if spec["cwd"] is not None else None),
         ("program", lambda: _execute(spec, answer)),
@@ -85,7 +85,8 @@ def _give_up_protection() -> None:
             score.write(b"0")
 
 
-def _change_user(uid: int | None, gid: int | None, groups: list[int] | None) -> None:
+def change_user(uid: int | None, gid: int | None, groups: list[int] | None) -> None:
+    """Become this user with these groups; None is what we are, and the user's own groups."""
     uid = os.geteuid() if uid is None else uid
     gid = os.getegid() if gid is None else gid
     same = (uid, gid) == (os.geteuid(), os.getegid())

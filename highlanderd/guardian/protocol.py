@@ -9,7 +9,7 @@ new worker talks to them. So these rules hold for every release:
 
 A worker has one channel to the guardian and one to each keeper. The guardian has one to each keeper::
 
-    guardian ---- hello, keeper, term, listed, refused, emptied, signal, pong ----> worker
+    guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
     guardian <--- ping, spawn, remember, ack, kill, draining, notify, done -------- worker
     guardian ---- worker ---------------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
@@ -62,8 +62,12 @@ SPEC = {
     "deadline": "float",
     "memo": "bytes",
     "cgroup": "bool",
+    "log": "dict | None",
 }
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
+
+LOG = {"files": "dict[str, bytes]", "max_bytes": "int", "backups": "int"}
+"""The key ``log`` of ``SPEC``: the absolute paths of the files that ``stdout`` and ``stderr`` go to."""
 
 
 class MessageKind:
@@ -123,6 +127,14 @@ MESSAGES = (
     ),
     MessageKind(
         GUARDIAN, WORKER, "signal", {"name": "str"}, "The daemon got this signal: TERM, INT, QUIT, HUP, USR1 or USR2."
+    ),
+    MessageKind(
+        GUARDIAN,
+        WORKER,
+        "logger",
+        TERM,
+        "A logger writes this term's output into its files. It reports in the memfd: counts, last lines, errors.",
+        descriptors="the memfd of its reports",
     ),
     MessageKind(GUARDIAN, WORKER, "pong", {"n": "int"}, "The answer to the ping with this number."),
     MessageKind(
@@ -228,6 +240,10 @@ def keeper(number: int, which: Message) -> Message:
 
 def term(number: int, which: Message, last: Message) -> Message:
     return {"is": "term", "id": number, **which, "state": last}
+
+
+def logger(which: Message) -> Message:
+    return {"is": "logger", **which}
 
 
 def listed() -> Message:

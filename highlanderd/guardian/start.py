@@ -17,13 +17,14 @@ PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
 class Start:
     """A forked child, which answers through a pipe. The pipe ends when its program is executed, or when it dies.
 
-    Raises OSError when the child cannot be forked. ``directory`` is its cgroup, ``nofile`` its limits on open files.
+    Raises OSError when the child cannot be forked. ``directory`` is its cgroup, ``nofile`` its limits on open files,
+    ``logged`` are the write ends of pipes that a logger reads, by name.
     """
 
-    __slots__ = ("_answer", "_answered", "_spec", "pid", "pipes")
+    __slots__ = ("_answer", "_answered", "_logged", "_spec", "pid", "pipes")
 
-    def __init__(self, spec: Spec, directory: str | None, nofile: tuple[int, int]) -> None:
-        self._spec, self._answered = spec, b""
+    def __init__(self, spec: Spec, directory: str | None, nofile: tuple[int, int], logged: dict[str, int]) -> None:
+        self._spec, self._answered, self._logged = spec, b"", logged
         self.pipes: dict[str, int] = {}
         """The read ends of its output, by ``stdout`` and ``stderr``."""
         keeper = os.getpid()
@@ -38,11 +39,16 @@ class Start:
     def _open(self, name: str, null: int) -> int:
         if self._spec[name] == "null":
             return null
+        theirs = self._logged[name] if name in self._logged else self._pipe(name)
+        if self._spec["uid"] is not None and os.geteuid() == 0:
+            os.fchown(theirs, self._spec["uid"], -1)  # else its own /dev/stdout is closed to it
+        return theirs
+
+    def _pipe(self, name: str) -> int:
+        """Open a pipe that the worker reads; return its write end."""
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
         linux.enlarge_pipe(theirs, PIPE_SIZE)
-        if self._spec["uid"] is not None and os.geteuid() == 0:
-            os.fchown(theirs, self._spec["uid"], -1)  # else its own /dev/stdout is closed to it
         self.pipes[name] = ours
         return theirs
 

@@ -35,6 +35,8 @@ class Ring:
 
     def __init__(self) -> None:
         self._lines: deque[bytes] = deque(maxlen=KEPT_LINES)
+        self.more: Callable[[], list[bytes]] = list
+        """Returns the lines after these, which the present child's logger has kept."""
 
     def keep(self, lines: list[bytes]) -> None:
         """Add lines, without their ends."""
@@ -42,7 +44,8 @@ class Ring:
 
     def lines(self) -> tuple[str, ...]:
         """Return the last lines, oldest first; what is not UTF-8 shows as replacement characters."""
-        return tuple(line.decode("utf-8", "replace") for line in self._lines)
+        lines = [*self._lines, *self.more()][-KEPT_LINES:]
+        return tuple(line.decode("utf-8", "replace") for line in lines)
 
 
 class Stream:

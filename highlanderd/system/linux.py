@@ -40,6 +40,8 @@ PIPE_BUF = select.PIPE_BUF
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
+_libc.tee.restype = ctypes.c_ssize_t
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 
 
@@ -231,6 +233,14 @@ def enlarge_pipe(fd: int, size: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
     except OSError:
         return
+
+
+def tee(source: int, target: int, size: int) -> int:
+    """Copy what one pipe holds to another one, ``size`` bytes at most, and leave it where it is.
+
+    Returns how much, 0 at the end of file. Raises BlockingIOError when the one is empty or the other full.
+    """
+    return _checked(_libc.tee(source, target, size, os.SPLICE_F_NONBLOCK))
 
 
 def memfd(name: str, data: bytes) -> int:

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
+from highlanderd.guardian import log_report
 from highlanderd.guardian.channel import Channel
 from highlanderd.system.linux import boottime
 
@@ -32,6 +33,7 @@ class TestBench:
     def __init__(self, guardian: GuardianLink, writer: asyncio.StreamWriter, lease: float) -> None:
         self.guardian, self.writer, self.lease = guardian, writer, lease
         self.children: dict[int, Child] = {}
+        self.reports: dict[int, int] = {}
         self.pinging = True
 
     def tell(self, fact: str, **more: Any) -> None:
@@ -49,6 +51,9 @@ class TestBench:
         loop = asyncio.get_running_loop()
         for name, fd in self.children[epoch].pipes().items():
             loop.add_reader(fd, self.read_output, epoch, name, fd)
+        report = self.children[epoch].log_report()
+        if report is not None:
+            self.reports[epoch] = report
 
     def read_output(self, epoch: int, name: str, fd: int) -> None:
         data = os.read(fd, 65536)
@@ -62,6 +67,9 @@ class TestBench:
         now = boottime()
         for name in ("deadline", "not_after"):
             order[name] = now + order.get(name, 60)
+        if "log" in order:
+            files = {name: path.encode() for name, path in order["log"].pop("files").items()}
+            order["log"] = {"files": files, "max_bytes": 0, "backups": 0, **order["log"]}
         order = {"lock_id": 7, "env": {"PATH": "/usr/bin:/bin"}, **order, "memo": order.get("memo", "").encode()}
         child = Child(self.guardian, program, order["lock_id"], order["epoch"])
         self.children[child.epoch] = child
@@ -79,6 +87,10 @@ class TestBench:
             self.tell("report", epoch=epoch, **{**report, "memo": (report["memo"] or b"").decode()})
         elif command in ("signal", "kill") and child:
             getattr(child, command)(**more)
+        elif command == "logged":
+            seen = log_report.read(self.reports[epoch]) if epoch in self.reports else {}
+            last = [line.decode() for line in seen.get("last", ())]
+            self.tell("logged", epoch=epoch, lines=seen.get("lines"), troubles=seen.get("troubles"), last=last)
         elif command == "remember":
             self.guardian.remember(more["memo"].encode())
         elif command == "holds":

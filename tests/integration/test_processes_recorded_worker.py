@@ -150,7 +150,7 @@ def test_a_keeper_takes_the_worker_that_an_earlier_guardian_hands_to_it() -> Non
         linux.block_signals()
         linux.become_subreaper()
         linux.close_all_but(0, 1, 2, keepers.fileno(), firsts.fileno())
-        return Keeper(spec, linux.Signals([signal.SIGCHLD]), keepers, firsts, None).run((64, 64))
+        return Keeper(spec, linux.Signals([signal.SIGCHLD]), keepers, firsts, None, {}).run((64, 64))
 
     pid = linux.fork(keep)
     keepers.close()

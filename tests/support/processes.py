@@ -42,6 +42,14 @@ def state(pid: int) -> str:
         return ""
 
 
+def name_of(pid: int) -> str:
+    """Return the name that ``ps`` shows of a process; empty when there is none."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def gone(pid: int) -> bool:
     """Whether nothing of the process runs any more."""
     return state(pid) in ("", "Z", "X")
@@ -182,7 +190,11 @@ class Node:
 
     def keepers(self) -> list[int]:
         """List the pids of the living keepers."""
-        return self._named("guardian.py")
+        return [pid for pid in self._named("guardian.py") if name_of(pid).startswith("keep")]
+
+    def loggers(self) -> list[int]:
+        """List the pids of the living loggers."""
+        return [pid for pid in self._named("guardian.py") if name_of(pid).startswith("log")]
 
     def keeper(self) -> int:
         """Return the pid of the only keeper."""

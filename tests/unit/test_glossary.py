@@ -27,7 +27,7 @@ batch beat birth busy
 change client config configuration connect connection context control
 daemon dead detail diagnose dial disconnect disk document done down due duplicate
 elsewhere end exit
-facts fail finish found
+facts fail file finish found
 greeting guard
 handle hello hindrance host housekeeping
 identity idle impossible
@@ -37,9 +37,9 @@ late leave led link list listener load log loop lost
 member memory message metrics migration
 not note notices notifier notify
 of order origin owner
-pending persistence ping pong postgres problems process
+peek pending persistence ping pong postgres problems process
 read record recorder reload remember remove reply report request resolve restart running
-scan section seeking server service set shut shutdown signal sources stage start stop suspected
+scan section seeking server service set shut shutdown signal sources stage start stop stream suspected
 text turn
 unlock unreadable untried unwanted unwatched up use
 view

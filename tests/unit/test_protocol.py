@@ -17,12 +17,14 @@ from highlanderd.guardian.channel import Message
 from highlanderd.guardian.protocol import GUARDIAN, KEEPER, WORKER
 
 TERM = {"program": "beat", "lock_id": 7, "epoch": 2}
+LOG = {"files": {"stdout": b"/var/log/beat"}, "max_bytes": 1000, "backups": 2}
 STATE = protocol.state({**TERM, "deadline": 1.0, "memo": b"led"})
 
 EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "hello": (GUARDIAN, WORKER, protocol.hello("a UUID", draining=False, memo=True, signals=["HUP"])),
     "keeper": (GUARDIAN, WORKER, protocol.keeper(1, TERM)),
     "term": (GUARDIAN, WORKER, protocol.term(1, TERM, STATE)),
+    "logger": (GUARDIAN, WORKER, protocol.logger(TERM)),
     "listed": (GUARDIAN, WORKER, protocol.listed()),
     "refused": (GUARDIAN, WORKER, protocol.refused(TERM, "too late")),
     "emptied": (GUARDIAN, WORKER, protocol.emptied(TERM)),
@@ -115,6 +117,9 @@ def test_a_keeper_sends_nothing_but_its_state() -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_spawn_request_is_written_with_exactly_the_keys_that_the_table_names(whole: bool) -> None:
-    more: dict[str, Any] = {"cwd": "/", "uid": 1, "gid": 2, "groups": (3,)} if whole else {}
+    more: dict[str, Any] = {"cwd": "/", "uid": 1, "gid": 2, "groups": (3,), "log": LOG} if whole else {}
     request = SpawnRequest("beat", 7, 2, 1.0, 2.0, b"led", ("true",), {"PATH": "/bin"}, **more)
-    assert_fits(marshal.loads(request.spec()), protocol.SPEC)  # noqa: S302 - written one line above
+    spec = marshal.loads(request.spec())  # noqa: S302 - written one line above
+    assert_fits(spec, protocol.SPEC)
+    if whole:
+        assert_fits(spec["log"], protocol.LOG)

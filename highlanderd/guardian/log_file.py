@@ -1,0 +1,175 @@
+"""A log file: opened without following links, appended to, rotated by size, opened again when somebody moved it.
+
+The logger that uses it runs as the program's user, unless nobody but root and the daemon's user could have put
+anything in the file's place (``sheltered``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# O_NONBLOCK: a FIFO without a reader is an error, and not a logger that hangs
+FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
+MODE = 0o640
+LOOK_EVERY = 1.0  # seconds between two looks whether the file was moved; and for which an unused file stays open
+MOST_LINKS = 40  # as the kernel has it
+ACCESS_LIST = "system.posix_acl_access"
+
+
+class LogFile:
+    """One log file and its backups. Raises OSError where the system refuses something."""
+
+    def __init__(self, path: bytes, max_bytes: int, backups: int) -> None:
+        self.path, self._max_bytes, self._backups = path, max_bytes, backups
+        self.unrotated: str | None = None
+        """Why the last rotation failed; the file then grows beyond its size."""
+        self._fd: int | None = None
+        self._size = 0
+        self._looked = self._used = 0.0
+
+    def write(self, data: memoryview) -> int:
+        """Write a first piece of ``data``, up to the end of a line where the file would outgrow its size."""
+        self._used = time.monotonic()
+        fd = self._current()
+        piece = len(data)
+        if self._max_bytes and self.unrotated is None and self._size + piece > self._max_bytes:
+            piece = _whole_lines(data, self._max_bytes - self._size)
+            if not piece and self._size:
+                fd = self._rotate(fd)
+            piece = piece or _whole_lines(data, self._max_bytes - self._size) or min(len(data), self._max_bytes)
+        written = os.write(fd, data[:piece])
+        self._size += written
+        return written
+
+    def end_line(self) -> None:
+        """Begin a new line where the file ends in the middle of one: a logger died there."""
+        fd = self._current()
+        with_end = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            size = os.fstat(with_end).st_size
+            if size and os.pread(with_end, 1, size - 1) != b"\n":
+                self._size += os.write(fd, b"\n")
+        finally:
+            os.close(with_end)
+
+    def rest(self, now: float) -> bool:
+        """Close the file when it was not used for a while. Return whether it is closed."""
+        if self._fd is not None and now - self._used >= LOOK_EVERY:
+            self.close()
+        return self._fd is None
+
+    def close(self) -> None:
+        """Close the file; the next write opens it again."""
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd = None
+
+    def _current(self) -> int:
+        if self._fd is not None and self._used - self._looked > LOOK_EVERY and not self._in_place(self._fd):
+            self.close()
+        return self._open() if self._fd is None else self._fd
+
+    def _open(self) -> int:
+        try:
+            fd = os.open(self.path, FLAGS, MODE)
+        except PermissionError:
+            if not self._backups or not stat.S_ISREG(os.lstat(self.path).st_mode):
+                raise
+            self._shift()  # an earlier version's file, which root has made in a directory of this user
+            fd = os.open(self.path, FLAGS, MODE)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is no regular file")
+        self._fd, self._size, self._looked, self.unrotated = fd, found.st_size, self._used, None
+        return fd
+
+    def _in_place(self, fd: int) -> bool:
+        """Return whether the path still names the file that we have open."""
+        self._looked = self._used
+        try:
+            there, ours = os.lstat(self.path), os.fstat(fd)
+        except OSError:
+            return False
+        self._size = ours.st_size  # others may write to it, or cut it
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def _rotate(self, fd: int) -> int:
+        """Shift the backups by one and open a new file. After a failure the file grows beyond its size."""
+        if self._in_place(fd):  # else somebody else has rotated it, or put something there that is not ours to move
+            try:
+                if not self._backups:
+                    os.ftruncate(fd, 0)
+                    self._size = 0
+                    return fd
+                self._shift()
+            except OSError as error:
+                self.unrotated = error.strerror
+                return fd
+        self.close()
+        return self._open()
+
+    def _shift(self) -> None:
+        for number in range(self._backups - 1, 0, -1):
+            _replace(self._backup(number), self._backup(number + 1))
+        _replace(self.path, self._backup(1))
+
+    def _backup(self, number: int) -> bytes:
+        return b"%b.%d" % (self.path, number)
+
+
+def _whole_lines(data: memoryview, most: int) -> int:
+    """Return how many of the first ``most`` bytes are whole lines."""
+    return bytes(data[: max(most, 0)]).rfind(b"\n") + 1
+
+
+def _replace(old: bytes, new: bytes) -> None:
+    try:
+        os.rename(old, new)
+    except FileNotFoundError:
+        return
+
+
+def sheltered(path: bytes, gids: Collection[int]) -> bool:
+    """Return whether only root, or the user we run as, can put anything in the place of ``path``.
+
+    Every directory on the way belongs to one of them, and nobody else may write to it: not the world, and no group of
+    ``gids``, the program's. Links on the way are followed and judged in the same way.
+    """
+    links = 0
+    way, left = b"/", path.split(b"/")
+    while left:
+        name = left.pop(0)
+        if name in (b"", b"."):
+            continue
+        way = os.path.dirname(way) if name == b".." else os.path.join(way, name)
+        if not left:
+            return True  # the file itself is opened without following a link
+        found = os.lstat(way)
+        if found.st_uid not in (0, os.geteuid()):
+            return False
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > MOST_LINKS:
+                return False
+            target = os.readlink(way)
+            left = target.split(b"/") + left
+            way = b"/" if target.startswith(b"/") else os.path.dirname(way)
+        elif _others_may_write(way, found, gids):
+            return False
+    return False
+
+
+def _others_may_write(directory: bytes, found: os.stat_result, gids: Collection[int]) -> bool:
+    if found.st_mode & stat.S_IWOTH:
+        return True
+    if found.st_mode & stat.S_IWGRP:
+        return found.st_gid in gids or ACCESS_LIST in os.listxattr(directory)
+    return False

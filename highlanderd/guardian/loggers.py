@@ -1,0 +1,207 @@
+"""The loggers as the guardian sees them: one for each child that writes into files, replaced when it dies.
+
+The guardian opens the pipes, hands the write ends to the keeper, and holds the read ends: they outlive loggers,
+workers and the keeper, and a new logger goes on where the last one was.
+"""
+
+from __future__ import annotations
+
+import os
+
+from highlanderd.guardian import protocol
+from highlanderd.guardian.logger import become_logger
+from highlanderd.guardian.start import PIPE_SIZE
+from highlanderd.system import linux
+from highlanderd.system.stdlib import signal
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from highlanderd.guardian.launch import Spec
+    from highlanderd.guardian.worker import Worker
+
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 5.0  # seconds; the first replacement comes at once
+END_WITHIN = 2.0  # seconds for the last lines, once the daemon waits for nothing else
+MOST_LEAVING = 3  # loggers of one program that have not ended, for want of a disk that works
+
+
+class LoggerHandle:
+    """What the guardian knows of one child's logger."""
+
+    __slots__ = ("backoff", "ended", "kill_at", "leaving", "pid", "pipes", "report", "runs", "spec", "start_at", "term")
+
+    def __init__(self, spec: Spec, pipes: dict[str, int], report: int) -> None:
+        self.spec, self.pipes, self.report = spec, pipes, report
+        self.term = protocol.term_of(spec)
+        self.pid: int | None = None
+        self.runs = 0
+        """How many loggers were forked."""
+        self.start_at, self.backoff = 0.0, 0.0
+        self.leaving = self.ended = False
+        self.kill_at = linux.NEVER
+
+    def due(self) -> float:
+        """Return when something has to be done."""
+        if self.pid is not None:
+            return self.kill_at
+        return linux.NEVER if self.ended else self.start_at
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for fd in (*self.pipes.values(), self.report):
+            os.close(fd)
+        self.pipes = {}
+
+
+class Loggers:
+    """All loggers of one guardian. Times are CLOCK_BOOTTIME seconds."""
+
+    def __init__(self, worker: Worker, poller: linux.Poller, signals: linux.Signals) -> None:
+        self._worker, self._poller, self._signals = worker, poller, signals
+        self._handles: list[LoggerHandle] = []
+        self._killed: set[int] = set()
+        """Pids of forgotten loggers that may still live, because a disk that hangs keeps them from dying."""
+
+    def __bool__(self) -> bool:
+        """Whether lines may still be on their way to a file."""
+        return bool(self._handles)
+
+    def pids(self) -> set[int]:
+        """Return the pids of all loggers."""
+        return self._killed | {handle.pid for handle in self._handles if handle.pid is not None}
+
+    def open(self, spec: Spec) -> dict[str, int]:
+        """Open the pipes of a child that is about to be started. Return their write ends, by name. Raises OSError."""
+        names = spec["log"]["files"] if spec.get("log") else {}
+        reads: dict[str, int] = {}
+        writes: dict[str, int] = {}
+        try:
+            for name in names:
+                reads[name], writes[name] = os.pipe()
+                linux.enlarge_pipe(writes[name], PIPE_SIZE)
+            if names:
+                self._handles.append(LoggerHandle(spec, reads, linux.memfd("log", b"")))
+        except OSError:
+            for fd in (*reads.values(), *writes.values()):
+                os.close(fd)
+            raise
+        return writes
+
+    def drop(self, spec: Spec) -> None:
+        """Forget a child that was never started."""
+        for handle in [handle for handle in self._handles if handle.spec is spec]:
+            self._forget(handle)
+
+    def begin(self, spec: Spec) -> None:
+        """Fork the logger of a child that was started, and show the worker its report."""
+        for handle in self._handles:
+            if handle.spec is spec:
+                self._tell(handle)
+                self._start(handle, linux.boottime())
+
+    def list_to_worker(self) -> None:
+        """Show a new worker what the loggers of living children report."""
+        for handle in self._handles:
+            if not handle.leaving:
+                self._tell(handle)
+
+    def _tell(self, handle: LoggerHandle) -> None:
+        try:
+            report = os.dup(handle.report)
+        except OSError:
+            return  # this worker sees no lines; they are written all the same
+        self._worker.send(protocol.logger(handle.term), report)
+
+    def _start(self, handle: LoggerHandle, now: float) -> None:
+        again = handle.runs > 0
+        try:
+            handle.pid = linux.fork(
+                lambda: become_logger(handle.spec, handle.pipes, handle.report, self._signals, again=again)
+            )
+        except OSError as error:
+            self._worker.log(f"no logger can be forked for {handle.term['program']}: {error.strerror}; trying again")
+            self._plan(handle, now, FIRST_BACKOFF)
+            return
+        handle.runs += 1
+        if handle.leaving:
+            self._send(handle, signal.SIGTERM)
+
+    def _plan(self, handle: LoggerHandle, now: float, least: float = 0.0) -> None:
+        handle.start_at = now + max(handle.backoff, least)
+        handle.backoff = min(max(2 * handle.backoff, FIRST_BACKOFF), LONGEST_BACKOFF)
+        self._poller.by(handle.start_at)
+
+    def reaped(self, pid: int, status: int) -> bool:
+        """Take in the death of a child of the guardian's. Return whether it was a logger."""
+        handle = next((handle for handle in self._handles if handle.pid == pid), None)
+        if handle is None:
+            known = pid in self._killed
+            self._killed.discard(pid)
+            return known
+        handle.pid = None
+        if status == 0:
+            handle.ended = True
+            if handle.leaving:
+                self._forget(handle)
+        else:
+            self._worker.log(f"the logger of {handle.term['program']} has died: another one goes on where it was")
+            self._plan(handle, linux.boottime())
+        return True
+
+    def leave(self, term: dict[str, object]) -> None:
+        """Have the logger of a term whose tree is empty write what the pipes hold, and end."""
+        for handle in self._handles:
+            if handle.term == term:
+                self._leave(handle)
+
+    def _leave(self, handle: LoggerHandle) -> None:
+        if not handle.leaving:
+            handle.leaving = True
+            self._send(handle, signal.SIGTERM)
+            self._poller.by(linux.boottime())
+
+    def reopen(self) -> None:
+        """Have all loggers open their files anew."""
+        for handle in self._handles:
+            self._send(handle, signal.SIGUSR1)
+
+    def dismiss(self, now: float) -> None:
+        """Give all loggers a moment for their last lines: the daemon ends."""
+        for handle in self._handles:
+            self._leave(handle)
+            handle.kill_at = min(handle.kill_at, now + END_WITHIN)
+
+    def judge(self, now: float) -> float:
+        """Fork what is to be forked, kill what has hung for too long. Return when to judge again."""
+        for handle in list(self._handles):
+            if handle.leaving and handle.ended:
+                self._forget(handle)
+            elif now >= handle.kill_at:
+                self._kill(handle)
+            elif now >= handle.due():
+                self._start(handle, now)
+        self._kill_hung()
+        return min((handle.due() for handle in self._handles), default=linux.NEVER)
+
+    def _kill_hung(self) -> None:
+        """Keep no more than a few loggers of one program that do not end."""
+        leaving: dict[str, list[LoggerHandle]] = {}
+        for handle in self._handles:
+            if handle.leaving:
+                leaving.setdefault(handle.term["program"], []).append(handle)
+        for handles in leaving.values():
+            for handle in handles[:-MOST_LEAVING]:
+                self._kill(handle)
+
+    def _kill(self, handle: LoggerHandle) -> None:
+        if handle.pid is not None:
+            self._send(handle, signal.SIGKILL)
+            self._killed.add(handle.pid)
+        self._forget(handle)
+
+    def _send(self, handle: LoggerHandle, signum: int) -> None:
+        if handle.pid is not None:
+            linux.send(handle.pid, signum)  # not reaped yet, so the pid is its own
+
+    def _forget(self, handle: LoggerHandle) -> None:
+        handle.close()
+        self._handles.remove(handle)
