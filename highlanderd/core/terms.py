@@ -20,7 +20,7 @@ class Former:
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class PastTerm:
     """One term of one lock id."""
 
     program: str
@@ -65,17 +65,17 @@ class ProgramHistory:
     gaps: tuple[GapReport, ...]
 
 
-def by_program(terms: Sequence[Term]) -> tuple[ProgramHistory, ...]:
+def by_program(terms: Sequence[PastTerm]) -> tuple[ProgramHistory, ...]:
     """Return the summary of each program, by name."""
     names = sorted({term.program for term in terms})
     return tuple(_of_one(name, [term for term in terms if term.program == name]) for name in names)
 
 
-def _of_one(name: str, terms: Sequence[Term]) -> ProgramHistory:
+def _of_one(name: str, terms: Sequence[PastTerm]) -> ProgramHistory:
     return ProgramHistory(name, len(terms), sum(term.lasted for term in terms), tuple(_gaps(terms)))
 
 
-def _gaps(terms: Iterable[Term]) -> list[GapReport]:
+def _gaps(terms: Iterable[PastTerm]) -> list[GapReport]:
     found: dict[str, list[float]] = {}
     for term in terms:
         if term.former is not None and term.gap is not None and not term.overlaps:

@@ -53,7 +53,7 @@ class Peek:
         return size
 
 
-class Stream:
+class LoggedPipe:
     """One pipe of the child."""
 
     __slots__ = ("capacity", "dropped", "ended", "fd", "file", "hung_up", "lines", "name", "ready", "try_at", "waiting")
@@ -94,7 +94,7 @@ class Logger:
             self._files.setdefault(path, LogFile(path, order["max_bytes"], order["backups"]))
         counted = self._report["lines"]
         self._streams = [
-            Stream(name, fd, self._files[order["files"][name]], counted.get(name, 0)) for name, fd in pipes.items()
+            LoggedPipe(name, fd, self._files[order["files"][name]], counted.get(name, 0)) for name, fd in pipes.items()
         ]
         self._peek = Peek()
         self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
@@ -147,7 +147,7 @@ class Logger:
 
     # ------------------------------------------------------------------------------------------------ from pipe to file
 
-    def _take(self, stream: Stream) -> None:
+    def _take(self, stream: LoggedPipe) -> None:
         """Look at what the pipe holds, write it, and take what was written out of the pipe."""
         try:
             size = self._peek.fill(stream.fd)
@@ -161,7 +161,7 @@ class Logger:
         if size:
             self._write(stream, size)
 
-    def _whole(self, stream: Stream, size: int) -> int:
+    def _whole(self, stream: LoggedPipe, size: int) -> int:
         """Return how much of what was looked at is to be written now: whole lines, while that can wait."""
         whole = self._peek.buffer.rfind(b"\n", 0, size) + 1
         now = time.monotonic()
@@ -172,7 +172,7 @@ class Logger:
         stream.ready, stream.waiting = False, min(stream.waiting, now + PATIENCE)
         return 0
 
-    def _write(self, stream: Stream, size: int) -> None:
+    def _write(self, stream: LoggedPipe, size: int) -> None:
         done = 0
         try:
             self._prepare(stream)
@@ -189,7 +189,7 @@ class Logger:
         if stream.try_at and done < size:
             self._make_room(stream)
 
-    def _prepare(self, stream: Stream) -> None:
+    def _prepare(self, stream: LoggedPipe) -> None:
         if self._again:
             stream.file.end_line()
             self._again = False
@@ -197,7 +197,7 @@ class Logger:
             stream.file.write(memoryview(DROPPED % stream.dropped))
             stream.dropped = 0
 
-    def _account(self, stream: Stream, done: int) -> None:
+    def _account(self, stream: LoggedPipe, done: int) -> None:
         """Take ``done`` bytes, which stand in the buffer, out of the pipe, and keep what is to be known of them."""
         left = done
         while left:
@@ -226,14 +226,14 @@ class Logger:
         self._tail.clear()
         return [*self._report["last"], *(line[:KEPT_BYTES] for line in lines)][-KEPT_LINES:]
 
-    def _end(self, stream: Stream) -> None:
+    def _end(self, stream: LoggedPipe) -> None:
         stream.ended = True
         self._watch.unregister(stream.fd)
         os.close(stream.fd)
 
     # ------------------------------------------------------------------------------------------------- what goes wrong
 
-    def _fail(self, stream: Stream, error: OSError) -> None:
+    def _fail(self, stream: LoggedPipe, error: OSError) -> None:
         """Try again later. A child whose tree is empty has nobody to wait for."""
         stream.try_at = time.monotonic() + AGAIN
         self._trouble(stream.file.path, error.strerror or str(error))
@@ -251,7 +251,7 @@ class Logger:
                     self._report["recovered"] = {**times, name: times.get(name, 0) + (kind == "troubles")}
                 self._changed = True
 
-    def _make_room(self, stream: Stream) -> None:
+    def _make_room(self, stream: LoggedPipe) -> None:
         """Drop the oldest lines of a full pipe whose file fails: no child waits for an error."""
         while not stream.ended and stream.held() >= stream.capacity * 3 // 4:
             size = self._peek.fill(stream.fd)

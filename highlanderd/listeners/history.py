@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from highlanderd.core.terms import Term, by_program
+from highlanderd.core.terms import PastTerm, by_program
 from highlanderd.errors import BadRequest
 from highlanderd.listeners.orders import Node
 
@@ -34,7 +34,7 @@ def _limit(request: web.Request) -> int:
     return int(text)
 
 
-def _facts(term: Term) -> dict[str, object]:
+def _facts(term: PastTerm) -> dict[str, object]:
     return {
         "program": term.program,
         "epoch": term.epoch,
@@ -50,7 +50,7 @@ def _facts(term: Term) -> dict[str, object]:
     }
 
 
-def _summary(terms: Sequence[Term]) -> dict[str, object]:
+def _summary(terms: Sequence[PastTerm]) -> dict[str, object]:
     programs = [
         {
             "program": one.program,
@@ -64,7 +64,7 @@ def _summary(terms: Sequence[Term]) -> dict[str, object]:
     return {"terms": len(terms), "since": since, "programs": programs, "overlaps": _overlaps(terms)}
 
 
-def _overlaps(terms: Sequence[Term]) -> list[dict[str, object]]:
+def _overlaps(terms: Sequence[PastTerm]) -> list[dict[str, object]]:
     return [
         {
             "program": term.program,

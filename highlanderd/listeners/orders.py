@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail, ProgramStatus
-from highlanderd.core.terms import Term
+from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError
 
 DEFAULT_STAY_OUT = 30.0
@@ -60,7 +60,7 @@ class Node(Protocol):
     async def ledger(self) -> dict[str, object]:
         """Return the ledger's facts. Raises HighlanderError when it cannot be read."""
 
-    async def history(self, names: Sequence[str], limit: int) -> tuple[Term, ...]:
+    async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last. Raises NoSuchProgram, HighlanderError when they cannot be read."""
 
     async def lease_report(self) -> LeaseReport:

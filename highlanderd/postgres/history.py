@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Final
 
-from highlanderd.core.terms import Former, Term
+from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import identifier
@@ -74,7 +74,7 @@ class History:
         self._pool = pool
         self._turn = asyncio.Lock()
 
-    async def read(self, lock_ids: Sequence[int], limit: int) -> tuple[Term, ...]:
+    async def read(self, lock_ids: Sequence[int], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest ``limit`` terms of all these lock ids, the newest last. Raises HighlanderError."""
         async with self._turn:
             reply = await self._answer(lock_ids, limit)
@@ -109,10 +109,10 @@ class History:
         return reply.error.text if reply.error is not None else ""
 
 
-def _term(row: tuple[str | None, ...]) -> Term:
+def _term(row: tuple[str | None, ...]) -> PastTerm:
     program, epoch, node, began, ended, lasted, cause, former_epoch, former_node, former_cause, gap = row
     former = None if former_epoch is None else Former(int(former_epoch), former_node or "", former_cause)
-    return Term(
+    return PastTerm(
         program=program or "",
         epoch=int(epoch or 0),
         node=node or "",

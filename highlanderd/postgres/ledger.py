@@ -236,7 +236,7 @@ def facts(row: tuple[str | None, ...]) -> LedgerFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class RenewalAnswer:
     """What the answer to a renewal says of the ledger."""
 
     lengths: Lengths
@@ -244,10 +244,10 @@ class Renewal:
     compatible_from: int
 
 
-def written(values: Sequence[str | None], asked: Lease) -> Renewal:
+def written(values: Sequence[str | None], asked: Lease) -> RenewalAnswer:
     """Read the first columns of the answer to RENEW or REATTACH. Raises ValueError for values that no ledger holds."""
     wanted, pace, version, compatible = values[:4]
-    return Renewal(Lengths(asked, _lease(wanted), _lease(pace)), _integer(version), _integer(compatible))
+    return RenewalAnswer(Lengths(asked, _lease(wanted), _lease(pace)), _integer(version), _integer(compatible))
 
 
 def _integer(value: str | None) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 from highlanderd import __version__
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
 from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail
-from highlanderd.core.terms import Term
+from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres import lease_change
@@ -157,7 +157,7 @@ class WorkerNode:
         """Return the ledger's facts. Raises HighlanderError."""
         return await self._pool.listener.shown()
 
-    async def history(self, names: Sequence[str], limit: int) -> tuple[Term, ...]:
+    async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last. Raises NoSuchProgram, HighlanderError."""
         configured = {name: member.lock_id for name, member in self._fleet.members.items()}
         return await past(self._pool.listener, self._history, configured, names, limit)

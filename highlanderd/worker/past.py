@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 
-from highlanderd.core.terms import Term
+from highlanderd.core.terms import PastTerm
 from highlanderd.errors import NoSuchProgram
 from highlanderd.postgres.history import History
 from highlanderd.postgres.listener import Listener
@@ -13,7 +13,7 @@ from highlanderd.postgres.listener import Listener
 
 async def past(
     listener: Listener, history: History, configured: Mapping[str, int], names: Sequence[str], limit: int
-) -> tuple[Term, ...]:
+) -> tuple[PastTerm, ...]:
     """Return the newest terms of programs that are in the ledger, wherever they are configured.
 
     ``configured`` holds the lock ids of this node's programs. Raises NoSuchProgram for a name or glob that chooses

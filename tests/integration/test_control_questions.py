@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from highlanderd.core.terms import Former, Term
+from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
 from tests.support.memory_node import Ended, MemoryNode, ctl, leading, program, run, serving, until
 
 ROOT = Path(__file__).parents[2]
-FIRST = Term(
+FIRST = PastTerm(
     "beat", 1, "a", "2026-01-02T03:04:05.678Z", "2026-01-02T04:04:05.678Z", 3600.0, "released", former=None, gap=None
 )
-SECOND = Term(
+SECOND = PastTerm(
     "beat", 2, "b", "2026-01-02T04:04:05.690Z", None, 60.0, None, former=Former(1, "a", "released"), gap=0.012
 )
 EARLY = replace(SECOND, began="2026-01-02T04:04:03.678Z", gap=-2.0)
 
 
-def remembering(*terms: Term) -> MemoryNode:
+def remembering(*terms: PastTerm) -> MemoryNode:
     node = MemoryNode(leading("beat"), program("relay", leader="web-2", epoch=3))
     node.terms = terms
     return node

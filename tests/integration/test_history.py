@@ -8,7 +8,7 @@ import json
 import psycopg
 import pytest
 
-from highlanderd.core.terms import Former, Term
+from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.history import History
 from highlanderd.postgres.pool import Pool
@@ -56,7 +56,7 @@ def test_the_newest_terms_are_read_with_the_gaps_before_them(database: Database)
             ]
             before = Former(4294967297, "a", "released")
             began, ended = "2026-01-02T03:01:01.750Z", "2026-01-02T03:01:30.250Z"
-            assert terms[2] == Term("beat", 4294967298, "b", began, ended, 28.5, "lapsed", before, 1.5)
+            assert terms[2] == PastTerm("beat", 4294967298, "b", began, ended, 28.5, "lapsed", before, 1.5)
             assert terms[3].ended is None
             assert terms[3].lasted > 0
             newest = await history.read(LOCK_IDS, 2)

@@ -25,7 +25,7 @@ from highlanderd.core.status import (
     ProgramDetail,
     ProgramStatus,
 )
-from highlanderd.core.terms import Term
+from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
 from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.orders import ReloadReport
@@ -116,7 +116,7 @@ class MemoryNode:
         self.unanswered: HighlanderError | None = None
         """What a look at the lengths or the history is answered with, while PostgreSQL is away."""
         self.migration = MigrationReport(2, migrated=True, waits_for=())
-        self.terms: tuple[Term, ...] = ()
+        self.terms: tuple[PastTerm, ...] = ()
         self.output: tuple[str, ...] = ("ready to serve",)
         self._programs = {one.name: one for one in programs}
         self._waiting: list[asyncio.Future[None]] = []
@@ -217,7 +217,7 @@ class MemoryNode:
     async def ledger(self) -> dict[str, object]:
         return {"schema": "highlander", "lease": 10.0, "settled": None}
 
-    async def history(self, names: Sequence[str], limit: int) -> tuple[Term, ...]:
+    async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         if self.unanswered is not None:
             raise self.unanswered
         for name in names:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from highlanderd.core.terms import Former, GapReport, ProgramHistory, Term, by_program
+from highlanderd.core.terms import Former, GapReport, PastTerm, ProgramHistory, by_program
 
 
-def term(program: str, epoch: int, gap: float | None, cause: str | None = "released", lasted: float = 60.0) -> Term:
+def term(program: str, epoch: int, gap: float | None, cause: str | None = "released", lasted: float = 60.0) -> PastTerm:
     """Return a term of node ``b`` after one of node ``a`` that was released; without a gap it is the first one."""
     former = None if gap is None else Former(epoch - 1, "a", cause)
-    return Term(program, epoch, "b", "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z", lasted, "released", former, gap)
+    return PastTerm(
+        program, epoch, "b", "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z", lasted, "released", former, gap
+    )
 
 
 def test_gaps_count_for_the_cause_of_the_term_before_them() -> None:
@@ -37,5 +39,5 @@ def test_a_term_that_began_before_the_former_one_ended_overlaps_and_is_no_gap() 
 
 
 def test_a_term_overlaps_a_former_one_that_never_ended() -> None:
-    never = Term("beat", 2, "b", "2026-01-02T03:04:05Z", None, 1.0, None, Former(1, "a", None), None)
+    never = PastTerm("beat", 2, "b", "2026-01-02T03:04:05Z", None, 1.0, None, Former(1, "a", None), None)
     assert never.overlaps

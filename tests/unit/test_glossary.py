@@ -37,7 +37,7 @@ late leave led link list listener load log loop lost
 member memory message metrics migration
 not note notices notifier notify
 of order origin owner
-peek pending persistence ping pong postgres problems process
+peek past pending pipe persistence ping pong postgres problems process
 read record recorder reload remember remove reply report request resolve restart running
 scan section seeking server service set shut shutdown signal sources stage start stop stream suspected
 text turn
@@ -108,3 +108,8 @@ def test_every_row_explains_a_word_that_is_used() -> None:
 def test_rows_stand_in_the_order_of_the_alphabet_and_once() -> None:
     heads = [head.lower() for head in headwords()]
     assert heads == sorted(set(heads))
+
+
+def test_every_class_has_a_name_of_its_own() -> None:
+    found = [name for room in sorted(PACKAGE.iterdir()) if room.is_dir() for name in classes(room.name)]
+    assert sorted({name for name in found if found.count(name) > 1}) == []
