@@ -2,7 +2,8 @@
 
 A child writes without pause for some seconds, in blocks and by lines; what stands in the file then is counted. The
 logger's memory is what no other process shares with it. supervisord is fetched from PyPI if it can be. The figures of
-one run compare with each other only: the disk and the other processes of the machine are part of all of them.
+one run compare with each other only. On a busy machine those by CPU time compare better: sessions share processors as
+groups (sched(7), autogroup), and a logger is a session of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.processes import children, name_of, node_at
@@ -32,25 +32,29 @@ stdout_logfile_maxbytes=0
 """
 
 
-def rate(path: Path, run: Callable[[], object]) -> float:
-    """Return MB/s into ``path`` from its first byte on."""
-    run()
+def measure(path: Path, writer: int) -> str:
+    """Return the rates into ``path`` from its first byte on: by the clock, and by the CPU time that ``writer`` uses."""
     while not path.exists() or not path.stat().st_size:
         time.sleep(0.01)
-    begun, before = time.monotonic(), path.stat().st_size
+    begun, used, before = time.monotonic(), cpu(writer), path.stat().st_size
     time.sleep(SECONDS)
-    return (path.stat().st_size - before) / (time.monotonic() - begun) / 1e6
+    size = (path.stat().st_size - before) / 1e6
+    used = max(cpu(writer) - used, 0.01)
+    return f"{size / (time.monotonic() - begun):6.0f} MB/s  {size / used:6.0f} MB in a second of its CPU"
 
 
-def logger(home: Path, command: list[str]) -> tuple[float, str]:
-    """Return the rate through a logger, and what the logger costs."""
+def logger(home: Path, command: list[str]) -> str:
+    """Return the rates through a logger, and what the logger costs."""
     path = home / "log"
     log = {"files": {"stdout": str(path)}}
     with node_at(home) as node:
-        speed = rate(path, lambda: node.spawn(*command, log=log))
+        node.spawn(*command, log=log)
+        node.expect("Started")
         (pid,) = [pid for pid in children(node.pid) if name_of(pid).startswith("log ")]
-        cost = f"{private(pid)} KiB of its own, worker {cpu(node.worker):.2f} s of CPU"
-    return speed, cost
+        before = cpu(node.worker)
+        rates = measure(path, pid)
+        share = 100 * (cpu(node.worker) - before) / SECONDS
+        return f"{rates}  {private(pid)} KiB of its own, the worker {share:.1f} % of a CPU"
 
 
 def private(pid: int) -> int:
@@ -65,22 +69,22 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def cat(home: Path, command: list[str]) -> tuple[float, str]:
-    """Return the rate through ``cat``."""
+def cat(home: Path, command: list[str]) -> str:
+    """Return the rates through ``cat``."""
     path = home / "log"
     with path.open("wb") as file:
-        source = subprocess.Popen(command, stdout=subprocess.PIPE)
-        drain = subprocess.Popen(["cat"], stdin=source.stdout, stdout=file)
+        source = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        drain = subprocess.Popen(["cat"], stdin=source.stdout, stdout=file, start_new_session=True)
         try:
-            return rate(path, lambda: None), ""
+            return measure(path, drain.pid)
         finally:
             for process in (source, drain):
                 process.kill()
                 process.wait()
 
 
-def supervisord(home: Path, command: list[str]) -> tuple[float, str]:
-    """Return the rate through supervisord; its own start is not counted."""
+def supervisord(home: Path, command: list[str]) -> str:
+    """Return the rates through supervisord; its own start is not counted."""
     environment = Path(tempfile.gettempdir()) / "highlander-benchmark-supervisor"
     if not (environment / "bin/supervisord").exists():
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
@@ -92,7 +96,7 @@ def supervisord(home: Path, command: list[str]) -> tuple[float, str]:
         [str(environment / "bin/supervisord"), "-c", str(settings)], stdout=subprocess.DEVNULL
     ) as one:
         try:
-            return rate(path, lambda: None), ""
+            return measure(path, one.pid)
         finally:
             one.terminate()
 
@@ -103,11 +107,10 @@ def main() -> None:
         for way in (logger, cat, supervisord):
             with tempfile.TemporaryDirectory(prefix="hl-output-") as home:
                 try:
-                    speed, cost = way(Path(home), command)
+                    said = way(Path(home), command)
                 except (OSError, subprocess.SubprocessError) as error:
-                    print(f"{kind:17} {way.__name__:12} not measured: {error}")
-                else:
-                    print(f"{kind:17} {way.__name__:12} {speed:7.0f} MB/s  {cost}", flush=True)
+                    said = f"not measured: {error}"
+                print(f"{kind:17} {way.__name__:12} {said}", flush=True)
 
 
 if __name__ == "__main__":
