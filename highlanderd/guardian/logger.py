@@ -86,12 +86,14 @@ class Logger:
     def __init__(
         self, order: Spec, pipes: dict[str, int], report: int, signals: linux.Signals, *, again: bool = False
     ) -> None:
-        self._report_fd, self._signals, self._again = report, signals, again
+        self._report_fd, self._signals = report, signals
         self._report = log_report.read(report)
         self._report["troubles"], self._report["unrotated"] = {}, {}
         self._files: dict[bytes, LogFile] = {}
         for path in order["files"].values():
             self._files.setdefault(path, LogFile(path, order["max_bytes"], order["backups"]))
+        self._torn = set(self._files.values()) if again else set()
+        """Files that may end in the middle of a line."""
         counted = self._report["lines"]
         self._streams = [
             LoggedPipe(name, fd, self._files[order["files"][name]], counted.get(name, 0)) for name, fd in pipes.items()
@@ -190,9 +192,9 @@ class Logger:
             self._make_room(stream)
 
     def _prepare(self, stream: LoggedPipe) -> None:
-        if self._again:
+        if stream.file in self._torn:
+            self._torn.discard(stream.file)  # first: what cannot be mended must not keep the rest from being written
             stream.file.end_line()
-            self._again = False
         if stream.dropped:
             stream.file.write(memoryview(DROPPED % stream.dropped))
             stream.dropped = 0
