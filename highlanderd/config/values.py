@@ -190,12 +190,18 @@ def located(value: object) -> Path:
     return absolute(text(value), beside(text(value)))
 
 
+STREAMS: Final = frozenset({"/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2"})
+"""Paths that stand for the daemon's own streams, which a child inherits; no file is made or rotated there."""
+
+
 def output(value: object) -> str:
     """Accept ``inherit``, ``null``, or a path. It must hold a slash, so that a misspelt word does not become a file."""
     if not isinstance(value, str):
         raise ValueError(f'is {kind(value)}; write "inherit", "null" or a path')
     if value in ("inherit", "null"):
         return value
+    if value in STREAMS:
+        return "inherit"
     if "/" not in value:
         raise ValueError(f'{quoted(value)} is none of "inherit", "null" and a path; a path holds a slash: "./{value}"')
     return str(absolute(value, beside(value)))

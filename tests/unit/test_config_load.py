@@ -96,6 +96,11 @@ def test_nothing_secret_shows_in_what_is_printed() -> None:
     assert "hunter2" not in shown
 
 
+def test_the_devices_of_the_daemons_own_streams_mean_inherit() -> None:
+    beat = program('stdout = "/dev/stdout"\nstderr = "/dev/stderr"')
+    assert (beat.stdout, beat.stderr) == ("inherit", "inherit"), "nothing is made or rotated there"
+
+
 def test_plain_types_come_out_that_can_be_marshalled() -> None:
     beat = program('environment.A = "${A}"\nstdout = "./x"\nuser = "${A}"', environ={"A": "a"})
     marshal.dumps([beat.argv, beat.command, beat.stdout, beat.user, beat.name], 2)
