@@ -383,8 +383,8 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "the update is sent without the grant": Mutation(
         _rules("reset", swift=False, sql=_flawed(update_needs_grant=False))
     ),
-    "a takeover that does not compare the version": Mutation(
-        _rules("cut B", "reset A", reconnect="", sql=_flawed(compares_version=False)),
+    "a takeover that does not compare the version, nor whether the term is closed": Mutation(
+        _rules("cut B", "reset A", reconnect="", sql=_flawed(compares_version=False, takes_closed_only=False)),
         faults=2,
         start=releasing,
     ),

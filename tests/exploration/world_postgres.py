@@ -204,6 +204,8 @@ class Flaws(NamedTuple):
     """The takeover refuses beside another unreleased row of the program."""
     locks_name: bool = True
     closes_first: bool = True
+    takes_closed_only: bool = True
+    """The takeover changes a row that is released already, by its leader or by the closing."""
 
 
 class LookAt(NamedTuple):
@@ -306,7 +308,7 @@ class TakeOverIf(NamedTuple):
         if claim.judged is None or row is None:
             return claim.judged is None and row is None
         closed = claim.judged in claim.closing and self.flaws.closes_first
-        if self.flaws.closes_first and not row.released:
+        if self.flaws.closes_first and self.flaws.takes_closed_only and not row.released:
             return False  # a late renewal has the number that the closing would have had
         return not self.flaws.compares_version or _as_judged(row, claim.judged, claim.judged.renewal + closed)
 
