@@ -65,7 +65,7 @@ class Promises:
         if settled and found.ledger == self.kept.ledger:
             return Promises(found)
         kept = replace(self.kept, ceiling=max(self.kept.ceiling, found.ceiling), lease=found.lease)
-        superseded = self.superseded or (settled and found.ledger != self.kept.ledger)
+        superseded = self.superseded or settled
         if not settled or self.found is None or found.ledger != self.found.ledger:
             return Promises(kept, found, at, superseded)
         if at - self.since >= Lease(kept.ceiling).wait:

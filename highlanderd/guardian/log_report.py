@@ -10,11 +10,12 @@ import marshal
 import os
 import struct
 
+from highlanderd.guardian.channel import MARSHAL_VERSION
+
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
 
-MARSHAL_VERSION = 2  # the same in every Python 3
 HEAD = struct.Struct("=QQQ")  # the report's number, and the lengths of the two places' contents
 PLACE = 1 << 19  # bytes for one report: 200 lines of 1000 bytes, and room
 FIRST = 4096

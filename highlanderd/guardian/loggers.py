@@ -165,7 +165,7 @@ class Loggers:
             self._send(handle, signal.SIGUSR1)
 
     def dismiss(self, now: float) -> None:
-        """Give all loggers a moment for their last lines: the daemon ends."""
+        """End all loggers, because the daemon ends; each has a moment for its last lines."""
         for handle in self._handles:
             self._leave(handle)
             handle.kill_at = min(handle.kill_at, now + END_WITHIN)

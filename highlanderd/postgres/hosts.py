@@ -125,17 +125,15 @@ def lacking(answers: Answers, written: Written) -> list[str]:
 
     A host that does not answer may lack it. A standby on another timeline has another past, whatever its position.
     """
-    behind = [
-        host.address
-        for host in answers.hosts
-        if (host.standby or (host.system, host.started) != (written.system, written.started))
-        and not (
-            host.standby
-            and (host.system, host.timeline) == (written.system, written.timeline)
-            and host.position >= written.position
-        )
-    ]
+    behind = [host.address for host in answers.hosts if not _has(host, written)]
     return list(dict.fromkeys([*behind, *answers.silent]))
+
+
+def _has(host: Host, written: Written) -> bool:
+    """Return whether a host is the primary itself, or has on its disk what the primary has written."""
+    if not host.standby:
+        return (host.system, host.started) == (written.system, written.started)
+    return (host.system, host.timeline) == (written.system, written.timeline) and host.position >= written.position
 
 
 def divided(hosts: Sequence[Host]) -> Iterator[str]:
