@@ -71,7 +71,7 @@ SELECT current_setting('synchronous_standby_names'), count(pid),
 ACCESS: Final = """
 WITH place AS (SELECT oid FROM pg_namespace WHERE nspname = {schema_text}),
      present AS (SELECT c.oid, c.relname FROM pg_class AS c, place AS s
-               WHERE c.relnamespace = s.oid AND c.relkind = 'r' AND c.relname IN ({names})),
+               WHERE c.relnamespace = s.oid AND c.relkind = 'r'),
      needed (tables, privileges) AS (VALUES {needed}),
      lacking AS (
        SELECT privilege || ' on ' || b.relname AS words
@@ -80,7 +80,7 @@ WITH place AS (SELECT oid FROM pg_namespace WHERE nspname = {schema_text}),
         WHERE NOT has_table_privilege(b.oid, privilege)
        UNION ALL
        SELECT 'USAGE on schema' FROM place WHERE NOT has_schema_privilege(oid, 'USAGE'))
-SELECT (SELECT count(*) FROM present),
+SELECT (SELECT count(*) FROM present WHERE relname IN ({names})),
        coalesce((SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM place),
                 has_database_privilege(current_database(), 'CREATE')),
        (SELECT coalesce(string_agg(words, ', ' ORDER BY words), '') FROM lacking)

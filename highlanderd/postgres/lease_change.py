@@ -22,7 +22,7 @@ from highlanderd.postgres.hosts import Written
 from highlanderd.postgres.ledger import LedgerFacts
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.replies import Reply
-from highlanderd.postgres.sql import dialect, lengths
+from highlanderd.postgres.sql import lengths
 from highlanderd.postgres.survey import Leader
 
 log = logging.getLogger(__name__)
@@ -102,10 +102,9 @@ def summary(facts: LedgerFacts, leaders: Iterable[Leader]) -> LeaseReport:
 
 
 def _refuse_old(facts: LedgerFacts) -> None:
-    if facts.version < dialect.VERSION:
+    if facts.version == 1:
         raise HighlanderError(
-            f"the ledger has schema {facts.version}, and maintenance needs {dialect.VERSION}: see what "
-            "`highlanderctl ledger migrate` waits for"
+            "the ledger has schema 1, and maintenance needs 2: see what `highlanderctl ledger migrate` waits for"
         )
 
 

@@ -2,6 +2,7 @@
 
 What is added never disturbs a daemon that knows the version before, but a daemon of schema 1 cannot know that a row
 carries its own lease; so the step from 1 to 2 waits until those are gone. Until then this daemon works with schema 1.
+Daemons of schema 2 go on beside those of schema 3.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.replies import Ask, Reply
 from highlanderd.postgres.sql import connecting, dialect, upkeep
 
-MISSING: Final = "highlanderctl maintenance, and ledger set-lease while programs run,"
-"""What schema 1 does not offer."""
+MISSING: Final = {
+    1: "highlanderctl maintenance, and ledger set-lease while programs run,",
+    2: "highlanderctl cluster, drain, stop --everywhere, and orders to other nodes,",
+}
+"""By version of the schema: what it does not offer, and the next one does."""
 
 
 async def migrate(ask: Callable[[list[Ask]], Awaitable[list[Reply]]], ledger: Ledger, version: int) -> MigrationReport:
@@ -39,7 +43,7 @@ def waits(report: MigrationReport, ledger: Ledger) -> Iterator[str]:
     if report.version >= dialect.VERSION:
         return
     what = ", ".join(report.waits_for) or "another daemon, which is doing it now"
-    yield (
-        f"the ledger has schema {report.version} in {ledger.schema}; {MISSING} need schema {dialect.VERSION}. The "
-        f"migration waits for {what}"
+    missing = "; ".join(
+        f"{words} need schema {version + 1}" for version, words in MISSING.items() if version >= report.version
     )
+    yield f"the ledger has schema {report.version} in {ledger.schema}; {missing}. The migration waits for {what}"

@@ -1,4 +1,4 @@
-"""A ledger of schema 1 under daemons of both kinds at once, its migration, and versions that are still to come."""
+"""A ledger of an earlier schema under daemons of both kinds at once, its migration, and versions still to come."""
 
 from __future__ import annotations
 
@@ -24,32 +24,42 @@ from tests.support.wait import wait_for
 
 SCHEMA_1 = "a36353b"
 """The last commit whose daemons know schema 1 only."""
+SCHEMA_2 = "efc2a6f"
+"""A commit whose daemons know schema 2 only."""
 PROGRAMS = ["beat", "bot", "relay"]
 LEASE = 6.0
 
 
-@pytest.fixture
-def old_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as it was before schema 2; skips where the clone does not reach back so far."""
-    tree = tmp_path_factory.mktemp("old")
+def _old_tree(tree: Path, commit: str) -> dict[str, str]:
+    """Return the environment of a daemon of that commit; skip where the clone does not reach back so far."""
     archive = subprocess.run(
-        ["git", "-C", str(PACKAGE), "archive", SCHEMA_1, "highlanderd"], capture_output=True, check=False
+        ["git", "-C", str(PACKAGE), "archive", commit, "highlanderd"], capture_output=True, check=False
     )
     if archive.returncode:
-        pytest.skip(f"this clone has no commit {SCHEMA_1}")
+        pytest.skip(f"this clone has no commit {commit}")
     subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
-    return tree
+    return {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
 
 
-def _begin_schema_1(database: Database) -> Ledger:
-    """Create a ledger as daemons of schema 1 did, settled for its server."""
+def _begin(database: Database, version: int, *, admin: bool = False) -> Ledger:
+    """Create a ledger of an earlier schema, as its daemons did or as an administrator did for them."""
     ledger = Ledger("highlander", "highlander", LEASE)
     as_admin = make_conninfo(database.dsn, user=database.server.user)
     name = conninfo_to_dict(as_admin)["dbname"]
     database.sql(f'GRANT CREATE ON DATABASE "{name}" TO "{database.role}"', admin=True)
-    script = ledger.script().split("-- Schema 2")[0]
-    assert "ADD COLUMN" not in script
-    database.sql(script)
+    script = ledger.script().split(f"-- Schema {version + 1}")[0]
+    assert ("ADD COLUMN" in script) == (version > 1)
+    database.sql(script, admin=admin)
+    if admin:
+        grants = [grant for grant in ledger.grants(database.role).splitlines(keepends=True) if "ON SCHEMA" in grant]
+        tables = "highlander.meta, highlander.lease, highlander.term"
+        database.sql(f'{grants[0]}GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO "{database.role}"', admin=True)
+    return ledger
+
+
+def _begin_schema_1(database: Database) -> Ledger:
+    """Create a ledger as daemons of schema 1 did, settled for its server."""
+    ledger = _begin(database, 1)
     database.sql(
         "UPDATE highlander.meta SET (settled_system, settled_timeline) = "
         "(SELECT system_identifier, 1 FROM pg_control_system())"
@@ -80,10 +90,10 @@ def _upgrade(nodes: Nodes, node: Node) -> None:
 
 
 def test_a_cluster_is_upgraded_node_by_node_and_its_ledger_with_the_last_one(
-    nodes: Nodes, database: Database, old_tree: Path
+    nodes: Nodes, database: Database, tmp_path: Path
 ) -> None:
     _begin_schema_1(database)
-    old = {"PYTHONPATH": str(old_tree), "PYTHONSAFEPATH": "1"}
+    old = _old_tree(tmp_path, SCHEMA_1)
     made = [Node(name, nodes.directory / name, database.dsn, LEASE, nodes.journal) for name in ("a", "b", "c")]
     nodes.nodes += made
     for node in made:
@@ -104,15 +114,19 @@ def test_a_cluster_is_upgraded_node_by_node_and_its_ledger_with_the_last_one(
             assert _version(database) == 1
 
     before = {program: nodes.life(program).pids for program in PROGRAMS}
-    wait_for(lambda: _version(database) == 2, what="the ledger is migrated once the last older daemon is gone")
-    wait_for(lambda: all(node.status()["postgres"]["schema"] == 2 for node in made), what="every daemon knows")
+    wait_for(
+        lambda: _version(database) == dialect.VERSION, what="the ledger is migrated once the last older daemon is gone"
+    )
+    wait_for(
+        lambda: all(node.status()["postgres"]["schema"] == dialect.VERSION for node in made), what="every daemon knows"
+    )
     renewals = dict(database.sql("SELECT program, renewal FROM highlander.lease"))
     wait_for(
         lambda: all(
             renewal > renewals[program] + 1
             for program, renewal in database.sql("SELECT program, renewal FROM highlander.lease")
         ),
-        what="every term is renewed under schema 2",
+        what="every term is renewed under the new schema",
     )
     assert {program: nodes.life(program).pids for program in PROGRAMS} == before, "no child restarts"
     assert database.sql("SELECT DISTINCT trusted_for = lease FROM highlander.lease, highlander.meta") == [(True,)]
@@ -162,7 +176,7 @@ def test_a_ledger_is_migrated_under_a_term_that_goes_on(database: Database) -> N
                 await line.told(Renewed)
             older = ledger.statement("older_sessions", upkeep.OLDER_SESSIONS).sql
             await until(lambda: not database.sql(older))
-            assert (await here.pool.listener.migrate()).version == 2
+            assert (await here.pool.listener.migrate()).version == dialect.VERSION
             for _ in range(2):  # the first is still in the words of schema 1, and finds out
                 line.renew(epoch, ledger.lease)
                 assert (await line.told(Renewed)).lengths == Lengths.alike(ledger.lease)
@@ -188,7 +202,7 @@ def test_the_printed_migration_changes_nothing_while_an_older_daemon_is_connecte
     older = ledger.statement("older_sessions", upkeep.OLDER_SESSIONS).sql
     wait_for(lambda: not database.sql(older), what="the older daemon is gone")
     database.sql(printed)
-    assert _version(database) == 2
+    assert _version(database) == dialect.VERSION
 
 
 @pytest.mark.parametrize("by", ["a daemon", "an administrator"])
@@ -199,7 +213,7 @@ def test_a_stranger_who_calls_his_session_as_a_daemon_would_holds_no_migration_u
 
     async def scenario() -> None:
         async with desk(database.dsn, lease=ledger.lease) as here:
-            await until(lambda: here.pool.server.schema == 2)
+            await until(lambda: here.pool.server.schema == dialect.VERSION)
 
     try:
         with psycopg.connect(make_conninfo(database.dsn, user=stranger_role, application_name="highlanderd/x")):
@@ -207,7 +221,7 @@ def test_a_stranger_who_calls_his_session_as_a_daemon_would_holds_no_migration_u
                 asyncio.run(scenario())
             else:
                 database.sql(f"BEGIN;\n{ledger.printed(1)}\nCOMMIT;", admin=True)
-        assert _version(database) == 2
+        assert _version(database) == dialect.VERSION
     finally:
         database.sql(f'DROP ROLE "{stranger_role}"', admin=True)
 
@@ -218,12 +232,12 @@ def test_many_nodes_at_once_migrate_a_ledger_once(database: Database) -> None:
     async def scenario() -> None:
         async def node() -> None:
             async with desk(database.dsn, lease=ledger.lease) as here:
-                await until(lambda: here.pool.server.schema == 2)
+                await until(lambda: here.pool.server.schema == dialect.VERSION)
 
         await asyncio.gather(*(node() for _ in range(6)))
 
     asyncio.run(scenario())
-    assert database.sql("SELECT version, ceiling = lease FROM highlander.meta") == [(2, True)]
+    assert database.sql("SELECT version, ceiling = lease FROM highlander.meta") == [(dialect.VERSION, True)]
 
 
 def test_what_a_later_schema_demands_is_fenced_by_the_clock_and_said(database: Database) -> None:
@@ -232,14 +246,71 @@ def test_what_a_later_schema_demands_is_fenced_by_the_clock_and_said(database: D
             line = await here.line()
             settle(database)
             epoch = (await line.lead()).epoch
-            database.sql("UPDATE highlander.meta SET version = 4, compatible_from = 2")
+            database.sql("UPDATE highlander.meta SET version = 5, compatible_from = 3")
             line.renew(epoch)
             await line.told(Renewed)
-            database.sql("UPDATE highlander.meta SET compatible_from = 3")
+            database.sql("UPDATE highlander.meta SET compatible_from = 4")
             line.renew(epoch)
             why = (await line.told(Detached)).why
             assert why.endswith(f"this one knows {dialect.VERSION}: upgrade highlanderd on this node")
-            await until(lambda: "for daemons that know schema 3 or later" in here.pool.last_error)
+            await until(lambda: "for daemons that know schema 4 or later" in here.pool.last_error)
             assert database.sql("SELECT released_at FROM highlander.lease") == [(None,)]
+
+    asyncio.run(scenario())
+
+
+def test_daemons_of_schema_2_go_on_beside_one_that_migrates_the_ledger(
+    nodes: Nodes, database: Database, tmp_path: Path
+) -> None:
+    _begin(database, 2)
+    made = [Node(name, nodes.directory / name, database.dsn, LEASE, nodes.journal) for name in ("a", "b")]
+    nodes.nodes += made
+    old, new = made
+    old.environment = _old_tree(tmp_path, SCHEMA_2)
+    old.configure(PROGRAMS)
+    old.start()
+    nodes.await_up(old)
+    nodes.await_led(*PROGRAMS)
+    before = {program: nodes.life(program).pids for program in PROGRAMS}
+    new.configure(PROGRAMS)
+    new.start()
+    nodes.await_up(new)
+    wait_for(lambda: _version(database) == 3, what="the ledger is migrated beside an older daemon")
+    wait_for(lambda: old.status()["postgres"]["schema"] == 3, what="the older daemon has seen it")
+    renewals = dict(database.sql("SELECT program, renewal FROM highlander.lease"))
+    wait_for(
+        lambda: all(
+            renewal > renewals[program] + 1
+            for program, renewal in database.sql("SELECT program, renewal FROM highlander.lease")
+        ),
+        what="the older daemon renews every term",
+    )
+    assert {program: nodes.life(program).pids for program in PROGRAMS} == before, "no child restarts"
+    old.control.ask("POST", "/v1/programs/beat/release", {"wait": True}, patience=60)
+    wait_for(lambda: nodes.life("beat").node == "b", what="the new daemon takes over from the older one")
+    new.control.ask("POST", "/v1/programs/beat/release", {"wait": True}, patience=60)
+    wait_for(lambda: nodes.life("beat").node == "a", what="the older daemon takes over from the new one")
+
+
+def test_a_ledger_that_its_daemon_may_not_migrate_is_used_as_it_is_and_gains_by_an_administrator(
+    database: Database,
+) -> None:
+    ledger = _begin(database, 2, admin=True)
+
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=ledger.lease) as here:
+            line = await here.line()
+            settle(database)
+            epoch = (await line.lead()).epoch
+            await until(lambda: any("--print-schema --from 2" in note for note in here.pool.server.notes.warnings))
+            [note] = [note for note in here.pool.server.notes.warnings if "has schema 2" in note]
+            assert "highlanderctl cluster, drain" in note
+            assert "maintenance" not in note
+            database.sql(f"BEGIN;\n{ledger.printed(2)}\nCOMMIT;", admin=True)
+            await until(lambda: here.pool.server.schema == 3)
+            line.renew(epoch, ledger.lease)
+            await line.told(Renewed)
+            database.sql("SELECT count(*) FROM highlander.wish, highlander.node")  # the daemon's role may read them
+            await line.release(epoch)
 
     asyncio.run(scenario())

@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 """The version of the schema that this daemon knows. It works with a later one if its ``compatible_from`` allows."""
 
-NEEDED: Final = (("meta lease term", "SELECT, INSERT, UPDATE"), ("term", "DELETE"))
+SHARED: Final = 3
+"""The version of the schema that brought what the cluster shares beside terms."""
+
+NEEDED: Final = (
+    ("meta lease term node candidate wish command event", "SELECT, INSERT, UPDATE"),
+    ("term node candidate wish command event", "DELETE"),
+)
 """The privileges on tables that a role needs when another role owns the ledger."""
 
 UNDEFINED: Final = frozenset({"42P01", "3F000"})
@@ -38,44 +44,45 @@ _TABLES = (
 _RFC_3339 = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 ASKED = "make_interval(secs => $4::double precision)"
 
-FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
-    1: {
-        "place": f"{_TABLES})",
-        "usable": "m.version = 1",
-        "compatible_from": "1",
-        "settled_place": f"{_TABLES})",
-        "ceiling": "m.lease",
-        "wanted": "m.lease",
-        "trusted_for": "m.lease",
-        "elsewhere_for": "extract(epoch FROM m.lease)",
-        "maintenance": "NULL, NULL, NULL, NULL, NULL, NULL, NULL",
-        "set_trusted": "",
-        "insert_trusted": "",
-        "trusted_value": "",
-        "set_settled": "",
-        "same_place": "true",
-        "ledger_id": "NULL",
-    },
-    2: {
-        "place": f"{_TABLES}, m.ledger)",
-        "usable": f"m.compatible_from <= {VERSION}",
-        "compatible_from": "m.compatible_from",
-        "settled_place": "m.settled_place",
-        "ceiling": "m.ceiling",
-        "wanted": "CASE WHEN m.maintenance_until > clock_timestamp() THEN m.maintenance_lease ELSE m.lease END",
-        "trusted_for": "r.trusted_for",
-        "elsewhere_for": "extract(epoch FROM f.trusted_for)",
-        "maintenance": "m.maintenance_until > clock_timestamp(), extract(epoch FROM m.maintenance_for), "
-        f"extract(epoch FROM m.maintenance_lease), {_RFC_3339.format('m.maintenance_since')}, "
-        f"{_RFC_3339.format('m.maintenance_until')}, m.maintenance_by, m.maintenance_reason",
-        "set_trusted": f"trusted_for = {ASKED}, ",
-        "insert_trusted": ", trusted_for",
-        "trusted_value": f", {ASKED}",
-        "set_settled": "settled_place = $3::text, ",
-        "same_place": "coalesce(m.settled_place, $3::text) = $3::text",
-        "ledger_id": "m.ledger",
-    },
+_SCHEMA_1: Final[Mapping[str, str]] = {
+    "place": f"{_TABLES})",
+    "usable": "m.version = 1",
+    "compatible_from": "1",
+    "settled_place": f"{_TABLES})",
+    "ceiling": "m.lease",
+    "wanted": "m.lease",
+    "trusted_for": "m.lease",
+    "elsewhere_for": "extract(epoch FROM m.lease)",
+    "maintenance": "NULL, NULL, NULL, NULL, NULL, NULL, NULL",
+    "set_trusted": "",
+    "insert_trusted": "",
+    "trusted_value": "",
+    "set_settled": "",
+    "same_place": "true",
+    "ledger_id": "NULL",
 }
+
+_SCHEMA_2: Final[Mapping[str, str]] = {
+    "place": f"{_TABLES}, m.ledger)",
+    "usable": f"m.compatible_from <= {VERSION}",
+    "compatible_from": "m.compatible_from",
+    "settled_place": "m.settled_place",
+    "ceiling": "m.ceiling",
+    "wanted": "CASE WHEN m.maintenance_until > clock_timestamp() THEN m.maintenance_lease ELSE m.lease END",
+    "trusted_for": "r.trusted_for",
+    "elsewhere_for": "extract(epoch FROM f.trusted_for)",
+    "maintenance": "m.maintenance_until > clock_timestamp(), extract(epoch FROM m.maintenance_for), "
+    f"extract(epoch FROM m.maintenance_lease), {_RFC_3339.format('m.maintenance_since')}, "
+    f"{_RFC_3339.format('m.maintenance_until')}, m.maintenance_by, m.maintenance_reason",
+    "set_trusted": f"trusted_for = {ASKED}, ",
+    "insert_trusted": ", trusted_for",
+    "trusted_value": f", {ASKED}",
+    "set_settled": "settled_place = $3::text, ",
+    "same_place": "coalesce(m.settled_place, $3::text) = $3::text",
+    "ledger_id": "m.ledger",
+}
+
+FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {1: _SCHEMA_1, 2: _SCHEMA_2, 3: _SCHEMA_2}
 """By version of the schema and name: the pieces of SQL that differ between versions."""
 
 UNLOGGED = """(SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) FROM pg_class AS c
