@@ -5,14 +5,19 @@ A child inherits none of the variables that concern the daemon alone, unless the
 
 from __future__ import annotations
 
+import errno
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from highlanderd.config.identity import find_user
+from highlanderd.config.identity import Identity, find_user, identity
+from highlanderd.config.paths import WITHIN, PathReader
 from highlanderd.config.program import RESERVED, ProgramConfig
-from highlanderd.errors import HighlanderError
+from highlanderd.config.values import EnvironmentFile, quoted
+from highlanderd.errors import HighlanderError, enumerated
+from highlanderd.system.path_reader import LARGEST
 
 ALWAYS: Final = ("PATH", "LANG", "TZ")
 """Always inherited, because hardly any program runs as meant without them."""
@@ -27,20 +32,37 @@ _OURS: Final = re.compile(
 )
 """Variables that systemd, libpq or another highlanderd above this one set for this process alone."""
 
-_LINE: Final = re.compile(r"\s*(?:export\s+)?(?P<name>[^=\s#]+)=(?P<value>.*?)\s*")
-_QUOTED: Final = re.compile(r"'(?P<plain>[^']*)'|\"(?P<escaped>(?:[^\"\\]|\\.)*)\"")
+_LINE: Final = re.compile(rb"[ \t]*(?:export[ \t]+)?(?P<name>[^=\s#]+)=(?P<value>.*?)[ \t]*", re.DOTALL)
+_QUOTED: Final = re.compile(rb"'(?P<plain>[^']*)'|\"(?P<escaped>(?:[^\"\\]|\\.)*)\"", re.DOTALL)
+_LINE_END: Final = re.compile(rb"\r?\n")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_IN_SHELLS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def unknown_to_shells(names: Iterable[str]) -> str:
+    """Return which variables a shell does not pass on to what it starts, as a sentence; empty if none."""
+    found = sorted(name for name in names if not _IN_SHELLS.fullmatch(name))
+    if not found:
+        return ""
+    return (
+        f"{enumerated([quoted(name) for name in found])}: a shell drops a variable with such a name, and so does each "
+        "program that a shell starts; write letters, digits and _ only, and no digit first"
+    )
 
 
 def child_environment(program: ProgramConfig, daemon_environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a child that is started now; later sources win.
 
     Inherited variables, then HOME, USER, LOGNAME and SHELL of its user, its environment files, its ``environment``.
-    Reads files and may ask the user database. Raises HighlanderError with a sentence.
+    Reads files as that user, and may ask the user database. Raises HighlanderError with a sentence.
     """
     environment = _inherited(program, daemon_environ)
     environment |= _of_user(program)
-    for path in program.environment_file:
-        environment |= read_environment(path)
+    if program.environment_file:
+        who = identity(program)
+        with PathReader() as paths:
+            for file in program.environment_file:
+                environment |= read_environment(file, who, paths)
     return environment | {name: value.get_secret_value() for name, value in program.environment.items()}
 
 
@@ -71,37 +93,67 @@ def _of_user(program: ProgramConfig) -> dict[str, str]:
     }
 
 
-def read_environment(path: Path) -> dict[str, str]:
-    """Read ``NAME=value`` lines. Raises HighlanderError with a sentence, which quotes no value."""
+def read_environment(file: EnvironmentFile, who: Identity, paths: PathReader) -> dict[str, str]:
+    """Read ``NAME=value`` lines, as the user of the program. Raises HighlanderError with a sentence."""
     try:
-        text = path.read_bytes().decode()
-    except UnicodeDecodeError:
-        raise HighlanderError(f"{path}: the environment file is not UTF-8; save it in that encoding") from None
+        content = paths.read(file.path, who)
+    except (FileNotFoundError, NotADirectoryError):
+        if file.optional:
+            return {}
+        raise HighlanderError(f"{file.path}: there is no such environment file; {_OPTIONAL}") from None
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise HighlanderError(f"{path}: the environment file cannot be read ({why}); create it or mend it") from None
+        raise HighlanderError(f"{file.path}: {_unreadable(error)}") from None
+    return parsed_environment(file.path, content)
+
+
+_OPTIONAL: Final = 'create it, or write "-" before its path where it may be missing'
+
+
+def _unreadable(error: OSError) -> str:
+    match error.errno:
+        case errno.EINVAL:
+            return "this is no regular file, and an environment file must be one"
+        case errno.EFBIG:
+            return f"the environment file is larger than {LARGEST >> 20} MiB; Linux takes no environment of that size"
+        case errno.ETIMEDOUT:
+            return f"the environment file could not be read within {WITHIN:g} s; its file system hangs: mend that first"
+        case errno.EACCES | errno.EPERM:
+            return (
+                "the program's user may not read the environment file, and others than root could replace it; let that "
+                "user read it, or let root alone write to it and to each directory on the way"
+            )
+    why = (error.strerror or str(error)).lower()
+    return f"the environment file cannot be read ({why}); create it or mend it"
+
+
+def parsed_environment(path: Path, content: bytes) -> dict[str, str]:
+    """Return the variables that a file sets. Raises HighlanderError with a sentence, which quotes no value.
+
+    A line ends at LF or CR LF, and at no other character. Bytes that are no UTF-8 are kept as they are.
+    """
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, line in enumerate(_LINE_END.split(content.removeprefix(_BYTE_ORDER_MARK)), 1):
+        if not line.strip(b" \t") or line.lstrip(b" \t").startswith(b"#"):
             continue
         try:
             name, value = _pair(line)
         except ValueError as error:
             raise HighlanderError(f"{path}:{number}: {error}") from None
-        found[name] = value
+        found[os.fsdecode(name)] = os.fsdecode(value)
     return found
 
 
-def _pair(line: str) -> tuple[str, str]:
+def _pair(line: bytes) -> tuple[bytes, bytes]:
     found = _LINE.fullmatch(line)
-    if found is None or "\0" in line:
+    if found is None or b"\0" in line:
         raise ValueError("this line sets no variable; write NAME=value, or begin a comment with #")
-    value = found["value"].lstrip()
-    if value[:1] not in ("'", '"'):
+    value = found["value"].lstrip(b" \t")
+    if value[:1] not in (b"'", b'"'):
         return found["name"], value
-    quoted = _QUOTED.fullmatch(value)
-    if quoted is None:
-        raise ValueError(f"the quotes of {found['name']} do not close at the line's end; close them, or escape them")
-    if quoted["plain"] is not None:
-        return found["name"], quoted["plain"]
-    return found["name"], re.sub(r'\\(["\\$`])', r"\1", quoted["escaped"])
+    quotation = _QUOTED.fullmatch(value)
+    if quotation is None:
+        name = quoted(os.fsdecode(found["name"]))
+        raise ValueError(f"the quotes of {name} do not close at the line's end; close them, or escape them")
+    if quotation["plain"] is not None:
+        return found["name"], quotation["plain"]
+    return found["name"], re.sub(rb'\\(["\\$`])', rb"\1", quotation["escaped"])

@@ -1,39 +1,53 @@
 """Check what this host lacks for a program: users, groups, directories, commands, files.
 
 A lack stops only its own program, so the daemon warns of it and starts; ``--check`` counts it as a problem. What this
-process may not see, it does not judge.
+process may not see, it does not judge. A file system that hangs costs a few seconds, and is named.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from highlanderd.config.checks import WrittenProgram
-from highlanderd.config.environment import PATH, read_environment
-from highlanderd.config.identity import find_group, find_user
+from highlanderd.config.environment import PATH, read_environment, unknown_to_shells
+from highlanderd.config.identity import Identity, find_group, find_user, identity
+from highlanderd.config.paths import WITHIN, PathReader
 from highlanderd.config.problems import Place, Problems
-from highlanderd.config.program import ProgramConfig
 from highlanderd.config.reading import Table
 from highlanderd.config.values import quoted
 from highlanderd.errors import HighlanderError
 
 
 def check_host(
-    programs: Iterable[WrittenProgram], control: Table, environ: Mapping[str, str], report: Problems
+    programs: Iterable[WrittenProgram], control: Table, environ: Mapping[str, str], report: Problems, warnings: Problems
 ) -> None:
-    """Report what the configuration names and this host lacks. Of all files, only environment files are read."""
+    """Report what the configuration names and this host lacks. Of all files, only environment files are read.
+
+    Each path is looked at as the program's user, who must be able to use it, and who may have put anything there.
+    """
     group = control.get("group")
     if group is not None:
         _find_group(str(group.value), group.place, report)
-    for written in programs:
-        _accounts(written, report)
-        _environment_files(written, report)
-        _directories(written, report)
-        if missing := _missing(written.program, environ):
-            report.add(written.at("command"), missing)
+    with PathReader() as paths:
+        for written in programs:
+            _accounts(written, report)
+            _HostCheck(written, _identity(written), environ, paths, report, warnings).check()
+            if paths.hung is not None:  # each further one could cost as long again
+                hint = "mend its file system; no program after this one was checked"
+                report.add(written.place, f"{paths.hung} did not answer within {WITHIN:g} s; {hint}")
+                break
+
+
+def _identity(written: WrittenProgram) -> Identity:
+    """Return whom a program will be, or this process where that is not known; then the account is reported already."""
+    try:
+        return identity(written.program)
+    except HighlanderError:
+        return Identity(None, None, None)
 
 
 def _accounts(written: WrittenProgram, report: Problems) -> None:
@@ -59,70 +73,104 @@ def _find_group(name: str, place: Place, report: Problems) -> None:
         report.add(place, error.args[0])
 
 
-def _environment_files(written: WrittenProgram, report: Problems) -> None:
-    for path in written.program.environment_file:
+@dataclass(frozen=True, slots=True)
+class _HostCheck:
+    """Looks for what one program needs of this host."""
+
+    written: WrittenProgram
+    who: Identity
+    environ: Mapping[str, str]
+    paths: PathReader
+    report: Problems
+    warnings: Problems
+
+    def check(self) -> None:
+        program = self.written.program
+        environment = self._environment()
+        if program.directory is not None:
+            self._directory(program.directory, "directory")
+        for key, target in (("stdout", program.stdout), ("stderr", program.stderr)):
+            if target not in ("inherit", "null"):
+                self._directory(Path(target).parent, key)
+        if missing := self._missing(environment.get("PATH", self.environ.get("PATH", PATH))):
+            self._report("command", missing)
+
+    def _report(self, key: str, sentence: str) -> None:
+        self.report.add(self.written.at(key), sentence)
+
+    def _environment(self) -> dict[str, str]:
+        """Return what files and configuration set, as far as it can be read."""
+        program, found = self.written.program, dict[str, str]()
+        for file in program.environment_file:
+            try:
+                found |= (read := read_environment(file, self.who, self.paths))
+            except HighlanderError as error:
+                self._report("environment_file", str(error))
+            else:
+                self._warn_of_names(read, "environment_file", f"{file.path} sets ")
+        self._warn_of_names(program.environment, "environment", "sets ")
+        return found | {name: value.get_secret_value() for name, value in program.environment.items()}
+
+    def _warn_of_names(self, names: Iterable[str], key: str, before: str) -> None:
+        if unknown := unknown_to_shells(names):
+            self.warnings.add(self.written.at(key), before + unknown)
+
+    def _directory(self, path: Path, key: str) -> None:
+        mode = self._mode(path)
+        if mode == 0:
+            self.report.add(
+                self.written.at(key), f"the directory {path} does not exist; create it, or name another one"
+            )
+        elif mode is not None and not stat.S_ISDIR(mode):
+            self._report(key, f"{path} is not a directory; name one that is")
+        elif key == "directory" and not self._usable(path):
+            self.report.add(
+                self.written.at(key), f"the program's user may not enter {path}; let it, or name another directory"
+            )
+
+    def _missing(self, path: str) -> str:
+        """Return what keeps the command from being executed, as a sentence; empty if nothing does."""
+        program = self.written.program
+        command = program.argv[0]
+        if "/" not in command:
+            places = [Path(directory) / command for directory in path.split(":") if directory.startswith("/")]
+            if any(self._is_program(place) for place in places):
+                return ""
+            cure = "install it, write its whole path, or set PATH in environment"
+            return f"there is no command {quoted(command)} in the child's PATH; {cure}"
+        if not command.startswith("/") and program.directory is None:
+            where = "is relative to wherever the daemon was started"
+            return f"{quoted(command)} {where}; write its whole path, or set directory"
+        file = (program.directory or Path("/")) / command
+        mode = self._mode(file)
+        if mode == 0:
+            return f"there is no file {file}; install it, or correct the path"
+        if mode is not None and not (stat.S_ISREG(mode) and mode & 0o111):
+            return f"{file} is not an executable file; make it one (chmod +x), or correct the path"
+        if not self._usable(file):
+            return f"the program's user may not execute {file}; let it (chmod, its directories included)"
+        return ""
+
+    def _is_program(self, file: Path) -> bool:
+        mode = self._mode(file)
+        return bool(mode and stat.S_ISREG(mode) and self._usable(file))
+
+    def _mode(self, path: Path) -> int | None:
+        """Return the mode of what is there, 0 if nothing is, ``None`` if this process cannot judge it."""
         try:
-            read_environment(path)
-        except HighlanderError as error:
-            report.add(written.at("environment_file"), str(error))
+            return self.paths.mode(path, self.who)
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+        except OSError:
+            return None
 
-
-def _directories(written: WrittenProgram, report: Problems) -> None:
-    program = written.program
-    if program.directory is not None:
-        _directory(program.directory, written.at("directory"), report)
-    for key, target in (("stdout", program.stdout), ("stderr", program.stderr)):
-        if target not in ("inherit", "null"):
-            _directory(Path(target).parent, written.at(key), report)
-
-
-def _directory(path: Path, place: Place, report: Problems) -> None:
-    mode = _mode(path)
-    if mode == 0:
-        report.add(place, f"the directory {path} does not exist; create it, or name another one")
-    elif mode is not None and not stat.S_ISDIR(mode):
-        report.add(place, f"{path} is not a directory; name one that is")
-
-
-def _missing(program: ProgramConfig, environ: Mapping[str, str]) -> str:
-    """Return what keeps the command from being executed, as a sentence; empty if nothing does."""
-    command = program.argv[0]
-    if "/" not in command:
-        if shutil.which(command, path=_path(program, environ)) is not None:
-            return ""
-        cure = "install it, write its whole path, or set PATH in environment"
-        return f"there is no command {quoted(command)} in the child's PATH; {cure}"
-    if not command.startswith("/") and program.directory is None:
-        where = "is relative to wherever the daemon was started"
-        return f"{quoted(command)} {where}; write its whole path, or set directory"
-    file = (program.directory or Path("/")) / command
-    mode = _mode(file)
-    if mode == 0:
-        return f"there is no file {file}; install it, or correct the path"
-    if mode is not None and not (stat.S_ISREG(mode) and mode & 0o111):
-        return f"{file} is not an executable file; make it one (chmod +x), or correct the path"
-    return ""
-
-
-def _path(program: ProgramConfig, environ: Mapping[str, str]) -> str:
-    """Return the child's PATH, as far as it is known even if its user or an environment file is missing."""
-    if "PATH" in program.environment:
-        return program.environment["PATH"].get_secret_value()
-    for file in reversed(program.environment_file):
+    def _usable(self, path: Path) -> bool:
+        """Return whether the program may execute the file or enter the directory. Only root can judge that."""
+        if os.geteuid() != 0:
+            return True
         try:
-            found = read_environment(file)
-        except HighlanderError:
-            continue  # reported where it belongs
-        if "PATH" in found:
-            return found["PATH"]
-    return environ.get("PATH", PATH)
-
-
-def _mode(path: Path) -> int | None:
-    """Return the mode of what is there, 0 if nothing is, ``None`` if this process cannot see it."""
-    try:
-        return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    except OSError:
-        return None
+            return self.paths.executable(path, self.who)
+        except PermissionError:
+            return False
+        except OSError:
+            return True

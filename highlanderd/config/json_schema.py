@@ -41,6 +41,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     values.signal_number: {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1, "maximum": 64}]},
     values.exit_code: {"type": "integer", "minimum": 0, "maximum": 255},
     values.count: {"type": "integer", "minimum": 0, "maximum": 1000},
+    values.environment_file: {"type": "string"},
     values.label: _string(values.LABEL),
     values.account: _ACCOUNT,
     program_keys.words: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},

@@ -44,7 +44,7 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes)
     loading = _Loading(Disk(path, read), environ)
     configuration = loading.configuration()
     findings = Problems()
-    check_host(loading.programs.values(), loading.control, environ, findings)
+    check_host(loading.programs.values(), loading.control, environ, findings, loading.warnings)
     return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources)
 
 
@@ -54,7 +54,7 @@ def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes
     configuration = None
     with suppress(ConfigurationError):
         configuration = loading.configuration()
-    check_host(loading.programs.values(), loading.control, environ, loading.problems)
+    check_host(loading.programs.values(), loading.control, environ, loading.problems, loading.warnings)
     return Judgement(loading.problems.sorted(), loading.warnings.sorted(), configuration)
 
 

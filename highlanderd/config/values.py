@@ -10,6 +10,7 @@ import json
 import math
 import re
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -190,6 +191,22 @@ def located(value: object) -> Path:
     return absolute(text(value), beside(text(value)))
 
 
+@dataclass(frozen=True, slots=True)
+class EnvironmentFile:
+    """A file of variables; one that is optional may be missing."""
+
+    path: Path
+    optional: bool = False
+
+
+def environment_file(value: object) -> EnvironmentFile:
+    """Return a file of variables. A ``-`` before the path makes it optional."""
+    if isinstance(value, EnvironmentFile):
+        return value
+    written = text(value)
+    return EnvironmentFile(absolute(written.removeprefix("-"), beside(written)), optional=written.startswith("-"))
+
+
 STREAMS: Final = frozenset({"/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2"})
 """Paths that stand for the daemon's own streams, which a child inherits; no file is made or rotated there."""
 
@@ -261,7 +278,10 @@ ExitCodes = Annotated[frozenset[Annotated[int, BeforeValidator(exit_code)]], Bef
 Account = Annotated[str, BeforeValidator(account)]
 Accounts = Annotated[tuple[Account, ...], BeforeValidator(listed)]
 Located = Annotated[Path, BeforeValidator(located)]
-LocatedList = Annotated[tuple[Located, ...], BeforeValidator(listed)]
+EnvironmentFiles = Annotated[
+    tuple[Annotated[EnvironmentFile, BeforeValidator(environment_file)], ...],
+    BeforeValidator(listed),
+]
 Output = Annotated[str, BeforeValidator(output)]
 Secret = Annotated[SecretStr, BeforeValidator(secret)]
 Variable = Annotated[str, BeforeValidator(variable)]

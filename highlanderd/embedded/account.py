@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from highlanderd.errors import HighlanderError
+from highlanderd.system.rights import acting
 
 NOBODY: Final = 65534  # the kernel's overflow id; for images whose /etc/passwd is too short to name it
 
@@ -46,16 +47,8 @@ class Account:
         if not self.foreign:
             yield
             return
-        group, groups = os.getegid(), os.getgroups()
-        os.setgroups(())
-        os.setegid(self.gid)
-        os.seteuid(self.uid)
-        try:
+        with acting(self.uid, self.gid, ()):
             yield
-        finally:
-            os.seteuid(0)
-            os.setegid(group)
-            os.setgroups(groups)
 
     def barrier(self, path: Path) -> Path | None:
         """Return the first directory on the way to ``path`` that this account may not pass, or None."""

@@ -1,7 +1,7 @@
 """A log file: opened without following links, appended to, rotated by size, opened again when somebody moved it.
 
 The logger that uses it runs as the program's user, unless nobody but root and the daemon's user could have put
-anything in the file's place (``sheltered``).
+anything in the file's place (``way.sheltered``).
 """
 
 from __future__ import annotations
@@ -11,16 +11,10 @@ import os
 import stat
 import time
 
-TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
 # O_NONBLOCK: a FIFO without a reader is an error, and not a logger that hangs
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
 MODE = 0o640
 LOOK_EVERY = 1.0  # seconds between two looks whether the file was moved; and for which an unused file stays open
-MOST_LINKS = 40  # as the kernel has it
-ACCESS_LIST = "system.posix_acl_access"
 
 
 class LogFile:
@@ -135,41 +129,3 @@ def _replace(old: bytes, new: bytes) -> None:
         os.rename(old, new)
     except FileNotFoundError:
         return
-
-
-def sheltered(path: bytes, gids: Collection[int]) -> bool:
-    """Return whether only root, or the user we run as, can put anything in the place of ``path``.
-
-    Every directory on the way belongs to one of them, and nobody else may write to it: not the world, and no group of
-    ``gids``, the program's. Links on the way are followed and judged in the same way.
-    """
-    links = 0
-    way, left = b"/", path.split(b"/")
-    while left:
-        name = left.pop(0)
-        if name in (b"", b"."):
-            continue
-        way = os.path.dirname(way) if name == b".." else os.path.join(way, name)
-        if not left:
-            return True  # the file itself is opened without following a link
-        found = os.lstat(way)
-        if found.st_uid not in (0, os.geteuid()):
-            return False
-        if stat.S_ISLNK(found.st_mode):
-            links += 1
-            if links > MOST_LINKS:
-                return False
-            target = os.readlink(way)
-            left = target.split(b"/") + left
-            way = b"/" if target.startswith(b"/") else os.path.dirname(way)
-        elif _others_may_write(way, found, gids):
-            return False
-    return False
-
-
-def _others_may_write(directory: bytes, found: os.stat_result, gids: Collection[int]) -> bool:
-    if found.st_mode & stat.S_IWOTH:
-        return True
-    if found.st_mode & stat.S_IWGRP:
-        return found.st_gid in gids or ACCESS_LIST in os.listxattr(directory)
-    return False

@@ -15,8 +15,8 @@ import time
 
 from highlanderd.guardian import log_report
 from highlanderd.guardian.launch import change_user
-from highlanderd.guardian.log_file import LogFile, sheltered
-from highlanderd.system import linux
+from highlanderd.guardian.log_file import LogFile
+from highlanderd.system import linux, way
 from highlanderd.system.stdlib import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -288,6 +288,6 @@ def become_logger(spec: Spec, pipes: dict[str, int], report: int, signals: linux
 
 def _safe(path: bytes, gids: set[int]) -> bool:
     try:
-        return sheltered(path, gids)
+        return way.sheltered(os.path.dirname(path), gids)  # the file itself is opened without following a link
     except OSError:
         return False

@@ -299,7 +299,8 @@ def test_broken_programs_stop_no_other_one_and_each_says_why(nodes: Nodes, datab
         "or set another user"
     )
     assert reason(node, "bare", "environment file") == (
-        "/no/such/file: the environment file cannot be read (no such file or directory); create it or mend it"
+        "/no/such/file: there is no such environment file; create it, "
+        'or write "-" before its path where it may be missing'
     )
     for name in ("missing", "stranger", "lost", "bare"):
         wait_for(lambda name=name: node.program(name)["failures"] >= 3, what=f"{name} has failed three times")  # type: ignore[misc]

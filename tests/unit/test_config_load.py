@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.config import ProgramConfig, check, difference, load, reload_from
+from highlanderd.config.values import EnvironmentFile
 from highlanderd.core.key import lock_id
 from highlanderd.errors import ConfigurationError
 from tests.support.configuration import MAIN, POSTGRES, loaded, reading
@@ -51,7 +52,7 @@ def test_the_control_socket_follows_run_dir() -> None:
 def test_relative_paths_start_at_the_file_that_says_so() -> None:
     beat = program('directory = "../srv"\nenvironment_file = "env"\nstdout = "./beat.log"\nstderr = "null"')
     assert beat.directory == Path("/srv")
-    assert beat.environment_file == (Path("/etc/env"),)
+    assert beat.environment_file == (EnvironmentFile(Path("/etc/env")),)
     assert (beat.stdout, beat.stderr) == ("/etc/beat.log", "null")
     assert loaded('[postgres]\ndsn = "embedded:pg"\n').configuration.embedded_directory == Path("/etc/pg")
 

@@ -24,9 +24,9 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 _PLAIN: Final = """
 ack address alarm answer as asking attempt
 batch beat birth busy
-change client config configuration connect connection context control
+change check client config configuration connect connection context control
 daemon dead detail diagnose dial disconnect disk document done down due duplicate
-elsewhere end exit
+elsewhere end environment exit
 facts fail file finish found
 greeting guard
 handle hello hindrance host housekeeping

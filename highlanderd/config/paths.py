@@ -1,0 +1,123 @@
+"""Look at paths that a program's user may have put there: as that user, in a process of its own, and not for ever.
+
+A file system that hangs would keep a thread of the daemon for ever, and root must not open what another user chose.
+"""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from highlanderd.config.identity import Identity
+from highlanderd.system import path_reader
+
+WITHIN: Final = 5.0
+"""Seconds for an answer. A local disk answers in milliseconds, a network file system that works within a second."""
+
+
+class _ReaderProcess:
+    """The process, and our end of the socket that is its standard input and output."""
+
+    def __init__(self) -> None:
+        isolated = "-ISB" if sys.dont_write_bytecode else "-IS"
+        command = [sys.executable, isolated, path_reader.__file__]
+        self._socket, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), cwd="/", env={})
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket.settimeout(WITHIN)
+        self._answers = self._socket.makefile("rb")
+
+    def ask(self, operation: str, path: Path, who: Identity) -> tuple[int, Any]:
+        """Return an errno, or 0 and the answer. Raises OSError or ValueError when there is no whole answer in time."""
+        self._socket.sendall(path_reader.framed((operation, os.fsencode(path), *who)))
+        data = self._answers.read(int(self._answers.readline()))
+        number, value = marshal.loads(data)  # noqa: S302 - our own process wrote it
+        return number, value
+
+    def kill(self) -> None:
+        """Kill the process, and let go of it."""
+        self._process.kill()
+        self._answers.close()
+        self._socket.close()
+
+    def ended(self) -> bool:
+        """Return whether the killed process is gone; one that hangs in the kernel stays."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.1)
+        return self._process.returncode is not None
+
+
+_hung: dict[Path, _ReaderProcess] = {}
+"""Readers that were killed and have not ended, by the path that they hang at: the next one would hang there, too."""
+
+
+class PathReader:
+    """Answers about paths, until it is closed. The process is started for the first question.
+
+    Every method raises OSError; TimeoutError when there is no answer.
+    """
+
+    def __init__(self) -> None:
+        self._reader: _ReaderProcess | None = None
+        self.hung: Path | None = None
+        """The last path that gave no answer."""
+
+    def __enter__(self) -> PathReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._reader is not None:
+            self._reader.kill()
+            self._reader.ended()
+
+    def read(self, path: Path, who: Identity) -> bytes:
+        """Return what a regular file of 1 MiB at most holds.
+
+        It is opened as ``who``. Where that is refused, it is opened as the daemon's user, but only if no one but root
+        and the daemon's user could have put it there.
+        """
+        return bytes(self._ask("read", path, who))
+
+    def mode(self, path: Path, who: Identity) -> int:
+        """Return the mode of what is there, as ``who`` sees it."""
+        return int(self._ask("mode", path, who))
+
+    def executable(self, path: Path, who: Identity) -> bool:
+        """Return whether ``who`` may execute the file, or enter the directory."""
+        return bool(self._ask("executable", path, who))
+
+    def _ask(self, operation: str, path: Path, who: Identity) -> Any:
+        hung = _hung.pop(path, None)
+        if hung is not None and not hung.ended():
+            raise self._timed_out(path, hung)
+        self._reader = reader = self._reader or _ReaderProcess()
+        try:
+            number, value = reader.ask(operation, path, who)
+        except (OSError, ValueError, EOFError):
+            self._reader = None
+            reader.kill()
+            raise self._timed_out(path, reader) from None
+        if number:
+            raise OSError(number, os.strerror(number))
+        return value
+
+    def _timed_out(self, path: Path, reader: _ReaderProcess) -> TimeoutError:
+        self.hung = path
+        if not reader.ended():
+            _hung[path] = reader
+        return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))

@@ -1,0 +1,126 @@
+"""A process that looks at paths as the user of a program, who may have put anything there. Executed with ``-I -S``.
+
+It ends with its standard input. A request and its answer are each a line with a length, and so many bytes of a
+marshalled tuple: ``(operation, path, uid, gid, groups)`` is answered with ``(0, value)`` or ``(errno, None)``. When a
+file system hangs, this process alone hangs with it, and the one that asks has to kill it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import marshal
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+
+if __name__ == "__main__":  # at the end of the path: nothing there can replace the standard library
+    sys.path.append(os.path.abspath(__file__).rsplit("/", 3)[0])
+
+from highlanderd.system import way
+from highlanderd.system.rights import acting
+
+LARGEST = 1 << 20  # bytes of a file; Linux takes two such for a whole environment
+MARSHAL_VERSION = 4
+
+
+class User:
+    """Whom to be while a path is opened. ``uid`` None: the user that this process runs as."""
+
+    def __init__(self, uid: int | None, gid: int | None, groups: tuple[int, ...] | None) -> None:
+        self.uid = os.geteuid() if uid is None else uid
+        self.gid = os.getegid() if gid is None else gid
+        self.groups = groups or ()
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Have this user's rights only, if there are more to give up."""
+        if os.geteuid() != 0 or self.uid == 0:
+            yield
+        else:
+            with acting(self.uid, self.gid, self.groups):
+                yield
+
+
+def read(path: bytes, user: User) -> bytes:
+    """Return what a regular file holds. Raises OSError: EINVAL for anything else, EFBIG above ``LARGEST``."""
+    fd = _open(path, user)
+    try:
+        data = b""
+        while len(data) <= LARGEST and (piece := os.read(fd, LARGEST + 1 - len(data))):
+            data += piece
+    finally:
+        os.close(fd)
+    if len(data) > LARGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data
+
+
+def _open(path: bytes, user: User) -> int:
+    """Open as the user; what is refused to that user, only if nobody but root and we could have put it there."""
+    try:
+        with user.acting():
+            return _open_regular(path)
+    except PermissionError:
+        if os.geteuid() != 0 or not way.sheltered(path, {user.gid, *user.groups}):
+            raise
+        return _open_regular(path)
+
+
+def _open_regular(path: bytes) -> int:
+    """Open a regular file. Nothing else is ever opened: that alone can wait, rewind a tape or arm a watchdog."""
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        # O_NONBLOCK: its owner may hold a lease on it, and let us wait for that
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    finally:
+        os.close(place)
+
+
+def mode(path: bytes, user: User) -> int:
+    """Return the mode of what is there, as the user sees it. Raises OSError."""
+    with user.acting():
+        return os.stat(path).st_mode
+
+
+def executable(path: bytes, user: User) -> bool:
+    """Return whether the user may execute the file, or enter the directory. Raises OSError when nothing is there."""
+    with user.acting():
+        os.stat(path)
+        return os.access(path, os.X_OK, effective_ids=True)
+
+
+OPERATIONS: dict[str, Callable[[bytes, User], bytes | int | bool]] = {
+    "read": read,
+    "mode": mode,
+    "executable": executable,
+}
+
+
+def framed(message: tuple[object, ...]) -> bytes:
+    """Return a message as it is sent."""
+    data = marshal.dumps(message, MARSHAL_VERSION)  # type: ignore[arg-type]  # of numbers, bytes and texts only
+    return b"%d\n%b" % (len(data), data)
+
+
+def _answer(operation: str, path: bytes, *who: object) -> tuple[int, object]:
+    try:
+        return 0, OPERATIONS[operation](path, User(*who))  # type: ignore[arg-type]  # as ``send`` got them
+    except OSError as error:
+        return error.errno or errno.EIO, None
+
+
+def main() -> None:
+    """Answer until nobody asks any more."""
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    while line := requests.readline():
+        request = marshal.loads(requests.read(int(line)))  # noqa: S302 - our own process wrote it
+        answers.write(framed(_answer(*request)))
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
