@@ -53,10 +53,10 @@ class _ReaderProcess:
         self._answers.close()
         self._socket.close()
 
-    def ended(self) -> bool:
-        """Return whether the killed process is gone; one that hangs in the kernel stays."""
+    def ended(self, within: float = 0.1) -> bool:
+        """Return whether the killed process is gone after so many seconds; one that hangs in the kernel stays."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.1)
+            self._process.wait(within)
         return self._process.returncode is not None
 
 
@@ -83,7 +83,7 @@ class PathReader:
     ) -> None:
         if self._reader is not None:
             self._reader.kill()
-            self._reader.ended()
+            self._reader.ended(WITHIN)
 
     def read(self, path: Path, who: Identity) -> bytes:
         """Return what a regular file of 1 MiB at most holds.
