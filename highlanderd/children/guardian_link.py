@@ -10,8 +10,8 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from highlanderd.children.child import Child
 from highlanderd.children.loop_channel import LoopChannel
@@ -44,16 +44,23 @@ class Greeting:
     memo: bytes | None
     """What an earlier worker has asked to ``remember``."""
     found: tuple[Found, ...]
-    signals: tuple[str, ...]
-    """Signals that came before this worker could act on them."""
 
 
-@dataclass(slots=True)
+class GuardianListener(Protocol):
+    """What the link calls on the one that listens to the guardian."""
+
+    def signalled(self, name: str) -> None:
+        """Act on TERM, INT, QUIT, HUP, USR1 or USR2."""
+
+    def guardian_lost(self) -> None:
+        """Drain everything: the guardian has died. Called once."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Hello:
     instance: str = ""
     draining: bool = False
     memo: bytes | None = None
-    signals: list[str] = field(default_factory=list)
 
 
 class GuardianLink:
@@ -61,10 +68,9 @@ class GuardianLink:
 
     def __init__(self, channel: Channel) -> None:
         self._hello = _Hello()
-        self.on_signal: Callable[[str], None] = self._hello.signals.append
-        """Called with TERM, INT, QUIT, HUP, USR1 or USR2. Until set, they go to the greeting."""
-        self.on_lost: Callable[[], None] = lambda: None
-        """Called once, when the guardian has died: drain everything."""
+        self._listener: GuardianListener | None = None
+        self._early: list[str] = []
+        """Signals that came before anything listened."""
         self.lost = False
         """Whether the guardian is dead."""
         self.silent = False
@@ -78,7 +84,7 @@ class GuardianLink:
         self._channel = LoopChannel(channel, self._receive, self._end)
 
     async def greeted(self) -> Greeting:
-        """Wait for the list of what the guardian holds, six seconds at most; set ``on_signal`` and ``on_lost`` before.
+        """Wait for the list of what the guardian holds, six seconds at most.
 
         A keeper that does not report within a second is killed, and its last state at the guardian counts. A child of
         which nothing is known is not among ``found``, but ``holds()`` counts it until its tree is proven empty. Raises
@@ -101,7 +107,16 @@ class GuardianLink:
                 child.found()
                 found.append(Found(child, child.report))
         hello = self._hello
-        return Greeting(hello.instance, hello.draining, hello.memo, tuple(found), tuple(hello.signals))
+        return Greeting(hello.instance, hello.draining, hello.memo, tuple(found))
+
+    def listen(self, listener: GuardianListener) -> None:
+        """Report signals and the guardian's death to ``listener`` from now on, at once those that have come already."""
+        self._listener = listener
+        if self.lost:
+            listener.guardian_lost()
+        early, self._early = self._early, []
+        for name in early:
+            listener.signalled(name)
 
     def spawn(self, child: Child, request: SpawnRequest) -> None:
         """Ask for a child, and hold it. A failure is delivered to it later, never before this has returned."""
@@ -190,11 +205,13 @@ class GuardianLink:
                     f"the guardian speaks protocol {message['protocol']}, not {protocol.VERSION}: restart highlanderd"
                 )
             )
-        self._hello.instance, self._hello.draining = message["instance"], message["draining"]
-        self._hello.signals.extend(message["signals"])
+        memo = None
         for fd in fds:
-            self._hello.memo = linux.read_whole(fd)
+            memo = linux.read_whole(fd)
             os.close(fd)
+        self._hello = _Hello(message["instance"], message["draining"], memo)
+        for name in message["signals"]:
+            self._signalled(name)
 
     def _on_keeper(self, message: Message, fds: list[int]) -> None:
         self._child(message).attached(message["id"], Channel.of(fds[0]) if fds else None)
@@ -237,7 +254,13 @@ class GuardianLink:
             child.proven_empty()
 
     def _on_signal(self, message: Message, _fds: list[int]) -> None:
-        self.on_signal(message["name"])
+        self._signalled(message["name"])
+
+    def _signalled(self, name: str) -> None:
+        if self._listener is None:
+            self._early.append(name)
+        else:
+            self._listener.signalled(name)
 
     def _on_pong(self, message: Message, _fds: list[int]) -> None:
         self._ponged, self.silent = message["n"], False
@@ -250,7 +273,8 @@ class GuardianLink:
             self._listed.set_exception(HighlanderError("the guardian is dead; restart highlanderd"))
         for term in undelivered & self._children.keys():
             self._children[term].refused("the guardian died before it was told")
-        self.on_lost()
+        if self._listener is not None:
+            self._listener.guardian_lost()
 
 
 HANDLERS: Mapping[str, Callable[[GuardianLink, Message, list[int]], None]] = {

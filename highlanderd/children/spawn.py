@@ -52,16 +52,20 @@ class Spawner:
         """
         config, guardian = self.config, self._origin.guardian
         child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)
-        self._follow(child, post)
+        self._deliver(child, post)
         child.start_when(in_thread(lambda: self._request(effect, memo), f"order {config.name}"))
         return child
 
     def adopt(self, child: Child, post: Callable[[Event], None]) -> None:
         """Read the output of a child that an earlier worker started, and deliver its events to ``post``."""
         self._read(child)
-        self._follow(child, post)
+        self._deliver(child, post)
 
-    def _follow(self, child: Child, post: Callable[[Event], None]) -> None:
+    def follow(self, config: ProgramConfig) -> None:
+        """Go by another configuration from the next child on."""
+        self.config = config
+
+    def _deliver(self, child: Child, post: Callable[[Event], None]) -> None:
         def take(event: Event) -> None:
             if isinstance(event, Started | Emptied):
                 self._read(child)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from highlanderd.guardian import cgroup, protocol
 from highlanderd.guardian.killing import TreeKill, unkillable
-from highlanderd.system import linux, priority
+from highlanderd.system import priority
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class DeadKeepers:
         """Take in the death of a keeper whose tree is not proven empty."""
         if not self.unproven:
             priority.raise_priority()  # a tree that floods the machine would keep us from killing it
-        handle.state = {**handle.state, "killed_at": handle.state["killed_at"] or linux.boottime(), "undying": []}
+        handle.bury()
         self.unproven.append(handle)
 
     def reaped(self, pid: int) -> None:

@@ -191,8 +191,7 @@ class Guardian:
             for fd in memo:
                 os.close(fd)
             self._worker.log(f"no worker can be started: {error.strerror}; trying again")
-            self._worker.failed_starts += 1
-            self._worker.plan(now)
+            self._worker.not_started(now)
             return
         hello = protocol.hello(self._instance, draining=self._draining, memo=bool(memo), signals=self._pending_signals)
         self._worker.send(hello, *memo)
@@ -213,7 +212,7 @@ class Guardian:
 
     def _on_ping(self, message: Message, _fds: list[int]) -> None:
         self._worker.send(protocol.pong(message["n"]))
-        self._keepers.lease = message["lease"]
+        self._keepers.follow(message["lease"])
         if self._code is None:
             self._service.cycled(message["lease"], self._left())
             self._worker.pinged(message["lease"], linux.boottime())
@@ -257,7 +256,7 @@ class Guardian:
         self._poller.by(self._worker.judge_at())
 
     def _lose_worker(self, status: int, now: float) -> None:
-        self._worker.pid = None
+        self._worker.reaped()
         self._receive_from_worker()  # what it has sent before its death
         if self._worker.channel is not None:
             self._hang_up_worker()

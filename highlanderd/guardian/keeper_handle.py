@@ -71,6 +71,14 @@ class KeeperHandle:
         """Whether its tree is empty, or being killed."""
         return bool(self.killed or self.state["empty"] or self.state["killed"])
 
+    def dismiss(self) -> None:
+        """Note that no process is left that it could report to: with an empty tree it has to end."""
+        self.dismissed_at = min(self.dismissed_at, linux.boottime())
+
+    def bury(self) -> None:
+        """Take in its death: its tree is not proven empty, and is killed from now on."""
+        self.state = {**self.state, "killed_at": self.state["killed_at"] or linux.boottime(), "undying": []}
+
     def kill(self) -> None:
         """Kill the keeper. Its child dies with it; the rest of its tree becomes the guardian's."""
         if not self.killed:

@@ -44,7 +44,7 @@ class Keepers:
         self._instance, self._nofile = instance, nofile
         self._cgroup = cgroup.own()
         """Where keepers may make the cgroups of their children."""
-        self.lease = 0.0
+        self._lease = 0.0
         """As the worker's last ping had it."""
         self._living: dict[int, KeeperHandle] = {}
         """By pid, until the keeper is reaped."""
@@ -116,7 +116,7 @@ class Keepers:
         self._epochs[spec["lock_id"]] = spec["epoch"]
         self._living[pid] = self._by_channel[ours.fileno()] = handle
         self._poller.add(ours)
-        self._poller.by(handle.kill_at(self.lease))
+        self._poller.by(handle.kill_at(self._lease))
         self._worker.send(protocol.keeper(handle.number, handle.term), workers.detach())
         self.loggers.begin(spec)
         return None
@@ -179,6 +179,10 @@ class Keepers:
 
     # ----------------------------------------------------------------------------------------------- while they live
 
+    def follow(self, lease: float) -> None:
+        """Judge keepers by a lease of so many seconds from now on."""
+        self._lease = lease
+
     def receive(self, ready: set[int]) -> None:
         """Take in the states that came through ``ready`` descriptors."""
         for handle in [self._by_channel[fd] for fd in ready & self._by_channel.keys()]:
@@ -192,7 +196,7 @@ class Keepers:
                     self.loggers.leave(handle.term)
         except EOFError:
             self._hang_up(handle)
-        self._poller.by(handle.kill_at(self.lease))
+        self._poller.by(handle.kill_at(self._lease))
 
     def _hang_up(self, handle: KeeperHandle) -> None:
         if self._by_channel.pop(handle.channel.fileno(), None) is not None:
@@ -202,23 +206,23 @@ class Keepers:
     def judge(self, now: float) -> float:
         """Kill keepers that are frozen, and what dead ones have left; return when to judge again."""
         for handle in list(self._living.values()):
-            if now >= handle.kill_at(self.lease):
+            if now >= handle.kill_at(self._lease):
                 self._receive(handle)  # it is silent only if nothing is left to read
-                if now >= handle.kill_at(self.lease):
+                if now >= handle.kill_at(self._lease):
                     self._worker.log(f"the keeper of {handle.program} {handle.fault}: killing it")
                     handle.kill()
         self._dead.kill(self._living.keys() | self.loggers.pids())
         self._connect_all()
         unfinished = bool(self._dead.unproven) or not priority.restore_priority() or bool(self._unconnected)
         again = now if self._dead.again_at_once else now + AGAIN
-        moments = [handle.kill_at(self.lease) for handle in self._living.values()]
+        moments = [handle.kill_at(self._lease) for handle in self._living.values()]
         moments.append(self.loggers.judge(now))
         return min(moments + ([again] if unfinished else []), default=linux.NEVER)
 
     def left(self, now: float, grace: float) -> float:
         """Return the seconds until a deadline is missed by ``grace`` of a lease: its tree is not even being killed."""
         moments = (handle.state["deadline"] for handle in self._living.values() if not handle.ending)
-        return min(moments, default=linux.NEVER) + grace * self.lease - now
+        return min(moments, default=linux.NEVER) + grace * self._lease - now
 
     def kill(self, number: int) -> None:
         """Kill a keeper that does not answer the worker."""
@@ -235,7 +239,7 @@ class Keepers:
         for handle in list(self._living.values()):
             if handle.state["empty"] or not empty:
                 self._hang_up(handle)
-                handle.dismissed_at = min(handle.dismissed_at, linux.boottime())
+                handle.dismiss()
 
     # -------------------------------------------------------------------------------------------------------- deaths
 

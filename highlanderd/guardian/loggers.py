@@ -10,6 +10,7 @@ import os
 
 from highlanderd.guardian import protocol
 from highlanderd.guardian.logger import become_logger
+from highlanderd.guardian.pauses import Pauses
 from highlanderd.guardian.start import PIPE_SIZE
 from highlanderd.system import linux
 from highlanderd.system.stdlib import signal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.launch import Spec
     from highlanderd.guardian.worker import Worker
 
-FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 5.0  # seconds; the first replacement comes at once
+FIRST_PAUSE = 0.05  # seconds; the first replacement comes at once
 END_WITHIN = 2.0  # seconds for the last lines, once the daemon waits for nothing else
 MOST_LEAVING = 3  # loggers of one program that have not ended, for want of a disk that works
 
@@ -27,7 +28,7 @@ MOST_LEAVING = 3  # loggers of one program that have not ended, for want of a di
 class LoggerHandle:
     """What the guardian knows of one child's logger."""
 
-    __slots__ = ("backoff", "ended", "kill_at", "leaving", "pid", "pipes", "report", "runs", "spec", "start_at", "term")
+    __slots__ = ("ended", "kill_at", "leaving", "pauses", "pid", "pipes", "report", "runs", "spec", "start_at", "term")
 
     def __init__(self, spec: Spec, pipes: dict[str, int], report: int) -> None:
         self.spec, self.pipes, self.report = spec, pipes, report
@@ -35,7 +36,7 @@ class LoggerHandle:
         self.pid: int | None = None
         self.runs = 0
         """How many loggers were forked."""
-        self.start_at, self.backoff = 0.0, 0.0
+        self.start_at, self.pauses = 0.0, Pauses(FIRST_PAUSE)
         self.leaving = self.ended = False
         self.kill_at = linux.NEVER
 
@@ -119,15 +120,14 @@ class Loggers:
             )
         except OSError as error:
             self._worker.log(f"no logger can be forked for {handle.term['program']}: {error.strerror}; trying again")
-            self._plan(handle, now, FIRST_BACKOFF)
+            self._plan(handle, now, FIRST_PAUSE)
             return
         handle.runs += 1
         if handle.leaving:
             self._send(handle, signal.SIGTERM)
 
     def _plan(self, handle: LoggerHandle, now: float, least: float = 0.0) -> None:
-        handle.start_at = now + max(handle.backoff, least)
-        handle.backoff = min(max(2 * handle.backoff, FIRST_BACKOFF), LONGEST_BACKOFF)
+        handle.start_at = now + max(handle.pauses.next(), least)
         self._poller.by(handle.start_at)
 
     def reaped(self, pid: int, status: int) -> bool:

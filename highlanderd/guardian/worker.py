@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from highlanderd.guardian.channel import Channel, channel_pair
+from highlanderd.guardian.pauses import Pauses
 from highlanderd.system import linux
 from highlanderd.system.stdlib import signal
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
 
 START_WITHIN = 30.0  # seconds from its fork to its first ping: imports from a cold disk, a large configuration
-FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 5.0  # seconds; the first restart comes at once
+FIRST_PAUSE = 0.1  # seconds; the first restart comes at once
 GOOD_LIFE = 10.0  # seconds of life after which a death is a first one again
 END_WITHIN = 2.0  # seconds from ``done``, or from the end of its channel, to its own end
 
@@ -33,7 +34,7 @@ class Worker:
         self.next_start = 0.0
         self.failed_starts = 0
         """How many workers in a row have ended before their first ping."""
-        self._backoff = 0.0
+        self._pauses = Pauses(FIRST_PAUSE)
         self._since = 0.0
         self._kill_at = 0.0
         """When to kill it, unless a sign of life comes first."""
@@ -85,19 +86,25 @@ class Worker:
             self._killed = True
             os.kill(self.pid, signal.SIGKILL)
 
-    def ended(self, now: float) -> None:
-        """Take in that it was reaped, and plan the next one."""
+    def reaped(self) -> None:
+        """Take in that it is gone. Its channel may still hold what it has sent."""
         self.pid = None
+
+    def not_started(self, now: float) -> None:
+        """Take in that none could be started, and plan the next one."""
+        self.failed_starts += 1
+        self._plan(now)
+
+    def ended(self, now: float) -> None:
+        """Take in its end, once everything that it has sent is read, and plan the next one."""
         self.hang_up()
         self.failed_starts += self.lease is None
         if self.lease is not None and now - self._since >= GOOD_LIFE:
-            self._backoff = 0.0
-        self.plan(now)
+            self._pauses = Pauses(FIRST_PAUSE)
+        self._plan(now)
 
-    def plan(self, now: float) -> None:
-        """Plan the next start, each time later than the last."""
-        self.next_start = now + self._backoff
-        self._backoff = min(max(2 * self._backoff, FIRST_BACKOFF), LONGEST_BACKOFF)
+    def _plan(self, now: float) -> None:
+        self.next_start = now + self._pauses.next()
 
     def send(self, message: Message, *fds: int) -> None:
         """Post a message, or drop it while no worker runs. ``fds`` are closed in any case."""

@@ -16,8 +16,10 @@ from highlanderd.core.lease import Lease
 from highlanderd.postgres.addresses import Addresses, Unfit, with_options
 from highlanderd.postgres.dialling import connect
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.notes import Notes
 from highlanderd.postgres.replies import ConnectFailed, WireLost
 from highlanderd.postgres.sql import connecting
+from highlanderd.postgres.timelines import Timelines
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,41 @@ class Answers:
     hosts: Sequence[Host] = ()
     silent: Sequence[str] = ()
     """Hosts that may be there and did not answer: names that were not resolved, and addresses."""
+
+
+class Hosts:
+    """The hosts of one DSN, and what they say of their timelines."""
+
+    def __init__(self, addresses: Addresses, ledger: Ledger, node: str, timelines: Timelines, notes: Notes) -> None:
+        self._addresses, self._ledger, self._node = addresses, ledger, node
+        self._timelines, self._notes = timelines, notes
+        self._asking: asyncio.Future[None] | None = None
+        """The latest question to every host: all who ask while it is under way share it."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether every host was asked, and none is being asked."""
+        return self._asking is not None and self._asking.done()
+
+    async def learn(self, lease: Lease) -> None:
+        """Ask every host for its system and timeline. The highest timeline rules.
+
+        A standby's answer counts, too: sessions with servers on a lower timeline are dropped, and new ones refused.
+        Takes three fifths of a lease at most. All who ask at the same time share one question.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask_every_host(lease))
+        await asyncio.shield(self._asking)
+
+    async def _ask_every_host(self, lease: Lease) -> None:
+        known = (await ask(self._addresses, self._ledger, lease, self._node)).hosts
+        for host in known:
+            self._timelines.learn(host.system, host.timeline)
+        self._notes.warn("hosts", divided(known))
+
+    async def lacking(self, written: Written, lease: Lease) -> list[str]:
+        """Ask every host, and return those that may lack what the primary has written."""
+        return lacking(await ask(self._addresses, self._ledger, lease, self._node), written)
 
 
 async def ask(addresses: Addresses, ledger: Ledger, lease: Lease, node: str) -> Answers:

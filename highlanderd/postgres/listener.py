@@ -38,9 +38,6 @@ class Unreadable(Exception):
 class Connections(Protocol):
     """What the listener needs of its pool."""
 
-    server: Server
-    ledger: Ledger
-
     @property
     def last_error(self) -> str:
         """Why there is no connection."""
@@ -58,14 +55,18 @@ class Listener:
     urgency = -1.0
     """Before all others: it is one session, and it wakes them."""
 
-    def __init__(self, pool: Connections, on_survey: Callable[[Mapping[int, Leader]], None]) -> None:
+    def __init__(
+        self, server: Server, ledger: Ledger, *, on_survey: Callable[[Mapping[int, Leader]], None] = lambda _: None
+    ) -> None:
         """Make a listener. ``on_survey`` is called after each survey with the leaders that it showed, by lock id."""
-        self._pool, self._on_survey = pool, on_survey
+        self._server, self._ledger, self._on_survey = server, ledger, on_survey
+        self._pool: Connections | None = None
+        """None until it runs."""
         self._connection: Connection | None = None
         self._hints: dict[int, set[Callable[[], None]]] = {}
         self._arrived = asyncio.Event()
-        self._survey = Survey(pool.server.memory)
-        self._housekeeping = Housekeeping(pool.server, pool.ledger, self._survey, self)
+        self._survey = Survey(server.memory)
+        self._housekeeping = Housekeeping(server, ledger, self._survey, self)
 
     @property
     def connected(self) -> bool:
@@ -111,7 +112,7 @@ class Listener:
     def lost(self, why: str) -> None:
         """Wake all programs: what is notified until the next session is unknown."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and self._pool is not None:
             self._pool.lost(connection, why)
         self._wake_all()
 
@@ -120,10 +121,11 @@ class Listener:
             for callback in tuple(callbacks):
                 callback()
 
-    async def run(self) -> None:
-        """Keep a session that listens, and survey the ledger on it, until cancelled."""
+    async def run(self, pool: Connections) -> None:
+        """Keep a session of the pool that listens, and survey the ledger on it, until cancelled."""
+        self._pool = pool
         while True:
-            self._pool.request(self)
+            pool.request(self)
             await self._arrived.wait()
             self._arrived.clear()
             if self._connection is not None:
@@ -138,18 +140,18 @@ class Listener:
             if boottime() - begun < RECONNECT_PAUSE:  # what ended this one would end the next one as quickly
                 await asyncio.sleep(RECONNECT_PAUSE)
         except Exception as error:  # noqa: BLE001 - the ledger may hold anything; the next session reads it again
-            self._pool.server.notes.unforeseen("the ledger cannot be read", error)
+            self._server.notes.unforeseen("the ledger cannot be read", error)
             connection.wire.drop(f"the ledger cannot be read: {error}")
-            await asyncio.sleep(self._pool.server.lease.renew_every)
+            await asyncio.sleep(self._server.lease.renew_every)
 
     async def _listen(self, connection: Connection) -> None:
-        listen = self._pool.ledger.statement("listen", f"LISTEN {ledger.identifier(self._pool.ledger.channel)}")
+        listen = self._ledger.statement("listen", f"LISTEN {ledger.identifier(self._ledger.channel)}")
         await connection.wire.ask([(listen, ())], connection.lease.answer_within)
         self._wake_all()
         while self._connection is not None and self._connection.wire is connection.wire:
             await self.survey()
             await self._housekeeping.run()
-            await asyncio.sleep(self._pool.server.lease.renew_every)
+            await asyncio.sleep(self._server.lease.renew_every)
 
     # ----------------------------------------------------------------------------------------------------- surveying
 
@@ -162,7 +164,7 @@ class Listener:
         if about.sqlstate in dialect.BLOCKED:
             return
         if about.error is not None or not about.rows:
-            self._survey.facts = None  # the next session asks which schema the ledger has now
+            self._survey.forget()  # the next session asks which schema the ledger has now
             raise Unreadable(about.error.text if about.error else "its meta row is gone")
         found = ledger.facts(about.rows[0])
         if self._follow(found) and rows.error is None:
@@ -175,7 +177,7 @@ class Listener:
             for reply in replies:
                 reply.rows = fitness.of_backend(reply, connection.pid)
         except Unfit as unfit:
-            self._pool.server.notes.alarm(str(unfit))
+            self._server.notes.alarm(str(unfit))
             connection.wire.drop(str(unfit))
             raise WireLost(str(unfit)) from unfit
 
@@ -184,12 +186,12 @@ class Listener:
         connection, version = self._connection, min(found.version, dialect.VERSION)
         if connection is None or connection.version != version:
             self._connection = connection and replace(connection, version=version)
-            self._survey.facts = None
+            self._survey.forget()
             return False
-        self._pool.server.schema = found.version
+        self._server.note_schema(found.version)
         if connection.lease.length != found.lease:
-            self._connection = replace(connection, lease=self._pool.server.follow(found.lease))
-            limits = self._query("limits", connecting.LIMITS, *self._pool.server.limits)
+            self._connection = replace(connection, lease=self._server.follow(found.lease))
+            limits = self._query("limits", connecting.LIMITS, *self._server.limits)
             connection.wire.ask([limits], connection.lease.answer_within).add_done_callback(
                 lambda done: done.exception()
             )
@@ -209,7 +211,7 @@ class Listener:
 
     async def shown(self) -> dict[str, object]:
         """Return the ledger's facts for people. Raises HighlanderError when they cannot be had."""
-        return self._survey.shown(await self.fresh_facts(), self._pool.ledger.schema)
+        return self._survey.shown(await self.fresh_facts(), self._ledger.schema)
 
     async def migrate(self) -> MigrationReport:
         """Migrate the schema to our version now, and report what that waits for. Raises HighlanderError."""
@@ -217,7 +219,7 @@ class Listener:
         if found.version >= dialect.VERSION:
             return MigrationReport(found.version, migrated=False, waits_for=())
         try:
-            return await migration.migrate(self.ask, self._pool.ledger, found.version)
+            return await migration.migrate(self.ask, self._ledger, found.version)
         except WireLost as lost:
             raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
 
@@ -225,7 +227,7 @@ class Listener:
 
     async def hosts_lacking(self, written: Written) -> list[str]:
         """Return the hosts of the DSN that may lack what the primary has written."""
-        return await self._pool.server.hosts_lacking(written)
+        return await self._server.hosts_lacking(written)
 
     async def blockers(self, pid: int) -> str:
         """Return the sessions that keep the backend ``pid`` waiting; empty when none does. Raises WireLost."""
@@ -243,12 +245,12 @@ class Listener:
 
     def _query(self, name: str, sql: str, *values: Value) -> Ask:
         version = self._connection.version if self._connection is not None else dialect.VERSION
-        return self._pool.ledger.statement(name, sql, version), values
+        return self._ledger.statement(name, sql, version), values
 
     async def ask(self, asks: list[Ask]) -> list[Reply]:
         """Return the replies to several statements. Raises WireLost when there is no session."""
         if self._connection is None:
-            raise WireLost(self._pool.last_error or "no session")
+            raise WireLost((self._pool and self._pool.last_error) or "no session")
         return await self._connection.wire.ask(asks, self._connection.lease.answer_within)
 
     async def inquire(self, name: str, sql: str, *values: Value) -> Reply:

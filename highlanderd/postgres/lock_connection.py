@@ -73,9 +73,8 @@ class LockConnection:
         """Make one without a connection. ``post`` is called with each event, and must do no more than queue it."""
         self.pool, self.lock, self.post, self.on_alarm = pool, lock, post, on_alarm
         self.state: Seeking | Connected | Closed = Seeking()
-        self.urgency = inf
-        """When the lease that hangs on a connection ends, in CLOCK_BOOTTIME seconds; the program keeps it current."""
-        self.believed: int | None = None
+        self._lease_end = inf
+        self._known: int | None = None
         """The number of the session that the machine knows of; None once it knows of the loss."""
         self._number = 0
         """The number of the latest session."""
@@ -97,6 +96,19 @@ class LockConnection:
     def granted(self) -> bool:
         """Whether the present session holds the lock."""
         return isinstance(self.state, Connected) and self.state.granted
+
+    @property
+    def urgency(self) -> float:
+        """When the lease that hangs on a connection ends, in CLOCK_BOOTTIME seconds; infinity for no lease."""
+        return self._lease_end
+
+    def note_stake(self, lease_end: float) -> None:
+        """Note when the lease that hangs on a connection ends, in CLOCK_BOOTTIME seconds; infinity for no lease."""
+        self._lease_end = lease_end
+
+    def note_known(self, number: int | None) -> None:
+        """Note which session the machine knows of: ``number`` is from Attached, and None stands for Detached."""
+        self._known = number
 
     def note_granted(self, granted: bool) -> None:
         """Note whether the present session holds the lock."""
@@ -143,7 +155,7 @@ class LockConnection:
     def disconnect(self, why: str, pause: float = RECONNECT_PAUSE) -> None:
         """Drop the session, and seek another one ``pause`` seconds later: what was wrong may still be wrong."""
         connection = self.connection
-        if connection is None or self.believed != self._number:
+        if connection is None or self._known != self._number:
             return
         self.state = Seeking()
         connection.wire.drop(why)
@@ -185,7 +197,7 @@ class LockConnection:
         A query that was meant for an earlier session is dropped: its Detached is on the way to the machine.
         """
         connection = self.connection
-        if connection is None or self.believed != self._number:
+        if connection is None or self._known != self._number:
             return
         sent = self._asked = boottime()
         asks = [(self._statement(name, sql), values) for name, sql, values in queries]

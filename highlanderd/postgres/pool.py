@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import inf
 from typing import Protocol
@@ -46,7 +45,6 @@ from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.outage import PROBES, Down, ServerState, Suspected, Untried, Up, pause
 from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
-from highlanderd.postgres.survey import Leader
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
@@ -69,13 +67,8 @@ class Client(Protocol):
 class Pool:
     """Connections to one server for many clients. ``run`` does the work; the other methods return at once."""
 
-    def __init__(
-        self, server: Server, ledger: Ledger, *, on_survey: Callable[[Mapping[int, Leader]], None] = lambda _: None
-    ) -> None:
-        """Make a pool. ``on_survey`` is called after each survey of the ledger, with its leaders by lock id."""
-        self.server = server
-        self.ledger = ledger
-        self.listener = Listener(self, on_survey)
+    def __init__(self, server: Server, ledger: Ledger, listener: Listener) -> None:
+        self.server, self.ledger, self.listener = server, ledger, listener
         self.state: ServerState = Untried()
         self._clients: dict[Client, int] = {}
         """The clients that wait for a connection, and the number of the attempt for each; 0 for none yet."""
@@ -116,7 +109,7 @@ class Pool:
     async def run(self) -> None:
         """Open connections until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.listener.run())
+            group.create_task(self.listener.run(self))
             group.create_task(self._keep_alive())
             group.create_task(self._ask_hosts())
             while True:

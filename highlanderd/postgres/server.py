@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from highlanderd.core.lease import Lease
-from highlanderd.postgres import fitness, hosts
+from highlanderd.postgres import fitness
 from highlanderd.postgres.addresses import Addresses, Unfit, limits, with_options
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.diagnosis import Diagnoses
 from highlanderd.postgres.dialling import connect
 from highlanderd.postgres.fitness import ServerFacts
+from highlanderd.postgres.hosts import Hosts, Written
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.notes import Notes
@@ -69,19 +70,13 @@ class Server:
         node has seen the ledger: it is not created again. ``on_alarm`` is called with each sentence that an operator
         must read, ``on_lease`` when the ledger has another lease than was known.
         """
-        self._addresses = Addresses(dsn)
-        self._ledger = ledger
-        self._node = node
-        self._fresh = fresh
-        self._on_lease = on_lease
-        self.notes = Notes(on_alarm)
+        self._ledger, self._node, self._fresh, self._on_lease = ledger, node, fresh, on_lease
+        self._addresses, self.turns, self.notes = Addresses(dsn), Turns(), Notes(on_alarm)
         self._diagnoses = Diagnoses(self.notes)
         self.memory = memory or NodeMemory()
         """What this node has seen of servers and epochs. It outlives the daemon."""
         self._timelines = Timelines(self.memory, self.notes)
-        self.turns = Turns()
-        self._asking_hosts: asyncio.Future[None] | None = None
-        """The latest question to every host: all who ask while it is under way share it."""
+        self._hosts = Hosts(self._addresses, ledger, node, self._timelines, self.notes)
         self.seen_ledger = seen_ledger
         promise = self.memory.promise
         self.lease = Lease(ledger.lease if promise is None else promise.lease)
@@ -114,7 +109,7 @@ class Server:
     async def open(self) -> Connection:
         """Open and verify one connection, within a fifth of a lease in all. Raises ConnectFailed or Unfit."""
         lease, turn = self.lease, self.turns.begin()
-        if not self.seen_ledger and (self._asking_hosts is None or not self._asking_hosts.done()):
+        if not self.seen_ledger and not self._hosts.asked:
             await self.ask_hosts()  # once in a daemon's life, before its first session: a former worker has asked
         # A file may know a lease that is too short for the network; before the ledger was seen there is none to save.
         known = self.seen_ledger or self.memory.promise is not None
@@ -132,24 +127,12 @@ class Server:
         return connection
 
     async def ask_hosts(self) -> None:
-        """Ask every host of the DSN for its system and timeline. The highest timeline rules.
+        """Ask every host of the DSN for its system and timeline, within three fifths of a lease."""
+        await self._hosts.learn(self.lease)
 
-        A standby's answer counts, too: sessions with servers on a lower timeline are dropped, and new ones refused.
-        Takes three fifths of a lease at most. All who ask at the same time share one question.
-        """
-        if self._asking_hosts is None or self._asking_hosts.done():
-            self._asking_hosts = asyncio.ensure_future(self._ask_every_host())
-        await asyncio.shield(self._asking_hosts)
-
-    async def _ask_every_host(self) -> None:
-        known = (await hosts.ask(self._addresses, self._ledger, self.lease, self._node)).hosts
-        for host in known:
-            self._timelines.learn(host.system, host.timeline)
-        self.notes.warn("hosts", hosts.divided(known))
-
-    async def hosts_lacking(self, written: hosts.Written) -> list[str]:
+    async def hosts_lacking(self, written: Written) -> list[str]:
         """Ask every host of the DSN, and return those that may lack what the primary has written."""
-        return hosts.lacking(await hosts.ask(self._addresses, self._ledger, self.lease, self._node), written)
+        return await self._hosts.lacking(written, self.lease)
 
     async def _attempt(self, attempt: _Attempt) -> Connection:
         wire = await self._connect(attempt)
@@ -226,6 +209,10 @@ class Server:
         if not self.seen_ledger:
             log.info("created the ledger: schema %s of database %s", ledger.schema, facts.database)
         return meta
+
+    def note_schema(self, version: int) -> None:
+        """Note the version of the ledger's schema."""
+        self.schema = version
 
     def follow(self, length: float) -> Lease:
         """Go by the ledger's lease of ``length`` seconds from now on, and return it."""

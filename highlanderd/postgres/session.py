@@ -6,9 +6,9 @@ The machine of a program (``core/machine.py``) decides what is to be asked. A se
 and posts how it ended as one event. The program's task is the only one that asks; the events go into its inbox.
 
 A session outlives its connections. ``LockConnection`` seeks one, uses it until it is lost, and seeks the next one. Each
-connection has a number, which Attached tells. Between a loss and the moment in which the machine reads of it, the
-machine still asks the lost session. Such a request is dropped: ``believed`` is the number that the machine knows, and a
-request counts only while that is the present one. No event is missing then, because Detached is in the inbox.
+connection has a number, which Attached carries. ``note_known`` says which number the machine knows. Between a loss and
+the moment in which the machine reads of it, the machine still asks the lost session. Such a request is dropped, because
+it counts only while the known number is the present one. No event is missing then: Detached is in the inbox.
 
 The life of a term, with the event that each request ends with:
 

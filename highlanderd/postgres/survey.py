@@ -59,6 +59,10 @@ class Survey:
         ceiling = max(found.ceiling, longest)  # where a row carries more, the ceiling has gone back
         self._memory.learn_promise(Promise(*found.where, ceiling, found.lease), now, settled=found.settled)
 
+    def forget(self) -> None:
+        """Forget the facts: the ledger could not be read, or is of another schema."""
+        self.facts = None
+
     def may_lower(self, now: float) -> bool:
         """Return whether nothing needs the ceiling to be higher than the ledger's lease any more."""
         return self._watch.may_lower(now)

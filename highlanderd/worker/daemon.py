@@ -26,6 +26,7 @@ from highlanderd.listeners.opening import Door, Doors
 from highlanderd.output.log import log_through, on_journal
 from highlanderd.output.streams import Writer
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
@@ -78,7 +79,7 @@ class Daemon:
         duplicates = Duplicates(configuration.daemon.node, self._greeting.instance, self._alarms.sound)
         ledger = Ledger(configuration.postgres.schema_, configuration.daemon.namespace, configuration.postgres.lease)
         server = _server(configuration, ledger, handover, on_alarm=self._alarms.sound, on_lease=self._wake.set)
-        return Pool(server, ledger, on_survey=duplicates.compare)
+        return Pool(server, ledger, Listener(server, ledger, on_survey=duplicates.compare))
 
     def _make_fleet(self, handover: WorkerHandover, writer: Writer, changes: Changes) -> Fleet:
         """Make the fleet, with what an earlier worker left: children, wishes, and the programs that were in force."""
@@ -96,12 +97,12 @@ class Daemon:
             self._pool,
             origin,
             instance=self._greeting.instance,
+            wishes=handover.wishes,
             on_connection_loss=self._configuration.postgres.on_connection_loss,
             recorder=self._metrics,
             on_change=changes.note,
             on_alarm=self._alarms.sound,
         )
-        fleet.wishes = dict(handover.wishes)
         fleet.want(handover.programs)
         for found in self._greeting.found:
             fleet.adopt(found, handover.programs.get(found.child.program))
@@ -131,10 +132,6 @@ class Daemon:
 
     async def run(self) -> int:
         """Live until everything is drained; return the exit code."""
-        self._guardian.on_signal = self._signalled
-        self._guardian.on_lost = self._guardian_lost
-        if self._guardian.lost:
-            self._guardian_lost()
         async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
             self._group = group
             background = [
@@ -144,8 +141,7 @@ class Daemon:
             ]
             if self._greeting.draining:
                 self._drain()
-            for name in self._greeting.signals:
-                self._signalled(name)
+            self._guardian.listen(self)
             await self._fleet.run()
             for task in background:
                 task.cancel()
@@ -172,7 +168,8 @@ class Daemon:
             self._wake.set()
         self._fleet.end()
 
-    def _signalled(self, name: str) -> None:
+    def signalled(self, name: str) -> None:
+        """Act on a signal that the guardian has passed on."""
         if name in ("TERM", "INT", "QUIT"):
             log.info("SIG%s: draining everything", name)
             self._drain()
@@ -183,7 +180,8 @@ class Daemon:
         with suppress(HighlanderError):  # it has been logged
             await self._node.reload(dry_run=False)
 
-    def _guardian_lost(self) -> None:
+    def guardian_lost(self) -> None:
+        """Drain everything, because the guardian has died."""
         log.error("the guardian has died: draining everything in good order")
         self._exit_code = 1
         self._drain()

@@ -19,7 +19,7 @@ from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig, difference
 from highlanderd.core import machine
 from highlanderd.core.events import Detached, EndOrdered, ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
-from highlanderd.core.states import Cause, Policy, Situation, Stopped, Want
+from highlanderd.core.states import Cause, Policy, Situation, Want
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
@@ -75,6 +75,7 @@ class Fleet:
         origin: Origin,
         *,
         instance: str,
+        wishes: Mapping[str, Want],
         on_connection_loss: str,
         recorder: Recorder,
         on_change: Callable[[], None],
@@ -82,7 +83,7 @@ class Fleet:
     ) -> None:
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
-        self.wishes: dict[str, Want] = {}
+        self.wishes = dict(wishes)
         """What operators have ordered of programs, by name: to run or to stop. It outlives this worker."""
         self._pool, self._origin, self._instance = pool, origin, instance
         self._on_connection_loss = on_connection_loss
@@ -186,8 +187,8 @@ class Fleet:
                 member.leaves.set()
                 member.program.post(self._ending or EndOrdered(Cause.REMOVED))
         elif keys:
-            member.spawner.config = config
-            member.program.policy = self._policy(config, member.program.policy.spread)
+            member.spawner.follow(config)
+            member.program.follow(self._policy(config, member.program.policy.spread))
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
         name = config.name
@@ -250,7 +251,7 @@ class Fleet:
         log.error("%s: its task has failed", name, exc_info=error, extra={"program": name})
         why = f"its task has failed ({error!r}), which is a fault of highlanderd; it is tried again after {SIT_OUT:g} s"
         self._on_alarm(f"{name}: {why}")
-        member.program.situation = Situation(member.program.situation.want, Stopped(), reason=why)
+        member.program.fail(why)
         if child is not None:
             child.kill()
         self._on_change()

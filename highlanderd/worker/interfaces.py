@@ -16,15 +16,17 @@ from highlanderd.core.verdict import Claim, Settle
 class LockSession(Protocol):
     """The program's lock connection."""
 
-    urgency: float
-    believed: int | None
-    """The number of the session that the machine speaks to, as far as it has heard."""
-
     def open(self) -> None:
         """Begin to look for a connection."""
 
     def close(self) -> None:
         """End it."""
+
+    def note_known(self, number: int | None) -> None:
+        """Take in that the machine knows of this session now; of none, once it has read of a loss."""
+
+    def note_stake(self, lease_end: float) -> None:
+        """Take in when the lease ends that hangs on a connection; infinity for no lease."""
 
     def refuse(self, why: str) -> None:
         """Drop the present one: its server must not be used."""

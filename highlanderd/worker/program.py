@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Final
 
 from highlanderd.core import machine
@@ -27,7 +28,7 @@ from highlanderd.core.effects import (
 )
 from highlanderd.core.events import Attached, Detached, Due, Event, Looked
 from highlanderd.core.knowledge import renewed_elsewhere
-from highlanderd.core.states import Draining, Leading, Policy, Running, Situation, Term
+from highlanderd.core.states import Draining, Leading, Policy, Running, Situation, Stopped, Term
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import LockSession, ProgramChild, Recorder, Spawner
@@ -88,6 +89,14 @@ class Program:
         self.child, self.restarts = child, 0
         self._records.adopted()
 
+    def follow(self, policy: Policy) -> None:
+        """Go by another policy from now on."""
+        self.policy = policy
+
+    def fail(self, why: str) -> None:
+        """Show why the program's task has failed: it leads nothing, and is stopped until it is tried again."""
+        self.situation = Situation(self.situation.want, Stopped(), reason=why)
+
     def post(self, event: Event) -> None:
         """Put an event into the inbox; the program's own task handles it."""
         self._inbox.append(event)
@@ -139,9 +148,9 @@ class Program:
     def _step(self, event: Event, now: float) -> None:
         before = self.situation
         if isinstance(event, Attached | Detached):
-            self._lock.believed = event.number if isinstance(event, Attached) else None
+            self._lock.note_known(event.number if isinstance(event, Attached) else None)
         self.situation, effects = machine.step(before, event, now, self.policy)
-        self._lock.urgency = self.term.kill_at if self.term is not None else float("inf")
+        self._lock.note_stake(self.term.kill_at if self.term is not None else inf)
         self._records.step(before, event, self.situation, now)
         if isinstance(before.state, Draining) and not isinstance(self.situation.state, Draining):
             self.child = None

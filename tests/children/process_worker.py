@@ -39,6 +39,12 @@ class TestBench:
     def tell(self, fact: str, **more: Any) -> None:
         self.writer.write(json.dumps({"fact": fact, "worker": os.getpid(), **more}).encode() + b"\n")
 
+    def signalled(self, name: str) -> None:
+        self.tell("signal", name=name)
+
+    def guardian_lost(self) -> None:
+        self.tell("lost")
+
     def listener(self, epoch: int) -> Callable[[ChildEvent], None]:
         def told(event: ChildEvent) -> None:
             self.read_pipes(epoch)
@@ -117,8 +123,6 @@ class TestBench:
             await asyncio.sleep(self.lease / 10)
 
     async def greet(self) -> None:
-        self.guardian.on_signal = lambda name: self.tell("signal", name=name)
-        self.guardian.on_lost = lambda: self.tell("lost")
         greeting = await self.guardian.greeted()
         found = []
         for each in greeting.found:
@@ -132,9 +136,9 @@ class TestBench:
             instance=greeting.instance,
             draining=greeting.draining,
             memo=memo,
-            signals=greeting.signals,
             found=found,
         )
+        self.guardian.listen(self)
 
 
 async def main(path: str, lease: float, fd: int) -> None:

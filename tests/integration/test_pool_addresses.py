@@ -14,12 +14,11 @@ from highlanderd.core.events import Attached, Detached
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.outage import Down
-from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
 from tests.support.postgres import SCHEMA, Clusters, Database
 from tests.support.proxy import Door, OpensDoors
-from tests.support.session import LEASE, SHORT_LEASE, desk, until
+from tests.support.session import LEASE, SHORT_LEASE, desk, pool_of, until
 
 
 def _both(database: Database, *doors: Door) -> str:
@@ -104,7 +103,7 @@ class Taker:
 def test_an_attempt_that_nobody_waited_for_any_more_serves_who_still_seeks(database: Database) -> None:
     async def scenario() -> None:
         ledger = Ledger(SCHEMA, "highlander", LEASE)
-        pool, taker = Pool(Server(database.dsn, ledger, node="n1", fresh=None), ledger), Taker()
+        pool, taker = pool_of(Server(database.dsn, ledger, node="n1", fresh=None), ledger), Taker()
         pool.request(taker)
         await pool._open(taker, 1)
         assert taker.given[0].wire.open
@@ -158,7 +157,7 @@ def test_what_nobody_has_foreseen_is_logged_once_and_ends_no_worker(
 ) -> None:
     async def scenario() -> None:
         ledger = Ledger(SCHEMA, "highlander", LEASE)
-        pool, taker = Pool(Stumbling(database.dsn, ledger, node="n1", fresh=None), ledger), Taker()
+        pool, taker = pool_of(Stumbling(database.dsn, ledger, node="n1", fresh=None), ledger), Taker()
         running = asyncio.create_task(pool.run())
         pool.request(taker)
         await until(lambda: taker.given)

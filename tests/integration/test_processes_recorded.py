@@ -51,6 +51,18 @@ def _pipe_end() -> int:
     return reader
 
 
+class Heard:
+    """What the link reports to the one that listens."""
+
+    def __init__(self) -> None:
+        self.signals: list[str] = []
+
+    def signalled(self, name: str) -> None:
+        self.signals.append(name)
+
+    def guardian_lost(self) -> None: ...
+
+
 async def _greeted(guardian: Channel, link: GuardianLink, *labels: str) -> Greeting:
     for label in labels:
         _, count = recorded(label)
@@ -63,7 +75,7 @@ def test_the_greeting_of_an_earlier_guardian_is_understood() -> None:
     async def claim(guardian: Channel, link: GuardianLink) -> None:
         greeting = await _greeted(guardian, link, "hello")
         hello, _ = recorded("hello")
-        assert greeting == Greeting(hello["instance"], draining=False, memo=None, found=(), signals=())
+        assert greeting == Greeting(hello["instance"], draining=False, memo=None, found=())
 
     _in_loop(claim)
 
@@ -118,15 +130,15 @@ def test_a_term_that_an_earlier_guardian_proves_empty_is_acknowledged_and_over()
 
 def test_signals_and_answers_of_an_earlier_guardian_arrive() -> None:
     async def claim(guardian: Channel, link: GuardianLink) -> None:
-        signals: list[str] = []
-        link.on_signal = signals.append
+        heard = Heard()
+        link.listen(heard)
         await _greeted(guardian, link, "hello")
         send(guardian, "signal TERM")
         assert [link.ping(10.0) for _ in range(4)] == [True, True, True, False], "three pings are unanswered"
         assert link.silent
         send(guardian, "pong", n=4)
         assert link.ping(10.0)
-        assert signals == ["TERM"]
+        assert heard.signals == ["TERM"]
 
     _in_loop(claim)
 
@@ -212,7 +224,7 @@ def test_the_guardian_reads_the_state_of_an_earlier_keeper(label: str, ending: b
     worker = Worker([], "test")
     poller = linux.Poller()
     keepers = Keepers(worker, poller, linux.Signals([signal.SIGCHLD]), proctree.Children(), "test", (64, 64))
-    keepers.lease = 10.0
+    keepers.follow(10.0)
     ours, keeper = channel_pair()
     handle = KeeperHandle(1, os.getpid(), ours, {**TERM, "deadline": linux.boottime() + 1000, "memo": b""}, None)
     keepers._living[handle.pid] = keepers._by_channel[ours.fileno()] = handle

@@ -148,11 +148,14 @@ class Node:
             self._read(f"{facts} {wanted}")
 
     def line(self, epoch: int, pipe: str = "stdout") -> str:
-        """Wait for a whole line of a child's output and take it."""
+        """Wait for a whole line of a child's output and take it; what came together with it stays for later."""
         text = ""
-        while not text.endswith("\n"):
+        while "\n" not in text:
             text += self.expect("output", epoch=epoch, name=pipe)["text"]
-        return text
+        line, end, rest = text.partition("\n")
+        if rest:
+            self.facts.insert(0, {"fact": "output", "epoch": epoch, "name": pipe, "text": rest})
+        return line + end
 
     def _read(self, what: str) -> None:
         assert self._socket is not None

@@ -17,6 +17,7 @@ from highlanderd.core.observation import Observation
 from highlanderd.core.states import Cause
 from highlanderd.core.verdict import Candidate, Claim, Settle, Verdict, judge
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
@@ -57,7 +58,7 @@ class Line:
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, Attached | Detached):
-            self.session.believed = event.number if isinstance(event, Attached) else None
+            self.session.note_known(event.number if isinstance(event, Attached) else None)
         self._told.put_nowait(event)
 
     async def told(self, kind: type[E], within: float = 60.0) -> E:
@@ -130,6 +131,11 @@ class Desk:
         return line
 
 
+def pool_of(server: Server, ledger: Ledger) -> Pool:
+    """Return a pool with a listener of its own."""
+    return Pool(server, ledger, Listener(server, ledger))
+
+
 @asynccontextmanager
 async def desk(
     dsn: str,
@@ -141,7 +147,7 @@ async def desk(
 ) -> AsyncIterator[Desk]:
     """Run a pool for the block."""
     ledger = Ledger(schema, "highlander", lease)
-    pool = Pool(Server(dsn, ledger, node="n1", fresh=None, memory=memory, on_alarm=on_alarm), ledger)
+    pool = pool_of(Server(dsn, ledger, node="n1", fresh=None, memory=memory, on_alarm=on_alarm), ledger)
     running = asyncio.create_task(pool.run())
     try:
         yield Desk(pool)

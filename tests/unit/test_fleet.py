@@ -12,11 +12,10 @@ from highlanderd.config import ProgramConfig
 from highlanderd.core.events import Unlocked
 from highlanderd.output.streams import Writer
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.interfaces import Recorder
-from tests.support.session import until
+from tests.support.session import pool_of, until
 
 
 class _Nothing:
@@ -40,9 +39,10 @@ def _fleet(alarms: list[str]) -> Fleet:
         killed=lambda *_: None,
     )
     return Fleet(
-        Pool(Server("host=/nowhere", ledger, node="a", fresh=None), ledger),
+        pool_of(Server("host=/nowhere", ledger, node="a", fresh=None), ledger),
         origin,
         instance="6f3f1b0e-5d4c-4c1b-8f1a-2f6f3b0c9d11",
+        wishes={},
         on_connection_loss="hold",
         recorder=cast("Recorder", nothing),
         on_change=lambda: None,

@@ -64,15 +64,16 @@ class Book:
 class Line:
     """A session that is always there and remembers what it was asked; the test answers."""
 
-    urgency = float("inf")
-    believed: int | None = None
-
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     def open(self) -> None: ...
 
     def close(self) -> None: ...
+
+    def note_known(self, number: int | None) -> None: ...
+
+    def note_stake(self, lease_end: float) -> None: ...
 
     def refuse(self, why: str) -> None: ...
 

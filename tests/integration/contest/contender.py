@@ -33,12 +33,12 @@ from highlanderd.core.states import Cause, Reservation, SessionState
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Settle, judge
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
 from tests.integration.contest.contest import Belief, Contest, Question
 from tests.support.proxy import Door
+from tests.support.session import pool_of
 
 BUSY, IDLE, DISCONNECTED = SessionState.BUSY, SessionState.IDLE, SessionState.DISCONNECTED
 
@@ -59,7 +59,7 @@ class Contender:
     def __init__(self, contest: Contest, name: str, dsn: str, door: Door) -> None:
         ledger = Ledger("highlander", "highlander", contest.lease.length)
         self.contest, self.name, self.door = contest, name, door
-        self.pool = Pool(Server(door.dsn(dsn), ledger, node=name, fresh=None), ledger)
+        self.pool = pool_of(Server(door.dsn(dsn), ledger, node=name, fresh=None), ledger)
         self._running = asyncio.create_task(self.pool.run())
         self.belief: Belief | None = None
         self.leaving: int | None = None
@@ -204,11 +204,12 @@ class Contender:
         _HEARD[type(event)](self, event)
 
     def _attached(self, event: Attached) -> None:
-        self.session.believed = event.number
+        self.session.note_known(event.number)
         self._due = boottime()
 
     def _detached(self, _event: Detached) -> None:
-        self.session.believed, self.observation = None, None
+        self.session.note_known(None)
+        self.observation = None
 
     def _looked(self, event: Looked) -> None:
         self._answers("look")
