@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from highlanderd.core.lease import Lease
-from highlanderd.core.states import Cause, Reservation
+from highlanderd.core.states import NOBODY, Author, Cause, Reservation
 from highlanderd.core.verdict import Claim, Settle
 
 
@@ -50,6 +50,10 @@ class Release:
     epoch: int
     cause: Cause
     reservation: Reservation | None
+    status: int | None = None
+    """The wait status of the main process, for the history."""
+    by: Author = NOBODY
+    """Who has ordered it, for the history."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Observation
-from highlanderd.core.states import Cause
+from highlanderd.core.states import NOBODY, Author, Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +135,21 @@ class Emptied:
 class StartOrdered:
     """An operator wants the program to run."""
 
+    by: Author = NOBODY
+
 
 @dataclass(frozen=True, slots=True)
 class StopOrdered:
     """An operator wants the program not to run on this node."""
 
+    by: Author = NOBODY
+
 
 @dataclass(frozen=True, slots=True)
 class RestartOrdered:
     """An operator wants a new child on this node."""
+
+    by: Author = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,7 @@ class ReleaseOrdered:
     to: str | None
     stay_out: float
     """Seconds for which this node stays out, unless another one leads before they are over."""
+    by: Author = NOBODY
 
 
 @dataclass(frozen=True, slots=True)

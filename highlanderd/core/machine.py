@@ -249,7 +249,7 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Unlocked: draining.unlocked,
         Started: stay,
         SpawnFailed: draining.emptied,
-        Exited: stay,
+        Exited: draining.exited,
         Emptied: draining.emptied,
         StartOrdered: draining.start_ordered,
         StopOrdered: draining.stop_ordered,

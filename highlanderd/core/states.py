@@ -46,6 +46,19 @@ class Policy:
         return moment if not step else round(moment // step * step, 6)
 
 
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who has ordered something, and what he said why. Both are shown, and decide nothing."""
+
+    name: str = ""
+    """Such as ``uid 1000 (ann) on node a``; empty where it is not known."""
+    remark: str = ""
+
+
+NOBODY: Final = Author()
+"""The author of what nobody has ordered, or of an order that an earlier worker took."""
+
+
 class Want(Enum):
     """The operator's wish, kept apart from what is."""
 
@@ -258,6 +271,10 @@ class Draining:
     reservation: Reservation | None = None
     insistent: bool = False
     """An operator ordered ``start`` meanwhile: the program runs again even if it has just finished."""
+    status: int | None = None
+    """The wait status of the main process, once it has ended."""
+    by: Author = NOBODY
+    """Who has ordered the end of the term."""
 
     @property
     def kill_at(self) -> float:

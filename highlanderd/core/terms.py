@@ -5,8 +5,22 @@ All times are those of the server's clock, as the ledger holds them.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+
+def exit_of(status: int) -> tuple[int | None, str | None]:
+    """Return the exit status, or the name of the signal, that a wait status stands for.
+
+    >>> exit_of(256), exit_of(9)
+    ((1, None), (None, 'SIGKILL'))
+    """
+    number = status & 0x7F
+    if not number:
+        return status >> 8, None
+    names = {member.value: member.name for member in signal.Signals}
+    return None, names.get(number, f"signal {number}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,13 @@ class PastTerm:
     """``None`` for the first term that the ledger holds."""
     gap: float | None
     """Seconds from the end of the former term to the beginning of this one, negative when they overlap."""
+    exit_status: int | None = None
+    """Of the main process; ``None`` as well where a signal has ended it, or the history does not know."""
+    exit_signal: str | None = None
+    author: str | None = None
+    """Who has ordered the end."""
+    remark: str | None = None
+    """What he gave as the reason."""
 
     @property
     def overlaps(self) -> bool:

@@ -162,6 +162,7 @@ class _Commands:
         restart = self._add("restart", "give programs led here a new process")
         self._names(restart)
         for command in (release, start, stop, restart):
+            command.add_argument("--reason", default="", metavar="TEXT", help="why: status and history show it")
             self._waiting(command)
 
     @staticmethod

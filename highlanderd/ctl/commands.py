@@ -185,7 +185,7 @@ def _order(
     daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any] | None = None
 ) -> int:
     """Send one order for many programs at once; return the highest exit code of the outcomes."""
-    body: dict[str, Any] = {**(more or {}), "wait": arguments.wait}
+    body: dict[str, Any] = {**(more or {}), "reason": arguments.reason, "wait": arguments.wait}
     patience = 0.0
     if arguments.wait:
         body["timeout"] = patience = arguments.timeout

@@ -20,6 +20,7 @@ TERMS: Final = ("PROGRAM", "NODE", "FROM (UTC)", "LED", "GAP", "CAUSE")
 SUMMARY: Final = ("PROGRAM", "TERMS", "LED", "AFTER", "GAPS", "LONGEST")
 NAMES: Final = (0, 1)
 """Columns that are cut where the terminal is too narrow: the others say what happened."""
+CAUSE: Final = 5
 SHORTEST_NAME: Final = 7
 DEFAULT_TERMS: Final = 100
 MOST_TERMS: Final = 1000
@@ -44,7 +45,7 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
 
 def _terms(answer: Mapping[str, Any]) -> list[str]:
     now = time.time()
-    return fitted([TERMS, *(cells(term, now) for term in answer["terms"])], _width())
+    return fitted([TERMS, *(cells(term, now) for term in answer["terms"])], _width(), (CAUSE, *NAMES))
 
 
 def cells(term: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -56,8 +57,16 @@ def cells(term: Mapping[str, Any], now: float) -> tuple[str, ...]:
         moment(term["from"]),
         span(ended - began),
         gap(term["gap"]),
-        "under way" if term["to"] is None else plain(term["cause"]),
+        "under way" if term["to"] is None else _cause(term),
     )
+
+
+def _cause(term: Mapping[str, Any]) -> str:
+    """Return why a term ended, how its main process did, and who ordered it: ``exited (1)``, ``stopped by uid 0``."""
+    signal, author, reason = term.get("exit_signal"), term.get("author"), term.get("reason")
+    how = term.get("exit_status") if signal is None else signal
+    parts = ["" if how is None else f" ({how})", f" by {author}" if author else "", f": {reason}" if reason else ""]
+    return plain(term["cause"]) + plain("".join(parts)) if any(parts) else plain(term["cause"])
 
 
 def moment(text: str) -> str:

@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from highlanderd import errors
+from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
 from highlanderd.listeners import leases
@@ -160,12 +161,13 @@ class _Api:
         order = ORDERS[verb]
 
         async def carry_out(request: web.Request) -> web.StreamResponse:
-            body = await body_of(request, (*WAITING, *order.fields))
+            body = await body_of(request, (*WAITING, "reason", *order.fields))
+            by = Author(await leases.author(_peer(request), self._node.status().node), body.get("reason", ""))
             waits = body.get("wait", False)
             if waits:
                 await self._node.survey()  # a term that this node has not heard of must not pass for the outcome
             before = program_of(self._node, request.match_info["name"])
-            order.give(self._node, before.name, body)
+            order.give(self._node, before.name, body, by)
             if waits:
                 patience = body.get("timeout", DEFAULT_TIMEOUT)
                 after = await outcome(self._node, order, before, patience, lambda: request.transport is None)

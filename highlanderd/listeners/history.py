@@ -43,10 +43,10 @@ def _facts(term: PastTerm) -> dict[str, object]:
         "to": term.ended,
         "gap": term.gap,
         "cause": term.cause,
-        "exit_status": None,
-        "exit_signal": None,
-        "author": None,
-        "reason": None,
+        "exit_status": term.exit_status,
+        "exit_signal": term.exit_signal,
+        "author": term.author,
+        "reason": term.remark,
     }
 
 

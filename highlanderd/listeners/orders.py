@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail, ProgramStatus
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError
@@ -36,16 +37,16 @@ class Node(Protocol):
     def detail(self, name: str) -> ProgramDetail:
         """Return everything about one program. Raises NoSuchProgram."""
 
-    def release(self, name: str, to: str | None, stay_out: float) -> None:
+    def release(self, name: str, to: str | None, stay_out: float, by: Author) -> None:
         """Order a release, for node ``to``; stay out for ``stay_out`` seconds. Raises NoSuchProgram, NotLeading."""
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, by: Author) -> None:
         """Order that the program runs. Raises NoSuchProgram."""
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, by: Author) -> None:
         """Order that it does not run on this node. Raises NoSuchProgram."""
 
-    def restart(self, name: str) -> None:
+    def restart(self, name: str, by: Author) -> None:
         """Order a new child. Raises NoSuchProgram, NotLeading."""
 
     async def changed(self) -> None:
@@ -103,7 +104,7 @@ def _restarted(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:
 class NodeOrder:
     """One order on one program: how to give it, and when it has been carried out."""
 
-    give: Callable[[Node, str, Mapping[str, Any]], None]
+    give: Callable[[Node, str, Mapping[str, Any], Author], None]
     outcome: Callable[[ProgramStatus, ProgramStatus, str], bool]
     """Called with the status before, the status now and this node's name; True when the order was carried out."""
     fields: tuple[str, ...] = ()
@@ -111,11 +112,11 @@ class NodeOrder:
 
 ORDERS: Mapping[str, NodeOrder] = {
     "release": NodeOrder(
-        lambda node, name, body: node.release(name, body.get("to"), body.get("for", DEFAULT_STAY_OUT)),
+        lambda node, name, body, by: node.release(name, body.get("to"), body.get("for", DEFAULT_STAY_OUT), by),
         _released,
         ("to", "for"),
     ),
-    "start": NodeOrder(lambda node, name, _: node.start(name), _running),
-    "stop": NodeOrder(lambda node, name, _: node.stop(name), _stopped),
-    "restart": NodeOrder(lambda node, name, _: node.restart(name), _restarted),
+    "start": NodeOrder(lambda node, name, _, by: node.start(name, by), _running),
+    "stop": NodeOrder(lambda node, name, _, by: node.stop(name, by), _stopped),
+    "restart": NodeOrder(lambda node, name, _, by: node.restart(name, by), _restarted),
 }

@@ -14,9 +14,9 @@ from typing import Final
 from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.connection import Connection
-from highlanderd.postgres.ledger import identifier
+from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.replies import Ask, Reply, WireLost
+from highlanderd.postgres.replies import Reply, Value, WireLost
 from highlanderd.postgres.sql import dialect
 
 # Parameters: 1 lock ids, 2 the number of terms. The newest of all these lock ids, each with the term before it.
@@ -25,7 +25,7 @@ SELECT t.program, t.epoch, t.node,
        to_char(t.acquired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
        to_char(t.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
        extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.acquired_at), t.reason,
-       f.epoch, f.node, f.reason, extract(epoch FROM t.acquired_at - f.ended_at)
+       f.epoch, f.node, f.reason, extract(epoch FROM t.acquired_at - f.ended_at), {told}
   FROM (SELECT n.*
           FROM unnest($1::bigint[]) AS id
                CROSS JOIN LATERAL (SELECT * FROM {schema}.term WHERE lock_id = id
@@ -54,12 +54,15 @@ class _Reader:
     def keep_alive(self) -> None:
         """Do nothing: the question follows at once."""
 
-    async def ask(self, asks: list[Ask]) -> list[Reply]:
-        """Return the replies, once there is a connection. Raises WireLost."""
+    async def ask(self, ledger: Ledger, values: Sequence[Value]) -> Reply:
+        """Return the reply, once there is a connection. Raises WireLost."""
         await self._arrived.wait()
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             raise WireLost("no connection")
-        return await self._connection.wire.ask(asks, self._connection.lease.answer_within)
+        question = ledger.statement("history", HISTORY, connection.version)
+        [reply] = await connection.wire.ask([(question, values)], connection.lease.answer_within)
+        return reply
 
     def close(self) -> None:
         """End the connection, if there is one."""
@@ -87,14 +90,13 @@ class History:
         pool.request(reader)
         try:
             async with asyncio.timeout(2 * pool.server.lease.answer_within):
-                [reply] = await reader.ask([(pool.ledger.statement("history", HISTORY), (lock_ids, limit))])
+                return await reader.ask(pool.ledger, (lock_ids, limit))
         except (TimeoutError, WireLost) as lost:
             why = str(lost) or pool.last_error or "no connection came about in time"
             raise HighlanderError(f"PostgreSQL does not answer: {why}") from lost
         finally:
             pool.forget(reader)
             reader.close()
-        return reply
 
     def _refusal(self, reply: Reply) -> str:
         facts, schema = self._pool.server.facts, self._pool.ledger.schema
@@ -110,7 +112,8 @@ class History:
 
 
 def _term(row: tuple[str | None, ...]) -> PastTerm:
-    program, epoch, node, began, ended, lasted, cause, former_epoch, former_node, former_cause, gap = row
+    program, epoch, node, began, ended, lasted, cause, former_epoch, former_node, former_cause, gap, *told = row
+    exit_status, exit_signal, author, remark = told
     former = None if former_epoch is None else Former(int(former_epoch), former_node or "", former_cause)
     return PastTerm(
         program=program or "",
@@ -122,4 +125,8 @@ def _term(row: tuple[str | None, ...]) -> PastTerm:
         cause=cause,
         former=former,
         gap=None if gap is None else float(gap),
+        exit_status=None if exit_status is None else int(exit_status),
+        exit_signal=exit_signal,
+        author=author,
+        remark=remark,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from highlanderd.core.effects import Release
 from highlanderd.core.events import Contended, LeaseRefused, Overruled, Renewed, Unlocked
 from highlanderd.core.lease import Lease
-from highlanderd.core.states import Cause, Reservation
+from highlanderd.core.terms import exit_of
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.hindrance import Hindrance
@@ -87,12 +88,12 @@ class Renewal:
         else:
             self._line.disconnect(f"the {what} was not acknowledged: {reply.doubt}")
 
-    def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
+    def release(self, ending: Release) -> None:
         """End the term: the row, then the lock, then the notification, each committed by itself.
 
         Posts Unlocked when the row is released or was overtaken; Detached when the answer leaves a doubt.
         """
-        lock = self._lock
+        lock, epoch, cause, reservation = self._lock, ending.epoch, ending.cause, ending.reservation
         node, seconds = (None, None) if reservation is None else (reservation.node, reservation.seconds)
         # A former session that missed its client's death would keep the lock from the next leader.
         first = [] if self._line.granted else [self._line.terminate_old(epoch)]
@@ -103,7 +104,7 @@ class Renewal:
             ("release", leading.RELEASE, (lock.lock_id, epoch, lock.instance, cause.value, node, seconds)),
             ("unlock", leading.UNLOCK, ()),
             ("notify", leading.NOTIFY, (self._line.pool.ledger.channel, str(lock.lock_id))),
-            ("end_term", leading.END_TERM, (lock.lock_id, epoch, cause.value)),
+            ("end_term", leading.END_TERM, (lock.lock_id, epoch, cause.value, *_told(ending))),
         )
 
     def _released(self, release: Reply, unlock: Reply) -> None:
@@ -112,3 +113,9 @@ class Renewal:
             self._line.post(Unlocked())
         else:
             self._line.disconnect(f"the release was not acknowledged: {release.doubt}")
+
+
+def _told(ending: Release) -> tuple[Value, ...]:
+    """Return what the history tells of the end beside its cause: exit status, exit signal, author, what he said."""
+    exited = (None, None) if ending.status is None else exit_of(ending.status)
+    return (*exited, ending.by.name or None, ending.by.remark or None)

@@ -56,11 +56,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from highlanderd.core.effects import Release
 from highlanderd.core.events import Event, Looked, Refused, Settled
 from highlanderd.core.key import name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import ServerIdentity
-from highlanderd.core.states import Cause, Reservation
 from highlanderd.core.verdict import Claim, Settle
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
@@ -175,9 +175,9 @@ class Session(LockConnection):
         """
         self._renewal.ask(epoch, lease)
 
-    def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
+    def release(self, ending: Release) -> None:
         """End the term: the row, then the lock, then the notification, each committed by itself.
 
         Posts Unlocked when the row is released or was overtaken; Detached when the answer leaves a doubt.
         """
-        self._renewal.release(epoch, cause, reservation)
+        self._renewal.release(ending)

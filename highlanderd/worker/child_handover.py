@@ -10,6 +10,7 @@ from typing import Any
 
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.states import (
+    Author,
     Cause,
     Draining,
     Killing,
@@ -47,6 +48,7 @@ def encode(situation: Situation) -> bytes:
         facts["kill_at"] = state.phase.kill_at if isinstance(state.phase, Stopping) else None
         facts["abstain_for"] = state.abstain_for
         facts["insistent"] = state.insistent
+        facts["status"], facts["by"] = state.status, [state.by.name, state.by.remark]
         if state.reservation is not None:
             facts["reservation"] = [state.reservation.node, state.reservation.seconds]
     return json.dumps(facts).encode()
@@ -67,7 +69,8 @@ def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading
             phase = Killing() if kill_at is None else Stopping(kill_at)
             reserved = None if reservation is None else Reservation(*reservation)
             cause, abstain_for, insistent = Cause(facts["cause"]), facts["abstain_for"], facts["insistent"]
-            return Draining(term, phase, cause, renew_at, abstain_for, reserved, insistent), want
+            status, by = facts.get("status"), Author(*facts.get("by", ()))
+            return Draining(term, phase, cause, renew_at, abstain_for, reserved, insistent, status, by), want
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a keeper's memo cannot be read: {memo!r}") from error
     if pid is not None and started is not None:

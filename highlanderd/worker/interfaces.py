@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from highlanderd.core.effects import Spawn
+from highlanderd.core.effects import Release, Spawn
 from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import ServerIdentity
-from highlanderd.core.states import Cause, Reservation
 from highlanderd.core.verdict import Claim, Settle
 
 
@@ -46,7 +45,7 @@ class LockSession(Protocol):
     def renew(self, epoch: int, lease: Lease) -> None:
         """Prolong the term under a lease."""
 
-    def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
+    def release(self, ending: Release) -> None:
         """End the term."""
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from highlanderd import __version__
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
+from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
@@ -106,29 +107,29 @@ class WorkerNode:
 
     # ------------------------------------------------------------------------------------------------------- orders
 
-    def release(self, name: str, to: str | None, stay_out: float) -> None:
+    def release(self, name: str, to: str | None, stay_out: float, by: Author) -> None:
         """Order a release. Raises NoSuchProgram, NotLeading, HighlanderError."""
         self._refuse_unless_leading(name)
         if to == self._name:
             raise HighlanderError(f'this node is "{to}" itself; name another node, or use restart')
-        self._fleet.order(name, ReleaseOrdered(to, stay_out))
+        self._fleet.order(name, ReleaseOrdered(to, stay_out, by))
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, by: Author) -> None:
         """Order that it runs. Raises NoSuchProgram."""
         self._member(name)
-        self._fleet.order(name, StartOrdered())
+        self._fleet.order(name, StartOrdered(by))
         self._persistence.hand_over()
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, by: Author) -> None:
         """Order that it does not run here. Raises NoSuchProgram."""
         self._member(name)
-        self._fleet.order(name, StopOrdered())
+        self._fleet.order(name, StopOrdered(by))
         self._persistence.hand_over()
 
-    def restart(self, name: str) -> None:
+    def restart(self, name: str, by: Author) -> None:
         """Order a new child. Raises NoSuchProgram, NotLeading."""
         self._refuse_unless_leading(name)
-        self._fleet.order(name, RestartOrdered())
+        self._fleet.order(name, RestartOrdered(by))
 
     def _member(self, name: str) -> Member:
         member = self._fleet.members.get(name)

@@ -205,7 +205,7 @@ _PERFORM: Final[Mapping[type[Effect], Callable[[Program, Any], None]]] = {
     TakeOver: lambda program, effect: program._lock.take_over(effect.claim),
     WriteSettled: lambda program, effect: program._lock.write_settled(effect.settle),
     Renew: lambda program, effect: program._lock.renew(effect.epoch, effect.lease),
-    Release: lambda program, effect: program._lock.release(effect.epoch, effect.cause, effect.reservation),
+    Release: lambda program, effect: program._lock.release(effect),
     Disconnect: lambda program, effect: program._lock.refuse(effect.why),
     Spawn: Program._perform_spawn,
     SetDeadline: Program._perform_set_deadline,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 
 import psycopg
 import pytest
@@ -117,7 +119,7 @@ def test_every_node_tells_what_happened_and_when_a_program_had_finished(nodes: N
     once = '[program.once]\ncommand = ["true"]\nrestart = "never"\n'
     nodes(database, "a", "b", programs=f"[program.beat]\n{once}", lease=LEASE)
     first = nodes.await_led("beat")["beat"]
-    assert highlanderctl(first.socket, "release", "beat").code == 0
+    assert highlanderctl(first.socket, "release", "beat", "--reason", "disk full").code == 0
     nodes.await_led("beat", without=first)
     for node in nodes.nodes:
         done = highlanderctl(node.socket, "wait", "once", "--for", "finished")
@@ -126,12 +128,19 @@ def test_every_node_tells_what_happened_and_when_a_program_had_finished(nodes: N
         terms = json.loads(highlanderctl(node.socket, "history", "beat", "--json").out)["terms"]
         [old, new] = terms
         assert (old["node"], old["epoch"], old["cause"], old["gap"]) == (first.name, 1, "released", None)
+        assert re.fullmatch(rf"uid {os.getuid()}( \(.+\))? on node {first.name}", old["author"])
+        assert old["reason"] == "disk full"
+        assert (old["exit_status"] is None) != (old["exit_signal"] is None), "how its main process ended"
         assert (new["epoch"], new["cause"], new["to"]) == (2, None, None)
         assert new["gap"] > 0
         summary = highlanderctl(node.socket, "history", "--summary")
         assert (summary.code, summary.err) == (0, "")
         assert "\n3 terms since " in summary.out
         assert highlanderctl(node.socket, "history", "baet").code == 4
+    begun = "SELECT previous_node, extract(epoch FROM lease) FROM highlander.term WHERE program = 'beat' ORDER BY epoch"
+    assert database.sql(begun) == [(None, LEASE), (first.name, LEASE)]
+    [(status,)] = database.sql("SELECT exit_status FROM highlander.term WHERE program = 'once'")
+    assert status == 0
     later = "ended_at = ended_at + interval '1 hour'"
     database.sql(f"UPDATE highlander.term SET {later} WHERE program = 'beat' AND epoch = 1")
     summary = highlanderctl(first.socket, "history", "--summary")

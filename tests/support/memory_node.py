@@ -15,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from highlanderd.core.states import Author
 from highlanderd.core.status import (
     LeaseReport,
     MaintenanceStatus,
@@ -94,6 +95,8 @@ class MemoryNode:
     def __init__(self, *programs: ProgramStatus, obedient: bool = True) -> None:
         self.obedient = obedient
         self.orders: list[tuple[object, ...]] = []
+        self.authors: list[Author] = []
+        """Who has given orders on programs."""
         self.surveys = 0
         self.trouble: Exception | None = None
         self.postgres = PostgresStatus(
@@ -180,22 +183,26 @@ class MemoryNode:
             output=self.output,
         )
 
-    def release(self, name: str, to: str | None, stay_out: float) -> None:
+    def release(self, name: str, to: str | None, stay_out: float, by: Author) -> None:
+        self.authors.append(by)
         one = self._must_lead(name)
         self.orders.append(("release", name, to, stay_out))
         self._carry_out(name, program(name, "draining", epoch=one.epoch), program(name, leader=to or "web-2", epoch=8))
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, by: Author) -> None:
+        self.authors.append(by)
         self.of(name)
         self.orders.append(("start", name))
         self._carry_out(name, leading(name, 9, pid=None), leading(name, 9))
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, by: Author) -> None:
+        self.authors.append(by)
         one = self.of(name)
         self.orders.append(("stop", name))
         self._carry_out(name, program(name, "draining", epoch=one.epoch), program(name, "stopped", want="stop"))
 
-    def restart(self, name: str) -> None:
+    def restart(self, name: str, by: Author) -> None:
+        self.authors.append(by)
         epoch = self._must_lead(name).epoch or 0
         self.orders.append(("restart", name))
         self._carry_out(name, program(name, "draining", epoch=epoch), leading(name, epoch + 1))

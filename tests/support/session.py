@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
+from highlanderd.core.effects import Release
 from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused, Settled, Unlocked
 from highlanderd.core.key import lock_id
 from highlanderd.core.knowledge import Knowledge, observe
@@ -112,7 +113,7 @@ class Line:
 
     async def release(self, epoch: int, cause: Cause = Cause.RELEASED) -> None:
         """End it in good order."""
-        self.session.release(epoch, cause, None)
+        self.session.release(Release(epoch, cause, None))
         await self.told(Unlocked)
 
 

@@ -30,6 +30,7 @@ from highlanderd.core.events import (
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import deadline, finished
 from highlanderd.core.states import (
+    Author,
     Cause,
     Draining,
     Killing,
@@ -139,7 +140,7 @@ def test_what_an_ended_main_process_left_behind_is_stopped_before_the_release() 
     assert effects[0] == Signal()
     assert deadline(situation, POLICY) == 2.0, "renewals go on while the tree lives"
     situation, effects = go(leading(), (3.0, Exited(256, 3.0)), (3.1, Emptied()))
-    assert effects == (Release(6, Cause.EXITED, None),)
+    assert effects == (Release(6, Cause.EXITED, None, status=256),)
     assert situation.reason == "exited with status 1"
 
 
@@ -308,7 +309,7 @@ def test_a_reattachment_does_not_call_a_fence_back() -> None:
 def test_a_fence_ends_in_full_order() -> None:
     end = ((8.0, Exited(15, 8.0)), (8.1, Emptied()), (8.2, Attached(2)))
     situation, effects = go(fenced(), *end)
-    assert effects == (Release(6, Cause.FENCED, None),)
+    assert effects == (Release(6, Cause.FENCED, None, status=15),)
     assert go(situation, (8.3, Unlocked()))[1] == (Look(),)
 
 
@@ -325,7 +326,7 @@ def test_a_term_whose_child_has_ended_is_released_on_each_new_session_and_never_
     assert effects == ()
     for number in (2, 3, 4):
         situation, effects = go(situation, (2.0 + number, Attached(number)))
-        assert effects == (Release(6, Cause.EXITED, None),)
+        assert effects == (Release(6, Cause.EXITED, None, status=0),)
         situation, effects = go(situation, (2.5 + number, LOST))
         assert effects == ()
 
@@ -367,3 +368,14 @@ def test_a_program_that_gave_up_is_finished_once_its_question_is_over() -> None:
     situation, _ = go(leading(), (3.0, END), (3.5, Emptied()), (8.5, Due()))
     assert not finished(situation), "its release is still under way"
     assert finished(go(situation, (9.0, LOST))[0])
+
+
+def test_the_release_tells_how_the_child_ended_and_who_ordered_it() -> None:
+    by = Author("uid 1000 (ann) on node b", "disk full")
+    end = ((3.2, Exited(15, 3.2)), (3.3, Emptied()))
+    for order, cause in ((StopOrdered(by), Cause.STOPPED), (RestartOrdered(by), Cause.RESTARTED)):
+        situation, effects = go(leading(), (3.0, order), *end)
+        [release] = effects
+        assert isinstance(release, Release)
+        assert (release.cause, release.status, release.by) == (cause, 15, by)
+        assert situation.reason.endswith(" by uid 1000 (ann) on node b: disk full")

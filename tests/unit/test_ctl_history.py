@@ -42,6 +42,13 @@ def test_the_table_fits_eighty_columns_and_cuts_nothing_but_names() -> None:
     assert lines[2].split() == ["beat", "web-1", "2026-01-02", "03:04:05", "2h", "1m", "12ms", "released"]
 
 
+def test_a_row_tells_how_the_child_ended_and_who_ordered_it() -> None:
+    assert history.cells(term(cause="exited", exit_status=1), NOON)[-1] == "exited (1)"
+    assert history.cells(term(cause="fenced", exit_signal="SIGKILL"), NOON)[-1] == "fenced (SIGKILL)"
+    ordered = term(cause="stopped", exit_signal="SIGTERM", author="uid 0 on node b", reason="disk\nfull")
+    assert history.cells(ordered, NOON)[-1] == "stopped (SIGTERM) by uid 0 on node b: disk\ufffdfull"
+
+
 def test_without_a_terminal_nothing_is_cut() -> None:
     lines = history.fitted([history.TERMS, history.cells(term(program="p" * 60), NOON)], None)
     assert "p" * 60 in lines[1]

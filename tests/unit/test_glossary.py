@@ -22,7 +22,7 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 """The packages whose class names are nouns of the domain. The others name what every daemon has."""
 
 _PLAIN: Final = """
-ack address alarm answer as asking attempt
+ack address alarm answer as asking attempt author
 batch beat birth busy
 change check client config configuration connect connection context control
 daemon dead detail diagnose dial disconnect disk document done down due duplicate

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Literal
 
 from highlanderd.core import machine
+from highlanderd.core.effects import Release
 from highlanderd.core.events import (
     Attached,
     Detached,
@@ -21,7 +22,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
-from highlanderd.core.states import Cause, Policy, Reservation, Want
+from highlanderd.core.states import Cause, Policy, Want
 from highlanderd.core.verdict import Claim, Settle
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
@@ -91,8 +92,8 @@ class Line:
     def renew(self, epoch: int, lease: Lease) -> None:
         self.asked.append(f"renew {epoch} under {lease.length:g}")
 
-    def release(self, epoch: int, cause: Cause, reservation: Reservation | None) -> None:
-        self.asked.append(f"release {epoch}: {cause.value}, {reservation}")
+    def release(self, ending: Release) -> None:
+        self.asked.append(f"release {ending.epoch}: {ending.cause.value}, {ending.reservation}")
 
 
 class Quiet:

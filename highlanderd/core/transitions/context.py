@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from highlanderd.core.effects import Effect, Look, Release, Renew
 from highlanderd.core.events import Event
-from highlanderd.core.states import Draining, Policy, SessionState, Situation, State, Term, Want
+from highlanderd.core.states import Author, Draining, Policy, SessionState, Situation, State, Term, Want
 
 Step = tuple[Situation, tuple[Effect, ...]]
 S_co = TypeVar("S_co", bound=State, covariant=True)
@@ -53,6 +53,15 @@ def bug(context: Context[Any, Any]) -> Step:
     raise ImpossibleEvent(f"{event} while {state}: {context.event} met {context.situation}")
 
 
+def ordered_by(by: Author) -> str:
+    """Return who has ordered something, for a reason.
+
+    >>> ordered_by(Author()), ordered_by(Author("uid 0 on node a", "disk full"))
+    (' by an operator', ' by uid 0 on node a: disk full')
+    """
+    return f" by {by.name or 'an operator'}" + (f": {by.remark}" if by.remark else "")
+
+
 def look_when_idle(situation: Situation) -> Step:
     """Look now, or leave it to the answer under way or the next session."""
     return situation, (Look(),) if situation.session is SessionState.IDLE else ()
@@ -68,4 +77,5 @@ def release_when_idle(situation: Situation, draining: Draining) -> Step:
     situation = replace(situation, state=draining)
     if situation.session is not SessionState.IDLE:
         return situation, ()
-    return situation, (Release(draining.term.epoch, draining.cause, draining.reservation),)
+    term, cause = draining.term, draining.cause
+    return situation, (Release(term.epoch, cause, draining.reservation, draining.status, draining.by),)

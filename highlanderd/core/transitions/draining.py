@@ -14,6 +14,7 @@ from highlanderd.core.events import (
     Emptied,
     EndOrdered,
     Event,
+    Exited,
     LeaseRefused,
     Overruled,
     Renewed,
@@ -103,6 +104,11 @@ def curtailed(context: Context[Draining, LeaseRefused]) -> Step:
         return release_when_idle(context.situation, state)
     term = state.term.curtailed(context.event.pace)
     return _renew_when_trusted(context, replace(state, term=term, renew_at=context.now))
+
+
+def exited(context: Context[Draining, Exited]) -> Step:
+    """Note how the main process has ended, for the history."""
+    return replace(context.situation, state=replace(context.state, status=context.event.status)), ()
 
 
 def overruled(context: Context[Draining, Overruled]) -> Step:

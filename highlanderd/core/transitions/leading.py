@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
@@ -39,7 +38,8 @@ from highlanderd.core.states import (
     Stopping,
     Want,
 )
-from highlanderd.core.transitions.context import Context, Step, release_when_idle, renewing
+from highlanderd.core.terms import exit_of
+from highlanderd.core.transitions.context import Context, Step, ordered_by, release_when_idle, renewing
 
 CONTENDED_RETRY: Final = 0.1
 """Seconds until the next attempt to take the lock back. A backend that is being terminated needs less to die."""
@@ -142,10 +142,16 @@ def exited(context: Context[Leading, Exited]) -> Step:
     since = context.state.child.since if isinstance(context.state.child, Running) else event.at
     success = not event.status & 0x7F and event.status >> 8 in policy.success_exit_codes
     if policy.restart == "never" or (policy.restart == "on-failure" and success):
-        return _leave(context, replace(situation, failures=0), Cause.FINISHED, exit_words(event.status))
+        return _ended(context, replace(situation, failures=0), Cause.FINISHED)
     ran_long = event.at - since >= policy.backoff_reset
     situation = _failed(replace(situation, failures=0 if ran_long else situation.failures))
-    return _leave(context, situation, Cause.EXITED, exit_words(event.status))
+    return _ended(context, situation, Cause.EXITED)
+
+
+def _ended(context: Context[Leading, Exited], situation: Situation, cause: Cause) -> Step:
+    status = context.event.status
+    situation, effects = _leave(context, situation, cause, exit_words(status))
+    return _amend(situation, status=status), effects
 
 
 def emptied(context: Context[Leading, Emptied]) -> Step:
@@ -156,22 +162,25 @@ def emptied(context: Context[Leading, Emptied]) -> Step:
 
 def stop_ordered(context: Context[Leading, StopOrdered]) -> Step:
     """Drain, and stay stopped."""
-    return _leave(context, replace(context.situation, want=Want.STOP), Cause.STOPPED, "stopped by an operator")
+    situation = replace(context.situation, want=Want.STOP)
+    situation, effects = _leave(context, situation, Cause.STOPPED, f"stopped{ordered_by(context.event.by)}")
+    return _amend(situation, by=context.event.by), effects
 
 
 def restart_ordered(context: Context[Leading, RestartOrdered]) -> Step:
     """Drain, and lead again on this node under a new epoch: a term spawns once."""
     reservation = Reservation(context.policy.node, RESTART_RESERVATION)
-    situation, effects = _leave(context, context.situation, Cause.RESTARTED, "restarted by an operator")
-    return _amend(situation, reservation=reservation), effects
+    by = context.event.by
+    situation, effects = _leave(context, context.situation, Cause.RESTARTED, f"restarted{ordered_by(by)}")
+    return _amend(situation, reservation=reservation, by=by), effects
 
 
 def release_ordered(context: Context[Leading, ReleaseOrdered]) -> Step:
     """Drain, and leave the program to another node."""
     order = context.event
     reservation = None if order.to is None else Reservation(order.to, order.stay_out)
-    situation, effects = _leave(context, context.situation, Cause.RELEASED, "released by an operator")
-    return _amend(situation, abstain_for=order.stay_out, reservation=reservation), effects
+    situation, effects = _leave(context, context.situation, Cause.RELEASED, f"released{ordered_by(order.by)}")
+    return _amend(situation, abstain_for=order.stay_out, reservation=reservation, by=order.by), effects
 
 
 def end_ordered(context: Context[Leading, EndOrdered]) -> Step:
@@ -207,8 +216,5 @@ def exit_words(status: int) -> str:
     >>> exit_words(256), exit_words(9)
     ('exited with status 1', 'killed by SIGKILL')
     """
-    number = status & 0x7F
-    if not number:
-        return f"exited with status {status >> 8}"
-    names = {member.value: member.name for member in signal.Signals}
-    return f"killed by {names.get(number, f'signal {number}')}"
+    code, name = exit_of(status)
+    return f"exited with status {code}" if name is None else f"killed by {name}"

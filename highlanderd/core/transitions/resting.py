@@ -7,7 +7,7 @@ from math import inf
 
 from highlanderd.core.events import Due, EndOrdered, Granted, StartOrdered, StopOrdered
 from highlanderd.core.states import Backoff, Cause, Draining, Releasing, SessionState, Stopped, Term, Waiting, Want
-from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
+from highlanderd.core.transitions.context import Context, Step, look_when_idle, ordered_by, release_when_idle
 from highlanderd.core.transitions.leading import END_WORDS
 
 
@@ -22,7 +22,7 @@ def wait(context: Context[Backoff | Stopped, Due | StartOrdered]) -> Step:
 
 def stop(context: Context[Waiting | Backoff, StopOrdered]) -> Step:
     """Stop contending. No child runs here, so nothing has to end."""
-    reason = "stopped by an operator"
+    reason = f"stopped{ordered_by(context.event.by)}"
     return replace(context.situation, want=context.wish(Want.STOP), state=Stopped(), reason=reason), ()
 
 

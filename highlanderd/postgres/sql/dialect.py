@@ -82,7 +82,26 @@ _SCHEMA_2: Final[Mapping[str, str]] = {
     "ledger_id": "m.ledger",
 }
 
-FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {1: _SCHEMA_1, 2: _SCHEMA_2, 3: _SCHEMA_2}
+_TERM_2: Final[Mapping[str, str]] = {
+    "begun_with": "",
+    "begun_values": "",
+    "set_told": "",
+    "told": "NULL, NULL, NULL, NULL",
+}
+
+_SCHEMA_3: Final[Mapping[str, str]] = {
+    "begun_with": ", previous_node, lease",
+    "begun_values": ", (SELECT o.node FROM {schema}.term AS o WHERE o.lock_id = $1::bigint AND o.epoch < $2::bigint "
+    "ORDER BY o.epoch DESC LIMIT 1), trusted_for",
+    "set_told": "exit_status = f.exit_status, exit_signal = f.exit_signal, author = f.author, remark = f.remark, ",
+    "told": "t.exit_status, t.exit_signal, t.author, t.remark",
+}
+
+FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
+    1: {**_SCHEMA_1, **_TERM_2},
+    2: {**_SCHEMA_2, **_TERM_2},
+    3: {**_SCHEMA_2, **_SCHEMA_3},
+}
 """By version of the schema and name: the pieces of SQL that differ between versions."""
 
 UNLOGGED = """(SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY c.relname) FROM pg_class AS c

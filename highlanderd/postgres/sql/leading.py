@@ -147,18 +147,20 @@ WITH begun AS (SELECT * FROM {schema}.lease WHERE lock_id = $1::bigint AND epoch
      lapsed AS (
        UPDATE {schema}.term AS t SET ended_at = b.acquired_at, reason = 'lapsed'
          FROM begun AS b WHERE t.lock_id = $1::bigint AND t.epoch < $2::bigint AND t.ended_at IS NULL)
-INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at)
-SELECT lock_id, epoch, program, node, acquired_at FROM begun ON CONFLICT DO NOTHING
+INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at{begun_with})
+SELECT lock_id, epoch, program, node, acquired_at{begun_values} FROM begun ON CONFLICT DO NOTHING
 """
 
-# Further parameter: 3 reason. The next term may have begun already, and have marked this one as lapsed.
+# Further parameters: 3 cause, 4 exit status, 5 exit signal, 6 author, 7 what he said. The next term may have begun
+# already, and have marked this one as lapsed.
 END_TERM: Final = """
 UPDATE {schema}.term AS t
-   SET reason = $3::text,
+   SET reason = $3::text, {set_told}
        ended_at = coalesce(
          (SELECT r.released_at FROM {schema}.lease AS r WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
          (SELECT min(n.acquired_at) FROM {schema}.term AS n WHERE n.lock_id = $1::bigint AND n.epoch > $2::bigint),
          clock_timestamp())
+  FROM (SELECT $4::integer AS exit_status, $5::text AS exit_signal, $6::text AS author, $7::text AS remark) AS f
  WHERE t.lock_id = $1::bigint AND t.epoch = $2::bigint AND (t.ended_at IS NULL OR t.reason = 'lapsed')
 """
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from highlanderd.core.effects import Release
 from highlanderd.core.events import (
     Attached,
     Contended,
@@ -182,7 +183,7 @@ class Contender:
             self.end_belief()
         epoch = self.leaving
         if epoch is not None and self.link is IDLE:
-            self._ask("release", epoch, lambda: self.session.release(epoch, Cause.RELEASED, reservation))
+            self._ask("release", epoch, lambda: self.session.release(Release(epoch, Cause.RELEASED, reservation)))
 
     def _ask(self, what: str, epoch: int, ask: Callable[[], None]) -> None:
         self.link, after = BUSY, boottime()
