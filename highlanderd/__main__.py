@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--from", dest="version", type=int, metavar="N", help=said)
     said = "print a JSON Schema of the configuration, for editors, and exit"
     modes.add_argument("--print-json-schema", action="store_true", help=said)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    said = "print what a supervisord.conf says as a configuration of this daemon; what has no equal becomes a comment"
+    importing = commands.add_parser("import", help=said, description=said)
+    importing.add_argument("file", type=Path, metavar="FILE", help="the supervisord.conf; its [include] is followed")
     return parser
 
 
@@ -86,6 +90,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "import":
+        from highlanderd.supervisord import imported
+
+        print(imported(arguments.file), end="")
+        return DONE
     path: Path = arguments.config
     if arguments.worker is not None:
         return _work(path, arguments.worker)

@@ -14,6 +14,7 @@ from highlanderd import errors
 from highlanderd.__main__ import _parser as daemon_parser
 from highlanderd.config import SECTIONS, ProgramKeys, json_schema
 from highlanderd.config import sections as configuration
+from highlanderd.config.supervisord import PROGRAM, Option
 from highlanderd.ctl.arguments import parser as client_parser
 
 # --------------------------------------------------------------------------------------------------- configuration
@@ -81,6 +82,22 @@ def options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 def daemon_options() -> str:
     """What `highlanderd` takes."""
     return rows(("option", "meaning"), options(daemon_parser()))
+
+
+def daemon_commands() -> str:
+    """What `highlanderd` takes as its first word."""
+    return "\n\n".join(_commands(daemon_parser(), "highlanderd"))
+
+
+def supervisord_options() -> str:
+    """Every option of supervisord's [program:x], and what is done here."""
+    return rows(("supervisord's option", "here", "remark"), map(_supervisord_option, PROGRAM.items()))
+
+
+def _supervisord_option(item: tuple[str, Option]) -> tuple[str, str, str]:
+    name, option = item
+    here = f"[`{option.key}`](configuration.md#{option.key})" if option.key else "none"
+    return f"`{name}`", here, option.note
 
 
 def client_commands() -> str:

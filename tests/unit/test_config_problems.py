@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from highlanderd.config.program import ProgramKeys
-from highlanderd.config.suggestions import SUPERVISORD
+from highlanderd.config.supervisord import PROGRAM
 from tests.support.configuration import POSTGRES, loaded, problems
 
 
@@ -237,15 +237,18 @@ def test_supervisords_words_are_answered_with_ours(key: str, value: str, said: s
     assert answer.startswith(f"5: program.x.{key}: this is supervisord's spelling; {said}")
 
 
-def test_no_key_of_ours_is_called_supervisords() -> None:
-    assert not set(SUPERVISORD) & set(ProgramKeys.model_fields)
+def test_each_key_of_ours_that_supervisord_has_too_means_the_same() -> None:
+    shared = set(PROGRAM) & set(ProgramKeys.model_fields)
+    assert all(PROGRAM[key].key == key for key in shared)
+    assert shared == {"autostart", "command", "directory", "environment", "umask", "user"}
 
 
 @pytest.mark.parametrize("value", ["1", '"x"', "true", "[1]", "1.5", "{ a = 1 }", '""'])
 def test_supervisords_words_are_answered_whatever_their_value(value: str) -> None:
-    text = '[program.x]\ncommand = "x"\n' + "".join(f"{key} = {value}\n" for key in SUPERVISORD)
+    theirs = set(PROGRAM) - set(ProgramKeys.model_fields)
+    text = '[program.x]\ncommand = "x"\n' + "".join(f"{key} = {value}\n" for key in theirs)
     found = problems(POSTGRES + text)
-    assert len(found) == len(SUPERVISORD)
+    assert len(found) == len(theirs)
     assert all("this is supervisord's spelling; " in problem for problem in found)
 
 

@@ -36,7 +36,7 @@ key keys kill kind
 late leave led link list listener load log logged loop lost
 member memory message metrics migration
 not note notices notifier notify
-of order origin owner
+of option order origin owner
 past pause peek pending pipe persistence ping pong postgres problems process
 read record recorder reload remember remove reply report request resolve restart running
 scan section seeking server service set shut shutdown signal sources stage start stop stream suspected

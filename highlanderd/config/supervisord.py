@@ -1,0 +1,147 @@
+"""supervisord's options of a program: which key does the same here, or why there is none.
+
+One table for three readers: the refusal of an unknown key, ``highlanderd import``, and the reference manual. The names
+are those of supervisord 4.2's documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: ``key`` is ours or empty, ``note`` what a reader should know, ``value`` turns theirs into ours."""
+
+    key: str = ""
+    note: str = ""
+    value: Callable[[object], object] = lambda given: given
+
+
+def seconds(given: object) -> object:
+    """Return a duration of a number of seconds; anything else as it is.
+
+    >>> seconds("10"), seconds(3600)
+    ('10s', '3600s')
+    """
+    return f"{given}s" if isinstance(given, int) or (isinstance(given, str) and given.isdigit()) else given
+
+
+def size(given: object) -> object:
+    """Return a size in our words: supervisord's ``MB`` is 2**20 bytes.
+
+    >>> size("10MB"), size("0"), size(4096)
+    ('10MiB', 0, 4096)
+    """
+    found = re.fullmatch(r"(\d+)\s*([kmg]?)b?", given.strip().lower()) if isinstance(given, str) else None
+    if found is None:
+        return given
+    return f"{found[1]}{found[2].upper()}iB" if found[2] else int(found[1])
+
+
+def truth(given: object) -> object:
+    """Return true or false for the words that supervisord takes for them.
+
+    >>> truth("yes"), truth("0"), truth(True)
+    (True, False, True)
+    """
+    word = given.strip().lower() if isinstance(given, str) else given
+    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    return known.get(word, given) if isinstance(word, str) else given
+
+
+def integer(given: object) -> object:
+    """Return the number that a text holds; anything else as it is."""
+    return int(given) if isinstance(given, str) and re.fullmatch(r"\s*\d+\s*", given) else given
+
+
+def signal(given: object) -> object:
+    """Return the signal's name in capitals, or its number."""
+    return integer(given.strip().upper().removeprefix("SIG")) if isinstance(given, str) else given
+
+
+def restart(given: object) -> object:
+    """Return the value of ``restart``.
+
+    >>> restart("unexpected"), restart("true"), restart(False)
+    ('on-failure', 'always', 'never')
+    """
+    known = {True: "always", False: "never", "unexpected": "on-failure"}
+    meant = truth(given)
+    return known.get(meant, given) if isinstance(meant, bool | str) else given
+
+
+def exit_codes(given: object) -> object:
+    """Return the list of a text like ``0,2``."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return [given]
+    if not isinstance(given, str):
+        return given
+    return [integer(code) for code in given.split(",") if code.strip()]
+
+
+def stop_to(given: object) -> object:
+    """Return the value of ``stop_to``."""
+    return "tree" if truth(given) is True else "main"
+
+
+def log_file(given: object) -> object:
+    """Return the value of ``stdout`` or ``stderr``: a path, ``null`` or ``inherit``.
+
+    >>> log_file("AUTO"), log_file("/dev/fd/1"), log_file("beat.log")
+    ('inherit', 'inherit', './beat.log')
+    """
+    if not isinstance(given, str):
+        return given
+    if given.upper() in ("AUTO", "SYSLOG") or re.fullmatch(r"/dev/(stdout|stderr|fd/[12])|/proc/self/fd/[12]", given):
+        return "inherit"
+    if not given or given.upper() in ("NONE", "OFF") or given == "/dev/null":
+        return "null"
+    return given if "/" in given else f"./{given}"
+
+
+_NO_EVENTS: Final = Option(note="there are no event listeners")
+_NO_SYSLOG: Final = Option(note='the daemon writes to standard error, which journald reads; "inherit" sends it there')
+_BYTES: Final = Option("log_max_bytes", "for stdout and stderr together; their MB is 2**20 bytes, a MiB here", size)
+_BACKUPS: Final = Option("log_backups", "for stdout and stderr together", integer)
+
+PROGRAM: Final[Mapping[str, Option]] = {
+    "command": Option("command", "split like a shell does, and never run by one, as there"),
+    "process_name": Option(note="a program is called as its table: [program.NAME]"),
+    "numprocs": Option(note="a program runs once in the whole cluster; each of several needs a table of its own"),
+    "numprocs_start": Option(note="a program runs once in the whole cluster"),
+    "priority": Option(note="programs do not start in an order"),
+    "autostart": Option("autostart", value=truth),
+    "startsecs": Option(
+        note="a child counts as running once it is executed, and `backoff_reset` ends a row of failures"
+    ),
+    "startretries": Option(note="a program is never given up, and `backoff_max` says how seldom it is tried"),
+    "autorestart": Option("restart", "`unexpected`, the default there, is `on-failure`", restart),
+    "exitcodes": Option("success_exit_codes", value=exit_codes),
+    "stopsignal": Option("stop_signal", value=signal),
+    "stopwaitsecs": Option("stop_timeout", value=seconds),
+    "stopasgroup": Option("stop_to", "`false`, the default there, is `main`", stop_to),
+    "killasgroup": Option(note="SIGKILL always goes to the whole tree"),
+    "user": Option("user"),
+    "redirect_stderr": Option(note='both streams may name one file: write stderr as stdout; "inherit" shows both'),
+    "stdout_logfile": Option("stdout", "`AUTO` and `syslog` are `inherit`, `NONE` is `null`", log_file),
+    "stdout_logfile_maxbytes": _BYTES,
+    "stdout_logfile_backups": _BACKUPS,
+    "stdout_capture_maxbytes": _NO_EVENTS,
+    "stdout_events_enabled": _NO_EVENTS,
+    "stdout_syslog": _NO_SYSLOG,
+    "stderr_logfile": Option("stderr", "in the same words as `stdout_logfile`", log_file),
+    "stderr_logfile_maxbytes": _BYTES,
+    "stderr_logfile_backups": _BACKUPS,
+    "stderr_capture_maxbytes": _NO_EVENTS,
+    "stderr_events_enabled": _NO_EVENTS,
+    "stderr_syslog": _NO_SYSLOG,
+    "environment": Option("environment", 'a table: `{ NAME = "value" }`; `%(ENV_X)s` is `${X}`'),
+    "directory": Option("directory"),
+    "umask": Option("umask"),
+    "serverurl": Option(note="children see HIGHLANDER_CONTROL_SOCKET"),
+}
+"""Every option of ``[program:x]``."""

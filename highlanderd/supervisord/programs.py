@@ -1,0 +1,187 @@
+"""Translate ``[program:x]``: one table for each process that supervisord would run of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from highlanderd.config.supervisord import PROGRAM, integer, truth
+from highlanderd.config.values import LABEL
+from highlanderd.errors import ConfigurationError
+from highlanderd.supervisord.reading import SupervisorSection, expand, written
+
+_UNSAID = {"autorestart": "unexpected", "stopasgroup": "false"}
+"""Options whose default there is not ours: they are written even where the file is silent."""
+
+_APART = frozenset({"command", "environment", "process_name", "numprocs", "numprocs_start", "redirect_stderr"})
+"""Options that are translated by a function of their own."""
+
+_SHARED = {"stderr_logfile_maxbytes": "stdout_logfile_maxbytes", "stderr_logfile_backups": "stdout_logfile_backups"}
+"""Options of standard error for which one key serves both streams: standard output's value rules."""
+
+
+@dataclass
+class Table:
+    """A table of the result: keys with TOML values, and remarks that stand above it as comments."""
+
+    title: str
+    keys: dict[str, object] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+def programs(
+    section: SupervisorSection, group: str | None, variables: Mapping[str, str], taken: set[str]
+) -> Iterator[Table]:
+    """Return the tables of one ``[program:x]``; ``taken`` are the names in use, and gets theirs.
+
+    ``variables`` are those that ``[supervisord]`` sets, which ``%(ENV_X)s`` sees as well.
+
+    Raises ConfigurationError with file, section, option and cure for what supervisord would refuse as well.
+    """
+    count = _number(section, "numprocs", 1)
+    first = _number(section, "numprocs_start", 0)
+    for number in range(first, first + count):
+        known = {
+            **{f"ENV_{name}": value for name, value in variables.items()},
+            "here": str(section.file.absolute().parent),
+            "host_node_name": os.uname().nodename,
+            "program_name": section.name,
+            "group_name": group or section.name,
+            "numprocs": count,
+            "process_num": number,
+        }
+        options = {name: expanded(section, name, value, known) for name, value in section.options.items()}
+        called = options.get("process_name", section.name) if count > 1 else section.name
+        name = usable(called, taken)
+        table = Table(f"program.{name}" if re.fullmatch(r"[\w-]+", name) else f'program."{name}"')
+        if name != called:
+            table.remarks.append(f'"{called}" is no name for a program here, or is taken: it is "{name}"')
+        if group is not None:
+            table.remarks.append(f"group {group}: there are no groups; highlanderctl takes many names and patterns")
+        _fill(table, section, options)
+        if number > first:
+            table.remarks.clear()  # the first one has said it
+        yield table
+
+
+def usable(name: str, taken: set[str]) -> str:
+    """Return a name that a program may have here and that is not taken; add it to ``taken``.
+
+    >>> usable("mail out", {"mail_out"}), usable("all", set())
+    ('mail_out-2', 'all-1')
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60].lstrip(".-") or "program"
+    candidates = [plain] if re.fullmatch(LABEL, plain) and plain != "all" else [f"{plain}-1"]
+    number = 2
+    while candidates[-1] in taken:
+        candidates.append(f"{plain}-{number}")
+        number += 1
+    taken.add(candidates[-1])
+    return candidates[-1]
+
+
+def _fill(table: Table, section: SupervisorSection, options: Mapping[str, str]) -> None:
+    command = options.get("command", "").strip()
+    if not command:
+        raise _refusal(section, "command", "is missing; write what to run")
+    table.keys["command"] = [written(word) for word in _split(section, command)]
+    for option, value in {**_UNSAID, **options}.items():
+        if option not in _APART:
+            _translate(table, option, value, options)
+    if truth(options.get("redirect_stderr", "false")) is True and "stdout" in table.keys:
+        table.keys["stderr"] = table.keys["stdout"]
+    if not any("/" in str(table.keys.get(stream, "")) for stream in ("stdout", "stderr")):
+        for key in ("log_max_bytes", "log_backups"):  # no file grows
+            table.keys.pop(key, None)
+    if "environment" in options:
+        table.keys["environment"] = variables_written(environment(section, options["environment"]))
+
+
+def _translate(table: Table, option: str, value: str, options: Mapping[str, str]) -> None:
+    """Add the key that does the same as ``option``, or a remark why there is none."""
+    known = PROGRAM.get(option)
+    if known is None:
+        table.remarks.append(f"{option} = {_shown(value)}: no option of supervisord's; left out")
+    elif not known.key:
+        table.remarks.append(f"{option} = {_shown(value)}: left out, for {known.note.replace('`', '')}")
+    elif option in _SHARED and _SHARED[option] in options:
+        if options[_SHARED[option]] != value:
+            table.remarks.append(f"{option} = {_shown(value)}: {known.key} is {known.note}; stdout's is written")
+    else:
+        given = known.value(re.sub(r"^~(?=/|$)", "\ue000HOME\ue001", value.strip()))
+        table.keys[known.key] = written(given) if isinstance(given, str) else given
+
+
+def environment(section: SupervisorSection, text: str) -> dict[str, str]:
+    """Return the variables of an expanded ``NAME=value,NAME="value"``, as supervisord splits them.
+
+    Raises ConfigurationError for a text that is not of that form.
+    """
+    lexer = shlex.shlex(text)
+    lexer.wordchars += "/.+-():\ue000\ue001"
+    try:
+        tokens = list(lexer)
+    except ValueError as error:
+        raise _refusal(section, "environment", f"cannot be split ({error}); close the quotes") from None
+    found = {}
+    for start in range(0, len(tokens), 4):
+        name, equals, value = [*tokens[start : start + 3], "", "", ""][:3]
+        if equals != "=" or tokens[start + 3 : start + 4] not in ([], [","]):
+            raise _refusal(section, "environment", 'is not NAME="value",NAME="value"; put values in double quotes')
+        found[name] = value.strip("'\"")
+    return found
+
+
+def variables_written(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables as this daemon's file has them."""
+    return {name: _plain(written(value)) for name, value in variables.items()}
+
+
+def _plain(value: str) -> str:
+    """Return a value that begins with ``file:`` so that it names no secret's file here: as a variable's default."""
+    return f"${{HIGHLANDER_UNSET:-{value}}}" if value.startswith("file:") and not set("{}") & set(value) else value
+
+
+def _split(section: SupervisorSection, command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise _refusal(section, "command", f"cannot be split into words ({error}); close the quotes") from None
+
+
+def expanded(section: SupervisorSection, option: str, value: str, known: Mapping[str, object]) -> str:
+    """Return an option's value with its ``%(name)s`` expanded. Raises ConfigurationError as supervisord would."""
+    try:
+        return expand(value, known)
+    except (ValueError, TypeError) as error:
+        raise _refusal(section, option, str(error)) from None
+
+
+def _number(section: SupervisorSection, option: str, default: int) -> int:
+    given = integer(section.options.get(option, str(default)))
+    if not isinstance(given, int):
+        raise _refusal(section, option, f"{_shown(str(given))} is no number; write digits")
+    return given
+
+
+def _refusal(section: SupervisorSection, option: str, said: str) -> ConfigurationError:
+    return ConfigurationError((f"{section.file}: {section.title} {option}: {said}",))
+
+
+def _shown(value: str) -> str:
+    """Return a value for a comment: on one line, and short."""
+    words = " ".join(written(value).split())
+    return words if len(words) <= 60 else f"{words[:56]} ..."
+
+
+def groups(found: Iterable[SupervisorSection]) -> dict[str, str]:
+    """Return the group of each program that is in one."""
+    members = {}
+    for section in found:
+        if section.kind == "group":
+            for name in section.options.get("programs", "").split(","):
+                members[name.strip()] = section.name
+    return members

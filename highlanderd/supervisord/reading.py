@@ -1,0 +1,108 @@
+"""Read a supervisord.conf and the files that it includes, by supervisord's own rules.
+
+Its files are INI with comments after `` ;`` and `` #``, a section may come again, and later options win. Only the
+main file's ``[include]`` counts; its patterns are relative to that file and read in sorted order.
+"""
+
+from __future__ import annotations
+
+import configparser
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from highlanderd.errors import ConfigurationError
+
+_REFERENCE: Final = re.compile(r"%(?:%|\((?P<name>[^()]*)\)(?P<how>[-#0 +]*\d*(?:\.\d+)?[sdi])|(?P<other>))")
+_VARIABLE: Final = re.compile("\ue000(.*?)\ue001")
+"""Private code points around the name of a variable, so that what is split into words keeps it whole."""
+
+
+@dataclass(frozen=True)
+class SupervisorSection:
+    """A section of one of the files, its options not yet expanded."""
+
+    file: Path
+    kind: str
+    name: str
+    options: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """Return the section's title as it is written."""
+        return f"[{self.kind}:{self.name}]" if self.name else f"[{self.kind}]"
+
+
+def sections(path: Path) -> list[SupervisorSection]:
+    """Return the sections of the file, then those of its includes.
+
+    Raises ConfigurationError for a file that cannot be read, is no INI, or has neither programs nor supervisord in it.
+    """
+    found = list(_sections(path))
+    patterns = [section.options.get("files", "") for section in found if section.kind == "include"]
+    for pattern in " ".join(patterns).split():
+        for included in _included(path, pattern):
+            found += _sections(included)
+    if not any(section.kind in ("supervisord", "program", "group", "include") for section in found):
+        raise ConfigurationError((f"{path}: this is no supervisord.conf: it has no [program:...] section",))
+    return found
+
+
+def _included(path: Path, pattern: str) -> list[Path]:
+    """Return the files that a pattern of ``[include]`` names, sorted."""
+    try:
+        relative = expand(pattern, {"here": str(path.absolute().parent), "host_node_name": os.uname().nodename})
+    except ValueError as error:
+        raise ConfigurationError((f"{path}: [include] files: {error}",)) from None
+    where = path.parent / _VARIABLE.sub(lambda found: os.environ.get(found[1], ""), relative)
+    return [Path(name) for name in sorted(glob.glob(os.fspath(where)))]  # noqa: PTH207 - a pattern may be absolute
+
+
+def _sections(path: Path) -> Iterator[SupervisorSection]:
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
+    try:
+        parser.read_string(path.read_text("utf-8-sig"), str(path))
+    except OSError as error:
+        raise ConfigurationError((f"{path}: cannot be read: {(error.strerror or str(error)).lower()}",)) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError((f"{path}: is not UTF-8; convert it, for example with iconv",)) from None
+    except configparser.Error as error:
+        said = " ".join(error.message.split())
+        raise ConfigurationError((f"{path}: this is no supervisord.conf: {said}",)) from None
+    for title in parser.sections():
+        kind, _, name = title.partition(":")
+        yield SupervisorSection(path, kind.strip(), name.strip(), dict(parser.items(title)))
+
+
+def expand(text: str, known: Mapping[str, object]) -> str:
+    """Return ``text`` with its ``%(name)s`` replaced; ``%(ENV_X)s`` becomes a mark of which ``written`` makes ``${X}``.
+
+    Raises ValueError with a sentence for a name that supervisord would not know either.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] == "%%":
+            return "%"
+        name = found["name"]
+        if name is None:
+            raise ValueError('holds a "%" that begins no %(name)s; write %% for a plain one')
+        if name.startswith("ENV_") and name not in known:
+            return f"\ue000{name.removeprefix('ENV_')}\ue001"
+        if name not in known:
+            raise ValueError(f"names %({name})s, which supervisord does not know here")
+        return f"%{found['how']}" % known[name]
+
+    return _REFERENCE.sub(value, text)
+
+
+def written(text: str) -> str:
+    """Return expanded text as this daemon's file has it: its dollars kept from expansion, variables as ``${X}``.
+
+    >>> written("costs $$5, ${HOME}, " + expand("%(ENV_USER)s", {}))
+    'costs $$$5, $${HOME}, ${USER}'
+    """
+    return _VARIABLE.sub(r"${\1}", re.sub(r"\$(?=[${])", "$$", text))

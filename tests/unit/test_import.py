@@ -1,0 +1,160 @@
+"""``highlanderd import``: what becomes of a supervisord.conf, and that the result loads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import tomli
+
+from highlanderd.config import Loaded, load
+from highlanderd.errors import ConfigurationError
+from highlanderd.supervisord import imported
+
+BEAT = "[program:beat]\ncommand=/bin/sleep 60\n"
+
+
+def made(directory: Path, text: str) -> str:
+    """Write a supervisord.conf and return what is made of it."""
+    path = directory / "supervisord.conf"
+    path.write_text(text)
+    return imported(path)
+
+
+def programs(directory: Path, text: str) -> dict[str, dict[str, object]]:
+    """Return the tables of the programs in what is made of the text."""
+    found: dict[str, dict[str, object]] = tomli.loads(made(directory, text))["program"]
+    return found
+
+
+def loaded(directory: Path, text: str, **environ: str) -> Loaded:
+    """Load what is made of the text, as the daemon would."""
+    path = directory / "highlander.toml"
+    path.write_text(made(directory, text))
+    return load(path, {"PATH": os.environ["PATH"], **environ})
+
+
+KINDS = {
+    "the least": BEAT,
+    "comments": "[program:beat]\ncommand=/bin/sleep 60 ; a remark\nuser=root # another\n; a line\n",
+    "sections of the daemon": "[unix_http_server]\nfile=/run/s.sock\nchmod=0770\nusername=a\npassword=b\n"
+    "[inet_http_server]\nport=*:9001\n[supervisord]\nlogfile=/var/log/s.log\nloglevel=blather\nminfds=1024\n"
+    "umask=027\nenvironment=A=1,B='x y'\n[rpcinterface:supervisor]\na.b=c:d\n[supervisorctl]\n" + BEAT,
+    "several processes": "[program:mail]\nprocess_name=%(program_name)s_%(process_num)02d\nnumprocs=4\n"
+    "numprocs_start=8\ncommand=/bin/sleep %(process_num)d%(numprocs)d\n",
+    "groups and priorities": BEAT
+    + "priority=1\n[program:b]\ncommand=/bin/true\n[group:g]\nprograms=beat,b\npriority=9\n",
+    "variables of the daemon": "[supervisord]\nenvironment=WHO='the world'\n"
+    "[program:hello]\ncommand=/bin/echo %(ENV_WHO)s\nenvironment=GREETING='hello %(ENV_WHO)s'\n",
+    "percent signs": "[program:beat]\ncommand=/bin/date +%%H %(here)s %(ENV_HOME)s\n",
+    "event listener": BEAT + "[eventlistener:mem]\ncommand=memmon\nevents=TICK_60\nbuffer_size=10\n",
+    "fastcgi": BEAT + "[fcgi-program:php]\ncommand=php-cgi\nsocket=tcp://127.0.0.1:9000\n",
+    "output": BEAT + "redirect_stderr=true\nstdout_logfile=/var/log/beat.log\nstdout_logfile_maxbytes=10MB\n"
+    "stdout_logfile_backups=3\nstderr_logfile_maxbytes=1MB\nstdout_capture_maxbytes=1MB\n",
+    "output of a container": BEAT + "stdout_logfile=/dev/fd/1\nstdout_logfile_maxbytes=0\nstderr_logfile=NONE\n",
+    "every other option": BEAT + "startsecs=10\nstartretries=3\nautorestart=true\nexitcodes=0,2\nstopsignal=SIGINT\n"
+    "stopwaitsecs=3600\nstopasgroup=yes\nkillasgroup=yes\nautostart=no\ndirectory=/tmp\numask=077\n"
+    "serverurl=AUTO\nstdout_syslog=true\n",
+    "names that are none here": "[program:all]\ncommand=/bin/true\n[program:mail out]\ncommand=/bin/true\n"
+    "[program:mail_out]\ncommand=/bin/true\n[program:caf\u00e9]\ncommand=/bin/true\n",
+    "dollars": BEAT + "environment=A='$HOME ${X} $$',B='file:///etc/hosts'\n",
+    "no program": "[supervisord]\nnodaemon=true\n",
+}
+
+
+@pytest.mark.parametrize("text", KINDS.values(), ids=KINDS)
+def test_what_is_made_loads_without_a_problem(tmp_path: Path, text: str) -> None:
+    assert loaded(tmp_path, text, HOME="/root").configuration.postgres.dsn.get_secret_value().startswith("embedded")
+
+
+def test_each_process_of_several_becomes_a_program(tmp_path: Path) -> None:
+    found = programs(tmp_path, KINDS["several processes"])
+    assert list(found) == ["mail_08", "mail_09", "mail_10", "mail_11"]
+    assert found["mail_10"]["command"] == ["/bin/sleep", "104"]
+
+
+def test_what_supervisord_does_unasked_is_written(tmp_path: Path) -> None:
+    (beat,) = programs(tmp_path, BEAT).values()
+    assert beat == {"command": ["/bin/sleep", "60"], "restart": "on-failure", "stop_to": "main"}
+    assert tomli.loads(made(tmp_path, BEAT))["defaults"] == {"inherit_environment": True}
+
+
+def test_output_goes_where_it_went(tmp_path: Path) -> None:
+    (beat,) = programs(tmp_path, KINDS["output"]).values()
+    assert (beat["stdout"], beat["stderr"]) == ("/var/log/beat.log", "/var/log/beat.log")
+    assert (beat["log_max_bytes"], beat["log_backups"]) == ("10MiB", 3)
+    (beat,) = programs(tmp_path, KINDS["output of a container"]).values()
+    assert (beat["stdout"], beat["stderr"]) == ("inherit", "null")
+    assert "log_max_bytes" not in beat
+
+
+def test_a_child_gets_the_very_text_that_supervisord_would_give_it(tmp_path: Path) -> None:
+    (beat,) = loaded(tmp_path, KINDS["dollars"]).configuration.programs.values()
+    values = {name: value.get_secret_value() for name, value in beat.environment.items()}
+    assert values == {"A": "$HOME ${X} $$", "B": "file:///etc/hosts"}
+
+
+def test_percent_names_are_expanded_and_variables_left_to_the_daemon(tmp_path: Path) -> None:
+    (beat,) = loaded(tmp_path, KINDS["percent signs"], HOME="/root").configuration.programs.values()
+    assert beat.argv == ("/bin/date", "+%H", str(tmp_path), "/root")
+
+
+def test_a_program_sees_what_the_daemon_sets_for_all(tmp_path: Path) -> None:
+    (hello,) = loaded(tmp_path, KINDS["variables of the daemon"]).configuration.programs.values()
+    assert hello.argv == ("/bin/echo", "the", "world")
+    values = {name: value.get_secret_value() for name, value in hello.environment.items()}
+    assert values == {"WHO": "the world", "GREETING": "hello the world"}
+
+
+def test_what_has_no_equal_stands_in_a_comment_with_the_reason(tmp_path: Path) -> None:
+    text = made(tmp_path, KINDS["every other option"] + "[eventlistener:mem]\ncommand=memmon\n")
+    comments = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
+    assert "startretries = 3: left out, for a program is never given up" in comments
+    assert "[eventlistener:mem]: left out, for there are no event listeners" in comments
+
+
+def test_no_password_of_a_socket_is_printed(tmp_path: Path) -> None:
+    text = made(tmp_path, BEAT + "[inet_http_server]\nport=9001\nusername=u\npassword=hunter2\n"
+                "[unix_http_server]\nfile=/x\npassword=hunter2\n")  # fmt: skip
+    assert "hunter2" not in text
+
+
+def test_a_name_that_cannot_be_used_is_replaced_and_said(tmp_path: Path) -> None:
+    text = made(tmp_path, KINDS["names that are none here"])
+    assert list(tomli.loads(text)["program"]) == ["all-1", "mail_out", "mail_out-2", "caf_"]
+    assert '# "all" is no name for a program here, or is taken: it is "all-1"' in text
+
+
+def test_includes_are_read_in_order_each_with_its_own_place(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / "conf.d" / f"{name}.conf").write_text(f"[program:{name}]\ncommand=/bin/echo %(here)s\n")
+    found = programs(tmp_path, BEAT + "[include]\nfiles = conf.d/*.conf nowhere/*.ini\n")
+    assert list(found) == ["beat", "a", "b"]
+    assert found["a"]["command"] == ["/bin/echo", str(tmp_path / "conf.d")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[program:x]\n", "supervisord.conf: [program:x] command: is missing; write what to run"),
+        ("[program:x]\ncommand=a 'b\n", "[program:x] command: cannot be split into words (no closing quotation)"),
+        ("[program:x]\ncommand=a\nnumprocs=many\n", "[program:x] numprocs: many is no number; write digits"),
+        ("[program:x]\ncommand=a %(nope)s\n", "[program:x] command: names %(nope)s, which supervisord does not"),
+        ("[program:x]\ncommand=a %H\n", '[program:x] command: holds a "%" that begins no %(name)s; write %%'),
+        ("[program:x]\ncommand=a\nenvironment=A\n", '[program:x] environment: is not NAME="value",NAME="value"'),
+        ("[other]\na=b\n", "supervisord.conf: this is no supervisord.conf: it has no [program:...] section"),
+        ("plain text\n", "supervisord.conf: this is no supervisord.conf: File contains no section headers"),
+        ("[include]\nfiles=%(nope)s\n", "[include] files: names %(nope)s"),
+    ],
+)
+def test_what_supervisord_would_refuse_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        made(tmp_path, text)
+    assert said.lower() in str(refusal.value).lower()
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.conf: cannot be read: no such file or directory"):
+        imported(tmp_path / "none.conf")
