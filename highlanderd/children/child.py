@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from highlanderd.children.loop_channel import LoopChannel
 from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest, check_memo
+from highlanderd.children.sent_deadlines import SentDeadlines
 from highlanderd.core.events import Emptied, SpawnFailed
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian import protocol
 from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux
-
-ACKNOWLEDGED_WITHIN: Final = 0.3
-"""Of a lease: a keeper that has not acknowledged a deadline by then is frozen."""
 
 
 class ChildGuardian(Protocol):
@@ -75,8 +72,7 @@ class Child:
         """To its keeper, while that can be reached."""
         self._waiting: list[Message] = []
         """Orders for a keeper that cannot be reached yet."""
-        self._unacknowledged: deque[tuple[float, float]] = deque()
-        """Deadlines that were sent and not acknowledged, each with when it was sent."""
+        self._deadlines = SentDeadlines()
         self._pipes: dict[str, int] = {}
         self._log_report: int | None = None
         self._post: Callable[[ChildEvent], None] | None = None
@@ -218,9 +214,9 @@ class Child:
 
     def check(self, now: float, lease: float) -> None:
         """Have its keeper killed if that is frozen: it owes an acknowledgement for 3/10 of ``lease``."""
-        if self.reachable and self._owes(now, lease):
+        if self.reachable and self._deadlines.overdue(now, lease):
             self._read()  # it is silent only if nothing is left to read
-            if self.reachable and self._owes(now, lease):
+            if self.reachable and self._deadlines.overdue(now, lease):
                 self.kill_keeper()
 
     def kill_keeper(self) -> None:
@@ -266,7 +262,7 @@ class Child:
 
     def _send(self, order: Message, channel: LoopChannel) -> None:
         if order["is"] == "deadline":
-            self._unacknowledged.append((order["at"], linux.boottime()))
+            self._deadlines.send(order["at"], linux.boottime())
         channel.post(order)
 
     def _read(self) -> None:
@@ -278,9 +274,6 @@ class Child:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-
-    def _owes(self, now: float, lease: float) -> bool:
-        return bool(self._unacknowledged) and now - self._unacknowledged[0][1] > ACKNOWLEDGED_WITHIN * lease
 
     # ----------------------------------------------------------------------------------------------------- its reports
 
@@ -296,9 +289,7 @@ class Child:
             self._pipes_came()
 
     def _learn(self, report: KeeperReport) -> None:
-        if any(kill_at == report.deadline for kill_at, _ in self._unacknowledged):
-            while self._unacknowledged.popleft()[0] != report.deadline:
-                pass
+        self._deadlines.acknowledge(report.deadline)
         self.report = report
         self._deliver()
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from highlanderd.config.configuration import Configuration
 from highlanderd.config.dsn import options
-from highlanderd.config.problems import Place, Problems
+from highlanderd.config.problems import Location, Problems
 from highlanderd.config.program import ProgramConfig
 from highlanderd.config.reading import Table
 from highlanderd.config.values import quoted
@@ -29,11 +29,11 @@ class WrittenProgram:
 
     program: ProgramConfig
     table: Table
-    place: Place
+    location: Location
 
-    def at(self, key: str) -> Place:
-        """Return the place of a key: in its own table, in ``[defaults]``, or the table that does without it."""
-        return self.table[key].place if key in self.table else self.place
+    def at(self, key: str) -> Location:
+        """Return the location of a key: in its own table, in ``[defaults]``, or the table that does without it."""
+        return self.table[key].location if key in self.table else self.location
 
 
 def check_locks(namespace: str, programs: Iterable[WrittenProgram], report: Problems) -> None:
@@ -73,12 +73,12 @@ def warn_of_shell(written: WrittenProgram, warnings: Problems) -> None:
         )
 
 
-def warn_of_postgres(configuration: Configuration, table: Table, place: Place, warnings: Problems) -> None:
+def warn_of_postgres(configuration: Configuration, table: Table, location: Location, warnings: Problems) -> None:
     """Warn of a short lease, and of several hosts without ``target_session_attrs``."""
     postgres = configuration.postgres
     if postgres.lease < 5 * RESTART_OF_A_WORKER:
         warnings.add(
-            table["lease"].place,
+            table["lease"].location,
             f'"{shown(postgres.lease)}" is too short to save the children of a frozen worker process; '
             f'write at least "{shown(5 * RESTART_OF_A_WORKER)}"',
         )
@@ -87,13 +87,13 @@ def warn_of_postgres(configuration: Configuration, table: Table, place: Place, w
     said = options(postgres.dsn.get_secret_value())
     if "," in said.get("host", said.get("hostaddr", "")) and "target_session_attrs" not in said:
         warnings.add(
-            place / "dsn",
+            location / "dsn",
             "names several hosts, and libpq takes the first that answers, even a standby, which is refused; "
             "add target_session_attrs=read-write",
         )
 
 
-def warn_of_names(configuration: Configuration, node: Place, program: Place, warnings: Problems) -> None:
+def warn_of_names(configuration: Configuration, node: Location, program: Location, warnings: Problems) -> None:
     """Warn of a node that is called ``localhost``, and of a daemon with nothing to run."""
     if configuration.daemon.node in ("localhost", "localhost.localdomain"):
         warnings.add(node, f'is "{configuration.daemon.node}", as on any other host; give each node a name of its own')

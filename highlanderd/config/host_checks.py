@@ -16,7 +16,7 @@ from highlanderd.config.checks import WrittenProgram
 from highlanderd.config.environment import PATH, read_environment, unknown_to_shells
 from highlanderd.config.identity import Identity, find_group, find_user, identity
 from highlanderd.config.paths import WITHIN, PathReader
-from highlanderd.config.problems import Place, Problems
+from highlanderd.config.problems import Location, Problems
 from highlanderd.config.reading import Table
 from highlanderd.config.values import quoted
 from highlanderd.errors import HighlanderError
@@ -31,14 +31,14 @@ def check_host(
     """
     group = control.get("group")
     if group is not None:
-        _find_group(str(group.value), group.place, report)
+        _find_group(str(group.value), group.location, report)
     with PathReader() as paths:
         for written in programs:
             _accounts(written, report)
             _HostCheck(written, _identity(written), environ, paths, report, warnings).check()
             if paths.hung is not None:  # each further one could cost as long again
                 hint = "mend its file system; no program after this one was checked"
-                report.add(written.place, f"{paths.hung} did not answer within {WITHIN:g} s; {hint}")
+                report.add(written.location, f"{paths.hung} did not answer within {WITHIN:g} s; {hint}")
                 break
 
 
@@ -66,11 +66,11 @@ def _accounts(written: WrittenProgram, report: Problems) -> None:
         _find_group(group, written.at("supplementary_groups") / index, report)
 
 
-def _find_group(name: str, place: Place, report: Problems) -> None:
+def _find_group(name: str, location: Location, report: Problems) -> None:
     try:
         find_group(name)
     except LookupError as error:
-        report.add(place, error.args[0])
+        report.add(location, error.args[0])
 
 
 @dataclass(frozen=True, slots=True)

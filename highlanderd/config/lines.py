@@ -140,7 +140,7 @@ class _Scanner:
                 return
 
     def _note(self, path: Path, line: int) -> None:
-        """Remember where ``path``, and each table around it that has no place yet, is written."""
+        """Remember where ``path``, and each table around it that has no line yet, is written."""
         for length in range(1, len(path) + 1):
             self.lines.setdefault(path[:length], line)
 

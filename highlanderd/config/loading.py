@@ -21,7 +21,7 @@ from highlanderd.config.checks import (
 )
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.host_checks import check_host
-from highlanderd.config.problems import Document, Place, Problems
+from highlanderd.config.problems import Document, Location, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
 from highlanderd.config.reading import Key, Reading, Table, merged
 from highlanderd.config.sections import SECTIONS, DaemonSection, Section
@@ -75,7 +75,7 @@ class _Loading:
     environ: Mapping[str, str]
     problems: Problems = field(default_factory=Problems)
     warnings: Problems = field(default_factory=Problems)
-    places: dict[str, Place] = field(default_factory=dict)
+    locations: dict[str, Location] = field(default_factory=dict)
     programs: dict[str, WrittenProgram] = field(default_factory=dict)
     control: Table = field(default_factory=dict)
 
@@ -84,7 +84,7 @@ class _Loading:
         if opened is None:
             raise ConfigurationError(self.problems.sorted())
         main, raw = opened
-        top = Place(main, ())
+        top = Location(main, ())
         for name in raw.keys() - set(TABLES):
             self.problems.add(top / name, unknown_table(name, raw[name]))
         tables = self._sections(raw, top)
@@ -98,7 +98,7 @@ class _Loading:
     def _reading(self) -> Reading:
         return Reading(self.environ, self.source.secret, Path(self.source.sources.start), self.problems)
 
-    def _open(self, name: str, said: Place | None) -> Opened | None:
+    def _open(self, name: str, said: Location | None) -> Opened | None:
         """Read and parse a file. A file that cannot be read is a problem of the key that names it."""
         try:
             content = self.source.text(Path(name))
@@ -110,7 +110,7 @@ class _Loading:
             return None
         return parsed(name, content, self.problems)
 
-    def _sections(self, raw: Raw, top: Place) -> dict[str, dict[str, Key]]:
+    def _sections(self, raw: Raw, top: Location) -> dict[str, dict[str, Key]]:
         """Return all tables except programs', with the defaults that follow from this host and from other keys."""
         tables = {
             name: self._reading.keys(model, raw.get(name, {}), top / name, name) for name, model in SECTIONS.items()
@@ -126,56 +126,58 @@ class _Loading:
     def _included(self, daemon: Table, main: Document) -> Iterator[Opened]:
         """Return each further file once, in the order of the patterns."""
         seen = {main.name}
-        for pattern, place in _patterns(daemon):
+        for pattern, location in _patterns(daemon):
             names = self.source.listing(pattern)
             if not names and not self.source.searchable(pattern):
-                self.warnings.add(place, f"there is no directory for {quoted(pattern)}; correct it, or create one")
+                self.warnings.add(location, f"there is no directory for {quoted(pattern)}; correct it, or create one")
             for name in names:
-                opened = None if name in seen else self._open(name, place)
+                opened = None if name in seen else self._open(name, location)
                 seen.add(name)
                 if opened is not None:
                     yield opened
 
     def _describe(self, raw: Raw, main: Document, included: Iterator[Opened]) -> None:
         """Collect the programs of all files."""
-        reading, place = self._reading, Place(main, ("defaults",))
-        defaults = reading.keys(ProgramKeys, raw.get("defaults", {}), place, "defaults")
+        reading, location = self._reading, Location(main, ("defaults",))
+        defaults = reading.keys(ProgramKeys, raw.get("defaults", {}), location, "defaults")
         # Judged once without any program: a mistake shows even if each program has a value of its own for the key.
         reading.model(
-            ProgramConfig, {"name": Key("defaults", place), "command": Key(("true",), place), **defaults}, place
+            ProgramConfig,
+            {"name": Key("defaults", location), "command": Key(("true",), location), **defaults},
+            location,
         )
-        self._programs(raw.get("program", {}), Place(main, ("program",)), defaults)
+        self._programs(raw.get("program", {}), Location(main, ("program",)), defaults)
         for document, further in included:
             for name in further.keys() - {"program"}:
                 self.problems.add(
-                    Place(document, (name,)),
+                    Location(document, (name,)),
                     f"an included file holds [program.NAME] tables only; move this to {main.name}",
                 )
-            self._programs(further.get("program", {}), Place(document, ("program",)), defaults)
+            self._programs(further.get("program", {}), Location(document, ("program",)), defaults)
 
-    def _programs(self, raw: object, place: Place, defaults: Table) -> None:
+    def _programs(self, raw: object, location: Location, defaults: Table) -> None:
         """Add the programs of one file."""
         if not isinstance(raw, dict):
-            self.problems.add(place, f"is {kind(raw)}; write a table for each program: [program.NAME]")
+            self.problems.add(location, f"is {kind(raw)}; write a table for each program: [program.NAME]")
             return
         for name, table in raw.items():
             if not isinstance(table, dict):
-                self.problems.add(place / name, f"is {kind(table)}; a program needs a name: write [program.NAME]")
+                self.problems.add(location / name, f"is {kind(table)}; a program needs a name: write [program.NAME]")
             elif wrong := name_problem(name):
-                self.problems.add(place / name, wrong)
-            elif name in self.places:
-                first = self.places[name]
-                self.problems.add(place / name, f"is defined at {first} already; remove one of them or rename it")
+                self.problems.add(location / name, wrong)
+            elif name in self.locations:
+                first = self.locations[name]
+                self.problems.add(location / name, f"is defined at {first} already; remove one of them or rename it")
             else:
-                self.places[name] = place / name
-                self._program(name, table, place / name, defaults)
+                self.locations[name] = location / name
+                self._program(name, table, location / name, defaults)
 
-    def _program(self, name: str, raw: Raw, place: Place, defaults: Table) -> None:
-        own = self._reading.keys(ProgramKeys, raw, place, f"program.{name}")
-        table = {**merged(defaults, own), "name": Key(name, place)}
-        program = self._reading.model(ProgramConfig, table, place)
+    def _program(self, name: str, raw: Raw, location: Location, defaults: Table) -> None:
+        own = self._reading.keys(ProgramKeys, raw, location, f"program.{name}")
+        table = {**merged(defaults, own), "name": Key(name, location)}
+        program = self._reading.model(ProgramConfig, table, location)
         if program is not None:
-            self.programs[name] = WrittenProgram(program, table, place)
+            self.programs[name] = WrittenProgram(program, table, location)
 
     def _checked(self, models: Mapping[str, Section | None]) -> Configuration:
         """Check what takes more than one key, and return the configuration. Raises ConfigurationError."""
@@ -189,8 +191,8 @@ class _Loading:
         programs = {name: written.program for name, written in self.programs.items()}
         return Configuration(**models, programs=MappingProxyType(programs))  # type: ignore[arg-type]  # none is None
 
-    def _warn(self, configuration: Configuration, tables: Mapping[str, Table], top: Place) -> None:
-        node = tables["daemon"]["node"].place
+    def _warn(self, configuration: Configuration, tables: Mapping[str, Table], top: Location) -> None:
+        node = tables["daemon"]["node"].location
         warn_of_names(configuration, node, top / "program", self.warnings)
         warn_of_postgres(configuration, tables["postgres"], top / "postgres", self.warnings)
         for written in self.programs.values():
@@ -199,17 +201,17 @@ class _Loading:
 
 def _socket_in(run_dir: Key) -> Key | None:
     try:
-        return Key(located(run_dir.value) / "control.sock", run_dir.place)
+        return Key(located(run_dir.value) / "control.sock", run_dir.location)
     except ValueError:
         return None  # the model says why
 
 
-def _patterns(daemon: Table) -> Iterator[tuple[str, Place]]:
+def _patterns(daemon: Table) -> Iterator[tuple[str, Location]]:
     """Return the patterns that are strings; the model says what is wrong with others."""
     include = daemon.get("include")
     if include is not None and isinstance(include.value, str):
-        yield include.value, include.place
+        yield include.value, include.location
     elif include is not None and isinstance(include.value, list):
         for index, pattern in enumerate(include.value):
             if isinstance(pattern, str):
-                yield pattern, include.place / index
+                yield pattern, include.location / index

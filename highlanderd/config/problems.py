@@ -31,15 +31,15 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a key is written, or a table that lacks one."""
 
     document: Document
     path: Path
 
-    def __truediv__(self, key: str | int) -> Place:
-        """Return the place of a key inside this table or array."""
-        return Place(self.document, (*self.path, key))
+    def __truediv__(self, key: str | int) -> Location:
+        """Return the location of a key inside this table or array."""
+        return Location(self.document, (*self.path, key))
 
     def __str__(self) -> str:
         return f"{self.document.name}:{self.document.line(self.path)}"
@@ -62,26 +62,26 @@ def spelled(path: Path) -> str:
 
 @dataclass(slots=True)
 class Problems:
-    """Sentences about places. The same sentence about the same place is kept once."""
+    """Sentences about locations. The same sentence about the same location is kept once."""
 
     _sentences: dict[str, tuple[str, int]] = field(default_factory=dict)
     _keys: set[tuple[str, Path]] = field(default_factory=set)
 
-    def add(self, place: Place, sentence: str) -> None:
+    def add(self, location: Location, sentence: str) -> None:
         """Add a sentence about a key: what is wrong, and after a semicolon what to write instead."""
-        line = place.document.line(place.path)
-        key = f" {spelled(place.path)}:" if place.path else ""
-        self._keys.add((place.document.name, place.path))
-        self._say(place.document.name, line, f"{place.document.name}:{line}:{key} {sentence}")
+        line = location.document.line(location.path)
+        key = f" {spelled(location.path)}:" if location.path else ""
+        self._keys.add((location.document.name, location.path))
+        self._say(location.document.name, line, f"{location.document.name}:{line}:{key} {sentence}")
 
     def add_file(self, name: str, sentence: str, line: int | None = None) -> None:
         """Add a sentence about a file as a whole, or about a line that belongs to no key."""
         where = name if line is None else f"{name}:{line}"
         self._say(name, line or 0, f"{where}: {sentence}")
 
-    def knows(self, place: Place) -> bool:
+    def knows(self, location: Location) -> bool:
         """Return whether this very key has been found wrong already."""
-        return (place.document.name, place.path) in self._keys
+        return (location.document.name, location.path) in self._keys
 
     def _say(self, name: str, line: int, text: str) -> None:
         self._sentences.setdefault(text, (name, line))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from highlanderd.config.expansion import WrittenText
-from highlanderd.config.problems import Place, Problems
+from highlanderd.config.problems import Location, Problems
 from highlanderd.config.program import ProgramKeys, words
 from highlanderd.config.sections import Section
 from highlanderd.config.suggestions import keys_of, unknown_key
@@ -30,8 +30,8 @@ class Key:
     """A key's value, its strings expanded, and where it is written."""
 
     value: object
-    place: Place
-    names: Mapping[str, Place] = field(default_factory=dict)
+    location: Location
+    names: Mapping[str, Location] = field(default_factory=dict)
     """Where the keys of its value are written, if that is a table."""
 
 
@@ -47,54 +47,54 @@ class Reading:
     start: Path
     report: Problems
 
-    def keys(self, model: type[Section], raw: object, place: Place, called: str) -> dict[str, Key]:
+    def keys(self, model: type[Section], raw: object, location: Location, called: str) -> dict[str, Key]:
         """Return the known keys of a table, their strings expanded. Report the others."""
         if not isinstance(raw, dict):
-            self.report.add(place, f"is {kind(raw)}; write a table: [{called}]")
+            self.report.add(location, f"is {kind(raw)}; write a table: [{called}]")
             return {}
         found: dict[str, Key] = {}
         for name, value in raw.items():
             if name not in keys_of(model):
-                self.report.add(place / name, unknown_key(called, model, name, value))
+                self.report.add(location / name, unknown_key(called, model, name, value))
             elif issubclass(model, ProgramKeys) and name == "command":
-                found |= self._command(value, place / name)
+                found |= self._command(value, location / name)
             else:
-                names = {inner: place / name / inner for inner in value} if isinstance(value, dict) else {}
-                found[name] = Key(self._expanded(value, place / name), place / name, names)
+                names = {inner: location / name / inner for inner in value} if isinstance(value, dict) else {}
+                found[name] = Key(self._expanded(value, location / name), location / name, names)
         return found
 
-    def _command(self, value: object, place: Place) -> dict[str, Key]:
+    def _command(self, value: object, location: Location) -> dict[str, Key]:
         """Return the words as configured, for display, and those that are executed."""
         try:
             configured = words(value)
         except ValueError:
-            return {"command": Key(value, place)}  # the model says why
-        within = [place / number if isinstance(value, list) else place for number in range(len(configured))]
+            return {"command": Key(value, location)}  # the model says why
+        within = [location / number if isinstance(value, list) else location for number in range(len(configured))]
         executed = [self._expanded(word, at) for word, at in zip(configured, within, strict=True)]
         if not executed[0] and not self.report.knows(within[0]):
             self.report.add(within[0], "expands to nothing, and it is the program's file; set the variable")
-        return {"command": Key(configured, place), "argv": Key(executed, place)}
+        return {"command": Key(configured, location), "argv": Key(executed, location)}
 
-    def _expanded(self, value: object, place: Place) -> object:
+    def _expanded(self, value: object, location: Location) -> object:
         if isinstance(value, dict):
-            return {name: self._expanded(inner, place / name) for name, inner in value.items()}
+            return {name: self._expanded(inner, location / name) for name, inner in value.items()}
         if isinstance(value, list):
-            return [self._expanded(inner, place / index) for index, inner in enumerate(value)]
+            return [self._expanded(inner, location / index) for index, inner in enumerate(value)]
         if not isinstance(value, str):
             return value
         try:
-            return WrittenText(value, (self.start / place.document.name).parent, self.environ)
+            return WrittenText(value, (self.start / location.document.name).parent, self.environ)
         except ValueError as error:
-            self.report.add(place, str(error))
+            self.report.add(location, str(error))
             return value
 
-    def model(self, model: type[Model], table: Table, place: Place) -> Model | None:
+    def model(self, model: type[Model], table: Table, location: Location) -> Model | None:
         """Return the model of a table, or ``None`` after reporting what is wrong, each key where it was written."""
         try:
             return model.model_validate({name: key.value for name, key in table.items()}, context={"read": self.secret})
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                where = _where(table, place, detail["loc"])
+                where = _where(table, location, detail["loc"])
                 derived = detail["loc"] == ("argv",)  # there is none, because its command is wrong
                 if not derived and not self.report.knows(where):
                     self.report.add(where, _sentence(detail))
@@ -107,18 +107,18 @@ def merged(defaults: Table, own: Table) -> dict[str, Key]:
     below, above = defaults.get("environment"), own.get("environment")
     if below and above and isinstance(below.value, dict) and isinstance(above.value, dict):
         names = {**below.names, **above.names}
-        whole["environment"] = Key({**below.value, **above.value}, above.place, names)
+        whole["environment"] = Key({**below.value, **above.value}, above.location, names)
     return whole
 
 
-def _where(table: Table, place: Place, loc: tuple[int | str, ...]) -> Place:
+def _where(table: Table, location: Location, loc: tuple[int | str, ...]) -> Location:
     head, *rest = loc
     if head not in table:
-        return place / head
+        return location / head
     key = table[str(head)]
     if rest and rest[0] in key.names:
         return key.names[str(rest[0])]
-    return key.place / rest[0] if rest and isinstance(rest[0], int) else key.place
+    return key.location / rest[0] if rest and isinstance(rest[0], int) else key.location
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -7,7 +7,7 @@ seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, Literal
@@ -304,6 +304,15 @@ class Stopped:
 
 
 State = Waiting | Leading | Draining | Backoff | Stopped
+
+STATE_NAMES: Final[Mapping[type[State], str]] = {
+    Leading: "leading",
+    Draining: "draining",
+    Waiting: "waiting",
+    Backoff: "backoff",
+    Stopped: "stopped",
+}
+"""What log, metrics and commands call each state, in the order in which an operator looks for them."""
 
 
 @dataclass(frozen=True, slots=True)

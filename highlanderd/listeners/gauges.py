@@ -10,9 +10,8 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from highlanderd.core.states import STATE_NAMES
 from highlanderd.core.status import NodeStatus, ProgramStatus
-
-STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
 
 
 def _seconds(moment: str | None) -> float | None:
@@ -63,7 +62,7 @@ class Snapshot(Collector):
 def _states(status: NodeStatus) -> GaugeMetricFamily:
     family = GaugeMetricFamily("highlander_program_state", "Whether it is in that state.", labels=("program", "state"))
     for program in status.programs:
-        for state in STATES:
+        for state in STATE_NAMES.values():
             family.add_metric((program.name, state), program.state == state)
     return family
 

@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 
 Known = TypeVar("Known")
 
+TIMELINES: Final = "timelines"
 GENERATION: Final = "generation"
 PROMISE: Final = "promise"
-"""The names of the other two files."""
+"""The three facts; the files of the last two have their names."""
 
 HIGHEST: Final = 2**31 - 1
 """The highest timeline and generation: more would not fit into an epoch."""
@@ -93,18 +94,21 @@ class NodeMemory:
     def facts(self) -> dict[str, Any]:
         """Return everything known, for the next worker."""
         promise = None if self.promise is None else asdict(self.promise)
-        return {"timelines": dict(self._timelines), GENERATION: self.generation, PROMISE: promise}
+        return {TIMELINES: dict(self._timelines), GENERATION: self.generation, PROMISE: promise}
 
     def inherit(self, facts: Mapping[str, Any]) -> None:
         """Know what a former worker has known; it may have been of another version, and have known less."""
-        try:
-            for system, timeline in _timelines(facts).items():
-                self.learn_timeline(system, timeline)
-            self.generation = max(self.generation, _generation(facts.get(GENERATION, -1)))
-            if facts.get(PROMISE) is not None:
-                self._promises = Promises(_promise(facts[PROMISE]))
-        except NONSENSE as error:
-            log.error("what the last worker knew of servers and ledgers cannot be used: %r", error)
+        self._know(
+            _part(facts, TIMELINES, _timelines), _part(facts, GENERATION, _generation), _part(facts, PROMISE, _promise)
+        )
+
+    def _know(self, timelines: Mapping[str, int] | None, generation: int | None, promise: Promise | None) -> None:
+        for system, timeline in (timelines or {}).items():
+            self.learn_timeline(system, timeline)
+        if generation is not None:
+            self.generation = max(self.generation, generation)
+        if promise is not None:
+            self._promises = Promises(promise)
 
     @property
     def unkept(self) -> bool:
@@ -114,13 +118,10 @@ class NodeMemory:
     def _texts(self) -> dict[Path, bytes]:
         if self._path is None:
             return {}
-        facts: dict[Path, Any] = {
-            self._path: {"timelines": self._timelines},
-            self._path.with_name(GENERATION): self.generation,
-        }
-        if self.promise is not None:
-            facts[self._path.with_name(PROMISE)] = asdict(self.promise)
-        return {path: json.dumps(fact).encode() for path, fact in facts.items()}
+        facts = self.facts()
+        files = {self._path: {TIMELINES: facts[TIMELINES]}}
+        files |= {self._path.with_name(name): facts[name] for name in (GENERATION, PROMISE) if facts[name] is not None}
+        return {path: json.dumps(fact).encode() for path, fact in files.items()}
 
     def keep(self) -> None:
         """Write them. May wait for a disk: never call it on the event loop."""
@@ -147,11 +148,11 @@ class NodeMemory:
             self._kept[path], self._last_error = text, ""
 
     def _load(self, path: Path) -> None:
-        timelines = self._read(path, _timelines)
-        generation = self._read(path.with_name(GENERATION), _generation)
-        self._promises = Promises(self._read(path.with_name(PROMISE), _promise))
-        self._timelines = self._timelines if timelines is None else timelines
-        self.generation = self.generation if generation is None else generation
+        self._know(
+            self._read(path, lambda file: _timelines(file[TIMELINES])),
+            self._read(path.with_name(GENERATION), _generation),
+            self._read(path.with_name(PROMISE), _promise),
+        )
 
     def _read(self, path: Path, meaning: Callable[[Any], Known]) -> Known | None:
         """Return what a file holds; None when it is not there or makes no sense."""
@@ -177,8 +178,17 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def _part(facts: Mapping[str, Any], name: str, meaning: Callable[[Any], Known]) -> Known | None:
+    """Return what a handover says of ``name``; None when that is missing or makes no sense."""
+    try:
+        return None if facts.get(name) is None else meaning(facts[name])
+    except NONSENSE as error:
+        log.error("what the last worker knew of servers and ledgers cannot be used: %s: %r", name, error)
+        return None
+
+
 def _timelines(fact: Any) -> dict[str, int]:
-    return {str(system): _bounded(timeline) for system, timeline in fact["timelines"].items()}
+    return {str(system): _bounded(timeline) for system, timeline in fact.items()}
 
 
 def _generation(fact: Any) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
 from highlanderd.core.states import Want
 from highlanderd.errors import HighlanderError
-from highlanderd.postgres.memory import GENERATION, PROMISE
+from highlanderd.postgres.memory import GENERATION, PROMISE, TIMELINES
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class WorkerHandover:
     """As it was last reloaded: the programs are in force from here."""
     wishes: Mapping[str, Want] = field(default_factory=dict)
     seen_ledger: bool = False
-    memory: Mapping[str, Any] = field(default_factory=lambda: {"timelines": {}})
+    memory: Mapping[str, Any] = field(default_factory=lambda: {TIMELINES: {}})
     """What was seen of servers and ledgers: the facts of a NodeMemory."""
 
     @property
@@ -75,6 +75,6 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
         base = latest = load(path, environ)
     known = {wish.value: wish for wish in Want}
     wishes = {name: known[value] for name, value in dict(facts.get("wishes", {})).items() if value in known}
-    memory: dict[str, Any] = {"timelines": {}}
-    memory |= {name: facts[name] for name in ("timelines", GENERATION, PROMISE) if name in facts}
+    memory: dict[str, Any] = {TIMELINES: {}}
+    memory |= {name: facts[name] for name in (TIMELINES, GENERATION, PROMISE) if name in facts}
     return WorkerHandover(base, latest, wishes, bool(facts.get("seen_ledger")), memory)

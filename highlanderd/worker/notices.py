@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-STATES: Final = ("leading", "draining", "waiting", "backoff", "stopped")
-"""In the order in which an operator looks for them."""
+from highlanderd.core.states import STATE_NAMES
+
 EXTENSION: Final = 60.0
 """Seconds for which each sign of a drain holds: longer than a worker needs to be replaced."""
 LONGEST_STATUS: Final = 500
@@ -23,7 +23,7 @@ LONGEST_STATUS: Final = 500
 def summary(states: Iterable[str], trouble: str) -> str:
     """Return one line: how many programs are in which state, and what keeps them from PostgreSQL."""
     counts = Counter(states)
-    words = ", ".join(f"{state} {counts[state]}" for state in STATES if counts[state]) or "no programs"
+    words = ", ".join(f"{state} {counts[state]}" for state in STATE_NAMES.values() if counts[state]) or "no programs"
     return " ".join(f"{words}; PostgreSQL: {trouble}".split())[:LONGEST_STATUS] if trouble else words
 
 

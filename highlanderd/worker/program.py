@@ -28,11 +28,11 @@ from highlanderd.core.effects import (
 )
 from highlanderd.core.events import Attached, Detached, Due, Event, Looked
 from highlanderd.core.knowledge import renewed_elsewhere
-from highlanderd.core.states import Draining, Leading, Policy, Running, Situation, Stopped, Term
+from highlanderd.core.states import STATE_NAMES, Draining, Leading, Policy, Running, Situation, Stopped, Term
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import LockSession, ProgramChild, Recorder, Spawner
-from highlanderd.worker.records import STATE_NAMES, Records, term_of
+from highlanderd.worker.records import Records, term_of
 
 log = logging.getLogger(__name__)
 

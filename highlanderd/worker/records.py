@@ -7,19 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from highlanderd.core.events import Detached, Emptied, Event, Exited, Granted, Looked, Renewed, Started
-from highlanderd.core.states import Backoff, Draining, Leading, Situation, State, Stopped, Term, Waiting
+from highlanderd.core.states import STATE_NAMES, Draining, Leading, Situation, Term
 from highlanderd.system.linux import boottime
 from highlanderd.worker.interfaces import Recorder
 
 log = logging.getLogger(__name__)
-
-STATE_NAMES: Final[Mapping[type[State], str]] = {
-    Waiting: "waiting",
-    Leading: "leading",
-    Draining: "draining",
-    Backoff: "backoff",
-    Stopped: "stopped",
-}
 
 
 def term_of(situation: Situation) -> Term | None:

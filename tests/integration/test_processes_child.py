@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import marshal
 import os
+from math import inf
 from typing import Any
 
 from highlanderd.children.child import Child
@@ -125,7 +126,7 @@ async def _end_twice() -> None:
     for number in range(100):
         child.set_deadline(boottime() + number, b"")
     assert len(child._waiting) <= 2, "nobody hears it"
-    assert not child._unacknowledged
+    assert not child._deadlines.overdue(inf, LEASE)
     term = {"program": "beat", "lock_id": 7, "epoch": 1}
     assert ours.send({"is": "term", "id": 1, **term, "state": state(child, deadline=0.0)})
     guardian.ping(LEASE)

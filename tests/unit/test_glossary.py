@@ -33,13 +33,13 @@ handle hello hindrance host housekeeping
 identity idle impossible
 judgement
 key keys kill kind
-late leave led link list listener load log logged loop lost
+late leave led link list listener load location log logged loop lost
 member memory message metrics migration
 not note notices notifier notify
 of option order origin owner
 past pause peek pending pipe persistence ping pong postgres problems process
 read record recorder reload remember remove reply report request resolve restart running
-scan section seeking server service set shut shutdown signal sources stage start stop stream suspected
+scan section seeking sent server service set shut shutdown signal sources stage start stop stream suspected
 text turn
 unlock unreadable untried unwanted unwatched up use
 view

@@ -7,8 +7,8 @@ import signal
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from highlanderd.core.states import STATE_NAMES
 from highlanderd.core.status import LeaseReport, MaintenanceStatus, Process
-from highlanderd.listeners.gauges import STATES
 from highlanderd.listeners.metrics import Metrics, exit_word
 from tests.support.memory_node import MemoryNode, leading, program
 
@@ -39,7 +39,8 @@ def value(metrics: Scraped, name: str, **labels: str) -> float | None:
 def test_the_snapshot_shows() -> None:
     metrics = Scraped(MemoryNode(leading("beat"), program("relay", connected=False, failures=3)))
     assert value(metrics, "program_state", program="beat", state="leading") == 1
-    assert [value(metrics, "program_state", program="relay", state=state) for state in STATES] == [1, 0, 0, 0, 0]
+    shown = {state: value(metrics, "program_state", program="relay", state=state) for state in STATE_NAMES.values()}
+    assert shown == {"waiting": 1, "leading": 0, "draining": 0, "backoff": 0, "stopped": 0}
     assert value(metrics, "program_leading", program="beat") == 1
     assert value(metrics, "program_ready", program="beat") == 1
     assert value(metrics, "program_epoch", program="beat") == 7
