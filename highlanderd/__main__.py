@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from highlanderd import __version__
 from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError
+from highlanderd.system import ownership
 
 if TYPE_CHECKING:
     from highlanderd.config import Configuration, Loaded
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--config", type=Path, default=DEFAULT_FILE, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--version", action="version", version=f"highlanderd {__version__}")
     parser.add_argument("--worker", type=int, metavar="FD", help=argparse.SUPPRESS)
+    parser.add_argument("--handover", type=int, metavar="FD", help=argparse.SUPPRESS)
     modes = parser.add_mutually_exclusive_group()
     said = "check the configuration, report every problem or else the bounds that it implies, and exit"
     modes.add_argument("--check", action="store_true", help=said)
@@ -99,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.worker is not None:
         return _work(path, arguments.worker)
     if arguments.check:
-        return _check(path)
+        return _check(path) if arguments.handover is None else _rehearse(path, arguments.handover)
     if arguments.print_json_schema:
         from highlanderd.config import json_schema
 
@@ -132,6 +134,15 @@ def _check(path: Path) -> int:
     programs = ", ".join(configuration.programs) or "none"
     print(f"{path}: valid; node {configuration.daemon.node}, programs: {programs}")
     print(*bounds(configuration), sep="\n")
+    return DONE
+
+
+def _rehearse(path: Path, handover_fd: int) -> int:
+    """Load all that the next worker would load; print warnings, but none of what it would do then."""
+    from highlanderd.worker.daemon import rehearse
+
+    for note in rehearse(path, handover_fd):
+        print(f"warning: {note}", file=sys.stderr)
     return DONE
 
 
@@ -185,6 +196,7 @@ def _guard(configuration: Configuration) -> int:
     lock = _locked(daemon.state_dir)
     with _usable("run_dir", daemon.run_dir):
         daemon.run_dir.mkdir(parents=True, exist_ok=True)
+    _mark(configuration.control.socket)
     _start_embedded(configuration)
     guardian = Path(__file__).parent / "guardian" / "guardian.py"
     isolated = "-ISB" if sys.dont_write_bytecode else "-IS"
@@ -206,6 +218,18 @@ def _refuse_living(path: Path) -> None:
         except OSError:
             return
     raise HighlanderError(f"a running daemon already answers on {path}; stop it, or give this one its own run_dir")
+
+
+def _mark(path: Path) -> None:
+    """Take the lock that says that a daemon lives. The guardian inherits it, and needs to know nothing of it."""
+    try:
+        os.set_inheritable(ownership.take(str(path)), True)
+    except BlockingIOError:
+        raise HighlanderError(
+            f"a running daemon already owns {path}; stop it, or give this one its own run_dir"
+        ) from None
+    except OSError:
+        return  # the worker says what is wrong with the socket's directory, and leads without it
 
 
 def _locked(state_dir: Path) -> int:

@@ -92,6 +92,8 @@ def status_fields() -> str:
         status.ProgramDetail,
         status.Process,
         status.LeaseReport,
+        status.DaemonProcess,
+        status.RenewalReport,
         status.MigrationReport,
     )
     return "\n\n".join(_fields(kind) for kind in kinds)

@@ -44,6 +44,8 @@ class Greeting:
     memo: bytes | None
     """What an earlier worker has asked to ``remember``."""
     found: tuple[Found, ...]
+    version: str | None = None
+    """The version of highlanderd that the guardian is of; None for early ones, which do not say it."""
 
 
 class GuardianListener(Protocol):
@@ -61,6 +63,7 @@ class _Hello:
     instance: str = ""
     draining: bool = False
     memo: bytes | None = None
+    version: str | None = None
 
 
 class GuardianLink:
@@ -107,7 +110,7 @@ class GuardianLink:
                 child.found()
                 found.append(Found(child, child.report))
         hello = self._hello
-        return Greeting(hello.instance, hello.draining, hello.memo, tuple(found))
+        return Greeting(hello.instance, hello.draining, hello.memo, tuple(found), hello.version)
 
     def listen(self, listener: GuardianListener) -> None:
         """Report signals and the guardian's death to ``listener`` from now on, at once those that have come already."""
@@ -209,7 +212,7 @@ class GuardianLink:
         for fd in fds:
             memo = linux.read_whole(fd)
             os.close(fd)
-        self._hello = _Hello(message["instance"], message["draining"], memo)
+        self._hello = _Hello(message["instance"], message["draining"], memo, message.get("version"))
         for name in message["signals"]:
             self._signalled(name)
 

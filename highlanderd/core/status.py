@@ -59,6 +59,8 @@ class ProgramStatus:
     """Whether its lock connection to PostgreSQL is up."""
     unkillable: tuple[Process, ...] = ()
     """Processes of it on this node that SIGKILL has not ended for two seconds, a hundred at most."""
+    detached: bool = False
+    """Whether it is led without its session: the session was lost, and no renewal has been acknowledged since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,28 @@ class PostgresStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonProcess:
+    """One of the daemon's own processes."""
+
+    pid: int
+    version: str | None
+    """The version of highlanderd that it runs; ``None`` for a guardian that is too old to say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalReport:
+    """What the daemon says when its worker gives way to the next one."""
+
+    node: str
+    worker: DaemonProcess
+    """The worker that ends."""
+    programs: tuple[str, ...]
+    """The programs that it leads."""
+    warnings: tuple[str, ...]
+    """What the installed code says about this machine's configuration."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """One node: what ``highlanderctl status --json`` prints."""
 
@@ -158,3 +182,7 @@ class NodeStatus:
     """What an operator should look at: an overruled lease, a refused server, a tree that SIGKILL does not end."""
     maintenance: MaintenanceStatus | None = None
     """The maintenance of PostgreSQL, on whichever node it began; ``None`` while there is none."""
+    worker: DaemonProcess | None = None
+    guardian: DaemonProcess | None = None
+    restart_due: str | None = None
+    """Since when guardian and keepers are of another version than the worker; ``None`` while they are of the same."""

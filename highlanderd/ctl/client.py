@@ -8,7 +8,9 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,9 +26,20 @@ from highlanderd.errors import (
     NotPermitted,
     TimedOut,
 )
+from highlanderd.system import ownership
 
 PATIENCE: Final = 10.0
 """Seconds that an answer may take beyond what the daemon was asked to wait."""
+AGAIN: Final = 0.05
+"""Seconds until a daemon is asked again whose worker is being replaced."""
+REPLACED: Final = (
+    FileNotFoundError,
+    ConnectionRefusedError,
+    ConnectionResetError,
+    BrokenPipeError,
+    http.client.IncompleteRead,
+)
+"""What a client may see while a worker ends and the next one begins."""
 
 _KINDS: Final = {
     kind.code: kind
@@ -50,11 +63,28 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.settimeout(self._patience)
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    resource: str
+    body: str | None
+    patience: float
+    """Seconds for the whole of it."""
+
+
+_JSON: Final = {"Content-Type": "application/json"}
+
+
 class ControlClient:
     """The daemon that owns ``path``. Every failure is a HighlanderError."""
 
     def __init__(self, path: str) -> None:
         self._path = path
+
+    @property
+    def lives(self) -> bool:
+        """Whether the daemon lives, with or without a worker; False where that cannot be seen."""
+        return ownership.taken(self._path)
 
     def ask(self, method: str, resource: str, body: Answer | None = None, patience: float = 0.0) -> Answer:
         """Return the answer to one request, for which the daemon may take ``patience`` seconds of its own."""
@@ -71,21 +101,39 @@ class ControlClient:
     def begin(
         self, method: str, resource: str, body: Answer | None = None, patience: float = 0.0
     ) -> Callable[[], Answer]:
-        """Send a request; call the result for its answer. Many requests may be under way at once."""
-        connection = _UnixConnection(self._path, PATIENCE + patience)
-        sent = None if body is None else json.dumps(body)
-        try:
-            connection.request(method, resource, sent, {"Content-Type": "application/json"} if sent else {})
-        except OSError as error:
-            connection.close()
-            raise self._unreachable(error) from error
-        return lambda: self._answer(connection)
+        """Send a request; call the result for its answer. Many requests may be under way at once.
 
-    def _answer(self, connection: _UnixConnection) -> Answer:
+        While the daemon's worker is being replaced, the request waits for the next one.
+        """
+        request = _Request(method, resource, None if body is None else json.dumps(body), PATIENCE + patience)
+        end = time.monotonic() + request.patience
+        connection = self._send(request, end)
+        return lambda: self._answer(connection, request, end)
+
+    def _send(self, request: _Request, end: float) -> _UnixConnection:
+        while True:
+            connection = _UnixConnection(self._path, request.patience)
+            try:
+                connection.request(request.method, request.resource, request.body, _JSON if request.body else {})
+            except OSError as error:
+                connection.close()
+                if not self._is_replaced(error, end):
+                    raise self._unreachable(error) from error
+                time.sleep(AGAIN)
+            else:
+                return connection
+
+    def _is_replaced(self, error: Exception, end: float) -> bool:
+        """Return whether the next worker is worth waiting for."""
+        return isinstance(error, REPLACED) and time.monotonic() < end and self.lives
+
+    def _answer(self, connection: _UnixConnection, request: _Request, end: float) -> Answer:
         try:
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if request.method == "GET" and self._is_replaced(error, end):  # an order may have been carried out
+                return self._answer(self._send(request, end), request, end)
             raise self._unreachable(error) from error
         finally:
             connection.close()
@@ -94,6 +142,8 @@ class ControlClient:
         return dict(answer)
 
     def _unreachable(self, error: Exception) -> HighlanderError:
+        if isinstance(error, REPLACED) and self.lives:
+            return DaemonUnreachable(self._closed(error))
         match error:
             case PermissionError():
                 return NotPermitted(f"permission denied on {self._path}: {_who_may(Path(self._path))}")
@@ -115,6 +165,18 @@ class ControlClient:
         return DaemonUnreachable(
             f"{what}. Start it with 'systemctl start highlanderd' or 'highlanderd -c FILE', "
             "or name its socket with --socket or HIGHLANDER_SOCKET"
+        )
+
+    def _closed(self, error: Exception) -> str:
+        """Return what to say of a daemon that lives, and whose control socket does not serve."""
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return (
+                f"the daemon runs, but its control socket {self._path} is closed: no worker of it starts, or the "
+                "socket cannot be opened; its log and 'systemctl status highlanderd' say why"
+            )
+        return (
+            f"the worker of the daemon on {self._path} ended before it answered, and another one is started; "
+            "'highlanderctl status' shows whether the order was carried out"
         )
 
 

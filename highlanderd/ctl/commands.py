@@ -17,6 +17,7 @@ from highlanderd.ctl import tables
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.history import history
 from highlanderd.ctl.predicates import is_leading, wait
+from highlanderd.ctl.renewal import renew
 from highlanderd.durations import shown
 from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram, enumerated
 
@@ -138,6 +139,9 @@ def version(daemon: ControlClient, arguments: Namespace) -> int:  # noqa: ARG001
     print(f"highlanderctl {__version__}", flush=True)
     answer = daemon.ask("GET", "/v1/status")
     print(f"highlanderd {answer['version']} on {answer['node']}")
+    if answer.get("restart_due"):
+        version = answer["guardian"]["version"] or "an early version"
+        print(f"its guardian and keepers {version}; a restart is due since {answer['restart_due']}")
     return DONE
 
 
@@ -288,6 +292,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "stop": stop,
     "restart": restart,
     "reload": reload,
+    "renew": renew,
     "ledger": ledger,
     "maintenance": maintenance,
     "shutdown": shutdown,

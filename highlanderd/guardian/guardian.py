@@ -43,6 +43,8 @@ import sys
 if __name__ == "__main__":  # at the end of the path: nothing there can replace the standard library
     sys.path.append(os.path.abspath(__file__).rsplit("/", 3)[0])
 
+from highlanderd import __version__
+
 # The keeper first: what keepers touch then lies together in memory, and each copies 60 KiB less of what is shared.
 from highlanderd.guardian import keeper, protocol, starting  # noqa: F401
 from highlanderd.guardian.keepers import Keepers
@@ -193,7 +195,13 @@ class Guardian:
             self._worker.log(f"no worker can be started: {error.strerror}; trying again")
             self._worker.not_started(now)
             return
-        hello = protocol.hello(self._instance, draining=self._draining, memo=bool(memo), signals=self._pending_signals)
+        hello = protocol.hello(
+            self._instance,
+            draining=self._draining,
+            memo=bool(memo),
+            signals=self._pending_signals,
+            version=__version__,
+        )
         self._worker.send(hello, *memo)
         self._pending_signals = []
         self._keepers.list_to_worker()

@@ -94,9 +94,17 @@ MESSAGES = (
         GUARDIAN,
         WORKER,
         "hello",
-        {"protocol": "int", "instance": "str", "draining": "bool", "memo": "bool", "signals": "list[str]"},
+        {
+            "protocol": "int",
+            "instance": "str",
+            "draining": "bool",
+            "memo": "bool",
+            "signals": "list[str]",
+            "version": "str",
+        },
         "The first message. ``instance`` is the daemon's UUID. ``draining``: an orderly end has begun already. "
-        "``signals`` arrived while no worker was running.",
+        "``signals`` arrived while no worker was running. ``version`` of highlanderd that the guardian is of; early "
+        "ones do not say it.",
         descriptors="what the last worker asked to ``remember``, if ``memo`` is true",
     ),
     MessageKind(
@@ -223,7 +231,7 @@ MESSAGES = (
 # ------------------------------------------------------------------------------------------------ guardian to worker
 
 
-def hello(instance: str, *, draining: bool, memo: bool, signals: list[str]) -> Message:
+def hello(instance: str, *, draining: bool, memo: bool, signals: list[str], version: str) -> Message:
     return {
         "is": "hello",
         "protocol": VERSION,
@@ -231,6 +239,7 @@ def hello(instance: str, *, draining: bool, memo: bool, signals: list[str]) -> M
         "draining": draining,
         "memo": memo,
         "signals": signals,
+        "version": version,
     }
 
 

@@ -36,6 +36,9 @@ def node_facts(status: NodeStatus) -> dict[str, object]:
         "programs": [program_facts(program) for program in status.programs],
         "warnings": list(status.warnings),
         "maintenance": None if status.maintenance is None else asdict(status.maintenance),
+        "worker": None if status.worker is None else asdict(status.worker),
+        "guardian": None if status.guardian is None else asdict(status.guardian),
+        "restart_due": status.restart_due,
     }
 
 

@@ -87,6 +87,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.get("/v1/maintenance", api.lease_report),
             web.post("/v1/maintenance", api.maintenance),
             web.post("/v1/reload", api.reload),
+            web.post("/v1/renew", api.renew),
             web.post("/v1/shutdown", api.shutdown),
             *(web.post(f"/v1/programs/{{name}}/{verb}", api.order(verb)) for verb in ORDERS),
         ]
@@ -182,6 +183,10 @@ class _Api:
         dry_run = body.get("dry_run", False)
         report = await self._node.reload(dry_run)
         return answer({"dry_run": dry_run, "changes": list(report.changes)})
+
+    async def renew(self, request: web.Request) -> web.Response:
+        body = await body_of(request, ("force",))
+        return answer(asdict(await self._node.renew(force=body.get("force", False))))
 
     async def shutdown(self, request: web.Request) -> web.Response:
         await body_of(request, ())

@@ -46,7 +46,20 @@ class Snapshot(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Return the families, those of the node first."""
         status = self._status
-        yield _one("build_info", "Version of the daemon.", 1, version=status.version, python=platform.python_version())
+        guardian = "" if status.guardian is None else status.guardian.version or ""
+        yield _one(
+            "build_info",
+            "Versions of the daemon: of its worker, and of its guardian and keepers.",
+            1,
+            version=status.version,
+            guardian_version=guardian,
+            python=platform.python_version(),
+        )
+        yield _one(
+            "restart_due_timestamp_seconds",
+            "Since when the guardian is of another version than the worker; 0 while it is of the same.",
+            _seconds(status.restart_due) or 0,
+        )
         yield _one("pool_connections", "Connections to PostgreSQL.", status.postgres.connections)
         yield from _lengths(status)
         yield _states(status)

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from highlanderd.core.states import Author
-from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail, ProgramStatus
+from highlanderd.core.status import (
+    LeaseReport,
+    MigrationReport,
+    NodeStatus,
+    ProgramDetail,
+    ProgramStatus,
+    RenewalReport,
+)
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError
 
@@ -54,6 +61,12 @@ class Node(Protocol):
 
     async def reload(self, dry_run: bool) -> ReloadReport:
         """Read the configuration again and apply it, or only return what that would do. Raises ConfigurationError."""
+
+    async def renew(self, *, force: bool = False) -> RenewalReport:
+        """Give way to a worker of the installed code, once that has loaded this machine's configuration.
+
+        The worker ends a moment after this has returned. Raises ConfigurationError, NeedsForce, HighlanderError.
+        """
 
     def shutdown(self) -> None:
         """Order the daemon's end."""

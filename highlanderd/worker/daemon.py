@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from highlanderd.children.guardian_link import Greeting, GuardianLink
 from highlanderd.children.spawn import Origin
-from highlanderd.config import Configuration
+from highlanderd.config import Configuration, load
+from highlanderd.core.status import DaemonProcess
 from highlanderd.embedded.server import dsn_of, hold
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import DONE, HighlanderError
 from highlanderd.guardian.channel import Channel
 from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.health import serve_health
@@ -30,6 +32,7 @@ from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
+from highlanderd.system import linux
 from highlanderd.worker import unkillable
 from highlanderd.worker.alarms import Alarms
 from highlanderd.worker.beat import Beat
@@ -40,8 +43,12 @@ from highlanderd.worker.node import Changes, WorkerNode
 from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.reloading import Reloading
+from highlanderd.worker.replacement import WorkerReplacement, command_of_workers
 
 log = logging.getLogger(__name__)
+
+LAST_WORDS_WITHIN = 0.5
+"""Seconds for the last lines of the log of a worker that gives way to another one; leases run meanwhile."""
 
 
 class Daemon:
@@ -51,6 +58,7 @@ class Daemon:
         self, path: Path, handover: WorkerHandover, guardian: GuardianLink, greeting: Greeting, writer: Writer
     ) -> None:
         self._configuration, self._guardian, self._greeting = handover.configuration, guardian, greeting
+        self._writer = writer
         self._exit_code = 0
         self._group: asyncio.TaskGroup | None = None
         self._wake = asyncio.Event()
@@ -118,6 +126,14 @@ class Daemon:
             self._notices,
             on_reloaded=self._metrics.reloaded,
         )
+        replacement = WorkerReplacement(
+            self._configuration.daemon.node,
+            command_of_workers(sys.orig_argv, sys.executable),
+            self._fleet,
+            self._persistence,
+            on_connection_loss=self._configuration.postgres.on_connection_loss,
+            end=self._give_way,
+        )
         return WorkerNode(
             self._configuration.daemon.node,
             self._greeting.instance,
@@ -125,7 +141,9 @@ class Daemon:
             self._pool,
             self._persistence,
             reloading,
+            replacement,
             changes,
+            guardian=DaemonProcess(os.getppid(), self._greeting.version),
             warnings=self._warnings,
             end=self._drain,
         )
@@ -167,6 +185,11 @@ class Daemon:
         if not self._fleet.ending:  # however often it is asked for: the guardian has to answer each round's ping
             self._wake.set()
         self._fleet.end()
+
+    def _give_way(self) -> None:
+        """Write the log, and end at once, as a worker may at any moment: the guardian starts the next one."""
+        self._writer.close(LAST_WORDS_WITHIN)
+        os._exit(DONE)
 
     def signalled(self, name: str) -> None:
         """Act on a signal that the guardian has passed on."""
@@ -227,7 +250,7 @@ async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
     """
     guardian = GuardianLink(Channel.of(channel_fd))
     greeting = await guardian.greeted()
-    handover = begin(path, greeting.memo, os.environ)
+    handover = begin(path, greeting.memo, os.environ).under(greeting.version)
     log_settings = handover.configuration.log
     sink = writer.descriptor(2, "standard error")
     log_through(sink, log_settings.level, log_settings.format, journal=on_journal(2, os.environ))
@@ -236,6 +259,17 @@ async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
     log.info("everything is drained; ends with code %d", code)
     guardian.done(code)
     return code
+
+
+def rehearse(path: Path, handover_fd: int) -> tuple[str, ...]:
+    """Load what a worker would be handed over, and the files, which a daemon reads that is restarted; return warnings.
+
+    What this machine lacks for a program is no more than a warning: the daemon runs the others. Raises
+    ConfigurationError.
+    """
+    loaded = load(path, os.environ)
+    begin(path, linux.read_whole(handover_fd), os.environ)
+    return (*loaded.warnings, *loaded.findings)
 
 
 def _hold_embedded(configuration: Configuration) -> None:

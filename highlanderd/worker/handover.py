@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from highlanderd import __version__
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
 from highlanderd.core.states import Want
 from highlanderd.errors import HighlanderError
@@ -32,6 +34,8 @@ class WorkerHandover:
     seen_ledger: bool = False
     memory: Mapping[str, Any] = field(default_factory=lambda: {TIMELINES: {}})
     """What was seen of servers and ledgers: the facts of a NodeMemory."""
+    restart_due: str | None = None
+    """Since when the guardian is of another version than its workers; None while it is of the same."""
 
     @property
     def configuration(self) -> Configuration:
@@ -43,6 +47,16 @@ class WorkerHandover:
         """What a reload changes."""
         return self.latest.configuration.programs
 
+    def under(self, guardian: str | None) -> WorkerHandover:
+        """Return it as it holds below a guardian of this version, which may be older than this worker."""
+        if guardian == __version__:
+            return replace(self, restart_due=None)
+        return (
+            self
+            if self.restart_due is not None
+            else replace(self, restart_due=datetime.now(UTC).isoformat("T", "seconds").replace("+00:00", "Z"))
+        )
+
     def encode(self) -> bytes:
         """Return it as bytes."""
         latest = None if self.latest is self.base else self.latest.sources_json().decode()
@@ -51,6 +65,7 @@ class WorkerHandover:
             "latest": latest,
             "wishes": {name: wish.value for name, wish in self.wishes.items()},
             "seen_ledger": self.seen_ledger,
+            "restart_due": self.restart_due,
             **self.memory,
         }
         return json.dumps(facts).encode()
@@ -77,4 +92,7 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
     wishes = {name: known[value] for name, value in dict(facts.get("wishes", {})).items() if value in known}
     memory: dict[str, Any] = {TIMELINES: {}}
     memory |= {name: facts[name] for name in (TIMELINES, GENERATION, PROMISE) if name in facts}
-    return WorkerHandover(base, latest, wishes, bool(facts.get("seen_ledger")), memory)
+    due = facts.get("restart_due")
+    return WorkerHandover(
+        base, latest, wishes, bool(facts.get("seen_ledger")), memory, None if due is None else str(due)
+    )

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from highlanderd import __version__
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
 from highlanderd.core.states import Author
-from highlanderd.core.status import LeaseReport, MigrationReport, NodeStatus, ProgramDetail
+from highlanderd.core.status import (
+    DaemonProcess,
+    LeaseReport,
+    MigrationReport,
+    NodeStatus,
+    ProgramDetail,
+    RenewalReport,
+)
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.listeners.orders import ReloadReport
@@ -21,6 +29,7 @@ from highlanderd.worker.fleet import Fleet, Member
 from highlanderd.worker.past import past
 from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.reloading import Reloading
+from highlanderd.worker.replacement import WorkerReplacement
 
 SURVEY_WITHIN: Final = 0.5
 """Seconds that a question for the present leaders may take; after that the answer shows what is known."""
@@ -53,14 +62,17 @@ class WorkerNode:
         pool: Pool,
         persistence: Persistence,
         reloading: Reloading,
+        replacement: WorkerReplacement,
         changes: Changes,
         *,
+        guardian: DaemonProcess,
         warnings: Callable[[], tuple[str, ...]],
         end: Callable[[], None],
     ) -> None:
         self._name, self._instance = name, instance
         self._fleet, self._pool, self._persistence = fleet, pool, persistence
-        self._reloading, self._changes = reloading, changes
+        self._reloading, self._replacement, self._changes = reloading, replacement, changes
+        self._guardian = guardian
         self._warnings, self._end = warnings, end
         self._history = History(pool)
         self._survey: asyncio.Future[None] | None = None
@@ -79,6 +91,9 @@ class WorkerNode:
             programs=tuple(programs),
             warnings=self._warnings(),
             maintenance=None if facts is None else facts.maintenance,
+            worker=DaemonProcess(os.getpid(), __version__),
+            guardian=self._guardian,
+            restart_due=self._persistence.restart_due,
         )
 
     def _in_order(self) -> list[Member]:
@@ -147,6 +162,10 @@ class WorkerNode:
     async def reload(self, dry_run: bool) -> ReloadReport:
         """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
         return await self._reloading.reload(dry_run)
+
+    async def renew(self, *, force: bool = False) -> RenewalReport:
+        """Give way to a worker of the installed code. Raises ConfigurationError, NeedsForce, HighlanderError."""
+        return await self._replacement.begin(force=force)
 
     def shutdown(self) -> None:
         """Order the daemon's end."""

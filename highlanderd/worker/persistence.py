@@ -29,6 +29,11 @@ class Persistence:
         """What the guardian has."""
         self._writing: asyncio.Future[None] | None = None
 
+    @property
+    def restart_due(self) -> str | None:
+        """Since when the guardian is of another version than its workers; None while it is of the same."""
+        return self._handover.restart_due
+
     def keep(self) -> None:
         """Bring guardian and disk up to date. A disk that hangs holds nothing up."""
         self.hand_over()
@@ -39,12 +44,20 @@ class Persistence:
         """Replace the configuration of the programs."""
         self._handover = replace(self._handover, latest=loaded)
 
-    def hand_over(self) -> None:
-        """Hand the guardian what has changed since the last time. A failure is logged, and tried again later."""
+    def encoded(self) -> bytes:
+        """Return what the next worker would be handed over now."""
+        self._refresh()
+        return self._handover.encode()
+
+    def _refresh(self) -> None:
         wishes, seen_ledger, memory = self._fleet.wishes, self._server.seen_ledger, self._server.memory.facts()
         old = self._handover
         if (old.wishes, old.seen_ledger, old.memory) != (wishes, seen_ledger, memory):
             self._handover = replace(old, wishes=dict(wishes), seen_ledger=seen_ledger, memory=memory)
+
+    def hand_over(self) -> None:
+        """Hand the guardian what has changed since the last time. A failure is logged, and tried again later."""
+        self._refresh()
         if self._handover is self._handed_over:
             return
         try:

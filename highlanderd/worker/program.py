@@ -79,6 +79,11 @@ class Program:
         return self._records.entered
 
     @property
+    def detached(self) -> bool:
+        """Whether it is led without its session."""
+        return self.term is not None and self._records.detached
+
+    @property
     def running(self) -> Running | None:
         """The child, while it is wanted and its program was executed."""
         state = self.situation.state

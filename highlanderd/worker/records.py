@@ -28,14 +28,14 @@ class Records:
         """When the present state was entered."""
         self._program, self._recorder = program, recorder
         self._stopping_since = 0.0
-        self._detached = False
-        """The session of the term under way was lost, and no renewal has been acknowledged since."""
+        self.detached = False
+        """Whether the session of the term under way was lost, and no renewal has been acknowledged since."""
         self._ended_at: float | None = None
         """When the last term ended, as the last look showed it; None when there was none."""
 
     def adopted(self) -> None:
         """Know that the program goes on with a child of an earlier worker, whose session is gone."""
-        self._detached = True
+        self.detached = True
 
     def step(self, before: Situation, event: Event, after: Situation, now: float) -> None:
         """Record one step of the machine."""
@@ -51,7 +51,7 @@ class Records:
         self._recorder.transition(self._program, old, new)
         if isinstance(before.state, Draining):
             self._recorder.term_ended(self._program, before.state.cause.value)
-            self._detached = False
+            self.detached = False
         if isinstance(after.state, Draining):
             self._stopping_since = self.entered
         term = term_of(after)
@@ -91,14 +91,14 @@ class Records:
 
     def _lost(self, event: Detached, after: Situation, _now: float) -> None:
         if term_of(after) is not None:
-            self._detached = True
+            self.detached = True
             self._recorder.renew_failed()
             log.warning("%s: %s", self._program, event.why, extra=self._where(after))
 
     def _renewed(self, event: Renewed, after: Situation, now: float) -> None:
         self._recorder.renewed(now - event.sent)
-        if self._detached:
-            self._detached = False
+        if self.detached:
+            self.detached = False
             self._recorder.reattached()
             log.info("%s: reattached within its lease", self._program, extra=self._where(after))
 

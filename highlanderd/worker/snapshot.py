@@ -46,6 +46,7 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
         description=member.spawner.config.description,
         connected=member.session.connected,
         unkillable=left,
+        detached=program.detached,
     )
 
 

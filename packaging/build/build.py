@@ -35,7 +35,6 @@ PACKAGER: Final = os.environ.get("PACKAGER") or "The highlanderd contributors <p
 
 INSTALLED: Final = {
     "files/launcher": ("usr/bin/highlanderd", 0o755),
-    "files/replace-worker": ("usr/libexec/highlander/replace-worker", 0o755),
     "files/highlanderd.service": ("usr/lib/systemd/system/highlanderd.service", 0o644),
     "files/highlander.sysusers": ("usr/lib/sysusers.d/highlander.conf", 0o644),
     "files/highlander.toml": ("etc/highlander.toml", 0o640),

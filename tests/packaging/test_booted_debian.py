@@ -111,19 +111,21 @@ def test_from_installation_to_purge(machine: Machine, database: Database, tmp_pa
 
     # An upgrade that cannot load this configuration leaves everything as it is.
     worker = machine.worker()
-    assert "the old worker goes on" in machine.does("dpkg", "--install", "/root/highlander.deb")
+    assert "the present worker goes on" in machine.does("dpkg", "--install", "/root/highlander.deb")
     assert (machine.worker(), machine.led()) == (worker, pids)
 
     # One that can replaces the worker beneath the same programs.
     wrong.unlink()
     machine.does("systemctl", "reload", "highlanderd")
-    assert "programs that run on: 2" in machine.does("dpkg", "--install", "/root/highlander.deb")
+    assert "programs reattached: 2: beat, bot" in machine.does("dpkg", "--install", "/root/highlander.deb")
     assert await_led(machine) == pids
     assert machine.worker() != worker
 
     # So does the next version, and the way back from it: nothing that it writes is unknown to the former.
     for package in ("next", "highlander"):
-        assert "programs that run on: 2" in machine.does("dpkg", "--install", f"/root/{package}.deb")
+        said = machine.does("dpkg", "--install", f"/root/{package}.deb")
+        assert "programs reattached: 2: beat, bot" in said
+        assert ("guardian and keepers are still" in said) == (package == "next")
         assert await_led(machine) == pids
     assert machine.does("dpkg", "--verify", "highlander").splitlines() == ["??5?????? c /etc/highlander.toml"]
 
@@ -138,8 +140,8 @@ def test_from_installation_to_purge(machine: Machine, database: Database, tmp_pa
     assert (machine.root / "etc/highlander.toml").exists()
     assert (machine.root / "var/lib/highlander/instance").exists()
 
-    # Installed again, it goes on where it was; purged, nothing is left.
-    machine.does("dpkg", "--install", "/root/highlander.deb")
+    # Installed again, it says that it does not run, and goes on where it was; purged, nothing is left.
+    assert "is enabled, but does not run" in machine.does("dpkg", "--install", "/root/highlander.deb")
     machine.does("systemctl", "start", "highlanderd")
     await_led(machine)
     machine.does("dpkg", "--purge", "highlander")

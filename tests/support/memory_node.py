@@ -17,6 +17,7 @@ import uvloop
 
 from highlanderd.core.states import Author
 from highlanderd.core.status import (
+    DaemonProcess,
     LeaseReport,
     MaintenanceStatus,
     MigrationReport,
@@ -25,6 +26,7 @@ from highlanderd.core.status import (
     Process,
     ProgramDetail,
     ProgramStatus,
+    RenewalReport,
 )
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
@@ -217,6 +219,12 @@ class MemoryNode:
             raise self.trouble
         self.orders.append(("reload", dry_run))
         return ReloadReport(("beat: changed (umask): drains and starts again",))
+
+    async def renew(self, *, force: bool = False) -> RenewalReport:
+        self._must_have_evidence(force)
+        self.orders.append(("renew", force))
+        led = tuple(one.name for one in self._programs.values() if one.state == "leading")
+        return RenewalReport("web-1", DaemonProcess(4000, "0.1.0"), led, ())
 
     def shutdown(self) -> None:
         self.orders.append(("shutdown",))

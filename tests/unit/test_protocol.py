@@ -21,7 +21,7 @@ LOG = {"files": {"stdout": b"/var/log/beat"}, "max_bytes": 1000, "backups": 2}
 STATE = protocol.state({**TERM, "deadline": 1.0, "memo": b"led"})
 
 EXAMPLES: dict[str, tuple[str, str, Message]] = {
-    "hello": (GUARDIAN, WORKER, protocol.hello("a UUID", draining=False, memo=True, signals=["HUP"])),
+    "hello": (GUARDIAN, WORKER, protocol.hello("a UUID", draining=False, memo=True, signals=["HUP"], version="1.2.0")),
     "keeper": (GUARDIAN, WORKER, protocol.keeper(1, TERM)),
     "term": (GUARDIAN, WORKER, protocol.term(1, TERM, STATE)),
     "logger": (GUARDIAN, WORKER, protocol.logger(TERM)),

@@ -1,0 +1,99 @@
+"""The command ``renew``: orders a new worker, waits for it, and says what it has reattached."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from typing import Final
+
+from highlanderd.ctl.client import Answer, ControlClient
+from highlanderd.ctl.tables import plain
+from highlanderd.durations import shown
+from highlanderd.errors import DONE, FAILED, BadRequest, DaemonUnreachable, HighlanderError, TimedOut, enumerated
+
+CHECK_PATIENCE: Final = 75.0
+"""Seconds that the daemon may take to check the installed code: it gives up after a minute."""
+LOOK_AGAIN: Final = 0.1
+"""Seconds between two looks at the new worker."""
+NO_WORKER: Final = "no new worker answers; the daemon's log says why, and its guardian goes on trying"
+
+
+def renew(daemon: ControlClient, arguments: Namespace) -> int:
+    began = time.monotonic()
+    before = _ordered(daemon, force=arguments.force)
+    for warning in before["warnings"]:
+        print(plain(warning), file=sys.stderr)
+    if not arguments.wait:
+        print(f"{plain(before['node'])}: the installed code was checked; it takes over now")
+        return DONE
+    after = _taken_over(daemon, before, began, arguments.timeout)
+    lost = {name: _why_lost(after, name) for name in before["programs"]}
+    lost = {name: why for name, why in lost.items() if why}
+    kept = [name for name in before["programs"] if name not in lost]
+    if arguments.json:
+        facts = {"before": before["worker"], "after": after["worker"], "guardian": after.get("guardian")}
+        print(json.dumps({**facts, "reattached": kept, "lost": lost, "seconds": time.monotonic() - began}, indent=2))
+    else:
+        print(*_lines(before, after, kept, time.monotonic() - began), sep="\n")
+    for name, why in lost.items():
+        print(f"highlanderctl: {plain(name)} was not reattached: {plain(why)}", file=sys.stderr)
+    return FAILED if lost and not arguments.force else DONE
+
+
+def _ordered(daemon: ControlClient, *, force: bool) -> Answer:
+    try:
+        return daemon.ask("POST", "/v1/renew", {"force": force}, CHECK_PATIENCE)
+    except BadRequest as error:  # nothing else in this request could be wrong
+        raise HighlanderError(
+            "the running daemon was started before 'renew' was known; restart it when it suits you, with "
+            "'systemctl restart highlanderd': its programs are handed to other nodes meanwhile"
+        ) from error
+
+
+def _taken_over(daemon: ControlClient, before: Answer, began: float, patience: float) -> Answer:
+    """Return the status once a new worker answers and has reattached what it can. Raises TimedOut."""
+    names, seen = set(before["programs"]), NO_WORKER
+    while time.monotonic() < began + patience:
+        status = _asked(daemon)
+        if status and status["worker"]["pid"] != before["worker"]["pid"]:
+            waiting = [one["name"] for one in status["programs"] if one["name"] in names and one["detached"]]
+            if not waiting:
+                return status
+            seen = f"the new worker has not reattached {enumerated(waiting)} yet; 'highlanderctl status' shows them"
+        time.sleep(LOOK_AGAIN)
+    raise TimedOut(f"the renewal is not over after {shown(patience)}: {plain(seen)}")
+
+
+def _asked(daemon: ControlClient) -> Answer | None:
+    """Return the status; None while no worker answers. Raises HighlanderError when the daemon has ended."""
+    try:
+        return daemon.ask("GET", "/v1/status")
+    except DaemonUnreachable as error:
+        if not daemon.lives:
+            raise HighlanderError(f"the daemon has ended meanwhile: {error}") from error
+        return None
+
+
+def _why_lost(after: Answer, name: str) -> str:
+    """Return why a program is not led by this node any more; empty when it is."""
+    for program in after["programs"]:
+        if program["name"] == name:
+            return "" if program["state"] == "leading" else f"{program['state']}: {program['reason']}".rstrip(": ")
+    return "the new worker does not know it"
+
+
+def _lines(before: Answer, after: Answer, kept: list[str], seconds: float) -> list[str]:
+    old, new = before["worker"], after["worker"]
+    lines = [
+        f"{plain(after['node'])}: worker {old['version']} (pid {old['pid']}) was replaced by {new['version']} "
+        f"(pid {new['pid']}) in {seconds:.1f} s",
+        f"programs reattached: {len(kept)}{': ' * bool(kept)}{plain(enumerated(kept, 10))}",
+    ]
+    if after["restart_due"]:
+        lines.append(
+            f"guardian and keepers are still {after['guardian']['version'] or 'an early version'}, since "
+            f"{after['restart_due']}; restart the daemon when it suits you"
+        )
+    return lines

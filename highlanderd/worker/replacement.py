@@ -1,0 +1,119 @@
+"""The renewal: a worker of the installed code takes the place of this one, and no child notices.
+
+First the installed code has to load what it would be handed over. It does so below this worker: as the daemon's user,
+in the unit's sandbox, by the command that the guardian executes for each worker. Then this worker ends, and the
+guardian starts the next one. Guardian and keepers stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from highlanderd import __version__
+from highlanderd.core.status import DaemonProcess, RenewalReport
+from highlanderd.errors import CONFIGURATION_INVALID, DONE, ConfigurationError, HighlanderError, NeedsForce, enumerated
+from highlanderd.system import linux
+from highlanderd.threads import in_thread
+from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.persistence import Persistence
+
+log = logging.getLogger(__name__)
+
+CHECK_WITHIN: Final = 60.0
+"""Seconds to load a large configuration on a slow machine."""
+ANSWER_WITHIN: Final = 0.2
+"""Seconds between the answer to the order and the worker's end."""
+MOST_LINES: Final = 50
+"""Lines of what the installed code says that are passed on."""
+REFUSED: Final = "the installed code cannot take over; the present worker goes on"
+
+
+class WorkerReplacement:
+    """The end of this worker for the sake of the next one."""
+
+    def __init__(
+        self,
+        node: str,
+        command: Sequence[str],
+        fleet: Fleet,
+        persistence: Persistence,
+        *,
+        on_connection_loss: str,
+        end: Callable[[], None],
+    ) -> None:
+        self._node, self._command, self._fleet, self._persistence = node, tuple(command), fleet, persistence
+        self._stops_children = on_connection_loss == "stop"
+        self._end = end
+        self._under_way = False
+
+    async def begin(self, *, force: bool) -> RenewalReport:
+        """Check the installed code, and end this worker soon.
+
+        Raises ConfigurationError, NeedsForce, HighlanderError.
+        """
+        if self._fleet.ending:
+            raise HighlanderError("the daemon is ending; the one that is started next has the installed code")
+        if self._under_way:
+            raise HighlanderError("a renewal is under way already; 'highlanderctl version' says when it is over")
+        led = tuple(name for name, member in self._fleet.members.items() if member.program.state == "leading")
+        if led and self._stops_children and not force:
+            raise NeedsForce(
+                f'a new worker has new sessions, and with [postgres] on_connection_loss = "stop" that stops '
+                f"{enumerated(led)}; add --force, or renew when another node leads"
+            )
+        self._under_way = True
+        try:
+            warnings = await self._check()
+        except HighlanderError:
+            self._under_way = False
+            raise
+        self._persistence.hand_over()
+        log.info("renewing: the installed code loads this machine's configuration; this worker gives way to the next")
+        asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._end)
+        return RenewalReport(self._node, DaemonProcess(os.getpid(), __version__), led, warnings)
+
+    async def _check(self) -> tuple[str, ...]:
+        """Have the installed code load what it would be handed over; return its warnings."""
+        try:
+            handover = linux.memfd("handover", self._persistence.encoded())
+            code, said = await in_thread(lambda: self._rehearse(handover), "renewal")
+        except subprocess.TimeoutExpired:
+            raise HighlanderError(f"{REFUSED}: it has not loaded within {CHECK_WITHIN:g} s") from None
+        except OSError as error:
+            raise HighlanderError(f"{REFUSED}: {error.strerror or error}") from error
+        if code == CONFIGURATION_INVALID:
+            raise ConfigurationError((f"{REFUSED}, because it does not load this machine's configuration:", *said))
+        if code != DONE:
+            raise HighlanderError("\n".join((f"{REFUSED}; it ended with code {code}:", *said)))
+        return said
+
+    def _rehearse(self, handover: int) -> tuple[int, tuple[str, ...]]:
+        """Run the installed code until it has loaded; return its exit code and what it said."""
+        try:
+            run = subprocess.run(
+                [*self._command, "--check", "--handover", str(handover)],
+                pass_fds=(handover,),
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=CHECK_WITHIN,
+                check=False,
+            )
+        finally:
+            os.close(handover)
+        return run.returncode, tuple(run.stderr.decode("utf-8", "replace").splitlines()[-MOST_LINES:])
+
+
+def command_of_workers(argv: Sequence[str], executable: str) -> tuple[str, ...]:
+    """Return the command that the guardian executes for each worker, from a worker's own ``argv``.
+
+    >>> command_of_workers(["python3", "-ISB", "/usr/bin/highlanderd", "--worker", "5"], "/usr/bin/python3")
+    ('/usr/bin/python3', '-ISB', '/usr/bin/highlanderd')
+    """
+    return (executable, *argv[1 : list(argv).index("--worker")])

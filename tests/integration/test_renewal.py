@@ -1,0 +1,201 @@
+"""`highlanderctl renew`: a worker of the installed code takes over, no child notices, and clients ride over it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from highlanderd import __version__
+from highlanderd.errors import DaemonUnreachable
+from highlanderd.system import ownership
+from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+LEASE = 30.0
+"""Seconds; a worker that is replaced on a busy machine may need seconds to start."""
+
+
+def ctl(node: Node, *arguments: str, installed: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run highlanderctl against a node, with the code that is installed there or with this one."""
+    command = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), *arguments]
+    here = Path(__file__).parents[2] if installed is None else installed
+    environment = {**os.environ, "PYTHONPATH": str(here), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
+def lives(node: Node, program: str) -> tuple[object, object]:
+    """Return what tells one child of a program from the next."""
+    status = node.program(program)
+    return status["pid"], status["epoch"]
+
+
+@pytest.fixture
+def led(nodes: Nodes, database: Database) -> Node:
+    """A node that leads the program beat."""
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    return node
+
+
+def test_a_renewal_replaces_the_worker_and_no_program_and_says_so(led: Node) -> None:
+    before, worker = lives(led, "beat"), led.worker
+    done = ctl(led, "renew")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"worker {__version__} (pid {worker}) was replaced by {__version__} (pid {led.worker})" in done.stdout
+    assert "programs reattached: 1: beat" in done.stdout
+    assert led.worker != worker
+    assert lives(led, "beat") == before
+    assert not led.program("beat")["detached"]
+
+
+def test_code_that_does_not_load_this_machines_configuration_leaves_the_worker(led: Node) -> None:
+    worker = led.worker
+    led.file.write_text(led.file.read_text() + "\n[colours]\n")
+    refused = ctl(led, "renew")
+    assert refused.returncode == 78
+    assert "the present worker goes on" in refused.stderr
+    assert "colours" in refused.stderr
+    assert led.worker == worker
+
+
+def test_what_this_machine_lacks_for_a_program_keeps_no_new_code_away(led: Node) -> None:
+    worker = led.worker
+    led.file.write_text(led.file.read_text() + '\n[program.other]\ncommand = "/none"\nuser = "nobody-we-know"\n')
+    done = ctl(led, "renew")
+    assert done.returncode == 0
+    assert "there is no file /none" in done.stderr
+    assert led.worker != worker
+
+
+def test_children_that_a_new_session_stops_are_named_and_force_is_asked_for(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=["beat"], lease=LEASE, on_connection_loss="stop")
+    nodes.await_led("beat")
+    worker = a.worker
+    refused = ctl(a, "renew")
+    assert (refused.returncode, a.worker) == (1, worker)
+    assert 'on_connection_loss = "stop" that stops beat; add --force' in refused.stderr
+    assert ctl(a, "renew", "--force").returncode == 0
+    assert a.worker != worker
+
+
+@pytest.fixture
+def installed(nodes: Nodes) -> Path:
+    """A copy of the code, which a test may replace as a package does."""
+    place = nodes.directory / "site"
+    shutil.copytree(Path(__file__).parents[2] / "highlanderd", place / "highlanderd")
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return place
+
+
+def of_version(place: Path, version: str) -> None:
+    """Replace the installed code by another version of it."""
+    (place / "highlanderd/__init__.py").write_text(f'__version__ = "{version}"\n')
+
+
+@pytest.fixture
+def older(nodes: Nodes, database: Database, installed: Path) -> Node:
+    """A node of version 0.0.9, which leads the program beat."""
+    of_version(installed, "0.0.9")
+    settled_ledger(database, LEASE)
+    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    nodes.nodes.append(node)
+    node.environment = {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+    node.configure(["beat"])
+    node.start()
+    nodes.await_up(node)
+    nodes.await_led("beat")
+    return node
+
+
+def test_after_a_renewal_both_versions_show_and_since_when_a_restart_is_due(older: Node, installed: Path) -> None:
+    assert older.status()["restart_due"] is None
+    of_version(installed, "0.0.10")
+    done = ctl(older, "renew", installed=installed)
+    assert done.returncode == 0, done.stderr
+    assert "worker 0.0.9 " in done.stdout
+    assert "guardian and keepers are still 0.0.9, since 20" in done.stdout
+    status = older.status()
+    assert (status["worker"]["version"], status["guardian"]["version"]) == ("0.0.10", "0.0.9")
+    assert "its guardian and keepers 0.0.9; a restart is due since 20" in ctl(older, "version").stdout
+    of_version(installed, "0.0.11")
+    assert ctl(older, "renew", installed=installed).returncode == 0
+    assert older.status()["restart_due"] == status["restart_due"]
+    of_version(installed, "0.0.9")
+    assert ctl(older, "renew", installed=installed).returncode == 0
+    assert older.status()["restart_due"] is None
+
+
+def test_installed_code_that_cannot_be_imported_is_never_started(older: Node, installed: Path) -> None:
+    before, worker = lives(older, "beat"), older.worker
+    (installed / "highlanderd/postgres/wire.py").write_text("import none_such\n")
+    refused = ctl(older, "renew")
+    assert refused.returncode == 1
+    assert "No module named 'none_such'" in refused.stderr
+    assert (lives(older, "beat"), older.worker) == (before, worker)
+
+
+def test_a_new_worker_that_never_answers_is_said_and_the_children_live(older: Node, installed: Path) -> None:
+    before = lives(older, "beat")
+    main = installed / "highlanderd/output/streams.py"  # a worker makes its writer first of all
+    main.write_text(main.read_text() + "\n\ndef Writer() -> None:\n    raise SystemExit(3)\n")
+    late = ctl(older, "renew", "--timeout", "2")
+    assert late.returncode == 7
+    assert "no new worker answers" in late.stderr
+    shutil.copy(Path(__file__).parents[2] / "highlanderd/output/streams.py", main)
+    wait_for(older.up, PATIENCE, "the mended code is started")
+    assert lives(older, "beat") == before
+
+
+def test_a_command_rides_over_a_worker_that_is_being_replaced(led: Node) -> None:
+    os.kill(led.worker, signal.SIGKILL)
+    assert ctl(led, "status", "beat").returncode == 0
+    os.kill(led.worker, signal.SIGKILL)
+    ordered = ctl(led, "restart", "beat", "--no-wait")
+    assert ordered.returncode in (0, 3), ordered.stderr
+
+
+def test_a_closed_socket_is_told_from_no_daemon(led: Node) -> None:
+    led.socket.unlink()
+    with pytest.raises(DaemonUnreachable, match=r"the daemon runs, but its control socket .* is closed"):
+        led.control.ask("GET", "/v1/status", patience=-9.0)
+    led.signal(signal.SIGTERM)
+    led.ended()
+    with pytest.raises(DaemonUnreachable, match="no daemon is running here"):
+        led.status()
+
+
+def test_a_second_daemon_is_refused_while_the_worker_of_the_first_is_replaced(led: Node, tmp_path: Path) -> None:
+    second = tmp_path / "second.toml"
+    second.write_text(led.file.read_text().replace(str(led.home / "state"), str(tmp_path / "state")))
+    led.freeze(led.guardian)
+    os.kill(led.worker, signal.SIGKILL)
+    command = [sys.executable, "-m", "highlanderd", "-c", str(second)]
+    environment = {**os.environ, "TEST_HOME": str(led.home)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    led.thaw()
+    assert run.returncode == 1
+    assert f"a running daemon already owns {led.socket}" in run.stderr
+
+
+def test_the_lock_is_seen_as_long_as_a_process_holds_it_and_stands_in_nobodys_way(tmp_path: Path) -> None:
+    socket = str(tmp_path / "control.sock")
+    assert not ownership.taken(socket)
+    held = ownership.take(socket)
+    assert ownership.taken(socket)
+    with pytest.raises(BlockingIOError):
+        ownership.take(socket)
+    os.close(held)
+    assert not ownership.taken(socket)
+    os.close(ownership.take(socket))
