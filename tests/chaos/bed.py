@@ -25,7 +25,7 @@ from highlanderd.embedded.account import Account
 from highlanderd.embedded.installation import Installation
 from highlanderd.errors import HighlanderError
 from highlanderd.system.linux import boottime
-from tests.support.journal import CHILD
+from tests.support.journal import CHILD, Life
 from tests.support.nodes import Node, Nodes, gone, marked, settled_ledger
 from tests.support.postgres import Clusters
 from tests.support.wait import wait_for
@@ -33,7 +33,7 @@ from tests.support.wait import wait_for
 from .clocks import Clocks, clocks_lacking
 from .faults import Missed
 from .network import Doors, Network, Undertaker, Wires, namespaces_lacking
-from .oracle import TABLES, Life, Oracle
+from .oracle import TABLES, Oracle
 
 NAMES = ("a", "b", "c")
 SERVER = "pg1"
@@ -184,7 +184,6 @@ class Bed:
 
     def some_leader(self, chance: Random) -> tuple[str, Node]:
         """Return some program that lives at the moment, by its own word, and its node. Raises Missed without any."""
-        self.oracle.read()
         alive = [life for life in self.oracle.present().values() if boottime() - life.last < self.lease / 4]
         led = [(life.program, node) for life in alive for node in self.nodes if node.name == life.node and node.runs]
         if not led:
@@ -244,7 +243,6 @@ class Bed:
 
     def _led(self, since: float) -> dict[str, Life] | None:
         leaders = self._leaders(since)
-        self.oracle.read()
         present = self.oracle.present()
         if leaders is None or leaders.keys() != PROGRAMS.keys() or present.keys() != PROGRAMS.keys():
             return None
@@ -276,9 +274,8 @@ class Bed:
 
     def left(self) -> Iterator[str]:
         """Tell of each process of a program beyond those that live by right: nothing may outlive its term."""
-        self.oracle.read()
         present = {pid for life in self.oracle.present().values() for pid in life.pids}
-        memory = {pid: life for life in self.oracle.lives.values() for pid in life.pids if pid not in present}
+        memory = {pid: life for life in self.oracle.lives() for pid in life.pids if pid not in present}
         for node in self.nodes:
             for pid in marked(node.home):
                 if pid in memory and not gone(pid) and _counts(pid):

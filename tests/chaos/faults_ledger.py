@@ -288,7 +288,6 @@ def part_keys(bed: Bed, chance: Random) -> Strike:
     Epochs of two keys are not comparable: it is the program that does not count.
     """
     program, node = "deaf", chance.choice(bed.nodes)
-    bed.oracle.read()
     leader = next(other for other in bed.nodes if other.name == bed.oracle.present()[program].node)
     bed.configure(node, {program: "another"})
     node.signal(signal.SIGHUP)

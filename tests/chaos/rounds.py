@@ -181,8 +181,7 @@ def _measure(
     lasted: float,
 ) -> None:
     """Measure the gaps of the programs that the concerned nodes led when it began, and of every one that moved."""
-    bed.oracle.read()
-    gaps = bed.oracle.gaps(outcome.began)
+    gaps = bed.oracle.successions(outcome.began)
     single = plan[0].fault if len(plan) == 1 else None
     spared = single is not None and single.spares and lasted <= single.borne * bed.lease
     if not outcome.struck:
@@ -204,8 +203,7 @@ def _measure(
 
 def _judge(bed: Bed, plan: Sequence[Planned], outcome: Outcome) -> None:
     """Ask the oracle. What a fault's stated exception explains is told, and is no failure."""
-    bed.oracle.read()
-    overlaps = [*bed.oracle.overlaps(), *bed.left()]
+    overlaps = [*bed.oracle.doubles(), *bed.left()]
     doubling = any(one.fault.doubling for one in plan)
     losing = any(one.fault.losing for one in plan)
     (outcome.excused if doubling else outcome.overlaps).extend(overlaps)
@@ -235,7 +233,7 @@ def keep(bed: Bed, outcome: Outcome) -> Path:
         "",
         *outcome.failed,
         "",
-        *map(str, bed.oracle.lives.values()),
+        *map(str, bed.oracle.lives()),
     ]
     (place / "story").write_text("\n".join(story) + "\n")
     return place

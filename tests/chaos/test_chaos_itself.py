@@ -28,26 +28,24 @@ pytestmark = pytest.mark.chaos
 
 def heard(path: Path, *lines: str) -> Oracle:
     path.write_text("".join(f"{line}\n" for line in lines))
-    oracle = Oracle(path)
-    oracle.read()
-    return oracle
+    return Oracle(path)
 
 
 def test_two_lives_at_once_are_seen_by_program_and_by_lock(tmp_path: Path) -> None:
     first = ("start 10.0 beat 7 1 a 100", "alive 12.0 beat 7 1 a 100")
-    assert not heard(tmp_path / "turn", *first, "start 12.1 beat 7 2 b 101").overlaps()
-    assert len(heard(tmp_path / "both", *first, "start 11.9 beat 7 2 b 101").overlaps()) == 2
-    assert len(heard(tmp_path / "lock", *first, "start 11.9 bot 7 2 b 101").overlaps()) == 1
-    assert len(heard(tmp_path / "back", *first, "start 12.1 beat 7 0 b 101").overlaps()) == 2
-    assert len(heard(tmp_path / "flock", *first, "doubled 12.1 beat 7 2 b 101").overlaps()) == 1
-    assert len(heard(tmp_path / "nodes", *first, "alive 12.1 beat 7 1 b 101").overlaps()) == 1
+    assert not heard(tmp_path / "turn", *first, "start 12.1 beat 7 2 b 101").doubles()
+    assert len(heard(tmp_path / "both", *first, "start 11.9 beat 7 2 b 101").doubles()) == 2
+    assert len(heard(tmp_path / "lock", *first, "start 11.9 bot 7 2 b 101").doubles()) == 1
+    assert len(heard(tmp_path / "back", *first, "start 12.1 beat 7 0 b 101").doubles()) == 2
+    assert len(heard(tmp_path / "flock", *first, "doubled 12.1 beat 7 2 b 101").doubles()) == 1
+    assert len(heard(tmp_path / "nodes", *first, "alive 12.1 beat 7 1 b 101").doubles()) == 1
 
 
 def test_gaps_are_measured_between_lives(tmp_path: Path) -> None:
     lines = ("start 10.0 beat 7 1 a 100", "alive 12.0 beat 7 1 a 100", "start 12.5 beat 7 2 b 101")
-    [gap] = heard(tmp_path / "journal", *lines).gaps(11.0)
+    [gap] = heard(tmp_path / "journal", *lines).successions(11.0)
     assert (gap.program, gap.seconds) == ("beat", 0.5)
-    assert heard(tmp_path / "journal", *lines).gaps(12.6) == []
+    assert heard(tmp_path / "journal", *lines).successions(12.6) == []
 
 
 def test_how_long_two_lived_at_once_is_measured_for_each_program(tmp_path: Path) -> None:

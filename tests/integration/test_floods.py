@@ -35,7 +35,7 @@ class Flooded:
         env = {"PATH": "/usr/bin:/bin", "JOURNAL": str(self.journal.path), "MARK": str(self.mark)}
         env |= {f"HIGHLANDER_{name}": value for name, value in words.items()}
         epoch = self.node.spawn(*FLOOD, kind, str(count), env=env, **order)
-        wait_for(lambda: any(line.kind == "full" for line in self.journal.lines()), what=f"{kind} is at its height")
+        wait_for(lambda: self.journal.says("full"), what=f"{kind} is at its height")
         return epoch
 
 
@@ -96,7 +96,7 @@ def test_the_guardian_ends_the_flood_that_a_dead_keeper_has_left(
 
 def _keeper_of(flooded: Flooded) -> int:
     [life] = flooded.journal.lives("beat")
-    main = life.lines[0].pid
+    main = life.main
     return int(Path(f"/proc/{main}/stat").read_text().rpartition(") ")[2].split()[1])
 
 

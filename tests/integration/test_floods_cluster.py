@@ -41,7 +41,7 @@ def dry(nodes: Nodes) -> Iterator[None]:
 def at_its_height(nodes: Nodes) -> Node:
     """Wait for the flood; gives the node that leads it."""
     leader = nodes.await_led("beat")["beat"]
-    wait_for(lambda: any(line.kind == "full" for line in nodes.journal.lines()), what="the flood is at its height")
+    wait_for(lambda: nodes.journal.says("full"), what="the flood is at its height")
     return leader
 
 

@@ -313,7 +313,7 @@ def _maintenance_on(node: Node, outage: str = OUTAGE, *options: str) -> None:
     assert (done.code, done.err) == (0, "")
 
 
-def _alive(nodes: Nodes, programs: Iterable[str]) -> dict[str, tuple[int, set[int]]]:
+def _alive(nodes: Nodes, programs: Iterable[str]) -> dict[str, tuple[int, frozenset[int]]]:
     """Return epoch and processes of the latest life of each program."""
     return {program: (nodes.life(program).epoch, nodes.life(program).pids) for program in programs}
 

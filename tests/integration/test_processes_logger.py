@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,12 @@ def logger(node: Node) -> int:
     return wait_for(lambda: next(iter(node.loggers()), 0), what="there is a logger")
 
 
+def told(node: Node, epoch: int, what: str) -> Any:
+    """Return what the logger's latest report says: it comes later than the line that it is about."""
+    node.tell("logged", epoch=epoch)
+    return node.expect("logged")[what]
+
+
 def test_a_child_s_lines_reach_the_file_and_the_logger_ends_with_it(node: Node, tmp_path: Path) -> None:
     path, errors = tmp_path / "log", tmp_path / "errors"
     log = {"files": {"stdout": str(path), "stderr": str(errors)}}
@@ -70,8 +77,7 @@ def test_a_child_s_lines_reach_the_file_and_the_logger_ends_with_it(node: Node, 
     assert path.read_text() == "out\nno end"
     assert errors.read_text() == "err\n"
     assert path.stat().st_mode & 0o777 == 0o640
-    node.tell("logged", epoch=epoch)
-    assert node.expect("logged")["lines"] == {"stdout": 2, "stderr": 1}
+    wait_for(lambda: told(node, epoch, "lines") == {"stdout": 2, "stderr": 1}, what="three lines are counted")
 
 
 def test_a_killed_worker_costs_no_line(node: Node, tmp_path: Path) -> None:
@@ -83,8 +89,8 @@ def test_a_killed_worker_costs_no_line(node: Node, tmp_path: Path) -> None:
     wait_for(lambda: len(lines(path)) == LINES, what="all lines are there")
     node.meet()
     assert lines(path) == expected()
-    node.tell("logged", epoch=epoch)
-    assert node.expect("logged")["lines"] in (None, {"stdout": LINES, "stderr": 0}), "counted on, or over already"
+    counted = (None, {"stdout": LINES, "stderr": 0})
+    wait_for(lambda: told(node, epoch, "lines") in counted, what="it is counted on, or over already")
 
 
 def test_a_killed_logger_is_replaced_and_costs_no_line(node: Node, tmp_path: Path) -> None:
@@ -143,12 +149,7 @@ def test_a_link_in_a_user_s_directory_brings_root_to_no_file(node: Node, open_pa
     )
     pid = logger(node)
     wait_for(lambda: _uid(pid) == STRANGER, what="it is the user's")
-
-    def told() -> bool:
-        node.tell("logged", epoch=epoch)
-        return bool(node.expect("logged")["troubles"])
-
-    wait_for(told, what="it says that it cannot write")
+    wait_for(lambda: told(node, epoch, "troubles"), what="it says that it cannot write")
     (home / "go").touch()
     node.tell("kill", epoch=epoch)
     node.expect("Emptied", epoch=epoch)
@@ -181,8 +182,8 @@ def test_a_full_disk_is_reported_and_lets_the_child_go_on(node: Node, tmp_path: 
         script = f"yes | head -c 5000000; echo through > {tmp_path}/through; while [ ! -e go ]; do sleep 0.02; done"
         epoch = logged(node, f"{script}; echo last; exec sleep 1000", disk / "log")
         wait_for((tmp_path / "through").exists, what="the child has written five times what the pipe holds")
-        node.tell("logged", epoch=epoch)
-        assert node.expect("logged")["troubles"] == {f"{disk}/log": "No space left on device"}
+        full = {f"{disk}/log": "No space left on device"}
+        wait_for(lambda: told(node, epoch, "troubles") == full, what="it says that it cannot write")
         (disk / "log").unlink()
         (disk / "go").touch()
         node.tell("kill", epoch=epoch)
@@ -200,12 +201,7 @@ def test_what_is_no_regular_file_gets_no_line_and_holds_nobody(node: Node, tmp_p
     else:
         path = Path("/dev/zero")
     epoch = node.shell("echo one; exec sleep 1000", log={"files": {"stdout": str(path)}})
-
-    def told() -> bool:
-        node.tell("logged", epoch=epoch)
-        return bool(node.expect("logged")["troubles"])
-
-    wait_for(told, what="it says that it cannot write")
+    wait_for(lambda: told(node, epoch, "troubles"), what="it says that it cannot write")
     if kind == "fifo":
         assert os.read(reader, 100) == b""
         os.close(reader)
@@ -242,9 +238,4 @@ def test_sigusr1_has_a_file_opened_anew_at_once(tmp_path: Path) -> None:
 def test_show_has_the_last_lines_of_a_long_output(node: Node, tmp_path: Path) -> None:
     epoch = logged(node, "seq 1 100000; exec sleep 1000", tmp_path / "log")
     wait_for(lambda: lines(tmp_path / "log")[-1:] == ["100000"], what="all is written")
-
-    def last() -> list[str]:
-        node.tell("logged", epoch=epoch)
-        return list(node.expect("logged")["last"])
-
-    wait_for(lambda: last() == expected()[-200:], what="the last 200 lines are reported")
+    wait_for(lambda: told(node, epoch, "last") == expected()[-200:], what="the last 200 lines are reported")

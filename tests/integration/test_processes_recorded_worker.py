@@ -16,7 +16,7 @@ import pytest
 from highlanderd.guardian.channel import MARSHAL_VERSION, Channel, Message, channel_pair
 from highlanderd.guardian.keeper import Keeper
 from highlanderd.system import linux
-from tests.support.processes import PATIENCE, Node, gone
+from tests.support.processes import PATIENCE, Node, apart, gone
 from tests.support.recorded import TERM, receive, recorded, send
 from tests.support.wait import wait_for
 
@@ -140,35 +140,36 @@ def test_what_an_earlier_worker_wants_remembered_reaches_the_next_one(earlier: E
     assert linux.read_whole(earlier.fds[0]) == b"the sessions"
 
 
+def _keep(guardian: int, worker: int) -> int:
+    linux.block_signals()
+    linux.become_subreaper()
+    linux.close_all_but(0, 1, 2, guardian, worker)
+    spec = {**recorded("the memfd of spawn")[0], **TERM, "not_after": linux.boottime() + 60}
+    channels = Channel.of(guardian), Channel.of(worker)
+    return Keeper(spec, linux.Signals([signal.SIGCHLD]), *channels, None, {}).run((64, 64))
+
+
 def test_a_keeper_takes_the_worker_that_an_earlier_guardian_hands_to_it() -> None:
-    """The present keeper alone, forked from here; the guardian's end of its channel is the test's."""
+    """The present keeper alone; the guardian's end of its channel is the test's."""
     guardian, keepers = channel_pair()
     first, firsts = channel_pair()
-    spec = {**recorded("the memfd of spawn")[0], **TERM, "not_after": linux.boottime() + 60}
-
-    def keep() -> int:
-        linux.block_signals()
-        linux.become_subreaper()
-        linux.close_all_but(0, 1, 2, keepers.fileno(), firsts.fileno())
-        return Keeper(spec, linux.Signals([signal.SIGCHLD]), keepers, firsts, None, {}).run((64, 64))
-
-    pid = linux.fork(keep)
-    keepers.close()
-    firsts.close()
-    for fd in receive(first, "state")[1]:
-        os.close(fd)
-    second, seconds = channel_pair()
-    send(guardian, "worker", seconds.detach())
-    state, fds = receive(second, "state")
-    assert len(fds) == len(state["fds"]) == 2, "the new worker reads the output from now on"
-    with pytest.raises(EOFError):
-        receive(first, "never")
-    send(second, "kill")
-    receive(second, "state", empty=True)
-    send(second, "leave")
-    for fd in fds:
-        os.close(fd)
-    assert os.waitpid(pid, 0) == (pid, 0)
+    with apart(_keep, fds=(keepers.fileno(), firsts.fileno())) as keeper:
+        keepers.close()
+        firsts.close()
+        for fd in receive(first, "state")[1]:
+            os.close(fd)
+        second, seconds = channel_pair()
+        send(guardian, "worker", seconds.detach())
+        state, fds = receive(second, "state")
+        assert len(fds) == len(state["fds"]) == 2, "the new worker reads the output from now on"
+        with pytest.raises(EOFError):
+            receive(first, "never")
+        send(second, "kill")
+        receive(second, "state", empty=True)
+        send(second, "leave")
+        for fd in fds:
+            os.close(fd)
+        assert keeper.wait(PATIENCE) == 0
     for channel in (guardian, first, second):
         channel.close()
 

@@ -1,25 +1,20 @@
-"""What a worker is told of terms whose keepers answer nothing, and a round of killing: each alone, in this process."""
+"""What a worker is told of terms whose keepers answer nothing, and a round of killing: each alone."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 
 from highlanderd.guardian.channel import channel_pair
 from highlanderd.guardian.keeper_handle import KeeperHandle
 from highlanderd.guardian.keepers import Keepers
-from highlanderd.guardian.killing import TreeKill
 from highlanderd.guardian.worker import Worker
 from highlanderd.system import linux, priority, proctree
+from tests.support.brood import kill_brood
+from tests.support.processes import PATIENCE, apart
 from tests.support.wait import wait_for
-
-
-def _pause() -> int:
-    signal.pause()
-    return 0
 
 
 @pytest.mark.parametrize("dead", [True, False])
@@ -28,7 +23,7 @@ def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_al
     worker = Worker([], "test")
     worker.channel, theirs = channel_pair()
     keepers = Keepers(worker, linux.Poller(), linux.Signals([signal.SIGCHLD]), proctree.Children(), "test", (64, 64))
-    pid = linux.fork(_pause)
+    pid = os.posix_spawnp("sleep", ["sleep", "1000"], os.environ)
     ours, keepers_end = channel_pair()
     term = {"program": "beat", "lock_id": 7, "epoch": 5}
     handle = KeeperHandle(1, pid, ours, {**term, "deadline": linux.boottime() + 60, "memo": b"led"}, None)
@@ -59,40 +54,13 @@ def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_al
         channel.close()
 
 
-def _brood(told: int, count: int) -> int:
-    for _ in range(count):
-        linux.fork(_pause)
-    os.write(told, b"!")
-    return _pause()
-
-
-def _kill_brood(count: int) -> int:
-    """Kill as a keeper does; gives how many hundredths of a second of its own time the longest round took."""
-    linux.become_subreaper()
-    hears, told = os.pipe()
-    linux.fork(lambda: _brood(told, count))
-    os.read(hears, 1)
-    killing, longest = TreeKill(), 0.0
-    while True:
-        before = time.process_time()
-        killing.round(proctree.children(os.getpid()))
-        longest = max(longest, time.process_time() - before)
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return min(int(longest * 100), 100)
-        if not killing.unfinished:
-            time.sleep(0.05)  # as a keeper does: the dying need the processor, too
-
-
 def test_a_round_of_killing_ends_in_time_and_the_next_ones_go_on() -> None:
     """Who walks for long is taken for frozen."""
-    _, status = os.waitpid(linux.fork(lambda: _kill_brood(600)), 0)
-    assert os.waitstatus_to_exitcode(status) < 6, "hundredths of a second"
+    with apart(kill_brood, 600) as killer:
+        assert killer.wait(PATIENCE) < 6, "hundredths of a second"
 
 
-def test_a_raised_priority_is_not_inherited_and_is_restored() -> None:
+def _raised() -> int:
     before = os.getpriority(os.PRIO_PROCESS, 0)
     priority.raise_priority()
     _, status = os.waitpid(linux.fork(lambda: int(os.getpriority(os.PRIO_PROCESS, 0) != before)), 0)
@@ -100,3 +68,9 @@ def test_a_raised_priority_is_not_inherited_and_is_restored() -> None:
     assert status == 0
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    return 0
+
+
+def test_a_raised_priority_is_not_inherited_and_is_restored() -> None:
+    with apart(_raised) as raised:
+        assert raised.wait(PATIENCE) == 0

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,27 @@ def undying(pid: int) -> Iterator[None]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+@contextmanager
+def apart(function: Callable[..., int], *numbers: int, fds: tuple[int, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a function of a module in a process of its own, and leave nothing of it nor of what it starts in its session.
+
+    It is called with the numbers and the descriptors, and the process exits with what it returns. A fork of the tests'
+    own process would not do: it has threads, and a lock that one of them holds is held for ever in the fork.
+    """
+    script = (
+        f"import sys; from {function.__module__} import {function.__name__} as function; "
+        "sys.exit(function(*map(int, sys.argv[1:])))"
+    )
+    command = [sys.executable, "-c", script, *map(str, numbers + fds)]
+    process = subprocess.Popen(command, cwd=ROOT, pass_fds=fds, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
 
 
 class Node:

@@ -144,11 +144,12 @@ async def desk(
     lease: float = LEASE,
     schema: str = "highlander",
     memory: NodeMemory | None = None,
+    server: type[Server] = Server,
     on_alarm: Callable[[str], None] = log.warning,
 ) -> AsyncIterator[Desk]:
     """Run a pool for the block."""
     ledger = Ledger(schema, "highlander", lease)
-    pool = pool_of(Server(dsn, ledger, node="n1", fresh=None, memory=memory, on_alarm=on_alarm), ledger)
+    pool = pool_of(server(dsn, ledger, node="n1", fresh=None, memory=memory, on_alarm=on_alarm), ledger)
     running = asyncio.create_task(pool.run())
     try:
         yield Desk(pool)

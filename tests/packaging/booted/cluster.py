@@ -18,7 +18,8 @@ from highlanderd.embedded.installation import Installation
 from highlanderd.errors import HighlanderError
 from highlanderd.system.linux import boottime
 from tests.chaos.network import Undertaker, Wires
-from tests.chaos.oracle import Life, Oracle
+from tests.chaos.oracle import Oracle
+from tests.support.journal import Life
 from tests.support.nodes import settled_ledger
 from tests.support.postgres import Clusters
 from tests.support.wait import wait_for
@@ -139,7 +140,6 @@ class Cluster:
         return present
 
     def _whole(self, since: float) -> dict[str, Life] | None:
-        self.oracle.read()
         present = self.oracle.present()
         if {name: len(life.pids) for name, life in present.items() if life.last > since} != PROCESSES:
             return None

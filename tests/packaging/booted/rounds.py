@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from highlanderd.errors import HighlanderError
 from highlanderd.system.linux import boottime
 from tests.chaos.faults import Bound
-from tests.chaos.oracle import Gap, Life
+from tests.chaos.oracle import Gap
+from tests.support.journal import Life
 
 from .cluster import Cluster
 from .machine import Down, Machine
@@ -86,10 +87,9 @@ def play(cluster: Cluster, fault: Fault) -> Outcome:
         outcome.whole = True
         places = {term.node for term in terms.values()} if fault.everywhere else {struck.name}
         outcome.broken += _touched(cluster, fault, terms, after, places)
-        outcome.broken += _too_long(cluster.oracle.gaps(began), outcome.limit)
-        outcome.gaps += [gap.seconds for gap in cluster.oracle.gaps(began)]
-    cluster.oracle.read()
-    outcome.overlaps += cluster.oracle.overlaps()
+        outcome.broken += _too_long(cluster.oracle.successions(began), outcome.limit)
+        outcome.gaps += [gap.seconds for gap in cluster.oracle.successions(began)]
+    outcome.overlaps += cluster.oracle.doubles()
     return outcome
 
 
