@@ -225,6 +225,9 @@ def test_a_standby_that_a_second_probe_meets_is_no_refusal(
     slow, other = door(database.dsn), door(standby.dsn)
     caplog.set_level(logging.INFO)
 
+    def said() -> list[str]:
+        return [record.levelname for record in caplog.records if "hot standby" in record.message]
+
     async def scenario() -> None:
         async with desk(_both(database, slow, other), lease=LONGEST) as here:
             lines = [await here.line(program) for program in ("beat", "bot")]
@@ -232,12 +235,11 @@ def test_a_standby_that_a_second_probe_meets_is_no_refusal(
             slow.reset()
             for line in lines:
                 await line.told(Detached)
-            await until(lambda: any("hot standby" in record.message for record in caplog.records))
+            await until(said)
+            assert said() == ["INFO"]
             assert not (isinstance(here.pool.state, Down) and here.pool.state.refused)
             slow.heal()
             for line in lines:
                 await line.told(Attached)
 
     asyncio.run(scenario())
-    said = [record.levelname for record in caplog.records if "hot standby" in record.message]
-    assert said == ["INFO"]
