@@ -10,7 +10,7 @@ To read on: ``program.py`` and ``sections.py`` hold every key; ``loading.py`` go
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.environment import child_environment
 from highlanderd.config.identity import Identity, identity
-from highlanderd.config.loading import check, load, reload_from
+from highlanderd.config.loading import check, dsn_anew, load, reload_from
 from highlanderd.config.program import ProgramConfig, ProgramKeys, difference
 from highlanderd.config.sections import (
     SECTIONS,
@@ -37,6 +37,7 @@ __all__ = [
     "check",
     "child_environment",
     "difference",
+    "dsn_anew",
     "identity",
     "load",
     "reload_from",

@@ -5,12 +5,15 @@ Warnings are about what is allowed and probably not meant.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from highlanderd.config.configuration import Configuration
 from highlanderd.config.dsn import options
+from highlanderd.config.expansion import WrittenText
 from highlanderd.config.problems import Location, Problems
 from highlanderd.config.program import ProgramConfig
 from highlanderd.config.reading import Table
@@ -20,6 +23,11 @@ from highlanderd.durations import shown
 RESTART_OF_A_WORKER: Final = 0.7
 """Seconds until the successor of a frozen worker leads on. With a lease shorter than five of them, children die."""
 
+_SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash", "busybox"})
+_OF_SUPERVISORD: Final = re.compile(
+    r"%\((program_name|group_name|process_num|numprocs|host_node_name|here|ENV_\w+)\)[0-9]*[sd]"
+)
+_OF_A_SHELL: Final = re.compile(r"(?<!\$)\$([A-Za-z_][A-Za-z0-9_]*)")
 _SHELL: Final = frozenset({"&&", "||", "|", "&", ";", ">", ">>", "<", "2>&1", "2>", "&>"})
 
 
@@ -71,6 +79,43 @@ def warn_of_shell(written: WrittenProgram, warnings: Problems) -> None:
             f'hands {quoted(meant)} to the program as it is, for no shell runs this; write ["sh", "-c", "..."] '
             "where a shell is meant",
         )
+
+
+def warn_of_expansions(written: WrittenProgram, environ: Mapping[str, str], warnings: Problems) -> None:
+    """Warn of what supervisord or a shell would expand, in any string of a program."""
+    program = written.program
+    for key, found in written.table.items():
+        of_a_shell = key == "command" and Path(program.command[0]).name in _SHELLS
+        for raw in () if key in ("argv", "name") else _strings(found.value):
+            for name in _OF_SUPERVISORD.findall(raw):
+                warnings.add(
+                    found.location, f"%({name})s is supervisord's, and stays as it is; {_instead(name, program)}"
+                )
+            for name in () if of_a_shell else _OF_A_SHELL.findall(raw):
+                if key != "environment" or name in environ:  # a secret may hold a dollar, and is not quoted
+                    warnings.add(
+                        found.location,
+                        f"${name} stays as it is, for no shell reads it; write ${{{name}}}, or $${name} where the "
+                        f"program itself shall see ${name}",
+                    )
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Yield each string of a value as it was written."""
+    if isinstance(value, str):
+        yield value.raw if isinstance(value, WrittenText) else value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(inner)
+
+
+def _instead(name: str, program: ProgramConfig) -> str:
+    if name.startswith("ENV_"):
+        return f"write ${{{name.removeprefix('ENV_')}}}"
+    words = {"program_name": program.name, "group_name": program.name, "process_num": "0", "numprocs": "1"}
+    if name in words:
+        return f"write {words[name]}"
+    return "a relative path starts at its file" if name == "here" else "write ${HOSTNAME}, and set that for the daemon"
 
 
 def warn_of_postgres(configuration: Configuration, table: Table, location: Location, warnings: Problems) -> None:

@@ -52,7 +52,7 @@ def options(words: str) -> dict[str, str]:
         ) from None
     said = {option.keyword.decode(): option.val.decode() for option in found if option.val is not None}
     _check_place(said.get("host", ""), said.get("port", ""))
-    if hosts := said.get("hostaddr") or said.get("host", ""):  # without any, those of PGHOST are meant
+    if hosts := said.get("hostaddr") or said.get("host", ""):  # without any, those of PGHOST or a service are meant
         check_ports(len(hosts.split(",")), len(said.get("port", "").split(",")))
     return said
 

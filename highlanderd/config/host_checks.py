@@ -7,10 +7,12 @@ process may not see, it does not judge. A file system that hangs costs a few sec
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from highlanderd.config.checks import WrittenProgram
 from highlanderd.config.environment import PATH, read_environment, unknown_to_shells
@@ -132,12 +134,11 @@ class _HostCheck:
         """Return what keeps the command from being executed, as a sentence; empty if nothing does."""
         program = self.written.program
         command = program.argv[0]
-        if "/" not in command:
+        if "/" not in command or _ASSIGNMENT.match(command):
             places = [Path(directory) / command for directory in path.split(":") if directory.startswith("/")]
             if any(self._is_program(place) for place in places):
                 return ""
-            cure = "install it, write its whole path, or set PATH in environment"
-            return f"there is no command {quoted(command)} in the child's PATH; {cure}"
+            return f"there is no command {_named(command)} in the child's PATH; {_cure(command)}"
         if not command.startswith("/") and program.directory is None:
             where = "is relative to wherever the daemon was started"
             return f"{quoted(command)} {where}; write its whole path, or set directory"
@@ -174,3 +175,22 @@ class _HostCheck:
             return False
         except OSError:
             return True
+
+
+_ASSIGNMENT: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
+_SHELLS_OWN: Final = frozenset({"cd", "exec", "export", "source", ".", "ulimit", "umask", "set", "trap", "{", "("})
+
+
+def _named(command: str) -> str:
+    """Return the command for a sentence, without what may be a secret."""
+    name, equals, _ = command.partition("=")
+    return quoted(f"{name}=...") if equals else quoted(command)
+
+
+def _cure(command: str) -> str:
+    name, equals, _ = command.partition("=")
+    if equals:
+        return f'begin with the program, and write environment = {{ {name} = "..." }}'
+    if command in _SHELLS_OWN:
+        return 'it is a shell\'s own; write ["sh", "-c", "..."]'
+    return "install it, write its whole path, or set PATH in environment"

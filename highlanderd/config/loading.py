@@ -15,6 +15,7 @@ from highlanderd.config.checks import (
     WrittenProgram,
     check_clocks,
     check_locks,
+    warn_of_expansions,
     warn_of_names,
     warn_of_postgres,
     warn_of_shell,
@@ -24,8 +25,8 @@ from highlanderd.config.host_checks import check_host
 from highlanderd.config.problems import Document, Location, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
 from highlanderd.config.reading import Key, Reading, Table, merged
-from highlanderd.config.sections import SECTIONS, DaemonSection, Section
-from highlanderd.config.sources import Disk, Memory
+from highlanderd.config.sections import SECTIONS, DaemonSection, PostgresSection, Section
+from highlanderd.config.sources import Disk, Memory, SecretReading
 from highlanderd.config.suggestions import TABLES, unknown_table
 from highlanderd.config.toml import Reader, parsed, unreadable
 from highlanderd.config.values import kind, located, quoted
@@ -69,6 +70,15 @@ def reload_from(blob: bytes, environ: Mapping[str, str]) -> Loaded:
     return Loaded(configuration, (), loading.warnings.sorted(), loading.source.sources)
 
 
+def dsn_anew(blob: bytes, environ: Mapping[str, str]) -> str:
+    """Return ``postgres.dsn`` of what ``Loaded.sources_json`` returned, with its file as it is now.
+
+    May wait for the disk. Raises ConfigurationError when the file cannot be used.
+    """
+    loading = _Loading(SecretReading(blob), environ)
+    return loading.postgres().dsn.get_secret_value()
+
+
 @dataclass(slots=True)
 class _Loading:
     source: Disk | Memory
@@ -93,6 +103,18 @@ class _Loading:
         configuration = self._checked(models)
         self._warn(configuration, tables, top)
         return configuration
+
+    def postgres(self) -> PostgresSection:
+        """Return that section alone. Raises ConfigurationError."""
+        opened = self._open(self.source.sources.main, None)
+        if opened is not None:
+            document, raw = opened
+            location = Location(document, ("postgres",))
+            keys = self._reading.keys(PostgresSection, raw.get("postgres", {}), location, "postgres")
+            found = self._reading.model(PostgresSection, keys, location)
+            if found is not None:
+                return found
+        raise ConfigurationError(self.problems.sorted())
 
     @property
     def _reading(self) -> Reading:
@@ -197,6 +219,7 @@ class _Loading:
         warn_of_postgres(configuration, tables["postgres"], top / "postgres", self.warnings)
         for written in self.programs.values():
             warn_of_shell(written, self.warnings)
+            warn_of_expansions(written, self.environ, self.warnings)
 
 
 def _socket_in(run_dir: Key) -> Key | None:

@@ -91,11 +91,12 @@ class PostgresSection(Section):
     """The only coordinator."""
 
     dsn: Annotated[SecretStr, BeforeValidator(connection)] = Field(
-        description="Where PostgreSQL is. A libpq connection string or URI; with several hosts add "
+        description="Where PostgreSQL is. A libpq connection string or URI, which a service (`service=NAME`) and "
+        "libpq's variables (`PGHOST` and so on) may complete; with several hosts add "
         "`target_session_attrs=read-write`. `embedded`: the daemon runs a server of its own in `state_dir`, for trying "
         "out. `embedded:DIR`: the same in a directory that several daemons of one host share; relative to this file. "
-        "`file:PATH` reads the string from a file, relative to this file: a systemd credential is "
-        "`file:${CREDENTIALS_DIRECTORY}/NAME`. Never shown.",
+        "`file:PATH` reads the string from a file, relative to this file, and again after a refused login: "
+        "a systemd credential is `file:${CREDENTIALS_DIRECTORY}/NAME`. Never shown.",
     )
     lease: Annotated[Duration, between(SHORTEST, LONGEST, "is not a lease this daemon can keep")] = Field(
         default=DEFAULT,

@@ -1,7 +1,7 @@
 """Suggest what to write instead of an unknown key or table: its right table, the key of another name, the nearest one.
 
-Many people know supervisord's keys by heart. Each of those is answered with the key that does the same here, or with
-the reason why there is none: ``supervisord.py`` has the table.
+Many people know supervisord's or systemd's keys by heart. Each of those is answered with the key that does the same
+here, or with the reason why there is none: ``supervisord.py`` and ``spellings.py`` have the tables.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Final
 
 from highlanderd.config.program import ProgramKeys
 from highlanderd.config.sections import SECTIONS, Section
-from highlanderd.config.supervisord import PROGRAM, Option
+from highlanderd.config.spellings import spelling
+from highlanderd.config.supervisord import Option
 from highlanderd.config.values import quoted
 
 TABLES: Final = (*SECTIONS, "defaults", "program")
@@ -28,8 +29,9 @@ _SUPERVISORD_TABLES: Final = {
 
 def unknown_key(table: str, model: type[Section], key: str, value: object) -> str:
     """Say what to write instead of ``key`` in the table called ``table``."""
-    if issubclass(model, ProgramKeys) and key in PROGRAM:
-        return f"this is supervisord's spelling; {_supervisords(PROGRAM[key], value)}"
+    if issubclass(model, ProgramKeys) and (found := spelling(key, keys_of(model))) is not None:
+        whose, option = found
+        return f"this is {whose}; {_instead(option, value)}"
     elsewhere = [name for name, other in _models().items() if key in keys_of(other) and other is not model]
     near = _near(key, keys_of(model))
     if near:
@@ -40,7 +42,7 @@ def unknown_key(table: str, model: type[Section], key: str, value: object) -> st
     return f"there is no such key in [{table}]; correct its spelling or remove it{known}"
 
 
-def _supervisords(option: Option, value: object) -> str:
+def _instead(option: Option, value: object) -> str:
     if not option.key:
         return f"there is no such key here, for {option.note}; remove it"
     remark = f" ({option.note})" if option.note else ""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
+from typing import Final
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import ProgrammingError, pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.config.dsn import check_ports
 from highlanderd.core.lease import Lease
@@ -20,8 +20,16 @@ from highlanderd.errors import HighlanderError
 from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.sql import connecting
+from highlanderd.postgres.wire import one_line
 
 log = logging.getLogger(__name__)
+
+CREDENTIALS: Final = frozenset({"user", "password", "passfile", "sslcert", "sslkey", "sslpassword", "sslrootcert"})
+"""Options that say who we are and whom we trust. Others say where PostgreSQL is, or how it is spoken to."""
+USUAL_PORT: Final = "5432"
+"""It is not shown where nobody wrote it."""
+NO_CONNECTION: Final = "no-connection"
+"""A value of ``gssencmode`` that libpq refuses once it has read everything else, and before it connects."""
 
 
 class Unfit(HighlanderError):
@@ -29,16 +37,35 @@ class Unfit(HighlanderError):
 
 
 class Addresses:
-    """All addresses that a DSN names. One attempt goes to one of them."""
+    """All addresses that a DSN names. One attempt goes to one of them.
+
+    libpq completes a DSN from a service file, the environment and its own defaults. It is asked anew each time, because
+    a service file may have changed.
+    """
 
     def __init__(self, dsn: str) -> None:
         self._parameters = parse(dsn)
         self._resolver = Resolver()
 
+    def follow(self, dsn: str) -> bool:
+        """Use the credentials of ``dsn`` from now on, and return whether they are others.
+
+        Raises Unfit when it names another place: that could be another coordinator.
+        """
+        parameters = parse(dsn)
+        if parameters == self._parameters:
+            return False
+        if _place(parameters) != _place(self._parameters):
+            raise Unfit("postgres.dsn differs in more than its credentials; restart the daemon for that")
+        self._parameters = parameters
+        return True
+
     @property
     def address(self) -> str:
         """The hosts, ports and the database of the DSN, without any secret."""
-        given = self._parameters
+        given = self._complete_or_given()
+        if "port" not in self._parameters and given.get("port") == USUAL_PORT:
+            del given["port"]
         hosts = (given.get("host") or given.get("hostaddr") or "local socket").split(",")
         ports = _stretched(given.get("port", "").split(","), len(hosts))
         where = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False))
@@ -47,7 +74,14 @@ class Addresses:
     @property
     def parallel(self) -> int:
         """How many connections to open at once; TLS handshakes cost the server's cores."""
-        return 8 if self._parameters.get("sslmode") in ("require", "verify-ca", "verify-full") else 16
+        sslmode = self._complete_or_given().get("sslmode")
+        return 8 if sslmode in ("require", "verify-ca", "verify-full") else 16
+
+    def _complete_or_given(self) -> dict[str, str]:
+        try:
+            return completed(self._parameters)
+        except Unfit:  # the next attempt to connect says why
+            return dict(self._parameters)
 
     async def choose(self, turn: int, within: float) -> dict[str, str]:
         """Return libpq's parameters for one address, ``turn`` saying which. Raises ConnectFailed when none is known."""
@@ -57,18 +91,17 @@ class Addresses:
     async def every(self, within: float) -> list[dict[str, str]]:
         """Return libpq's parameters for each address, in the DSN's order. Raises ConnectFailed when none is known.
 
-        Raises Unfit when ports and hosts do not match, which PGHOST and PGPORT may bring about.
+        Raises Unfit when libpq cannot complete the DSN, or when its ports and hosts do not match.
         """
         return [{**self._parameters, **choice} for choice in await self._all(within)]
 
     def hosts(self) -> list[tuple[str, str, str]]:
         """Return name, numeric address (empty where the name has to be resolved) and port of each host in the DSN.
 
-        Raises Unfit when ports and hosts do not match, which PGHOST and PGPORT may bring about.
+        Raises Unfit when libpq cannot complete the DSN, or when its ports and hosts do not match.
         """
-        given = self._parameters
-        names = (given.get("host") or os.environ.get("PGHOST", "")).split(",")
-        ports = given.get("port", os.environ.get("PGPORT", "5432")).split(",")
+        given = completed(self._parameters)
+        names, ports = given.get("host", "").split(","), given.get("port", "").split(",")
         numbers = given["hostaddr"].split(",") if "hostaddr" in given else [""] * len(names)
         names = names if len(names) == len(numbers) else numbers
         return list(zip(names, numbers, _matched(ports, len(numbers)), strict=True))
@@ -99,7 +132,7 @@ class Addresses:
 def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, str]:
     """Return libpq's parameters with those that make a session safe. Ours come last, so they win over the user's."""
     seconds = max(1, round(lease.renew_every))
-    theirs = address.get("options", os.environ.get("PGOPTIONS", ""))
+    theirs = completed(address).get("options", "")
     ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in startup_options(lease).items())
     return {
         **address,
@@ -115,6 +148,20 @@ def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[st
     }
 
 
+def same_place(one: str, other: str) -> bool:
+    """Return whether two DSNs differ in their credentials at most. An embedded server's is no DSN."""
+    try:
+        return one == other or _place(parse(one)) == _place(parse(other))
+    except Unfit:
+        return False
+
+
+def _place(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return what is left without the credentials. A database without a name is that of the user's name."""
+    dbname = parameters.get("dbname") or parameters.get("user", "")
+    return {**{name: value for name, value in parameters.items() if name not in CREDENTIALS}, "dbname": dbname}
+
+
 def parse(dsn: str) -> dict[str, str]:
     """Return the parameters of a DSN or URI. Raises Unfit with a sentence that repeats nothing of it."""
     try:
@@ -123,6 +170,22 @@ def parse(dsn: str) -> dict[str, str]:
         raise Unfit(
             "postgres.dsn is not a PostgreSQL connection string (postgresql://... or host=... user=...)"
         ) from error
+
+
+def completed(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters that libpq would connect with: those given, a service's, PG* variables, and its defaults.
+
+    Raises Unfit when it cannot complete them, as when the service is not defined. Nothing is connected to.
+    """
+    unusable = {**parameters, "gssencmode": NO_CONNECTION}
+    pg = pq.PGconn.connect_start(make_conninfo(**unusable).encode())
+    try:
+        found = {one.keyword.decode(): one.val.decode() for one in pg.info if one.val}
+        if found.get("gssencmode") != NO_CONNECTION:
+            raise Unfit(f"libpq cannot complete postgres.dsn: {one_line(pg.get_error_message())}")
+        return found
+    finally:
+        pg.finish()
 
 
 def startup_options(lease: Lease) -> dict[str, str]:
@@ -169,7 +232,7 @@ def _matched(ports: list[str], hosts: int) -> list[str]:
     try:
         check_ports(hosts, len(ports))
     except ValueError as refusal:
-        raise Unfit(f"postgres.dsn, with PGHOST and PGPORT, {refusal}") from None
+        raise Unfit(f"postgres.dsn, with its service and PG* variables, {refusal}") from None
     return _stretched(ports, hosts)
 
 

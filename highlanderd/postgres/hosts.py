@@ -130,12 +130,12 @@ def _named(host: str, port: str) -> str:
 
 
 async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node: str) -> Host | None:
-    parameters = {**with_options(choice, lease, node), "target_session_attrs": "any"}
     name = _name(choice)
     try:
+        parameters = {**with_options(choice, lease, node), "target_session_attrs": "any"}
         wire = await connect(parameters, lease.renew_every)
         [reply] = await wire.ask([(ledger.statement("host", connecting.HOST), ())], lease.renew_every)
-    except (ConnectFailed, WireLost) as failure:
+    except (ConnectFailed, Unfit, WireLost) as failure:
         log.debug("%s does not say which timeline it is on: %s", name, failure)
         return None
     wire.drop("only a question")

@@ -13,6 +13,7 @@ from highlanderd.core.lease import Lease
 from highlanderd.postgres import fitness
 from highlanderd.postgres.addresses import Addresses, Unfit, limits, with_options
 from highlanderd.postgres.connection import Connection
+from highlanderd.postgres.credentials import Credentials
 from highlanderd.postgres.diagnosis import Diagnoses
 from highlanderd.postgres.dialling import connect
 from highlanderd.postgres.fitness import ServerFacts
@@ -61,17 +62,20 @@ class Server:
         fresh: Path | None,
         seen_ledger: bool = False,
         memory: NodeMemory | None = None,
+        reread: Callable[[], str] | None = None,
         on_alarm: Callable[[str], None] = log.warning,
         on_lease: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a server.
 
         ``fresh`` is a file that exists while nothing was ever led on an embedded server. ``seen_ledger`` says that this
-        node has seen the ledger: it is not created again. ``on_alarm`` is called with each sentence that an operator
-        must read, ``on_lease`` when the ledger has another lease than was known.
+        node has seen the ledger: it is not created again. ``reread`` returns the DSN as its file says now. ``on_alarm``
+        is called with each sentence that an operator must read, ``on_lease`` when the ledger has another lease than was
+        known.
         """
         self._ledger, self._node, self._fresh, self._on_lease = ledger, node, fresh, on_lease
         self._addresses, self.turns, self.notes = Addresses(dsn), Turns(), Notes(on_alarm)
+        self._credentials = Credentials(self._addresses, reread)
         self._diagnoses = Diagnoses(self.notes)
         self.memory = memory or NodeMemory()
         """What this node has seen of servers and epochs. It outlives the daemon."""
@@ -90,6 +94,11 @@ class Server:
     def address(self) -> str:
         """The hosts, ports and the database of the DSN, without any secret."""
         return self._addresses.address
+
+    def use_credentials(self, dsn: str) -> None:
+        """Use the credentials of a DSN that names the same place. Raises Unfit when it names another one."""
+        if self._addresses.follow(dsn):
+            log.info("postgres.dsn has other credentials than before: new connections use them")
 
     @property
     def parallel(self) -> int:
@@ -150,6 +159,7 @@ class Server:
         except ConnectFailed as failure:
             if failure.timed_out:
                 raise
+            self._credentials.begin()
             return await self._diagnoses.diagnose(failure, address, ours, attempt.lease.renew_every)
 
     async def _verify(self, wire: Wire, attempt: _Attempt) -> Connection:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from highlanderd.children.guardian_link import Greeting, GuardianLink
 from highlanderd.children.spawn import Origin
-from highlanderd.config import Configuration, load
+from highlanderd.config import Configuration, dsn_anew, load
 from highlanderd.core.status import DaemonProcess
 from highlanderd.embedded.server import dsn_of, hold
 from highlanderd.errors import DONE, HighlanderError
@@ -86,7 +86,13 @@ class Daemon:
         configuration = self._configuration
         duplicates = Duplicates(configuration.daemon.node, self._greeting.instance, self._alarms.sound)
         ledger = Ledger(configuration.postgres.schema_, configuration.daemon.namespace, configuration.postgres.lease)
-        server = _server(configuration, ledger, handover, on_alarm=self._alarms.sound, on_lease=self._wake.set)
+        server = _server(
+            handover,
+            ledger,
+            reread=lambda: dsn_anew(self._persistence.connecting.sources_json(), os.environ),
+            on_alarm=self._alarms.sound,
+            on_lease=self._wake.set,
+        )
         return Pool(server, ledger, Listener(server, ledger, on_survey=duplicates.compare))
 
     def _make_fleet(self, handover: WorkerHandover, writer: Writer, changes: Changes) -> Fleet:
@@ -217,16 +223,17 @@ class Daemon:
 
 
 def _server(
-    configuration: Configuration,
-    ledger: Ledger,
     handover: WorkerHandover,
+    ledger: Ledger,
     *,
+    reread: Callable[[], str],
     on_alarm: Callable[[str], None],
     on_lease: Callable[[], None],
 ) -> Server:
-    daemon = configuration.daemon
+    configuration = handover.connecting.configuration
+    daemon = handover.configuration.daemon
     dsn = configuration.postgres.dsn.get_secret_value()
-    directory = configuration.embedded_directory
+    directory = handover.configuration.embedded_directory
     fresh = None if directory is None else directory / "fresh"
     dsn = dsn if directory is None else dsn_of(directory)
     memory = NodeMemory(daemon.state_dir / "timelines")
@@ -238,6 +245,7 @@ def _server(
         fresh=fresh,
         seen_ledger=handover.seen_ledger,
         memory=memory,
+        reread=reread if directory is None else None,
         on_alarm=on_alarm,
         on_lease=on_lease,
     )

@@ -17,6 +17,7 @@ from highlanderd import __version__
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
 from highlanderd.core.states import Want
 from highlanderd.errors import HighlanderError
+from highlanderd.postgres.addresses import same_place
 from highlanderd.postgres.memory import GENERATION, PROMISE, TIMELINES
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,12 @@ class WorkerHandover:
             if self.restart_due is not None
             else replace(self, restart_due=datetime.now(UTC).isoformat("T", "seconds").replace("+00:00", "Z"))
         )
+
+    @property
+    def connecting(self) -> Loaded:
+        """What says how to connect: the latest reload, unless its dsn names another place; that needs a restart."""
+        base, latest = (loaded.configuration.postgres.dsn.get_secret_value() for loaded in (self.base, self.latest))
+        return self.latest if same_place(base, latest) else self.base
 
     def encode(self) -> bytes:
         """Return it as bytes."""

@@ -40,9 +40,16 @@ class Persistence:
         if self._server.memory.unkept and (self._writing is None or self._writing.done()):
             self._writing = in_thread(self._server.memory.keep, "memory")
 
+    @property
+    def connecting(self) -> Loaded:
+        """What says how to connect."""
+        return self._handover.connecting
+
     def reloaded(self, loaded: Loaded) -> None:
-        """Replace the configuration of the programs."""
+        """Replace the configuration of the programs, and the credentials of the dsn."""
         self._handover = replace(self._handover, latest=loaded)
+        if self.connecting is loaded and loaded.configuration.embedded_directory is None:
+            self._server.use_credentials(loaded.configuration.postgres.dsn.get_secret_value())
 
     def encoded(self) -> bytes:
         """Return what the next worker would be handed over now."""

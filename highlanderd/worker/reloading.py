@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from highlanderd.config import Configuration, Loaded, load
+from highlanderd.config import Configuration, Loaded, difference, load
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.orders import ReloadReport
+from highlanderd.postgres.addresses import same_place
 from highlanderd.threads import in_thread
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.notices import Notices
@@ -72,11 +73,12 @@ class Reloading:
         return (*_kept(self._configuration, configuration), *self._fleet.plan(configuration.programs))
 
 
-def _kept(old: Configuration, new: Configuration) -> tuple[str, ...]:
-    """Name the sections that a reload cannot change."""
-    sections = ("daemon", "postgres", "control", "metrics", "log")
-    return tuple(
-        f"[{name}] changed: takes effect when the daemon is restarted"
-        for name in sections
-        if getattr(old, name) != getattr(new, name)
-    )
+def _kept(old: Configuration, new: Configuration) -> Iterator[str]:
+    """Name the sections that a reload cannot change, and the one key of them that it can."""
+    for name in ("daemon", "postgres", "control", "metrics", "log"):
+        keys = set(difference(getattr(old, name), getattr(new, name)))
+        if "dsn" in keys and same_place(*(each.postgres.dsn.get_secret_value() for each in (old, new))):
+            keys.remove("dsn")
+            yield "[postgres] dsn has other credentials: new connections use them"
+        if keys:
+            yield f"[{name}] changed: takes effect when the daemon is restarted"

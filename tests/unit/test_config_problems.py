@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from highlanderd.config.program import ProgramKeys
-from highlanderd.config.supervisord import PROGRAM
 from tests.support.configuration import POSTGRES, loaded, problems
 
 
@@ -216,43 +214,7 @@ def test_a_secret_is_never_quoted() -> None:
     assert "hunter2" not in "".join(found)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("autorestart", '"unexpected"', 'write restart = "on-failure"'),
-        ("autorestart", "true", 'write restart = "always"'),
-        ("autorestart", "false", 'write restart = "never"'),
-        ("exitcodes", '"0,2"', "write success_exit_codes = [0, 2]"),
-        ("stopwaitsecs", "60", 'write stop_timeout = "60s"'),
-        ("stopsignal", '"INT"', 'write stop_signal = "INT"'),
-        ("stopasgroup", "false", 'write stop_to = "main"'),
-        ("stdout_logfile", '"NONE"', 'write stdout = "null"'),
-        ("stderr_logfile", '"/var/log/x"', 'write stderr = "/var/log/x"'),
-        ("numprocs", "2", "there is no such key here, for a program runs once in the whole cluster"),
-        ("startretries", "3", "there is no such key here, for a program is never given up"),
-    ],
-)
-def test_supervisords_words_are_answered_with_ours(key: str, value: str, said: str) -> None:
-    answer = one(f'[program.x]\ncommand = "x"\n{key} = {value}')
-    assert answer.startswith(f"5: program.x.{key}: this is supervisord's spelling; {said}")
-
-
-def test_each_key_of_ours_that_supervisord_has_too_means_the_same() -> None:
-    shared = set(PROGRAM) & set(ProgramKeys.model_fields)
-    assert all(PROGRAM[key].key == key for key in shared)
-    assert shared == {"autostart", "command", "directory", "environment", "umask", "user"}
-
-
-@pytest.mark.parametrize("value", ["1", '"x"', "true", "[1]", "1.5", "{ a = 1 }", '""'])
-def test_supervisords_words_are_answered_whatever_their_value(value: str) -> None:
-    theirs = set(PROGRAM) - set(ProgramKeys.model_fields)
-    text = '[program.x]\ncommand = "x"\n' + "".join(f"{key} = {value}\n" for key in theirs)
-    found = problems(POSTGRES + text)
-    assert len(found) == len(theirs)
-    assert all("this is supervisord's spelling; " in problem for problem in found)
-
-
-@pytest.mark.parametrize("key", ["ready", "liveness", "limits", "prefer", "pre_start", "max_failures", "nice"])
+@pytest.mark.parametrize("key", ["ready", "liveness", "limits", "prefer", "max_failures"])
 def test_keys_of_later_versions_are_unknown(key: str) -> None:
     assert f"program.x.{key}: there is no such key" in one(f'[program.x]\ncommand = "x"\n{key} = 1')
 

@@ -30,7 +30,11 @@ def test_every_configuration_in_the_pages_loads(where: str, block: str, tmp_path
         text += '\n[postgres]\ndsn = "embedded"\n'
     file = tmp_path / "highlander.toml"
     file.write_text(text, "utf-8")
-    assert load(file, ENVIRON).configuration, where
+    assert load(file, ENVIRON, _read).configuration, where
+
+
+def _read(path: Path) -> bytes:
+    return b"postgresql://highlander@db1/ops" if path.name == "dsn" else path.read_bytes()
 
 
 def commands() -> set[str]:

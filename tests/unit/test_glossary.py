@@ -24,7 +24,7 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 _PLAIN: Final = """
 ack address alarm answer as asking attempt author
 batch beat birth busy
-change check client config configuration connect connection context control
+change check client config configuration connect connection context control credentials
 daemon dead detail diagnose dial disconnect disk document done down due duplicate
 elsewhere end environment exit
 facts fail file finish found
@@ -39,7 +39,7 @@ not note notices notifier notify
 of option order origin owner
 past pause peek pending pipe persistence ping pong postgres problems process
 read record recorder reload remember remove reply report request resolve restart running
-scan section seeking sent server service set shut shutdown signal sources stage start stop stream suspected
+scan secret section seeking sent server service set shut shutdown signal sources stage start stop stream suspected
 text turn
 unlock unreadable untried unwanted unwatched up use
 view

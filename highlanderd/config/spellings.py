@@ -1,0 +1,154 @@
+"""The words of other supervisors: which key does the same here, or why there is none. supervisord has its own module.
+
+Many people know the keys of a systemd unit by heart, and some those of circus.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from highlanderd import durations
+from highlanderd.config.supervisord import PROGRAM, Option, exit_codes, log_file, seconds, signal
+
+
+def _duration(given: object) -> object:
+    """Return a duration in our words; an example for what has none.
+
+    >>> _duration(5), _duration("5min 20s"), _duration("infinity")
+    ('5s', '5m20s', '10s')
+    """
+    meant = seconds(given)
+    if not isinstance(meant, str):
+        return meant
+    meant = re.sub("sec|s$", "s", meant.replace(" ", "").replace("min", "m"))
+    return meant if durations.seconds(meant) is not None else "10s"
+
+
+def _restart(given: object) -> object:
+    known = {"no": "never", "false": "never", "always": "always", "true": "always"}
+    return known.get(str(given).lower(), "on-failure")
+
+
+def _output(given: object) -> object:
+    """Return the value of ``stdout`` or ``stderr``: ``append:/var/log/x`` is a path, and ``journal`` is inherited."""
+    if not isinstance(given, str):
+        return given
+    return "inherit" if given == "journal" else log_file(re.sub("^(file|append|truncate):", "", given))
+
+
+_PREPARE: Final = Option(note='the command can do it first: ["sh", "-c", "prepare && exec program"]')
+_LIMITS: Final = Option(note="a child has the limits of the daemon: set them in the daemon's unit")
+_FOREGROUND: Final = Option(note="the program must stay in the foreground, and is up once it is executed")
+_NEVER_GIVEN_UP: Final = PROGRAM["startretries"]
+_ONE: Final = PROGRAM["numprocs"]
+_NO_ORDER: Final = PROGRAM["priority"]
+_SIGNAL: Final = Option(note="a program is stopped by a signal: stop_signal, then SIGKILL after stop_timeout")
+_COMMAND: Final = Option("command", "with its arguments, and never run by a shell")
+
+SYSTEMD: Final[Mapping[str, Option]] = {
+    "ExecStart": _COMMAND,
+    "ExecStartPre": _PREPARE,
+    "ExecCondition": _PREPARE,
+    "ExecStartPost": _FOREGROUND,
+    "ExecStop": _SIGNAL,
+    "ExecStopPost": _SIGNAL,
+    "ExecReload": Option(note="highlanderctl restart gives a program a new process"),
+    "Restart": Option("restart", value=_restart),
+    "RestartSec": Option("backoff", value=_duration),
+    "RestartMaxDelaySec": Option("backoff_max", value=_duration),
+    "StartLimitBurst": _NEVER_GIVEN_UP,
+    "StartLimitIntervalSec": _NEVER_GIVEN_UP,
+    "KillSignal": Option("stop_signal", value=signal),
+    "KillMode": Option("stop_to", value=lambda given: "main" if given in ("mixed", "process") else "tree"),
+    "SendSIGKILL": PROGRAM["killasgroup"],
+    "TimeoutStopSec": Option("stop_timeout", value=_duration),
+    "TimeoutSec": Option("stop_timeout", value=_duration),
+    "TimeoutStartSec": _FOREGROUND,
+    "SuccessExitStatus": Option("success_exit_codes", value=exit_codes),
+    "User": Option("user"),
+    "Group": Option("group"),
+    "SupplementaryGroups": Option("supplementary_groups"),
+    "WorkingDirectory": Option("directory"),
+    "UMask": Option("umask"),
+    "Environment": Option("environment", "a table", lambda _: {"NAME": "value"}),
+    "EnvironmentFile": Option("environment_file"),
+    "PassEnvironment": Option("inherit_environment"),
+    "StandardOutput": Option("stdout", value=_output),
+    "StandardError": Option("stderr", value=_output),
+    "Description": Option("description"),
+    "Type": _FOREGROUND,
+    "PIDFile": _FOREGROUND,
+    "WatchdogSec": Option(note="a child is watched by its end alone"),
+    "After": _NO_ORDER,
+    "Requires": _NO_ORDER,
+    "LimitNOFILE": _LIMITS,
+    "MemoryMax": _LIMITS,
+    "Nice": _LIMITS,
+}
+"""The keys of a systemd unit."""
+
+CIRCUS: Final[Mapping[str, Option]] = {
+    "cmd": _COMMAND,
+    "args": _COMMAND,
+    "shell": Option(note='no shell runs a command unless it says so: ["sh", "-c", "..."]'),
+    "working_dir": Option("directory"),
+    "uid": Option("user"),
+    "gid": Option("group"),
+    "copy_env": Option("inherit_environment", value=lambda _: True),
+    "env": Option("environment"),
+    "graceful_timeout": Option("stop_timeout", value=_duration),
+    "stop_children": Option("stop_to", value=lambda given: "tree" if given else "main"),
+    "respawn": Option("restart", value=_restart),
+    "max_retry": _NEVER_GIVEN_UP,
+    "warmup_delay": _FOREGROUND,
+    "numprocesses": _ONE,
+    "singleton": _ONE,
+}
+"""The keys of a circus watcher."""
+
+NOBODYS: Final[Mapping[str, Option]] = {
+    "pre_start": _PREPARE,
+    "prestart": _PREPARE,
+    "post_start": _FOREGROUND,
+    "pre_stop": _SIGNAL,
+    "post_stop": _SIGNAL,
+    "stop_command": _SIGNAL,
+    "cwd": Option("directory"),
+    "workdir": Option("directory"),
+    "env_file": Option("environment_file"),
+    "restart_delay": Option("backoff", value=_duration),
+    "max_restarts": _NEVER_GIVEN_UP,
+    "depends_on": _NO_ORDER,
+    "logfile": Option("stdout", value=log_file),
+}
+"""Words that several others use."""
+
+_OWNERS: Final = (
+    ("supervisord's spelling", PROGRAM),
+    ("systemd's spelling", SYSTEMD),
+    ("circus' spelling", CIRCUS),
+    ("another supervisor's spelling", NOBODYS),
+)
+
+
+def _bare(key: str) -> str:
+    """Return a key without hyphens, underscores and capitals.
+
+    >>> _bare("RestartSec"), _bare("restart-sec")
+    ('restartsec', 'restartsec')
+    """
+    return key.lower().replace("_", "").replace("-", "")
+
+
+_EXACT: Final = {key: (whose, option) for whose, keys in reversed(_OWNERS) for key, option in keys.items()}
+_BARE: Final = {_bare(key): found for key, found in _EXACT.items()}
+
+
+def spelling(key: str, ours: Sequence[str]) -> tuple[str, Option] | None:
+    """Return whose word an unknown key is, and what does the same here; None when it is no such word.
+
+    ``restart_sec`` counts as systemd's ``RestartSec``, unless it is one of ``ours`` but for hyphens and capitals.
+    """
+    return _EXACT.get(key) or (None if _bare(key) in map(_bare, ours) else _BARE.get(_bare(key)))
