@@ -52,6 +52,8 @@ class Loaded:
     warnings: tuple[str, ...]
     """What is allowed and perhaps not meant, in the same form. ``--check`` does not count these as problems."""
     _sources: Sources = field(repr=False)
+    lacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The findings about each program, by its name."""
 
     @property
     def sources(self) -> Mapping[str, str]:

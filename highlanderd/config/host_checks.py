@@ -26,22 +26,31 @@ from highlanderd.errors import HighlanderError
 
 def check_host(
     programs: Iterable[WrittenProgram], control: Table, environ: Mapping[str, str], report: Problems, warnings: Problems
-) -> None:
-    """Report what the configuration names and this host lacks. Of all files, only environment files are read.
+) -> dict[str, tuple[str, ...]]:
+    """Report what the configuration names and this host lacks; return it by program, too.
+
+    Of all files, only environment files are read.
 
     Each path is looked at as the program's user, who must be able to use it, and who may have put anything there.
     """
     group = control.get("group")
     if group is not None:
         _find_group(str(group.value), group.location, report)
+    lacks: dict[str, tuple[str, ...]] = {}
     with PathReader() as paths:
         for written in programs:
-            _accounts(written, report)
-            _HostCheck(written, _identity(written), environ, paths, report, warnings).check()
-            if paths.hung is not None:  # each further one could cost as long again
+            own = Problems()
+            _accounts(written, own)
+            _HostCheck(written, _identity(written), environ, paths, own, warnings).check()
+            if paths.hung is not None:
                 hint = "mend its file system; no program after this one was checked"
-                report.add(written.location, f"{paths.hung} did not answer within {WITHIN:g} s; {hint}")
+                own.add(written.location, f"{paths.hung} did not answer within {WITHIN:g} s; {hint}")
+            report.include(own)
+            if found := own.sorted():
+                lacks[written.program.name] = found
+            if paths.hung is not None:  # each further one could cost as long again
                 break
+    return lacks
 
 
 def _identity(written: WrittenProgram) -> Identity:
@@ -66,6 +75,13 @@ def _accounts(written: WrittenProgram, report: Problems) -> None:
         _find_group(program.group, written.at("group"), report)
     for index, group in enumerate(program.supplementary_groups):
         _find_group(group, written.at("supplementary_groups") / index, report)
+    if os.geteuid() != 0 and _identity(written) != Identity(None, None, None):
+        key = next(key for key in ("user", "group", "supplementary_groups") if key in written.table)
+        report.add(
+            written.at(key),
+            "is for a daemon that root runs: this one may start no program as another user or group; remove user, "
+            "group and supplementary_groups, or run the daemon as root",
+        )
 
 
 def _find_group(name: str, location: Location, report: Problems) -> None:

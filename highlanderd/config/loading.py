@@ -45,8 +45,8 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes)
     loading = _Loading(Disk(path, read), environ)
     configuration = loading.configuration()
     findings = Problems()
-    check_host(loading.programs.values(), loading.control, environ, findings, loading.warnings)
-    return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources)
+    lacks = check_host(loading.programs.values(), loading.control, environ, findings, loading.warnings)
+    return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources, lacks)
 
 
 def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes) -> Judgement:

@@ -79,6 +79,11 @@ class Problems:
         where = name if line is None else f"{name}:{line}"
         self._say(name, line or 0, f"{where}: {sentence}")
 
+    def include(self, others: Problems) -> None:
+        """Add all of another collection."""
+        self._sentences = {**others._sentences, **self._sentences}
+        self._keys |= others._keys
+
     def knows(self, location: Location) -> bool:
         """Return whether this very key has been found wrong already."""
         return (location.document.name, location.path) in self._keys

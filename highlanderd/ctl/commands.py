@@ -220,7 +220,10 @@ def _outcome(program: Answer, verb: str, waited: bool) -> str:
 
 def reload(daemon: ControlClient, arguments: Namespace) -> int:
     # A reload reads files and asks nothing of PostgreSQL; a minute is for a slow disk
-    answer = daemon.ask("POST", "/v1/reload", {"dry_run": arguments.dry_run}, patience=60.0)
+    body = {"dry_run": arguments.dry_run, "force": arguments.force}
+    answer = daemon.ask("POST", "/v1/reload", body, patience=60.0)
+    for warning in answer["warnings"]:
+        print(f"warning: {tables.plain(warning)}", file=sys.stderr)
     if arguments.dry_run and answer["changes"]:
         print("A reload would do this:")
     print("\n".join(answer["changes"]) or "nothing to change")

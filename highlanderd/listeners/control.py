@@ -179,10 +179,10 @@ class _Api:
         return carry_out
 
     async def reload(self, request: web.Request) -> web.Response:
-        body = await body_of(request, ("dry_run",))
+        body = await body_of(request, ("dry_run", "force"))
         dry_run = body.get("dry_run", False)
-        report = await self._node.reload(dry_run)
-        return answer({"dry_run": dry_run, "changes": list(report.changes)})
+        report = await self._node.reload(dry_run=dry_run, force=body.get("force", False))
+        return answer({"dry_run": dry_run, **asdict(report)})
 
     async def renew(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("force",))

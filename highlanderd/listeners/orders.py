@@ -30,6 +30,8 @@ class ReloadReport:
     """What a reload did, or would do: lines such as ``beat: changed (umask): drains and starts again``."""
 
     changes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What the daemon warns of: what is perhaps not meant, and what this machine lacks for a program."""
 
 
 class Node(Protocol):
@@ -59,8 +61,11 @@ class Node(Protocol):
     async def changed(self) -> None:
         """Return when any program's status has changed since the call."""
 
-    async def reload(self, dry_run: bool) -> ReloadReport:
-        """Read the configuration again and apply it, or only return what that would do. Raises ConfigurationError."""
+    async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
+        """Read the configuration again and apply it, or only return what that would do.
+
+        Raises ConfigurationError for a bad one, and without ``force`` for one that drains what cannot start here again.
+        """
 
     async def renew(self, *, force: bool = False) -> RenewalReport:
         """Give way to a worker of the installed code, once that has loaded this machine's configuration.

@@ -164,6 +164,16 @@ class Fleet:
                 lines.append(f"{name}: changed ({', '.join(keys)}): {effect}")
         return tuple(lines)
 
+    def drained_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
+        """Return the programs that run here, and that ``want`` would drain and start again."""
+        return tuple(
+            name
+            for name, new in programs.items()
+            if (member := self.members.get(name)) is not None
+            and member.program.term is not None
+            and not APPLIED_AT_ONCE.issuperset(difference(member.spawner.config, new))
+        )
+
     # ------------------------------------------------------------------------------------------------- reconciling
 
     def _reconcile(self, group: asyncio.TaskGroup) -> None:

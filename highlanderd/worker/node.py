@@ -159,9 +159,9 @@ class WorkerNode:
             where = f"it is led by {leader}: ask there" if leader else "nobody leads it at the moment"
             raise NotLeading(f'"{name}" is {member.program.state} on this node; {where}')
 
-    async def reload(self, dry_run: bool) -> ReloadReport:
+    async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
         """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
-        return await self._reloading.reload(dry_run)
+        return await self._reloading.reload(dry_run=dry_run, force=force)
 
     async def renew(self, *, force: bool = False) -> RenewalReport:
         """Give way to a worker of the installed code. Raises ConfigurationError, NeedsForce, HighlanderError."""

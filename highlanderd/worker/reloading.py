@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from highlanderd.config import Configuration, Loaded, difference, load
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import ConfigurationError, HighlanderError
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres.addresses import same_place
 from highlanderd.threads import in_thread
@@ -38,13 +38,17 @@ class Reloading:
         """Called with the outcome of each reload."""
         self._begun = 0
 
-    async def reload(self, dry_run: bool) -> ReloadReport:
-        """Apply the file as it is now, or only say what that would do. Raises HighlanderError."""
+    async def reload(self, *, dry_run: bool, force: bool) -> ReloadReport:
+        """Apply the file as it is now, or only say what that would do. Raises HighlanderError.
+
+        A running child is not drained for a program that this machine cannot start, except with ``force``.
+        """
         if dry_run:
-            return ReloadReport(self._changes(await self._loaded()))
+            loaded = await self._loaded(force)
+            return ReloadReport(self._changes(loaded), (*loaded.warnings, *loaded.findings))
         self._begun += 1
         with self._notices.reload():
-            loaded = await self._loaded()
+            loaded = await self._loaded(force)
             changes = self._changes(loaded)
             self._persistence.reloaded(loaded)
             self._fleet.want(loaded.configuration.programs)
@@ -53,19 +57,29 @@ class Reloading:
             for note in (*loaded.warnings, *loaded.findings):
                 log.warning("%s", note)
             log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
-            return ReloadReport(changes)
+            return ReloadReport(changes, (*loaded.warnings, *loaded.findings))
 
-    async def _loaded(self) -> Loaded:
+    async def _loaded(self, force: bool) -> Loaded:
         number = self._begun
         try:
             loaded = await in_thread(lambda: load(self._path, os.environ), "reload")
             if number != self._begun:
                 raise HighlanderError("this reload was not applied, because a later one has begun meanwhile")
+            if not force:
+                self._refuse_to_drain(loaded)
         except HighlanderError as error:
             self._on_reloaded(False)
             log.error("the configuration was not reloaded:\n%s", error)
             raise
         return loaded
+
+    def _refuse_to_drain(self, loaded: Loaded) -> None:
+        """Raise ConfigurationError if this would drain a program that could not be started here again."""
+        drained = self._fleet.drained_by(loaded.configuration.programs)
+        if lacks := [sentence for name in drained for sentence in loaded.lacks.get(name, ())]:
+            raise ConfigurationError(
+                ("this would drain what cannot be started here again; mend it, or add --force:", *lacks)
+            )
 
     def _changes(self, loaded: Loaded) -> tuple[str, ...]:
         """Say what applying this would do, and what it cannot change."""

@@ -7,6 +7,9 @@ import os
 import signal
 from functools import partial
 
+import pytest
+
+from highlanderd.errors import ConfigurationError
 from tests.support.journal import CHILD
 from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
@@ -163,3 +166,19 @@ def _knows_it_finished(node: Node, program: str) -> bool:
 
 def _runs(nodes: Nodes, program: str) -> list[str]:
     return nodes.journal.path.with_name(f"{nodes.journal.path.name}.{program}").read_text().split()
+
+
+def test_a_reload_drains_nothing_that_this_machine_cannot_start_again(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    node.configure('[program.beat]\ncommand = "/none/such"\n[program.other]\n')
+    for dry_run in (True, False):
+        with pytest.raises(
+            ConfigurationError, match=r"drain what cannot be started here again(?s:.*)no file /none/such"
+        ):
+            node.control.ask("POST", "/v1/reload", {"dry_run": dry_run})
+    assert set(node.leading()) == {"beat"}
+    answer = node.control.ask("POST", "/v1/reload", {"force": True})
+    assert any("there is no file /none/such" in warning for warning in answer["warnings"])
+    wait_for(lambda: node.program("beat")["failures"] > 0, what="the operator has insisted")

@@ -197,9 +197,13 @@ def test_the_whole_node_s_orders(tmp_path: Path) -> None:
         async with serving(node, tmp_path) as path:
             assert await post(path, "/v1/reload", {"dry_run": True}) == (
                 200,
-                {"dry_run": True, "changes": ["beat: changed (umask): drains and starts again"]},
+                {
+                    "dry_run": True,
+                    "changes": ["beat: changed (umask): drains and starts again"],
+                    "warnings": ["/etc/h.toml:7: no such command"],
+                },
             )
-            assert (await post(path, "/v1/reload"))[1]["dry_run"] is False
+            assert (await post(path, "/v1/reload", {"force": True}))[1]["dry_run"] is False
             assert await get(path, "/v1/ledger") == (200, {"schema": "highlander", "lease": 10.0, "settled": None})
             code, answer = await post(path, "/v1/ledger/lease", {"lease": 20})
             assert (code, answer["lease"], answer["in_force"], answer["pending"]) == (200, 20.0, 20.0, [])
@@ -211,4 +215,5 @@ def test_the_whole_node_s_orders(tmp_path: Path) -> None:
             assert len(answer["error"]["message"].splitlines()) == 2
 
     run(main)
-    assert node.orders == [("reload", True), ("reload", False), ("lease", 20.0, False), ("migrate",), ("shutdown",)]
+    reloads = [("reload", True, False), ("reload", False, True)]
+    assert node.orders == [*reloads, ("lease", 20.0, False), ("migrate",), ("shutdown",)]

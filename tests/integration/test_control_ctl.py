@@ -218,7 +218,7 @@ def test_reload_says_what_it_did_and_what_is_wrong(tmp_path: Path) -> None:
             assert asked.err == "highlanderctl: a.toml:3: program.beat: no command\na.toml:9: unknown key\n"
 
     run(main)
-    assert node.orders == [("reload", False)] * 2 + [("reload", True)] * 2
+    assert node.orders == [("reload", False, False)] * 2 + [("reload", True, False)] * 2
 
 
 def test_the_ledger_the_version_and_the_end(tmp_path: Path) -> None:

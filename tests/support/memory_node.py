@@ -214,11 +214,11 @@ class MemoryNode:
         self._waiting.append(one)
         await one
 
-    async def reload(self, dry_run: bool) -> ReloadReport:
+    async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
         if self.trouble is not None:
             raise self.trouble
-        self.orders.append(("reload", dry_run))
-        return ReloadReport(("beat: changed (umask): drains and starts again",))
+        self.orders.append(("reload", dry_run, force))
+        return ReloadReport(("beat: changed (umask): drains and starts again",), ("/etc/h.toml:7: no such command",))
 
     async def renew(self, *, force: bool = False) -> RenewalReport:
         self._must_have_evidence(force)

@@ -205,6 +205,17 @@ def test_what_the_machine_lacks_is_found_and_stops_nothing(keys: str, said: str)
     assert finding.startswith(said)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can stop being root for a while")
+def test_another_user_is_found_in_a_daemon_that_is_not_root() -> None:
+    os.seteuid(65534)
+    try:
+        found = findings('command = "sh"\nuser = "daemon"', {"PATH": "/usr/bin:/bin"})
+    finally:
+        os.seteuid(0)
+    said = "5user: is for a daemon that root runs: this one may start no program as another user"
+    assert any(finding.startswith(said) for finding in found)
+
+
 def test_nothing_is_found_where_nothing_is_missing(tmp_path: Path) -> None:
     (tmp_path / "env").write_text("PATH=/usr/bin:/bin\n")
     keys = f'command = "sh"\ndirectory = "{tmp_path}"\nstdout = "{tmp_path}/log"\nenvironment_file = "{tmp_path}/env"'
