@@ -7,8 +7,10 @@ proven. If the guardian is gone too, that proof can no longer come, and the chil
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from enum import Enum
 from typing import Literal, Protocol
@@ -18,9 +20,11 @@ from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
 from highlanderd.children.sent_deadlines import SentDeadlines
 from highlanderd.core.events import Emptied, SpawnFailed
 from highlanderd.errors import HighlanderError
-from highlanderd.guardian import protocol
+from highlanderd.guardian import protocol, shapes
 from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux
+
+log = logging.getLogger(__name__)
 
 
 class ChildGuardian(Protocol):
@@ -42,6 +46,9 @@ class ChildGuardian(Protocol):
 
     def forget(self, child: Child) -> None:
         """Stop holding the child."""
+
+    def attention(self, program: str) -> AbstractContextManager[None]:
+        """Handle a program for a block: should this worker die of it, the guardian will know."""
 
 
 class Stage(Enum):
@@ -189,10 +196,16 @@ class Child:
         if channel is None:  # this worker cannot give orders to the keeper
             self.kill_keeper()
             return
-        self._channel = LoopChannel(channel, self._receive, self._close)
+        self._channel = LoopChannel(channel, self._receive, self._close, self.fail)
         orders, self._waiting = self._waiting, []
         for order in orders:
             self._send(order, self._channel)
+
+    def fail(self, error: Exception) -> None:
+        """Give up a keeper whose reports cannot be used: the guardian kills it, and proves its tree empty."""
+        log.error("%s: what its keeper reports cannot be used, so it is killed", self.program, exc_info=error)
+        self._close()
+        self.kill_keeper()
 
     def stranded(self, keeper: int, report: KeeperReport) -> None:
         """Take the report of a keeper that is dead, or cannot be reached yet."""
@@ -278,6 +291,12 @@ class Child:
     # ----------------------------------------------------------------------------------------------------- its reports
 
     def _receive(self, message: Message, fds: list[int]) -> None:
+        with self._guardian.attention(self.program):
+            self._take_in(message, fds)
+
+    def _take_in(self, message: Message, fds: list[int]) -> None:
+        if not shapes.check(protocol.WORKER, message):
+            return
         names = message.get("fds", [])
         if len(names) != len(fds):
             self.kill_keeper()  # nobody could read the child's output, and the child would block on it

@@ -10,14 +10,15 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from highlanderd.children.attention import Attention
 from highlanderd.children.child import Child
 from highlanderd.children.loop_channel import LoopChannel
 from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
 from highlanderd.errors import HighlanderError
-from highlanderd.guardian import protocol
+from highlanderd.guardian import protocol, shapes
 from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux
 
@@ -46,6 +47,8 @@ class Greeting:
     found: tuple[Found, ...]
     version: str | None = None
     """The version of highlanderd that the guardian is of; None for early ones, which do not say it."""
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    """Programs that earlier workers have died of, and how the last one did."""
 
 
 class GuardianListener(Protocol):
@@ -64,6 +67,7 @@ class _Hello:
     draining: bool = False
     memo: bytes | None = None
     version: str | None = None
+    quarantined: Mapping[str, str] = field(default_factory=dict)
 
 
 class GuardianLink:
@@ -84,7 +88,15 @@ class GuardianLink:
         """How many children have a lock id, or a program: ``holds()`` is called in every look."""
         self._pinged = self._ponged = 0
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._channel = LoopChannel(channel, self._receive, self._end)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails when the guardian has sent what cannot be read, and no program alone can bear the consequences."""
+        for future in (self._listed, self.failed):
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._channel = LoopChannel(channel, self._receive, self._end, self._fail)
+        attention = Attention()
+        self.attention = attention.on
+        """Called with a program that is handled for a block: should this worker die of it, the guardian will know."""
+        self._channel.post(protocol.attend(), [attention.fd])
 
     async def greeted(self) -> Greeting:
         """Wait for the list of what the guardian holds, six seconds at most.
@@ -110,7 +122,7 @@ class GuardianLink:
                 child.found()
                 found.append(Found(child, child.report))
         hello = self._hello
-        return Greeting(hello.instance, hello.draining, hello.memo, tuple(found), hello.version)
+        return Greeting(hello.instance, hello.draining, hello.memo, tuple(found), hello.version, hello.quarantined)
 
     def listen(self, listener: GuardianListener) -> None:
         """Report signals and the guardian's death to ``listener`` from now on, at once those that have come already."""
@@ -160,7 +172,8 @@ class GuardianLink:
     def check(self, now: float, lease: float) -> None:
         """Have keepers killed that owe the acknowledgement of a deadline for 3/10 of ``lease``: they are frozen."""
         for child in list(self._children.values()):
-            child.check(now, lease)
+            with self.attention(child.program):
+                child.check(now, lease)
 
     def draining(self) -> None:
         """Report, once, that an orderly end has begun: each later worker goes on with it."""
@@ -177,6 +190,11 @@ class GuardianLink:
         """Report that everything is drained: the guardian ends with ``code`` after the worker."""
         if not self.lost:
             self._channel.post(protocol.done(code))
+
+    def lift(self, program: str) -> None:
+        """Have the guardian forget which workers have died of this program."""
+        if not self.lost:
+            self._channel.post(protocol.lift(program))
 
     def kill_keeper(self, keeper: int) -> None:
         """Have a frozen keeper killed; the guardian then proves its tree empty."""
@@ -197,9 +215,20 @@ class GuardianLink:
         self._held.update((child.lock_id, child.program))
 
     def _receive(self, message: Message, fds: list[int]) -> None:
-        handler = HANDLERS.get(message["is"])
-        if handler is not None:  # a newer guardian may send messages that are not known here
-            handler(self, message, fds)
+        """Act on a message. One about a term that cannot be used costs that term; its child still counts as alive."""
+        try:
+            if shapes.check(protocol.WORKER, message):  # a newer guardian may send messages that are not known here
+                HANDLERS[message["is"]](self, message, fds)
+        except Exception as error:
+            if not shapes.names_term(message):
+                raise
+            self._child(message).fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Take in that the guardian has sent what cannot be read: this worker ends, and another one listens anew."""
+        for future in (self._listed, self.failed):
+            if not future.done():
+                future.set_exception(error)
 
     def _on_hello(self, message: Message, fds: list[int]) -> None:
         if message["protocol"] != protocol.VERSION:
@@ -212,7 +241,8 @@ class GuardianLink:
         for fd in fds:
             memo = linux.read_whole(fd)
             os.close(fd)
-        self._hello = _Hello(message["instance"], message["draining"], memo, message.get("version"))
+        version, quarantined = message.get("version"), message.get("quarantined", {})
+        self._hello = _Hello(message["instance"], message["draining"], memo, version, quarantined)
         for name in message["signals"]:
             self._signalled(name)
 

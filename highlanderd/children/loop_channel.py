@@ -13,13 +13,18 @@ class LoopChannel:
     """A channel that is read as messages arrive, and written as soon as there is room. Nothing waits for it.
 
     ``receive`` is called with each message and its descriptors, ``ended`` when the peer is gone. Neither is called
-    after ``close()``, which ``ended`` has to call.
+    after ``close()``, which ``ended`` has to call. ``failed`` is called with what no message was, or what ``receive``
+    has raised: an event loop would only log it.
     """
 
     def __init__(
-        self, channel: Channel, receive: Callable[[Message, list[int]], None], ended: Callable[[], None]
+        self,
+        channel: Channel,
+        receive: Callable[[Message, list[int]], None],
+        ended: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
-        self._channel, self._receive, self._ended = channel, receive, ended
+        self._channel, self._receive, self._ended, self._failed = channel, receive, ended, failed
         self._loop = asyncio.get_running_loop()
         self._fd = channel.fileno()
         self._writing = False
@@ -47,6 +52,8 @@ class LoopChannel:
                 self._receive(*received)
         except EOFError:
             self._ended()
+        except Exception as error:  # noqa: BLE001 - whatever it was, it belongs to this peer
+            self._failed(error)
 
     def close(self) -> None:
         """Close the channel, with the descriptors of what was never sent."""

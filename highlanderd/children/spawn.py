@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Emptied, Event, Started
 from highlanderd.output.streams import Ring, Stream, Writer
 from highlanderd.threads import in_thread
+
+log = logging.getLogger(__name__)
 
 STANDARD = {"stdout": 1, "stderr": 2}
 
@@ -67,15 +70,21 @@ class Spawner:
 
     def _deliver(self, child: Child, post: Callable[[Event], None]) -> None:
         def take(event: Event) -> None:
-            if isinstance(event, Started | Emptied):
-                self._read(child)
-            if isinstance(event, Emptied):
-                self.close()
-                if child.report is not None and child.report.killed is not None:
-                    self._origin.killed(self.config.name, child.report.killed)
+            try:
+                self._follow_output(child, event)
+            except Exception:  # the event counts, whatever becomes of the output
+                log.exception("%s: its output cannot be followed", self.config.name)
             post(event)
 
         child.listen(take, lambda: self._read(child))
+
+    def _follow_output(self, child: Child, event: Event) -> None:
+        if isinstance(event, Started | Emptied):
+            self._read(child)
+        if isinstance(event, Emptied):
+            self.close()
+            if child.report is not None and child.report.killed is not None:
+                self._origin.killed(self.config.name, child.report.killed)
 
     def close(self) -> None:
         """Read what the pipes still hold, and close them, even if another process has them open, too."""

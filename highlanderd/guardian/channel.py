@@ -29,6 +29,10 @@ FULL = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})  # for now, 
 GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.ESHUTDOWN})
 
 
+class Garbled(ValueError):
+    """What has arrived is no message."""
+
+
 class Channel:
     """One end of a SOCK_SEQPACKET pair."""
 
@@ -91,7 +95,8 @@ class Channel:
         """Return the next message and its descriptors, close-on-exec; None when there is nothing to read now.
 
         When some of the descriptors were lost on the way, because this process may open no more, none is returned: the
-        receiver counts them. Raises EOFError when the peer is gone and everything it had sent is read.
+        receiver counts them. Raises EOFError when the peer is gone and everything it had sent is read, and Garbled when
+        what it has sent is no message.
         """
         while True:
             try:
@@ -111,7 +116,11 @@ class Channel:
             fds = [fd for *_, rights in ancillary for fd in struct.unpack(f"{len(rights) // 4}i", rights)]
             if flags & socket.MSG_CTRUNC:
                 fds = _closed(fds)
-            return marshal.loads(data), fds  # noqa: S302 - the peer is a process of this daemon
+            try:
+                return _message(data), fds
+            except Garbled:
+                _closed(fds)
+                raise
 
     def detach(self) -> int:
         """Return the descriptor of this end, which is the caller's from now on."""
@@ -123,6 +132,16 @@ class Channel:
             _closed(fds)
         self._unsent = []
         self._socket.close()
+
+
+def _message(data: bytes) -> Message:
+    try:
+        message = marshal.loads(data)  # noqa: S302 - the peer is a process of this daemon
+    except (EOFError, ValueError, TypeError) as error:
+        raise Garbled(f"{len(data)} bytes are no message: {error}") from error
+    if type(message) is not dict or type(message.get("is")) is not str:
+        raise Garbled(f"{len(data)} bytes are no message")
+    return message
 
 
 def _closed(fds: Sequence[int]) -> list[int]:

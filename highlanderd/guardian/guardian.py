@@ -24,6 +24,7 @@ What the guardian holds for the worker, and sends to each new one:
 
 * each term, with a channel to its keeper, until its tree is proven empty and a worker has acknowledged that
 * the bytes of ``remember``, whether an orderly end has begun, and signals that came while no worker was running
+* which programs two workers have died of: ``suspects.py``
 
 A term counts until the proof, so no lock is released and nothing is started while a tree may live. The proof is the
 keeper's ECHILD, or, for a dead keeper, that no orphan is left below the guardian; see ``dead_keepers.py``.
@@ -46,8 +47,9 @@ if __name__ == "__main__":  # at the end of the path: nothing there can replace 
 from highlanderd import __version__
 
 # The keeper first: what keepers touch then lies together in memory, and each copies 60 KiB less of what is shared.
-from highlanderd.guardian import keeper, protocol, starting  # noqa: F401
+from highlanderd.guardian import keeper, protocol, shapes, starting  # noqa: F401
 from highlanderd.guardian.keepers import Keepers
+from highlanderd.guardian.suspects import DEATHS, Suspects
 from highlanderd.guardian.watchdog import OVERDUE, ServiceNotifier
 from highlanderd.guardian.worker import Worker
 from highlanderd.system import linux, proctree
@@ -86,6 +88,7 @@ class Guardian:
         self._keepers = Keepers(worker, self._poller, self._signals, children, instance, nofile)
         self._memo: int | None = None
         """A memfd: what the workers have asked to remember."""
+        self._suspects = Suspects()
         self._pending_signals: list[str] = []
         """Signals that came while no worker was there."""
         self._draining = False
@@ -201,22 +204,31 @@ class Guardian:
             memo=bool(memo),
             signals=self._pending_signals,
             version=__version__,
+            quarantined=self._suspects.quarantined,
         )
         self._worker.send(hello, *memo)
         self._pending_signals = []
         self._keepers.list_to_worker()
 
     def _receive_from_worker(self) -> None:
+        """Obey the worker. One that sends what cannot be read is replaced: what it wants is not known."""
         try:
             while self._worker.channel is not None and (received := self._worker.channel.receive()) is not None:
-                message, fds = received
-                handler = HANDLERS.get(message["is"])
-                if handler is not None:  # a newer worker may send messages that are not known here
-                    handler(self, message, fds)
-                for fd in fds:
-                    os.close(fd)
+                self._obey(*received)
         except EOFError:
             self._hang_up_worker()
+        except ValueError as error:
+            self._worker.log(f"the worker has sent what cannot be read ({error}): killing it")
+            self._worker.kill()
+            self._hang_up_worker()
+
+    def _obey(self, message: Message, fds: list[int]) -> None:
+        try:
+            if shapes.check(protocol.GUARDIAN, message):  # a newer worker may send messages that are not known here
+                HANDLERS[message["is"]](self, message, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _on_ping(self, message: Message, _fds: list[int]) -> None:
         self._worker.send(protocol.pong(message["n"]))
@@ -234,6 +246,13 @@ class Guardian:
             if self._memo is not None:
                 os.close(self._memo)
             self._memo = fds.pop()
+
+    def _on_attend(self, _message: Message, fds: list[int]) -> None:
+        if fds:
+            self._suspects.attend(fds.pop())
+
+    def _on_lift(self, message: Message, _fds: list[int]) -> None:
+        self._suspects.lift(message["program"])
 
     def _on_kill(self, message: Message, _fds: list[int]) -> None:
         self._keepers.kill(message["id"])
@@ -268,11 +287,18 @@ class Guardian:
         self._receive_from_worker()  # what it has sent before its death
         if self._worker.channel is not None:
             self._hang_up_worker()
+        handled = self._suspects.worker_died(status, now, stopped=self._worker.stopped)
         self._worker.ended(now)
         self._service.expect_no_cycles(self._left())
         if self._code is None:
+            at = "" if handled is None else f" while it handled {handled}"
             self._worker.log(
-                f"the worker has ended ({_shown(status)}); children live on, and another worker is started"
+                f"the worker has ended{at} ({linux.ending(status)}); children live on, and another worker is started"
+            )
+        if handled in self._suspects.quarantined:
+            self._worker.log(
+                f"{handled} is quarantined: {DEATHS} workers have died while they handled it; its child is killed, and "
+                f"'highlanderctl start {handled}' tries again"
             )
 
 
@@ -280,17 +306,14 @@ HANDLERS: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
     "ping": Guardian._on_ping,
     "spawn": Guardian._on_spawn,
     "remember": Guardian._on_remember,
+    "attend": Guardian._on_attend,
+    "lift": Guardian._on_lift,
     "kill": Guardian._on_kill,
     "ack": Guardian._on_ack,
     "draining": Guardian._on_draining,
     "notify": Guardian._on_notify,
     "done": Guardian._on_done,
 }
-
-
-def _shown(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
 
 def main(arguments: list[str]) -> int:

@@ -46,7 +46,7 @@ from __future__ import annotations
 import select
 import time
 
-from highlanderd.guardian import cgroup, protocol
+from highlanderd.guardian import cgroup, protocol, shapes
 from highlanderd.guardian.channel import Channel
 from highlanderd.guardian.killing import TreeKill, unkillable
 from highlanderd.guardian.pending_signals import PendingSignals
@@ -156,7 +156,7 @@ class Keeper:
             except OSError as error:
                 self._complain(error)
 
-    def _complain(self, error: OSError) -> None:
+    def _complain(self, error: OSError | ValueError) -> None:
         self._again = True
         if not self._complained:
             self._complained = True
@@ -173,9 +173,10 @@ class Keeper:
     def _receive(self, channel: Channel | None) -> Channel | None:
         try:
             while channel is not None and (received := channel.receive()) is not None:
-                handler = HANDLERS.get(received[0]["is"])
-                if handler is not None:  # a newer worker may send messages that are not known here
-                    handler(self, *received)
+                if shapes.check(protocol.KEEPER, received[0]):  # a newer worker may send what is not known here
+                    HANDLERS[received[0]["is"]](self, *received)
+        except ValueError as error:  # what it asks for is not known; the deadline holds
+            self._complain(error)
         except EOFError:
             if channel is not None:
                 channel.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from highlanderd.guardian import cgroup, protocol
+from highlanderd.guardian import cgroup, protocol, shapes
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.dead_keepers import DeadKeepers
 from highlanderd.guardian.keeper import Keeper
@@ -70,8 +70,12 @@ class Keepers:
         if why is None and not fds:
             why = "the order was lost on its way: the guardian may open no more files; raise its limit (LimitNOFILE)"
         if why is None:
-            spec = {**marshal.loads(linux.read_whole(fds[0])), **order}  # noqa: S302 - our own worker wrote it
-            why = self._fork_keeper(spec) if linux.boottime() < spec["deadline"] else "its deadline had passed"
+            try:
+                spec = {**_spec(fds[0]), **order}
+            except ValueError as error:
+                why = f"its order cannot be read: {error}"
+            else:
+                why = self._fork_keeper(spec) if linux.boottime() < spec["deadline"] else "its deadline had passed"
         if why is not None:
             self._worker.send(protocol.refused(protocol.term_of(order), f"not started: {why}"))
 
@@ -191,11 +195,16 @@ class Keepers:
     def _receive(self, handle: KeeperHandle) -> None:
         try:
             while handle.channel.fileno() >= 0 and (received := handle.channel.receive()) is not None:
-                handle.receive(received[0])
+                if shapes.check(protocol.GUARDIAN, received[0]):
+                    handle.receive(received[0])
                 if handle.state["empty"]:
                     self.loggers.leave(handle.term)
         except EOFError:
             self._hang_up(handle)
+        except ValueError as error:
+            self._worker.log(f"the keeper of {handle.program} has sent what cannot be read ({error}): killing it")
+            self._hang_up(handle)
+            handle.kill()
         self._poller.by(handle.kill_at(self._lease))
 
     def _hang_up(self, handle: KeeperHandle) -> None:
@@ -263,3 +272,17 @@ class Keepers:
     def acknowledge(self, lock_id: int, epoch: int) -> None:
         """Forget a term: a worker knows that its tree is empty."""
         self._dead.acknowledge(lock_id, epoch)
+
+
+def _spec(fd: int) -> Spec:
+    """Read a worker's request. Raises ValueError when it is none."""
+    try:
+        spec = marshal.loads(linux.read_whole(fd))  # noqa: S302 - our own worker wrote it
+    except (EOFError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    if type(spec) is not dict:
+        raise ValueError("it is no dict")
+    shapes.check_keys(spec, protocol.SPEC, protocol.LATER_SPEC)
+    if spec.get("log") is not None:
+        shapes.check_keys(spec["log"], protocol.LOG)
+    return spec

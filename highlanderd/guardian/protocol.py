@@ -5,12 +5,13 @@ new worker talks to them. So these rules hold for every release:
 
 * a message may gain keys; an older receiver does not read them
 * a receiver ignores a message that it does not know
+* a receiver checks each message that it knows (``shapes.py``): a reader of a wrong type would fail later, or never kill
 * a key keeps its name, its type and its meaning
 
 A worker has one channel to the guardian and one to each keeper. The guardian has one to each keeper::
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
-    guardian <--- ping, spawn, remember, ack, kill, draining, notify, done -------- worker
+    guardian <--- ping, spawn, remember, attend, lift, ack, kill, draining, notify, done -- worker
     guardian ---- worker ---------------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
     worker   ---- deadline, signal, kill, leave ----------------------------------> keeper
@@ -47,7 +48,7 @@ STATE = {
     "empty": "bool",
     "undying": "list[int]",
 }
-
+LATER_STATE = ("killed_at", "undying")
 
 SPEC = {
     "argv": "list[bytes]",
@@ -65,6 +66,7 @@ SPEC = {
     "log": "dict | None",
 }
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
+LATER_SPEC = ("log",)
 
 LOG = {"files": "dict[str, bytes]", "max_bytes": "int", "backups": "int"}
 """The key ``log`` of ``SPEC``: the absolute paths of the files that ``stdout`` and ``stderr`` go to."""
@@ -73,7 +75,7 @@ LOG = {"files": "dict[str, bytes]", "max_bytes": "int", "backups": "int"}
 class MessageKind:
     """One row of the table: sender, receiver, name, keys with their types, descriptors, and meaning."""
 
-    __slots__ = ("descriptors", "keys", "meaning", "name", "receiver", "sender", "since")
+    __slots__ = ("descriptors", "keys", "later", "meaning", "name", "receiver", "sender", "since")
 
     def __init__(
         self,
@@ -84,9 +86,12 @@ class MessageKind:
         meaning: str,
         descriptors: str = "",
         since: int = VERSION,
+        later: tuple[str, ...] = (),
     ) -> None:
         self.sender, self.receiver, self.name, self.keys = sender, receiver, name, keys
         self.meaning, self.descriptors, self.since = meaning, descriptors, since
+        self.later = later
+        """Keys that an earlier sender leaves out."""
 
 
 MESSAGES = (
@@ -101,11 +106,14 @@ MESSAGES = (
             "memo": "bool",
             "signals": "list[str]",
             "version": "str",
+            "quarantined": "dict[str, str]",
         },
         "The first message. ``instance`` is the daemon's UUID. ``draining``: an orderly end has begun already. "
         "``signals`` arrived while no worker was running. ``version`` of highlanderd that the guardian is of; early "
-        "ones do not say it.",
+        "ones do not say it. ``quarantined``: two workers have died while they handled these programs, and how the "
+        "last one died; do not handle them.",
         descriptors="what the last worker asked to ``remember``, if ``memo`` is true",
+        later=("version", "quarantined"),
     ),
     MessageKind(
         GUARDIAN,
@@ -170,6 +178,18 @@ MESSAGES = (
         descriptors="a memfd",
     ),
     MessageKind(
+        WORKER,
+        GUARDIAN,
+        "attend",
+        {},
+        "In this memory stands which program the worker handles, and since when: the guardian reads it when the "
+        "worker has died.",
+        descriptors="a memfd",
+    ),
+    MessageKind(
+        WORKER, GUARDIAN, "lift", {"program": "str"}, "An operator has started this program: end its quarantine."
+    ),
+    MessageKind(
         WORKER, GUARDIAN, "ack", {"lock_id": "int", "epoch": "int"}, "``emptied`` has arrived: forget the term."
     ),
     MessageKind(WORKER, GUARDIAN, "kill", {"id": "int"}, "This keeper is frozen: kill it, and then its tree."),
@@ -216,6 +236,7 @@ MESSAGES = (
         STATE,
         "Everything about the child: sent at each change, and several times a second while the keeper kills the tree. "
         "``status`` is a raw wait status. ``undying`` are the processes that SIGKILL has not ended for two seconds.",
+        later=LATER_STATE,
     ),
     MessageKind(
         KEEPER,
@@ -224,6 +245,7 @@ MESSAGES = (
         {**STATE, "fds": "list[str]"},
         "The same. ``fds`` names the descriptors: ``stdout``, ``stderr``.",
         descriptors="the read ends of the child's output, once for each worker",
+        later=LATER_STATE,
     ),
 )
 
@@ -231,7 +253,15 @@ MESSAGES = (
 # ------------------------------------------------------------------------------------------------ guardian to worker
 
 
-def hello(instance: str, *, draining: bool, memo: bool, signals: list[str], version: str) -> Message:
+def hello(
+    instance: str,
+    *,
+    draining: bool,
+    memo: bool,
+    signals: list[str],
+    version: str,
+    quarantined: dict[str, str] | None = None,
+) -> Message:
     return {
         "is": "hello",
         "protocol": VERSION,
@@ -240,6 +270,7 @@ def hello(instance: str, *, draining: bool, memo: bool, signals: list[str], vers
         "memo": memo,
         "signals": signals,
         "version": version,
+        "quarantined": quarantined or {},
     }
 
 
@@ -288,6 +319,14 @@ def spawn(program: str, lock_id: int, epoch: int, not_after: float) -> Message:
 
 def remember() -> Message:
     return {"is": "remember"}
+
+
+def attend() -> Message:
+    return {"is": "attend"}
+
+
+def lift(program: str) -> Message:
+    return {"is": "lift", "program": program}
 
 
 def ack(lock_id: int, epoch: int) -> Message:

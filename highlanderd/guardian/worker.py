@@ -9,7 +9,7 @@ import os
 
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.pauses import Pauses
-from highlanderd.system import linux
+from highlanderd.system import linux, proctree
 from highlanderd.system.stdlib import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -39,10 +39,12 @@ class Worker:
         self._kill_at = 0.0
         """When to kill it, unless a sign of life comes first."""
         self._killed = False
+        self.stopped = False
+        """Whether it was stopped by a signal when it got SIGKILL: no program has held it up."""
 
     def start(self, now: float) -> None:
         """Fork and execute it with its end of a new channel. Raises OSError when there is no room for a process."""
-        self.lease, self._killed = None, False
+        self.lease, self._killed, self.stopped = None, False, False
         self._since, self._kill_at = now, now + START_WITHIN
         self.channel, theirs = channel_pair()
         try:
@@ -83,7 +85,7 @@ class Worker:
     def kill(self) -> None:
         """Kill it; the rest follows when it is reaped."""
         if self.pid is not None and not self._killed:
-            self._killed = True
+            self._killed, self.stopped = True, proctree.state(self.pid) in ("T", "t")
             os.kill(self.pid, signal.SIGKILL)
 
     def reaped(self) -> None:

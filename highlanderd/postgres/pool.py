@@ -124,7 +124,10 @@ class Pool:
         while True:
             await asyncio.sleep(self.server.lease.length / 4)
             for client in tuple(self._served):
-                client.keep_alive()
+                try:
+                    client.keep_alive()
+                except Exception as error:  # noqa: BLE001 - the others are to be kept alive all the same
+                    self.server.notes.unforeseen("a session cannot be kept alive", error)
 
     async def _ask_hosts(self) -> None:
         """Ask every host for its timeline twice a lease, and after each outage: a standby may have been promoted.
@@ -207,11 +210,18 @@ class Pool:
         if connection is not None and client in self._clients and connection.wire.open:
             del self._clients[client]
             self._served.add(client)
-            client.deliver(connection)
+            self._deliver(client, connection)
         elif self._clients.get(client) == attempt:
             self._clients[client] = 0
         elif connection is not None:
             connection.wire.drop("no client waits for it any more")
+
+    def _deliver(self, client: Client, connection: Connection) -> None:
+        try:
+            client.deliver(connection)
+        except Exception as error:  # noqa: BLE001 - one client's trouble ends with its connection
+            self.server.notes.unforeseen("a session cannot be used", error)
+            connection.wire.drop(f"it cannot be used: {error!r}")
 
     def _note_failure(self, why: str, *, refused: bool) -> None:
         alone = self._under_way == 1

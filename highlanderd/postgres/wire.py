@@ -166,7 +166,7 @@ class Wire:
 
     def _read_notifications(self) -> None:
         while notification := self._pg.notifies():
-            self._owner.notified(notification.extra.decode())
+            self._owner.notified(notification.extra.decode(errors="replace"))
 
     def _read_results(self) -> None:
         while self._pending and not self._pg.is_busy():

@@ -219,6 +219,12 @@ def reap() -> tuple[int, int]:
         _libc.ptrace(PTRACE_DETACH, pid, None, 0 if signum == signal.SIGTRAP else signum)  # a trap is an exec
 
 
+def ending(status: int) -> str:
+    """Return a raw wait status in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+
 def send(pid: int, signum: int) -> None:
     """Signal a child of this process that is not reaped yet: until then no other process can get its pid."""
     try:

@@ -73,6 +73,11 @@ def parent(pid: int) -> int:
     return int(fields[1]) if fields else 0
 
 
+def state(pid: int) -> str:
+    """Return the letter of a process' state, as ps(1) shows it; empty if it is gone."""
+    return contents(f"/proc/{pid}/stat").rpartition(b") ")[2][:1].decode()
+
+
 def contents(path: str) -> bytes:
     """Return a file of /proc, empty if its process is gone or hidden. File objects would cost a keeper more memory."""
     data = b""

@@ -16,6 +16,7 @@ from highlanderd.system.linux import boottime
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.notices import Notices, summary
 from highlanderd.worker.persistence import Persistence
+from highlanderd.worker.quiet import quietly
 from highlanderd.worker.unkillable import UnkillableLog
 
 
@@ -38,7 +39,8 @@ class Beat:
         self._persistence, self._notices, self._wake = persistence, notices, wake
         self._on_frozen, self._on_late = on_frozen, on_late
         """Called when the guardian does not answer; and with the seconds by which a round came late."""
-        self._unkillable = UnkillableLog()
+        self._log_unkillable = quietly(UnkillableLog().update)
+        self._show = quietly(self._notify)
         self._latest = boottime()
         """When the latest round was made."""
 
@@ -60,10 +62,10 @@ class Beat:
                     await self._wake.wait()
             self._on_late(max(0.0, loop.time() - due))
             self._fleet.abandon_unprovable()
-            self._unkillable.update(self._fleet.members.values())
+            self._log_unkillable(self._fleet.members.values())
 
     def _round(self, lease: float) -> None:
-        self._notify()  # before the sign of life: systemd takes an extension as one of the watchdog, too
+        self._show()  # before the sign of life: systemd takes an extension as one of the watchdog, too
         if not self._guardian.ping(lease) and not self._guardian.lost:
             self._on_frozen()
         self._guardian.check(boottime(), lease)

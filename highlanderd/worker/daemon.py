@@ -42,6 +42,7 @@ from highlanderd.worker.handover import WorkerHandover, begin
 from highlanderd.worker.node import Changes, WorkerNode
 from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
+from highlanderd.worker.quiet import quietly
 from highlanderd.worker.reloading import Reloading
 from highlanderd.worker.replacement import WorkerReplacement, command_of_workers
 
@@ -78,7 +79,7 @@ class Daemon:
             self._notices,
             wake=self._wake,
             on_frozen=self._guardian_frozen,
-            on_late=self._metrics.loop_lag,
+            on_late=quietly(self._metrics.loop_lag),
         )
 
     def _make_pool(self, handover: WorkerHandover) -> Pool:
@@ -104,8 +105,8 @@ class Daemon:
             namespace=self._configuration.daemon.namespace,
             socket=self._configuration.control.socket,
             environ=os.environ,
-            count=self._metrics.output_lines,
-            killed=self._metrics.killed,
+            count=quietly(self._metrics.output_lines),
+            killed=quietly(self._metrics.killed),
         )
         fleet = Fleet(
             self._pool,
@@ -116,6 +117,7 @@ class Daemon:
             recorder=self._metrics,
             on_change=changes.note,
             on_alarm=self._alarms.sound,
+            quarantined=self._greeting.quarantined,
         )
         fleet.want(handover.programs)
         for found in self._greeting.found:
@@ -161,6 +163,7 @@ class Daemon:
             background = [
                 group.create_task(self._pool.run()),
                 group.create_task(self._beat.run()),
+                group.create_task(_fail_with(self._guardian)),
                 group.create_task(self._doors.open(self._listeners(), opened, self._notices.ready)),
             ]
             if self._greeting.draining:
@@ -220,6 +223,11 @@ class Daemon:
             log.error("the guardian does not answer: it is frozen; draining everything")
             self._exit_code = 1
             self._drain()
+
+
+async def _fail_with(guardian: GuardianLink) -> None:
+    """End this worker when the guardian has sent what cannot be read: another one listens anew."""
+    await guardian.failed
 
 
 def _server(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +26,7 @@ from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import Recorder
 from highlanderd.worker.program import Program
+from highlanderd.worker.quiet import quietly
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Member:
     lock_id: int
     leaves: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it has been ordered to end."""
+    recalled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it need not sit out any longer: it is to leave, or an operator has started it."""
     task: asyncio.Task[None] | None = None
 
 
@@ -80,7 +83,9 @@ class Fleet:
         recorder: Recorder,
         on_change: Callable[[], None],
         on_alarm: Callable[[str], None],
+        quarantined: Mapping[str, str] | None = None,
     ) -> None:
+        """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how."""
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
         self.wishes = dict(wishes)
@@ -88,6 +93,7 @@ class Fleet:
         self._pool, self._origin, self._instance = pool, origin, instance
         self._on_connection_loss = on_connection_loss
         self._recorder, self._on_change, self._on_alarm = recorder, on_change, on_alarm
+        self._quarantined = dict(quarantined or {})
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
 
@@ -116,8 +122,14 @@ class Fleet:
 
     def adopt(self, found: Found, config: ProgramConfig | None) -> None:
         """Go on with a child of an earlier worker. Without a configuration it is only ended."""
+        with self._handling(found.child.program):
+            self._adopt(found, config)
+
+    def _adopt(self, found: Found, config: ProgramConfig | None) -> None:
         child, report = found.child, found.report
         try:
+            if child.program in self._quarantined:
+                raise ValueError(_quarantine(self._quarantined[child.program]))
             state, want = child_handover.decode(report.memo, report.pid, report.started)
         except ValueError as error:
             log.error("%s: killing the child of an earlier worker: %s", child.program, error)
@@ -136,7 +148,12 @@ class Fleet:
         wish = {StartOrdered: Want.RUN, StopOrdered: Want.STOP}.get(type(order))
         if wish is not None:
             self.wishes[name] = wish
-        self.members[name].program.post(order)
+        member = self.members[name]
+        member.program.post(order)
+        if isinstance(order, StartOrdered):
+            member.recalled.set()
+            if self._quarantined.pop(name, None) is not None:
+                self._origin.guardian.lift(name)
 
     def abandon_unprovable(self) -> None:
         """Abandon each program whose child cannot be proven dead any more: its lease ends without a release."""
@@ -179,15 +196,30 @@ class Fleet:
     def _reconcile(self, group: asyncio.TaskGroup) -> None:
         """Bring what runs nearer to what is wanted. What has to wait is tried again when a program ends."""
         for name, member in self.members.items():
-            self._follow(member, self.wanted.get(name))
+            with self._handling(name):
+                self._follow(member, self.wanted.get(name))
         for name, config in self.wanted.items():
-            lock_id = config.lock_id(self._origin.namespace)
-            if name not in self.members and all(member.lock_id != lock_id for member in self.members.values()):
-                want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
-                self._member(config, machine.begin(want, boottime(), self._pool.server.memory.knowledge()), lock_id)
+            with self._handling(name):
+                self._join(name, config)
         for member in self.members.values():
             if member.task is None:
                 member.task = group.create_task(self._live(member))
+
+    def _join(self, name: str, config: ProgramConfig) -> None:
+        lock_id = config.lock_id(self._origin.namespace)
+        if name not in self.members and all(member.lock_id != lock_id for member in self.members.values()):
+            want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
+            self._member(config, machine.begin(want, boottime(), self._pool.server.memory.knowledge()), lock_id)
+
+    @contextmanager
+    def _handling(self, name: str) -> Iterator[None]:
+        """Handle one program for the block: what goes wrong there ends at that program."""
+        with self._origin.guardian.attention(name):
+            try:
+                yield
+            except Exception as error:
+                log.exception("%s: cannot be handled", name, extra={"program": name})
+                self._on_alarm(f"{name}: cannot be handled ({error!r}), which is a fault of highlanderd")
 
     def _follow(self, member: Member, config: ProgramConfig | None) -> None:
         lock_id = None if config is None else config.lock_id(self._origin.namespace)
@@ -195,6 +227,7 @@ class Fleet:
         if config is None or lock_id != member.lock_id or not APPLIED_AT_ONCE.issuperset(keys):
             if not member.leaves.is_set():
                 member.leaves.set()
+                member.recalled.set()
                 member.program.post(self._ending or EndOrdered(Cause.REMOVED))
         elif keys:
             member.spawner.follow(config)
@@ -212,6 +245,7 @@ class Fleet:
             recorder=self._recorder,
             on_change=self._on_change,
             on_alarm=self._on_alarm,
+            attention=self._origin.guardian.attention,
         )
         session = Session(
             self._pool,
@@ -244,14 +278,20 @@ class Fleet:
         )
 
     async def _live(self, member: Member) -> None:
+        name = member.program.name
         try:
-            await member.program.run(member.session)
+            if name in self._quarantined:
+                self._set_aside(member, _quarantine(self._quarantined[name]))
+                member.session.close()
+                await member.recalled.wait()
+            else:
+                await member.program.run(member.session)
         except Exception as error:  # noqa: BLE001 - one program's trouble ends at that program
             self._contain(member, error)
             await _sit_out(member)
         finally:
-            member.spawner.close()
-            del self.members[member.program.name]
+            quietly(member.spawner.close)()
+            del self.members[name]
             self._wake.set()
             self._on_change()
 
@@ -259,16 +299,30 @@ class Fleet:
         """Kill the child of a program whose task has failed, and show why. Its row is not released: others wait."""
         name, child = member.program.name, member.program.child
         log.error("%s: its task has failed", name, exc_info=error, extra={"program": name})
-        why = f"its task has failed ({error!r}), which is a fault of highlanderd; it is tried again after {SIT_OUT:g} s"
-        self._on_alarm(f"{name}: {why}")
-        member.program.fail(why)
+        member.recalled.clear()  # what was ordered before is no answer to this
+        self._set_aside(
+            member, f"its task has failed ({error!r}), which is a fault of highlanderd; tried again after {SIT_OUT:g} s"
+        )
         if child is not None:
-            child.kill()
+            quietly(child.kill)()
+
+    def _set_aside(self, member: Member, why: str) -> None:
+        """Show a program as stopped, whatever it was doing, and raise an alarm."""
+        self._on_alarm(f"{member.program.name}: {why}")
+        member.program.fail(why)
         self._on_change()
 
 
+def _quarantine(how: str) -> str:
+    return (
+        f"quarantined: two workers have died while they handled it, the last one by {how}; the log says when. "
+        "'highlanderctl start' tries again"
+    )
+
+
 async def _sit_out(member: Member) -> None:
-    """Wait before a program that has failed is tried again; not if it is to leave."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(SIT_OUT):
-            await member.leaves.wait()
+    """Wait before a program that has failed is tried again; not if it is to leave, or an operator starts it."""
+    if not member.leaves.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SIT_OUT):
+                await member.recalled.wait()

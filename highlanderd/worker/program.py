@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any, Final
 
@@ -50,7 +51,9 @@ class Program:
         recorder: Recorder,
         on_change: Callable[[], None],
         on_alarm: Callable[[str], None] = log.warning,
+        attention: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        """Make it without a session. ``attention`` is entered with its name for each turn: a worker may die in one."""
         self.name = name
         self.situation = situation
         self.policy = policy
@@ -59,6 +62,7 @@ class Program:
         self.child: ProgramChild | None = None
         self._session: LockSession | None = None
         self._spawn, self._on_change, self._on_alarm = spawn, on_change, on_alarm
+        self._attention = attention
         self._records = Records(name, recorder)
         self._inbox: deque[Event] = deque()
         self._waker: asyncio.Future[None] | None = None
@@ -118,7 +122,8 @@ class Program:
         try:
             while not machine.finished(self.situation):
                 await self._news()
-                self._turn()
+                with self._attention(self.name):
+                    self._turn()
         finally:
             session.close()
 

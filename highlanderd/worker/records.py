@@ -10,6 +10,7 @@ from highlanderd.core.events import Detached, Emptied, Event, Exited, Granted, L
 from highlanderd.core.states import STATE_NAMES, Draining, Leading, Situation, Term
 from highlanderd.system.linux import boottime
 from highlanderd.worker.interfaces import Recorder
+from highlanderd.worker.quiet import quietly
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +33,21 @@ class Records:
         """Whether the session of the term under way was lost, and no renewal has been acknowledged since."""
         self._ended_at: float | None = None
         """When the last term ended, as the last look showed it; None when there was none."""
+        self.step = quietly(self._step)
+        """Called with each step of the machine: the situation before, the event, the situation after, and the time."""
 
     def adopted(self) -> None:
         """Know that the program goes on with a child of an earlier worker, whose session is gone."""
         self.detached = True
 
-    def step(self, before: Situation, event: Event, after: Situation, now: float) -> None:
-        """Record one step of the machine."""
+    def _step(self, before: Situation, event: Event, after: Situation, now: float) -> None:
+        if type(before.state) is not type(after.state):
+            self.entered = now
         record = _RECORD.get(type(event))
         if record is not None:
             record(self, event, after, now)
         old, new = STATE_NAMES[type(before.state)], STATE_NAMES[type(after.state)]
         if old != new:
-            self.entered = now
             self._transition(before, after, old, new)
 
     def _transition(self, before: Situation, after: Situation, old: str, new: str) -> None:

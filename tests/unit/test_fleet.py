@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig
-from highlanderd.core.events import Unlocked
+from highlanderd.core.events import StartOrdered, StopOrdered, Unlocked
 from highlanderd.output.streams import Writer
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
@@ -21,15 +23,42 @@ from tests.support.session import pool_of, until
 class _Nothing:
     """Counts nothing, and holds nothing."""
 
+    attention = nullcontext
+
     def __getattr__(self, name: str) -> Any:
         return lambda *_: False
 
 
-def _fleet(alarms: list[str]) -> Fleet:
+class _Broken:
+    """Raises whatever it is asked to count."""
+
+    def __getattr__(self, name: str) -> Any:
+        def count(*_: object) -> None:
+            raise LookupError(name)
+
+        return count
+
+
+class _Guardian(_Nothing):
+    """Notes which quarantines are lifted."""
+
+    def __init__(self) -> None:
+        self.lifted: list[str] = []
+
+    def lift(self, program: str) -> None:
+        self.lifted.append(program)
+
+
+def _fleet(
+    alarms: list[str],
+    recorder: object = None,
+    quarantined: Mapping[str, str] | None = None,
+    guardian: object = None,
+) -> Fleet:
     ledger = Ledger("highlander", "highlander", 10.0)
     nothing = _Nothing()
     origin = Origin(
-        guardian=cast("GuardianLink", nothing),
+        guardian=cast("GuardianLink", guardian or nothing),
         writer=cast("Writer", nothing),
         node="a",
         namespace="highlander",
@@ -44,9 +73,10 @@ def _fleet(alarms: list[str]) -> Fleet:
         instance="6f3f1b0e-5d4c-4c1b-8f1a-2f6f3b0c9d11",
         wishes={},
         on_connection_loss="hold",
-        recorder=cast("Recorder", nothing),
+        recorder=cast("Recorder", recorder or nothing),
         on_change=lambda: None,
         on_alarm=alarms.append,
+        quarantined=quarantined,
     )
 
 
@@ -72,3 +102,79 @@ def test_a_program_whose_task_fails_sits_out_with_its_reason_and_its_neighbours_
 
     asyncio.run(scenario())
     assert len(alarms) == 1
+
+
+def test_a_program_that_sits_out_comes_back_when_an_operator_starts_it() -> None:
+    alarms: list[str] = []
+
+    async def scenario() -> None:
+        fleet = _fleet(alarms)
+        fleet.want({"beat": ProgramConfig(name="beat", command=("true",))})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: fleet.members)
+        failed = fleet.members["beat"]
+        failed.program.post(Unlocked())
+        await until(lambda: alarms)
+        fleet.order("beat", StartOrdered())
+        await until(lambda: fleet.members.get("beat") not in (None, failed))
+        assert fleet.members["beat"].program.state == "waiting"
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+
+
+def test_a_recorder_that_raises_holds_up_no_program() -> None:
+    alarms: list[str] = []
+
+    async def scenario() -> None:
+        fleet = _fleet(alarms, recorder=_Broken())
+        fleet.want({"beat": ProgramConfig(name="beat", command=("true",))})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: fleet.members)
+        fleet.order("beat", StopOrdered())
+        await until(lambda: fleet.members["beat"].program.state == "stopped")
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+    assert alarms == []
+
+
+def test_a_program_that_cannot_even_be_made_leaves_its_neighbours_alone() -> None:
+    alarms: list[str] = []
+
+    async def scenario() -> None:
+        fleet = _fleet(alarms)
+        broken = cast("ProgramConfig", object())
+        fleet.want({"broken": broken, "beat": ProgramConfig(name="beat", command=("true",))})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: "beat" in fleet.members)
+        assert "broken" not in fleet.members
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+    assert "broken: cannot be handled (AttributeError" in alarms[0]
+
+
+def test_a_quarantined_program_is_shown_with_its_reason_until_an_operator_starts_it() -> None:
+    alarms: list[str] = []
+
+    async def scenario() -> None:
+        guardian = _Guardian()
+        fleet = _fleet(alarms, quarantined={"beat": "signal 11"}, guardian=guardian)
+        fleet.want({name: ProgramConfig(name=name, command=("true",)) for name in ("beat", "bot")})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: alarms)
+        quarantined = fleet.members["beat"].program
+        assert quarantined.state == "stopped"
+        assert "two workers have died while they handled it, the last one by signal 11" in quarantined.situation.reason
+        assert fleet.members["bot"].program.state == "waiting"
+        fleet.order("beat", StartOrdered())
+        await until(lambda: fleet.members.get("beat") and fleet.members["beat"].program.state == "waiting")
+        assert guardian.lifted == ["beat"]
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())

@@ -28,7 +28,7 @@ change check client config configuration connect connection context control cred
 daemon dead detail diagnose dial disconnect disk document done down due duplicate
 elsewhere end environment exit
 facts fail file finish found
-greeting guard
+garbled greeting guard
 handle hello hindrance host housekeeping
 identity idle impossible
 judgement

@@ -12,7 +12,7 @@ import pytest
 
 from highlanderd.children import guardian_link
 from highlanderd.children.messages import SpawnRequest
-from highlanderd.guardian import guardian, keeper, protocol
+from highlanderd.guardian import guardian, keeper, protocol, shapes
 from highlanderd.guardian.channel import Message
 from highlanderd.guardian.protocol import GUARDIAN, KEEPER, WORKER
 
@@ -33,6 +33,8 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "ping": (WORKER, GUARDIAN, protocol.ping(3, 10.0)),
     "spawn": (WORKER, GUARDIAN, protocol.spawn("beat", 7, 2, 1.0)),
     "remember": (WORKER, GUARDIAN, protocol.remember()),
+    "attend": (WORKER, GUARDIAN, protocol.attend()),
+    "lift": (WORKER, GUARDIAN, protocol.lift("beat")),
     "ack": (WORKER, GUARDIAN, protocol.ack(7, 2)),
     "kill_keeper": (WORKER, GUARDIAN, protocol.kill_keeper(1)),
     "draining": (WORKER, GUARDIAN, protocol.draining()),
@@ -49,25 +51,11 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
 """What each constructor makes, by its name, with sender and receiver."""
 
 KINDS = {(kind.sender, kind.receiver, kind.name): kind for kind in protocol.MESSAGES}
-TYPES: Mapping[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "bytes": bytes, "dict": dict}
-
-
-def is_of(value: object, kind: str) -> bool:
-    """Whether a value has the type that the table names: ``int``, ``list[int]``, ``str | None``."""
-    if kind.endswith(" | None"):
-        return value is None or is_of(value, kind.removesuffix(" | None"))
-    if kind.startswith("list["):
-        return isinstance(value, list) and all(is_of(each, kind[5:-1]) for each in value)
-    if kind.startswith("dict["):
-        of_key, of_value = kind[5:-1].split(", ")
-        return isinstance(value, dict) and all(is_of(k, of_key) and is_of(v, of_value) for k, v in value.items())
-    return type(value) is TYPES[kind]
 
 
 def assert_fits(message: Message, keys: Mapping[str, str]) -> None:
     assert set(message) == set(keys)
-    wrong = {name: (message[name], kind) for name, kind in keys.items() if not is_of(message[name], kind)}
-    assert not wrong
+    shapes.check_keys(message, dict(keys))
 
 
 def constructors() -> list[str]:

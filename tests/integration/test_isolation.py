@@ -1,0 +1,64 @@
+"""What one program does to the worker, or to its keeper's messages, ends at that program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from highlanderd.errors import HighlanderError
+from highlanderd.guardian.suspects import written
+from tests.support.nodes import PATIENCE, Node, Nodes, Status
+from tests.support.postgres import Database
+from tests.support.undisturbed import Strained
+from tests.support.wait import wait_for
+
+PROGRAMS = "[program.beat]\n[program.relay]\n"
+LONG_LEASE = 30.0
+"""Seconds; two workers have to start within it on a busy machine."""
+
+
+def dies_at(node: Node, program: str) -> None:
+    """Have the present worker crash while it handles a program: as it would write it itself, into its own memory."""
+    worker = node.worker
+    memory = next(fd for fd in Path(f"/proc/{worker}/fd").iterdir() if "memfd:attention" in str(fd.readlink()))
+    os.kill(worker, signal.SIGSTOP)  # between two turns, or within one: what it writes next is that it is at none
+    memory.write_bytes(written(program, 1.0))
+    os.kill(worker, signal.SIGSEGV)
+    os.kill(worker, signal.SIGCONT)
+    next_worker(node, worker)
+
+
+def next_worker(node: Node, former: int) -> None:
+    wait_for(lambda: node.worker != former and "relay" in answered(node), PATIENCE, "the next worker answers")
+
+
+def answered(node: Node) -> dict[str, Status]:
+    """Return the programs that it leads; none while it does not answer."""
+    with contextlib.suppress(HighlanderError):
+        return node.leading()
+    return {}
+
+
+def test_a_program_that_two_workers_have_died_of_is_kept_from_the_third_and_a_start_lifts_that(
+    nodes: Nodes, database: Database
+) -> None:
+    strained = Strained(nodes, database, PROGRAMS, lease=LONG_LEASE)
+    node = strained.node
+    dies_at(node, "beat")
+    assert strained.await_led() == strained.led, "once may be chance"
+    dies_at(node, "beat")
+    beat = wait_for(lambda: node.program("beat")["state"] == "stopped" and node.program("beat"), what="it is set aside")
+    assert "quarantined: two workers have died while they handled it, the last one by signal 11" in beat["reason"]
+    assert any("beat: quarantined" in warning for warning in node.status()["warnings"])
+    third = node.worker
+    os.kill(third, signal.SIGKILL)
+    next_worker(node, third)
+    assert "quarantined" in node.program("beat")["reason"], "the guardian remembers"
+    relay = node.leading()["relay"]
+    assert (relay["epoch"], relay["pid"]) == strained.led["relay"]
+    node.order("start", "beat")
+    after = strained.await_led()
+    assert after["beat"][0] > strained.led["beat"][0]
+    assert after["relay"] == strained.led["relay"]
