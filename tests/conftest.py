@@ -9,6 +9,7 @@ import sys
 pytest_plugins = [
     "tests.support.skips",
     "tests.support.postgres",
+    "tests.support.embedded",
     "tests.support.proxy",
     "tests.support.nodes",
     "tests.support.floods",

@@ -3,55 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import psycopg
 import pytest
 
-from highlanderd.core.events import Attached, Contended, Detached, Granted, Notified, Overruled, Refused, Renewed
-from highlanderd.core.key import lock_id
+from highlanderd.core.events import Granted, Notified, Refused, Renewed
 from highlanderd.core.lease import Lengths
 from highlanderd.core.verdict import Settle
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import lease_change
 from highlanderd.postgres.sql import dialect
-from tests.integration.contest.audit import OF_LOCK
 from tests.support.postgres import Database
-from tests.support.proxy import OpensDoors
-from tests.support.session import LEASE, SHORT_LEASE, Line, desk, settle, until
-
-
-def _row(database: Database, line: Line, columns: str) -> tuple[object, ...]:
-    rows = database.sql(f"SELECT {columns} FROM highlander.lease WHERE lock_id = %s", [line.lock_id])
-    return tuple(rows[0])
-
-
-def _locks(database: Database) -> int:
-    """Return how many sessions hold the lock of beat."""
-    [[count]] = database.sql(f"SELECT count(*) FROM pg_locks WHERE {OF_LOCK}", [lock_id("highlander", "beat")])
-    return int(count)
-
-
-def _hold_as_former_session(old: psycopg.Connection[Any], line: Line) -> None:
-    """Be the backend that missed its client's death: it is the one in the row, and it holds the lock."""
-    old.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
-    old.execute(
-        "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT "
-        "(extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
-    )
-
-
-@asynccontextmanager
-async def _outlived(database: Database, line: Line) -> AsyncIterator[psycopg.Connection[Any]]:
-    """Return the line a new session beside its old one, which the network has lost and the server has not."""
-    with psycopg.connect(database.dsn, autocommit=True) as old:
-        line.session.disconnect("its network is gone")
-        await line.told(Detached)
-        _hold_as_former_session(old, line)
-        await line.told(Attached)
-        yield old
+from tests.support.session import LEASE, SHORT_LEASE, desk, locks_of_beat, row_of, settle, until
 
 
 def test_a_new_ledger_is_waited_out_for_one_lease_then_one_of_two_leads(database: Database) -> None:
@@ -66,8 +29,8 @@ def test_a_new_ledger_is_waited_out_for_one_lease_then_one_of_two_leads(database
             assert granted.epoch == 1
             assert granted.lengths == Lengths.alike(SHORT_LEASE)
             assert refused.why == "another session holds the advisory lock on the program's name"
-            assert _row(database, ours, "epoch, node, released_at") == (1, "n1", None)
-            assert _locks(database) == 1
+            assert row_of(database, ours, "epoch, node, released_at") == (1, "n1", None)
+            assert locks_of_beat(database) == 1
 
     asyncio.run(scenario())
 
@@ -81,7 +44,7 @@ def test_a_claim_on_an_older_version_takes_nothing_and_leaves_no_lock(database: 
             await ours.release((await ours.lead()).epoch)
             theirs.session.take_over(stale)
             assert (await theirs.told(Refused)).why == "another session was faster"
-            assert _locks(database) == 0
+            assert locks_of_beat(database) == 0
 
     asyncio.run(scenario())
 
@@ -128,7 +91,7 @@ def test_a_renewal_is_counted_in_the_row_and_passes_beside_the_childs_own_transa
                 line.renew(granted.epoch)
                 renewed = await line.told(Renewed)
                 assert renewed.sent >= granted.sent
-            assert _row(database, line, "renewal") == (2,)
+            assert row_of(database, line, "renewal") == (2,)
 
     asyncio.run(scenario())
 
@@ -167,93 +130,6 @@ def test_assert_leader_raises_for_any_other_epoch_and_after_the_release(database
             await line.release(granted.epoch)
             with pytest.raises(Exception, match="does not lead any more"):
                 database.sql("SELECT highlander.assert_leader(%s, %s)", [line.lock_id, granted.epoch])
-
-    asyncio.run(scenario())
-
-
-def test_a_terminated_backend_is_told_and_the_next_session_reattaches(database: Database) -> None:
-    async def scenario() -> None:
-        async with desk(database.dsn) as here:
-            line = await here.line()
-            settle(database)
-            granted = await line.lead()
-            [pid] = _row(database, line, "backend_pid")
-            database.sql("SELECT pg_terminate_backend(%s)", [pid])
-            await line.told(Detached)
-            await line.told(Attached)
-            line.renew(granted.epoch)
-            await line.told(Renewed)
-            assert _row(database, line, "epoch, renewal") == (granted.epoch, 2)
-            assert _row(database, line, "backend_pid") != (pid,)
-            assert _locks(database) == 1
-
-    asyncio.run(scenario())
-
-
-def test_an_old_session_that_outlives_its_network_is_terminated(database: Database) -> None:
-    async def scenario() -> None:
-        async with desk(database.dsn) as here:
-            line = await here.line()
-            settle(database)
-            granted = await line.lead()
-            async with _outlived(database, line) as old:
-                line.renew(granted.epoch)
-                await line.told(Contended)
-                await until(lambda: _locks(database) == 0)
-                line.renew(granted.epoch)
-                await line.told(Renewed)
-                with pytest.raises(psycopg.OperationalError):
-                    old.execute("SELECT 1")
-
-    asyncio.run(scenario())
-
-
-def test_a_strangers_session_that_holds_the_lock_is_left_alone(database: Database) -> None:
-    async def scenario() -> None:
-        async with desk(database.dsn) as here:
-            line = await here.line()
-            settle(database)
-            granted = await line.lead()
-            with psycopg.connect(database.dsn, autocommit=True) as stranger:
-                line.session.disconnect("its network is gone")
-                await line.told(Detached)
-                stranger.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
-                await line.told(Attached)
-                line.renew(granted.epoch)
-                await line.told(Contended)
-                assert stranger.execute("SELECT pg_advisory_unlock(%s)", [line.lock_id]).fetchall() == [(True,)]
-                line.renew(granted.epoch)
-                await line.told(Renewed)
-
-    asyncio.run(scenario())
-
-
-def test_a_renewal_that_meets_no_row_is_overruled(database: Database) -> None:
-    async def scenario() -> None:
-        async with desk(database.dsn) as here:
-            line = await here.line()
-            settle(database)
-            granted = await line.lead()
-            database.sql("UPDATE highlander.lease SET epoch = epoch + 1")
-            line.renew(granted.epoch)
-            await line.told(Overruled)
-
-    asyncio.run(scenario())
-
-
-def test_a_ledger_that_vanished_overrules_and_is_never_created_again(database: Database) -> None:
-    async def scenario() -> None:
-        async with desk(database.dsn) as here:
-            line = await here.line()
-            settle(database)
-            granted = await line.lead()
-            database.sql("DROP SCHEMA highlander CASCADE")
-            line.renew(granted.epoch)
-            await line.told(Overruled)
-            line.session.disconnect("to seek another session")
-            await line.told(Detached)
-            await until(lambda: "is gone" in here.pool.last_error)
-            assert database.sql("SELECT to_regclass('highlander.meta')") == [(None,)]
 
     asyncio.run(scenario())
 
@@ -346,54 +222,6 @@ def test_the_statement_timeouts_of_the_role_do_not_reach_a_session(database: Dat
             for _ in range(3):
                 line.renew(granted.epoch)
                 await line.told(Renewed)
-
-    asyncio.run(scenario())
-
-
-def test_a_session_that_nobody_asks_stays(database: Database) -> None:
-    async def scenario() -> None:
-        async with desk(database.dsn, lease=SHORT_LEASE) as here:
-            line = await here.line()
-            [before] = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%/beat'")
-            await asyncio.sleep(2 * SHORT_LEASE)  # the server ends a silent session after one lease
-            [after] = database.sql("SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%/beat'")
-            assert before == after
-            await line.look()
-
-    asyncio.run(scenario())
-
-
-def test_a_session_that_was_closed_while_it_connected_is_never_opened(database: Database, door: OpensDoors) -> None:
-    way = door(database.dsn)
-
-    async def scenario() -> None:
-        async with desk(way.dsn(database.dsn)) as here:
-            await here.line()
-            await until(lambda: way.connections == 2)  # the line's, and the listener's
-            ghost = Line(here.pool, "ghost", "n1", here.instance)
-            way.stall()
-            ghost.session.open()
-            await until(lambda: way.connections == 3)
-            ghost.session.close()
-            way.heal()
-            await until(lambda: way.connections == 2)
-            assert not ghost.session.connected
-            with pytest.raises(TimeoutError):
-                await ghost.told(Attached, within=0.1)
-
-    asyncio.run(scenario())
-
-
-def test_a_release_on_a_new_session_ends_the_old_one_that_holds_the_lock(database: Database) -> None:
-    async def scenario() -> None:
-        async with desk(database.dsn) as here:
-            line = await here.line()
-            settle(database)
-            granted = await line.lead()
-            async with _outlived(database, line):
-                await line.release(granted.epoch)
-                await until(lambda: _locks(database) == 0)
-            assert (await line.lead()).epoch == granted.epoch + 1
 
     asyncio.run(scenario())
 

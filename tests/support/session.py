@@ -34,6 +34,8 @@ LEASE = 10.0
 SHORT_LEASE = 5.0
 """For tests that wait one out."""
 
+OF_LOCK = "locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s"
+
 E = TypeVar("E", bound=Event)
 
 
@@ -170,3 +172,14 @@ async def until(fact: Callable[[], object], within: float = 60.0) -> None:
     while not fact():
         assert boottime() < end, f"not within {within:g} s"
         await asyncio.sleep(0.01)
+
+
+def row_of(database: Database, line: Line, columns: str) -> tuple[object, ...]:
+    rows = database.sql(f"SELECT {columns} FROM highlander.lease WHERE lock_id = %s", [line.lock_id])
+    return tuple(rows[0])
+
+
+def locks_of_beat(database: Database) -> int:
+    """Return how many sessions hold the lock of beat."""
+    [[count]] = database.sql(f"SELECT count(*) FROM pg_locks WHERE {OF_LOCK}", [lock_id("highlander", "beat")])
+    return int(count)

@@ -18,6 +18,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from tests.support.postgres import Database
+from tests.support.session import OF_LOCK
 
 INSTALL = """
 CREATE SCHEMA audit;
@@ -56,8 +57,6 @@ PATIENCE = 60.0
 
 WAITED = 1.04
 """Leases that a silent leader has at least: others wait 1.05, by their own clock, and the server's may differ."""
-
-OF_LOCK = "locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s"
 
 
 @dataclass(frozen=True, slots=True)

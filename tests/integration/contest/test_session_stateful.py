@@ -23,12 +23,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from highlanderd.core.states import Reservation
 from highlanderd.postgres.sql.connecting import SESSIONS
 from highlanderd.system.linux import boottime
-from tests.integration.contest.audit import OF_LOCK, offences, unasked
+from tests.integration.contest.audit import offences, unasked
 from tests.integration.contest.contender import BUSY, Contender
 from tests.integration.contest.contention import LEASE, LONG_LEASE, NAMES, Bed
 from tests.integration.contest.contest import Contest
 from tests.support.postgres import Clusters
 from tests.support.proxy import Door
+from tests.support.session import OF_LOCK
 from tests.support.wait import wait_for
 
 RESTARTS = 4
