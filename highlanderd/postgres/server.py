@@ -66,24 +66,20 @@ class Server:
         on_alarm: Callable[[str], None] = log.warning,
         on_lease: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make a server.
+        """Make a server. ``fresh`` is a file that exists while nothing was ever led on an embedded server.
 
-        ``fresh`` is a file that exists while nothing was ever led on an embedded server. ``seen_ledger`` says that this
-        node has seen the ledger: it is not created again. ``reread`` returns the DSN as its file says now. ``on_alarm``
-        is called with each sentence that an operator must read, ``on_lease`` when the ledger has another lease than was
-        known.
+        With ``seen_ledger`` the ledger is not created again. ``reread`` returns the DSN as its file says now. ``on_alarm``
+        is called with each sentence that an operator must read, ``on_lease`` for another lease than was known.
         """
         self._ledger, self._node, self._fresh, self._on_lease = ledger, node, fresh, on_lease
         self._addresses, self.turns, self.notes = Addresses(dsn), Turns(), Notes(on_alarm)
         self._credentials = Credentials(self._addresses, reread)
-        self._diagnoses = Diagnoses(self.notes)
         self.memory = memory or NodeMemory()
         """What this node has seen of servers and epochs. It outlives the daemon."""
-        self._timelines = Timelines(self.memory, self.notes)
+        self._diagnoses, self._timelines = Diagnoses(self.notes), Timelines(self.memory, self.notes)
         self._hosts = Hosts(self._addresses, ledger, node, self._timelines, self.notes)
         self.seen_ledger = seen_ledger
-        promise = self.memory.promise
-        self.lease = Lease(ledger.lease if promise is None else promise.lease)
+        self.lease = Lease(self.memory.promise.lease if self.memory.promise else ledger.lease)
         """The ledger's, as far as this node knows."""
         self.facts: ServerFacts | None = None
         """Of the server that was connected to last."""

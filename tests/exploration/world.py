@@ -17,7 +17,8 @@ from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
 from highlanderd.core.states import Policy, Situation, Want
 from tests.exploration.world_node import Child, Node, words
-from tests.exploration.world_postgres import FORMER_ID, LOCK_ID, Backend, Flaws, Ledger, Postgres, Reply, Statement, Who
+from tests.exploration.world_postgres import FORMER_ID, LOCK_ID, Backend, Ledger, Postgres, Who
+from tests.exploration.world_statements import Flaws, Reply, Statement
 
 LEASE = 20
 """Ticks: all clocks of the lease are whole then (renewal 4, answer 6, start 10, fence 14, SIGKILL 18, wait 21)."""

@@ -29,82 +29,17 @@ from highlanderd.core.states import (
     Term,
     Waiting,
 )
-from tests.exploration.world import Ask, World, clock
+from tests.exploration.world import Ask, World
 from tests.exploration.world_node import Child
-from tests.exploration.world_postgres import (
-    CloseIf,
-    Ledger,
-    Postgres,
-    ReleaseIf,
-    RenewIf,
-    SettleOn,
-    TakeOverIf,
-    TerminateOld,
-    Who,
-)
-
-OLD = -60.0
-"""Nothing asks whether something happened longer ago than three leases, or than the longest one."""
-
-OVERTAKEN = -25
-"""Renewals: more than there are in three leases and a failover."""
-
-
-class _Origin:
-    """What the versions of rows are relative to: the present primary's."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.versions = {row.lock_id: row.version for row in world.pg.ledger.rows}
-        self.runs = {(pg.system, pg.timeline, str(pg.run), pg.ledger.place) for pg in world.servers}
-        self.ledgers = {(system, timeline, place) for system, timeline, _, place in self.runs}
-        self.alike = world.rules.alike
-
-    def epoch(self, lock_id: int, epoch: int) -> int:
-        return epoch - self.versions.get(lock_id, (0, 0))[0]
-
-    def version(self, lock_id: int, version: tuple[int, int]) -> tuple[int, int]:
-        """Only whether two versions are the same decides anything: long overtaken is long overtaken."""
-        epoch, renewal = self.versions.get(lock_id, (0, 0))
-        return version[0] - epoch, max(version[1] - renewal, OVERTAKEN)
-
-
-class _Own:
-    """What all that is a node's own is relative to."""
-
-    def __init__(self, origin: _Origin, world: World, i: int) -> None:
-        node = world.nodes[i]
-        self.origin, self.node, self.now, self.key = origin, node, clock(world, i), node.lock_id
-        self.asks = [ask for ask in world.asks if ask.who[0] == node.name]
-        self.looking = any(ask.replies and ask.replies[-1].observation for ask in self.asks) or bool(node.inbox)
-        """What was seen is still on its way."""
-
-    def past(self, moment: float) -> float:
-        return max(round(moment - self.now, 4), OLD)
-
-    def due(self, moment: float) -> float:
-        """A deadline that has passed has passed."""
-        return max(round(moment - self.now, 4), 0.0)
-
-    def beyond(self, moment: float, since: float) -> float:
-        """A promise that nobody waits for who waits from ``since`` on anyway, as one does at least."""
-        return self.due(moment) if moment > since + self.origin.world.rules.lease.wait else 0.0
-
-    def epoch(self, epoch: int) -> int:
-        return self.origin.epoch(self.key, epoch)
-
-    def number(self, who: Who) -> int:
-        return who[1] - self.node.number
-
-    def life(self, instance: str) -> int | None:
-        """Say how many lives ago this was ours; None when it never was."""
-        return self.node.life - int(instance[1:]) if instance[0] == self.node.name else None
+from tests.exploration.world_postgres import Ledger, Postgres
+from tests.exploration.world_relative import OLD, Origin, Own
+from tests.exploration.world_statements import CloseIf, ReleaseIf, RenewIf, SettleOn, TakeOverIf, TerminateOld
 
 
 def key(world: World) -> Any:
     """Return the world's identity."""
-    o = _Origin(world)
-    nodes = [hash(_node(_Own(o, world, i), world)) for i in range(len(world.nodes))]
+    o = Origin(world)
+    nodes = [hash(_node(Own(o, world, i), world)) for i in range(len(world.nodes))]
     if o.alike:
         nodes.sort()
     ledgers = (world.pg.ledger,) if world.pg.standby is None else (world.pg.ledger, world.pg.standby)
@@ -121,7 +56,7 @@ def key(world: World) -> Any:
     )
 
 
-def _rest(world: World, o: _Origin) -> Any:
+def _rest(world: World, o: Origin) -> Any:
     """What most worlds have nothing of."""
     watch = world.watch.use and (world.watch.use, max(world.watch.since - world.now, OLD))
     since = None if world.two_since is None else world.two_since - world.now
@@ -134,7 +69,7 @@ def _rest(world: World, o: _Origin) -> Any:
 # -------------------------------------------------------------------------------------------------------- the servers
 
 
-def _server(pg: Postgres, o: _Origin, now: float) -> Any:
+def _server(pg: Postgres, o: Origin, now: float) -> Any:
     standby = pg.standby and _ledger(pg.standby, o, now)
     lockers = pg.lockers and (pg.lockers[0], o.epoch(*pg.lockers), max(pg.lockers_end - now, 0.0))
     arrived = pg.subscribed and tuple(_row(row, o) for row in pg.subscribed)
@@ -142,7 +77,7 @@ def _server(pg: Postgres, o: _Origin, now: float) -> Any:
     return pg.run, pg.system, pg.timeline, pg.isolated, ledger, standby, lockers, arrived
 
 
-def _ledger(ledger: Ledger, o: _Origin, now: float) -> Any:
+def _ledger(ledger: Ledger, o: Origin, now: float) -> Any:
     rows = tuple((row.lock_id, row.epoch >> 32, _row(row, o), row.reserved_for is None) for row in ledger.rows)
     reserved = any(row.reserved_for is not None for row in ledger.rows)
     lengths = ledger.lease.length, ledger.ceiling.length, ledger.wanted.length
@@ -150,12 +85,12 @@ def _ledger(ledger: Ledger, o: _Origin, now: float) -> Any:
     return about, rows, max(ledger.reserved_at - now, OLD) if reserved else None
 
 
-def _row(row: Row, o: _Origin) -> Any:
+def _row(row: Row, o: Origin) -> Any:
     version = o.version(row.lock_id, row.version)
     return version, row.system, row.timeline, row.released, row.trusted_for, row.reason, row.reserved_seconds
 
 
-def _ownership(own: _Own, world: World) -> Any:
+def _ownership(own: Own, world: World) -> Any:
     """Say what of the servers is this node's."""
     name = own.node.name
     found = []
@@ -179,7 +114,7 @@ def _ownership(own: _Own, world: World) -> Any:
 # ---------------------------------------------------------------------------------------------------------- the nodes
 
 
-def _node(own: _Own, world: World) -> Any:
+def _node(own: Own, world: World) -> Any:
     node = own.node
     situation = None if node.situation is None else _situation(node.situation, own)
     trees = _child(node.child, own), _child(node.orphans, own), _child(node.stray, own)
@@ -201,7 +136,7 @@ def _node(own: _Own, world: World) -> Any:
     return situation, session, trees, spawned, life, seen, frozen, inbox, asks, name, _ownership(own, world)
 
 
-def _child(child: Child | None, own: _Own) -> Any:
+def _child(child: Child | None, own: Own) -> Any:
     if child is None:
         return None
     killed = None if child.killed_at is None else own.past(child.killed_at)
@@ -213,11 +148,11 @@ def _child(child: Child | None, own: _Own) -> Any:
     return own.epoch(child.epoch), not_after, own.past(child.deadline), killed, memo, flags, entrusted
 
 
-def _situation(situation: Situation, own: _Own) -> Any:
+def _situation(situation: Situation, own: Own) -> Any:
     return situation.want, situation.session, _known(situation.knowledge, own), _state(situation.state, own)
 
 
-def _known(knowledge: Knowledge, own: _Own) -> Any:
+def _known(knowledge: Knowledge, own: Own) -> Any:
     """Return what still counts: the next look throws away knowledge of another run, or of a version that is gone."""
     server, o = knowledge.server, own.origin
     promised = own.beyond(knowledge.promised_until, own.now), knowledge.ceiling.length
@@ -245,7 +180,7 @@ def _token(server: ServerIdentity) -> tuple[int, int, str, str]:
     return server.system, server.timeline, server.started, server.place
 
 
-def _state(state: State, own: _Own) -> Any:
+def _state(state: State, own: Own) -> Any:
     match state:
         case Waiting(look_at, hinted, abstention, insistent, overridden):
             stays_out = abstention and (own.epoch(abstention.epoch), own.due(abstention.until))
@@ -265,7 +200,7 @@ def _state(state: State, own: _Own) -> Any:
             return ("stopped",)
 
 
-def _term(term: Term, own: _Own) -> Any:
+def _term(term: Term, own: Own) -> Any:
     shortening = term.shortening and (own.past(term.shortening.sent), term.shortening.lease.length)
     return own.epoch(term.epoch), own.past(term.sent), _lengths(term.lengths), shortening
 
@@ -274,7 +209,7 @@ def _lengths(lengths: Lengths) -> tuple[float, float, float]:
     return lengths.trusted.length, lengths.wanted.length, lengths.pace.length
 
 
-def _phase(phase: Stopping | Killing | Releasing, own: _Own) -> Any:
+def _phase(phase: Stopping | Killing | Releasing, own: Own) -> Any:
     match phase:
         case Stopping(kill_at):
             return "stopping", own.due(kill_at)
@@ -287,7 +222,7 @@ def _phase(phase: Stopping | Killing | Releasing, own: _Own) -> Any:
 # ------------------------------------------------------------------------------------------------------- the messages
 
 
-def _event(event: Event, own: _Own) -> Any:
+def _event(event: Event, own: Own) -> Any:
     match event:
         case Looked(observation, at, keeperless):
             return _observation(observation, own), own.past(at), keeperless
@@ -301,7 +236,7 @@ def _event(event: Event, own: _Own) -> Any:
             return event
 
 
-def _ask(ask: Ask, own: _Own) -> Any:
+def _ask(ask: Ask, own: Own) -> Any:
     statements = tuple(_statement(one, own) for one in ask.statements)
     replies = tuple(
         (one.granted, one.changed, one.acknowledged, one.blocked, one.lengths, _observation(one.observation, own))
@@ -312,7 +247,7 @@ def _ask(ask: Ask, own: _Own) -> Any:
     return own.number(ask.who), type(ask.effect), asked, statements, replies, how
 
 
-def _observation(observation: Observation | None, own: _Own) -> Any:
+def _observation(observation: Observation | None, own: Own) -> Any:
     if observation is None:
         return None
     rows = tuple(
@@ -323,12 +258,12 @@ def _observation(observation: Observation | None, own: _Own) -> Any:
     return rows, observation.row is None, _token(observation.server), meta.settled, meta.offset, lengths
 
 
-def _seen(row: Row, own: _Own) -> Any:
+def _seen(row: Row, own: Own) -> Any:
     kept = row.reserved_for and (row.reserved_for == own.node.name or row.reserved_for)
     return row.lock_id, _row(row, own.origin), own.life(row.instance), kept
 
 
-def _statement(statement: Any, own: _Own) -> Any:
+def _statement(statement: Any, own: Own) -> Any:
     match statement:
         case TakeOverIf(claim):
             judged = None if claim.judged is None else _row(claim.judged, own.origin)

@@ -23,13 +23,12 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.lease import Lease, Lengths
 from tests.exploration.world import Ask, Violation, World, clock, ended, everywhere, set_node, set_server, swept
-from tests.exploration.world_postgres import (
-    LAST_LOCKERS,
+from tests.exploration.world_postgres import LAST_LOCKERS, Postgres
+from tests.exploration.world_statements import (
     WRITES,
     CloseIf,
     LockName,
     Notify,
-    Postgres,
     ReleaseIf,
     RenewIf,
     Reply,
@@ -145,7 +144,6 @@ def answer(world: World, ask: Ask) -> World:
     """The client hears the replies, as ``session.py`` reads them: an event, or a statement that must follow."""
     i = next(n for n, node in enumerate(world.nodes) if node.who == ask.who)
     world = world._replace(asks=tuple(one for one in world.asks if one is not ask))
-    node = world.nodes[i]
     if ask.then is not None:
         return news(world, i, ask.then)
     reply = ask.replies[-3] if isinstance(ask.effect, Release) else ask.replies[-1]
@@ -161,26 +159,34 @@ def answer(world: World, ask: Ask) -> World:
         case TakeOver() if reply.changed and acknowledged and not ask.replies[-2].granted:
             return cut(world, i)  # the name was granted too late to know who else leads
         case TakeOver(claim) if reply.changed and acknowledged:
-            world = set_node(world, i, node._replace(granted=True))
+            world = set_node(world, i, world.nodes[i]._replace(granted=True))
             return news(world, i, Granted(claim.epoch, claim.lengths, sent))
         case TakeOver():
-            faster = reply.granted and reply.acknowledged and not reply.blocked
-            refused = Refused(0 if faster else REFUSED_RETRY, "")
-            return _follow_up(world, i, UnlockAll(), refused)
+            return _follow_up(world, i, UnlockAll(), Refused(_retry(reply), ""))
         case Renew() | Release() if not acknowledged:
             return cut(world, i)
-        case Renew(_, asked) if reply.changed and reply.lengths is not None:
-            wanted, pace = reply.lengths
-            world = _follow(set_node(world, i, node._replace(granted=True)), i, pace)
-            return news(world, i, Renewed(sent, Lengths(asked, wanted, pace)))
-        case Renew(epoch) if not reply.granted:
-            terminate = TerminateOld(node.lock_id, epoch, node.instance, node.first)
-            return _follow_up(world, i, terminate, Contended())
-        case Renew(_, asked):
-            return news(world, i, LeaseRefused(node.pace) if asked.length > node.pace.length else Overruled())
+        case Renew() as renew:
+            return _renewal_answered(world, i, renew, reply, sent)
         case Release():
             return news(world, i, Unlocked())
     raise AssertionError(ask)
+
+
+def _retry(reply: Reply) -> float:
+    """Return the ticks until a takeover that was refused is tried again: at once, if another session was faster."""
+    return 0 if reply.granted and reply.acknowledged and not reply.blocked else REFUSED_RETRY
+
+
+def _renewal_answered(world: World, i: int, renew: Renew, reply: Reply, sent: float) -> World:
+    node, asked = world.nodes[i], renew.lease
+    if reply.changed and reply.lengths is not None:
+        wanted, pace = reply.lengths
+        world = _follow(set_node(world, i, node._replace(granted=True)), i, pace)
+        return news(world, i, Renewed(sent, Lengths(asked, wanted, pace)))
+    if not reply.granted:
+        terminate = TerminateOld(node.lock_id, renew.epoch, node.instance, node.first)
+        return _follow_up(world, i, terminate, Contended())
+    return news(world, i, LeaseRefused(node.pace) if asked.length > node.pace.length else Overruled())
 
 
 def _follow(world: World, i: int, lease: Lease) -> World:

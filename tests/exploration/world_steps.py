@@ -23,7 +23,6 @@ from tests.exploration.world import (
 )
 from tests.exploration.world_faults import change_lengths, faults, orders, replicated_to_all
 from tests.exploration.world_node import GRACE, Node
-from tests.exploration.world_postgres import Notify
 from tests.exploration.world_processes import (
     boot,
     execute,
@@ -34,6 +33,7 @@ from tests.exploration.world_processes import (
     thaw,
 )
 from tests.exploration.world_session import answer, apply, attach, may_attach
+from tests.exploration.world_statements import Notify
 from tests.exploration.world_time import hosts_overdue, may_learn, next_moment, overdue, pass_time
 from tests.exploration.world_turn import ask_hosts, cut, detach, tell
 

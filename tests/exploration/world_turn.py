@@ -23,9 +23,8 @@ from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Loo
 from highlanderd.core.states import Cause, Draining, Leading, SessionState, Situation, Stopped, Want
 from tests.exploration.world import Ask, Violation, World, backend, clock, ended, everywhere, set_child, set_node, swept
 from tests.exploration.world_node import Child, Node
-from tests.exploration.world_postgres import (
-    FORMER_ID,
-    LOCK_ID,
+from tests.exploration.world_postgres import FORMER_ID, LOCK_ID
+from tests.exploration.world_statements import (
     CloseIf,
     LockName,
     LookAt,
@@ -139,12 +138,8 @@ def _perform(world: World, i: int, effect: Effect) -> World:
     node = world.nodes[i]
     child = node.child
     match effect:
-        case Spawn(epoch, not_after, deadline):
-            if child is not None or node.situation is None:
-                raise Violation(f"{node.name}: a second child is asked for: {effect}")
-            if node.situation.want is not Want.RUN:
-                raise Violation(f"{node.name}: a child is asked for that nobody wants: {effect}")
-            return set_child(world, i, Child(epoch, not_after, deadline, node.situation))
+        case Spawn():
+            return set_child(world, i, _spawn(node, effect))
         case SetDeadline(deadline):
             if child is None or node.situation is None:
                 return world
@@ -166,6 +161,14 @@ def _perform(world: World, i: int, effect: Effect) -> World:
         case _:
             pass
     return _ask(world, world.nodes[i], effect)
+
+
+def _spawn(node: Node, spawn: Spawn) -> Child:
+    if node.child is not None or node.situation is None:
+        raise Violation(f"{node.name}: a second child is asked for: {spawn}")
+    if node.situation.want is not Want.RUN:
+        raise Violation(f"{node.name}: a child is asked for that nobody wants: {spawn}")
+    return Child(spawn.epoch, spawn.not_after, spawn.deadline, node.situation)
 
 
 def _entrust(world: World, i: int, child: Child, deadline: float, memo: Situation) -> Child:
