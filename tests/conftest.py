@@ -8,7 +8,7 @@ import sys
 
 pytest_plugins = [
     "tests.support.skips",
-    "tests.support.postgres",
+    "tests.support.postgres_fixtures",
     "tests.support.embedded",
     "tests.support.proxy",
     "tests.support.nodes",

@@ -68,8 +68,8 @@ class Server:
     ) -> None:
         """Make a server. ``fresh`` is a file that exists while nothing was ever led on an embedded server.
 
-        With ``seen_ledger`` the ledger is not created again. ``reread`` returns the DSN as its file says now. ``on_alarm``
-        is called with each sentence that an operator must read, ``on_lease`` for another lease than was known.
+        With ``seen_ledger`` the ledger is not created again. ``reread`` returns the DSN as its file says now.
+        ``on_alarm`` is called with sentences that an operator must read, ``on_lease`` for another lease than was known.
         """
         self._ledger, self._node, self._fresh, self._on_lease = ledger, node, fresh, on_lease
         self._addresses, self.turns, self.notes = Addresses(dsn), Turns(), Notes(on_alarm)
@@ -78,13 +78,12 @@ class Server:
         """What this node has seen of servers and epochs. It outlives the daemon."""
         self._diagnoses, self._timelines = Diagnoses(self.notes), Timelines(self.memory, self.notes)
         self._hosts = Hosts(self._addresses, ledger, node, self._timelines, self.notes)
-        self.seen_ledger = seen_ledger
         self.lease = Lease(self.memory.promise.lease if self.memory.promise else ledger.lease)
         """The ledger's, as far as this node knows."""
         self.facts: ServerFacts | None = None
         """Of the server that was connected to last."""
-        self.schema = 0
-        """The version of the ledger's schema; 0 until it was read."""
+        self.seen_ledger, self.schema = seen_ledger, 0
+        """Whether this node has seen the ledger, and the version of its schema; 0 until it was read."""
 
     @property
     def address(self) -> str:

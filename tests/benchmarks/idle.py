@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from tests.support.nodes import Node, Nodes, marked, settled_ledger
+from tests.support.deaths import marked
+from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.wait import wait_for
 
 from .bed import daemons, private_kilobytes, server

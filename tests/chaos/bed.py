@@ -25,8 +25,9 @@ from highlanderd.embedded.account import Account
 from highlanderd.embedded.installation import Installation
 from highlanderd.errors import HighlanderError
 from highlanderd.system.linux import boottime
+from tests.support.deaths import gone, marked
 from tests.support.journal import CHILD, Life
-from tests.support.nodes import Node, Nodes, gone, marked, settled_ledger
+from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Clusters
 from tests.support.wait import wait_for
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from random import Random
 
 from highlanderd.errors import HighlanderError
-from tests.support.nodes import Node, marked
+from tests.support.deaths import marked
+from tests.support.nodes import Node
 from tests.support.wait import wait_for
 
 from .bed import Bed

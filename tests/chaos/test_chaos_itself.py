@@ -12,7 +12,7 @@ import pytest
 
 from highlanderd.guardian import cgroup
 from tests.packaging.booted.machine import groups_can_be_killed
-from tests.support.nodes import marked
+from tests.support.deaths import marked
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 

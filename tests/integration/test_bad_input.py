@@ -15,7 +15,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.support.commands import answers, as_nobody, highlanderctl, highlanderd, led
-from tests.support.nodes import PACKAGE, Node, Nodes, gone, settled_ledger
+from tests.support.deaths import gone
+from tests.support.nodes import PACKAGE, Node, Nodes, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Cluster, Clusters, Database
 from tests.support.wait import wait_for

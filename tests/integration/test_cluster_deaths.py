@@ -6,7 +6,8 @@ import os
 import signal
 
 from highlanderd.system.linux import boottime
-from tests.support.nodes import Nodes, ends, expiry, gone, renewals, settled_ledger
+from tests.support.deaths import gone
+from tests.support.nodes import Nodes, ends, expiry, renewals, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 

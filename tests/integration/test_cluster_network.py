@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from highlanderd.system.linux import boottime
-from tests.support.nodes import Nodes, deaths, ends, renewals, settled_ledger
+from tests.support.deaths import deaths
+from tests.support.nodes import Nodes, ends, renewals, settled_ledger
 from tests.support.postgres import Database
 from tests.support.proxy import Door, OpensDoors
 from tests.support.wait import wait_for

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from highlanderd.system.linux import boottime
-from tests.support.nodes import Nodes, deaths, ends, settled_ledger
+from tests.support.deaths import deaths
+from tests.support.nodes import Nodes, ends, settled_ledger
 from tests.support.postgres import Cluster, Database, Mode
 from tests.support.wait import wait_for
 

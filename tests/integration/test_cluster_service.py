@@ -13,7 +13,8 @@ import pytest
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian.watchdog import MOST_UNSENT, OVERDUE, SOONEST, ServiceNotifier
 from highlanderd.system.linux import NEVER, boottime
-from tests.support.nodes import PATIENCE, Node, Nodes, gone, settled_ledger
+from tests.support.deaths import gone
+from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.processes import state
 from tests.support.proxy import OpensDoors

@@ -12,7 +12,8 @@ import pytest
 
 from highlanderd.errors import HighlanderError
 from highlanderd.system.linux import boottime
-from tests.support.nodes import Node, Nodes, ends, gone, marked, settled_ledger
+from tests.support.deaths import gone, marked
+from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.nodes import PACKAGE, gone, marked
+from tests.support.deaths import gone, marked
+from tests.support.nodes import PACKAGE
 
 KINDS = ("child", "release", "worker", "restart", "guardian", "node")
 

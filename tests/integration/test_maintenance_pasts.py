@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from highlanderd.embedded.installation import Installation
+from tests.support.deaths import gone
 from tests.support.maintenance import (
     LEASE,
     await_kept,
@@ -18,7 +19,7 @@ from tests.support.maintenance import (
     restore,
     to_the_next_timeline,
 )
-from tests.support.nodes import Nodes, gone, settled_ledger
+from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Cluster
 from tests.support.proxy import OpensDoors
 from tests.support.wait import wait_for

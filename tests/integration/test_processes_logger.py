@@ -13,7 +13,7 @@ import pytest
 
 from highlanderd.guardian.logger import Logger
 from highlanderd.system import linux
-from tests.support.nodes import gone
+from tests.support.deaths import gone
 from tests.support.processes import Node, node_at
 from tests.support.scarcity import tiny_disk
 from tests.support.wait import wait_for

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 
-from tests.support.nodes import PATIENCE, Nodes, marked
+from tests.support.deaths import marked
+from tests.support.nodes import PATIENCE, Nodes
 from tests.support.postgres import Database
 from tests.support.scarcity import no_descriptors, no_more_processes, no_room, tiny_disk
 from tests.support.undisturbed import Strained

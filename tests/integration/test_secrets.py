@@ -16,7 +16,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.support.commands import highlanderctl, highlanderd, led
-from tests.support.nodes import Node, Nodes, gone, marked, settled_ledger
+from tests.support.deaths import gone, marked
+from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Cluster, Database
 from tests.support.wait import wait_for

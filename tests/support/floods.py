@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.guardian import cgroup
-from tests.support.nodes import gone, marked
+from tests.support.deaths import gone, marked
 from tests.support.wait import wait_for
 
 FLOOD = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "children" / "flood_child.py")]

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from highlanderd.guardian import cgroup
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.sql.leading import SETTLE_FRESH
 from highlanderd.system.linux import boottime
+from tests.support.deaths import gone, marked, proc_file
 from tests.support.journal import CHILD, Journal, Life
 from tests.support.postgres import Database, passable_directory
 from tests.support.wait import wait_for
@@ -105,7 +106,7 @@ class Node:
         return next(
             pid
             for pid in marked(self.home)
-            if _read(f"/proc/{pid}/comm").strip() == f"keep {program}"[:15].encode() and not gone(pid)
+            if proc_file(f"/proc/{pid}/comm").strip() == f"keep {program}"[:15].encode() and not gone(pid)
         )
 
     def mine(self, argument: bytes) -> list[int]:
@@ -114,8 +115,8 @@ class Node:
         return [
             pid
             for pid in marked(self.home)
-            if argument in _read(f"/proc/{pid}/cmdline").split(b"\0")
-            and _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[1:2] == [parent]
+            if argument in proc_file(f"/proc/{pid}/cmdline").split(b"\0")
+            and proc_file(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[1:2] == [parent]
         ]
 
     def signal(self, signum: int) -> None:
@@ -298,42 +299,6 @@ def settled_ledger(database: Database, lease: float) -> None:
     database.sql(script, admin=True)
     for statement in (ledger.creation().sql, ledger.statement("settle", SETTLE_FRESH).sql):
         database.sql(statement)
-
-
-def marked(directory: Path) -> list[int]:
-    """List the processes, zombies among them, whose environment names something below ``directory``."""
-    mark = os.fsencode(directory)
-    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in numbers if pid != os.getpid() and mark in _read(f"/proc/{pid}/environ")]
-
-
-def gone(pid: int) -> bool:
-    """Whether nothing of the process runs any more."""
-    return _read(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] in (b"", b"Z", b"X")
-
-
-def deaths(families: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """Wait until all processes of all families are gone; gives by name when the last of each was seen alive.
-
-    When it was seen to be dead would say how late we looked, too.
-    """
-    alive = dict.fromkeys(families, 0.0)
-
-    def all_dead() -> bool:
-        now = boottime()
-        living = [name for name, pids in families.items() if not all(map(gone, pids))]
-        alive.update(dict.fromkeys(living, now))
-        return not living
-
-    wait_for(all_dead, PATIENCE, f"{', '.join(families)} are dead")
-    return alive
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError:  # it has ended
-        return b""
 
 
 def _sweep(instance: Path) -> None:

@@ -27,12 +27,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
-import pytest
 from psycopg.conninfo import make_conninfo
 
-from highlanderd.embedded.account import Account, unprivileged
-from highlanderd.embedded.installation import Installation, installation_at, installed, pick, reachable
-from highlanderd.errors import HighlanderError
+from highlanderd.embedded.account import Account
+from highlanderd.embedded.installation import Installation
 from tests.support.ports import reserved_port
 from tests.support.wait import wait_for
 
@@ -325,15 +323,6 @@ def run(
         return answer.fetchall() if answer.description else []
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Say which PostgreSQL the tests run against."""
-    group = parser.getgroup("postgres")
-    group.addoption(
-        "--pg-bin", metavar="DIR", help="programs of another PostgreSQL, such as /usr/lib/postgresql/15/bin"
-    )
-    group.addoption("--pg-dsn", metavar="DSN", help="a running server for the tests that share one, as its superuser")
-
-
 @contextlib.contextmanager
 def passable_directory() -> Iterator[Path]:
     """Make a directory that every user may pass and whose name leaves room for socket names; remove it in the end."""
@@ -345,68 +334,3 @@ def passable_directory() -> Iterator[Path]:
         while made.exists():
             with contextlib.suppress(FileNotFoundError):  # a server that is just ending removes files, too
                 shutil.rmtree(made)
-
-
-@pytest.fixture
-def open_dir() -> Iterator[Path]:
-    """A short directory that every user may pass."""
-    with passable_directory() as directory:
-        yield directory
-
-
-@pytest.fixture(scope="session")
-def postgres_account() -> Account:
-    """The user that servers run as."""
-    return unprivileged()
-
-
-@pytest.fixture(scope="session")
-def postgres_programs(request: pytest.FixtureRequest, postgres_account: Account) -> Iterator[Installation]:
-    """The programs that servers are made with. Without any, the whole run stops here."""
-    chosen = request.config.getoption("--pg-bin")
-    with passable_directory() as shelf:
-        if postgres_account.foreign:
-            os.chown(shelf, postgres_account.uid, postgres_account.gid)
-        try:
-            if chosen:
-                programs = installation_at(Path(chosen).resolve().parent)
-            else:
-                programs = reachable(pick(installed(), None), postgres_account, shelf)
-        except HighlanderError as error:
-            pytest.exit(f"No test can run without a PostgreSQL server: {error}", returncode=4)
-        yield programs
-
-
-@pytest.fixture(scope="session")
-def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One server for all tests that leave it alone."""
-    if dsn := request.config.getoption("--pg-dsn"):
-        yield Server(dsn)
-        return
-    programs, account = request.getfixturevalue("postgres_programs"), request.getfixturevalue("postgres_account")
-    with passable_directory() as directory, contextlib.closing(Clusters(programs, account, directory)) as clusters:
-        yield clusters.create()
-
-
-@pytest.fixture
-def database(shared_cluster: Server) -> Iterator[Database]:
-    """A fresh database on the shared server."""
-    database = shared_cluster.database()
-    yield database
-    database.drop()
-
-
-@pytest.fixture
-def clusters(postgres_programs: Installation, postgres_account: Account) -> Iterator[Clusters]:
-    """Servers of the test's own."""
-    with (
-        passable_directory() as directory,
-        contextlib.closing(Clusters(postgres_programs, postgres_account, directory)) as made,
-    ):
-        yield made
-
-
-@pytest.fixture
-def cluster(clusters: Clusters) -> Cluster:
-    """One server of the test's own: it may be stopped, killed and paused."""
-    return clusters.create()

@@ -1,0 +1,47 @@
+"""Processes that a test has marked by a directory in their environment: which there are, and when they died."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from highlanderd.system.linux import boottime
+from tests.support.wait import wait_for
+
+
+def marked(directory: Path) -> list[int]:
+    """List the processes, zombies among them, whose environment names something below ``directory``."""
+    mark = os.fsencode(directory)
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in numbers if pid != os.getpid() and mark in proc_file(f"/proc/{pid}/environ")]
+
+
+def gone(pid: int) -> bool:
+    """Whether nothing of the process runs any more."""
+    return proc_file(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] in (b"", b"Z", b"X")
+
+
+def deaths(families: Mapping[str, Iterable[int]]) -> dict[str, float]:
+    """Wait until all processes of all families are gone; gives by name when the last of each was seen alive.
+
+    When it was seen to be dead would say how late we looked, too.
+    """
+    alive = dict.fromkeys(families, 0.0)
+
+    def all_dead() -> bool:
+        now = boottime()
+        living = [name for name, pids in families.items() if not all(map(gone, pids))]
+        alive.update(dict.fromkeys(living, now))
+        return not living
+
+    wait_for(all_dead, what=f"{', '.join(families)} are dead")
+    return alive
+
+
+def proc_file(path: str) -> bytes:
+    """Return a file of /proc; nothing when its process has ended."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:  # it has ended
+        return b""
