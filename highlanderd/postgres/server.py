@@ -75,7 +75,6 @@ class Server:
         self._addresses, self.turns, self.notes = Addresses(dsn), Turns(), Notes(on_alarm)
         self._credentials = Credentials(self._addresses, reread)
         self.memory = memory or NodeMemory()
-        """What this node has seen of servers and epochs. It outlives the daemon."""
         self._diagnoses, self._timelines = Diagnoses(self.notes), Timelines(self.memory, self.notes)
         self._hosts = Hosts(self._addresses, ledger, node, self._timelines, self.notes)
         self.lease = Lease(self.memory.promise.lease if self.memory.promise else ledger.lease)
