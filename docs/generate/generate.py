@@ -54,7 +54,7 @@ class _Node:
     def status(self) -> status.NodeStatus:
         now = "2026-01-01T00:00:00.000Z"
         beat = status.ProgramStatus(
-            "beat", "leading", "run", "", now, "a", 1, 1, 2, True, 0, 0, 9.0, now, 1.0, "", True
+            "beat", "leading", "run", "", now, "a", 1, 1, 2, True, 0, 0, 9.0, now, 1.0, "", True, candidates=1
         )
         postgres = status.PostgresStatus(True, "db1/ops", "18.0", "", 10.0, 1, 2)
         return status.NodeStatus("a", "", "0", postgres, (beat,))

@@ -15,6 +15,7 @@ from typing import Any, Final
 from highlanderd import __version__
 from highlanderd.ctl import tables
 from highlanderd.ctl.client import Answer, ControlClient
+from highlanderd.ctl.cluster import cluster
 from highlanderd.ctl.history import history
 from highlanderd.ctl.predicates import is_leading, wait
 from highlanderd.ctl.renewal import renew
@@ -286,6 +287,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "status": status,
     "show": show,
     "pid": pid,
+    "cluster": cluster,
     "history": history,
     "is-leading": is_leading,
     "wait": wait,

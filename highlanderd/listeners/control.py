@@ -24,7 +24,7 @@ from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
 from highlanderd.listeners import leases
-from highlanderd.listeners.answers import answer, detail_facts, failure, node_facts, program_facts
+from highlanderd.listeners.answers import answer, cluster_facts, detail_facts, failure, node_facts, program_facts
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change, outcome, program_of
@@ -81,6 +81,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.get("/v1/programs/{name}", api.detail),
             web.get("/v1/history", api.history),
             web.get("/v1/history/{name}", api.history),
+            web.get("/v1/cluster", api.cluster),
             web.get("/v1/ledger", api.ledger),
             web.post("/v1/ledger/lease", api.set_lease),
             web.post("/v1/ledger/migrate", api.migrate),
@@ -198,6 +199,10 @@ class _Api:
 
     async def history(self, request: web.Request) -> web.Response:
         return answer(await history_facts(self._node, request))
+
+    async def cluster(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
+        overview = await self._node.cluster()
+        return answer(cluster_facts(overview, self._node.status().maintenance))
 
     async def set_lease(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("lease", "force", *WAITING))

@@ -28,6 +28,10 @@ _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]
         "Its processes on this node that SIGKILL does not end, a hundred at most; the lock is kept for them.",
         lambda program: len(program.unkillable),
     ),
+    "program_candidates": (
+        "Nodes other than the leader that could take it over now; no series while PostgreSQL does not say.",
+        lambda program: program.candidates,
+    ),
     "program_failures": ("Crashes and failed starts in a row.", lambda program: program.failures),
     "lease_remaining_seconds": (
         "For how long this node may still trust its term.",

@@ -23,6 +23,9 @@ class Observed(Protocol):
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
 
+    async def count_candidates(self) -> None:
+        """Refresh which nodes could lead what, at most once a second and for half a second. Never raises."""
+
 
 async def serve_health(node: Observed, metrics: Metrics, listen: str, alive: Callable[[], bool]) -> Closer:
     """Open the TCP listener on ``host:port``; ``alive`` says whether the event loop still runs.
@@ -55,6 +58,7 @@ class _Answers:
         self._alive = alive
 
     async def metrics(self, _: web.Request) -> web.Response:
+        await self._node.count_candidates()
         return web.Response(body=self._metrics.render(self._node.status()), headers={"Content-Type": PAGE})
 
     async def healthz(self, _: web.Request) -> web.Response:

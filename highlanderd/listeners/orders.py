@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.states import Author
 from highlanderd.core.status import (
     LeaseReport,
@@ -81,6 +82,9 @@ class Node(Protocol):
 
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last. Raises NoSuchProgram, HighlanderError when they cannot be read."""
+
+    async def cluster(self) -> ClusterOverview:
+        """Return who leads what, and who could take it over. Raises HighlanderError when the ledger cannot be read."""
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError when the ledger cannot be read."""

@@ -74,6 +74,11 @@ class Listener:
         return self._connection is not None
 
     @property
+    def backend(self) -> int | None:
+        """The pid of the session's backend, if there is a session."""
+        return None if self._connection is None else self._connection.pid
+
+    @property
     def leaders(self) -> Mapping[int, Leader]:
         """Who leads what as the latest survey showed it, by lock id."""
         return self._survey.leaders

@@ -31,6 +31,7 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.presence import Presence
 from highlanderd.postgres.server import Server
 from highlanderd.system import linux
 from highlanderd.worker import unkillable
@@ -42,6 +43,7 @@ from highlanderd.worker.handover import WorkerHandover, begin
 from highlanderd.worker.node import Changes, WorkerNode
 from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
+from highlanderd.worker.presence import WorkerPresence
 from highlanderd.worker.quiet import quietly
 from highlanderd.worker.reloading import Reloading
 from highlanderd.worker.replacement import WorkerReplacement, command_of_workers
@@ -71,6 +73,7 @@ class Daemon:
         self._fleet = self._make_fleet(handover, writer, changes)
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
         self._node = self._make_node(path, changes)
+        self._presence = self._make_presence(changes)
         self._beat = Beat(
             guardian,
             self._fleet,
@@ -156,12 +159,18 @@ class Daemon:
             end=self._drain,
         )
 
+    def _make_presence(self, changes: Changes) -> Presence:
+        """Make what tells other nodes of this one."""
+        own = WorkerPresence(self._configuration.daemon.node, self._greeting.instance, self._fleet, lacking={})
+        return Presence(self._pool.server, self._pool.listener, present=own.now, changed=changes.wait)
+
     async def run(self) -> int:
         """Live until everything is drained; return the exit code."""
         async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
             self._group = group
             background = [
                 group.create_task(self._pool.run()),
+                group.create_task(self._presence.run()),
                 group.create_task(self._beat.run()),
                 group.create_task(_fail_with(self._guardian)),
                 group.create_task(self._doors.open(self._listeners(), opened, self._notices.ready)),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from highlanderd import __version__
+from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
 from highlanderd.core.states import Author
 from highlanderd.core.status import (
@@ -23,6 +25,7 @@ from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres import lease_change
 from highlanderd.postgres.history import History
+from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
 from highlanderd.worker import snapshot
 from highlanderd.worker.fleet import Fleet, Member
@@ -33,6 +36,10 @@ from highlanderd.worker.replacement import WorkerReplacement
 
 SURVEY_WITHIN: Final = 0.5
 """Seconds that a question for the present leaders may take; after that the answer shows what is known."""
+OVERVIEW_AGE: Final = 1.0
+"""Seconds for which what other nodes could lead is not asked again."""
+STALE: Final = 5.0
+"""Seconds after which it is not known any more what other nodes could lead."""
 
 
 class Changes:
@@ -74,14 +81,15 @@ class WorkerNode:
         self._reloading, self._replacement, self._changes = reloading, replacement, changes
         self._guardian = guardian
         self._warnings, self._end = warnings, end
-        self._history = History(pool)
+        self._history, self._overview = History(pool), Overview(pool.ledger, pool.listener)
         self._survey: asyncio.Future[None] | None = None
 
     # ----------------------------------------------------------------------------------------------------- questions
 
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
-        programs = (snapshot.program_status(member, self._pool, self._name) for member in self._in_order())
+        overview = self._overview.latest(STALE)
+        programs = (snapshot.program_status(member, self._pool, self._name, overview) for member in self._in_order())
         facts = self._pool.listener.facts
         return NodeStatus(
             node=self._name,
@@ -114,7 +122,13 @@ class WorkerNode:
         if self._survey is None or self._survey.done():
             self._survey = asyncio.ensure_future(self._pool.listener.survey())
             self._survey.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait([self._survey], timeout=SURVEY_WITHIN)
+        await asyncio.wait([self._survey, asyncio.ensure_future(self.count_candidates())], timeout=SURVEY_WITHIN)
+
+    async def count_candidates(self) -> None:
+        """Refresh which nodes could lead what, at most once a second and for half a second. Never raises."""
+        with suppress(HighlanderError, TimeoutError):
+            async with asyncio.timeout(SURVEY_WITHIN):
+                await self._overview.read(OVERVIEW_AGE)
 
     async def changed(self) -> None:
         """Return at the next change of any program."""
@@ -181,6 +195,10 @@ class WorkerNode:
         """Return the newest terms, the newest last. Raises NoSuchProgram, HighlanderError."""
         configured = {name: member.lock_id for name, member in self._fleet.members.items()}
         return await past(self._pool.listener, self._history, configured, names, limit)
+
+    async def cluster(self) -> ClusterOverview:
+        """Return who leads what, and who could take it over. Raises HighlanderError."""
+        return await self._overview.read()
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError."""

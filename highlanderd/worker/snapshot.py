@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from highlanderd.config import ProgramConfig
+from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.states import Waiting, Want
 from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.postgres.lease_change import summary
@@ -20,12 +21,13 @@ READY_AFTER: Final = 1.0
 """Seconds after which a running child counts as ready: most that are broken have ended by then."""
 
 
-def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
-    """Return one program as this node sees it."""
+def program_status(member: Member, pool: Pool, node: str, overview: ClusterOverview | None = None) -> ProgramStatus:
+    """Return one program as this node sees it. Without an overview it is not known who else could lead it."""
     program, now = member.program, boottime()
     situation, term, running = program.situation, program.term, program.running
     leader = pool.listener.leaders.get(member.lock_id)
     left = unkillable(member)
+    known = None if overview is None else overview.program(program.name)
     led_elsewhere = leader is not None and leader.leads and leader.instance != program.policy.instance
     return ProgramStatus(
         name=program.name,
@@ -37,7 +39,7 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
         epoch=term.epoch if term is not None else leader.epoch if leader is not None else None,
         lock_id=member.lock_id,
         pid=program.child.pid if term is not None and program.child is not None else None,
-        ready=running is not None and not left and now - running.since >= READY_AFTER,
+        ready=is_ready(member) and not left,
         failures=situation.failures,
         restarts=max(0, program.restarts),
         lease_remaining=max(0.0, term.trusted_until - now) if term is not None else None,
@@ -47,7 +49,14 @@ def program_status(member: Member, pool: Pool, node: str) -> ProgramStatus:
         connected=member.session.connected,
         unkillable=left,
         detached=program.detached,
+        candidates=None if known is None else len(known.candidates),
     )
+
+
+def is_ready(member: Member) -> bool:
+    """Return whether its child on this node is up."""
+    running = member.program.running
+    return running is not None and boottime() - running.since >= READY_AFTER
 
 
 def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:

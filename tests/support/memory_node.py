@@ -15,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.states import Author
 from highlanderd.core.status import (
     DaemonProcess,
@@ -122,6 +123,7 @@ class MemoryNode:
         """What a look at the lengths or the history is answered with, while PostgreSQL is away."""
         self.migration = MigrationReport(2, migrated=True, waits_for=())
         self.terms: tuple[PastTerm, ...] = ()
+        self.overview = ClusterOverview((), (), {})
         self.output: tuple[str, ...] = ("ready to serve",)
         self._programs = {one.name: one for one in programs}
         self._waiting: list[asyncio.Future[None]] = []
@@ -172,6 +174,9 @@ class MemoryNode:
 
     async def survey(self) -> None:
         self.surveys += 1
+
+    async def count_candidates(self) -> None:
+        pass
 
     def detail(self, name: str) -> ProgramDetail:
         return ProgramDetail(
@@ -238,6 +243,11 @@ class MemoryNode:
         for name in names:
             self.of(name)
         return tuple(term for term in self.terms if not names or term.program in names)[-limit:]
+
+    async def cluster(self) -> ClusterOverview:
+        if self.unanswered is not None:
+            raise self.unanswered
+        return self.overview
 
     async def lease_report(self) -> LeaseReport:
         self.looks += 1

@@ -41,7 +41,7 @@ _TABLES = (
     "{lease_table}::regclass::oid"
 )
 
-_RFC_3339 = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+RFC_3339 = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 ASKED = "make_interval(secs => $4::double precision)"
 
 _SCHEMA_1: Final[Mapping[str, str]] = {
@@ -72,8 +72,8 @@ _SCHEMA_2: Final[Mapping[str, str]] = {
     "trusted_for": "r.trusted_for",
     "elsewhere_for": "extract(epoch FROM f.trusted_for)",
     "maintenance": "m.maintenance_until > clock_timestamp(), extract(epoch FROM m.maintenance_for), "
-    f"extract(epoch FROM m.maintenance_lease), {_RFC_3339.format('m.maintenance_since')}, "
-    f"{_RFC_3339.format('m.maintenance_until')}, m.maintenance_by, m.maintenance_reason",
+    f"extract(epoch FROM m.maintenance_lease), {RFC_3339.format('m.maintenance_since')}, "
+    f"{RFC_3339.format('m.maintenance_until')}, m.maintenance_by, m.maintenance_reason",
     "set_trusted": f"trusted_for = {ASKED}, ",
     "insert_trusted": ", trusted_for",
     "trusted_value": f", {ASKED}",

@@ -1,0 +1,200 @@
+"""The whole cluster as the ledger shows it: who leads what, who could take it over, who could not and why.
+
+Each daemon writes what it knows of itself (``NodePresence``). ``overview`` puts together what all of them wrote.
+Nothing of this decides who leads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePresence:
+    """One program of one node, as its daemon describes it."""
+
+    program: str
+    lock_id: int
+    state: str
+    able: bool
+    """Whether this node could lead it."""
+    reason: str
+    """Why it could not, or why it is in its state."""
+    ready: bool
+    since: str
+    """When the state was entered: RFC 3339."""
+    digests: Mapping[str, str]
+    """By key that differs from its default: a short digest of the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePresence:
+    """What a daemon says of itself."""
+
+    name: str
+    instance: str
+    version: str
+    advertise: str | None
+    started: str
+    programs: tuple[CandidatePresence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A node that is drained, or a program that is stopped everywhere: by whom, why, and since when."""
+
+    by: str
+    reason: str
+    since: str
+
+    def __str__(self) -> str:
+        """Return it for a reason, such as ``by uid 0 on node a: new disk``."""
+        return f"by {self.by}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """One node, as its daemon wrote it last."""
+
+    name: str
+    instance: str | None
+    """``None`` for a node that was drained before its daemon was ever seen."""
+    version: str | None
+    seen: str | None
+    advertise: str | None
+    drained: Held | None
+    present: bool = False
+    """Whether its daemon is connected at the moment."""
+    silent_for: float = 0.0
+    """Seconds since it was last seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnableNode:
+    """A node that has the program, and could not take it over now."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A node whose configuration of a program is another one than the leader's."""
+
+    node: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterProgram:
+    """One program in the whole cluster."""
+
+    name: str
+    lock_id: int
+    leader: str | None
+    epoch: int | None
+    """Of the present term, or of the last one."""
+    since: str | None
+    """When the present term began."""
+    ready: bool
+    candidates: tuple[str, ...]
+    """The nodes, other than the leader, that could take it over now."""
+    unable: tuple[UnableNode, ...]
+    stopped: Held | None
+    """The order that keeps it stopped everywhere."""
+    drift: tuple[Drift, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOverview:
+    """All nodes and programs, by name."""
+
+    nodes: tuple[ClusterNode, ...]
+    programs: tuple[ClusterProgram, ...]
+
+    by_name: Mapping[str, ClusterProgram]
+
+    def program(self, name: str) -> ClusterProgram | None:
+        """Return the program of that name, if any node has it."""
+        return self.by_name.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The last term of a lock id."""
+
+    program: str
+    lock_id: int
+    node: str
+    epoch: int
+    since: str
+    led: bool
+    """Whether the term is under way."""
+
+
+def overview(
+    nodes: Sequence[ClusterNode],
+    candidates: Iterable[tuple[str, CandidatePresence]],
+    leads: Iterable[Lead],
+    stopped: Mapping[int, Held],
+) -> ClusterOverview:
+    """Return the cluster as its parts show it: ``candidates`` by node, ``stopped`` by lock id."""
+    by_name: dict[str, dict[str, CandidatePresence]] = {}
+    for node, candidate in candidates:
+        by_name.setdefault(candidate.program, {})[node] = candidate
+    terms: dict[str, list[Lead]] = {}
+    for lead in leads:
+        terms.setdefault(lead.program, []).append(lead)
+    known = {node.name: node for node in nodes}
+    names = sorted(by_name.keys() | {name for name, found in terms.items() if any(lead.led for lead in found)})
+    programs = tuple(_program(name, by_name.get(name, {}), terms.get(name, []), known, stopped) for name in names)
+    ordered = tuple(sorted(nodes, key=lambda node: node.name))
+    return ClusterOverview(ordered, programs, {program.name: program for program in programs})
+
+
+def _program(
+    name: str,
+    found: Mapping[str, CandidatePresence],
+    terms: Sequence[Lead],
+    nodes: Mapping[str, ClusterNode],
+    stopped: Mapping[int, Held],
+) -> ClusterProgram:
+    last = max(terms, key=lambda lead: (lead.led, lead.epoch), default=None)
+    leader = last.node if last is not None and last.led else None
+    leading = None if leader is None else found.get(leader)
+    lock_ids = [*(lead.lock_id for lead in terms), *(candidate.lock_id for candidate in found.values())]
+    others = {node: candidate for node, candidate in sorted(found.items()) if node != leader}
+    hindered = {node: hindrance(candidate, nodes.get(node)) for node, candidate in others.items()}
+    return ClusterProgram(
+        name=name,
+        lock_id=lock_ids[0] if last is None else last.lock_id,
+        leader=leader,
+        epoch=None if last is None else last.epoch,
+        since=last.since if last is not None and last.led else None,
+        ready=leading is not None and leading.ready,
+        candidates=tuple(node for node, why in hindered.items() if not why),
+        unable=tuple(UnableNode(node, why) for node, why in hindered.items() if why),
+        stopped=next((stopped[lock_id] for lock_id in lock_ids if lock_id in stopped), None),
+        drift=tuple(_drift(found, leading)),
+    )
+
+
+def hindrance(candidate: CandidatePresence, node: ClusterNode | None) -> str:
+    """Return why a node could not take a program over now; empty when it could."""
+    if node is None or not node.present:
+        return "its daemon is not connected" + (f", last seen {node.seen}" if node is not None and node.seen else "")
+    if node.drained is not None:
+        return f"drained {node.drained}"
+    return "" if candidate.able else candidate.reason or candidate.state
+
+
+def _drift(found: Mapping[str, CandidatePresence], model: CandidatePresence | None) -> Iterator[Drift]:
+    """Name the keys in which nodes differ from ``model``, or from the first node where nobody leads."""
+    for node, candidate in sorted(found.items()):
+        model = model or candidate
+        ours, theirs = model.digests, candidate.digests
+        keys = {key for key in (*ours, *theirs) if ours.get(key) != theirs.get(key)}
+        keys |= {"lock_key"} if candidate.lock_id != model.lock_id else set()
+        if keys:
+            yield Drift(node, tuple(sorted(keys)))

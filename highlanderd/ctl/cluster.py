@@ -1,0 +1,106 @@
+"""``highlanderctl cluster``: every program and every node, who leads, who could take over and who could not."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from highlanderd.ctl.client import Answer, ControlClient
+from highlanderd.ctl.history import fitted
+from highlanderd.ctl.tables import cut, plain, span
+from highlanderd.errors import DONE
+
+PROGRAMS: Final = ("PROGRAM", "LEADER", "EPOCH", "SINCE", "READY", "STANDBYS", "CANDIDATES")
+NODES: Final = ("NODE", "VERSION", "SEEN", "ADVERTISE", "STATE")
+ELASTIC: Final = (0, 1, 6)
+REFRESH: Final = 2.0
+"""Seconds between two pictures of --watch."""
+
+
+def cluster(daemon: ControlClient, arguments: Namespace) -> int:
+    try:
+        while True:
+            _show(daemon.ask("GET", "/v1/cluster"), arguments)
+            if not arguments.watch:
+                return DONE
+            sys.stdout.flush()
+            time.sleep(REFRESH)
+    except KeyboardInterrupt:
+        if arguments.watch:
+            return DONE
+        raise
+
+
+def _show(answer: Answer, arguments: Namespace) -> None:
+    if arguments.json:
+        print(json.dumps(answer, indent=None if arguments.watch else 2))
+        return
+    on_terminal = sys.stdout.isatty()
+    size = os.get_terminal_size(sys.stdout.fileno()) if on_terminal else None
+    width = size.columns or None if size is not None else None
+    lines = picture(answer, width, time.time())
+    if arguments.watch and size is not None:  # draw over the last picture: clearing first would flicker
+        height = size.lines - 1 if size.lines > 1 else None
+        print("\x1b[H" + "\n".join(f"{cut(line, width)}\x1b[K" for line in lines[:height]) + "\x1b[J", end="")
+    else:
+        print("\n".join(lines))
+
+
+def picture(answer: Mapping[str, Any], width: int | None, now: float) -> list[str]:
+    """Return the lines: programs, nodes, and a line for whatever is out of the ordinary."""
+    programs = fitted([PROGRAMS, *(_program(program, now) for program in answer["programs"])], width, ELASTIC)
+    nodes = fitted([NODES, *(_node(node) for node in answer["nodes"])], width, (0, 4))
+    remarks = list(_remarks(answer))
+    return [*programs, "", *nodes, *([""] if remarks else []), *remarks]
+
+
+def _program(program: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    return (
+        plain(program["name"]),
+        plain(program["leader"]),
+        plain(program["epoch"]),
+        span(_age(program["since"], now)),
+        "-" if program["leader"] is None else "yes" if program["ready"] else "no",
+        str(len(program["candidates"])),
+        plain(", ".join(program["candidates"])),
+    )
+
+
+def _age(moment: str | None, now: float) -> float | None:
+    return None if moment is None else now - datetime.fromisoformat(moment).timestamp()
+
+
+def _node(node: Mapping[str, Any]) -> tuple[str, ...]:
+    drained = "" if node["drained"] is None else f"drained {_by(node['drained'])}"
+    state = "present" if node["present"] else "not connected"
+    seen = "never" if node["seen"] is None else f"{span(node['silent_for'])} ago"
+    return plain(node["name"]), plain(node["version"]), seen, plain(node["advertise"]), plain(drained or state)
+
+
+def _by(held: Mapping[str, Any]) -> str:
+    return f"by {held['by']}" + (f": {held['reason']}" if held["reason"] else "")
+
+
+def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Return a line for each thing that an operator should know."""
+    for program in answer["programs"]:
+        name = plain(program["name"])
+        if program["stopped"] is not None:
+            yield f"{name}: stopped everywhere {plain(_by(program['stopped']))}"
+        for unable in program["unable"]:
+            yield f"{name}: {plain(unable['node'])} could not take over: {plain(unable['reason'])}"
+        for drift in program["drift"]:
+            yield f"{name}: {plain(drift['node'])} has another {plain(_listed(drift['keys']))}"
+    if answer["maintenance"] is not None:
+        under_way = answer["maintenance"]
+        yield f"maintenance until {plain(under_way['until'])} by {plain(under_way['author'])}"
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(keys)

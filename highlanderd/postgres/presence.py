@@ -1,0 +1,101 @@
+"""Write what this daemon says of itself into the ledger, for ``highlanderctl cluster`` and for standbys as a metric.
+
+It is written on the listening session, about once a lease and when something has changed, a second apart at most.
+Nobody leads or waits because of it: what cannot be written is tried again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Final
+
+from highlanderd.core.cluster import CandidatePresence, NodePresence
+from highlanderd.postgres.listener import Listener
+from highlanderd.postgres.replies import WireLost
+from highlanderd.postgres.server import Server
+from highlanderd.postgres.sql import dialect, sharing
+from highlanderd.system.linux import boottime
+
+APART: Final = 1.0
+"""Seconds between two writings at least: a burst of changes is written once."""
+
+
+class Presence:
+    """What the ledger has of this node, and what is to be written."""
+
+    def __init__(
+        self,
+        server: Server,
+        listener: Listener,
+        *,
+        present: Callable[[], NodePresence],
+        changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``present`` returns what is true now, and ``changed`` returns at the next change."""
+        self._server, self._listener = server, listener
+        self._present, self._changed = present, changed
+        self._backend: int | None = None
+        """The session on which it was last written: another one may be on another server."""
+        self._written: Mapping[str, CandidatePresence] = {}
+        self._next = 0.0
+        """When the node was seen for so long that it has to be written again."""
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            try:
+                await self._write()
+            except WireLost:
+                self._backend = None
+            except Exception as error:  # noqa: BLE001 - nothing that leads depends on it
+                self._server.notes.unforeseen("cannot write this node's presence", error)
+            await asyncio.sleep(APART)
+            if not self._starting:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, self._next - boottime())):
+                        await self._changed()
+
+    @property
+    def _starting(self) -> bool:
+        """Whether a child is not ready yet: it becomes so by time alone."""
+        return any(program.state == "leading" and not program.ready for program in self._written.values())
+
+    async def _write(self) -> None:
+        backend, facts = self._listener.backend, self._listener.facts
+        if backend is None or facts is None or facts.version < dialect.SHARED:
+            self._next = boottime() + APART
+            return
+        now, node = boottime(), self._present()
+        anew = backend != self._backend
+        if anew or now >= self._next:
+            values = (node.name, node.instance, node.version, node.advertise, node.started)
+            if not await self._written_down("present", sharing.PRESENT, *values):
+                self._next = now + self._server.lease.length
+                return
+            self._next = now + self._server.lease.length
+        await self._write_candidates(node, {} if anew else self._written, anew=anew)
+        self._backend = backend
+
+    async def _write_candidates(
+        self, node: NodePresence, known: Mapping[str, CandidatePresence], *, anew: bool
+    ) -> None:
+        programs = {program.program: program for program in node.programs}
+        changed = [asdict(program) for name, program in programs.items() if known.get(name) != program]
+        if changed and not await self._written_down("candidates", sharing.CANDIDATES, node.name, json.dumps(changed)):
+            return
+        if (anew or known.keys() - programs.keys()) and not await self._written_down(
+            "removed", sharing.REMOVED, node.name, json.dumps(list(programs))
+        ):
+            return
+        self._written = programs
+
+    async def _written_down(self, name: str, sql: str, *values: str | None) -> bool:
+        """Return whether the statement was carried out; warn when it was not. Raises WireLost."""
+        reply = await self._listener.inquire(name, sql, *values)
+        why = [] if reply.error is None else [f"other nodes do not see what this one could lead: {reply.error.text}"]
+        self._server.notes.warn("presence", why)
+        return reply.error is None

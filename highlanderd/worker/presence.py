@@ -1,0 +1,99 @@
+"""What this daemon says of itself in the ledger: which programs it has, and which of them it could lead now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from highlanderd import __version__
+from highlanderd.config import ProgramConfig, difference
+from highlanderd.core.cluster import CandidatePresence, NodePresence
+from highlanderd.system.linux import boottime
+from highlanderd.worker.fleet import Fleet, Member
+from highlanderd.worker.snapshot import is_ready, wall
+
+DIGITS: Final = 4
+"""Hexadecimal digits of a digest. A value may be a secret, and so few digits fit any number of guesses."""
+LONGEST_REASON: Final = 300
+"""Characters: a sentence."""
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {"command": ("command", "argv")}
+"""By key of the file: the fields that its value is kept in, where that is not one of the same name."""
+
+
+class WorkerPresence:
+    """Makes the presence of this node from what lives on it."""
+
+    def __init__(self, name: str, instance: str, fleet: Fleet, lacking: Mapping[str, str]) -> None:
+        """``lacking`` holds, by program, what this host lacks for it; it is kept current elsewhere."""
+        self._name, self._instance, self._fleet, self._lacking = name, instance, fleet, lacking
+        self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._since: dict[str, tuple[float, str]] = {}
+        """By program: when its state was entered, by CLOCK_BOOTTIME and as it was written. The clocks drift apart."""
+        self._digests: dict[str, tuple[ProgramConfig, Mapping[str, str]]] = {}
+
+    def now(self) -> NodePresence:
+        """Return what is true now."""
+        programs = tuple(self._candidate(member) for member in self._fleet.members.values())
+        return NodePresence(self._name, self._instance, __version__, None, self._started, programs)
+
+    def _candidate(self, member: Member) -> CandidatePresence:
+        name, hindrance = member.program.name, self._hindrance(member)
+        return CandidatePresence(
+            program=name,
+            lock_id=member.lock_id,
+            state=member.program.state,
+            able=not hindrance,
+            reason=_sentence(hindrance or member.program.situation.reason),
+            ready=is_ready(member),
+            since=self._entered(name, member.program.entered),
+            digests=self._digests_of(member.spawner.config),
+        )
+
+    def _hindrance(self, member: Member) -> str:
+        """Return why this node could not lead a program now; empty when it could, or does."""
+        program = member.program
+        if program.state in ("stopped", "backoff", "draining"):
+            return program.situation.reason or program.state
+        if program.state == "waiting" and not member.session.connected:
+            return program.situation.reason or "no session with PostgreSQL"
+        return self._lacking.get(program.name, "")
+
+    def _entered(self, name: str, entered: float) -> str:
+        known = self._since.get(name)
+        if known is None or known[0] != entered:
+            known = self._since[name] = entered, wall(entered, boottime())
+        return known[1]
+
+    def _digests_of(self, config: ProgramConfig) -> Mapping[str, str]:
+        known = self._digests.get(config.name)
+        if known is None or known[0] is not config:
+            known = self._digests[config.name] = config, digests(config)
+        return known[1]
+
+
+def _sentence(text: str) -> str:
+    """Return text that PostgreSQL can store: errors quote what others have said."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:LONGEST_REASON]
+
+
+def digests(config: ProgramConfig) -> dict[str, str]:
+    """Return, by key that is not as by default, a digest of its value: nodes compare them, and show no value."""
+    default = ProgramConfig(name=config.name, command=("-",))
+    keys = difference(default, config)
+    return {key: _digest(*(_plain(getattr(config, part)) for part in _PARTS.get(key, (key,)))) for key in keys}
+
+
+def _plain(value: object) -> str:
+    """Return a value as text that is equal on two nodes exactly if the value is."""
+    if isinstance(value, Mapping):
+        return repr(sorted((str(key), _plain(one)) for key, one in value.items()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return repr([_plain(one) for one in value])
+    secret = getattr(value, "get_secret_value", None)
+    return repr(value if secret is None else secret())
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:DIGITS]

@@ -1,0 +1,106 @@
+"""Claims about the cluster as any of its nodes shows it: who leads, who could take over, who could not and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+LEASE = 6.0
+
+
+def shown(node: Node, name: str = "beat") -> dict[str, Any]:
+    """Return one program of the cluster as this node shows it."""
+    programs = node.control.ask("GET", "/v1/cluster")["programs"]
+    return next((program for program in programs if program["name"] == name), {"candidates": [], "unable": []})
+
+
+def becomes(node: Node, fact: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
+    """Wait until the node shows it, and return the program as it is shown then."""
+    wait_for(lambda: fact(shown(node)), what=what)
+    return shown(node)
+
+
+def unable(program: dict[str, Any]) -> dict[str, str]:
+    return {one["node"]: one["reason"] for one in program["unable"]}
+
+
+def test_every_node_shows_who_leads_and_who_could_take_over(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b, c = nodes(database, "a", "b", "c", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    others = sorted(node.name for node in (a, b, c) if node is not leader)
+    for node in (a, b, c):
+        found = becomes(node, lambda it: it["candidates"] == others and it["ready"], "both standbys are shown")
+        assert (found["leader"], found["unable"], found["stopped"]) == (leader.name, [], None)
+        assert found["epoch"] == 1
+        names = [
+            (one["name"], one["present"], one["drained"]) for one in node.control.ask("GET", "/v1/cluster")["nodes"]
+        ]
+        assert names == [("a", True, None), ("b", True, None), ("c", True, None)]
+    wait_for(lambda: leader.program("beat")["candidates"] == 2, what="status counts them")
+    done = highlanderctl(a.socket, "cluster")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[1].split()[:3] == ["beat", leader.name, "1"]
+    assert json.loads(highlanderctl(a.socket, "cluster", "--json").out)["programs"][0]["leader"] == leader.name
+
+
+def test_a_node_that_is_gone_or_stopped_is_no_candidate(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    nodes(database, "a", "b", "c", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    one, other = (node for node in nodes.nodes if node is not leader)
+    becomes(leader, lambda it: len(it["candidates"]) == 2, "both stand by")
+    one.order("stop", "beat")
+    found = becomes(leader, lambda it: it["candidates"] == [other.name], "a stopped node does not count")
+    assert unable(found)[one.name].startswith("stopped by uid ")
+    other.crash()
+    found = becomes(leader, lambda it: not it["candidates"], "a node that has died does not count")
+    assert unable(found)[other.name].startswith("its daemon is not connected, last seen 20")
+    wait_for(lambda: leader.program("beat")["candidates"] == 0, what="status says that nobody stands by")
+
+
+def test_drift_is_named_by_key_and_shows_no_value(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    becomes(a, lambda it: len(it["candidates"]) == 1, "b or a stands by")
+    leader = nodes.await_led("beat")["beat"]
+    other = b if leader is a else a
+    secret = "hunter2-of-the-test"
+    other.file.write_text(
+        other.file.read_text().replace(
+            "[program.beat]", f'[program.beat]\nenvironment = {{ TOKEN = "{secret}" }}\nbackoff = 3'
+        )
+    )
+    other.control.ask("POST", "/v1/reload", {})
+    found = becomes(
+        a, lambda it: any("backoff" in drift["keys"] for drift in it["drift"]), "the other configuration is shown"
+    )
+    assert found["drift"] == [{"node": other.name, "keys": ["backoff", "environment"]}]
+    rows = database.sql("SELECT c::text FROM highlander.candidate AS c")
+    assert not any(secret in row for (row,) in rows)
+
+
+def test_presence_that_cannot_be_written_costs_no_renewal(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    wait_for(lambda: database.sql("SELECT 1 FROM highlander.candidate WHERE ready"), what="it is written")
+    before = nodes.life("beat").pids
+    [(renewal,)] = database.sql("SELECT renewal FROM highlander.lease")
+    with psycopg.connect(database.dsn) as blocker:
+        blocker.execute("LOCK highlander.node, highlander.candidate IN ACCESS EXCLUSIVE MODE")
+        wait_for(
+            lambda: database.sql("SELECT renewal FROM highlander.lease") > [(renewal + 15,)],
+            what="three leases of renewals",
+        )
+        assert any("other nodes do not see" in note for note in node.status()["warnings"])
+    assert nodes.life("beat").pids == before
+    wait_for(lambda: not any("other nodes do not see" in note for note in node.status()["warnings"]), what="it is over")

@@ -1,0 +1,113 @@
+"""Claims about what many nodes' presences say together, and how that looks on a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import SecretStr
+
+from highlanderd.config import ProgramConfig
+from highlanderd.core.cluster import CandidatePresence, ClusterNode, Drift, Held, Lead, UnableNode, overview
+from highlanderd.ctl.cluster import picture
+from highlanderd.worker.presence import digests
+
+BEAT = CandidatePresence("beat", 7, "waiting", True, "", False, "2026-01-02T03:04:05Z", {"command": "12ab"})
+NODES = [ClusterNode(name, "i", "1", "2026-01-02T03:04:05Z", None, None, present=True) for name in "abc"]
+LED = Lead("beat", 7, "a", 3, "2026-01-02T03:00:00Z", led=True)
+
+
+def test_all_but_the_leader_are_candidates() -> None:
+    found = overview(NODES, [("a", replace(BEAT, ready=True)), ("b", BEAT), ("c", BEAT)], [LED], {}).by_name["beat"]
+    assert (found.leader, found.epoch, found.since, found.ready) == ("a", 3, LED.since, True)
+    assert (found.candidates, found.unable, found.drift) == (("b", "c"), (), ())
+
+
+def test_where_nobody_leads_every_able_node_is_a_candidate() -> None:
+    found = overview(NODES, [("a", BEAT), ("b", BEAT)], [replace(LED, led=False)], {}).by_name["beat"]
+    assert (found.leader, found.epoch, found.since, found.ready) == (None, 3, None, False)
+    assert found.candidates == ("a", "b")
+
+
+def test_a_node_that_is_away_drained_or_unable_is_no_candidate() -> None:
+    away = replace(NODES[1], present=False)
+    drained = replace(NODES[2], drained=Held("uid 0 on node a", "new disk", "2026-01-02T03:04:05Z"))
+    d = ClusterNode("d", "i", "1", None, None, None, present=True)
+    broken = replace(BEAT, able=False, reason="exited with status 1")
+    found = overview([NODES[0], away, drained, d], [("a", BEAT), ("b", BEAT), ("c", BEAT), ("d", broken)], [LED], {})
+    program = found.by_name["beat"]
+    assert program.candidates == ()
+    assert program.unable == (
+        UnableNode("b", "its daemon is not connected, last seen 2026-01-02T03:04:05Z"),
+        UnableNode("c", "drained by uid 0 on node a: new disk"),
+        UnableNode("d", "exited with status 1"),
+    )
+
+
+def test_another_lock_key_is_drift_and_the_leaders_counts() -> None:
+    other = replace(BEAT, lock_id=8, digests={"command": "12ab", "user": "99ff"})
+    found = overview(NODES, [("a", BEAT), ("b", other)], [LED], {}).by_name["beat"]
+    assert found.lock_id == 7
+    assert found.drift == (Drift("b", ("lock_key", "user")),)
+
+
+def test_a_program_that_is_stopped_everywhere_says_by_whom() -> None:
+    held = Held("uid 0 on node a", "corrupts data", "2026-01-02T03:04:05Z")
+    found = overview(NODES, [("a", BEAT)], [replace(LED, led=False)], {7: held})
+    assert found.by_name["beat"].stopped == held
+
+
+def test_a_program_that_is_led_is_shown_even_if_no_node_says_that_it_has_it() -> None:
+    assert overview([], [], [LED, Lead("old", 9, "a", 1, "", led=False)], {}).by_name.keys() == {"beat"}
+
+
+def test_digests_differ_where_values_do_and_hide_them() -> None:
+    one = ProgramConfig(name="beat", command=("beat",))
+    two = ProgramConfig(name="beat", command=("beat",), environment={"TOKEN": SecretStr("secret")}, backoff=3.0)
+    assert digests(one).keys() == {"command"}
+    assert digests(two).keys() == {"command", "environment", "backoff"}
+    assert digests(two) == digests(two.model_copy())
+    other = two.model_copy(update={"environment": {"TOKEN": SecretStr("another")}})
+    assert digests(two)["environment"] != digests(other)["environment"]
+    assert all(len(digest) == 4 for digest in digests(two).values())
+
+
+def answer(**facts: Any) -> dict[str, Any]:
+    program = {
+        "name": "beat",
+        "leader": "a",
+        "epoch": 3,
+        "since": "2026-01-02T03:00:00Z",
+        "ready": True,
+        "candidates": ["b"],
+        "unable": [],
+        "stopped": None,
+        "drift": [],
+        **facts,
+    }
+    node = {
+        "name": "a",
+        "version": "1",
+        "seen": None,
+        "silent_for": 0,
+        "advertise": None,
+        "drained": None,
+        "present": True,
+    }
+    return {"nodes": [node], "programs": [program], "maintenance": None}
+
+
+def test_the_picture_has_a_row_for_each_program_and_node_and_a_line_for_each_trouble() -> None:
+    trouble = answer(
+        candidates=[],
+        unable=[{"node": "b", "reason": "drained by uid 0\x1b[2J"}],
+        drift=[{"node": "b", "keys": ["command", "user"]}],
+        stopped={"by": "uid 0 on node a", "reason": "corrupts data", "since": ""},
+    )
+    lines = picture(trouble, 80, 1767322860.0)
+    assert max(map(len, lines[:4])) <= 80
+    assert lines[1].split() == ["beat", "a", "3", "1m", "yes", "0", "-"]
+    assert "beat: stopped everywhere by uid 0 on node a: corrupts data" in lines
+    assert "beat: b could not take over: drained by uid 0\ufffd[2J" in lines
+    assert "beat: b has another command, user" in lines
+    assert picture(answer(), 80, 0.0)[-1].split() == ["a", "1", "never", "-", "present"]
