@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from highlanderd.core.events import Emptied, Exited, SpawnFailed, Started
@@ -46,6 +46,11 @@ class SpawnRequest:
     stdout: Literal["pipe", "null"] = "pipe"
     stderr: Literal["pipe", "null"] = "pipe"
     cgroup: bool = True
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """setrlimit's, by name in small letters; soft and hard alike, -1 is unlimited."""
+    nice: int | None = None
+    oom_score_adj: int | None = None
+    no_new_privileges: bool = False
     log: Mapping[str, object] | None = None
     """The files that its output goes to, as ``protocol.LOG`` has it."""
 
@@ -65,6 +70,10 @@ class SpawnRequest:
                 "deadline": self.deadline,
                 "memo": self.memo,
                 "cgroup": self.cgroup,
+                "limits": dict(self.limits),
+                "nice": self.nice,
+                "oom_score_adj": self.oom_score_adj,
+                "no_new_privileges": self.no_new_privileges,
                 "log": None if self.log is None else dict(self.log),
             },
             MARSHAL_VERSION,

@@ -17,6 +17,7 @@ from typing import Final
 from highlanderd.config.checks import WrittenProgram
 from highlanderd.config.environment import PATH, read_environment, unknown_to_shells
 from highlanderd.config.identity import Identity, find_group, find_user, identity
+from highlanderd.config.limits import beyond
 from highlanderd.config.paths import WITHIN, PathReader
 from highlanderd.config.problems import Location, Problems
 from highlanderd.config.reading import Table
@@ -110,6 +111,8 @@ class _HostCheck:
         for key, target in (("stdout", program.stdout), ("stderr", program.stderr)):
             if target not in ("inherit", "null"):
                 self._directory(Path(target).parent, key)
+        for sentence in beyond(program.limits):
+            self._report("limits", sentence)
         if missing := self._missing(environment.get("PATH", self.environ.get("PATH", PATH))):
             self._report("command", missing)
 

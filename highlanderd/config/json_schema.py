@@ -15,8 +15,8 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
+from highlanderd.config import limits, values
 from highlanderd.config import program as program_keys
-from highlanderd.config import values
 from highlanderd.config.program import ProgramKeys
 from highlanderd.config.sections import SECTIONS, Section
 from highlanderd.durations import shown
@@ -40,6 +40,13 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     values.octal: {"anyOf": [_string("(0o)?[0-7]{1,4}"), {"type": "integer", "minimum": 0, "maximum": 0o777}]},
     values.signal_number: {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1, "maximum": 64}]},
     values.exit_code: {"type": "integer", "minimum": 0, "maximum": 255},
+    limits.resource_limits: {
+        "type": "object",
+        "propertyNames": {"enum": list(limits.LIMITS)},
+        "additionalProperties": {"type": ["integer", "string"]},
+    },
+    limits.nice_value: {"type": "integer", "minimum": -20, "maximum": 19},
+    limits.oom_adjustment: {"type": "integer", "minimum": -1000, "maximum": 1000},
     values.count: {"type": "integer", "minimum": 0, "maximum": 1000},
     values.environment_file: {"type": "string"},
     values.label: _string(values.LABEL),

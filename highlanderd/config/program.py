@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from highlanderd.config.limits import LIMITS, nice_value, oom_adjustment, resource_limits
 from highlanderd.config.sections import Section
 from highlanderd.config.values import (
     LONGEST,
@@ -149,6 +150,28 @@ class ProgramKeys(Section):
         description="Which of the daemon's own variables the child gets. `false`: `PATH`, `LANG` and `TZ`. An array: "
         "these names as well. `true`: all but those that concern the daemon alone: `PG*` and systemd's (such as "
         "`NOTIFY_SOCKET`, `LISTEN_*` and `CREDENTIALS_DIRECTORY`).",
+    )
+    limits: Annotated[dict[str, int], BeforeValidator(resource_limits)] = Field(
+        default={},
+        description="Resource limits of the child and of all that it starts, soft and hard alike: a table of "
+        f"setrlimit's names ({', '.join(f'`{name}`' for name in LIMITS)}). A number, a size such as "
+        '`"2GiB"`, or `"unlimited"`; `cpu` counts seconds, `rttime` microseconds. Only a daemon that runs as root can '
+        "raise a limit above its own. Default: the limits that the daemon was started with.",
+    )
+    nice: Annotated[int | None, BeforeValidator(nice_value)] = Field(
+        default=None,
+        description="Scheduling priority of the child, -20 (most urgent) to 19. Below the daemon's own value only as "
+        "root. Default: the daemon's own.",
+    )
+    oom_score_adj: Annotated[int | None, BeforeValidator(oom_adjustment)] = Field(
+        default=None,
+        description="How willingly the kernel kills the child when memory runs out, -1000 (never) to 1000 (first). "
+        "Less than the daemon's own only as root. Default: the daemon's own, or 0 where that is a protection.",
+    )
+    no_new_privileges: Flag = Field(
+        default=False,
+        description="Whether set-user-ID programs and file capabilities give the child nothing, as systemd's "
+        "`NoNewPrivileges=` does. `sudo` does not work below it.",
     )
     restart: Literal["always", "on-failure", "never"] = Field(
         default="always",

@@ -44,10 +44,13 @@ def launch(
         ("cgroup", lambda: cgroup.enter(directory) if directory else None),
         ("umask", lambda: os.umask(spec["umask"])),
         ("limits", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, nofile)),
-        ("OOM score", _give_up_protection),
+        ("limits", lambda: _limit(spec.get("limits", {}))),
+        ("nice value", lambda: _be_nice(spec.get("nice"))),
+        ("OOM score", lambda: _set_oom_score(spec.get("oom_score_adj"))),
         ("user", lambda: change_user(spec["uid"], spec["gid"], spec["groups"])),
         ("keeper", lambda: _die_with(keeper)),  # again: a change of user has undone it
         ("directory", lambda: os.chdir(spec["cwd"]) if spec["cwd"] is not None else None),
+        ("privileges", linux.forbid_new_privileges if spec.get("no_new_privileges") else lambda: None),
         ("program", lambda: _execute(spec, answer)),
     )
     step, number = "", 0
@@ -58,6 +61,8 @@ def launch(
         step = "late"
     except OSError as error:
         number = error.errno or 0
+    except MemoryError:  # a limit may be too small for the very process that sets it
+        number = errno.ENOMEM
     os.write(answer, f"{step} {number}".encode())
     os._exit(NOT_EXECUTED)
 
@@ -75,14 +80,29 @@ def _die_with(keeper: int) -> None:
         os._exit(NOT_EXECUTED)  # it died before it could take us along
 
 
-def _give_up_protection() -> None:
-    """Undo a protection from the OOM killer: the daemon may be protected, its children are not."""
+def _limit(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
+        except ValueError:  # what Python makes of EPERM and EINVAL
+            raise PermissionError(errno.EPERM, name) from None
+
+
+def _be_nice(value: int | None) -> None:
+    if value is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, value)
+
+
+def _set_oom_score(wanted: int | None) -> None:
+    """Set the OOM killer's score; without a wish undo a protection: the daemon may have one, its children do not."""
     path = "/proc/self/oom_score_adj"
     with open(path, "rb", buffering=0) as score:
-        protected = score.read().startswith(b"-")
-    if protected:  # written only if it has to be: /proc may be read-only
+        has = int(score.read())
+    if wanted is None:
+        wanted = max(has, 0)
+    if wanted != has:  # written only if it has to be: /proc may be read-only
         with open(path, "wb", buffering=0) as score:
-            score.write(b"0")
+            score.write(b"%d" % wanted)
 
 
 def change_user(uid: int | None, gid: int | None, groups: list[int] | None) -> None:
@@ -128,6 +148,12 @@ CURES = {
     ("directory", errno.ENOENT): "create it, or correct `directory`",
     ("directory", errno.ENOTDIR): "correct `directory`",
     ("directory", errno.EACCES): "let the program's user enter it, or correct `directory`",
+    (
+        "limits",
+        errno.EPERM,
+    ): "it is above the daemon's own, which only root may raise, or the kernel's: lower it",
+    ("nice value", errno.EACCES): "only root may be more urgent than the daemon: raise `nice`, or remove it",
+    ("OOM score", errno.EACCES): "only root may lower it below the daemon's own: raise `oom_score_adj`, or remove it",
     ("user", errno.EPERM): "only root may start programs as another user: run the daemon as root, or remove `user`, "
     "`group` and `supplementary_groups`",
     ("user", errno.EAGAIN): "that user has too many processes: raise that limit",

@@ -63,6 +63,10 @@ SPEC = {
     "deadline": "float",
     "memo": "bytes",
     "cgroup": "bool",
+    "limits": "dict[str, int]",
+    "nice": "int | None",
+    "oom_score_adj": "int | None",
+    "no_new_privileges": "bool",
     "log": "dict | None",
 }
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""

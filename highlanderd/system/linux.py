@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 PTRACE_DETACH = 17
-PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 15, 36, 38
 SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 TFD_TIMER_ABSTIME = 1
 SIGINFO_SIZE = 128
@@ -170,6 +170,11 @@ def become_subreaper() -> None:
 def die_with_parent() -> None:
     """Get SIGKILL when the thread that forked this process dies. A change of user clears that: call this afterwards."""
     _checked(_libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
+
+
+def forbid_new_privileges() -> None:
+    """Let no set-user-ID program or file capability give this process, or what it executes, more than it has."""
+    _checked(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 def set_name(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -204,6 +205,35 @@ def test_a_child_keeps_the_file_limit_that_the_daemon_was_started_with(node: Nod
     limit = int(node.line(epoch))
     own = int(Path("/proc/self/limits").read_text().split("Max open files")[1].split()[0])
     assert limit == own
+
+
+@as_root
+def test_a_child_gets_its_limits_its_niceness_and_its_oom_score(node: Node) -> None:
+    epoch = node.shell(
+        "ulimit -Hn; ulimit -Sn; ulimit -c; nice; cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status",
+        limits={"nofile": 123, "core": -1},
+        nice=7,
+        oom_score_adj=321,
+        no_new_privileges=True,
+        uid=65534,
+        gid=65534,
+    )
+    lines = [node.line(epoch).strip() for _ in range(6)]
+    assert lines == ["123", "123", "unlimited", "7", "321", "NoNewPrivs:\t1"]
+
+
+def test_without_a_wish_a_child_has_the_daemons_limits(node: Node) -> None:
+    epoch = node.shell("ulimit -Sn; nice; grep NoNewPrivs /proc/self/status")
+    own = str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    lines = [node.line(epoch).strip() for _ in range(3)]
+    assert lines == [own, str(os.getpriority(os.PRIO_PROCESS, 0)), "NoNewPrivs:\t0"]
+
+
+def test_a_limit_that_the_kernel_refuses_is_named_with_its_cure(node: Node) -> None:
+    epoch = node.spawn("true", limits={"nofile": 1 << 40})
+    why = node.expect("SpawnFailed", epoch=epoch)["why"]
+    assert why.startswith("cannot prepare the child's limits: Operation not permitted; ")
+    assert why.endswith("lower it")
 
 
 def test_null_streams_give_no_pipes(node: Node) -> None:

@@ -85,6 +85,25 @@ def test_all_problems_come_at_once_by_file_and_line() -> None:
             '[program.x]\ncommand = "x"\nsuccess_exit_codes = [0,\n999]',
             "6: program.x.success_exit_codes[1]: 999 is not",
         ),
+        (
+            '[program.x]\ncommand = "x"\nlimits = 3',
+            "5: program.x.limits: is an integer; write a table, such as",
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.files = 3',
+            '5: program.x.limits: has no "files"; its limits are',
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.LimitNOFILE = 3',
+            '5: program.x.limits: has no "LimitNOFILE"; write',
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.as = "big"',
+            '5: program.x.limits: gives as "big", which is no size;',
+        ),
+        ('[program.x]\ncommand = "x"\nlimits.nproc = "9"', '5: program.x.limits: gives nproc "9", which is no number;'),
+        ('[program.x]\ncommand = "x"\nnice = 20', "5: program.x.nice: 20 is not a nice value; write a number from -20"),
+        ('[program.x]\ncommand = "x"\noom_score_adj = "x"', '5: program.x.oom_score_adj: "x" is not an adjustment of'),
         ('[program.x]\ncommand = "x"\nstdout = "none"', '5: program.x.stdout: "none" is none of "inherit", "null" and'),
         ('[program.x]\ncommand = "x"\ndirectory = "~/x"', '5: program.x.directory: a "~" is not expanded; write'),
         ("[defaults]\nstop_timeout = []", "4: defaults.stop_timeout: [] is not a duration; write"),
@@ -214,7 +233,7 @@ def test_a_secret_is_never_quoted() -> None:
     assert "hunter2" not in "".join(found)
 
 
-@pytest.mark.parametrize("key", ["ready", "liveness", "limits", "prefer", "max_failures"])
+@pytest.mark.parametrize("key", ["ready", "liveness", "prefer", "max_failures"])
 def test_keys_of_later_versions_are_unknown(key: str) -> None:
     assert f"program.x.{key}: there is no such key" in one(f'[program.x]\ncommand = "x"\n{key} = 1')
 
