@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from highlanderd import durations
-from highlanderd.config.supervisord import PROGRAM, Option, exit_codes, log_file, seconds, signal
+from highlanderd.config.limits import LIMITS
+from highlanderd.config.supervisord import PROGRAM, Option, exit_codes, integer, log_file, seconds, signal, truth
 
 
 def _duration(given: object) -> object:
@@ -38,8 +39,13 @@ def _output(given: object) -> object:
     return "inherit" if given == "journal" else log_file(re.sub("^(file|append|truncate):", "", given))
 
 
+def _limit(name: str) -> Option:
+    """Return the option of one of systemd's limits."""
+    return Option("limits", value=lambda given: {name: "unlimited" if given == "infinity" else integer(given)})
+
+
 _PREPARE: Final = Option(note='the command can do it first: ["sh", "-c", "prepare && exec program"]')
-_LIMITS: Final = Option(note="a child has the limits of the daemon: set them in the daemon's unit")
+_CGROUP: Final = Option(note="limits sets what setrlimit can; a cgroup's limits belong in the daemon's unit")
 _FOREGROUND: Final = Option(note="the program must stay in the foreground, and is up once it is executed")
 _NEVER_GIVEN_UP: Final = PROGRAM["startretries"]
 _ONE: Final = PROGRAM["numprocs"]
@@ -83,9 +89,13 @@ SYSTEMD: Final[Mapping[str, Option]] = {
     "WatchdogSec": Option(note="a child is watched by its end alone"),
     "After": _NO_ORDER,
     "Requires": _NO_ORDER,
-    "LimitNOFILE": _LIMITS,
-    "MemoryMax": _LIMITS,
-    "Nice": _LIMITS,
+    **{f"Limit{name.upper()}": _limit(name) for name in LIMITS},
+    "MemoryMax": _CGROUP,
+    "CPUQuota": _CGROUP,
+    "TasksMax": _CGROUP,
+    "Nice": Option("nice"),
+    "OOMScoreAdjust": Option("oom_score_adj"),
+    "NoNewPrivileges": Option("no_new_privileges", value=truth),
 }
 """The keys of a systemd unit."""
 

@@ -38,8 +38,16 @@ _SLIPS: Final = frozenset({22, 27, 77, 117, 137, 177})
 
 
 def quoted(value: object) -> str:
-    """Return a value of the file as TOML writes it, shortened."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """Return a value of the file as TOML writes it, shortened.
+
+    >>> quoted("a"), quoted({"nofile": 4096})
+    ('"a"', '{ nofile = 4096 }')
+    """
+    if isinstance(value, dict) and value:
+        inside = ", ".join(f"{name} = {quoted(inner)}" for name, inner in value.items())
+        text = f"{{ {inside} }}"
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:56] + ' ..."'
 
 
