@@ -164,9 +164,12 @@ class ReleaseOrdered:
 
 @dataclass(frozen=True, slots=True)
 class EndOrdered:
-    """The program leaves this daemon: the daemon shuts down, or the program is no longer in the configuration."""
+    """The program leaves this daemon: that shuts down, or the program is no longer in the configuration.
 
-    cause: Literal[Cause.SHUTDOWN, Cause.REMOVED]
+    With ``CHANGED`` it comes back at once, with other keys.
+    """
+
+    cause: Literal[Cause.SHUTDOWN, Cause.REMOVED, Cause.CHANGED]
 
 
 Event = (

@@ -166,9 +166,10 @@ class Waiting:
     """A notification came while a question was under way. The answer may be older, so the program looks again."""
     abstention: Abstention | None = None
     insistent: bool = False
-    """An operator ordered ``start``: if the next look shows that the program has finished, it runs all the same."""
+    """An operator ordered ``start``: if the next look shows that the program has finished, or that it is reserved for
+    another node, it runs all the same."""
     overridden: int = 0
-    """The epoch of the finished term that such a ``start`` has overridden."""
+    """The epoch of the released term that such a ``start`` has overridden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,9 @@ class Cause(Enum):
     SHUTDOWN = "shutdown"
     """The daemon ends."""
     REMOVED = "removed"
-    """The program is no longer in the configuration, or a key has changed that needs a new child."""
+    """The program is no longer in the configuration."""
+    CHANGED = "changed"
+    """A key has changed that needs a new child, which this node starts."""
     FENCED = "fenced"
     """The lease could not be renewed in time."""
     DISCONNECTED = "disconnected"

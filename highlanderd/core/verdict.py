@@ -83,6 +83,8 @@ class Candidate:
     instance: str
     keeperless: bool
     """The guardian holds no keeper for this lock id nor for this program."""
+    overridden: int = 0
+    """An operator's ``start`` overrides reservations up to this epoch of the lock id."""
 
 
 def judge(observation: Observation, knowledge: Knowledge, now: float, candidate: Candidate) -> Verdict:
@@ -91,7 +93,8 @@ def judge(observation: Observation, knowledge: Knowledge, now: float, candidate:
     A claim needs a ledger that is *settled* for this very (system, timeline, place), and that no program is led through
     another server whose rows arrive here. Of each row, the first line that matches counts:
 
-    1. released and reserved for another node, first seen less than the reservation's length ago: not yet;
+    1. released and reserved for another node, first seen less than the reservation's length ago: not yet, unless an
+       operator overrides the reservation;
     2. released; or written on this server by this very daemon, which has no keeper left: take over;
     3. anything else: once this very version has been known for 1.05 of the lease that it carries.
 
@@ -125,7 +128,8 @@ def _judge_row(
 ) -> NotYet | None:
     first_seen = knowledge.versions[row.lock_id][1]
     if row.released:
-        if row.reserved_for in (None, candidate.node):
+        overridden = row == observation.row and row.epoch <= candidate.overridden
+        if row.reserved_for in (None, candidate.node) or overridden:
             return None
         over = first_seen + min(row.reserved_seconds, LONGEST_RESERVATION)
         return NotYet(over, f"reserved for {row.reserved_for}") if now < over else None

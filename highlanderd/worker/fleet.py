@@ -67,6 +67,16 @@ class Member:
     recalled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it need not sit out any longer: it is to leave, or an operator has started it."""
     task: asyncio.Task[None] | None = None
+    _end: EndOrdered | None = None
+    """The latest order to end: a program that was to come back with other keys may be removed meanwhile."""
+
+    def order_end(self, order: EndOrdered) -> None:
+        """Order the program to leave, once for each cause."""
+        if order != self._end:
+            self._end = order
+            self.leaves.set()
+            self.recalled.set()
+            self.program.post(order)
 
 
 class Fleet:
@@ -225,10 +235,7 @@ class Fleet:
         lock_id = None if config is None else config.lock_id(self._origin.namespace)
         keys = () if config is None else difference(member.spawner.config, config)
         if config is None or lock_id != member.lock_id or not APPLIED_AT_ONCE.issuperset(keys):
-            if not member.leaves.is_set():
-                member.leaves.set()
-                member.recalled.set()
-                member.program.post(self._ending or EndOrdered(Cause.REMOVED))
+            member.order_end(self._ending or EndOrdered(Cause.REMOVED if config is None else Cause.CHANGED))
         elif keys:
             member.spawner.follow(config)
             member.program.follow(self._policy(config, member.program.policy.spread))

@@ -22,6 +22,7 @@ from highlanderd.core.events import (
     Unlocked,
 )
 from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.states import Waiting
 from tests.exploration.world import Ask, Violation, World, clock, ended, everywhere, set_node, set_server, swept
 from tests.exploration.world_postgres import LAST_LOCKERS, Postgres
 from tests.exploration.world_statements import (
@@ -125,9 +126,15 @@ def _check(world: World, pg: Postgres, statement: Statement, ask: Ask, reply: Re
         return
     if statement.claim.epoch <= row.epoch:
         raise Violation(f"a term begins under epoch {statement.claim.epoch}, which is not above {row.epoch}")
-    kept = row.released and row.reserved_for not in (None, ask.who[0])
+    kept = row.released and row.reserved_for not in (None, ask.who[0]) and row.epoch > _overridden(world, ask)
     if kept and world.now < pg.ledger.reserved_at + row.reserved_seconds:
         raise Violation(f"{ask.who[0]} takes over what is reserved for {row.reserved_for}")
+
+
+def _overridden(world: World, ask: Ask) -> int:
+    """Return the epoch up to which an operator's ``start`` on this node overrides reservations."""
+    states = [node.situation.state for node in world.nodes if node.name == ask.who[0] and node.situation]
+    return max((state.overridden for state in states if isinstance(state, Waiting)), default=0)
 
 
 def _notify(world: World, pg: Postgres, ask: Ask) -> World:

@@ -302,3 +302,29 @@ def test_a_program_that_leaves_cannot_be_called_back() -> None:
     situation, _ = go(waiting(), (1.0, EndOrdered(Cause.REMOVED)), (1.1, StartOrdered()))
     assert situation.want is Want.END
     assert situation.state == Stopped()
+
+
+def test_a_start_breaks_a_reservation_for_another_node_and_no_later_one() -> None:
+    reserved = row(released=True, reserved_for="there", reserved_seconds=30.0)
+    situation, effects = go(waiting(), (1.0, Looked(observation(reserved), 1.0, keeperless=True)))
+    assert situation.reason == "reserved for there"
+
+    situation, effects = go(
+        situation, (2.0, StartOrdered()), (2.1, Looked(observation(reserved), 2.1, keeperless=True))
+    )
+    assert isinstance(effects[-1], TakeOver)
+
+    later = row(epoch=6, released=True, reserved_for="there", reserved_seconds=30.0)
+    situation, _ = go(situation, (3.0, Refused(0.0, "faster")), (3.1, Looked(observation(later), 3.1, keeperless=True)))
+    assert situation.reason == "reserved for there"
+
+
+def test_a_changed_program_keeps_its_node_and_a_removed_one_does_not() -> None:
+    drained, _ = go(leading(), (2.0, EndOrdered(Cause.CHANGED)))
+    assert isinstance(drained.state, Draining)
+    assert drained.state.reservation is not None
+    assert (drained.state.reservation.node, drained.state.cause) == ("here", Cause.CHANGED)
+
+    removed, _ = go(drained, (2.1, EndOrdered(Cause.REMOVED)))
+    assert isinstance(removed.state, Draining)
+    assert removed.state.reservation is None

@@ -184,9 +184,9 @@ def end_ordered(context: Context[Draining, EndOrdered]) -> Step:
     state = context.state
     if isinstance(state.phase, Releasing):
         state = replace(state, phase=Releasing(_give_up_at(context)))
-    return _wish(context, Want.END, _unreserved(state))
+    return _wish(context, Want.END, state if context.event.cause is Cause.CHANGED else _unreserved(state))
 
 
 def _unreserved(state: Draining) -> Draining:
-    """Return the state without the reservation of a restart: it keeps the row for this node, which now leaves."""
-    return replace(state, reservation=None) if state.cause is Cause.RESTARTED else state
+    """Return the state without a reservation for this node, which now leaves."""
+    return replace(state, reservation=None) if state.cause in (Cause.RESTARTED, Cause.CHANGED) else state

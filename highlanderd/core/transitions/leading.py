@@ -45,12 +45,13 @@ CONTENDED_RETRY: Final = 0.1
 """Seconds until the next attempt to take the lock back. A backend that is being terminated needs less to die."""
 
 RESTART_RESERVATION: Final = 5.0
-"""Seconds for which a restart keeps the program on its node: much longer than a takeover takes, and little to wait if
-the node dies."""
+"""Seconds for which a restart, or a changed key, keeps the program on its node: much longer than a takeover takes, and
+little to wait if the node dies."""
 
 END_WORDS: Final[Mapping[Cause, str]] = {
     Cause.SHUTDOWN: "the daemon shuts down",
     Cause.REMOVED: "removed from the configuration",
+    Cause.CHANGED: "changed in the configuration",
 }
 
 
@@ -184,9 +185,11 @@ def release_ordered(context: Context[Leading, ReleaseOrdered]) -> Step:
 
 
 def end_ordered(context: Context[Leading, EndOrdered]) -> Step:
-    """Drain, and leave the daemon."""
+    """Drain, and leave the daemon. A program that comes back with other keys leads again on this node."""
     cause = context.event.cause
-    return _leave(context, replace(context.situation, want=Want.END), cause, END_WORDS[cause])
+    situation, effects = _leave(context, replace(context.situation, want=Want.END), cause, END_WORDS[cause])
+    reservation = Reservation(context.policy.node, RESTART_RESERVATION) if cause is Cause.CHANGED else None
+    return _amend(situation, reservation=reservation), effects
 
 
 def _leave(context: Context[Leading, Any], situation: Situation, cause: Cause, reason: str) -> Step:

@@ -63,12 +63,12 @@ def _seen(state: Waiting, row: Row | None) -> Waiting:
     """Return the state after this row was seen.
 
     An abstention is over once another node has led. An operator's ``start`` overrides what had finished by then, and
-    nothing that finishes later.
+    for whom it was reserved, but nothing that comes later.
     """
     if row is None:
         return replace(state, insistent=False)
     led_since = state.abstention is not None and row.epoch > state.abstention.epoch
-    overridden = row.epoch if state.insistent and _is_finished(row) else state.overridden
+    overridden = row.epoch if state.insistent and row.released else state.overridden
     abstention = None if led_since else state.abstention
     return replace(state, abstention=abstention, insistent=False, overridden=overridden)
 
@@ -76,7 +76,7 @@ def _seen(state: Waiting, row: Row | None) -> Waiting:
 def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
     """Return the protocol's verdict. A claim becomes ``NotYet`` if the program has finished, or was released here."""
     event, policy, now = context.event, context.policy, context.now
-    candidate = Candidate(policy.node, policy.instance, event.keeperless)
+    candidate = Candidate(policy.node, policy.instance, event.keeperless, state.overridden)
     verdict = judge(event.observation, context.situation.knowledge, now, candidate)
     if not isinstance(verdict, Claim):
         return verdict
@@ -119,7 +119,7 @@ def refused(context: Context[Waiting, Refused]) -> Step:
 
 
 def start_ordered(context: Context[Waiting, StartOrdered]) -> Step:
-    """Look at once. The order overrides an abstention, and that the program has finished."""
+    """Look at once. The order overrides an abstention, a reservation, and that the program has finished."""
     asking = context.situation.session is SessionState.BUSY
     state = replace(context.state, abstention=None, insistent=True, hinted=asking)
     return look_when_idle(replace(context.situation, state=state))

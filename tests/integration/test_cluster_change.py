@@ -1,0 +1,44 @@
+"""A program that is changed on all nodes, and an order that meets a reservation: where the program runs then."""
+
+from __future__ import annotations
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Nodes, ends, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+LEASE = 30.0
+"""Seconds; nothing here waits for it."""
+
+
+def test_a_reload_on_the_leader_stays_there_and_runs_the_new_command(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    made = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    [other] = [node for node in made if node is not leader]
+
+    leader.configure("[program.beat]\numask = '077'\n")
+    done = highlanderctl(leader.socket, "reload")
+    assert done.out == "beat: changed (umask): drains and starts again\n"
+
+    wait_for(lambda: len(nodes.journal.lives("beat")) == 2, what="it runs anew")
+    assert nodes.await_led("beat")["beat"] is leader
+    assert ends(database, "beat") == ["changed", None]
+
+    other.configure("[program.beat]\numask = '077'\n")
+    highlanderctl(other.socket, "reload")
+    wait_for(lambda: other.program("beat")["leader"] == leader.name, what="the standby knows who leads")
+    assert len(nodes.journal.lives("beat")) == 2, "one handover in all"
+
+
+def test_a_start_elsewhere_breaks_a_reservation(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    made = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    [other] = [node for node in made if node is not leader]
+
+    leader.order("release", "beat", to="typo", wait=False, **{"for": 60.0})
+    wait_for(lambda: other.program("beat")["reason"] == "reserved for typo", what="the reservation holds")
+    other.order("start", "beat")
+
+    assert nodes.await_led("beat")["beat"] is other
