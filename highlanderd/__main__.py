@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from highlanderd import __version__
-from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError
+from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError, one_line, printable
 from highlanderd.system import ownership
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)  # each line begins with its file
+        print(printable(str(error)), file=sys.stderr)  # each line begins with its file
         sys.exit(error.exit_code)
     except HighlanderError as error:
-        print(f"highlanderd: {error}", file=sys.stderr)
+        print(printable(f"highlanderd: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -116,7 +116,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.doctor:
         return _examine(loaded)
     for note in (*loaded.warnings, *loaded.findings):
-        print(f"warning: {note}", file=sys.stderr)
+        print(one_line(f"warning: {note}"), file=sys.stderr)
     return _guard(loaded.configuration)
 
 
@@ -127,7 +127,7 @@ def _check(path: Path) -> int:
 
     judgement = check(path, os.environ)
     for warning in judgement.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(one_line(f"warning: {warning}"), file=sys.stderr)
     configuration = judgement.configuration
     if judgement.problems or configuration is None:
         raise ConfigurationError(judgement.problems)
@@ -155,7 +155,7 @@ def _examine(loaded: Loaded) -> int:
     whom, found = asyncio.run(examine(loaded.configuration))
     noted = [Finding(Severity.WARNING, note) for note in (*loaded.warnings, *loaded.findings)]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    print(whom, *report([*found, *noted], width), sep="\n")
+    print(*map(one_line, (whom, *report([*found, *noted], width))), sep="\n")
     return FAILED if any(finding.severity is Severity.PROBLEM for finding in found) else DONE
 
 
@@ -193,9 +193,10 @@ def _guard(configuration: Configuration) -> int:
     """Become the guardian. Raises HighlanderError when this host or the state directory does not allow it."""
     daemon = configuration.daemon
     _refuse_living(configuration.control.socket)
+    os.umask(os.umask(0o777) | 0o022)  # whatever the umask of the process that started this one
+    _make("state_dir", daemon.state_dir)
     lock = _locked(daemon.state_dir)
-    with _usable("run_dir", daemon.run_dir):
-        daemon.run_dir.mkdir(parents=True, exist_ok=True)
+    _make("run_dir", daemon.run_dir)
     _mark(configuration.control.socket)
     _start_embedded(configuration)
     guardian = Path(__file__).parent / "guardian" / "guardian.py"
@@ -235,8 +236,7 @@ def _mark(path: Path) -> None:
 def _locked(state_dir: Path) -> int:
     """Lock the state directory for as long as the guardian lives; return the descriptor, which it inherits."""
     with _usable("state_dir", state_dir):
-        state_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -245,6 +245,16 @@ def _locked(state_dir: Path) -> int:
         ) from None
     os.set_inheritable(lock, True)
     return lock
+
+
+def _make(key: str, directory: Path) -> None:
+    """Make one of the daemon's directories; refuse one that others may write to."""
+    from highlanderd.config.trust import directory_problem
+
+    with _usable(key, directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    if problem := directory_problem(directory):
+        raise HighlanderError(f"cannot use daemon.{key}: {problem}")
 
 
 @contextlib.contextmanager

@@ -91,6 +91,24 @@ class TimedOut(HighlanderError):
     code = "timed_out"
 
 
+def printable(text: str) -> str:
+    """Return text whose lines a terminal and a log only show: whatever could do more is spelled out.
+
+    What clients, children, servers and other nodes say may hold control characters, and signs that turn a line around.
+
+    >>> printable("a\\x1b[2J\\rb\\nc\\u202ed"), printable("caf\u00e9\\t1")
+    ('a\\\\x1b[2J\\\\rb\\nc\\\\u202ed', 'caf\u00e9\\t1')
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return printable text without line ends, which could feign a line of another sender."""
+    return printable(text).replace("\n", "\\n")
+
+
 def enumerated(names: Sequence[str], most: int = 5) -> str:
     """Return names for a sentence: ``most`` of them, and how many more there are.
 

@@ -21,6 +21,7 @@ from highlanderd.config.limits import beyond
 from highlanderd.config.paths import WITHIN, PathReader
 from highlanderd.config.problems import Location, Problems
 from highlanderd.config.reading import Table
+from highlanderd.config.trust import judge_way
 from highlanderd.config.values import quoted
 from highlanderd.errors import HighlanderError
 
@@ -30,9 +31,8 @@ def check_host(
 ) -> dict[str, tuple[str, ...]]:
     """Report what the configuration names and this host lacks; return it by program, too.
 
-    Of all files, only environment files are read.
-
-    Each path is looked at as the program's user, who must be able to use it, and who may have put anything there.
+    Of all files, only environment files are read. Each path is looked at as the program's user, who must be able to use
+    it, and who may have put anything there.
     """
     group = control.get("group")
     if group is not None:
@@ -123,6 +123,7 @@ class _HostCheck:
         """Return what files and configuration set, as far as it can be read."""
         program, found = self.written.program, dict[str, str]()
         for file in program.environment_file:
+            self._judge(file.path)
             try:
                 found |= (read := read_environment(file, self.who, self.paths))
             except HighlanderError as error:
@@ -131,6 +132,11 @@ class _HostCheck:
                 self._warn_of_names(read, "environment_file", f"{file.path} sets ")
         self._warn_of_names(program.environment, "environment", "sets ")
         return found | {name: value.get_secret_value() for name, value in program.environment.items()}
+
+    def _judge(self, path: Path) -> None:
+        """Warn of who else could change what a program of the daemon's own user runs, or finds in its environment."""
+        if self.who.uid in (None, os.geteuid()):
+            judge_way(path, self.warnings, self.warnings)
 
     def _warn_of_names(self, names: Iterable[str], key: str, before: str) -> None:
         if unknown := unknown_to_shells(names):
@@ -155,14 +161,17 @@ class _HostCheck:
         command = program.argv[0]
         if "/" not in command or _ASSIGNMENT.match(command):
             places = [Path(directory) / command for directory in path.split(":") if directory.startswith("/")]
-            if any(self._is_program(place) for place in places):
-                return ""
+            for place in places:
+                if self._is_program(place):
+                    self._judge(place)
+                    return ""
             return f"there is no command {_named(command)} in the child's PATH; {_cure(command)}"
         if not command.startswith("/") and program.directory is None:
             where = "is relative to wherever the daemon was started"
             return f"{quoted(command)} {where}; write its whole path, or set directory"
         file = (program.directory or Path("/")) / command
         mode = self._mode(file)
+        self._judge(file)
         if mode == 0:
             return f"there is no file {file}; install it, or correct the path"
         if mode is not None and not (stat.S_ISREG(mode) and mode & 0o111):

@@ -29,6 +29,7 @@ from highlanderd.config.sections import SECTIONS, DaemonSection, PostgresSection
 from highlanderd.config.sources import Disk, Memory, SecretReading
 from highlanderd.config.suggestions import TABLES, unknown_table
 from highlanderd.config.toml import Reader, parsed, unreadable
+from highlanderd.config.trust import directory_problem, judge_files, judge_secrets
 from highlanderd.config.values import kind, located, quoted
 from highlanderd.errors import ConfigurationError
 
@@ -42,20 +43,30 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes)
     ``environ`` is what ``${NAME}`` is looked up in. May wait for the disk and for the user database.
     Raises ConfigurationError with every problem.
     """
-    loading = _Loading(Disk(path, read), environ)
+    source = Disk(path, read)
+    loading = _Loading(source, environ)
     configuration = loading.configuration()
+    _judge_files(source, loading)
+    if problems := loading.problems.sorted():
+        raise ConfigurationError(problems)
     findings = Problems()
-    lacks = check_host(loading.programs.values(), loading.control, environ, findings, loading.warnings)
+    lacks = check_host(loading.programs.values(), loading.tables["control"], environ, findings, loading.warnings)
     return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources, lacks)
 
 
 def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes) -> Judgement:
     """Return what ``--check`` says about the configuration that begins with the file ``path``. Never raises."""
-    loading = _Loading(Disk(path, read), environ)
+    source = Disk(path, read)
+    loading = _Loading(source, environ)
     configuration = None
     with suppress(ConfigurationError):
         configuration = loading.configuration()
-    check_host(loading.programs.values(), loading.control, environ, loading.problems, loading.warnings)
+    _judge_files(source, loading)
+    if configuration is not None:
+        _judge_directories(configuration, loading)
+    check_host(
+        loading.programs.values(), loading.tables.get("control", {}), environ, loading.problems, loading.warnings
+    )
     return Judgement(loading.problems.sorted(), loading.warnings.sorted(), configuration)
 
 
@@ -79,6 +90,24 @@ def dsn_anew(blob: bytes, environ: Mapping[str, str]) -> str:
     return loading.postgres().dsn.get_secret_value()
 
 
+def _judge_files(source: Disk, loading: _Loading) -> None:
+    judge_files(source, loading.problems, loading.warnings)
+    postgres, start = loading.tables.get("postgres", {}), Path(source.sources.start)
+    judge_secrets(start, postgres, loading.programs.values(), loading.warnings)
+
+
+def _judge_directories(configuration: Configuration, loading: _Loading) -> None:
+    """Report the directories of the daemon that it will refuse to use."""
+    daemon = configuration.daemon
+    for key, directory in (("state_dir", daemon.state_dir), ("run_dir", daemon.run_dir)):
+        if problem := directory_problem(directory):
+            written = loading.tables["daemon"].get(key)
+            if written is None:
+                loading.problems.add_file(str(directory), problem)
+            else:
+                loading.problems.add(written.location, problem)
+
+
 @dataclass(slots=True)
 class _Loading:
     source: Disk | Memory
@@ -87,7 +116,7 @@ class _Loading:
     warnings: Problems = field(default_factory=Problems)
     locations: dict[str, Location] = field(default_factory=dict)
     programs: dict[str, WrittenProgram] = field(default_factory=dict)
-    control: Table = field(default_factory=dict)
+    tables: dict[str, dict[str, Key]] = field(default_factory=dict)
 
     def configuration(self) -> Configuration:
         opened = self._open(self.source.sources.main, None)
@@ -142,7 +171,7 @@ class _Loading:
         socket = _socket_in(daemon["run_dir"]) if "run_dir" in daemon else None
         if socket is not None:
             control.setdefault("socket", socket)
-        self.control = control
+        self.tables = tables
         return tables
 
     def _included(self, daemon: Table, main: Document) -> Iterator[Opened]:

@@ -132,7 +132,8 @@ class ControlSection(Section):
     )
     group: Account | None = Field(
         default=None,
-        description="Group of the socket, name or number; its members may command. Default: the daemon's own group.",
+        description="Group of the socket, name or number; its members may command. Without it the socket lets no group "
+        "in: only root and the daemon's own user may command.",
     )
 
 

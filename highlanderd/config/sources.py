@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from glob import glob
@@ -66,8 +67,12 @@ class Disk:
 
     def searchable(self, pattern: str) -> bool:
         """Tell whether the directory is there that a pattern with wildcards searches. Empty, it may be meant so."""
-        before = pattern[: min(pattern.index(wild) for wild in _WILD if wild in pattern)]
-        return (Path(self.sources.main).parent / before.rpartition("/")[0]).is_dir()
+        return self.searched(pattern).is_dir()
+
+    def searched(self, pattern: str) -> Path:
+        """Return the directory that a pattern searches."""
+        before = re.split(r"[*?[]", pattern)[0]
+        return Path(self.sources.main).parent / before.rpartition("/")[0]
 
     @staticmethod
     def _matches(pattern: str, beside: Path) -> list[str]:

@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a child's output may hold what this terminal cannot show
     try:
-        code = COMMANDS[arguments.command](ControlClient(arguments.socket), arguments)
+        client = ControlClient(arguments.socket, as_text=not getattr(arguments, "json", False))
+        code = COMMANDS[arguments.command](client, arguments)
         sys.stdout.flush()
     except HighlanderError as error:
         print(f"highlanderctl: {error}", file=sys.stderr)

@@ -25,6 +25,8 @@ from highlanderd.errors import (
     NotLeading,
     NotPermitted,
     TimedOut,
+    one_line,
+    printable,
 )
 from highlanderd.system import ownership
 
@@ -76,10 +78,13 @@ _JSON: Final = {"Content-Type": "application/json"}
 
 
 class ControlClient:
-    """The daemon that owns ``path``. Every failure is a HighlanderError."""
+    """The daemon that owns ``path``. Every failure is a HighlanderError.
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    ``as_text``: answers are meant for people, and hold nothing that a terminal would do more with than show it.
+    """
+
+    def __init__(self, path: str, *, as_text: bool = False) -> None:
+        self._path, self._as_text = path, as_text
 
     @property
     def lives(self) -> bool:
@@ -139,7 +144,7 @@ class ControlClient:
             connection.close()
         if response.status >= 400:
             raise _refusal(answer)
-        return dict(answer)
+        return dict(_harmless(answer) if self._as_text else answer)
 
     def _unreachable(self, error: Exception) -> HighlanderError:
         if isinstance(error, REPLACED) and self.lives:
@@ -180,9 +185,20 @@ class ControlClient:
         )
 
 
+def _harmless(answer: Any) -> Any:
+    match answer:
+        case str():
+            return one_line(answer)
+        case list():
+            return [_harmless(item) for item in answer]
+        case dict():
+            return {one_line(key): _harmless(value) for key, value in answer.items()}
+    return answer
+
+
 def _refusal(answer: Any) -> HighlanderError:
     try:
-        code, message = str(answer["error"]["code"]), str(answer["error"]["message"])
+        code, message = str(answer["error"]["code"]), printable(str(answer["error"]["message"]))
     except (KeyError, TypeError):
         return HighlanderError(f"the daemon answered what this highlanderctl does not understand: {answer!r:.200}")
     if code == ConfigurationError.code:
@@ -190,11 +206,16 @@ def _refusal(answer: Any) -> HighlanderError:
     return _KINDS.get(code, HighlanderError)(message)
 
 
+_NO_GROUP: Final = (
+    "use sudo, or let a group in: name it in [control] group of the daemon's configuration, and restart the daemon"
+)
+
+
 def _who_may(path: Path) -> str:
-    """Say which group may connect: that of the socket, or of the directory that hides it."""
+    """Say which group may connect: that of the socket, or of the directory that hides it. Root's is for nobody else."""
     import grp  # for this message only
 
-    for place in (path, *path.parents):
+    for place, may in ((path, 0o060), *((parent, 0o010) for parent in path.parents)):
         try:
             found = place.stat()
         except PermissionError:
@@ -203,6 +224,8 @@ def _who_may(path: Path) -> str:
             break
         if place != path and os.access(place, os.X_OK):
             break
+        if found.st_gid == 0 or not found.st_mode & may:
+            return f"{place} lets no group in; {_NO_GROUP}"
         try:
             group = grp.getgrgid(found.st_gid).gr_name
         except KeyError:

@@ -7,12 +7,14 @@ Best effort: no function here fails if the system refuses, and none is a proof t
 from __future__ import annotations
 
 import os
+import stat
 import time
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LONGEST = 8192  # characters of the file that names the former daemon
 POLL_EVERY = 0.01  # seconds between two looks at a dying cgroup; the loop that could wait for an event does not run yet
 
 
@@ -22,15 +24,22 @@ def own() -> str | None:
     for line in _lines("/proc/self/cgroup"):
         if line.startswith("0::"):
             place = line[3:]
-    for line in _lines("/proc/self/mountinfo"):
-        fields, _, rest = line.partition(" - ")
-        if place is not None and rest.startswith("cgroup2 "):
-            root, mount = (_unescaped(field) for field in fields.split()[3:5])
+    for root, mount in _mounts():
+        if place is not None:
             inside = place.removeprefix(root.rstrip("/"))
             directory = (mount + inside).rstrip("/")
             if (inside == "" or inside.startswith("/")) and os.access(directory, os.W_OK):
                 return directory
     return None
+
+
+def _mounts() -> Iterator[tuple[str, str]]:
+    """Yield each mount of cgroup v2: which of its directories is mounted, and where."""
+    for line in _lines("/proc/self/mountinfo"):
+        fields, _, rest = line.partition(" - ")
+        if rest.startswith("cgroup2 "):
+            root, mount = (_unescaped(field) for field in fields.split()[3:5])
+            yield root, mount
 
 
 def _lines(path: str) -> list[str]:
@@ -148,12 +157,36 @@ def succeed(path: str, instance: str, within: float) -> list[str]:
 
     Returns the cgroups that are still populated after ``within`` seconds; nothing is written then.
     """
-    former = _lines(path)
-    if len(former) == 2 and all(former):
-        left = sweep(former[1], former[0], within)
+    former = _former(path)
+    if former is not None:
+        left = sweep(*former, within)
         if left:
             return left
-    with open(f"{path}.new", "w") as file:
+    new = f"{path}.new"
+    if os.path.lexists(new):
+        os.unlink(new)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(f"{instance}\n{own() or ''}\n")
-    os.replace(f"{path}.new", path)
+    os.replace(new, path)
     return []
+
+
+def _former(path: str) -> tuple[str, str] | None:
+    """Return place and instance of the former daemon, if they can be true: root kills what they name."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(fd, errors="replace") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+            return None
+        instance, _, place = file.read(LONGEST).partition("\n")
+    place = place.rstrip("\n")
+    mounted = any(place == mount or place.startswith(f"{mount.rstrip('/')}/") for _, mount in _mounts())
+    return (place, instance) if mounted and _is_instance(instance) and ".." not in place.split("/") else None
+
+
+def _is_instance(text: str) -> bool:
+    """Return whether this is a UUID: anything shorter could name the cgroups of others."""
+    return [len(part) for part in text.split("-")] == [8, 4, 4, 4, 12] and not text.strip("0123456789abcdef-")

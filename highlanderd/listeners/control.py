@@ -123,13 +123,16 @@ def _doorkeeper(group: str | None, gid: int | None) -> Middleware:
 def _admit(request: web.Request, group: str | None, gid: int | None) -> None:
     peer = _peer(request)
     if not may_command(peer, os.geteuid(), gid):
-        members = f"the members of group {group!r}" if group is not None else "its own user"
-        raise NotPermitted(
-            f"user {peer.uid} may not command this daemon; only root and {members} may: "
-            f"use sudo, or {f'join group {group!r}' if group is not None else 'set [control] group'}"
-        )
+        raise NotPermitted(f"user {peer.uid} may not command this daemon; {_who_may(group, gid)}")
     if request.method != "GET":
         log.info("ordered by uid %d, pid %d: %s %s", peer.uid, peer.pid, request.method, request.path)
+
+
+def _who_may(group: str | None, gid: int | None) -> str:
+    """Return who may command, and how one more user may."""
+    if not gid:  # the group of root is for nobody else
+        return "only root and its own user may: use sudo, or name a group in [control] group and restart the daemon"
+    return f"only root, its own user and the members of group {group!r} may: use sudo, or join it and log in again"
 
 
 def _peer(request: web.Request) -> Peer:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
-import grp
 import logging
 import os
 import socket
@@ -26,6 +25,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from highlanderd.config.identity import find_group
 from highlanderd.errors import HighlanderError
 from highlanderd.threads import in_thread
 
@@ -87,8 +87,8 @@ async def group_id(group: str | None) -> int | None:
     if group is None:
         return None
     try:
-        return (await in_thread(lambda: grp.getgrnam(group), "look up a group")).gr_gid
-    except KeyError:
+        return await in_thread(lambda: find_group(group), "look up a group")
+    except LookupError:
         raise HighlanderError(
             f"there is no group {group!r} on this machine: create it with 'groupadd --system {group}', "
             "or change [control] group"
@@ -118,10 +118,17 @@ async def unix_door(path: Path, mode: int, gid: int | None) -> AsyncIterator[tup
 def _bind(door: socket.socket, path: Path, mode: int, gid: int | None) -> os.stat_result:
     os.fchmod(door.fileno(), 0)  # Linux makes the file with it, so nobody gets in before its group is set
     door.bind(str(path))
-    if gid is not None:
-        os.chown(path, -1, gid)
-    path.chmod(mode)
-    return path.lstat()
+    made = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)  # no link that was put in its place is followed
+    try:
+        found, itself = os.fstat(made), f"/proc/self/fd/{made}"
+        if not stat.S_ISSOCK(found.st_mode):
+            raise OSError(errno.EEXIST, "something else was put in its place")
+        if gid not in (None, found.st_gid):  # a filter of system calls may forbid even what changes nothing
+            os.chown(itself, -1, -1 if gid is None else gid)
+        os.chmod(itself, mode if gid is not None else mode & ~stat.S_IRWXG)  # noqa: PTH101 - it is no path
+        return found
+    finally:
+        os.close(made)
 
 
 def _remove(path: Path, made: os.stat_result) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from highlanderd.errors import one_line, printable
 from highlanderd.output.writer import Sink
 
 FACTS: Final = ("program", "state", "epoch")
@@ -59,9 +60,17 @@ class SinkHandler(logging.Handler):
             self._sink.offer((text + "\n").encode("utf-8", "replace"), text.count("\n") + 1, important=True)
 
 
+def _message(record: logging.LogRecord) -> str:
+    """Return the message. A line ends only where this program means it: in its own words, and in its own errors'."""
+    if isinstance(record.args, tuple) and record.args:
+        words = tuple(one_line(word) if isinstance(word, str) else word for word in record.args)
+        return printable(str(record.msg) % words)
+    return printable(record.getMessage())
+
+
 def _said(record: logging.LogRecord) -> str:
     facts = " ".join(f"{name}={value}" for name in FACTS if (value := getattr(record, name, None)) is not None)
-    return f"{record.getMessage()} [{facts}]" if facts else record.getMessage()
+    return f"{_message(record)} [{one_line(facts)}]" if facts else _message(record)
 
 
 def _when(record: logging.LogRecord) -> str:
@@ -69,7 +78,7 @@ def _when(record: logging.LogRecord) -> str:
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
-    return formatter.formatException(record.exc_info) if record.exc_info else None
+    return printable(formatter.formatException(record.exc_info)) if record.exc_info else None
 
 
 class TextLines(logging.Formatter):
@@ -82,13 +91,13 @@ class TextLines(logging.Formatter):
 
 
 class JournalLines(logging.Formatter):
-    """For the journal, which knows the time: each line with its priority."""
+    """For the journal, which knows the time: each line with its priority; further lines are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         trace = _trace(self, record)
         priority = next((mark for level, mark in _PRIORITIES if record.levelno >= level), _DEBUG)
         text = _said(record) if trace is None else f"{_said(record)}\n{trace}"
-        return priority + text.replace("\n", f"\n{priority}")
+        return priority + text.replace("\n", f"\n{priority}    ")
 
 
 class JsonLines(logging.Formatter):
@@ -101,7 +110,7 @@ class JsonLines(logging.Formatter):
                 "level": record.levelname.lower(),
                 "logger": record.name,
                 **{name: getattr(record, name, None) for name in FACTS},
-                "message": record.getMessage(),
+                "message": _message(record),
                 "error": _trace(self, record),
             },
             default=str,

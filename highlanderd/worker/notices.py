@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from highlanderd.core.states import STATE_NAMES
+from highlanderd.errors import printable
 
 EXTENSION: Final = 60.0
 """Seconds for which each sign of a drain holds: longer than a worker needs to be replaced."""
@@ -24,7 +25,7 @@ def summary(states: Iterable[str], trouble: str) -> str:
     """Return one line: how many programs are in which state, and what keeps them from PostgreSQL."""
     counts = Counter(states)
     words = ", ".join(f"{state} {counts[state]}" for state in STATE_NAMES.values() if counts[state]) or "no programs"
-    return " ".join(f"{words}; PostgreSQL: {trouble}".split())[:LONGEST_STATUS] if trouble else words
+    return printable(" ".join(f"{words}; PostgreSQL: {trouble}".split()))[:LONGEST_STATUS] if trouble else words
 
 
 class Notices:

@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import urllib.request
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.support.commands import answers, as_nobody, highlanderctl, highlanderd, led
+from tests.support.commands import NOBODY, answers, as_nobody, highlanderctl, highlanderd, led
 from tests.support.deaths import gone
 from tests.support.nodes import PACKAGE, Node, Nodes, settled_ledger
 from tests.support.ports import reserved_port
@@ -343,10 +344,10 @@ class Unprivileged(Node):
 def test_a_user_that_only_root_could_become(nodes: Nodes, database: Database) -> None:
     as_nobody()  # or skip
     settled_ledger(database, LEASE)
-    nodes.directory.chmod(0o777)
+    nodes.directory.chmod(0o755)
     node = Unprivileged("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
     node.configure(f'[program.root]\ncommand = ["sleep", "1000"]\nuser = "daemon"\n{QUIET}')
-    node.home.chmod(0o777)
+    os.chown(node.home, NOBODY, NOBODY)
     node.file.chmod(0o644)
     nodes.nodes.append(node)
     node.start()
@@ -355,6 +356,33 @@ def test_a_user_that_only_root_could_become(nodes: Nodes, database: Database) ->
         "cannot become user 1, group 1: Operation not permitted; only root may start programs as another user: run the "
         "daemon as root, or remove `user`, `group` and `supplementary_groups`"
     )
+
+
+# ------------------------------------------------------------------------------------------- its own directories
+
+
+def test_the_umask_of_the_starter_opens_no_directory_of_the_daemon(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    node.enter = ("sh", "-c", 'umask 0; exec "$0" "$@"')
+    nodes.nodes.append(node)
+    node.configure(QUIET)
+    node.start()
+    led(node, "beat")
+    found = {path: path.stat().st_mode for path in (node.home / "state", *(node.home / "state").iterdir())}
+    assert {path: oct(mode) for path, mode in found.items() if mode & (stat.S_IWGRP | stat.S_IWOTH)} == {}
+
+
+def test_a_state_directory_that_others_may_write_is_not_used(nodes: Nodes, database: Database) -> None:
+    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    nodes.nodes.append(node)
+    node.configure(QUIET)
+    (node.home / "state").mkdir()
+    (node.home / "state").chmod(0o777)
+    node.start()
+    wait_for(lambda: not node.runs, what="it has ended")
+    assert f"highlanderd: cannot use daemon.state_dir: everybody may write to {node.home}/state" in node.log.read_text()
+    assert list((node.home / "state").iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------------------------- a busy port

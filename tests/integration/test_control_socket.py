@@ -140,7 +140,7 @@ def test_a_socket_that_cannot_be_made_is_refused_with_the_cure(
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_socket_has_the_right_mode_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     async def main() -> None:
-        async with serving(MemoryNode(), tmp_path, mode=0o620) as path:
+        async with serving(MemoryNode(), tmp_path, mode=0o620, group=str(os.getegid())) as path:
             assert stat.S_IMODE(path.stat().st_mode) == 0o620
 
     before = os.umask(umask)
@@ -214,9 +214,84 @@ def test_who_cannot_even_connect_is_told_which_group_can(open_dir: Path) -> None
             assert asked.code == 6
             assert "permission denied" in asked.err
             assert repr(some_group()) in asked.err
+            assert f"usermod -aG {some_group()} USER" in asked.err
             os.chmod(open_dir, 0o700)  # noqa: PTH101 - the pathlib call is refused in async functions
             asked = await ctl_as(NOBODY, [], path, "status")
             assert asked.code == 6
-            assert "'root'" in asked.err
+            assert f"{open_dir} lets no group in; use sudo" in asked.err
 
     run(main)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o660, 0o666])
+@pytest.mark.parametrize("group", [None, "root", "0"])
+def test_nobody_is_told_to_become_a_member_of_roots_group(open_dir: Path, mode: int, group: str | None) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat")), open_dir, mode=mode, group=group) as path:
+            asked = await ctl_as(NOBODY, [], path, "status")
+            assert asked.code == 6
+            assert "usermod" not in asked.err
+            assert "join" not in asked.err
+            assert "in [control] group" in asked.err
+
+    run(main)
+
+
+@needs_root
+def test_the_cure_of_a_refusal_lets_its_reader_in(open_dir: Path) -> None:
+    """Without a group, then with one, then as its member."""
+    group = some_group()
+
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat")), open_dir) as path:
+            assert "name it in [control] group" in (await ctl_as(NOBODY, [0], path, "status")).err
+        async with serving(MemoryNode(leading("beat")), open_dir, group=group) as path:
+            assert f"usermod -aG {group} USER" in (await ctl_as(NOBODY, [], path, "status")).err
+            assert (await ctl_as(NOBODY, [grp.getgrnam(group).gr_gid], path, "status")).code == 0
+        async with serving(MemoryNode(leading("beat")), open_dir, group=str(grp.getgrnam(group).gr_gid)) as path:
+            assert (await ctl_as(NOBODY, [grp.getgrnam(group).gr_gid], path, "status")).code == 0, "a number will do"
+
+    run(main)
+
+
+def test_without_a_group_the_socket_lets_none_in(open_dir: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(), open_dir) as path:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    run(main)
+
+
+NO_CHOWN = """
+import asyncio, ctypes, os, struct, sys
+from pathlib import Path
+from highlanderd.listeners.sockets import unix_door
+
+def forbid_chown():
+    libc = ctypes.CDLL(None)
+    load, jump, give = 0x20, 0x15, 0x06
+    calls = {"x86_64": (92, 93, 94, 260), "aarch64": (54, 55)}[os.uname().machine]
+    lines = [(load, 0, 0, 0)]
+    lines += [(jump, len(calls) - at, 0, call) for at, call in enumerate(calls)]
+    lines += [(give, 0, 0, 0x7FFF0000), (give, 0, 0, 0x00050001)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in lines))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(lines), ctypes.addressof(code)))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+
+async def main():
+    async with unix_door(Path(sys.argv[1]), 0o660, os.getegid()) as (door, remove):
+        print(oct(os.stat(sys.argv[1]).st_mode & 0o777))
+
+forbid_chown()
+try:
+    os.chown("/", -1, -1)
+except PermissionError:
+    asyncio.run(main())
+"""
+
+
+def test_a_chown_that_changes_nothing_is_not_made(open_dir: Path) -> None:
+    """A filter of system calls, such as that of the unprivileged drop-in, refuses every one."""
+    asked = asyncio.run(ended([sys.executable, "-c", NO_CHOWN, str(open_dir / "control.sock")]))
+    assert (asked.out, asked.err) == ("0o660\n", "")

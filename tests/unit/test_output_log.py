@@ -91,3 +91,20 @@ def test_only_the_very_stream_of_the_journal_is_taken_for_it(tmp_path: Path) -> 
         assert on_journal(stream.fileno(), {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"})
         assert not on_journal(stream.fileno(), {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + 1}"})
         assert not on_journal(stream.fileno(), {})
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("journal", [False, True])
+def test_no_word_of_another_clears_a_screen_or_feigns_a_line(
+    tmp_path: Path, form: Literal["text", "json"], journal: bool
+) -> None:
+    path = "/v1/programs/\x1b[2J\r\nFAKE LINE\u202e\x9b/stop"
+    with logging_to(tmp_path / "log", form, journal=journal) as log:
+        log.info("ordered: %s %s", "POST", path, extra={"program": "a\nFAKE"})
+        log.error("the server says: %s", ValueError("two\nlines\x1b"))
+    text = (tmp_path / "log").read_text()
+    said = [json.loads(line)["message"] for line in text.splitlines()] if form == "json" else [text]
+    assert all(message.replace("\n", "").isprintable() for message in said)
+    assert "/v1/programs/\\x1b[2J\\r\\nFAKE LINE\\u202e\\x9b/stop" in said[0]
+    if form == "text":
+        assert not any(re.match(r"(<\d>)?(FAKE|lines)", line) for line in text.splitlines())
