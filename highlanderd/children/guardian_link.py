@@ -177,35 +177,36 @@ class GuardianLink:
 
     def draining(self) -> None:
         """Report, once, that an orderly end has begun: each later worker goes on with it."""
-        if not self.lost and not self._drains:
+        if not self._drains:
             self._drains = True
-            self._channel.post(protocol.draining())
+            self._post(protocol.draining())
 
     def notify(self, words: str) -> None:
         """Have the guardian send words to the service manager, which accepts them from no other process."""
-        if not self.lost:
-            self._channel.post(protocol.notify(words))
+        self._post(protocol.notify(words))
 
     def done(self, code: int) -> None:
         """Report that everything is drained: the guardian ends with ``code`` after the worker."""
-        if not self.lost:
-            self._channel.post(protocol.done(code))
+        self._post(protocol.done(code))
 
     def lift(self, program: str) -> None:
         """Have the guardian forget which workers have died of this program."""
-        if not self.lost:
-            self._channel.post(protocol.lift(program))
+        self._post(protocol.lift(program))
 
     def kill_keeper(self, keeper: int) -> None:
         """Have a frozen keeper killed; the guardian then proves its tree empty."""
-        if not self.lost:
-            self._channel.post(protocol.kill_keeper(keeper))
+        self._post(protocol.kill_keeper(keeper))
 
     def forget(self, child: Child) -> None:
         """Drop a child that is over."""
         if self._children.get((child.lock_id, child.epoch)) is child:
             del self._children[child.lock_id, child.epoch]
             self._held.subtract((child.lock_id, child.program))
+
+    def _post(self, message: Message) -> None:
+        """Send a message; it is dropped when the guardian is dead."""
+        if not self.lost:
+            self._channel.post(message)
 
     def _hold(self, child: Child) -> None:
         former = self._children.get((child.lock_id, child.epoch))

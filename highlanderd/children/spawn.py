@@ -140,7 +140,7 @@ class Spawner:
             self._view.close()
             self.ring.keep(self._view.lines())
         self._view = LoggerView(report, self.config.name, self._origin.count)
-        self.ring.more = self._view.lines
+        self.ring.continue_with(self._view.lines)
 
     def _stream(self, name: str, fd: int) -> Stream:
         config, writer = self.config, self._origin.writer

@@ -47,6 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
+        # argparse has no public setting for this; a test sees when the attribute goes.
         self._negative_number_matcher = re.compile(r"-\d")
 
 

@@ -35,16 +35,19 @@ class Ring:
 
     def __init__(self) -> None:
         self._lines: deque[bytes] = deque(maxlen=KEPT_LINES)
-        self.more: Callable[[], list[bytes]] = list
-        """Returns the lines after these, which the present child's logger has kept."""
+        self._more: Callable[[], list[bytes]] = list
 
     def keep(self, lines: list[bytes]) -> None:
         """Add lines, without their ends."""
         self._lines.extend(line[:KEPT_BYTES] for line in lines[-KEPT_LINES:])
 
+    def continue_with(self, more: Callable[[], list[bytes]]) -> None:
+        """Show the lines that ``more`` returns after these: the present child's logger has kept them."""
+        self._more = more
+
     def lines(self) -> tuple[str, ...]:
         """Return the last lines, oldest first; what is not UTF-8 shows as replacement characters."""
-        lines = [*self._lines, *self.more()][-KEPT_LINES:]
+        lines = [*self._lines, *self._more()][-KEPT_LINES:]
         return tuple(line.decode("utf-8", "replace") for line in lines)
 
 

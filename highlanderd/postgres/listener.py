@@ -163,9 +163,10 @@ class Listener:
     async def survey(self) -> None:
         """Read who leads what into ``leaders``, and the ledger's facts. Raises WireLost."""
         connection = self._connection
-        rows, about = await self.ask([self._query("survey", upkeep.SURVEY), self._query("facts", upkeep.FACTS)])
+        replies = await self.ask([self._query("survey", upkeep.SURVEY), self._query("facts", upkeep.FACTS)])
         if connection is not None:
-            self._refuse_others(connection, rows, about)
+            replies = self._own(connection, replies)
+        rows, about = replies
         if about.sqlstate in dialect.BLOCKED:
             return
         if about.error is not None or not about.rows:
@@ -176,11 +177,10 @@ class Listener:
             self._survey.read(rows.rows, found, boottime())
             self._on_survey(self.leaders)
 
-    def _refuse_others(self, connection: Connection, *replies: Reply) -> None:
-        """Leave the session when another backend than its own has answered. Raises WireLost."""
+    def _own(self, connection: Connection, replies: list[Reply]) -> list[Reply]:
+        """Return the replies without their backend; leave the session when that is another one. Raises WireLost."""
         try:
-            for reply in replies:
-                reply.rows = fitness.of_backend(reply, connection.pid)
+            return [replace(reply, rows=fitness.of_backend(reply, connection.pid)) for reply in replies]
         except Unfit as unfit:
             self._server.notes.alarm(str(unfit))
             connection.wire.drop(str(unfit))

@@ -129,13 +129,9 @@ class Daemon:
 
     def _make_node(self, path: Path, changes: Changes) -> WorkerNode:
         """Make what the listeners are given, which reloads from ``path``."""
+        configuration, fleet, persistence = self._configuration, self._fleet, self._persistence
         reloading = Reloading(
-            path,
-            self._configuration,
-            self._fleet,
-            self._persistence,
-            self._notices,
-            on_reloaded=self._metrics.reloaded,
+            path, configuration, fleet, persistence, self._notices, on_reloaded=self._metrics.reloaded
         )
         replacement = WorkerReplacement(
             self._configuration.daemon.node,

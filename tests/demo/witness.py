@@ -10,6 +10,8 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.journal import Tail
+
 CELL = 0.25
 """Seconds of one cell of the strip that shows who lived when."""
 CELLS = 400
@@ -45,8 +47,7 @@ class Witness:
     """Reads on from where it stopped; call ``read`` often."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
+        self._tail = Tail(path)
         self.lives: dict[str, Life] = {}
         """The latest life of each program."""
         self.handovers: list[Handover] = []
@@ -55,15 +56,8 @@ class Witness:
         self._doubled: list[str] = []
 
     def read(self) -> None:
-        """Take in what was written since; a line that is being written waits for the next time."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.decode().splitlines():
+        """Take in what was written since."""
+        for line in self._tail.news().splitlines():
             kind, at, program, _, epoch, node, pid = line.split()
             if kind == "doubled":
                 self._doubled.append(f"{program}: the child of {node} found another one alive")

@@ -17,6 +17,7 @@ from highlanderd.errors import HighlanderError
 from highlanderd.postgres import lease_change
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.sql import dialect, upkeep
+from tests.support.maintenance import await_renewed
 from tests.support.nodes import PACKAGE, Node, Nodes
 from tests.support.postgres import Database
 from tests.support.session import desk, settle, until
@@ -120,14 +121,7 @@ def test_a_cluster_is_upgraded_node_by_node_and_its_ledger_with_the_last_one(
     wait_for(
         lambda: all(node.status()["postgres"]["schema"] == dialect.VERSION for node in made), what="every daemon knows"
     )
-    renewals = dict(database.sql("SELECT program, renewal FROM highlander.lease"))
-    wait_for(
-        lambda: all(
-            renewal > renewals[program] + 1
-            for program, renewal in database.sql("SELECT program, renewal FROM highlander.lease")
-        ),
-        what="every term is renewed under the new schema",
-    )
+    await_renewed(database.dsn, *PROGRAMS)  # under the new schema
     assert {program: nodes.life(program).pids for program in PROGRAMS} == before, "no child restarts"
     assert database.sql("SELECT DISTINCT trusted_for = lease FROM highlander.lease, highlander.meta") == [(True,)]
 
@@ -277,14 +271,7 @@ def test_daemons_of_schema_2_go_on_beside_one_that_migrates_the_ledger(
     nodes.await_up(new)
     wait_for(lambda: _version(database) == 3, what="the ledger is migrated beside an older daemon")
     wait_for(lambda: old.status()["postgres"]["schema"] == 3, what="the older daemon has seen it")
-    renewals = dict(database.sql("SELECT program, renewal FROM highlander.lease"))
-    wait_for(
-        lambda: all(
-            renewal > renewals[program] + 1
-            for program, renewal in database.sql("SELECT program, renewal FROM highlander.lease")
-        ),
-        what="the older daemon renews every term",
-    )
+    await_renewed(database.dsn, *PROGRAMS)  # by the older daemon
     assert {program: nodes.life(program).pids for program in PROGRAMS} == before, "no child restarts"
     old.control.ask("POST", "/v1/programs/beat/release", {"wait": True}, patience=60)
     wait_for(lambda: nodes.life("beat").node == "b", what="the new daemon takes over from the older one")

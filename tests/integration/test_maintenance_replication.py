@@ -11,8 +11,8 @@ from tests.support.maintenance import (
     await_settled,
     each_started_once,
     end_replication,
+    follow,
     maintenance_on,
-    move,
     replicated,
 )
 from tests.support.nodes import Nodes, settled_ledger
@@ -36,9 +36,7 @@ def test_a_node_that_moves_first_waits_for_the_leader_whose_renewals_arrive_by_r
     assert a.ended() == 0
     assert nodes.await_led("beat")["beat"] is b
     end_replication(new)
-    move(a, new)
-    b.order("release", "beat", to="a")
-    assert nodes.await_led("beat", without=b)["beat"] is a
+    follow(nodes, a, b, new)
     each_started_once(nodes)
 
 
@@ -100,9 +98,7 @@ def test_an_old_server_that_goes_first_has_its_leader_fenced_before_anybody_lead
     old.server.stop("fast")  # which waits until the subscriber has everything
     assert nodes.await_led("beat", without=a)["beat"] is b
     end_replication(new)
-    move(a, new)
-    b.order("release", "beat", to="a")
-    assert nodes.await_led("beat", without=b)["beat"] is a
+    follow(nodes, a, b, new)
     each_started_once(nodes)
 
 

@@ -72,12 +72,31 @@ class Life:
         return f"epoch {self.epoch} of {self.program} on {self.node} from {self.began:.4f} to {self.last:.4f}"
 
 
+class Tail:
+    """A file that grows, read on from where the last reading stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def news(self) -> str:
+        """Return the lines that were written since; one that is being written waits for the next time."""
+        if not self._path.exists():
+            return ""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return whole.decode()
+
+
 class Journal:
     """The file that the children of all nodes append to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._offset = 0
+        self._tail = Tail(path)
         self._terms: dict[tuple[int, int], Life] = {}
         """By lock id and epoch."""
         self._kinds: set[str] = set()
@@ -109,15 +128,7 @@ class Journal:
         return said
 
     def _read(self) -> None:
-        """Take in what was written since; a line that is being written waits for the next time."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in _parsed(whole.decode()):
+        for line in _parsed(self._tail.news()):
             self._hear(line)
 
     def _hear(self, line: Line) -> None:

@@ -91,6 +91,13 @@ def move(node: Node, database: Database) -> None:
     wait_for(node.up, what=f"{node.name} is up on the new server")
 
 
+def follow(nodes: Nodes, late: Node, early: Node, database: Database) -> None:
+    """Move the second node to the new server, too, and let it lead there."""
+    move(late, database)
+    early.order("release", "beat", to=late.name)
+    assert nodes.await_led("beat", without=early)["beat"] is late
+
+
 def replicated(clusters: Clusters, programs: Installation) -> tuple[Database, Database]:
     """Return a database with a ledger, and its copy on another server that follows it by logical replication."""
     server, other = clusters.create(wal_level="logical"), clusters.create()
