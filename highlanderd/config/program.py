@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -34,7 +35,7 @@ from highlanderd.config.values import (
     text,
     variable,
 )
-from highlanderd.core.key import HIGHEST, LOWEST, lock_id
+from highlanderd.core.key import HIGHEST, LOWEST, AdvisoryLock, LockKey, advisory_lock, lock_id
 
 RESERVED = frozenset({"PROGRAM", "NODE", "EPOCH", "LOCK_ID", "CONTROL_SOCKET"})
 """What the daemon sets for each child as ``HIGHLANDER_...``: a value from the configuration would be wrong."""
@@ -65,7 +66,9 @@ def _word(number: int, word: object) -> str:
         raise ValueError(f"word {number} {error}") from None
 
 
-def _lock_key(value: object) -> str | int:
+def _lock_key(value: object) -> LockKey:
+    if isinstance(value, list | tuple):
+        return _pair(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if not LOWEST <= value <= HIGHEST:
             raise ValueError(f"{value} does not fit PostgreSQL's bigint; write {LOWEST} to {HIGHEST}, or a string")
@@ -73,6 +76,17 @@ def _lock_key(value: object) -> str | int:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"{quoted(value)} cannot be a lock key; write a string that is not empty, or an integer")
     return value
+
+
+def _pair(value: Sequence[object]) -> tuple[int, int]:
+    halves = [half for half in value if isinstance(half, int) and not isinstance(half, bool)]
+    if len(halves) != 2 or len(value) != 2:
+        raise ValueError(f"{quoted(value)} cannot be a lock key; write two integers, such as [1, 52318]")
+    try:
+        lock_id("", (halves[0], halves[1]))
+    except ValueError as refusal:
+        raise ValueError(f"{refusal}; write two numbers that do") from None
+    return halves[0], halves[1]
 
 
 def _inherited(value: object) -> object:
@@ -106,10 +120,11 @@ class ProgramKeys(Section):
         description="Whether this node contends for the program when the daemon starts. With `false` it waits for "
         "`highlanderctl start`.",
     )
-    lock_key: Annotated[str | int | None, BeforeValidator(_lock_key)] = Field(
+    lock_key: Annotated[LockKey | None, BeforeValidator(_lock_key)] = Field(
         default=None,
         description="What the lock id is made of; it must be the same on all nodes. A string is hashed together with "
-        "the namespace; an integer is the advisory lock's own 64-bit number, so that other software can take part. "
+        "the namespace; an integer is the advisory lock's own 64-bit number, and `[a, b]` its two 32-bit "
+        "numbers, so that other software can take part. "
         "Default: the program's name.",
     )
     directory: Located | None = Field(
@@ -229,13 +244,17 @@ class ProgramConfig(ProgramKeys):
     """The command that is executed, ``${NAME}`` expanded. ``command`` holds the words as configured, for display."""
 
     @property
-    def key(self) -> str | int:
+    def key(self) -> LockKey:
         """Return what the lock id is made of."""
         return self.name if self.lock_key is None else self.lock_key
 
     def lock_id(self, namespace: str) -> int:
-        """Return the number that the advisory lock is taken on."""
+        """Return the number by which the ledger knows the program's lock."""
         return lock_id(namespace, self.key)
+
+    def advisory_lock(self, namespace: str) -> AdvisoryLock:
+        """Return the advisory lock that the leader holds."""
+        return advisory_lock(namespace, self.key)
 
 
 def name_problem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Derive the 64-bit number that the advisory lock is taken on from a program's lock key.
+"""Derive a program's lock id, and the advisory lock that is taken, from its lock key.
 
 The derivation can never change: two versions of it in one cluster would let two nodes lead one program.
 """
@@ -6,17 +6,55 @@ The derivation can never change: two versions of it in one cluster would let two
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
+LOWEST_OF_PAIR, HIGHEST_OF_PAIR = -(2**31), 2**31 - 1
+
+Pair = tuple[int, int]
+"""A key in the other of PostgreSQL's two key spaces. ``(0, 5)`` and ``5`` are two locks."""
+LockKey = str | int | Pair
 
 
-def lock_id(namespace: str, lock_key: str | int) -> int:
+class AdvisoryLock(NamedTuple):
+    """An advisory lock as ``pg_locks`` shows it."""
+
+    number: int
+    """The 64 bits of the key: ``classid`` and ``objid``."""
+    space: int = 1
+    """``objsubid``: 1 for a key that is one number, 2 for a pair."""
+
+    @property
+    def pair(self) -> tuple[int, int] | tuple[None, None]:
+        """Return the two numbers of a pair; None twice for a key that is one number."""
+        if self.space == 1:
+            return None, None
+        low = self.number & (2**32 - 1)
+        return self.number >> 32, low - 2**32 if low > HIGHEST_OF_PAIR else low
+
+
+def advisory_lock(namespace: str, lock_key: LockKey) -> AdvisoryLock:
+    """Return the advisory lock that the leader of a program holds. Raises ValueError as ``lock_id`` does.
+
+    >>> advisory_lock("highlander", (1, -2)).pair
+    (1, -2)
+    """
+    if isinstance(lock_key, tuple):
+        lock_id(namespace, lock_key)
+        return AdvisoryLock(lock_key[0] << 32 | lock_key[1] & (2**32 - 1), 2)
+    return AdvisoryLock(lock_id(namespace, lock_key))
+
+
+def lock_id(namespace: str, lock_key: LockKey) -> int:
     """Return the lock id of a program's key: an integer is the id itself, a string is hashed with its namespace.
+
+    A pair's id is the same hash of ``pair/<first>,<second>``, without the namespace: as an integer, it is one lock for
+    all namespaces.
 
     The string's id is the first 8 bytes, big-endian and signed, of SHA-256 of ``<namespace>/<lock_key>``; in SQL:
     ``('x' || substr(encode(sha256('highlander/beat'), 'hex'), 1, 16))::bit(64)::bigint``.
 
-    Raises ValueError for an integer outside PostgreSQL's ``bigint``.
+    Raises ValueError for an integer outside PostgreSQL's ``bigint``, and for a pair outside its ``integer``.
 
     >>> lock_id("highlander", "beat")
     8735414648771611572
@@ -27,6 +65,11 @@ def lock_id(namespace: str, lock_key: str | int) -> int:
         if not LOWEST <= lock_key <= HIGHEST:
             raise ValueError(f"{lock_key} does not fit PostgreSQL's bigint ({LOWEST} to {HIGHEST})")
         return lock_key
+    if isinstance(lock_key, tuple):
+        for half in lock_key:
+            if not LOWEST_OF_PAIR <= half <= HIGHEST_OF_PAIR:
+                raise ValueError(f"{half} does not fit PostgreSQL's integer ({LOWEST_OF_PAIR} to {HIGHEST_OF_PAIR})")
+        namespace, lock_key = "pair", f"{lock_key[0]},{lock_key[1]}"
     digest = hashlib.sha256(f"{namespace}/{lock_key}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 

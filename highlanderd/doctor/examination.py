@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from highlanderd.config import Configuration
-from highlanderd.core.key import name_lock
+from highlanderd.core.key import AdvisoryLock, name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.doctor import questions
 from highlanderd.doctor.facts import AskedHost, ConnectionEnds, Facts, Plan, SchemaAccess, Setting
@@ -57,8 +57,8 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
     directory = configuration.embedded_directory
     addresses = Addresses(dsn if directory is None else dsn_of(directory))
     ledger = Ledger(postgres.schema_, daemon.namespace, postgres.lease)
-    locks = {program.lock_id(daemon.namespace): name for name, program in configuration.programs.items()}
-    locks |= {name_lock(daemon.namespace, name): name for name in configuration.programs}
+    locks = {program.advisory_lock(daemon.namespace): name for name, program in configuration.programs.items()}
+    locks |= {AdvisoryLock(name_lock(daemon.namespace, name)): name for name in configuration.programs}
     try:
         choices = await addresses.every(PATIENCE)
         plan = Plan(ledger, daemon.node, len(configuration.programs), directory is not None, len(choices), locks)
@@ -203,9 +203,11 @@ async def _health(wire: Wire, ledger: Ledger) -> tuple[str, ...]:
 async def _holders(wire: Wire, plan: Plan) -> tuple[str, ...]:
     """Return the sessions that hold a program's lock and could never lead it."""
     question = plan.ledger.statement("holders", upkeep.HOLDERS)
-    [reply] = await wire.ask([(question, ([*plan.locks],))], PATIENCE)
+    held = {lock.number: name for lock, name in plan.locks.items()}
+    values = [lock.number for lock in plan.locks], [lock.space for lock in plan.locks]
+    [reply] = await wire.ask([(question, values)], PATIENCE)
     return tuple(
-        f"{who} holds the advisory lock of {plan.locks[int(lock or 0)]} and may not use the ledger, so that nobody can "
+        f"{who} holds the advisory lock of {held[int(lock or 0)]} and may not use the ledger, so that nobody can "
         "lead that program: end that session; if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
         for lock, who, may_lead in reply.rows
         if may_lead != "t"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
@@ -20,7 +21,7 @@ class Plan:
     embedded: bool = False
     hosts: int = 1
     """How many addresses the DSN leads to."""
-    locks: Mapping[int, str] = field(default_factory=dict)
+    locks: Mapping[AdvisoryLock, str] = field(default_factory=dict)
     """The lock ids of programs and of their names, and the program of each."""
 
     @property

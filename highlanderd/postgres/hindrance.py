@@ -65,7 +65,7 @@ class Hindrance:
         self._shut = _Shut(shut.since, now)
 
     async def _name_holders(self) -> None:
-        holders = await self._listener.holders(self._lock.lock_id, self._lock.name_lock)
+        holders = await self._listener.holders(self._lock.advisory, self._lock.name_lock)
         if holders:
             self._on_alarm(
                 f"{self._lock.program}: no node leads it, because its advisory lock is held by {holders}; end that "

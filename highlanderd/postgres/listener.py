@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
+from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import fitness, ledger, migration
@@ -239,14 +240,14 @@ class Listener:
         reply = await self.inquire("blockers", upkeep.BLOCKERS, pid)
         return reply.rows[0][0] or "" if reply.rows else ""
 
-    async def holders(self, lock_id: int, name_lock: int) -> str:
+    async def holders(self, lock: AdvisoryLock, name_lock: int) -> str:
         """Return the sessions that keep a program from being led; empty when none does. Raises WireLost.
 
         The lock on its name comes second: each session that tries to take over has that one for a moment.
         """
-        reply = await self.inquire("holders", upkeep.HOLDERS, [lock_id, name_lock])
-        held = [row[1] or "" for row in reply.rows if row[0] == str(lock_id)] or [row[1] or "" for row in reply.rows]
-        return ", ".join(dict.fromkeys(held))
+        reply = await self.inquire("holders", upkeep.HOLDERS, [lock.number, name_lock], [lock.space, 1])
+        rows = [row for row in reply.rows if row[0] == str(lock.number)] or reply.rows
+        return ", ".join(dict.fromkeys(row[1] or "" for row in rows))
 
     def _query(self, name: str, sql: str, *values: Value) -> Ask:
         version = self._connection.version if self._connection is not None else dialect.VERSION

@@ -14,6 +14,7 @@ from math import inf
 from typing import Final
 
 from highlanderd.core.events import Attached, Detached, Event, Notified
+from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.connection import RECONNECT_PAUSE, Connection
 from highlanderd.postgres.fitness import refuse_newer
@@ -39,6 +40,7 @@ class ProgramLock:
 
     program: str
     lock_id: int
+    advisory: AdvisoryLock
     name_lock: int
     """The lock id of the program's name, which two different lock keys for one program have in common."""
     node: str

@@ -34,7 +34,8 @@ class Renewal:
             self._line.ask(lambda replies, sent: self._renewed(lease, replies[0], sent), renew)
         else:
             started = 0 if connection is None else connection.started
-            reattach = ("reattach", leading.REATTACH, (*values, started, self._lock.name_lock))
+            values = (*values, started, self._lock.name_lock, *self._lock.advisory.pair)
+            reattach = ("reattach", leading.REATTACH, values)
             self._line.ask(lambda replies, sent: self._reattached(epoch, lease, replies[0], sent), reattach)
         if connection is not None:
             self._hindrance.watch(connection.pid, connection.lease)

@@ -58,7 +58,7 @@ from typing import Final
 
 from highlanderd.core.effects import Release
 from highlanderd.core.events import Event, Looked, Refused, Settled
-from highlanderd.core.key import name_lock
+from highlanderd.core.key import AdvisoryLock, name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import ServerIdentity
 from highlanderd.core.verdict import Claim, Settle
@@ -89,6 +89,7 @@ class Session(LockConnection):
         *,
         program: str,
         lock_id: int,
+        advisory: AdvisoryLock,
         node: str,
         instance: str,
         keeperless: Callable[[], bool],
@@ -101,7 +102,7 @@ class Session(LockConnection):
         ``post`` is called with each event, and must do no more than queue it. ``on_alarm`` is called with each sentence
         that an operator must read.
         """
-        lock = ProgramLock(program, lock_id, name_lock(pool.ledger.namespace, program), node, instance)
+        lock = ProgramLock(program, lock_id, advisory, name_lock(pool.ledger.namespace, program), node, instance)
         super().__init__(pool, lock, post=post, on_alarm=on_alarm)
         self._keeperless = keeperless
         hindrance = Hindrance(pool.listener, lock, on_alarm)

@@ -42,6 +42,7 @@ class Takeover:
         started = 0 if connection is None else connection.started
         values: tuple[Value, ...] = (lock.lock_id, server.system, server.timeline, claim.lengths.trusted.length)
         values = (*values, claim.epoch, lock.program, lock.node, lock.instance, started, lock.name_lock, server.place)
+        values += lock.advisory.pair
         if row is None:
             return "first_take_over", leading.FIRST_TAKE_OVER, values
         renewal = row.renewal + (row in claim.closing)

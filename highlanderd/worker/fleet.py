@@ -258,6 +258,7 @@ class Fleet:
             self._pool,
             program=name,
             lock_id=lock_id,
+            advisory=config.advisory_lock(self._origin.namespace),
             node=self._origin.node,
             instance=self._instance,
             keeperless=lambda: not self._origin.guardian.holds(lock_id, name),

@@ -7,6 +7,7 @@ from typing import Final
 
 from highlanderd.config import ProgramConfig
 from highlanderd.core.cluster import ClusterOverview
+from highlanderd.core.key import LockKey
 from highlanderd.core.states import Waiting, Want
 from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
 from highlanderd.postgres.lease_change import summary
@@ -79,7 +80,7 @@ def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
     status = program_status(member, pool, node)
     return ProgramDetail(
         status=status,
-        lock_key=str(config.key),
+        lock_key=_shown(config.key),
         command=config.command,
         directory=None if config.directory is None else str(config.directory),
         user=None if config.user is None else str(config.user),
@@ -87,6 +88,10 @@ def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
         processes=tuple(tree_of(status.pid)) if status.pid is not None else (),
         output=member.spawner.ring.lines(),
     )
+
+
+def _shown(key: LockKey) -> str:
+    return f"[{key[0]}, {key[1]}]" if isinstance(key, tuple) else str(key)
 
 
 def postgres_status(pool: Pool, connections: int) -> PostgresStatus:

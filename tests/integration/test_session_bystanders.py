@@ -14,6 +14,7 @@ from psycopg.types.json import Json
 
 from highlanderd.core.events import Attached, Detached, Granted, Refused, Renewed
 from highlanderd.core.key import name_lock
+from highlanderd.core.lease import Lease
 from highlanderd.core.verdict import NotYet
 from tests.support.postgres import Database
 from tests.support.session import SHORT_LEASE, Line, desk, settle, until
@@ -221,6 +222,44 @@ def test_a_stranger_who_keeps_a_lock_while_nobody_leads_is_named(database: Datab
         asyncio.run(scenario())
     finally:
         database.sql(f'DROP ROLE "{stranger_role}"', admin=True)
+
+
+def test_a_pair_is_the_lock_that_other_software_takes_with_two_numbers(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line(key=(1, -52318))
+            settle(database)
+            with psycopg.connect(database.dsn, autocommit=True, application_name="other") as other:
+                other.execute("SELECT pg_advisory_lock(1, -52318)")
+                while not line.alarms:
+                    line.session.take_over(await line.claim())
+                    assert "another session holds the advisory lock" in (await line.told(Refused)).why
+                    await asyncio.sleep(0.2)
+                assert f"its advisory lock is held by pid {other.info.backend_pid} (role" in line.alarms[0]
+                other.execute("SELECT pg_advisory_unlock_all()")
+                await line.lead()
+                assert other.execute("SELECT pg_try_advisory_lock(1, -52318)").fetchone() == (False,)
+                number = (1 << 32) | (2**32 - 52318)  # the same bits in the other key space are another lock
+                assert other.execute("SELECT pg_try_advisory_lock(%s)", [number]).fetchone() == (True,)
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_is_replaced_takes_its_pair_back(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line(key=(7, 8))
+            settle(database)
+            term = await line.lead()
+            line.session.disconnect("on purpose")
+            await line.told(Detached)
+            await line.told(Attached)
+            line.session.renew(term.epoch, Lease(SHORT_LEASE))
+            await line.told(Renewed)
+            held = database.sql("SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2")
+            assert held == [(7, 8)]
+
+    asyncio.run(scenario())
 
 
 def test_a_warning_that_is_not_about_the_commit_costs_no_session_and_is_logged_once(

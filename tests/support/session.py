@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from highlanderd.core.effects import Release
 from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused, Settled, Unlocked
-from highlanderd.core.key import lock_id
+from highlanderd.core.key import LockKey, advisory_lock, lock_id
 from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Observation
@@ -42,7 +42,7 @@ E = TypeVar("E", bound=Event)
 class Line:
     """One session, and what it told."""
 
-    def __init__(self, pool: Pool, program: str, node: str, instance: str, key: str = "") -> None:
+    def __init__(self, pool: Pool, program: str, node: str, instance: str, key: LockKey = "") -> None:
         self.instance, self.node, self.program = instance, node, program
         self.lock_id = lock_id("highlander", key or program)
         self.knowledge = Knowledge()
@@ -52,6 +52,7 @@ class Line:
             pool,
             program=program,
             lock_id=self.lock_id,
+            advisory=advisory_lock("highlander", key or program),
             node=node,
             instance=instance,
             keeperless=lambda: True,
@@ -126,7 +127,9 @@ class Desk:
         self.pool = pool
         self.instance = str(uuid.uuid4())
 
-    async def line(self, program: str = "beat", node: str = "n1", instance: str | None = None, key: str = "") -> Line:
+    async def line(
+        self, program: str = "beat", node: str = "n1", instance: str | None = None, key: LockKey = ""
+    ) -> Line:
         """Open a line, under another lock key than the program's name if ``key`` is given, and wait until it is up."""
         line = Line(self.pool, program, node, instance or self.instance, key)
         line.session.open()

@@ -119,6 +119,7 @@ def test_the_lock_id_comes_from_namespace_and_key() -> None:
     assert program().lock_id("highlander") == lock_id("highlander", "beat")
     assert program('lock_key = "other"').lock_id("staging") == lock_id("staging", "other")
     assert program("lock_key = -5").lock_id("staging") == -5
+    assert program("lock_key = [1, -52318]").advisory_lock("staging").pair == (1, -52318)
 
 
 def test_included_files_come_in_sorted_order_and_each_once(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ def test_all_problems_come_at_once_by_file_and_line() -> None:
         ('[program.x]\ncommand = [\n"a",\n"${NO}"\n]', "6: program.x.command[1]: NO is not set in the daemon's"),
         ('[program.x]\ncommand = "${NO:-} a"', "4: program.x.command: expands to nothing, and it is the program's"),
         ('[program.x]\ncommand = "x"\nlock_key = ""', '5: program.x.lock_key: "" cannot be a lock key; write'),
+        ('[program.x]\ncommand = "x"\nlock_key = [1]', "5: program.x.lock_key: [1] cannot be a lock key; write two"),
+        ('[program.x]\ncommand = "x"\nlock_key = [1, "a"]', '5: program.x.lock_key: [1, "a"] cannot be a lock key;'),
+        ('[program.x]\ncommand = "x"\nlock_key = [1, 2147483648]', "5: program.x.lock_key: 2147483648 does not fit"),
         (
             '[program.x]\ncommand = "x"\nlock_key = 9223372036854775808',
             "5: program.x.lock_key: 9223372036854775808 does",

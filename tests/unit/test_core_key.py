@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from highlanderd.core.key import HIGHEST, LOWEST, lock_id
+from highlanderd.core.key import HIGHEST, HIGHEST_OF_PAIR, LOWEST, LOWEST_OF_PAIR, advisory_lock, lock_id
 
 
 def test_a_string_gives_the_number_that_sql_gives() -> None:
@@ -36,6 +36,21 @@ def test_an_integer_is_the_id_itself_in_every_namespace(key: int) -> None:
 def test_an_integer_that_is_no_bigint_is_refused_with_the_bounds(key: int) -> None:
     with pytest.raises(ValueError, match=f"{key} does not fit PostgreSQL's bigint"):
         lock_id("highlander", key)
+
+
+@pytest.mark.parametrize("pair", [(0, 0), (1, 52318), (-1, -1), (LOWEST_OF_PAIR, HIGHEST_OF_PAIR), (5, -7)])
+def test_a_pairs_lock_is_the_pair_and_its_id_a_hash_that_is_one_in_all_namespaces(pair: tuple[int, int]) -> None:
+    lock = advisory_lock("one", pair)
+    assert lock.pair == pair
+    assert LOWEST <= lock.number <= HIGHEST
+    assert lock_id("one", pair) == lock_id("two", pair) == lock_id("pair", f"{pair[0]},{pair[1]}")
+    assert lock != advisory_lock("one", lock.number), "the same bits in the other key space are another lock"
+
+
+@pytest.mark.parametrize("pair", [(LOWEST_OF_PAIR - 1, 0), (0, HIGHEST_OF_PAIR + 1)])
+def test_a_pair_that_is_no_two_integers_is_refused_with_the_bounds(pair: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="does not fit PostgreSQL's integer"):
+        advisory_lock("highlander", pair)
 
 
 def test_a_strings_id_is_a_bigint() -> None:

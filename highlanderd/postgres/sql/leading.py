@@ -32,14 +32,23 @@ LOOK_WITHOUT_HISTORY: Final = _LOOK.replace("FLOOR", "NULL::bigint")
 # nodes take the name first, because otherwise two that claim at the same moment could refuse each other.
 NAME_LOCK: Final = "SELECT pg_try_advisory_lock($1::bigint)"
 
+# A pair of integers is a key in the other of PostgreSQL's two key spaces, and NULL for a key that is one number.
+_TRY = """CASE WHEN NOT granted THEN NULL WHEN FIRST::integer IS NULL THEN pg_try_advisory_lock($1::bigint)
+                                  ELSE pg_try_advisory_lock(FIRST::integer, SECOND::integer) END"""
+
+
+def _try(first: str, second: str) -> str:
+    return _TRY.replace("FIRST", first).replace("SECOND", second)
+
+
 # A takeover begins on a released row only: a renewal that arrives late has the same number as the closing that it
 # preceded, and must keep its term.
 # Parameters: 1 lock id; the server judged, 2 system, 3 timeline; 4 lease asked for; the new 5 epoch, 6 program, 7 node,
-# 8 instance, 9 backend start; 10 lock id of the program's name, 11 place; the row judged, 12 epoch, 13 renewal,
-# 14 system, 15 timeline.
+# 8 instance, 9 backend start; 10 lock id of the program's name, 11 place; 12, 13 the pair; the row judged, 14 epoch,
+# 15 renewal, 16 system, 17 timeline.
 _GRANT = f"""
 WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
-     lock AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($1::bigint) END AS granted FROM name),
+     lock AS MATERIALIZED (SELECT {_try("$12", "$13")} AS granted FROM name),
      server AS MATERIALIZED (SELECT {SYSTEM} AS system, {TIMELINE} AS timeline),
      judged AS (
        SELECT s.system, s.timeline
@@ -62,8 +71,8 @@ TAKE_OVER: Final = f"""{_GRANT}
               acquired_at = clock_timestamp(), expires_at = clock_timestamp() + {ASKED},
               released_at = NULL, reason = NULL, reserved_for = NULL, reserved_seconds = NULL
          FROM judged AS j
-        WHERE r.lock_id = $1::bigint AND r.epoch = $12::bigint AND r.renewal = $13::bigint
-          AND r.system = $14::bigint AND r.timeline = $15::bigint AND r.released_at IS NOT NULL
+        WHERE r.lock_id = $1::bigint AND r.epoch = $14::bigint AND r.renewal = $15::bigint
+          AND r.system = $16::bigint AND r.timeline = $17::bigint AND r.released_at IS NOT NULL
     RETURNING 1)
 {_OUTCOME}
 """
@@ -109,10 +118,10 @@ UPDATE {{schema}}.lease AS r
 RETURNING {_LENGTHS}
 """
 
-# Further parameters: 5 backend start, 6 lock id of the program's name.
+# Further parameters: 5 backend start, 6 lock id of the program's name, 7 and 8 the pair.
 REATTACH: Final = f"""
 WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
-     lock AS MATERIALIZED (SELECT CASE WHEN granted THEN pg_try_advisory_lock($1::bigint) END AS granted FROM name),
+     lock AS MATERIALIZED (SELECT {_try("$7", "$8")} AS granted FROM name),
      renewed AS (
        UPDATE {{schema}}.lease AS r
           SET {_PROLONGED}, backend_pid = pg_backend_pid(), backend_start = $5::bigint

@@ -42,16 +42,18 @@ SELECT coalesce(string_agg(CASE WHEN pid = 0 THEN 'a prepared transaction (see p
   FROM unnest(pg_blocking_pids($1::integer)) AS pid
 """
 
-# Parameter: 1 lock ids. Returns each session that holds one of them, and whether its role could lead at all.
+# Parameters: the advisory locks, 1 their numbers and 2 their spaces. Returns each session that holds one of them, and
+# whether its role could lead at all.
 HOLDERS: Final = """
 SELECT (l.classid::bigint << 32) | l.objid::bigint,
        CASE WHEN l.pid IS NULL THEN 'a prepared transaction (see pg_prepared_xacts)'
             ELSE format('pid %s (role %s, application %L)', l.pid, pg_get_userbyid(a.usesysid), a.application_name) END,
        coalesce(has_table_privilege(a.usesysid, {lease_table}::regclass, 'UPDATE'), false)
   FROM pg_locks AS l LEFT JOIN pg_stat_get_activity(NULL) AS a ON a.pid = l.pid
- WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+ WHERE l.locktype = 'advisory' AND l.granted
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND (l.classid::bigint << 32) | l.objid::bigint = ANY ($1::bigint[])
+   AND ((l.classid::bigint << 32) | l.objid::bigint, l.objsubid) IN (
+       SELECT * FROM unnest($1::bigint[], $2::smallint[]))
  ORDER BY l.pid
 """
 

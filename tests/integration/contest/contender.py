@@ -28,6 +28,7 @@ from highlanderd.core.events import (
     Settled,
     Unlocked,
 )
+from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.observation import Observation
 from highlanderd.core.states import Cause, Reservation, SessionState
@@ -88,6 +89,7 @@ class Contender:
             self.pool,
             program=contest.program,
             lock_id=contest.lock_id,
+            advisory=AdvisoryLock(contest.lock_id),
             node=self.name,
             instance=self.instance,
             keeperless=lambda: self.belief is None,
