@@ -115,7 +115,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return DONE
     if arguments.doctor:
         return _examine(loaded)
-    for note in (*loaded.warnings, *loaded.findings):
+    for note in (*loaded.warnings, *loaded.findings, *_shared_account(loaded.configuration)):
         print(one_line(f"warning: {note}"), file=sys.stderr)
     return _guard(loaded.configuration)
 
@@ -126,9 +126,9 @@ def _check(path: Path) -> int:
     from highlanderd.config.bounds import bounds
 
     judgement = check(path, os.environ)
-    for warning in judgement.warnings:
-        print(one_line(f"warning: {warning}"), file=sys.stderr)
     configuration = judgement.configuration
+    for warning in (*judgement.warnings, *_shared_account(configuration)):
+        print(one_line(f"warning: {warning}"), file=sys.stderr)
     if judgement.problems or configuration is None:
         raise ConfigurationError(judgement.problems)
     programs = ", ".join(configuration.programs) or "none"
@@ -144,6 +144,22 @@ def _rehearse(path: Path, handover_fd: int) -> int:
     for note in rehearse(path, handover_fd):
         print(f"warning: {note}", file=sys.stderr)
     return DONE
+
+
+def _shared_account(configuration: Configuration | None) -> Iterator[str]:
+    """Yield a warning if a program runs as the account that the embedded server runs as: its superuser."""
+    directory = None if configuration is None else configuration.embedded_directory
+    if configuration is None or directory is None:
+        return
+    from highlanderd.config import identity
+    from highlanderd.embedded.account import shared
+
+    users: dict[str, int | None] = {}
+    for name, program in configuration.programs.items():
+        with contextlib.suppress(HighlanderError):  # it is reported already
+            users[name] = identity(program).uid
+    if warning := shared(directory, users):
+        yield warning
 
 
 def _examine(loaded: Loaded) -> int:

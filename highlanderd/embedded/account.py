@@ -1,7 +1,8 @@
 """The account that PostgreSQL runs as: it refuses to run as root.
 
-When the daemon is root, the owner of the server's directory runs the server, and a directory that it makes belongs to
-``nobody``. The mode and the owner of what was there before are never changed.
+When the daemon is root, the owner of the server's directory runs the server. A directory that the daemon makes belongs
+to the package's own account where there is one, and else to ``nobody``. The mode and the owner of what was there before
+are never changed.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import contextlib
 import os
 import pwd
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import HighlanderError, enumerated
 from highlanderd.system.rights import acting
 
+PACKAGED: Final = ("highlander", "/var/lib/highlander")
+"""The account that the packages make, by name and home: a user of that name with another home is somebody else."""
 NOBODY: Final = 65534  # the kernel's overflow id; for images whose /etc/passwd is too short to name it
 
 
@@ -68,14 +71,33 @@ def account_of(uid: int) -> Account:
 
 
 def unprivileged() -> Account:
-    """Return the account for a new server: that of this process, or ``nobody`` when this process is root."""
+    """Return the account for a new server: that of this process; for root the package's own, or else ``nobody``."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
+    for name, home in (PACKAGED, ("nobody", None)):
+        with contextlib.suppress(KeyError):
+            found = pwd.getpwnam(name)
+            if home in (None, found.pw_dir):
+                return Account(found.pw_uid, found.pw_gid)
+    return Account(NOBODY, NOBODY)
+
+
+def shared(directory: Path, users: Mapping[str, int | None]) -> str:
+    """Return a warning of programs that run as the server's account; empty if none does.
+
+    ``users`` are the users of programs by name, None for the daemon's own. Of an unprivileged daemon all are the same.
+    """
     try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        return Account(NOBODY, NOBODY)
-    return Account(nobody.pw_uid, nobody.pw_gid)
+        account = account_of(directory.stat().st_uid)
+    except OSError:
+        account = unprivileged()
+    same = [name for name, uid in users.items() if uid == account.uid]
+    if not account.foreign or not same:
+        return ""
+    return (
+        f"{enumerated(same)} and the embedded PostgreSQL run as {account.name}, so that such a program can change who "
+        "leads what; give it a user of its own, or chown the server's directory while the server is stopped"
+    )
 
 
 def owner_of(directory: Path) -> Account:
@@ -108,7 +130,7 @@ def _create(directory: Path, account: Account) -> int:
     _check_way(directory.parent, account)
     made = tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.")
     if account.foreign:
-        os.chown(made, account.uid, account.gid)
+        os.chown(made, account.uid, account.gid, follow_symlinks=False)
     try:
         os.rename(made, directory)  # noqa: PTH104
     except OSError:

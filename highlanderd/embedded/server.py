@@ -12,6 +12,7 @@ that other users cannot enter. The mode and the owner of what was there before a
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -28,7 +29,7 @@ from typing import Final
 from urllib.parse import quote
 
 from highlanderd.embedded import steward
-from highlanderd.embedded.account import Account, owner_of
+from highlanderd.embedded.account import Account, account_of, owner_of
 from highlanderd.embedded.installation import Installation, installed, pick, reachable
 from highlanderd.errors import HighlanderError
 
@@ -36,6 +37,7 @@ USER: Final = "highlander"
 SOCKET: Final = ".s.PGSQL.5432"
 LONGEST_SOCKET: Final = 107  # bytes; what sockaddr_un holds besides its terminating zero
 LOOK_EVERY: Final = 0.02  # seconds; a start takes about half a second
+LONGEST_TEXT: Final = 65536  # bytes at the end of a file; the last lines of a log
 LARGEST_LOG: Final = 10_000_000  # bytes; a larger log is set aside when the server is started
 SETTINGS: Final = {
     "listen_addresses": "",
@@ -78,7 +80,9 @@ def hold(directory: Path) -> int:
 
     Raises OSError when the server was never started, BlockingIOError when it is about to stop.
     """
-    users = os.open(Path(os.path.realpath(directory)) / "users.lock", os.O_RDONLY | os.O_CLOEXEC)
+    users = os.open(
+        Path(os.path.realpath(directory)) / "users.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    )
     try:
         fcntl.flock(users, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
@@ -121,16 +125,16 @@ def _serving(directory: Path, account: Account, end: float) -> bool:
             _start_steward(directory, account, lock, end)
     finally:
         os.close(lock)  # the steward has its own copy, and so the lock
-    return _answers(directory)
+    return _answers(directory, account)
 
 
-def _answers(directory: Path) -> bool:
+def _answers(directory: Path, account: Account) -> bool:
     """Return whether the server runs and is ready, which the eighth line of its file says."""
     try:
-        with socket.socket(socket.AF_UNIX) as probe:
+        with account.acting(), socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             probe.connect(str(_socket_directory(directory) / SOCKET))
-        lines = (directory / "data/postmaster.pid").read_text().splitlines()
+            lines = _text(directory / "data/postmaster.pid").splitlines()
     except OSError:
         return False
     return len(lines) > 7 and lines[7].strip() == "ready"
@@ -232,19 +236,29 @@ def _make_private(directory: Path, account: Account) -> None:
 
 def _major_of(data: Path) -> int | None:
     try:
-        return int((data / "PG_VERSION").read_text())
+        return int(_text(data / "PG_VERSION"))
     except FileNotFoundError:
         return None
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+
+
+def _text(path: Path) -> str:
+    """Return the end of a regular file, at most ``LONGEST_TEXT``. The account may have put anything there."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, f"{path} is no regular file")
+        file.seek(-min(LONGEST_TEXT, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        return file.read(LONGEST_TEXT).decode(errors="replace")
 
 
 def _open_log(path: Path) -> int:
     if path.exists() and path.stat().st_size > LARGEST_LOG:
         path.rename(path.with_suffix(".log.1"))
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.open(path, flags, 0o600)
 
 
 def _locked(descriptor: int, kind: int) -> bool:
@@ -270,7 +284,8 @@ def _last_words(directory: Path) -> str:
     """Return the end of the server's log, which has the server's own reason."""
     log = directory / "server.log"
     try:
-        lines = log.read_text(errors="replace").splitlines()[-5:]
+        with account_of(directory.stat().st_uid).acting():
+            lines = _text(log).splitlines()[-5:]
     except OSError:
         lines = []
     return "\n    ".join([f"the end of {log}:", *lines]) if lines else f"nothing is in {log}"

@@ -6,8 +6,10 @@ ended. It is a lock of Linux' open file descriptions: a client can ask for it wi
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import struct
 
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid: all of the file, and no pid
@@ -18,9 +20,13 @@ def take(socket: str) -> int:
 
     Raises BlockingIOError when another daemon has it, and OSError when the file cannot be made.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(f"{socket}.lock", flags, 0o644)
+    path = f"{socket}.lock"
+    if os.path.lexists(path) and not taken(socket):
+        os.unlink(path)  # somebody who may only read it may have locked it, too, or it may be a link
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         os.fchmod(fd, 0o644)  # every client may ask, whatever the umask says
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except OSError:

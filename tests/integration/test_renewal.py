@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +201,23 @@ def test_the_lock_is_seen_as_long_as_a_process_holds_it_and_stands_in_nobodys_wa
     os.close(held)
     assert not ownership.taken(socket)
     os.close(ownership.take(socket))
+
+
+def test_nobody_who_may_only_read_the_lock_keeps_a_daemon_from_starting(tmp_path: Path) -> None:
+    socket = str(tmp_path / "control.sock")
+    os.close(ownership.take(socket))
+    with Path(f"{socket}.lock").open("rb") as stranger:
+        fcntl.lockf(stranger, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        held = ownership.take(socket)
+        assert ownership.taken(socket)
+        os.close(held)
+
+
+def test_the_lock_is_made_through_no_link(tmp_path: Path) -> None:
+    socket = str(tmp_path / "control.sock")
+    (tmp_path / "canary").write_text("")
+    (tmp_path / "canary").chmod(0o600)
+    (tmp_path / "control.sock.lock").symlink_to("canary")
+    os.close(ownership.take(socket))
+    assert stat.S_IMODE((tmp_path / "canary").stat().st_mode) == 0o600
+    assert not (tmp_path / "control.sock.lock").is_symlink()
