@@ -58,7 +58,7 @@ class Disk:
         return content
 
     def listing(self, pattern: str) -> list[str]:
-        """Return the files that a pattern beside the main file matches, sorted; a plain name matches itself."""
+        """Return the files that a pattern in the main file's directory matches, sorted; a plain name matches itself."""
         beside = Path(self.sources.main).parent
         pattern = str(pattern)  # and no subclass, which would not come back from JSON as itself
         found = self._matches(pattern, beside) if _WILD.intersection(pattern) else [pattern]

@@ -163,7 +163,7 @@ CURES = {
     ("program", errno.ENOEXEC): "begin it with a line such as #!/bin/sh, or build it for this machine",
     ("program", errno.ENOPKG): "install the interpreter that its #! line names, or the loader that it was linked for",
     ("program", errno.E2BIG): "shorten `command` or `environment`",
-    ("program", errno.ETXTBSY): "somebody is still writing to it: try again",
+    ("program", errno.ETXTBSY): "another process is still writing to it: try again",
 }
 """What the operator can do about a failed step, by its error number."""
 

@@ -1,4 +1,4 @@
-"""A log file: opened without following links, appended to, rotated by size, opened again when somebody moved it.
+"""A log file: opened without following links, appended to, rotated by size, opened again when it was moved.
 
 The logger that uses it runs as the program's user, unless nobody but root and the daemon's user could have put
 anything in the file's place (``way.sheltered``).
@@ -97,7 +97,7 @@ class LogFile:
 
     def _rotate(self, fd: int) -> int:
         """Shift the backups by one and open a new file. After a failure the file grows beyond its size."""
-        if self._in_place(fd):  # else somebody else has rotated it, or put something there that is not ours to move
+        if self._in_place(fd):  # else another process has rotated it, or put a file there that must not be moved
             try:
                 if not self._backups:
                     os.ftruncate(fd, 0)

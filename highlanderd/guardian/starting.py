@@ -40,6 +40,6 @@ def succeed(state_dir: str, instance: str) -> bool:
     left = cgroup.succeed(f"{state_dir}/instance", instance, SWEEP_WITHIN)
     if left:
         linux.log(
-            f"processes of the former daemon cannot be killed, see {left[0]}/cgroup.procs; not starting beside them"
+            f"processes of the former daemon cannot be killed, see {left[0]}/cgroup.procs; not starting while they live"
         )
     return not left

@@ -52,7 +52,7 @@ class Suspects:
         self._deaths.pop(program, None)
 
     def worker_died(self, status: int, now: float, *, stopped: bool) -> str | None:
-        """Take in a worker's death, and return the program that it was handling. ``stopped``: somebody had stopped it.
+        """Take in a worker's death, and return the program that it was handling. ``stopped``: a signal had stopped it.
 
         A death counts against a program when the worker crashed while it handled that, or was killed after it had done
         so for long. A worker that is killed from outside is most often at none, and at none for long.

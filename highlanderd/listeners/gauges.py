@@ -90,7 +90,7 @@ def _lengths(status: NodeStatus) -> Iterator[GaugeMetricFamily]:
     yield _one("maintenance", "Whether a maintenance of PostgreSQL is under way.", status.maintenance is not None)
     yield _one("lease_seconds", "The ledger's lease.", postgres.lease)
     yield _one("lease_in_force_seconds", "The lease that leaders use at present.", postgres.lease_in_force)
-    yield _one("lease_ceiling_seconds", "The longest lease that anybody may have been promised.", postgres.ceiling)
+    yield _one("lease_ceiling_seconds", "The longest lease that any leader may have been promised.", postgres.ceiling)
     yield _one("ledger_schema_version", "Version of the ledger's schema; 0 until it was read.", postgres.schema)
 
 

@@ -17,7 +17,7 @@ from highlanderd.errors import one_line, printable
 from highlanderd.output.writer import Sink
 
 FACTS: Final = ("program", "state", "epoch")
-"""What a record may say beside its message; None where it does not."""
+"""What a record may say in addition to its message; None where it does not."""
 
 # sd-daemon(3): the syslog priority of a line is its first characters
 _PRIORITIES: Final = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))

@@ -70,7 +70,7 @@ class Descriptor:
 
 
 class File:
-    """A log file: appended to, rotated by size, opened again when somebody moved it, closed while unused."""
+    """A log file: appended to, rotated by size, opened again when it was moved, closed while unused."""
 
     def __init__(self, path: Path, max_bytes: int, backups: int) -> None:
         self.name = str(path)
@@ -265,7 +265,7 @@ class Writer:
         return self._sink(fd, Descriptor(fd, name))
 
     def file(self, path: Path, max_bytes: int, backups: int) -> Sink:
-        """Return the sink of a log file; whoever asks for the same path shares it, and the first one's sizes count.
+        """Return the sink of a log file. All that name the same path share it, and the sizes of the first one count.
 
         ``max_bytes`` 0 never rotates; ``backups`` 0 keeps none.
         """

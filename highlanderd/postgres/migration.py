@@ -2,7 +2,7 @@
 
 What is added never disturbs a daemon that knows the version before, but a daemon of schema 1 cannot know that a row
 carries its own lease; so the step from 1 to 2 waits until those are gone. Until then this daemon works with schema 1.
-Daemons of schema 2 go on beside those of schema 3.
+Daemons of schema 2 go on together with those of schema 3.
 """
 
 from __future__ import annotations

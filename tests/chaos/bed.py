@@ -164,7 +164,7 @@ class Bed:
             raise Missed from None
 
     def ceiling(self) -> float:
-        """Return the longest lease that anybody may have been promised, in seconds."""
+        """Return the longest lease that any leader may have been promised, in seconds."""
         return max(float(seconds) for (seconds,) in self.sql("SELECT extract(epoch FROM ceiling) FROM highlander.meta"))
 
     def restored(self) -> bool:

@@ -34,7 +34,7 @@ class Ledger(NamedTuple):
     lease: Lease
     """The pace of everything."""
     ceiling: Lease
-    """The longest lease that anybody may have been promised."""
+    """The longest lease that any leader may have been promised."""
     maintenance: Lease | None = None
     """What leaders are to write during maintenance."""
     place: str = "1"

@@ -69,8 +69,8 @@ CREATE TRIGGER refuse_delete BEFORE DELETE ON {schema}.lease
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON {schema}.lease
     FOR EACH STATEMENT EXECUTE FUNCTION {schema}.refuse_removal();
 
--- For the child's own transactions: it raises unless the epoch still leads, and nobody takes over before the
--- transaction has ended. Renewals pass beside it. The timeouts keep a lost host's transaction from lasting.
+-- For the child's own transactions: it raises unless the epoch still leads, and no node can take over before the
+-- transaction has ended. Renewals do not wait for it. The timeouts end the transaction of a host that is lost.
 CREATE FUNCTION {schema}.assert_leader(lock_id bigint, epoch bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -18,7 +18,7 @@ ALTER TABLE {schema}.meta
     ADD CHECK (maintenance_lease <= ceiling),
     ADD CHECK (jsonb_typeof(offsets) = 'object');
 COMMENT ON TABLE {schema}.meta IS 'One row about the ledger itself. Only daemons change it; see highlanderctl ledger and maintenance.';
-COMMENT ON COLUMN {schema}.meta.ceiling IS 'The longest lease that anybody may have been promised.';
+COMMENT ON COLUMN {schema}.meta.ceiling IS 'The longest lease that any leader may have been promised.';
 
 ALTER TABLE {schema}.lease ADD COLUMN trusted_for interval;
 UPDATE {schema}.lease SET trusted_for = (SELECT lease FROM {schema}.meta);

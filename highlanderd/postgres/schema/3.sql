@@ -1,4 +1,4 @@
--- Schema 3: what the cluster shares beside its terms. None of it decides who leads. What it says of a program that is
+-- Schema 3: what the cluster shares, in addition to its terms. None of it decides who leads. What it says of a program that is
 -- stopped everywhere, and of a node that is drained, can only keep a term from beginning, or end it in good order.
 
 CREATE TABLE {schema}.node (
@@ -72,9 +72,9 @@ CREATE TABLE {schema}.event (
     role    text NOT NULL DEFAULT session_user,
     reason  text NOT NULL
 );
-COMMENT ON TABLE {schema}.event IS 'What has happened beside terms: drains, stops, alarms. The oldest are removed.';
+COMMENT ON TABLE {schema}.event IS 'What has happened, terms apart: drains, stops, alarms. The oldest are removed.';
 
--- The author is said by the daemon that passes the order on. The role is the server's knowledge.
+-- The daemon that passes the order on names the author. The server itself knows the role.
 CREATE FUNCTION {schema}.note_role() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.role := session_user;
@@ -85,7 +85,7 @@ CREATE TRIGGER note_role BEFORE INSERT ON {schema}.wish FOR EACH ROW EXECUTE FUN
 CREATE TRIGGER note_role BEFORE INSERT ON {schema}.command FOR EACH ROW EXECUTE FUNCTION {schema}.note_role();
 CREATE TRIGGER note_role BEFORE INSERT ON {schema}.event FOR EACH ROW EXECUTE FUNCTION {schema}.note_role();
 
--- "reason" is the cause, a word; "remark" is what the operator said who ordered it.
+-- "reason" is the cause, a word; "remark" is the text that the operator gave with the order.
 ALTER TABLE {schema}.term
     ADD COLUMN exit_status   integer,
     ADD COLUMN exit_signal   text,
@@ -94,7 +94,7 @@ ALTER TABLE {schema}.term
     ADD COLUMN previous_node text,
     ADD COLUMN lease         interval;
 
--- Daemons of schema 2 go on beside newer ones, so compatible_from stays. A role that may lead may use the new tables.
+-- Daemons of schema 2 go on together with newer ones, so compatible_from stays. A role that may lead may use the new tables.
 DO $$
 DECLARE
     leader name;

@@ -13,7 +13,7 @@ VERSION: Final = 3
 """The version of the schema that this daemon knows. It works with a later one if its ``compatible_from`` allows."""
 
 SHARED: Final = 3
-"""The version of the schema that brought what the cluster shares beside terms."""
+"""The version of the schema that brought what the cluster shares in addition to terms."""
 
 NEEDED: Final = (
     ("meta lease term node candidate wish command event", "SELECT, INSERT, UPDATE"),

@@ -1,4 +1,4 @@
-"""Statements about what the cluster shares beside terms: who is there, what each node could lead, what is held back."""
+"""Statements about what the cluster shares, terms apart: who is there, what each node could lead, what is held back."""
 
 from __future__ import annotations
 
