@@ -117,6 +117,6 @@ class Renewal:
 
 
 def _told(ending: Release) -> tuple[Value, ...]:
-    """Return what the history holds of the end, its cause apart: exit status, exit signal, author, the author's words."""
+    """Return what the history holds of the end, its cause apart: exit status and signal, the author and its words."""
     exited = (None, None) if ending.status is None else exit_of(ending.status)
     return (*exited, ending.by.name or None, ending.by.remark or None)
