@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from highlanderd.config import Configuration, Loaded
 
 DEFAULT_FILE: Final = Path("/etc/highlander.toml")
+CURES: Final = {
+    errno.ENOSPC: "make room on its file system",
+    errno.EDQUOT: "raise the quota, or make room",
+    errno.EROFS: "mount its file system writable, or name another directory",
+}
+"""What helps against what a directory is refused with."""
 EMBEDDED_WITHIN: Final = 60.0
 """Seconds for the embedded server to start: initdb on a slow disk, or recovery after a crash."""
 
@@ -279,9 +286,8 @@ def _usable(key: str, directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise HighlanderError(
-            f"cannot use daemon.{key} {directory}: {error.strerror}; create it for this user, or name another one"
-        ) from error
+        cure = CURES.get(error.errno or 0, "create it for this user, or name another one")
+        raise HighlanderError(f"cannot use daemon.{key} {directory}: {error.strerror}; {cure}") from error
 
 
 def _start_embedded(configuration: Configuration) -> None:

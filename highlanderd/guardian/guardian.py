@@ -138,6 +138,8 @@ class Guardian:
         """Do what is due by now, and set the next moment."""
         if self._service.shortened:
             self._service.lengthen(self._left())
+        if not self._worker.speaks and self._code is None:  # what the last worker has said holds no more
+            self._service.show(f"no worker answers; programs that run on: {self._keepers.running}")
         if now < self._poller.at:
             return
         if now > self._poller.at + OVERSLEPT:
@@ -195,7 +197,7 @@ class Guardian:
         except OSError as error:
             for fd in memo:
                 os.close(fd)
-            self._worker.log(f"no worker can be started: {error.strerror}; trying again")
+            self._worker.log(f"no worker can be started: {error.strerror}; trying again", linux.ERROR)
             self._worker.not_started(now)
             return
         hello = protocol.hello(
@@ -265,6 +267,7 @@ class Guardian:
 
     def _on_notify(self, message: Message, _fds: list[int]) -> None:
         self._service.send(message["words"])
+        self._worker.speaks = True
 
     def _on_done(self, message: Message, _fds: list[int]) -> None:
         self._code = message["code"]
@@ -293,12 +296,14 @@ class Guardian:
         if self._code is None:
             at = "" if handled is None else f" while it handled {handled}"
             self._worker.log(
-                f"the worker has ended{at} ({linux.ending(status)}); children live on, and another worker is started"
+                f"the worker has ended{at} ({linux.ending(status)}); children live on, and another worker is started",
+                linux.WARNING if status else linux.INFO,
             )
         if handled in self._suspects.quarantined:
             self._worker.log(
                 f"{handled} is quarantined: {DEATHS} workers have died while they handled it; its child is killed, and "
-                f"'highlanderctl start {handled}' tries again"
+                f"'highlanderctl start {handled}' tries again",
+                linux.ERROR,
             )
 
 

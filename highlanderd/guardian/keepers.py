@@ -196,7 +196,7 @@ class Keepers:
         try:
             while handle.channel.fileno() >= 0 and (received := handle.channel.receive()) is not None:
                 if shapes.check(protocol.GUARDIAN, received[0]):
-                    handle.receive(received[0])
+                    self._take_in(handle, received[0])
                 if handle.state["empty"]:
                     self.loggers.leave(handle.term)
         except EOFError:
@@ -206,6 +206,17 @@ class Keepers:
             self._hang_up(handle)
             handle.kill()
         self._poller.by(handle.kill_at(self._lease))
+
+    def _take_in(self, handle: KeeperHandle, state: Message) -> None:
+        """Take in a state, and log what the keeper has begun to do by itself."""
+        before, now = handle.state["killed"], state["killed"]
+        handle.receive(state)
+        if now == "deadline" and not before:
+            epoch = handle.term["epoch"]
+            self._worker.log(
+                f"{handle.program}: its keeper kills it in epoch {epoch}, because the lease was not renewed in time",
+                linux.ERROR,
+            )
 
     def _hang_up(self, handle: KeeperHandle) -> None:
         if self._by_channel.pop(handle.channel.fileno(), None) is not None:
@@ -218,7 +229,7 @@ class Keepers:
             if now >= handle.kill_at(self._lease):
                 self._receive(handle)  # it is silent only if nothing is left to read
                 if now >= handle.kill_at(self._lease):
-                    self._worker.log(f"the keeper of {handle.program} {handle.fault}: killing it")
+                    self._worker.log(f"the keeper of {handle.program} {handle.fault}: killing it", linux.ERROR)
                     handle.kill()
         self._dead.kill(self._living.keys() | self.loggers.pids())
         self._connect_all()
@@ -227,6 +238,11 @@ class Keepers:
         moments = [handle.kill_at(self._lease) for handle in self._living.values()]
         moments.append(self.loggers.judge(now))
         return min(moments + ([again] if unfinished else []), default=linux.NEVER)
+
+    @property
+    def running(self) -> int:
+        """How many trees run that are not being killed."""
+        return sum(not handle.ending for handle in self._living.values())
 
     def left(self, now: float, grace: float) -> float:
         """Return the seconds until a deadline is missed by ``grace`` of a lease: its tree is not even being killed."""
@@ -237,7 +253,7 @@ class Keepers:
         """Kill a keeper that does not answer the worker."""
         for handle in self._living.values():
             if handle.number == number:
-                self._worker.log(f"the keeper of {handle.program} does not answer: killing it")
+                self._worker.log(f"the keeper of {handle.program} does not answer: killing it", linux.ERROR)
                 handle.kill()
 
     def dismiss(self, empty: bool) -> None:
@@ -266,7 +282,7 @@ class Keepers:
         if status == 0 or handle.state["empty"]:  # it reports an empty tree, and ends with 0, after ECHILD only
             self._dead.conclude(handle)
         else:
-            self._worker.log(f"the keeper of {handle.program} is dead: killing what it has left")
+            self._worker.log(f"the keeper of {handle.program} is dead: killing what it has left", linux.ERROR)
             self._dead.bury(handle)
 
     def acknowledge(self, lock_id: int, epoch: int) -> None:

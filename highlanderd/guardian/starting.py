@@ -37,7 +37,14 @@ def new_instance() -> str:
 
 def succeed(state_dir: str, instance: str) -> bool:
     """Kill what the former daemon has left in its cgroups, and take its place; False when something there lives on."""
-    left = cgroup.succeed(f"{state_dir}/instance", instance, SWEEP_WITHIN)
+    try:
+        left = cgroup.succeed(f"{state_dir}/instance", instance, SWEEP_WITHIN)
+    except OSError as error:
+        linux.log(
+            f"cannot write {state_dir}/instance: {error.strerror}; mend that, or name another [daemon] state_dir",
+            linux.ERROR,
+        )
+        return False
     if left:
         linux.log(
             f"processes of the former daemon cannot be killed, see {left[0]}/cgroup.procs; not starting while they live"

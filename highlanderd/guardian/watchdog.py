@@ -34,6 +34,8 @@ class ServiceNotifier:
         """Microseconds from one sign of life to the next, unless a deadline comes first."""
         self._owed = self._patience
         """Microseconds within which the service manager expects the next sign of life."""
+        self._shown = ""
+        """The line that the service's status shows."""
         self._unsent: list[bytes] = []
 
     def send(self, words: str) -> None:
@@ -41,11 +43,18 @@ class ServiceNotifier:
         if not self._address:
             return
         message = words.encode(errors="replace")
+        if words.startswith("STATUS="):
+            self._shown = words.removeprefix("STATUS=")
         self._unsent = [*(each for each in self._unsent if each != message), message]  # no second sign of life
         try:
             self._send_all()
         except OSError:
             del self._unsent[:-MOST_UNSENT]
+
+    def show(self, line: str) -> None:
+        """Show a line in the service's status; not twice in a row."""
+        if line != self._shown:
+            self.send(f"STATUS={line}")
 
     def _send_all(self) -> None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

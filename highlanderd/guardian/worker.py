@@ -39,6 +39,8 @@ class Worker:
         self._kill_at = 0.0
         """When to kill it, unless a sign of life comes first."""
         self._killed = False
+        self.speaks = True
+        """Whether the service's status is the present worker's: not from its end to the first words of the next one."""
         self.stopped = False
         """Whether it was stopped by a signal when it got SIGKILL: no program has held it up."""
 
@@ -90,7 +92,7 @@ class Worker:
 
     def reaped(self) -> None:
         """Take in that it is gone. Its channel may still hold what it has sent."""
-        self.pid = None
+        self.pid, self.speaks = None, False
 
     def not_started(self, now: float) -> None:
         """Take in that none could be started, and plan the next one."""
@@ -116,9 +118,9 @@ class Worker:
             for fd in fds:
                 os.close(fd)
 
-    def log(self, text: str) -> None:
-        """Write a line about worker or keepers to stderr, for the operator."""
-        linux.log(f"highlanderd on {self._node}: {text}")
+    def log(self, text: str, priority: str = linux.WARNING) -> None:
+        """Write a line about worker or keepers to stderr, for the operator. The journal knows whose it is."""
+        linux.log(text if linux.on_journal(2, os.environ) else f"highlanderd on {self._node}: {text}", priority)
 
     def hang_up(self) -> None:
         """Close the channel, if there is one."""

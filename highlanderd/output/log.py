@@ -1,47 +1,47 @@
 """The daemon's own log: to standard error through the writer, as text or as JSON, the same keys always.
 
-A record's program, state and epoch come from ``extra={"program": ..., "state": ..., "epoch": ...}``. Priorities are
-written only to the journal, which understands them.
+A record's program, state and epoch come from ``extra={"program": ..., "state": ..., "epoch": ...}``. The journal gets
+them as fields, too. Priorities are written only to the journal, which understands them.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal
 
 from highlanderd.errors import one_line, printable
+from highlanderd.output.journal import JournalHandler, priority
 from highlanderd.output.writer import Sink
 
 FACTS: Final = ("program", "state", "epoch")
 """What a record may say in addition to its message; None where it does not."""
 
-# sd-daemon(3): the syslog priority of a line is its first characters
-_PRIORITIES: Final = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
-_DEBUG: Final = "<7>"
 
+def log_through(sink: Sink, level: str, form: Literal["text", "json"], *, journal: str | None = None) -> None:
+    """Send everything that is logged in this process through ``sink``, from ``level`` (``debug`` to ``error``) up.
 
-def on_journal(fd: int, environ: Mapping[str, str]) -> bool:
-    """Say whether ``fd`` is the journal's stream: JOURNAL_STREAM must name this very descriptor."""
-    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
-    found = os.fstat(fd)
-    return (device, inode) == (str(found.st_dev), str(found.st_ino))
-
-
-def log_through(sink: Sink, level: str, form: Literal["text", "json"], *, journal: bool = False) -> None:
-    """Send everything that is logged in this process through ``sink``, from ``level`` (``debug`` to ``error``) up."""
+    ``journal`` is the journal's socket, where ``sink`` is the journal; it comes first.
+    """
     root = logging.getLogger()
     for before in root.handlers[:]:
         root.removeHandler(before)
-    door = SinkHandler(sink)
-    door.setFormatter(JsonLines() if form == "json" else JournalLines() if journal else TextLines())
-    root.addHandler(door)
+    root.addHandler(_handler(SinkHandler(sink), form, journal))
     root.setLevel(level.upper())
     for chatty in ("asyncio", "aiohttp"):  # their debug and info lines are for their developers
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _handler(door: SinkHandler, form: Literal["text", "json"], journal: str | None) -> logging.Handler:
+    if journal is None:
+        door.setFormatter(JsonLines() if form == "json" else TextLines())
+        return door
+    lines = JsonLines() if form == "json" else PlainLines()
+    door.setFormatter(JournalLines(lines))
+    handler = JournalHandler(journal, door)
+    handler.setFormatter(lines)
+    return handler
 
 
 class SinkHandler(logging.Handler):
@@ -90,14 +90,24 @@ class TextLines(logging.Formatter):
         return (text if trace is None else f"{text}\n{trace}").replace("\n", "\n    ")
 
 
-class JournalLines(logging.Formatter):
-    """For the journal, which knows the time: each line with its priority; further lines are indented."""
+class PlainLines(logging.Formatter):
+    """For the journal, which knows time and priority; further lines are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         trace = _trace(self, record)
-        priority = next((mark for level, mark in _PRIORITIES if record.levelno >= level), _DEBUG)
-        text = _said(record) if trace is None else f"{_said(record)}\n{trace}"
-        return priority + text.replace("\n", f"\n{priority}    ")
+        return (_said(record) if trace is None else f"{_said(record)}\n{trace}").replace("\n", "\n    ")
+
+
+class JournalLines(logging.Formatter):
+    """For the journal's stream: each line with its priority, as sd-daemon(3) has it."""
+
+    def __init__(self, lines: logging.Formatter) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def format(self, record: logging.LogRecord) -> str:
+        mark = f"<{priority(record.levelno)}>"
+        return mark + self._lines.format(record).replace("\n", f"\n{mark}")
 
 
 class JsonLines(logging.Formatter):

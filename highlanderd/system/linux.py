@@ -19,7 +19,7 @@ from highlanderd.system.stdlib import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Protocol
 
     class Source(Protocol):
@@ -37,6 +37,7 @@ SIGINFO_SIZE = 128
 NEVER = float("inf")
 WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
 PIPE_BUF = select.PIPE_BUF
+ERROR, WARNING, INFO = "<3>", "<4>", "<6>"  # sd-daemon(3)
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -273,13 +274,27 @@ def read_whole(fd: int) -> bytes:
     return data
 
 
-def log(text: str) -> None:
-    """Write a line to stderr, or drop it: guardian and keepers must not wait for a reader of logs."""
+def on_journal(fd: int, environ: Mapping[str, str]) -> bool:
+    """Return whether ``fd`` is the journal's stream: JOURNAL_STREAM must name this very descriptor."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
+
+
+def log(text: str, priority: str = WARNING) -> None:
+    """Write a line to stderr, or drop it: guardian and keepers must not wait for a reader of logs.
+
+    The journal gets its priority, too.
+    """
+    mark = priority if on_journal(2, os.environ) else ""
     poller = select.poll()
     poller.register(2, select.POLLOUT)
     if any(event & select.POLLOUT for _, event in poller.poll(0)):
         try:
-            os.write(2, os.fsencode(f"{text}\n")[:PIPE_BUF])  # this much fits when a pipe is writable at all
+            os.write(2, os.fsencode(f"{mark}{text}\n")[:PIPE_BUF])  # this much fits when a pipe is writable at all
         except OSError:
             return
 

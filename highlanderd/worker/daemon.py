@@ -25,7 +25,8 @@ from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.health import serve_health
 from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.opening import Door, Doors
-from highlanderd.output.log import log_through, on_journal
+from highlanderd.output import journal
+from highlanderd.output.log import log_through
 from highlanderd.output.streams import Writer
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
@@ -274,7 +275,8 @@ async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
     handover = begin(path, greeting.memo, os.environ).under(greeting.version)
     log_settings = handover.configuration.log
     sink = writer.descriptor(2, "standard error")
-    log_through(sink, log_settings.level, log_settings.format, journal=on_journal(2, os.environ))
+    address = journal.SOCKET if linux.on_journal(2, os.environ) else None
+    log_through(sink, log_settings.level, log_settings.format, journal=address)
     _hold_embedded(handover.configuration)
     code = await Daemon(path, handover, guardian, greeting, writer).run()
     log.info("everything is drained; ends with code %d", code)

@@ -7,18 +7,32 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from highlanderd.core.events import Detached, Emptied, Event, Exited, Granted, Looked, Renewed, Started
-from highlanderd.core.states import STATE_NAMES, Draining, Leading, Situation, Term
+from highlanderd.core.states import FAILURES, STATE_NAMES, Cause, Draining, Leading, Situation, Term
 from highlanderd.system.linux import boottime
 from highlanderd.worker.interfaces import Recorder
 from highlanderd.worker.quiet import quietly
 
 log = logging.getLogger(__name__)
 
+LOST: Final = frozenset({Cause.FENCED, Cause.OVERRULED, Cause.KEEPER_LOST, Cause.DISCONNECTED})
+"""Causes of an end that neither an operator nor the program has brought about."""
+
 
 def term_of(situation: Situation) -> Term | None:
     """Return the term under way."""
     state = situation.state
     return state.term if isinstance(state, Leading | Draining) else None
+
+
+def _level(before: Situation, event: Event, after: Situation) -> int:
+    """Return how a transition is logged: a term that was lost is an error, a failure of the program a warning."""
+    if not isinstance(after.state, Draining) or isinstance(before.state, Draining):
+        return logging.WARNING if after.failures > before.failures else logging.INFO
+    cause = after.state.cause
+    if cause in LOST:
+        return logging.ERROR
+    clean = isinstance(event, Exited) and event.status == 0
+    return logging.WARNING if cause in FAILURES and not clean else logging.INFO
 
 
 class Records:
@@ -48,9 +62,9 @@ class Records:
             record(self, event, after, now)
         old, new = STATE_NAMES[type(before.state)], STATE_NAMES[type(after.state)]
         if old != new:
-            self._transition(before, after, old, new)
+            self._transition(before, event, after, old, new)
 
-    def _transition(self, before: Situation, after: Situation, old: str, new: str) -> None:
+    def _transition(self, before: Situation, event: Event, after: Situation, old: str, new: str) -> None:
         self._recorder.transition(self._program, old, new)
         if isinstance(before.state, Draining):
             self._recorder.term_ended(self._program, before.state.cause.value)
@@ -59,7 +73,7 @@ class Records:
             self._stopping_since = self.entered
         term = term_of(after)
         log.log(
-            logging.WARNING if after.failures > before.failures else logging.INFO,
+            _level(before, event, after),
             "%s: %s -> %s%s",
             self._program,
             old,
@@ -69,6 +83,7 @@ class Records:
                 "program": self._program,
                 "state": new,
                 "epoch": None if term is None else term.epoch,
+                "event": after.state.cause.value if isinstance(after.state, Draining) else new,
                 "reason": after.reason,
             },
         )

@@ -24,7 +24,7 @@ import completions
 import manual
 import sbom
 from bundle import MACHINES, Library, bracketed, bundle, spdx
-from changes import entries, system_version
+from changes import debian, entries, system_version
 
 from highlanderd import __version__
 from highlanderd.config import json_schema
@@ -81,10 +81,12 @@ def packages(arch: str, tools: Path, to: Path) -> Iterator[Path]:
         "LICENSE": " AND ".join(sorted({"MIT", *map(bracketed, libraries)})),
         "MTIME": datetime.fromtimestamp(epoch, UTC).isoformat(),
     }
-    description = work / "nfpm.yaml"
-    description.write_text(Template((HERE / "nfpm.yaml").read_text("utf-8")).substitute(variables), "utf-8")
+    template = Template((HERE / "nfpm.yaml").read_text("utf-8"))
     nfpm = str((tools / "nfpm").absolute())
-    for kind in ("deb", "rpm"):
+    # For Debian nfpm takes each further line of an item for an item below it, so it gets no changelog to write.
+    for kind, log in (("deb", ""), ("rpm", "changelog: changelog.yaml")):
+        description = work / f"nfpm-{kind}.yaml"
+        description.write_text(template.substitute(variables, CHANGELOG=log), "utf-8")
         command = [nfpm, "package", "--config", str(description), "--packager", kind, "--target", str(work)]
         subprocess.run(command, cwd=stage, check=True, stdout=subprocess.DEVNULL)
     for path in sorted(work.glob("*.[dr][ep][bm]")):
@@ -135,6 +137,7 @@ def stage_files(stage: Path, libraries: tuple[Library, ...], epoch: int) -> None
     now = datetime.fromtimestamp(epoch, UTC)
     log = entries((ROOT / "docs/changelog.md").read_text("utf-8"), now, PACKAGER)
     write(stage / "changelog.yaml", json.dumps(log).encode(), 0o644)  # JSON is YAML
+    write(share / "doc/highlander/changelog.Debian.gz", packed(debian(log).encode()), 0o644)
     shutil.copytree(HERE / "scripts", stage / "scripts")
 
 

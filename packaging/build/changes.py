@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any, Final
 
 HEADING: Final = re.compile(r"^## (?P<version>\d[^\s,]*)(?:,? \(?(?P<date>\d{4}-\d\d-\d\d)\)?)?$", re.MULTILINE)
@@ -23,6 +24,20 @@ def entries(text: str, now: datetime, packager: str) -> list[dict[str, Any]]:
         }
         for version, date, notes in versions(text, now)
     ]
+
+
+def debian(entries: list[dict[str, Any]]) -> str:
+    """Return what ``entries`` has returned as deb-changelog(5) has it."""
+    return "\n".join(_debian_version(entry) for entry in entries)
+
+
+def _debian_version(entry: dict[str, Any]) -> str:
+    about, date = entry["deb"], datetime.fromisoformat(entry["date"])
+    items = "".join(f"  * {change['note']}\n" for change in entry["changes"])
+    return (
+        f"highlander ({entry['semver']}) {' '.join(about['distributions'])}; urgency={about['urgency']}\n\n{items}\n"
+        f" -- {entry['packager']}  {format_datetime(date)}\n"
+    )
 
 
 def versions(text: str, now: datetime) -> Iterator[tuple[str, datetime, tuple[str, ...]]]:

@@ -83,7 +83,9 @@ def bash(program: str, top: Command) -> str:
     """Return the completion for bash."""
     everything = [("", top), *paths(top)]
     options = {option for _, command in everything for option in command.options}
-    cases = "\n".join(f"        '{path}') words='{_words(command)}' ;;" for path, command in everything)
+    cases = "\n".join(
+        f"        '{path}') words='{_called(command)}' options='{_spelt(command)}' ;;" for path, command in everything
+    )
     below = [path for path, command in everything if command.commands and path]
     deeper = "".join(f"            '{path}') path=\"{path} $word\" ;;\n" for path in below)
     named = "|".join(f"'{path}'" for path, command in everything if command.names)
@@ -93,7 +95,7 @@ def bash(program: str, top: Command) -> str:
     return f"""\
 # Completion of {program} for bash, generated from its parser.
 _{program}() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}} path='' words='' word i
+    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}} path='' words='' options='' word i
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${{COMP_WORDS[i]}}
         case $word in
@@ -110,6 +112,10 @@ _{program}() {{
     case $path in
 {cases}
     esac
+    if [[ $cur == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+        return
+    fi
 {asks}    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }}
 complete -o filenames -F _{program} {program}
@@ -120,9 +126,12 @@ def _values(options: set[Option]) -> str:
     return "|".join(sorted(spelling for option in options if option.value for spelling in option.spellings))
 
 
-def _words(command: Command) -> str:
-    below = [called for inner in command.commands for called in inner.spellings]
-    return " ".join([*below, *(spelling for option in command.options for spelling in option.spellings)])
+def _called(command: Command) -> str:
+    return " ".join(called for inner in command.commands for called in inner.spellings)
+
+
+def _spelt(command: Command) -> str:
+    return " ".join(spelling for option in command.options for spelling in option.spellings)
 
 
 # --------------------------------------------------------------------------------------------------------------- zsh

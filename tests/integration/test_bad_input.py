@@ -127,6 +127,26 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path, key: str) -> None:
     )
 
 
+FULL_DISK = 'mount -t tmpfs -o size=16k none "$0" 2>&- || exit 77; cat /dev/zero >"$0/full" 2>&-; exec "$@"'
+"""For ``sh -c`` in a mount namespace of its own: a directory on a file system without room, and a command."""
+
+
+def test_a_state_directory_without_room_is_a_sentence_with_the_path(tmp_path: Path) -> None:
+    file, full = tmp_path / "a.toml", tmp_path / "full"
+    full.mkdir()
+    file.write_text(
+        f'[daemon]\nrun_dir = "run"\nstate_dir = "full"\n[postgres]\ndsn = "{UNREACHABLE.format(1)}"\n{QUIET}'
+    )
+    daemon = [sys.executable, "-m", "highlanderd", "-c", str(file)]
+    command = ["unshare", "--mount", "sh", "-c", FULL_DISK, str(full), *daemon]
+    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(PACKAGE)}, capture_output=True, text=True)
+    if run.returncode == 77 or "unshare" in run.stderr:
+        pytest.skip("no file system can be mounted here")
+    assert (run.returncode, run.stdout) == (1, "")
+    said = f"cannot write {full}/instance: No space left on device; mend that, or name another [daemon] state_dir\n"
+    assert run.stderr == said
+
+
 # -------------------------------------------------------------------------------------------------- two daemons at once
 
 

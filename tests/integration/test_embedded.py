@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from highlanderd.embedded import server as embedded
@@ -128,3 +130,12 @@ def test_a_new_server_is_fresh_until_somebody_has_made_its_ledger(users: Users, 
     assert users(directory).told()["fresh"]
     (directory / "fresh").unlink()
     assert not users(directory).told()["fresh"]
+
+
+def test_where_no_other_package_is_looked_for_none_is_proposed() -> None:
+    """The packages' launcher starts Python with -S, and what pip installs is out of its reach."""
+    root = str(Path(__file__).parents[2])
+    code = f"import sys; sys.path.append({root!r})\nfrom highlanderd.embedded.installation import pick\npick([], None)"
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert "set [postgres] dsn to a server of your own" in run.stderr
+    assert "pip" not in run.stderr

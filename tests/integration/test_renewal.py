@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from highlanderd import __version__
 from highlanderd.errors import DaemonUnreachable
 from highlanderd.system import ownership
+from tests.support.installed import PACKAGE, Installed
 from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -24,11 +24,10 @@ LEASE = 30.0
 """Seconds; a worker that is replaced on a busy machine may need seconds to start."""
 
 
-def ctl(node: Node, *arguments: str, installed: Path | None = None) -> subprocess.CompletedProcess[str]:
+def ctl(node: Node, *arguments: str, installed: Installed | None = None) -> subprocess.CompletedProcess[str]:
     """Run highlanderctl against a node, with the code that is installed there or with this one."""
     command = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), *arguments]
-    here = Path(__file__).parents[2] if installed is None else installed
-    environment = {**os.environ, "PYTHONPATH": str(here), "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, **(installed.environment if installed else {"PYTHONPATH": str(PACKAGE.parent)})}
     return subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
     )
@@ -92,28 +91,19 @@ def test_children_that_a_new_session_stops_are_named_and_force_is_asked_for(node
 
 
 @pytest.fixture
-def installed(nodes: Nodes) -> Path:
+def installed(nodes: Nodes) -> Installed:
     """A copy of the code, which a test may replace as a package does."""
-    place = nodes.directory / "site"
-    shutil.copytree(Path(__file__).parents[2] / "highlanderd", place / "highlanderd")
-    for path in (place, *place.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return place
-
-
-def of_version(place: Path, version: str) -> None:
-    """Replace the installed code by another version of it."""
-    (place / "highlanderd/__init__.py").write_text(f'__version__ = "{version}"\n')
+    return Installed(nodes.directory / "site")
 
 
 @pytest.fixture
-def older(nodes: Nodes, database: Database, installed: Path) -> Node:
+def older(nodes: Nodes, database: Database, installed: Installed) -> Node:
     """A node of version 0.0.9, which leads the program beat."""
-    of_version(installed, "0.0.9")
+    installed.of_version("0.0.9")
     settled_ledger(database, LEASE)
     node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
     nodes.nodes.append(node)
-    node.environment = {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+    node.environment = installed.environment
     node.configure(["beat"])
     node.start()
     nodes.await_up(node)
@@ -121,9 +111,9 @@ def older(nodes: Nodes, database: Database, installed: Path) -> Node:
     return node
 
 
-def test_after_a_renewal_both_versions_show_and_since_when_a_restart_is_due(older: Node, installed: Path) -> None:
+def test_after_a_renewal_both_versions_show_and_since_when_a_restart_is_due(older: Node, installed: Installed) -> None:
     assert older.status()["restart_due"] is None
-    of_version(installed, "0.0.10")
+    installed.of_version("0.0.10")
     done = ctl(older, "renew", installed=installed)
     assert done.returncode == 0, done.stderr
     assert "worker 0.0.9 " in done.stdout
@@ -131,31 +121,30 @@ def test_after_a_renewal_both_versions_show_and_since_when_a_restart_is_due(olde
     status = older.status()
     assert (status["worker"]["version"], status["guardian"]["version"]) == ("0.0.10", "0.0.9")
     assert "its guardian and keepers 0.0.9; a restart is due since 20" in ctl(older, "version").stdout
-    of_version(installed, "0.0.11")
+    installed.of_version("0.0.11")
     assert ctl(older, "renew", installed=installed).returncode == 0
     assert older.status()["restart_due"] == status["restart_due"]
-    of_version(installed, "0.0.9")
+    installed.of_version("0.0.9")
     assert ctl(older, "renew", installed=installed).returncode == 0
     assert older.status()["restart_due"] is None
 
 
-def test_installed_code_that_cannot_be_imported_is_never_started(older: Node, installed: Path) -> None:
+def test_installed_code_that_cannot_be_imported_is_never_started(older: Node, installed: Installed) -> None:
     before, worker = lives(older, "beat"), older.worker
-    (installed / "highlanderd/postgres/wire.py").write_text("import none_such\n")
+    installed.append("postgres/wire.py", "import none_such")
     refused = ctl(older, "renew")
     assert refused.returncode == 1
     assert "No module named 'none_such'" in refused.stderr
     assert (lives(older, "beat"), older.worker) == (before, worker)
 
 
-def test_a_new_worker_that_never_answers_is_said_and_the_children_live(older: Node, installed: Path) -> None:
+def test_a_new_worker_that_never_answers_is_said_and_the_children_live(older: Node, installed: Installed) -> None:
     before = lives(older, "beat")
-    main = installed / "highlanderd/output/streams.py"  # a worker makes its writer first of all
-    main.write_text(main.read_text() + "\n\ndef Writer() -> None:\n    raise SystemExit(3)\n")
+    installed.break_workers()
     late = ctl(older, "renew", "--timeout", "2")
     assert late.returncode == 7
     assert "no new worker answers" in late.stderr
-    shutil.copy(Path(__file__).parents[2] / "highlanderd/output/streams.py", main)
+    installed.mend()
     wait_for(older.up, PATIENCE, "the mended code is started")
     assert lives(older, "beat") == before
 

@@ -100,6 +100,8 @@ def completed(completions: Path, *words: str) -> list[str]:
 
 def test_bash_completes_commands_options_and_names(completions: Path) -> None:
     assert set(COMMANDS) <= set(completed(completions, "highlanderctl", ""))
+    assert not [word for word in completed(completions, "highlanderctl", "") if word.startswith("-")]
+    assert completed(completions, "highlanderctl", "release", "") == ["beat", "bot"]
     assert completed(completions, "highlanderctl", "rel") == ["release", "reload"]
     assert completed(completions, "highlanderctl", "--socket", "x", "release", "b") == ["beat", "bot"]
     assert completed(completions, "highlanderctl", "release", "--t") == ["--to", "--timeout"]
@@ -178,6 +180,24 @@ def test_the_changelog_begins_with_this_version(monkeypatch: pytest.MonkeyPatch)
     version, date, notes = newest
     assert (version, date) == (__version__, NOW)
     assert notes
+
+
+def test_dpkg_reads_the_changelog_and_each_item_of_it_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    changes = of_packaging("changes", monkeypatch)
+    long = "many words " * 20
+    text = f"# Changelog\n\n## 0.2.0\n\nThe second.\n\n* {long}\n* `b` is new.\n\n## 0.1.0, 2025-12-24\n\nFirst.\n"
+    file = tmp_path / "changelog"
+    file.write_text(changes.debian(changes.entries(text, NOW, "A Packager <a@b.invalid>")))
+    command = [tool("dpkg-parsechangelog"), "--all", "--file", str(file), "--show-field"]
+    shown = [
+        subprocess.run([*command, field], check=True, capture_output=True, text=True)
+        for field in ("Changes", "Version", "Timestamp")
+    ]
+    assert [run.stderr for run in shown] == ["", "", ""]
+    assert shown[0].stdout.count("\n  * ") == 4
+    assert shown[1].stdout == "0.2.0-1\n"
+    assert shown[2].stdout == f"{NOW.timestamp():.0f}\n"
+    assert not [line for line in file.read_text().splitlines() if line.lstrip().startswith("-  ")]
 
 
 def test_a_dated_version_keeps_its_date(monkeypatch: pytest.MonkeyPatch) -> None:

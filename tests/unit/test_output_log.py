@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Literal
 
 import pytest
 
-from highlanderd.output.log import log_through, on_journal
+from highlanderd.output.log import log_through
 from highlanderd.output.writer import Writer
+from highlanderd.system.linux import on_journal
 
 
 @contextmanager
-def logging_to(path: Path, form: Literal["text", "json"], *, journal: bool = False) -> Iterator[logging.Logger]:
+def logging_to(path: Path, form: Literal["text", "json"], *, journal: str | None = None) -> Iterator[logging.Logger]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     writer = Writer()
@@ -27,6 +29,8 @@ def logging_to(path: Path, form: Literal["text", "json"], *, journal: bool = Fal
         yield logging.getLogger("highlanderd.program")
     finally:
         writer.close()
+        for handler in root.handlers:
+            handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
 
@@ -68,7 +72,7 @@ def test_text_lines_begin_with_time_and_level(tmp_path: Path) -> None:
 
 
 def test_the_journal_gets_a_priority_before_every_line(tmp_path: Path) -> None:
-    with logging_to(tmp_path / "log", "text", journal=True) as log:
+    with logging_to(tmp_path / "log", "text", journal=str(tmp_path / "none")) as log:
         some_lines(log)
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines[0] == "<6>beat leads [program=beat state=leading epoch=7]"
@@ -94,17 +98,53 @@ def test_only_the_very_stream_of_the_journal_is_taken_for_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-@pytest.mark.parametrize("journal", [False, True])
+@pytest.mark.parametrize("journal", [None, "/none/such"])
 def test_no_word_of_another_clears_a_screen_or_feigns_a_line(
-    tmp_path: Path, form: Literal["text", "json"], journal: bool
+    tmp_path: Path, form: Literal["text", "json"], journal: str | None
 ) -> None:
     path = "/v1/programs/\x1b[2J\r\nFAKE LINE\u202e\x9b/stop"
     with logging_to(tmp_path / "log", form, journal=journal) as log:
         log.info("ordered: %s %s", "POST", path, extra={"program": "a\nFAKE"})
         log.error("the server says: %s", ValueError("two\nlines\x1b"))
     text = (tmp_path / "log").read_text()
-    said = [json.loads(line)["message"] for line in text.splitlines()] if form == "json" else [text]
+    said = [json.loads(line.lstrip("<346>"))["message"] for line in text.splitlines()] if form == "json" else [text]
     assert all(message.replace("\n", "").isprintable() for message in said)
     assert "/v1/programs/\\x1b[2J\\r\\nFAKE LINE\\u202e\\x9b/stop" in said[0]
     if form == "text":
         assert not any(re.match(r"(<\d>)?(FAKE|lines)", line) for line in text.splitlines())
+
+
+def test_the_journals_own_socket_gets_what_happened_to_whom_as_fields(tmp_path: Path) -> None:
+    address = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(address)
+        with logging_to(tmp_path / "log", "text", journal=address) as log:
+            facts = {"program": "beat", "state": "draining", "epoch": 7, "event": "fenced"}
+            log.error("beat: two\nlines", extra=facts)
+            log.info("nothing of a program")
+        first, second = [_fields(journal.recv(65536)) for _ in range(2)]
+    assert not (tmp_path / "log").exists()
+    assert first["MESSAGE"] == "beat: two\n    lines [program=beat state=draining epoch=7]"
+    assert (first["PRIORITY"], first["HIGHLANDER_PROGRAM"], first["HIGHLANDER_EPOCH"]) == ("3", "beat", "7")
+    assert first["HIGHLANDER_EVENT"] == "fenced"
+    assert second["PRIORITY"] == "6"
+    assert "HIGHLANDER_PROGRAM" not in second
+
+
+def _fields(datagram: bytes) -> dict[str, str]:
+    """Read systemd's native protocol, the form with lengths."""
+    fields = {}
+    while datagram:
+        name, _, rest = datagram.partition(b"\n")
+        size = int.from_bytes(rest[:8], "little")
+        fields[name.decode()] = rest[8 : 8 + size].decode()
+        datagram = rest[8 + size + 1 :]
+    return fields
+
+
+def test_lines_for_machines_have_their_priority_in_the_journals_stream(tmp_path: Path) -> None:
+    with logging_to(tmp_path / "log", "json", journal=str(tmp_path / "none")) as log:
+        log.warning("lost")
+    line = (tmp_path / "log").read_text()
+    assert line.startswith("<4>{")
+    assert json.loads(line[3:])["message"] == "lost"

@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from typing import Literal
 
+import pytest
+
 from highlanderd.core import machine
 from highlanderd.core.effects import Release
 from highlanderd.core.events import (
@@ -14,10 +16,12 @@ from highlanderd.core.events import (
     Emptied,
     EndOrdered,
     Event,
+    Exited,
     Granted,
     Looked,
     Renewed,
     Started,
+    StopOrdered,
     Unlocked,
 )
 from highlanderd.core.lease import Lease, Lengths
@@ -166,3 +170,21 @@ def test_a_lock_that_was_taken_back_counts_once() -> None:
     ledger, line = told(holds, Attached(1), *a_lead(2), *back)
     assert [ask for ask in line.asked if "take" in ask] == ["take over 2"]
     assert ledger.counted["reattached"] == 1
+
+
+@pytest.mark.parametrize(
+    ("events", "level", "event"),
+    [
+        ((Exited(256, 0.0),), "WARNING", "exited"),
+        ((Exited(0, 0.0),), "INFO", "exited"),
+        ((Detached("the server went away"),), "ERROR", "disconnected"),
+        ((StopOrdered(),), "INFO", "stopped"),
+    ],
+)
+def test_a_lost_term_is_an_error_a_failure_a_warning_and_an_order_neither(
+    events: tuple[Event, ...], level: str, event: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    told(Policy("a", "us", on_connection_loss="stop"), Attached(1), *a_lead(2), *events)
+    record = next(record for record in caplog.records if "leading -> draining" in record.getMessage())
+    assert (record.levelname, vars(record)["event"]) == (level, event)
