@@ -134,7 +134,7 @@ class Child:
         asyncio.get_running_loop().call_soon(self._deliver)
 
     def start_when(self, written: asyncio.Future[SpawnRequest]) -> None:
-        """Ask the guardian for it as soon as its request is written. Stopped before that, it is never started."""
+        """Ask the guardian for it once its request is written. A child that is stopped before that is never started."""
         written.add_done_callback(self._written)
 
     def start(self, request: SpawnRequest) -> None:
@@ -268,7 +268,7 @@ class Child:
             self._keep_for_later(message)
 
     def _keep_for_later(self, message: Message) -> None:
-        """Keep an order; of deadlines and kills only the last, and no signal twice: a keeper may never come."""
+        """Keep an order for a keeper that may never come: only the last deadline, and no kill or signal twice."""
         self._waiting = [each for each in self._waiting if message["is"] != each["is"] or each["is"] == "signal"]
         if message not in self._waiting:
             self._waiting.append(message)

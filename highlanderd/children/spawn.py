@@ -51,7 +51,7 @@ class Spawner:
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> Child:
         """Start the term's one child, and deliver its events to ``post``.
 
-        To write its request takes files and the user database, so that is done in a thread.
+        The request needs files and the user database, so it is written in a thread.
         """
         config, guardian = self.config, self._origin.guardian
         child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)

@@ -55,7 +55,7 @@ def check_host(
 
 
 def _identity(written: WrittenProgram) -> Identity:
-    """Return whom a program will be, or this process where that is not known; then the account is reported already."""
+    """Return whom a program will run as. Where that is not known it was reported, and this process stands in."""
     try:
         return identity(written.program)
     except HighlanderError:

@@ -129,7 +129,7 @@ def keys(model: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
 
 
 def default(key: str, info: FieldInfo) -> object:
-    """Return what holds when a key is left out, as people would write it; ``None`` where only its description tells."""
+    """Return the value of a key that is left out, as people would write it; ``None`` where the description says it."""
     if info.is_required() or info.default_factory is not None:
         return None
     return _as_written(key, info.default)

@@ -14,7 +14,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Option:
-    """One option: ``key`` is ours or empty, ``note`` what a reader should know, ``value`` turns theirs into ours."""
+    """One option: ``key`` is highlanderd's, or empty; ``note`` is for a reader; ``value`` converts a value."""
 
     key: str = ""
     note: str = ""

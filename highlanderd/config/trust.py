@@ -39,7 +39,7 @@ def judge_files(source: Disk, problems: Problems, warnings: Problems) -> None:
 
 
 def judge_secrets(start: Path, postgres: Table, programs: Iterable[WrittenProgram], warnings: Problems) -> None:
-    """Warn of a secret that stands in a file of the configuration which everybody may read."""
+    """Warn of a secret in a file of the configuration that every user may read."""
     for location in (
         *_password(postgres),
         *(location for written in programs for location in _variables(written.table)),
@@ -94,7 +94,7 @@ EVERYBODY: Final = "everybody"
 
 
 def _writer(found: os.stat_result) -> str:
-    """Return who may write besides root and the daemon's user; empty if nobody. A sticky directory guards its files."""
+    """Return who may write but root and the daemon's user; empty for none. A sticky directory guards its files."""
     if found.st_mode & stat.S_IWOTH and not _sticky(found):
         return EVERYBODY
     if found.st_uid not in (0, os.geteuid()):
@@ -131,7 +131,7 @@ def _group(gid: int) -> str:
 
 
 def _public(path: Path) -> bool:
-    """Return whether everybody may read a file, its directories included."""
+    """Return whether every user may read a file, its directories included."""
     try:
         steps = [found for _, found in way.steps(os.fsencode(path)) if not stat.S_ISLNK(found.st_mode)]
     except OSError:

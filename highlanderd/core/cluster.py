@@ -190,7 +190,7 @@ def hindrance(candidate: CandidatePresence, node: ClusterNode | None) -> str:
 
 
 def _drift(found: Mapping[str, CandidatePresence], model: CandidatePresence | None) -> Iterator[Drift]:
-    """Name the keys in which nodes differ from ``model``, or from the first node where nobody leads."""
+    """Name the keys in which nodes differ from ``model``, or from the first node if none leads."""
     for node, candidate in sorted(found.items()):
         model = model or candidate
         ours, theirs = model.digests, candidate.digests

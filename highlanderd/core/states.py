@@ -48,7 +48,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who has ordered something, and what he said why. Both are shown, and decide nothing."""
+    """Who has ordered something, and the reason that was given. Both are shown, and decide nothing."""
 
     name: str = ""
     """Such as ``uid 1000 (ann) on node a``; empty where it is not known."""
@@ -56,7 +56,7 @@ class Author:
 
 
 NOBODY: Final = Author()
-"""The author of what nobody has ordered, or of an order that an earlier worker took."""
+"""The author of what was not ordered, or was ordered through an earlier worker."""
 
 
 class Want(Enum):

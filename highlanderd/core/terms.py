@@ -67,7 +67,7 @@ class PastTerm:
 
 @dataclass(frozen=True, slots=True)
 class GapReport:
-    """GapReport of one program after terms that ended for one cause."""
+    """The gaps of one program after terms that ended for one cause."""
 
     cause: str
     count: int

@@ -173,7 +173,7 @@ class ControlClient:
         )
 
     def _closed(self, error: Exception) -> str:
-        """Return what to say of a daemon that lives, and whose control socket does not serve."""
+        """Return what to say of a living daemon whose control socket does not serve."""
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
             return (
                 f"the daemon runs, but its control socket {self._path} is closed: no worker of it starts, or the "
@@ -212,7 +212,7 @@ _NO_GROUP: Final = (
 
 
 def _who_may(path: Path) -> str:
-    """Say which group may connect: that of the socket, or of the directory that hides it. Root's is for nobody else."""
+    """Say which group may connect: that of the socket, or of the directory that hides it; root's is only root."""
     import grp  # for this message only
 
     for place, may in ((path, 0o060), *((parent, 0o010) for parent in path.parents)):

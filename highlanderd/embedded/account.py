@@ -20,7 +20,7 @@ from highlanderd.errors import HighlanderError, enumerated
 from highlanderd.system.rights import acting
 
 PACKAGED: Final = ("highlander", "/var/lib/highlander")
-"""The account that the packages make, by name and home: a user of that name with another home is somebody else."""
+"""The account that the packages make, by name and home: a user of that name with another home is another one."""
 NOBODY: Final = 65534  # the kernel's overflow id; for images whose /etc/passwd is too short to name it
 
 

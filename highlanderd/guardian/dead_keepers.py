@@ -38,7 +38,7 @@ class DeadKeepers:
 
     @property
     def again_at_once(self) -> bool:
-        """Whether the last round of killing had no time for all."""
+        """Whether the last round of killing ran out of time before it had killed all."""
         return bool(self.unproven) and self._killing.unfinished
 
     def bury(self, handle: KeeperHandle) -> None:
@@ -55,7 +55,7 @@ class DeadKeepers:
     def kill(self, living: Set[int]) -> None:
         """Kill one round of what they have left; if nothing is left, conclude. ``living`` are keepers and loggers.
 
-        An orphan of the worker's, should there be one, dies with the others.
+        If the worker has left an orphan, it dies with the others.
         """
         if not self.unproven:
             return

@@ -132,7 +132,7 @@ class Keeper:
     # -------------------------------------------------------------------------------------------------- turn by turn
 
     def _wait(self) -> None:
-        """Wait for the next event; without end only if a child or a channel is there to end it."""
+        """Wait for the next event. The wait has no end only while a child or a channel can end it."""
         poller = select.poll()
         for source in (self._signals, self._timer, *(() if self._start is None else (self._start,))):
             poller.register(source, select.POLLIN)

@@ -157,7 +157,7 @@ class Keepers:
     def _connect_all(self) -> None:
         """Connect keepers with the worker. What the system refuses now is tried again: it counts descriptors in flight.
 
-        A keeper that reads nothing stays unconnected until its deadline, which nobody can move.
+        A keeper that reads nothing stays unconnected until its deadline, because no worker can move that.
         """
         self._unconnected = [
             handle

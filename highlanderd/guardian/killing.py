@@ -33,7 +33,7 @@ class TreeKill:
     def round(self, children: list[int]) -> None:
         """Kill these children of this process, none of them reaped yet, and while there is time what is below them.
 
-        Raises OSError where there is no descriptor to look below with; the children themselves are dead by then.
+        Raises OSError when there is no descriptor to look below with. The children themselves are dead by then.
         """
         now = linux.boottime()
         if now >= self._since + (LONGEST_WALK if self.unfinished else ANEW):

@@ -236,7 +236,7 @@ class Logger:
     # ------------------------------------------------------------------------------------------------- what goes wrong
 
     def _fail(self, stream: LoggedPipe, error: OSError) -> None:
-        """Try again later. A child whose tree is empty has nobody to wait for."""
+        """Try again later; not for a child whose tree is empty, because no process waits for its output."""
         stream.try_at = time.monotonic() + AGAIN
         self._trouble(stream.file.path, error.strerror or str(error))
         if self._leaving:

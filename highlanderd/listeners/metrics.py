@@ -94,7 +94,7 @@ class Metrics:
         self._takeover.observe(seconds)
 
     def leaderless(self, seconds: float) -> None:
-        """Record the time for which nobody led before this node did."""
+        """Record the time for which no node led before this one did."""
         self._leaderless.observe(seconds)
 
     def stopped(self, seconds: float) -> None:

@@ -25,9 +25,9 @@ from highlanderd.postgres.wire import one_line
 log = logging.getLogger(__name__)
 
 CREDENTIALS: Final = frozenset({"user", "password", "passfile", "sslcert", "sslkey", "sslpassword", "sslrootcert"})
-"""Options that say who we are and whom we trust. Others say where PostgreSQL is, or how it is spoken to."""
+"""Options that name the client and what it trusts. Others say where PostgreSQL is, or how to speak to it."""
 USUAL_PORT: Final = "5432"
-"""It is not shown where nobody wrote it."""
+"""It is not shown unless it was written."""
 NO_CONNECTION: Final = "no-connection"
 """A value of ``gssencmode`` that libpq refuses once it has read everything else, and before it connects."""
 
@@ -130,7 +130,7 @@ class Addresses:
 
 
 def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, str]:
-    """Return libpq's parameters with those that make a session safe. Ours come last, so they win over the user's."""
+    """Return libpq's parameters, and last those that make a session safe: they win over the user's."""
     seconds = max(1, round(lease.renew_every))
     theirs = completed(address).get("options", "")
     ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in startup_options(lease).items())

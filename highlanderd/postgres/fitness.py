@@ -77,7 +77,7 @@ _FORESEEN: Final = (
 """
 
 STRONGER: Final = {"synchronous_commit": ("remote_apply",)}
-"""Values of settings that promise more than ours."""
+"""Values of settings that promise more than the daemon's own."""
 
 
 class Forgetful(Unfit):

@@ -14,7 +14,7 @@ from highlanderd.system.linux import boottime
 
 @dataclass(frozen=True, slots=True)
 class _Shut:
-    """Takeovers find a lock taken."""
+    """The state in which takeovers find a lock taken."""
 
     since: float
     """When the first did, or when the latest alarm was raised."""
@@ -22,7 +22,7 @@ class _Shut:
 
 
 class Hindrance:
-    """How long the row was locked, or a lock was taken. After a whole lease of that an operator must know by whom."""
+    """For how long a row was locked, or a lock taken. After a whole lease, an alarm names the session."""
 
     def __init__(self, listener: Listener, lock: ProgramLock, on_alarm: Callable[[str], None]) -> None:
         self._listener, self._lock, self._on_alarm = listener, lock, on_alarm

@@ -220,7 +220,7 @@ class Listener:
         return self._survey.shown(await self.fresh_facts(), self._ledger.schema)
 
     async def migrate(self) -> MigrationReport:
-        """Migrate the schema to our version now, and report what that waits for. Raises HighlanderError."""
+        """Migrate the schema to this daemon's version now, and report what that waits for. Raises HighlanderError."""
         found = await self.fresh_facts()
         if found.version >= dialect.VERSION:
             return MigrationReport(found.version, migrated=False, waits_for=())

@@ -145,7 +145,7 @@ class LockConnection:
         """Ignore it: only the listener's session listens."""
 
     def lost(self, why: str) -> None:
-        """Seek another connection at once. Posts Detached. What we dropped ourselves is no loss."""
+        """Seek another connection at once. Posts Detached. A session that was dropped here is no loss."""
         connection = self.connection
         if connection is None:
             return

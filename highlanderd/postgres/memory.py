@@ -62,14 +62,14 @@ class NodeMemory:
         return self._timelines.get(system, 0)
 
     def learn_timeline(self, system: str, timeline: int) -> bool:
-        """Know of a timeline; return whether it is higher than any before."""
+        """Learn of a timeline; return whether it is higher than any before."""
         if timeline <= self.timeline(system):
             return False
         self._timelines[system] = timeline
         return True
 
     def learn_epoch(self, epoch: int) -> None:
-        """Know of an epoch; 0 is none."""
+        """Learn of an epoch; 0 is none."""
         if epoch:
             self.generation = max(self.generation, epoch >> 32)
 
@@ -84,11 +84,11 @@ class NodeMemory:
         return 0.0 if self.promise is None or self._promises.superseded else self.promise.ceiling
 
     def learn_promise(self, found: Promise, at: float, *, settled: bool) -> None:
-        """Know what a ledger says at ``at``, CLOCK_BOOTTIME in seconds."""
+        """Learn what a ledger says at ``at``, CLOCK_BOOTTIME in seconds."""
         self._promises = self._promises.after(found, at, settled=settled)
 
     def knowledge(self) -> Knowledge:
-        """Return what a line of sessions knows before its first look."""
+        """Return what a program's sessions know before the first look."""
         return Knowledge() if self.promise is None else self.promise.knowledge()
 
     def facts(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class NodeMemory:
         return {TIMELINES: dict(self._timelines), GENERATION: self.generation, PROMISE: promise}
 
     def inherit(self, facts: Mapping[str, Any]) -> None:
-        """Know what a former worker has known; it may have been of another version, and have known less."""
+        """Learn what a former worker knew. It may have been of another version, and have known less."""
         self._know(
             _part(facts, TIMELINES, _timelines), _part(facts, GENERATION, _generation), _part(facts, PROMISE, _promise)
         )

@@ -206,7 +206,7 @@ class Pool:
             self._wake.set()
 
     def _hand_over(self, client: Client, attempt: int, connection: Connection | None) -> None:
-        """Serve the client if it still waits. A connection that no client wants is closed; a dead one is replaced."""
+        """Serve the client if it still waits. Close a connection that no client wants; replace a dead one."""
         if connection is not None and client in self._clients and connection.wire.open:
             del self._clients[client]
             self._served.add(client)
@@ -252,7 +252,7 @@ class Pool:
             self.state = Suspected(since)
 
     def _suspect(self) -> float:
-        """Return since when the server is in doubt. When that is since now, a probe is due at once."""
+        """Return since when the server is in doubt. If the doubt begins now, a probe is due at once."""
         if isinstance(self.state, Suspected | Down):
             return self.state.since
         self._next_probe = asyncio.get_running_loop().time()

@@ -17,7 +17,7 @@ from highlanderd.postgres.sql import dialect, leading
 
 
 class Renewal:
-    """Asks on a program's connection for a term that has begun, on this session or on an earlier one."""
+    """Prolongs or ends a term that has begun, on this session or on an earlier one."""
 
     def __init__(self, connection: LockConnection, hindrance: Hindrance) -> None:
         self._line, self._lock, self._hindrance = connection, connection.lock, hindrance
@@ -78,7 +78,7 @@ class Renewal:
             self._line.post(Renewed(sent, written.lengths))
 
     def _unmatched(self, asked: Lease) -> None:
-        """Post why no row was changed: the row is not ours, or the ledger promises no lease as long as ``asked``."""
+        """Post why no row was changed: another term has it, or the ledger promises no lease as long as ``asked``."""
         pace = asked if self._line.connection is None else self._line.connection.lease
         self._line.post(LeaseRefused(pace) if asked.length > pace.length else Overruled())
 

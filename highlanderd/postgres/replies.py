@@ -72,7 +72,7 @@ class Reply:
 
     @property
     def doubt(self) -> str:
-        """Why a reply that should tell of one changed row is no success."""
+        """Why a reply is no success, if one row should have been changed."""
         if self.error is not None:
             return self.error.text
         return self.warnings[0].text if self.warnings else "it did not say that one row was changed"

@@ -12,7 +12,7 @@ from highlanderd.threads import in_thread
 
 
 class Resolver:
-    """Looks names up, one lookup under way per host, and remembers the last good answer."""
+    """Looks names up, one lookup per host at a time, and remembers the last good answer."""
 
     def __init__(self) -> None:
         self._lookups: dict[str, asyncio.Future[tuple[str, ...]]] = {}

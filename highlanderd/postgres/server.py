@@ -46,7 +46,7 @@ class _Attempt:
 
     @property
     def left(self) -> float:
-        """Seconds until the end. What is late gets a moment all the same, and fails by itself."""
+        """Seconds until the end. A late step gets a moment all the same, and fails by itself."""
         return max(0.01, self.end - asyncio.get_running_loop().time())
 
 

@@ -19,7 +19,7 @@ ROW_LOCKED: Final = "another transaction holds a lock on the ledger's row"
 
 
 class Takeover:
-    """Asks for terms on a program's connection. Posts Granted or Refused."""
+    """Tries to begin terms. Posts Granted or Refused."""
 
     def __init__(self, connection: LockConnection, hindrance: Hindrance) -> None:
         self._line, self._lock, self._hindrance = connection, connection.lock, hindrance

@@ -14,7 +14,7 @@ from highlanderd.errors import ConfigurationError
 from highlanderd.supervisord.reading import SupervisorSection, expand, written
 
 _UNSAID = {"autorestart": "unexpected", "stopasgroup": "false"}
-"""Options whose default there is not ours: they are written even where the file is silent."""
+"""Options whose default there is another one: they are written even where the file is silent."""
 
 _APART = frozenset({"command", "environment", "process_name", "numprocs", "numprocs_start", "redirect_stderr"})
 """Options that are translated by a function of their own."""

@@ -26,7 +26,7 @@ MARSHAL_VERSION = 4
 
 
 class User:
-    """Whom to be while a path is opened. ``uid`` None: the user that this process runs as."""
+    """The user whose rights a path is opened with. ``uid`` None: the user that this process runs as."""
 
     def __init__(self, uid: int | None, gid: int | None, groups: tuple[int, ...] | None) -> None:
         self.uid = os.geteuid() if uid is None else uid
@@ -58,7 +58,7 @@ def read(path: bytes, user: User) -> bytes:
 
 
 def _open(path: bytes, user: User) -> int:
-    """Open as the user; what is refused to that user, only if nobody but root and we could have put it there."""
+    """Open as the user. A file that this user may not open has to be root's or this process' own on its whole way."""
     try:
         with user.acting():
             return _open_regular(path)
@@ -114,7 +114,7 @@ def _answer(operation: str, path: bytes, *who: object) -> tuple[int, object]:
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
+    """Answer until the asking end is closed."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while line := requests.readline():
         request = marshal.loads(requests.read(int(line)))  # noqa: S302 - our own process wrote it

@@ -43,7 +43,7 @@ def steps(path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
 def sheltered(path: bytes, gids: Collection[int]) -> bool:
     """Return whether only root, or the user we run as, can put anything in the place of ``path``. Raises OSError.
 
-    Everything on the way belongs to one of them, and nobody else may write to it: not the world, and no group of
+    Everything on the way belongs to one of them, and no other user may write to it: not the world, and no group of
     ``gids``, the program's. Links are followed and judged in the same way, and so is what the path names.
     """
     return all(

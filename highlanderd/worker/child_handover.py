@@ -55,7 +55,7 @@ def encode(situation: Situation) -> bytes:
 
 
 def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading | Draining, Want]:
-    """Return the state and the operator's wish that a child found alive goes on with.
+    """Return the state and the operator's wish that a child goes on with which was found alive.
 
     ``started`` is None until its program is executed. Raises ValueError for bytes that this version cannot read.
     """

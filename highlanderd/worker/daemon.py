@@ -157,7 +157,7 @@ class Daemon:
         )
 
     def _make_presence(self, changes: Changes) -> Presence:
-        """Make what tells other nodes of this one."""
+        """Make the presence of this node, which other nodes read."""
         own = WorkerPresence(self._configuration.daemon.node, self._greeting.instance, self._fleet, lacking={})
         return Presence(self._pool.server, self._pool.listener, present=own.now, changed=changes.wait)
 
@@ -285,9 +285,9 @@ async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
 
 
 def rehearse(path: Path, handover_fd: int) -> tuple[str, ...]:
-    """Load what a worker would be handed over, and the files, which a daemon reads that is restarted; return warnings.
+    """Load the handover as a worker would, and the files as a restarted daemon would; return warnings.
 
-    What this machine lacks for a program is no more than a warning: the daemon runs the others. Raises
+    Something that this machine lacks for one program is only a warning: the daemon runs the others. Raises
     ConfigurationError.
     """
     loaded = load(path, os.environ)

@@ -8,7 +8,7 @@ from highlanderd.postgres.survey import Leader
 
 
 class Duplicates:
-    """Compares each survey of the leaders with the one before it, and raises an alarm for what contradicts us."""
+    """Compares each survey of the leaders with the one before it, and alarms for what contradicts this daemon."""
 
     def __init__(self, node: str, instance: str, alarm: Callable[[str], None]) -> None:
         self._node, self._instance, self._alarm = node, instance, alarm
@@ -26,9 +26,9 @@ class Duplicates:
 def duplicate_nodes(
     before: Mapping[int, Leader], after: Mapping[int, Leader], node: str, instance: str
 ) -> Iterator[str]:
-    """Name the daemon that leads under our own name.
+    """Name another daemon that leads under this node's name.
 
-    A former life of this daemon is none: only a daemon that lives has renewed between two surveys.
+    A former life of this daemon does not count: only a living daemon renews between two surveys.
     """
     for lock_id, leader in after.items():
         known = before.get(lock_id)

@@ -51,7 +51,7 @@ class Records:
         """Called with each step of the machine: the situation before, the event, the situation after, and the time."""
 
     def adopted(self) -> None:
-        """Know that the program goes on with a child of an earlier worker, whose session is gone."""
+        """Note that the program goes on with a child of an earlier worker, whose session is gone."""
         self.detached = True
 
     def _step(self, before: Situation, event: Event, after: Situation, now: float) -> None:

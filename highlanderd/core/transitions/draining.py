@@ -173,7 +173,7 @@ def stop_ordered(context: Context[Draining, StopOrdered]) -> Step:
 
 
 def _wish(context: Context[Draining, Any], want: Want, state: Draining) -> Step:
-    """Change the wish. The keeper carries it to the next worker, so it gets it with its deadline."""
+    """Change the wish. The keeper gets it together with a deadline, and carries it to the next worker."""
     keeper = not isinstance(state.phase, Releasing)
     effects = (SetDeadline(state.keeper_deadline),) if keeper else ()
     return replace(context.situation, state=state, want=context.wish(want)), effects
