@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 WATCHED = 0.7
 """Of a lease: the longest time between two cycles of a worker that is not frozen."""
 OVERDUE = 0.08
-"""Of a lease: after the deadline of a tree that no process has begun to kill. Deadlines are at 9/10 of a lease, others may
-lead after 1.05, and systemd's timers are up to 0.25 s late: a daemon that is frozen as a whole is killed in between."""
+"""Of a lease: after the deadline of a tree that no process has begun to kill. Deadlines are at 9/10 of a lease,
+others may lead after 1.05, and systemd's timers are up to 0.25 s late: a daemon that is frozen as a whole is
+killed in between."""
 SOONEST = 0.1
 """Seconds: this process runs again, so keepers perhaps do, too, and kill by themselves."""
 

@@ -68,7 +68,7 @@ class Ledger:
         return _filled(GUARD, _names(self.schema)).lstrip() + "\n" + self.script(version)
 
     def migration(self, version: int) -> Statement:
-        """Return the statement that migrates the ledger from ``version`` to this daemon's schema, or changes nothing."""
+        """Return the statement that migrates the ledger from ``version`` to this daemon's, or changes nothing."""
         values = {
             **_names(self.schema),
             "name": literal(f"highlanderd {self.schema}"),
