@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_mutually_exclusive_group()
     said = "check the configuration, report every problem or else the bounds that it implies, and exit"
     modes.add_argument("--check", action="store_true", help=said)
+    said = "with --check: print the merged configuration, where each value is written, and no secret"
+    parser.add_argument("--print", action="store_true", help=said)
     said = "check PostgreSQL without changing anything, report problems, and exit"
     modes.add_argument("--doctor", action="store_true", help=said)
     modes.add_argument("--print-schema", action="store_true", help="print the SQL that creates the ledger and exit")
@@ -87,6 +89,8 @@ def _arguments() -> argparse.Namespace:
     """Return the command line. Exits with code 2 when it makes no sense, before any file is read."""
     parser = _parser()
     arguments = parser.parse_args()
+    if arguments.print and not arguments.check:
+        parser.error("--print belongs to --check")
     if arguments.version is not None:
         from highlanderd.postgres.sql.dialect import VERSION
 
@@ -108,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.worker is not None:
         return _work(path, arguments.worker)
     if arguments.check:
-        return _check(path) if arguments.handover is None else _rehearse(path, arguments.handover)
+        return _check(path, arguments.print) if arguments.handover is None else _rehearse(path, arguments.handover)
     if arguments.print_json_schema:
         from highlanderd.config import json_schema
 
@@ -127,8 +131,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return _guard(loaded.configuration)
 
 
-def _check(path: Path) -> int:
-    """Print every problem of the configuration and of this machine; print the bounds of a valid one."""
+def _check(path: Path, merged: bool) -> int:
+    """Print every problem of the configuration and of this machine; print the bounds of a valid one, or all of it."""
     from highlanderd.config import check
     from highlanderd.config.bounds import bounds
 
@@ -136,8 +140,12 @@ def _check(path: Path) -> int:
     configuration = judgement.configuration
     for warning in (*judgement.warnings, *_shared_account(configuration)):
         print(one_line(f"warning: {warning}"), file=sys.stderr)
+    if merged:
+        print(judgement.merged, end="")
     if judgement.problems or configuration is None:
         raise ConfigurationError(judgement.problems)
+    if merged:
+        return DONE
     programs = ", ".join(configuration.programs) or "none"
     print(f"{path}: valid; node {configuration.daemon.node}, programs: {programs}")
     print(*bounds(configuration), sep="\n")

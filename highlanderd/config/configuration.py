@@ -39,6 +39,8 @@ class Judgement(NamedTuple):
     warnings: tuple[str, ...]
     configuration: Configuration | None
     """``None`` if it cannot be used. Findings about this host do not make it unusable."""
+    merged: str
+    """The configuration as TOML, with the place of each value; secrets are hidden. Empty if it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from highlanderd.config.checks import (
 )
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.host_checks import check_host
+from highlanderd.config.printing import printed
 from highlanderd.config.problems import Document, Location, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
 from highlanderd.config.reading import Key, Reading, Table, merged
@@ -67,7 +68,8 @@ def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes
     check_host(
         loading.programs.values(), loading.tables.get("control", {}), environ, loading.problems, loading.warnings
     )
-    return Judgement(loading.problems.sorted(), loading.warnings.sorted(), configuration)
+    merged = "" if configuration is None else loading.printed(configuration)
+    return Judgement(loading.problems.sorted(), loading.warnings.sorted(), configuration, merged)
 
 
 def reload_from(blob: bytes, environ: Mapping[str, str]) -> Loaded:
@@ -132,6 +134,11 @@ class _Loading:
         configuration = self._checked(models)
         self._warn(configuration, tables, top)
         return configuration
+
+    def printed(self, configuration: Configuration) -> str:
+        """Return the configuration with the place of each value."""
+        models = {name: getattr(configuration, name) for name in SECTIONS}
+        return printed(models, self.tables, self.programs.values())
 
     def postgres(self) -> PostgresSection:
         """Return that section alone. Raises ConfigurationError."""

@@ -20,6 +20,10 @@ class Document:
         self.name = name
         self.text = text
 
+    def holds(self, path: Path) -> bool:
+        """Return whether this very key is written in the file."""
+        return path in self._lines
+
     def line(self, path: Path) -> int:
         """Return the line of a key, counted from 1, or of the innermost table around it that is written down."""
         return nearest(self._lines, path)

@@ -37,17 +37,22 @@ _SLIPS: Final = frozenset({22, 27, 77, 117, 137, 177})
 """Integers that were certainly meant as octal digits: TOML's ``22`` would silently become mode 026."""
 
 
-def quoted(value: object) -> str:
-    """Return a value of the file as TOML writes it, shortened.
+def toml(value: object) -> str:
+    """Return a value as TOML writes it, on one line.
 
-    >>> quoted("a"), quoted({"nofile": 4096})
-    ('"a"', '{ nofile = 4096 }')
+    >>> toml("a"), toml(["b", True]), toml({"nofile": 4096})
+    ('"a"', '["b", true]', '{ nofile = 4096 }')
     """
     if isinstance(value, dict) and value:
-        inside = ", ".join(f"{name} = {quoted(inner)}" for name, inner in value.items())
-        text = f"{{ {inside} }}"
-    else:
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        return f"{{ {', '.join(f'{name} = {toml(inner)}' for name, inner in value.items())} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def quoted(value: object) -> str:
+    """Return a value of the file as TOML writes it, shortened."""
+    text = toml(value)
     return text if len(text) <= 60 else text[:56] + ' ..."'
 
 

@@ -1,0 +1,70 @@
+"""Print the merged configuration: each key with its value, and where that was written. Secrets are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from highlanderd.config.checks import WrittenProgram
+from highlanderd.config.json_schema import default, keys
+from highlanderd.config.problems import Location, spelled
+from highlanderd.config.program import ProgramKeys
+from highlanderd.config.reading import Key, Table
+from highlanderd.config.sections import SECTIONS, Section
+from highlanderd.config.values import toml
+
+HIDDEN: Final = "***"
+"""What stands for a secret."""
+DEFAULT: Final = "default"
+"""What stands for the place of a value that no file says."""
+_WIDTH: Final = 56
+"""The column at which comments begin, where the value leaves room for it."""
+
+
+def printed(sections: Mapping[str, Section], tables: Mapping[str, Table], programs: Iterable[WrittenProgram]) -> str:
+    """Return the configuration as TOML, ``[defaults]`` merged into each program; comments say where values are from."""
+    parts = [_table(name, sections[name], tables[name]) for name in SECTIONS]
+    parts += [_table(spelled(("program", each.program.name)), each.program, each.table) for each in programs]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(title: str, section: Section, table: Table) -> str:
+    return "\n".join([f"[{title}]", *_lines(section, table)])
+
+
+def _lines(section: Section, table: Table) -> Iterator[str]:
+    model = ProgramKeys if isinstance(section, ProgramKeys) else type(section)
+    names = {info.alias or field: field for field, info in model.model_fields.items()}
+    for key, info in keys(model):
+        used = getattr(section, names[key])
+        if key in table:
+            yield from _written(key, used, table[key])
+        elif (value := default(key, info)) is not None:
+            yield _line(key, value, DEFAULT)
+
+
+def _written(key: str, used: object, written: Key) -> Iterator[str]:
+    """Return a line for a key, or for each key of a table: those may come from different places."""
+    if isinstance(used, dict) and written.names:
+        for name, location in written.names.items():
+            given = written.value[name] if isinstance(written.value, dict) else None
+            yield _line(spelled((key, name)), _shown(used.get(name), given), _source(location))
+    else:
+        yield _line(key, _shown(used, written.value), _source(written.location))
+
+
+def _source(location: Location) -> str:
+    return str(location) if location.document.holds(location.path) else DEFAULT
+
+
+def _shown(used: object, written: object) -> object:
+    if isinstance(used, SecretStr):
+        return HIDDEN
+    return str(used) if isinstance(used, Path) else written
+
+
+def _line(key: str, value: object, source: str) -> str:
+    return f"{f'{key} = {toml(value)}':{_WIDTH}}  # {source}"

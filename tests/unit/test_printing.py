@@ -1,0 +1,63 @@
+"""``--check --print``: every key with its value and its place, and no secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tomli
+
+from highlanderd.config import check
+
+MAIN = """[daemon]
+include = "more.toml"
+run_dir = "run"
+[postgres]
+dsn = "postgresql://a:hunter2@db1/ops"
+[defaults]
+umask = "027"
+environment = { A = "secret-a", B = "secret-b" }
+"""
+MORE = """[program."a.b"]
+command = ["sleep", "${SECONDS}"]
+environment.B = "secret-c"
+limits = { nofile = 99, core = "unlimited" }
+"""
+
+
+@pytest.fixture
+def merged(tmp_path: Path) -> dict[str, str]:
+    """Return each line of the print by the key that it begins with, spaces made one."""
+    (tmp_path / "main.toml").write_text(MAIN)
+    (tmp_path / "more.toml").write_text(MORE)
+    text = check(tmp_path / "main.toml", {"SECONDS": "60", "PATH": "/bin"}).merged.replace(f"{tmp_path}/", "")
+    assert tomli.loads(text)["program"]["a.b"]["command"] == ["sleep", "${SECONDS}"]
+    assert "hunter2" not in text
+    assert "secret" not in text
+    return {line.split(" = ")[0]: " ".join(line.split()) for line in text.splitlines() if " = " in line}
+
+
+def test_a_value_is_followed_by_the_file_and_line_that_say_it(merged: dict[str, str]) -> None:
+    assert merged["include"] == 'include = "more.toml" # main.toml:2'
+    assert merged["umask"] == 'umask = "027" # main.toml:7'
+    assert merged["command"] == 'command = ["sleep", "${SECONDS}"] # more.toml:2'
+
+
+def test_what_no_file_says_is_called_default(merged: dict[str, str]) -> None:
+    assert merged["namespace"] == 'namespace = "highlander" # default'
+    assert merged["node"].endswith("# default")
+
+
+def test_what_follows_from_another_key_names_that_key(merged: dict[str, str]) -> None:
+    assert merged["socket"].endswith('run/control.sock" # main.toml:3')
+
+
+def test_a_secret_is_hidden_and_its_place_is_told(merged: dict[str, str]) -> None:
+    assert merged["dsn"] == 'dsn = "***" # main.toml:5'
+    assert merged["environment.A"] == 'environment.A = "***" # main.toml:8'
+    assert merged["environment.B"] == 'environment.B = "***" # more.toml:3'
+
+
+def test_a_table_is_printed_key_by_key_as_it_was_written(merged: dict[str, str]) -> None:
+    assert merged["limits.nofile"] == "limits.nofile = 99 # more.toml:4"
+    assert merged["limits.core"] == 'limits.core = "unlimited" # more.toml:4'
