@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from highlanderd.guardian.worker import KEPT
 from tests.support.processes import Node, gone, node_at, state
 from tests.support.wait import wait_for
 
@@ -125,3 +126,22 @@ def test_what_a_former_guardian_left_in_its_cgroups_is_killed_before_anything_st
         assert gone(survivor)
         assert second.meeting["instance"] != instance
         assert not list(Path(parent).glob(f"highlander.{instance}.*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to give up")
+def test_a_worker_has_few_of_roots_capabilities_and_gains_none_and_a_child_has_all(node: Node) -> None:
+    """The worker holds all third-party code and every socket; the guardian holds none, and starts the children."""
+
+    def facts(pid: int) -> dict[str, str]:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+    epoch = node.shell("exec sleep 1000")
+    child = facts(int(node.expect("Started", epoch=epoch)["pid"]))
+    worker = facts(node.worker)
+    allowed = sum(1 << number for number in KEPT)
+    assert [int(worker[name], 16) & ~allowed for name in ("CapPrm", "CapEff", "CapBnd")] == [0, 0, 0]
+    assert worker["NoNewPrivs"] == "1"
+    assert (child["CapEff"], child["NoNewPrivs"]) == (facts(os.getpid())["CapEff"], facts(os.getpid())["NoNewPrivs"])
+    node.tell("kill", epoch=epoch)
+    node.expect("Emptied", epoch=epoch)
