@@ -255,6 +255,22 @@ def test_the_cure_of_a_refusal_lets_its_reader_in(open_dir: Path) -> None:
     run(main)
 
 
+def test_nothing_that_another_node_says_clears_a_screen_or_feigns_a_row(open_dir: Path) -> None:
+    hostile = "b\x1b[2J\r\nFAKE  leading\u202e"
+    node = MemoryNode(program("beat", leader=hostile, reason=f"led by {hostile}"))
+
+    async def main() -> None:
+        async with serving(node, open_dir) as path:
+            for words in (["status"], ["show", "beat"], ["stop", "beat"], ["is-leading", "beat"], ["release", "beat"]):
+                command = [sys.executable, "-m", "highlanderd.ctl", *words]
+                asked = await ended(command, HIGHLANDER_SOCKET=str(path), PYTHONUTF8="1")
+                said = asked.out + asked.err
+                assert said.replace("\n", "").isprintable(), words
+                assert not any(line.startswith("FAKE") for line in said.splitlines())
+
+    run(main)
+
+
 def test_without_a_group_the_socket_lets_none_in(open_dir: Path) -> None:
     async def main() -> None:
         async with serving(MemoryNode(), open_dir) as path:
