@@ -228,6 +228,7 @@ def _guard(configuration: Configuration) -> int:
     _make("state_dir", daemon.state_dir)
     lock = _locked(daemon.state_dir)
     _make("run_dir", daemon.run_dir)
+    _refuse_foreign("control.socket", configuration.control.socket.parent, shared=True)
     _mark(configuration.control.socket)
     _start_embedded(configuration)
     guardian = Path(__file__).parent / "guardian" / "guardian.py"
@@ -280,12 +281,17 @@ def _locked(state_dir: Path) -> int:
 
 def _make(key: str, directory: Path) -> None:
     """Make one of the daemon's directories; refuse one that others may write to."""
-    from highlanderd.config.trust import directory_problem
-
     with _usable(key, directory):
         directory.mkdir(parents=True, exist_ok=True)
-    if problem := directory_problem(directory):
-        raise HighlanderError(f"cannot use daemon.{key}: {problem}")
+    _refuse_foreign(f"daemon.{key}", directory)
+
+
+def _refuse_foreign(key: str, directory: Path, *, shared: bool = False) -> None:
+    """Refuse a directory that others may write to, before anything is written there."""
+    from highlanderd.config.trust import directory_problem
+
+    if problem := directory_problem(directory, shared=shared):
+        raise HighlanderError(f"cannot use {key}: {problem}")
 
 
 @contextlib.contextmanager

@@ -100,14 +100,17 @@ def _judge_files(source: Disk, loading: _Loading) -> None:
 
 def _judge_directories(configuration: Configuration, loading: _Loading) -> None:
     """Report the directories of the daemon that it will refuse to use."""
-    daemon = configuration.daemon
-    for key, directory in (("state_dir", daemon.state_dir), ("run_dir", daemon.run_dir)):
-        if problem := directory_problem(directory):
-            written = loading.tables["daemon"].get(key)
-            if written is None:
-                loading.problems.add_file(str(directory), problem)
-            else:
-                loading.problems.add(written.location, problem)
+    daemon, socket = configuration.daemon, configuration.control.socket
+    problems = {
+        daemon.state_dir: (directory_problem(daemon.state_dir), loading.tables["daemon"].get("state_dir")),
+        daemon.run_dir: (directory_problem(daemon.run_dir), loading.tables["daemon"].get("run_dir")),
+        socket.parent: (directory_problem(socket.parent, shared=True), loading.tables["control"].get("socket")),
+    }
+    for directory, (problem, written) in problems.items():
+        if problem and written is None:
+            loading.problems.add_file(str(directory), problem)
+        elif problem and written is not None:
+            loading.problems.add(written.location, problem)
 
 
 @dataclass(slots=True)

@@ -140,10 +140,11 @@ def _public(path: Path) -> bool:
     return passable and bool(steps[-1].st_mode & stat.S_IROTH)
 
 
-def directory_problem(directory: Path) -> str:
+def directory_problem(directory: Path, *, shared: bool = False) -> str:
     """Return why the daemon must not keep its files in a directory, as a sentence; empty if it may.
 
-    One that is not there yet is judged by those above it.
+    One that is not there yet is judged by those above it. ``shared``: it may be one like ``/tmp``, whose sticky bit
+    keeps each user's files apart.
     """
     found, wanted = None, os.fsencode(Path.cwd() / directory)
     try:
@@ -157,7 +158,7 @@ def directory_problem(directory: Path) -> str:
         return ""  # to use it says what is wrong
     if found is None:  # the root
         return ""
-    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX and found.st_mode & stat.S_IWOTH:
+    if _sticky(found) and found.st_mode & stat.S_IWOTH and not shared:
         return f"everybody may write to {directory}; name a directory of the daemon's own in it"
     if who := _writer(found):
         return f"{who} may write to {directory}; {_cure(found, str(directory))}, or name another one"
