@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Emptied, Event, Started
 from highlanderd.output.streams import Ring, Stream, Writer
+from highlanderd.system import way
 from highlanderd.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -149,12 +151,28 @@ class Spawner:
         def count(lines: int) -> None:
             self._origin.count(config.name, name, lines)
 
-        if where != "inherit":
+        if where != "inherit" and may_write(config, where):
             return Stream(
                 fd, writer.file(Path(where), config.log_max_bytes, config.log_backups), self.ring, count=count
             )
         sink = writer.descriptor(STANDARD[name], f"standard {'output' if name == 'stdout' else 'error'}")
         return Stream(fd, sink, self.ring, prefix=f"{config.name}: ", count=count)
+
+
+EVERY_GROUP = range(1 << 32)
+
+
+def may_write(config: ProgramConfig, path: str) -> bool:
+    """Return whether the worker may write a program's log file, as a guardian that knows no logger lets it.
+
+    It does not where the program's user could have put a link: then the lines go to the daemon's own output.
+    """
+    if config.user is None:
+        return True
+    try:
+        return way.sheltered(os.fsencode((Path.cwd() / path).parent), EVERY_GROUP)
+    except OSError:
+        return False
 
 
 def _log(config: ProgramConfig) -> Mapping[str, object] | None:
