@@ -83,7 +83,8 @@ class DaemonSection(Section):
     state_dir: Located = Field(
         default=Path("/var/lib/highlander"),
         description="Directory for what outlives the daemon: its lock, its instance, and the embedded server's data. "
-        "Must be this daemon's alone. Relative to this file.",
+        "Must be this daemon's alone: one that others own or may write is refused, as `run_dir` is. Relative to this "
+        "file.",
     )
 
 
