@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from highlanderd.config.environment import parsed_environment, read_environment
 from highlanderd.config.paths import PathReader
 from highlanderd.config.values import EnvironmentFile
 from highlanderd.errors import HighlanderError
+from highlanderd.system import proctree
 from tests.support.configuration import POSTGRES, loaded
 
 STRANGER = 54321
@@ -118,6 +121,18 @@ def test_a_file_above_a_mebibyte_is_refused(tmp_path: Path) -> None:
     assert read(tmp_path / "env") == {}
     (tmp_path / "env").write_bytes(b"#" * ((1 << 20) + 1))
     assert refusal(tmp_path / "env").startswith("the environment file is larger than 1 MiB")
+
+
+def test_a_path_that_gives_no_answer_is_given_up_and_named(tmp_path: Path) -> None:
+    """As when a file system hangs: here the process that looks at it is stopped."""
+    with PathReader() as paths:
+        assert stat.S_ISDIR(paths.mode(tmp_path, SELF))
+        (reader,) = proctree.below(os.getpid())
+        os.kill(reader, signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            paths.mode(tmp_path / "hung", SELF)
+        assert paths.hung == tmp_path / "hung"
+        assert stat.S_ISDIR(paths.mode(tmp_path, SELF)), "another process answers"
 
 
 def test_only_a_file_that_is_optional_may_be_missing(tmp_path: Path) -> None:
