@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 START_WITHIN = 30.0  # seconds from its fork to its first ping: imports from a cold disk, a large configuration
 FIRST_PAUSE = 0.1  # seconds; the first restart comes at once
 GOOD_LIFE = 10.0  # seconds of life after which a death is a first one again
-KEPT = frozenset({0, 1, 2, 6, 7, 10, 24})
+KEPT = frozenset({0, 1, 2, 6, 7, 10, 19, 24})
 """The capabilities that a worker of root's keeps (linux/capability.h): CHOWN for its socket's group; DAC_OVERRIDE and
 DAC_READ_SEARCH for secrets and state that belong to others; SETGID and SETUID to look at paths as a program's user;
-NET_BIND_SERVICE for a low port; SYS_RESOURCE for the last blocks of a full disk. The guardian starts the children."""
+NET_BIND_SERVICE for a low port; SYS_PTRACE to see children's processes where /proc hides those of others (hidepid);
+SYS_RESOURCE for the last blocks of a full disk. The guardian starts the children."""
 END_WITHIN = 2.0  # seconds from ``done``, or from the end of its channel, to its own end
 
 
