@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from highlanderd.config.environment import parsed_environment
 from highlanderd.errors import HighlanderError, one_line, printable
-from highlanderd.output.log import JournalLines, TextLines
+from highlanderd.output.log import JournalLines, PlainLines, TextLines
 
 PIECES = (b"A", b"b_1", b"=", b"'", b'"', b"\\", b"\n", b"\r", b"\r\n", b" ", b"\t", b"#", b"export ", b"\0", b"\x85")
 MORE = (b"\xff", "\u2028\u202e\ufeff".encode(), b"\xef\xbb\xbf", b"\x1b[2J", b"\x0b\x0c", b"$(x)")
@@ -47,7 +47,7 @@ def test_what_is_made_printable_is_and_what_was_stays(text: str) -> None:
 @given(TEXTS, TEXTS)
 def test_no_log_line_begins_with_a_word_of_another(first: str, second: str) -> None:
     record = logging.LogRecord("x", logging.INFO, "x", 1, "%s says %s", (f"\n{first}", ValueError(second)), None)
-    for lines, begins in ((TextLines(), "20"), (JournalLines(), "<6>")):
+    for lines, begins in ((TextLines(), "20"), (JournalLines(PlainLines()), "<6>")):
         head, *rest = lines.format(record).split("\n")
         assert head.startswith(begins)
         assert all(line.removeprefix("<6>").startswith("    ") for line in rest)
