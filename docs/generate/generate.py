@@ -11,6 +11,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ class _Node:
         beat = status.ProgramStatus(
             "beat", "leading", "run", "", now, "a", 1, 1, 2, True, 0, 0, 9.0, now, 1.0, "", True, candidates=1
         )
+        beat = replace(beat, last_exit=status.LastExit(now, 1, 0, None))
         postgres = status.PostgresStatus(True, "db1/ops", "18.0", "", 10.0, 1, 2)
         return status.NodeStatus("a", "", "0", postgres, (beat,))
 

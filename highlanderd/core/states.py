@@ -170,6 +170,8 @@ class Waiting:
     another node, it runs all the same."""
     overridden: int = 0
     """The epoch of the released term that such a ``start`` has overridden."""
+    finished: bool = False
+    """The last look has shown that the program has finished: an operator has to start it again."""
 
 
 @dataclass(frozen=True, slots=True)

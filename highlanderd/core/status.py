@@ -22,6 +22,19 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class LastExit:
+    """How a child of a program has ended on this node."""
+
+    at: str
+    epoch: int | None
+    """Of its term."""
+    status: int | None
+    """Its exit status; ``None`` when a signal ended it."""
+    signal: str | None
+    """The signal's name."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramStatus:
     """One program as this node sees it."""
 
@@ -41,7 +54,7 @@ class ProgramStatus:
     lock_id: int
     """The number that the advisory lock is taken on."""
     pid: int | None
-    """The child's main process on this node."""
+    """The child's main process on this node, while it lives."""
     ready: bool
     """Whether the child is up: it has run for a second."""
     failures: int
@@ -57,6 +70,10 @@ class ProgramStatus:
     description: str
     connected: bool
     """Whether its lock connection to PostgreSQL is up."""
+    last_exit: LastExit | None = None
+    """How its latest child on this node has ended, as far as the present worker knows."""
+    finished: bool = False
+    """Whether it has finished, so that no node starts it before an operator does."""
     unkillable: tuple[Process, ...] = ()
     """Processes of it on this node that SIGKILL has not ended for two seconds, a hundred at most."""
     detached: bool = False

@@ -159,6 +159,9 @@ class _Commands:
             metavar="DURATION",
             help="keep this node from leading for so long, unless another one has led before (default: 30s)",
         )
+        release.add_argument(
+            "--force", action="store_true", help="even if no other node, or not that node, could lead them now"
+        )
         start = self._add("start", "let programs run; done once each is led, here or on another node")
         self._names(start)
         stop = self._add("stop", "stop programs on this node and keep it from leading them")

@@ -150,7 +150,9 @@ def version(daemon: ControlClient, arguments: Namespace) -> int:  # noqa: ARG001
 
 
 def release(daemon: ControlClient, arguments: Namespace) -> int:
-    body = {"to": arguments.to} if arguments.to is not None else {}
+    body: dict[str, Any] = {"to": arguments.to} if arguments.to is not None else {}
+    if arguments.force:
+        body["force"] = True
     if arguments.stay_out is not None:
         body["for"] = arguments.stay_out
     return _order_here(daemon, "release", arguments, body)
@@ -213,7 +215,10 @@ def _outcome(program: Answer, verb: str, waited: bool) -> str:
         return f"{name}: {verb} ordered"
     if state == "leading":
         return f"{name}: leading, epoch {program['epoch']}, pid {program['pid']}"
-    return f"{name}: {state}" + (f", led by {tables.plain(program['leader'])}" if program["leader"] else "")
+    leader = f"led by {tables.plain(program['leader'])}" if program["leader"] else ""
+    if state == "stopped":
+        return f"{name}: stopped on this node; {leader or 'no node leads it'} now"
+    return f"{name}: {state}" + (f", {leader}" if leader else "")
 
 
 # -------------------------------------------------------------------------------------------------------- whole node

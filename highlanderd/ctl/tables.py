@@ -160,6 +160,7 @@ def detail(program: Mapping[str, Any], age: float | None) -> list[str]:
             ("ready", "yes" if program["ready"] else "no"),
             ("uptime", span(program["uptime"])),
             ("restarts", program["restarts"]),
+            ("last exit", last_exit(program.get("last_exit"))),
             ("failures", f"{program['failures']} in a row"),
             ("command", _quoted(program["command"])),
             ("directory", program["directory"]),
@@ -169,6 +170,18 @@ def detail(program: Mapping[str, Any], age: float | None) -> list[str]:
     )
     lines += ["", "processes", *(tree(program["processes"]) or ["  none on this node"])]
     return [*lines, "", "last output", *([f"  {plain(line)}" for line in program["output"]] or ["  none on this node"])]
+
+
+def last_exit(last: Mapping[str, Any] | None) -> str | None:
+    """Return how the latest child has ended, in words.
+
+    >>> last_exit({"at": "2026-01-02T03:04:05.678Z", "epoch": 7, "status": None, "signal": "SIGKILL"})
+    'killed by SIGKILL at 2026-01-02T03:04:05.678Z, epoch 7'
+    """
+    if last is None:
+        return None
+    how = f"status {last['status']}" if last["signal"] is None else f"killed by {last['signal']}"
+    return f"{how} at {last['at']}, epoch {last['epoch']}"
 
 
 def _quoted(command: Sequence[str]) -> str:

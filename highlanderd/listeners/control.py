@@ -25,6 +25,7 @@ from highlanderd.core.status import LeaseReport
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
 from highlanderd.listeners import leases
 from highlanderd.listeners.answers import answer, cluster_facts, detail_facts, failure, node_facts, program_facts
+from highlanderd.listeners.candidates import refuse_unless_able
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change, outcome, program_of
@@ -172,10 +173,13 @@ class _Api:
             if waits:
                 await self._node.survey()  # a term that this node has not heard of must not pass for the outcome
             before = program_of(self._node, request.match_info["name"])
+            if verb == "release" and not body.get("force", False):
+                await refuse_unless_able(self._node, before, body.get("to"))
             order.give(self._node, before.name, body, by)
             if waits:
                 patience = body.get("timeout", DEFAULT_TIMEOUT)
-                after = await outcome(self._node, order, before, patience, lambda: request.transport is None)
+                gone = lambda: request.transport is None  # noqa: E731 - a name for a short question
+                after = await outcome(self._node, order, before, patience, gone, body.get("to"))
             else:
                 after = program_of(self._node, before.name)
             return answer({"program": program_facts(after)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import signal
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
@@ -11,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from highlanderd.core.states import STATE_NAMES
-from highlanderd.core.status import NodeStatus, ProgramStatus
+from highlanderd.core.status import LastExit, NodeStatus, ProgramStatus
 
 
 def _seconds(moment: str | None) -> float | None:
@@ -21,6 +22,19 @@ def _seconds(moment: str | None) -> float | None:
 # By metric: its help, and what it shows of a program; nothing when that is None.
 _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]]]] = {
     "program_leading": ("Whether this node leads it.", lambda program: program.state == "leading"),
+    "program_wanted": (
+        "Whether it is to run as far as this node's operators say.",
+        lambda program: program.want == "run",
+    ),
+    "program_finished": (
+        "Whether it has finished, so that no node starts it before an operator does.",
+        lambda program: program.finished,
+    ),
+    "program_last_exit_code": (
+        "Exit status of its latest child on this node, 128 and the signal's number when a signal ended it; no series "
+        "before one has ended.",
+        lambda program: None if program.last_exit is None else exit_code(program.last_exit),
+    ),
     "program_ready": ("Whether its child on this node is ready.", lambda program: program.ready),
     "program_epoch": ("Epoch of the present or last term that this node knows.", lambda program: program.epoch),
     "program_start_time_seconds": ("When its child was started.", lambda program: _seconds(program.started)),
@@ -39,6 +53,18 @@ _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]
     ),
     "postgres_connected": ("Whether its lock connection is up.", lambda program: program.connected),
 }
+
+
+def exit_code(last: LastExit) -> int | None:
+    """Return what a shell calls the exit status.
+
+    >>> exit_code(LastExit("", 1, 3, None)), exit_code(LastExit("", 1, None, "SIGKILL"))
+    (3, 137)
+    """
+    if last.signal is None:
+        return last.status
+    known = signal.Signals.__members__.get(last.signal)
+    return 128 + (int(last.signal.removeprefix("signal ")) if known is None else known)
 
 
 class Snapshot(Collector):

@@ -103,23 +103,42 @@ def _elsewhere(now: ProgramStatus, node: str) -> bool:
     return now.state == "waiting" and now.leader not in (None, node)
 
 
-def _running(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:
+def _running(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
+    if now.want == "stop" and now.state in ("draining", "stopped"):
+        raise HighlanderError(f"a later order has overtaken this one: {now.name} is {now.state}, {now.reason}")
     if now.failures > before.failures:
         raise HighlanderError(f"{now.name} failed: {now.reason or 'it ended'}; see 'highlanderctl show {now.name}'")
     over = now.state == "waiting" and (now.epoch or 0) > (before.epoch or 0)  # it led, and has finished already
-    return (now.state == "leading" and now.pid is not None) or _elsewhere(now, node) or over
+    return (now.state == "leading" and now.pid is not None) or _elsewhere(now, goal.here) or over
 
 
-def _released(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:  # noqa: ARG001 - one shape for all
-    return now.state not in ("leading", "draining") or now.epoch != before.epoch
+def _released(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
+    over = now.state not in ("leading", "draining") or now.epoch != before.epoch
+    if goal.to is None or not over:
+        return over
+    if now.leader not in (None, goal.to):
+        raise HighlanderError(f"{now.name} was released, but {now.leader} leads it now, not {goal.to}")
+    return now.leader == goal.to
 
 
-def _stopped(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:  # noqa: ARG001 - one shape for all
+def _stopped(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:  # noqa: ARG001 - one shape for all
+    if now.want == "run" and now.state != "draining":
+        raise HighlanderError(f"a later order has overtaken this one: {now.name} was started again, and is {now.state}")
     return now.state == "stopped"
 
 
-def _restarted(before: ProgramStatus, now: ProgramStatus, node: str) -> bool:
-    return _running(before, now, node) and (now.epoch or 0) > (before.epoch or 0)
+def _restarted(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
+    return _running(before, now, goal) and (now.epoch or 0) > (before.epoch or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Where an order is to have its effect."""
+
+    here: str
+    """This node."""
+    to: str | None = None
+    """The node that is to lead next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +146,24 @@ class NodeOrder:
     """One order on one program: how to give it, and when it has been carried out."""
 
     give: Callable[[Node, str, Mapping[str, Any], Author], None]
-    outcome: Callable[[ProgramStatus, ProgramStatus, str], bool]
-    """Called with the status before, the status now and this node's name; True when the order was carried out."""
+    outcome: Callable[[ProgramStatus, ProgramStatus, Goal], bool]
+    """Called with the status before, the status now and the goal; True when the order was carried out.
+
+    Raises HighlanderError once it never will be.
+    """
     fields: tuple[str, ...] = ()
+    hands_over: bool = False
+    """Whether another node may lead a moment later. That is worth a moment's wait, because people expect one of two."""
 
 
 ORDERS: Mapping[str, NodeOrder] = {
     "release": NodeOrder(
         lambda node, name, body, by: node.release(name, body.get("to"), body.get("for", DEFAULT_STAY_OUT), by),
         _released,
-        ("to", "for"),
+        ("to", "for", "force"),
+        hands_over=True,
     ),
     "start": NodeOrder(lambda node, name, _, by: node.start(name, by), _running),
-    "stop": NodeOrder(lambda node, name, _, by: node.stop(name, by), _stopped),
+    "stop": NodeOrder(lambda node, name, _, by: node.stop(name, by), _stopped, hands_over=True),
     "restart": NodeOrder(lambda node, name, _, by: node.restart(name, by), _restarted),
 }

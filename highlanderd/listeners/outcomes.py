@@ -9,10 +9,14 @@ from typing import Final
 
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import NoSuchProgram, TimedOut
-from highlanderd.listeners.orders import Node, NodeOrder
+from highlanderd.listeners.orders import Goal, Node, NodeOrder
 
 LOOK_AGAIN: Final = 1.0
 """Seconds between two looks: no change on this node announces what another node does."""
+
+
+SUCCESSOR_WITHIN: Final = 1.0
+"""Seconds in which another node has begun its term, if it waits for it: that takes some tens of milliseconds."""
 
 
 def program_of(node: Node, name: str) -> ProgramStatus:
@@ -25,19 +29,24 @@ def program_of(node: Node, name: str) -> ProgramStatus:
 
 
 async def outcome(
-    node: Node, order: NodeOrder, before: ProgramStatus, patience: float, gone: Callable[[], bool]
+    node: Node,
+    order: NodeOrder,
+    before: ProgramStatus,
+    patience: float,
+    gone: Callable[[], bool],
+    to: str | None = None,
 ) -> ProgramStatus:
     """Return the program's status once what was ordered has happened.
 
-    ``before`` is its status when it was ordered; ``gone`` returns True once the client is gone. Raises TimedOut after
-    ``patience`` seconds, and what the order says of a failure.
+    ``before`` is its status when it was ordered; ``gone`` returns True once the client is gone; ``to`` is the node that
+    is to lead. Raises TimedOut after ``patience`` seconds, and what the order says of a failure.
     """
     loop = asyncio.get_running_loop()
-    end, us = loop.time() + patience, node.status().node
+    end, goal = loop.time() + patience, Goal(node.status().node, to)
     while True:
         now = program_of(node, before.name)
-        if order.outcome(before, now, us):
-            return now
+        if order.outcome(before, now, goal):
+            return await _handed_over(node, before, now, end) if order.hands_over else now
         if loop.time() >= end or gone():
             raise TimedOut(
                 f"{now.name} is still {now.state} after {patience:g} s{': ' * bool(now.reason)}{now.reason}. The order "
@@ -45,6 +54,16 @@ async def outcome(
             )
         await next_change(node, min(end, loop.time() + LOOK_AGAIN))
         await node.survey()
+
+
+async def _handed_over(node: Node, before: ProgramStatus, now: ProgramStatus, end: float) -> ProgramStatus:
+    """Return the status once another node leads what this one has led, or a moment later."""
+    end = min(end, asyncio.get_running_loop().time() + SUCCESSOR_WITHIN)
+    while before.state == "leading" and now.leader is None and asyncio.get_running_loop().time() < end:
+        await next_change(node, asyncio.get_running_loop().time() + SUCCESSOR_WITHIN / 10)
+        await node.survey()
+        now = program_of(node, before.name)
+    return now
 
 
 async def next_change(node: Node, at: float) -> None:

@@ -67,6 +67,8 @@ class Member:
     recalled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it need not sit out any longer: it is to leave, or an operator has started it."""
     task: asyncio.Task[None] | None = None
+    wish: Want | None = None
+    """What an operator has ordered last, which the program may still have to hear; None for nothing."""
     _end: EndOrdered | None = None
     """The latest order to end: a program that was to come back with other keys may be removed meanwhile."""
 
@@ -156,9 +158,9 @@ class Fleet:
     def order(self, name: str, order: StartOrdered | StopOrdered | RestartOrdered | ReleaseOrdered) -> None:
         """Pass an operator's order on, and remember whether the program is to run."""
         wish = {StartOrdered: Want.RUN, StopOrdered: Want.STOP}.get(type(order))
-        if wish is not None:
-            self.wishes[name] = wish
         member = self.members[name]
+        if wish is not None:
+            self.wishes[name] = member.wish = wish
         member.program.post(order)
         if isinstance(order, StartOrdered):
             member.recalled.set()

@@ -27,9 +27,9 @@ from highlanderd.core.effects import (
     TakeOver,
     WriteSettled,
 )
-from highlanderd.core.events import Attached, Detached, Due, Event, Looked
+from highlanderd.core.events import Attached, Detached, Due, Event, Exited, Looked
 from highlanderd.core.knowledge import renewed_elsewhere
-from highlanderd.core.states import STATE_NAMES, Draining, Leading, Policy, Running, Situation, Stopped, Term
+from highlanderd.core.states import STATE_NAMES, Draining, Leading, Policy, Releasing, Running, Situation, Stopped, Term
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import LockSession, ProgramChild, Recorder, Spawner
@@ -86,6 +86,18 @@ class Program:
     def detached(self) -> bool:
         """Whether it is led without its session."""
         return self.term is not None and self._records.detached
+
+    @property
+    def pid(self) -> int | None:
+        """The child's main process, while it lives as far as its keeper has reported."""
+        state = self.situation.state
+        over = isinstance(state, Draining) and (state.status is not None or isinstance(state.phase, Releasing))
+        return None if self.child is None or self.term is None or over else self.child.pid
+
+    @property
+    def last_exit(self) -> tuple[Exited, int | None] | None:
+        """How the latest child of this worker's life has ended, and the epoch of its term."""
+        return self._records.last_exit
 
     @property
     def running(self) -> Running | None:

@@ -47,6 +47,8 @@ class Records:
         """Whether the session of the term under way was lost, and no renewal has been acknowledged since."""
         self._ended_at: float | None = None
         """When the last term ended, as the last look showed it; None when there was none."""
+        self.last_exit: tuple[Exited, int | None] | None = None
+        """How the latest child has ended, and the epoch of its term."""
         self.step = quietly(self._step)
         """Called with each step of the machine: the situation before, the event, the situation after, and the time."""
 
@@ -101,7 +103,9 @@ class Records:
         if term is not None:
             self._recorder.took_over(event.at - term.began)
 
-    def _exited(self, event: Exited, _after: Situation, _now: float) -> None:
+    def _exited(self, event: Exited, after: Situation, _now: float) -> None:
+        term = term_of(after)
+        self.last_exit = event, None if term is None else term.epoch
         self._recorder.exited(self._program, event.status)
 
     def _emptied(self, _event: Emptied, _after: Situation, now: float) -> None:

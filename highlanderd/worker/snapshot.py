@@ -9,7 +9,8 @@ from highlanderd.config import ProgramConfig
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.key import LockKey
 from highlanderd.core.states import Waiting, Want
-from highlanderd.core.status import PostgresStatus, Process, ProgramDetail, ProgramStatus
+from highlanderd.core.status import LastExit, PostgresStatus, Process, ProgramDetail, ProgramStatus
+from highlanderd.core.terms import exit_of
 from highlanderd.postgres.lease_change import summary
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.takeover import ROW_LOCKED
@@ -33,13 +34,13 @@ def program_status(member: Member, pool: Pool, node: str, overview: ClusterOverv
     return ProgramStatus(
         name=program.name,
         state=program.state,
-        want="run" if situation.want is Want.RUN else "stop",
+        want="run" if _wish(member) is Want.RUN else "stop",
         reason=_reason(member, pool, left),
         since=wall(program.entered, now),
         leader=node if term is not None else leader.node if leader is not None and led_elsewhere else None,
         epoch=term.epoch if term is not None else leader.epoch if leader is not None else None,
         lock_id=member.lock_id,
-        pid=program.child.pid if term is not None and program.child is not None else None,
+        pid=program.pid,
         ready=is_ready(member) and not left,
         failures=situation.failures,
         restarts=max(0, program.restarts),
@@ -50,8 +51,24 @@ def program_status(member: Member, pool: Pool, node: str, overview: ClusterOverv
         connected=member.session.connected,
         unkillable=left,
         detached=program.detached,
+        last_exit=_last_exit(member, now),
+        finished=isinstance(situation.state, Waiting) and situation.state.finished,
         candidates=None if known is None else len(known.candidates),
     )
+
+
+def _wish(member: Member) -> Want:
+    """Return the operator's wish, which the program may still have to hear. What leaves cannot be called back."""
+    want = member.program.situation.want
+    return want if want is Want.END or member.wish is None else member.wish
+
+
+def _last_exit(member: Member, now: float) -> LastExit | None:
+    found = member.program.last_exit
+    if found is None:
+        return None
+    event, epoch = found
+    return LastExit(wall(event.at, now), epoch, *exit_of(event.status))
 
 
 def is_ready(member: Member) -> bool:

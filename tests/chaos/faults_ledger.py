@@ -74,7 +74,7 @@ def restore_ledger(bed: Bed, chance: Random) -> Strike:
     program, node = bed.some_leader(chance)
     before = bed.oracle.epochs()
     with suppress(HighlanderError):
-        node.control.order(program, "release", {})()
+        node.control.order(program, "release", {"force": True})()
     wait_for(lambda: bed.oracle.epochs() != before, what="a term that the dump does not have")
 
     def put(_: Node) -> None:
@@ -216,7 +216,7 @@ def lock_history(bed: Bed, chance: Random) -> Strike:
 
 def _release(node: Node, program: str, lease: float) -> None:
     try:
-        node.control.order(program, "release", {"wait": False, "for": lease})()
+        node.control.order(program, "release", {"wait": False, "for": lease, "force": True})()
     except HighlanderError:
         raise Missed from None
 

@@ -35,7 +35,7 @@ def _hear(answer: Callable[[], object]) -> None:
 def release(bed: Bed, chance: Random) -> Strike:
     """A graceful handover."""
     program, node = bed.some_leader(chance)
-    _order(node, program, "release", **{"for": bed.lease})
+    _order(node, program, "release", force=True, **{"for": bed.lease})
     return Strike(f"release of {program} on {node.name}", [node])
 
 

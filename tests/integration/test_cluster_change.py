@@ -37,7 +37,7 @@ def test_a_start_elsewhere_breaks_a_reservation(nodes: Nodes, database: Database
     leader = nodes.await_led("beat")["beat"]
     [other] = [node for node in made if node is not leader]
 
-    leader.order("release", "beat", to="typo", wait=False, **{"for": 60.0})
+    leader.order("release", "beat", to="typo", wait=False, force=True, **{"for": 60.0})
     wait_for(lambda: other.program("beat")["reason"] == "reserved for typo", what="the reservation holds")
     other.order("start", "beat")
 

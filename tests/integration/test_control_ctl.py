@@ -128,7 +128,7 @@ def test_orders_wait_for_many_programs_at_once_and_say_what_became_of_each(tmp_p
         async with serving(node, tmp_path) as path:
             asked = await ctl(path, "stop", "web-*", "--timeout", "60")
             assert (asked.code, asked.err) == (0, "")
-            assert asked.out.splitlines() == [f"{name}: stopped" for name in names]
+            assert asked.out.splitlines() == [f"{name}: stopped on this node; no node leads it now" for name in names]
             assert node.of("beat").state == "leading"
             asked = await ctl(path, "start", "web-7", "web-8")
             assert asked.out == "web-7: leading, epoch 9, pid 4009\nweb-8: leading, epoch 9, pid 4009\n"

@@ -59,7 +59,7 @@ def test_a_flood_is_over_before_the_release(nodes: Nodes, database: Database, ki
     nodes(database, "a", "b", programs=flood(kind, 20 if kind == "chains" else 120), lease=LEASE)
     old = at_its_height(nodes)
 
-    old.control.order("beat", "release", {})()
+    old.control.order("beat", "release", {"force": True})()
 
     nodes.await_led("beat", without=old)
     assert family(old.home, 1) == []
@@ -105,7 +105,7 @@ def test_a_tree_that_does_not_die_keeps_the_lock_and_says_so_until_it_is_let_go(
     old, part = two_processes(nodes)
 
     with undying(part):
-        old.control.order("beat", "release", {})()
+        old.control.order("beat", "release", {"force": True})()
         wait_for(lambda: old.program("beat")["unkillable"], what="it is told")
         for loss in losses:
             _lose(old, loss)

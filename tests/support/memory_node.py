@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from highlanderd.core.cluster import ClusterOverview
+from highlanderd.core.cluster import ClusterOverview, ClusterProgram, UnableNode
 from highlanderd.core.states import Author
 from highlanderd.core.status import (
     DaemonProcess,
@@ -92,6 +92,21 @@ def leading(name: str, epoch: int = 7, **facts: Any) -> ProgramStatus:
     return program(name, "leading", **{**here, **facts})
 
 
+def _candidates(name: str, *nodes: str) -> ClusterProgram:
+    return ClusterProgram(
+        name,
+        lock_id=8735414648771611572,
+        leader="web-1",
+        epoch=7,
+        since=None,
+        ready=True,
+        candidates=nodes,
+        unable=(UnableNode("web-4", "drained by ann"),),
+        stopped=None,
+        drift=(),
+    )
+
+
 class MemoryNode:
     """A node whose orders are noted, and carried out when ``obedient``."""
 
@@ -123,7 +138,8 @@ class MemoryNode:
         """What a look at the lengths or the history is answered with, while PostgreSQL is away."""
         self.migration = MigrationReport(2, migrated=True, waits_for=())
         self.terms: tuple[PastTerm, ...] = ()
-        self.overview = ClusterOverview((), (), {})
+        names = [one.name for one in programs]
+        self.overview = ClusterOverview((), (), {name: _candidates(name, "web-2", "web-3") for name in names})
         self.output: tuple[str, ...] = ("ready to serve",)
         self._programs = {one.name: one for one in programs}
         self._waiting: list[asyncio.Future[None]] = []
@@ -198,13 +214,13 @@ class MemoryNode:
 
     def start(self, name: str, by: Author) -> None:
         self.authors.append(by)
-        self.of(name)
+        self._programs[name] = replace(self.of(name), want="run")
         self.orders.append(("start", name))
         self._carry_out(name, leading(name, 9, pid=None), leading(name, 9))
 
     def stop(self, name: str, by: Author) -> None:
         self.authors.append(by)
-        one = self.of(name)
+        one = self._programs[name] = replace(self.of(name), want="stop")
         self.orders.append(("stop", name))
         self._carry_out(name, program(name, "draining", epoch=one.epoch), program(name, "stopped", want="stop"))
 

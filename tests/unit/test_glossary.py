@@ -33,7 +33,7 @@ handle hello hindrance host housekeeping
 identity idle impossible
 judgement
 key keys kill kind
-late leave led link list listener load location log logged loop lost
+last late leave led link list listener load location log logged loop lost
 member memory message metrics migration
 not note notices notifier notify
 of option order origin owner

@@ -8,7 +8,7 @@ from math import inf
 from highlanderd.core.effects import Disconnect, Look, Spawn, TakeOver, WriteSettled
 from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
 from highlanderd.core.observation import Row
-from highlanderd.core.states import Cause, Draining, Leading, Releasing, SessionState, Spawning, Term, Waiting
+from highlanderd.core.states import Cause, Draining, Leading, Policy, Releasing, SessionState, Spawning, Term, Waiting
 from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Settle, Verdict, judge
 
@@ -40,6 +40,7 @@ def looked(context: Context[Waiting, Looked]) -> Step:
     """Act on the verdict."""
     row, hinted = context.event.observation.row, context.state.hinted
     state = replace(_seen(context.state, row), hinted=False)
+    state = replace(state, finished=_stays_finished(state, row, context.policy))
     situation = replace(context.situation, state=state)
     verdict = _verdict(context, state)
     match verdict:
@@ -81,11 +82,16 @@ def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
     if not isinstance(verdict, Claim):
         return verdict
     row = verdict.judged
-    if row is not None and policy.restart != "always" and _is_finished(row) and row.epoch > state.overridden:
+    if row is not None and state.finished:
         return NotYet(None, f"finished on {row.node}; `start` runs it again")
     if state.abstention is not None and now < state.abstention.until:
         return NotYet(state.abstention.until, "released here; leaves it to another node for now")
     return verdict
+
+
+def _stays_finished(state: Waiting, row: Row | None, policy: Policy) -> bool:
+    """Return whether the program has finished, and no operator has ordered that it runs all the same."""
+    return row is not None and policy.restart != "always" and _is_finished(row) and row.epoch > state.overridden
 
 
 def _is_finished(row: Row) -> bool:

@@ -1,0 +1,148 @@
+"""Orders that cannot be carried out, or that a later one has overtaken: each ends at once and says so."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from highlanderd.errors import HighlanderError
+from tests.support.control import post
+from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving, until
+
+
+def test_a_start_that_a_later_stop_has_overtaken_ends_at_once_and_says_whose(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(post(path, "/v1/programs/beat/start", {"wait": True}))
+            await until(lambda: bool(node.orders))
+            node.become("beat", program("beat", "stopped", want="stop", reason="stopped by uid 0 on node web-1"))
+            code, answer = await asked
+        assert (code, answer["error"]["code"]) == (409, "failed")
+        assert answer["error"]["message"] == (
+            "a later order has overtaken this one: beat is stopped, stopped by uid 0 on node web-1"
+        )
+
+    run(main)
+
+
+def test_a_stop_that_a_later_start_has_overtaken_ends_at_once(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(post(path, "/v1/programs/beat/stop", {"wait": True}))
+            await until(lambda: bool(node.orders))
+            node.become("beat", leading("beat", epoch=8))
+            code, answer = await asked
+        assert (code, answer["error"]["code"]) == (409, "failed")
+        assert "beat was started again, and is leading" in answer["error"]["message"]
+
+    run(main)
+
+
+def test_a_stop_says_that_another_node_leads_now(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(ctl(path, "stop", "beat"))
+            await until(lambda: bool(node.orders))
+            node.become("beat", program("beat", "stopped", want="stop"))
+            surveys = node.surveys
+            await until(lambda: node.surveys > surveys)
+            node.become("beat", program("beat", "stopped", want="stop", leader="web-3"))
+            done = await asked
+        assert (done.code, done.out) == (0, "beat: stopped on this node; led by web-3 now\n")
+
+    run(main)
+
+
+def test_a_stop_says_that_no_node_leads_now(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            done = await ctl(path, "stop", "beat")
+        assert (done.code, done.out) == (0, "beat: stopped on this node; no node leads it now\n")
+
+    run(main)
+
+
+def test_a_release_to_a_node_is_done_when_that_node_leads(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(post(path, "/v1/programs/beat/release", {"wait": True, "to": "web-3"}))
+            await until(lambda: bool(node.orders))
+            node.become("beat", program("beat", reason="reserved for web-3"))
+            surveys = node.surveys
+            await until(lambda: node.surveys > surveys)
+            assert not asked.done()
+            node.become("beat", program("beat", leader="web-3", epoch=8))
+            assert (await asked)[1]["program"]["leader"] == "web-3"
+
+    run(main)
+
+
+def test_a_release_to_a_node_fails_when_another_one_leads_instead(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(post(path, "/v1/programs/beat/release", {"wait": True, "to": "web-3"}))
+            await until(lambda: bool(node.orders))
+            node.become("beat", program("beat", leader="web-2", epoch=8))
+            code, answer = await asked
+        assert (code, answer["error"]["code"]) == (409, "failed")
+        assert answer["error"]["message"] == "beat was released, but web-2 leads it now, not web-3"
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("typo", "typo could not lead beat now: no daemon of that name has it; these could: web-2, web-3"),
+        ("web-4", "web-4 could not lead beat now: drained by ann; these could: web-2, web-3"),
+    ],
+)
+def test_a_release_to_a_node_that_could_not_lead_needs_force(tmp_path: Path, to: str, said: str) -> None:
+    node = MemoryNode(leading("beat"))
+    node.migration = replace(node.migration, version=3)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            done = await ctl(path, "release", "beat", "--to", to)
+            assert (done.code, node.orders) == (1, [])
+            assert done.err == f"highlanderctl: release beat: {said}; use --force to release it all the same\n"
+            code, answer = await post(path, "/v1/programs/beat/release", {"to": to})
+            assert (code, answer["error"]["code"]) == (409, "needs_force")
+            assert (await ctl(path, "release", "beat", "--to", to, "--force", "--no-wait")).code == 0
+        assert node.orders == [("release", "beat", to, 30.0)]
+
+    run(main)
+
+
+def test_a_release_that_no_other_node_could_take_needs_force(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+    node.migration = replace(node.migration, version=3)
+    alone = replace(node.overview.by_name["beat"], candidates=())
+    node.overview = replace(node.overview, by_name={"beat": alone})
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            done = await ctl(path, "release", "beat")
+            assert (done.code, node.orders) == (1, [])
+            assert "no other node could lead beat now (web-4: drained by ann); use --force" in done.err
+            node.unanswered = HighlanderError("PostgreSQL does not answer")
+            done = await ctl(path, "release", "beat")
+            assert (done.code, node.orders) == (1, [])
+            assert "cannot tell which node could lead beat: PostgreSQL does not answer" in done.err
+
+    run(main)
