@@ -22,7 +22,7 @@ from highlanderd.core.events import Emptied, SpawnFailed
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian import protocol, shapes
 from highlanderd.guardian.channel import Channel, Message
-from highlanderd.system import linux
+from highlanderd.system import linux, proctree
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,13 @@ class Child:
     def pid(self) -> int | None:
         """The main process, once it was forked."""
         return self.report.pid if self.report else None
+
+    @property
+    def keeper_pid(self) -> int | None:
+        """Its keeper, below which all of its processes are. A keeper of an earlier version does not say it."""
+        if self.report is None or self.report.keeper is not None:
+            return None if self.report is None else self.report.keeper
+        return self.pid and (proctree.parent(self.pid) or None)
 
     @property
     def killed_at(self) -> float | None:

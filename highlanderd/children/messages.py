@@ -100,6 +100,8 @@ class KeeperReport:
     memo: bytes
     killed_at: float | None = None
     """When SIGKILL was first sent."""
+    keeper: int | None = None
+    """The keeper's own pid; None for a keeper of an earlier version."""
     unkillable: tuple[int, ...] = ()
     """Processes that SIGKILL has not ended for two seconds, a hundred at most."""
 

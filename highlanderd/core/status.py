@@ -95,8 +95,11 @@ class ProgramDetail:
     environment: tuple[str, ...]
     """Names only; values may be secrets."""
     processes: tuple[Process, ...]
+    """The tree below its keeper on this node, parents first: a thousand at most."""
     output: tuple[str, ...]
     """The last lines of the child on this node, ``stdout`` and ``stderr`` as they came."""
+    more_processes: int = 0
+    """Processes that were seen and are not listed; there may be others below them."""
 
 
 @dataclass(frozen=True, slots=True)

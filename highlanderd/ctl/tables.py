@@ -169,6 +169,8 @@ def detail(program: Mapping[str, Any], age: float | None) -> list[str]:
         ]
     )
     lines += ["", "processes", *(tree(program["processes"]) or ["  none on this node"])]
+    more = program.get("more_processes", 0)
+    lines += [f"  and {more} more"] if more else []
     return [*lines, "", "last output", *([f"  {plain(line)}" for line in program["output"]] or ["  none on this node"])]
 
 

@@ -43,6 +43,7 @@ it, which is why some imports here are unusual.
 
 from __future__ import annotations
 
+import os
 import select
 import time
 
@@ -85,7 +86,7 @@ class Keeper:
         self._timer = linux.Timer()
         self._start: Start | None = None
         """Until it is known whether the program was executed."""
-        self._state = protocol.state(spec)
+        self._state = {**protocol.state(spec), "keeper": os.getpid()}
         self._pipes: dict[str, int] = {}
         self._owed_guardian = self._owed_worker = self._owed_pipes = True
         self._reported_at = 0.0

@@ -47,8 +47,9 @@ STATE = {
     "killed_at": "float | None",
     "empty": "bool",
     "undying": "list[int]",
+    "keeper": "int | None",
 }
-LATER_STATE = ("killed_at", "undying")
+LATER_STATE = ("killed_at", "undying", "keeper")
 
 SPEC = {
     "argv": "list[bytes]",
@@ -239,7 +240,8 @@ MESSAGES = (
         "state",
         STATE,
         "Everything about the child: sent at each change, and several times a second while the keeper kills the tree. "
-        "``status`` is a raw wait status. ``undying`` are the processes that SIGKILL has not ended for two seconds.",
+        "``status`` is a raw wait status. ``undying`` are the processes that SIGKILL has not ended for two seconds. "
+        "``keeper`` is the keeper's own pid.",
         later=LATER_STATE,
     ),
     MessageKind(
@@ -380,7 +382,7 @@ def state(spec: Message) -> Message:
     """Return the first state of a keeper, before it has done anything."""
     nothing = dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed", "killed_at"))
     known = {"deadline": spec["deadline"], "memo": spec["memo"]}
-    return {"is": "state", **term_of(spec), **known, **nothing, "empty": False, "undying": []}
+    return {"is": "state", **term_of(spec), **known, **nothing, "empty": False, "undying": [], "keeper": None}
 
 
 def state_with_pipes(state: Message, pipes: list[str]) -> Message:

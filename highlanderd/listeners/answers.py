@@ -67,6 +67,7 @@ def detail_facts(detail: ProgramDetail) -> dict[str, object]:
         "user": detail.user,
         "environment": list(detail.environment),
         "processes": [_facts(process) for process in detail.processes],
+        "more_processes": detail.more_processes,
         "output": list(detail.output),
     }
 
@@ -99,4 +100,14 @@ def failure(status: int, code: str, message: str) -> web.Response:
 
 def answer(facts: Mapping[str, object], status: int = 200) -> web.Response:
     """Return facts as JSON, with a line's end for people who use curl."""
-    return web.Response(text=json.dumps(facts, default=str) + "\n", status=status, content_type="application/json")
+    return page(encoded(facts), status)
+
+
+def encoded(facts: Mapping[str, object]) -> str:
+    """Return facts as the text of an answer."""
+    return json.dumps(facts, default=str) + "\n"
+
+
+def page(text: str, status: int = 200) -> web.Response:
+    """Return the answer with this text."""
+    return web.Response(text=text, status=status, content_type="application/json")

@@ -21,15 +21,25 @@ from aiohttp.typedefs import Handler, Middleware
 
 from highlanderd import errors
 from highlanderd.core.states import Author
-from highlanderd.core.status import LeaseReport
+from highlanderd.core.status import LeaseReport, ProgramDetail
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
 from highlanderd.listeners import leases
-from highlanderd.listeners.answers import answer, cluster_facts, detail_facts, failure, node_facts, program_facts
+from highlanderd.listeners.answers import (
+    answer,
+    cluster_facts,
+    detail_facts,
+    encoded,
+    failure,
+    node_facts,
+    page,
+    program_facts,
+)
 from highlanderd.listeners.candidates import refuse_unless_able
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.orders import ORDERS, Node
-from highlanderd.listeners.outcomes import next_change, outcome, program_of
+from highlanderd.listeners.outcomes import next_change, outcome
 from highlanderd.listeners.requests import body_of, wait_of
+from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Peer, group_id, may_command, peer_of, serve, unix_door
 
 log = logging.getLogger(__name__)
@@ -149,18 +159,29 @@ class _Api:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._status = SharedPage(lambda: encoded(node_facts(node.status())), prepare=node.survey)
+        self._details: dict[str, SharedPage[str]] = {}
 
     async def status(self, request: web.Request) -> web.Response:
         """Return the snapshot; with ``?wait=SECONDS`` after the next change or that time, whichever comes first."""
         wait = wait_of(request)
         if wait is not None:
             await next_change(self._node, asyncio.get_running_loop().time() + wait)
-        await self._node.survey()
-        return answer(node_facts(self._node.status()))
+        return page(await self._status.get())
 
     async def detail(self, request: web.Request) -> web.Response:
-        await self._node.survey()
-        return answer(detail_facts(self._node.detail(request.match_info["name"])))
+        name = request.match_info["name"]
+        self._node.program(name)  # only programs that exist have pages
+        return page(await self._details.setdefault(name, self._detail_page(name)).get())
+
+    def _detail_page(self, name: str) -> SharedPage[str]:
+        found: list[ProgramDetail] = []
+
+        async def look() -> None:
+            await self._node.survey()
+            found[:] = [await self._node.detail(name)]
+
+        return SharedPage(lambda: encoded(detail_facts(found.pop())), prepare=look)
 
     def order(self, verb: str) -> Handler:
         """Return the endpoint of one order on one program."""
@@ -168,11 +189,11 @@ class _Api:
 
         async def carry_out(request: web.Request) -> web.StreamResponse:
             body = await body_of(request, (*WAITING, "reason", *order.fields))
-            by = Author(await leases.author(_peer(request), self._node.status().node), body.get("reason", ""))
+            by = Author(await leases.author(_peer(request), self._node.name), body.get("reason", ""))
             waits = body.get("wait", False)
             if waits:
                 await self._node.survey()  # a term that this node has not heard of must not pass for the outcome
-            before = program_of(self._node, request.match_info["name"])
+            before = self._node.program(request.match_info["name"])
             if verb == "release" and not body.get("force", False):
                 await refuse_unless_able(self._node, before, body.get("to"))
             order.give(self._node, before.name, body, by)
@@ -181,7 +202,7 @@ class _Api:
                 gone = lambda: request.transport is None  # noqa: E731 - a name for a short question
                 after = await outcome(self._node, order, before, patience, gone, body.get("to"))
             else:
-                after = program_of(self._node, before.name)
+                after = self._node.program(before.name)
             return answer({"program": program_facts(after)})
 
         return carry_out
@@ -199,7 +220,7 @@ class _Api:
     async def shutdown(self, request: web.Request) -> web.Response:
         await body_of(request, ())
         self._node.shutdown()
-        return answer({"node": self._node.status().node})
+        return answer({"node": self._node.name})
 
     async def ledger(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
         return answer(await self._node.ledger())
@@ -230,7 +251,7 @@ class _Api:
         ordered = await self._node.maintenance(
             leases.outage(body),
             reason=body.get("reason", ""),
-            author=await leases.author(peer, self._node.status().node),
+            author=await leases.author(peer, self._node.name),
             force=body.get("force", False),
         )
         return await self._in_force(request, body, ordered, lambda report: report.maintenance)

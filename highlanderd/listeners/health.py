@@ -9,10 +9,13 @@ from aiohttp import web
 
 from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.listeners.metrics import Metrics
+from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, serve, tcp_door
 
 SCRAPERS: Final = 128
 """Connections at once; a daemon without descriptors could not reach PostgreSQL again."""
+KEEP: Final = 0.25
+"""Seconds for which a page of metrics is shared: no scraper asks as often."""
 PAGE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format, which every version of every scraper reads."""
 
@@ -53,27 +56,26 @@ class _Answers:
     """One method per endpoint; the body is a sentence for people, the status is the answer."""
 
     def __init__(self, node: Observed, metrics: Metrics, alive: Callable[[], bool]) -> None:
-        self._node = node
-        self._metrics = metrics
+        self._status = SharedPage(node.status)
+        self._metrics = SharedPage(lambda: metrics.render(node.status()), prepare=node.count_candidates, keep=KEEP)
         self._alive = alive
 
     async def metrics(self, _: web.Request) -> web.Response:
-        await self._node.count_candidates()
-        return web.Response(body=self._metrics.render(self._node.status()), headers={"Content-Type": PAGE})
+        return web.Response(body=await self._metrics.get(), headers={"Content-Type": PAGE})
 
     async def healthz(self, _: web.Request) -> web.Response:
         alive = self._alive()
         return _answer(alive, "ok" if alive else "the event loop has not run for 3/10 of a lease")
 
     async def readyz(self, _: web.Request) -> web.Response:
-        postgres = self._node.status().postgres
+        postgres = (await self._status.get()).postgres
         return _answer(
             postgres.connected, "ok" if postgres.connected else f"PostgreSQL cannot be used: {postgres.trouble}"
         )
 
     async def leader(self, request: web.Request) -> web.Response:
         name = request.match_info["program"]
-        status = self._node.status()
+        status = await self._status.get()
         for program in status.programs:
             if program.name == name:
                 return _answer(*_leads(program))

@@ -38,13 +38,20 @@ class ReloadReport:
 class Node(Protocol):
     """The daemon as the control socket sees it."""
 
+    @property
+    def name(self) -> str:
+        """The node's name."""
+
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
+
+    def program(self, name: str) -> ProgramStatus:
+        """Return the present status of one program, from memory. Raises NoSuchProgram."""
 
     async def survey(self) -> None:
         """Refresh who leads what from the ledger, for half a second at most. Never raises."""
 
-    def detail(self, name: str) -> ProgramDetail:
+    async def detail(self, name: str) -> ProgramDetail:
         """Return everything about one program. Raises NoSuchProgram."""
 
     def release(self, name: str, to: str | None, stay_out: float, by: Author) -> None:

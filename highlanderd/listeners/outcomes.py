@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from highlanderd.core.status import ProgramStatus
-from highlanderd.errors import NoSuchProgram, TimedOut
+from highlanderd.errors import TimedOut
 from highlanderd.listeners.orders import Goal, Node, NodeOrder
 
 LOOK_AGAIN: Final = 1.0
@@ -17,15 +17,6 @@ LOOK_AGAIN: Final = 1.0
 
 SUCCESSOR_WITHIN: Final = 1.0
 """Seconds in which another node has begun its term, if it waits for it: that takes some tens of milliseconds."""
-
-
-def program_of(node: Node, name: str) -> ProgramStatus:
-    """Return the present status of one program. Raises NoSuchProgram."""
-    programs = node.status().programs
-    for program in programs:
-        if program.name == name:
-            return program
-    raise NoSuchProgram.among(name, (program.name for program in programs))
 
 
 async def outcome(
@@ -42,9 +33,9 @@ async def outcome(
     is to lead. Raises TimedOut after ``patience`` seconds, and what the order says of a failure.
     """
     loop = asyncio.get_running_loop()
-    end, goal = loop.time() + patience, Goal(node.status().node, to)
+    end, goal = loop.time() + patience, Goal(node.name, to)
     while True:
-        now = program_of(node, before.name)
+        now = node.program(before.name)
         if order.outcome(before, now, goal):
             return await _handed_over(node, before, now, end) if order.hands_over else now
         if loop.time() >= end or gone():
@@ -62,7 +53,7 @@ async def _handed_over(node: Node, before: ProgramStatus, now: ProgramStatus, en
     while before.state == "leading" and now.leader is None and asyncio.get_running_loop().time() < end:
         await next_change(node, asyncio.get_running_loop().time() + SUCCESSOR_WITHIN / 10)
         await node.survey()
-        now = program_of(node, before.name)
+        now = node.program(before.name)
     return now
 
 

@@ -27,6 +27,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from highlanderd.config.identity import find_group
 from highlanderd.errors import HighlanderError
+from highlanderd.listeners.places import Places
 from highlanderd.threads import in_thread
 
 Closer = Callable[[], Coroutine[None, None, None]]
@@ -254,7 +255,12 @@ class _Refused(asyncio.Protocol):
 
 
 async def serve(app: web.Application, door: socket.socket, limit: int) -> Closer:
-    """Serve ``app`` on a bound socket with at most ``limit`` connections at once; more are closed unanswered."""
+    """Serve ``app`` on a bound socket with at most ``limit`` connections at once.
+
+    For one more the longest idle one is closed; when none is idle, the new one is closed unanswered.
+    """
+    places = Places(limit)
+    app.middlewares.insert(0, places.middleware())
     log = logging.getLogger(f"{__name__}.http")
     log.addFilter(_only_bugs)
     runner = web.AppRunner(app, access_log=None, logger=log, keepalive_timeout=IDLE, shutdown_timeout=FAREWELL)
@@ -262,7 +268,8 @@ async def serve(app: web.Application, door: socket.socket, limit: int) -> Closer
     server = cast("web.Server", runner.server)
 
     def admit() -> asyncio.Protocol:
-        return server() if len(server.connections) < limit else _Refused()
+        connection = server()
+        return connection if places.take(connection, server.connections) else _Refused()
 
     listener = await asyncio.get_running_loop().create_server(admit, sock=door, backlog=1024)
 

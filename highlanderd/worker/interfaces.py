@@ -71,6 +71,10 @@ class ProgramChild(Protocol):
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
         """Send a signal to its tree or its main process."""
 
+    @property
+    def keeper_pid(self) -> int | None:
+        """The process below which all of its processes are."""
+
     def kill(self) -> None:
         """SIGKILL to the tree until it is empty."""
 

@@ -18,6 +18,7 @@ from highlanderd.core.status import (
     MigrationReport,
     NodeStatus,
     ProgramDetail,
+    ProgramStatus,
     RenewalReport,
 )
 from highlanderd.core.terms import PastTerm
@@ -31,6 +32,7 @@ from highlanderd.worker import snapshot
 from highlanderd.worker.fleet import Fleet, Member
 from highlanderd.worker.past import past
 from highlanderd.worker.persistence import Persistence
+from highlanderd.worker.processes import tree_below
 from highlanderd.worker.reloading import Reloading
 from highlanderd.worker.replacement import WorkerReplacement
 
@@ -40,6 +42,9 @@ OVERVIEW_AGE: Final = 1.0
 """Seconds for which what other nodes could lead is not asked again."""
 STALE: Final = 5.0
 """Seconds after which it is not known any more what other nodes could lead."""
+
+WALK_REST: Final = 3.0
+"""Times its own cost for which no process tree is looked at after another one: a quarter of a core at most."""
 
 
 class Changes:
@@ -83,13 +88,14 @@ class WorkerNode:
         self._warnings, self._end = warnings, end
         self._history, self._overview = History(pool), Overview(pool.ledger, pool.listener)
         self._survey: asyncio.Future[None] | None = None
+        self._walks = asyncio.Lock()
 
     # ----------------------------------------------------------------------------------------------------- questions
 
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
         overview = self._overview.latest(STALE)
-        programs = (snapshot.program_status(member, self._pool, self._name, overview) for member in self._in_order())
+        programs = (snapshot.shown(member, self._pool, self._name, overview) for member in self._in_order())
         facts = self._pool.listener.facts
         return NodeStatus(
             node=self._name,
@@ -113,9 +119,23 @@ class WorkerNode:
     def _connections(self) -> int:
         return sum(member.session.connected for member in self._fleet.members.values()) + self._pool.listener.connected
 
-    def detail(self, name: str) -> ProgramDetail:
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self._name
+
+    def program(self, name: str) -> ProgramStatus:
+        """Return the present status of one program, from memory. Raises NoSuchProgram."""
+        return snapshot.program_status(self._member(name), self._pool, self._name, self._overview.latest(STALE))
+
+    async def detail(self, name: str) -> ProgramDetail:
         """Return everything about one program. Raises NoSuchProgram."""
-        return snapshot.program_detail(self._member(name), self._pool, self._name)
+        child = self._member(name).program.child
+        async with self._walks:  # one at a time
+            began = asyncio.get_running_loop().time()
+            tree = await tree_below(None if child is None else child.keeper_pid)
+            await asyncio.sleep(WALK_REST * (asyncio.get_running_loop().time() - began))
+        return snapshot.program_detail(self._member(name), self._pool, self._name, tree)
 
     async def survey(self) -> None:
         """Refresh who leads what, for half a second at most. All who ask at the same time share one question."""

@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from highlanderd.core.status import Process
+from highlanderd.system import proctree
+from highlanderd.threads import in_thread
+
+MOST: Final = 1000
+"""Processes of one tree that are looked at."""
+WALKED_WITHIN: Final = 2.0
+"""Seconds; a thousand processes take some twenty milliseconds."""
 
 
-def tree_of(pid: int) -> Iterator[Process]:
-    """Return the tree that ``pid`` belongs to: every process below its keeper."""
-    known = {process.pid: process for process in _all()}
-    main = known.get(pid)
-    if main is None:
-        return
-    parents = {main.parent}
-    for process in sorted(known.values(), key=lambda process: process.pid):
-        if process.parent in parents and (process.parent != main.parent or process.pid >= pid):
-            parents.add(process.pid)
-            yield process
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Processes, parents first."""
+
+    processes: tuple[Process, ...] = ()
+    more: int = 0
+    """Processes that were seen and not looked at."""
+
+
+async def tree_below(keeper: int | None) -> Tree:
+    """Return what lives below a keeper; nothing when there is none, or when /proc does not answer in time."""
+    if keeper is None:
+        return Tree()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WALKED_WITHIN):
+            return await in_thread(lambda: walk(keeper), "look at a process tree")
+    return Tree()
+
+
+def walk(keeper: int) -> Tree:
+    """Look at the processes below a keeper, level by level: their number is the program's choice, so it has a bound."""
+    found: list[Process] = []
+    left: deque[int] = deque()
+    with suppress(OSError):  # no descriptor to look with; what was found so far is true
+        left.extend(proctree.below(keeper))
+        while left and len(found) < MOST:
+            process = process_of(left.popleft())
+            if process is not None:
+                found.append(process)
+                left.extend(proctree.below(process.pid) if process.state != "Z" else ())
+    return Tree(tuple(found), len(left))
 
 
 def process_of(pid: int) -> Process | None:
@@ -29,10 +60,3 @@ def process_of(pid: int) -> Process | None:
         return None
     name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
     return Process(pid, int(rest[1]), name, rest[0])
-
-
-def _all() -> Iterator[Process]:
-    for entry in Path("/proc").glob("[0-9]*"):
-        process = process_of(int(entry.name))
-        if process is not None:
-            yield process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -16,8 +17,10 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.takeover import ROW_LOCKED
 from highlanderd.system.linux import boottime
 from highlanderd.worker.fleet import Member
-from highlanderd.worker.processes import tree_of
+from highlanderd.worker.processes import Tree
 from highlanderd.worker.unkillable import unkillable, unkillable_words
+
+log = logging.getLogger(__name__)
 
 READY_AFTER: Final = 1.0
 """Seconds after which a running child counts as ready: most that are broken have ended by then."""
@@ -91,7 +94,34 @@ def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
     return f"led by {leader.node}" if leader is not None and leader.leads else situation.reason
 
 
-def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
+def shown(member: Member, pool: Pool, node: str, overview: ClusterOverview | None) -> ProgramStatus:
+    """Return one program as this node sees it; only its name and state, and why, when the rest cannot be shown."""
+    try:
+        return program_status(member, pool, node, overview)
+    except Exception as error:  # the others are to be shown all the same
+        log.exception("%s: cannot be shown", member.program.name)
+        return ProgramStatus(
+            name=member.program.name,
+            state=member.program.state,
+            want="run" if member.program.situation.want is Want.RUN else "stop",
+            reason=f"cannot be shown ({error!r}), which is a fault of highlanderd",
+            since=wall(member.program.entered, boottime()),
+            leader=None,
+            epoch=None,
+            lock_id=member.lock_id,
+            pid=None,
+            ready=False,
+            failures=0,
+            restarts=0,
+            lease_remaining=None,
+            started=None,
+            uptime=None,
+            description="",
+            connected=False,
+        )
+
+
+def program_detail(member: Member, pool: Pool, node: str, tree: Tree) -> ProgramDetail:
     """Return everything about one program but its secrets: no values of variables, no expanded arguments."""
     config: ProgramConfig = member.spawner.config
     status = program_status(member, pool, node)
@@ -102,7 +132,8 @@ def program_detail(member: Member, pool: Pool, node: str) -> ProgramDetail:
         directory=None if config.directory is None else str(config.directory),
         user=None if config.user is None else str(config.user),
         environment=tuple(sorted(config.environment)),
-        processes=tuple(tree_of(status.pid)) if status.pid is not None else (),
+        processes=tree.processes,
+        more_processes=tree.more,
         output=member.spawner.ring.lines(),
     )
 

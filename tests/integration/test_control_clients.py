@@ -199,10 +199,10 @@ def test_clients_that_never_read_hold_up_nobody_and_take_bounded_memory(
                 # Many requests, none of whose answers is ever read: the later ones must not be answered into memory
                 await asyncio.get_running_loop().sock_sendall(one, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
                 deaf.append(one)
-            await until(lambda: node.surveys >= 20)
+            await until(lambda: node.surveys >= 1)
             for _ in range(20):
                 assert (await get(path, "/v1/status"))[0] == 200
-            assert node.surveys <= 20 + 20 + 5  # one answer each, and those that were read
+            assert node.surveys <= 20 + 20 + 5  # one answer each at most, and those that were read
             for one in deaf:
                 one.close()
 

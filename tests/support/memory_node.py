@@ -194,7 +194,16 @@ class MemoryNode:
     async def count_candidates(self) -> None:
         pass
 
-    def detail(self, name: str) -> ProgramDetail:
+    @property
+    def name(self) -> str:
+        return "web-1"
+
+    def program(self, name: str) -> ProgramStatus:
+        if self.trouble is not None:
+            raise self.trouble
+        return self.of(name)
+
+    async def detail(self, name: str) -> ProgramDetail:
         return ProgramDetail(
             status=self.of(name),
             lock_key=name,

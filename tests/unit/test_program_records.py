@@ -104,6 +104,7 @@ class Quiet:
     """A child that obeys without a word."""
 
     pid: int | None = 42
+    keeper_pid: int | None = 41
     unprovable = False
     killed_at: float | None = None
     unkillable: tuple[int, ...] = ()

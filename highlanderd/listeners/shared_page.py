@@ -1,0 +1,49 @@
+"""A page that is rendered once for all who wait for it, so that what it costs is bounded however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+REST: Final = 9.0
+"""Times its own cost for which a page rests after it was rendered: it takes a tenth of the event loop at most."""
+
+LEAST_REST: Final = 0.02
+"""Seconds for which it rests in any case: what prepares it may cost other processes."""
+
+
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
+class SharedPage(Generic[T]):
+    """One page. ``get`` returns one that is at most ``keep`` seconds older than the request, 0 by default."""
+
+    def __init__(
+        self, render: Callable[[], T], *, prepare: Callable[[], Awaitable[object]] = _at_once, keep: float = 0.0
+    ) -> None:
+        """Make a page. ``prepare`` is awaited before each ``render``; only what ``render`` takes counts as its cost."""
+        self._render, self._prepare, self._keep = render, prepare, keep
+        self._begun = self._due = -1.0
+        self._lock = asyncio.Lock()
+        self._page: T | None = None
+
+    async def get(self) -> T:
+        """Return the page. Raises what ``prepare`` and ``render`` raise."""
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        async with self._lock:
+            if self._page is not None and self._begun >= arrived - self._keep:
+                return self._page
+            await asyncio.sleep(max(0.0, self._due - loop.time()))
+            self._begun = loop.time()
+            await self._prepare()
+            began = loop.time()
+            try:
+                self._page = page = self._render()
+            finally:
+                now = loop.time()
+                self._due = now + max(LEAST_REST, REST * (now - began))
+            return page
