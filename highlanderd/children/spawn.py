@@ -100,13 +100,6 @@ class Spawner:
         config, origin = self.config, self._origin
         lock_id = config.lock_id(origin.namespace)
         who = identity(config)
-        environment = child_environment(config, origin.environ) | {
-            "HIGHLANDER_PROGRAM": config.name,
-            "HIGHLANDER_NODE": origin.node,
-            "HIGHLANDER_EPOCH": str(effect.epoch),
-            "HIGHLANDER_LOCK_ID": str(lock_id),
-            "HIGHLANDER_CONTROL_SOCKET": str(origin.socket),
-        }
         return SpawnRequest(
             program=config.name,
             lock_id=lock_id,
@@ -115,7 +108,7 @@ class Spawner:
             deadline=effect.deadline,
             memo=memo,
             argv=config.argv,
-            env=environment,
+            env=child_environment(config, origin.environ) | self._own_variables(effect.epoch, lock_id),
             cwd=None if config.directory is None else str(config.directory),
             umask=config.umask,
             uid=who.uid,
@@ -129,6 +122,15 @@ class Spawner:
             stderr="null" if config.stderr == "null" else "pipe",
             log=_log(config),
         )
+
+    def _own_variables(self, epoch: int, lock_id: int) -> dict[str, str]:
+        return {
+            "HIGHLANDER_PROGRAM": self.config.name,
+            "HIGHLANDER_NODE": self._origin.node,
+            "HIGHLANDER_EPOCH": str(epoch),
+            "HIGHLANDER_LOCK_ID": str(lock_id),
+            "HIGHLANDER_CONTROL_SOCKET": str(self._origin.socket),
+        }
 
     def _read(self, child: Child) -> None:
         for name, fd in child.pipes().items():

@@ -53,18 +53,24 @@ def launch(
         ("privileges", linux.forbid_new_privileges if spec.get("no_new_privileges") else lambda: None),
         ("program", lambda: _execute(spec, answer)),
     )
-    step, number = "", 0
+    step, number = _failure(steps)
+    os.write(answer, f"{step} {number}".encode())
+    os._exit(NOT_EXECUTED)
+
+
+def _failure(steps: tuple[tuple[str, Callable[[], object]], ...]) -> tuple[str, int]:
+    """Take the steps, the last of which never returns. Return the one that failed, and its errno."""
+    step = ""
     try:
         for step, act in steps:  # noqa: B007 - where it stopped is the answer
             act()
     except Late:
-        step = "late"
+        return "late", 0
     except OSError as error:
-        number = error.errno or 0
+        return step, error.errno or 0
     except MemoryError:  # a limit may be too small for the very process that sets it
-        number = errno.ENOMEM
-    os.write(answer, f"{step} {number}".encode())
-    os._exit(NOT_EXECUTED)
+        return step, errno.ENOMEM
+    return step, 0
 
 
 def _hold_only(stdio: tuple[int, int, int], answer: int) -> None:

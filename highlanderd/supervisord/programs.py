@@ -44,15 +44,7 @@ def programs(
     count = _number(section, "numprocs", 1)
     first = _number(section, "numprocs_start", 0)
     for number in range(first, first + count):
-        known = {
-            **{f"ENV_{name}": value for name, value in variables.items()},
-            "here": str(section.file.absolute().parent),
-            "host_node_name": os.uname().nodename,
-            "program_name": section.name,
-            "group_name": group or section.name,
-            "numprocs": count,
-            "process_num": number,
-        }
+        known = {**_names(section, group, variables), "numprocs": count, "process_num": number}
         options = {name: expanded(section, name, value, known) for name, value in section.options.items()}
         called = options.get("process_name", section.name) if count > 1 else section.name
         name = usable(called, taken)
@@ -65,6 +57,17 @@ def programs(
         if number > first:
             table.remarks.clear()  # the first one has said it
         yield table
+
+
+def _names(section: SupervisorSection, group: str | None, variables: Mapping[str, str]) -> dict[str, object]:
+    """Return what ``%(name)s`` stands for in all processes of a program."""
+    return {
+        **{f"ENV_{name}": value for name, value in variables.items()},
+        "here": str(section.file.absolute().parent),
+        "host_node_name": os.uname().nodename,
+        "program_name": section.name,
+        "group_name": group or section.name,
+    }
 
 
 def usable(name: str, taken: set[str]) -> str:
