@@ -11,14 +11,14 @@ from statistics import median
 from highlanderd.embedded.account import unprivileged
 from highlanderd.embedded.installation import installed, pick, reachable
 from tests.support.nodes import Nodes
-from tests.support.postgres import Cluster, Clusters, passable_directory
+from tests.support.postgres import DISK, Cluster, Clusters, passable_directory
 
 
 @contextlib.contextmanager
 def server(**settings: str) -> Iterator[Cluster]:
     """Return a server, and leave nothing of it."""
     account = unprivileged()
-    with passable_directory() as shelf, passable_directory() as directory:
+    with passable_directory(DISK) as shelf, passable_directory(DISK) as directory:
         if account.foreign:
             os.chown(shelf, account.uid, account.gid)
         programs = reachable(pick(installed(), None), account, shelf)
@@ -29,7 +29,7 @@ def server(**settings: str) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def daemons() -> Iterator[Nodes]:
     """Return daemons to start, and leave nothing of them."""
-    with passable_directory() as directory:
+    with passable_directory(DISK) as directory:
         nodes = Nodes(directory)
         try:
             yield nodes

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from highlanderd.embedded import server as embedded
-from tests.support.postgres import passable_directory
+from tests.support.postgres import DISK, passable_directory
 
 ROUNDS = 5
 
@@ -39,7 +39,7 @@ def tending(directory: Path) -> dict[int, str]:
 def main() -> None:
     """Print one line for each figure, medians of a few rounds."""
     starts: dict[str, list[float]] = {"created": [], "started": [], "joined": []}
-    with passable_directory() as place:
+    with passable_directory(DISK) as place:
         for number in range(ROUNDS):
             measure(place / str(number), starts, last=number == ROUNDS - 1)
     for kind, spent_each in starts.items():

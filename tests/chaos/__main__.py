@@ -18,7 +18,7 @@ from pathlib import Path
 
 from highlanderd.embedded.account import Account, unprivileged
 from highlanderd.embedded.installation import Installation, installation_at, installed, pick, reachable
-from tests.support.postgres import passable_directory
+from tests.support.postgres import DISK, passable_directory
 
 from . import table
 from .bed import Bed, lacking
@@ -118,7 +118,7 @@ class Run:
 def installation(chosen: str | None) -> Iterator[tuple[Installation, Account]]:
     """Return PostgreSQL's programs and the account they run as: the embedded ones, or those of a directory."""
     account = unprivileged()
-    with passable_directory() as shelf:
+    with passable_directory(DISK) as shelf:
         if account.foreign:
             os.chown(shelf, account.uid, account.gid)
         if chosen:

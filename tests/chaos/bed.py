@@ -28,7 +28,7 @@ from highlanderd.system.linux import boottime
 from tests.support.deaths import gone, marked
 from tests.support.journal import CHILD, Life
 from tests.support.nodes import Node, Nodes, settled_ledger
-from tests.support.postgres import Clusters
+from tests.support.postgres import Clusters, throwaway_place
 from tests.support.wait import wait_for
 
 from .clocks import Clocks, clocks_lacking
@@ -63,7 +63,7 @@ class Bed:
         self, programs: Installation, account: Account, lease: float = 4.0, *, doors: bool = False, servers: int = 1
     ) -> None:
         self.lease = lease
-        self.directory = Path(tempfile.mkdtemp(prefix="hl-chaos-", dir="/tmp"))
+        self.directory = Path(tempfile.mkdtemp(prefix="hl-chaos-", dir=throwaway_place()))
         self.directory.chmod(0o755)
         self.lacks = lacking(doors=doors, major=programs.major)
         """What this bed cannot do, by its name in ``Fault.needs``, and why."""

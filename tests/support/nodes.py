@@ -29,7 +29,7 @@ from highlanderd.postgres.sql.leading import SETTLE_FRESH
 from highlanderd.system.linux import boottime
 from tests.support.deaths import gone, marked, proc_file
 from tests.support.journal import CHILD, Journal, Life
-from tests.support.postgres import Database, passable_directory
+from tests.support.postgres import Database, passable_directory, throwaway_place
 from tests.support.wait import wait_for
 
 PACKAGE = Path(__file__).parents[2]
@@ -111,13 +111,8 @@ class Node:
 
     def mine(self, argument: bytes) -> list[int]:
         """Return the guardian's own processes with this argument: ``--worker``, or ``--lock-fd`` for keepers."""
-        parent = str(self.guardian).encode()
-        return [
-            pid
-            for pid in marked(self.home)
-            if argument in proc_file(f"/proc/{pid}/cmdline").split(b"\0")
-            and proc_file(f"/proc/{pid}/stat").rpartition(b") ")[2].split()[1:2] == [parent]
-        ]
+        pids = map(int, proc_file(f"/proc/{self.guardian}/task/{self.guardian}/children").split())
+        return [pid for pid in pids if argument in proc_file(f"/proc/{pid}/cmdline").split(b"\0")]
 
     def signal(self, signum: int) -> None:
         """Send the daemon a signal."""
@@ -323,7 +318,7 @@ def _value(value: object) -> str:
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
     """Daemons: ``nodes(database, "a", "b", programs=["beat"])``."""
-    with passable_directory() as directory:
+    with passable_directory(throwaway_place()) as directory:
         made = Nodes(directory)
         try:
             yield made

@@ -12,7 +12,7 @@ import pytest
 from highlanderd.embedded.account import Account, unprivileged
 from highlanderd.embedded.installation import Installation, installation_at, installed, pick, reachable
 from highlanderd.errors import HighlanderError
-from tests.support.postgres import Cluster, Clusters, Database, Server, passable_directory
+from tests.support.postgres import DISK, Cluster, Clusters, Database, Server, passable_directory, throwaway_place
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def open_dir() -> Iterator[Path]:
     """A short directory that every user may pass."""
-    with passable_directory() as directory:
+    with passable_directory(throwaway_place()) as directory:
         yield directory
 
 
@@ -41,7 +41,7 @@ def postgres_account() -> Account:
 def postgres_programs(request: pytest.FixtureRequest, postgres_account: Account) -> Iterator[Installation]:
     """The programs that servers are made with. Without any, the whole run stops here."""
     chosen = request.config.getoption("--pg-bin")
-    with passable_directory() as shelf:
+    with passable_directory(DISK) as shelf:
         if postgres_account.foreign:
             os.chown(shelf, postgres_account.uid, postgres_account.gid)
         try:
@@ -61,7 +61,8 @@ def shared_cluster(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield Server(dsn)
         return
     programs, account = request.getfixturevalue("postgres_programs"), request.getfixturevalue("postgres_account")
-    with passable_directory() as directory, contextlib.closing(Clusters(programs, account, directory)) as clusters:
+    place = throwaway_place()
+    with passable_directory(place) as directory, contextlib.closing(Clusters(programs, account, directory)) as clusters:
         yield clusters.create()
 
 
@@ -77,7 +78,7 @@ def database(shared_cluster: Server) -> Iterator[Database]:
 def clusters(postgres_programs: Installation, postgres_account: Account) -> Iterator[Clusters]:
     """Servers of the test's own."""
     with (
-        passable_directory() as directory,
+        passable_directory(throwaway_place()) as directory,
         contextlib.closing(Clusters(postgres_programs, postgres_account, directory)) as made,
     ):
         yield made

@@ -10,7 +10,7 @@ Fact = TypeVar("Fact")
 
 LOOK_EVERY = 0.02
 """Seconds at first."""
-LOOK_AT_LEAST_EVERY = 0.1
+LOOK_AT_LEAST_EVERY = 0.25
 """Seconds when the wait is long, as looking costs the daemon that is asked, too."""
 
 
