@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
+from typing import Final
+
+import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
+
+TEARDOWN_WITHIN: Final = 300.0
+"""Seconds."""
 
 pytest_plugins = [
     "tests.support.skips",
@@ -27,3 +35,10 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     os.environ["SSL_CERT_FILE"] = os.devnull
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Have a teardown that hangs end the process with a traceback: a failure before it has ended all other timers."""
+    errors = item.config.stash[fault_handler_stderr_fd_key]
+    faulthandler.dump_traceback_later(TEARDOWN_WITHIN, exit=True, file=errors)
