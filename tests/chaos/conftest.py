@@ -1,4 +1,4 @@
-"""Beds for the tests of this directory: one for several rounds, and another one as soon as it is spent."""
+"""Beds for the tests of this directory: one for as many rounds as it bears, and another one when it is spent."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _plays(programs: Installation, account: Account, *, doors: bool) -> Iterator
         beds.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chaos(postgres_programs: Installation, postgres_account: Account) -> Iterator[Plays]:
     """Play rounds where the network is as real as it can be here."""
     with _plays(postgres_programs, postgres_account, doors=False) as plays:

@@ -117,12 +117,12 @@ def test_leases_change_for_the_whole_cluster_and_no_child_is_restarted(nodes: No
         assert (done.code, done.out.splitlines()[0], done.err) == (0, "maintenance is off", "")
         for node in (leader, other):
             assert "maintenance" not in highlanderctl(node.socket, "status").err
-        done = highlanderctl(other.socket, "ledger", "set-lease", "4s", "--json")
+        done = highlanderctl(other.socket, "ledger", "set-lease", "8s", "--json")
         assert done.code == 0
         report = json.loads(done.out)
-        assert (report["lease"], report["in_force"], report["pending"]) == (4.0, 4.0, [])
+        assert (report["lease"], report["in_force"], report["pending"]) == (8.0, 8.0, [])
         both = (leader, other)
-        wait_for(lambda: [node.status()["postgres"]["lease"] for node in both] == [4.0, 4.0], what="both use 4 s")
+        wait_for(lambda: [node.status()["postgres"]["lease"] for node in both] == [8.0, 8.0], what="both use 8 s")
         assert leader.program("beat")["pid"] == pid
 
 

@@ -11,7 +11,7 @@ from tests.support.nodes import Nodes, ends, expiry, renewals, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-LEASE = 8.0
+LEASE = 10.0
 """Seconds, for tests that wait for its end."""
 LONG_LEASE = 30.0
 """Seconds; for a worker that is replaced, noticed after 3/10 of it, and started within seconds on a busy machine; and

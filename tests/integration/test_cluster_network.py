@@ -13,7 +13,7 @@ from tests.support.postgres import Database
 from tests.support.proxy import Door, OpensDoors
 from tests.support.wait import wait_for
 
-LEASE = 8.0
+LEASE = 10.0
 SPARING_LEASE = 20.0
 """Seconds, where no child may be lost: a tenth of it is for the reconnection after the heal."""
 BREAKS: dict[str, Callable[[Door], None]] = {

@@ -28,7 +28,7 @@ SCHEMA_1 = "a36353b"
 SCHEMA_2 = "efc2a6f"
 """A commit whose daemons know schema 2 only."""
 PROGRAMS = ["beat", "bot", "relay"]
-LEASE = 6.0
+LEASE = 10.0
 
 
 def _old_tree(tree: Path, commit: str) -> dict[str, str]:

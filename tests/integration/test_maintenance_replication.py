@@ -75,7 +75,7 @@ def test_what_nobody_leads_any_more_on_a_server_that_is_gone_is_closed_and_holds
     ghost = """
     INSERT INTO highlander.lease (lock_id, epoch, renewal, program, node, instance, system, timeline, backend_pid,
                                   backend_start, acquired_at, expires_at, trusted_for)
-    SELECT 4711, 1, 1, 'ghost', 'gone', instance, system + 1, 1, 1, 1, acquired_at, expires_at, '60 s'::interval / 15
+    SELECT 4711, 1, 1, 'ghost', 'gone', instance, system + 1, 1, 1, 1, acquired_at, expires_at, trusted_for
       FROM highlander.lease
     """
     database.sql(ghost)
@@ -111,7 +111,7 @@ def test_leaders_that_were_announced_the_outage_carry_their_children_to_the_new_
     programs = ["beat", "bot"]
     a, _ = nodes(old.with_standby(new.server), "a", "b", programs=programs, lease=LEASE)
     nodes.await_led(*programs)
-    maintenance_on(a, "8s", "--force")  # the new server takes no login yet, and so cannot tell what it has
+    maintenance_on(a, "16s", "--force")  # the new server takes no login yet, and so cannot tell what it has
     before = alive(nodes, programs)
 
     assert isinstance(old.server, Cluster)

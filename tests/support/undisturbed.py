@@ -10,7 +10,7 @@ from tests.support.nodes import PATIENCE, Node, Nodes, renewals, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-LEASE = 8.0
+LEASE = 10.0
 """Seconds; long enough for busy machines, short enough for tests."""
 RENEWALS = 6
 """More than a lease of them: what has stopped the renewals has let the lease run out."""
