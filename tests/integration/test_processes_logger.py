@@ -73,11 +73,11 @@ def test_a_child_s_lines_reach_the_file_and_the_logger_ends_with_it(node: Node, 
     log = {"files": {"stdout": str(path), "stderr": str(errors)}}
     epoch = node.shell("echo out; echo err >&2; printf 'no end'", log=log)
     node.expect("Emptied", epoch=epoch)
+    wait_for(lambda: told(node, epoch, "lines") == {"stdout": 2, "stderr": 1}, what="three lines are counted")
     wait_for(lambda: not node.loggers(), what="the logger has ended")
     assert path.read_text() == "out\nno end"
     assert errors.read_text() == "err\n"
     assert path.stat().st_mode & 0o777 == 0o640
-    wait_for(lambda: told(node, epoch, "lines") == {"stdout": 2, "stderr": 1}, what="three lines are counted")
 
 
 def test_a_killed_worker_costs_no_line(node: Node, tmp_path: Path) -> None:
