@@ -111,7 +111,7 @@ def test_leaders_that_were_announced_the_outage_carry_their_children_to_the_new_
     programs = ["beat", "bot"]
     a, _ = nodes(old.with_standby(new.server), "a", "b", programs=programs, lease=LEASE)
     nodes.await_led(*programs)
-    maintenance_on(a, "16s", "--force")  # the new server takes no login yet, and so cannot tell what it has
+    maintenance_on(a, "12s", "--force")  # the new server takes no login yet, and so cannot tell what it has
     before = alive(nodes, programs)
 
     assert isinstance(old.server, Cluster)

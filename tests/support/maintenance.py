@@ -15,8 +15,8 @@ from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Cluster, Clusters, Database, run
 from tests.support.wait import wait_for
 
-LEASE = 8.0
-OUTAGE = "20s"
+LEASE = 6.0
+OUTAGE = "14s"
 """What a maintenance is switched on for: a busy machine needs some of it to start a server."""
 PROGRAMS = ["beat", "bot", "cron", "feed", "relay"]
 
