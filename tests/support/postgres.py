@@ -42,6 +42,7 @@ SETTINGS = {
     "max_wal_size": "256MB",
     "wal_keep_size": "64MB",  # a standby that was paused for a while still finds its place
     "huge_pages": "off",
+    "dynamic_shared_memory_type": "mmap",  # below the data directory: of a server that is killed nothing stays
     "jit": "off",
 }
 DISK = Path("/tmp")
