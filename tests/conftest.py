@@ -28,13 +28,11 @@ pytest_plugins = [
 def pytest_configure() -> None:
     """Let what tests start be interrupted, as a shell may have forbidden, and keep its bytecode, as a container may.
 
-    Hundreds of daemons are started: without bytecode each of them compiles the whole package, and each loads the
-    machine's certificates for a client of aiohttp that it does not have.
+    Hundreds of daemons are started: without bytecode each of them compiles the whole package.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
-    os.environ["SSL_CERT_FILE"] = os.devnull
 
 
 @pytest.hookimpl(tryfirst=True)
