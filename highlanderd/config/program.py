@@ -190,8 +190,9 @@ class ProgramKeys(Section):
     )
     restart: Literal["always", "on-failure", "never"] = Field(
         default="always",
-        description="Whether a child that has ended is started again, here or on another node. `on-failure`: unless "
-        "its exit code is one of `success_exit_codes`. `never`: not before an operator says `highlanderctl start`.",
+        description="Whether a child that has ended is started again, here or on another node. `always`: after a "
+        "pause (`backoff`), which grows with failures only. `on-failure`: unless its exit code is one of "
+        "`success_exit_codes`. `never`: not before an operator says `highlanderctl start`.",
     )
     success_exit_codes: ExitCodes = Field(
         default=frozenset({0}), description="Exit codes that are no failure: an array of numbers from 0 to 255."

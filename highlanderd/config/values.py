@@ -220,7 +220,9 @@ def environment_file(value: object) -> EnvironmentFile:
     return EnvironmentFile(absolute(written.removeprefix("-"), beside(written)), optional=written.startswith("-"))
 
 
-STREAMS: Final = frozenset({"/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2"})
+STREAMS: Final = frozenset(
+    {"/dev/stdout", "/dev/stderr", "/dev/fd/1", "/dev/fd/2", "/proc/self/fd/1", "/proc/self/fd/2"}
+)
 """Paths that stand for the daemon's own streams, which a child inherits; no file is made or rotated there."""
 
 

@@ -24,15 +24,14 @@ def term_of(situation: Situation) -> Term | None:
     return state.term if isinstance(state, Leading | Draining) else None
 
 
-def _level(before: Situation, event: Event, after: Situation) -> int:
+def _level(before: Situation, after: Situation) -> int:
     """Return how a transition is logged: a term that was lost is an error, a failure of the program a warning."""
     if not isinstance(after.state, Draining) or isinstance(before.state, Draining):
         return logging.WARNING if after.failures > before.failures else logging.INFO
     cause = after.state.cause
     if cause in LOST:
         return logging.ERROR
-    clean = isinstance(event, Exited) and event.status == 0
-    return logging.WARNING if cause in FAILURES and not clean else logging.INFO
+    return logging.WARNING if cause in FAILURES and after.failures else logging.INFO
 
 
 class Records:
@@ -64,9 +63,9 @@ class Records:
             record(self, event, after, now)
         old, new = STATE_NAMES[type(before.state)], STATE_NAMES[type(after.state)]
         if old != new:
-            self._transition(before, event, after, old, new)
+            self._transition(before, after, old, new)
 
-    def _transition(self, before: Situation, event: Event, after: Situation, old: str, new: str) -> None:
+    def _transition(self, before: Situation, after: Situation, old: str, new: str) -> None:
         self._recorder.transition(self._program, old, new)
         if isinstance(before.state, Draining):
             self._recorder.term_ended(self._program, before.state.cause.value)
@@ -75,7 +74,7 @@ class Records:
             self._stopping_since = self.entered
         term = term_of(after)
         log.log(
-            _level(before, event, after),
+            _level(before, after),
             "%s: %s -> %s%s",
             self._program,
             old,

@@ -277,6 +277,16 @@ def test_a_child_that_ran_long_enough_wipes_the_slate_clean() -> None:
     assert crashed(before, 61.0).failures == 1
 
 
+@pytest.mark.parametrize(("code", "failures"), [(0, 0), (3, 0), (4, 6)])
+def test_a_clean_exit_is_no_failure_and_its_pause_never_grows(code: int, failures: int) -> None:
+    policy = replace(POLICY, success_exit_codes=frozenset({0, 3}))
+    situation, _ = go(replace(leading(), failures=5), (3.0, Exited(code << 8, 3.0)), policy=policy)
+    assert situation.failures == failures
+    situation, _ = go(situation, (3.0, Emptied()), (3.0, Unlocked()), policy=policy)
+    assert isinstance(situation.state, Backoff)
+    assert situation.state.until == pytest.approx(3.0 + (policy.backoff if failures == 0 else 32 * policy.backoff))
+
+
 def test_a_failed_start_is_a_failure_too() -> None:
     situation, effects = go(spawning(), (2.0, SpawnFailed("no such file")))
     assert effects == (Release(6, Cause.SPAWN_FAILED, None),)

@@ -144,6 +144,8 @@ def exited(context: Context[Leading, Exited]) -> Step:
     success = not event.status & 0x7F and event.status >> 8 in policy.success_exit_codes
     if policy.restart == "never" or (policy.restart == "on-failure" and success):
         return _ended(context, replace(situation, failures=0), Cause.FINISHED)
+    if success:  # it is started again after a pause, which never grows
+        return _ended(context, replace(situation, failures=0), Cause.EXITED)
     ran_long = event.at - since >= policy.backoff_reset
     situation = _failed(replace(situation, failures=0 if ran_long else situation.failures))
     return _ended(context, situation, Cause.EXITED)
