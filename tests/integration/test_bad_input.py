@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -13,45 +11,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import make_conninfo
 
-from tests.support.commands import NOBODY, answers, as_nobody, highlanderctl, highlanderd, led
-from tests.support.deaths import gone
+from tests.support.bad_input import LEASE, QUIET, UNREACHABLE, answering, begin
+from tests.support.commands import answers, highlanderctl, highlanderd, led
 from tests.support.nodes import PACKAGE, Node, Nodes, settled_ledger
 from tests.support.ports import reserved_port
-from tests.support.postgres import Cluster, Clusters, Database
+from tests.support.postgres import Database
 from tests.support.wait import wait_for
-
-LEASE = 10.0
-"""Seconds; nothing here waits for it."""
-UNREACHABLE = "host=127.0.0.1 port={} dbname=ops user=ops"
-QUIET = '[program.beat]\ncommand = ["sleep", "1000"]\n'
-
-
-def begin(nodes: Nodes, dsn: str, programs: str = QUIET) -> Node:
-    """Start a daemon, whatever becomes of it."""
-    node = Node("a", nodes.directory / "a", dsn, LEASE, nodes.journal)
-    nodes.nodes.append(node)
-    node.configure(programs)
-    node.start()
-    return node
-
-
-def answering(node: Node) -> Node:
-    """Wait until it answers, connected or not."""
-    wait_for(lambda: answers(node), what=f"{node.name} answers")
-    return node
-
-
-def reason(node: Node, program: str, words: str) -> str:
-    """Wait until a program's reason holds these words; gives all of it."""
-
-    def why() -> str:
-        said = str(node.program(program)["reason"]) if answers(node) else ""
-        return said if words in said else ""
-
-    return wait_for(why, what=f"{program} says {words!r}")
-
 
 # ---------------------------------------------------------------------------------------------- nothing is ever started
 
@@ -197,185 +163,6 @@ def test_a_stale_socket_is_replaced(nodes: Nodes) -> None:
         dead.bind(str(home / "run" / "control.sock"))
     assert highlanderctl(home / "run" / "control.sock", "status").code == 5
     answering(begin(nodes, UNREACHABLE.format(reserved_port())))
-
-
-# ------------------------------------------------------------------------------------------------- PostgreSQL is amiss
-
-
-def test_an_unreachable_server_is_waited_for_and_the_status_says_so(nodes: Nodes, clusters: Clusters) -> None:
-    cluster = clusters.create()
-    database = cluster.database()
-    settled_ledger(database, LEASE)
-    cluster.stop()
-    node = answering(begin(nodes, database.dsn))
-
-    why = reason(node, "beat", "refused")
-    assert f'connection to server at "127.0.0.1", port {cluster.port} failed: Connection refused' in why
-    asked = highlanderctl(node.socket, "status")
-    assert asked.code == 0
-    assert asked.out.splitlines()[1].split()[:2] == ["beat", "waiting"]
-    assert asked.err == f"warning: PostgreSQL cannot be used: {why}\n"
-    assert highlanderctl(node.socket, "status", "beat").code == 3
-    assert node.status()["postgres"]["connected"] is False
-
-    cluster.start()
-    led(node, "beat")
-    assert highlanderctl(node.socket, "status", "beat").err == ""
-
-
-def test_a_daemon_without_its_server_ends_at_once_when_told(nodes: Nodes) -> None:
-    node = answering(begin(nodes, UNREACHABLE.format(reserved_port())))
-    reason(node, "beat", "refused")
-    node.signal(signal.SIGTERM)
-    assert node.ended() == 0
-    assert not node.socket.exists()
-
-
-def test_a_daemon_whose_server_swallows_everything_ends_at_once_when_told(nodes: Nodes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:  # it accepts, and never says a word
-        node = answering(begin(nodes, UNREACHABLE.format(mute.getsockname()[1])))
-        reason(node, "beat", "no connection within 2 s")
-        node.signal(signal.SIGTERM)
-        assert node.ended() == 0
-
-
-def test_a_leader_whose_server_is_gone_ends_with_its_child_when_told(nodes: Nodes, cluster: Cluster) -> None:
-    database = cluster.database()
-    settled_ledger(database, LEASE)
-    node = begin(nodes, database.dsn)
-    led(node, "beat")
-    child = node.program("beat")["pid"]
-    cluster.stop("immediate")
-    reason(node, "beat", "leads on for the rest of its lease")
-    node.signal(signal.SIGTERM)
-    assert node.ended() == 0
-    assert gone(child)
-
-
-def test_a_wrong_password_is_told_and_a_mended_one_leads(nodes: Nodes, cluster: Cluster) -> None:
-    database = cluster.database()
-    settled_ledger(database, LEASE)
-    demand_passwords(cluster, database)
-    node = answering(begin(nodes, make_conninfo(database.dsn, password="wrong-one")))
-
-    why = reason(node, "beat", "password")
-    assert f'FATAL: password authentication failed for user "{database.role}"' in why
-    assert "wrong-one" not in node.log.read_text()
-
-    database.server.sql(f"ALTER ROLE \"{database.role}\" PASSWORD 'wrong-one'")
-    led(node, "beat")
-
-
-def demand_passwords(cluster: Cluster, database: Database) -> None:
-    """Let the role in with the password ``right-one`` only."""
-    cluster.sql(f"ALTER ROLE \"{database.role}\" PASSWORD 'right-one'")
-    rules = cluster.data / "pg_hba.conf"
-    rules.write_text(f"host all {database.role} all scram-sha-256\n{rules.read_text()}")
-    cluster.sql("SELECT pg_reload_conf()")
-
-
-def test_a_role_without_privileges_is_told_what_an_administrator_has_to_do(nodes: Nodes, database: Database) -> None:
-    database.sql("DROP SCHEMA highlander")
-    node = answering(begin(nodes, database.dsn))
-    why = reason(node, "beat", "may not")
-    assert why == (
-        f"role {database.role} may not create or use the ledger in database {database.name} (permission denied for "
-        f"database {database.name}); let an administrator run what `highlanderd -c FILE --print-schema` prints"
-    )
-    assert highlanderctl(node.socket, "status").err == f"warning: PostgreSQL cannot be used: {why}\n"
-
-
-# --------------------------------------------------------------------------------------------------- programs are amiss
-
-
-BROKEN = """
-[program.missing]
-command = "no-such-command --at-all"
-[program.stranger]
-command = "sleep 1000"
-user = "no-such-user"
-[program.lost]
-command = "sleep 1000"
-directory = "/no/such/directory"
-[program.bare]
-command = "sleep 1000"
-environment_file = "/no/such/file"
-[program.good]
-command = "sleep 1000"
-"""
-
-
-def test_broken_programs_stop_no_other_one_and_each_says_why(nodes: Nodes, database: Database) -> None:
-    settled_ledger(database, LEASE)
-    node = begin(nodes, database.dsn, BROKEN)
-    led(node, "good")
-    assert reason(node, "missing", "cannot execute") == (
-        "cannot execute 'no-such-command': No such file or directory; "
-        "install it, correct `command`, or set PATH in `environment`"
-    )
-    assert reason(node, "lost", "cannot enter") == (
-        "cannot enter directory '/no/such/directory': No such file or directory; create it, or correct `directory`"
-    )
-    assert reason(node, "stranger", "no user") == (
-        'program stranger cannot be started: there is no user "no-such-user" on this machine; create it, '
-        "or set another user"
-    )
-    assert reason(node, "bare", "environment file") == (
-        "/no/such/file: there is no such environment file; create it, "
-        'or write "-" before its path where it may be missing'
-    )
-    for name in ("missing", "stranger", "lost", "bare"):
-        wait_for(lambda name=name: node.program(name)["failures"] >= 3, what=f"{name} has failed three times")  # type: ignore[misc]
-    assert "good" in node.leading()
-    assert node.program("good")["restarts"] == 0
-    assert node.program("good")["epoch"] == 1
-    warned = [line for line in node.log.read_text().splitlines() if line.startswith("warning: ") and "program." in line]
-    assert [line.split(": ")[2] for line in warned] == [
-        "program.missing.command",
-        "program.stranger.user",
-        "program.lost.directory",
-        "program.bare.environment_file",
-    ]
-
-
-def test_a_broken_program_is_tried_less_and_less_often(nodes: Nodes, database: Database) -> None:
-    settled_ledger(database, LEASE)
-    node = begin(nodes, database.dsn, '[program.beat]\ncommand = "no-such-command"\nbackoff = 0.1\nbackoff_max = 0.8\n')
-    ends = "SELECT extract(epoch FROM ended_at)::float FROM highlander.term WHERE ended_at IS NOT NULL ORDER BY epoch"
-    wait_for(lambda: len(database.sql(ends)) >= 6, what="six terms have ended")
-    at = [moment for (moment,) in database.sql(ends)]
-    pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
-    assert all(pauses[n] >= least for n, least in enumerate((0.09, 0.18, 0.36, 0.72, 0.72)))  # never sooner
-    wait_for(lambda: node.program("beat")["failures"] >= 6, what="the node has counted them")
-
-
-class Unprivileged(Node):
-    """A daemon that runs as nobody."""
-
-    def start(self) -> None:
-        command = [*as_nobody(), sys.executable, "-m", "highlanderd", "-c", str(self.file)]
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "TEST_HOME": str(self.home)}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-
-
-def test_a_user_that_only_root_could_become(nodes: Nodes, database: Database) -> None:
-    as_nobody()  # or skip
-    settled_ledger(database, LEASE)
-    nodes.directory.chmod(0o755)
-    node = Unprivileged("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
-    node.configure(f'[program.root]\ncommand = ["sleep", "1000"]\nuser = "daemon"\n{QUIET}')
-    os.chown(node.home, NOBODY, NOBODY)
-    node.file.chmod(0o644)
-    nodes.nodes.append(node)
-    node.start()
-    led(node, "beat")
-    assert reason(node, "root", "cannot become") == (
-        "cannot become user 1, group 1: Operation not permitted; only root may start programs as another user: run the "
-        "daemon as root, or remove `user`, `group` and `supplementary_groups`"
-    )
 
 
 # ------------------------------------------------------------------------------------------- its own directories

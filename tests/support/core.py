@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from highlanderd.core.effects import Effect
-from highlanderd.core.events import Attached, Due, Event, Granted, Looked, Renewed, Started
+from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Renewed, Started
 from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import begin, step
 from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
-from highlanderd.core.states import Policy, Situation, Want
+from highlanderd.core.states import Draining, Policy, Situation, Want
 from highlanderd.core.transitions.context import Step
 from highlanderd.core.verdict import Candidate, Claim, Verdict, judge
 
@@ -104,3 +104,12 @@ def prolonged(trusted: float, wanted: float | None = None, policy: Policy = POLI
 def without_reason(situation: Situation) -> Situation:
     """Leave out the words that are for people."""
     return replace(situation, reason="")
+
+
+LOST = Detached("lost")
+
+
+def draining(situation: Situation) -> Draining:
+    """Return the state, which is draining."""
+    assert isinstance(situation.state, Draining)
+    return situation.state
