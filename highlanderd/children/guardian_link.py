@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -188,6 +189,11 @@ class GuardianLink:
     def done(self, code: int) -> None:
         """Report that everything is drained: the guardian ends with ``code`` after the worker."""
         self._post(protocol.done(code))
+
+    def lend(self, listener: socket.socket) -> None:
+        """Have the guardian shut a listening socket when this worker counts as dead."""
+        if not self.lost:
+            self._channel.post(protocol.listener(), [os.dup(listener.fileno())])
 
     def lift(self, program: str) -> None:
         """Have the guardian forget which workers have died of this program."""

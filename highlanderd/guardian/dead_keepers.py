@@ -62,7 +62,7 @@ class DeadKeepers:
         for handle in self.unproven:
             if handle.directory:
                 cgroup.kill(handle.directory)
-        known = {self._worker.pid, *living, *self._inherited}
+        known = {self._worker.pid, *self._worker.lingering, *living, *self._inherited}
         try:
             orphans = [pid for pid in self._children.now() if pid not in known]
         except OSError:

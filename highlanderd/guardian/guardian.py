@@ -162,6 +162,8 @@ class Guardian:
                 return
             if pid == self._worker.pid:
                 self._lose_worker(status, now)
+            elif pid in self._worker.lingering:
+                self._worker.lingering.discard(pid)
             else:
                 self._keepers.reaped(pid, status)
             self._poller.by(now)
@@ -183,7 +185,10 @@ class Guardian:
             return
         if self._worker.pid is not None:
             self._receive_from_worker()  # it is silent only if nothing is left to read
-            if now >= self._worker.judge_at():
+            if self._worker.killed:
+                if now >= self._worker.judge_at() and self._worker.lingers(now):
+                    self._lose_worker(int(signal.SIGKILL), now)
+            elif now >= self._worker.judge_at():
                 self._worker.log(f"the worker (pid {self._worker.pid}) shows no sign of life: killing it")
                 self._worker.kill()
         elif self._code is None:
@@ -253,6 +258,10 @@ class Guardian:
         if fds:
             self._suspects.attend(fds.pop())
 
+    def _on_listener(self, _message: Message, fds: list[int]) -> None:
+        if fds:
+            self._worker.lend(fds.pop())
+
     def _on_lift(self, message: Message, _fds: list[int]) -> None:
         self._suspects.lift(message["program"])
 
@@ -313,6 +322,7 @@ HANDLERS: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
     "remember": Guardian._on_remember,
     "attend": Guardian._on_attend,
     "lift": Guardian._on_lift,
+    "listener": Guardian._on_listener,
     "kill": Guardian._on_kill,
     "ack": Guardian._on_ack,
     "draining": Guardian._on_draining,

@@ -11,7 +11,8 @@ new worker talks to them. So these rules hold for every release:
 A worker has one channel to the guardian and one to each keeper. The guardian has one to each keeper::
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
-    guardian <--- ping, spawn, remember, attend, lift, ack, kill, draining, notify, done -- worker
+    guardian <--- ping, spawn, remember, attend, listener, lift, ack -------------- worker
+    guardian <--- kill, draining, notify, done ------------------------------------ worker
     guardian ---- worker ---------------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
     worker   ---- deadline, signal, kill, leave ----------------------------------> keeper
@@ -192,6 +193,15 @@ MESSAGES = (
         descriptors="a memfd",
     ),
     MessageKind(
+        WORKER,
+        GUARDIAN,
+        "listener",
+        {},
+        "The worker listens on this socket. The guardian shuts it when the worker counts as dead: one of its threads "
+        "may hang in a disk and keep it open.",
+        descriptors="the socket",
+    ),
+    MessageKind(
         WORKER, GUARDIAN, "lift", {"program": "str"}, "An operator has started this program: end its quarantine."
     ),
     MessageKind(
@@ -329,6 +339,10 @@ def remember() -> Message:
 
 def attend() -> Message:
     return {"is": "attend"}
+
+
+def listener() -> Message:
+    return {"is": "listener"}
 
 
 def lift(program: str) -> Message:

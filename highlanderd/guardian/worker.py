@@ -10,7 +10,7 @@ import os
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.pauses import Pauses
 from highlanderd.system import linux, proctree
-from highlanderd.system.stdlib import signal
+from highlanderd.system.stdlib import signal, socket
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ KEPT = frozenset({0, 1, 2, 6, 7, 10, 19, 24})
 DAC_READ_SEARCH for secrets and state that belong to others; SETGID and SETUID to look at paths as a program's user;
 NET_BIND_SERVICE for a low port; SYS_PTRACE to see children's processes where /proc hides those of others (hidepid);
 SYS_RESOURCE for the last blocks of a full disk. The guardian starts the children."""
+LOOK_AGAIN = 0.5  # seconds after SIGKILL until it is looked at again; it takes milliseconds
+MOST_LISTENERS = 4
 END_WITHIN = 2.0  # seconds from ``done``, or from the end of its channel, to its own end
 
 
@@ -48,6 +50,10 @@ class Worker:
         """Whether the service's status is the present worker's: not from its end to the first words of the next one."""
         self.stopped = False
         """Whether it was stopped by a signal when it got SIGKILL: no program has held it up."""
+        self.lingering: set[int] = set()
+        """Former workers that are dead but for threads which a disk that hangs keeps from dying: not reaped yet."""
+        self._listeners: list[int] = []
+        self._look_at = 0.0
 
     def start(self, now: float) -> None:
         """Fork and execute it with its end of a new channel. Raises OSError when there is no room for a process."""
@@ -85,7 +91,7 @@ class Worker:
         """Return when to kill it, or when to start the next one."""
         if self.pid is None:
             return self.next_start
-        return linux.NEVER if self._killed else self._kill_at
+        return self._look_at if self._killed else self._kill_at
 
     def end_soon(self, now: float) -> None:
         """Expect its end, and no more signs of life: it is done, or its channel is closed."""
@@ -96,6 +102,39 @@ class Worker:
         if self.pid is not None and not self._killed:
             self._killed, self.stopped = True, proctree.state(self.pid) in ("T", "t")
             os.kill(self.pid, signal.SIGKILL)
+            self._look_at = linux.boottime() + LOOK_AGAIN
+
+    @property
+    def killed(self) -> bool:
+        """Whether it got SIGKILL from the guardian."""
+        return self._killed
+
+    def lingers(self, now: float) -> bool:
+        """Return whether it is dead but for threads that do not die. It then counts as dead."""
+        self._look_at = now + LOOK_AGAIN
+        if self.pid is None or proctree.state(self.pid) != "Z":
+            return False
+        self.lingering.add(self.pid)
+        return True
+
+    def lend(self, listener: int) -> None:
+        """Hold a listening socket of the worker's, which is to be shut when the worker counts as dead."""
+        if len(self._listeners) < MOST_LISTENERS:
+            self._listeners.append(listener)
+        else:
+            os.close(listener)
+
+    def _shut_listeners(self) -> None:
+        """Shut what a thread that does not die would keep open: the next worker listens there."""
+        for fd in self._listeners:
+            with_fd = socket.socket(fileno=fd)
+            try:
+                with_fd.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the worker has shut it
+            finally:
+                with_fd.close()
+        self._listeners = []
 
     def reaped(self) -> None:
         """Take in that it is gone. Its channel may still hold what it has sent."""
@@ -109,6 +148,7 @@ class Worker:
     def ended(self, now: float) -> None:
         """Take in its end, once everything that it has sent is read, and plan the next one."""
         self.hang_up()
+        self._shut_listeners()
         self.failed_starts += self.lease is None
         if self.lease is not None and now - self._since >= GOOD_LIFE:
             self._pauses = Pauses(FIRST_PAUSE)

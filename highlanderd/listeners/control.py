@@ -40,7 +40,7 @@ from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change, outcome
 from highlanderd.listeners.requests import body_of, wait_of
 from highlanderd.listeners.shared_page import SharedPage
-from highlanderd.listeners.sockets import Closer, Peer, group_id, may_command, peer_of, serve, unix_door
+from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +67,14 @@ OTHERWISE_REFUSED = 409
 """Any other refusal is one of the present situation, with the cure in its sentence."""
 
 
-async def serve_control(node: Node, socket: Path, mode: int, group: str | None) -> Closer:
+async def serve_control(node: Node, socket: Path, mode: int, group: str | None, lend: Lend = keep) -> Closer:
     """Open the control socket with ``mode`` and ``group``; the result closes it and removes its file.
 
     Raises HighlanderError when a live daemon owns the socket or it cannot be made.
     """
     gid = await group_id(group)
     async with unix_door(socket, mode, gid) as (door, remove):
-        close_door = await serve(_application(node, group, gid), door, CLIENTS)
+        close_door = await serve(_application(node, group, gid), door, CLIENTS, lend)
 
     async def close() -> None:
         await close_door()

@@ -10,7 +10,7 @@ from aiohttp import web
 from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.shared_page import SharedPage
-from highlanderd.listeners.sockets import Closer, serve, tcp_door
+from highlanderd.listeners.sockets import Closer, Lend, keep, serve, tcp_door
 
 SCRAPERS: Final = 128
 """Connections at once; a daemon without descriptors could not reach PostgreSQL again."""
@@ -30,7 +30,9 @@ class Observed(Protocol):
         """Refresh which nodes could lead what, at most once a second and for half a second. Never raises."""
 
 
-async def serve_health(node: Observed, metrics: Metrics, listen: str, alive: Callable[[], bool]) -> Closer:
+async def serve_health(
+    node: Observed, metrics: Metrics, listen: str, alive: Callable[[], bool], lend: Lend = keep
+) -> Closer:
     """Open the TCP listener on ``host:port``; ``alive`` says whether the event loop still runs.
 
     The result closes it. Raises HighlanderError when the address cannot be had.
@@ -45,7 +47,7 @@ async def serve_health(node: Observed, metrics: Metrics, listen: str, alive: Cal
             web.get("/leader/{program}", answers.leader),
         ]
     )
-    return await serve(app, await tcp_door(listen), SCRAPERS)
+    return await serve(app, await tcp_door(listen), SCRAPERS, lend)
 
 
 def _answer(yes: bool, why: str) -> web.Response:

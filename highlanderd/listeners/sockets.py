@@ -33,6 +33,8 @@ from highlanderd.threads import in_thread
 Closer = Callable[[], Coroutine[None, None, None]]
 """Call and await it once to close the door; it takes a second at most, whatever the clients do."""
 
+Lend = Callable[[socket.socket], None]
+"""Called with a socket on which somebody listens: it is to be shut should this process be dead without ending."""
 IDLE = 75.0
 """Seconds after which a connection without a whole request is closed; scrapers ask every minute at the slowest."""
 FAREWELL = 0.3
@@ -254,7 +256,11 @@ class _Refused(asyncio.Protocol):
         cast("asyncio.Transport", transport).abort()
 
 
-async def serve(app: web.Application, door: socket.socket, limit: int) -> Closer:
+def keep(_: socket.socket) -> None:
+    """Lend a socket to nobody."""
+
+
+async def serve(app: web.Application, door: socket.socket, limit: int, lend: Lend = keep) -> Closer:
     """Serve ``app`` on a bound socket with at most ``limit`` connections at once.
 
     For one more the longest idle one is closed; when none is idle, the new one is closed unanswered.
@@ -271,6 +277,7 @@ async def serve(app: web.Application, door: socket.socket, limit: int) -> Closer
         connection = server()
         return connection if places.take(connection, server.connections) else _Refused()
 
+    lend(door)
     listener = await asyncio.get_running_loop().create_server(admit, sock=door, backlog=1024)
 
     async def close() -> None:

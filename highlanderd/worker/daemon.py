@@ -183,9 +183,15 @@ class Daemon:
 
     def _listeners(self) -> list[Door]:
         control, metrics = self._configuration.control, self._configuration.metrics
-        doors: list[Door] = [lambda: serve_control(self._node, control.socket, control.mode, control.group)]
+        doors: list[Door] = [
+            lambda: serve_control(self._node, control.socket, control.mode, control.group, self._guardian.lend)
+        ]
         if metrics.listen:
-            doors.append(lambda: serve_health(self._node, self._metrics, metrics.listen, lambda: self._beat.regular))
+            doors.append(
+                lambda: serve_health(
+                    self._node, self._metrics, metrics.listen, lambda: self._beat.regular, self._guardian.lend
+                )
+            )
         return doors
 
     def _warnings(self) -> tuple[str, ...]:

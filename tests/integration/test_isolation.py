@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import urllib.request
 from pathlib import Path
 
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian.suspects import written
+from tests.support.floods import frozen
 from tests.support.nodes import PATIENCE, Node, Nodes, Status
+from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 from tests.support.undisturbed import Strained
 from tests.support.wait import wait_for
@@ -62,3 +65,23 @@ def test_a_program_that_two_workers_have_died_of_is_kept_from_the_third_and_a_st
     after = strained.await_led()
     assert after["beat"][0] > strained.led["beat"][0]
     assert after["relay"] == strained.led["relay"]
+
+
+def test_a_worker_that_is_dead_but_for_a_thread_in_a_hung_disk_is_replaced_and_its_doors_with_it(
+    nodes: Nodes, database: Database
+) -> None:
+    port = reserved_port()
+    strained = Strained(nodes, database, PROGRAMS, metrics=f"127.0.0.1:{port}", lease=LONG_LEASE)
+    node, worker = strained.node, strained.node.worker
+    node.control.ask("POST", "/v1/reload", {})  # it logs, and has a thread for that
+    thread = wait_for(lambda: [int(each.name) for each in Path(f"/proc/{worker}/task").iterdir()][1:], what="a thread")
+    with frozen(thread[0]):
+        os.kill(worker, signal.SIGSTOP)  # the guardian finds it silent, and kills it
+        next_worker(node, worker)
+        assert Path(f"/proc/{worker}/task/{thread[0]}").exists(), "the thread is still there"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
+            assert answer.status == 200
+        with strained.undisturbed():
+            pass
+        assert strained.await_led() == strained.led
+    strained.works()

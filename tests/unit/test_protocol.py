@@ -34,6 +34,7 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "spawn": (WORKER, GUARDIAN, protocol.spawn("beat", 7, 2, 1.0)),
     "remember": (WORKER, GUARDIAN, protocol.remember()),
     "attend": (WORKER, GUARDIAN, protocol.attend()),
+    "listener": (WORKER, GUARDIAN, protocol.listener()),
     "lift": (WORKER, GUARDIAN, protocol.lift("beat")),
     "ack": (WORKER, GUARDIAN, protocol.ack(7, 2)),
     "kill_keeper": (WORKER, GUARDIAN, protocol.kill_keeper(1)),
