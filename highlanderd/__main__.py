@@ -41,8 +41,9 @@ EMBEDDED_WITHIN: Final = 60.0
 def main() -> None:
     """Run the command and exit with its code."""
     gc.disable()  # imports make no garbage to speak of, and looking for it takes a tenth of the time that they take
+    arguments = _arguments()
     try:
-        code = _run(_arguments())
+        code = _run(arguments)
         sys.stdout.flush()
         sys.exit(code)
     except ConfigurationError as error:
@@ -53,7 +54,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # | head
+    except OSError as error:  # | head, > /dev/full
+        if not _only_prints(arguments) or error.filename is not None:
+            raise
+        if not isinstance(error, BrokenPipeError):
+            print(f"highlanderd: cannot write the output: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
 
@@ -102,6 +107,12 @@ def _arguments() -> argparse.Namespace:
             listed = ", ".join(map(str, range(1, VERSION)))
             parser.error(f"--from {arguments.version}: there is a way to schema {VERSION} from {listed} only")
     return arguments
+
+
+def _only_prints(arguments: argparse.Namespace) -> bool:
+    """Return whether nothing is started: what fails is the output then."""
+    modes = arguments.check, arguments.doctor, arguments.print_schema, arguments.print_json_schema
+    return any(modes) or arguments.command is not None
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -119,6 +119,6 @@ class KeeperReport:
             return
         yield Started(self.pid or 0, self.started)
         if self.status is not None:
-            yield Exited(self.status, self.exited_at or self.started)
+            yield Exited(self.status, self.exited_at or self.started, alone=self.empty)
         if self.empty:
             yield Emptied()

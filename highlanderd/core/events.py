@@ -124,6 +124,8 @@ class Exited:
 
     status: int
     at: float
+    alone: bool = True
+    """Whether nothing of its tree was left."""
 
 
 @dataclass(frozen=True, slots=True)

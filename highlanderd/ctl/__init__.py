@@ -35,6 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return _unwritten()
+    except OSError as error:  # > /dev/full
+        print(f"highlanderctl: cannot write the output: {error.strerror}", file=sys.stderr)
+        return _unwritten()
     return code
+
+
+def _unwritten() -> int:
+    """Throw away what could not be written, so that nothing complains of it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED

@@ -181,6 +181,7 @@ class Wire:
         reply, batch = pending.reply, pending.batch
         match result.status:
             case pq.ExecStatus.PIPELINE_SYNC:
+                self._last_words = ""  # the session has outlived what failed before
                 self._pending.popleft()
                 batch.closed += 1
                 if batch.closed == len(batch.replies):

@@ -14,6 +14,7 @@ from highlanderd.core.status import LastExit, PostgresStatus, Process, ProgramDe
 from highlanderd.core.terms import exit_of
 from highlanderd.postgres.lease_change import summary
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.survey import Leader
 from highlanderd.postgres.takeover import ROW_LOCKED
 from highlanderd.system.linux import boottime
 from highlanderd.worker.fleet import Member
@@ -32,6 +33,8 @@ def program_status(member: Member, pool: Pool, node: str, overview: ClusterOverv
     situation, term, running = program.situation, program.term, program.running
     leader = pool.listener.leaders.get(member.lock_id)
     left = unkillable(member)
+    under_other_key = _under_another_key(member, pool)
+    other_key = None if under_other_key is None else under_other_key[1].node
     known = None if overview is None else overview.program(program.name)
     led_elsewhere = leader is not None and leader.leads and leader.instance != program.policy.instance
     return ProgramStatus(
@@ -40,7 +43,7 @@ def program_status(member: Member, pool: Pool, node: str, overview: ClusterOverv
         want="run" if _wish(member) is Want.RUN else "stop",
         reason=_reason(member, pool, left),
         since=wall(program.entered, now),
-        leader=node if term is not None else leader.node if leader is not None and led_elsewhere else None,
+        leader=node if term is not None else leader.node if leader is not None and led_elsewhere else other_key,
         epoch=term.epoch if term is not None else leader.epoch if leader is not None else None,
         lock_id=member.lock_id,
         pid=program.pid,
@@ -91,7 +94,21 @@ def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
         return pool.last_error
     if situation.reason == ROW_LOCKED:  # the row still names the last leader, who is gone
         return situation.reason
-    return f"led by {leader.node}" if leader is not None and leader.leads else situation.reason
+    if leader is not None and leader.leads:
+        twin = leader.node == member.program.policy.node and leader.instance != member.program.policy.instance
+        return f'led by another daemon that is called "{leader.node}", too' if twin else f"led by {leader.node}"
+    if (other := _under_another_key(member, pool)) is not None:
+        return f"led by {other[1].node} under another lock key (lock id {other[0]}): give it one lock_key on all nodes"
+    return situation.reason
+
+
+def _under_another_key(member: Member, pool: Pool) -> tuple[int, Leader] | None:
+    """Return who leads the program because another file gives it another lock key, and that lock id."""
+    leader = pool.listener.leaders.get(member.lock_id)
+    if leader is not None and leader.leads:
+        return None
+    found = pool.listener.leaders.items()
+    return next(((key, one) for key, one in found if one.leads and one.program == member.program.name), None)
 
 
 def shown(member: Member, pool: Pool, node: str, overview: ClusterOverview | None) -> ProgramStatus:

@@ -48,6 +48,8 @@ RESTART_RESERVATION: Final = 5.0
 """Seconds for which a restart, or a changed key, keeps the program on its node: much longer than a takeover takes, and
 little to wait if the node dies."""
 
+DAEMONIZED: Final = " and left processes behind, which were stopped: a program must stay in the foreground"
+
 END_WORDS: Final[Mapping[Cause, str]] = {
     Cause.SHUTDOWN: "the daemon shuts down",
     Cause.REMOVED: "removed from the configuration",
@@ -153,7 +155,8 @@ def exited(context: Context[Leading, Exited]) -> Step:
 
 def _ended(context: Context[Leading, Exited], situation: Situation, cause: Cause) -> Step:
     status = context.event.status
-    situation, effects = _leave(context, situation, cause, exit_words(status))
+    reason = exit_words(status) + (DAEMONIZED if not status and not context.event.alone else "")
+    situation, effects = _leave(context, situation, cause, reason)
     return _amend(situation, status=status), effects
 
 
