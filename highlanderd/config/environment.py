@@ -117,6 +117,8 @@ def _unreadable(error: OSError) -> str:
             return f"the environment file is larger than {LARGEST >> 20} MiB; Linux takes no environment of that size"
         case errno.ETIMEDOUT:
             return f"the environment file could not be read within {WITHIN:g} s; its file system hangs: mend that first"
+        case errno.EACCES | errno.EPERM if os.geteuid() != 0:
+            return "the daemon's user may not read the environment file; let it, or run the daemon as another user"
         case errno.EACCES | errno.EPERM:
             return (
                 "the program's user may not read the environment file, and others than root could replace it; let that "
