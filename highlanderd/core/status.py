@@ -185,8 +185,8 @@ class RenewalReport:
     node: str
     worker: DaemonProcess
     """The worker that ends."""
-    programs: tuple[str, ...]
-    """The programs that it leads."""
+    programs: dict[str, int]
+    """The epochs of the programs that it leads."""
     warnings: tuple[str, ...]
     """What the installed code says about this machine's configuration."""
 

@@ -200,6 +200,7 @@ class _Commands:
 
     def _whole_node(self) -> None:
         reload = self._add("reload", "apply the changed configuration, program by program", "update")
+        reload.add_argument("--quiet", action="store_true", help="print nothing that the daemon logs: for ExecReload")
         reload.add_argument("--dry-run", action="store_true", help="only print what would be done")
         reload.add_argument(
             "--force", action="store_true", help="do it even if it drains what cannot be started here again"
@@ -210,7 +211,9 @@ class _Commands:
         )
         self._json(renew)
         self._waiting(renew)
-        self._add("reread", "the same as reload --dry-run").set_defaults(command="reload", dry_run=True, force=False)
+        self._add("reread", "the same as reload --dry-run").set_defaults(
+            command="reload", dry_run=True, force=False, quiet=False
+        )
         ledger = self._add("ledger", "show or change the ledger, which PostgreSQL keeps")
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
         self._json(self._action(actions, "show", "show its facts"))

@@ -20,7 +20,7 @@ from highlanderd.ctl.history import history
 from highlanderd.ctl.predicates import is_leading, wait
 from highlanderd.ctl.renewal import renew
 from highlanderd.durations import shown
-from highlanderd.errors import DONE, NOT_LEADING, HighlanderError, NoSuchProgram, enumerated
+from highlanderd.errors import DONE, NOT_LEADING, ConfigurationError, HighlanderError, NoSuchProgram, enumerated
 
 REFRESH: Final = 2.0
 """Seconds between two pictures of --watch when nothing changes: uptimes go on."""
@@ -227,7 +227,14 @@ def _outcome(program: Answer, verb: str, waited: bool) -> str:
 def reload(daemon: ControlClient, arguments: Namespace) -> int:
     # A reload reads files and asks nothing of PostgreSQL; a minute is for a slow disk
     body = {"dry_run": arguments.dry_run, "force": arguments.force}
-    answer = daemon.ask("POST", "/v1/reload", body, patience=60.0)
+    try:
+        answer = daemon.ask("POST", "/v1/reload", body, patience=60.0)
+    except ConfigurationError as error:
+        if arguments.quiet:
+            return error.exit_code
+        raise
+    if arguments.quiet:
+        return DONE
     for warning in answer["warnings"]:
         print(f"warning: {tables.plain(warning)}", file=sys.stderr)
     if arguments.dry_run and answer["changes"]:

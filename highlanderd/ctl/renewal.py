@@ -13,8 +13,8 @@ from highlanderd.ctl.tables import plain
 from highlanderd.durations import shown
 from highlanderd.errors import DONE, FAILED, BadRequest, DaemonUnreachable, HighlanderError, TimedOut, enumerated
 
-CHECK_PATIENCE: Final = 75.0
-"""Seconds that the daemon may take to check the installed code: it gives up after a minute."""
+CHECK_PATIENCE: Final = 130.0
+"""Seconds that the daemon may take to check the installed code: twice, a minute each, at most."""
 LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at the new worker."""
 NO_WORKER: Final = "no new worker answers; the daemon's log says why, and its guardian goes on trying"
@@ -29,7 +29,7 @@ def renew(daemon: ControlClient, arguments: Namespace) -> int:
         print(f"{plain(before['node'])}: the installed code was checked; it takes over now")
         return DONE
     after = _taken_over(daemon, before, began, arguments.timeout)
-    lost = {name: _why_lost(after, name) for name in before["programs"]}
+    lost = {name: _why_lost(after, name, epoch) for name, epoch in before["programs"].items()}
     lost = {name: why for name, why in lost.items() if why}
     kept = [name for name in before["programs"] if name not in lost]
     if arguments.json:
@@ -76,11 +76,13 @@ def _asked(daemon: ControlClient) -> Answer | None:
         return None
 
 
-def _why_lost(after: Answer, name: str) -> str:
-    """Return why a program is not led by this node any more; empty when it is."""
+def _why_lost(after: Answer, name: str, epoch: int) -> str:
+    """Return why a program's term does not go on; empty when it does."""
     for program in after["programs"]:
+        if program["name"] == name and program["state"] == "leading":
+            return "" if program["epoch"] == epoch else f"it was started again, in epoch {program['epoch']}"
         if program["name"] == name:
-            return "" if program["state"] == "leading" else f"{program['state']}: {program['reason']}".rstrip(": ")
+            return f"{program['state']}: {program['reason']}".rstrip(": ")
     return "the new worker does not know it"
 
 

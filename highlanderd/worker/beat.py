@@ -7,7 +7,7 @@ worker. A process that is frozen, this one or another, must be noticed within 3/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from highlanderd.children.guardian_link import GuardianLink
@@ -32,11 +32,14 @@ class Beat:
         notices: Notices,
         *,
         wake: asyncio.Event,
+        shut: Callable[[], Iterable[str]],
         on_frozen: Callable[[], None],
         on_late: Callable[[float], None],
     ) -> None:
         self._guardian, self._fleet, self._pool = guardian, fleet, pool
         self._persistence, self._notices, self._wake = persistence, notices, wake
+        self._shut = shut
+        """Returns why listeners are shut."""
         self._on_frozen, self._on_late = on_frozen, on_late
         """Called when the guardian does not answer; and with the seconds by which a round came late."""
         self._log_unkillable = quietly(UnkillableLog().update)
@@ -83,6 +86,6 @@ class Beat:
         """Show the service manager how things stand, and that a drain goes on: it must not be cut short."""
         members = self._fleet.members.values()
         states = (member.program.state for member in members)
-        self._notices.status(summary(states, self._pool.last_error))
+        self._notices.status(summary(states, self._pool.last_error, self._shut()))
         if self._fleet.ending and members:
             self._notices.draining()

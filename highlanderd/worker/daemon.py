@@ -82,6 +82,7 @@ class Daemon:
             self._persistence,
             self._notices,
             wake=self._wake,
+            shut=lambda: self._doors.shut,
             on_frozen=self._guardian_frozen,
             on_late=quietly(self._metrics.loop_lag),
         )

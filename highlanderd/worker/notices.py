@@ -21,11 +21,12 @@ LONGEST_STATUS: Final = 500
 """Characters; systemd drops a datagram of more than 4096 bytes."""
 
 
-def summary(states: Iterable[str], trouble: str) -> str:
-    """Return one line: how many programs are in which state, and what keeps them from PostgreSQL."""
+def summary(states: Iterable[str], trouble: str, shut: Iterable[str] = ()) -> str:
+    """Return one line: how many programs are in which state, why listeners are shut, and why PostgreSQL is away."""
     counts = Counter(states)
     words = ", ".join(f"{state} {counts[state]}" for state in STATE_NAMES.values() if counts[state]) or "no programs"
-    return printable(" ".join(f"{words}; PostgreSQL: {trouble}".split()))[:LONGEST_STATUS] if trouble else words
+    parts = [words, *sorted(shut), *([f"PostgreSQL: {trouble}"] if trouble else ())]
+    return printable(" ".join("; ".join(parts).split()))[:LONGEST_STATUS]
 
 
 class Notices:

@@ -79,7 +79,7 @@ class Records:
             self._program,
             old,
             new,
-            f": {after.reason}" if after.reason else "",
+            f": {after.reason}" if after.reason and after.reason != before.reason else "",
             extra={
                 "program": self._program,
                 "state": new,

@@ -216,9 +216,14 @@ def test_reload_says_what_it_did_and_what_is_wrong(tmp_path: Path) -> None:
             asked = await ctl(path, "reload")
             assert (asked.code, asked.out) == (78, "")
             assert asked.err == "highlanderctl: a.toml:3: program.beat: no command\na.toml:9: unknown key\n"
+            asked = await ctl(path, "reload", "--quiet")
+            assert (asked.code, asked.out, asked.err) == (78, "", "")
+            node.trouble = None
+            asked = await ctl(path, "reload", "--quiet")
+            assert (asked.code, asked.out, asked.err) == (0, "", "")
 
     run(main)
-    assert node.orders == [("reload", False, False)] * 2 + [("reload", True, False)] * 2
+    assert node.orders == [("reload", False, False)] * 2 + [("reload", True, False)] * 2 + [("reload", False, False)]
 
 
 def test_the_ledger_the_version_and_the_end(tmp_path: Path) -> None:

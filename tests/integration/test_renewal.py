@@ -96,12 +96,11 @@ def installed(nodes: Nodes) -> Installed:
     return Installed(nodes.directory / "site")
 
 
-@pytest.fixture
-def older(nodes: Nodes, database: Database, installed: Installed) -> Node:
-    """A node of version 0.0.9, which leads the program beat."""
+def started(nodes: Nodes, database: Database, installed: Installed, lease: float) -> Node:
+    """Start a node of version 0.0.9, and wait until it leads the program beat."""
     installed.of_version("0.0.9")
-    settled_ledger(database, LEASE)
-    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    settled_ledger(database, lease)
+    node = Node("a", nodes.directory / "a", database.dsn, lease, nodes.journal)
     nodes.nodes.append(node)
     node.environment = installed.environment
     node.configure(["beat"])
@@ -109,6 +108,12 @@ def older(nodes: Nodes, database: Database, installed: Installed) -> Node:
     nodes.await_up(node)
     nodes.await_led("beat")
     return node
+
+
+@pytest.fixture
+def older(nodes: Nodes, database: Database, installed: Installed) -> Node:
+    """A node of version 0.0.9, which leads the program beat."""
+    return started(nodes, database, installed, LEASE)
 
 
 def test_after_a_renewal_both_versions_show_and_since_when_a_restart_is_due(older: Node, installed: Installed) -> None:
@@ -210,3 +215,16 @@ def test_the_lock_is_made_through_no_link(tmp_path: Path) -> None:
     os.close(ownership.take(socket))
     assert stat.S_IMODE((tmp_path / "canary").stat().st_mode) == 0o600
     assert not (tmp_path / "control.sock.lock").is_symlink()
+
+
+def test_code_that_loads_too_slowly_for_the_leases_does_not_take_over(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    lease = 10.0
+    node = started(nodes, database, installed, lease)
+    before, worker = lives(node, "beat"), node.worker
+    installed.append("worker/duplicates.py", f"import time\ntime.sleep({lease / 2})")
+    refused = ctl(node, "renew")
+    assert (refused.returncode, node.worker) == (1, worker)
+    assert "this machine is too busy now" in refused.stderr
+    assert lives(node, "beat") == before

@@ -94,10 +94,10 @@ def test_from_installation_to_purge(machine: Machine, database: Database, tmp_pa
     assert "edit /etc/highlander.toml" in machine.does("dpkg", "--install", "/root/highlander.deb")
     assert machine.says("systemctl", "is-active", "highlanderd") == "inactive"
     assert machine.does("dpkg", "--verify", "highlander") == ""
-    assert list((machine.root / "usr/lib/highlander/highlanderd/__pycache__").glob("daemon.*.pyc")) != []
+    assert list((machine.root / "usr/lib/highlander/highlanderd/worker/__pycache__").glob("daemon.*.pyc")) != []
 
     # Configured, it runs, and each program has a cgroup of its own.
-    machine.configure(PROGRAMS, postgres=f'dsn = "{database.dsn}"\nlease = "8s"\n')
+    machine.configure(PROGRAMS, postgres=f'dsn = "{database.dsn}"\nlease = "30s"\n')
     machine.does("systemctl", "enable", "--now", "highlanderd")
     pids = await_led(machine)
     for pid in pids.values():
@@ -157,12 +157,22 @@ def test_a_hardened_daemon_leads(machine: Machine, database: Database, hardening
     shutil.copy(deb, machine.root / "root/highlander.deb")
     machine.does("dpkg", "--install", "/root/highlander.deb")
     mine = PROGRAMS if hardening == "root" else PROGRAMS.replace('user = "nobody"', "")
-    machine.configure(mine, postgres=f'dsn = "{database.dsn}"\nlease = "8s"\n')
+    machine.suggest("dsn", "lease")
+    machine.configure(mine, postgres='dsn = "file:highlander/dsn"\nlease = "8s"\n')
+    (machine.root / "etc/highlander/dsn").write_text(database.dsn)
+    machine.does("chmod", "640", "/etc/highlander/dsn")
+    machine.does("chgrp", "highlander", "/etc/highlander/dsn")
     source = f"/usr/share/highlander/hardening/{hardening}.conf"
     machine.does("install", "-D", "-m", "644", source, "/etc/systemd/system/highlanderd.service.d/hardening.conf")
     machine.does("systemctl", "daemon-reload")
     machine.does("systemctl", "start", "highlanderd")
     for pid in await_led(machine).values():
         assert "/highlanderd.service/highlander." in machine.says("cat", f"/proc/{pid}/cgroup")
+    assert machine.says("stat", "-c", "%G %a", "/run/highlander/control.sock") == "highlander 660"
+    assert machine.says("systemctl", "show", "--property=StatusText", "--value", "highlanderd") == "leading 2"
+    worker = machine.worker()
+    assert "programs reattached: 2" in machine.does("highlanderctl", "renew")
+    assert machine.worker() != worker
+    assert machine.does("highlanderctl", "reload") == "nothing to change\n"
     machine.does("systemctl", "stop", "highlanderd")
     assert "everything is drained; ends with code 0" in machine.journal()

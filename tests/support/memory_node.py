@@ -253,7 +253,7 @@ class MemoryNode:
     async def renew(self, *, force: bool = False) -> RenewalReport:
         self._must_have_evidence(force)
         self.orders.append(("renew", force))
-        led = tuple(one.name for one in self._programs.values() if one.state == "leading")
+        led = {one.name: one.epoch or 0 for one in self._programs.values() if one.state == "leading"}
         return RenewalReport("web-1", DaemonProcess(4000, "0.1.0"), led, ())
 
     def shutdown(self) -> None:

@@ -21,6 +21,11 @@ def test_a_line_counts_programs_by_state(states: list[str], trouble: str, line: 
     assert summary(states, trouble) == line
 
 
+def test_a_listener_that_cannot_be_opened_is_in_the_status_of_the_service() -> None:
+    shut = ["cannot listen on :80: Permission denied", "cannot make the control socket /x: Operation not permitted"]
+    assert summary(["leading"], "no route", reversed(shut)) == f"leading 1; {shut[0]}; {shut[1]}; PostgreSQL: no route"
+
+
 def test_a_status_is_said_when_it_changes() -> None:
     said: list[str] = []
     notices = Notices(said.append)

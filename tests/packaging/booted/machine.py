@@ -201,6 +201,18 @@ class Machine:
         file.write_text(text)
         (self.root / "etc/highlander/conf.d/programs.toml").write_text(programs)
 
+    def suggest(self, *keys: str) -> None:
+        """Put the examples of the configuration that came with the package in force, but for those of ``keys``."""
+        file = self.root / "etc/highlander.toml"
+        lines = file.read_text().splitlines()
+        head = lines[: lines.index("[defaults]")]
+        suggested = [
+            line[1:] if line.startswith("#") and line[1:].split(" = ")[0].isidentifier() and " = " in line else line
+            for line in head
+            if not any(line.startswith(f"#{key} = ") for key in keys)
+        ]
+        file.write_text("\n".join(suggested + lines[len(head) :]) + "\n")
+
     def worker(self) -> str:
         """Return the pid of the daemon's worker."""
         return self.says("pgrep", "-f", "^/usr/bin/python3 -ISB /usr/bin/highlanderd --worker")
