@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,14 +65,8 @@ def _owner(pid: int) -> int | None:
 
 
 def _kill_all_of(uid: int) -> None:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setuid(uid)
-            os.kill(-1, signal.SIGKILL)
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
+    script = "import os, sys; os.setuid(int(sys.argv[1])); os.kill(-1, 9)"  # as that user it reaches no other one's
+    subprocess.run([sys.executable, "-I", "-S", "-c", script, str(uid)], stderr=subprocess.DEVNULL, check=False)
 
 
 @pytest.fixture(params=["cgroups", "no cgroups"])
