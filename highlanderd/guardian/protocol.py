@@ -72,7 +72,7 @@ SPEC = {
     "log": "dict | None",
 }
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
-LATER_SPEC = ("log",)
+LATER_SPEC = ("limits", "nice", "oom_score_adj", "no_new_privileges", "log")
 
 LOG = {"files": "dict[str, bytes]", "max_bytes": "int", "backups": "int"}
 """The key ``log`` of ``SPEC``: the absolute paths of the files that ``stdout`` and ``stderr`` go to."""

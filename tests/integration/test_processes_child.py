@@ -33,18 +33,18 @@ def spawn(guardian: GuardianLink, request: SpawnRequest) -> Child:
 
 
 def heard(channel: Channel) -> list[dict[str, Any]]:
-    """Read everything that the worker's end has said."""
+    """Read everything that the worker's end has said, but for the memory that it lends at once."""
     messages = []
     while received := channel.receive():
         messages.append(received[0])
-    return messages
+    return [message for message in messages if message["is"] != "attend"]
 
 
 def state(child: Child, **facts: Any) -> dict[str, Any]:
     """Make a keeper's report."""
     unknown = dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed"))
     term = {"program": child.program, "lock_id": child.lock_id, "epoch": child.epoch}
-    return {"is": "state", **term, **unknown, "empty": False, "memo": b"", **facts}
+    return {"is": "state", **term, **unknown, "empty": False, "memo": b"", "fds": [], **facts}
 
 
 def introduce(guardian: Channel, child: Child) -> Channel:
@@ -178,6 +178,7 @@ async def _set_early() -> None:
     request.set_result(order("beat", 7))
     await asyncio.sleep(0)
     assert guardian.holds(7, "beat")
+    assert ours.receive() is not None, "the memory that it lends"
     received = ours.receive()
     assert received is not None
     message, (spec,) = received
