@@ -93,7 +93,7 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path, key: str) -> None:
     )
 
 
-FULL_DISK = 'mount -t tmpfs -o size=16k none "$0" 2>&- || exit 77; cat /dev/zero >"$0/full" 2>&-; exec "$@"'
+FULL_DISK = 'mount -t tmpfs -o size=16k,mode=755 none "$0" 2>&- || exit 77; cat /dev/zero >"$0/full" 2>&-; exec "$@"'
 """For ``sh -c`` in a mount namespace of its own: a directory on a file system without room, and a command."""
 
 

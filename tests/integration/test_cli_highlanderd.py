@@ -26,7 +26,6 @@ def test_the_version_is_one_line() -> None:
     ("words", "said"),
     [
         (("--frobnicate",), "unrecognized arguments: --frobnicate"),
-        (("start",), "unrecognized arguments: start"),
         (("-c",), "argument -c/--config: expected one argument"),
         (("--check", "--print-schema"), "argument --print-schema: not allowed with argument --check"),
         (("--from", "1"), "--from belongs to --print-schema"),
@@ -41,6 +40,13 @@ def test_usage_errors_exit_with_two(words: tuple[str, ...], said: str) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines()[0].startswith("usage: highlanderd [-h]")
     assert done.err.splitlines()[-1] == f"highlanderd: error: {said}"
+
+
+def test_a_command_that_is_none_is_named_beside_those_that_there_are() -> None:
+    done = highlanderd("start")
+    assert (done.code, done.out) == (2, "")
+    said = "highlanderd: error: argument COMMAND: invalid choice: 'start' (choose from"
+    assert done.err.splitlines()[-1].startswith(said), "each Python quotes them in its own way"
 
 
 def test_help_names_the_exit_codes_and_hides_what_is_not_for_people() -> None:
