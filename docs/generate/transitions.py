@@ -34,15 +34,17 @@ from highlanderd.core.events import (
     ReleaseOrdered,
     Renewed,
     RestartOrdered,
+    Resumed,
     Settled,
     SpawnFailed,
     Started,
     StartOrdered,
     StopOrdered,
+    Suspended,
     Unlocked,
 )
 from highlanderd.core.lease import Lease, Lengths
-from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
+from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity, Suspension
 from highlanderd.core.states import Cause, Draining, Leading, Policy, SessionState, Situation, State, Waiting, Want
 from highlanderd.core.transitions.context import bug, stay
 
@@ -62,6 +64,9 @@ ORDERS: Final = (
     ReleaseOrdered(None, 0.0),
     EndOrdered(Cause.SHUTDOWN),
     EndOrdered(Cause.REMOVED),
+    Suspended(Suspension(drained=False, author="somebody", remark="")),
+    Suspended(Suspension(drained=True, author="somebody", remark="")),
+    Resumed(),
 )
 REQUESTS: Final = (Look, TakeOver, WriteSettled, Renew, Release)
 
@@ -91,7 +96,8 @@ class Place:
         state = self.situation.state
         inner = getattr(state, "phase", getattr(state, "child", None))
         cause, session, want = getattr(state, "cause", None), self.situation.session, self.situation.want
-        return type(state), type(inner), cause, session, want, self.asked, self.child
+        suspended = self.situation.suspension is not None
+        return type(state), type(inner), cause, session, want, suspended, self.asked, self.child
 
 
 def name(state: type[State]) -> str:

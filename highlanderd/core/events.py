@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from highlanderd.core.lease import Lease, Lengths
-from highlanderd.core.observation import Observation
+from highlanderd.core.observation import Observation, Suspension
 from highlanderd.core.states import NOBODY, Author, Cause
 
 
@@ -165,6 +165,18 @@ class ReleaseOrdered:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspended:
+    """The ledger shows an order that keeps the program from being led on this node."""
+
+    suspension: Suspension
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The ledger shows no such order any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndOrdered:
     """The program leaves this daemon: that shuts down, or the program is no longer in the configuration.
 
@@ -196,5 +208,7 @@ Event = (
     | StopOrdered
     | RestartOrdered
     | ReleaseOrdered
+    | Suspended
+    | Resumed
     | EndOrdered
 )

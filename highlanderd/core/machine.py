@@ -39,7 +39,8 @@ signal, ``Killing`` after SIGKILL, ``Releasing`` once the tree is proven empty (
 * a child never outlives the trust in its term: its keeper's deadline lies before the end of trust;
 * ``Release`` is returned only after the tree was proven empty;
 * a term spawns once;
-* a stopped program starts nothing: a grant that arrives too late for the wish goes straight to draining.
+* a stopped program starts nothing: a grant that arrives too late for the wish goes straight to draining;
+* nor does one that the ledger shows as suspended: its node is drained, or it is stopped everywhere.
 
 ``stay`` in a cell means that the event may happen there and changes nothing. ``bug`` means that it cannot happen; it
 raises ``ImpossibleEvent``, which ends the program's task: its child is killed, and it sits out.
@@ -71,11 +72,13 @@ from highlanderd.core.events import (
     ReleaseOrdered,
     Renewed,
     RestartOrdered,
+    Resumed,
     Settled,
     SpawnFailed,
     Started,
     StartOrdered,
     StopOrdered,
+    Suspended,
     Unlocked,
 )
 from highlanderd.core.knowledge import Knowledge, observe
@@ -207,6 +210,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         StopOrdered: resting.stop,
         RestartOrdered: stay,
         ReleaseOrdered: stay,
+        Suspended: resting.suspended,
+        Resumed: stay,
         EndOrdered: resting.end,
     },
     Leading: {
@@ -231,6 +236,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         StopOrdered: leading.stop_ordered,
         RestartOrdered: leading.restart_ordered,
         ReleaseOrdered: leading.release_ordered,
+        Suspended: leading.suspended,
+        Resumed: stay,
         EndOrdered: leading.end_ordered,
     },
     Draining: {
@@ -255,6 +262,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         StopOrdered: draining.stop_ordered,
         RestartOrdered: stay,
         ReleaseOrdered: stay,
+        Suspended: draining.suspended,
+        Resumed: draining.resumed,
         EndOrdered: draining.end_ordered,
     },
     Backoff: {
@@ -279,6 +288,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         StopOrdered: resting.stop,
         RestartOrdered: stay,
         ReleaseOrdered: stay,
+        Suspended: resting.suspended,
+        Resumed: stay,
         EndOrdered: resting.end,
     },
     Stopped: {
@@ -299,10 +310,12 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         SpawnFailed: bug,
         Exited: bug,
         Emptied: bug,
-        StartOrdered: resting.wait,
-        StopOrdered: stay,
+        StartOrdered: resting.start_ordered,
+        StopOrdered: resting.stop,
         RestartOrdered: stay,
         ReleaseOrdered: stay,
+        Suspended: resting.suspended,
+        Resumed: resting.resumed,
         EndOrdered: resting.end,
     },
 }

@@ -88,6 +88,28 @@ class LedElsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspension:
+    """An order in the ledger that keeps a program from being led on this node."""
+
+    drained: bool
+    """Whether the node is drained; otherwise the program is stopped everywhere."""
+    author: str
+    remark: str
+    """What the author said why."""
+    since: str = ""
+    """RFC 3339."""
+
+    def __str__(self) -> str:
+        """Return it as a reason.
+
+        >>> str(Suspension(True, "uid 0 on node a", "new disk"))
+        'drained by uid 0 on node a: new disk'
+        """
+        what = "drained" if self.drained else "stopped everywhere"
+        return f"{what} by {self.author}" + (f": {self.remark}" if self.remark else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What one look saw."""
 
@@ -101,6 +123,8 @@ class Observation:
     """The unreleased rows of any program that were last written through another server."""
     promised: Lease = field(default=Lease(0.0))
     """The longest lease that this node has seen promised, by any ledger."""
+    suspension: Suspension | None = None
+    """The order that keeps the program from being led on this node."""
 
     @property
     def rows(self) -> tuple[Row, ...]:

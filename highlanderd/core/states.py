@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.observation import Suspension
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,9 @@ class Cause(Enum):
     RELEASED = "released"
     """An operator ordered a release: another node is to lead."""
     STOPPED = "stopped"
-    """An operator ordered a stop on this node."""
+    """An operator ordered a stop on this node, or everywhere."""
+    DRAINED = "drained"
+    """An operator drained this node."""
     RESTARTED = "restarted"
     """An operator ordered a restart on this node."""
     SHUTDOWN = "shutdown"
@@ -328,6 +331,8 @@ class Situation:
     state: State
     session: SessionState = SessionState.DISCONNECTED
     knowledge: Knowledge = field(default_factory=Knowledge)
+    suspension: Suspension | None = None
+    """The order in the ledger that keeps the program from being led on this node."""
     failures: int = 0
     """Crashes and failed starts in a row."""
     reason: str = ""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from highlanderd.core.cluster import Held
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -208,3 +210,5 @@ class NodeStatus:
     guardian: DaemonProcess | None = None
     restart_due: str | None = None
     """Since when guardian and keepers are of another version than the worker; ``None`` while they are of the same."""
+    drained: Held | None = None
+    """The order that keeps this node from leading anything; ``None`` while there is none."""

@@ -168,9 +168,23 @@ class _Commands:
         self._names(stop)
         restart = self._add("restart", "give programs led here a new process")
         self._names(restart)
+        for command in (start, stop):
+            command.add_argument("--everywhere", action="store_true", help="on all nodes, until start --everywhere")
+        for command in (release, stop):
+            command.add_argument("--force", action="store_true", help="even if no other node could take over now")
+        self._drains()
         for command in (release, start, stop, restart):
             command.add_argument("--reason", default="", metavar="TEXT", help="why: status and history show it")
             self._waiting(command)
+
+    def _drains(self) -> None:
+        drain = self._add("drain", "release all programs of nodes and keep these from leading until resumed", "cordon")
+        resume = self._add("resume", "let drained nodes lead again", "uncordon")
+        for command in (drain, resume):
+            command.add_argument("nodes", nargs="*", metavar="NODE", help="nodes, also absent ones (default: this one)")
+            command.add_argument("--reason", default="", metavar="TEXT", help="why: every node shows it")
+        drain.add_argument("--force", action="store_true", help="even if no other node could take over now")
+        self._waiting(drain)
 
     @staticmethod
     def _names(command: argparse.ArgumentParser) -> None:

@@ -159,11 +159,42 @@ def release(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def start(daemon: ControlClient, arguments: Namespace) -> int:
+    if arguments.everywhere:
+        return everywhere(daemon, "start", arguments)
     return _order(daemon, "start", _names(daemon, arguments.names), arguments)
 
 
 def stop(daemon: ControlClient, arguments: Namespace) -> int:
-    return _order(daemon, "stop", _names(daemon, arguments.names), arguments)
+    if arguments.everywhere:
+        return everywhere(daemon, "stop", arguments)
+    return _order(daemon, "stop", _names(daemon, arguments.names), arguments, {"force": arguments.force})
+
+
+def everywhere(daemon: ControlClient, verb: str, arguments: Namespace) -> int:
+    """Order it of programs of the whole cluster, also of those that this node does not have."""
+    names = [program["name"] for program in chosen(arguments.names, daemon.ask("GET", "/v1/cluster")["programs"])]
+    return _order(daemon, verb, names, arguments, {"everywhere": True})
+
+
+def drain(daemon: ControlClient, arguments: Namespace) -> int:
+    body = {"reason": arguments.reason, "force": arguments.force, "wait": arguments.wait, **_nodes(arguments)}
+    if arguments.wait:
+        body["timeout"] = arguments.timeout
+    patience = LEDGER_PATIENCE + (arguments.timeout if arguments.wait else 0.0)
+    for name in daemon.ask("POST", "/v1/drain", body, patience)["nodes"]:
+        print(f"{tables.plain(name)}: drained until 'highlanderctl resume {tables.plain(name)}'")
+    return DONE
+
+
+def resume(daemon: ControlClient, arguments: Namespace) -> int:
+    body = {"reason": arguments.reason, **_nodes(arguments)}
+    resumed = daemon.ask("POST", "/v1/resume", body, LEDGER_PATIENCE)["nodes"]
+    print("\n".join(f"{tables.plain(name)}: resumed" for name in resumed) or "no such node was drained")
+    return DONE
+
+
+def _nodes(arguments: Namespace) -> dict[str, Any]:
+    return {"nodes": arguments.nodes} if arguments.nodes else {}
 
 
 def restart(daemon: ControlClient, arguments: Namespace) -> int:
@@ -210,9 +241,12 @@ def _order(
 
 
 def _outcome(program: Answer, verb: str, waited: bool) -> str:
-    name, state = tables.plain(program["name"]), program["state"]
+    name, state = tables.plain(program["name"]), program.get("state")
     if not waited:
         return f"{name}: {verb} ordered"
+    if state is None:  # of the whole cluster
+        led = program["leader"] is not None
+        return f"{name}: led by {tables.plain(program['leader'])}" if led else f"{name}: led by no node"
     if state == "leading":
         return f"{name}: leading, epoch {program['epoch']}, pid {program['pid']}"
     leader = f"led by {tables.plain(program['leader'])}" if program["leader"] else ""
@@ -308,6 +342,8 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "start": start,
     "stop": stop,
     "restart": restart,
+    "drain": drain,
+    "resume": resume,
     "reload": reload,
     "renew": renew,
     "ledger": ledger,

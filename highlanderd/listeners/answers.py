@@ -51,6 +51,7 @@ def node_facts(status: NodeStatus) -> dict[str, object]:
         "programs": [program_facts(program) for program in status.programs],
         "warnings": list(status.warnings),
         "maintenance": None if status.maintenance is None else asdict(status.maintenance),
+        "drained": None if status.drained is None else asdict(status.drained),
         "worker": None if status.worker is None else asdict(status.worker),
         "guardian": None if status.guardian is None else asdict(status.guardian),
         "restart_due": status.restart_due,
@@ -75,13 +76,14 @@ def detail_facts(detail: ProgramDetail) -> dict[str, object]:
 def cluster_facts(overview: ClusterOverview, maintenance: MaintenanceStatus | None) -> dict[str, object]:
     """Return the JSON of ``GET /v1/cluster``."""
     return {
-        "nodes": [_shown(node) for node in overview.nodes],
-        "programs": [_shown(program) for program in overview.programs],
+        "nodes": [cluster_part(node) for node in overview.nodes],
+        "programs": [cluster_part(program) for program in overview.programs],
         "maintenance": None if maintenance is None else asdict(maintenance),
     }
 
 
-def _shown(part: ClusterNode | ClusterProgram) -> dict[str, object]:
+def cluster_part(part: ClusterNode | ClusterProgram) -> dict[str, object]:
+    """Return the JSON of one node or program of the cluster."""
     facts = {name: getattr(part, name) for name in _FIELDS[type(part)]}
     return {name: _deeper(value) for name, value in facts.items()}
 

@@ -23,10 +23,11 @@ from highlanderd import errors
 from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, ProgramDetail
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
-from highlanderd.listeners import leases
+from highlanderd.listeners import everywhere, leases
 from highlanderd.listeners.answers import (
     answer,
     cluster_facts,
+    cluster_part,
     detail_facts,
     encoded,
     failure,
@@ -34,7 +35,7 @@ from highlanderd.listeners.answers import (
     page,
     program_facts,
 )
-from highlanderd.listeners.candidates import refuse_unless_able
+from highlanderd.listeners.candidates import refuse_bare_stop, refuse_unless_able
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change, outcome
@@ -98,6 +99,8 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.post("/v1/ledger/migrate", api.migrate),
             web.get("/v1/maintenance", api.lease_report),
             web.post("/v1/maintenance", api.maintenance),
+            web.post("/v1/drain", api.drain),
+            web.post("/v1/resume", api.resume),
             web.post("/v1/reload", api.reload),
             web.post("/v1/renew", api.renew),
             web.post("/v1/shutdown", api.shutdown),
@@ -189,13 +192,17 @@ class _Api:
 
         async def carry_out(request: web.Request) -> web.StreamResponse:
             body = await body_of(request, (*WAITING, "reason", *order.fields))
-            by = Author(await leases.author(_peer(request), self._node.name), body.get("reason", ""))
+            by = await self._author(request, body)
             waits = body.get("wait", False)
             if waits:
                 await self._node.survey()  # a term that this node has not heard of must not pass for the outcome
+            if body.get("everywhere", False):
+                return await self._everywhere(request, verb, by, body)
             before = self._node.program(request.match_info["name"])
             if verb == "release" and not body.get("force", False):
                 await refuse_unless_able(self._node, before, body.get("to"))
+            if verb == "stop" and not body.get("force", False):
+                await refuse_bare_stop(self._node, before)
             order.give(self._node, before.name, body, by)
             if waits:
                 patience = body.get("timeout", DEFAULT_TIMEOUT)
@@ -206,6 +213,36 @@ class _Api:
             return answer({"program": program_facts(after)})
 
         return carry_out
+
+    async def _everywhere(
+        self, request: web.Request, verb: str, by: Author, body: Mapping[str, Any]
+    ) -> web.StreamResponse:
+        give = everywhere.stop if verb == "stop" else everywhere.start
+        program = await give(self._node, request.match_info["name"], by, self._patience(request, body))
+        return answer({"program": cluster_part(program)})
+
+    def _patience(self, request: web.Request, body: Mapping[str, Any]) -> everywhere.Patience:
+        seconds = body.get("timeout", DEFAULT_TIMEOUT) if body.get("wait", False) else None
+        return everywhere.Patience(seconds, lambda: request.transport is None)
+
+    async def drain(self, request: web.Request) -> web.Response:
+        """Drain nodes: this one, if the body names none."""
+        body = await body_of(request, ("nodes", "reason", "force", *WAITING))
+        us = self._node.status().node
+        names, by = body.get("nodes", [us]), await self._author(request, body)
+        patience = self._patience(request, body)
+        await everywhere.drain(self._node, names, by, patience, force=body.get("force", False))
+        return answer({"nodes": names})
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """Resume nodes: this one, if the body names none."""
+        body = await body_of(request, ("nodes", "reason"))
+        names = body.get("nodes", [self._node.status().node])
+        resumed = await everywhere.resume(self._node, names, await self._author(request, body))
+        return answer({"nodes": resumed})
+
+    async def _author(self, request: web.Request, body: Mapping[str, Any]) -> Author:
+        return Author(await leases.author(_peer(request), self._node.status().node), body.get("reason", ""))
 
     async def reload(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("dry_run", "force"))

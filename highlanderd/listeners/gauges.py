@@ -114,6 +114,7 @@ def _lengths(status: NodeStatus) -> Iterator[GaugeMetricFamily]:
     """Show the lengths of leases, and whether a maintenance has made them longer."""
     postgres = status.postgres
     yield _one("maintenance", "Whether a maintenance of PostgreSQL is under way.", status.maintenance is not None)
+    yield _one("node_drained", "Whether this node is drained.", status.drained is not None)
     yield _one("lease_seconds", "The ledger's lease.", postgres.lease)
     yield _one("lease_in_force_seconds", "The lease that leaders use at present.", postgres.lease_in_force)
     yield _one("lease_ceiling_seconds", "The longest lease that any leader may have been promised.", postgres.ceiling)

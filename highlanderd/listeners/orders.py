@@ -66,6 +66,18 @@ class Node(Protocol):
     def restart(self, name: str, by: Author) -> None:
         """Order a new child. Raises NoSuchProgram, NotLeading."""
 
+    async def stop_everywhere(self, name: str, by: Author) -> None:
+        """Order that no node leads it until it is started everywhere. Raises NoSuchProgram, HighlanderError."""
+
+    async def start_everywhere(self, name: str, by: Author) -> None:
+        """Lift that order. Raises NoSuchProgram, HighlanderError."""
+
+    async def drain(self, node: str, by: Author) -> None:
+        """Order that a node leads nothing until it is resumed. Raises HighlanderError."""
+
+    async def resume(self, node: str, by: Author) -> bool:
+        """Lift that order; return whether there was one. Raises HighlanderError."""
+
     async def changed(self) -> None:
         """Return when any program's status has changed since the call."""
 
@@ -170,7 +182,9 @@ ORDERS: Mapping[str, NodeOrder] = {
         ("to", "for", "force"),
         hands_over=True,
     ),
-    "start": NodeOrder(lambda node, name, _, by: node.start(name, by), _running),
-    "stop": NodeOrder(lambda node, name, _, by: node.stop(name, by), _stopped, hands_over=True),
+    "start": NodeOrder(lambda node, name, _, by: node.start(name, by), _running, ("everywhere",)),
+    "stop": NodeOrder(
+        lambda node, name, _, by: node.stop(name, by), _stopped, ("force", "everywhere"), hands_over=True
+    ),
     "restart": NodeOrder(lambda node, name, _, by: node.restart(name, by), _restarted),
 }

@@ -19,6 +19,10 @@ LONGEST_WAIT: Final = 86_400.0
 """Seconds for which one request may wait; a wait has an end."""
 
 
+MOST_NODES: Final = 1000
+"""In one request; far more than share a ledger."""
+
+
 def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_WAIT
 
@@ -37,6 +41,11 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "for": (_is_seconds, f"a number of seconds from 0 to {LONGEST_WAIT:g}"),
     "lease": (_is_seconds, "a number of seconds"),
     "on": (lambda value: isinstance(value, bool), "true or false"),
+    "everywhere": (lambda value: isinstance(value, bool), "true or false"),
+    "nodes": (
+        lambda value: isinstance(value, list) and 0 < len(value) <= MOST_NODES and all(map(_is_node, value)),
+        f"an array of 1 to {MOST_NODES} names of nodes",
+    ),
     "force": (lambda value: isinstance(value, bool), "true or false"),
     "reason": (leases.is_reason, f"one line of printable text, of at most {leases.LONGEST_REASON} characters"),
     "to": (lambda value: value is None or _is_node(value), "the name of a node, as [daemon] node may be"),

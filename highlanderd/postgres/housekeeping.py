@@ -90,7 +90,7 @@ class Housekeeping:
         memory = self._server.memory
         if memory.binding > found.ceiling and found.version > 1:
             await self._raise_ceiling(found, memory.binding)
-        reply = await self._session.inquire("look_bare", leading.LOOK_WITHOUT_HISTORY, None, None)
+        reply = await self._session.inquire("look_bare", leading.LOOK_WITHOUT_HISTORY, None, None, None)
         if reply.error is not None or not reply.rows:
             return
         now, observation = boottime(), ledger.look(reply.rows, 0).observation

@@ -10,7 +10,7 @@ from importlib import resources
 from math import inf
 
 from highlanderd.core.lease import Lease, Lengths
-from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity
+from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity, Suspension
 from highlanderd.core.status import MaintenanceStatus
 from highlanderd.postgres.replies import Statement
 from highlanderd.postgres.sql.connecting import CREATE
@@ -144,10 +144,10 @@ def look(rows: list[tuple[str | None, ...]], lock_id: int) -> LedgerView:
         ceiling=_lease(ceiling),
         floor=int(floor or 0),
     )
-    found = [_row(row[16:-1]) for row in rows if row[16] is not None]
+    found = [_row(row[16:-2]) for row in rows if row[16] is not None]
     ours = next((row for row in found if row.lock_id == lock_id), None)
     others = tuple(row for row in found if row.lock_id != lock_id)
-    observation = Observation(server, meta, ours, others, _elsewhere(elsewhere))
+    observation = Observation(server, meta, ours, others, _elsewhere(elsewhere), suspension=suspension(rows[0][-2]))
     return LedgerView(observation, _integer(version), _integer(compatible), _integer(rows[0][-1]))
 
 
@@ -156,6 +156,14 @@ def _elsewhere(rows: str | None) -> tuple[LedElsewhere, ...]:
         LedElsewhere(program, node, (lock_id, epoch, renewal), _lease(str(seconds)))
         for program, node, lock_id, epoch, renewal, seconds in json.loads(rows or "[]")
     )
+
+
+def suspension(order: str | None) -> Suspension | None:
+    """Read the order that keeps a program from being led. Whatever it says of its author, it holds."""
+    if order is None:
+        return None
+    drained, author, remark, since = json.loads(order)
+    return Suspension(bool(drained), str(author or ""), str(remark or ""), str(since or ""))
 
 
 def _lease(seconds: str | None) -> Lease:

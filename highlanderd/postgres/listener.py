@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -64,7 +63,8 @@ class Listener:
         self._pool: Connections | None = None
         """None until it runs."""
         self._connection: Connection | None = None
-        self._hints: dict[int, set[Callable[[], None]]] = {}
+        self._hints: dict[str, set[Callable[[], None]]] = {}
+        """By what is notified: whom to wake."""
         self._arrived = asyncio.Event()
         self._survey = Survey(server.memory)
         self._housekeeping = Housekeeping(server, ledger, self._survey, self)
@@ -92,10 +92,13 @@ class Listener:
     def keep_alive(self) -> None:
         """Do nothing: the surveys keep this session from idling away."""
 
-    def hint(self, lock_id: int, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have ``callback`` called whenever the row of ``lock_id`` may have changed. Return what ends that."""
-        self._hints.setdefault(lock_id, set()).add(callback)
-        return lambda: self._hints[lock_id].discard(callback)
+    def hint(self, about: int | str, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have ``callback`` called whenever the row of a lock id may have changed. Return what ends that.
+
+        ``about`` is the lock id, or another word that is notified.
+        """
+        self._hints.setdefault(str(about), set()).add(callback)
+        return lambda: self._hints[str(about)].discard(callback)
 
     def prune(self, lock_id: int) -> None:
         """Prune the history of a lock id later, so that it never delays a handover."""
@@ -111,9 +114,8 @@ class Listener:
 
     def notified(self, payload: str) -> None:
         """Wake the program whose lock id was notified."""
-        with suppress(ValueError):
-            for callback in tuple(self._hints.get(int(payload), ())):
-                callback()
+        for callback in tuple(self._hints.get(payload, ())):
+            callback()
 
     def lost(self, why: str) -> None:
         """Wake all programs: what is notified until the next session is unknown."""

@@ -66,7 +66,7 @@ def questions(ledger: Ledger, version: int) -> list[Ask]:
         "nodes": sharing.NODES,
         "standing": sharing.STANDING,
         "leads": sharing.LEADS,
-        "stopped": sharing.STOPPED,
+        "stopped": sharing.WISHES,
     }
     return [(ledger.statement(name, sql, version), ()) for name, sql in asked.items()]
 

@@ -113,7 +113,7 @@ class Session(LockConnection):
     def look(self) -> None:
         """See what the ledger shows. Posts Looked."""
         name, sql = ("look", leading.LOOK) if self._history else ("look_bare", leading.LOOK_WITHOUT_HISTORY)
-        self.ask(self._looked, (name, sql, (self.lock.lock_id, self.lock.program)))
+        self.ask(self._looked, (name, sql, (self.lock.lock_id, self.lock.program, self.lock.node)))
 
     def _looked(self, replies: list[Reply], _sent: float) -> None:
         arrived, [reply] = boottime(), replies

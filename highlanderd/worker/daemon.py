@@ -34,6 +34,7 @@ from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.presence import Presence
 from highlanderd.postgres.server import Server
+from highlanderd.postgres.suspensions import Suspensions
 from highlanderd.system import linux
 from highlanderd.worker import unkillable
 from highlanderd.worker.alarms import Alarms
@@ -75,6 +76,8 @@ class Daemon:
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
         self._node = self._make_node(path, changes)
         self._presence = self._make_presence(changes)
+        listener, node = self._pool.listener, self._configuration.daemon.node
+        self._suspensions = Suspensions(self._pool.server, listener, node, self._fleet.suspend)
         self._beat = Beat(
             guardian,
             self._fleet,
@@ -169,6 +172,7 @@ class Daemon:
             background = [
                 group.create_task(self._pool.run()),
                 group.create_task(self._presence.run()),
+                group.create_task(self._suspensions.run()),
                 group.create_task(self._beat.run()),
                 group.create_task(_fail_with(self._guardian)),
                 group.create_task(self._doors.open(self._listeners(), opened, self._notices.ready)),

@@ -18,7 +18,17 @@ from highlanderd.children.guardian_link import Found
 from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig, difference
 from highlanderd.core import machine
-from highlanderd.core.events import Detached, EndOrdered, ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
+from highlanderd.core.events import (
+    Detached,
+    EndOrdered,
+    ReleaseOrdered,
+    RestartOrdered,
+    Resumed,
+    StartOrdered,
+    StopOrdered,
+    Suspended,
+)
+from highlanderd.core.observation import Suspension
 from highlanderd.core.states import Cause, Policy, Situation, Want
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
@@ -100,6 +110,8 @@ class Fleet:
         """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how."""
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
+        self.drained: Suspension | None = None
+        """The order that keeps this node from leading anything, as the ledger showed it last."""
         self.wishes = dict(wishes)
         """What operators have ordered of programs, by name: to run or to stop. It outlives this worker."""
         self._pool, self._origin, self._instance = pool, origin, instance
@@ -166,6 +178,15 @@ class Fleet:
             member.recalled.set()
             if self._quarantined.pop(name, None) is not None:
                 self._origin.guardian.lift(name)
+
+    def suspend(self, everywhere: Mapping[int, Suspension], drained: Suspension | None) -> None:
+        """Follow the orders that the ledger shows at present: those by lock id, and the one for this node."""
+        self.drained = drained
+        for member in self.members.values():
+            suspension = everywhere.get(member.lock_id, drained)
+            if suspension == member.program.situation.suspension:
+                continue
+            member.program.post(Resumed() if suspension is None else Suspended(suspension))
 
     def abandon_unprovable(self) -> None:
         """Abandon each program whose child cannot be proven dead any more: its lease ends without a release."""

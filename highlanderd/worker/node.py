@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from highlanderd import __version__
-from highlanderd.core.cluster import ClusterOverview
+from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
 from highlanderd.core.states import Author
 from highlanderd.core.status import (
@@ -25,6 +25,7 @@ from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres import lease_change
+from highlanderd.postgres.cluster_orders import ClusterOrders
 from highlanderd.postgres.history import History
 from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
@@ -87,6 +88,7 @@ class WorkerNode:
         self._guardian = guardian
         self._warnings, self._end = warnings, end
         self._history, self._overview = History(pool), Overview(pool.ledger, pool.listener)
+        self._cluster_orders = ClusterOrders(pool.ledger, pool.listener)
         self._survey: asyncio.Future[None] | None = None
         self._walks = asyncio.Lock()
 
@@ -96,7 +98,7 @@ class WorkerNode:
         """Return the present snapshot, from memory."""
         overview = self._overview.latest(STALE)
         programs = (snapshot.shown(member, self._pool, self._name, overview) for member in self._in_order())
-        facts = self._pool.listener.facts
+        facts, drained = self._pool.listener.facts, self._fleet.drained
         return NodeStatus(
             node=self._name,
             instance=self._instance,
@@ -108,6 +110,7 @@ class WorkerNode:
             worker=DaemonProcess(os.getpid(), __version__),
             guardian=self._guardian,
             restart_due=self._persistence.restart_due,
+            drained=None if drained is None else Held(drained.author, drained.remark, drained.since),
         )
 
     def _in_order(self) -> list[Member]:
@@ -164,8 +167,8 @@ class WorkerNode:
         self._fleet.order(name, ReleaseOrdered(to, stay_out, by))
 
     def start(self, name: str, by: Author) -> None:
-        """Order that it runs. Raises NoSuchProgram."""
-        self._member(name)
+        """Order that it runs. Raises NoSuchProgram, HighlanderError."""
+        self._refuse_suspended(self._member(name))
         self._fleet.order(name, StartOrdered(by))
         self._persistence.hand_over()
 
@@ -179,6 +182,42 @@ class WorkerNode:
         """Order a new child. Raises NoSuchProgram, NotLeading."""
         self._refuse_unless_leading(name)
         self._fleet.order(name, RestartOrdered(by))
+
+    def _refuse_suspended(self, member: Member) -> None:
+        suspension, name = member.program.situation.suspension, member.program.name
+        if suspension is None:
+            return
+        if suspension.drained:
+            raise HighlanderError(f'this node is {suspension}; lift that with "highlanderctl resume {self._name}"')
+        raise HighlanderError(f'{name} is {suspension}; lift that with "highlanderctl start --everywhere {name}"')
+
+    # ------------------------------------------------------------------------------------------------ whole cluster
+
+    async def stop_everywhere(self, name: str, by: Author) -> None:
+        """Order that no node leads it until it is started everywhere. Raises NoSuchProgram, HighlanderError."""
+        await self._cluster_orders.stop_everywhere({name: await self._lock_id(name)}, by)
+
+    async def start_everywhere(self, name: str, by: Author) -> None:
+        """Lift that order. Raises NoSuchProgram, HighlanderError."""
+        await self._cluster_orders.start_everywhere({name: await self._lock_id(name)}, by)
+
+    async def _lock_id(self, name: str) -> int:
+        """Return the lock id of a program that this node or any other one has."""
+        if name in self._fleet.members:
+            return self._fleet.members[name].lock_id
+        overview = await self._overview.read()
+        program = overview.program(name)
+        if program is None:
+            raise NoSuchProgram.among(name, overview.by_name)
+        return program.lock_id
+
+    async def drain(self, node: str, by: Author) -> None:
+        """Order that a node leads nothing until it is resumed. Raises HighlanderError."""
+        await self._cluster_orders.drain(node, by)
+
+    async def resume(self, node: str, by: Author) -> bool:
+        """Lift that order; return whether there was one. Raises HighlanderError."""
+        return await self._cluster_orders.resume(node, by)
 
     def _member(self, name: str) -> Member:
         member = self._fleet.members.get(name)

@@ -275,6 +275,13 @@ def never_fences(situation: Situation, event: Event, now: float, policy: Policy)
     return after, effects
 
 
+def forgets_the_suspension(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
+    """A look that shows that the program is stopped everywhere is judged as if it did not."""
+    if isinstance(event, Looked):
+        event = replace(event, observation=replace(event.observation, suspension=None))
+    return machine.step(situation, event, now, policy)
+
+
 def forgets_the_wish(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
     """A stop that comes while a takeover is under way does not hold back the child."""
     if isinstance(situation.state, Stopped) and isinstance(event, Granted):

@@ -81,7 +81,8 @@ def is_led(world: World) -> bool:
 
 def is_wanted(world: World) -> bool:
     """Whether a node is left that should lead."""
-    return any(node.wish is Want.RUN and not node.ended for node in world.nodes)
+    suspended = world.pg.ledger.suspended
+    return not suspended and any(node.wish is Want.RUN and not node.ended for node in world.nodes)
 
 
 def _unled(world: World) -> tuple[str, ...]:

@@ -135,6 +135,10 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         faults=0,
         start=renamed,
     ),
+    "a program that is stopped everywhere is taken over": Mutation(
+        _rules("suspend", "release A", step=broken.forgets_the_suspension, sql=_flawed(minds_suspension=False)),
+        orders=2,
+    ),
     "a stop during the takeover is forgotten": Mutation(
         _rules("exit A", "stop B", step=broken.forgets_the_wish), orders=1
     ),

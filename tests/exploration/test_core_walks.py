@@ -12,8 +12,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from highlanderd.core.states import Leading, Policy, Situation, Want
-from tests.exploration.world import LEASE, Rules, World, beginning
+from highlanderd.core.states import Leading, Policy, Situation
+from tests.exploration.explore import is_wanted
+from tests.exploration.world import LEASE, Rules, World, beginning, set_server
 from tests.exploration.world_node import Node
 from tests.exploration.world_steps import steps
 from tests.exploration.world_stories import led
@@ -104,7 +105,7 @@ def test_once_the_misfortune_is_over_a_wanted_program_runs_again(
     world = walk(world, choices)._replace(faults=0, orders=0)
     over = world.now
     while not any(node.child is not None and node.child.alive and _leads(node.situation) for node in world.nodes):
-        if not any(node.wish is Want.RUN and not node.ended for node in world.nodes):
+        if not is_wanted(world):
             return
         world = onward(world, stubborn)
         assert world.now <= over + 6 * LEASE, world.show()
@@ -112,3 +113,23 @@ def test_once_the_misfortune_is_over_a_wanted_program_runs_again(
 
 def _leads(situation: Situation | None) -> bool:
     return situation is not None and isinstance(situation.state, Leading)
+
+
+@settings(max_examples=150)
+@given(worlds(), CHOICES, CHOICES, st.booleans())
+def test_once_it_is_stopped_everywhere_a_program_runs_nowhere(
+    world: World, choices: list[int], more: list[int], stubborn: bool
+) -> None:
+    """Whatever had happened when it was stopped, and whatever happens after it; it is not started again."""
+    world = walk(world, choices)
+    rules = world.rules._replace(kinds=world.rules.kinds - {"resume", "failover", "isolate", "upgrade"})
+    ledger = world.pg.ledger._replace(suspended=True)
+    world = set_server(world, world.pg, world.pg._replace(ledger=ledger))._replace(rules=rules)
+    if len(world.servers) > 1 or world.pg.standby is not None:
+        return  # a failover may lose the order, as any other commit
+    world = walk(world, more)._replace(faults=0, orders=0)
+    over = world.now
+    while any(node.child is not None and node.child.alive for node in world.nodes):
+        world = onward(world, stubborn)
+        assert world.now <= over + 6 * LEASE, world.show()
+    assert world.pg.ledger.suspended

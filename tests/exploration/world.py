@@ -33,7 +33,7 @@ FAULTS = (
     *("freeze worker and keeper", "freeze worker and guardian"),
 )
 _NAMED = frozenset({"reserve"})
-ORDERS = ("stop", "start", "release", "reserve", "again", "end")
+ORDERS = ("stop", "start", "release", "reserve", "again", "end", "suspend", "resume")
 LENGTHS = ("lengthen", "shorten", "maintain", "relax")
 """Orders of an operator to the ledger: another lease, maintenance and its end."""
 

@@ -221,6 +221,11 @@ def orders(world: World) -> Iterator[Way]:
     for kind in LENGTHS:
         if kind in world.rules.kinds and not world.pg.isolated and world.intent is None:
             yield (f"ordered to {kind}",), partial(order_lengths, poorer, kind)
+    for kind, suspended in (("suspend", True), ("resume", False)):
+        if kind in world.rules.kinds and not world.pg.isolated and world.pg.ledger.suspended is not suspended:
+            ledger = world.pg.ledger._replace(suspended=suspended)
+            ordered = partial(set_server, poorer, world.pg, world.pg._replace(ledger=ledger))
+            yield (f"ordered to {kind} everywhere",), ordered
     for i, node in enumerate(world.nodes):
         if not node.awake or node.inbox is not None:
             continue

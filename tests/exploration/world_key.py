@@ -81,7 +81,7 @@ def _ledger(ledger: Ledger, o: Origin, now: float) -> Any:
     rows = tuple((row.lock_id, row.epoch >> 32, _row(row, o), row.reserved_for is None) for row in ledger.rows)
     reserved = any(row.reserved_for is not None for row in ledger.rows)
     lengths = ledger.lease.length, ledger.ceiling.length, ledger.wanted.length
-    about = ledger.settled, ledger.settled_place, ledger.place, ledger.offsets, lengths
+    about = ledger.settled, ledger.settled_place, ledger.place, ledger.offsets, lengths, ledger.suspended
     return about, rows, max(ledger.reserved_at - now, OLD) if reserved else None
 
 
@@ -149,7 +149,8 @@ def _child(child: Child | None, own: Own) -> Any:
 
 
 def _situation(situation: Situation, own: Own) -> Any:
-    return situation.want, situation.session, _known(situation.knowledge, own), _state(situation.state, own)
+    wished = situation.want, situation.suspension is not None
+    return wished, situation.session, _known(situation.knowledge, own), _state(situation.state, own)
 
 
 def _known(knowledge: Knowledge, own: Own) -> Any:
@@ -255,7 +256,8 @@ def _observation(observation: Observation | None, own: Own) -> Any:
     )
     meta = observation.meta
     lengths = meta.lease.length, meta.wanted.length, meta.ceiling.length
-    return rows, observation.row is None, _token(observation.server), meta.settled, meta.offset, lengths
+    about = meta.settled, meta.offset, lengths, observation.suspension is not None
+    return rows, observation.row is None, _token(observation.server), *about
 
 
 def _seen(row: Row, own: Own) -> Any:

@@ -47,6 +47,8 @@ class Ledger(NamedTuple):
     rows: tuple[Row, ...] = ()
     row_backends: tuple[tuple[int, Who], ...] = ()
     """By lock id, the session that is written in the row."""
+    suspended: bool = False
+    """The program is stopped everywhere; a drained node is the same for that node."""
     reserved_at: float = 0.0
     """When the row was released, for the world's own judgement on reservations."""
 

@@ -121,6 +121,8 @@ def _check(world: World, pg: Postgres, statement: Statement, ask: Ask, reply: Re
             holder is None and isinstance(statement, RenewIf) and not statement.takes_lock
         ):
             raise Violation(f"{ask.who[0]} writes its term into the ledger without the advisory lock")
+    if isinstance(statement, TakeOverIf) and reply.changed and pg.ledger.suspended:
+        raise Violation(f"{ask.who[0]} begins a term of a program that is stopped everywhere")
     row = pg.row(statement.lock_id) if isinstance(statement, TakeOverIf) else None
     if not isinstance(statement, TakeOverIf) or not reply.changed or row is None:
         return

@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from highlanderd.core.effects import Release
 from highlanderd.core.lease import Lease
-from highlanderd.core.observation import Observation, Row, ServerIdentity
+from highlanderd.core.observation import Observation, Row, ServerIdentity, Suspension
 from highlanderd.core.states import Reservation
 from highlanderd.core.verdict import Claim, Settle
 from tests.exploration.world_postgres import NAME_ID, Postgres, Who, meta
+
+SUSPENSION = Suspension(drained=False, author="an operator", remark="")
 
 
 class Reply(NamedTuple):
@@ -47,6 +49,8 @@ class Flaws(NamedTuple):
     """The takeover refuses beside another unreleased row of the program."""
     locks_name: bool = True
     closes_first: bool = True
+    minds_suspension: bool = True
+    """No takeover of a program that is stopped everywhere, whatever the look before it has shown."""
     takes_closed_only: bool = True
     """The takeover changes a row that is released already, by its leader or by the closing."""
 
@@ -64,7 +68,9 @@ class LookAt(NamedTuple):
         """Lock nothing."""
         others = tuple(row for row in pg.ledger.rows if row.lock_id != self.lock_id)
         others = others if self.flaws.reads_other_rows else ()
-        return pg, Reply(observation=Observation(pg.server(), meta(pg), pg.row(self.lock_id), others))
+        suspension = SUSPENSION if pg.ledger.suspended else None
+        observation = Observation(pg.server(), meta(pg), pg.row(self.lock_id), others, suspension=suspension)
+        return pg, Reply(observation=observation)
 
 
 class LockName(NamedTuple):
@@ -134,6 +140,8 @@ class TakeOverIf(NamedTuple):
 
     def _fits(self, pg: Postgres) -> bool:
         claim, row = self.claim, pg.row(self.lock_id)
+        if pg.ledger.suspended and self.flaws.minds_suspension:
+            return False
         if (pg.system, pg.timeline) != (claim.server.system, claim.server.timeline):
             return False
         if not _same_place(pg, claim.server, self.flaws):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from highlanderd.core import machine
+from highlanderd.core.events import Resumed, Suspended
 from tests.exploration.world import (
     World,
     backend,
@@ -33,7 +34,7 @@ from tests.exploration.world_processes import (
     thaw,
 )
 from tests.exploration.world_session import answer, apply, attach, may_attach
-from tests.exploration.world_statements import Notify
+from tests.exploration.world_statements import SUSPENSION, Notify
 from tests.exploration.world_time import hosts_overdue, may_learn, next_moment, overdue, pass_time
 from tests.exploration.world_turn import ask_hosts, cut, detach, tell
 
@@ -216,6 +217,7 @@ def _leisurely(world: World, i: int) -> Iterator[Way]:
     if node.stray is not None and node.situation is not None:
         yield ("the guardian reads a dead worker's order", node.name), partial(take_stray, world, i)
     if node.awake:
+        yield from _survey(world, i)
         yield from _of_session(world, i)
         if world.rules.meets_both and may_learn(world, i) and not hosts_overdue(world, i):
             yield ("asks every host", node.name), partial(ask_hosts, world, i)
@@ -225,6 +227,17 @@ def _leisurely(world: World, i: int) -> Iterator[Way]:
             yield label, partial(ended, world, lost.who)
     if "child" not in node.frozen:
         yield from _of_tree(world, i)
+
+
+def _survey(world: World, i: int) -> Iterator[Way]:
+    """The listening session shows that the program was stopped everywhere, or that this is over."""
+    node = world.nodes[i]
+    pg = next((pg for pg in world.servers if pg.backend(node.who) is not None), None)
+    if pg is None or not node.connected or node.inbox is not None or node.situation is None:
+        return
+    if (node.situation.suspension is not None) is not pg.ledger.suspended:
+        event = Suspended(SUSPENSION) if pg.ledger.suspended else Resumed()
+        yield ("hears of the order", node.name), partial(tell, world, i, event)
 
 
 def _of_session(world: World, i: int) -> Iterator[Way]:

@@ -166,7 +166,7 @@ def _perform(world: World, i: int, effect: Effect) -> World:
 def _spawn(node: Node, spawn: Spawn) -> Child:
     if node.child is not None or node.situation is None:
         raise Violation(f"{node.name}: a second child is asked for: {spawn}")
-    if node.situation.want is not Want.RUN:
+    if node.situation.want is not Want.RUN or node.situation.suspension is not None:
         raise Violation(f"{node.name}: a child is asked for that nobody wants: {spawn}")
     return Child(spawn.epoch, spawn.not_after, spawn.deadline, node.situation)
 

@@ -239,6 +239,23 @@ class MemoryNode:
         self.orders.append(("restart", name))
         self._carry_out(name, program(name, "draining", epoch=epoch), leading(name, epoch + 1))
 
+    async def stop_everywhere(self, name: str, by: Author) -> None:
+        self.orders.append(("stop everywhere", name))
+        self.authors.append(by)
+
+    async def start_everywhere(self, name: str, by: Author) -> None:
+        self.orders.append(("start everywhere", name))
+        self.authors.append(by)
+
+    async def drain(self, node: str, by: Author) -> None:
+        self.orders.append(("drain", node))
+        self.authors.append(by)
+
+    async def resume(self, node: str, by: Author) -> bool:
+        self.orders.append(("resume", node))
+        self.authors.append(by)
+        return True
+
     async def changed(self) -> None:
         one: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(one)

@@ -18,9 +18,11 @@ from highlanderd.core.events import (
     LeaseRefused,
     Overruled,
     Renewed,
+    Resumed,
     SpawnFailed,
     StartOrdered,
     StopOrdered,
+    Suspended,
     Unlocked,
 )
 from highlanderd.core.states import (
@@ -47,6 +49,7 @@ from highlanderd.core.transitions.context import (
     renewing,
 )
 from highlanderd.core.transitions.leading import CONTENDED_RETRY
+from highlanderd.core.transitions.resting import suspend
 
 
 def due(context: Context[Draining, Due]) -> Step:
@@ -147,6 +150,8 @@ def unlocked(context: Context[Draining, Unlocked]) -> Step:
 def _rest(context: Context[Draining, Event], reason: str) -> Step:
     """Go to stopped, backoff or waiting, as the operator's wish and the cause of the term's end say."""
     situation, state = replace(context.situation, reason=reason), context.state
+    if situation.suspension is not None:
+        return suspend(situation, situation.suspension), ()
     if situation.want is not Want.RUN:
         return replace(situation, state=Stopped()), ()
     if state.cause in FAILURES:
@@ -177,6 +182,17 @@ def _wish(context: Context[Draining, Any], want: Want, state: Draining) -> Step:
     keeper = not isinstance(state.phase, Releasing)
     effects = (SetDeadline(state.keeper_deadline),) if keeper else ()
     return replace(context.situation, state=state, want=context.wish(want)), effects
+
+
+def suspended(context: Context[Draining, Suspended]) -> Step:
+    """Stay stopped afterwards, until the order in the ledger is lifted."""
+    situation = replace(context.situation, suspension=context.event.suspension)
+    return replace(situation, state=_unreserved(context.state)), ()
+
+
+def resumed(context: Context[Draining, Resumed]) -> Step:
+    """Be a candidate again afterwards."""
+    return replace(context.situation, suspension=None), ()
 
 
 def end_ordered(context: Context[Draining, EndOrdered]) -> Step:

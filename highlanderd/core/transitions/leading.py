@@ -24,8 +24,10 @@ from highlanderd.core.events import (
     SpawnFailed,
     Started,
     StopOrdered,
+    Suspended,
 )
 from highlanderd.core.states import (
+    Author,
     Cause,
     Draining,
     Killing,
@@ -187,6 +189,15 @@ def release_ordered(context: Context[Leading, ReleaseOrdered]) -> Step:
     reservation = None if order.to is None else Reservation(order.to, order.stay_out)
     situation, effects = _leave(context, context.situation, Cause.RELEASED, f"released{ordered_by(order.by)}")
     return _amend(situation, abstain_for=order.stay_out, reservation=reservation, by=order.by), effects
+
+
+def suspended(context: Context[Leading, Suspended]) -> Step:
+    """Drain, and stay stopped until the order in the ledger is lifted."""
+    suspension = context.event.suspension
+    cause = Cause.DRAINED if suspension.drained else Cause.STOPPED
+    situation = replace(context.situation, suspension=suspension)
+    situation, effects = _leave(context, situation, cause, str(suspension))
+    return _amend(situation, by=Author(suspension.author, suspension.remark)), effects
 
 
 def end_ordered(context: Context[Leading, EndOrdered]) -> Step:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from highlanderd.core.events import Due, EndOrdered, Granted, StartOrdered, StopOrdered
-from highlanderd.core.states import Backoff, Cause, Draining, Releasing, SessionState, Stopped, Term, Waiting, Want
+from highlanderd.core.events import Due, EndOrdered, Granted, Resumed, StartOrdered, StopOrdered, Suspended
+from highlanderd.core.observation import Suspension
+from highlanderd.core.states import (
+    Backoff,
+    Cause,
+    Draining,
+    Releasing,
+    SessionState,
+    Situation,
+    Stopped,
+    Term,
+    Waiting,
+    Want,
+)
 from highlanderd.core.transitions.context import Context, Step, look_when_idle, ordered_by, release_when_idle
 from highlanderd.core.transitions.leading import END_WORDS
 
@@ -20,7 +32,34 @@ def wait(context: Context[Backoff | Stopped, Due | StartOrdered]) -> Step:
     return look_when_idle(replace(context.situation, want=Want.RUN, state=waiting, reason=""))
 
 
-def stop(context: Context[Waiting | Backoff, StopOrdered]) -> Step:
+def start_ordered(context: Context[Stopped, StartOrdered]) -> Step:
+    """Become a candidate again, or be one once the order in the ledger is lifted."""
+    if context.situation.suspension is None:
+        return wait(context)
+    return replace(context.situation, want=context.wish(Want.RUN), reason=str(context.situation.suspension)), ()
+
+
+def suspended(context: Context[Waiting | Backoff | Stopped, Suspended]) -> Step:
+    """Stop contending until the order in the ledger is lifted. What an operator wants on this node stays as it is."""
+    return suspend(context.situation, context.event.suspension), ()
+
+
+def suspend(situation: Situation, suspension: Suspension) -> Situation:
+    """Return the situation in which the ledger keeps a program, of which nothing runs here, from being led."""
+    reason = str(suspension) if situation.want is Want.RUN else situation.reason
+    return replace(situation, state=Stopped(), suspension=suspension, reason=reason)
+
+
+def resumed(context: Context[Stopped, Resumed]) -> Step:
+    """Become a candidate again, if an operator does not want the program stopped on this node."""
+    situation = replace(context.situation, suspension=None)
+    if context.situation.suspension is None or situation.want is not Want.RUN:
+        return situation, ()
+    waiting = Waiting(look_at=context.now, hinted=situation.session is SessionState.BUSY)
+    return look_when_idle(replace(situation, state=waiting, reason=""))
+
+
+def stop(context: Context[Waiting | Backoff | Stopped, StopOrdered]) -> Step:
     """Stop contending. No child runs here, so nothing has to end."""
     reason = f"stopped{ordered_by(context.event.by)}"
     return replace(context.situation, want=context.wish(Want.STOP), state=Stopped(), reason=reason), ()

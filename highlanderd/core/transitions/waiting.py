@@ -10,6 +10,7 @@ from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notif
 from highlanderd.core.observation import Row
 from highlanderd.core.states import Cause, Draining, Leading, Policy, Releasing, SessionState, Spawning, Term, Waiting
 from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
+from highlanderd.core.transitions.resting import suspend
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Settle, Verdict, judge
 
 
@@ -38,6 +39,9 @@ def notified(context: Context[Waiting, Notified]) -> Step:
 
 def looked(context: Context[Waiting, Looked]) -> Step:
     """Act on the verdict."""
+    suspension = context.event.observation.suspension
+    if suspension is not None:
+        return suspend(context.situation, suspension), ()
     row, hinted = context.event.observation.row, context.state.hinted
     state = replace(_seen(context.state, row), hinted=False)
     state = replace(state, finished=_stays_finished(state, row, context.policy))

@@ -82,14 +82,24 @@ _SCHEMA_2: Final[Mapping[str, str]] = {
     "ledger_id": "m.ledger",
 }
 
-_TERM_2: Final[Mapping[str, str]] = {
+_UNSHARED: Final[Mapping[str, str]] = {
+    "suspension": "nullif($3::text, $3::text)",
+    "allowed": "",
     "begun_with": "",
     "begun_values": "",
     "set_told": "",
     "told": "NULL, NULL, NULL, NULL",
 }
 
-_SCHEMA_3: Final[Mapping[str, str]] = {
+STOPPED = f"json_build_array(false, w.author, w.reason, {RFC_3339.format('w.since')})"
+DRAINED = f"json_build_array(true, n.drained_by, n.drained_reason, {RFC_3339.format('n.drained_since')})"
+
+_SHARED: Final[Mapping[str, str]] = {
+    "suspension": f"""coalesce(
+         (SELECT {STOPPED} FROM {{schema}}.wish AS w WHERE w.lock_id = $1::bigint),
+         (SELECT {DRAINED} FROM {{schema}}.node AS n WHERE n.name = $3::text AND n.drained_since IS NOT NULL))""",
+    "allowed": """AND NOT EXISTS (SELECT 1 FROM {schema}.wish AS w WHERE w.lock_id = $1::bigint)
+          AND NOT EXISTS (SELECT 1 FROM {schema}.node AS n WHERE n.name = $7::text AND n.drained_since IS NOT NULL)""",
     "begun_with": ", previous_node, lease",
     "begun_values": ", (SELECT o.node FROM {schema}.term AS o WHERE o.lock_id = $1::bigint AND o.epoch < $2::bigint "
     "ORDER BY o.epoch DESC LIMIT 1), trusted_for",
@@ -98,9 +108,9 @@ _SCHEMA_3: Final[Mapping[str, str]] = {
 }
 
 FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
-    1: {**_SCHEMA_1, **_TERM_2},
-    2: {**_SCHEMA_2, **_TERM_2},
-    3: {**_SCHEMA_2, **_SCHEMA_3},
+    1: {**_SCHEMA_1, **_UNSHARED},
+    2: {**_SCHEMA_2, **_UNSHARED},
+    3: {**_SCHEMA_2, **_SHARED},
 }
 """By version of the schema and name: the pieces of SQL that differ between versions."""
 

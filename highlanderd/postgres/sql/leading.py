@@ -10,6 +10,7 @@ from typing import Final
 
 from highlanderd.postgres.sql.dialect import ASKED, SERVER_START, SYSTEM, TIMELINE
 
+# Parameters: 1 lock id, 2 program, 3 node.
 _LOOK = f"""
 SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::bigint, {{place}},
        m.version, {{compatible_from}}, extract(epoch FROM m.lease), extract(epoch FROM {{wanted}}),
@@ -19,7 +20,8 @@ SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::big
           FROM {{schema}}.lease AS f WHERE f.system <> {SYSTEM} AND f.released_at IS NULL),
        r.lock_id, r.program, r.epoch, r.renewal, r.node, r.instance, r.system, r.timeline, r.released_at IS NOT NULL,
        extract(epoch FROM {{trusted_for}}), r.reason, r.reserved_for, r.reserved_seconds,
-       greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0), pg_backend_pid()
+       greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0),
+       {{suspension}}, pg_backend_pid()
   FROM {{schema}}.meta AS m LEFT JOIN {{schema}}.lease AS r ON r.lock_id = $1::bigint OR r.program = $2::text
 """
 
@@ -57,7 +59,8 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
           AND {{place}} = $11::text AND {{usable}} AND {ASKED} <= {{ceiling}}
           AND (m.settled_system, m.settled_timeline, {{settled_place}}) = (s.system, s.timeline, {{place}})
           AND NOT EXISTS (SELECT 1 FROM {{schema}}.lease AS o
-                           WHERE o.program = $6::text AND o.lock_id <> $1::bigint AND o.released_at IS NULL)),
+                           WHERE o.program = $6::text AND o.lock_id <> $1::bigint AND o.released_at IS NULL)
+          {{allowed}}),
 """
 
 _OUTCOME = "SELECT name.granted, lock.granted, (SELECT count(*) FROM taken) FROM name, lock"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.postgres.sql.dialect import RFC_3339
+from highlanderd.postgres.sql.dialect import DRAINED, RFC_3339, STOPPED
+
+ORDERED: Final = "ordered"
+"""What is notified, instead of a lock id, when an order was written: each daemon looks whether it concerns its node."""
 
 # A crash of the server may lose what a daemon writes again within a lease: no commit waits for a disk or a standby.
 _QUICK = "quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))"
@@ -61,4 +64,48 @@ SELECT program, lock_id, node, epoch, {RFC_3339.format("acquired_at")},
   FROM {{schema}}.lease
 """
 
-STOPPED: Final = f"SELECT lock_id, author, reason, {RFC_3339.format('since')} FROM {{schema}}.wish"
+WISHES: Final = f"SELECT lock_id, author, reason, {RFC_3339.format('since')} FROM {{schema}}.wish"
+
+# Parameter: 1 node. What keeps programs from being led on it, by lock id; NULL for all of them.
+SUSPENSIONS: Final = f"""
+SELECT w.lock_id, {STOPPED} FROM {{schema}}.wish AS w
+UNION ALL
+SELECT NULL, {DRAINED} FROM {{schema}}.node AS n WHERE n.name = $1::text AND n.drained_since IS NOT NULL
+"""
+
+# Parameters: 1 lock ids, 2 their programs as JSON, 3 author, 4 reason. The latest order is the one that is shown.
+STOP_EVERYWHERE: Final = """
+INSERT INTO {schema}.wish (lock_id, program, author, reason)
+SELECT id, program, $3::text, $4::text
+  FROM unnest($1::bigint[], ARRAY(SELECT json_array_elements_text($2::json))) AS t (id, program)
+    ON CONFLICT (lock_id) DO UPDATE
+   SET author = excluded.author, reason = excluded.reason, role = excluded.role, since = clock_timestamp()
+"""
+
+# Parameter: 1 lock ids.
+START_EVERYWHERE: Final = "DELETE FROM {schema}.wish WHERE lock_id = ANY ($1::bigint[])"
+
+# Parameters: 1 node, 2 author, 3 reason. A node may be drained whose daemon was never seen.
+DRAIN: Final = """
+INSERT INTO {schema}.node AS n (name, drained_since, drained_by, drained_reason)
+VALUES ($1::text, clock_timestamp(), $2::text, $3::text)
+    ON CONFLICT (name) DO UPDATE
+   SET drained_since = excluded.drained_since, drained_by = excluded.drained_by,
+       drained_reason = excluded.drained_reason
+"""
+
+# Parameter: 1 node. A row that was made by the drain alone says nothing afterwards.
+RESUME: Final = """
+WITH unseen AS (DELETE FROM {schema}.node WHERE name = $1::text AND instance IS NULL RETURNING 1),
+     seen AS (
+       UPDATE {schema}.node SET drained_since = NULL, drained_by = NULL, drained_reason = NULL
+        WHERE name = $1::text AND drained_since IS NOT NULL AND instance IS NOT NULL
+    RETURNING 1)
+SELECT (SELECT count(*) FROM unseen) + (SELECT count(*) FROM seen)
+"""
+
+# Parameters: 1 event, 2 node, 3 program, 4 lock id, 5 author, 6 reason.
+NOTE_EVENT: Final = """
+INSERT INTO {schema}.event (event, node, program, lock_id, author, reason)
+VALUES ($1::text, $2::text, $3::text, $4::bigint, $5::text, $6::text)
+"""

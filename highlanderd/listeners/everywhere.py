@@ -1,0 +1,84 @@
+"""Orders that concern the whole cluster: what they wait for, and the JSON of their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from highlanderd.core.cluster import ClusterOverview, ClusterProgram
+from highlanderd.core.states import Author
+from highlanderd.errors import HighlanderError, NoSuchProgram, TimedOut, enumerated
+from highlanderd.listeners.candidates import refuse_bare_drain
+from highlanderd.listeners.orders import Node
+
+LOOK_EVERY: Final = 0.1
+"""Seconds between two looks at the ledger while an order is waited for."""
+
+
+class Patience:
+    """How long a client waits for the outcome of its order: not at all, or so many seconds while it is there."""
+
+    def __init__(self, seconds: float | None, gone: Callable[[], bool]) -> None:
+        self._seconds, self._gone = seconds, gone
+
+    async def until(self, node: Node, fact: Callable[[ClusterOverview], bool], overdue: str) -> ClusterOverview:
+        """Return the cluster once it shows ``fact``. Raises TimedOut with what is ``overdue``, HighlanderError."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + (self._seconds or 0.0)
+        while True:
+            cluster = await node.cluster()
+            if self._seconds is None or fact(cluster):
+                return cluster
+            if loop.time() >= end or self._gone():
+                raise TimedOut(f"{overdue} after {self._seconds:g} s. The order stands; see 'highlanderctl cluster'")
+            await asyncio.sleep(LOOK_EVERY)
+
+
+async def stop(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram:
+    """Stop a program on every node; return how the cluster shows it. Raises HighlanderError."""
+    await node.stop_everywhere(name, by)
+    await patience.until(node, lambda now: _leader(now, name) is None, f"{name} is still led")
+    return _of(await node.cluster(), name)
+
+
+async def start(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram:
+    """Lift such a stop; return how the cluster shows the program. Raises HighlanderError."""
+    await node.start_everywhere(name, by)
+    await patience.until(node, lambda now: _leader(now, name) is not None, f"no node leads {name} yet")
+    return _of(await node.cluster(), name)
+
+
+def _of(cluster: ClusterOverview, name: str) -> ClusterProgram:
+    program = cluster.program(name)
+    if program is None:
+        raise NoSuchProgram.among(name, cluster.by_name)
+    return program
+
+
+def _leader(cluster: ClusterOverview, name: str) -> str | None:
+    program = cluster.program(name)
+    return None if program is None else program.leader
+
+
+async def drain(node: Node, names: list[str], by: Author, patience: Patience, *, force: bool) -> ClusterOverview:
+    """Drain nodes, one after the other; return the cluster then. Raises HighlanderError."""
+    for name in names:
+        if not force:
+            await refuse_bare_drain(node, name)
+        await node.drain(name, by)
+    return await patience.until(node, lambda now: not _led_by(now, names), f"{enumerated(names)} still lead programs")
+
+
+def _led_by(cluster: ClusterOverview, names: list[str]) -> list[str]:
+    return [program.name for program in cluster.programs if program.leader in names]
+
+
+async def resume(node: Node, names: list[str], by: Author) -> list[str]:
+    """Resume nodes; return those that were drained. Raises HighlanderError."""
+    resumed = [name for name in names if await node.resume(name, by)]
+    known = {one.name for one in (await node.cluster()).nodes}
+    unknown = [name for name in names if name not in known and name not in resumed]
+    if unknown:
+        raise HighlanderError(f"the ledger knows no node {enumerated(unknown)}; it has {enumerated(sorted(known))}")
+    return resumed

@@ -1,0 +1,62 @@
+"""Write orders that concern the whole cluster into the ledger: programs stopped everywhere, and nodes drained.
+
+Each is committed before it is reported as given, and holds until it is lifted, whichever daemon lives. The notification
+only wakes: a daemon that misses it reads the order a fifth of a lease later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from highlanderd.core.states import Author
+from highlanderd.errors import HighlanderError
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.listener import Listener
+from highlanderd.postgres.overview import refuse_older
+from highlanderd.postgres.replies import Reply, Value
+from highlanderd.postgres.sql import leading, sharing
+
+
+class ClusterOrders:
+    """Orders to all daemons of a ledger. Each raises HighlanderError when it was not given for certain."""
+
+    def __init__(self, ledger: Ledger, listener: Listener) -> None:
+        self._ledger, self._listener = ledger, listener
+
+    async def stop_everywhere(self, programs: Mapping[str, int], by: Author) -> None:
+        """Stop programs, given by name with their lock ids, on every node until they are started everywhere."""
+        names = json.dumps(list(programs))
+        await self._give("stop_everywhere", sharing.STOP_EVERYWHERE, list(programs.values()), names, by.name, by.remark)
+        for name, lock_id in programs.items():
+            await self._note("stopped_everywhere", None, name, lock_id, by)
+
+    async def start_everywhere(self, programs: Mapping[str, int], by: Author) -> bool:
+        """Lift such an order. Return whether there was one."""
+        reply = await self._give("start_everywhere", sharing.START_EVERYWHERE, list(programs.values()))
+        for name, lock_id in programs.items():
+            await self._note("started_everywhere", None, name, lock_id, by)
+        return bool(reply.affected)
+
+    async def drain(self, node: str, by: Author) -> None:
+        """Keep a node from leading anything until it is resumed."""
+        await self._give("drain", sharing.DRAIN, node, by.name, by.remark)
+        await self._note("drained", node, None, None, by)
+
+    async def resume(self, node: str, by: Author) -> bool:
+        """Lift such an order. Return whether there was one."""
+        reply = await self._give("resume", sharing.RESUME, node)
+        await self._note("resumed", node, None, None, by)
+        return reply.rows[0][0] != "0"
+
+    async def _give(self, name: str, sql: str, *values: Value) -> Reply:
+        refuse_older((await self._listener.fresh_facts()).version)
+        reply = await self._listener.answer(name, sql, *values)
+        if not reply.acknowledged:
+            raise HighlanderError(f"PostgreSQL did not confirm it ({reply.warnings[0].text}); look, and try again")
+        await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
+        return reply
+
+    async def _note(self, event: str, node: str | None, program: str | None, lock_id: int | None, by: Author) -> None:
+        """Add it to the events, for people. The order stands whether or not that works."""
+        await self._listener.inquire("event", sharing.NOTE_EVENT, event, node, program, lock_id, by.name, by.remark)

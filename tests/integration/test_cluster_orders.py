@@ -1,0 +1,136 @@
+"""Claims about orders to the whole cluster: programs stopped everywhere, drained nodes, and who would take over."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+LEASE = 6.0
+
+
+def stopped(node: Node, program: str) -> str:
+    """Return why it is stopped on a node; empty while it is not."""
+    found = node.program(program)
+    return str(found["reason"]) if found["state"] == "stopped" else ""
+
+
+def both_know(nodes: Nodes, *programs: str) -> None:
+    """Wait until each program has its standby: what a node could lead is written a moment after its start."""
+    for program in programs:
+        wait_for(partial(_has_standby, nodes, program), what=f"{program} has a standby")
+
+
+def _has_standby(nodes: Nodes, program: str) -> bool:
+    return all(node.program(program)["candidates"] for node in nodes.nodes)
+
+
+def test_a_program_that_is_stopped_everywhere_runs_nowhere_until_it_is_started_everywhere(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat", "bot"], lease=LEASE)
+    nodes.await_led("beat", "bot")
+    bot = nodes.life("bot").pids
+    done = highlanderctl(b.socket, "stop", "beat", "--everywhere", "--reason", "it corrupts data")
+    assert (done.code, done.out, done.err) == (0, "beat: led by no node\n", "")
+    for node in (a, b):
+        wait_for(partial(stopped, node, "beat"), what=f"{node.name} shows it")
+        assert stopped(node, "beat").startswith("stopped everywhere by uid ")
+        assert stopped(node, "beat").endswith(" on node b: it corrupts data")
+        refused = highlanderctl(node.socket, "start", "beat")
+        assert refused.code == 1
+        assert "highlanderctl start --everywhere beat" in refused.err
+    a.crash()
+    a.start()
+    nodes.await_up(a)
+    wait_for(lambda: stopped(a, "beat"), what="a daemon that starts later follows the order")
+    [(cause, author, remark)] = database.sql(
+        "SELECT reason, author, remark FROM highlander.term WHERE program = 'beat'"
+    )
+    assert (cause, remark) == ("stopped", "it corrupts data")
+    assert author.endswith(" on node b")
+    done = highlanderctl(a.socket, "start", "beat", "--everywhere")
+    assert done.code == 0, done
+    nodes.await_led("beat")
+    assert nodes.life("bot").pids == bot or nodes.life("bot").node == "b", "no other program was touched"
+    events = database.sql("SELECT event, program FROM highlander.event ORDER BY id")
+    assert events == [("stopped_everywhere", "beat"), ("started_everywhere", "beat")]
+
+
+def test_a_drained_node_leads_nothing_even_after_it_was_started_again(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat", "bot"], lease=LEASE)
+    nodes.await_led("beat", "bot")
+    both_know(nodes, "beat", "bot")
+    done = highlanderctl(b.socket, "drain", "a", "--reason", "new disk")
+    assert (done.code, done.err) == (0, "")
+    assert {node.name for node in nodes.await_led("beat", "bot").values()} == {"b"}
+    for program in ("beat", "bot"):
+        assert stopped(a, program).startswith("drained by uid ")
+        assert stopped(a, program).endswith(" on node b: new disk")
+    assert a.status()["drained"]["reason"] == "new disk"
+    [drained] = [one["drained"] for one in b.control.ask("GET", "/v1/cluster")["nodes"] if one["name"] == "a"]
+    assert drained["reason"] == "new disk"
+    assert highlanderctl(a.socket, "start", "beat").code == 1
+    a.signal(15)
+    assert a.ended() == 0
+    a.start()
+    nodes.await_up(a)
+    wait_for(lambda: stopped(a, "beat"), what="the drain outlives the daemon")
+
+    refused = highlanderctl(a.socket, "drain", "b")
+    assert refused.code == 1
+    assert "no other node could take beat over now (a: drained by uid " in refused.err
+    assert b.leading().keys() == {"beat", "bot"}, "no child was harmed"
+    for verb in ("release", "stop"):
+        refused = highlanderctl(b.socket, verb, "bot")
+        assert refused.code == 1
+        assert "insist with --force" in refused.err
+    assert b.leading().keys() == {"beat", "bot"}, "no child was harmed"
+    refused = highlanderctl(b.socket, "release", "bot", "--to", "a")
+    assert refused.code == 1
+    assert "a could not take bot over now: drained by uid " in refused.err
+
+    done = highlanderctl(b.socket, "resume", "a")
+    assert (done.code, done.out) == (0, "a: resumed\n")
+    wait_for(lambda: a.program("beat")["state"] == "waiting", what="a contends again")
+    assert highlanderctl(b.socket, "release", "bot", "--to", "a").code == 0
+    assert nodes.await_led("bot", without=b)["bot"] is a
+
+
+def test_a_node_whose_daemon_is_down_may_be_drained_and_an_unknown_one_needs_force(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    both_know(nodes, "beat")
+    b.signal(15)
+    assert b.ended() == 0
+    assert highlanderctl(a.socket, "drain", "b").code == 0
+    refused = highlanderctl(a.socket, "drain", "c")
+    assert refused.code == 1
+    assert "the ledger knows no node 'c'; it has a, b" in refused.err
+    assert highlanderctl(a.socket, "drain", "c", "--force").code == 0
+    b.start()
+    nodes.await_up(b)
+    wait_for(lambda: stopped(b, "beat"), what="b is drained from its start on")
+    assert highlanderctl(a.socket, "resume", "b", "c").code == 0
+    wait_for(lambda: b.program("beat")["state"] == "waiting", what="b contends again")
+    assert database.sql("SELECT name FROM highlander.node ORDER BY name") == [("a",), ("b",)]
+
+
+def test_a_leader_hears_of_the_order_at_once(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, 20.0)
+    [a] = nodes(database, "a", programs=["beat"], lease=20.0)
+    nodes.await_led("beat")
+    began = time.monotonic()
+    assert highlanderctl(a.socket, "stop", "beat", "--everywhere").code == 0
+    took = time.monotonic() - began
+    print(f"stopped everywhere within {took:.2f} s")  # a fifth of the lease would be 4 s; no test asserts a time
+    assert database.sql("SELECT released_at IS NOT NULL FROM highlander.lease") == [(True,)]
