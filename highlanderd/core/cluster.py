@@ -38,6 +38,8 @@ class NodePresence:
     advertise: str | None
     started: str
     programs: tuple[CandidatePresence, ...]
+    names: tuple[str, ...] = ()
+    """Of all its programs, also of those that it has not begun with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,8 @@ def overview(
     for lead in leads:
         terms.setdefault(lead.program, []).append(lead)
     known = {node.name: node for node in nodes}
-    names = sorted(by_name.keys() | {name for name, found in terms.items() if any(lead.led for lead in found)})
+    held = {name for name, found in terms.items() if any(lead.led or lead.lock_id in stopped for lead in found)}
+    names = sorted(by_name.keys() | held)
     programs = tuple(_program(name, by_name.get(name, {}), terms.get(name, []), known, stopped) for name in names)
     ordered = tuple(sorted(nodes, key=lambda node: node.name))
     return ClusterOverview(ordered, programs, {program.name: program for program in programs})

@@ -218,8 +218,9 @@ class _Api:
         self, request: web.Request, verb: str, by: Author, body: Mapping[str, Any]
     ) -> web.StreamResponse:
         give = everywhere.stop if verb == "stop" else everywhere.start
-        program = await give(self._node, request.match_info["name"], by, self._patience(request, body))
-        return answer({"program": cluster_part(program)})
+        name = request.match_info["name"]
+        program = await give(self._node, name, by, self._patience(request, body))
+        return answer({"program": {"name": name, "leader": None} if program is None else cluster_part(program)})
 
     def _patience(self, request: web.Request, body: Mapping[str, Any]) -> everywhere.Patience:
         seconds = body.get("timeout", DEFAULT_TIMEOUT) if body.get("wait", False) else None
@@ -228,7 +229,7 @@ class _Api:
     async def drain(self, request: web.Request) -> web.Response:
         """Drain nodes: this one, if the body names none."""
         body = await body_of(request, ("nodes", "reason", "force", *WAITING))
-        us = self._node.status().node
+        us = self._node.name
         names, by = body.get("nodes", [us]), await self._author(request, body)
         patience = self._patience(request, body)
         await everywhere.drain(self._node, names, by, patience, force=body.get("force", False))
@@ -237,12 +238,12 @@ class _Api:
     async def resume(self, request: web.Request) -> web.Response:
         """Resume nodes: this one, if the body names none."""
         body = await body_of(request, ("nodes", "reason"))
-        names = body.get("nodes", [self._node.status().node])
+        names = body.get("nodes", [self._node.name])
         resumed = await everywhere.resume(self._node, names, await self._author(request, body))
         return answer({"nodes": resumed})
 
     async def _author(self, request: web.Request, body: Mapping[str, Any]) -> Author:
-        return Author(await leases.author(_peer(request), self._node.status().node), body.get("reason", ""))
+        return Author(await leases.author(_peer(request), self._node.name), body.get("reason", ""))
 
     async def reload(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("dry_run", "force"))

@@ -8,7 +8,7 @@ from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
 from highlanderd.core.states import Author
-from highlanderd.errors import HighlanderError, NoSuchProgram, TimedOut, enumerated
+from highlanderd.errors import HighlanderError, TimedOut, enumerated
 from highlanderd.listeners.candidates import refuse_bare_drain
 from highlanderd.listeners.orders import Node
 
@@ -35,25 +35,18 @@ class Patience:
             await asyncio.sleep(LOOK_EVERY)
 
 
-async def stop(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram:
-    """Stop a program on every node; return how the cluster shows it. Raises HighlanderError."""
+async def stop(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram | None:
+    """Stop a program on every node; return how the cluster shows it, once it does. Raises HighlanderError."""
     await node.stop_everywhere(name, by)
     await patience.until(node, lambda now: _leader(now, name) is None, f"{name} is still led")
-    return _of(await node.cluster(), name)
+    return (await node.cluster()).program(name)
 
 
-async def start(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram:
-    """Lift such a stop; return how the cluster shows the program. Raises HighlanderError."""
+async def start(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram | None:
+    """Lift such a stop; return how the cluster shows the program, once it does. Raises HighlanderError."""
     await node.start_everywhere(name, by)
     await patience.until(node, lambda now: _leader(now, name) is not None, f"no node leads {name} yet")
-    return _of(await node.cluster(), name)
-
-
-def _of(cluster: ClusterOverview, name: str) -> ClusterProgram:
-    program = cluster.program(name)
-    if program is None:
-        raise NoSuchProgram.among(name, cluster.by_name)
-    return program
+    return (await node.cluster()).program(name)
 
 
 def _leader(cluster: ClusterOverview, name: str) -> str | None:

@@ -88,7 +88,7 @@ class Presence:
         if changed and not await self._written_down("candidates", sharing.CANDIDATES, node.name, json.dumps(changed)):
             return
         if (anew or known.keys() - programs.keys()) and not await self._written_down(
-            "removed", sharing.REMOVED, node.name, json.dumps(list(programs))
+            "removed", sharing.REMOVED, node.name, json.dumps([*node.names, *programs])
         ):
             return
         self._written = programs

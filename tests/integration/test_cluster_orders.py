@@ -85,16 +85,16 @@ def test_a_drained_node_leads_nothing_even_after_it_was_started_again(nodes: Nod
 
     refused = highlanderctl(a.socket, "drain", "b")
     assert refused.code == 1
-    assert "no other node could take beat over now (a: drained by uid " in refused.err
+    assert "no other node could lead beat now (a: drained by uid " in refused.err
     assert b.leading().keys() == {"beat", "bot"}, "no child was harmed"
     for verb in ("release", "stop"):
         refused = highlanderctl(b.socket, verb, "bot")
         assert refused.code == 1
-        assert "insist with --force" in refused.err
+        assert "use --force" in refused.err
     assert b.leading().keys() == {"beat", "bot"}, "no child was harmed"
     refused = highlanderctl(b.socket, "release", "bot", "--to", "a")
     assert refused.code == 1
-    assert "a could not take bot over now: drained by uid " in refused.err
+    assert "a could not lead bot now: drained by uid " in refused.err
 
     done = highlanderctl(b.socket, "resume", "a")
     assert (done.code, done.out) == (0, "a: resumed\n")

@@ -120,7 +120,7 @@ def test_a_release_to_a_node_that_could_not_lead_needs_force(tmp_path: Path, to:
         async with serving(node, tmp_path) as path:
             done = await ctl(path, "release", "beat", "--to", to)
             assert (done.code, node.orders) == (1, [])
-            assert done.err == f"highlanderctl: release beat: {said}; use --force to release it all the same\n"
+            assert done.err == f"highlanderctl: release beat: {said}; use --force to do it all the same\n"
             code, answer = await post(path, "/v1/programs/beat/release", {"to": to})
             assert (code, answer["error"]["code"]) == (409, "needs_force")
             assert (await ctl(path, "release", "beat", "--to", to, "--force", "--no-wait")).code == 0
