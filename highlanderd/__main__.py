@@ -223,12 +223,12 @@ def _work(path: Path, channel_fd: int) -> int:
     """Be a worker. Its modules are imported here, because the guardian's own process must never load them."""
     import uvloop
 
-    from highlanderd.output.streams import Writer
+    from highlanderd.output.writer import Writer
     from highlanderd.worker.daemon import serve
 
     gc.freeze()
     gc.enable()
-    writer = Writer()
+    writer = Writer(2)
     try:
         return uvloop.run(serve(path, channel_fd, writer))
     finally:

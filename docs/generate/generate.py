@@ -45,7 +45,8 @@ def metric_families() -> list[Family]:
     metrics.exited("beat", 0)
     metrics.term_ended("beat", "released")
     metrics.killed("beat", "deadline")
-    metrics.output_lines("beat", "stdout", 1)
+    for kind in ("lines", "bytes", "dropped"):
+        metrics.output("beat", "stdout", kind, 1)
     return list(text_string_to_metric_families(metrics.render(_Node().status()).decode()))
 
 

@@ -90,6 +90,11 @@ class Child:
     # ----------------------------------------------------------------------------------------------- what is known
 
     @property
+    def term(self) -> Message:
+        """Which term it is of, as messages name it."""
+        return {"program": self.program, "lock_id": self.lock_id, "epoch": self.epoch}
+
+    @property
     def pid(self) -> int | None:
         """The main process, once it was forked."""
         return self.report.pid if self.report else None

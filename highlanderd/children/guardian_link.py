@@ -176,6 +176,16 @@ class GuardianLink:
             with self.attention(child.program):
                 child.check(now, lease)
 
+    def order_log(self, child: Child, order: Mapping[str, object]) -> None:
+        """Have a child's logger go by another order."""
+        if not self.lost:
+            self._channel.post(protocol.log(child.term, dict(order)))
+
+    def reopen_log(self, child: Child) -> None:
+        """Have a child's logger open its files anew."""
+        if not self.lost:
+            self._channel.post(protocol.reopen(child.term))
+
     def draining(self) -> None:
         """Report, once, that an orderly end has begun: each later worker goes on with it."""
         if not self._drains:

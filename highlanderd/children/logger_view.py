@@ -1,4 +1,4 @@
-"""What a child's logger reports: the last lines for ``show``, counts for metrics, troubles for the log."""
+"""What the logger of one child reports: the last lines, counts for metrics, troubles for the log."""
 
 from __future__ import annotations
 
@@ -17,37 +17,43 @@ LOOK_EVERY: Final = 0.5
 """Seconds between two looks at what was counted and at what is wrong."""
 LAST_LOOK: Final = 2.0
 """Seconds from the end of a child until its logger has written its last lines."""
+COUNTED: Final = ("lines", "bytes", "dropped")
+
+Count = Callable[[str, str, str, int], None]
+"""Called with a program, its stream, one of ``COUNTED``, and how many more there are."""
 
 
 class LoggerView:
-    """The report of one term's logger. Owns the descriptor, until a moment after ``finish()``."""
+    """The reports of one term's logger. Owns the descriptor, until a moment after ``finish()``."""
 
-    def __init__(self, fd: int, program: str, count: Callable[[str, str, int], None]) -> None:
+    def __init__(self, fd: int, program: str, count: Count) -> None:
         self._fd: int | None = fd
         self._program, self._count = program, count
-        self._counted: dict[str, int] = {}
+        self._seen = 0
+        """The number of the latest report that was read."""
+        self._report: Message = dict(log_report.NOTHING)
+        self._counted: dict[tuple[str, str], int] = {}
         self._troubles: dict[str, str] = {}
         self._unrotated: dict[str, str] = {}
         self._recovered: dict[str, int] | None = None
-        self._lines: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
 
-    def lines(self) -> list[bytes]:
-        """Return the term's last lines."""
-        if self._fd is not None:
-            self._lines = log_report.read(self._fd)["last"]
-        return self._lines
+    @property
+    def report(self) -> Message:
+        """What the logger has reported last."""
+        if self._fd is not None and log_report.number(self._fd) != self._seen:
+            self._seen = log_report.number(self._fd)
+            self._report = log_report.read(self._fd)
+        return self._report
 
     def look(self) -> None:
         """Take note of what the logger has reported since the last look."""
-        if self._fd is None:
-            return
-        report = log_report.read(self._fd)
-        self._lines = report["last"]
-        for name, lines in report["lines"].items():
-            self._count(self._program, name, lines - self._counted.get(name, 0))
-            self._counted[name] = lines
+        report = self.report
+        for kind in COUNTED:
+            for stream, number in report[kind].items():
+                self._count(self._program, stream, kind, number - self._counted.get((stream, kind), 0))
+                self._counted[stream, kind] = number
         self._say(report)
 
     def finish(self) -> None:
@@ -65,7 +71,8 @@ class LoggerView:
 
     def _look_again(self) -> None:
         self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
-        self.look()
+        if self._fd is not None and log_report.number(self._fd) != self._seen:
+            self.look()
 
     def _say(self, report: Message) -> None:
         told = {"program": self._program}

@@ -52,7 +52,7 @@ class SpawnRequest:
     oom_score_adj: int | None = None
     no_new_privileges: bool = False
     log: Mapping[str, object] | None = None
-    """The files that its output goes to, as ``protocol.LOG`` has it."""
+    """Where its output goes, and how, as ``protocol.LOG`` has it."""
 
     def spec(self) -> bytes:
         """Return the memfd of ``spawn``. Text becomes bytes here, where the configuration's encoding is known."""

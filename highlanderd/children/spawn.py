@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
-from highlanderd.children.logger_view import LoggerView
+from highlanderd.children.logger_view import Count
 from highlanderd.children.messages import SpawnRequest
+from highlanderd.children.program_output import ProgramOutput
+from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Emptied, Event, Started
-from highlanderd.output.streams import Ring, Stream, Writer
-from highlanderd.system import way
+from highlanderd.output.writer import Writer
 from highlanderd.threads import in_thread
 
 log = logging.getLogger(__name__)
-
-STANDARD = {"stdout": 1, "stderr": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +28,28 @@ class Origin:
 
     guardian: GuardianLink
     writer: Writer
+    """The daemon's own log, for lines that no logger takes."""
     node: str
     namespace: str
     socket: Path
     environ: Mapping[str, str]
-    count: Callable[[str, str, int], None]
-    """Called with a program, its stream, and how many lines that has written."""
+    count: Count
     killed: Callable[[str, str], None]
     """Called with a program whose tree got SIGKILL, and with why."""
 
 
 class Spawner:
-    """Starts the children of one program, and reads what they write."""
+    """Starts the children of one program, and follows what they write."""
 
     def __init__(self, origin: Origin, config: ProgramConfig) -> None:
         self.config = config
-        self.ring = Ring()
+        self.output = ProgramOutput(config.name, origin.count)
         self._origin = origin
-        self._streams: list[Stream] = []
-        self._view: LoggerView | None = None
+        self._child: Child | None = None
+        """The one whose logger is followed."""
+        self._ordered = config
+        """What that logger goes by."""
+        self._unlogged: list[UnloggedPipe] = []
 
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> Child:
         """Start the term's one child, and deliver its events to ``post``.
@@ -56,21 +57,40 @@ class Spawner:
         The request needs files and the user database, so it is written in a thread.
         """
         config, guardian = self.config, self._origin.guardian
+        self._ordered = config
         child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)
         self._deliver(child, post)
-        child.start_when(in_thread(lambda: self._request(effect, memo), f"order {config.name}"))
+        child.start_when(in_thread(lambda: self._request(config, effect, memo), f"order {config.name}"))
         return child
 
     def adopt(self, child: Child, post: Callable[[Event], None]) -> None:
-        """Read the output of a child that an earlier worker started, and deliver its events to ``post``."""
+        """Follow the output of a child that an earlier worker started, and deliver its events to ``post``."""
         self._read(child)
         self._deliver(child, post)
+        self._order()  # that worker may have died before it passed a change on
 
     def follow(self, config: ProgramConfig) -> None:
-        """Go by another configuration from the next child on."""
+        """Go by this configuration from now on, the present child's logger included."""
         self.config = config
+        if self._child is not None and self._child.kept:
+            self._order()
+
+    def _order(self) -> None:
+        order = _log(self.config)
+        if self._child is not None and order is not None:
+            self._ordered = self.config
+            self._origin.guardian.order_log(self._child, order)
+
+    def reopen(self) -> bool:
+        """Have the logger open its files anew. Return whether there is one."""
+        if self._child is None:
+            return False
+        self._origin.guardian.reopen_log(self._child)
+        return True
 
     def _deliver(self, child: Child, post: Callable[[Event], None]) -> None:
+        self._child = child
+
         def take(event: Event) -> None:
             try:
                 self._follow_output(child, event)
@@ -83,21 +103,23 @@ class Spawner:
     def _follow_output(self, child: Child, event: Event) -> None:
         if isinstance(event, Started | Emptied):
             self._read(child)
+        if isinstance(event, Started) and self._ordered is not self.config:
+            self._order()  # it has changed while the child was being started
         if isinstance(event, Emptied):
             self.close()
             if child.report is not None and child.report.killed is not None:
                 self._origin.killed(self.config.name, child.report.killed)
 
     def close(self) -> None:
-        """Read what the pipes still hold, and close them, even if another process has them open, too."""
-        streams, self._streams = self._streams, []
-        for stream in streams:
-            stream.close()
-        if self._view is not None:
-            self._view.finish()
+        """Follow no child any more."""
+        self._child = None
+        pipes, self._unlogged = self._unlogged, []
+        for pipe in pipes:
+            pipe.close()
+        self.output.finish()
 
-    def _request(self, effect: Spawn, memo: bytes) -> SpawnRequest:
-        config, origin = self.config, self._origin
+    def _request(self, config: ProgramConfig, effect: Spawn, memo: bytes) -> SpawnRequest:
+        origin = self._origin
         lock_id = config.lock_id(origin.namespace)
         who = identity(config)
         return SpawnRequest(
@@ -133,54 +155,26 @@ class Spawner:
         }
 
     def _read(self, child: Child) -> None:
-        for name, fd in child.pipes().items():
-            self._streams.append(self._stream(name, fd))
+        self._unlogged += [UnloggedPipe(fd, self.config.name, self._origin.writer) for fd in child.pipes().values()]
         report = child.log_report()
         if report is not None:
-            self._view_logger(report)
-
-    def _view_logger(self, report: int) -> None:
-        if self._view is not None:
-            self._view.close()
-            self.ring.keep(self._view.lines())
-        self._view = LoggerView(report, self.config.name, self._origin.count)
-        self.ring.continue_with(self._view.lines)
-
-    def _stream(self, name: str, fd: int) -> Stream:
-        config, writer = self.config, self._origin.writer
-        where = config.stdout if name == "stdout" else config.stderr
-
-        def count(lines: int) -> None:
-            self._origin.count(config.name, name, lines)
-
-        if where != "inherit" and may_write(config, where):
-            return Stream(
-                fd, writer.file(Path(where), config.log_max_bytes, config.log_backups), self.ring, count=count
-            )
-        sink = writer.descriptor(STANDARD[name], f"standard {'output' if name == 'stdout' else 'error'}")
-        return Stream(fd, sink, self.ring, prefix=f"{config.name}: ", count=count)
-
-
-EVERY_GROUP = range(1 << 32)
-
-
-def may_write(config: ProgramConfig, path: str) -> bool:
-    """Return whether the worker may write a program's log file, as a guardian that knows no logger lets it.
-
-    It does not where the program's user could have put a link: then the lines go to the daemon's own output.
-    """
-    if config.user is None:
-        return True
-    try:
-        return way.sheltered(os.fsencode((Path.cwd() / path).parent), EVERY_GROUP)
-    except OSError:
-        return False
+            self.output.follow(report)
 
 
 def _log(config: ProgramConfig) -> Mapping[str, object] | None:
-    """Return what goes to a logger; what is inherited is written by the worker."""
+    """Return the order for the child's logger; None when it has no output."""
     where = {"stdout": config.stdout, "stderr": config.stderr}
     files = {name: bytes(Path.cwd() / path) for name, path in where.items() if path not in ("inherit", "null")}
-    if not files:
+    inherit = [name for name, path in where.items() if path == "inherit"]
+    if not files and not inherit:
         return None
-    return {"files": files, "max_bytes": config.log_max_bytes, "backups": config.log_backups}
+    return {
+        "files": files,
+        "inherit": inherit,
+        "max_bytes": config.log_max_bytes,
+        "backups": config.log_backups,
+        "compress": config.log_compress,
+        "timestamps": config.log_timestamps,
+        "format": config.log_format,
+        "overflow": config.log_overflow,
+    }

@@ -235,6 +235,28 @@ class ProgramKeys(Section):
         description="A log file is rotated before it grows above this: `50MB`, `64MiB`, or bytes. `0`: never.",
     )
     log_backups: Count = Field(default=10, description="How many rotated files are kept, `.1` the youngest; 0 to 1000.")
+    log_compress: Flag = Field(
+        default=False,
+        description="Whether rotated files are compressed, to `.1.gz` and so on: one at a time, by a process of the "
+        "lowest priority. One that is cut short, because the child or the daemon ends, is begun anew with the next "
+        "child.",
+    )
+    log_timestamps: Flag = Field(
+        default=False,
+        description="Whether each line begins with the time at which it was read: RFC 3339 in UTC, to a millisecond. "
+        "Also where the output is inherited.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="`text`: lines as the child writes them. `json`: each as an object with `time`, `program`, "
+        "`epoch`, `stream` and `line`. Also where the output is inherited, which then has no prefix.",
+    )
+    log_overflow: Literal["wait", "drop"] = Field(
+        default="wait",
+        description="What happens to lines that come faster than they can be written, because a disk hangs or the "
+        "reader of the daemon's output is slow. `wait`: the child waits, as it does for any full pipe. `drop`: the "
+        "oldest are dropped and counted, and a line in their place says how many.",
+    )
 
 
 class ProgramConfig(ProgramKeys):

@@ -271,6 +271,12 @@ class Guardian:
     def _on_ack(self, message: Message, _fds: list[int]) -> None:
         self._keepers.acknowledge(message["lock_id"], message["epoch"])
 
+    def _on_reopen(self, message: Message, _fds: list[int]) -> None:
+        self._keepers.loggers.reopen(protocol.term_of(message))
+
+    def _on_log(self, message: Message, _fds: list[int]) -> None:
+        self._keepers.loggers.order(protocol.term_of(message), message["order"])
+
     def _on_draining(self, _message: Message, _fds: list[int]) -> None:
         self._draining = True
 
@@ -325,6 +331,8 @@ HANDLERS: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
     "listener": Guardian._on_listener,
     "kill": Guardian._on_kill,
     "ack": Guardian._on_ack,
+    "log": Guardian._on_log,
+    "reopen": Guardian._on_reopen,
     "draining": Guardian._on_draining,
     "notify": Guardian._on_notify,
     "done": Guardian._on_done,

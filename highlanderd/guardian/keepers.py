@@ -300,5 +300,5 @@ def _spec(fd: int) -> Spec:
         raise ValueError("it is no dict")
     shapes.check_keys(spec, protocol.SPEC, protocol.LATER_SPEC)
     if spec.get("log") is not None:
-        shapes.check_keys(spec["log"], protocol.LOG)
+        shapes.check_keys(spec["log"], protocol.LOG, protocol.LATER_LOG)
     return spec

@@ -1,5 +1,7 @@
 """A log file: opened without following links, appended to, rotated by size, opened again when it was moved.
 
+Its backups are ``NAME.1``, the youngest, to ``NAME.N``, or the same with ``.gz``.
+
 The logger that uses it runs as the program's user, unless nobody but root and the daemon's user could have put
 anything in the file's place (``way.sheltered``).
 """
@@ -11,6 +13,13 @@ import os
 import stat
 import time
 
+from highlanderd.guardian.log_pack import PACKED, Compression, backup, remove
+from highlanderd.system import linux
+
+TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
+if TYPE_CHECKING:
+    from highlanderd.guardian.launch import Spec
+
 # O_NONBLOCK: a FIFO without a reader is an error, and not a logger that hangs
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
 MODE = 0o640
@@ -18,10 +27,18 @@ LOOK_EVERY = 1.0  # seconds between two looks whether the file was moved; and fo
 
 
 class LogFile:
-    """One log file and its backups. Raises OSError where the system refuses something."""
+    """One log file and its backups. Raises OSError where the system refuses something.
 
-    def __init__(self, path: bytes, max_bytes: int, backups: int) -> None:
-        self.path, self._max_bytes, self._backups = path, max_bytes, backups
+    ``torn``: it may end in the middle of a line, because a logger died there.
+    """
+
+    fd, events, busy = None, 0, False
+    """It always takes something, or fails: nothing has to be waited for."""
+
+    def __init__(self, path: bytes, *, torn: bool = False) -> None:
+        self.path, self.name, self._torn = path, os.fsdecode(path), torn
+        self._max_bytes = self._backups = 0
+        self._packs, self._compression = False, Compression(path)
         self.unrotated: str | None = None
         """Why the last rotation failed; the file then grows beyond its size."""
         self._fd: int | None = None
@@ -42,9 +59,35 @@ class LogFile:
         self._size += written
         return written
 
-    def end_line(self) -> None:
-        """Begin a new line where the file ends in the middle of one: a logger died there."""
-        fd = self._current()
+    def obey(self, order: Spec) -> None:
+        """Use these sizes from now on, and compress the backups or not."""
+        self._max_bytes, self._backups = order["max_bytes"], order["backups"]
+        self._packs = order.get("compress", False)
+        self._pack()
+
+    def reaped(self, pid: int, status: int) -> None:
+        """Take in the end of a process: perhaps of the one that compresses."""
+        if pid == self._compression.pid:
+            try:
+                done = self._compression.reaped(status, self._backups)
+            except OSError as error:
+                done = self._unpacked(error)
+            if done:
+                self._pack()
+
+    def _pack(self) -> None:
+        if self._packs:
+            try:
+                self._compression.begin(self._backups)
+            except OSError as error:
+                self._unpacked(error)
+
+    def _unpacked(self, error: OSError) -> bool:
+        linux.log(f"highlanderd: a backup of {self.name} is not compressed: {error.strerror}; it stays as it is")
+        return False
+
+    def _end_line(self, fd: int) -> None:
+        """Begin a new line where the file ends in the middle of one."""
         with_end = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         try:
             size = os.fstat(with_end).st_size
@@ -83,6 +126,9 @@ class LogFile:
             os.close(fd)
             raise OSError(errno.EINVAL, "it is no regular file")
         self._fd, self._size, self._looked, self.unrotated = fd, found.st_size, self._used, None
+        if self._torn:
+            self._torn = False  # first: what cannot be mended must not keep the rest from being written
+            self._end_line(fd)
         return fd
 
     def _in_place(self, fd: int) -> bool:
@@ -108,15 +154,17 @@ class LogFile:
                 self.unrotated = error.strerror
                 return fd
         self.close()
-        return self._open()
+        fd = self._open()
+        self._pack()
+        return fd
 
     def _shift(self) -> None:
-        for number in range(self._backups - 1, 0, -1):
-            _replace(self._backup(number), self._backup(number + 1))
-        _replace(self.path, self._backup(1))
-
-    def _backup(self, number: int) -> bytes:
-        return b"%b.%d" % (self.path, number)
+        """Rename each backup to the next number, whichever form it has; the oldest one goes."""
+        for form in (b"", PACKED):
+            remove(backup(self.path, self._backups) + form)
+            for number in range(self._backups - 1, 0, -1):
+                _replace(backup(self.path, number) + form, backup(self.path, number + 1) + form)
+        _replace(self.path, backup(self.path, 1))
 
 
 def _whole_lines(data: memoryview, most: int) -> int:

@@ -1,5 +1,7 @@
 """What a logger reports of itself, in a memfd that the worker reads: counts of lines, the last lines, what is wrong.
 
+In the same memfd the guardian leaves orders that have changed since the child was started.
+
 The memfd is the guardian's and outlives loggers and workers. A report is written into one of two places in turn, and
 counts once its number stands at the beginning: a reader never sees half of one, and nobody waits for the other.
 """
@@ -17,10 +19,22 @@ if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
 
 HEAD = struct.Struct("=QQQ")  # the report's number, and the lengths of the two places' contents
+SIZE = struct.Struct("=Q")
 PLACE = 1 << 19  # bytes for one report: 200 lines of 1000 bytes, and room
 FIRST = 4096
+ORDER = FIRST + 2 * PLACE
 TRIES = 5
-NOTHING: Message = {"lines": {}, "last": [], "troubles": {}, "unrotated": {}, "recovered": {}}
+NOTHING: Message = {
+    "lines": {},
+    "bytes": {},
+    "dropped": {},
+    "last": [],
+    "number": 0,
+    "troubles": {},
+    "unrotated": {},
+    "recovered": {},
+    "reopened": 0,
+}
 
 
 def publish(fd: int, report: Message) -> None:
@@ -44,6 +58,23 @@ def read(fd: int) -> Message:
         if _head(fd) == head:
             return {**NOTHING, **marshal.loads(data)}  # noqa: S302 - a process of ours wrote it
     return dict(NOTHING)
+
+
+def number(fd: int) -> int:
+    """Return the number of the latest report, which grows with each."""
+    return _head(fd)[0]
+
+
+def give_order(fd: int, order: Message) -> None:
+    """Leave an order for the logger, to be read after a SIGHUP. Only the guardian does so."""
+    data = marshal.dumps(order, MARSHAL_VERSION)
+    os.pwrite(fd, SIZE.pack(len(data)) + data, ORDER)
+
+
+def order(fd: int) -> Message:
+    """Return what was ordered since the child was started."""
+    head = os.pread(fd, SIZE.size, ORDER)
+    return marshal.loads(os.pread(fd, SIZE.unpack(head)[0], ORDER + SIZE.size)) if head else {}  # noqa: S302
 
 
 def _head(fd: int) -> tuple[int, ...]:

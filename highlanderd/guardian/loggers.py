@@ -1,4 +1,4 @@
-"""The loggers as the guardian sees them: one for each child that writes into files, replaced when it dies.
+"""The loggers as the guardian sees them: one for each child whose output is not thrown away, replaced when it dies.
 
 The guardian opens the pipes, hands the write ends to the keeper, and holds the read ends: they outlive loggers,
 workers and the keeper, and a new logger goes on where the last one was.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 
-from highlanderd.guardian import protocol
-from highlanderd.guardian.logger import become_logger
+from highlanderd.guardian import log_report, protocol, shapes
+from highlanderd.guardian.log_pipe import held
+from highlanderd.guardian.logger import REPLACE_ME, become_logger
 from highlanderd.guardian.pauses import Pauses
 from highlanderd.guardian.start import PIPE_SIZE
 from highlanderd.system import linux
@@ -17,11 +18,16 @@ from highlanderd.system.stdlib import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
+    from highlanderd.guardian.channel import Message
     from highlanderd.guardian.launch import Spec
     from highlanderd.guardian.worker import Worker
 
 FIRST_PAUSE = 0.05  # seconds; the first replacement comes at once
 END_WITHIN = 2.0  # seconds for the last lines, once the daemon waits for nothing else
+WHERE = ("files", "inherit")
+"""Keys of an order that hold for a child's whole life."""
+DESCRIPTORS = 3
+"""What one child's logger costs the guardian: two pipes and a report."""
 MOST_LEAVING = 3  # loggers of one program that have not ended, for want of a disk that works
 
 
@@ -72,7 +78,8 @@ class Loggers:
 
     def open(self, spec: Spec) -> dict[str, int]:
         """Open the pipes of a child that is about to be started. Return their write ends, by name. Raises OSError."""
-        names = spec["log"]["files"] if spec.get("log") else {}
+        log = spec.get("log") or {"files": {}}
+        names = [*log["files"], *log.get("inherit", ())]
         reads: dict[str, int] = {}
         writes: dict[str, int] = {}
         try:
@@ -138,7 +145,10 @@ class Loggers:
             self._killed.discard(pid)
             return known
         handle.pid = None
-        if status == 0:
+        code = os.waitstatus_to_exitcode(status)
+        if code == REPLACE_ME:
+            self._poller.by(linux.boottime())  # at once: nothing is wrong
+        elif code == 0:
             handle.ended = True
             if handle.leaving:
                 self._forget(handle)
@@ -147,7 +157,7 @@ class Loggers:
             self._plan(handle, linux.boottime())
         return True
 
-    def leave(self, term: dict[str, object]) -> None:
+    def leave(self, term: Message) -> None:
         """Have the logger of a term whose tree is empty write what the pipes hold, and end."""
         for handle in self._handles:
             if handle.term == term:
@@ -159,10 +169,23 @@ class Loggers:
             self._send(handle, signal.SIGTERM)
             self._poller.by(linux.boottime())
 
-    def reopen(self) -> None:
-        """Have all loggers open their files anew."""
+    def reopen(self, term: Message | None = None) -> None:
+        """Have the logger of a term open its files anew, or all loggers."""
         for handle in self._handles:
-            self._send(handle, signal.SIGUSR1)
+            if term is None or handle.term == term:
+                self._send(handle, signal.SIGUSR1)
+
+    def order(self, term: Message, order: Message) -> None:
+        """Have the logger of a term go by another order; where the streams go does not change.
+
+        Raises ValueError when it is no order.
+        """
+        shapes.check_keys(order, protocol.LOG, protocol.LATER_LOG)
+        for handle in self._handles:
+            if handle.term == term:
+                fixed = {key: handle.spec["log"][key] for key in WHERE if key in handle.spec["log"]}
+                log_report.give_order(handle.report, {**handle.spec["log"], **order, **fixed})
+                self._send(handle, signal.SIGHUP)
 
     def dismiss(self, now: float) -> None:
         """End all loggers, because the daemon ends; each has a moment for its last lines."""
@@ -194,6 +217,9 @@ class Loggers:
 
     def _kill(self, handle: LoggerHandle) -> None:
         if handle.pid is not None:
+            left = sum(held(fd) for fd in handle.pipes.values())
+            lost = f"{left} bytes of its output are lost"
+            self._worker.log(f"the logger of {handle.term['program']} does not end: killing it; {lost}")
             self._send(handle, signal.SIGKILL)
             self._killed.add(handle.pid)
         self._forget(handle)

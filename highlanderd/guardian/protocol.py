@@ -12,7 +12,7 @@ A worker has one channel to the guardian and one to each keeper. The guardian ha
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
     guardian <--- ping, spawn, remember, attend, listener, lift, ack -------------- worker
-    guardian <--- kill, draining, notify, done ------------------------------------ worker
+    guardian <--- kill, log, reopen, draining, notify, done ----------------------- worker
     guardian ---- worker ---------------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
     worker   ---- deadline, signal, kill, leave ----------------------------------> keeper
@@ -74,8 +74,19 @@ SPEC = {
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
 LATER_SPEC = ("limits", "nice", "oom_score_adj", "no_new_privileges", "log")
 
-LOG = {"files": "dict[str, bytes]", "max_bytes": "int", "backups": "int"}
-"""The key ``log`` of ``SPEC``: the absolute paths of the files that ``stdout`` and ``stderr`` go to."""
+LOG = {
+    "files": "dict[str, bytes]",
+    "inherit": "list[str]",
+    "max_bytes": "int",
+    "backups": "int",
+    "compress": "bool",
+    "timestamps": "bool",
+    "format": "str",
+    "overflow": "str",
+}
+"""The key ``log`` of ``SPEC``: which of ``stdout`` and ``stderr`` go into which files, by absolute path, and which to
+the daemon's own; and the program's keys ``log_...``."""
+LATER_LOG = ("inherit", "compress", "timestamps", "format", "overflow")
 
 
 class MessageKind:
@@ -155,7 +166,7 @@ MESSAGES = (
         WORKER,
         "logger",
         TERM,
-        "A logger writes this term's output into its files. It reports in the memfd: counts, last lines, errors.",
+        "A logger brings this term's output where it goes. It reports in the memfd: counts, last lines, errors.",
         descriptors="the memfd of its reports",
     ),
     MessageKind(GUARDIAN, WORKER, "pong", {"n": "int"}, "The answer to the ping with this number."),
@@ -208,6 +219,21 @@ MESSAGES = (
         WORKER, GUARDIAN, "ack", {"lock_id": "int", "epoch": "int"}, "``emptied`` has arrived: forget the term."
     ),
     MessageKind(WORKER, GUARDIAN, "kill", {"id": "int"}, "This keeper is frozen: kill it, and then its tree."),
+    MessageKind(
+        WORKER,
+        GUARDIAN,
+        "log",
+        {**TERM, "order": "dict"},
+        "Have this term's logger go by this order from now on. It has the keys of ``log`` in the request to spawn; "
+        "where the streams go does not change.",
+    ),
+    MessageKind(
+        WORKER,
+        GUARDIAN,
+        "reopen",
+        TERM,
+        "Have this term's logger open its files anew. Its next report says that it has, and what has failed.",
+    ),
     MessageKind(WORKER, GUARDIAN, "draining", {}, "An orderly end has begun. Each later worker goes on with it."),
     MessageKind(
         WORKER, GUARDIAN, "notify", {"words": "str"}, "Pass these words on to the service manager; see sd_notify(3)."
@@ -355,6 +381,14 @@ def ack(lock_id: int, epoch: int) -> Message:
 
 def kill_keeper(number: int) -> Message:
     return {"is": "kill", "id": number}
+
+
+def log(which: Message, order: Message) -> Message:
+    return {"is": "log", **which, "order": order}
+
+
+def reopen(which: Message) -> Message:
+    return {"is": "reopen", **which}
 
 
 def draining() -> Message:

@@ -56,7 +56,13 @@ class Metrics:
         self._kills = self._counter("kills", "Trees that had to be killed.", "program", "by")
         self._reattached = self._counter("reattached", "Terms that outlived the loss of their session.")
         self._renew_failures = self._counter("renew_failures", "Renewals that were not acknowledged.")
-        self._output = self._counter("output_lines", "Lines that children wrote.", "program", "stream")
+        self._output = {
+            "lines": self._counter("output_lines", "Lines that children wrote.", "program", "stream"),
+            "bytes": self._counter("output_bytes", "Bytes that children wrote.", "program", "stream"),
+            "dropped": self._counter(
+                "output_dropped_lines", "Lines of children that could not be written.", "program", "stream"
+            ),
+        }
         self._takeover = self._histogram("takeover_duration", "From the grant of a term to its child.", _TAKEOVER)
         self._leaderless = self._histogram(
             "leaderless", "From the end of the last term anywhere to the start of this node's.", _LEADERLESS
@@ -123,9 +129,9 @@ class Metrics:
         if ok:
             self._reload_at.set(time.time())
 
-    def output_lines(self, program: str, stream: str, lines: int) -> None:
-        """Count lines of a child's ``stdout`` or ``stderr``."""
-        self._output.labels(program, stream).inc(lines)
+    def output(self, program: str, stream: str, kind: str, more: int) -> None:
+        """Count ``lines``, ``bytes`` or ``dropped`` lines of a child's ``stdout`` or ``stderr``."""
+        self._output[kind].labels(program, stream).inc(more)
 
     def loop_lag(self, seconds: float) -> None:
         """Record how late a turn of the event loop came."""

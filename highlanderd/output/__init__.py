@@ -1,1 +1,1 @@
-"""What goes out of the daemon: children's lines and its own log, through one thread that may block."""
+"""The daemon's own log: its form, and its way out through a thread that may block."""

@@ -13,27 +13,27 @@ from typing import Final, Literal
 
 from highlanderd.errors import one_line, printable
 from highlanderd.output.journal import JournalHandler, priority
-from highlanderd.output.writer import Sink
+from highlanderd.output.writer import Writer
 
 FACTS: Final = ("program", "state", "epoch")
 """What a record may say in addition to its message; None where it does not."""
 
 
-def log_through(sink: Sink, level: str, form: Literal["text", "json"], *, journal: str | None = None) -> None:
-    """Send everything that is logged in this process through ``sink``, from ``level`` (``debug`` to ``error``) up.
+def log_through(writer: Writer, level: str, form: Literal["text", "json"], *, journal: str | None = None) -> None:
+    """Send everything that is logged in this process through ``writer``, from ``level`` (``debug`` to ``error``) up.
 
-    ``journal`` is the journal's socket, where ``sink`` is the journal; it comes first.
+    ``journal`` is the journal's socket, where ``writer`` writes into the journal; it comes first.
     """
     root = logging.getLogger()
     for before in root.handlers[:]:
         root.removeHandler(before)
-    root.addHandler(_handler(SinkHandler(sink), form, journal))
+    root.addHandler(_handler(WriterHandler(writer), form, journal))
     root.setLevel(level.upper())
     for chatty in ("asyncio", "aiohttp"):  # their debug and info lines are for their developers
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def _handler(door: SinkHandler, form: Literal["text", "json"], journal: str | None) -> logging.Handler:
+def _handler(door: WriterHandler, form: Literal["text", "json"], journal: str | None) -> logging.Handler:
     if journal is None:
         door.setFormatter(JsonLines() if form == "json" else TextLines())
         return door
@@ -44,12 +44,12 @@ def _handler(door: SinkHandler, form: Literal["text", "json"], journal: str | No
     return handler
 
 
-class SinkHandler(logging.Handler):
-    """Hands each record to a sink; it never blocks, and never drops a line for a child's noise."""
+class WriterHandler(logging.Handler):
+    """Hands each record to the writer; it never blocks, and never drops a line for a child's noise."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, writer: Writer) -> None:
         super().__init__()
-        self._sink = sink
+        self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -57,7 +57,7 @@ class SinkHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - a wrong format string must not end a program; logging reports it
             self.handleError(record)
         else:
-            self._sink.offer((text + "\n").encode("utf-8", "replace"), text.count("\n") + 1, important=True)
+            self._writer.offer((text + "\n").encode("utf-8", "replace"), text.count("\n") + 1, important=True)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -7,6 +7,7 @@ function here makes a decision of the daemon.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -215,6 +216,25 @@ def close_all_but(*kept: int) -> None:
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 2**31 - 1)
+
+
+class FilesAs:
+    """For the length of a block this thread touches files as another user. Its process stays root, and its groups."""
+
+    __slots__ = ("_gid", "_uid")
+
+    def __init__(self, uid: int, gid: int) -> None:
+        self._uid, self._gid = uid, gid
+
+    def __enter__(self) -> None:
+        _libc.setfsgid(self._gid)
+        _libc.setfsuid(self._uid)
+        if _libc.setfsuid(-1) != self._uid:  # it does not report errors, only what holds
+            raise OSError(errno.EPERM, "cannot become the program's user")
+
+    def __exit__(self, *_: object) -> None:
+        _libc.setfsuid(os.geteuid())
+        _libc.setfsgid(os.getegid())
 
 
 def reap() -> tuple[int, int]:

@@ -10,7 +10,7 @@ import os
 
 from highlanderd.system.proctree import SCARCE, contents
 
-HIGHEST = -20  # the nice value of the highest priority
+HIGHEST, LOWEST = -20, 19  # nice values
 
 
 class _Before:
@@ -54,6 +54,12 @@ def restore_after_fork() -> None:
     """Undo the parent's ``raise_priority()`` for this process; the group is shared, and the parent restores it."""
     _restore_process()
     _Before.group = None
+
+
+def take_lowest() -> None:
+    """Run, and read and write, only when no other process of this session wants to."""
+    os.setpriority(os.PRIO_PROCESS, 0, LOWEST)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _restore_process() -> None:

@@ -27,7 +27,7 @@ from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.opening import Door, Doors
 from highlanderd.output import journal
 from highlanderd.output.log import log_through
-from highlanderd.output.streams import Writer
+from highlanderd.output.writer import Writer
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.memory import NodeMemory
@@ -113,7 +113,7 @@ class Daemon:
             namespace=self._configuration.daemon.namespace,
             socket=self._configuration.control.socket,
             environ=os.environ,
-            count=quietly(self._metrics.output_lines),
+            count=quietly(self._metrics.output),
             killed=quietly(self._metrics.killed),
         )
         fleet = Fleet(
@@ -285,9 +285,8 @@ async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
     greeting = await guardian.greeted()
     handover = begin(path, greeting.memo, os.environ).under(greeting.version)
     log_settings = handover.configuration.log
-    sink = writer.descriptor(2, "standard error")
     address = journal.SOCKET if linux.on_journal(2, os.environ) else None
-    log_through(sink, log_settings.level, log_settings.format, journal=address)
+    log_through(writer, log_settings.level, log_settings.format, journal=address)
     _hold_embedded(handover.configuration)
     code = await Daemon(path, handover, guardian, greeting, writer).run()
     log.info("everything is drained; ends with code %d", code)

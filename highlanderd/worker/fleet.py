@@ -54,6 +54,10 @@ APPLIED_AT_ONCE: Final = frozenset(
         "stop_to",
         "log_max_bytes",
         "log_backups",
+        "log_compress",
+        "log_timestamps",
+        "log_format",
+        "log_overflow",
     }
 )
 """Keys that apply to a running child; a change of any other ends its term."""

@@ -151,7 +151,7 @@ def program_detail(member: Member, pool: Pool, node: str, tree: Tree) -> Program
         environment=tuple(sorted(config.environment)),
         processes=tree.processes,
         more_processes=tree.more,
-        output=member.spawner.ring.lines(),
+        output=tuple(line.text for line in member.spawner.output.last()),
     )
 
 

@@ -95,7 +95,7 @@ class TestBench:
             getattr(child, command)(**more)
         elif command == "logged":
             seen = log_report.read(self.reports[epoch]) if epoch in self.reports else {}
-            last = [line.decode() for line in seen.get("last", ())]
+            last = [line.decode() for *_, line in seen.get("last", ())]
             self.tell("logged", epoch=epoch, lines=seen.get("lines"), troubles=seen.get("troubles"), last=last)
         elif command == "remember":
             self.guardian.remember(more["memo"].encode())

@@ -59,7 +59,7 @@ def test_promtool_has_no_complaint() -> None:
     metrics.exited("beat", 256)
     metrics.term_ended("beat", "exited")
     metrics.killed("beat", "deadline")
-    metrics.output_lines("beat", "stdout", 3)
+    metrics.output("beat", "stdout", "lines", 3)
     for record in (metrics.took_over, metrics.leaderless, metrics.stopped, metrics.renewed, metrics.loop_lag):
         record(0.1)
     judged = subprocess.run(

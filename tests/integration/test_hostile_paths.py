@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from highlanderd.children.spawn import may_write
-from highlanderd.config import ProgramConfig
 from tests.support.commands import answers, highlanderd, led
 from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
@@ -98,14 +96,3 @@ def test_a_check_names_the_traps_and_ends(nodes: Nodes, database: Database) -> N
     said = {line.split(": ")[1] for line in checked.err.splitlines()}
     assert said == {f"program.{name}.{key}" for name, (key, _) in TRAPS.items()}
     assert "hunter2" not in checked.err
-
-
-def test_a_worker_writes_no_log_of_its_own_where_the_programs_user_could_have_put_a_link(nodes: Nodes) -> None:
-    """Only a guardian from before there were loggers leaves files to the worker."""
-    home = nodes.directory / "games"
-    home.mkdir()
-    beat = ProgramConfig.model_validate({"name": "beat", "command": ["x"], "user": GAMES})
-    assert not may_write(beat, str(home / "log")), "everybody may write in /tmp"
-    assert not may_write(beat, str(home / "none/log"))
-    assert may_write(beat, "/var/log/beat.log") == (not Path("/var/log").stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-    assert may_write(beat.model_copy(update={"user": None}), str(home / "log"))

@@ -1,16 +1,16 @@
-"""Claims about log files: rotation keeps every line, and a full disk is told once and kills nobody."""
+"""Claims about log files: rotation keeps every line, a full disk is reported, and what somebody moved is left alone."""
 
 from __future__ import annotations
 
-import logging
+import gzip
 import os
-import threading
-from contextlib import suppress
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.support.output import writing
+from tests.support.loggers import LoggerProcess, logged, logger_process, packed, packers
+from tests.support.scarcity import tiny_disk
 from tests.support.wait import wait_for
 
 
@@ -18,12 +18,21 @@ def lines_of(*paths: Path) -> list[bytes]:
     return [line for path in paths for line in path.read_bytes().splitlines()]
 
 
+def numbered(count: int, first: int = 0) -> list[bytes]:
+    return [b"line number %06d" % number for number in range(first, first + count)]
+
+
+def text(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+def open_files(logger: LoggerProcess) -> list[Path]:
+    return [Path(f"/proc/{logger.pid}/fd/{fd}").readlink() for fd in os.listdir(f"/proc/{logger.pid}/fd")]  # noqa: PTH208
+
+
 def test_rotation_keeps_every_line_in_order_and_no_file_outgrows_its_size(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    sent = [b"line number %06d" % number for number in range(300)]
-    with writing() as writer:
-        for line in sent:
-            writer.file(path, 1000, 9).offer(line + b"\n", 1)
+    path, sent = tmp_path / "log", numbered(300)
+    logged(text(sent), path, max_bytes=1000, backups=9)
     files = [*(tmp_path / f"log.{n}" for n in range(9, 0, -1) if (tmp_path / f"log.{n}").exists()), path]
     assert len(files) > 3
     assert all(file.stat().st_size <= 1000 for file in files)
@@ -31,17 +40,13 @@ def test_rotation_keeps_every_line_in_order_and_no_file_outgrows_its_size(tmp_pa
 
 
 def test_rotation_keeps_no_more_backups_than_asked_for(tmp_path: Path) -> None:
-    with writing() as writer:
-        for number in range(1000):
-            writer.file(tmp_path / "log", 1000, 2).offer(b"line number %06d\n" % number, 1)
+    logged(text(numbered(1000)), tmp_path / "log", max_bytes=1000, backups=2)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
     assert lines_of(tmp_path / "log")[-1] == b"line number 000999"
 
 
 def test_without_backups_the_file_starts_afresh(tmp_path: Path) -> None:
-    with writing() as writer:
-        for number in range(1000):
-            writer.file(tmp_path / "log", 1000, 0).offer(b"line number %06d\n" % number, 1)
+    logged(text(numbered(1000)), tmp_path / "log", max_bytes=1000, backups=0)
     assert [file.name for file in tmp_path.iterdir()] == ["log"]
     assert (tmp_path / "log").stat().st_size <= 1000
     assert lines_of(tmp_path / "log")[-1] == b"line number 000999"
@@ -49,126 +54,161 @@ def test_without_backups_the_file_starts_afresh(tmp_path: Path) -> None:
 
 def test_an_existing_file_counts_towards_its_size(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"o" * 990 + b"\n")
-    with writing() as writer:
-        writer.file(tmp_path / "log", 1000, 1).offer(b"does not fit any more\n", 1)
+    logged(b"does not fit any more\n", tmp_path / "log", max_bytes=1000, backups=1)
     assert (tmp_path / "log").read_bytes() == b"does not fit any more\n"
     assert (tmp_path / "log.1").stat().st_size == 991
 
 
-def test_a_blob_larger_than_a_file_is_spread_over_files_at_line_ends(tmp_path: Path) -> None:
-    sent = [b"line number %06d" % number for number in range(100)]
-    with writing() as writer:
-        writer.file(tmp_path / "log", 500, 9).offer(b"".join(line + b"\n" for line in sent), 100)
-    files = [tmp_path / f"log.{n}" for n in range(9, 0, -1) if (tmp_path / f"log.{n}").exists()]
-    assert lines_of(*files, tmp_path / "log") == sent
+def test_a_rotation_that_fails_loses_no_line_and_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "log.1").mkdir()  # cannot be replaced by a file
+    with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=1000, backups=1) as logger:
+        logger.write(text(numbered(200)))
+        wait_for(lambda: logger.report()["unrotated"], what="it says that it cannot rotate")
+        assert logger.end() == 0
+    assert lines_of(tmp_path / "log") == numbered(200)
 
 
 def test_a_file_that_somebody_moved_away_is_made_again(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    with writing() as writer:
-        sink = writer.file(path, 0, 0)
-        sink.offer(b"before\n", 1)
-        wait_for(lambda: path.exists() and path.read_bytes() == b"before\n")
+    path, sent = tmp_path / "log", 0
+    with logger_process(files={"stdout": path}) as logger:
+        logger.write(b"before\n")
+        wait_for(lambda: path.exists() and path.read_bytes() == b"before\n", what="it is written")
         path.rename(tmp_path / "log.old")
-        sent = 0
 
         def arrives() -> bool:
             nonlocal sent
-            sent += sink.offer(b"after\n", 1)
+            logger.write(b"after\n")
+            sent += 1
             return path.exists()
 
-        wait_for(arrives)
-    written = lines_of(tmp_path / "log.old", path)
-    assert written == [b"before"] + [b"after"] * sent
+        wait_for(arrives, what="there is a new file")
+        assert logger.end() == 0
+    assert lines_of(tmp_path / "log.old", path) == [b"before"] + [b"after"] * sent
+
+
+def test_a_file_that_somebody_has_cut_goes_on_at_its_beginning(tmp_path: Path) -> None:
+    """As ``copytruncate`` does: written at the former place, the file would begin with a hole."""
+    path = tmp_path / "log"
+    with logger_process(files={"stdout": path}) as logger:
+        logger.write(b"before\n")
+        wait_for(lambda: path.exists() and path.read_bytes() == b"before\n", what="it is written")
+        os.truncate(path, 0)
+        logger.write(b"after\n")
+        assert logger.end() == 0
+    assert path.read_bytes() == b"after\n"
 
 
 def test_an_unused_file_is_closed(tmp_path: Path) -> None:
-    def open_files() -> list[Path]:
-        found = []
-        for entry in Path("/proc/self/fd").iterdir():
-            with suppress(FileNotFoundError):  # it was closed just now
-                found.append(entry.readlink())
-        return found
-
     path = tmp_path / "log"
-    with writing() as writer:
-        writer.file(path, 0, 0).offer(b"seldom\n", 1)
-        wait_for(lambda: path.exists() and path.read_bytes() == b"seldom\n")
-        wait_for(lambda: path not in open_files())
-        writer.file(path, 0, 0).offer(b"again\n", 1)
+    with logger_process(files={"stdout": path}) as logger:
+        logger.write(b"seldom\n")
+        wait_for(lambda: path.exists() and path not in open_files(logger), what="it is written and closed")
+        logger.write(b"again\n")
+        assert logger.end() == 0
     assert path.read_bytes() == b"seldom\nagain\n"
 
 
-def test_a_full_disk_is_told_once_and_the_other_files_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), writing() as writer:
-        full = writer.file(Path("/dev/full"), 1000, 3)
-        for _ in range(100):
-            full.offer(b"lost\n", 1)
-        wait_for(lambda: "No space left on device" in caplog.text)
-        writer.file(tmp_path / "log", 0, 0).offer(b"written\n", 1)
-        wait_for(lambda: (tmp_path / "log").exists())
-        tried = full.try_at
-        full.offer(b"lost\n", 1)
-        wait_for(lambda: full.try_at > tried)  # it was tried once more
-    told = [record for record in caplog.records if "No space left" in record.getMessage()]
-    assert len(told) == 1
-    assert "/dev/full" in told[0].getMessage()
-
-
-def test_what_failed_for_a_while_is_written_once_it_works_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_failed_for_a_while_is_written_once_it_works_again(tmp_path: Path) -> None:
     path = tmp_path / "not yet" / "log"
-    with caplog.at_level(logging.INFO), writing() as writer:
-        sink = writer.file(path, 0, 0)
-        for number in range(10):
-            sink.offer(b"%d\n" % number, 1)
-        wait_for(lambda: "No such file or directory" in caplog.text)
+    with logger_process(files={"stdout": path}) as logger:
+        logger.write(text(numbered(10)))
+        told = {str(path): "No such file or directory"}
+        wait_for(lambda: logger.report()["troubles"] == told, what="it says what is wrong")
         path.parent.mkdir()
-        wait_for(lambda: path.exists() and len(lines_of(path)) == 10)
-    assert lines_of(path) == [b"%d" % number for number in range(10)]
-    assert "takes output again" in caplog.text
+        wait_for(lambda: path.exists() and lines_of(path) == numbered(10), what="all is written")
+        wait_for(lambda: not logger.report()["troubles"], what="nothing is wrong any more")
+        assert logger.report()["recovered"] == {str(path): 1}
 
 
-def test_a_reader_that_is_gone_is_told_and_kills_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    with caplog.at_level(logging.INFO), writing() as writer:
-        writer.descriptor(write_end, "standard output").offer(b"hello?\n", 1)
-        wait_for(lambda: "cannot write to standard output: Broken pipe" in caplog.text)
-    os.close(write_end)
+def test_a_full_disk_drops_the_oldest_lines_and_counts_them(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", 65536) as disk, logger_process(files={"stdout": disk / "log"}) as logger:
+        logger.write(text(numbered(200_000)))
+        wait_for(lambda: sum(logger.report()["dropped"].values()), what="it has dropped some")
+        wait_for(lambda: logger.report()["troubles"], what="it says what is wrong")
 
 
-def test_a_fifo_without_a_reader_is_an_error_and_no_hanging_thread(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with caplog.at_level(logging.INFO), writing() as writer:
-        writer.file(tmp_path / "fifo", 0, 0).offer(b"hello?\n", 1)
-        wait_for(lambda: "cannot write to" in caplog.text)
-        writer.file(tmp_path / "log", 0, 0).offer(b"alive\n", 1)
-        wait_for(lambda: (tmp_path / "log").exists())
+def test_an_earlier_version_s_file_of_root_s_is_set_aside(tmp_path: Path) -> None:
+    """It is in the way, in a directory of the program's user: nobody but root can write into it."""
+    if os.geteuid():
+        pytest.skip("only root can make what is in the way")
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.geteuid() and parent.is_relative_to("/tmp/pytest-of-root"):
+            parent.chmod(0o755)
+    home, stranger = tmp_path / "home", 60_321
+    home.mkdir()
+    os.chown(home, stranger, stranger)
+    (home / "log").write_bytes(b"former\n")
+    (home / "log").chmod(0o640)
+    who = {"uid": stranger, "gid": stranger, "groups": [stranger]}
+    logged(b"new\n", home / "log", max_bytes=1000, backups=2, spec=who)
+    assert (home / "log").read_bytes() == b"new\n"
+    assert (home / "log").stat().st_uid == stranger
+    assert (home / "log.1").read_bytes() == b"former\n"
+    assert (home / "log.1").stat().st_uid == 0
 
 
-def test_a_rotation_that_fails_loses_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "log.1").mkdir()  # cannot be replaced by a file
-    with caplog.at_level(logging.INFO), writing() as writer:
-        for number in range(200):
-            writer.file(tmp_path / "log", 1000, 1).offer(b"line number %06d\n" % number, 1)
-    assert len(lines_of(tmp_path / "log")) == 200
-    assert caplog.text.count("cannot rotate") == 1
+def unpacked(directory: Path) -> list[bytes]:
+    """Return the lines of all backups, oldest first, and of the file."""
+    found = []
+    for file in sorted(directory.glob("log.*"), key=lambda file: -int(file.name.split(".")[1])):
+        found += (gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()).splitlines()
+    return found + lines_of(directory / "log")
 
 
-def test_lines_offered_from_many_threads_all_arrive(tmp_path: Path) -> None:
-    with writing() as writer:
-        sink = writer.file(tmp_path / "log", 0, 0)
-        threads = [
-            threading.Thread(target=lambda n=n: [sink.offer(b"%d %d\n" % (n, m), 1) for m in range(500)])
-            for n in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    written = lines_of(tmp_path / "log")
-    assert sorted(written) == sorted(b"%d %d" % (n, m) for n in range(4) for m in range(500))
+def test_backups_are_compressed_and_keep_every_line(tmp_path: Path) -> None:
+    sent = numbered(5000)
+    with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=20, compress=True) as logger:
+        logger.write(text(sent))
+        wait_for(lambda: len(list(tmp_path.glob("log.*.gz"))) == 3, what="three backups are compressed")
+        wait_for(lambda: not packers(logger.pid), what="nothing is being compressed")
+        assert logger.end() == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log", "log.1.gz", "log.2.gz", "log.3.gz"]
+    assert unpacked(tmp_path) == sent
+    assert (tmp_path / "log.1.gz").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_rotation_waits_for_no_compression_and_loses_nothing_to_one(tmp_path: Path) -> None:
+    """The compressing process is stopped; its backup moves on meanwhile, and is found again."""
+    first, more = numbered(2000), numbered(4000, 2000)
+    with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=20, compress=True) as logger:
+        frozen: set[int] = set()
+        logger.write(text(first))
+        wait_for(lambda: (tmp_path / "log.1.gz").exists(), what="the first is compressed")
+        (tmp_path / "log.7").write_bytes(text(numbered(1_000_000)))  # one that takes a while
+        logger.order(compress=False)
+        logger.order(compress=True)
+        frozen.add(wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed"))
+        os.kill(next(iter(frozen)), signal.SIGSTOP)
+        logger.write(text(more))
+        wait_for(lambda: (tmp_path / "log.9").exists(), what="it has moved on")
+        os.kill(next(iter(frozen)), signal.SIGCONT)
+        packed(tmp_path / f"log.{9 + 0}")
+        wait_for(lambda: not [file for file in tmp_path.glob("log.*") if file.suffix != ".gz"], what="all are")
+        assert logger.end() == 0
+    (tmp_path / "log.9.gz").unlink()
+    assert unpacked(tmp_path) == first + more
+
+
+def test_a_compression_that_was_cut_short_is_begun_anew_by_the_next_logger(tmp_path: Path) -> None:
+    backup = tmp_path / "log.1"
+    backup.write_bytes(text(numbered(2_000_000)))
+    with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=2, compress=True) as logger:
+        packer = wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed")
+        os.kill(packer, signal.SIGSTOP)
+        os.kill(logger.pid, signal.SIGKILL)
+        logger.wait()
+        wait_for(lambda: not Path(f"/proc/{packer}").exists(), what="it took the process along")
+        assert backup.exists()
+        logger.start(again=True)
+        packed(backup)
+    assert gzip.decompress((tmp_path / "log.1.gz").read_bytes()) == text(numbered(2_000_000))
+    assert [file.name for file in tmp_path.glob("*part*")] == []
+
+
+def test_compression_runs_at_the_lowest_priority(tmp_path: Path) -> None:
+    (tmp_path / "log.1").write_bytes(text(numbered(2_000_000)))
+    with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=2, compress=True) as logger:
+        packer = wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed")
+        wait_for(lambda: os.sched_getscheduler(packer) == os.SCHED_IDLE, what="it yields to every other process")
+        assert os.getpriority(os.PRIO_PROCESS, packer) == 19

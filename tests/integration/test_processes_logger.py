@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from highlanderd.guardian.logger import Logger
-from highlanderd.system import linux
 from tests.support.deaths import gone
 from tests.support.processes import Node, node_at
 from tests.support.scarcity import tiny_disk
@@ -217,22 +215,15 @@ def test_rotation_keeps_every_line_whole_and_no_file_outgrows_its_size(node: Nod
     assert [line for file in files for line in lines(file)] == expected(20_000)
 
 
-def test_sigusr1_has_a_file_opened_anew_at_once(tmp_path: Path) -> None:
-    path, (pipe, child) = tmp_path / "log", os.pipe()
-    report = linux.memfd("report", b"")
-    order = {"files": {"stdout": os.fsencode(path)}, "max_bytes": 0, "backups": 0}
-    logger = Logger(order, {"stdout": pipe}, report, linux.Signals([signal.SIGUSR1]))
-    (stream,) = logger._streams
-    os.write(child, b"before\n")
-    logger._take(stream)
-    path.rename(tmp_path / "moved")
-    logger._obey([signal.SIGUSR1])
-    os.write(child, b"after\n")
-    logger._take(stream)
+def test_sigusr1_has_the_loggers_open_their_files_anew(node: Node, tmp_path: Path) -> None:
+    logged(node, "echo before; while [ ! -e go ]; do sleep 0.02; done; echo after; exec sleep 1000", tmp_path / "log")
+    wait_for(lambda: lines(tmp_path / "log") == ["before"], what="it writes")
+    (tmp_path / "log").rename(tmp_path / "moved")
+    os.kill(node.pid, signal.SIGUSR1)
+    wait_for((tmp_path / "log").exists, what="the file is there again, before another line is")
+    (tmp_path / "go").touch()
+    wait_for(lambda: lines(tmp_path / "log") == ["after"], what="the child goes on")
     assert lines(tmp_path / "moved") == ["before"]
-    assert lines(path) == ["after"]
-    for fd in (pipe, child, report):
-        os.close(fd)
 
 
 def test_show_has_the_last_lines_of_a_long_output(node: Node, tmp_path: Path) -> None:

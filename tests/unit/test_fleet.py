@@ -12,7 +12,7 @@ from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig
 from highlanderd.core.events import StartOrdered, StopOrdered, Unlocked
-from highlanderd.output.streams import Writer
+from highlanderd.output.writer import Writer
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
 from highlanderd.worker.fleet import Fleet

@@ -22,26 +22,27 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 """The packages whose class names are nouns of the domain. The others name what every daemon has."""
 
 _PLAIN: Final = """
-ack address alarm answer as asking attempt author
+ack address alarm answer as aside asking attempt author
 batch beat birth busy
-change check client config configuration connect connection context control credentials
+change check client compression config configuration connect connection context control credentials
 daemon dead detail diagnose dial disconnect disk document done down due duplicate
 elsewhere end environment exit
 facts fail file finish found
 garbled greeting guard
 handle hello hindrance host housekeeping
-identity idle impossible
+identity idle impossible inherited
 judgement
 key keys kill kind
-last late leave led link list listener load location log logged loop lost
+last late leave led line lines link list listener load location log logged loop lost
 member memory message metrics migration
 not note notices notifier notify
-of option order origin owner
+of option order origin output owner
 past pause peek pending pipe persistence ping pong postgres problems process
-read record recorder reload remember remove reply report request resolve restart running
-scan secret section seeking sent server service set shut shutdown signal sources stage start stop stream suspected
+read record recorder reload remember remove reopen reply report request resolve restart running
+scan secret section seeking sent server service set shut shutdown signal sources stage stamps start
+stop stream suspected
 text turn
-unlock unreadable untried unwanted unwatched up use
+unlock unlogged unreadable untried unwanted unwatched up use user
 view
 waiting write written
 yet

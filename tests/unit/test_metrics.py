@@ -92,8 +92,9 @@ def test_what_happened_is_counted() -> None:
     metrics.killed("beat", "deadline")
     metrics.reattached()
     metrics.renew_failed()
-    metrics.output_lines("beat", "stdout", 40)
-    metrics.output_lines("beat", "stdout", 2)
+    metrics.output("beat", "stdout", "lines", 40)
+    metrics.output("beat", "stdout", "lines", 2)
+    metrics.output("beat", "stdout", "dropped", 1)
     assert value(metrics, "program_transitions_total", program="beat", **{"from": "waiting", "to": "leading"}) == 2
     assert value(metrics, "program_exits_total", program="beat", status="1") == 1
     assert value(metrics, "program_exits_total", program="beat", status="SIGKILL") == 1
@@ -102,6 +103,7 @@ def test_what_happened_is_counted() -> None:
     assert value(metrics, "reattached_total") == 1
     assert value(metrics, "renew_failures_total") == 1
     assert value(metrics, "output_lines_total", program="beat", stream="stdout") == 42
+    assert value(metrics, "output_dropped_lines_total", program="beat", stream="stdout") == 1
 
 
 @pytest.mark.parametrize(

@@ -15,20 +15,19 @@ from typing import Literal
 import pytest
 
 from highlanderd.output.log import log_through
-from highlanderd.output.writer import Writer
 from highlanderd.system.linux import on_journal
+from tests.support.output import writing_to
 
 
 @contextmanager
 def logging_to(path: Path, form: Literal["text", "json"], *, journal: str | None = None) -> Iterator[logging.Logger]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    writer = Writer()
     try:
-        log_through(writer.file(path, 0, 0), "info", form, journal=journal)
-        yield logging.getLogger("highlanderd.program")
+        with writing_to(path) as writer:
+            log_through(writer, "info", form, journal=journal)
+            yield logging.getLogger("highlanderd.program")
     finally:
-        writer.close()
         for handler in root.handlers:
             handler.close()
         root.handlers[:] = handlers
@@ -123,7 +122,7 @@ def test_the_journals_own_socket_gets_what_happened_to_whom_as_fields(tmp_path: 
             log.error("beat: two\nlines", extra=facts)
             log.info("nothing of a program")
         first, second = [_fields(journal.recv(65536)) for _ in range(2)]
-    assert not (tmp_path / "log").exists()
+    assert (tmp_path / "log").read_bytes() == b""
     assert first["MESSAGE"] == "beat: two\n    lines [program=beat state=draining epoch=7]"
     assert (first["PRIORITY"], first["HIGHLANDER_PROGRAM"], first["HIGHLANDER_EPOCH"]) == ("3", "beat", "7")
     assert first["HIGHLANDER_EVENT"] == "fenced"

@@ -17,7 +17,16 @@ from highlanderd.guardian.channel import Message
 from highlanderd.guardian.protocol import GUARDIAN, KEEPER, WORKER
 
 TERM = {"program": "beat", "lock_id": 7, "epoch": 2}
-LOG = {"files": {"stdout": b"/var/log/beat"}, "max_bytes": 1000, "backups": 2}
+LOG = {
+    "files": {"stdout": b"/var/log/beat"},
+    "inherit": ["stderr"],
+    "max_bytes": 1000,
+    "backups": 2,
+    "compress": True,
+    "timestamps": False,
+    "format": "text",
+    "overflow": "wait",
+}
 STATE = protocol.state({**TERM, "deadline": 1.0, "memo": b"led"})
 
 EXAMPLES: dict[str, tuple[str, str, Message]] = {
@@ -38,6 +47,8 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "lift": (WORKER, GUARDIAN, protocol.lift("beat")),
     "ack": (WORKER, GUARDIAN, protocol.ack(7, 2)),
     "kill_keeper": (WORKER, GUARDIAN, protocol.kill_keeper(1)),
+    "log": (WORKER, GUARDIAN, protocol.log(TERM, {"files": {}, "inherit": ["stdout"]})),
+    "reopen": (WORKER, GUARDIAN, protocol.reopen(TERM)),
     "draining": (WORKER, GUARDIAN, protocol.draining()),
     "notify": (WORKER, GUARDIAN, protocol.notify("READY=1")),
     "done": (WORKER, GUARDIAN, protocol.done(0)),
