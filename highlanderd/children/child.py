@@ -117,6 +117,11 @@ class Child:
         return self.report.unkillable if self.report else ()
 
     @property
+    def number(self) -> int:
+        """The guardian's number of its keeper, which names its cgroup; 0 before it is known."""
+        return self._keeper
+
+    @property
     def kept(self) -> bool:
         """Whether a keeper was forked for it."""
         return self._stage not in (Stage.PENDING, Stage.REQUESTED)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from highlanderd import __version__
 from highlanderd.durations import LONGEST_OUTAGE, seconds
 
+STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
 DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 
 
@@ -102,6 +103,9 @@ class _Commands:
         status = self._add("status", "show what runs where; with names, exit 3 unless all of them are led here")
         status.add_argument("names", nargs="*", metavar="NAME", help="programs; globs such as 'web-*', or all")
         status.add_argument("--json", action="store_true", help="print the control socket's answer")
+        status.add_argument(
+            "--state", action="append", choices=STATES, help="only programs in this state; may be given several times"
+        )
         status.add_argument("--watch", action="store_true", help="print it again at every change, until Ctrl-C")
         show = self._add("show", "show everything about one program, with its processes and last output")
         show.add_argument("name", metavar="NAME", help="one program")

@@ -74,6 +74,8 @@ def status(daemon: ControlClient, arguments: Namespace) -> int:
 
 def _show_status(answer: Answer, arguments: Namespace) -> int:
     programs = chosen(arguments.names, answer["programs"])
+    if arguments.state:
+        programs = [program for program in programs if program["state"] in arguments.state]
     if arguments.json:
         print(json.dumps({**answer, "programs": programs}, indent=None if arguments.watch else 2))
     else:
@@ -87,16 +89,19 @@ def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
     width, height = _terminal() if on_terminal else (None, None)
     colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     now = time.time()
-    rows = [tables.cells(program, _age(program, now)) for program in programs]
-    lines = tables.table(rows, width=width, colour=colour)
+    drawn = watch and on_terminal
+    shown = tables.sickest_first(programs) if drawn else programs
+    rows = [tables.cells(program, _age(program, now)) for program in shown]
+    lines = [tables.counts(programs)] if drawn else []
+    lines += tables.table(rows, width=width, colour=colour)
     troubles = [f"warning: {tables.plain(trouble)}" for trouble in answer["warnings"]]
     if not answer["postgres"]["connected"]:
         why = answer["postgres"]["trouble"] or "not connected yet"
         troubles.insert(0, f"warning: PostgreSQL cannot be used: {tables.plain(why)}")
     if answer.get("maintenance"):  # a daemon of an earlier release does not know it
         troubles[:0] = tables.maintenance(answer["maintenance"], answer["postgres"], now)
-    if watch and on_terminal:  # draw over the last picture: clearing first would flicker
-        lines += [tables.cut(trouble, width) for trouble in troubles]
+    if drawn:  # draw over the last picture: clearing first would flicker
+        lines[1:1] = [tables.cut(trouble, width) for trouble in troubles]
         print("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J", end="")
     else:
         print("\n".join(lines))
@@ -227,16 +232,20 @@ def _order(
     patience = 0.0
     if arguments.wait:
         body["timeout"] = patience = arguments.timeout
-    worst = DONE
+    worst, warnings = DONE, dict[str, None]()
     for first in range(0, len(names), AT_ONCE):
         batch = names[first : first + AT_ONCE]
         under_way = [(name, daemon.order(name, verb, body, patience)) for name in batch]
         for name, answer in under_way:
             try:
-                print(_outcome(answer()["program"], verb, arguments.wait), flush=True)
+                given = answer()
+                warnings |= dict.fromkeys(given.get("warnings", ()))
+                print(_outcome(given["program"], verb, arguments.wait), flush=True)
             except HighlanderError as error:
                 print(f"highlanderctl: {verb} {name}: {error}", file=sys.stderr)
                 worst = max(worst, error.exit_code)
+    for warning in warnings:
+        print(f"warning: {tables.plain(warning)}", file=sys.stderr)
     return worst
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from textwrap import wrap
 from typing import Any, Final
 
 from highlanderd.durations import clock, shown
@@ -11,6 +13,14 @@ from highlanderd.errors import enumerated
 
 HEADINGS: Final = ("PROGRAM", "STATE", "SINCE", "LEADER", "EPOCH", "PID", "UPTIME", "RESTARTS", "REASON")
 STATE_COLUMN: Final = 1
+NAME_COLUMNS: Final = (0, 3)
+"""Of programs and nodes: they are cut where a terminal is too narrow."""
+SHORTEST_NAME: Final = 7
+"""Letters that are left of a name."""
+REASON_ROOM: Final = 24
+"""Columns that a reason gets before a name is cut."""
+NARROWEST_REASON: Final = 12
+"""Columns that a reason needs beside its row; with fewer it stands below."""
 
 _COLOURS: Final = {"leading": "32", "draining": "33", "stopped": "33", "backoff": "31"}
 
@@ -61,17 +71,62 @@ def cells(program: Mapping[str, Any], age: float | None) -> tuple[str, ...]:
 
 
 def table(rows: Sequence[tuple[str, ...]], *, width: int | None, colour: bool) -> list[str]:
-    """Return aligned lines under headings, cut at ``width`` columns when there is one."""
+    """Return aligned lines under headings. In ``width`` columns long names are cut, and the reason goes on below."""
     whole = [HEADINGS, *rows]
-    widths = [max(len(row[column]) for row in whole) for column in range(len(HEADINGS))]
+    widths = _fitting([max(len(row[column]) for row in whole) for column in range(len(HEADINGS))], width)
+    indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
     lines = []
     for row in whole:
-        line = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-        line = cut(line, width)
+        cells = [cut(cell, size).ljust(size) for cell, size in zip(row[:-1], widths, strict=False)]
+        first, *more = _reason(row[-1], indent, width)
+        line = cut("  ".join([*cells, first]).rstrip(), width)
         if colour and row is not HEADINGS:
             line = _coloured(line, widths, row[STATE_COLUMN])
-        lines.append(line)
+        lines += [line, *more]
     return lines
+
+
+def _fitting(widths: list[int], width: int | None) -> list[int]:
+    """Return the widths of the columns, with names cut as far as the reason needs room in ``width`` columns."""
+    while width is not None and sum(widths[:-1]) + 2 * (len(widths) - 1) + REASON_ROOM > width:
+        widest = max(NAME_COLUMNS, key=lambda column: widths[column])
+        if widths[widest] <= SHORTEST_NAME:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def _reason(reason: str, indent: int, width: int | None) -> list[str]:
+    """Return the part that stands in its row, and the lines below it."""
+    if width is None:
+        return [reason]
+    if width - indent >= NARROWEST_REASON:
+        first, *more = wrap(reason, width - indent) or [""]
+        return [first, *(" " * indent + line for line in more)]
+    return ["", *(f"    {line}" for line in wrap(reason, max(width - 4, 1)) if reason != HEADINGS[-1])]
+
+
+def counts(programs: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many programs are in which state.
+
+    >>> counts([{"state": "leading"}, {"state": "backoff"}, {"state": "leading"}])
+    '3 programs: 1 backoff, 2 leading'
+    """
+    found = Counter(plain(program["state"]) for program in programs)
+    listed = ", ".join(f"{found[state]} {state}" for state in sorted(found))
+    return f"{len(programs)} {'program' if len(programs) == 1 else 'programs'}: {listed or 'none'}"
+
+
+def sickest_first(programs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the programs in the order in which an operator should look at them."""
+
+    def health(program: Mapping[str, Any]) -> int:
+        state = program["state"]
+        if state == "waiting":
+            return 2 if program["leader"] is None else 4
+        return {"backoff": 0, "draining": 1, "leading": 4}.get(state, 3)
+
+    return sorted(programs, key=health)
 
 
 def cut(line: str, width: int | None) -> str:

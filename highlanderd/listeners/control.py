@@ -157,6 +157,10 @@ def _peer(request: web.Request) -> Peer:
     return peer_of(transport.get_extra_info("socket"))
 
 
+def _unread(file: str) -> str:
+    return f"{file} has changed since it was loaded; 'highlanderctl reload' applies it"
+
+
 class _Api:
     """One method per endpoint."""
 
@@ -210,7 +214,8 @@ class _Api:
                 after = await outcome(self._node, order, before, patience, gone, body.get("to"))
             else:
                 after = self._node.program(before.name)
-            return answer({"program": program_facts(after)})
+            edited = await self._node.edited() if verb in ("start", "restart") else ()
+            return answer({"program": program_facts(after), "warnings": [_unread(file) for file in edited]})
 
         return carry_out
 

@@ -93,6 +93,9 @@ class Node(Protocol):
         The worker ends a moment after this has returned. Raises ConfigurationError, NeedsForce, HighlanderError.
         """
 
+    async def edited(self) -> tuple[str, ...]:
+        """Return the files of the configuration that have changed since they were loaded. Never raises."""
+
     def shutdown(self) -> None:
         """Order the daemon's end."""
 

@@ -30,6 +30,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.observation import Suspension
 from highlanderd.core.states import Cause, Policy, Situation, Want
+from highlanderd.guardian import cgroup
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
@@ -197,6 +198,7 @@ class Fleet:
         for member in self.members.values():
             child = member.program.child
             if child is not None and child.unprovable:
+                self._kill_what_is_left(child.number)
                 log.error(
                     "%s: cannot confirm that its child is dead (guardian and keeper are gone); not releasing: other "
                     "nodes wait for the lease",
@@ -204,6 +206,12 @@ class Fleet:
                 )
                 if member.task is not None:
                     member.task.cancel()
+
+    def _kill_what_is_left(self, number: int) -> None:
+        """Kill everything in a child's cgroup, where there is one: no keeper does it any more."""
+        parent = cgroup.own()
+        if parent is not None and number:
+            cgroup.kill(f"{parent}/{cgroup.name(self._instance, number)}")
 
     def plan(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
         """Return what ``want`` would do, a line for each program."""

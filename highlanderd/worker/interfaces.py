@@ -57,6 +57,10 @@ class ProgramChild(Protocol):
         """Its main process, once it was forked."""
 
     @property
+    def number(self) -> int:
+        """The number that names its cgroup; 0 before it is known."""
+
+    @property
     def unprovable(self) -> bool:
         """Whether neither keeper nor guardian can prove any more that its tree is empty."""
 

@@ -240,6 +240,10 @@ class WorkerNode:
         """Give way to a worker of the installed code. Raises ConfigurationError, NeedsForce, HighlanderError."""
         return await self._replacement.begin(force=force)
 
+    async def edited(self) -> tuple[str, ...]:
+        """Return the files of the configuration that have changed since they were loaded."""
+        return await self._reloading.edited()
+
     def shutdown(self) -> None:
         """Order the daemon's end."""
         self._end()

@@ -41,6 +41,11 @@ class Persistence:
             self._writing = in_thread(self._server.memory.keep, "memory")
 
     @property
+    def latest(self) -> Loaded:
+        """What was loaded last."""
+        return self._handover.latest
+
+    @property
     def connecting(self) -> Loaded:
         """What says how to connect."""
         return self._handover.connecting

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from highlanderd.config import Configuration, Loaded, difference, load
 from highlanderd.errors import ConfigurationError, HighlanderError
@@ -17,6 +20,17 @@ from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
 
 log = logging.getLogger(__name__)
+
+
+COMPARED_WITHIN: Final = 0.5
+"""Seconds for a comparison that is only advice."""
+
+
+def _edited(sources: Mapping[str, str]) -> Iterator[str]:
+    for name, text in sources.items():
+        with suppress(OSError):
+            if Path(name).read_bytes().decode(errors="replace") != text:
+                yield name
 
 
 class Reloading:
@@ -37,6 +51,13 @@ class Reloading:
         self._on_reloaded = on_reloaded
         """Called with the outcome of each reload."""
         self._begun = 0
+
+    async def edited(self) -> tuple[str, ...]:
+        """Return the files that hold something else than what was loaded from them. Never waits long for a disk."""
+        sources = self._persistence.latest.sources
+        reading = in_thread(lambda: tuple(_edited(sources)), "compare files")
+        await asyncio.wait([reading], timeout=COMPARED_WITHIN)
+        return reading.result() if reading.done() and reading.exception() is None else ()
 
     async def reload(self, *, dry_run: bool, force: bool) -> ReloadReport:
         """Apply the file as it is now, or only say what that would do. Raises HighlanderError.

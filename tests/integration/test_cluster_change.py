@@ -18,6 +18,9 @@ def test_a_reload_on_the_leader_stays_there_and_runs_the_new_command(nodes: Node
     [other] = [node for node in made if node is not leader]
 
     leader.configure("[program.beat]\numask = '077'\n")
+    assert highlanderctl(leader.socket, "start", "beat").err == (
+        f"warning: {leader.file} has changed since it was loaded; 'highlanderctl reload' applies it\n"
+    )
     done = highlanderctl(leader.socket, "reload")
     assert done.out == "beat: changed (umask): drains and starts again\n"
 

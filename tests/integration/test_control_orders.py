@@ -105,6 +105,20 @@ def test_a_release_to_a_node_fails_when_another_one_leads_instead(tmp_path: Path
     run(main)
 
 
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_a_file_that_was_edited_since_it_was_loaded_is_warned_of_once(tmp_path: Path, verb: str) -> None:
+    node = MemoryNode(leading("beat"), leading("relay"))
+    node.edited_files = ("/etc/highlander.toml",)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            done = await ctl(path, verb, "all")
+        said = "/etc/highlander.toml has changed since it was loaded; 'highlanderctl reload' applies it"
+        assert (done.code, done.err) == (0, f"warning: {said}\n")
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("to", "said"),
     [

@@ -127,6 +127,7 @@ class MemoryNode:
             connections=3,
         )
         self.warnings: tuple[str, ...] = ()
+        self.edited_files: tuple[str, ...] = ()
         self.lengths = LeaseReport(10.0, 10.0, 10.0, None, 13.0, ())
         self.looks = 0
         """How often somebody looked since the lengths changed: an obedient leader uses them from the second look on."""
@@ -266,6 +267,9 @@ class MemoryNode:
             raise self.trouble
         self.orders.append(("reload", dry_run, force))
         return ReloadReport(("beat: changed (umask): drains and starts again",), ("/etc/h.toml:7: no such command",))
+
+    async def edited(self) -> tuple[str, ...]:
+        return self.edited_files
 
     async def renew(self, *, force: bool = False) -> RenewalReport:
         self._must_have_evidence(force)

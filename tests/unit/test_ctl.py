@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from highlanderd.core.states import STATE_NAMES
 from highlanderd.ctl import tables
-from highlanderd.ctl.arguments import duration, parser
+from highlanderd.ctl.arguments import STATES, duration, parser
 from highlanderd.ctl.commands import chosen, exact
 from highlanderd.errors import NoSuchProgram
 
@@ -106,6 +107,26 @@ def test_no_line_is_wider_than_the_terminal_coloured_or_not() -> None:
         assert max(len(line) for line in plain) == width
         coloured = tables.table(rows, width=width, colour=True)
         assert [line.replace("\x1b[31m", "").replace("\x1b[0m", "") for line in coloured] == plain
+
+
+def test_a_reason_wraps_and_a_long_name_hides_no_column() -> None:
+    reason = "led by another daemon that is called web-1, too: give each its own name"
+    rows = [tables.cells(row("n" * 60, leader="web-1", reason=reason), 5.0), tables.cells(row("beat"), 5.0)]
+    lines = tables.table(rows, width=80, colour=False)
+    assert lines[0].startswith("PROGRAM  STATE    SINCE  LEADER  EPOCH")
+    assert lines[1].startswith("nnnnnn…  waiting  5s     web-1 ")
+    assert " ".join(line[62:].strip() for line in lines[1:-1]).split() == reason.split()
+    narrow = tables.table(rows, width=50, colour=False)
+    assert " ".join("".join(f"{line} " for line in narrow[2:4]).split()) == reason
+
+
+def test_the_states_to_choose_from_are_those_that_there_are() -> None:
+    assert set(STATES) == set(STATE_NAMES.values())
+
+
+def test_what_needs_an_operator_comes_first() -> None:
+    programs = [row("a", state="leading"), row("b", leader="a"), row("c"), row("d", state="backoff")]
+    assert [program["name"] for program in tables.sickest_first(programs)] == ["d", "c", "a", "b"]
 
 
 def test_colour_is_on_the_state_alone() -> None:

@@ -105,6 +105,7 @@ class Quiet:
 
     pid: int | None = 42
     keeper_pid: int | None = 41
+    number = 1
     unprovable = False
     killed_at: float | None = None
     unkillable: tuple[int, ...] = ()
