@@ -269,7 +269,7 @@ def _outcome(program: Answer, verb: str, waited: bool) -> str:
 
 def reload(daemon: ControlClient, arguments: Namespace) -> int:
     # A reload reads files and asks nothing of PostgreSQL; a minute is for a slow disk
-    body = {"dry_run": arguments.dry_run, "force": arguments.force}
+    body = {"dry_run": arguments.dry_run} | ({"force": True} if arguments.force else {})  # early daemons know no force
     try:
         answer = daemon.ask("POST", "/v1/reload", body, patience=60.0)
     except ConfigurationError as error:
@@ -278,7 +278,7 @@ def reload(daemon: ControlClient, arguments: Namespace) -> int:
         raise
     if arguments.quiet:
         return DONE
-    for warning in answer["warnings"]:
+    for warning in answer.get("warnings", ()):
         print(f"warning: {tables.plain(warning)}", file=sys.stderr)
     if arguments.dry_run and answer["changes"]:
         print("A reload would do this:")

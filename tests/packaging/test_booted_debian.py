@@ -169,7 +169,8 @@ def test_a_hardened_daemon_leads(machine: Machine, database: Database, hardening
     for pid in await_led(machine).values():
         assert "/highlanderd.service/highlander." in machine.says("cat", f"/proc/{pid}/cgroup")
     assert machine.says("stat", "-c", "%G %a", "/run/highlander/control.sock") == "highlander 660"
-    assert machine.says("systemctl", "show", "--property=StatusText", "--value", "highlanderd") == "leading 2"
+    text = ("systemctl", "show", "--property=StatusText", "--value", "highlanderd")
+    wait_for(lambda: machine.says(*text) == "leading 2", PATIENCE, "the status of the service has no trouble")
     worker = machine.worker()
     assert "programs reattached: 2" in machine.does("highlanderctl", "renew")
     assert machine.worker() != worker

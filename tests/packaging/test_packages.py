@@ -71,7 +71,7 @@ def test_both_packages_hold_the_same(deb: Path, rpm: Path) -> None:
 def test_every_file_is_roots_and_only_the_configuration_is_private(deb: Path) -> None:
     files = files_of_deb(deb)
     assert files.pop("/etc/highlander.toml") == "-rw-r----- root/root"
-    assert files.pop("/etc/highlander") == "drwxr-x--- root/root"
+    assert files.pop("/etc/highlander/") == "drwxr-x--- root/root"
     allowed = {"-rw-r--r--", "-rwxr-xr-x", "drwxr-xr-x", "l---------", "lrwxrwxrwx"}
     odd = {path: told for path, told in files.items() if told.split()[0] not in allowed}
     assert odd == {}

@@ -107,7 +107,7 @@ def test_bash_completes_commands_options_and_names(completions: Path) -> None:
     assert completed(completions, "highlanderctl", "release", "--t") == ["--to", "--timeout"]
     assert completed(completions, "highlanderctl", "ledger", "s") == ["show", "set-lease"]
     assert completed(completions, "highlanderctl", "ledger", "show", "--j") == ["--json"]
-    assert completed(completions, "highlanderd", "--print") == ["--print-schema", "--print-json-schema"]
+    assert completed(completions, "highlanderd", "--print-") == ["--print-schema", "--print-json-schema"]
 
 
 def test_the_workers_own_option_is_not_completed(completions: Path) -> None:
