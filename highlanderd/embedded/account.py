@@ -142,6 +142,7 @@ def _check_way(directory: Path, account: Account) -> None:
     if (barrier := account.barrier(directory)) is not None:
         raise HighlanderError(
             f"PostgreSQL would run here as {account.name}, who may not pass {barrier}: "
-            "put the state directory (or embedded:DIR) where every user may pass, such as /var/lib/highlander, "
+            "put the state directory (or embedded:DIR) where every user may pass, such as /var/lib/highlander (for "
+            "`make run`: HIGHLANDER_STATE=/var/lib/highlander-quickstart make run), "
             "or run the daemon as the user that owns it"
         )

@@ -1,0 +1,35 @@
+"""The page about handing a program over: its commands are run, and what they print is what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+LEASE = 30.0
+"""Seconds; nothing here waits for it."""
+RELEASED = "counter: waiting, led by b\n"
+PAGE = Path(__file__).parents[2] / "docs/how-to/hand-over.md"
+
+
+def test_the_page_shows_what_happens(nodes: Nodes, database: Database) -> None:
+    shown = dict(re.findall(r"^\$ highlanderctl (release.*)\n(.*\n)", PAGE.read_text("utf-8"), re.MULTILINE))
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=["counter"], lease=LEASE)
+    nodes.await_led("counter")
+    [b] = nodes(database, "b", programs=["counter"], lease=LEASE)
+
+    def run(node: Node, words: str) -> str:
+        done = highlanderctl(node.socket, *words.split())
+        return done.out + done.err
+
+    assert run(a, "release counter") == RELEASED
+    assert RELEASED in PAGE.read_text("utf-8")
+    wait_for(lambda: nodes.await_led("counter")["counter"] is b, what="b leads")
+    assert run(b, "release counter --to a") == shown["release counter --to a"]
+    assert nodes.await_led("counter")["counter"] is a
+    assert run(a, "release counter --to nowhere") == shown["release counter --to nowhere"]
