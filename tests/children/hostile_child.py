@@ -25,13 +25,16 @@ DIRECTORY, PORT, SOCKET, *VICTIMS = sys.argv[1:]
 """Where the log and the environment file are; a metrics listener; a control socket; files of root's."""
 LOG, ENV = f"{DIRECTORY}/hostile.log", f"{DIRECTORY}/env"
 LASTS = 3  # seconds of one mischief
+SPARED = 0.9  # share of the times in which it does to others only
 LIFE = 15.0  # seconds until it ends, one way or another
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGSEGV)
 libc = ctypes.CDLL(None)
 
 
 def everybody() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    """Return all processes, mostly without the one that plays the mischief: it would stop at once."""
+    spared = {os.getpid(), os.getppid()} if random.random() < SPARED else set()
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if pid not in spared]
 
 
 def name_of(pid: int) -> str:
