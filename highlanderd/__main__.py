@@ -148,6 +148,7 @@ def _check(path: Path, merged: bool) -> int:
     """Print every problem of the configuration and of this machine; print the bounds of a valid one, or all of it."""
     from highlanderd.config import check
     from highlanderd.config.bounds import bounds
+    from highlanderd.config.needs import need
 
     judgement = check(path, os.environ)
     configuration = judgement.configuration
@@ -161,7 +162,7 @@ def _check(path: Path, merged: bool) -> int:
         return DONE
     programs = ", ".join(configuration.programs) or "none"
     print(f"{path}: valid; node {configuration.daemon.node}, programs: {programs}")
-    print(*bounds(configuration), sep="\n")
+    print(*bounds(configuration), need(configuration.programs), sep="\n")
     return DONE
 
 

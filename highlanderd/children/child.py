@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from highlanderd.children.loop_channel import LoopChannel
 from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest, check_memo
@@ -25,6 +25,9 @@ from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux, proctree
 
 log = logging.getLogger(__name__)
+
+
+SHORT_OF_FILES: Final = "cannot be reached, because the worker may open no more files; raise its limit (LimitNOFILE)"
 
 
 class ChildGuardian(Protocol):
@@ -41,8 +44,8 @@ class ChildGuardian(Protocol):
     def spawn(self, child: Child, request: SpawnRequest) -> None:
         """Ask the guardian to start the child, and hold the child until ``forget``."""
 
-    def kill_keeper(self, keeper: int) -> None:
-        """Have the guardian kill a keeper."""
+    def kill_keeper(self, keeper: int, why: str) -> None:
+        """Have the guardian kill a keeper, and log why."""
 
     def forget(self, child: Child) -> None:
         """Stop holding the child."""
@@ -211,7 +214,7 @@ class Child:
         """Take its keeper's number, and the channel to it; None when that was lost on the way."""
         self._kept_by(keeper)
         if channel is None:  # this worker cannot give orders to the keeper
-            self.kill_keeper()
+            self.kill_keeper(SHORT_OF_FILES)
             return
         self._channel = LoopChannel(channel, self._receive, self._close, self.fail)
         orders, self._waiting = self._waiting, []
@@ -222,7 +225,7 @@ class Child:
         """Give up a keeper whose reports cannot be used: the guardian kills it, and proves its tree empty."""
         log.error("%s: what its keeper reports cannot be used, so it is killed", self.program, exc_info=error)
         self._close()
-        self.kill_keeper()
+        self.kill_keeper("reports what cannot be used")
 
     def stranded(self, keeper: int, report: KeeperReport) -> None:
         """Take the report of a keeper that is dead, or cannot be reached yet."""
@@ -249,11 +252,11 @@ class Child:
             if self.reachable and self._deadlines.overdue(now, lease):
                 self.kill_keeper()
 
-    def kill_keeper(self) -> None:
+    def kill_keeper(self, why: str = "does not answer") -> None:
         """Have the guardian kill its keeper, once. The guardian then proves the tree empty."""
         if self._stage is Stage.KEPT:
             self._stage = Stage.KEEPER_KILLED
-            self._guardian.kill_keeper(self._keeper)
+            self._guardian.kill_keeper(self._keeper, why)
 
     # --------------------------------------------------------------------------------------------------- the request
 
@@ -316,7 +319,7 @@ class Child:
             return
         names = message.get("fds", [])
         if len(names) != len(fds):
-            self.kill_keeper()  # nobody could read the child's output, and the child would block on it
+            self.kill_keeper(SHORT_OF_FILES)  # nobody could read the child's output, and the child would block on it
         self._pipes.update(zip(names, fds, strict=False))
         if not self.reported.done():
             self.reported.set_result(None)

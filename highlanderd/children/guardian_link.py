@@ -209,9 +209,9 @@ class GuardianLink:
         """Have the guardian forget which workers have died of this program."""
         self._post(protocol.lift(program))
 
-    def kill_keeper(self, keeper: int) -> None:
-        """Have a frozen keeper killed; the guardian then proves its tree empty."""
-        self._post(protocol.kill_keeper(keeper))
+    def kill_keeper(self, keeper: int, why: str) -> None:
+        """Have a keeper killed that cannot be used; the guardian then proves its tree empty."""
+        self._post(protocol.kill_keeper(keeper, why))
 
     def forget(self, child: Child) -> None:
         """Drop a child that is over."""

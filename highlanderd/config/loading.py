@@ -22,6 +22,7 @@ from highlanderd.config.checks import (
 )
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.host_checks import check_host
+from highlanderd.config.needs import file_limit, shortage
 from highlanderd.config.printing import printed
 from highlanderd.config.problems import Document, Location, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
@@ -256,6 +257,8 @@ class _Loading:
         node = tables["daemon"]["node"].location
         warn_of_names(configuration, node, top / "program", self.warnings)
         warn_of_postgres(configuration, tables["postgres"], top / "postgres", self.warnings)
+        if short := shortage(configuration.programs, file_limit()):
+            self.warnings.add(top / "program", short)
         for written in self.programs.values():
             warn_of_shell(written, self.warnings)
             warn_of_expansions(written, self.environ, self.warnings)

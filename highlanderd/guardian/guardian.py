@@ -266,7 +266,7 @@ class Guardian:
         self._suspects.lift(message["program"])
 
     def _on_kill(self, message: Message, _fds: list[int]) -> None:
-        self._keepers.kill(message["id"])
+        self._keepers.kill(message["id"], message.get("why", "does not answer"))
 
     def _on_ack(self, message: Message, _fds: list[int]) -> None:
         self._keepers.acknowledge(message["lock_id"], message["epoch"])

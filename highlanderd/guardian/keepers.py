@@ -249,11 +249,11 @@ class Keepers:
         moments = (handle.state["deadline"] for handle in self._living.values() if not handle.ending)
         return min(moments, default=linux.NEVER) + grace * self._lease - now
 
-    def kill(self, number: int) -> None:
-        """Kill a keeper that does not answer the worker."""
+    def kill(self, number: int, why: str) -> None:
+        """Kill a keeper that the worker cannot use."""
         for handle in self._living.values():
             if handle.number == number:
-                self._worker.log(f"the keeper of {handle.program} does not answer: killing it", linux.ERROR)
+                self._worker.log(f"the keeper of {handle.program} {why}: killing it", linux.ERROR)
                 handle.kill()
 
     def dismiss(self, empty: bool) -> None:

@@ -218,7 +218,14 @@ MESSAGES = (
     MessageKind(
         WORKER, GUARDIAN, "ack", {"lock_id": "int", "epoch": "int"}, "``emptied`` has arrived: forget the term."
     ),
-    MessageKind(WORKER, GUARDIAN, "kill", {"id": "int"}, "This keeper is frozen: kill it, and then its tree."),
+    MessageKind(
+        WORKER,
+        GUARDIAN,
+        "kill",
+        {"id": "int", "why": "str"},
+        "Kill this keeper, and then its tree. ``why`` it cannot be used, for the log.",
+        later=("why",),
+    ),
     MessageKind(
         WORKER,
         GUARDIAN,
@@ -379,8 +386,8 @@ def ack(lock_id: int, epoch: int) -> Message:
     return {"is": "ack", "lock_id": lock_id, "epoch": epoch}
 
 
-def kill_keeper(number: int) -> Message:
-    return {"is": "kill", "id": number}
+def kill_keeper(number: int, why: str) -> Message:
+    return {"is": "kill", "id": number, "why": why}
 
 
 def log(which: Message, order: Message) -> Message:

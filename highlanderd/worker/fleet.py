@@ -17,6 +17,8 @@ from typing import Final
 from highlanderd.children.guardian_link import Found
 from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig, difference
+from highlanderd.config.needs import affordable as affordable_ones
+from highlanderd.config.needs import file_limit, shortage
 from highlanderd.core import machine
 from highlanderd.core.events import (
     Detached,
@@ -123,6 +125,9 @@ class Fleet:
         self._on_connection_loss = on_connection_loss
         self._recorder, self._on_change, self._on_alarm = recorder, on_change, on_alarm
         self._quarantined = dict(quarantined or {})
+        self._limit = file_limit()
+        self._affordable: frozenset[str] = frozenset()
+        """The programs that this node has descriptors for, a reserve left: the others are led elsewhere."""
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
 
@@ -137,6 +142,11 @@ class Fleet:
     def want(self, programs: Mapping[str, ProgramConfig]) -> None:
         """Run exactly these programs from now on."""
         self.wanted = dict(programs)
+        affordable = affordable_ones(programs, self._limit)
+        for name in affordable - self._affordable:
+            if name in self.members and self.members[name].program.state == "stopped":
+                self.members[name].recalled.set()
+        self._affordable = affordable
         self._wake.set()
 
     @property
@@ -323,8 +333,8 @@ class Fleet:
     async def _live(self, member: Member) -> None:
         name = member.program.name
         try:
-            if name in self._quarantined:
-                self._set_aside(member, _quarantine(self._quarantined[name]))
+            if (why := self._kept_away(name)) and member.program.child is None:
+                self._set_aside(member, why)
                 member.session.close()
                 await member.recalled.wait()
             else:
@@ -337,6 +347,12 @@ class Fleet:
             del self.members[name]
             self._wake.set()
             self._on_change()
+
+    def _kept_away(self, name: str) -> str:
+        """Return why a program must not contend here; nothing when it may."""
+        if name in self._quarantined:
+            return _quarantine(self._quarantined[name])
+        return "" if name in self._affordable or name not in self.wanted else shortage(self.wanted, self._limit)
 
     def _contain(self, member: Member, error: Exception) -> None:
         """Kill the child of a program whose task has failed, and show why. Its row is not released: others wait."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.test_hostile import SECONDS
+from tests.hostile import SECONDS
 
 
 def main() -> int:

@@ -16,13 +16,12 @@ from pathlib import Path
 import pytest
 
 from highlanderd.errors import HighlanderError
+from tests.hostile import SECONDS
 from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 from tests.support.scarcity import tiny_disk
 
-SECONDS = "HIGHLANDER_HOSTILE_SECONDS"
-"""In the environment: how long the neighbour is hostile."""
 INNOCENT = ("beat", "relay", "poller", "mailer", "cron")
 STRANGER = 59_999
 """A user that no other process here is: it may signal all of its own."""

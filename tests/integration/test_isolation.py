@@ -8,10 +8,12 @@ import signal
 import urllib.request
 from pathlib import Path
 
+from highlanderd.config import ProgramConfig
+from highlanderd.config.needs import descriptors
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian.suspects import written
 from tests.support.floods import frozen
-from tests.support.nodes import PATIENCE, Node, Nodes, Status
+from tests.support.nodes import PATIENCE, Node, Nodes, Status, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 from tests.support.undisturbed import Strained
@@ -85,3 +87,29 @@ def test_a_worker_that_is_dead_but_for_a_thread_in_a_hung_disk_is_replaced_and_i
             pass
         assert strained.await_led() == strained.led
     strained.works()
+
+
+def test_a_node_that_is_short_of_descriptors_contends_for_what_it_can_run_and_a_healthy_one_leads_the_rest(
+    nodes: Nodes, database: Database
+) -> None:
+    names = [f"program-{number}" for number in range(6)]
+    configured = {name: ProgramConfig(name=name, command=("true",)) for name in names}
+    limit = descriptors([configured[name] for name in names[:3]])
+    settled_ledger(database, LONG_LEASE)
+    short, healthy = (
+        Node(name, nodes.directory / name, database.dsn, LONG_LEASE, nodes.journal) for name in ("short", "healthy")
+    )
+    nodes.nodes += [short, healthy]
+    short.enter = ("prlimit", f"--nofile={limit}:{limit}")
+    for node in (short, healthy):
+        node.configure(names)
+        node.start()
+    leaders = nodes.await_led(*names)
+    assert {name for name, node in leaders.items() if node is short} <= set(names[:3])
+    for name in names[3:]:
+        left = short.program(name)
+        assert left["state"] == "stopped"
+        assert "only the first 3 of 6 contend on this node" in left["reason"]
+    log = short.log.read_text()
+    assert f"this process may have {limit}" in log
+    assert "does not answer" not in log

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig
+from highlanderd.config.needs import descriptors
 from highlanderd.core.events import StartOrdered, StopOrdered, Unlocked
 from highlanderd.output.writer import Writer
 from highlanderd.postgres.ledger import Ledger
@@ -146,7 +148,7 @@ def test_a_program_that_cannot_even_be_made_leaves_its_neighbours_alone() -> Non
 
     async def scenario() -> None:
         fleet = _fleet(alarms)
-        broken = cast("ProgramConfig", object())
+        broken = cast("ProgramConfig", SimpleNamespace(stdout="null", stderr="null"))
         fleet.want({"broken": broken, "beat": ProgramConfig(name="beat", command=("true",))})
         running = asyncio.create_task(fleet.run())
         await until(lambda: "beat" in fleet.members)
@@ -174,6 +176,27 @@ def test_a_quarantined_program_is_shown_with_its_reason_until_an_operator_starts
         fleet.order("beat", StartOrdered())
         await until(lambda: fleet.members.get("beat") and fleet.members["beat"].program.state == "waiting")
         assert guardian.lifted == ["beat"]
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+
+
+def test_a_program_beyond_the_limit_on_descriptors_does_not_contend_until_there_is_room() -> None:
+    alarms: list[str] = []
+    programs = {name: ProgramConfig(name=name, command=("true",)) for name in ("beat", "bot")}
+
+    async def scenario() -> None:
+        fleet = _fleet(alarms)
+        fleet._limit = descriptors([programs["beat"]])
+        fleet.want(programs)
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: alarms)
+        assert fleet.members["beat"].program.state == "waiting"
+        assert fleet.members["bot"].program.state == "stopped"
+        assert "only the first 1 of 2 contend on this node" in fleet.members["bot"].program.situation.reason
+        fleet.want({"bot": programs["bot"]})
+        await until(lambda: set(fleet.members) == {"bot"} and fleet.members["bot"].program.state == "waiting")
         fleet.end()
         await asyncio.wait_for(running, 60)
 

@@ -46,7 +46,7 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "listener": (WORKER, GUARDIAN, protocol.listener()),
     "lift": (WORKER, GUARDIAN, protocol.lift("beat")),
     "ack": (WORKER, GUARDIAN, protocol.ack(7, 2)),
-    "kill_keeper": (WORKER, GUARDIAN, protocol.kill_keeper(1)),
+    "kill_keeper": (WORKER, GUARDIAN, protocol.kill_keeper(1, "does not answer")),
     "log": (WORKER, GUARDIAN, protocol.log(TERM, {"files": {}, "inherit": ["stdout"]})),
     "reopen": (WORKER, GUARDIAN, protocol.reopen(TERM)),
     "draining": (WORKER, GUARDIAN, protocol.draining()),
