@@ -16,6 +16,11 @@ RELEASED = "counter: waiting, led by b\n"
 PAGE = Path(__file__).parents[2] / "docs/how-to/hand-over.md"
 
 
+def _could_lead(node: Node) -> list[str]:
+    [program] = node.control.ask("GET", "/v1/cluster")["programs"]
+    return list(program["candidates"])
+
+
 def test_the_page_shows_what_happens(nodes: Nodes, database: Database) -> None:
     shown = dict(re.findall(r"^\$ highlanderctl (release.*)\n(.*\n)", PAGE.read_text("utf-8"), re.MULTILINE))
     settled_ledger(database, LEASE)
@@ -30,6 +35,8 @@ def test_the_page_shows_what_happens(nodes: Nodes, database: Database) -> None:
     assert run(a, "release counter") == RELEASED
     assert RELEASED in PAGE.read_text("utf-8")
     wait_for(lambda: nodes.await_led("counter")["counter"] is b, what="b leads")
+    wait_for(lambda: _could_lead(b) == ["a"], what="a could lead it again: it has seen that another node does")
     assert run(b, "release counter --to a") == shown["release counter --to a"]
     assert nodes.await_led("counter")["counter"] is a
+    wait_for(lambda: _could_lead(a) == ["b"], what="b could lead it again")
     assert run(a, "release counter --to nowhere") == shown["release counter --to nowhere"]
