@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,16 @@ from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Emptied, Event, Started
+from highlanderd.errors import HighlanderError
 from highlanderd.output.writer import Writer
 from highlanderd.threads import in_thread
 
 log = logging.getLogger(__name__)
+
+REOPEN_WITHIN = 5.0
+"""Seconds; a logger opens its files in less than one, unless their disk hangs."""
+LOOK_EVERY = 0.02
+"""Seconds between two looks whether it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +88,27 @@ class Spawner:
             self._ordered = self.config
             self._origin.guardian.order_log(self._child, order)
 
-    def reopen(self) -> bool:
-        """Have the logger open its files anew. Return whether there is one."""
-        if self._child is None:
+    async def reopen(self) -> bool:
+        """Have the logger open its files anew, and wait until it has. Return whether there is one.
+
+        Raises HighlanderError when one cannot be opened, or no answer comes.
+        """
+        if self._child is None or _log(self.config) is None:
             return False
+        former = self.output.reopened
         self._origin.guardian.reopen_log(self._child)
+        try:
+            async with asyncio.timeout(REOPEN_WITHIN):
+                while self.output.reopened == former:  # noqa: ASYNC110 - what is waited for is another process' memory
+                    await asyncio.sleep(LOOK_EVERY)
+        except TimeoutError:
+            raise HighlanderError(
+                f"its logger has not answered for {REOPEN_WITHIN:g} s, because a disk hangs, it waits for a reader, or "
+                "the daemon was started before an upgrade; the order stands: look at the files again"
+            ) from None
+        if troubles := self.output.troubles:
+            told = "; ".join(f"cannot open {path}: {why}" for path, why in troubles.items())
+            raise HighlanderError(f"{told}; mend that, and give the order again")
         return True
 
     def _deliver(self, child: Child, post: Callable[[Event], None]) -> None:

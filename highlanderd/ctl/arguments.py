@@ -216,6 +216,8 @@ class _Commands:
         )
 
     def _whole_node(self) -> None:
+        reopen = self._add("reopen", "open log files anew, after another program has moved them")
+        reopen.add_argument("names", nargs="*", metavar="NAME", help="programs; globs such as 'web-*'; default: all")
         reload = self._add("reload", "apply the changed configuration, program by program", "update")
         reload.add_argument("--quiet", action="store_true", help="print nothing that the daemon logs: for ExecReload")
         reload.add_argument("--dry-run", action="store_true", help="only print what would be done")

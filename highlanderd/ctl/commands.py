@@ -26,6 +26,8 @@ REFRESH: Final = 2.0
 """Seconds between two pictures of --watch when nothing changes: uptimes go on."""
 BREATH: Final = 0.2
 """Seconds between two pictures when much changes."""
+REOPENING: Final = 5.0
+"""Seconds that the daemon may wait for a logger whose disk hangs."""
 LEDGER_PATIENCE: Final = 60.0
 """Seconds that the daemon may need to change the ledger: it also waits for standbys to have it on their disks."""
 AT_ONCE: Final = 200
@@ -267,6 +269,18 @@ def _outcome(program: Answer, verb: str, waited: bool) -> str:
 # -------------------------------------------------------------------------------------------------------- whole node
 
 
+def reopen(daemon: ControlClient, arguments: Namespace) -> int:
+    worst = DONE
+    for name in _names(daemon, arguments.names):
+        try:
+            reopened = daemon.order(name, "reopen", {}, REOPENING)()["reopened"]
+            print(f"{name}: {'log files opened anew' if reopened else 'nothing to open: no output is written here'}")
+        except HighlanderError as error:
+            print(f"highlanderctl: reopen {name}: {error}", file=sys.stderr)
+            worst = max(worst, error.exit_code)
+    return worst
+
+
 def reload(daemon: ControlClient, arguments: Namespace) -> int:
     # A reload reads files and asks nothing of PostgreSQL; a minute is for a slow disk
     body = {"dry_run": arguments.dry_run} | ({"force": True} if arguments.force else {})  # early daemons know no force
@@ -353,6 +367,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "restart": restart,
     "drain": drain,
     "resume": resume,
+    "reopen": reopen,
     "reload": reload,
     "renew": renew,
     "ledger": ledger,

@@ -101,6 +101,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.post("/v1/maintenance", api.maintenance),
             web.post("/v1/drain", api.drain),
             web.post("/v1/resume", api.resume),
+            web.post("/v1/programs/{name}/reopen", api.reopen),
             web.post("/v1/reload", api.reload),
             web.post("/v1/renew", api.renew),
             web.post("/v1/shutdown", api.shutdown),
@@ -249,6 +250,10 @@ class _Api:
 
     async def _author(self, request: web.Request, body: Mapping[str, Any]) -> Author:
         return Author(await leases.author(_peer(request), self._node.name), body.get("reason", ""))
+
+    async def reopen(self, request: web.Request) -> web.Response:
+        await body_of(request, ())
+        return answer({"reopened": await self._node.reopen(request.match_info["name"])})
 
     async def reload(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("dry_run", "force"))

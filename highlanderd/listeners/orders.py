@@ -81,6 +81,12 @@ class Node(Protocol):
     async def changed(self) -> None:
         """Return when any program's status has changed since the call."""
 
+    async def reopen(self, name: str) -> bool:
+        """Have a program's log files opened anew. Return whether it has a logger here.
+
+        Raises NoSuchProgram, and HighlanderError when one of them cannot be opened.
+        """
+
     async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
         """Read the configuration again and apply it, or only return what that would do.
 

@@ -232,6 +232,10 @@ class WorkerNode:
             where = f"it is led by {leader}: ask there" if leader else "nobody leads it at the moment"
             raise NotLeading(f'"{name}" is {member.program.state} on this node; {where}')
 
+    async def reopen(self, name: str) -> bool:
+        """Have a program's log files opened anew; False without a logger. Raises NoSuchProgram, HighlanderError."""
+        return await self._member(name).spawner.reopen()
+
     async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
         """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
         return await self._reloading.reload(dry_run=dry_run, force=force)

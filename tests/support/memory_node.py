@@ -262,6 +262,12 @@ class MemoryNode:
         self._waiting.append(one)
         await one
 
+    async def reopen(self, name: str) -> bool:
+        if self.trouble is not None:
+            raise self.trouble
+        self.orders.append(("reopen", name))
+        return self._programs[name].state == "leading"
+
     async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
         if self.trouble is not None:
             raise self.trouble
