@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,33 @@ def test_compression_runs_at_the_lowest_priority(tmp_path: Path) -> None:
         packer = wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed")
         wait_for(lambda: os.sched_getscheduler(packer) == os.SCHED_IDLE, what="it yields to every other process")
         assert os.getpriority(os.PRIO_PROCESS, packer) == 19
+
+
+@pytest.mark.parametrize("overflow", ["wait", "drop"])
+def test_one_logger_writes_root_s_file_as_root_and_the_user_s_as_that_user(overflow: str) -> None:
+    """A link that the user puts in the place of theirs leads nowhere that they may not write."""
+    if os.geteuid():
+        pytest.skip("only root can start programs as another user")
+    stranger = 60_321
+    with (
+        tempfile.TemporaryDirectory(prefix="highlander-test-", dir="/var/log") as ours,
+        tempfile.TemporaryDirectory(prefix="highlander-test-") as theirs,
+    ):
+        canary = Path(ours) / "canary"
+        canary.write_text("root's\n")
+        os.chown(theirs, stranger, stranger)
+        files = {"stdout": Path(ours) / "log", "stderr": Path(theirs) / "log"}
+        who = {"uid": stranger, "gid": stranger, "groups": [stranger]}
+        with logger_process(files=files, overflow=overflow, spec=who) as logger:
+            logger.write(b"out\n")
+            logger.write(b"err\n", "stderr")
+            wait_for(
+                lambda: all(path.exists() and path.stat().st_size for path in files.values()), what="both are there"
+            )
+            assert [path.stat().st_uid for path in files.values()] == [0, stranger]
+            files["stderr"].unlink()
+            files["stderr"].symlink_to(canary)
+            logger.send(signal.SIGUSR1)
+            logger.write(b"more\n", "stderr")
+            wait_for(lambda: str(files["stderr"]) in logger.report()["troubles"], what="it says that it cannot write")
+        assert canary.read_text() == "root's\n"
