@@ -95,11 +95,17 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
     except (ValueError, LookupError, TypeError, AttributeError, HighlanderError) as error:
         log.error("cannot use what the last worker handed over (%s); reading %s as it is now", error, path)
         base = latest = load(path, environ)
-    known = {wish.value: wish for wish in Want}
-    wishes = {name: known[value] for name, value in dict(facts.get("wishes", {})).items() if value in known}
+    wishes = _wishes(facts.get("wishes"))
     memory: dict[str, Any] = {TIMELINES: {}}
     memory |= {name: facts[name] for name in (TIMELINES, GENERATION, PROMISE) if name in facts}
     due = facts.get("restart_due")
     return WorkerHandover(
         base, latest, wishes, bool(facts.get("seen_ledger")), memory, None if due is None else str(due)
     )
+
+
+def _wishes(written: object) -> dict[str, Want]:
+    """Return the wishes that can be read."""
+    known: dict[object, Want] = {wish.value: wish for wish in Want}
+    pairs = written.items() if isinstance(written, dict) else ()
+    return {name: known[value] for name, value in pairs if isinstance(value, str) and value in known}
