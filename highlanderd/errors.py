@@ -109,6 +109,18 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
+KINDS = {
+    kind.code: kind
+    for kind in (BadRequest, NoSuchProgram, NotLeading, NotPermitted, NeedsForce, TimedOut, HighlanderError)
+}
+"""What another daemon may refuse an order with, by the word for it."""
+
+
+def refusal(code: str, message: str) -> HighlanderError:
+    """Return the error that another daemon has answered with."""
+    return KINDS.get(code, HighlanderError)(message)
+
+
 def enumerated(names: Sequence[str], most: int = 5) -> str:
     """Return names for a sentence: ``most`` of them, and how many more there are.
 

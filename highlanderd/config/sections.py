@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from highlanderd.config.dsn import connection
-from highlanderd.config.values import Account, Duration, Label, Located, Octal, Texts, between, quoted, text
+from highlanderd.config.values import Account, Duration, Flag, Label, Located, Octal, Texts, between, quoted, text
 from highlanderd.core.lease import DEFAULT, LONGEST, SHORTEST
 
 SOCKET_BYTES = 107
@@ -125,6 +125,12 @@ class ControlSection(Section):
         default=Path("/run/highlander/control.sock"),
         description="Path of the socket, at most 107 bytes. Relative to this file. Default: `control.sock` in "
         "`run_dir`.",
+    )
+    remote: Flag = Field(
+        default=True,
+        description="Whether this node obeys `release` and `restart` that another node passes on through PostgreSQL. "
+        "Who may write into the ledger's tables may order so. Programs that are stopped everywhere, drained nodes and "
+        "maintenance are facts of the ledger, and hold all the same.",
     )
     mode: Octal = Field(
         default=0o660,

@@ -38,8 +38,8 @@ class NodePresence:
     advertise: str | None
     started: str
     programs: tuple[CandidatePresence, ...]
-    names: tuple[str, ...] = ()
-    """Of all its programs, also of those that it has not begun with."""
+    names: tuple[str, ...] | None = None
+    """Of all its programs, also of those that it has not begun with. None while the daemon ends: it may come back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from highlanderd.errors import (
-    BadRequest,
     ConfigurationError,
     DaemonUnreachable,
     HighlanderError,
-    NeedsForce,
-    NoSuchProgram,
-    NotLeading,
     NotPermitted,
-    TimedOut,
     one_line,
     printable,
+    refusal,
 )
 from highlanderd.system import ownership
 
@@ -42,11 +38,6 @@ REPLACED: Final = (
     http.client.IncompleteRead,
 )
 """What a client may see while a worker ends and the next one begins."""
-
-_KINDS: Final = {
-    kind.code: kind
-    for kind in (BadRequest, NoSuchProgram, NotLeading, NotPermitted, NeedsForce, TimedOut, HighlanderError)
-}
 
 Answer = dict[str, Any]
 
@@ -203,7 +194,7 @@ def _refusal(answer: Any) -> HighlanderError:
         return HighlanderError(f"the daemon answered what this highlanderctl does not understand: {answer!r:.200}")
     if code == ConfigurationError.code:
         return ConfigurationError(tuple(message.splitlines()))
-    return _KINDS.get(code, HighlanderError)(message)
+    return refusal(code, message)
 
 
 _NO_GROUP: Final = (

@@ -211,7 +211,7 @@ def restart(daemon: ControlClient, arguments: Namespace) -> int:
 def _order_here(daemon: ControlClient, verb: str, arguments: Namespace, more: dict[str, Any]) -> int:
     """Order something of programs: of all that are named, and of those led here that a glob or ``all`` chooses.
 
-    The daemon refuses it for a named program that is not led here.
+    The daemon passes it on for a named program that another node leads, and refuses it for one that no node leads.
     """
     programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
     named = exact(arguments.names)

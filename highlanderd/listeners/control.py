@@ -23,7 +23,7 @@ from highlanderd import errors
 from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, ProgramDetail
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
-from highlanderd.listeners import everywhere, leases
+from highlanderd.listeners import carrying, everywhere, leases
 from highlanderd.listeners.answers import (
     answer,
     cluster_facts,
@@ -35,10 +35,9 @@ from highlanderd.listeners.answers import (
     page,
     program_facts,
 )
-from highlanderd.listeners.candidates import refuse_bare_stop, refuse_unless_able
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.orders import ORDERS, Node
-from highlanderd.listeners.outcomes import next_change, outcome
+from highlanderd.listeners.outcomes import next_change
 from highlanderd.listeners.requests import body_of, wait_of
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
@@ -49,8 +48,8 @@ CLIENTS = 512
 """Connections at once: more than any fleet of scripts needs, fewer than the descriptors a daemon can spare."""
 LONGEST_BODY = 64 * 1024
 """Bytes of a request's body; the largest order has four short fields."""
-DEFAULT_TIMEOUT = 60.0
-"""Seconds to wait for an outcome when the client names none: six times the default stop_timeout."""
+RELAYED = frozenset({"release", "restart"})
+"""Orders that concern the node that leads: where that is another one, they are passed on to it."""
 WAITING = ("wait", "timeout")
 """Fields of each order whose outcome may be waited for."""
 
@@ -195,30 +194,21 @@ class _Api:
         """Return the endpoint of one order on one program."""
         order = ORDERS[verb]
 
-        async def carry_out(request: web.Request) -> web.StreamResponse:
+        async def give(request: web.Request) -> web.StreamResponse:
             body = await body_of(request, (*WAITING, "reason", *order.fields))
             by = await self._author(request, body)
-            waits = body.get("wait", False)
-            if waits:
+            if body.get("wait", False) or verb in RELAYED:
                 await self._node.survey()  # a term that this node has not heard of must not pass for the outcome
             if body.get("everywhere", False):
                 return await self._everywhere(request, verb, by, body)
             before = self._node.program(request.match_info["name"])
-            if verb == "release" and not body.get("force", False):
-                await refuse_unless_able(self._node, before, body.get("to"))
-            if verb == "stop" and not body.get("force", False):
-                await refuse_bare_stop(self._node, before)
-            order.give(self._node, before.name, body, by)
-            if waits:
-                patience = body.get("timeout", DEFAULT_TIMEOUT)
-                gone = lambda: request.transport is None  # noqa: E731 - a name for a short question
-                after = await outcome(self._node, order, before, patience, gone, body.get("to"))
-            else:
-                after = self._node.program(before.name)
+            if verb in RELAYED and before.state != "leading" and before.leader not in (None, self._node.name):
+                return answer(await self._node.relay(before.leader, verb, before.name, body, by))
+            after = await carrying.carry_out(self._node, verb, before, body, by, lambda: request.transport is None)
             edited = await self._node.edited() if verb in ("start", "restart") else ()
             return answer({"program": program_facts(after), "warnings": [_unread(file) for file in edited]})
 
-        return carry_out
+        return give
 
     async def _everywhere(
         self, request: web.Request, verb: str, by: Author, body: Mapping[str, Any]
@@ -229,7 +219,7 @@ class _Api:
         return answer({"program": {"name": name, "leader": None} if program is None else cluster_part(program)})
 
     def _patience(self, request: web.Request, body: Mapping[str, Any]) -> everywhere.Patience:
-        seconds = body.get("timeout", DEFAULT_TIMEOUT) if body.get("wait", False) else None
+        seconds = body.get("timeout", carrying.DEFAULT_TIMEOUT) if body.get("wait", False) else None
         return everywhere.Patience(seconds, lambda: request.transport is None)
 
     async def drain(self, request: web.Request) -> web.Response:
@@ -312,6 +302,6 @@ class _Api:
         changed: Callable[[LeaseReport], object],
     ) -> web.Response:
         if body.get("wait", False):
-            patience = body.get("timeout", DEFAULT_TIMEOUT)
+            patience = body.get("timeout", carrying.DEFAULT_TIMEOUT)
             report = await leases.in_force(self._node, report, changed, patience, lambda: request.transport is None)
         return answer(asdict(report))

@@ -72,6 +72,12 @@ class Node(Protocol):
     async def start_everywhere(self, name: str, by: Author) -> None:
         """Lift that order. Raises NoSuchProgram, HighlanderError."""
 
+    def lift(self, name: str, by: Author) -> None:
+        """Forget that an operator has stopped a program on this node. Unknown names mean nothing."""
+
+    async def relay(self, node: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
+        """Return another node's answer to an order on a program. Raises HighlanderError, also for its refusal."""
+
     async def drain(self, node: str, by: Author) -> None:
         """Order that a node leads nothing until it is resumed. Raises HighlanderError."""
 

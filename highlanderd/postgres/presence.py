@@ -23,6 +23,9 @@ from highlanderd.system.linux import boottime
 APART: Final = 1.0
 """Seconds between two writings at least: a burst of changes is written once."""
 
+SOON: Final = 0.2
+"""Seconds until it is tried again whether there is a session to write on."""
+
 
 class Presence:
     """What the ledger has of this node, and what is to be written."""
@@ -53,8 +56,8 @@ class Presence:
                 self._backend = None
             except Exception as error:  # noqa: BLE001 - nothing that leads depends on it
                 self._server.notes.unforeseen("cannot write this node's presence", error)
-            await asyncio.sleep(APART)
-            if not self._starting:
+            await asyncio.sleep(APART if self._backend is not None else SOON)
+            if self._backend is not None and not self._starting:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, self._next - boottime())):
                         await self._changed()
@@ -67,7 +70,6 @@ class Presence:
     async def _write(self) -> None:
         backend, facts = self._listener.backend, self._listener.facts
         if backend is None or facts is None or facts.version < dialect.SHARED:
-            self._next = boottime() + APART
             return
         now, node = boottime(), self._present()
         anew = backend != self._backend
@@ -87,9 +89,9 @@ class Presence:
         changed = [asdict(program) for name, program in programs.items() if known.get(name) != program]
         if changed and not await self._written_down("candidates", sharing.CANDIDATES, node.name, json.dumps(changed)):
             return
-        if (anew or known.keys() - programs.keys()) and not await self._written_down(
-            "removed", sharing.REMOVED, node.name, json.dumps([*node.names, *programs])
-        ):
+        fewer = node.names is not None and (anew or known.keys() - programs.keys())
+        names = json.dumps([*(node.names or ()), *programs])
+        if fewer and not await self._written_down("removed", sharing.REMOVED, node.name, names):
             return
         self._written = programs
 

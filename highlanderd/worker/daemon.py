@@ -156,6 +156,7 @@ class Daemon:
             replacement,
             changes,
             guardian=DaemonProcess(os.getppid(), self._greeting.version),
+            obedient=self._configuration.control.remote,
             warnings=self._warnings,
             end=self._drain,
         )
@@ -173,6 +174,7 @@ class Daemon:
                 group.create_task(self._pool.run()),
                 group.create_task(self._presence.run()),
                 group.create_task(self._suspensions.run()),
+                group.create_task(self._node.commands.run()),
                 group.create_task(self._beat.run()),
                 group.create_task(_fail_with(self._guardian)),
                 group.create_task(self._doors.open(self._listeners(), opened, self._notices.ready)),

@@ -31,7 +31,7 @@ from highlanderd.core.events import (
     Suspended,
 )
 from highlanderd.core.observation import Suspension
-from highlanderd.core.states import Cause, Policy, Situation, Want
+from highlanderd.core.states import Author, Cause, Policy, Situation, Want
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
@@ -193,6 +193,15 @@ class Fleet:
             member.recalled.set()
             if self._quarantined.pop(name, None) is not None:
                 self._origin.guardian.lift(name)
+
+    def lift(self, name: str, by: Author) -> None:
+        """Forget that an operator has stopped a program here. It contends again, unless the file says otherwise."""
+        member, config = self.members.get(name), self.wanted.get(name)
+        if member is None or config is None or self.wishes.get(name) is not Want.STOP:
+            return
+        if config.autostart:
+            self.order(name, StartOrdered(by))
+        del self.wishes[name]
 
     def suspend(self, everywhere: Mapping[int, Suspension], drained: Suspension | None) -> None:
         """Follow the orders that the ledger shows at present: those by lock id, and the one for this node."""

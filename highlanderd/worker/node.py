@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from highlanderd import __version__
 from highlanderd.core.cluster import ClusterOverview, Held
@@ -22,10 +22,12 @@ from highlanderd.core.status import (
     RenewalReport,
 )
 from highlanderd.core.terms import PastTerm
-from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading
+from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading, TimedOut, refusal
+from highlanderd.listeners import carrying
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres import lease_change
 from highlanderd.postgres.cluster_orders import ClusterOrders
+from highlanderd.postgres.commands import Command, Commands
 from highlanderd.postgres.history import History
 from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
@@ -79,6 +81,7 @@ class WorkerNode:
         changes: Changes,
         *,
         guardian: DaemonProcess,
+        obedient: bool,
         warnings: Callable[[], tuple[str, ...]],
         end: Callable[[], None],
     ) -> None:
@@ -89,6 +92,10 @@ class WorkerNode:
         self._warnings, self._end = warnings, end
         self._history, self._overview = History(pool), Overview(pool.ledger, pool.listener)
         self._cluster_orders = ClusterOrders(pool.ledger, pool.listener)
+        self._obedient = obedient
+        self.commands = Commands(
+            pool.server, pool.ledger, pool.listener, node=name, instance=instance, carry_out=self.obey
+        )
         self._survey: asyncio.Future[None] | None = None
         self._walks = asyncio.Lock()
 
@@ -200,6 +207,7 @@ class WorkerNode:
     async def start_everywhere(self, name: str, by: Author) -> None:
         """Lift that order. Raises NoSuchProgram, HighlanderError."""
         await self._cluster_orders.start_everywhere({name: await self._lock_id(name)}, by)
+        await self._lift_everywhere(name, by)
 
     async def _lock_id(self, name: str) -> int:
         """Return the lock id of a program that this node or any other one has."""
@@ -210,6 +218,36 @@ class WorkerNode:
         if program is None:
             raise NoSuchProgram.among(name, overview.by_name)
         return program.lock_id
+
+    def lift(self, name: str, by: Author) -> None:
+        """Forget that an operator has stopped a program on this node."""
+        self._fleet.lift(name, by)
+        self._persistence.hand_over()
+
+    async def relay(self, node: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
+        """Return another node's answer to an order on a program. Raises HighlanderError, also for its refusal."""
+        arguments = {key: value for key, value in body.items() if key != "reason"}
+        patience = body.get("timeout", carrying.DEFAULT_TIMEOUT) if body.get("wait", False) else 0.0
+        answer = await self.commands.send(node, Command(verb, name, arguments, by), patience)
+        if "error" in answer:
+            error = answer["error"]
+            raise refusal(str(error["code"]), f"{node}: {error['message']}")
+        return answer
+
+    async def _lift_everywhere(self, name: str, by: Author) -> None:
+        """Have every daemon that is there forget a stop of its own. One that does not answer is not waited for."""
+        self.lift(name, by)
+        others = [one.name for one in (await self._overview.read()).nodes if one.present and one.name != self._name]
+        command = Command(carrying.LIFT, name, {}, by)
+        for node in others:
+            with suppress(TimedOut):
+                await self.commands.send(node, command, 0.0)
+
+    async def obey(self, command: Command) -> dict[str, Any]:
+        """Return the answer to an order that another node has passed on."""
+        return await carrying.carry_out_for_another(
+            self, command.verb, command.program, command.arguments, command.by, obedient=self._obedient
+        )
 
     async def drain(self, node: str, by: Author) -> None:
         """Order that a node leads nothing until it is resumed. Raises HighlanderError."""

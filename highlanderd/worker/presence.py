@@ -36,7 +36,7 @@ class WorkerPresence:
     def now(self) -> NodePresence:
         """Return what is true now."""
         programs = tuple(self._candidate(member) for member in self._fleet.members.values())
-        names = tuple({**self._fleet.wanted, **self._fleet.members})
+        names = None if self._fleet.ending else tuple({**self._fleet.wanted, **self._fleet.members})
         return NodePresence(self._name, self._instance, __version__, None, self._started, programs, names)
 
     def _candidate(self, member: Member) -> CandidatePresence:

@@ -134,3 +134,56 @@ def test_a_leader_hears_of_the_order_at_once(nodes: Nodes, database: Database) -
     took = time.monotonic() - began
     print(f"stopped everywhere within {took:.2f} s")  # a fifth of the lease would be 4 s; no test asserts a time
     assert database.sql("SELECT released_at IS NOT NULL FROM highlander.lease") == [(True,)]
+
+
+def test_an_order_goes_to_the_node_that_leads_and_its_answer_comes_back(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    nodes(database, "a", "b", "c", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    both_know(nodes, "beat")
+    asked, third = (node for node in nodes.nodes if node is not leader)
+    done = highlanderctl(asked.socket, "restart", "beat", "--reason", "a leak")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("beat: leading, epoch 2, pid "), done
+    assert nodes.await_led("beat")["beat"] is leader, "a restart stays on its node"
+    done = highlanderctl(asked.socket, "release", "beat", "--to", third.name)
+    assert (done.code, done.err) == (0, "")
+    assert nodes.await_led("beat", without=leader)["beat"] is third
+    rows = database.sql("SELECT reason, author, remark FROM highlander.term WHERE ended_at IS NOT NULL ORDER BY epoch")
+    assert [(cause, remark) for cause, _, remark in rows] == [("restarted", "a leak"), ("released", None)]
+    assert all(author.endswith(f" on node {asked.name}, role {database.role}") for _, author, _ in rows)
+    taken = database.sql(
+        "SELECT verb, node, taken_by IS NOT NULL, answered IS NOT NULL FROM highlander.command ORDER BY id"
+    )
+    assert taken == [("restart", leader.name, True, True), ("release", leader.name, True, True)]
+
+
+def test_an_order_to_a_node_that_obeys_no_other_is_refused(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    both_know(nodes, "beat")
+    other = b if leader is a else a
+    leader.signal(15)
+    assert leader.ended() == 0
+    leader.file.write_text(leader.file.read_text() + "\n[control]\nremote = false\n")
+    leader.start()
+    nodes.await_up(leader)
+    assert highlanderctl(other.socket, "release", "beat", "--to", leader.name).code == 0
+    refused = highlanderctl(other.socket, "release", "beat")
+    assert refused.code == 6
+    assert f"{leader.name} obeys no orders from other nodes" in refused.err
+    assert leader.leading().keys() == {"beat"}
+
+
+def test_a_program_that_is_started_everywhere_was_stopped_on_no_node(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    both_know(nodes, "beat")
+    other = b if leader is a else a
+    assert highlanderctl(other.socket, "stop", "beat").code == 0
+    assert highlanderctl(leader.socket, "stop", "beat", "--everywhere").code == 0
+    done = highlanderctl(leader.socket, "start", "beat", "--everywhere")
+    assert done.code == 0, done
+    wait_for(lambda: other.program("beat")["state"] != "stopped", what="the stop of that node is lifted, too")

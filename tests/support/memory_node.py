@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from highlanderd.core.status import (
 )
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
+from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.orders import ReloadReport
 
@@ -247,6 +248,17 @@ class MemoryNode:
     async def start_everywhere(self, name: str, by: Author) -> None:
         self.orders.append(("start everywhere", name))
         self.authors.append(by)
+
+    def lift(self, name: str, by: Author) -> None:
+        self.orders.append(("lift", name))
+        self.authors.append(by)
+
+    async def relay(self, node: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
+        self.orders.append(("relay", node, verb, name, dict(body)))
+        self.authors.append(by)
+        if self.refusal is not None:
+            raise self.refusal
+        return {"program": program_facts(self.program(name))}
 
     async def drain(self, node: str, by: Author) -> None:
         self.orders.append(("drain", node))

@@ -109,3 +109,33 @@ NOTE_EVENT: Final = """
 INSERT INTO {schema}.event (event, node, program, lock_id, author, reason)
 VALUES ($1::text, $2::text, $3::text, $4::bigint, $5::text, $6::text)
 """
+
+ANSWERED: Final = "answered/"
+"""What is notified when an order was answered, with the order's number."""
+
+# Parameters: 1 node, 2 verb, 3 program, 4 arguments, 5 author, 6 reason, 7 seconds until nobody may take it any more.
+COMMAND: Final = """
+WITH old AS (DELETE FROM {schema}.command WHERE deadline < clock_timestamp() - interval '1 day')
+INSERT INTO {schema}.command (node, verb, program, arguments, author, reason, deadline)
+VALUES ($1::text, $2::text, $3::text, $4::jsonb, $5::text, $6::text,
+        clock_timestamp() + make_interval(secs => $7::double precision))
+RETURNING id
+"""
+
+# Parameters: 1 node, 2 instance. Each order is taken at most once, whatever becomes of the daemon that took it.
+TAKE_COMMAND: Final = """
+UPDATE {schema}.command AS c SET taken_by = $2::uuid
+ WHERE c.id = (SELECT o.id FROM {schema}.command AS o
+                WHERE o.node = $1::text AND o.taken_by IS NULL AND o.deadline > clock_timestamp()
+                ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING c.id, c.verb, c.program, c.arguments, c.author, c.role, c.reason
+"""
+
+# Parameters: 1 number, 2 answer.
+ANSWER_COMMAND: Final = """
+UPDATE {schema}.command SET answered = clock_timestamp(), answer = $2::jsonb WHERE id = $1::bigint
+"""
+
+# Parameter of both: 1 number.
+ANSWER_OF: Final = "SELECT answer FROM {schema}.command WHERE id = $1::bigint AND answered IS NOT NULL"
+WITHDRAW: Final = "DELETE FROM {schema}.command WHERE id = $1::bigint AND taken_by IS NULL"

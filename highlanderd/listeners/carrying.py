@@ -1,0 +1,54 @@
+"""Carry an order on one program out on this node, whether it came through the control socket or through PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from highlanderd.core.states import Author
+from highlanderd.core.status import ProgramStatus
+from highlanderd.errors import HighlanderError, NotPermitted
+from highlanderd.listeners.answers import program_facts
+from highlanderd.listeners.candidates import refuse_bare_stop, refuse_unless_able
+from highlanderd.listeners.orders import ORDERS, Node
+from highlanderd.listeners.outcomes import outcome
+
+DEFAULT_TIMEOUT: Final = 60.0
+"""Seconds to wait for an outcome when the client names none: six times the default stop_timeout."""
+LIFT: Final = "lift"
+"""What other nodes are told when a program is started everywhere: no stop of theirs outlives that."""
+
+
+async def carry_out(
+    node: Node, verb: str, before: ProgramStatus, body: Mapping[str, Any], by: Author, gone: Callable[[], bool]
+) -> ProgramStatus:
+    """Return the program's status after an order, or once it has been carried out. Raises HighlanderError."""
+    order = ORDERS[verb]
+    if verb == "release" and not body.get("force", False):
+        await refuse_unless_able(node, before, body.get("to"))
+    if verb == "stop" and not body.get("force", False):
+        await refuse_bare_stop(node, before)
+    order.give(node, before.name, body, by)
+    if not body.get("wait", False):
+        return node.program(before.name)
+    patience = body.get("timeout", DEFAULT_TIMEOUT)
+    return await outcome(node, order, before, patience, gone, body.get("to"))
+
+
+async def carry_out_for_another(
+    node: Node, verb: str, name: str, body: Mapping[str, Any], by: Author, *, obedient: bool
+) -> dict[str, Any]:
+    """Return the answer to an order that came from another node: what it led to, or why it was refused."""
+    try:
+        if verb == LIFT:
+            node.lift(name, by)
+            return {}
+        if not obedient:
+            raise NotPermitted(f"{node.name} obeys no orders from other nodes: its [control] remote is false")
+        if verb not in ORDERS:
+            raise HighlanderError(f"{node.name} does not know the order {verb!r}: upgrade highlanderd there")
+        await node.survey()
+        after = await carry_out(node, verb, node.program(name), body, by, lambda: False)
+    except HighlanderError as error:
+        return {"error": {"code": error.code, "message": str(error)}}
+    return {"program": program_facts(after)}

@@ -1,0 +1,138 @@
+"""Carry orders through PostgreSQL to the node that they concern, and its answers back.
+
+The row of an order is the order: a daemon takes it once, before its deadline, carries it out, and writes the answer
+into the row. Notifications only wake; a daemon that misses one looks a fifth of a lease later. An order that no daemon
+has taken by its deadline is removed, and stands no longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from highlanderd.core.states import Author
+from highlanderd.errors import HighlanderError, TimedOut
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.listener import Listener
+from highlanderd.postgres.overview import refuse_older
+from highlanderd.postgres.replies import WireLost
+from highlanderd.postgres.server import Server
+from highlanderd.postgres.sql import dialect, leading, sharing
+
+log = logging.getLogger(__name__)
+
+ANSWER_WITHIN: Final = 5.0
+"""Seconds for an order to reach its node, and for the answer to come back, beyond what the order waits for."""
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One order for this node, as another one has passed it on."""
+
+    verb: str
+    program: str
+    arguments: Mapping[str, Any]
+    by: Author
+
+
+class Commands:
+    """The orders of one ledger. ``run`` takes those for this node; ``send`` gives one to another node."""
+
+    def __init__(
+        self,
+        server: Server,
+        ledger: Ledger,
+        listener: Listener,
+        *,
+        node: str,
+        instance: str,
+        carry_out: Callable[[Command], Awaitable[Answer]],
+    ) -> None:
+        """``carry_out`` returns the answer to an order for this node, whether or not that was refused."""
+        self._server, self._ledger, self._listener = server, ledger, listener
+        self._node, self._instance, self._carry_out = node, instance, carry_out
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take orders until cancelled."""
+        end = self._listener.hint(sharing.ORDERED, self._wake.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._wake.clear()
+                    with suppress(WireLost):
+                        await self._take_all(group)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._server.lease.renew_every):
+                            await self._wake.wait()
+        finally:
+            end()
+
+    async def _take_all(self, group: asyncio.TaskGroup) -> None:
+        facts = self._listener.facts
+        if facts is None or facts.version < dialect.SHARED:
+            return
+        while True:
+            reply = await self._listener.inquire("take_command", sharing.TAKE_COMMAND, self._node, self._instance)
+            if not reply.acknowledged or not reply.rows:
+                return
+            number, verb, program, arguments, author, role, reason = reply.rows[0]
+            by = Author(f"{author}, role {role}", reason or "")
+            command = Command(verb or "", program or "", json.loads(arguments or "{}"), by)
+            log.info("ordered by %s: %s %s", by.name, command.verb, command.program)
+            group.create_task(self._obey(int(number or 0), command))
+
+    async def _obey(self, number: int, command: Command) -> None:
+        answer = await self._carry_out(command)
+        with suppress(WireLost):
+            await self._listener.inquire("answer_command", sharing.ANSWER_COMMAND, number, json.dumps(answer))
+            await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, f"{sharing.ANSWERED}{number}")
+
+    # ------------------------------------------------------------------------------------------------------- sending
+
+    async def send(self, node: str, command: Command, patience: float) -> Answer:
+        """Return a node's answer to an order. Raises TimedOut when none comes in time, HighlanderError."""
+        refuse_older((await self._listener.fresh_facts()).version)
+        arguments = json.dumps(dict(command.arguments))
+        deadline = patience + ANSWER_WITHIN
+        values = (node, command.verb, command.program, arguments, command.by.name, command.by.remark, deadline)
+        reply = await self._listener.answer("command", sharing.COMMAND, *values)
+        if not reply.acknowledged:
+            raise HighlanderError(
+                f"PostgreSQL did not confirm the order ({reply.warnings[0].text}); look, and try again"
+            )
+        number = int(reply.rows[0][0] or 0)
+        answered = asyncio.Event()
+        end = self._listener.hint(f"{sharing.ANSWERED}{number}", answered.set)
+        try:
+            return await self._answer(node, command, number, answered, deadline)
+        finally:
+            end()
+
+    async def _answer(
+        self, node: str, command: Command, number: int, answered: asyncio.Event, deadline: float
+    ) -> Answer:
+        loop = asyncio.get_running_loop()
+        over = loop.time() + deadline
+        await self._listener.answer("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
+        while loop.time() < over:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(self._server.lease.renew_every, over - loop.time())):
+                    await answered.wait()
+            answered.clear()
+            with suppress(HighlanderError):  # PostgreSQL may be away for a moment; the deadline ends this
+                reply = await self._listener.answer("answer_of", sharing.ANSWER_OF, number)
+                if reply.rows:
+                    return dict(json.loads(reply.rows[0][0] or "{}"))
+        reply = await self._listener.answer("withdraw", sharing.WITHDRAW, number)
+        what = f"the order to {command.verb} {command.program}"
+        if reply.affected:
+            raise TimedOut(f"{node} has not taken {what} within {deadline:g} s, and it stands no longer")
+        raise TimedOut(f"{node} has taken {what} and not answered within {deadline:g} s; see 'highlanderctl cluster'")
