@@ -180,14 +180,19 @@ def test_a_program_that_is_removed_ends_the_wait_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["release", "restart"])
-def test_an_order_for_a_leader_is_refused_elsewhere(tmp_path: Path, verb: str) -> None:
+def test_an_order_for_a_leader_is_passed_on_to_it_and_refused_where_no_node_leads(tmp_path: Path, verb: str) -> None:
+    node = MemoryNode(program("beat", leader="web-2"), program("bot"))
+
     async def main() -> None:
-        async with serving(MemoryNode(program("beat", leader="web-2")), tmp_path) as path:
-            code, answer = await post(path, f"/v1/programs/beat/{verb}")
-        assert (code, answer["error"]["code"]) == (409, "not_leading")
-        assert "web-2" in answer["error"]["message"]
+        async with serving(node, tmp_path) as path:
+            code, answer = await post(path, f"/v1/programs/beat/{verb}", {"wait": True, "reason": "new disk"})
+            assert (code, answer["program"]["leader"]) == (200, "web-2")
+            code, answer = await post(path, f"/v1/programs/bot/{verb}")
+            assert (code, answer["error"]["code"]) == (409, "not_leading")
 
     run(main)
+    assert node.orders == [("relay", "web-2", verb, "beat", {"wait": True, "reason": "new disk"})]
+    assert node.authors[0].remark == "new disk"
 
 
 def test_the_whole_node_s_orders(tmp_path: Path) -> None:
