@@ -11,7 +11,7 @@ import pytest
 
 from highlanderd.errors import ConfigurationError
 from tests.support.journal import CHILD
-from tests.support.nodes import Node, Nodes, ends, settled_ledger
+from tests.support.nodes import PATIENCE, Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
@@ -177,8 +177,8 @@ def test_a_reload_drains_nothing_that_this_machine_cannot_start_again(nodes: Nod
         with pytest.raises(
             ConfigurationError, match=r"drain what cannot be started here again(?s:.*)no file /none/such"
         ):
-            node.control.ask("POST", "/v1/reload", {"dry_run": dry_run})
+            node.control.ask("POST", "/v1/reload", {"dry_run": dry_run}, PATIENCE)
     assert set(node.leading()) == {"beat"}
-    answer = node.control.ask("POST", "/v1/reload", {"force": True})
+    answer = node.control.ask("POST", "/v1/reload", {"force": True}, PATIENCE)
     assert any("there is no file /none/such" in warning for warning in answer["warnings"])
-    wait_for(lambda: node.program("beat")["failures"] > 0, what="the operator has insisted")
+    wait_for(lambda: any(one["failures"] for one in node.status()["programs"]), what="the operator has insisted")
