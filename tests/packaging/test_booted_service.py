@@ -253,7 +253,11 @@ def test_a_credential_holds_the_password_and_an_upgrade_finds_it(service: Servic
     )
     pids = service.start()
     worker = service.machine.worker()
-    assert "programs that run on: 1" in service.machine.does("dpkg", "--install", "/root/highlander.deb")
+    said = service.machine.does("dpkg", "--install", "/root/highlander.deb")
+    if "this machine is too busy now" in said:
+        service.machine.renew()
+    else:
+        assert "programs reattached: 1: beat" in said
     assert service.await_led() == pids
     assert service.machine.worker() != worker
     service.systemctl("reload")

@@ -213,6 +213,10 @@ class Machine:
         ]
         file.write_text("\n".join(suggested + lines[len(head) :]) + "\n")
 
+    def renew(self) -> None:
+        """Renew the daemon, as soon as the machine is not too busy for that."""
+        wait_for(lambda: self.run("highlanderctl", "renew").returncode == 0, PATIENCE, f"{self.name} is renewed")
+
     def worker(self) -> str:
         """Return the pid of the daemon's worker."""
         return self.says("pgrep", "-f", "^/usr/bin/python3 -ISB /usr/bin/highlanderd --worker")
