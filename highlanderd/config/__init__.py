@@ -9,6 +9,7 @@ To read on: ``program.py`` and ``sections.py`` hold every key; ``loading.py`` go
 
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.environment import child_environment
+from highlanderd.config.host_checks import lacks_now
 from highlanderd.config.identity import Identity, identity
 from highlanderd.config.loading import check, dsn_anew, load, reload_from
 from highlanderd.config.program import ProgramConfig, ProgramKeys, difference
@@ -39,6 +40,7 @@ __all__ = [
     "difference",
     "dsn_anew",
     "identity",
+    "lacks_now",
     "load",
     "reload_from",
 ]

@@ -19,7 +19,8 @@ from highlanderd.config.environment import PATH, read_environment, unknown_to_sh
 from highlanderd.config.identity import Identity, find_group, find_user, identity
 from highlanderd.config.limits import beyond
 from highlanderd.config.paths import WITHIN, PathReader
-from highlanderd.config.problems import Location, Problems
+from highlanderd.config.problems import Document, Location, Problems
+from highlanderd.config.program import ProgramConfig
 from highlanderd.config.reading import Table
 from highlanderd.config.trust import judge_way
 from highlanderd.config.values import quoted
@@ -52,6 +53,13 @@ def check_host(
             if paths.hung is not None:  # each further one could cost as long again
                 break
     return lacks
+
+
+def lacks_now(programs: Iterable[ProgramConfig], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return, by program, the first thing that this host lacks for it at the moment. It may take seconds."""
+    written = [WrittenProgram(program, {}, Location(Document(program.name, ""), ())) for program in programs]
+    found = check_host(written, {}, environ, Problems(), Problems())
+    return {name: sentences[0].partition(": ")[2] for name, sentences in found.items()}
 
 
 def _identity(written: WrittenProgram) -> Identity:

@@ -75,7 +75,7 @@ class Daemon:
         self._fleet = self._make_fleet(handover, writer, changes)
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
         self._node = self._make_node(path, changes)
-        self._presence = self._make_presence(changes)
+        self._changes = changes
         listener, node = self._pool.listener, self._configuration.daemon.node
         self._suspensions = Suspensions(self._pool.server, listener, node, self._fleet.suspend)
         self._beat = Beat(
@@ -161,10 +161,13 @@ class Daemon:
             end=self._drain,
         )
 
-    def _make_presence(self, changes: Changes) -> Presence:
-        """Make the presence of this node, which other nodes read."""
-        own = WorkerPresence(self._configuration.daemon.node, self._greeting.instance, self._fleet, lacking={})
-        return Presence(self._pool.server, self._pool.listener, present=own.now, changed=changes.wait)
+    async def _show_presence(self, changes: Changes) -> None:
+        """Tell the other nodes of this one, until cancelled."""
+        own = WorkerPresence(self._configuration.daemon.node, self._greeting.instance, self._fleet, os.environ)
+        presence = Presence(self._pool.server, self._pool.listener, present=own.now, changed=changes.wait)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(presence.run())
+            group.create_task(own.watch_host(changes.note))
 
     async def run(self) -> int:
         """Live until everything is drained; return the exit code."""
@@ -172,7 +175,7 @@ class Daemon:
             self._group = group
             background = [
                 group.create_task(self._pool.run()),
-                group.create_task(self._presence.run()),
+                group.create_task(self._show_presence(self._changes)),
                 group.create_task(self._suspensions.run()),
                 group.create_task(self._node.commands.run()),
                 group.create_task(self._beat.run()),

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from highlanderd import __version__
-from highlanderd.config import ProgramConfig, difference
+from highlanderd.config import ProgramConfig, difference, lacks_now
 from highlanderd.core.cluster import CandidatePresence, NodePresence
+from highlanderd.errors import HighlanderError
 from highlanderd.system.linux import boottime
+from highlanderd.threads import in_thread
 from highlanderd.worker.fleet import Fleet, Member
 from highlanderd.worker.snapshot import is_ready, wall
 
 DIGITS: Final = 4
 """Hexadecimal digits of a digest. A value may be a secret, and so few digits fit any number of guesses."""
+HOST_EVERY: Final = 60.0
+"""Seconds between two looks at what this host lacks."""
 LONGEST_REASON: Final = 300
 """Characters: a sentence."""
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {"command": ("command", "argv")}
@@ -25,13 +32,29 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {"command": ("command", "argv")}
 class WorkerPresence:
     """Makes the presence of this node from what lives on it."""
 
-    def __init__(self, name: str, instance: str, fleet: Fleet, lacking: Mapping[str, str]) -> None:
-        """``lacking`` holds, by program, what this host lacks for it; it is kept current elsewhere."""
-        self._name, self._instance, self._fleet, self._lacking = name, instance, fleet, lacking
+    def __init__(self, name: str, instance: str, fleet: Fleet, environ: Mapping[str, str]) -> None:
+        """``environ`` is where the host is looked for commands in."""
+        self._name, self._instance, self._fleet, self._environ = name, instance, fleet, environ
+        self._lacking: Mapping[str, str] = {}
+        """By program: what this host lacks for it, as it was found last."""
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._since: dict[str, tuple[float, str]] = {}
         """By program: when its state was entered, by CLOCK_BOOTTIME and as it was written. The clocks drift apart."""
         self._digests: dict[str, tuple[ProgramConfig, Mapping[str, str]]] = {}
+
+    async def watch_host(self, changed: Callable[[], None]) -> None:
+        """Look again and again what this host lacks, until cancelled; ``changed`` is called when that has changed.
+
+        So a standby that could not start a program is known before it is needed. A file system that hangs holds up
+        nothing but this.
+        """
+        while True:
+            look = partial(lacks_now, tuple(self._fleet.wanted.values()), self._environ)
+            with suppress(OSError, HighlanderError):
+                before, self._lacking = self._lacking, await in_thread(look, "look at the host")
+                if before != self._lacking:
+                    changed()
+            await asyncio.sleep(HOST_EVERY)
 
     def now(self) -> NodePresence:
         """Return what is true now."""

@@ -104,3 +104,14 @@ def test_presence_that_cannot_be_written_costs_no_renewal(nodes: Nodes, database
         assert any("other nodes do not see" in note for note in node.status()["warnings"])
     assert nodes.life("beat").pids == before
     wait_for(lambda: not any("other nodes do not see" in note for note in node.status()["warnings"]), what="it is over")
+
+
+def test_a_standby_that_lacks_the_command_is_no_candidate(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    missing = '[program.beat]\ncommand = ["/nowhere/beat"]\n'
+    nodes(database, "b", programs=missing, lease=LEASE)
+    found = becomes(a, lambda it: it["unable"], "b could not start it")
+    assert unable(found) == {"b": "there is no file /nowhere/beat; install it, or correct the path"}
+    assert found["candidates"] == []

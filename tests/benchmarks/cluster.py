@@ -1,0 +1,96 @@
+"""What the shared view of a cluster costs, and how long an order to another node takes.
+
+Prints writes per second and bytes of WAL for presence beside those of the renewals, how long ``highlanderctl cluster``
+and ``history`` take, and how long an order needs from one node to another and back. ``CLUSTER_PROGRAMS`` and
+``CLUSTER_SECONDS`` change the size.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+from .bed import daemons, milliseconds, server
+
+PROGRAMS = int(os.environ.get("CLUSTER_PROGRAMS", "500"))
+SECONDS = float(os.environ.get("CLUSTER_SECONDS", "60"))
+LEASE = 10.0
+TIMES = 30
+WRITES = """
+SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables
+ WHERE schemaname = 'highlander' AND relname IN ('lease', 'node', 'candidate')
+"""
+RENEWED = "UPDATE highlander.lease SET renewal = renewal + 1, expires_at = clock_timestamp() WHERE program = 'p0'"
+SEEN = "UPDATE highlander.node SET seen = clock_timestamp() WHERE name = 'a'"
+GOALS = "goals: presence below a tenth of the renewals; cluster and history under 300 ms; an order under 50 ms"
+
+
+def writes(database: Database) -> dict[str, int]:
+    return {str(name): int(number) for name, number in database.sql(WRITES, admin=True)}
+
+
+def wal_of(database: Database, statement: str) -> int:
+    """Return the bytes of WAL of one more such statement, in a transaction that is rolled back."""
+    plan = database.sql(f"EXPLAIN (ANALYZE, WAL, COSTS off, TIMING off) {statement}", admin=True)
+    found = re.search(r"WAL: records=\d+.* bytes=(\d+)", "\n".join(str(line) for (line,) in plan))
+    return 0 if found is None else int(found[1])
+
+
+def timed(action: Callable[[], object]) -> list[float]:
+    taken = []
+    for _ in range(TIMES):
+        begun = time.monotonic()
+        action()
+        taken.append(time.monotonic() - begun)
+    return taken
+
+
+def load(database: Database) -> None:
+    before, begun = writes(database), time.monotonic()
+    time.sleep(SECONDS)
+    after, lasted = writes(database), time.monotonic() - begun
+    rates = {name: (after[name] - before.get(name, 0)) / lasted for name in after}
+    renewed, seen = wal_of(database, RENEWED), wal_of(database, SEEN)
+    print(f"  renewals    {rates['lease']:7.2f} writes/s of {renewed} bytes of WAL each")
+    print(f"  presence    {rates['node'] + rates['candidate']:7.2f} writes/s of {seen} bytes of WAL each")
+
+
+def orders(first: Node, other: Node) -> list[float]:
+    """Order something of a program that the other node leads, without a wait: its child adds nothing to the time."""
+    name = next(iter(other.leading()))
+    return timed(lambda: first.control.order(name, "restart", {"wait": False})())
+
+
+def main() -> None:
+    """Print the figures."""
+    programs = "".join(f'[program.p{number}]\ncommand = ["sleep", "infinity"]\n' for number in range(PROGRAMS))
+    with server(max_connections=str(3 * PROGRAMS + 50)) as cluster, daemons() as nodes:
+        database = cluster.database()
+        settled_ledger(database, LEASE)
+        _start(nodes, database, programs)
+        load(database)
+        first, other = nodes.nodes[:2]
+        print(f"  status      {milliseconds(timed(lambda: highlanderctl(first.socket, 'status')))}")
+        print(f"  cluster     {milliseconds(timed(lambda: highlanderctl(first.socket, 'cluster')))}")
+        print(f"  history     {milliseconds(timed(lambda: highlanderctl(first.socket, 'history')))}")
+        leader = first if first.leading() else other
+        asking = next(node for node in nodes.nodes if node is not leader)
+        print(f"  an order    {milliseconds(orders(asking, leader))}, there and back")
+        print(f"  {GOALS}")
+
+
+def _start(nodes: Nodes, database: Database, programs: str) -> None:
+    nodes(database, "a", "b", "c", programs=programs, lease=LEASE, log="info")
+    wait_for(lambda: sum(len(node.leading()) for node in nodes.nodes) == PROGRAMS, 300, "all are led")
+    time.sleep(3 * LEASE)
+
+
+if __name__ == "__main__":
+    main()
