@@ -77,7 +77,7 @@ class WorkerReplacement:
         self._under_way = True
         try:
             warnings = await self._checked(force)
-        except HighlanderError:
+        except BaseException:
             self._under_way = False
             raise
         self._persistence.hand_over()
@@ -103,7 +103,7 @@ class WorkerReplacement:
                 return warnings
         raise NeedsForce(
             f"{REFUSED}: it takes {seconds:.1f} s to load, and the leases leave {left:.1f} s until children are "
-            "fenced; this machine is too busy now: try again later, use a longer lease, or add --force"
+            "fenced; this machine is too busy now, or PostgreSQL does not answer: try again later, or add --force"
         )
 
     def _left(self) -> float:
