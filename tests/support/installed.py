@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "highlanderd"
+ENTRY = "worker/daemon.py"
+"""Where a worker begins."""
 
 
 class Installed:
@@ -30,8 +32,8 @@ class Installed:
 
     def break_workers(self) -> None:
         """Let each worker end as soon as it is executed, though all of it can be imported."""
-        self.append("output/streams.py", "def Writer() -> None:\n    raise SystemExit(3)")
+        self.append(ENTRY, "async def serve(*_: object) -> int:\n    raise SystemExit(3)")
 
-    def mend(self, module: str = "output/streams.py") -> None:
+    def mend(self, module: str = ENTRY) -> None:
         """Undo a change of a module."""
         shutil.copy(PACKAGE / module, self.directory / "highlanderd" / module)
