@@ -114,6 +114,8 @@ class _Commands:
         self._names(pid)
         cluster = self._add("cluster", "show every program and node of the cluster: who leads, and who could take over")
         self._json(cluster)
+        cluster.add_argument("--dsn", metavar="DSN", help="ask this PostgreSQL itself: no daemon is needed")
+        cluster.add_argument("--config", metavar="FILE", help="ask the PostgreSQL that a daemon's configuration names")
         cluster.add_argument("-w", "--watch", action="store_true", help="print it again and again, until Ctrl-C")
         self._predicates()
         self._history()

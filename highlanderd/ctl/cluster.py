@@ -14,7 +14,7 @@ from typing import Any, Final
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.history import fitted
 from highlanderd.ctl.tables import cut, plain, span
-from highlanderd.errors import DONE
+from highlanderd.errors import CONFIGURATION_INVALID, DONE, ConfigurationError, HighlanderError
 
 PROGRAMS: Final = ("PROGRAM", "LEADER", "EPOCH", "SINCE", "READY", "STANDBYS", "CANDIDATES")
 NODES: Final = ("NODE", "VERSION", "SEEN", "ADVERTISE", "STATE")
@@ -26,7 +26,8 @@ REFRESH: Final = 2.0
 def cluster(daemon: ControlClient, arguments: Namespace) -> int:
     try:
         while True:
-            _show(daemon.ask("GET", "/v1/cluster"), arguments)
+            without = arguments.dsn or arguments.config
+            _show(outside(arguments) if without else daemon.ask("GET", "/v1/cluster"), arguments)
             if not arguments.watch:
                 return DONE
             sys.stdout.flush()
@@ -35,6 +36,24 @@ def cluster(daemon: ControlClient, arguments: Namespace) -> int:
         if arguments.watch:
             return DONE
         raise
+
+
+def outside(arguments: Namespace) -> Answer:
+    """Return the answer of PostgreSQL itself, where no daemon runs. Raises HighlanderError.
+
+    Another process asks, because what speaks to PostgreSQL takes long to import. The DSN reaches it by the environment,
+    which no other user can read.
+    """
+    import subprocess  # for this alone
+
+    asked = {"HIGHLANDER_DSN": arguments.dsn, "HIGHLANDER_CONFIG": arguments.config}
+    environment = {**os.environ, **{name: value for name, value in asked.items() if value}}
+    command = [sys.executable, "-m", "highlanderd.outside"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        failure = done.stderr.strip()
+        raise ConfigurationError((failure,)) if done.returncode == CONFIGURATION_INVALID else HighlanderError(failure)
+    return dict(json.loads(done.stdout))
 
 
 def _show(answer: Answer, arguments: Namespace) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Node, Nodes, settled_ledger
@@ -14,6 +16,7 @@ from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
 LEASE = 6.0
+NOWHERE = Path("/nowhere/control.sock")
 
 
 def shown(node: Node, name: str = "beat") -> dict[str, Any]:
@@ -115,3 +118,26 @@ def test_a_standby_that_lacks_the_command_is_no_candidate(nodes: Nodes, database
     found = becomes(a, lambda it: it["unable"], "b could not start it")
     assert unable(found) == {"b": "there is no file /nowhere/beat; install it, or correct the path"}
     assert found["candidates"] == []
+
+
+def test_the_cluster_is_shown_without_a_daemon_to_a_role_that_may_only_read(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    found = becomes(a, lambda it: it["leader"] and it["candidates"], "beat is led, and has a standby")
+    reader = f"{database.role}_reader"
+    tables = ", ".join(f"highlander.{table}" for table in ("meta", "lease", "node", "candidate", "wish"))
+    database.sql(f'CREATE ROLE "{reader}" LOGIN', admin=True)
+    try:
+        database.sql(
+            f'GRANT USAGE ON SCHEMA highlander TO "{reader}"; GRANT SELECT ON {tables} TO "{reader}"', admin=True
+        )
+        done = highlanderctl(NOWHERE, "cluster", "--dsn", make_conninfo(database.dsn, user=reader), "--json")
+        assert (done.code, done.err) == (0, "")
+        [program] = json.loads(done.out)["programs"]
+        assert (program["leader"], program["candidates"]) == (found["leader"], found["candidates"])
+        assert highlanderctl(NOWHERE, "cluster", "--config", str(b.file)).out.splitlines()[1].split()[0] == "beat"
+        refused = highlanderctl(NOWHERE, "cluster", "--dsn", "host=127.0.0.1 port=1 user=x")
+        assert refused.code == 1
+        assert refused.err.startswith("highlanderctl: PostgreSQL does not answer: ")
+    finally:
+        database.sql(f'DROP OWNED BY "{reader}"; DROP ROLE "{reader}"', admin=True)
