@@ -1,4 +1,4 @@
-"""Answer a question about the cluster without a daemon, for ``highlanderctl --dsn`` and ``--config``.
+"""Answer a question about the cluster without a daemon, for ``highlanderctl cluster`` with a DSN or a configuration.
 
 It asks PostgreSQL itself, by plain SELECTs, and prints the JSON that the control socket would answer with. The role
 needs no more than to read the ledger's tables.
