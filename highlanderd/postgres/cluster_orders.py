@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 
 from highlanderd.core.states import Author
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import HighlanderError, enumerated
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
@@ -26,6 +26,7 @@ class ClusterOrders:
 
     async def stop_everywhere(self, programs: Mapping[str, int], by: Author) -> None:
         """Stop programs, given by name with their lock ids, on every node until they are started everywhere."""
+        await self._refuse_unaware(None)
         names = json.dumps(list(programs))
         await self._give("stop_everywhere", sharing.STOP_EVERYWHERE, list(programs.values()), names, by.name, by.remark)
         for name, lock_id in programs.items():
@@ -40,6 +41,7 @@ class ClusterOrders:
 
     async def drain(self, node: str, by: Author) -> None:
         """Keep a node from leading anything until it is resumed."""
+        await self._refuse_unaware(node)
         await self._give("drain", sharing.DRAIN, node, by.name, by.remark)
         await self._note("drained", node, None, None, by)
 
@@ -48,6 +50,16 @@ class ClusterOrders:
         reply = await self._give("resume", sharing.RESUME, node)
         await self._note("resumed", node, None, None, by)
         return reply.rows[0][0] != "0"
+
+    async def _refuse_unaware(self, node: str | None) -> None:
+        """Refuse an order that a daemon of an earlier schema on ``node``, or on any node, would not follow."""
+        reply = await self._listener.answer("unaware", sharing.UNAWARE)
+        unaware = sorted(name or "" for (name,) in reply.rows if node in (None, name))
+        if unaware:
+            raise HighlanderError(
+                f"the daemon on {enumerated(unaware)} is too old to follow that order; upgrade highlanderd there, or "
+                "give the order to that node alone: highlanderctl stop"
+            )
 
     async def _give(self, name: str, sql: str, *values: Value) -> Reply:
         refuse_older((await self._listener.fresh_facts()).version)

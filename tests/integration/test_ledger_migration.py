@@ -273,9 +273,14 @@ def test_daemons_of_schema_2_go_on_beside_one_that_migrates_the_ledger(
     wait_for(lambda: old.status()["postgres"]["schema"] == 3, what="the older daemon has seen it")
     await_renewed(database.dsn, *PROGRAMS)  # by the older daemon
     assert {program: nodes.life(program).pids for program in PROGRAMS} == before, "no child restarts"
+    for order in ("/v1/programs/beat/stop", "/v1/drain"):
+        body = {"nodes": ["a"], "force": True} if order == "/v1/drain" else {"everywhere": True}
+        with pytest.raises(HighlanderError, match="the daemon on a is too old to follow that order"):
+            new.control.ask("POST", order, body, patience=60)
     old.control.ask("POST", "/v1/programs/beat/release", {"wait": True}, patience=60)
     wait_for(lambda: nodes.life("beat").node == "b", what="the new daemon takes over from the older one")
-    new.control.ask("POST", "/v1/programs/beat/release", {"wait": True}, patience=60)
+    # An older daemon does not say what it could lead.
+    new.control.ask("POST", "/v1/programs/beat/release", {"wait": True, "force": True}, patience=60)
     wait_for(lambda: nodes.life("beat").node == "a", what="the older daemon takes over from the new one")
 
 

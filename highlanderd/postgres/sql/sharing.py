@@ -139,3 +139,10 @@ UPDATE {schema}.command SET answered = clock_timestamp(), answer = $2::jsonb WHE
 # Parameter of both: 1 number.
 ANSWER_OF: Final = "SELECT answer FROM {schema}.command WHERE id = $1::bigint AND answered IS NOT NULL"
 WITHDRAW: Final = "DELETE FROM {schema}.command WHERE id = $1::bigint AND taken_by IS NULL"
+
+# The nodes of daemons that know schema 2 only: they would not heed what keeps programs from being led.
+UNAWARE: Final = """
+SELECT DISTINCT split_part(a.application_name, '/', 3) FROM pg_stat_get_activity(NULL) AS a
+ WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND a.application_name LIKE 'highlander/2/%'
+"""
