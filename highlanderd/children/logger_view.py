@@ -44,7 +44,10 @@ class LoggerView:
         """What the logger has reported last."""
         if self._fd is not None and log_report.number(self._fd) != self._seen:
             self._seen = log_report.number(self._fd)
-            self._report = log_report.read(self._fd)
+            try:
+                self._report = log_report.read(self._fd) or self._report
+            except ValueError as error:
+                self._give_up(self._fd, error)
         return self._report
 
     def look(self) -> None:
@@ -52,8 +55,10 @@ class LoggerView:
         report = self.report
         for kind in COUNTED:
             for stream, number in report[kind].items():
-                self._count(self._program, stream, kind, number - self._counted.get((stream, kind), 0))
-                self._counted[stream, kind] = number
+                more = number - self._counted.get((stream, kind), 0)
+                if more > 0:
+                    self._count(self._program, stream, kind, more)
+                    self._counted[stream, kind] = number
         self._say(report)
 
     def finish(self) -> None:
@@ -64,10 +69,23 @@ class LoggerView:
     def close(self) -> None:
         """Look a last time, and close the report."""
         self._timer.cancel()
+        self.look()
         if self._fd is not None:
-            self.look()
             os.close(self._fd)
             self._fd = None
+
+    def _give_up(self, fd: int, error: ValueError) -> None:
+        """The logger runs as the program's user: what it reports is not to be trusted."""
+        self._report = dict(log_report.NOTHING)
+        os.close(fd)
+        self._fd = None
+        log.warning(
+            "what the logger of %s reports cannot be read: %s; its output is not shown or counted until it is started "
+            "again; look whether a process of its user has tampered with it",
+            self._program,
+            error,
+            extra={"program": self._program},
+        )
 
     def _look_again(self) -> None:
         self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)

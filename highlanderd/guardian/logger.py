@@ -23,6 +23,7 @@ from highlanderd.system.stdlib import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
+    from highlanderd.guardian.channel import Message
     from highlanderd.guardian.launch import Spec
     from highlanderd.guardian.log_outlet import Outlet
 
@@ -41,8 +42,7 @@ class Logger:
         self, spec: Spec, pipes: dict[str, int], outlets: dict[str, Outlet], report: int, signals: linux.Signals
     ) -> None:
         self._spec, self._outlets, self._signals = spec, set(outlets.values()), signals
-        self._report_fd, self._report = report, log_report.read(report)
-        self._report["troubles"], self._report["unrotated"] = {}, {}
+        self._report_fd, self._report = report, {**_former(report), "troubles": {}, "unrotated": {}}
         self._pipes = [LoggedPipe(name, fd, outlets[name], self._report) for name, fd in pipes.items()]
         self._peek = Peek()
         self._last = LastLines(self._report["last"], self._report["number"])
@@ -109,11 +109,11 @@ class Logger:
 
     def _order(self, order: Spec) -> None:
         """Go by this order from now on."""
-        self._to_be_replaced = order.get("overflow") != self._spec["log"].get("overflow")
+        self._to_be_replaced = _drops(order) != _drops(self._spec["log"])
         self._spec = {**self._spec, "log": order}
         for pipe in self._pipes:
             pipe.shape = shape_of(self._spec, pipe.name)
-            pipe.drops = order.get("overflow") == "drop"
+            pipe.drops = _drops(order)
         for outlet in self._outlets:
             outlet.obey(order)
 
@@ -288,6 +288,18 @@ class Logger:
         log_report.publish(self._report_fd, self._report)
 
 
+def _drops(order: Spec) -> bool:
+    return bool(order.get("overflow") == "drop")
+
+
+def _former(report: int) -> Message:
+    """Return what an earlier logger has reported."""
+    try:
+        return log_report.read(report) or log_report.NOTHING
+    except ValueError:
+        return log_report.NOTHING
+
+
 def become_logger(spec: Spec, pipes: dict[str, int], report: int, signals: linux.Signals, *, again: bool) -> int:
     """Be the logger of one child, in a fork of the guardian: let go of all that is the guardian's, root included.
 
@@ -300,8 +312,10 @@ def become_logger(spec: Spec, pipes: dict[str, int], report: int, signals: linux
         os.dup2(0, 1)
     os.chdir("/")
     os.umask(0o027)
-    spec["log"] = {**spec["log"], **log_report.order(report)}
-    return Logger(spec, pipes, outlets(spec, again=again), report, signals).run()
+    found = outlets(spec, again=again)
+    if spec["uid"] is not None:
+        linux.forbid_attaching()  # to the program, whose user this is now
+    return Logger(spec, pipes, found, report, signals).run()
 
 
 def outlets(spec: Spec, *, again: bool) -> dict[str, Outlet]:
@@ -323,7 +337,7 @@ def outlets(spec: Spec, *, again: bool) -> dict[str, Outlet]:
         if path not in shared:
             file = LogFile(path, torn=again)
             outlet = AsUser(file, uid, gid) if ours and path not in ours else file
-            shared[path] = Aside(outlet) if order.get("overflow") == "drop" else outlet
+            shared[path] = Aside(outlet) if _drops(order) else outlet
     inherited: dict[str, Outlet] = {name: Inherited(name) for name in order.get("inherit", ())}
     return {name: shared[path] for name, path in paths.items()} | inherited
 

@@ -87,7 +87,7 @@ class Loggers:
                 reads[name], writes[name] = os.pipe()
                 linux.enlarge_pipe(writes[name], PIPE_SIZE)
             if names:
-                self._handles.append(LoggerHandle(spec, reads, linux.memfd("log", b"")))
+                self._handles.append(LoggerHandle(spec, reads, log_report.memory()))
         except OSError:
             for fd in (*reads.values(), *writes.values()):
                 os.close(fd)
@@ -184,7 +184,8 @@ class Loggers:
         for handle in self._handles:
             if handle.term == term:
                 fixed = {key: handle.spec["log"][key] for key in WHERE if key in handle.spec["log"]}
-                log_report.give_order(handle.report, {**handle.spec["log"], **order, **fixed})
+                handle.spec["log"] = {**handle.spec["log"], **order, **fixed}  # for the next logger
+                log_report.give_order(handle.report, handle.spec["log"])
                 self._send(handle, signal.SIGHUP)
 
     def dismiss(self, now: float) -> None:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 PTRACE_DETACH = 17
-PR_SET_PDEATHSIG, PR_SET_NAME, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 15, 24, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_CAPBSET_DROP = 1, 4, 15, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 TFD_TIMER_ABSTIME = 1
 SIGINFO_SIZE = 128
@@ -177,6 +178,14 @@ def die_with_parent() -> None:
 def forbid_new_privileges() -> None:
     """Let no set-user-ID program or file capability give this process, or what it executes, more than it has."""
     _checked(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def forbid_attaching() -> None:
+    """Let no process without privilege trace this one, or look at its memory and descriptors. A fork inherits that.
+
+    A change of user does so, too, unless the system was told otherwise (fs.suid_dumpable).
+    """
+    _checked(_libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def bound_capabilities(kept: Iterable[int]) -> None:

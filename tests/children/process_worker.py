@@ -94,7 +94,7 @@ class TestBench:
         elif command in ("signal", "kill") and child:
             getattr(child, command)(**more)
         elif command == "logged":
-            seen = log_report.read(self.reports[epoch]) if epoch in self.reports else {}
+            seen = (log_report.read(self.reports[epoch]) if epoch in self.reports else None) or {}
             last = [line.decode() for *_, line in seen.get("last", ())]
             self.tell("logged", epoch=epoch, lines=seen.get("lines"), troubles=seen.get("troubles"), last=last)
         elif command == "remember":

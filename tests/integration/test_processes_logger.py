@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +160,52 @@ def test_a_link_in_a_user_s_directory_brings_root_to_no_file(node: Node, open_pa
 
 def _uid(pid: int) -> int:
     return int(next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "Uid:" in line).split()[1])
+
+
+ATTACH = """
+import ctypes, os, sys
+pid, uid = map(int, sys.argv[1:])
+os.setgroups([uid]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
+libc = ctypes.CDLL(None, use_errno=True)
+def syscall(number, *arguments):
+    if libc.syscall(number, *map(ctypes.c_long, arguments)) < 0: raise OSError(ctypes.get_errno(), "")
+place = ctypes.create_string_buffer(64)
+ways = {
+    "fd": lambda: os.listdir(f"/proc/{pid}/fd"),
+    "mem": lambda: open(f"/proc/{pid}/mem", "r+b"),
+    "maps": lambda: open(f"/proc/{pid}/maps").read(1),
+    "pidfd_getfd": lambda: syscall(438, os.pidfd_open(pid), 0, 0),
+    "trace": lambda: libc.ptrace(16, pid, 0, 0) and syscall(-1),
+}
+for name, way in ways.items():
+    try: way()
+    except OSError: continue
+    print(name)
+"""
+
+
+@AS_ROOT
+def test_no_process_of_the_program_s_user_can_attach_to_its_logger(node: Node, open_path: Path) -> None:
+    home = open_path / "home"
+    home.mkdir()
+    os.chown(home, STRANGER, STRANGER)
+    logged(node, "echo one; exec sleep 1000", home / "log", uid=STRANGER, gid=STRANGER, groups=[STRANGER])
+    pid = logger(node)
+    wait_for(lambda: lines(home / "log") == ["one"], what="it writes")
+    assert _uid(pid) == STRANGER
+    assert _attached(pid) == []
+    sleeper = subprocess.Popen(["sleep", "1000"], user=STRANGER, group=STRANGER, extra_groups=[STRANGER])
+    try:
+        assert _attached(sleeper.pid) == ["fd", "mem", "maps", "pidfd_getfd", "trace"], "each is a way to others"
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def _attached(pid: int) -> list[str]:
+    """Return the ways in which a process of that user can look into another one."""
+    arguments = [sys.executable, "-I", "-S", "-c", ATTACH, str(pid), str(STRANGER)]
+    return subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60).stdout.split()
 
 
 @AS_ROOT

@@ -36,7 +36,7 @@ class LoggerProcess:
         order["files"] = {name: os.fsencode(path) for name, path in order["files"].items()}
         who = {"program": "beat", "lock_id": 7, "epoch": 3, "uid": None, "gid": None, "groups": None}
         self.spec = {**who, **spec, "log": order}
-        self.report_fd = linux.memfd("report", b"")
+        self.report_fd = log_report.memory()
         self.daemon = daemon
         self.reads: dict[str, int] = {}
         self.writes: dict[str, int] = {}
@@ -76,7 +76,7 @@ class LoggerProcess:
 
     def report(self) -> Message:
         """Return its latest report."""
-        return log_report.read(self.report_fd)
+        return log_report.read(self.report_fd) or log_report.NOTHING
 
     def end(self) -> int:
         """Close the child's ends, wait until all is written, and return its exit code."""
