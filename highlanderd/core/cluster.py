@@ -61,7 +61,7 @@ class ClusterNode:
 
     name: str
     instance: str | None
-    """``None`` for a node that was drained before its daemon was ever seen."""
+    """``None`` for a node that was drained before its daemon was ever seen, and for a daemon of schema 2."""
     version: str | None
     seen: str | None
     advertise: str | None
@@ -116,6 +116,11 @@ class ClusterOverview:
     programs: tuple[ClusterProgram, ...]
 
     by_name: Mapping[str, ClusterProgram]
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """The nodes whose daemons are connected, and too old to say what they could lead."""
+        return tuple(node.name for node in self.nodes if node.present and node.instance is None)
 
     def program(self, name: str) -> ClusterProgram | None:
         """Return the program of that name, if any node has it."""

@@ -176,7 +176,7 @@ class _Commands:
         self._names(restart)
         for command in (start, stop):
             command.add_argument("--everywhere", action="store_true", help="on all nodes, until start --everywhere")
-        stop.add_argument("--force", action="store_true", help="even if other nodes have them, and none could lead now")
+        stop.add_argument("--force", action="store_true", help="even if no other node could lead them now")
         self._drains()
         for command in (release, start, stop, restart):
             command.add_argument("--reason", default="", metavar="TEXT", help="why: status and history show it")

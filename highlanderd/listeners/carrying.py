@@ -9,7 +9,7 @@ from highlanderd.core.states import Author
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, NotPermitted
 from highlanderd.listeners.answers import program_facts
-from highlanderd.listeners.candidates import refuse_bare_stop, refuse_unless_able
+from highlanderd.listeners.candidates import refuse_unless_able
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import outcome
 
@@ -24,10 +24,8 @@ async def carry_out(
 ) -> ProgramStatus:
     """Return the program's status after an order, or once it has been carried out. Raises HighlanderError."""
     order = ORDERS[verb]
-    if verb == "release" and not body.get("force", False):
+    if order.hands_over and not body.get("force", False):
         await refuse_unless_able(node, before, body.get("to"))
-    if verb == "stop" and not body.get("force", False):
-        await refuse_bare_stop(node, before)
     order.give(node, before.name, body, by)
     if not body.get("wait", False):
         return node.program(before.name)

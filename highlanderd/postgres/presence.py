@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
@@ -36,11 +36,11 @@ class Presence:
         listener: Listener,
         *,
         present: Callable[[], NodePresence],
-        changed: Callable[[], Awaitable[None]],
+        change: Callable[[], asyncio.Event],
     ) -> None:
-        """``present`` returns what is true now, and ``changed`` returns at the next change."""
+        """``present`` returns what is true now, and ``change`` what is set at the next change."""
         self._server, self._listener = server, listener
-        self._present, self._changed = present, changed
+        self._present, self._change = present, change
         self._backend: int | None = None
         """The session on which it was last written: another one may be on another server."""
         self._written: Mapping[str, CandidatePresence] = {}
@@ -50,6 +50,7 @@ class Presence:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
+            changed = self._change()  # also what changes until the next writing is written then
             try:
                 await self._write()
             except WireLost:
@@ -60,7 +61,7 @@ class Presence:
             if self._backend is not None and not self._starting:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, self._next - boottime())):
-                        await self._changed()
+                        await changed.wait()
 
     @property
     def _starting(self) -> bool:

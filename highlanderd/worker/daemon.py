@@ -164,7 +164,7 @@ class Daemon:
     async def _show_presence(self, changes: Changes) -> None:
         """Tell the other nodes of this one, until cancelled."""
         own = WorkerPresence(self._configuration.daemon.node, self._greeting.instance, self._fleet, os.environ)
-        presence = Presence(self._pool.server, self._pool.listener, present=own.now, changed=changes.wait)
+        presence = Presence(self._pool.server, self._pool.listener, present=own.now, change=lambda: changes.next)
         async with asyncio.TaskGroup() as group:
             group.create_task(presence.run())
             group.create_task(own.watch_host(changes.note))

@@ -61,6 +61,11 @@ class Changes:
         self._next.set()
         self._next = asyncio.Event()
 
+    @property
+    def next(self) -> asyncio.Event:
+        """What is set at the next change."""
+        return self._next
+
     async def wait(self) -> None:
         """Return at the next change."""
         await self._next.wait()

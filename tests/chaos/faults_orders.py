@@ -43,7 +43,7 @@ def release(bed: Bed, chance: Random) -> Strike:
 def stop_and_start(bed: Bed, chance: Random) -> Strike:
     """Stop a program on the node that leads it, and let it contend again later."""
     program, node = bed.some_leader(chance)
-    _order(node, program, "stop")
+    _order(node, program, "stop", force=True)
 
     def start() -> None:
         with contextlib.suppress(Missed):

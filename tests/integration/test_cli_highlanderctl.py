@@ -132,7 +132,7 @@ def test_who_may_not_command_is_told_with_exit_code_six(nodes: Nodes, database: 
 
 
 def _timeouts(leader: Node) -> None:
-    done = highlanderctl(leader.socket, "stop", "deaf", "--timeout", "0.2")
+    done = highlanderctl(leader.socket, "stop", "deaf", "--timeout", "0.2", "--force")
     assert done.code == 7
     assert done.err.startswith("highlanderctl: stop deaf: deaf is still draining after 0.2 s")
     assert done.err.endswith("The order stands; see 'highlanderctl status deaf', or wait longer with --timeout\n")

@@ -103,6 +103,32 @@ def test_a_drained_node_leads_nothing_even_after_it_was_started_again(nodes: Nod
     assert nodes.await_led("bot", without=b)["bot"] is a
 
 
+def test_a_program_goes_back_as_soon_as_it_has_come(nodes: Nodes, database: Database) -> None:
+    lease = 60.0  # nothing that is written once a lease comes in time
+    settled_ledger(database, lease)
+    nodes(database, "a", "b", programs=["beat"], lease=lease)
+    here = nodes.await_led("beat")["beat"]
+    [there] = (node for node in nodes.nodes if node is not here)
+    both_know(nodes, "beat")
+    wait_for(lambda: here.control.ask("GET", "/v1/cluster")["programs"][0]["ready"], what="all is written")
+    for _ in range(2):
+        done = highlanderctl(here.socket, "release", "beat", "--to", there.name)
+        assert (done.code, done.err) == (0, "")
+        here, there = there, here
+
+
+def test_a_stop_of_the_only_node_that_has_a_program_needs_force(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    for words in (("stop", "beat"), ("drain",)):
+        refused = highlanderctl(a.socket, *words)
+        assert refused.code == 1
+        assert "no other node could lead beat now; use --force" in refused.err
+    assert a.leading().keys() == {"beat"}, "no child was harmed"
+    assert highlanderctl(a.socket, "stop", "beat", "--force").code == 0
+
+
 def test_a_node_whose_daemon_is_down_may_be_drained_and_an_unknown_one_needs_force(
     nodes: Nodes, database: Database
 ) -> None:

@@ -143,7 +143,8 @@ def test_a_release_to_a_node_that_could_not_lead_needs_force(tmp_path: Path, to:
     run(main)
 
 
-def test_a_release_that_no_other_node_could_take_needs_force(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["release", "stop"])
+def test_an_order_that_no_other_node_could_follow_needs_force(tmp_path: Path, verb: str) -> None:
     node = MemoryNode(leading("beat"))
     node.migration = replace(node.migration, version=3)
     alone = replace(node.overview.by_name["beat"], candidates=())
@@ -151,12 +152,14 @@ def test_a_release_that_no_other_node_could_take_needs_force(tmp_path: Path) -> 
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
-            done = await ctl(path, "release", "beat")
+            done = await ctl(path, verb, "beat")
             assert (done.code, node.orders) == (1, [])
             assert "no other node could lead beat now (web-4: drained by ann); use --force" in done.err
             node.unanswered = HighlanderError("PostgreSQL does not answer")
-            done = await ctl(path, "release", "beat")
+            done = await ctl(path, verb, "beat")
             assert (done.code, node.orders) == (1, [])
             assert "cannot tell which node could lead beat: PostgreSQL does not answer" in done.err
+            node.become("beat", program("beat", "waiting"))
+            assert (await ctl(path, "stop", "beat")).code == 0, "nothing runs here that another node would have to lead"
 
     run(main)

@@ -153,7 +153,7 @@ def test_beside_a_tree_that_does_not_die_its_own_node_starts_nothing_even_after_
         wait_for(lambda: old.worker != lost and old.up(), what="the next worker is up")
         wait_for(lambda: old.program("beat")["unkillable"], what="it says so, too")
         wait_for(lambda: _warns(old, "its lease has run out"), what="the status says so")
-        rival.control.order("beat", "stop", {})()
+        rival.control.order("beat", "stop", {"force": True})()
         wait_for(lambda: rival.program("beat")["state"] == "stopped", what="nobody leads")
         settled = renewals(database)["beat"]
         wait_for(lambda: old.program("beat")["state"] == "draining", what="it does not either")

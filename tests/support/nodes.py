@@ -170,8 +170,8 @@ class Node:
         return bool(status["postgres"]["connected"] and all(program["connected"] for program in status["programs"]))
 
     def order(self, verb: str, program: str, **body: object) -> None:
-        """Give an order and wait until it is carried out; a release is meant, whoever could take over."""
-        force = {"force": True} if verb == "release" else {}
+        """Give an order and wait until it is carried out; a release or stop is meant, whoever could take over."""
+        force = {"force": True} if verb in ("release", "stop") else {}
         self.control.order(program, verb, {"wait": True, "timeout": PATIENCE, **force, **body}, PATIENCE)()
 
     def leading(self) -> dict[str, Status]:

@@ -42,7 +42,8 @@ DELETE FROM {schema}.candidate
  WHERE node = $1::text AND NOT program = ANY (ARRAY(SELECT json_array_elements_text($2::json)))
 """
 
-# A daemon is there as long as its listening session lives. The pid says which one that is; every role sees both.
+# A daemon is there as long as its listening session lives. The pid says which one that is; every role sees both. The
+# daemons of schema 2 write no row: the names of their sessions are all that is known of them.
 NODES: Final = f"""
 SELECT n.name, n.instance, n.version, {RFC_3339.format("n.seen")}, n.advertise, n.drained_by, n.drained_reason,
        {RFC_3339.format("n.drained_since")},
@@ -51,6 +52,12 @@ SELECT n.name, n.instance, n.version, {RFC_3339.format("n.seen")}, n.advertise, 
           WHERE a.application_name LIKE 'highlander/%' AND split_part(a.application_name, '/', 3) = left(n.name, 50)),
        extract(epoch FROM clock_timestamp() - n.seen)
   FROM {{schema}}.node AS n
+UNION ALL
+SELECT DISTINCT split_part(a.application_name, '/', 3), NULL::uuid, NULL, NULL, NULL, NULL, NULL, NULL, true, 0
+  FROM pg_stat_get_activity(NULL) AS a
+ WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND a.application_name LIKE 'highlander/2/%' AND has_table_privilege(a.usesysid, {{lease_table}}::regclass, 'UPDATE')
+   AND NOT EXISTS (SELECT FROM {{schema}}.node AS n WHERE left(n.name, 50) = split_part(a.application_name, '/', 3))
 """
 
 STANDING: Final = f"""

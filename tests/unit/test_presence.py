@@ -1,0 +1,53 @@
+"""Claims about what a daemon writes of itself into the ledger, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from highlanderd.core.cluster import CandidatePresence, NodePresence
+from highlanderd.core.lease import Lease
+from highlanderd.postgres.presence import Presence
+from highlanderd.postgres.replies import Reply
+from highlanderd.postgres.sql import dialect
+from tests.support.memory_node import until
+
+BEAT = CandidatePresence("beat", 7, "draining", False, "released", False, "2026-01-02T03:04:05Z", {})
+
+
+class Written:
+    """Stands in for the listening session, and changes what is true while the first candidates are written."""
+
+    backend, facts = 1, SimpleNamespace(version=dialect.VERSION)
+
+    def __init__(self) -> None:
+        self.beat, self.change = BEAT, asyncio.Event()
+        self.candidates: list[str] = []
+
+    def present(self) -> NodePresence:
+        return NodePresence("a", "i", "1", None, "2026-01-02T03:04:05Z", (self.beat,), ("beat",))
+
+    async def inquire(self, name: str, _sql: str, *values: Any) -> Reply:
+        if name == "candidates":
+            self.candidates.append(values[1])
+            if len(self.candidates) == 1:
+                self.beat = replace(BEAT, state="waiting", able=True)
+                changed, self.change = self.change, asyncio.Event()
+                changed.set()
+        return Reply()
+
+
+def test_what_changes_while_it_is_written_is_written_next() -> None:
+    async def main() -> None:
+        session = Written()
+        server: Any = SimpleNamespace(lease=Lease(600.0), notes=SimpleNamespace(warn=lambda *_: None))
+        listener: Any = session
+        presence = Presence(server, listener, present=session.present, change=lambda: session.change)
+        writing = asyncio.create_task(presence.run())
+        await until(lambda: len(session.candidates) == 2)
+        writing.cancel()
+        assert '"able": true' in session.candidates[1]
+
+    asyncio.run(main())
