@@ -47,6 +47,12 @@ class LogFile:
 
     def write(self, data: memoryview) -> int:
         """Write a first piece of ``data``, up to the end of a line where the file would outgrow its size."""
+        try:
+            return self._write(data)
+        except BlockingIOError:  # to open it was refused, and there is nothing to wait for
+            raise OSError(errno.EBUSY, "another process holds a lease on it") from None
+
+    def _write(self, data: memoryview) -> int:
         self._used = time.monotonic()
         fd = self._current()
         piece = len(data)

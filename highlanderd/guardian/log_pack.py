@@ -33,10 +33,12 @@ class Compression:
         """Compress the youngest backup that is not, unless one is under way."""
         if self.pid is not None:
             return
-        for number in range(1, backups + 1):
-            if self._open(backup(self._path, number)):
+        try:
+            if any(self._open(backup(self._path, number)) for number in range(1, backups + 1)):
                 self.pid = linux.fork(self._become)
-                return
+        finally:
+            if self.pid is None:
+                self._close()
 
     def _open(self, path: bytes) -> bool:
         try:
@@ -69,8 +71,12 @@ class Compression:
         try:
             return status == 0 and self._put(backups)
         finally:
-            os.close(self._source)
-            os.close(self._target)
+            self._close()
+
+    def _close(self) -> None:
+        for fd in {self._source, self._target} - {-1}:
+            os.close(fd)
+        self._source = self._target = -1
 
     def _put(self, backups: int) -> bool:
         source = os.fstat(self._source)

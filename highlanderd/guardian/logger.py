@@ -214,8 +214,7 @@ class Logger:
             pipe.lines += pipe.owed_lines
             pipe.bytes += pipe.owed
             self._changed = True
-        while pipe.owed:
-            pipe.owed -= os.splice(pipe.fd, self._null, pipe.owed)
+        pipe.take_out(self._null)
 
     def _end(self, pipe: LoggedPipe) -> None:
         pipe.ended = True
@@ -267,7 +266,10 @@ class Logger:
         dropped = pipe.all_dropped
         while held(pipe.fd) >= pipe.capacity * 3 // 4:
             self._account(pipe)  # it is in memory, and comes before the gap
-            size = self._peek.fill(pipe.fd)
+            try:
+                size = self._peek.fill(pipe.fd)
+            except BlockingIOError:  # the child has read its own pipe
+                break
             size = self._peek.whole(size) or size
             pipe.owed, pipe.owed_lines = size, self._peek.lines(size)
             self._last.keep(self._peek.view[:size], pipe.owed_lines, pipe.name, time.time())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import os
 import signal
@@ -128,6 +129,45 @@ def test_a_full_disk_drops_the_oldest_lines_and_counts_them(tmp_path: Path) -> N
         wait_for(lambda: logger.report()["troubles"], what="it says what is wrong")
 
 
+def test_a_file_that_another_process_has_leased_is_written_once_that_has_let_go(tmp_path: Path) -> None:
+    """The kernel refuses to open it until then, with the error of a pipe that is full."""
+    (tmp_path / "log").touch()
+    ignored = signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel's word to the one that holds a lease
+    with (tmp_path / "log").open("r+b") as leased, logger_process(files={"stdout": tmp_path / "log"}) as logger:
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        logger.write(b"first\n")
+        wait_for(lambda: logger.report()["troubles"], what="the logger says why nothing is written")
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        wait_for(lambda: lines_of(tmp_path / "log") == [b"first"], what="the line is written")
+    signal.signal(signal.SIGIO, ignored)
+
+
+def test_a_child_that_takes_its_own_lines_back_keeps_no_logger_at_work(tmp_path: Path) -> None:
+    """What was looked at is gone when it is to be taken out of the pipe."""
+    (tmp_path / "log").mkdir()
+    with logger_process(files={"stdout": tmp_path / "log"}) as logger:
+        logger.write(b"first\n")
+        wait_for(lambda: logger.report()["troubles"], what="the line cannot be written")
+        assert os.read(logger.reads["stdout"], 100) == b"first\n"
+        (tmp_path / "log").rmdir()
+        wait_for(lambda: (tmp_path / "log").is_file(), what="the file is made")
+        assert logger.end() == 0
+    assert lines_of(tmp_path / "log") == [b"first"]
+
+
+def test_lines_after_those_that_a_child_took_back_are_whole(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    with logger_process(files={"stdout": tmp_path / "log"}) as logger:
+        logger.write(b"first\n")
+        wait_for(lambda: logger.report()["troubles"], what="the line cannot be written")
+        assert os.read(logger.reads["stdout"], 100) == b"first\n"
+        (tmp_path / "log").rmdir()
+        wait_for(lambda: logger.report()["lines"].get("stdout") == 1, what="the line counts as written")
+        logger.write(b"second\n")
+        assert logger.end() == 0
+    assert lines_of(tmp_path / "log") == [b"first", b"second"]
+
+
 def test_an_earlier_version_s_file_of_root_s_is_set_aside(tmp_path: Path) -> None:
     """It is in the way, in a directory of the program's user: nobody but root can write into it."""
     if os.geteuid():
@@ -205,6 +245,15 @@ def test_a_compression_that_was_cut_short_is_begun_anew_by_the_next_logger(tmp_p
         packed(backup)
     assert gzip.decompress((tmp_path / "log.1.gz").read_bytes()) == text(numbered(2_000_000))
     assert [file.name for file in tmp_path.glob("*part*")] == []
+
+
+def test_a_compression_that_cannot_begin_costs_no_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "log.gz-part").mkdir()  # as a full disk would, it keeps the file from being made
+    with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=100, backups=2, compress=True) as logger:
+        for number in range(20):
+            logger.write(text(numbered(5, 5 * number)))
+        wait_for(lambda: logger.report()["lines"].get("stdout") == 100, what="all lines are written")
+        assert [path for path in open_files(logger) if path.match("log.*")] == []
 
 
 def test_compression_runs_at_the_lowest_priority(tmp_path: Path) -> None:
