@@ -20,7 +20,9 @@ SHORTEST_NAME: Final = 7
 REASON_ROOM: Final = 24
 """Columns that a reason gets before a name is cut."""
 NARROWEST_REASON: Final = 12
-"""Columns that a reason needs beside its row; with fewer it stands below."""
+"""Columns that a reason needs in its row; with fewer it stands below."""
+TALLEST_REASON: Final = 2
+"""Lines that a reason may take in its column; a longer one stands below its row, where a line has more room."""
 
 _COLOURS: Final = {"leading": "32", "draining": "33", "stopped": "33", "backoff": "31"}
 
@@ -102,7 +104,8 @@ def _reason(reason: str, indent: int, width: int | None) -> list[str]:
         return [reason]
     if width - indent >= NARROWEST_REASON:
         first, *more = wrap(reason, width - indent) or [""]
-        return [first, *(" " * indent + line for line in more)]
+        if len(more) < TALLEST_REASON:
+            return [first, *(" " * indent + line for line in more)]
     return ["", *(f"    {line}" for line in wrap(reason, max(width - 4, 1)) if reason != HEADINGS[-1])]
 
 

@@ -48,7 +48,7 @@ def test_descriptors_that_clients_hold_are_not_missed(nodes: Nodes, database: Da
 
 
 def test_a_full_disk_costs_lines_and_no_child(nodes: Nodes, database: Database) -> None:
-    with tiny_disk(nodes.directory / "disk", 65536) as disk:
+    with tiny_disk(nodes.directory / "disk", 1 << 18) as disk:
         flood = f'command = ["sh", "-c", "yes | head -c 300000; exec $CHILD"]\nstdout = "{disk}/flood"\n'
         strained = Strained(nodes, database, f"[program.beat]\n[program.flood]\n{flood}")
         with strained.undisturbed():
