@@ -89,11 +89,12 @@ class Spawner:
             self._origin.guardian.order_log(self._child, order)
 
     async def reopen(self) -> bool:
-        """Have the logger open its files anew, and wait until it has. Return whether there is one.
+        """Have the logger open its files anew, and wait until it has. Return whether there are any.
 
         Raises HighlanderError when one cannot be opened, or no answer comes.
         """
-        if self._child is None or _log(self.config) is None:
+        targets = {self.config.stdout, self.config.stderr}
+        if self._child is None or targets <= {"inherit", "null"}:
             return False
         former = self.output.reopened
         self._origin.guardian.reopen_log(self._child)

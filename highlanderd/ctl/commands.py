@@ -274,7 +274,7 @@ def reopen(daemon: ControlClient, arguments: Namespace) -> int:
     for name in _names(daemon, arguments.names):
         try:
             reopened = daemon.order(name, "reopen", {}, REOPENING)()["reopened"]
-            print(f"{name}: {'log files opened anew' if reopened else 'nothing to open: no output is written here'}")
+            print(f"{name}: {'log files opened anew' if reopened else 'nothing to open: it writes no log file here'}")
         except HighlanderError as error:
             print(f"highlanderctl: reopen {name}: {error}", file=sys.stderr)
             worst = max(worst, error.exit_code)

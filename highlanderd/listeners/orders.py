@@ -88,7 +88,7 @@ class Node(Protocol):
         """Return when any program's status has changed since the call."""
 
     async def reopen(self, name: str) -> bool:
-        """Have a program's log files opened anew. Return whether it has a logger here.
+        """Have a program's log files opened anew. Return whether it writes any here.
 
         Raises NoSuchProgram, and HighlanderError when one of them cannot be opened.
         """

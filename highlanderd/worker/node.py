@@ -276,7 +276,7 @@ class WorkerNode:
             raise NotLeading(f'"{name}" is {member.program.state} on this node; {where}')
 
     async def reopen(self, name: str) -> bool:
-        """Have a program's log files opened anew; False without a logger. Raises NoSuchProgram, HighlanderError."""
+        """Have a program's log files opened anew; False where it writes none. Raises NoSuchProgram, HighlanderError."""
         return await self._member(name).spawner.reopen()
 
     async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
