@@ -124,15 +124,18 @@ class ControlClient:
         return isinstance(error, REPLACED) and time.monotonic() < end and self.lives
 
     def _answer(self, connection: _UnixConnection, request: _Request, end: float) -> Answer:
-        try:
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if request.method == "GET" and self._is_replaced(error, end):  # an order may have been carried out
-                return self._answer(self._send(request, end), request, end)
-            raise self._unreachable(error) from error
-        finally:
-            connection.close()
+        while True:
+            try:
+                response = connection.getresponse()
+                answer = json.loads(response.read())
+                break
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                if request.method != "GET" or not self._is_replaced(error, end):  # an order may have been carried out
+                    raise self._unreachable(error) from error
+            finally:
+                connection.close()
+            time.sleep(AGAIN)
+            connection = self._send(request, end)
         if response.status >= 400:
             raise _refusal(answer)
         return dict(_harmless(answer) if self._as_text else answer)
@@ -171,8 +174,8 @@ class ControlClient:
                 "socket cannot be opened; its log and 'systemctl status highlanderd' say why"
             )
         return (
-            f"the worker of the daemon on {self._path} ended before it answered, and another one is started; "
-            "'highlanderctl status' shows whether the order was carried out"
+            f"the daemon on {self._path} broke off before it answered: its worker has ended, and another one is "
+            "started, or it has too many clients; 'highlanderctl status' shows whether the order was carried out"
         )
 
 

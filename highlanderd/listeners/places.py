@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,10 +15,32 @@ PER_SECOND: Final = 400.0
 """Requests that one listener answers in a second: each takes a fifth of a millisecond of the event loop, or more."""
 AT_ONCE: Final = 40.0
 """Requests that are answered without a pause: a page of a few, from each of several clients."""
+LEAST: Final = 16
+"""Connections that a listener serves even where descriptors run short."""
+AT_A_TIME: Final = 16
+"""Connections that are accepted before the first of them is given a place or closed."""
+AMPLE: Final = 1 << 16
+"""A limit on descriptors that no configuration comes near."""
+SPARE: Final = 3 * LEAST
+"""Descriptors that clients beyond those leave to others; two listeners and what is being accepted fit in."""
+
+
+def scarce() -> bool:
+    """Return whether descriptors run short. To count them costs more than a connection, where there are thousands."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY or limit > AMPLE:
+        return False
+    try:
+        return len(os.listdir("/proc/self/fd")) > limit - SPARE  # noqa: PTH208 - their names are not needed
+    except OSError:
+        return True
 
 
 class Places:
-    """At most ``limit`` connections. When all places are taken, the one that has been idle for longest makes room."""
+    """At most ``limit`` connections, and fewer where descriptors are scarce.
+
+    When all places are taken, the one that has been idle for longest makes room.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -28,7 +52,7 @@ class Places:
         """Give a new connection a place; False when all have a request under way. ``connected`` are those of now."""
         living = set(connected)
         self._idle = {each: None for each in self._idle if each in living}
-        if len(living) >= self._limit:
+        if len(living) >= self._limit or (len(living) >= LEAST and scarce()):
             oldest = next(iter(self._idle), None)
             if not isinstance(oldest, web.RequestHandler):
                 return False

@@ -13,12 +13,11 @@ from aiohttp import web
 from highlanderd.config.values import label
 from highlanderd.errors import BadRequest
 from highlanderd.listeners import leases
-from highlanderd.listeners.sockets import IDLE
 
 LONGEST_WAIT: Final = 86_400.0
 """Seconds for which one request may wait; a wait has an end."""
-
-
+WHOLE_WITHIN: Final = 5.0
+"""Seconds for the rest of a request, while it holds a place: a Unix socket brings it in less than a millisecond."""
 MOST_NODES: Final = 1000
 """In one request; far more than share a ledger."""
 
@@ -66,7 +65,7 @@ async def body_of(request: web.Request, allowed: tuple[str, ...]) -> dict[str, A
 
 async def _whole(request: web.Request) -> bytes:
     try:
-        async with asyncio.timeout(IDLE):
+        async with asyncio.timeout(WHOLE_WITHIN):
             return await request.read()
     except (TimeoutError, web.RequestPayloadError):
         raise BadRequest("the request's body never came whole") from None

@@ -27,7 +27,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from highlanderd.config.identity import find_group
 from highlanderd.errors import HighlanderError
-from highlanderd.listeners.places import Places
+from highlanderd.listeners.places import AT_A_TIME, Places
 from highlanderd.threads import in_thread
 
 Closer = Callable[[], Coroutine[None, None, None]]
@@ -37,6 +37,8 @@ Lend = Callable[[socket.socket], None]
 """Called with a socket on which somebody listens: it is to be shut should this process be dead without ending."""
 IDLE = 75.0
 """Seconds after which a connection without a whole request is closed; scrapers ask every minute at the slowest."""
+BACKLOG = 1024
+"""Clients that wait until they are accepted. asyncio accepts as many at a time as it is told of."""
 FAREWELL = 0.3
 """Seconds that requests under way get at the end, and once more when they are cancelled."""
 UNREAD = 30_000
@@ -278,7 +280,8 @@ async def serve(app: web.Application, door: socket.socket, limit: int, lend: Len
         return connection if places.take(connection, server.connections) else _Refused()
 
     lend(door)
-    listener = await asyncio.get_running_loop().create_server(admit, sock=door, backlog=1024)
+    listener = await asyncio.get_running_loop().create_server(admit, sock=door, backlog=AT_A_TIME)
+    door.listen(BACKLOG)
 
     async def close() -> None:
         listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import socket
@@ -11,7 +12,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.nodes import PATIENCE, Nodes
+from highlanderd.listeners.places import LEAST
+from tests.support.nodes import PATIENCE, Node, Nodes
 from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 from tests.support.undisturbed import Strained
@@ -115,3 +117,27 @@ def nobody_reads_much(log: Path) -> Iterator[None]:
     yield
     over.set()
     thread.join()
+
+
+def test_clients_take_no_descriptor_that_others_need(nodes: Nodes, database: Database) -> None:
+    """Strangers keep their connections open at both doors; what they ask for is not yet whole."""
+    limit, port = 200, reserved_port()
+    node = Node("a", nodes.directory / "a", database.dsn, 10.0, nodes.journal)
+    nodes.nodes.append(node)
+    node.configure(["beat"])
+    node.file.write_text(node.file.read_text().replace('listen = ""', f'listen = "127.0.0.1:{port}"'))
+    node.enter = ("prlimit", f"--nofile={limit}:{limit}")
+    node.start()
+    nodes.await_led("beat")
+    for half in (b"", b"POST /v1/programs/beat/start HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"):
+        with contextlib.ExitStack() as crowd:
+            for _ in range(limit):
+                for client in (connected(node.socket), socket.create_connection(("127.0.0.1", port), PATIENCE)):
+                    crowd.enter_context(client)
+                    with contextlib.suppress(OSError):  # turned away
+                        client.sendall(half)
+            assert node.status()["postgres"]["connected"]
+            assert len(os.listdir(f"/proc/{node.worker}/fd")) <= limit - LEAST  # noqa: PTH208
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
+                assert answer.status == 200
+    assert "Too many open files" not in node.log.read_text()
