@@ -41,6 +41,8 @@ class LogFile:
         self._packs, self._compression = False, Compression(path)
         self.unrotated: str | None = None
         """Why the last rotation failed; the file then grows beyond its size."""
+        self._unpackable: str | None = None
+        """Why no compression could begin or be finished, as it was said once."""
         self._fd: int | None = None
         self._size = 0
         self._looked = self._used = 0.0
@@ -89,6 +91,10 @@ class LogFile:
                 self._unpacked(error)
 
     def _unpacked(self, error: OSError) -> bool:
+        """Say once why a backup stays as it is: a program can have its file rotated a thousand times a second."""
+        if error.strerror == self._unpackable:
+            return False
+        self._unpackable = error.strerror
         linux.log(f"highlanderd: a backup of {self.name} is not compressed: {error.strerror}; it stays as it is")
         return False
 

@@ -247,13 +247,16 @@ def test_a_compression_that_was_cut_short_is_begun_anew_by_the_next_logger(tmp_p
     assert [file.name for file in tmp_path.glob("*part*")] == []
 
 
-def test_a_compression_that_cannot_begin_costs_no_descriptor(tmp_path: Path) -> None:
+def test_a_compression_that_cannot_begin_costs_no_descriptor_and_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "log.gz-part").mkdir()  # as a full disk would, it keeps the file from being made
     with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=100, backups=2, compress=True) as logger:
         for number in range(20):
             logger.write(text(numbered(5, 5 * number)))
         wait_for(lambda: logger.report()["lines"].get("stdout") == 100, what="all lines are written")
         assert [path for path in open_files(logger) if path.match("log.*")] == []
+    assert capfd.readouterr().err.count("is not compressed") == 1
 
 
 def test_compression_runs_at_the_lowest_priority(tmp_path: Path) -> None:
