@@ -174,6 +174,11 @@ class _Commands:
         self._names(stop)
         restart = self._add("restart", "give programs led here a new process")
         self._names(restart)
+        sent = self._add("signal", "send a signal to the main processes of programs, on the nodes that lead them")
+        sent.add_argument("signal", metavar="SIG", type=str.upper, help="its name, such as HUP or SIGUSR1")
+        self._names(sent)
+        sent.add_argument("--tree", action="store_true", help="to all processes of each program")
+        sent.set_defaults(wait=False, reason="")
         for command in (start, stop):
             command.add_argument("--everywhere", action="store_true", help="on all nodes, until start --everywhere")
         stop.add_argument("--force", action="store_true", help="even if no other node could lead them now")

@@ -208,6 +208,10 @@ def restart(daemon: ControlClient, arguments: Namespace) -> int:
     return _order_here(daemon, "restart", arguments, {})
 
 
+def signal(daemon: ControlClient, arguments: Namespace) -> int:
+    return _order_here(daemon, "signal", arguments, {"signal": arguments.signal, "tree": arguments.tree})
+
+
 def _order_here(daemon: ControlClient, verb: str, arguments: Namespace, more: dict[str, Any]) -> int:
     """Order something of programs: of all that are named, and of those led here that a glob or ``all`` chooses.
 
@@ -365,6 +369,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "start": start,
     "stop": stop,
     "restart": restart,
+    "signal": signal,
     "drain": drain,
     "resume": resume,
     "reopen": reopen,

@@ -48,7 +48,7 @@ CLIENTS = 512
 """Connections at once: more than any fleet of scripts needs, fewer than the descriptors a daemon can spare."""
 LONGEST_BODY = 64 * 1024
 """Bytes of a request's body; the largest order has four short fields."""
-RELAYED = frozenset({"release", "restart"})
+RELAYED = frozenset({"release", "restart", "signal"})
 """Orders that concern the node that leads: where that is another one, they are passed on to it."""
 WAITING = ("wait", "timeout")
 """Fields of each order whose outcome may be waited for."""

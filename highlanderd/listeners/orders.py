@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from signal import Signals
 from typing import Any, Protocol
 
 from highlanderd.core.cluster import ClusterOverview
@@ -20,7 +21,7 @@ from highlanderd.core.status import (
     RenewalReport,
 )
 from highlanderd.core.terms import PastTerm
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import BadRequest, HighlanderError
 
 DEFAULT_STAY_OUT = 30.0
 """Seconds for which a releasing node stays out, unless another one has led before."""
@@ -65,6 +66,9 @@ class Node(Protocol):
 
     def restart(self, name: str, by: Author) -> None:
         """Order a new child. Raises NoSuchProgram, NotLeading."""
+
+    def signal(self, name: str, signum: int, by: Author, *, tree: bool) -> None:
+        """Send a signal to the main process, or to its whole tree. Raises NoSuchProgram, NotLeading."""
 
     async def stop_everywhere(self, name: str, by: Author) -> None:
         """Order that no node leads it until it is started everywhere. Raises NoSuchProgram, HighlanderError."""
@@ -165,6 +169,15 @@ def _restarted(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     return _running(before, now, goal) and (now.epoch or 0) > (before.epoch or 0)
 
 
+SIGNALS: Mapping[str, int] = {item.name.removeprefix("SIG"): int(item) for item in Signals}
+
+
+def _signal(node: Node, name: str, body: Mapping[str, Any], by: Author) -> None:
+    if (word := body.get("signal")) is None:
+        raise BadRequest('\'signal\' is missing: name the signal, such as {"signal": "HUP"}')
+    node.signal(name, SIGNALS[word.removeprefix("SIG")], by, tree=body.get("tree", False))
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
     """Where an order is to have its effect."""
@@ -202,4 +215,5 @@ ORDERS: Mapping[str, NodeOrder] = {
         lambda node, name, _, by: node.stop(name, by), _stopped, ("force", "everywhere"), hands_over=True
     ),
     "restart": NodeOrder(lambda node, name, _, by: node.restart(name, by), _restarted),
+    "signal": NodeOrder(_signal, lambda before, now, goal: True, ("signal", "tree")),  # noqa: ARG005 - one shape
 }

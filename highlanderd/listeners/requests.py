@@ -13,6 +13,7 @@ from aiohttp import web
 from highlanderd.config.values import label
 from highlanderd.errors import BadRequest
 from highlanderd.listeners import leases
+from highlanderd.listeners.orders import SIGNALS
 
 LONGEST_WAIT: Final = 86_400.0
 """Seconds for which one request may wait; a wait has an end."""
@@ -44,6 +45,11 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "nodes": (
         lambda value: isinstance(value, list) and 0 < len(value) <= MOST_NODES and all(map(_is_node, value)),
         f"an array of 1 to {MOST_NODES} names of nodes",
+    ),
+    "tree": (lambda value: isinstance(value, bool), "true or false"),
+    "signal": (
+        lambda value: isinstance(value, str) and value.removeprefix("SIG") in SIGNALS,
+        'the name of a signal, such as "HUP" or "SIGUSR1"',
     ),
     "force": (lambda value: isinstance(value, bool), "true or false"),
     "reason": (leases.is_reason, f"one line of printable text, of at most {leases.LONGEST_REASON} characters"),

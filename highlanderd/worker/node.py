@@ -195,6 +195,14 @@ class WorkerNode:
         self._refuse_unless_leading(name)
         self._fleet.order(name, RestartOrdered(by))
 
+    def signal(self, name: str, signum: int, by: Author, *, tree: bool) -> None:  # noqa: ARG002 - the order is logged
+        """Send a signal to the main process, or to its whole tree. Raises NoSuchProgram, NotLeading."""
+        self._refuse_unless_leading(name)
+        child = self._member(name).program.child
+        if child is None or child.pid is None:
+            raise HighlanderError(f"{name} has no process now; see 'highlanderctl show {name}'")
+        child.signal(signum, "tree" if tree else "main")
+
     def _refuse_suspended(self, member: Member) -> None:
         suspension, name = member.program.situation.suspension, member.program.name
         if suspension is None:

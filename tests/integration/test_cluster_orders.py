@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from pathlib import Path
 
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Node, Nodes, settled_ledger
@@ -213,3 +214,21 @@ def test_a_program_that_is_started_everywhere_was_stopped_on_no_node(nodes: Node
     done = highlanderctl(leader.socket, "start", "beat", "--everywhere")
     assert done.code == 0, done
     wait_for(lambda: other.program("beat")["state"] != "stopped", what="the stop of that node is lifted, too")
+
+
+def _has_come(mark: Path, count: int) -> bool:
+    return mark.read_text().count("hup") == count
+
+
+def test_a_signal_reaches_the_child_on_the_node_that_leads_it(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    mark = nodes.directory / "mark"
+    command = f"trap 'echo hup >> {mark}' HUP; echo up > {mark}; while :; do sleep 0.05; done"
+    programs = f'[program.beat]\ncommand = ["sh", "-c", "{command}"]\n'
+    nodes(database, "a", "b", programs=programs, lease=LEASE)
+    wait_for(lambda: mark.exists() and mark.read_text() == "up\n", what="the child has set its trap")
+    for count, node in enumerate(nodes.nodes, start=1):
+        done = highlanderctl(node.socket, "signal", "hup", "beat")
+        assert (done.code, done.out, done.err) == (0, "beat: signal ordered\n", "")
+        wait_for(partial(_has_come, mark, count), what="the signal has arrived")
+    assert "the name of a signal" in highlanderctl(nodes.nodes[0].socket, "signal", "NONE", "beat").err

@@ -241,6 +241,11 @@ class MemoryNode:
         self.orders.append(("restart", name))
         self._carry_out(name, program(name, "draining", epoch=epoch), leading(name, epoch + 1))
 
+    def signal(self, name: str, signum: int, by: Author, *, tree: bool) -> None:
+        self.authors.append(by)
+        self._must_lead(name)
+        self.orders.append(("signal", name, signum, tree))
+
     async def stop_everywhere(self, name: str, by: Author) -> None:
         self.orders.append(("stop everywhere", name))
         self.authors.append(by)
