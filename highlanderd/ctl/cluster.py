@@ -48,7 +48,7 @@ def outside(arguments: Namespace) -> Answer:
 
     asked = {"HIGHLANDER_DSN": arguments.dsn, "HIGHLANDER_CONFIG": arguments.config}
     environment = {**os.environ, **{name: value for name, value in asked.items() if value}}
-    command = [sys.executable, "-m", "highlanderd.outside"]
+    command = [sys.executable, "-m", "highlanderd.direct.cluster"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         failure = done.stderr.strip()
