@@ -1,1 +1,1 @@
-"""What ``highlanderctl`` asks PostgreSQL itself, where no daemon runs: a process of its own, for its imports take long."""
+"""What ``highlanderctl`` asks PostgreSQL itself where no daemon runs: in its own process, for imports take long."""
