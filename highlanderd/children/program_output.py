@@ -62,6 +62,11 @@ class ProgramOutput:
         if self._view is not None:
             self._view.finish()
 
+    def close(self) -> None:
+        """Look at no logger any more."""
+        if self._view is not None:
+            self._view.close()
+
     @property
     def reopened(self) -> int:
         """How often the present logger has opened its files anew."""

@@ -81,6 +81,16 @@ def warn_of_shell(written: WrittenProgram, warnings: Problems) -> None:
         )
 
 
+def warn_of_files(written: WrittenProgram, warnings: Problems) -> None:
+    """Warn of what is said about log files where there are none."""
+    if {written.program.stdout, written.program.stderr} <= {"inherit", "null"}:
+        for key in ("log_max_bytes", "log_backups", "log_compress"):
+            if key in written.table:
+                warnings.add(
+                    written.at(key), "has no effect without a log file; give stdout or stderr a path, or remove it"
+                )
+
+
 def warn_of_expansions(written: WrittenProgram, environ: Mapping[str, str], warnings: Problems) -> None:
     """Warn of what supervisord or a shell would expand, in any string of a program."""
     program = written.program

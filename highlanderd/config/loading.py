@@ -16,6 +16,7 @@ from highlanderd.config.checks import (
     check_clocks,
     check_locks,
     warn_of_expansions,
+    warn_of_files,
     warn_of_names,
     warn_of_postgres,
     warn_of_shell,
@@ -261,6 +262,7 @@ class _Loading:
             self.warnings.add(top / "program", short)
         for written in self.programs.values():
             warn_of_shell(written, self.warnings)
+            warn_of_files(written, self.warnings)
             warn_of_expansions(written, self.environ, self.warnings)
 
 

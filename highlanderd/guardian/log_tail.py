@@ -24,8 +24,9 @@ class LastLines:
     def keep(self, block: memoryview, count: int, stream: str, now: float) -> None:
         """Keep the end of a block of ``count`` lines."""
         self.number += count
-        text = bytes(block[-LOOKED_AT:]).removesuffix(b"\n")
-        self._blocks.append((self.number, now, stream, text, len(block) > LOOKED_AT))
+        end = len(block) - (block[-1] == 0x0A)
+        text = bytes(block[max(end - LOOKED_AT, 0) : end])
+        self._blocks.append((self.number, now, stream, text, end > LOOKED_AT))
         self._size += len(text) + 1
         while self._size > 2 * LOOKED_AT:
             self._size -= len(self._blocks.pop(0)[3]) + 1

@@ -32,6 +32,7 @@ PATIENCE = 1.0  # seconds for which a line without its end waits for the rest
 AGAIN = 1.0  # seconds until a file that failed is tried again
 LOOK_SOON = 0.005  # seconds until a pipe whose lines were dropped is looked at again
 REPORT_EVERY = 0.1  # seconds
+KEPT_MEMORY = 1 << 20  # bytes: else a flood of shaped blocks gets new pages from the system for each of them
 REPLACE_ME = 75  # exit code: nothing is wrong, but this order needs another logger
 
 
@@ -270,6 +271,8 @@ class Logger:
                 size = self._peek.fill(pipe.fd)
             except BlockingIOError:  # the child has read its own pipe
                 break
+            if not size:  # and has ended
+                break
             size = self._peek.whole(size) or size
             pipe.owed, pipe.owed_lines = size, self._peek.lines(size)
             self._last.keep(self._peek.view[:size], pipe.owed_lines, pipe.name, time.time())
@@ -312,6 +315,7 @@ def become_logger(spec: Spec, pipes: dict[str, int], report: int, signals: linux
     linux.close_all_but(0, 1, 2, signals.fileno(), report, *pipes.values())
     if "stdout" not in spec["log"].get("inherit", ()):
         os.dup2(0, 1)
+    linux.keep_memory(KEPT_MEMORY)
     os.chdir("/")
     os.umask(0o027)
     found = outlets(spec, again=again)

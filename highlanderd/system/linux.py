@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PTRACE_DETACH = 17
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_CAPBSET_DROP = 1, 4, 15, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 TFD_TIMER_ABSTIME = 1
 SIGINFO_SIZE = 128
@@ -279,6 +280,15 @@ def enlarge_pipe(fd: int, size: int) -> None:
     try:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
     except OSError:
+        return
+
+
+def keep_memory(size: int) -> None:
+    """Have the allocator give memory back to the system in larger pieces than ``size`` only, where it can be told."""
+    try:
+        for what in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            _libc.mallopt(what, size)
+    except AttributeError:  # another C library than GNU's
         return
 
 

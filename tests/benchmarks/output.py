@@ -1,22 +1,31 @@
 """How fast a child's output reaches a file: through a logger, and through ``cat`` and supervisord in the same run.
 
-A child writes without pause for some seconds, in blocks and by lines; what stands in the file then is counted. The
-logger's memory is what no other process shares with it. supervisord is fetched from PyPI if it can be. The figures of
-one run compare with each other only. On a busy machine those by CPU time compare better: sessions share processors as
-groups (sched(7), autogroup), and a logger is a session of its own.
+A child writes without pause, in blocks and by lines; what stands in the file then is counted. All ways take turns, and
+medians of several short rounds are printed. The files are in memory where there is ``/dev/shm``: a disk would be what
+is measured. A logger's memory is what no other process shares with it. supervisord is fetched from PyPI if it can be.
+The figures of one run compare with each other only. On a busy machine those by CPU time compare better: sessions share
+processors as groups (sched(7), autogroup), and a logger is a session of its own.
 """
 
 from __future__ import annotations
 
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from tests.support.loggers import logger_process
 from tests.support.processes import children, name_of, node_at
 
-SECONDS = 4.0
+ROUNDS = 7
+SECONDS = 0.8
+MEMORY = Path("/dev/shm")
 BLOCKS = ["dd", "if=/dev/zero", "bs=64k", "status=none"]
 LINES = ["yes", "a line of some forty characters, as logs go"]
 SUPERVISORD = """
@@ -32,7 +41,11 @@ stdout_logfile_maxbytes=0
 """
 
 
-def measure(path: Path, writer: int) -> str:
+Rates = tuple[float, float]
+"""MB/s by the clock, and by the CPU time of what writes the file."""
+
+
+def measure(path: Path, writer: int) -> Rates:
     """Return the rates into ``path`` from its first byte on: by the clock, and by the CPU time that ``writer`` uses."""
     while not path.exists() or not path.stat().st_size:
         time.sleep(0.01)
@@ -40,21 +53,36 @@ def measure(path: Path, writer: int) -> str:
     time.sleep(SECONDS)
     size = (path.stat().st_size - before) / 1e6
     used = max(cpu(writer) - used, 0.01)
-    return f"{size / (time.monotonic() - begun):6.0f} MB/s  {size / used:6.0f} MB in a second of its CPU"
+    return size / (time.monotonic() - begun), size / used
 
 
-def logger(home: Path, command: list[str]) -> str:
-    """Return the rates through a logger, and what the logger costs."""
+def logger(home: Path, command: list[str]) -> Rates:
+    """Return the rates through a logger of a whole daemon."""
     path = home / "log"
-    log = {"files": {"stdout": str(path)}}
     with node_at(home) as node:
-        node.spawn(*command, log=log)
+        node.spawn(*command, log={"files": {"stdout": str(path)}})
         node.expect("Started")
         (pid,) = [pid for pid in children(node.pid) if name_of(pid).startswith("log ")]
         before = cpu(node.worker)
         rates = measure(path, pid)
-        share = 100 * (cpu(node.worker) - before) / SECONDS
-        return f"{rates}  {private(pid)} KiB of its own, the worker {share:.1f} % of a CPU"
+        costs["logger, KiB of its own"].append(private(pid))
+        costs["worker, % of a CPU"].append(100 * (cpu(node.worker) - before) / SECONDS)
+        return rates
+
+
+costs: dict[str, list[float]] = {"logger, KiB of its own": [], "worker, % of a CPU": []}
+
+
+def shaped(order: dict[str, Any], home: Path, command: list[str]) -> Rates:
+    """Return the rates through a logger that puts something before each line."""
+    path = home / "log"
+    with path.open("ab") as file, logger_process((file.fileno(), 2), **{"files": {"stdout": path}, **order}) as one:
+        source = subprocess.Popen(command, stdout=one.writes["stdout"], start_new_session=True)
+        try:
+            return measure(path, one.pid)
+        finally:
+            source.kill()
+            source.wait()
 
 
 def private(pid: int) -> int:
@@ -69,7 +97,7 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def cat(home: Path, command: list[str]) -> str:
+def cat(home: Path, command: list[str]) -> Rates:
     """Return the rates through ``cat``."""
     path = home / "log"
     with path.open("wb") as file:
@@ -83,7 +111,7 @@ def cat(home: Path, command: list[str]) -> str:
                 process.wait()
 
 
-def supervisord(home: Path, command: list[str]) -> str:
+def supervisord(home: Path, command: list[str]) -> Rates:
     """Return the rates through supervisord; its own start is not counted."""
     environment = Path(tempfile.gettempdir()) / "highlander-benchmark-supervisor"
     if not (environment / "bin/supervisord").exists():
@@ -101,16 +129,33 @@ def supervisord(home: Path, command: list[str]) -> str:
             one.terminate()
 
 
+WAYS: dict[str, Callable[[Path, list[str]], Rates]] = {
+    "logger": logger,
+    "cat": cat,
+    "supervisord": supervisord,
+    "logger, prefix": partial(shaped, {"inherit": ["stdout"], "files": {}}),
+    "logger, stamps": partial(shaped, {"timestamps": True}),
+    "logger, JSON": partial(shaped, {"format": "json"}),
+}
+
+
 def main() -> None:
     """Print a row for each kind of output and each way to a file."""
-    for kind, command in (("blocks of 64 KiB", BLOCKS), ("lines", LINES)):
-        for way in (logger, cat, supervisord):
-            with tempfile.TemporaryDirectory(prefix="hl-output-") as home:
-                try:
-                    said = way(Path(home), command)
-                except (OSError, subprocess.SubprocessError) as error:
-                    said = f"not measured: {error}"
-                print(f"{kind:17} {way.__name__:12} {said}", flush=True)
+    found: dict[str, list[Rates]] = {}
+    for _ in range(ROUNDS):
+        for kind, command in (("blocks of 64 KiB", BLOCKS), ("lines", LINES)):
+            for name, way in WAYS.items():
+                with tempfile.TemporaryDirectory(prefix="hl-output-", dir=MEMORY if MEMORY.is_dir() else None) as home:
+                    try:
+                        found.setdefault(f"{kind:17} {name:15}", []).append(way(Path(home), command))
+                    except (OSError, subprocess.SubprocessError) as error:
+                        print(f"{kind:17} {name:15} not measured: {error}")
+    for row, rates in sorted(found.items()):
+        clock, used = (statistics.median(each) for each in zip(*rates, strict=True))
+        print(f"{row} {clock:6.0f} MB/s  {used:6.0f} MB in a second of its CPU")
+    for what, costed in costs.items():
+        print(f"{what}: {statistics.median(costed):.1f}")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
 
 
 if __name__ == "__main__":

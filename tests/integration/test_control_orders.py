@@ -163,3 +163,19 @@ def test_an_order_that_no_other_node_could_follow_needs_force(tmp_path: Path, ve
             assert (await ctl(path, "stop", "beat")).code == 0, "nothing runs here that another node would have to lead"
 
     run(main)
+
+
+def test_reopening_says_whether_there_was_anything_to_open_and_what_has_failed(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), program("idle"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            assert await post(path, "/v1/programs/beat/reopen", {}) == (200, {"reopened": True})
+            assert await post(path, "/v1/programs/idle/reopen", {}) == (200, {"reopened": False})
+            assert node.orders == [("reopen", "beat"), ("reopen", "idle")]
+            assert (await post(path, "/v1/programs/nobody/reopen", {}))[0] == 404
+            node.trouble = HighlanderError("cannot open /var/log/beat: Permission denied")
+            code, answer = await post(path, "/v1/programs/beat/reopen", {})
+        assert (code, answer["error"]["message"]) == (409, "cannot open /var/log/beat: Permission denied")
+
+    run(main)

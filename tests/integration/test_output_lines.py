@@ -157,6 +157,22 @@ def test_with_drop_a_reader_that_takes_nothing_keeps_no_child_waiting() -> None:
     assert kept == sorted(kept)
 
 
+def test_a_child_that_reads_its_own_pipe_does_not_hang_its_logger() -> None:
+    """It can open /proc/self/fd/1, and take out what the logger has seen in the pipe."""
+    with daemon_streams() as (daemon, out, _), logger_process(daemon, inherit=["stdout"]) as logger:
+        logger.write(b"a line of some length\n" * 8000)
+        wait_for(lambda: held(out) > 60_000, what="its reader is slow, and it waits in the middle")
+        os.read(logger.reads["stdout"], 1 << 20)
+        os.close(logger.writes.pop("stdout"))
+
+        def ended() -> bool:
+            if held(out):
+                os.read(out, 1 << 20)
+            return logger.process.poll() == 0
+
+        wait_for(ended, what="it ends with the pipe")
+
+
 def test_a_reader_that_is_gone_is_reported_and_keeps_no_child_waiting() -> None:
     out, stdout = os.pipe()
     os.close(out)

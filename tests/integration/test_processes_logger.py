@@ -93,6 +93,17 @@ def test_a_killed_worker_costs_no_line(node: Node, tmp_path: Path) -> None:
     wait_for(lambda: told(node, epoch, "lines") in counted, what="it is counted on, or over already")
 
 
+def test_eight_children_at_full_speed_lose_and_tear_no_line(node: Node, tmp_path: Path) -> None:
+    count = 100_000
+    names = [f"flood-{number}" for number in range(8)]
+    for number, name in enumerate(names):
+        log = {"files": {"stdout": str(tmp_path / name)}}
+        node.shell(f"seq -f '{name} %.0f' 1 {count}", program=name, lock_id=100 + number, log=log)
+    for name in names:
+        wait_for(lambda: (lines(tmp_path / name) or [""])[-1] == f"{name} {count}", what="the last line is there")  # noqa: B023
+        assert lines(tmp_path / name) == [f"{name} {number}" for number in range(1, count + 1)]
+
+
 def test_a_killed_logger_is_replaced_and_costs_no_line(node: Node, tmp_path: Path) -> None:
     path = tmp_path / "log"
     script = "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); echo $i; done; printf tail; sleep 1000"

@@ -282,8 +282,9 @@ class MemoryNode:
     async def reopen(self, name: str) -> bool:
         if self.trouble is not None:
             raise self.trouble
+        found = self.of(name)
         self.orders.append(("reopen", name))
-        return self._programs[name].state == "leading"
+        return found.state == "leading"
 
     async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
         if self.trouble is not None:

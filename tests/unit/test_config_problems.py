@@ -266,3 +266,13 @@ def test_a_daemon_without_programs_is_warned_of() -> None:
 def test_several_hosts_with_a_wish_for_the_primary_are_no_warning() -> None:
     dsn = "postgresql://db1,db2/ops?target_session_attrs=read-write"
     assert loaded(f'[postgres]\ndsn = "{dsn}"\n[program.y]\ncommand = "y"\n').warnings == ()
+
+
+def test_keys_of_log_files_have_no_effect_without_one() -> None:
+    keys = 'log_max_bytes = "1MB"\nlog_backups = 2\nlog_compress = true\nlog_timestamps = true\n'
+    text = f'{POSTGRES}\n[program.y]\ncommand = "y"\nstderr = "null"\n{keys}'
+    warnings = loaded(text).warnings
+    assert len(warnings) == 3
+    assert all("has no effect without a log file" in warning for warning in warnings)
+    assert "log_compress" in "".join(warnings)
+    assert loaded(f'{text}stdout = "/var/log/y"\n').warnings == ()
