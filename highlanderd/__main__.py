@@ -156,8 +156,9 @@ def _check(path: Path, merged: bool) -> int:
         print(one_line(f"warning: {warning}"), file=sys.stderr)
     if merged:
         print(judgement.merged, end="")
-    if judgement.problems or configuration is None:
-        raise ConfigurationError(judgement.problems)
+    problems = (*judgement.problems, *_embedded_lacks(path, configuration))
+    if problems or configuration is None:
+        raise ConfigurationError(problems)
     if merged:
         return DONE
     programs = ", ".join(configuration.programs) or "none"
@@ -173,6 +174,19 @@ def _rehearse(path: Path, handover_fd: int) -> int:
     for note in rehearse(path, handover_fd):
         print(f"warning: {note}", file=sys.stderr)
     return DONE
+
+
+def _embedded_lacks(path: Path, configuration: Configuration | None) -> Iterator[str]:
+    """Yield what keeps the embedded server from starting, if the configuration wants one."""
+    if configuration is None or configuration.embedded_directory is None:
+        return
+    from highlanderd.embedded.installation import installed, pick
+
+    if not (found := installed()):
+        try:
+            pick(found, None)
+        except HighlanderError as error:
+            yield f"{path}: postgres.dsn: {error}"
 
 
 def _shared_account(configuration: Configuration | None) -> Iterator[str]:

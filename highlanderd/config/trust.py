@@ -90,6 +90,14 @@ def judge_way(path: Path, problems: Problems, warnings: Problems) -> None:
         return  # what cannot be seen was not read, either
 
 
+def _read_only(directory: Path) -> str:
+    """Return that the directory, or the lowest that exists above it, is on a read-only file system; empty if not."""
+    there = next((path for path in (directory, *directory.parents) if path.exists()), Path("/"))
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return f"{there} is on a read-only file system; name a directory elsewhere"
+    return ""
+
+
 EVERYBODY: Final = "everybody"
 
 
@@ -152,12 +160,18 @@ def directory_problem(directory: Path, *, shared: bool = False) -> str:
             if not stat.S_ISLNK(found.st_mode) and _writer(found) == EVERYBODY:
                 name = os.fsdecode(step)
                 return f"everybody may write to {name}; {_cure(found, name)}, or name another one"
+    except NotADirectoryError:
+        return f"{directory} is in no directory; name one that can be made"
     except FileNotFoundError:
-        return ""
+        return _read_only(directory)
     except OSError:
         return ""  # to use it says what is wrong
     if found is None:  # the root
         return ""
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{directory} is no directory; name one"
+    if problem := _read_only(directory):
+        return problem
     if _sticky(found) and found.st_mode & stat.S_IWOTH and not shared:
         return f"everybody may write to {directory}; name a directory of the daemon's own in it"
     if who := _writer(found):

@@ -74,6 +74,13 @@ class Limit:
     """Connections of others than daemons that count against it at the moment."""
     cure: str
     """What raises it; ``{}`` stands for the new number."""
+    reserved: int = 0
+    """Connections that it keeps for other roles."""
+
+    def raised(self, wanted: int) -> str:
+        """Return what gives roles like this one so many connections."""
+        whole = self.cure.format(wanted + self.reserved)
+        return f"{whole} ({wanted}, and {self.reserved} reserved for other roles)" if self.reserved else whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,12 +141,12 @@ def _within(limit: Limit, said: str, needed: int, each: int) -> Finding | None:
     if needed > free:
         return problem(
             f"{said} need {needed} connections, but {limit.name} leaves {max(free, 0)}{others}; "
-            f"{limit.cure.format(needed + each + limit.others)}"
+            f"{limit.raised(needed + each + limit.others)}"
         )
     if needed + each > free:
         return warning(
             f"{said} need {needed} connections, and {limit.name} leaves {free}; connections of a lost host stay for up "
-            f"to a lease, so leave room for one node more: {limit.cure.format(needed + each + limit.others)}"
+            f"to a lease, so leave room for one node more: {limit.raised(needed + each + limit.others)}"
         )
     return None
 

@@ -111,9 +111,8 @@ def limits(reply: Reply) -> tuple[tuple[Limit, ...], int]:
     most, top, reserved, of_role, of_database, others, roles, databases, nodes = (int(value or 0) for value in rest)
     if superuser == "t":
         return (Limit("max_connections", most, others, "raise max_connections to {}"),), nodes
-    found = [
-        Limit("max_connections", most - top - reserved, others, f"raise max_connections to {{}} + {top + reserved}")
-    ]
+    kept = top + reserved
+    found = [Limit("max_connections", most - kept, others, "raise max_connections to {}", kept)]
     if of_role >= 0:
         cure = f"ALTER ROLE {identifier(role or '')} CONNECTION LIMIT {{}}"
         found.append(Limit(f"the CONNECTION LIMIT of role {role}", of_role, roles, cure))

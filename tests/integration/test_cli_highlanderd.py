@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import site
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -13,6 +17,7 @@ from highlanderd import __version__
 from tests.support.commands import highlanderd, led
 from tests.support.nodes import Nodes
 from tests.support.postgres import Database
+from tests.support.processes import ROOT
 
 GOOD = '[daemon]\nnode = "a"\nstate_dir = "state"\nrun_dir = "run"\n[postgres]\ndsn = "host=db1 dbname=ops user=ops"\n'
 
@@ -106,3 +111,19 @@ def test_a_printed_schema_lets_a_role_lead_that_may_do_nothing_else(nodes: Nodes
         database.sql("DROP TABLE highlander.lease")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         database.sql("ALTER TABLE highlander.lease DISABLE TRIGGER ALL")
+
+
+def test_an_embedded_server_that_is_not_installed_is_said_by_check(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for place in map(Path, site.getsitepackages()):
+        for entry in place.iterdir():
+            if "pgserver" not in entry.name:
+                (packages / entry.name).symlink_to(entry)
+    file = tmp_path / "highlander.toml"
+    file.write_text('[daemon]\nstate_dir = "state"\nrun_dir = "run"\n[postgres]\ndsn = "embedded"\n')
+    command = [sys.executable, "-S", "-m", "highlanderd", "-c", str(file), "--check"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{packages}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert f"{file}: postgres.dsn: the embedded PostgreSQL is not installed: " in done.stderr

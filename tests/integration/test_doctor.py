@@ -130,7 +130,7 @@ def test_limits_on_connections_are_found_with_their_cure(tmp_path: Path, databas
 def test_a_server_with_too_few_connections_is_a_problem(tmp_path: Path, clusters: Clusters) -> None:
     done = doctor(tmp_path, clusters.create(max_connections="20").database().dsn, programs=10)
     assert done.code == 1
-    assert "raise max_connections to 44 + 3" in found(done, "problem")[0]
+    assert "raise max_connections to 47 (44, and 3 reserved for other roles)" in found(done, "problem")[0]
 
 
 def test_a_role_without_privileges_is_told_the_grants_that_cure_it(tmp_path: Path, database: Database) -> None:

@@ -28,7 +28,7 @@ GREETING = ServerFacts(
     timeline=3,
 )
 HOST = AskedHost("db1:5432", server_facts=GREETING, seconds=0.02)
-ROOM = Limit("max_connections", 97, 20, "raise max_connections to {} + 3")
+ROOM = Limit("max_connections", 97, 20, "raise max_connections to {}", 3)
 HEALTHY = Facts(
     plan=Plan(Ledger("highlander", "highlander", LEASE.length), "a", programs=4),
     host=HOST,
@@ -94,12 +94,12 @@ PROBLEMS = {
     "too few connections": (
         replace(HEALTHY, nodes=20),
         "4 programs on 20 nodes (as many as are connected) need 100 connections, but max_connections leaves 77 (others "
-        "use 20 now); raise max_connections to 125 + 3",
+        "use 20 now); raise max_connections to 128 (125, and 3 reserved for other roles)",
     ),
     "too few connections where every host is asked": (
         replace(HEALTHY, plan=replace(HEALTHY.plan, hosts=2), nodes=13),
         "4 programs on 13 nodes (as many as are connected) need 78 connections, but max_connections leaves 77 (others "
-        "use 20 now); raise max_connections to 104 + 3",
+        "use 20 now); raise max_connections to 107 (104, and 3 reserved for other roles)",
     ),
     "settings that somebody drops": (
         replace(HEALTHY, settings={**startup_options(LEASE), "idle_session_timeout": "0"}),
@@ -122,7 +122,7 @@ WARNINGS = {
     "another lease": (replace(HEALTHY, ledger_lease=Lease(20.0)), "postgres.lease is 10 s here but 20 s in the ledger"),
     "connections that leave no room for a lost host": (
         replace(HEALTHY, limits=(replace(ROOM, total=38),)),
-        "leave room for one node more: raise max_connections to 40 + 3",
+        "leave room for one node more: raise max_connections to 43 (40, and 3 reserved for other roles)",
     ),
     "a system without the TCP settings": (
         replace(HEALTHY, settings={**startup_options(LEASE), "tcp_user_timeout": "0"}),

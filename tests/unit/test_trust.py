@@ -200,3 +200,9 @@ def test_a_place_that_is_no_cgroup_is_left_alone(tmp_path: Path, instance: str) 
     (tmp_path / "instance").write_text(f"{instance}\n{tmp_path}\n")
     assert cgroup.succeed(str(tmp_path / "instance"), str(uuid.uuid4()), 0.1) == []
     assert (mine / "cgroup.kill").read_text() == ""
+
+
+def test_a_state_directory_that_is_none_is_refused(etc: Path) -> None:
+    (etc / "file").touch()
+    assert directory_problem(etc / "file") == f"{etc}/file is no directory; name one"
+    assert directory_problem(etc / "file/state") == f"{etc}/file/state is in no directory; name one that can be made"
