@@ -5,7 +5,8 @@ new worker talks to them. So these rules hold for every release:
 
 * a message may gain keys; an older receiver does not read them
 * a receiver ignores a message that it does not know
-* a receiver checks each message that it knows (``shapes.py``): a reader of a wrong type would fail later, or never kill
+* a receiver checks each message that it knows (``shapes.py``): a deadline of a wrong type would fail later, or
+  never come
 * a key keeps its name, its type and its meaning
 
 A worker has one channel to the guardian and one to each keeper. The guardian has one to each keeper::
@@ -126,8 +127,8 @@ MESSAGES = (
             "quarantined": "dict[str, str]",
         },
         "The first message. ``instance`` is the daemon's UUID. ``draining``: an orderly end has begun already. "
-        "``signals`` arrived while no worker was running. ``version`` of highlanderd that the guardian is of; early "
-        "ones do not say it. ``quarantined``: two workers have died while they handled these programs, and how the "
+        "``signals`` arrived while no worker was running. ``version`` is the guardian's version of highlanderd; early "
+        "guardians leave it out. ``quarantined``: two workers have died while they handled these programs, and how the "
         "last one died; do not handle them.",
         descriptors="what the last worker asked to ``remember``, if ``memo`` is true",
         later=("version", "quarantined"),
@@ -199,7 +200,7 @@ MESSAGES = (
         GUARDIAN,
         "attend",
         {},
-        "In this memory stands which program the worker handles, and since when: the guardian reads it when the "
+        "This memory names the program that the worker handles, and since when. The guardian reads it when the "
         "worker has died.",
         descriptors="a memfd",
     ),
