@@ -73,7 +73,7 @@ class ProgramStatus:
     connected: bool
     """Whether its lock connection to PostgreSQL is up."""
     last_exit: LastExit | None = None
-    """How its latest child on this node has ended, as far as the present worker knows."""
+    """How its latest child on this node has ended, since the daemon was started."""
     finished: bool = False
     """Whether it has finished, so that no node starts it before an operator does."""
     unkillable: tuple[Process, ...] = ()

@@ -126,6 +126,7 @@ class Daemon:
             on_change=changes.note,
             on_alarm=self._alarms.sound,
             quarantined=self._greeting.quarantined,
+            exits=handover.exits,
         )
         fleet.want(handover.programs)
         for found in self._greeting.found:

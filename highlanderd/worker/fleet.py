@@ -40,6 +40,7 @@ from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import Recorder
 from highlanderd.worker.program import Program
 from highlanderd.worker.quiet import quietly
+from highlanderd.worker.records import LastExit
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +114,12 @@ class Fleet:
         on_change: Callable[[], None],
         on_alarm: Callable[[str], None],
         quarantined: Mapping[str, str] | None = None,
+        exits: Mapping[str, LastExit] | None = None,
     ) -> None:
-        """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how."""
+        """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how.
+
+        ``exits`` is how the latest child of each program had ended before.
+        """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
         self.drained: Suspension | None = None
@@ -125,11 +130,20 @@ class Fleet:
         self._on_connection_loss = on_connection_loss
         self._recorder, self._on_change, self._on_alarm = recorder, on_change, on_alarm
         self._quarantined = dict(quarantined or {})
+        self._exits = dict(exits or {})
         self._limit = file_limit()
         self._affordable: frozenset[str] = frozenset()
         """The programs that this node has descriptors for, a reserve left: the others are led elsewhere."""
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
+
+    @property
+    def exits(self) -> Mapping[str, LastExit]:
+        """How the latest child of each program has ended on this node, by name."""
+        for name, member in self.members.items():
+            if member.program.last_exit is not None:
+                self._exits[name] = member.program.last_exit
+        return {name: self._exits[name] for name in self._exits.keys() & {*self.wanted, *self.members}}
 
     async def run(self) -> None:
         """Start, replace and end programs until the last one has left."""
@@ -307,6 +321,7 @@ class Fleet:
             on_change=self._on_change,
             on_alarm=self._on_alarm,
             attention=self._origin.guardian.attention,
+            last_exit=self.exits.get(name),
         )
         session = Session(
             self._pool,

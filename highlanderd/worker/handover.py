@@ -15,10 +15,13 @@ from typing import Any
 
 from highlanderd import __version__
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
+from highlanderd.core.events import Exited
 from highlanderd.core.states import Want
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.addresses import same_place
 from highlanderd.postgres.memory import GENERATION, PROMISE, TIMELINES
+from highlanderd.system.linux import boottime
+from highlanderd.worker.records import LastExit
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ class WorkerHandover:
     seen_ledger: bool = False
     memory: Mapping[str, Any] = field(default_factory=lambda: {TIMELINES: {}})
     """What was seen of servers and ledgers: the facts of a NodeMemory."""
+    exits: Mapping[str, LastExit] = field(default_factory=dict)
+    """By program: how its latest child has ended on this node."""
     restart_due: str | None = None
     """Since when the guardian is of another version than its workers; None while it is of the same."""
 
@@ -72,6 +77,7 @@ class WorkerHandover:
             "latest": latest,
             "wishes": {name: wish.value for name, wish in self.wishes.items()},
             "seen_ledger": self.seen_ledger,
+            "exits": {name: [event.status, event.at, epoch] for name, (event, epoch) in self.exits.items()},
             "restart_due": self.restart_due,
             **self.memory,
         }
@@ -100,8 +106,26 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
     memory |= {name: facts[name] for name in (TIMELINES, GENERATION, PROMISE) if name in facts}
     due = facts.get("restart_due")
     return WorkerHandover(
-        base, latest, wishes, bool(facts.get("seen_ledger")), memory, None if due is None else str(due)
+        base,
+        latest,
+        wishes,
+        bool(facts.get("seen_ledger")),
+        memory,
+        _exits(facts.get("exits")),
+        None if due is None else str(due),
     )
+
+
+def _exits(written: object) -> dict[str, LastExit]:
+    """Return those that can be read: status, when it was by CLOCK_BOOTTIME, and the epoch."""
+    found, now = dict[str, LastExit](), boottime()
+    for name, facts in (written if isinstance(written, dict) else {}).items():
+        match facts:
+            case [int(status), int() | float() as at, int() | None as epoch] if (
+                0 <= status <= 0xFFFF and 0 <= at <= now
+            ):
+                found[name] = Exited(status, at), epoch
+    return found
 
 
 def _wishes(written: object) -> dict[str, Want]:

@@ -62,10 +62,11 @@ class Persistence:
         return self._handover.encode()
 
     def _refresh(self) -> None:
-        wishes, seen_ledger, memory = self._fleet.wishes, self._server.seen_ledger, self._server.memory.facts()
+        wishes, exits = self._fleet.wishes, self._fleet.exits
+        seen_ledger, memory = self._server.seen_ledger, self._server.memory.facts()
         old = self._handover
-        if (old.wishes, old.seen_ledger, old.memory) != (wishes, seen_ledger, memory):
-            self._handover = replace(old, wishes=dict(wishes), seen_ledger=seen_ledger, memory=memory)
+        if (old.wishes, old.exits, old.seen_ledger, old.memory) != (wishes, exits, seen_ledger, memory):
+            self._handover = replace(old, wishes=dict(wishes), exits=exits, seen_ledger=seen_ledger, memory=memory)
 
     def hand_over(self) -> None:
         """Hand the guardian what has changed since the last time. A failure is logged, and tried again later."""

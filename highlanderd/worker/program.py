@@ -27,13 +27,13 @@ from highlanderd.core.effects import (
     TakeOver,
     WriteSettled,
 )
-from highlanderd.core.events import Attached, Detached, Due, Event, Exited, Looked
+from highlanderd.core.events import Attached, Detached, Due, Event, Looked
 from highlanderd.core.knowledge import renewed_elsewhere
 from highlanderd.core.states import STATE_NAMES, Draining, Leading, Policy, Releasing, Running, Situation, Stopped, Term
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import LockSession, ProgramChild, Recorder, Spawner
-from highlanderd.worker.records import Records, term_of
+from highlanderd.worker.records import LastExit, Records, term_of
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,12 @@ class Program:
         on_change: Callable[[], None],
         on_alarm: Callable[[str], None] = log.warning,
         attention: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        last_exit: LastExit | None = None,
     ) -> None:
-        """Make it without a session. ``attention`` is entered with its name for each turn: a worker may die in one."""
+        """Make it without a session. ``attention`` is entered with its name for each turn: a worker may die in one.
+
+        ``last_exit`` is how its latest child had ended before.
+        """
         self.name = name
         self.situation = situation
         self.policy = policy
@@ -63,7 +67,7 @@ class Program:
         self._session: LockSession | None = None
         self._spawn, self._on_change, self._on_alarm = spawn, on_change, on_alarm
         self._attention = attention
-        self._records = Records(name, recorder)
+        self._records = Records(name, recorder, last_exit)
         self._inbox: deque[Event] = deque()
         self._waker: asyncio.Future[None] | None = None
 
@@ -95,8 +99,8 @@ class Program:
         return None if self.child is None or self.term is None or over else self.child.pid
 
     @property
-    def last_exit(self) -> tuple[Exited, int | None] | None:
-        """How the latest child of this worker's life has ended, and the epoch of its term."""
+    def last_exit(self) -> LastExit | None:
+        """How the latest child has ended, and the epoch of its term."""
         return self._records.last_exit
 
     @property

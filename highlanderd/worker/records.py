@@ -14,6 +14,9 @@ from highlanderd.worker.quiet import quietly
 
 log = logging.getLogger(__name__)
 
+LastExit = tuple[Exited, int | None]
+"""How the latest child has ended, and the epoch of its term."""
+
 LOST: Final = frozenset({Cause.FENCED, Cause.OVERRULED, Cause.KEEPER_LOST, Cause.DISCONNECTED})
 """Causes of an end that neither an operator nor the program has brought about."""
 
@@ -37,7 +40,7 @@ def _level(before: Situation, after: Situation) -> int:
 class Records:
     """Logs and counts what happens to one program: one line for each transition."""
 
-    def __init__(self, program: str, recorder: Recorder) -> None:
+    def __init__(self, program: str, recorder: Recorder, last_exit: LastExit | None = None) -> None:
         self.entered = boottime()
         """When the present state was entered."""
         self._program, self._recorder = program, recorder
@@ -46,8 +49,7 @@ class Records:
         """Whether the session of the term under way was lost, and no renewal has been acknowledged since."""
         self._ended_at: float | None = None
         """When the last term ended, as the last look showed it; None when there was none."""
-        self.last_exit: tuple[Exited, int | None] | None = None
-        """How the latest child has ended, and the epoch of its term."""
+        self.last_exit = last_exit
         self.step = quietly(self._step)
         """Called with each step of the machine: the situation before, the event, the situation after, and the time."""
 

@@ -50,5 +50,8 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(memo=st.binary(max_size=30) | VALUES.map(lambda value: json.dumps(value).encode()), bent=VALUES)
 def test_what_the_last_worker_left_is_used_or_the_file_counts(configuration: Path, memo: bytes, bent: object) -> None:
-    for left in (memo, json.dumps({"base": bent, "latest": bent, "wishes": bent, "timelines": bent}).encode()):
+    for left in (
+        memo,
+        json.dumps({"base": bent, "latest": bent, "wishes": bent, "timelines": bent, "exits": {"beat": bent}}).encode(),
+    ):
         assert begin(configuration, left, {}).programs == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from highlanderd.core.lease import LONGEST
 from highlanderd.system.linux import boottime
@@ -36,6 +37,25 @@ def test_children_live_through_the_death_of_the_worker(nodes: Nodes, database: D
     wait_for(lambda: all(renewals(database)[name] > renewed[name] for name in renewed), what="all renew")
     assert {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()} == before
     assert nodes.await_led(*leaders) == leaders
+
+
+def test_how_a_child_has_ended_is_known_beyond_the_end_of_the_worker(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LONG_LEASE)
+    [node] = nodes(database, "a", programs=["beat", "relay"], lease=LONG_LEASE)
+    nodes.await_led("beat", "relay")
+    os.kill(node.program("beat")["pid"], signal.SIGKILL)
+    ended = wait_for(lambda: node.program("beat")["last_exit"], what="the end is shown")
+    assert ended["signal"] == "SIGKILL"
+    nodes.await_led("beat")
+    time.sleep(LONG_LEASE / 10 + 0.5)  # the daemon hands over each tenth of a lease
+    worker = node.worker
+
+    os.kill(worker, signal.SIGKILL)
+
+    wait_for(lambda: node.worker not in (0, worker) and node.up(), what="another worker is up")
+    found = node.program("beat")["last_exit"]
+    assert (found["signal"], found["epoch"]) == (ended["signal"], ended["epoch"])
+    assert node.program("relay")["last_exit"] is None
 
 
 def test_a_dead_guardian_means_an_orderly_end_and_another_leader(nodes: Nodes, database: Database) -> None:

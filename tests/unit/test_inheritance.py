@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from highlanderd.core.events import Exited
 from highlanderd.core.states import Want
 from highlanderd.worker.handover import WorkerHandover, begin
 
@@ -37,7 +38,7 @@ PAST = {
 
 def _left(path: Path) -> WorkerHandover:
     first = begin(path, None, {})
-    return WorkerHandover(first.base, first.latest, {"beat": Want.STOP}, True, PAST)
+    return WorkerHandover(first.base, first.latest, {"beat": Want.STOP}, True, PAST, {"beat": (Exited(256, 1.5), 7)})
 
 
 def test_the_next_worker_goes_on_with_what_was_in_force(path: Path) -> None:
@@ -73,6 +74,13 @@ def test_what_cannot_be_used_is_replaced_by_the_file_and_the_rest_is_kept(
 @pytest.mark.parametrize("memo", [b"", b"\xff", b"[1]", b"{}"])
 def test_garbage_is_no_inheritance(path: Path, memo: bytes) -> None:
     assert list(begin(path, memo, {}).programs) == ["beat"]
+
+
+@pytest.mark.parametrize("bent", [None, [], [256], [256, "1", 7], [256, 1e300, 7], [-1, 1.5, 7], [256, 1.5, "7"], {}])
+def test_an_exit_that_cannot_be_read_is_none(path: Path, bent: object) -> None:
+    facts = json.loads(_left(path).encode())
+    facts["exits"] = {"beat": bent, "bot": [9, 2.5, None]}
+    assert begin(path, json.dumps(facts).encode(), {}).exits == {"bot": (Exited(9, 2.5), None)}
 
 
 def test_an_unknown_wish_is_no_wish(path: Path) -> None:
