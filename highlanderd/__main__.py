@@ -155,7 +155,7 @@ def _check(path: Path, merged: bool) -> int:
     for warning in (*judgement.warnings, *_shared_account(configuration)):
         print(one_line(f"warning: {warning}"), file=sys.stderr)
     if merged:
-        print(judgement.merged, end="")
+        print(judgement.merged(), end="")
     problems = (*judgement.problems, *_embedded_lacks(path, configuration))
     if problems or configuration is None:
         raise ConfigurationError(problems)
@@ -182,11 +182,10 @@ def _embedded_lacks(path: Path, configuration: Configuration | None) -> Iterator
         return
     from highlanderd.embedded.installation import installed, pick
 
-    if not (found := installed()):
-        try:
-            pick(found, None)
-        except HighlanderError as error:
-            yield f"{path}: postgres.dsn: {error}"
+    try:
+        pick(installed(), None)
+    except HighlanderError as error:
+        yield f"{path}: postgres.dsn: {error}"
 
 
 def _shared_account(configuration: Configuration | None) -> Iterator[str]:

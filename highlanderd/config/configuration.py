@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -39,8 +39,8 @@ class Judgement(NamedTuple):
     warnings: tuple[str, ...]
     configuration: Configuration | None
     """``None`` if it cannot be used. Findings about this host do not make it unusable."""
-    merged: str
-    """The configuration as TOML, with the place of each value; secrets are hidden. Empty if it cannot be used."""
+    merged: Callable[[], str]
+    """Returns the configuration as TOML, with the place of each value; secrets are hidden. Empty if unusable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,10 @@ def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes
     check_host(
         loading.programs.values(), loading.tables.get("control", {}), environ, loading.problems, loading.warnings
     )
-    merged = "" if configuration is None else loading.printed(configuration)
+
+    def merged() -> str:
+        return "" if configuration is None else loading.printed(configuration)
+
     return Judgement(loading.problems.sorted(), loading.warnings.sorted(), configuration, merged)
 
 
@@ -103,12 +106,13 @@ def _judge_files(source: Disk, loading: _Loading) -> None:
 def _judge_directories(configuration: Configuration, loading: _Loading) -> None:
     """Report the directories of the daemon that it will refuse to use."""
     daemon, socket = configuration.daemon, configuration.control.socket
-    problems = {
-        daemon.state_dir: (directory_problem(daemon.state_dir), loading.tables["daemon"].get("state_dir")),
-        daemon.run_dir: (directory_problem(daemon.run_dir), loading.tables["daemon"].get("run_dir")),
-        socket.parent: (directory_problem(socket.parent, shared=True), loading.tables["control"].get("socket")),
-    }
-    for directory, (problem, written) in problems.items():
+    judged = (
+        (daemon.state_dir, False, loading.tables["daemon"].get("state_dir")),
+        (daemon.run_dir, False, loading.tables["daemon"].get("run_dir")),
+        (socket.parent, True, loading.tables["control"].get("socket")),
+    )
+    for directory, shared, written in judged:
+        problem = directory_problem(directory, shared=shared)
         if problem and written is None:
             loading.problems.add_file(str(directory), problem)
         elif problem and written is not None:

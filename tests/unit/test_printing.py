@@ -30,7 +30,7 @@ def merged(tmp_path: Path) -> dict[str, str]:
     """Return each line of the print by the key that it begins with, spaces made one."""
     (tmp_path / "main.toml").write_text(MAIN)
     (tmp_path / "more.toml").write_text(MORE)
-    text = check(tmp_path / "main.toml", {"SECONDS": "60", "PATH": "/bin"}).merged.replace(f"{tmp_path}/", "")
+    text = check(tmp_path / "main.toml", {"SECONDS": "60", "PATH": "/bin"}).merged().replace(f"{tmp_path}/", "")
     assert tomli.loads(text)["program"]["a.b"]["command"] == ["sleep", "${SECONDS}"]
     assert "hunter2" not in text
     assert "secret" not in text

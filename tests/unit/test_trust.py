@@ -161,6 +161,13 @@ def test_a_run_directory_of_another_user_is_refused(etc: Path) -> None:
     assert problems(etc)[0].startswith(f"main.toml:3: daemon.run_dir: user {STRANGER} may write to {etc}/run")
 
 
+def test_a_run_directory_that_is_shared_is_refused_though_its_socket_alone_might_stand_there(etc: Path) -> None:
+    (etc / "run").mkdir()
+    (etc / "run").chmod(0o1777)
+    said = f"daemon.run_dir: everybody may write to {etc}/run; name a directory of the daemon's own in it"
+    assert problems(etc) == [f"main.toml:3: {said}"]
+
+
 @as_root
 def test_a_socket_in_a_directory_of_another_user_is_refused_and_one_in_a_shared_directory_is_not(etc: Path) -> None:
     text = MAIN.replace("[postgres]", '[control]\nsocket = "there/control.sock"\n[postgres]')
