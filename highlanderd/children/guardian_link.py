@@ -47,7 +47,7 @@ class Greeting:
     """What an earlier worker has asked to ``remember``."""
     found: tuple[Found, ...]
     version: str | None = None
-    """The version of highlanderd that the guardian is of; None for early ones, which do not say it."""
+    """The guardian's version of highlanderd; None for early guardians, which leave it out."""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Programs that earlier workers have died of, and how the last one did."""
 
@@ -178,13 +178,11 @@ class GuardianLink:
 
     def order_log(self, child: Child, order: Mapping[str, object]) -> None:
         """Have a child's logger go by another order."""
-        if not self.lost:
-            self._channel.post(protocol.log(child.term, dict(order)))
+        self._post(protocol.log(child.term, dict(order)))
 
     def reopen_log(self, child: Child) -> None:
         """Have a child's logger open its files anew."""
-        if not self.lost:
-            self._channel.post(protocol.reopen(child.term))
+        self._post(protocol.reopen(child.term))
 
     def draining(self) -> None:
         """Report, once, that an orderly end has begun: each later worker goes on with it."""

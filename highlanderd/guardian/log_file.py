@@ -13,8 +13,7 @@ import os
 import stat
 import time
 
-from highlanderd.guardian.log_pack import PACKED, Compression, backup, remove
-from highlanderd.system import linux
+from highlanderd.guardian.log_pack import PACKED, Compression, backup, remove, say_left
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -79,9 +78,10 @@ class LogFile:
             try:
                 done = self._compression.reaped(status, self._backups)
             except OSError as error:
-                done = self._unpacked(error)
-            if done:
-                self._pack()
+                self._unpacked(error)
+            else:
+                if done:
+                    self._pack()
 
     def _pack(self) -> None:
         if self._packs:
@@ -90,13 +90,11 @@ class LogFile:
             except OSError as error:
                 self._unpacked(error)
 
-    def _unpacked(self, error: OSError) -> bool:
+    def _unpacked(self, error: OSError) -> None:
         """Say once why a backup stays as it is: a program can have its file rotated a thousand times a second."""
-        if error.strerror == self._unpackable:
-            return False
-        self._unpackable = error.strerror
-        linux.log(f"highlanderd: a backup of {self.name} is not compressed: {error.strerror}; it stays as it is")
-        return False
+        if error.strerror != self._unpackable:
+            self._unpackable = error.strerror
+            say_left(self.path, error)
 
     def _end_line(self, fd: int) -> None:
         """Begin a new line where the file ends in the middle of one."""

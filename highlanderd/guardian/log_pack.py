@@ -60,8 +60,7 @@ class Compression:
         try:
             pack(self._source, self._target)
         except OSError as error:
-            path = os.fsdecode(self._path)
-            linux.log(f"highlanderd: a backup of {path} is not compressed: {error.strerror}; it stays as it is")
+            say_left(self._path, error)
             return 1
         return 0
 
@@ -94,6 +93,12 @@ class Compression:
                 return True
         os.unlink(self._part)  # that backup was the oldest, and is gone
         return True
+
+
+def say_left(path: bytes, error: OSError) -> None:
+    """Log that a backup of the log file ``path`` stays as it is."""
+    name = os.fsdecode(path)
+    linux.log(f"highlanderd: a backup of {name} is not compressed: {error.strerror}; it stays as it is")
 
 
 def remove(path: bytes) -> None:

@@ -38,15 +38,15 @@ class Patience:
 async def stop(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram | None:
     """Stop a program on every node; return how the cluster shows it, once it does. Raises HighlanderError."""
     await node.stop_everywhere(name, by)
-    await patience.until(node, lambda now: _leader(now, name) is None, f"{name} is still led")
-    return (await node.cluster()).program(name)
+    shown = await patience.until(node, lambda now: _leader(now, name) is None, f"{name} is still led")
+    return shown.program(name)
 
 
 async def start(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram | None:
     """Lift such a stop; return how the cluster shows the program, once it does. Raises HighlanderError."""
     await node.start_everywhere(name, by)
-    await patience.until(node, lambda now: _leader(now, name) is not None, f"no node leads {name} yet")
-    return (await node.cluster()).program(name)
+    shown = await patience.until(node, lambda now: _leader(now, name) is not None, f"no node leads {name} yet")
+    return shown.program(name)
 
 
 def _leader(cluster: ClusterOverview, name: str) -> str | None:

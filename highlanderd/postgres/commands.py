@@ -22,7 +22,7 @@ from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
 from highlanderd.postgres.replies import WireLost
 from highlanderd.postgres.server import Server
-from highlanderd.postgres.sql import dialect, leading, sharing
+from highlanderd.postgres.sql import leading, sharing
 
 log = logging.getLogger(__name__)
 
@@ -58,28 +58,14 @@ class Commands:
         """``carry_out`` returns the answer to an order for this node, whether or not that was refused."""
         self._server, self._ledger, self._listener = server, ledger, listener
         self._node, self._instance, self._carry_out = node, instance, carry_out
-        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Take orders until cancelled."""
-        end = self._listener.hint(sharing.ORDERED, self._wake.set)
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    self._wake.clear()
-                    with suppress(WireLost):
-                        await self._take_all(group)
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(self._server.lease.renew_every):
-                            await self._wake.wait()
-        finally:
-            end()
+        async with asyncio.TaskGroup() as group:
+            await self._listener.follow(sharing.ORDERED, lambda: self._take_all(group))
 
     async def _take_all(self, group: asyncio.TaskGroup) -> None:
-        facts = self._listener.facts
-        if facts is None or facts.version < dialect.SHARED:
-            return
-        while True:
+        while self._listener.shares:
             reply = await self._listener.inquire("take_command", sharing.TAKE_COMMAND, self._node, self._instance)
             if not reply.acknowledged or not reply.rows:
                 return

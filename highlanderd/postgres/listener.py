@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -91,6 +92,29 @@ class Listener:
 
     def keep_alive(self) -> None:
         """Do nothing: the surveys keep this session from idling away."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether the ledger holds what the cluster shares, as far as the last survey showed."""
+        return self.facts is not None and self.facts.version >= dialect.SHARED
+
+    async def follow(self, about: str, look: Callable[[], Awaitable[None]]) -> None:
+        """Call ``look`` whenever ``about`` is notified, and a fifth of a lease later at the latest, until cancelled.
+
+        A look that loses its session is repeated the next time.
+        """
+        wake = asyncio.Event()
+        end = self.hint(about, wake.set)
+        try:
+            while True:
+                wake.clear()
+                with suppress(WireLost):
+                    await look()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._server.lease.renew_every):
+                        await wake.wait()
+        finally:
+            end()
 
     def hint(self, about: int | str, callback: Callable[[], None]) -> Callable[[], None]:
         """Have ``callback`` called whenever the row of a lock id may have changed. Return what ends that.

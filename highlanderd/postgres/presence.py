@@ -17,7 +17,7 @@ from highlanderd.core.cluster import CandidatePresence, NodePresence
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.replies import WireLost
 from highlanderd.postgres.server import Server
-from highlanderd.postgres.sql import dialect, sharing
+from highlanderd.postgres.sql import sharing
 from highlanderd.system.linux import boottime
 
 APART: Final = 1.0
@@ -69,8 +69,8 @@ class Presence:
         return any(program.state == "leading" and not program.ready for program in self._written.values())
 
     async def _write(self) -> None:
-        backend, facts = self._listener.backend, self._listener.facts
-        if backend is None or facts is None or facts.version < dialect.SHARED:
+        backend = self._listener.backend
+        if backend is None or not self._listener.shares:
             return
         now, node = boottime(), self._present()
         anew = backend != self._backend

@@ -77,7 +77,7 @@ class Daemon:
         self._node = self._make_node(path, changes)
         self._changes = changes
         listener, node = self._pool.listener, self._configuration.daemon.node
-        self._suspensions = Suspensions(self._pool.server, listener, node, self._fleet.suspend)
+        self._suspensions = Suspensions(listener, node, self._fleet.suspend)
         self._beat = Beat(
             guardian,
             self._fleet,
@@ -140,11 +140,11 @@ class Daemon:
             path, configuration, fleet, persistence, self._notices, on_reloaded=self._metrics.reloaded
         )
         replacement = WorkerReplacement(
-            self._configuration.daemon.node,
+            configuration.daemon.node,
             command_of_workers(sys.orig_argv, sys.executable),
-            self._fleet,
-            self._persistence,
-            on_connection_loss=self._configuration.postgres.on_connection_loss,
+            fleet,
+            persistence,
+            on_connection_loss=configuration.postgres.on_connection_loss,
             end=self._give_way,
         )
         return WorkerNode(
@@ -162,13 +162,13 @@ class Daemon:
             end=self._drain,
         )
 
-    async def _show_presence(self, changes: Changes) -> None:
+    async def _show_presence(self) -> None:
         """Tell the other nodes of this one, until cancelled."""
         own = WorkerPresence(self._configuration.daemon.node, self._greeting.instance, self._fleet, os.environ)
-        presence = Presence(self._pool.server, self._pool.listener, present=own.now, change=lambda: changes.next)
+        presence = Presence(self._pool.server, self._pool.listener, present=own.now, change=lambda: self._changes.next)
         async with asyncio.TaskGroup() as group:
             group.create_task(presence.run())
-            group.create_task(own.watch_host(changes.note))
+            group.create_task(own.watch_host(self._changes.note))
 
     async def run(self) -> int:
         """Live until everything is drained; return the exit code."""
@@ -176,7 +176,7 @@ class Daemon:
             self._group = group
             background = [
                 group.create_task(self._pool.run()),
-                group.create_task(self._show_presence(self._changes)),
+                group.create_task(self._show_presence()),
                 group.create_task(self._suspensions.run()),
                 group.create_task(self._node.commands.run()),
                 group.create_task(self._beat.run()),

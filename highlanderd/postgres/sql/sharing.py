@@ -42,6 +42,12 @@ DELETE FROM {schema}.candidate
  WHERE node = $1::text AND NOT program = ANY (ARRAY(SELECT json_array_elements_text($2::json)))
 """
 
+# The sessions of daemons that know schema 2 only.
+_OF_SCHEMA_2 = """
+  FROM pg_stat_get_activity(NULL) AS a
+ WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND a.application_name LIKE 'highlander/2/%'"""
+
 # A daemon is there as long as its listening session lives. The pid says which one that is; every role sees both. The
 # daemons of schema 2 write no row: the names of their sessions are all that is known of them.
 NODES: Final = f"""
@@ -54,9 +60,8 @@ SELECT n.name, n.instance, n.version, {RFC_3339.format("n.seen")}, n.advertise, 
   FROM {{schema}}.node AS n
 UNION ALL
 SELECT DISTINCT split_part(a.application_name, '/', 3), NULL::uuid, NULL, NULL, NULL, NULL, NULL, NULL, true, 0
-  FROM pg_stat_get_activity(NULL) AS a
- WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND a.application_name LIKE 'highlander/2/%' AND has_table_privilege(a.usesysid, {{lease_table}}::regclass, 'UPDATE')
+{_OF_SCHEMA_2}
+   AND has_table_privilege(a.usesysid, {{lease_table}}::regclass, 'UPDATE')
    AND NOT EXISTS (SELECT FROM {{schema}}.node AS n WHERE left(n.name, 50) = split_part(a.application_name, '/', 3))
 """
 
@@ -148,8 +153,4 @@ ANSWER_OF: Final = "SELECT answer FROM {schema}.command WHERE id = $1::bigint AN
 WITHDRAW: Final = "DELETE FROM {schema}.command WHERE id = $1::bigint AND taken_by IS NULL"
 
 # The nodes of daemons that know schema 2 only: they would not heed what keeps programs from being led.
-UNAWARE: Final = """
-SELECT DISTINCT split_part(a.application_name, '/', 3) FROM pg_stat_get_activity(NULL) AS a
- WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND a.application_name LIKE 'highlander/2/%'
-"""
+UNAWARE: Final = f"SELECT DISTINCT split_part(a.application_name, '/', 3){_OF_SCHEMA_2}"
