@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from highlanderd.ctl import terminal
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.history import fitted
 from highlanderd.ctl.tables import cut, plain, span
@@ -60,13 +61,10 @@ def _show(answer: Answer, arguments: Namespace) -> None:
     if arguments.json:
         print(json.dumps(answer, indent=None if arguments.watch else 2))
         return
-    on_terminal = sys.stdout.isatty()
-    size = os.get_terminal_size(sys.stdout.fileno()) if on_terminal else None
-    width = size.columns or None if size is not None else None
+    width, height = terminal.size()
     lines = picture(answer, width, time.time())
-    if arguments.watch and size is not None:  # draw over the last picture: clearing first would flicker
-        height = size.lines - 1 if size.lines > 1 else None
-        print("\x1b[H" + "\n".join(f"{cut(line, width)}\x1b[K" for line in lines[:height]) + "\x1b[J", end="")
+    if arguments.watch and sys.stdout.isatty():
+        terminal.draw([cut(line, width) for line in lines], height)
     else:
         print("\n".join(lines))
 

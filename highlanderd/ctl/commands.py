@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from highlanderd import __version__
-from highlanderd.ctl import tables
+from highlanderd.ctl import tables, terminal
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
 from highlanderd.ctl.history import history
@@ -88,7 +88,7 @@ def _show_status(answer: Answer, arguments: Namespace) -> int:
 
 def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
     on_terminal = sys.stdout.isatty()
-    width, height = _terminal() if on_terminal else (None, None)
+    width, height = terminal.size()
     colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     now = time.time()
     drawn = watch and on_terminal
@@ -102,18 +102,12 @@ def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
         troubles.insert(0, f"warning: PostgreSQL cannot be used: {tables.plain(why)}")
     if answer.get("maintenance"):  # a daemon of an earlier release does not know it
         troubles[:0] = tables.maintenance(answer["maintenance"], answer["postgres"], now)
-    if drawn:  # draw over the last picture: clearing first would flicker
+    if drawn:
         lines[1:1] = [tables.cut(trouble, width) for trouble in troubles]
-        print("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J", end="")
+        terminal.draw(lines, height)
     else:
         print("\n".join(lines))
         print("".join(f"{trouble}\n" for trouble in troubles), end="", file=sys.stderr)
-
-
-def _terminal() -> tuple[int | None, int | None]:
-    """Return the columns and lines there are to write on; None where the terminal does not know, as serial ones."""
-    size = os.get_terminal_size(sys.stdout.fileno())
-    return size.columns or None, size.lines - 1 if size.lines > 1 else None
 
 
 def _age(program: Answer, now: float) -> float | None:

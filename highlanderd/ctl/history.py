@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from highlanderd.ctl import terminal
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.tables import plain, span
 from highlanderd.errors import DONE, HighlanderError
@@ -45,7 +44,7 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
 
 def _terms(answer: Mapping[str, Any]) -> list[str]:
     now = time.time()
-    return fitted([TERMS, *(cells(term, now) for term in answer["terms"])], _width(), (CAUSE, *NAMES))
+    return fitted([TERMS, *(cells(term, now) for term in answer["terms"])], terminal.size()[0], (CAUSE, *NAMES))
 
 
 def cells(term: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -101,7 +100,7 @@ def gap(seconds: float | None) -> str:
 
 def _summary(answer: Mapping[str, Any]) -> list[str]:
     rows = [row for program in answer["programs"] for row in summary_cells(program)]
-    lines = fitted([SUMMARY, *rows], _width(), (0,))
+    lines = fitted([SUMMARY, *rows], terminal.size()[0], (0,))
     if answer["since"] is None:
         return [*lines, "no terms"]
     terms = f"{answer['terms']} {'term' if answer['terms'] == 1 else 'terms'} since {moment(answer['since'])} UTC"
@@ -142,8 +141,3 @@ def fitted(rows: Sequence[Sequence[str]], width: int | None, elastic: Sequence[i
 
 def _cell(text: str, size: int) -> str:
     return text.ljust(size) if len(text) <= size else f"{text[: size - 1]}…"
-
-
-def _width() -> int | None:
-    """Return the columns of the terminal; None where there is none, or where it does not know."""
-    return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None

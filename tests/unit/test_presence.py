@@ -11,7 +11,6 @@ from highlanderd.core.cluster import CandidatePresence, NodePresence
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.presence import Presence
 from highlanderd.postgres.replies import Reply
-from highlanderd.postgres.sql import dialect
 from tests.support.memory_node import until
 
 BEAT = CandidatePresence("beat", 7, "draining", False, "released", False, "2026-01-02T03:04:05Z", {})
@@ -20,7 +19,7 @@ BEAT = CandidatePresence("beat", 7, "draining", False, "released", False, "2026-
 class Written:
     """Stands in for the listening session, and changes what is true while the first candidates are written."""
 
-    backend, facts = 1, SimpleNamespace(version=dialect.VERSION)
+    backend, shares = 1, True
 
     def __init__(self) -> None:
         self.beat, self.change = BEAT, asyncio.Event()
