@@ -222,7 +222,7 @@ class Child:
             self._send(order, self._channel)
 
     def fail(self, error: Exception) -> None:
-        """Give up a keeper whose reports cannot be used: the guardian kills it, and proves its tree empty."""
+        """Abandon a keeper whose reports cannot be used: the guardian kills it, and proves its tree empty."""
         log.error("%s: what its keeper reports cannot be used, so it is killed", self.program, exc_info=error)
         self._close()
         self.kill_keeper("reports what cannot be used")

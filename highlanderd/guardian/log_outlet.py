@@ -170,7 +170,7 @@ class Aside:
             self._begin()
 
     def _begin(self) -> None:
-        os.eventfd_write(self.fd, 1)  # so that there is something to read, whoever was first
+        os.eventfd_write(self.fd, 1)  # the thread may have read already, or not: now there is something to read
         os.eventfd_read(self.fd)
         self.busy = True
         self._go.release()

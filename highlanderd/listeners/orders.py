@@ -104,7 +104,7 @@ class Node(Protocol):
         """
 
     async def renew(self, *, force: bool = False) -> RenewalReport:
-        """Give way to a worker of the installed code, once that has loaded this machine's configuration.
+        """Have a worker of the installed code take over, once that has loaded this machine's configuration.
 
         The worker ends a moment after this has returned. Raises ConfigurationError, NeedsForce, HighlanderError.
         """

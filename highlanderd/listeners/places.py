@@ -49,7 +49,7 @@ class Places:
         self._next = 0.0
 
     def take(self, connection: web.RequestHandler, connected: Iterable[object]) -> bool:
-        """Give a new connection a place; False when all have a request under way. ``connected`` are those of now."""
+        """Return whether a new connection gets a place: not if all others, ``connected``, have a request under way."""
         living = set(connected)
         self._idle = {each: None for each in self._idle if each in living}
         if len(living) >= self._limit or (len(living) >= LEAST and scarce()):

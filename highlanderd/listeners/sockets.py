@@ -38,7 +38,7 @@ Lend = Callable[[socket.socket], None]
 IDLE = 75.0
 """Seconds after which a connection without a whole request is closed; scrapers ask every minute at the slowest."""
 BACKLOG = 1024
-"""Clients that wait until they are accepted. asyncio accepts as many at a time as it is told of."""
+"""Clients that the kernel keeps waiting. asyncio would accept as many in a row, so it is given ``AT_A_TIME``."""
 FAREWELL = 0.3
 """Seconds that requests under way get at the end, and once more when they are cancelled."""
 UNREAD = 30_000

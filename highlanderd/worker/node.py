@@ -292,7 +292,7 @@ class WorkerNode:
         return await self._reloading.reload(dry_run=dry_run, force=force)
 
     async def renew(self, *, force: bool = False) -> RenewalReport:
-        """Give way to a worker of the installed code. Raises ConfigurationError, NeedsForce, HighlanderError."""
+        """Have a worker of the installed code take over. Raises ConfigurationError, NeedsForce, HighlanderError."""
         return await self._replacement.begin(force=force)
 
     async def edited(self) -> tuple[str, ...]:

@@ -30,6 +30,15 @@ def _has_standby(nodes: Nodes, program: str) -> bool:
     return all(node.program(program)["candidates"] for node in nodes.nodes)
 
 
+def leader_and_other(nodes: Nodes, database: Database) -> tuple[Node, Node]:
+    """Start two nodes, and return the one that leads ``beat`` and its standby, once the ledger knows both."""
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    both_know(nodes, "beat")
+    return leader, b if leader is a else a
+
+
 def test_a_program_that_is_stopped_everywhere_runs_nowhere_until_it_is_started_everywhere(
     nodes: Nodes, database: Database
 ) -> None:
@@ -186,11 +195,7 @@ def test_an_order_goes_to_the_node_that_leads_and_its_answer_comes_back(nodes: N
 
 
 def test_an_order_to_a_node_that_obeys_no_other_is_refused(nodes: Nodes, database: Database) -> None:
-    settled_ledger(database, LEASE)
-    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
-    leader = nodes.await_led("beat")["beat"]
-    both_know(nodes, "beat")
-    other = b if leader is a else a
+    leader, other = leader_and_other(nodes, database)
     leader.signal(15)
     assert leader.ended() == 0
     leader.file.write_text(leader.file.read_text() + "\n[control]\nremote = false\n")
@@ -204,11 +209,7 @@ def test_an_order_to_a_node_that_obeys_no_other_is_refused(nodes: Nodes, databas
 
 
 def test_a_program_that_is_started_everywhere_was_stopped_on_no_node(nodes: Nodes, database: Database) -> None:
-    settled_ledger(database, LEASE)
-    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
-    leader = nodes.await_led("beat")["beat"]
-    both_know(nodes, "beat")
-    other = b if leader is a else a
+    leader, other = leader_and_other(nodes, database)
     assert highlanderctl(other.socket, "stop", "beat").code == 0
     assert highlanderctl(leader.socket, "stop", "beat", "--everywhere").code == 0
     done = highlanderctl(leader.socket, "start", "beat", "--everywhere")

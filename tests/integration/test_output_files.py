@@ -142,14 +142,19 @@ def test_a_file_that_another_process_has_leased_is_written_once_that_has_let_go(
     signal.signal(signal.SIGIO, ignored)
 
 
+def take_back(logger: LoggerProcess, log: Path) -> None:
+    """Take a line out of the pipe that the logger has looked at and could not write; then let the log be written."""
+    logger.write(b"first\n")
+    wait_for(lambda: logger.report()["troubles"], what="the line cannot be written")
+    assert os.read(logger.reads["stdout"], 100) == b"first\n"
+    log.rmdir()
+
+
 def test_a_child_that_takes_its_own_lines_back_keeps_no_logger_at_work(tmp_path: Path) -> None:
     """What was looked at is gone when it is to be taken out of the pipe."""
     (tmp_path / "log").mkdir()
     with logger_process(files={"stdout": tmp_path / "log"}) as logger:
-        logger.write(b"first\n")
-        wait_for(lambda: logger.report()["troubles"], what="the line cannot be written")
-        assert os.read(logger.reads["stdout"], 100) == b"first\n"
-        (tmp_path / "log").rmdir()
+        take_back(logger, tmp_path / "log")
         wait_for(lambda: (tmp_path / "log").is_file(), what="the file is made")
         assert logger.end() == 0
     assert lines_of(tmp_path / "log") == [b"first"]
@@ -158,10 +163,7 @@ def test_a_child_that_takes_its_own_lines_back_keeps_no_logger_at_work(tmp_path:
 def test_lines_after_those_that_a_child_took_back_are_whole(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     with logger_process(files={"stdout": tmp_path / "log"}) as logger:
-        logger.write(b"first\n")
-        wait_for(lambda: logger.report()["troubles"], what="the line cannot be written")
-        assert os.read(logger.reads["stdout"], 100) == b"first\n"
-        (tmp_path / "log").rmdir()
+        take_back(logger, tmp_path / "log")
         wait_for(lambda: logger.report()["lines"].get("stdout") == 1, what="the line counts as written")
         logger.write(b"second\n")
         assert logger.end() == 0
