@@ -12,6 +12,7 @@ from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.candidates import refuse_unless_able
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import outcome
+from highlanderd.listeners.requests import WAITING, checked
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds to wait for an outcome when the client names none: six times the default stop_timeout."""
@@ -34,9 +35,12 @@ async def carry_out(
 
 
 async def carry_out_for_another(
-    node: Node, verb: str, name: str, body: Mapping[str, Any], by: Author, *, obedient: bool
+    node: Node, verb: str, name: str, arguments: object, by: Author, *, obedient: bool
 ) -> dict[str, Any]:
-    """Return the answer to an order that came from another node: what it led to, or why it was refused."""
+    """Return the answer to an order that came from another node: what it led to, or why it was refused.
+
+    Each role that may write to the ledger can order, so its arguments are checked as those of a client are.
+    """
     try:
         if verb == LIFT:
             node.lift(name, by)
@@ -45,6 +49,7 @@ async def carry_out_for_another(
             raise NotPermitted(f"{node.name} obeys no orders from other nodes: its [control] remote is false")
         if verb not in ORDERS:
             raise HighlanderError(f"{node.name} does not know the order {verb!r}: upgrade highlanderd there")
+        body = checked(arguments, (*WAITING, *ORDERS[verb].fields))
         await node.survey()
         after = await carry_out(node, verb, node.program(name), body, by, lambda: False)
     except HighlanderError as error:

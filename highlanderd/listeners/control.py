@@ -38,7 +38,7 @@ from highlanderd.listeners.answers import (
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change
-from highlanderd.listeners.requests import body_of, wait_of
+from highlanderd.listeners.requests import WAITING, body_of, wait_of
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
 
@@ -50,8 +50,6 @@ LONGEST_BODY = 64 * 1024
 """Bytes of a request's body; the largest order has four short fields."""
 RELAYED = frozenset({"release", "restart", "signal"})
 """Orders that concern the node that leads: where that is another one, they are passed on to it."""
-WAITING = ("wait", "timeout")
-"""Fields of each order whose outcome may be waited for."""
 
 
 HTTP_STATUS: Mapping[str, int] = {
@@ -115,7 +113,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
 
 def _doorkeeper(group: str | None, gid: int | None) -> Middleware:
     @web.middleware
-    async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def admit_and_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             _admit(request, group, gid)
             return await handler(request)
@@ -131,7 +129,7 @@ def _doorkeeper(group: str | None, gid: int | None) -> Middleware:
             log.exception("a request on the control socket failed: %s %s", request.method, request.path)
             return failure(500, "internal", "the daemon failed to answer; its log says why. Please report this bug")
 
-    return keep
+    return admit_and_answer
 
 
 def _admit(request: web.Request, group: str | None, gid: int | None) -> None:

@@ -15,6 +15,8 @@ from highlanderd.errors import BadRequest
 from highlanderd.listeners import leases
 from highlanderd.listeners.orders import SIGNALS
 
+WAITING: Final = ("wait", "timeout")
+"""Fields that say whether a client waits for the outcome, and how long."""
 LONGEST_WAIT: Final = 86_400.0
 """Seconds for which one request may wait; a wait has an end."""
 WHOLE_WITHIN: Final = 5.0
@@ -34,24 +36,27 @@ def _is_node(value: object) -> bool:
         return False
 
 
-_CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "wait": (lambda value: isinstance(value, bool), "true or false"),
-    "dry_run": (lambda value: isinstance(value, bool), "true or false"),
+_Check = tuple[Callable[[object], bool], str]
+_FLAG: Final[_Check] = (lambda value: isinstance(value, bool), "true or false")
+
+_CHECKS: Mapping[str, _Check] = {
+    "wait": _FLAG,
+    "dry_run": _FLAG,
     "timeout": (_is_seconds, f"a number of seconds from 0 to {LONGEST_WAIT:g}"),
     "for": (_is_seconds, f"a number of seconds from 0 to {LONGEST_WAIT:g}"),
     "lease": (_is_seconds, "a number of seconds"),
-    "on": (lambda value: isinstance(value, bool), "true or false"),
-    "everywhere": (lambda value: isinstance(value, bool), "true or false"),
+    "on": _FLAG,
+    "everywhere": _FLAG,
     "nodes": (
         lambda value: isinstance(value, list) and 0 < len(value) <= MOST_NODES and all(map(_is_node, value)),
         f"an array of 1 to {MOST_NODES} names of nodes",
     ),
-    "tree": (lambda value: isinstance(value, bool), "true or false"),
+    "tree": _FLAG,
     "signal": (
         lambda value: isinstance(value, str) and value.removeprefix("SIG") in SIGNALS,
         'the name of a signal, such as "HUP" or "SIGUSR1"',
     ),
-    "force": (lambda value: isinstance(value, bool), "true or false"),
+    "force": _FLAG,
     "reason": (leases.is_reason, f"one line of printable text, of at most {leases.LONGEST_REASON} characters"),
     "to": (lambda value: value is None or _is_node(value), "the name of a node, as [daemon] node may be"),
 }
@@ -59,7 +64,13 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
 
 async def body_of(request: web.Request, allowed: tuple[str, ...]) -> dict[str, Any]:
     """Return the fields of a request, each checked. Raises BadRequest with what it takes instead."""
-    body = _object(await _whole(request))
+    return checked(_object(await _whole(request)), allowed)
+
+
+def checked(body: object, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of an order, each checked, wherever it came from. Raises BadRequest."""
+    if not isinstance(body, dict):
+        raise BadRequest('the body must be a JSON object, such as {"wait": true}')
     for name, value in body.items():
         if name not in allowed:
             raise BadRequest(f"unknown field {name!r}: this request takes {', '.join(allowed) or 'no fields'}")
@@ -77,14 +88,11 @@ async def _whole(request: web.Request) -> bytes:
         raise BadRequest("the request's body never came whole") from None
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def _object(raw: bytes) -> object:
     try:
-        body = json.loads(raw) if raw.strip() else {}
+        return json.loads(raw) if raw.strip() else {}
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise BadRequest('the body must be a JSON object, such as {"wait": true}')
-    return body
 
 
 def wait_of(request: web.Request) -> float | None:

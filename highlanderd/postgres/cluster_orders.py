@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 from highlanderd.core.states import Author
 from highlanderd.errors import HighlanderError, enumerated
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
-from highlanderd.postgres.replies import Reply, Value
+from highlanderd.postgres.replies import Reply, Value, WireLost
 from highlanderd.postgres.sql import leading, sharing
 
 
@@ -66,9 +67,11 @@ class ClusterOrders:
         reply = await self._listener.answer(name, sql, *values)
         if not reply.acknowledged:
             raise HighlanderError(f"PostgreSQL did not confirm it ({reply.warnings[0].text}); look, and try again")
-        await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
+        with suppress(WireLost):  # it is given, and read a fifth of a lease later
+            await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
         return reply
 
     async def _note(self, event: str, node: str | None, program: str | None, lock_id: int | None, by: Author) -> None:
         """Add it to the events, for people. The order stands whether or not that works."""
-        await self._listener.inquire("event", sharing.NOTE_EVENT, event, node, program, lock_id, by.name, by.remark)
+        with suppress(WireLost):
+            await self._listener.inquire("event", sharing.NOTE_EVENT, event, node, program, lock_id, by.name, by.remark)

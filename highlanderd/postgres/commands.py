@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,8 +38,18 @@ class Command:
 
     verb: str
     program: str
-    arguments: Mapping[str, Any]
+    arguments: object
+    """As its row has them: not checked yet."""
     by: Author
+
+
+def _command(row: Sequence[str | None]) -> Command:
+    verb, program, arguments, author, role, reason = row
+    command = Command(
+        verb or "", program or "", json.loads(arguments or "{}"), Author(f"{author}, role {role}", reason or "")
+    )
+    log.info("ordered by %s: %s %s", command.by.name, command.verb, command.program)
+    return command
 
 
 class Commands:
@@ -69,14 +79,16 @@ class Commands:
             reply = await self._listener.inquire("take_command", sharing.TAKE_COMMAND, self._node, self._instance)
             if not reply.acknowledged or not reply.rows:
                 return
-            number, verb, program, arguments, author, role, reason = reply.rows[0]
-            by = Author(f"{author}, role {role}", reason or "")
-            command = Command(verb or "", program or "", json.loads(arguments or "{}"), by)
-            log.info("ordered by %s: %s %s", by.name, command.verb, command.program)
-            group.create_task(self._obey(int(number or 0), command))
+            number, *row = reply.rows[0]
+            group.create_task(self._obey(int(number or 0), row))
 
-    async def _obey(self, number: int, command: Command) -> None:
-        answer = await self._carry_out(command)
+    async def _obey(self, number: int, row: Sequence[str | None]) -> None:
+        """Carry an order out, and answer it. What goes wrong ends at this order."""
+        try:
+            answer = await self._carry_out(_command(row))
+        except Exception as error:  # noqa: BLE001 - each role that may write to the ledger may write anything
+            self._server.notes.unforeseen("an order from another node cannot be carried out", error)
+            answer = {"error": {"code": HighlanderError.code, "message": f"it cannot be carried out: {error!r}"}}
         with suppress(WireLost):
             await self._listener.inquire("answer_command", sharing.ANSWER_COMMAND, number, json.dumps(answer))
             await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, f"{sharing.ANSWERED}{number}")
@@ -86,7 +98,7 @@ class Commands:
     async def send(self, node: str, command: Command, patience: float) -> Answer:
         """Return a node's answer to an order. Raises TimedOut when none comes in time, HighlanderError."""
         refuse_older((await self._listener.fresh_facts()).version)
-        arguments = json.dumps(dict(command.arguments))
+        arguments = json.dumps(command.arguments)
         deadline = patience + ANSWER_WITHIN
         values = (node, command.verb, command.program, arguments, command.by.name, command.by.remark, deadline)
         reply = await self._listener.answer("command", sharing.COMMAND, *values)

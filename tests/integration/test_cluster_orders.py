@@ -6,6 +6,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Database
@@ -206,6 +208,39 @@ def test_an_order_to_a_node_that_obeys_no_other_is_refused(nodes: Nodes, databas
     assert refused.code == 6
     assert f"{leader.name} obeys no orders from other nodes" in refused.err
     assert leader.leading().keys() == {"beat"}
+
+
+NESTED = "[" * 3000 + "]" * 3000
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("signal", '{"signal": "NOPE"}'),
+        ("signal", "[]"),
+        ("restart", '{"wait": true, "timeout": "long"}'),
+        ("release", '{"to": 5}'),
+        ("release", NESTED),
+        ("dance", "{}"),
+    ],
+    ids=["no signal", "no object", "no number", "no node", "deep", "no order"],
+)
+def test_an_order_in_the_ledger_that_makes_no_sense_is_answered_and_costs_no_worker(
+    nodes: Nodes, database: Database, verb: str, arguments: str
+) -> None:
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    worker = a.worker
+    [(number,)] = database.sql(
+        "INSERT INTO highlander.command (node, verb, program, arguments, author, reason, deadline) "
+        "VALUES ('a', %s, 'beat', %s, 'a stranger', '', now() + interval '1 minute') RETURNING id",
+        [verb, arguments],
+    )
+    answer = f"SELECT answer FROM highlander.command WHERE id = {number} AND answered IS NOT NULL"
+    wait_for(lambda: database.sql(answer), what="it is answered")
+    assert "error" in database.sql(answer)[0][0]
+    assert a.worker == worker
 
 
 def test_a_program_that_is_started_everywhere_was_stopped_on_no_node(nodes: Nodes, database: Database) -> None:
