@@ -105,9 +105,9 @@ class Child:
     @property
     def keeper_pid(self) -> int | None:
         """Its keeper, below which all of its processes are. A keeper of an earlier version does not say it."""
-        if self.report is None or self.report.keeper is not None:
-            return None if self.report is None else self.report.keeper
-        return self.pid and (proctree.parent(self.pid) or None)
+        if self.report is None:
+            return None
+        return self.report.keeper or (self.pid and (proctree.parent(self.pid) or None))
 
     @property
     def killed_at(self) -> float | None:

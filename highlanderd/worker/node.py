@@ -102,7 +102,7 @@ class WorkerNode:
             pool.server, pool.ledger, pool.listener, node=name, instance=instance, carry_out=self.obey
         )
         self._survey: asyncio.Future[None] | None = None
-        self._walks = asyncio.Lock()
+        self._walks, self._next_walk = asyncio.Lock(), 0.0
 
     # ----------------------------------------------------------------------------------------------------- questions
 
@@ -146,10 +146,12 @@ class WorkerNode:
     async def detail(self, name: str) -> ProgramDetail:
         """Return everything about one program. Raises NoSuchProgram."""
         child = self._member(name).program.child
+        loop = asyncio.get_running_loop()
         async with self._walks:  # one at a time
-            began = asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, self._next_walk - loop.time()))
+            began = loop.time()
             tree = await tree_below(None if child is None else child.keeper_pid)
-            await asyncio.sleep(WALK_REST * (asyncio.get_running_loop().time() - began))
+            self._next_walk = loop.time() + WALK_REST * (loop.time() - began)
         return snapshot.program_detail(self._member(name), self._pool, self._name, tree)
 
     async def survey(self) -> None:
@@ -280,7 +282,7 @@ class WorkerNode:
         member = self._member(name)
         if member.program.state != "leading":
             leader = snapshot.program_status(member, self._pool, "").leader
-            where = f"it is led by {leader}: ask there" if leader else "nobody leads it at the moment"
+            where = f"it is led by {leader}" if leader else "nobody leads it at the moment"
             raise NotLeading(f'"{name}" is {member.program.state} on this node; {where}')
 
     async def reopen(self, name: str) -> bool:
