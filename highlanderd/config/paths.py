@@ -6,15 +6,15 @@ A file system that hangs would keep a thread of the daemon for ever, and root mu
 from __future__ import annotations
 
 import errno
-import marshal
 import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from highlanderd.config.identity import Identity
 from highlanderd.system import path_reader
@@ -24,33 +24,47 @@ WITHIN: Final = 5.0
 
 
 class _ReaderProcess:
-    """The process, and our end of the socket that is its standard input and output."""
+    """The process, and our end of the socket that is its standard input and output.
 
-    def __init__(self) -> None:
+    It acts as users who may be hostile: what it says counts as theirs.
+    """
+
+    def __init__(self, program: str) -> None:
         isolated = "-ISB" if sys.dont_write_bytecode else "-IS"
-        command = [sys.executable, isolated, path_reader.__file__]
         self._socket, theirs = socket.socketpair()
         try:
-            self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), cwd="/", env={})
+            self._process = subprocess.Popen(
+                [sys.executable, isolated, program], stdin=theirs.fileno(), stdout=theirs.fileno(), cwd="/", env={}
+            )
         except OSError:
             self._socket.close()
             raise
         finally:
             theirs.close()
-        self._socket.settimeout(WITHIN)
-        self._answers = self._socket.makefile("rb")
 
-    def ask(self, operation: str, path: Path, who: Identity) -> tuple[int, Any]:
-        """Return an errno, or 0 and the answer. Raises OSError or ValueError when there is no whole answer in time."""
-        self._socket.sendall(path_reader.framed((operation, os.fsencode(path), *who)))
-        data = self._answers.read(int(self._answers.readline()))
-        number, value = marshal.loads(data)  # noqa: S302 - our own process wrote it
-        return number, value
+    def ask(self, operation: str, path: Path, who: Identity) -> tuple[int, int, bytes]:
+        """Return an errno, a number and content. Raises OSError or ValueError when there is no whole answer in time."""
+        end = time.monotonic() + WITHIN
+        self._socket.settimeout(WITHIN)
+        self._socket.sendall(path_reader.request(operation, os.fsencode(path), *who))
+        error, number, size = path_reader.ANSWER.unpack(self._receive(path_reader.ANSWER.size, end))
+        if size > path_reader.LARGEST:
+            raise ValueError("too long")
+        return error, number, self._receive(size, end)
+
+    def _receive(self, size: int, end: float) -> bytes:
+        data = b""
+        while len(data) < size:
+            self._socket.settimeout(max(end - time.monotonic(), 0.001))
+            piece = self._socket.recv(size - len(data))
+            if not piece:
+                raise ValueError("half an answer")
+            data += piece
+        return data
 
     def kill(self) -> None:
         """Kill the process, and let go of it."""
         self._process.kill()
-        self._answers.close()
         self._socket.close()
 
     def ended(self, within: float = 0.1) -> bool:
@@ -70,7 +84,8 @@ class PathReader:
     Every method raises OSError; TimeoutError when there is no answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = path_reader.__file__) -> None:
+        self._program = program
         self._reader: _ReaderProcess | None = None
         self.hung: Path | None = None
         """The last path that gave no answer."""
@@ -91,30 +106,30 @@ class PathReader:
         It is opened as ``who``. Where that is refused, it is opened as the daemon's user, but only if no one but root
         and the daemon's user could have put it there.
         """
-        return bytes(self._ask("read", path, who))
+        return self._ask("read", path, who)[1]
 
     def mode(self, path: Path, who: Identity) -> int:
         """Return the mode of what is there, as ``who`` sees it."""
-        return int(self._ask("mode", path, who))
+        return self._ask("mode", path, who)[0]
 
     def executable(self, path: Path, who: Identity) -> bool:
         """Return whether ``who`` may execute the file, or enter the directory."""
-        return bool(self._ask("executable", path, who))
+        return bool(self._ask("executable", path, who)[0])
 
-    def _ask(self, operation: str, path: Path, who: Identity) -> Any:
+    def _ask(self, operation: str, path: Path, who: Identity) -> tuple[int, bytes]:
         hung = _hung.pop(path, None)
         if hung is not None and not hung.ended():
             raise self._timed_out(path, hung)
-        self._reader = reader = self._reader or _ReaderProcess()
+        self._reader = reader = self._reader or _ReaderProcess(self._program)
         try:
-            number, value = reader.ask(operation, path, who)
-        except (OSError, ValueError, EOFError):
+            error, number, content = reader.ask(operation, path, who)
+        except (OSError, ValueError):
             self._reader = None
             reader.kill()
             raise self._timed_out(path, reader) from None
-        if number:
-            raise OSError(number, os.strerror(number))
-        return value
+        if error:
+            raise OSError(error, os.strerror(error))
+        return number, content
 
     def _timed_out(self, path: Path, reader: _ReaderProcess) -> TimeoutError:
         self.hung = path

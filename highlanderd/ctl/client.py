@@ -38,6 +38,8 @@ REPLACED: Final = (
     http.client.IncompleteRead,
 )
 """What a client may see while a worker ends and the next one begins."""
+LONGEST: Final = 1 << 26
+"""Bytes of an answer that are read at most: thousands of programs with their last lines are some megabytes."""
 
 Answer = dict[str, Any]
 
@@ -127,16 +129,16 @@ class ControlClient:
         while True:
             try:
                 response = connection.getresponse()
-                answer = json.loads(response.read())
+                answer = json.loads(_content(response))
                 break
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
                 if request.method != "GET" or not self._is_replaced(error, end):  # an order may have been carried out
                     raise self._unreachable(error) from error
             finally:
                 connection.close()
             time.sleep(AGAIN)
             connection = self._send(request, end)
-        if response.status >= 400:
+        if response.status >= 400 or not isinstance(answer, dict):
             raise _refusal(answer)
         return dict(_harmless(answer) if self._as_text else answer)
 
@@ -177,6 +179,14 @@ class ControlClient:
             f"the daemon on {self._path} broke off before it answered: its worker has ended, and another one is "
             "started, or it has too many clients; 'highlanderctl status' shows whether the order was carried out"
         )
+
+
+def _content(response: http.client.HTTPResponse) -> bytes:
+    """Return the content. Raises IncompleteRead when the daemon broke off, or when it is too long."""
+    content = response.read(LONGEST)
+    if response.length:
+        raise http.client.IncompleteRead(content, response.length)
+    return content
 
 
 def _harmless(answer: Any) -> Any:

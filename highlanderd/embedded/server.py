@@ -235,10 +235,13 @@ def _make_private(directory: Path, account: Account) -> None:
 
 
 def _major_of(data: Path) -> int | None:
+    file = data / "PG_VERSION"
     try:
-        return int(_text(data / "PG_VERSION"))
+        return int(_text(file))
     except FileNotFoundError:
         return None
+    except ValueError:
+        raise HighlanderError(f"{file} holds no version: restore the directory, or remove it to begin anew") from None
 
 
 def _open(path: Path) -> int:

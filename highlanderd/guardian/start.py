@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.launch import Spec
 
 PIPE_SIZE = 1 << 20  # bytes: nobody reads while a worker is replaced
+LONGEST_ANSWER = 64  # bytes: a step and an errno, or one mark
 
 
 class Start:
@@ -57,9 +58,12 @@ class Start:
         return self._answer
 
     def read(self) -> bool:
-        """Read the answer; return whether it is known. It always is once the child is reaped."""
+        """Read the answer; return whether it is known. It always is once the child is reaped.
+
+        The child is the program's user already while it may answer: more than an answer is none, and is not waited for.
+        """
         try:
-            while piece := os.read(self._answer, 4096):
+            while len(self._answered) < LONGEST_ANSWER and (piece := os.read(self._answer, LONGEST_ANSWER)):
                 self._answered += piece
         except BlockingIOError:
             return False
@@ -70,9 +74,16 @@ class Start:
     @property
     def failure(self) -> str | None:
         """Why the program was not executed, as a sentence; None when it was. Only once the answer is known."""
-        if self._answered == ABOUT_TO_EXECUTE:
-            return None
-        if not self._answered:
-            return "not started: it was killed before its program could be executed"
-        step, number = self._answered.removeprefix(ABOUT_TO_EXECUTE).decode().split()
-        return explain(step, int(number), self._spec)
+        return failure(self._answered, self._spec)
+
+
+def failure(answered: bytes, spec: Spec) -> str | None:
+    """Return what an answer says, whatever it holds: None when the program was executed."""
+    if answered == ABOUT_TO_EXECUTE:
+        return None
+    if not answered:
+        return "not started: it was killed before its program could be executed"
+    step, _, number = answered.removeprefix(ABOUT_TO_EXECUTE).rpartition(b" ")
+    if not (number.isdigit() and len(number) < 5 and step.decode(errors="replace").isprintable()):
+        return "not started: its process was disturbed before its program could be executed"
+    return explain(step.decode(errors="replace"), int(number), spec)

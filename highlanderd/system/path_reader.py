@@ -1,19 +1,20 @@
 """A process that looks at paths as the user of a program, who may have put anything there. Executed with ``-I -S``.
 
-It ends with its standard input. A request and its answer are each a line with a length, and so many bytes of a
-marshalled tuple: ``(operation, path, uid, gid, groups)`` is answered with ``(0, value)`` or ``(errno, None)``. When a
-file system hangs, this process alone hangs with it, and the one that asks has to kill it.
+It ends with its standard input. A request is a line of JSON, and its answer is ``ANSWER`` with so many bytes after it:
+nothing in either is more than text, numbers and bytes. When a file system hangs, this process alone hangs with it, and
+the one that asks has to kill it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import marshal
+import json
 import os
 import stat
+import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 if __name__ == "__main__":  # at the end of the path: nothing there can replace the standard library
     sys.path.append(os.path.abspath(__file__).rsplit("/", 3)[0])
@@ -22,16 +23,16 @@ from highlanderd.system import way
 from highlanderd.system.rights import acting
 
 LARGEST = 1 << 20  # bytes of a file; Linux takes two such for a whole environment
-MARSHAL_VERSION = 4
+ANSWER = struct.Struct("=iII")  # an errno, or 0; a number; and how many bytes of content follow
 
 
 class User:
     """The user whose rights a path is opened with. ``uid`` None: the user that this process runs as."""
 
-    def __init__(self, uid: int | None, gid: int | None, groups: tuple[int, ...] | None) -> None:
+    def __init__(self, uid: int | None, gid: int | None, groups: Sequence[int] | None) -> None:
         self.uid = os.geteuid() if uid is None else uid
         self.gid = os.getegid() if gid is None else gid
-        self.groups = groups or ()
+        self.groups = tuple(groups or ())
 
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
@@ -100,26 +101,28 @@ OPERATIONS: dict[str, Callable[[bytes, User], bytes | int | bool]] = {
 }
 
 
-def framed(message: tuple[object, ...]) -> bytes:
-    """Return a message as it is sent."""
-    data = marshal.dumps(message, MARSHAL_VERSION)  # type: ignore[arg-type]  # of numbers, bytes and texts only
-    return b"%d\n%b" % (len(data), data)
+def request(operation: str, path: bytes, uid: int | None, gid: int | None, groups: Sequence[int] | None) -> bytes:
+    """Return a request as it is sent."""
+    return json.dumps([operation, os.fsdecode(path), uid, gid, groups]).encode() + b"\n"
 
 
-def _answer(operation: str, path: bytes, *who: object) -> tuple[int, object]:
+def answer(line: bytes) -> bytes:
+    """Return the answer to a request, as it is sent."""
+    operation, path, *who = json.loads(line)
     try:
-        return 0, OPERATIONS[operation](path, User(*who))  # type: ignore[arg-type]  # as ``send`` got them
+        found = OPERATIONS[operation](os.fsencode(path), User(*who))
     except OSError as error:
-        return error.errno or errno.EIO, None
+        return ANSWER.pack(error.errno or errno.EIO, 0, 0)
+    if isinstance(found, bytes):
+        return ANSWER.pack(0, 0, len(found)) + found
+    return ANSWER.pack(0, found, 0)
 
 
 def main() -> None:
     """Answer until the asking end is closed."""
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    while line := requests.readline():
-        request = marshal.loads(requests.read(int(line)))  # noqa: S302 - our own process wrote it
-        answers.write(framed(_answer(*request)))
-        answers.flush()
+    while line := sys.stdin.buffer.readline():
+        sys.stdout.buffer.write(answer(line))
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -57,6 +57,15 @@ def test_a_database_of_another_major_version_is_refused_by_name(users: Users, op
     assert "PostgreSQL 9" in str(users(directory).told()["refused"])
 
 
+def test_a_version_that_is_none_is_refused_by_the_name_of_its_file(users: Users, open_dir: Path) -> None:
+    (open_dir / "pg/data").mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(open_dir / "pg", 65534, 65534)
+        os.chown(open_dir / "pg/data", 65534, 65534)
+    (open_dir / "pg/data/PG_VERSION").write_text("\x1b[2Jnine\n")
+    assert "PG_VERSION holds no version" in str(users(open_dir / "pg").told()["refused"])
+
+
 def test_without_the_package_the_refusal_says_what_to_install() -> None:
     with pytest.raises(HighlanderError, match=r"pip install 'highlanderd\[embedded\]'"):
         pick([], None)

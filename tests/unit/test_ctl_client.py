@@ -6,13 +6,14 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from highlanderd.ctl import client
 from highlanderd.ctl.client import AGAIN, ControlClient
-from highlanderd.errors import DaemonUnreachable
+from highlanderd.errors import DaemonUnreachable, HighlanderError
 from highlanderd.system import ownership
 
 PATIENCE = 2.0
@@ -69,3 +70,25 @@ def test_an_order_is_not_given_twice(breaking: Breaking, tmp_path: Path) -> None
     with pytest.raises(DaemonUnreachable, match="whether the order was carried out"):
         ControlClient(str(tmp_path / "control.sock")).order("beat", "stop", {})()
     assert breaking.asked == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"[1, 2]", b"7", b"null", b"[" * 100_000, b"\xff", b'"' + b"x" * (client.LONGEST + 1)]
+)
+def test_an_answer_of_another_shape_is_refused_with_a_sentence(tmp_path: Path, content: bytes) -> None:
+    """A socket that was named by mistake may be anybody's."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "other.sock"))
+        door.listen(1)
+        thread = threading.Thread(target=_answer_once, args=(door, content))
+        thread.start()
+        with pytest.raises(HighlanderError, match=r"does not understand|is no highlanderd"):
+            ControlClient(str(tmp_path / "other.sock")).ask("GET", "/v1/status")
+        thread.join()
+
+
+def _answer_once(door: socket.socket, content: bytes) -> None:
+    connection, _ = door.accept()
+    with connection, suppress(ConnectionError):
+        connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from highlanderd.config import Identity, ProgramConfig, child_environment
 from highlanderd.config.environment import parsed_environment, read_environment
 from highlanderd.config.paths import PathReader
 from highlanderd.config.values import EnvironmentFile
 from highlanderd.errors import HighlanderError
+from highlanderd.guardian.start import failure
 from highlanderd.system import proctree
 from tests.support.configuration import POSTGRES, loaded
 
@@ -133,6 +136,33 @@ def test_a_path_that_gives_no_answer_is_given_up_and_named(tmp_path: Path) -> No
             paths.mode(tmp_path / "hung", SELF)
         assert paths.hung == tmp_path / "hung"
         assert stat.S_ISDIR(paths.mode(tmp_path, SELF)), "another process answers"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "write(b'no answer at all')",
+        "write(struct.pack('=iII', 0, 0, 0xFFFFFFFF)); [write(bytes(1 << 20)) for _ in range(1000)]",
+        "write(struct.pack('=iII', 0, 0, 10)); write(b'half')",
+        "[(write(b'x'), time.sleep(0.1)) for _ in range(1000)]",
+    ],
+    ids=["garbage", "endless", "half", "drop by drop"],
+)
+def test_a_reader_that_a_hostile_user_has_taken_over_gives_no_answer(tmp_path: Path, hostile: str) -> None:
+    program = tmp_path / "reader.py"
+    program.write_text(
+        "import os, struct, sys, time\ndef write(data): os.write(1, data)\nsys.stdin.readline()\n" + hostile
+    )
+    with PathReader(str(program)) as paths, pytest.raises(TimeoutError):
+        paths.read(tmp_path / hostile[:20].replace("/", ""), SELF)
+
+
+@given(st.binary(max_size=64))
+@example(b"!program 99999999999999999999")
+@settings(max_examples=300)
+def test_whatever_a_child_answers_before_it_is_executed_is_a_sentence(answer: bytes) -> None:
+    said = failure(answer, {"argv": [b"/bin/true"], "cwd": None, "uid": None, "gid": None})
+    assert said is None if answer == b"!" else said and said.isprintable()
 
 
 def test_only_a_file_that_is_optional_may_be_missing(tmp_path: Path) -> None:
