@@ -67,6 +67,9 @@ def overview_of_keys() -> str:
 
 # ---------------------------------------------------------------------------------------------------------- commands
 
+SHARED = ("--socket", "--output", "--json")
+"""Options that every command of the client takes; the page describes them once."""
+
 
 def options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
     """Return the arguments of a command with their help."""
@@ -123,7 +126,7 @@ def _subcommands(action: argparse._SubParsersAction[Any], called: str) -> Iterat
             continue  # an alias of one before
         inner = list(_commands(parser, f"{called} {command}"))
         title = f"### `{called} {command}`" + "".join(f", `{alias}`" for alias in names[1:])
-        said = [(option, text) for option, text in options(parser) if "--socket" not in option]
+        said = [(option, text) for option, text in options(parser) if not set(SHARED) & set(option.split("`"))]
         text = parser.description or helps.get(command) or ""
         block = f"{title}\n\n{text[:1].upper()}{text[1:].rstrip('.')}."
         yield block + (f"\n\n{rows(('argument', 'meaning'), said)}" if said and not inner else "")

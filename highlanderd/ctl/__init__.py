@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a child's output may hold what this terminal cannot show
     try:
-        client = ControlClient(arguments.socket, as_text=not getattr(arguments, "json", False))
+        client = ControlClient(arguments.socket, as_text=arguments.output != "json")
         code = COMMANDS[arguments.command](client, arguments)
         sys.stdout.flush()
     except HighlanderError as error:

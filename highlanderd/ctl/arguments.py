@@ -8,39 +8,11 @@ import re
 from typing import Any, Final
 
 from highlanderd import __version__
-from highlanderd.durations import LONGEST_OUTAGE, seconds
+from highlanderd.ctl.argument_values import duration, naming, outage
+from highlanderd.ctl.question_arguments import add_questions
 
-STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
 DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
-
-
-def duration(text: str) -> float:
-    """Return the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError."""
-    if text.startswith("-"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write a positive one, such as 60s")
-    found = seconds(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write it as 10s, 1m30s or a number of seconds")
-    return found
-
-
-def outage(text: str) -> float:
-    """Return the seconds of an outage that a maintenance may be for. Raises argparse.ArgumentTypeError."""
-    found = duration(text)
-    if not 0 < found <= LONGEST_OUTAGE:
-        raise argparse.ArgumentTypeError(f"{text!r} is no outage to bear: name more than 0s, and 24h at most")
-    return found
-
-
-def outcome(text: str) -> str:
-    """Return what may be waited for. Raises argparse.ArgumentTypeError."""
-    if text == "ready":
-        raise argparse.ArgumentTypeError(
-            "the ledger does not say yet whether a program is ready on another node; wait for leading instead"
-        )
-    if text not in ("leading", "stopped", "finished"):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be waited for: name leading, stopped or finished")
-    return text
+FORMATS: Final = ("table", "json", "tsv")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,29 +31,41 @@ def parser() -> argparse.ArgumentParser:
         description="Ask the highlanderd of this machine, or pass it an order.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program, 5 daemon not reachable, "
         "6 permission denied, 7 timed out, 78 configuration invalid.",
-        parents=[_socket(os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET)],
+        parents=[_shared(os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET, "table")],
     )
     top.add_argument("--version", action="version", version=f"highlanderctl {__version__}")
     _Commands(top).add_all()
     return top
 
 
-def _socket(default: str) -> argparse.ArgumentParser:
-    """Return --socket for one place: it may stand before the command or after it."""
-    option = argparse.ArgumentParser(add_help=False)
-    option.add_argument(
+def _shared(socket: str, output: str) -> argparse.ArgumentParser:
+    """Return the options that may stand before the command or after it, with their defaults for one place."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
         "--socket",
         metavar="PATH",
-        default=default,
+        default=socket,
         help=f"the daemon's control socket (default: $HIGHLANDER_SOCKET, or {DEFAULT_SOCKET})",
     )
-    return option
+    options.add_argument(
+        "-o",
+        "--output",
+        metavar="FORMAT",
+        choices=FORMATS,
+        default=output,
+        help="table, json, or tsv: the table's cells between tabs (default: table)",
+    )
+    options.add_argument(
+        "--json", dest="output", action="store_const", const="json", default=output, help="the same as -o json"
+    )
+    return options
 
 
 class _Commands:
     def __init__(self, top: argparse.ArgumentParser) -> None:
         self._sub = top.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="highlanderctl")
-        self._socket = _socket(argparse.SUPPRESS)  # the one before the command holds, unless another follows
+        # What stands before the command holds, unless another one follows
+        self._shared = _shared(argparse.SUPPRESS, argparse.SUPPRESS)
 
     def _add(self, name: str, text: str, *aliases: str) -> argparse.ArgumentParser:
         command = self._sub.add_parser(
@@ -89,74 +73,19 @@ class _Commands:
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
             aliases=aliases,
-            parents=[self._socket],
+            parents=[self._shared],
         )
         command.set_defaults(command=name)
         return command
 
     def add_all(self) -> None:
-        self._questions()
+        add_questions(self._add)
         self._orders()
         self._whole_node()
 
-    def _questions(self) -> None:
-        status = self._add("status", "show what runs where; with names, exit 3 unless all of them are led here")
-        status.add_argument("names", nargs="*", metavar="NAME", help="programs; globs such as 'web-*', or all")
-        status.add_argument("--json", action="store_true", help="print the control socket's answer")
-        status.add_argument(
-            "--state", action="append", choices=STATES, help="only programs in this state; may be given several times"
-        )
-        status.add_argument("--watch", action="store_true", help="print it again at every change, until Ctrl-C")
-        show = self._add("show", "show everything about one program, with its processes and last output")
-        show.add_argument("name", metavar="NAME", help="one program")
-        show.add_argument("--json", action="store_true", help="print the control socket's answer")
-        pid = self._add("pid", "print the ids of programs' main processes here; nothing and exit 3 without one")
-        self._names(pid)
-        cluster = self._add("cluster", "show every program and node of the cluster: who leads, and who could take over")
-        self._json(cluster)
-        cluster.add_argument("--dsn", metavar="DSN", help="ask this PostgreSQL itself: no daemon is needed")
-        cluster.add_argument("--config", metavar="FILE", help="ask the PostgreSQL that a daemon's configuration names")
-        cluster.add_argument("-w", "--watch", action="store_true", help="print it again and again, until Ctrl-C")
-        self._predicates()
-        self._history()
-        self._add("version", "print the versions of highlanderctl and of the running daemon")
-
-    def _predicates(self) -> None:
-        leading = self._add("is-leading", "say whether this node leads a program: exit 0 where it does, 3 where not")
-        leading.add_argument("name", metavar="NAME", help="one program")
-        leading.add_argument("-q", "--quiet", action="store_true", help="print nothing about it")
-        wait = self._add("wait", "return once a program is as wanted, even if the daemon is away meanwhile")
-        wait.add_argument("name", metavar="NAME", help="one program")
-        wait.add_argument(
-            "--for",
-            dest="state",
-            type=outcome,
-            metavar="STATE",
-            required=True,
-            help="leading or finished: on any node; stopped: on this one",
-        )
-        wait.add_argument(
-            "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait for so long at most (default: 60s)"
-        )
-
-    def _history(self) -> None:
-        history = self._add("history", "show who led what on all nodes, when, and why it ended; the newest last")
-        history.add_argument("names", nargs="*", metavar="NAME", help="programs; globs such as 'web-*', or all")
-        history.add_argument("--json", action="store_true", help="print the control socket's answer")
-        history.add_argument(
-            "--summary", action="store_true", help="sum up by program; exit 1 when two terms of one lock id overlap"
-        )
-        history.add_argument(
-            "-n",
-            dest="number",
-            type=int,
-            metavar="N",
-            help="show the newest N terms, 1 to 1000 (default: 100, with --summary 1000)",
-        )
-
     def _orders(self) -> None:
         release = self._add("release", "stop programs here and let another node lead")
-        self._names(release)
+        naming(release)
         release.add_argument("--to", metavar="NODE", help="reserve them for this node, for a minute at most")
         release.add_argument(
             "--for",
@@ -169,14 +98,14 @@ class _Commands:
             "--force", action="store_true", help="even if no other node, or not that node, could lead them now"
         )
         start = self._add("start", "let programs run; done once each is led, here or on another node")
-        self._names(start)
+        naming(start)
         stop = self._add("stop", "stop programs on this node and keep it from leading them")
-        self._names(stop)
+        naming(stop)
         restart = self._add("restart", "give programs led here a new process")
-        self._names(restart)
+        naming(restart)
         sent = self._add("signal", "send a signal to the main processes of programs, on the nodes that lead them")
         sent.add_argument("signal", metavar="SIG", type=str.upper, help="its name, such as HUP or SIGUSR1")
-        self._names(sent)
+        naming(sent)
         sent.add_argument("--tree", action="store_true", help="to all processes of each program")
         sent.set_defaults(wait=False, reason="")
         for command in (start, stop):
@@ -197,10 +126,6 @@ class _Commands:
         self._waiting(drain)
 
     @staticmethod
-    def _names(command: argparse.ArgumentParser) -> None:
-        command.add_argument("names", nargs="+", metavar="NAME", help="programs; globs such as 'web-*', or all")
-
-    @staticmethod
     def _forced(command: argparse.ArgumentParser) -> None:
         """Add what a longer lease may need."""
         command.add_argument(
@@ -208,10 +133,6 @@ class _Commands:
             action="store_true",
             help="do it even if a standby may lack it: a failover to that standby could start second copies",
         )
-
-    @staticmethod
-    def _json(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--json", action="store_true", help="print the control socket's answer")
 
     @staticmethod
     def _waiting(command: argparse.ArgumentParser) -> None:
@@ -235,20 +156,17 @@ class _Commands:
         renew.add_argument(
             "--force", action="store_true", help='do it even if on_connection_loss = "stop" stops children then'
         )
-        self._json(renew)
         self._waiting(renew)
         self._add("reread", "the same as reload --dry-run").set_defaults(
             command="reload", dry_run=True, force=False, quiet=False
         )
         ledger = self._add("ledger", "show or change the ledger, which PostgreSQL keeps")
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
-        self._json(self._action(actions, "show", "show its facts"))
+        self._action(actions, "show", "show its facts")
         lease = self._action(actions, "set-lease", "change the lease while programs run; done once all leaders use it")
         lease.add_argument("lease", type=duration, metavar="DURATION", help="such as 15s; 2s to 60s")
         self._forced(lease)
-        migrate = self._action(actions, "migrate", "bring its schema to this daemon's version, which it does by itself")
-        for command in (lease, migrate):
-            self._json(command)
+        self._action(actions, "migrate", "bring its schema to this daemon's version, which it does by itself")
         self._waiting(lease)
         self._maintenance()
         self._add("shutdown", "release all programs of this node and end its daemon")
@@ -273,7 +191,6 @@ class _Commands:
         self._forced(begin)
         end = self._action(actions, "off", "go back to the ledger's lease; done once all leaders use it")
         for command in (begin, end):
-            self._json(command)
             self._waiting(command)
 
     def _action(
@@ -284,5 +201,5 @@ class _Commands:
             name,
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
-            parents=[self._socket],
+            parents=[self._shared],
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from argparse import Namespace
@@ -13,9 +11,11 @@ from typing import Any, Final
 
 from highlanderd.ctl import terminal
 from highlanderd.ctl.client import Answer, ControlClient
+from highlanderd.ctl.direct import asked
 from highlanderd.ctl.history import fitted
+from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import cut, plain, span
-from highlanderd.errors import CONFIGURATION_INVALID, DONE, ConfigurationError, HighlanderError
+from highlanderd.errors import DONE
 
 PROGRAMS: Final = ("PROGRAM", "LEADER", "EPOCH", "SINCE", "READY", "STANDBYS", "CANDIDATES")
 NODES: Final = ("NODE", "VERSION", "SEEN", "ADVERTISE", "STATE")
@@ -27,11 +27,9 @@ REFRESH: Final = 2.0
 def cluster(daemon: ControlClient, arguments: Namespace) -> int:
     try:
         while True:
-            without = arguments.dsn or arguments.config
-            _show(outside(arguments) if without else daemon.ask("GET", "/v1/cluster"), arguments)
+            _show(asked(daemon, arguments).ask("GET", "/v1/cluster"), arguments)
             if not arguments.watch:
                 return DONE
-            sys.stdout.flush()
             time.sleep(REFRESH)
     except KeyboardInterrupt:
         if arguments.watch:
@@ -39,34 +37,15 @@ def cluster(daemon: ControlClient, arguments: Namespace) -> int:
         raise
 
 
-def outside(arguments: Namespace) -> Answer:
-    """Return the answer of PostgreSQL itself, where no daemon runs. Raises HighlanderError.
-
-    Another process asks, because what speaks to PostgreSQL takes long to import. The DSN reaches it by the environment,
-    which no other user can read.
-    """
-    import subprocess  # for this alone
-
-    asked = {"HIGHLANDER_DSN": arguments.dsn, "HIGHLANDER_CONFIG": arguments.config}
-    environment = {**os.environ, **{name: value for name, value in asked.items() if value}}
-    command = [sys.executable, "-m", "highlanderd.direct.cluster"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        failure = done.stderr.strip()
-        raise ConfigurationError((failure,)) if done.returncode == CONFIGURATION_INVALID else HighlanderError(failure)
-    return dict(json.loads(done.stdout))
-
-
 def _show(answer: Answer, arguments: Namespace) -> None:
-    if arguments.json:
-        print(json.dumps(answer, indent=None if arguments.watch else 2))
-        return
     width, height = terminal.size()
-    lines = picture(answer, width, time.time())
-    if arguments.watch and sys.stdout.isatty():
-        terminal.draw([cut(line, width) for line in lines], height)
+    now = time.time()
+    if arguments.watch and arguments.output == "table" and sys.stdout.isatty():
+        terminal.draw([cut(line, width) for line in picture(answer, width, now)], height)
+        sys.stdout.flush()
     else:
-        print("\n".join(lines))
+        rows = [PROGRAMS, *(_program(program, now) for program in answer["programs"])]
+        give(arguments, answer, lambda: picture(answer, width, now), lambda: rows)
 
 
 def picture(answer: Mapping[str, Any], width: int | None, now: float) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
 from highlanderd.ctl.history import history
 from highlanderd.ctl.predicates import is_leading, wait
+from highlanderd.ctl.printing import give
 from highlanderd.ctl.renewal import renew
 from highlanderd.durations import shown
 from highlanderd.errors import DONE, NOT_LEADING, ConfigurationError, HighlanderError, NoSuchProgram, enumerated
@@ -78,10 +79,12 @@ def _show_status(answer: Answer, arguments: Namespace) -> int:
     programs = chosen(arguments.names, answer["programs"])
     if arguments.state:
         programs = [program for program in programs if program["state"] in arguments.state]
-    if arguments.json:
-        print(json.dumps({**answer, "programs": programs}, indent=None if arguments.watch else 2))
-    else:
+    if arguments.output == "table":
         _print_table(answer, programs, arguments.watch)
+    else:
+        now = time.time()
+        rows = [tables.HEADINGS, *(tables.cells(program, _age(program, now)) for program in programs)]
+        give(arguments, {**answer, "programs": programs}, list, lambda: rows)
     named = exact(arguments.names)
     return NOT_LEADING if any(p["name"] in named and p["state"] != "leading" for p in programs) else DONE
 
@@ -119,8 +122,7 @@ def _age(program: Answer, now: float) -> float | None:
 
 def show(daemon: ControlClient, arguments: Namespace) -> int:
     answer = daemon.detail(arguments.name)
-    lines = tables.detail(answer, _age(answer, time.time()))
-    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(lines))
+    give(arguments, answer, lambda: tables.detail(answer, _age(answer, time.time())))
     return DONE
 
 
@@ -128,23 +130,33 @@ def pid(daemon: ControlClient, arguments: Namespace) -> int:
     """Print nothing on standard output for a program without a process: its reader may be ``kill``."""
     programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
     alone = len(arguments.names) == len(exact(arguments.names)) == 1
+    found = [(tables.plain(program["name"]), str(program["pid"])) for program in programs if program["pid"]]
+    facts = {"programs": [{"name": program["name"], "pid": program["pid"]} for program in programs]}
+    if found or arguments.output == "json":
+        give(
+            arguments, facts, lambda: [number if alone else f"{name} {number}" for name, number in found], lambda: found
+        )
     for program in programs:
-        name = tables.plain(program["name"])
-        if program["pid"]:
-            print(program["pid"] if alone else f"{name} {program['pid']}", flush=True)
-        else:
+        if not program["pid"]:
+            name = tables.plain(program["name"])
             print(f"highlanderctl: {name} has no process on this node: it is {program['state']}", file=sys.stderr)
     return DONE if all(program["pid"] for program in programs) else NOT_LEADING
 
 
-def version(daemon: ControlClient, arguments: Namespace) -> int:  # noqa: ARG001 - one shape for all
-    print(f"highlanderctl {__version__}", flush=True)
+def version(daemon: ControlClient, arguments: Namespace) -> int:
+    if arguments.output != "json":
+        print(f"highlanderctl {__version__}", flush=True)
     answer = daemon.ask("GET", "/v1/status")
-    print(f"highlanderd {answer['version']} on {answer['node']}")
+    facts = {name: answer.get(name) for name in ("node", "version", "worker", "guardian", "restart_due")}
+    give(arguments, {"highlanderctl": __version__, **facts}, lambda: _versions(answer))
+    return DONE
+
+
+def _versions(answer: Answer) -> Iterator[str]:
+    yield f"highlanderd {answer['version']} on {answer['node']}"
     if answer.get("restart_due"):
         version = answer["guardian"]["version"] or "an early version"
-        print(f"its guardian and keepers {version}; a restart is due since {answer['restart_due']}")
-    return DONE
+        yield f"its guardian and keepers {version}; a restart is due since {answer['restart_due']}"
 
 
 # ------------------------------------------------------------------------------------------------------------ orders
@@ -182,15 +194,17 @@ def drain(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.wait:
         body["timeout"] = arguments.timeout
     patience = LEDGER_PATIENCE + (arguments.timeout if arguments.wait else 0.0)
-    for name in daemon.ask("POST", "/v1/drain", body, patience)["nodes"]:
-        print(f"{tables.plain(name)}: drained until 'highlanderctl resume {tables.plain(name)}'")
+    answer = daemon.ask("POST", "/v1/drain", body, patience)
+    names = [tables.plain(name) for name in answer["nodes"]]
+    give(arguments, answer, lambda: [f"{name}: drained until 'highlanderctl resume {name}'" for name in names])
     return DONE
 
 
 def resume(daemon: ControlClient, arguments: Namespace) -> int:
     body = {"reason": arguments.reason, **_nodes(arguments)}
-    resumed = daemon.ask("POST", "/v1/resume", body, LEDGER_PATIENCE)["nodes"]
-    print("\n".join(f"{tables.plain(name)}: resumed" for name in resumed) or "no such node was drained")
+    answer = daemon.ask("POST", "/v1/resume", body, LEDGER_PATIENCE)
+    lines = [f"{tables.plain(name)}: resumed" for name in answer["nodes"]] or ["no such node was drained"]
+    give(arguments, answer, lambda: lines)
     return DONE
 
 
@@ -232,7 +246,7 @@ def _order(
     patience = 0.0
     if arguments.wait:
         body["timeout"] = patience = arguments.timeout
-    worst, warnings = DONE, dict[str, None]()
+    worst, warnings, outcomes = DONE, dict[str, None](), list[Answer]()
     for first in range(0, len(names), AT_ONCE):
         batch = names[first : first + AT_ONCE]
         under_way = [(name, daemon.order(name, verb, body, patience)) for name in batch]
@@ -240,10 +254,15 @@ def _order(
             try:
                 given = answer()
                 warnings |= dict.fromkeys(given.get("warnings", ()))
-                print(_outcome(given["program"], verb, arguments.wait), flush=True)
+                outcomes.append(given["program"])
+                if arguments.output != "json":
+                    print(_outcome(given["program"], verb, arguments.wait), flush=True)
             except HighlanderError as error:
+                outcomes.append({"name": name, "error": {"code": error.code, "message": str(error)}})
                 print(f"highlanderctl: {verb} {name}: {error}", file=sys.stderr)
                 worst = max(worst, error.exit_code)
+    if arguments.output == "json":
+        print(json.dumps({"programs": outcomes}, indent=2))
     for warning in warnings:
         print(f"warning: {tables.plain(warning)}", file=sys.stderr)
     return worst
@@ -268,15 +287,20 @@ def _outcome(program: Answer, verb: str, waited: bool) -> str:
 
 
 def reopen(daemon: ControlClient, arguments: Namespace) -> int:
-    worst = DONE
+    worst, outcomes = DONE, list[Answer]()
     for name in _names(daemon, arguments.names):
         try:
-            reopened = daemon.order(name, "reopen", {}, REOPENING)()["reopened"]
-            print(f"{name}: {'log files opened anew' if reopened else 'nothing to open: it writes no log file here'}")
+            outcomes.append({"name": name, **daemon.order(name, "reopen", {}, REOPENING)()})
         except HighlanderError as error:
             print(f"highlanderctl: reopen {name}: {error}", file=sys.stderr)
             worst = max(worst, error.exit_code)
+    give(arguments, {"programs": outcomes}, lambda: map(_reopened, outcomes))
     return worst
+
+
+def _reopened(outcome: Answer) -> str:
+    done = "log files opened anew" if outcome["reopened"] else "nothing to open: it writes no log file here"
+    return f"{tables.plain(outcome['name'])}: {done}"
 
 
 def reload(daemon: ControlClient, arguments: Namespace) -> int:
@@ -292,9 +316,8 @@ def reload(daemon: ControlClient, arguments: Namespace) -> int:
         return DONE
     for warning in answer.get("warnings", ()):
         print(f"warning: {tables.plain(warning)}", file=sys.stderr)
-    if arguments.dry_run and answer["changes"]:
-        print("A reload would do this:")
-    print("\n".join(answer["changes"]) or "nothing to change")
+    heading = ["A reload would do this:"] if arguments.dry_run and answer["changes"] else []
+    give(arguments, answer, lambda: [*heading, *(answer["changes"] or ["nothing to change"])])
     return DONE
 
 
@@ -305,7 +328,8 @@ def ledger(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.action == "migrate":
         return _migrate(daemon, arguments)
     answer = daemon.ask("GET", "/v1/ledger", patience=LEDGER_PATIENCE)
-    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(tables.facts(answer.items())))
+    rows = [(name, tables.plain(value)) for name, value in answer.items()]
+    give(arguments, answer, lambda: tables.facts(answer.items()), lambda: rows)
     return DONE
 
 
@@ -313,10 +337,8 @@ def _migrate(daemon: ControlClient, arguments: Namespace) -> int:
     answer = daemon.ask("POST", "/v1/ledger/migrate", {}, patience=LEDGER_PATIENCE)
     version, waits_for = answer["version"], answer["waits_for"]
     when = "now" if answer["migrated"] else "already"
-    if arguments.json:
-        print(json.dumps(answer, indent=2))
-    elif not waits_for:
-        print(f"the ledger has schema {version} {when}")
+    if arguments.output == "json" or not waits_for:
+        give(arguments, answer, lambda: [f"the ledger has schema {version} {when}"])
     if waits_for:
         raise HighlanderError(
             f"the ledger stays at schema {version}; its migration waits for "
@@ -339,14 +361,13 @@ def _lengths(daemon: ControlClient, resource: str, body: dict[str, Any], argumen
         body["timeout"] = arguments.timeout
         patience += arguments.timeout
     answer = daemon.ask("POST", resource, body, patience)
-    lines = tables.lengths(answer, headline, time.time())
-    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(lines))
+    give(arguments, answer, lambda: tables.lengths(answer, headline, time.time()))
     return DONE
 
 
-def shutdown(daemon: ControlClient, arguments: Namespace) -> int:  # noqa: ARG001 - one shape for all
+def shutdown(daemon: ControlClient, arguments: Namespace) -> int:
     answer = daemon.ask("POST", "/v1/shutdown", {})
-    print(f"{answer['node']}: releasing all programs, then ending")
+    give(arguments, answer, lambda: [f"{answer['node']}: releasing all programs, then ending"])
     return DONE
 
 

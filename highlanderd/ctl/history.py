@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,8 @@ from urllib.parse import urlencode
 
 from highlanderd.ctl import terminal
 from highlanderd.ctl.client import ControlClient
+from highlanderd.ctl.direct import asked
+from highlanderd.ctl.printing import Row, give
 from highlanderd.ctl.tables import plain, span
 from highlanderd.errors import DONE, HighlanderError
 
@@ -32,19 +33,17 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
     query: list[tuple[str, object]] = [("limit", limit), *(("name", name) for name in arguments.names)]
     if arguments.summary:
         query.append(("summary", "true"))
-    answer = daemon.ask("GET", f"/v1/history?{urlencode(query)}")
-    if arguments.json:
-        print(json.dumps(answer, indent=2))
-    else:
-        print("\n".join(_summary(answer) if arguments.summary else _terms(answer)), flush=True)
-    if arguments.summary and answer["overlaps"]:
-        raise HighlanderError("\n".join(map(overlap, answer["overlaps"])))
-    return DONE
-
-
-def _terms(answer: Mapping[str, Any]) -> list[str]:
+    answer = asked(daemon, arguments).ask("GET", f"/v1/history?{urlencode(query)}")
+    if arguments.summary:
+        rows = [SUMMARY, *(row for program in answer["programs"] for row in summary_cells(program))]
+        give(arguments, answer, lambda: _summary(answer, rows), lambda: rows)
+        if answer["overlaps"]:
+            raise HighlanderError("\n".join(map(overlap, answer["overlaps"])))
+        return DONE
     now = time.time()
-    return fitted([TERMS, *(cells(term, now) for term in answer["terms"])], terminal.size()[0], (CAUSE, *NAMES))
+    rows = [TERMS, *(cells(term, now) for term in answer["terms"])]
+    give(arguments, answer, lambda: fitted(rows, terminal.size()[0], (CAUSE, *NAMES)), lambda: rows)
+    return DONE
 
 
 def cells(term: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -98,9 +97,8 @@ def gap(seconds: float | None) -> str:
     return f"{seconds:.1f}s" if seconds < 60 else span(seconds)
 
 
-def _summary(answer: Mapping[str, Any]) -> list[str]:
-    rows = [row for program in answer["programs"] for row in summary_cells(program)]
-    lines = fitted([SUMMARY, *rows], terminal.size()[0], (0,))
+def _summary(answer: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    lines = fitted(rows, terminal.size()[0], (0,))
     if answer["since"] is None:
         return [*lines, "no terms"]
     terms = f"{answer['terms']} {'term' if answer['terms'] == 1 else 'terms'} since {moment(answer['since'])} UTC"

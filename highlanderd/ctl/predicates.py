@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
 from highlanderd.ctl.client import PATIENCE, Answer, ControlClient
+from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import shown
 from highlanderd.errors import (
@@ -34,7 +36,7 @@ def is_leading(daemon: ControlClient, arguments: Namespace) -> int:
     program = _one(answer, arguments.name)
     leads = program["state"] == "leading"
     if not arguments.quiet:
-        print(f"{plain(program['name'])}: {_where(answer, program)}")
+        give(arguments, program, lambda: _said(program, _where(answer, program)))
     return DONE if leads else NOT_LEADING
 
 
@@ -66,7 +68,7 @@ def wait(daemon: ControlClient, arguments: Namespace) -> int:
             answer = daemon.ask("GET", resource, patience=_patience(left))
             program = _one(answer, arguments.name)
             if sentence := reached(daemon, answer, program):
-                print(f"{plain(program['name'])}: {sentence}")
+                give(arguments, program, partial(_said, program, sentence))
                 return DONE
             now = _where(answer, program)
         except HOPELESS:
@@ -78,6 +80,10 @@ def wait(daemon: ControlClient, arguments: Namespace) -> int:
         if not left:
             raise TimedOut(f"{arguments.name} is not {arguments.state} after {shown(arguments.timeout)}: {now}")
         resource = f"/v1/status?wait={min(LOOK_AGAIN, left):.3f}"
+
+
+def _said(program: Answer, sentence: str) -> list[str]:
+    return [f"{plain(program['name'])}: {sentence}"]
 
 
 def _patience(left: float) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import Namespace
 from typing import Final
 
 from highlanderd.ctl.client import Answer, ControlClient
+from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import shown
 from highlanderd.errors import DONE, FAILED, BadRequest, DaemonUnreachable, HighlanderError, TimedOut, enumerated
@@ -26,17 +26,16 @@ def renew(daemon: ControlClient, arguments: Namespace) -> int:
     for warning in before["warnings"]:
         print(plain(warning), file=sys.stderr)
     if not arguments.wait:
-        print(f"{plain(before['node'])}: the installed code was checked; it takes over now")
+        give(arguments, before, lambda: [f"{plain(before['node'])}: the installed code was checked; it takes over now"])
         return DONE
     after = _taken_over(daemon, before, began, arguments.timeout)
     lost = {name: _why_lost(after, name, epoch) for name, epoch in before["programs"].items()}
     lost = {name: why for name, why in lost.items() if why}
     kept = [name for name in before["programs"] if name not in lost]
-    if arguments.json:
-        facts = {"before": before["worker"], "after": after["worker"], "guardian": after.get("guardian")}
-        print(json.dumps({**facts, "reattached": kept, "lost": lost, "seconds": time.monotonic() - began}, indent=2))
-    else:
-        print(*_lines(before, after, kept, time.monotonic() - began), sep="\n")
+    seconds = time.monotonic() - began
+    facts = {"before": before["worker"], "after": after["worker"], "guardian": after.get("guardian")}
+    report = {**facts, "reattached": kept, "lost": lost, "seconds": seconds}
+    give(arguments, report, lambda: _lines(before, after, kept, seconds))
     for name, why in lost.items():
         print(f"highlanderctl: {plain(name)} was not reattached: {plain(why)}", file=sys.stderr)
     return FAILED if lost and not arguments.force else DONE

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from aiohttp import web
+from multidict import MultiMapping
 
 from highlanderd.core.terms import PastTerm, by_program
 from highlanderd.errors import BadRequest
-from highlanderd.listeners.orders import Node
 
 DEFAULT_TERMS: Final = 100
 MOST_TERMS: Final = 1000
 """Of one answer: it costs the event loop some milliseconds."""
 
 
-async def history_facts(node: Node, request: web.Request) -> dict[str, object]:
+Read = Callable[[Sequence[str], int], Awaitable[tuple[PastTerm, ...]]]
+"""Returns the newest terms of the programs that names choose, so many at most, the newest last."""
+
+
+async def history_facts(read: Read, one: str | None, query: MultiMapping[str]) -> dict[str, object]:
     """Return the JSON of ``GET /v1/history`` and ``GET /v1/history/{name}``. Raises HighlanderError."""
-    one = request.match_info.get("name")
-    names = request.query.getall("name", []) if one is None else [one]
-    summary = request.query.get("summary", "false")
+    names = query.getall("name", []) if one is None else [one]
+    summary = query.get("summary", "false")
     if summary not in ("true", "false"):
         raise BadRequest(f"summary={summary!r} must be true or false")
-    terms = await node.history(names, _limit(request))
+    terms = await read(names, _limit(query))
     return _summary(terms) if summary == "true" else {"terms": [_facts(term) for term in terms]}
 
 
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(DEFAULT_TERMS))
+def _limit(query: MultiMapping[str]) -> int:
+    text = query.get("limit", str(DEFAULT_TERMS))
     if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MOST_TERMS):
         raise BadRequest(f"limit={text!r} must be a number of terms from 1 to {MOST_TERMS}")
     return int(text)

@@ -7,12 +7,13 @@ connection of its own, one question at a time, and the pool opens that connectio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final
 
 from highlanderd.core.terms import Former, PastTerm
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import HighlanderError, NoSuchProgram
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.pool import Pool
@@ -83,7 +84,7 @@ class History:
             reply = await self._answer(lock_ids, limit)
         if reply.error is not None:
             raise HighlanderError(self._refusal(reply))
-        return tuple(map(_term, reply.rows))
+        return terms(reply)
 
     async def _answer(self, lock_ids: Sequence[int], limit: int) -> Reply:
         pool, reader = self._pool, _Reader()
@@ -109,6 +110,30 @@ class History:
         if reply.sqlstate in dialect.BLOCKED:
             return "PostgreSQL took too long to read the history; ask for fewer terms, or name programs"
         return reply.error.text if reply.error is not None else ""
+
+
+def chosen(names: Sequence[str], known: Iterable[tuple[str, int]]) -> set[int]:
+    """Return the lock ids of the programs that names, globs and ``all`` choose; of all programs without a name.
+
+    >>> chosen(["web-*", "a"], [("web-1", 1), ("web-1", 2), ("a", 3), ("b", 4)])
+    {1, 2, 3}
+
+    Raises NoSuchProgram for a name or glob that chooses none.
+    """
+    pairs = list(known)
+    programs = sorted({program for program, _ in pairs})
+    found = set[str]() if names else set(programs)
+    for name in names:
+        these = programs if name == "all" else [name] if name in programs else fnmatch.filter(programs, name)
+        if not these and name != "all":
+            raise NoSuchProgram(f"no program {name!r} is in the ledger; it has {', '.join(programs) or 'none'}")
+        found.update(these)
+    return {lock_id for program, lock_id in pairs if program in found}
+
+
+def terms(reply: Reply) -> tuple[PastTerm, ...]:
+    """Return the terms that a reply to ``HISTORY`` holds."""
+    return tuple(map(_term, reply.rows))
 
 
 def _term(row: tuple[str | None, ...]) -> PastTerm:

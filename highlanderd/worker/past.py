@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from highlanderd.core.terms import PastTerm
-from highlanderd.errors import NoSuchProgram
-from highlanderd.postgres.history import History
+from highlanderd.postgres.history import History, chosen
 from highlanderd.postgres.listener import Listener
 
 
@@ -22,22 +20,3 @@ async def past(
     await listener.fresh_facts()
     led = [(leader.program, lock_id) for lock_id, leader in listener.leaders.items()]
     return await history.read(sorted(chosen(names, [*configured.items(), *led])), limit)
-
-
-def chosen(names: Sequence[str], known: Iterable[tuple[str, int]]) -> set[int]:
-    """Return the lock ids of the programs that names, globs and ``all`` choose; of all programs without a name.
-
-    >>> chosen(["web-*", "a"], [("web-1", 1), ("web-1", 2), ("a", 3), ("b", 4)])
-    {1, 2, 3}
-
-    Raises NoSuchProgram for a name or glob that chooses none.
-    """
-    pairs = list(known)
-    programs = sorted({program for program, _ in pairs})
-    found = set[str]() if names else set(programs)
-    for name in names:
-        these = programs if name == "all" else [name] if name in programs else fnmatch.filter(programs, name)
-        if not these and name != "all":
-            raise NoSuchProgram(f"no program {name!r} is in the ledger; it has {', '.join(programs) or 'none'}")
-        found.update(these)
-    return {lock_id for program, lock_id in pairs if program in found}

@@ -125,7 +125,7 @@ def test_the_cluster_is_shown_without_a_daemon_to_a_role_that_may_only_read(node
     a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
     found = becomes(a, lambda it: it["leader"] and it["candidates"], "beat is led, and has a standby")
     reader = f"{database.role}_reader"
-    tables = ", ".join(f"highlander.{table}" for table in ("meta", "lease", "node", "candidate", "wish"))
+    tables = ", ".join(f"highlander.{table}" for table in ("meta", "lease", "term", "node", "candidate", "wish"))
     database.sql(f'CREATE ROLE "{reader}" LOGIN', admin=True)
     try:
         database.sql(
@@ -136,6 +136,12 @@ def test_the_cluster_is_shown_without_a_daemon_to_a_role_that_may_only_read(node
         [program] = json.loads(done.out)["programs"]
         assert (program["leader"], program["candidates"]) == (found["leader"], found["candidates"])
         assert highlanderctl(NOWHERE, "cluster", "--config", str(b.file)).out.splitlines()[1].split()[0] == "beat"
+        told = json.loads(highlanderctl(a.socket, "history", "--json").out)["terms"]
+        direct = highlanderctl(NOWHERE, "history", "b*", "--config", str(b.file), "--json")
+        assert (direct.code, json.loads(direct.out)["terms"]) == (0, told)
+        assert highlanderctl(NOWHERE, "history", "x", "--config", str(b.file)).code == 4
+        summed = highlanderctl(NOWHERE, "history", "--summary", "--dsn", make_conninfo(database.dsn, user=reader))
+        assert (summed.code, summed.out.splitlines()[-1].split()[:2]) == (0, ["1", "term"])
         refused = highlanderctl(NOWHERE, "cluster", "--dsn", "host=127.0.0.1 port=1 user=x")
         assert refused.code == 1
         assert refused.err.startswith("highlanderctl: PostgreSQL does not answer: ")

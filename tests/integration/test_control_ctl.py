@@ -243,3 +243,29 @@ def test_the_ledger_the_version_and_the_end(tmp_path: Path) -> None:
 
     run(main)
     assert node.orders == [("lease", 20.0, False), ("shutdown",)]
+
+
+def test_tsv_is_the_table_s_cells_between_tabs(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat"), program("relay", reason="held\tup")), tmp_path) as path:
+            lines = [line.split("\t") for line in (await ctl(path, "-o", "tsv", "status")).out.splitlines()]
+            assert lines[0][:2] == ["PROGRAM", "STATE"]
+            assert (lines[1][0], lines[1][3], lines[1][5]) == ("beat", "web-1", "4007")
+            assert (lines[2][0], lines[2][-1]) == ("relay", "held    up")
+            assert (await ctl(path, "pid", "all", "-o", "tsv")).out == "beat\t4007\n"
+
+    run(main)
+
+
+def test_orders_as_json_tell_the_outcome_of_each_program(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat"), program("relay")), tmp_path) as path:
+            asked = await ctl(path, "restart", "beat", "relay", "--json")
+            assert asked.code == 3
+            beat, relay = json.loads(asked.out)["programs"]
+            assert (beat["name"], beat["state"], beat["epoch"]) == ("beat", "leading", 8)
+            assert (relay["name"], relay["error"]["code"]) == ("relay", "not_leading")
+            for line in (("version",), ("reload",), ("drain",), ("resume",), ("reopen",), ("pid", "beat")):
+                assert json.loads((await ctl(path, *line, "--json")).out)
+
+    run(main)

@@ -9,7 +9,8 @@ import pytest
 
 from highlanderd.core.states import STATE_NAMES
 from highlanderd.ctl import tables
-from highlanderd.ctl.arguments import STATES, duration, parser
+from highlanderd.ctl.argument_values import STATES, duration
+from highlanderd.ctl.arguments import parser
 from highlanderd.ctl.commands import chosen, exact
 from highlanderd.errors import NoSuchProgram
 
@@ -167,13 +168,13 @@ def test_the_process_tree_shows_every_process_once_below_its_parent() -> None:
         ("start all --timeout 1m", {"command": "start", "names": ["all"], "wait": True, "timeout": 60.0}),
         ("release beat --to web-2 --for 5m", {"names": ["beat"], "to": "web-2", "stay_out": 300.0}),
         ("ledger set-lease 20s", {"command": "ledger", "action": "set-lease", "lease": 20.0}),
-        ("ledger set-lease 2500ms --force --no-wait", {"lease": 2.5, "force": True, "wait": False, "json": False}),
-        ("ledger migrate --json", {"action": "migrate", "json": True}),
+        ("ledger set-lease 2500ms --force --no-wait", {"lease": 2.5, "force": True, "wait": False, "output": "table"}),
+        ("ledger migrate --json", {"action": "migrate", "output": "json"}),
         (
             "maintenance on --for 24h",
             {"command": "maintenance", "action": "on", "outage": 86400.0, "reason": "", "force": False, "wait": True},
         ),
-        ("maintenance off --timeout 5s --json", {"action": "off", "timeout": 5.0, "json": True}),
+        ("maintenance off --timeout 5s --json", {"action": "off", "timeout": 5.0, "output": "json"}),
         ("release 'web-*' all --for 5s", {"names": ["'web-*'", "all"], "stay_out": 5.0}),
         ("maintenance --socket /a off", {"socket": "/a"}),
         ("maintenance off --socket /a", {"socket": "/a"}),

@@ -79,7 +79,7 @@ def test_an_overlap_is_told_with_both_terms() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("history", {"command": "history", "names": [], "number": None, "summary": False, "json": False}),
+        ("history", {"command": "history", "names": [], "number": None, "summary": False, "output": "table"}),
         ("history beat web-* -n 7 --summary --json", {"names": ["beat", "web-*"], "number": 7, "summary": True}),
         ("is-leading beat", {"command": "is-leading", "name": "beat", "quiet": False}),
         ("is-leading -q beat", {"name": "beat", "quiet": True}),

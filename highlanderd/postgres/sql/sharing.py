@@ -76,6 +76,8 @@ SELECT program, lock_id, node, epoch, {RFC_3339.format("acquired_at")},
   FROM {{schema}}.lease
 """
 
+KNOWN: Final = "SELECT program, lock_id FROM {schema}.lease"
+
 WISHES: Final = f"SELECT lock_id, author, reason, {RFC_3339.format('since')} FROM {{schema}}.wish"
 
 # Parameter: 1 node. What keeps programs from being led on it, by lock id; NULL for all of them.

@@ -1,0 +1,44 @@
+"""What the values of arguments may be, and the arguments that many commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from highlanderd.durations import LONGEST_OUTAGE, seconds
+
+STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
+
+
+def duration(text: str) -> float:
+    """Return the seconds of ``10s``, ``1m30s`` or a plain number. Raises argparse.ArgumentTypeError."""
+    if text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write a positive one, such as 60s")
+    found = seconds(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write it as 10s, 1m30s or a number of seconds")
+    return found
+
+
+def outage(text: str) -> float:
+    """Return the seconds of an outage that a maintenance may be for. Raises argparse.ArgumentTypeError."""
+    found = duration(text)
+    if not 0 < found <= LONGEST_OUTAGE:
+        raise argparse.ArgumentTypeError(f"{text!r} is no outage to bear: name more than 0s, and 24h at most")
+    return found
+
+
+def outcome(text: str) -> str:
+    """Return what may be waited for. Raises argparse.ArgumentTypeError."""
+    if text == "ready":
+        raise argparse.ArgumentTypeError(
+            "the ledger does not say yet whether a program is ready on another node; wait for leading instead"
+        )
+    if text not in ("leading", "stopped", "finished"):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be waited for: name leading, stopped or finished")
+    return text
+
+
+def naming(command: argparse.ArgumentParser, *, number: str = "+") -> None:
+    """Let a command take programs."""
+    command.add_argument("names", nargs=number, metavar="NAME", help="programs; globs such as 'web-*', or all")

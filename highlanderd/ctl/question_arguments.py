@@ -1,0 +1,71 @@
+"""The arguments of the commands that only read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from highlanderd.ctl.argument_values import STATES, duration, naming, outcome
+
+Add = Callable[..., argparse.ArgumentParser]
+"""Called with a command's name, its help and its aliases."""
+
+
+def add_questions(add: Add) -> None:
+    """Add every command that only reads."""
+    status = add("status", "show what runs where; with names, exit 3 unless all of them are led here")
+    naming(status, number="*")
+    status.add_argument(
+        "--state", action="append", choices=STATES, help="only programs in this state; may be given several times"
+    )
+    status.add_argument("-w", "--watch", action="store_true", help="print it again at every change, until Ctrl-C")
+    show = add("show", "show everything about one program, with its processes and last output")
+    show.add_argument("name", metavar="NAME", help="one program")
+    naming(add("pid", "print the ids of programs' main processes here; nothing and exit 3 without one"))
+    cluster = add("cluster", "show every program and node of the cluster: who leads, and who could take over")
+    _without_daemon(cluster)
+    cluster.add_argument("-w", "--watch", action="store_true", help="print it again and again, until Ctrl-C")
+    _predicates(add)
+    _history(add)
+    add("version", "print the versions of highlanderctl and of the running daemon")
+
+
+def _predicates(add: Add) -> None:
+    leading = add("is-leading", "say whether this node leads a program: exit 0 where it does, 3 where not")
+    leading.add_argument("name", metavar="NAME", help="one program")
+    leading.add_argument("-q", "--quiet", action="store_true", help="print nothing about it")
+    wait = add("wait", "return once a program is as wanted, even if the daemon is away meanwhile")
+    wait.add_argument("name", metavar="NAME", help="one program")
+    wait.add_argument(
+        "--for",
+        dest="state",
+        type=outcome,
+        metavar="STATE",
+        required=True,
+        help="leading or finished: on any node; stopped: on this one",
+    )
+    wait.add_argument(
+        "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait for so long at most (default: 60s)"
+    )
+
+
+def _history(add: Add) -> None:
+    history = add("history", "show who led what on all nodes, when, and why it ended; the newest last")
+    naming(history, number="*")
+    _without_daemon(history)
+    history.add_argument(
+        "--summary", action="store_true", help="sum up by program; exit 1 when two terms of one lock id overlap"
+    )
+    history.add_argument(
+        "-n",
+        dest="number",
+        type=int,
+        metavar="N",
+        help="show the newest N terms, 1 to 1000 (default: 100, with --summary 1000)",
+    )
+
+
+def _without_daemon(command: argparse.ArgumentParser) -> None:
+    """Let a command ask PostgreSQL itself."""
+    command.add_argument("--dsn", metavar="DSN", help="ask this PostgreSQL itself: no daemon is needed")
+    command.add_argument("--config", metavar="FILE", help="ask the PostgreSQL that a daemon's configuration names")

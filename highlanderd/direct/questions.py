@@ -1,0 +1,109 @@
+"""The questions about the cluster that PostgreSQL answers without a daemon.
+
+They are plain SELECTs: the role needs no more than to read the ledger's tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from yarl import URL
+
+from highlanderd.core.cluster import ClusterOverview
+from highlanderd.core.lease import Lease
+from highlanderd.core.terms import PastTerm
+from highlanderd.errors import BadRequest, HighlanderError
+from highlanderd.listeners.answers import cluster_facts
+from highlanderd.listeners.history import history_facts
+from highlanderd.postgres import history, overview
+from highlanderd.postgres.addresses import Addresses, with_options
+from highlanderd.postgres.dialling import connect
+from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.replies import Ask, ConnectFailed, Reply, Value, WireLost
+from highlanderd.postgres.sql import connecting, dialect, sharing
+from highlanderd.postgres.wire import Wire
+
+WITHIN: Final = Lease(20.0)
+"""A connection and each answer may take a fifth, and three tenths of it."""
+SCHEMA: Final = "highlander"
+"""Where the ledger is unless a configuration says otherwise."""
+
+
+async def answer(resource: str, dsn: str, schema: str) -> Mapping[str, object]:
+    """Return the JSON of one ``GET``. Raises HighlanderError."""
+    url = URL(resource)
+    _, _, topic, *names = url.path.split("/")
+    if topic not in _TOPICS:
+        raise BadRequest(f"{resource} needs a daemon")
+    try:
+        wire = await _connected(dsn)
+        try:
+            return await _TOPICS[topic](_Ledger(wire, schema), names[0] if names else None, url)
+        finally:
+            wire.drop("answered")
+    except (ConnectFailed, WireLost) as lost:
+        raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+
+
+async def _connected(dsn: str) -> Wire:
+    """Return a connection to the first address that takes one. Raises ConnectFailed with what the last one said."""
+    last = ConnectFailed("the dsn names no server")
+    for address in await Addresses(dsn).every(WITHIN.renew_every):
+        parameters = {**with_options(address, WITHIN, ""), "application_name": "highlanderctl"}
+        try:
+            return await connect(parameters, WITHIN.renew_every)
+        except ConnectFailed as failed:
+            last = failed
+    raise last
+
+
+class _Ledger:
+    """The ledger at the other end of a connection."""
+
+    def __init__(self, wire: Wire, schema: str) -> None:
+        self._wire, self._ledger = wire, Ledger(schema, "", 0.0)
+
+    async def _ask(self, asks: list[Ask]) -> list[Reply]:
+        return await self._wire.ask(asks, WITHIN.answer_within)
+
+    async def _inquire(self, name: str, sql: str, *values: Value) -> Reply:
+        [reply] = await self._ask([(self._ledger.statement(name, sql, await self._version()), values)])
+        if reply.error is not None:
+            raise HighlanderError(f"the ledger cannot be read: {reply.error.text}")
+        return reply
+
+    async def _version(self) -> int:
+        [meta] = await self._ask([(self._ledger.statement("meta", connecting.META), ())])
+        if meta.error is not None or not meta.rows:
+            why = meta.error.text if meta.error else "its meta row is gone"
+            raise HighlanderError(f"the ledger cannot be read: {why}")
+        return min(int(meta.rows[0][0] or 1), dialect.VERSION)
+
+    async def cluster(self) -> ClusterOverview:
+        """Return the cluster as its daemons have written it."""
+        version = await self._version()
+        overview.refuse_older(version)
+        return overview.read(await self._ask(overview.questions(self._ledger, version)))
+
+    async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
+        """Return the newest terms, the newest last."""
+        known = await self._inquire("known", sharing.KNOWN)
+        pairs = [(program or "", int(lock_id or 0)) for program, lock_id in known.rows]
+        chosen = sorted(history.chosen(names, pairs))
+        return history.terms(await self._inquire("history", history.HISTORY, chosen, limit))
+
+
+async def _cluster(ledger: _Ledger, _name: str | None, _url: URL) -> Mapping[str, object]:
+    return cluster_facts(await ledger.cluster(), None)
+
+
+async def _history(ledger: _Ledger, name: str | None, url: URL) -> Mapping[str, object]:
+    return await history_facts(ledger.history, name, url.query)
+
+
+_TOPICS: Final[Mapping[str, Callable[[_Ledger, str | None, URL], Awaitable[Mapping[str, Any]]]]] = {
+    "cluster": _cluster,
+    "history": _history,
+}
+"""By the second word of the path: what answers."""
