@@ -237,10 +237,15 @@ def _work(path: Path, channel_fd: int) -> int:
     """Be a worker. Its modules are imported here, because the guardian's own process must never load them."""
     import uvloop
 
+    from highlanderd.guardian.spare import DESCRIPTOR
     from highlanderd.output.writer import Writer
     from highlanderd.worker.daemon import serve
+    from highlanderd.worker.spare import with_spare
 
     gc.freeze()
+    spare_fd = os.environ.pop(DESCRIPTOR, None)  # a guardian of an earlier version gives none
+    if spare_fd is not None:
+        channel_fd = with_spare(channel_fd, int(spare_fd))
     gc.enable()
     writer = Writer(2)
     try:

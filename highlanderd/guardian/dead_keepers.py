@@ -1,8 +1,8 @@
 """What dead keepers have left behind: it is killed here, and proven gone before anything else may run in its place.
 
 A living process has a living line of parents up to the guardian, and a living keeper holds its own tree. So the trees
-of dead keepers are empty once the guardian has no child that is neither worker, keeper nor logger. The list of children
-is exact, because nothing but the guardian itself reaps what is on it. Several dead keepers are therefore proven empty
+of dead keepers are empty once the guardian has no child but worker, spare, keepers and loggers. The list of children is
+exact, because nothing but the guardian itself reaps what is on it. Several dead keepers are therefore proven empty
 together: nothing says which of them an orphan belonged to.
 """
 
@@ -62,7 +62,7 @@ class DeadKeepers:
         for handle in self.unproven:
             if handle.directory:
                 cgroup.kill(handle.directory)
-        known = {self._worker.pid, *self._worker.lingering, *living, *self._inherited}
+        known = {self._worker.pid, self._worker.spare_pid, *self._worker.lingering, *living, *self._inherited}
         try:
             orphans = [pid for pid in self._children.now() if pid not in known]
         except OSError:

@@ -286,6 +286,7 @@ class Guardian:
 
     def _on_done(self, message: Message, _fds: list[int]) -> None:
         self._code = message["code"]
+        self._worker.dismiss_spare()
         self._service.expect_no_cycles(self._left())
         self._worker.end_soon(linux.boottime())
         self._poller.by(self._worker.judge_at())

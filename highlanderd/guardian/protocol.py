@@ -9,11 +9,14 @@ new worker talks to them. So these rules hold for every release:
   never come
 * a key keeps its name, its type and its meaning
 
-A worker has one channel to the guardian and one to each keeper. The guardian has one to each keeper::
+A worker has one channel to the guardian and one to each keeper. The guardian has one to each keeper. The channel of a
+spare is the worker's once the spare begins::
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
     guardian <--- ping, spawn, remember, attend, listener, lift, ack -------------- worker
     guardian <--- kill, log, reopen, draining, notify, done ----------------------- worker
+    guardian ---- begin ----------------------------------------------------------> spare
+    guardian <--- spare ----------------------------------------------------------- spare
     guardian ---- worker ---------------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
     worker   ---- deadline, signal, kill, leave ----------------------------------> keeper
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
 
 VERSION = 1  # sent in ``hello``; a worker that speaks another version ends at once
-GUARDIAN, WORKER, KEEPER = "guardian", "worker", "keeper"
+GUARDIAN, WORKER, SPARE, KEEPER = "guardian", "worker", "spare", "keeper"
 
 TERM = {"program": "str", "lock_id": "int", "epoch": "int"}
 STATE = {
@@ -254,6 +257,21 @@ MESSAGES = (
         "Everything is drained. Once the worker has ended, end with this exit code.",
     ),
     MessageKind(
+        SPARE,
+        GUARDIAN,
+        "spare",
+        {"pid": "int"},
+        "This process has imported what a worker needs, and waits to become one.",
+    ),
+    MessageKind(
+        GUARDIAN,
+        SPARE,
+        "begin",
+        {},
+        "Fork the next spare, and work: this channel is the worker's now, and ``hello`` follows.",
+        descriptors="the next spare's channel",
+    ),
+    MessageKind(
         GUARDIAN,
         KEEPER,
         "worker",
@@ -409,6 +427,17 @@ def notify(words: str) -> Message:
 
 def done(code: int) -> Message:
     return {"is": "done", "code": code}
+
+
+# ------------------------------------------------------------------------------------------------ spare and guardian
+
+
+def spare(pid: int) -> Message:
+    return {"is": "spare", "pid": pid}
+
+
+def begin() -> Message:
+    return {"is": "begin"}
 
 
 # ---------------------------------------------------------------------------------------- to keepers, and from them

@@ -9,6 +9,7 @@ import os
 
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.pauses import Pauses
+from highlanderd.guardian.spare import DESCRIPTOR, Spare, installed
 from highlanderd.system import linux, proctree
 from highlanderd.system.stdlib import signal, socket
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
 
 START_WITHIN = 30.0  # seconds from its fork to its first ping: imports from a cold disk, a large configuration
+BEGIN_WITHIN = 10.0  # seconds from the order to begin to its first ping, for a spare: it has imported all
 FIRST_PAUSE = 0.1  # seconds; the first restart comes at once
 GOOD_LIFE = 10.0  # seconds of life after which a death is a first one again
 KEPT = frozenset({0, 1, 2, 6, 7, 10, 19, 24})
@@ -42,6 +44,8 @@ class Worker:
         self.failed_starts = 0
         """How many workers in a row have ended before their first ping."""
         self._pauses = Pauses(FIRST_PAUSE)
+        self._spare: Spare | None = None
+        """What the present worker has forked, or will fork; the last one's while no worker runs."""
         self._since = 0.0
         self._kill_at = 0.0
         """When to kill it, unless a sign of life comes first."""
@@ -56,27 +60,52 @@ class Worker:
         self._look_at = 0.0
 
     def start(self, now: float) -> None:
-        """Fork and execute it with its end of a new channel. Raises OSError when there is no room for a process."""
+        """Have the last one's spare begin, or execute a new process. Raises OSError when there is no room for one."""
+        begun = None if self._spare is None or self.failed_starts else self._spare.begins()
+        if begun is None:
+            self.dismiss_spare()
+            self._execute()
+        else:
+            self.pid, self.channel, self._spare = begun
         self.lease, self._killed, self.stopped = None, False, False
-        self._since, self._kill_at = now, now + START_WITHIN
+        self._since, self._kill_at = now, now + (START_WITHIN if begun is None else BEGIN_WITHIN)
+
+    def _execute(self) -> None:
+        """Fork and execute it with its end of a new channel, and with its spare's."""
+        self._spare = spare = Spare(installed())
         self.channel, theirs = channel_pair()
         try:
-            self.pid = linux.fork(lambda: self._become(theirs.fileno()))
+            self.pid = linux.fork(lambda: self._become(theirs.fileno(), spare.lend()))
         except OSError:
             self.hang_up()
+            self.dismiss_spare()
             raise
         finally:
             theirs.close()
+        spare.lent()
 
-    def _become(self, fd: int) -> int:
+    def _become(self, fd: int, spare: int) -> int:
         os.setpgid(0, 0)  # else Ctrl-C would reach it twice, and Ctrl-Z look like a freeze
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it writes its log from the background
-        linux.close_all_but(0, 1, 2, fd)
+        linux.close_all_but(0, 1, 2, fd, spare)
         os.set_inheritable(fd, True)
+        os.set_inheritable(spare, True)
         linux.unblock_signals()
         linux.bound_capabilities(KEPT)
         linux.forbid_new_privileges()
-        os.execv(self._argv[0], [*self._argv, "--worker", str(fd)])  # noqa: S606 - no shell is wanted
+        environment = {**os.environ, DESCRIPTOR: str(spare)}
+        os.execve(self._argv[0], [*self._argv, "--worker", str(fd)], environment)  # noqa: S606 - no shell is wanted
+
+    @property
+    def spare_pid(self) -> int | None:
+        """The pid of the spare, once it is forked."""
+        return None if self._spare is None else self._spare.pid
+
+    def dismiss_spare(self) -> None:
+        """Have the spare end: it is of no use, or the daemon ends."""
+        if self._spare is not None:
+            self._spare.dismiss()
+            self._spare = None
 
     def pinged(self, lease: float, now: float) -> None:
         """Take in a sign of life. The next one is due within 3/10 of ``lease`` seconds."""

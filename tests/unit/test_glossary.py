@@ -23,7 +23,7 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 
 _PLAIN: Final = """
 ack address alarm answer as aside asking attempt author
-batch beat birth busy
+batch beat begin birth busy
 change check client command compression config configuration connect connection context control credentials
 daemon dead detail diagnose dial disconnect disk document done down due duplicate
 elsewhere end environment exit

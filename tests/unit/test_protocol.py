@@ -14,7 +14,7 @@ from highlanderd.children import guardian_link
 from highlanderd.children.messages import SpawnRequest
 from highlanderd.guardian import guardian, keeper, protocol, shapes
 from highlanderd.guardian.channel import Message
-from highlanderd.guardian.protocol import GUARDIAN, KEEPER, WORKER
+from highlanderd.guardian.protocol import GUARDIAN, KEEPER, SPARE, WORKER
 
 TERM = {"program": "beat", "lock_id": 7, "epoch": 2}
 LOG = {
@@ -52,6 +52,8 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "draining": (WORKER, GUARDIAN, protocol.draining()),
     "notify": (WORKER, GUARDIAN, protocol.notify("READY=1")),
     "done": (WORKER, GUARDIAN, protocol.done(0)),
+    "spare": (SPARE, GUARDIAN, protocol.spare(4711)),
+    "begin": (GUARDIAN, SPARE, protocol.begin()),
     "worker": (GUARDIAN, KEEPER, protocol.worker()),
     "deadline": (WORKER, KEEPER, protocol.deadline(1.0, b"led")),
     "signal": (WORKER, KEEPER, protocol.signal(15, "tree")),

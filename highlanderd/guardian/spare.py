@@ -1,0 +1,94 @@
+"""The spare: a process that has imported all that a worker needs, and waits to become the next one.
+
+To import it all takes half a second and more on a busy machine, and leases run meanwhile. So each worker forks a spare
+before it begins to work, and shares its memory with it. When the worker dies, its spare becomes a child of the guardian
+(a subreaper), begins at once, and forks the next spare. A spare is not used when the installed code has changed since
+it was imported, or when its predecessor has failed to begin: a new process is then executed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from highlanderd.guardian import protocol, shapes
+from highlanderd.guardian.channel import Channel, channel_pair
+from highlanderd.system import proctree
+from highlanderd.system.stdlib import signal
+
+DESCRIPTOR = "HIGHLANDER_SPARE_FD"
+"""The environment variable that gives a worker the channel of the spare that it is to fork."""
+PACKAGE = os.path.abspath(__file__).rsplit("/", 2)[0]
+
+
+class Spare:
+    """What the guardian knows of one spare: the channel that will be the next worker's, and the spare's pid."""
+
+    def __init__(self, code: int | None) -> None:
+        self._code = code
+        """As ``installed()`` had it when its code was imported."""
+        self._pid: int | None = None
+        self._ours, theirs = channel_pair()
+        self._theirs: Channel | None = theirs
+
+    def lend(self) -> int:
+        """Return the descriptor of its end of the channel, for the process that forks it. Call ``lent()`` then."""
+        return -1 if self._theirs is None else self._theirs.fileno()
+
+    def lent(self) -> None:
+        """Close the guardian's copy of that descriptor, so that the spare's death is seen."""
+        if self._theirs is not None:
+            self._theirs.close()
+            self._theirs = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid; None while it is not forked, and when it is dead."""
+        try:
+            while self._ours.fileno() >= 0 and (received := self._ours.receive()) is not None:
+                if shapes.check(protocol.GUARDIAN, received[0]):
+                    self._pid = received[0]["pid"]
+        except (EOFError, ValueError):
+            self._pid = None
+        return self._pid
+
+    def begins(self) -> tuple[int, Channel, Spare] | None:
+        """Have it begin as the worker; return its pid, its channel and its own spare. None when it cannot be used.
+
+        Raises OSError when no channel can be made.
+        """
+        pid = self.pid
+        if pid is None or proctree.parent(pid) != os.getpid() or proctree.state(pid) not in ("S", "R"):
+            return None
+        if self._code is None or installed() != self._code:
+            return None
+        following = Spare(self._code)
+        if not self._ours.send(protocol.begin(), [following.lend()]):
+            following.dismiss()
+            return None
+        following.lent()
+        return pid, self._ours, following
+
+    def dismiss(self) -> None:
+        """Have it end: it does when its channel closes. One that is stopped is killed."""
+        pid = self.pid
+        self.lent()
+        self._ours.close()
+        if pid is not None and proctree.parent(pid) == os.getpid():
+            os.kill(pid, signal.SIGKILL)
+
+
+def installed() -> int | None:
+    """Return a number that is another one once files of this package have changed, or packages beside it.
+
+    None while it cannot be told, because files are being replaced.
+    """
+    try:
+        facts = [os.stat(os.path.dirname(PACKAGE)).st_mtime_ns]
+        for directory, below, files in os.walk(PACKAGE):
+            below[:] = sorted(set(below) - {"__pycache__"})
+            for name in sorted(files):
+                found = os.stat(f"{directory}/{name}")
+                facts += [found.st_mtime_ns, found.st_size, found.st_ino]
+    except OSError:
+        return None
+    return hash(tuple(facts))
