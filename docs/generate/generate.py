@@ -45,6 +45,7 @@ def metric_families() -> list[Family]:
     metrics.exited("beat", 0)
     metrics.term_ended("beat", "released")
     metrics.killed("beat", "deadline")
+    metrics.oom_killed("beat", 1)
     for kind in ("lines", "bytes", "dropped"):
         metrics.output("beat", "stdout", kind, 1)
     return list(text_string_to_metric_families(metrics.render(_Node().status()).decode()))
@@ -58,7 +59,8 @@ class _Node:
         beat = status.ProgramStatus(
             "beat", "leading", "run", "", now, "a", 1, 1, 2, True, 0, 0, 9.0, now, 1.0, "", True, candidates=1
         )
-        beat = replace(beat, last_exit=status.LastExit(now, 1, 0, None))
+        usage = status.Usage(cpu=1.5, memory=4096, processes=1, tasks=1, open_files=3, oom_kills=0)
+        beat = replace(beat, last_exit=status.LastExit(now, 1, 0, None), drift=0, usage=usage)
         postgres = status.PostgresStatus(True, "db1/ops", "18.0", "", 10.0, 1, 2)
         return status.NodeStatus("a", "", "0", postgres, (beat,))
 
@@ -92,6 +94,7 @@ def status_fields() -> str:
         status.PostgresStatus,
         status.MaintenanceStatus,
         status.ProgramStatus,
+        status.Usage,
         status.ProgramDetail,
         status.Process,
         status.LeaseReport,

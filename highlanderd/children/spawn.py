@@ -16,7 +16,7 @@ from highlanderd.children.program_output import ProgramOutput
 from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.config import ProgramConfig, child_environment, identity
 from highlanderd.core.effects import Spawn
-from highlanderd.core.events import Emptied, Event, Started
+from highlanderd.core.events import Emptied, Event, Exited, Started
 from highlanderd.errors import HighlanderError
 from highlanderd.output.writer import Writer
 from highlanderd.threads import in_thread
@@ -43,6 +43,8 @@ class Origin:
     count: Count
     killed: Callable[[str, str], None]
     """Called with a program whose tree got SIGKILL, and with why."""
+    exited: Callable[[str, Child], None]
+    """Called with a program and its child whose main process has ended. Its keeper still waits, with the cgroup."""
 
 
 class Spawner:
@@ -125,6 +127,8 @@ class Spawner:
         child.listen(take, lambda: self._read(child))
 
     def _follow_output(self, child: Child, event: Event) -> None:
+        if isinstance(event, Exited):
+            self._origin.exited(self.config.name, child)
         if isinstance(event, Started | Emptied):
             self._read(child)
         if isinstance(event, Started) and self._ordered is not self.config:

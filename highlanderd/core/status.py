@@ -37,6 +37,24 @@ class LastExit:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What the processes of a program use on this node, as they were looked at a moment ago."""
+
+    cpu: float
+    """Seconds of processor time since the child was started."""
+    memory: int
+    """Bytes: of its cgroup where the kernel counts them, else the resident memory of all of its processes together."""
+    processes: int
+    """Those that have not ended."""
+    tasks: int
+    """Threads of these processes."""
+    open_files: int | None
+    """Descriptors that they hold open; ``None`` where the daemon may not look."""
+    oom_kills: int | None
+    """Processes of this child that the kernel killed for want of memory; ``None`` where no cgroup counts them."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramStatus:
     """One program as this node sees it."""
 
@@ -82,6 +100,10 @@ class ProgramStatus:
     """Whether it is led without its session: the session was lost, and no renewal has been acknowledged since."""
     candidates: int | None = None
     """How many nodes other than the leader could take it over now; ``None`` where PostgreSQL does not say."""
+    drift: int | None = None
+    """How many nodes have another configuration of it than its leader; ``None`` where PostgreSQL does not say."""
+    usage: Usage | None = None
+    """What its processes use on this node; ``None`` without any, and where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,24 +20,26 @@ from highlanderd.core.status import (
     Process,
     ProgramDetail,
     ProgramStatus,
+    Usage,
 )
 
-_SNAPSHOTS = (ProgramStatus, LastExit, PostgresStatus, Process, ClusterNode, ClusterProgram)
+_SNAPSHOTS = (ProgramStatus, LastExit, PostgresStatus, Process, Usage, ClusterNode, ClusterProgram)
 # dataclasses.asdict copies deeply: 15 ms for 500 programs. The snapshots are flat, but for lists of processes.
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in _SNAPSHOTS}
 
 
-def _facts(snapshot: ProgramStatus | LastExit | PostgresStatus | Process) -> dict[str, object]:
+def _facts(snapshot: ProgramStatus | LastExit | PostgresStatus | Process | Usage) -> dict[str, object]:
     return {name: getattr(snapshot, name) for name in _FIELDS[type(snapshot)]}
 
 
 def program_facts(program: ProgramStatus) -> dict[str, object]:
     """Return the JSON of one program's status."""
-    last = program.last_exit
+    last, usage = program.last_exit, program.usage
     return {
         **_facts(program),
         "unkillable": [_facts(process) for process in program.unkillable],
         "last_exit": None if last is None else _facts(last),
+        "usage": None if usage is None else _facts(usage),
     }
 
 

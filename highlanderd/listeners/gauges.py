@@ -8,15 +8,19 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from highlanderd.core.states import STATE_NAMES
-from highlanderd.core.status import LastExit, NodeStatus, ProgramStatus
+from highlanderd.core.status import LastExit, NodeStatus, ProgramStatus, Usage
 
 
 def _seconds(moment: str | None) -> float | None:
     return None if moment is None else datetime.fromisoformat(moment).timestamp()
+
+
+def _used(value_of: Callable[[Usage], float | None]) -> Callable[[ProgramStatus], float | None]:
+    return lambda program: None if program.usage is None else value_of(program.usage)
 
 
 # By metric: its help, and what it shows of a program; nothing when that is None.
@@ -46,6 +50,24 @@ _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]
         "Nodes other than the leader that could take it over now; no series while PostgreSQL does not say.",
         lambda program: program.candidates,
     ),
+    "program_drift": (
+        "Nodes whose configuration of it differs from its leader's; no series while PostgreSQL does not say.",
+        lambda program: program.drift,
+    ),
+    "program_cpu_seconds_total": (
+        "Processor time that its child on this node has used; begins anew with each child.",
+        _used(lambda usage: usage.cpu),
+    ),
+    "program_memory_bytes": (
+        "Memory of its cgroup on this node where the kernel counts that, else resident memory of its processes.",
+        _used(lambda usage: usage.memory),
+    ),
+    "program_processes": ("Its processes on this node.", _used(lambda usage: usage.processes)),
+    "program_tasks": ("Threads of these processes.", _used(lambda usage: usage.tasks)),
+    "program_open_files": (
+        "Descriptors that these processes hold open; no series where the daemon may not look.",
+        _used(lambda usage: usage.open_files),
+    ),
     "program_failures": ("Crashes and failed starts in a row.", lambda program: program.failures),
     "lease_remaining_seconds": (
         "For how long this node may still trust its term.",
@@ -73,7 +95,7 @@ class Snapshot(Collector):
     def __init__(self, status: NodeStatus) -> None:
         self._status = status
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Return the families, those of the node first."""
         status = self._status
         guardian = "" if status.guardian is None else status.guardian.version or ""
@@ -94,7 +116,8 @@ class Snapshot(Collector):
         yield from _lengths(status)
         yield _states(status)
         for name, (text, value_of) in _PER_PROGRAM.items():
-            family = GaugeMetricFamily(f"highlander_{name}", text, labels=("program",))
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(f"highlander_{name}", text, labels=("program",))
             for program in status.programs:
                 value = value_of(program)
                 if value is not None:

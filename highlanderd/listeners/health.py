@@ -26,8 +26,8 @@ class Observed(Protocol):
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
 
-    async def count_candidates(self) -> None:
-        """Refresh which nodes could lead what, at most once a second and for half a second. Never raises."""
+    async def refresh(self) -> None:
+        """Refresh which nodes could lead what, and what children use, for half a second at most. Never raises."""
 
 
 async def serve_health(
@@ -59,7 +59,7 @@ class _Answers:
 
     def __init__(self, node: Observed, metrics: Metrics, alive: Callable[[], bool]) -> None:
         self._status = SharedPage(node.status)
-        self._metrics = SharedPage(lambda: metrics.render(node.status()), prepare=node.count_candidates, keep=KEEP)
+        self._metrics = SharedPage(lambda: metrics.render(node.status()), prepare=node.refresh, keep=KEEP)
         self._alive = alive
 
     async def metrics(self, _: web.Request) -> web.Response:

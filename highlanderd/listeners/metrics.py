@@ -54,6 +54,9 @@ class Metrics:
         self._exits = self._counter("program_exits", "Ends of main processes.", "program", "status")
         self._terms = self._counter("terms_ended", "Terms of this node that ended.", "program", "reason")
         self._kills = self._counter("kills", "Trees that had to be killed.", "program", "by")
+        self._oom_kills = self._counter(
+            "program_oom_kills", "Its processes that the kernel killed for want of memory.", "program"
+        )
         self._reattached = self._counter("reattached", "Terms that outlived the loss of their session.")
         self._renew_failures = self._counter("renew_failures", "Renewals that were not acknowledged.")
         self._output = {
@@ -110,6 +113,10 @@ class Metrics:
     def killed(self, program: str, by: str) -> None:
         """Count a tree that was killed: ``deadline``, ``order`` or ``abandoned``."""
         self._kills.labels(program, by).inc()
+
+    def oom_killed(self, program: str, more: int) -> None:
+        """Count processes of a program that the kernel killed for want of memory."""
+        self._oom_kills.labels(program).inc(more)
 
     def reattached(self) -> None:
         """Count a term that went on with a new session."""

@@ -20,6 +20,7 @@ from highlanderd.config import Configuration, dsn_anew, load
 from highlanderd.core.status import DaemonProcess
 from highlanderd.embedded.server import dsn_of, hold
 from highlanderd.errors import DONE, HighlanderError
+from highlanderd.guardian import cgroup
 from highlanderd.guardian.channel import Channel
 from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.health import serve_health
@@ -42,6 +43,7 @@ from highlanderd.worker.beat import Beat
 from highlanderd.worker.duplicates import Duplicates
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.handover import WorkerHandover, begin
+from highlanderd.worker.meter import Meter
 from highlanderd.worker.node import Changes, WorkerNode
 from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
@@ -69,6 +71,7 @@ class Daemon:
         self._wake = asyncio.Event()
         """The next round of the beat is due at once: the ledger has another lease, or a drain begins."""
         self._alarms, self._metrics, self._doors = Alarms(), Metrics(), Doors()
+        self._meter = Meter(self._greeting.instance, cgroup.own(), self._metrics.oom_killed)
         self._notices = Notices(guardian.notify)
         changes = Changes()
         self._pool = self._make_pool(handover)
@@ -115,6 +118,7 @@ class Daemon:
             environ=os.environ,
             count=quietly(self._metrics.output),
             killed=quietly(self._metrics.killed),
+            exited=quietly(self._meter.exited),
         )
         fleet = Fleet(
             self._pool,
@@ -156,6 +160,7 @@ class Daemon:
             reloading,
             replacement,
             changes,
+            self._meter,
             guardian=DaemonProcess(os.getppid(), self._greeting.version),
             obedient=self._configuration.control.remote,
             warnings=self._warnings,

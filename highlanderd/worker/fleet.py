@@ -37,7 +37,7 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
-from highlanderd.worker.interfaces import Recorder
+from highlanderd.worker.interfaces import ProgramChild, Recorder
 from highlanderd.worker.program import Program
 from highlanderd.worker.quiet import quietly
 from highlanderd.worker.records import LastExit
@@ -144,6 +144,12 @@ class Fleet:
             if member.program.last_exit is not None:
                 self._exits[name] = member.program.last_exit
         return {name: self._exits[name] for name in self._exits.keys() & {*self.wanted, *self.members}}
+
+    @property
+    def children(self) -> Mapping[str, ProgramChild]:
+        """The children on this node, by program."""
+        found = {name: member.program.child for name, member in self.members.items()}
+        return {name: child for name, child in found.items() if child is not None}
 
     async def run(self) -> None:
         """Start, replace and end programs until the last one has left."""

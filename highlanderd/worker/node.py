@@ -33,6 +33,7 @@ from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
 from highlanderd.worker import snapshot
 from highlanderd.worker.fleet import Fleet, Member
+from highlanderd.worker.meter import Meter
 from highlanderd.worker.past import past
 from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.processes import tree_below
@@ -84,6 +85,7 @@ class WorkerNode:
         reloading: Reloading,
         replacement: WorkerReplacement,
         changes: Changes,
+        meter: Meter,
         *,
         guardian: DaemonProcess,
         obedient: bool,
@@ -93,6 +95,7 @@ class WorkerNode:
         self._name, self._instance = name, instance
         self._fleet, self._pool, self._persistence = fleet, pool, persistence
         self._reloading, self._replacement, self._changes = reloading, replacement, changes
+        self._meter = meter
         self._guardian = guardian
         self._warnings, self._end = warnings, end
         self._history, self._overview = History(pool), Overview(pool.ledger, pool.listener)
@@ -109,7 +112,10 @@ class WorkerNode:
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
         overview = self._overview.latest(STALE)
-        programs = (snapshot.shown(member, self._pool, self._name, overview) for member in self._in_order())
+        programs = (
+            snapshot.shown(member, self._pool, self._name, overview, self._meter.of(member.program.child))
+            for member in self._in_order()
+        )
         facts, drained = self._pool.listener.facts, self._fleet.drained
         return NodeStatus(
             node=self._name,
@@ -141,7 +147,9 @@ class WorkerNode:
 
     def program(self, name: str) -> ProgramStatus:
         """Return the present status of one program, from memory. Raises NoSuchProgram."""
-        return snapshot.program_status(self._member(name), self._pool, self._name, self._overview.latest(STALE))
+        member, overview = self._member(name), self._overview.latest(STALE)
+        usage = self._meter.of(member.program.child)
+        return snapshot.program_status(member, self._pool, self._name, overview, usage)
 
     async def detail(self, name: str) -> ProgramDetail:
         """Return everything about one program. Raises NoSuchProgram."""
@@ -159,10 +167,14 @@ class WorkerNode:
         if self._survey is None or self._survey.done():
             self._survey = asyncio.ensure_future(self._pool.listener.survey())
             self._survey.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait([self._survey, asyncio.ensure_future(self.count_candidates())], timeout=SURVEY_WITHIN)
+        refreshed = asyncio.ensure_future(self.refresh())
+        await asyncio.wait([self._survey, refreshed], timeout=SURVEY_WITHIN)
 
-    async def count_candidates(self) -> None:
-        """Refresh which nodes could lead what, at most once a second and for half a second. Never raises."""
+    async def refresh(self) -> None:
+        """Refresh which nodes could lead what, and what children use, for half a second at most. Never raises."""
+        await asyncio.gather(self._count_candidates(), self._meter.measure(self._fleet.children))
+
+    async def _count_candidates(self) -> None:
         with suppress(HighlanderError, TimeoutError):
             async with asyncio.timeout(SURVEY_WITHIN):
                 await self._overview.read(OVERVIEW_AGE)

@@ -10,7 +10,7 @@ from highlanderd.config import ProgramConfig
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.key import LockKey
 from highlanderd.core.states import Waiting, Want
-from highlanderd.core.status import LastExit, PostgresStatus, Process, ProgramDetail, ProgramStatus
+from highlanderd.core.status import LastExit, PostgresStatus, Process, ProgramDetail, ProgramStatus, Usage
 from highlanderd.core.terms import exit_of
 from highlanderd.postgres.lease_change import summary
 from highlanderd.postgres.pool import Pool
@@ -27,7 +27,9 @@ READY_AFTER: Final = 1.0
 """Seconds after which a running child counts as ready: most that are broken have ended by then."""
 
 
-def program_status(member: Member, pool: Pool, node: str, overview: ClusterOverview | None = None) -> ProgramStatus:
+def program_status(
+    member: Member, pool: Pool, node: str, overview: ClusterOverview | None = None, usage: Usage | None = None
+) -> ProgramStatus:
     """Return one program as this node sees it. Without an overview it is not known who else could lead it."""
     program, now = member.program, boottime()
     situation, term, running = program.situation, program.term, program.running
@@ -60,6 +62,8 @@ def program_status(member: Member, pool: Pool, node: str, overview: ClusterOverv
         last_exit=_last_exit(member, now),
         finished=isinstance(situation.state, Waiting) and situation.state.finished,
         candidates=None if known is None else len(known.candidates),
+        drift=None if known is None else len(known.drift),
+        usage=usage,
     )
 
 
@@ -111,10 +115,12 @@ def _under_another_key(member: Member, pool: Pool) -> tuple[int, Leader] | None:
     return next(((key, one) for key, one in found if one.leads and one.program == member.program.name), None)
 
 
-def shown(member: Member, pool: Pool, node: str, overview: ClusterOverview | None) -> ProgramStatus:
+def shown(
+    member: Member, pool: Pool, node: str, overview: ClusterOverview | None, usage: Usage | None
+) -> ProgramStatus:
     """Return one program as this node sees it; only its name and state, and why, when the rest cannot be shown."""
     try:
-        return program_status(member, pool, node, overview)
+        return program_status(member, pool, node, overview, usage)
     except Exception as error:  # the others are to be shown all the same
         log.exception("%s: cannot be shown", member.program.name)
         return ProgramStatus(

@@ -15,6 +15,7 @@ from functools import partial
 import pytest
 from aiohttp import ClientSession
 
+from highlanderd.core.status import Usage
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.health import SCRAPERS, serve_health
 from highlanderd.listeners.metrics import Metrics
@@ -54,11 +55,13 @@ def test_metrics_are_served_in_prometheus_text_format(loop_factory: Callable[[],
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, from Debian's package prometheus")
 def test_promtool_has_no_complaint() -> None:
-    node, metrics = MemoryNode(leading("beat"), program("relay", "backoff", failures=2)), Metrics()
+    usage = Usage(cpu=1.5, memory=4096, processes=2, tasks=5, open_files=9, oom_kills=0)
+    node, metrics = MemoryNode(leading("beat", usage=usage), program("relay", "backoff", failures=2)), Metrics()
     metrics.transition("beat", "waiting", "leading")
     metrics.exited("beat", 256)
     metrics.term_ended("beat", "exited")
     metrics.killed("beat", "deadline")
+    metrics.oom_killed("beat", 1)
     metrics.output("beat", "stdout", "lines", 3)
     for record in (metrics.took_over, metrics.leaderless, metrics.stopped, metrics.renewed, metrics.loop_lag):
         record(0.1)

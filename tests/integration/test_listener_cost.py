@@ -14,17 +14,19 @@ import pytest
 from highlanderd.core.status import NodeStatus, Process, ProgramDetail
 from highlanderd.listeners.control import CLIENTS
 from highlanderd.listeners.health import KEEP, SCRAPERS
+from highlanderd.system.proctree import children
 from tests.integration.test_control_metrics import get, listening
 from tests.support.floods import FLOOD
 from tests.support.memory_node import LOOPS, MemoryNode, leading, run, serving
 from tests.support.nodes import PATIENCE, Nodes
+from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 from tests.support.undisturbed import Strained
 from tests.support.wait import wait_for
 
 MANY = [leading(f"program-{number}") for number in range(301)]
 PIPELINED = 4
-ZOMBIES = 3000
+ZOMBIES, CROWD = 3000, 10_000
 
 
 class CountingNode(MemoryNode):
@@ -173,3 +175,23 @@ def test_a_process_of_another_program_is_never_shown(nodes: Nodes, database: Dat
         listed = {one["pid"] for one in strained.node.control.ask("GET", f"/v1/programs/{name}")["processes"]}
         assert pid in listed
         assert not listed & (set(pids.values()) - {pid})
+
+
+def test_a_tree_of_ten_thousand_holds_no_scrape(nodes: Nodes, database: Database) -> None:
+    command = [*FLOOD, "zombies", str(CROWD)]
+    programs = f"[program.beat]\n[program.many]\ncommand = {command!r}\n".replace("'", '"')
+    address = f"127.0.0.1:{reserved_port()}"
+    strained = Strained(nodes, database, programs, metrics=address)
+    main = strained.led["many"][1]
+
+    def shown() -> dict[str, float]:
+        page = asyncio.run(get(address, "/metrics"))[1]
+        return {line.split()[0]: float(line.split()[1]) for line in page.splitlines() if not line.startswith("#")}
+
+    wait_for(lambda: len(children(main)) >= CROWD, PATIENCE, "all are there")
+    with strained.undisturbed():
+        for _ in range(3):
+            assert shown()['highlander_program_leading{program="many"}'] == 1
+        wait_for(lambda: 'highlander_program_cpu_seconds_total{program="beat"}' in shown(), PATIENCE, "it is measured")
+    assert shown()['highlander_program_processes{program="many"}'] == 1  # those that have ended use nothing
+    assert strained.await_led() == strained.led

@@ -193,7 +193,7 @@ class MemoryNode:
     async def survey(self) -> None:
         self.surveys += 1
 
-    async def count_candidates(self) -> None:
+    async def refresh(self) -> None:
         pass
 
     @property

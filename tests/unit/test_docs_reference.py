@@ -20,6 +20,17 @@ from highlanderd.ctl.commands import COMMANDS
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
 
+PROMISED_METRICS = """
+    build_info config_last_reload_successful config_last_reload_timestamp_seconds event_loop_lag_seconds
+    kills_total lease_remaining_seconds leaderless_seconds maintenance node_drained output_lines_total pool_connections
+    postgres_connected program_candidates program_cpu_seconds_total program_drift program_epoch program_exits_total
+    program_failures program_finished program_last_exit_code program_leading program_memory_bytes
+    program_oom_kills_total program_open_files program_processes program_ready program_start_time_seconds
+    program_state program_tasks program_transitions_total program_wanted reattached_total renew_duration_seconds
+    renew_failures_total stop_duration_seconds takeover_duration_seconds terms_ended_total
+"""
+"""Dashboards and alerts name them: they are only ever added to."""
+
 
 def of_docs(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "docs/generate")
@@ -81,6 +92,11 @@ def test_every_metric_is_documented(generate: ModuleType) -> None:
     names = [family.name for family in families]
     assert names
     assert [name for name in names if f"`{name}" not in text] == []
+
+
+def test_no_metric_that_people_watch_has_lost_its_name(generate: ModuleType) -> None:
+    shown = {family.name + ("_total" if family.type == "counter" else "") for family in generate.metric_families()}
+    assert [name for name in PROMISED_METRICS.split() if f"highlander_{name}" not in shown] == []
 
 
 def test_every_endpoint_is_documented(generate: ModuleType) -> None:

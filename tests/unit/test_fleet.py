@@ -68,6 +68,7 @@ def _fleet(
         environ={},
         count=lambda *_: None,
         killed=lambda *_: None,
+        exited=lambda *_: None,
     )
     return Fleet(
         pool_of(Server("host=/nowhere", ledger, node="a", fresh=None), ledger),

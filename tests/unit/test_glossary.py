@@ -34,7 +34,7 @@ identity idle impossible inherited
 judgement
 key keys kill kind
 last late leave led line lines link list listener load location log logged loop lost
-member memory message metrics migration
+measured member memory message meter metrics migration
 not note notices notifier notify
 of option order origin output owner
 past pause peek pending pipe persistence ping pong postgres problems process
@@ -42,7 +42,7 @@ read record recorder reload remember remove reopen reply report request resolve 
 scan secret section seeking sent server service set shut shutdown signal sources stage stamps start
 stop stream suspected
 text turn
-unlock unlogged unreadable untried unwanted unwatched up use user
+unlock unlogged unreadable untried unwanted unwatched up usage use user
 view
 waiting write written
 yet

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from highlanderd.core.states import STATE_NAMES
-from highlanderd.core.status import LeaseReport, MaintenanceStatus, Process
+from highlanderd.core.status import LeaseReport, MaintenanceStatus, Process, Usage
 from highlanderd.listeners.metrics import Metrics, exit_word
 from tests.support.memory_node import MemoryNode, leading, program
 
@@ -59,6 +59,17 @@ def test_the_lengths_of_leases_show_with_and_without_maintenance() -> None:
     under_way = MaintenanceStatus(60.0, 90.0, "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z", "ann", "")
     node.lengths = LeaseReport(10.0, 90.0, 120.0, under_way, 97.0, ())
     assert [value(metrics, name) for name in names] == [1, 10, 90, 120, 2]
+
+
+def test_what_a_child_uses_shows() -> None:
+    usage = Usage(cpu=1.5, memory=4096, processes=2, tasks=5, open_files=None, oom_kills=None)
+    metrics = Scraped(MemoryNode(leading("beat", usage=usage, drift=1), program("relay")))
+    names = ("cpu_seconds_total", "memory_bytes", "processes", "tasks", "open_files", "drift")
+    shown = [value(metrics, f"program_{name}", program="beat") for name in names]
+    assert shown == [1.5, 4096, 2, 5, None, 1]
+    assert [value(metrics, f"program_{name}", program="relay") for name in names] == [None] * len(names)
+    metrics.oom_killed("relay", 2)
+    assert value(metrics, "program_oom_kills_total", program="relay") == 2
 
 
 def test_processes_that_do_not_die_are_counted() -> None:

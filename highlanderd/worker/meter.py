@@ -1,0 +1,93 @@
+"""Measures what the children of this node use. Who asks waits for a moment at most, and gets the latest reading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from highlanderd.core.status import Usage
+from highlanderd.guardian import cgroup
+from highlanderd.system.linux import boottime
+from highlanderd.threads import in_thread
+from highlanderd.worker.interfaces import ProgramChild
+from highlanderd.worker.usage import MeasuredTree, cgroup_counts, usages
+
+WAIT: Final = 0.25
+"""Seconds that one waits for a look; after that one gets the reading before it."""
+LOOK_WITHIN: Final = 5.0
+"""Seconds for one look; on a machine with more processes nothing is known. Ten thousand take 0.4 of processor time."""
+LEAST_REST: Final = 1.0
+"""Seconds between two looks at least: no scraper asks as often."""
+REST: Final = 9.0
+"""Times its own cost for which no look follows a look: a tenth of a core at most."""
+STALE: Final = 120.0
+"""Seconds after which a reading is none any more: scrapers ask every minute at the slowest."""
+
+
+class Meter:
+    """The latest readings, by the number of the child."""
+
+    def __init__(self, instance: str, cgroups: str | None, count_oom: Callable[[str, int], None]) -> None:
+        """``cgroups`` is where children have theirs, if any do.
+
+        ``count_oom`` is called with a program, and with how many more of its processes the kernel killed for memory.
+        """
+        self._instance, self._count_oom = instance, count_oom
+        self._cgroups = None if cgroups is None else Path(cgroups)
+        self._look: asyncio.Future[None] | None = None
+        self._due = 0.0
+        self._taken = 0.0
+        self._readings: Mapping[int, Usage] = {}
+        self._oom_kills: dict[int, int] = {}
+        """By child: how many were counted."""
+
+    def of(self, child: ProgramChild | None) -> Usage | None:
+        """Return the latest reading of a child; None without one."""
+        if child is None or boottime() - self._taken > STALE:
+            return None
+        return self._readings.get(child.number)
+
+    async def measure(self, children: Mapping[str, ProgramChild]) -> None:
+        """Look at the children, given by program, and wait for that for a moment. Never raises.
+
+        A look that was taken a moment ago will do.
+        """
+        if (self._look is None or self._look.done()) and boottime() >= self._due:
+            self._look = asyncio.ensure_future(self._measure(dict(children)))
+            self._look.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._look is not None:
+            await asyncio.wait([self._look], timeout=WAIT)
+
+    async def _measure(self, children: Mapping[str, ProgramChild]) -> None:
+        programs = {child.number: program for program, child in children.items() if child.number}
+        keepers = {child.number: child.keeper_pid for child in children.values()}
+        kept = {number: MeasuredTree(pid, self._directory(number)) for number in programs if (pid := keepers[number])}
+        began, readings = boottime(), dict[int, Usage]()
+        with suppress(OSError):  # a TimeoutError is one; what is not known is not shown
+            readings.update(await in_thread(partial(usages, kept, LOOK_WITHIN), "measure children"))
+        for number in readings.keys() & self._readings.keys():  # what nobody waited for is lost where /proc is asked
+            spent = max(readings[number].cpu, self._readings[number].cpu)
+            readings[number] = replace(readings[number], cpu=spent)
+        self._readings, self._taken = readings, boottime()
+        self._due = self._taken + max(LEAST_REST, REST * (self._taken - began))
+        self._oom_kills = {number: kills for number, kills in self._oom_kills.items() if number in programs}
+        for number, usage in readings.items():
+            self._count(number, programs[number], usage.oom_kills)
+
+    def exited(self, program: str, child: ProgramChild) -> None:
+        """Count what the kernel has killed of a child whose main process has ended, and whose cgroup is still there."""
+        if (directory := self._directory(child.number)) is not None:
+            self._count(child.number, program, cgroup_counts(directory).get("oom_kills"))
+
+    def _count(self, number: int, program: str, kills: int | None) -> None:
+        if kills is not None and (more := kills - self._oom_kills.get(number, 0)) > 0:
+            self._oom_kills[number] = kills
+            self._count_oom(program, more)
+
+    def _directory(self, number: int) -> Path | None:
+        return None if self._cgroups is None else self._cgroups / cgroup.name(self._instance, number)

@@ -1,0 +1,117 @@
+"""Claims about what children use: as cgroups count it, and else as /proc shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from highlanderd.guardian import cgroup
+from highlanderd.worker.interfaces import ProgramChild
+from highlanderd.worker.meter import Meter
+from highlanderd.worker.usage import MeasuredTree, cgroup_counts, usages
+
+INSTANCE = "6f3f1b0e-5d4c-4c1b-8f1a-2f6f3b0c9d11"
+TREE = """
+import os, sys, threading, time
+files = [open("/dev/null") for _ in range(40)]
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+if os.fork() == 0:
+    time.sleep(600)
+if os.fork() == 0:
+    os._exit(0)  # nobody waits for it
+while time.process_time() < 0.3:
+    pass
+print(flush=True)
+time.sleep(600)
+"""
+
+
+class Child:
+    """A child whose keeper is this very test."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.keeper_pid = number, os.getpid()
+
+
+def child(number: int) -> ProgramChild:
+    return cast("ProgramChild", Child(number))
+
+
+def counted(directory: Path, **files: str) -> Path:
+    """Write what the kernel shows of a cgroup."""
+    directory.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (directory / name.replace("_", ".")).write_text(text)
+    return directory
+
+
+def test_what_a_tree_uses_is_that_of_all_its_processes() -> None:
+    command = ["sh", "-c", '"$@"; exit', "keeper", sys.executable, "-I", "-S", "-c", TREE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as keeper:
+        assert keeper.stdout is not None
+        keeper.stdout.readline()
+        found, nobody = (usages({7: MeasuredTree(pid, None)}, 60)[7] for pid in (keeper.pid, keeper.pid + 1_000_000))
+        os.killpg(keeper.pid, signal.SIGKILL)
+    assert (found.processes, found.tasks, found.oom_kills) == (2, 3, None)
+    assert found.cpu > 0.2  # ticks are rounded down
+    assert found.memory > 2 << 20
+    assert found.open_files is not None
+    assert found.open_files >= 80
+    assert (nobody.processes, nobody.cpu, nobody.open_files) == (0, 0, 0)
+
+
+def test_a_look_that_takes_too_long_is_given_up() -> None:
+    with pytest.raises(TimeoutError):
+        usages({7: MeasuredTree(os.getpid(), None)}, -1)
+
+
+def test_what_the_kernel_counts_of_a_cgroup_goes_before_what_proc_shows(tmp_path: Path) -> None:
+    place = counted(
+        tmp_path,
+        cpu_stat="usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n",
+        memory_current="4096\n",
+        memory_events="low 0\noom 1\noom_kill 2\noom_group_kill 9\n",
+    )
+    assert cgroup_counts(place) == {"cpu": 2_500_000, "memory": 4096, "oom_kills": 2}
+    found = usages({7: MeasuredTree(os.getpid(), place)}, 60)[7]
+    assert (found.cpu, found.memory, found.oom_kills) == (2.5, 4096, 2)
+    assert cgroup_counts(tmp_path / "gone") == {}
+
+
+def test_what_the_kernel_killed_is_counted_once_and_at_the_end_of_the_child_too(tmp_path: Path) -> None:
+    kills: list[tuple[str, int]] = []
+    meter = Meter(INSTANCE, str(tmp_path), lambda program, more: kills.append((program, more)))
+    place = counted(tmp_path / cgroup.name(INSTANCE, 4), memory_events="oom_kill 2\n")
+    asyncio.run(meter.measure({"beat": child(4)}))
+    meter.exited("beat", child(4))
+    assert kills == [("beat", 2)]
+    counted(place, memory_events="oom_kill 5\n")
+    meter.exited("beat", child(4))
+    meter.exited("beat", child(5))  # it has no cgroup
+    assert kills == [("beat", 2), ("beat", 3)]
+
+
+def test_a_reading_is_of_that_very_child() -> None:
+    meter = Meter(INSTANCE, None, lambda *_: None)
+    asyncio.run(meter.measure({"beat": child(4), "young": child(0)}))
+    assert meter.of(child(4)) is not None
+    assert [meter.of(child(5)), meter.of(child(0)), meter.of(None)] == [None, None, None]
+
+
+def test_who_asks_again_at_once_gets_the_same_reading() -> None:
+    meter = Meter(INSTANCE, None, lambda *_: None)
+
+    async def twice() -> None:
+        await meter.measure({"beat": child(4)})
+        first = meter.of(child(4))
+        await meter.measure({"beat": child(4)})
+        assert meter.of(child(4)) is first
+
+    asyncio.run(twice())
