@@ -208,7 +208,8 @@ class ProgramKeys(Section):
     )
     stop_signal: Signal = Field(
         default=15,
-        description="Signal that asks the child to stop: a name with or without `SIG`, or a number. Default: `TERM`.",
+        description="Signal that asks the child to stop: a name with or without `SIG`, such as `INT` or `RTMIN+3`, or "
+        "a number. Default: `TERM`.",
     )
     stop_timeout: Duration = Field(
         default=10.0,

@@ -133,19 +133,34 @@ def octal(value: object) -> int:
     return bits
 
 
+def any_signal(value: object) -> int:
+    """Return the number of a signal that is named with or without SIG; real-time signals count from RTMIN or RTMAX.
+
+    >>> any_signal("TERM"), any_signal("sighup"), any_signal(10), any_signal("RTMIN+2") - any_signal("RTMIN")
+    (15, 1, 10, 2)
+    """
+    number = _signal_of(value.upper().removeprefix("SIG")) if isinstance(value, str) else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= signal.SIGRTMAX:
+        raise ValueError(f'{quoted(value)} is not a signal; write for example "TERM", "SIGHUP", "RTMIN+1" or 10')
+    return number
+
+
+def _signal_of(name: str) -> int | None:
+    found = re.fullmatch(r"(RTMIN\+|RTMAX-|)([0-9]{1,2})", name)
+    if found is None:
+        return {item.name.removeprefix("SIG"): int(item) for item in signal.Signals}.get(name)
+    offset = int(found[2])
+    number = {"": offset, "RTMIN+": signal.SIGRTMIN + offset, "RTMAX-": signal.SIGRTMAX - offset}[found[1]]
+    return number if not found[1] or number >= signal.SIGRTMIN else None
+
+
 def signal_number(value: object) -> int:
-    """Return the number of a signal that is named with or without SIG.
+    """Return the number of a signal that makes a program end.
 
     >>> signal_number("TERM"), signal_number("SIGINT"), signal_number(10)
     (15, 2, 10)
     """
-    known = {item.name.removeprefix("SIG"): int(item) for item in signal.Signals}
-    number = value
-    if isinstance(value, str):
-        name = value.upper().removeprefix("SIG")
-        number = known.get(name, int(value) if value.isascii() and value.isdigit() else None)
-    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= signal.SIGRTMAX:
-        raise ValueError(f'{quoted(value)} is not a signal; write for example "TERM", "SIGINT" or "QUIT"')
+    number = any_signal(value)
     if number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT):
         raise ValueError(f'{quoted(value)} does not make a program end; write for example "TERM", "INT" or "QUIT"')
     return number

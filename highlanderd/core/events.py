@@ -184,6 +184,7 @@ class EndOrdered:
     """
 
     cause: Literal[Cause.SHUTDOWN, Cause.REMOVED, Cause.CHANGED]
+    by: Author = NOBODY
 
 
 Event = (

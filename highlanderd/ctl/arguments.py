@@ -84,7 +84,7 @@ class _Commands:
         self._whole_node()
 
     def _orders(self) -> None:
-        release = self._add("release", "stop programs here and let another node lead")
+        release = self._add("release", "stop programs where they are led, and let another node lead")
         naming(release)
         release.add_argument("--to", metavar="NODE", help="reserve them for this node, for a minute at most")
         release.add_argument(
@@ -92,28 +92,31 @@ class _Commands:
             dest="stay_out",
             type=duration,
             metavar="DURATION",
-            help="keep this node from leading for so long, unless another one has led before (default: 30s)",
+            help="keep the releasing node from leading for so long, unless another one has led before (default: 30s)",
         )
         release.add_argument(
             "--force", action="store_true", help="even if no other node, or not that node, could lead them now"
         )
-        start = self._add("start", "let programs run; done once each is led, here or on another node")
-        naming(start)
+        start = self._add("start", "let programs run on this node; done once each is led, here or elsewhere")
         stop = self._add("stop", "stop programs on this node and keep it from leading them")
-        naming(stop)
-        restart = self._add("restart", "give programs led here a new process")
-        naming(restart)
+        restart = self._add("restart", "give programs a new process, each on the node that leads it")
         sent = self._add("signal", "send a signal to the main processes of programs, on the nodes that lead them")
-        sent.add_argument("signal", metavar="SIG", type=str.upper, help="its name, such as HUP or SIGUSR1")
-        naming(sent)
+        sent.add_argument(
+            "signal", metavar="SIG", type=str.upper, help="its name or number, such as HUP, SIGUSR1, RTMIN+1 or 10"
+        )
+        for command in (start, stop, restart, sent):
+            naming(command)
         sent.add_argument("--tree", action="store_true", help="to all processes of each program")
-        sent.set_defaults(wait=False, reason="")
         for command in (start, stop):
-            command.add_argument("--everywhere", action="store_true", help="on all nodes, until start --everywhere")
+            where = command.add_mutually_exclusive_group()
+            where.add_argument("--everywhere", action="store_true", help="on all nodes, until start --everywhere")
+            where.add_argument("--on", metavar="NODE", help="on this node instead, through PostgreSQL")
+        for command in (release, restart, sent):
+            command.add_argument("--on", metavar="NODE", help="only what this node leads")
         stop.add_argument("--force", action="store_true", help="even if no other node could lead them now")
         self._drains()
-        for command in (release, start, stop, restart):
-            command.add_argument("--reason", default="", metavar="TEXT", help="why: status and history show it")
+        for command in (release, start, stop, restart, sent):
+            self._reason(command)
             self._waiting(command)
 
     def _drains(self) -> None:
@@ -124,6 +127,10 @@ class _Commands:
             command.add_argument("--reason", default="", metavar="TEXT", help="why: every node shows it")
         drain.add_argument("--force", action="store_true", help="even if no other node could take over now")
         self._waiting(drain)
+
+    @staticmethod
+    def _reason(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--reason", default="", metavar="TEXT", help="why: status and history show it")
 
     @staticmethod
     def _forced(command: argparse.ArgumentParser) -> None:
@@ -152,13 +159,14 @@ class _Commands:
         reload.add_argument(
             "--force", action="store_true", help="do it even if it drains what cannot be started here again"
         )
+        self._reason(reload)
         renew = self._add("renew", "replace the worker by one of the installed code; children run on")
         renew.add_argument(
             "--force", action="store_true", help='do it even if on_connection_loss = "stop" stops children then'
         )
         self._waiting(renew)
         self._add("reread", "the same as reload --dry-run").set_defaults(
-            command="reload", dry_run=True, force=False, quiet=False
+            command="reload", dry_run=True, force=False, quiet=False, reason=""
         )
         ledger = self._add("ledger", "show or change the ledger, which PostgreSQL keeps")
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
@@ -169,7 +177,7 @@ class _Commands:
         self._action(actions, "migrate", "bring its schema to this daemon's version, which it does by itself")
         self._waiting(lease)
         self._maintenance()
-        self._add("shutdown", "release all programs of this node and end its daemon")
+        self._reason(self._add("shutdown", "release all programs of this node and end its daemon"))
 
     def _maintenance(self) -> None:
         maintenance = self._add("maintenance", "prepare for an outage of PostgreSQL, so that it stops no child")

@@ -168,19 +168,19 @@ def release(daemon: ControlClient, arguments: Namespace) -> int:
         body["force"] = True
     if arguments.stay_out is not None:
         body["for"] = arguments.stay_out
-    return _order_here(daemon, "release", arguments, body)
+    return _order_led(daemon, "release", arguments, body)
 
 
 def start(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.everywhere:
         return everywhere(daemon, "start", arguments)
-    return _order(daemon, "start", _names(daemon, arguments.names), arguments)
+    return _order(daemon, "start", _names_on(daemon, arguments), arguments, {})
 
 
 def stop(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.everywhere:
         return everywhere(daemon, "stop", arguments)
-    return _order(daemon, "stop", _names(daemon, arguments.names), arguments, {"force": arguments.force})
+    return _order(daemon, "stop", _names_on(daemon, arguments), arguments, {"force": arguments.force})
 
 
 def everywhere(daemon: ControlClient, verb: str, arguments: Namespace) -> int:
@@ -213,36 +213,55 @@ def _nodes(arguments: Namespace) -> dict[str, Any]:
 
 
 def restart(daemon: ControlClient, arguments: Namespace) -> int:
-    return _order_here(daemon, "restart", arguments, {})
+    return _order_led(daemon, "restart", arguments, {})
 
 
 def signal(daemon: ControlClient, arguments: Namespace) -> int:
-    return _order_here(daemon, "signal", arguments, {"signal": arguments.signal, "tree": arguments.tree})
+    return _order_led(daemon, "signal", arguments, {"signal": arguments.signal, "tree": arguments.tree})
 
 
-def _order_here(daemon: ControlClient, verb: str, arguments: Namespace, more: dict[str, Any]) -> int:
-    """Order something of programs: of all that are named, and of those led here that a glob or ``all`` chooses.
+def _order_led(daemon: ControlClient, verb: str, arguments: Namespace, more: dict[str, Any]) -> int:
+    """Order something of programs, each on the node that leads it; with ``--on``, only where that node does.
 
-    The daemon passes it on for a named program that another node leads, and refuses it for one that no node leads.
+    A glob and ``all`` choose from those that are led. The daemon refuses the order for a named one that no node leads.
     """
-    programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
-    named = exact(arguments.names)
-    here = [p["name"] for p in programs if p["name"] in named or p["state"] == "leading"]
-    if not here:
-        print(f"nothing to {verb}: none of these programs is led here", file=sys.stderr)
+    named, on = exact(arguments.names), arguments.on
+    programs = chosen(arguments.names, _of_cluster(daemon))
+    led = [p["name"] for p in programs if p["name"] in named or (p["leader"] if on is None else p["leader"] == on)]
+    if not led:
+        where = "led at the moment" if on is None else f"led by {on}"
+        print(f"nothing to {verb}: none of these programs is {where}", file=sys.stderr)
         return NOT_LEADING
-    return _order(daemon, verb, here, arguments, more)
+    return _order(daemon, verb, led, arguments, more)
+
+
+def _names_on(daemon: ControlClient, arguments: Namespace) -> list[str]:
+    """Return the programs that are chosen from those of the node that the order is for."""
+    if arguments.on is None:
+        return _names(daemon, arguments.names)
+    return [program["name"] for program in chosen(arguments.names, _of_cluster(daemon))]
+
+
+def _of_cluster(daemon: ControlClient) -> list[Answer]:
+    """Return the programs of this node, and then those that only others have, if PostgreSQL says which."""
+    here: list[Answer] = daemon.ask("GET", "/v1/status")["programs"]
+    names = {program["name"] for program in here}
+    try:
+        programs = daemon.ask("GET", "/v1/cluster")["programs"]
+    except HighlanderError:
+        programs = []
+    return [*here, *(program for program in programs if program["name"] not in names)]
 
 
 def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:
     return [program["name"] for program in chosen(names, daemon.ask("GET", "/v1/status")["programs"])]
 
 
-def _order(
-    daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any] | None = None
-) -> int:
+def _order(daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any]) -> int:
     """Send one order for many programs at once; return the highest exit code of the outcomes."""
-    body: dict[str, Any] = {**(more or {}), "reason": arguments.reason, "wait": arguments.wait}
+    body: dict[str, Any] = {**more, "reason": arguments.reason, "wait": arguments.wait}
+    if arguments.on is not None:
+        body["node"] = arguments.on
     patience = 0.0
     if arguments.wait:
         body["timeout"] = patience = arguments.timeout
@@ -256,7 +275,7 @@ def _order(
                 warnings |= dict.fromkeys(given.get("warnings", ()))
                 outcomes.append(given["program"])
                 if arguments.output != "json":
-                    print(_outcome(given["program"], verb, arguments.wait), flush=True)
+                    print(_outcome(given["program"], verb, arguments), flush=True)
             except HighlanderError as error:
                 outcomes.append({"name": name, "error": {"code": error.code, "message": str(error)}})
                 print(f"highlanderctl: {verb} {name}: {error}", file=sys.stderr)
@@ -268,10 +287,12 @@ def _order(
     return worst
 
 
-def _outcome(program: Answer, verb: str, waited: bool) -> str:
+def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
     name, state = tables.plain(program["name"]), program.get("state")
-    if not waited:
+    if not arguments.wait:
         return f"{name}: {verb} ordered"
+    if verb == "signal":
+        return f"{name}: {arguments.signal} sent"
     if state is None:  # of the whole cluster
         led = program["leader"] is not None
         return f"{name}: led by {tables.plain(program['leader'])}" if led else f"{name}: led by no node"
@@ -279,7 +300,7 @@ def _outcome(program: Answer, verb: str, waited: bool) -> str:
         return f"{name}: leading, epoch {program['epoch']}, pid {program['pid']}"
     leader = f"led by {tables.plain(program['leader'])}" if program["leader"] else ""
     if state == "stopped":
-        return f"{name}: stopped on this node; {leader or 'no node leads it'} now"
+        return f"{name}: stopped on {arguments.on or 'this node'}; {leader or 'no node leads it'} now"
     return f"{name}: {state}" + (f", {leader}" if leader else "")
 
 
@@ -305,7 +326,8 @@ def _reopened(outcome: Answer) -> str:
 
 def reload(daemon: ControlClient, arguments: Namespace) -> int:
     # A reload reads files and asks nothing of PostgreSQL; a minute is for a slow disk
-    body = {"dry_run": arguments.dry_run} | ({"force": True} if arguments.force else {})  # early daemons know no force
+    more = {"force": arguments.force, "reason": arguments.reason}  # early daemons know none of them
+    body = {"dry_run": arguments.dry_run} | {key: value for key, value in more.items() if value}
     try:
         answer = daemon.ask("POST", "/v1/reload", body, patience=60.0)
     except ConfigurationError as error:
@@ -366,7 +388,7 @@ def _lengths(daemon: ControlClient, resource: str, body: dict[str, Any], argumen
 
 
 def shutdown(daemon: ControlClient, arguments: Namespace) -> int:
-    answer = daemon.ask("POST", "/v1/shutdown", {})
+    answer = daemon.ask("POST", "/v1/shutdown", {"reason": arguments.reason} if arguments.reason else {})
     give(arguments, answer, lambda: [f"{answer['node']}: releasing all programs, then ending"])
     return DONE
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from highlanderd.core.states import Author
 from highlanderd.core.status import ProgramStatus
-from highlanderd.errors import HighlanderError, NotPermitted
+from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading, NotPermitted, enumerated
 from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.candidates import refuse_unless_able
 from highlanderd.listeners.orders import ORDERS, Node
@@ -18,6 +18,39 @@ DEFAULT_TIMEOUT: Final = 60.0
 """Seconds to wait for an outcome when the client names none: six times the default stop_timeout."""
 LIFT: Final = "lift"
 """What other nodes are told when a program is started everywhere: no stop of theirs outlives that."""
+
+TO_THE_LEADER: Final = frozenset({"release", "restart", "signal"})
+"""Orders that concern the node that leads the program; the others concern the node where they are given."""
+
+
+async def addressee(node: Node, verb: str, name: str, body: Mapping[str, Any]) -> str:
+    """Return the node that is to carry an order out. Raises NoSuchProgram, NotLeading, HighlanderError."""
+    if "node" in body:
+        return await _known(node, body["node"])
+    if verb not in TO_THE_LEADER:
+        return node.name
+    try:
+        program = node.program(name)
+    except NoSuchProgram:
+        return await _leader_elsewhere(node, name)
+    return node.name if program.state == "leading" else program.leader or node.name
+
+
+async def _known(node: Node, name: str) -> str:
+    if name != node.name and name not in (known := [one.name for one in (await node.cluster()).nodes]):
+        raise HighlanderError(f"the ledger knows no node {name!r}; it has {enumerated(known) or 'none'}")
+    return name
+
+
+async def _leader_elsewhere(node: Node, name: str) -> str:
+    """Return who leads a program that this node does not have."""
+    cluster = await node.cluster()
+    program = cluster.program(name)
+    if program is None:
+        raise NoSuchProgram.among(name, cluster.by_name)
+    if program.leader is None:
+        raise NotLeading(f'nobody leads "{name}" at the moment, and this node does not have it')
+    return program.leader
 
 
 async def carry_out(

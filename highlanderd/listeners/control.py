@@ -48,9 +48,6 @@ CLIENTS = 512
 """Connections at once: more than any fleet of scripts needs, fewer than the descriptors a daemon can spare."""
 LONGEST_BODY = 64 * 1024
 """Bytes of a request's body; the largest order has four short fields."""
-RELAYED = frozenset({"release", "restart", "signal"})
-"""Orders that concern the node that leads: where that is another one, they are passed on to it."""
-
 
 HTTP_STATUS: Mapping[str, int] = {
     BadRequest.code: 400,
@@ -193,15 +190,16 @@ class _Api:
         order = ORDERS[verb]
 
         async def give(request: web.Request) -> web.StreamResponse:
-            body = await body_of(request, (*WAITING, "reason", *order.fields))
-            by = await self._author(request, body)
-            if body.get("wait", False) or verb in RELAYED:
+            body = await body_of(request, (*WAITING, "reason", "node", *order.fields))
+            name, by = request.match_info["name"], await self._author(request, body)
+            if body.get("wait", False) or verb in carrying.TO_THE_LEADER:
                 await self._node.survey()  # a term that this node has not heard of must not pass for the outcome
             if body.get("everywhere", False):
                 return await self._everywhere(request, verb, by, body)
-            before = self._node.program(request.match_info["name"])
-            if verb in RELAYED and before.state != "leading" and before.leader not in (None, self._node.name):
-                return answer(await self._node.relay(before.leader, verb, before.name, body, by))
+            where = await carrying.addressee(self._node, verb, name, body)
+            if where != self._node.name:
+                return answer(await self._node.relay(where, verb, name, body, by))
+            before = self._node.program(name)
             after = await carrying.carry_out(self._node, verb, before, body, by, lambda: request.transport is None)
             edited = await self._node.edited() if verb in ("start", "restart") else ()
             return answer({"program": program_facts(after), "warnings": [_unread(file) for file in edited]})
@@ -212,6 +210,8 @@ class _Api:
         self, request: web.Request, verb: str, by: Author, body: Mapping[str, Any]
     ) -> web.StreamResponse:
         give = everywhere.stop if verb == "stop" else everywhere.start
+        if "node" in body:
+            raise BadRequest("'everywhere' means all nodes, so 'node' cannot go with it")
         name = request.match_info["name"]
         program = await give(self._node, name, by, self._patience(request, body))
         return answer({"program": {"name": name, "leader": None} if program is None else cluster_part(program)})
@@ -244,9 +244,9 @@ class _Api:
         return answer({"reopened": await self._node.reopen(request.match_info["name"])})
 
     async def reload(self, request: web.Request) -> web.Response:
-        body = await body_of(request, ("dry_run", "force"))
-        dry_run = body.get("dry_run", False)
-        report = await self._node.reload(dry_run=dry_run, force=body.get("force", False))
+        body = await body_of(request, ("dry_run", "force", "reason"))
+        dry_run, by = body.get("dry_run", False), await self._author(request, body)
+        report = await self._node.reload(dry_run=dry_run, force=body.get("force", False), by=by)
         return answer({"dry_run": dry_run, **asdict(report)})
 
     async def renew(self, request: web.Request) -> web.Response:
@@ -254,8 +254,8 @@ class _Api:
         return answer(asdict(await self._node.renew(force=body.get("force", False))))
 
     async def shutdown(self, request: web.Request) -> web.Response:
-        await body_of(request, ())
-        self._node.shutdown()
+        body = await body_of(request, ("reason",))
+        self._node.shutdown(await self._author(request, body))
         return answer({"node": self._node.name})
 
     async def ledger(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request

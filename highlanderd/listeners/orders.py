@@ -6,12 +6,12 @@ Orders are passed on at once and never wait; whether one has taken effect is rea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from signal import Signals
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from highlanderd.config.values import any_signal
 from highlanderd.core.cluster import ClusterOverview
-from highlanderd.core.states import Author
+from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     LeaseReport,
     MigrationReport,
@@ -70,6 +70,9 @@ class Node(Protocol):
     def signal(self, name: str, signum: int, by: Author, *, tree: bool) -> None:
         """Send a signal to the main process, or to its whole tree. Raises NoSuchProgram, NotLeading."""
 
+    def note(self, event: str, name: str | None, by: Author) -> None:
+        """Add what was ordered here, of a program or of the node, to the ledger's events, a moment later."""
+
     async def stop_everywhere(self, name: str, by: Author) -> None:
         """Order that no node leads it until it is started everywhere. Raises NoSuchProgram, HighlanderError."""
 
@@ -97,7 +100,7 @@ class Node(Protocol):
         Raises NoSuchProgram, and HighlanderError when one of them cannot be opened.
         """
 
-    async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
+    async def reload(self, *, dry_run: bool, force: bool = False, by: Author = NOBODY) -> ReloadReport:
         """Read the configuration again and apply it, or only return what that would do.
 
         Raises ConfigurationError for a bad one, and without ``force`` for one that drains what cannot start here again.
@@ -112,7 +115,7 @@ class Node(Protocol):
     async def edited(self) -> tuple[str, ...]:
         """Return the files of the configuration that have changed since they were loaded. Never raises."""
 
-    def shutdown(self) -> None:
+    def shutdown(self, by: Author) -> None:
         """Order the daemon's end."""
 
     async def ledger(self) -> dict[str, object]:
@@ -169,13 +172,23 @@ def _restarted(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     return _running(before, now, goal) and (now.epoch or 0) > (before.epoch or 0)
 
 
-SIGNALS: Mapping[str, int] = {item.name.removeprefix("SIG"): int(item) for item in Signals}
+def _start(node: Node, name: str, _body: Mapping[str, Any], by: Author) -> None:
+    node.start(name, by)
+    node.note("started", name, by)
+
+
+def _stop(node: Node, name: str, _body: Mapping[str, Any], by: Author) -> None:
+    node.stop(name, by)
+    node.note("stopped", name, by)
 
 
 def _signal(node: Node, name: str, body: Mapping[str, Any], by: Author) -> None:
     if (word := body.get("signal")) is None:
         raise BadRequest('\'signal\' is missing: name the signal, such as {"signal": "HUP"}')
-    node.signal(name, SIGNALS[word.removeprefix("SIG")], by, tree=body.get("tree", False))
+    tree = body.get("tree", False)
+    node.signal(name, any_signal(word), by, tree=tree)
+    what = f"{word} to {'all processes' if tree else 'the main process'}"
+    node.note("signalled", name, replace(by, remark=f"{what}: {by.remark}" if by.remark else what))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +223,8 @@ ORDERS: Mapping[str, NodeOrder] = {
         ("to", "for", "force"),
         hands_over=True,
     ),
-    "start": NodeOrder(lambda node, name, _, by: node.start(name, by), _running, ("everywhere",)),
-    "stop": NodeOrder(
-        lambda node, name, _, by: node.stop(name, by), _stopped, ("force", "everywhere"), hands_over=True
-    ),
+    "start": NodeOrder(_start, _running, ("everywhere",)),
+    "stop": NodeOrder(_stop, _stopped, ("force", "everywhere"), hands_over=True),
     "restart": NodeOrder(lambda node, name, _, by: node.restart(name, by), _restarted),
     "signal": NodeOrder(_signal, lambda before, now, goal: True, ("signal", "tree")),  # noqa: ARG005 - one shape
 }

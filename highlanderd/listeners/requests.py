@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from highlanderd.config.values import label
+from highlanderd.config.values import any_signal, label
 from highlanderd.errors import BadRequest
 from highlanderd.listeners import leases
-from highlanderd.listeners.orders import SIGNALS
 
 WAITING: Final = ("wait", "timeout")
 """Fields that say whether a client waits for the outcome, and how long."""
@@ -36,6 +35,13 @@ def _is_node(value: object) -> bool:
         return False
 
 
+def _is_signal(value: object) -> bool:
+    try:
+        return bool(any_signal(value))
+    except ValueError:
+        return False
+
+
 _Check = tuple[Callable[[object], bool], str]
 _FLAG: Final[_Check] = (lambda value: isinstance(value, bool), "true or false")
 
@@ -52,11 +58,9 @@ _CHECKS: Mapping[str, _Check] = {
         f"an array of 1 to {MOST_NODES} names of nodes",
     ),
     "tree": _FLAG,
-    "signal": (
-        lambda value: isinstance(value, str) and value.removeprefix("SIG") in SIGNALS,
-        'the name of a signal, such as "HUP" or "SIGUSR1"',
-    ),
+    "signal": (_is_signal, 'the name or number of a signal, such as "HUP", "RTMIN+1" or 10'),
     "force": _FLAG,
+    "node": (_is_node, "the name of a node, as [daemon] node may be"),
     "reason": (leases.is_reason, f"one line of printable text, of at most {leases.LONGEST_REASON} characters"),
     "to": (lambda value: value is None or _is_node(value), "the name of a node, as [daemon] node may be"),
 }

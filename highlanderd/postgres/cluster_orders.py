@@ -31,25 +31,25 @@ class ClusterOrders:
         names = json.dumps(list(programs))
         await self._give("stop_everywhere", sharing.STOP_EVERYWHERE, list(programs.values()), names, by.name, by.remark)
         for name, lock_id in programs.items():
-            await self._note("stopped_everywhere", None, name, lock_id, by)
+            await self.note("stopped_everywhere", None, name, lock_id, by)
 
     async def start_everywhere(self, programs: Mapping[str, int], by: Author) -> bool:
         """Lift such an order. Return whether there was one."""
         reply = await self._give("start_everywhere", sharing.START_EVERYWHERE, list(programs.values()))
         for name, lock_id in programs.items():
-            await self._note("started_everywhere", None, name, lock_id, by)
+            await self.note("started_everywhere", None, name, lock_id, by)
         return bool(reply.affected)
 
     async def drain(self, node: str, by: Author) -> None:
         """Keep a node from leading anything until it is resumed."""
         await self._refuse_unaware(node)
         await self._give("drain", sharing.DRAIN, node, by.name, by.remark)
-        await self._note("drained", node, None, None, by)
+        await self.note("drained", node, None, None, by)
 
     async def resume(self, node: str, by: Author) -> bool:
         """Lift such an order. Return whether there was one."""
         reply = await self._give("resume", sharing.RESUME, node)
-        await self._note("resumed", node, None, None, by)
+        await self.note("resumed", node, None, None, by)
         return reply.rows[0][0] != "0"
 
     async def _refuse_unaware(self, node: str | None) -> None:
@@ -71,7 +71,9 @@ class ClusterOrders:
             await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
         return reply
 
-    async def _note(self, event: str, node: str | None, program: str | None, lock_id: int | None, by: Author) -> None:
-        """Add it to the events, for people. The order stands whether or not that works."""
+    async def note(self, event: str, node: str | None, program: str | None, lock_id: int | None, by: Author) -> None:
+        """Add an order to the events, for people. It stands whether or not that works."""
+        if not self._listener.shares:
+            return
         with suppress(WireLost):
             await self._listener.inquire("event", sharing.NOTE_EVENT, event, node, program, lock_id, by.name, by.remark)

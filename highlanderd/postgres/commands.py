@@ -2,7 +2,7 @@
 
 The row of an order is the order: a daemon takes it once, before its deadline, carries it out, and writes the answer
 into the row. Notifications only wake; a daemon that misses one looks a fifth of a lease later. An order that no daemon
-has taken by its deadline is removed, and stands no longer.
+has taken by its deadline stands no longer. The server's clock measures the deadline, and no other one does.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from highlanderd.postgres.sql import leading, sharing
 
 log = logging.getLogger(__name__)
 
-ANSWER_WITHIN: Final = 5.0
-"""Seconds for an order to reach its node, and for the answer to come back, beyond what the order waits for."""
+TAKEN_WITHIN: Final = 4.0
+"""Seconds for an order to reach its node; afterwards it stands no longer."""
+ANSWER_WITHIN: Final = 4.0
+"""Seconds for the answer to come back, beyond what the order waits for. A client of the control socket waits longer."""
 
 Answer = dict[str, Any]
 
@@ -97,40 +99,53 @@ class Commands:
 
     async def send(self, node: str, command: Command, patience: float) -> Answer:
         """Return a node's answer to an order. Raises TimedOut when none comes in time, HighlanderError."""
+        number, what = await self._write(node, command), f"the order to {command.verb} {command.program}"
+        answered = asyncio.Event()
+        end = self._listener.hint(f"{sharing.ANSWERED}{number}", answered.set)
+        try:
+            with suppress(HighlanderError):  # it is written, and read a fifth of a lease later
+                await self._listener.answer("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
+            answer = await self._answer(number, answered, TAKEN_WITHIN)
+            if answer is None and await self._withdrawn(number):
+                raise TimedOut(f"{node} has not taken {what} within {TAKEN_WITHIN:g} s, and it stands no longer")
+            if answer is None:
+                answer = await self._answer(number, answered, patience + ANSWER_WITHIN)
+        finally:
+            end()
+        if answer is None:
+            raise TimedOut(f"{node} has taken {what}, and has not answered in time; see 'highlanderctl cluster'")
+        return answer
+
+    async def _write(self, node: str, command: Command) -> int:
+        """Return the number of an order that stands in the ledger now. Raises HighlanderError."""
         refuse_older((await self._listener.fresh_facts()).version)
-        arguments = json.dumps(command.arguments)
-        deadline = patience + ANSWER_WITHIN
-        values = (node, command.verb, command.program, arguments, command.by.name, command.by.remark, deadline)
+        arguments, by = json.dumps(command.arguments), command.by
+        values = (node, command.verb, command.program, arguments, by.name, by.remark, TAKEN_WITHIN)
         reply = await self._listener.answer("command", sharing.COMMAND, *values)
         if not reply.acknowledged:
             raise HighlanderError(
                 f"PostgreSQL did not confirm the order ({reply.warnings[0].text}); look, and try again"
             )
-        number = int(reply.rows[0][0] or 0)
-        answered = asyncio.Event()
-        end = self._listener.hint(f"{sharing.ANSWERED}{number}", answered.set)
-        try:
-            return await self._answer(node, command, number, answered, deadline)
-        finally:
-            end()
+        return int(reply.rows[0][0] or 0)
 
-    async def _answer(
-        self, node: str, command: Command, number: int, answered: asyncio.Event, deadline: float
-    ) -> Answer:
+    async def _answer(self, number: int, answered: asyncio.Event, patience: float) -> Answer | None:
+        """Return the answer to an order, None if there is none after so many seconds. PostgreSQL may be away."""
         loop = asyncio.get_running_loop()
-        over = loop.time() + deadline
-        await self._listener.answer("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
+        over = loop.time() + patience
         while loop.time() < over:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(self._server.lease.renew_every, over - loop.time())):
                     await answered.wait()
             answered.clear()
-            with suppress(HighlanderError):  # PostgreSQL may be away for a moment; the deadline ends this
+            with suppress(HighlanderError):
                 reply = await self._listener.answer("answer_of", sharing.ANSWER_OF, number)
                 if reply.rows:
-                    return dict(json.loads(reply.rows[0][0] or "{}"))
-        reply = await self._listener.answer("withdraw", sharing.WITHDRAW, number)
-        what = f"the order to {command.verb} {command.program}"
-        if reply.affected:
-            raise TimedOut(f"{node} has not taken {what} within {deadline:g} s, and it stands no longer")
-        raise TimedOut(f"{node} has taken {what} and not answered within {deadline:g} s; see 'highlanderctl cluster'")
+                    answer = json.loads(reply.rows[0][0] or "{}")
+                    return answer if isinstance(answer, dict) else {}
+        return None
+
+    async def _withdrawn(self, number: int) -> bool:
+        """Take an order back that no daemon has taken; return whether that is certain."""
+        with suppress(HighlanderError):
+            return bool((await self._listener.answer("withdraw", sharing.WITHDRAW, number)).affected)
+        return False

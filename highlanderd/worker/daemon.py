@@ -17,6 +17,7 @@ from pathlib import Path
 from highlanderd.children.guardian_link import Greeting, GuardianLink
 from highlanderd.children.spawn import Origin
 from highlanderd.config import Configuration, dsn_anew, load
+from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import DaemonProcess
 from highlanderd.embedded.server import dsn_of, hold
 from highlanderd.errors import DONE, HighlanderError
@@ -216,12 +217,12 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------- how it ends
 
-    def _drain(self) -> None:
+    def _drain(self, by: Author = NOBODY) -> None:
         """Drain everything and end. A worker that comes after this one goes on with it."""
         self._guardian.draining()
         if not self._fleet.ending:  # however often it is asked for: the guardian has to answer each round's ping
             self._wake.set()
-        self._fleet.end()
+        self._fleet.end(by)
 
     def _give_way(self) -> None:
         """Write the log, and end at once, as a worker may at any moment: the guardian starts the next one."""

@@ -31,7 +31,7 @@ from highlanderd.core.events import (
     Suspended,
 )
 from highlanderd.core.observation import Suspension
-from highlanderd.core.states import Author, Cause, Policy, Situation, Want
+from highlanderd.core.states import NOBODY, Author, Cause, Policy, Situation, Want
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.session import Session
@@ -92,7 +92,7 @@ class Member:
 
     def order_end(self, order: EndOrdered) -> None:
         """Order the program to leave, once for each cause."""
-        if order != self._end:
+        if self._end is None or order.cause is not self._end.cause:
             self._end = order
             self.leaves.set()
             self.recalled.set()
@@ -122,6 +122,7 @@ class Fleet:
         """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
+        self._wanted_by = NOBODY
         self.drained: Suspension | None = None
         """The order that keeps this node from leading anything, as the ledger showed it last."""
         self.wishes = dict(wishes)
@@ -159,9 +160,9 @@ class Fleet:
                 await self._wake.wait()
                 self._wake.clear()
 
-    def want(self, programs: Mapping[str, ProgramConfig]) -> None:
-        """Run exactly these programs from now on."""
-        self.wanted = dict(programs)
+    def want(self, programs: Mapping[str, ProgramConfig], by: Author = NOBODY) -> None:
+        """Run exactly these programs from now on. ``by`` is who has ordered that."""
+        self.wanted, self._wanted_by = dict(programs), by
         affordable = affordable_ones(programs, self._limit)
         for name in affordable - self._affordable:
             if name in self.members and self.members[name].program.state == "stopped":
@@ -174,9 +175,9 @@ class Fleet:
         """Whether everything is being drained for good."""
         return self._ending is not None
 
-    def end(self) -> None:
+    def end(self, by: Author = NOBODY) -> None:
         """Drain everything: no program is wanted any more."""
-        self._ending = EndOrdered(Cause.SHUTDOWN)
+        self._ending = self._ending or EndOrdered(Cause.SHUTDOWN, by)
         self.want({})
 
     def adopt(self, found: Found, config: ProgramConfig | None) -> None:
@@ -309,7 +310,9 @@ class Fleet:
         lock_id = None if config is None else config.lock_id(self._origin.namespace)
         keys = () if config is None else difference(member.spawner.config, config)
         if config is None or lock_id != member.lock_id or not APPLIED_AT_ONCE.issuperset(keys):
-            member.order_end(self._ending or EndOrdered(Cause.REMOVED if config is None else Cause.CHANGED))
+            by = self._wanted_by
+            left = EndOrdered(Cause.REMOVED, by) if config is None else EndOrdered(Cause.CHANGED, by)
+            member.order_end(self._ending or left)
         elif keys:
             member.spawner.follow(config)
             member.program.follow(self._policy(config, member.program.policy.spread))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from highlanderd import __version__
 from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
-from highlanderd.core.states import Author
+from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     DaemonProcess,
     LeaseReport,
@@ -90,7 +90,7 @@ class WorkerNode:
         guardian: DaemonProcess,
         obedient: bool,
         warnings: Callable[[], tuple[str, ...]],
-        end: Callable[[], None],
+        end: Callable[[Author], None],
     ) -> None:
         self._name, self._instance = name, instance
         self._fleet, self._pool, self._persistence = fleet, pool, persistence
@@ -105,6 +105,7 @@ class WorkerNode:
             pool.server, pool.ledger, pool.listener, node=name, instance=instance, carry_out=self.obey
         )
         self._survey: asyncio.Future[None] | None = None
+        self._noting: set[asyncio.Future[None]] = set()
         self._walks, self._next_walk = asyncio.Lock(), 0.0
 
     # ----------------------------------------------------------------------------------------------------- questions
@@ -217,6 +218,13 @@ class WorkerNode:
             raise HighlanderError(f"{name} has no process now; see 'highlanderctl show {name}'")
         child.signal(signum, "tree" if tree else "main")
 
+    def note(self, event: str, name: str | None, by: Author) -> None:
+        """Add what was ordered here to the ledger's events. No order waits for that."""
+        lock_id = None if name is None else self._member(name).lock_id
+        task = asyncio.ensure_future(self._cluster_orders.note(event, self._name, name, lock_id, by))
+        self._noting.add(task)
+        task.add_done_callback(self._noting.discard)
+
     def _refuse_suspended(self, member: Member) -> None:
         suspension, name = member.program.situation.suspension, member.program.name
         if suspension is None:
@@ -253,13 +261,15 @@ class WorkerNode:
 
     async def relay(self, node: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
         """Return another node's answer to an order on a program. Raises HighlanderError, also for its refusal."""
-        arguments = {key: value for key, value in body.items() if key != "reason"}
+        arguments = {key: value for key, value in body.items() if key not in ("reason", "node")}
         patience = body.get("timeout", carrying.DEFAULT_TIMEOUT) if body.get("wait", False) else 0.0
         answer = await self.commands.send(node, Command(verb, name, arguments, by), patience)
-        if "error" in answer:
-            error = answer["error"]
-            raise refusal(str(error["code"]), f"{node}: {error['message']}")
-        return answer
+        match answer:
+            case {"error": {"code": str(code), "message": str(message)}}:
+                raise refusal(code, f"{node}: {message}")
+            case {"program": {"name": str()}}:
+                return answer
+        raise HighlanderError(f"{node} has answered what this daemon does not understand: {answer!r:.200}")
 
     async def _lift_everywhere(self, name: str, by: Author) -> None:
         """Have every daemon that is there forget a stop of its own. One that does not answer is not waited for."""
@@ -295,15 +305,19 @@ class WorkerNode:
         if member.program.state != "leading":
             leader = snapshot.program_status(member, self._pool, "").leader
             where = f"it is led by {leader}" if leader else "nobody leads it at the moment"
-            raise NotLeading(f'"{name}" is {member.program.state} on this node; {where}')
+            why = f" ({member.program.situation.reason})" if member.program.situation.reason else ""
+            raise NotLeading(f'"{name}" is {member.program.state} on {self._name}{why}; {where}')
 
     async def reopen(self, name: str) -> bool:
         """Have a program's log files opened anew; False where it writes none. Raises NoSuchProgram, HighlanderError."""
         return await self._member(name).spawner.reopen()
 
-    async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
+    async def reload(self, *, dry_run: bool, force: bool = False, by: Author = NOBODY) -> ReloadReport:
         """Read the configuration again and apply it; a bad file changes nothing. Raises ConfigurationError."""
-        return await self._reloading.reload(dry_run=dry_run, force=force)
+        report = await self._reloading.reload(dry_run=dry_run, force=force, by=by)
+        if not dry_run:
+            self.note("reloaded", None, by)
+        return report
 
     async def renew(self, *, force: bool = False) -> RenewalReport:
         """Have a worker of the installed code take over. Raises ConfigurationError, NeedsForce, HighlanderError."""
@@ -313,9 +327,9 @@ class WorkerNode:
         """Return the files of the configuration that have changed since they were loaded."""
         return await self._reloading.edited()
 
-    def shutdown(self) -> None:
+    def shutdown(self, by: Author) -> None:
         """Order the daemon's end."""
-        self._end()
+        self._end(by)
 
     # ------------------------------------------------------------------------------------------------------- ledger
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from highlanderd.config import Configuration, Loaded, difference, load
+from highlanderd.core.states import Author
 from highlanderd.errors import ConfigurationError, HighlanderError
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres.addresses import same_place
@@ -59,7 +60,7 @@ class Reloading:
         await asyncio.wait([reading], timeout=COMPARED_WITHIN)
         return reading.result() if reading.done() and reading.exception() is None else ()
 
-    async def reload(self, *, dry_run: bool, force: bool) -> ReloadReport:
+    async def reload(self, *, dry_run: bool, force: bool, by: Author) -> ReloadReport:
         """Apply the file as it is now, or only say what that would do. Raises HighlanderError.
 
         A running child is not drained for a program that this machine cannot start, except with ``force``.
@@ -72,7 +73,7 @@ class Reloading:
             loaded = await self._loaded(force)
             changes = self._changes(loaded)
             self._persistence.reloaded(loaded)
-            self._fleet.want(loaded.configuration.programs)
+            self._fleet.want(loaded.configuration.programs, by)
             self._persistence.hand_over()
             self._on_reloaded(True)
             for note in (*loaded.warnings, *loaded.findings):

@@ -265,6 +265,6 @@ def test_a_signal_reaches_the_child_on_the_node_that_leads_it(nodes: Nodes, data
     wait_for(lambda: mark.exists() and mark.read_text() == "up\n", what="the child has set its trap")
     for count, node in enumerate(nodes.nodes, start=1):
         done = highlanderctl(node.socket, "signal", "hup", "beat")
-        assert (done.code, done.out, done.err) == (0, "beat: signal ordered\n", "")
+        assert (done.code, done.out, done.err) == (0, "beat: HUP sent\n", "")
         wait_for(partial(_has_come, mark, count), what="the signal has arrived")
-    assert "the name of a signal" in highlanderctl(nodes.nodes[0].socket, "signal", "NONE", "beat").err
+    assert "the name or number of a signal" in highlanderctl(nodes.nodes[0].socket, "signal", "NONE", "beat").err

@@ -16,7 +16,7 @@ from typing import Any
 import uvloop
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram, UnableNode
-from highlanderd.core.states import Author
+from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     DaemonProcess,
     LeaseReport,
@@ -114,6 +114,8 @@ class MemoryNode:
     def __init__(self, *programs: ProgramStatus, obedient: bool = True) -> None:
         self.obedient = obedient
         self.orders: list[tuple[object, ...]] = []
+        self.noted: list[tuple[str, str | None, str]] = []
+        """Events, each with its program and what was said of it."""
         self.authors: list[Author] = []
         """Who has given orders on programs."""
         self.surveys = 0
@@ -246,6 +248,9 @@ class MemoryNode:
         self._must_lead(name)
         self.orders.append(("signal", name, signum, tree))
 
+    def note(self, event: str, name: str | None, by: Author) -> None:
+        self.noted.append((event, name, by.remark))
+
     async def stop_everywhere(self, name: str, by: Author) -> None:
         self.orders.append(("stop everywhere", name))
         self.authors.append(by)
@@ -286,7 +291,8 @@ class MemoryNode:
         self.orders.append(("reopen", name))
         return found.state == "leading"
 
-    async def reload(self, *, dry_run: bool, force: bool = False) -> ReloadReport:
+    async def reload(self, *, dry_run: bool, force: bool = False, by: Author = NOBODY) -> ReloadReport:
+        self.authors.append(by)
         if self.trouble is not None:
             raise self.trouble
         self.orders.append(("reload", dry_run, force))
@@ -301,7 +307,8 @@ class MemoryNode:
         led = {one.name: one.epoch or 0 for one in self._programs.values() if one.state == "leading"}
         return RenewalReport("web-1", DaemonProcess(4000, "0.1.0"), led, ())
 
-    def shutdown(self) -> None:
+    def shutdown(self, by: Author) -> None:
+        self.authors.append(by)
         self.orders.append(("shutdown",))
 
     async def ledger(self) -> dict[str, object]:

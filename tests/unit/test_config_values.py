@@ -46,7 +46,8 @@ def test_a_mode_is_octal(written: object, bits: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "number"), [("TERM", 15), ("SIGINT", 2), ("usr1", 10), (15, 15), ("9", 9), ("RTMIN", 34)]
+    ("written", "number"),
+    [("TERM", 15), ("SIGINT", 2), ("usr1", 10), (15, 15), ("9", 9), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)],
 )
 def test_a_signal_has_a_number(written: object, number: int) -> None:
     assert values.signal_number(written) == number
@@ -56,7 +57,7 @@ WRONG: Final[Mapping[Callable[[object], object], tuple[object, ...]]] = {
     values.duration: ("", "10 sec", "1s1m", "-1s", "s", -1, True, float("nan"), [], "367d"),
     values.size: ("50M", "MB", "1.5GB", -1, True, ""),
     values.octal: ("9", "rw", 22, 77, 512, -1, True, "1777", ""),
-    values.signal_number: ("TERMINATE", 0, 65, True, "STOP", "CONT", "", "²"),
+    values.signal_number: ("TERMINATE", 0, 65, True, "STOP", "CONT", "", "²", "RTMIN+31", "RTMAX-60", "RTMIN+"),
     values.output: ("none", "", "beat.log", 3),
     values.account: ("", "a b", -1, True, "a:b"),
     values.variable: ("", "A=B", "A B", 3),

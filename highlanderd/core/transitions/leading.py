@@ -205,7 +205,7 @@ def end_ordered(context: Context[Leading, EndOrdered]) -> Step:
     cause = context.event.cause
     situation, effects = _leave(context, replace(context.situation, want=Want.END), cause, END_WORDS[cause])
     reservation = Reservation(context.policy.node, RESTART_RESERVATION) if cause is Cause.CHANGED else None
-    return _amend(situation, reservation=reservation), effects
+    return _amend(situation, reservation=reservation, by=context.event.by), effects
 
 
 def _leave(context: Context[Leading, Any], situation: Situation, cause: Cause, reason: str) -> Step:
