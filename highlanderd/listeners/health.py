@@ -1,13 +1,20 @@
-"""The TCP listener: metrics for Prometheus, and yes-or-no answers for load balancers and Kubernetes. Read-only."""
+"""The TCP listener: metrics for Prometheus, yes-or-no answers for load balancers, the cluster as JSON. Read-only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import NodeStatus, ProgramStatus
+from highlanderd.core.terms import PastTerm
+from highlanderd.errors import HighlanderError
+from highlanderd.listeners.answers import cluster_facts, encoded, failure, page
+from highlanderd.listeners.asked_page import asked_page
+from highlanderd.listeners.history import DEFAULT_TERMS, terms_facts
 from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, keep, serve, tcp_door
@@ -29,6 +36,12 @@ class Observed(Protocol):
     async def refresh(self) -> None:
         """Refresh which nodes could lead what, and what children use, for half a second at most. Never raises."""
 
+    async def cluster(self) -> ClusterOverview:
+        """Return who leads what, and who could take it over. Raises HighlanderError when the ledger cannot be read."""
+
+    async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
+        """Return the newest terms, the newest last. Raises HighlanderError when they cannot be read."""
+
 
 async def serve_health(
     node: Observed, metrics: Metrics, listen: str, alive: Callable[[], bool], lend: Lend = keep
@@ -39,15 +52,26 @@ async def serve_health(
     """
     app = web.Application(client_max_size=1024)
     answers = _Answers(node, metrics, alive)
-    app.add_routes(
-        [
-            web.get("/metrics", answers.metrics),
-            web.get("/healthz", answers.healthz),
-            web.get("/readyz", answers.readyz),
-            web.get("/leader/{program}", answers.leader),
-        ]
-    )
+    routes = [
+        web.get("/metrics", answers.metrics),
+        web.get("/healthz", answers.healthz),
+        web.get("/readyz", answers.readyz),
+        web.get("/leader/{program}", answers.leader),
+        web.get("/cluster", answers.cluster),
+        web.get("/history", answers.history),
+    ]
+    app.add_routes([*routes, *(web.options(route.path, _options(route.handler)) for route in routes)])
     return await serve(app, await tcp_door(listen), SCRAPERS, lend)
+
+
+def _options(handler: Handler) -> Handler:
+    """Return the answer to OPTIONS: the status that GET has, because load balancers ask for that in this way."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        found = await handler(request)
+        return web.Response(status=found.status, headers={"Allow": "GET, HEAD, OPTIONS", "Cache-Control": "no-store"})
+
+    return answer
 
 
 def _answer(yes: bool, why: str) -> web.Response:
@@ -55,11 +79,14 @@ def _answer(yes: bool, why: str) -> web.Response:
 
 
 class _Answers:
-    """One method per endpoint; the body is a sentence for people, the status is the answer."""
+    """One method per endpoint; of a yes or no, the body is a sentence for people, and the status is the answer."""
 
     def __init__(self, node: Observed, metrics: Metrics, alive: Callable[[], bool]) -> None:
+        self._node = node
         self._status = SharedPage(node.status)
         self._metrics = SharedPage(lambda: metrics.render(node.status()), prepare=node.refresh, keep=KEEP)
+        self._cluster = asked_page(node.cluster, self._cluster_text)
+        self._history = asked_page(lambda: node.history((), DEFAULT_TERMS), _history_text)
         self._alive = alive
 
     async def metrics(self, _: web.Request) -> web.Response:
@@ -83,8 +110,29 @@ class _Answers:
                 return _answer(*_leads(program))
         return web.Response(status=404, text=f"no program {name!r} is configured on {status.node}\n")
 
+    async def cluster(self, _: web.Request) -> web.Response:
+        return _json(await self._cluster.get())
+
+    async def history(self, _: web.Request) -> web.Response:
+        return _json(await self._history.get())
+
+    def _cluster_text(self, overview: ClusterOverview | HighlanderError) -> str | HighlanderError:
+        if isinstance(overview, HighlanderError):
+            return overview
+        return encoded(cluster_facts(overview, self._node.status().maintenance))
+
+
+def _history_text(terms: tuple[PastTerm, ...] | HighlanderError) -> str | HighlanderError:
+    return terms if isinstance(terms, HighlanderError) else encoded(terms_facts(terms))
+
+
+def _json(text: str | HighlanderError) -> web.Response:
+    return failure(503, text.code, str(text)) if isinstance(text, HighlanderError) else page(text)
+
 
 def _leads(program: ProgramStatus) -> tuple[bool, str]:
     if program.state != "leading":
         return False, f"{program.name} is {program.state} here; led by {program.leader or 'nobody'}"
+    if not program.lease_remaining:
+        return False, f"{program.name} was led here, and its lease has run out"
     return program.ready, f"{program.name} is led here" + ("" if program.ready else ", but not ready yet")

@@ -26,7 +26,12 @@ async def history_facts(read: Read, one: str | None, query: MultiMapping[str]) -
     if summary not in ("true", "false"):
         raise BadRequest(f"summary={summary!r} must be true or false")
     terms = await read(names, _limit(query))
-    return _summary(terms) if summary == "true" else {"terms": [_facts(term) for term in terms]}
+    return _summary(terms) if summary == "true" else terms_facts(terms)
+
+
+def terms_facts(terms: Sequence[PastTerm]) -> dict[str, object]:
+    """Return the JSON of terms."""
+    return {"terms": [_facts(term) for term in terms]}
 
 
 def _limit(query: MultiMapping[str]) -> int:

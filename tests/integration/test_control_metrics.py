@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 import subprocess
@@ -11,16 +12,20 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
 
 from highlanderd.core.status import Usage
+from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.health import SCRAPERS, serve_health
 from highlanderd.listeners.metrics import Metrics
-from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run
+from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run, serving
 from tests.support.ports import reserved_port
+
+TERM = PastTerm("beat", 7, "web-1", "2026-01-02T03:04:05.678Z", None, 3725.0, None, None, None)
 
 
 @asynccontextmanager
@@ -116,10 +121,67 @@ def test_a_load_balancer_finds_the_one_ready_leader() -> None:
     run(main)
 
 
+ENDPOINTS = ("/metrics", "/healthz", "/readyz", "/leader/beat", "/leader/relay", "/cluster", "/history", "/leader/baet")
+
+
+def test_head_and_options_say_what_get_would() -> None:
+    async def main() -> None:
+        async with (
+            listening(MemoryNode(leading("beat"), program("relay"))) as address,
+            ClientSession(f"http://{address}") as session,
+        ):
+            for resource in ENDPOINTS:
+                wanted = (await get(address, resource))[0]
+                for method in ("HEAD", "OPTIONS"):
+                    async with session.request(method, resource) as response:
+                        assert (response.status, await response.text()) == (wanted, ""), (method, resource)
+            async with session.options("/leader/beat") as response:
+                assert response.headers["Allow"] == "GET, HEAD, OPTIONS"
+
+    run(main)
+
+
+def test_a_leader_whose_lease_has_run_out_gets_no_requests() -> None:
+    async def main() -> None:
+        async with listening(MemoryNode(leading("beat", lease_remaining=0.0))) as address:
+            assert await get(address, "/leader/beat") == (503, "beat was led here, and its lease has run out\n")
+
+    run(main)
+
+
+def test_the_cluster_and_its_history_are_what_the_control_socket_says(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = MemoryNode(leading("beat"))
+        node.terms = (TERM,)
+        async with listening(node) as address, serving(node, tmp_path) as path:
+            for resource in ("/cluster", "/history"):
+                reader, writer = await asyncio.open_unix_connection(str(path))
+                writer.write(f"GET /v1{resource} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                same = (await reader.read()).decode().partition("\r\n\r\n")[2]
+                writer.close()
+                assert await get(address, resource) == (200, same)
+
+    run(main)
+
+
+def test_without_postgresql_the_cluster_is_refused_in_a_sentence() -> None:
+    async def main() -> None:
+        node = MemoryNode(leading("beat"))
+        node.unanswered = HighlanderError("PostgreSQL does not answer: no session")
+        async with listening(node) as address:
+            for resource in ("/cluster", "/history"):
+                status, text = await get(address, resource)
+                assert (status, json.loads(text)["error"]) == (503, {"code": "failed", "message": str(node.unanswered)})
+
+    run(main)
+
+
 def test_it_is_read_only_and_has_nothing_else() -> None:
     async def main() -> None:
         async with listening(MemoryNode(leading("beat"))) as address:
-            assert (await get(address, "/metrics", "POST"))[0] == 405
+            for resource in ENDPOINTS[:-1]:
+                for method in ("POST", "PUT", "DELETE"):
+                    assert (await get(address, resource, method))[0] == 405
             assert (await get(address, "/v1/status"))[0] == 404
 
     run(main)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 
+from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import NodeStatus, Process, ProgramDetail
+from highlanderd.core.terms import PastTerm
+from highlanderd.errors import HighlanderError
+from highlanderd.listeners import asked_page
 from highlanderd.listeners.control import CLIENTS
 from highlanderd.listeners.health import KEEP, SCRAPERS
 from highlanderd.system.proctree import children
@@ -32,11 +37,19 @@ ZOMBIES, CROWD = 3000, 10_000
 class CountingNode(MemoryNode):
     """Counts how often it was asked for each kind of answer."""
 
-    statuses = details = 0
+    statuses = details = questions = 0
 
     def status(self) -> NodeStatus:
         self.statuses += 1
         return super().status()
+
+    async def cluster(self) -> ClusterOverview:
+        self.questions += 1
+        return await super().cluster()
+
+    async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
+        self.questions += 1
+        return await super().history(names, limit)
 
     async def detail(self, name: str) -> ProgramDetail:
         self.details += 1
@@ -85,6 +98,23 @@ def test_a_crowd_of_scrapers_shares_its_pages(loop_factory: Callable[[], asyncio
             assert node.statuses <= (loop.time() - began) / KEEP + 1
 
     run(main, loop_factory)
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("resource", ["/cluster", "/history"])
+def test_a_crowd_asks_postgresql_once_a_second(resource: str, away: bool) -> None:
+    async def main() -> None:
+        node = CountingNode(*MANY)
+        node.unanswered = HighlanderError("PostgreSQL does not answer: no session") if away else None
+        async with listening(node) as address, ClientSession(f"http://{address}") as session:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            for _ in range(3):
+                answers = [session.get(resource) for _ in range(40)]
+                assert {answer.status for answer in await asyncio.gather(*answers)} == {503 if away else 200}
+            assert node.questions <= (loop.time() - began) / asked_page.KEEP + 1
+
+    run(main)
 
 
 @pytest.mark.parametrize("resource", ["/v1/status", "/v1/programs/program-7"])

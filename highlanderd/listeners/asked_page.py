@@ -1,0 +1,38 @@
+"""A page about the whole cluster: PostgreSQL is asked for it at most once a second, however many look at it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from highlanderd.errors import HighlanderError, TimedOut
+from highlanderd.listeners.shared_page import SharedPage
+
+T = TypeVar("T")
+P = TypeVar("P")
+KEEP: Final = 1.0
+"""Seconds for which it is shared, a refusal as well: each costs PostgreSQL a question."""
+ANSWER_WITHIN: Final = 2.0
+"""Seconds that PostgreSQL gets for its answer: those who look have little patience."""
+
+
+def asked_page(ask: Callable[[], Awaitable[T]], render: Callable[[T | HighlanderError], P]) -> SharedPage[P]:
+    """Return a page that ``render`` makes of what ``ask`` returns, or of the refusal that it raises."""
+    found: list[T | HighlanderError] = []
+
+    async def look() -> None:
+        found[:] = [await refusable(ask())]
+
+    return SharedPage(lambda: render(found.pop()), prepare=look, keep=KEEP)
+
+
+async def refusable(answer: Awaitable[T]) -> T | HighlanderError:
+    """Return an answer or its refusal; a refusal, too, when there is none in time."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            return await answer
+    except HighlanderError as error:
+        return error
+    except TimeoutError:
+        return TimedOut(f"PostgreSQL has not answered within {ANSWER_WITHIN:g} s")
