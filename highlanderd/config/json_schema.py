@@ -50,6 +50,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     values.count: {"type": "integer", "minimum": 0, "maximum": 1000},
     values.environment_file: {"type": "string"},
     values.label: _string(values.LABEL),
+    values.web_address: _string(values.WEB_ADDRESS),
     values.account: _ACCOUNT,
     program_keys.words: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
 }

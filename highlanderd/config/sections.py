@@ -10,7 +10,19 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from highlanderd.config.dsn import connection
-from highlanderd.config.values import Account, Duration, Flag, Label, Located, Octal, Texts, between, quoted, text
+from highlanderd.config.values import (
+    Account,
+    Duration,
+    Flag,
+    Label,
+    Located,
+    Octal,
+    Texts,
+    WebAddress,
+    between,
+    quoted,
+    text,
+)
 from highlanderd.core.lease import DEFAULT, LONGEST, SHORTEST
 
 SOCKET_BYTES = 107
@@ -128,9 +140,9 @@ class ControlSection(Section):
     )
     remote: Flag = Field(
         default=True,
-        description="Whether this node obeys `release` and `restart` that another node passes on through PostgreSQL. "
-        "Who may write into the ledger's tables may order so. Programs that are stopped everywhere, drained nodes and "
-        "maintenance are facts of the ledger, and hold all the same.",
+        description="Whether this node obeys `release`, `restart`, `signal`, `stop` and `start` that another node "
+        "passes on through PostgreSQL. Who may write into the ledger's tables may order so. Programs that are stopped "
+        "everywhere, drained nodes and maintenance are facts of the ledger, and hold all the same.",
     )
     mode: Octal = Field(
         default=0o660,
@@ -151,6 +163,11 @@ class MetricsSection(Section):
         default="127.0.0.1:9841",
         description='`ADDRESS:PORT`, with an IPv6 address in brackets, as in `"[::1]:9841"`. `""` switches the '
         "listener off.",
+    )
+    advertise: WebAddress | None = Field(
+        default=None,
+        description='Where other hosts reach the listener, such as `"http://web-1:9841"`. `highlanderctl cluster` '
+        "shows it on every node; nothing else follows from it.",
     )
 
 

@@ -166,6 +166,23 @@ def signal_number(value: object) -> int:
     return number
 
 
+LONGEST_ADDRESS: Final = 300
+"""Characters: a host's name has 253 at most."""
+WEB_ADDRESS: Final = r"https?://[^\s/?#]+/?"
+
+
+def web_address(value: object) -> str:
+    """Return where a listener of HTTP is reached, without a path.
+
+    >>> web_address("http://web-1:9841/")
+    'http://web-1:9841'
+    """
+    address = text(value)
+    if len(address) > LONGEST_ADDRESS or not re.fullmatch(WEB_ADDRESS, address) or not address.isprintable():
+        raise ValueError(f'{quoted(address)} is not the address of a listener; write for example "http://web-1:9841"')
+    return address.rstrip("/")
+
+
 def listed(value: object) -> tuple[object, ...]:
     """Return a tuple; one string counts as a list of one."""
     if isinstance(value, str):
@@ -303,6 +320,7 @@ Duration = Annotated[float, BeforeValidator(duration)]
 Size = Annotated[int, BeforeValidator(size)]
 Octal = Annotated[int, BeforeValidator(octal)]
 Count = Annotated[int, BeforeValidator(count)]
+WebAddress = Annotated[str, BeforeValidator(web_address)]
 Signal = Annotated[int, BeforeValidator(signal_number)]
 ExitCodes = Annotated[frozenset[Annotated[int, BeforeValidator(exit_code)]], BeforeValidator(numbers)]
 Account = Annotated[str, BeforeValidator(account)]

@@ -30,6 +30,8 @@ TAKEN_WITHIN: Final = 4.0
 """Seconds for an order to reach its node; afterwards it stands no longer."""
 ANSWER_WITHIN: Final = 4.0
 """Seconds for the answer to come back, beyond what the order waits for. A client of the control socket waits longer."""
+MOST_AT_ONCE: Final = 512
+"""Orders under way on one node; the rest waits in the ledger until its deadline. The control socket takes as many."""
 
 Answer = dict[str, Any]
 
@@ -70,6 +72,7 @@ class Commands:
         """``carry_out`` returns the answer to an order for this node, whether or not that was refused."""
         self._server, self._ledger, self._listener = server, ledger, listener
         self._node, self._instance, self._carry_out = node, instance, carry_out
+        self._under_way = 0
 
     async def run(self) -> None:
         """Take orders until cancelled."""
@@ -77,15 +80,22 @@ class Commands:
             await self._listener.follow(sharing.ORDERED, lambda: self._take_all(group))
 
     async def _take_all(self, group: asyncio.TaskGroup) -> None:
-        while self._listener.shares:
+        while self._listener.shares and self._under_way < MOST_AT_ONCE:
             reply = await self._listener.inquire("take_command", sharing.TAKE_COMMAND, self._node, self._instance)
             if not reply.acknowledged or not reply.rows:
                 return
             number, *row = reply.rows[0]
+            self._under_way += 1
             group.create_task(self._obey(int(number or 0), row))
 
     async def _obey(self, number: int, row: Sequence[str | None]) -> None:
         """Carry an order out, and answer it. What goes wrong ends at this order."""
+        try:
+            await self._answer_to(number, row)
+        finally:
+            self._under_way -= 1
+
+    async def _answer_to(self, number: int, row: Sequence[str | None]) -> None:
         try:
             answer = await self._carry_out(_command(row))
         except Exception as error:  # noqa: BLE001 - each role that may write to the ledger may write anything

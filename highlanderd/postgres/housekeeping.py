@@ -11,7 +11,7 @@ from highlanderd.postgres import health, ledger, migration
 from highlanderd.postgres.ledger import Ledger, LedgerFacts
 from highlanderd.postgres.replies import Ask, Reply, Value
 from highlanderd.postgres.server import Server
-from highlanderd.postgres.sql import dialect, leading, lengths, upkeep
+from highlanderd.postgres.sql import dialect, leading, lengths, sharing, upkeep
 from highlanderd.postgres.survey import Survey
 from highlanderd.system.linux import boottime
 
@@ -54,6 +54,9 @@ class Housekeeping:
             await self._session.inquire("prune", upkeep.PRUNE, self._to_prune.pop())
         if now >= self._next_health:
             self._next_health = now + HEALTH_EVERY
+            if found is not None and found.version >= dialect.SHARED:
+                for name, sql in sharing.TIDY.items():
+                    await self._session.inquire(name, sql)
             reply = await self._session.inquire("health", upkeep.HEALTH)
             if reply.rows:
                 self._server.notes.warn("health", health.judge(reply.rows[0]))

@@ -170,7 +170,8 @@ class Daemon:
 
     async def _show_presence(self) -> None:
         """Tell the other nodes of this one, until cancelled."""
-        own = WorkerPresence(self._configuration.daemon.node, self._greeting.instance, self._fleet, os.environ)
+        node, advertise = self._configuration.daemon.node, self._configuration.metrics.advertise
+        own = WorkerPresence(node, self._greeting.instance, advertise, self._fleet, os.environ)
         presence = Presence(self._pool.server, self._pool.listener, present=own.now, change=lambda: self._changes.next)
         async with asyncio.TaskGroup() as group:
             group.create_task(presence.run())

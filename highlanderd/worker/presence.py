@@ -32,9 +32,12 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {"command": ("command", "argv")}
 class WorkerPresence:
     """Makes the presence of this node from what lives on it."""
 
-    def __init__(self, name: str, instance: str, fleet: Fleet, environ: Mapping[str, str]) -> None:
-        """``environ`` is where the host is looked for commands in."""
-        self._name, self._instance, self._fleet, self._environ = name, instance, fleet, environ
+    def __init__(
+        self, name: str, instance: str, advertise: str | None, fleet: Fleet, environ: Mapping[str, str]
+    ) -> None:
+        """``advertise`` is where others reach this node; ``environ`` is where the host is looked for commands in."""
+        self._name, self._instance, self._advertise = name, instance, advertise
+        self._fleet, self._environ = fleet, environ
         self._lacking: Mapping[str, str] = {}
         """By program: what this host lacks for it, as it was found last."""
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -60,7 +63,7 @@ class WorkerPresence:
         """Return what is true now."""
         programs = tuple(self._candidate(member) for member in self._fleet.members.values())
         names = None if self._fleet.ending else tuple({**self._fleet.wanted, **self._fleet.members})
-        return NodePresence(self._name, self._instance, __version__, None, self._started, programs, names)
+        return NodePresence(self._name, self._instance, __version__, self._advertise, self._started, programs, names)
 
     def _candidate(self, member: Member) -> CandidatePresence:
         name, hindrance = member.program.name, self._hindrance(member)

@@ -58,6 +58,7 @@ WRONG: Final[Mapping[Callable[[object], object], tuple[object, ...]]] = {
     values.size: ("50M", "MB", "1.5GB", -1, True, ""),
     values.octal: ("9", "rw", 22, 77, 512, -1, True, "1777", ""),
     values.signal_number: ("TERMINATE", 0, 65, True, "STOP", "CONT", "", "²", "RTMIN+31", "RTMAX-60", "RTMIN+"),
+    values.web_address: ("", "web-1:9841", "http://", "ftp://a", "http://a/b", "http://a b", "http://a\u202e", 3),
     values.output: ("none", "", "beat.log", 3),
     values.account: ("", "a b", -1, True, "a:b"),
     values.variable: ("", "A=B", "A B", 3),

@@ -48,14 +48,16 @@ _OF_SCHEMA_2 = """
  WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND a.application_name LIKE 'highlander/2/%'"""
 
-# A daemon is there as long as its listening session lives. The pid says which one that is; every role sees both. The
-# daemons of schema 2 write no row: the names of their sessions are all that is known of them.
+# A daemon is there as long as its listening session lives. The pid says which one that is; every role sees both.
+_CONNECTED = """n.backend_pid IS NOT NULL AND EXISTS (
+         SELECT 1 FROM pg_stat_get_activity(n.backend_pid) AS a
+          WHERE a.application_name LIKE 'highlander/%' AND split_part(a.application_name, '/', 3) = left(n.name, 50))"""
+
+# The daemons of schema 2 write no row: the names of their sessions are all that is known of them.
 NODES: Final = f"""
 SELECT n.name, n.instance, n.version, {RFC_3339.format("n.seen")}, n.advertise, n.drained_by, n.drained_reason,
        {RFC_3339.format("n.drained_since")},
-       n.backend_pid IS NOT NULL AND EXISTS (
-         SELECT 1 FROM pg_stat_get_activity(n.backend_pid) AS a
-          WHERE a.application_name LIKE 'highlander/%' AND split_part(a.application_name, '/', 3) = left(n.name, 50)),
+       {_CONNECTED},
        extract(epoch FROM clock_timestamp() - n.seen)
   FROM {{schema}}.node AS n
 UNION ALL
@@ -129,7 +131,6 @@ ANSWERED: Final = "answered/"
 
 # Parameters: 1 node, 2 verb, 3 program, 4 arguments, 5 author, 6 reason, 7 seconds until nobody may take it any more.
 COMMAND: Final = """
-WITH old AS (DELETE FROM {schema}.command WHERE deadline < clock_timestamp() - interval '1 day')
 INSERT INTO {schema}.command (node, verb, program, arguments, author, reason, deadline)
 VALUES ($1::text, $2::text, $3::text, $4::jsonb, $5::text, $6::text,
         clock_timestamp() + make_interval(secs => $7::double precision))
@@ -156,3 +157,30 @@ WITHDRAW: Final = "DELETE FROM {schema}.command WHERE id = $1::bigint AND taken_
 
 # The nodes of daemons that know schema 2 only: they would not heed what keeps programs from being led.
 UNAWARE: Final = f"SELECT DISTINCT split_part(a.application_name, '/', 3){_OF_SCHEMA_2}"
+
+# What was ordered is of no use after a day, and an order that was never taken after a minute. The newest 10,000 stay at
+# most: who may order may write as many as they like.
+_PRUNE_COMMANDS = """
+DELETE FROM {schema}.command
+ WHERE id IN (SELECT id FROM {schema}.command
+               WHERE deadline < clock_timestamp() - interval '1 minute'
+                 AND (taken_by IS NULL OR deadline < clock_timestamp() - interval '1 day'
+                      OR id <= (SELECT max(id) FROM {schema}.command) - 10000)
+               ORDER BY id LIMIT 10000)
+"""
+_PRUNE_EVENTS = """
+DELETE FROM {schema}.event
+ WHERE id IN (SELECT id FROM {schema}.event
+               WHERE at < clock_timestamp() - interval '90 days'
+                  OR id <= (SELECT max(id) FROM {schema}.event) - 10000
+               ORDER BY id LIMIT 10000)
+"""
+# A daemon that comes back writes its row anew. The order that drains a node is kept until it is lifted.
+_FORGET = f"""
+WITH gone AS (DELETE FROM {{schema}}.node AS n
+               WHERE n.seen < clock_timestamp() - interval '7 days' AND n.drained_since IS NULL AND NOT ({_CONNECTED})
+           RETURNING n.name)
+DELETE FROM {{schema}}.candidate AS c USING gone WHERE c.node = gone.name
+"""
+TIDY: Final = {"prune_commands": _PRUNE_COMMANDS, "prune_events": _PRUNE_EVENTS, "forget": _FORGET}
+"""What keeps these tables small, by name of the statement."""
