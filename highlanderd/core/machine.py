@@ -170,6 +170,19 @@ def deadline(situation: Situation, policy: Policy) -> float | None:
     return None if moment == inf else moment
 
 
+def turns_at(situation: Situation, look: Looked | None, now: float, policy: Policy) -> float | None:
+    """Return when time alone ends what keeps a program from being led here, as far as its last look shows."""
+    match situation.state:
+        case Waiting() as state if look is not None:
+            return waiting.turns_at(situation, state, look, now, policy)
+        case Backoff(until):
+            return until
+        case Draining(phase=Stopping()) as state:
+            return state.kill_at
+        case _:
+            return None
+
+
 def finished(situation: Situation) -> bool:
     """Return whether the program has left this daemon and nothing of it is under way."""
     over = situation.want is Want.END and isinstance(situation.state, Stopped)

@@ -16,6 +16,7 @@ from highlanderd import __version__
 from highlanderd.ctl import tables, terminal
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
+from highlanderd.ctl.explain import explain
 from highlanderd.ctl.history import history
 from highlanderd.ctl.predicates import is_leading, wait
 from highlanderd.ctl.printing import give
@@ -398,6 +399,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "show": show,
     "pid": pid,
     "cluster": cluster,
+    "explain": explain,
     "history": history,
     "is-leading": is_leading,
     "wait": wait,

@@ -6,14 +6,16 @@ They are plain SELECTs: the role needs no more than to read the ledger's tables.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from yarl import URL
 
 from highlanderd.core.cluster import ClusterOverview
+from highlanderd.core.explanation import explained
 from highlanderd.core.lease import Lease
 from highlanderd.core.terms import PastTerm
-from highlanderd.errors import BadRequest, HighlanderError
+from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram
 from highlanderd.listeners.answers import cluster_facts
 from highlanderd.listeners.history import history_facts
 from highlanderd.postgres import history, overview
@@ -98,12 +100,20 @@ async def _cluster(ledger: _Ledger, _name: str | None, _url: URL) -> Mapping[str
     return cluster_facts(await ledger.cluster(), None)
 
 
+async def _explain(ledger: _Ledger, name: str | None, _url: URL) -> Mapping[str, object]:
+    found = await ledger.cluster()
+    if name is None or found.program(name) is None:
+        raise NoSuchProgram(f"no node has a program {name!r}; the ledger has {', '.join(found.by_name) or 'none'}")
+    return asdict(explained(name, found, None))
+
+
 async def _history(ledger: _Ledger, name: str | None, url: URL) -> Mapping[str, object]:
     return await history_facts(ledger.history, name, url.query)
 
 
 _TOPICS: Final[Mapping[str, Callable[[_Ledger, str | None, URL], Awaitable[Mapping[str, Any]]]]] = {
     "cluster": _cluster,
+    "explain": _explain,
     "history": _history,
 }
 """By the second word of the path: what answers."""

@@ -88,6 +88,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.get("/v1/history", api.history),
             web.get("/v1/history/{name}", api.history),
             web.get("/v1/cluster", api.cluster),
+            web.get("/v1/explain/{name}", api.explain),
             web.get("/v1/ledger", api.ledger),
             web.post("/v1/ledger/lease", api.set_lease),
             web.post("/v1/ledger/migrate", api.migrate),
@@ -267,6 +268,9 @@ class _Api:
     async def cluster(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
         overview = await self._node.cluster()
         return answer(cluster_facts(overview, self._node.status().maintenance))
+
+    async def explain(self, request: web.Request) -> web.Response:
+        return answer(asdict(await self._node.explain(request.match_info["name"])))
 
     async def set_lease(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("lease", "force", *WAITING))

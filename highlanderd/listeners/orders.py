@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from highlanderd.config.values import any_signal
 from highlanderd.core.cluster import ClusterOverview
+from highlanderd.core.explanation import Explanation
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     LeaseReport,
@@ -126,6 +127,9 @@ class Node(Protocol):
 
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError when the ledger cannot be read."""
+
+    async def explain(self, name: str) -> Explanation:
+        """Return why a program of any node is led where it is, or nowhere. Raises NoSuchProgram."""
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError when the ledger cannot be read."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from highlanderd import __version__
 from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
+from highlanderd.core.explanation import Explanation, LocalView, explained
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     DaemonProcess,
@@ -31,6 +32,7 @@ from highlanderd.postgres.commands import Command, Commands
 from highlanderd.postgres.history import History
 from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
+from highlanderd.system.linux import boottime
 from highlanderd.worker import snapshot
 from highlanderd.worker.fleet import Fleet, Member
 from highlanderd.worker.meter import Meter
@@ -345,6 +347,23 @@ class WorkerNode:
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError."""
         return await self._overview.read()
+
+    async def explain(self, name: str) -> Explanation:
+        """Return why a program of this node or any other one is led where it is. Raises NoSuchProgram."""
+        await self.survey()
+        overview, unknown = None, ""
+        try:
+            async with asyncio.timeout(SURVEY_WITHIN):
+                overview = await self._overview.read(OVERVIEW_AGE)
+        except (HighlanderError, TimeoutError) as error:
+            unknown = str(error) or "PostgreSQL does not answer in time"
+        member = self._fleet.members.get(name)
+        if member is None and (overview is None or overview.program(name) is None):
+            raise NoSuchProgram.among(name, self._fleet.members)
+        status = None if member is None else snapshot.program_status(member, self._pool, self._name, overview)
+        turns_at = None if member is None else member.program.turns_at
+        changes = None if turns_at is None else snapshot.wall(turns_at, boottime())
+        return explained(name, overview, LocalView(self.status(), status, changes), unknown)
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError."""

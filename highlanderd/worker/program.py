@@ -68,6 +68,7 @@ class Program:
         self._spawn, self._on_change, self._on_alarm = spawn, on_change, on_alarm
         self._attention = attention
         self._records = Records(name, recorder, last_exit)
+        self._last_look: Looked | None = None
         self._inbox: deque[Event] = deque()
         self._waker: asyncio.Future[None] | None = None
 
@@ -97,6 +98,11 @@ class Program:
         state = self.situation.state
         over = isinstance(state, Draining) and (state.status is not None or isinstance(state.phase, Releasing))
         return None if self.child is None or self.term is None or over else self.child.pid
+
+    @property
+    def turns_at(self) -> float | None:
+        """When time alone ends what keeps it from being led here, in CLOCK_BOOTTIME seconds."""
+        return machine.turns_at(self.situation, self._last_look, boottime(), self.policy)
 
     @property
     def last_exit(self) -> LastExit | None:
@@ -181,6 +187,7 @@ class Program:
         if isinstance(before.state, Draining) and not isinstance(self.situation.state, Draining):
             self.child = None
         if isinstance(event, Looked):
+            self._last_look = event
             self._compare(before, event)
         for effect in effects:
             _PERFORM[type(effect)](self, effect)

@@ -16,6 +16,7 @@ from typing import Any
 import uvloop
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram, UnableNode
+from highlanderd.core.explanation import Explanation, LocalView, explained
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     DaemonProcess,
@@ -144,6 +145,8 @@ class MemoryNode:
         self.terms: tuple[PastTerm, ...] = ()
         names = [one.name for one in programs]
         self.overview = ClusterOverview((), (), {name: _candidates(name, "web-2", "web-3") for name in names})
+        self.changes: str | None = None
+        """When time alone changes what keeps a program from being led here."""
         self.output: tuple[str, ...] = ("ready to serve",)
         self._programs = {one.name: one for one in programs}
         self._waiting: list[asyncio.Future[None]] = []
@@ -325,6 +328,11 @@ class MemoryNode:
         if self.unanswered is not None:
             raise self.unanswered
         return self.overview
+
+    async def explain(self, name: str) -> Explanation:
+        if self.unanswered is not None:
+            raise self.unanswered
+        return explained(name, self.overview, LocalView(self.status(), self.of(name), self.changes))
 
     async def lease_report(self) -> LeaseReport:
         self.looks += 1

@@ -26,14 +26,14 @@ ack address alarm answer as aside asking attempt author
 batch beat begin birth busy
 change check client command compression config configuration connect connection context control credentials
 daemon dead detail diagnose dial disconnect disk document done down due duplicate
-elsewhere end environment exit
+elsewhere explanation end environment exit
 facts fail file finish found
 garbled greeting guard
 handle hello hindrance host housekeeping
 identity idle impossible inherited
 judgement
 key keys kill kind
-last late leave led line lines link list listener load location log logged loop lost
+last late leave led line lines link list listener load local location log logged loop lost
 measured member memory message meter metrics migration
 not note notices notifier notify
 of option order origin output owner

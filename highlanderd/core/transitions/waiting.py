@@ -8,7 +8,18 @@ from math import inf
 from highlanderd.core.effects import Disconnect, Look, Spawn, TakeOver, WriteSettled
 from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
 from highlanderd.core.observation import Row
-from highlanderd.core.states import Cause, Draining, Leading, Policy, Releasing, SessionState, Spawning, Term, Waiting
+from highlanderd.core.states import (
+    Cause,
+    Draining,
+    Leading,
+    Policy,
+    Releasing,
+    SessionState,
+    Situation,
+    Spawning,
+    Term,
+    Waiting,
+)
 from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
 from highlanderd.core.transitions.resting import suspend
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Settle, Verdict, judge
@@ -91,6 +102,12 @@ def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
     if state.abstention is not None and now < state.abstention.until:
         return NotYet(state.abstention.until, "released here; leaves it to another node for now")
     return verdict
+
+
+def turns_at(situation: Situation, state: Waiting, look: Looked, now: float, policy: Policy) -> float | None:
+    """Return when time alone turns the verdict on what a look has seen; None when only an event can."""
+    verdict = _verdict(Context(situation, state, look, now, policy), state)
+    return verdict.until if isinstance(verdict, NotYet) else None
 
 
 def _stays_finished(state: Waiting, row: Row | None, policy: Policy) -> bool:

@@ -1,0 +1,146 @@
+"""Why a program is led where it is, or nowhere, and when time alone changes that. Pure functions over snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from highlanderd.core.cluster import ClusterOverview, ClusterProgram
+from highlanderd.core.status import NodeStatus, ProgramStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What ``highlanderctl explain`` prints."""
+
+    program: str
+    verdict: str
+    """Who leads it."""
+    because: tuple[str, ...]
+    """Sentences about what that is due to: of the whole cluster, of this node, of the others."""
+    earliest: str | None
+    """When time alone may change the verdict: RFC 3339; ``None`` when only an order or an event can."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalView:
+    """What the node that is asked knows of a program by itself."""
+
+    node: NodeStatus
+    status: ProgramStatus | None
+    """``None`` where this node does not have the program."""
+    changes: str | None
+    """When time alone ends what keeps this node from leading it: RFC 3339."""
+
+
+def explained(name: str, cluster: ClusterOverview | None, local: LocalView | None, unknown: str = "") -> Explanation:
+    """Return why a program is led where it is. ``unknown`` is why the ledger does not say what other nodes could do.
+
+    Without ``local`` it is the cluster's side alone.
+    """
+    program = None if cluster is None else cluster.program(name)
+    status = None if local is None else local.status
+    leader = _leader(program, local)
+    because = [
+        *_held(name, program),
+        *_led(leader, program, status),
+        *(_here(leader, program, local) if local is not None else ()),
+        *_others(leader, program, local),
+        *([f"what other nodes could do is not known: {unknown}"] if unknown else ()),
+        *(_lengths(local.node) if local is not None else ()),
+    ]
+    return Explanation(name, _verdict(name, leader, local), tuple(because), _earliest(leader, cluster, program, local))
+
+
+def _leader(program: ClusterProgram | None, local: LocalView | None) -> str | None:
+    """Return who leads it: what this node knows is newer than what the ledger showed."""
+    if local is not None and local.status is not None:
+        return local.status.leader
+    return None if program is None else program.leader
+
+
+def _verdict(name: str, leader: str | None, local: LocalView | None) -> str:
+    if leader is None:
+        return f"no node leads {name}"
+    return f"{name} is led by {leader}" + (", which is this node" if local and leader == local.node.node else "")
+
+
+def _held(name: str, program: ClusterProgram | None) -> Iterator[str]:
+    if program is not None and program.stopped is not None:
+        held = program.stopped
+        yield (
+            f"it was stopped everywhere {held}, at {held.since}; 'highlanderctl start --everywhere {name}' lifts that"
+        )
+
+
+def _led(leader: str | None, program: ClusterProgram | None, status: ProgramStatus | None) -> Iterator[str]:
+    """Say since when it is led, and whether its child is up."""
+    if status is not None and status.state == "leading":
+        since, epoch, ready = status.since, status.epoch, status.ready
+    elif leader is not None and program is not None and program.leader == leader:
+        since, epoch, ready = program.since or "", program.epoch, program.ready
+    else:
+        return
+    yield f"{leader} leads it since {since}, in epoch {epoch}; its child is {'ready' if ready else 'not ready'}"
+
+
+def _here(leader: str | None, program: ClusterProgram | None, local: LocalView) -> Iterator[str]:
+    """Say what this node does about it."""
+    node, status = local.node, local.status
+    if not node.postgres.connected:
+        yield f"this node, {node.node}, cannot use PostgreSQL: {node.postgres.trouble or 'not connected yet'}"
+    if status is None:
+        yield f"this node, {node.node}, does not have it in its configuration"
+        return
+    lacks = "" if program is None else next((one.reason for one in program.unable if one.node == node.node), "")
+    if status.state == "waiting" and leader not in (None, node.node) and not lacks:
+        yield (
+            f"this node, {node.node}, stands by: if {leader} releases it or is lost, this node may lead; a lost "
+            f"node is replaced within {node.postgres.replaced_within:g} s"
+        )
+    elif status.state != "leading":
+        why = status.reason or lacks
+        yield f"this node, {node.node}, does not lead it: {status.state}" + (f", {why}" if why else "")
+        if lacks and lacks != why and status.state == "waiting":
+            yield f"this node, {node.node}, could not lead it: {lacks}"
+    elif status.reason:
+        yield f"this node, {node.node}: {status.reason}"
+    if status.failures:
+        yield f"it has failed {status.failures} {'time' if status.failures == 1 else 'times'} in a row here"
+
+
+def _others(leader: str | None, program: ClusterProgram | None, local: LocalView | None) -> Iterator[str]:
+    """Say of each other node whether it could lead it, and why not."""
+    if program is None:
+        return
+    us = None if local is None else local.node.node
+    could = [node for node in program.candidates if node not in (us, leader)]
+    could_not = [one for one in program.unable if one.node not in (us, leader)]
+    if could:
+        yield f"it could be led now by {', '.join(could)}"
+    for one in could_not:
+        yield f"{one.node} could not lead it: {one.reason}"
+    if not could and not could_not and leader in (us, None):
+        yield "no other node has it"
+    for drift in program.drift:
+        yield f"{drift.node} has it with another {', '.join(drift.keys)}"
+
+
+def _lengths(node: NodeStatus) -> Iterator[str]:
+    if (under_way := node.maintenance) is not None:
+        yield (
+            f"maintenance of PostgreSQL until {under_way.until}: a lost node is replaced only within "
+            f"{node.postgres.replaced_within:g} s"
+        )
+
+
+def _earliest(
+    leader: str | None, cluster: ClusterOverview | None, program: ClusterProgram | None, local: LocalView | None
+) -> str | None:
+    """Return when this node may lead, where nobody does, or where the leader's daemon is gone."""
+    if local is None or local.status is None or (program is not None and program.stopped is not None):
+        return None
+    if leader is None or leader == local.node.node:
+        return local.changes
+    present = cluster is None or any(node.name == leader and node.present for node in cluster.nodes)
+    return None if present else local.changes

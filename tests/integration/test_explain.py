@@ -1,0 +1,80 @@
+"""Claims about ``explain`` on real nodes: why here, why not here, why nowhere, and when that changes."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+LEASE = 6.0
+NOWHERE = Path("/nowhere/control.sock")
+FAILS = '[program.beat]\ncommand = ["false"]\nbackoff = 300\nbackoff_max = 300\n'
+
+
+def told(node: Node, name: str = "beat") -> dict[str, Any]:
+    return node.control.ask("GET", f"/v1/explain/{name}")
+
+
+def says(node: Node, sentence: str) -> dict[str, Any]:
+    """Wait until the node says it, and return all that it says then."""
+    wait_for(lambda: any(sentence in one for one in told(node)["because"]), what=f"{node.name} says {sentence!r}")
+    return told(node)
+
+
+def test_leader_and_standby_explain_each_other(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    other = b if leader is a else a
+    assert says(leader, f"it could be led now by {other.name}")["verdict"].endswith("which is this node")
+    found = says(other, f"{other.name}, stands by")
+    assert (found["verdict"], found["earliest"]) == (f"beat is led by {leader.name}", None)
+    other.order("stop", "beat")
+    says(leader, f"{other.name} could not lead it: stopped by uid ")
+    asked = highlanderctl(leader.socket, "explain", "beat")
+    assert asked.code == 0
+    assert asked.out.splitlines()[0] == f"beat is led by {leader.name}, which is this node"
+    assert asked.out.splitlines()[-1] == "only an order or an event changes that"
+    assert highlanderctl(leader.socket, "explain", "baet").code == 4
+    direct = highlanderctl(NOWHERE, "explain", "beat", "--config", str(a.file), "--json")
+    assert (direct.code, json.loads(direct.out)["verdict"]) == (0, f"beat is led by {leader.name}")
+    assert highlanderctl(NOWHERE, "explain", "baet", "--config", str(a.file)).code == 4
+    assert highlanderctl(NOWHERE, "explain", "beat").code == 5
+
+
+def test_a_backoff_names_the_moment_at_which_it_ends(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=FAILS, lease=LEASE)
+    found = says(node, "backoff, exited with status 1")
+    assert found["verdict"] == "no node leads beat"
+    assert 0 < datetime.fromisoformat(found["earliest"]).timestamp() - time.time() < 400
+
+
+def test_a_program_that_was_stopped_everywhere_says_by_whom_and_how_to_lift_it(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    node.control.order("beat", "stop", {"everywhere": True, "reason": "it corrupts data", "wait": True}, 60)()
+    found = says(node, "it was stopped everywhere by uid ")
+    assert (found["verdict"], found["earliest"]) == ("no node leads beat", None)
+    assert ": it corrupts data, at 20" in found["because"][0]
+
+
+def test_a_lost_leader_s_lease_ends_at_a_moment(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=20.0)
+    leader = nodes.await_led("beat")["beat"]
+    other = b if leader is a else a
+    says(leader, f"it could be led now by {other.name}")
+    leader.crash()
+    earliest = wait_for(lambda: told(other)["earliest"], what="the end of the lease is named")
+    assert -1 < datetime.fromisoformat(str(earliest)).timestamp() - time.time() < 22

@@ -1,0 +1,126 @@
+"""Claims about why a program is led where it is, in sentences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, Drift, Held, UnableNode
+from highlanderd.core.explanation import Explanation, LocalView, explained
+from highlanderd.core.status import MaintenanceStatus, NodeStatus, PostgresStatus, ProgramStatus
+from tests.support.memory_node import leading, program
+
+T = "2026-01-02T03:04:05.678Z"
+POSTGRES = PostgresStatus(True, "db1:5432/ops", "18.1", "", 10.0, 1, 3, replaced_within=13.0)
+WEB_1 = NodeStatus("web-1", "3f1e", "0.1.0", POSTGRES, ())
+
+
+def overview(*present: str, **facts: Any) -> ClusterOverview:
+    quiet: dict[str, Any] = {
+        "name": "beat",
+        "lock_id": 1,
+        "leader": None,
+        "epoch": 7,
+        "since": None,
+        "ready": False,
+        "candidates": (),
+        "unable": (),
+        "stopped": None,
+        "drift": (),
+    }
+    nodes = tuple(ClusterNode(name, "i", "0.1.0", T, None, None, present=True) for name in present)
+    found = ClusterProgram(**{**quiet, **facts})
+    return ClusterOverview(nodes, (found,), {"beat": found})
+
+
+def here(
+    cluster: ClusterOverview | None, status: ProgramStatus | None, changes: str | None = None, unknown: str = ""
+) -> Explanation:
+    return explained("beat", cluster, LocalView(WEB_1, status, changes), unknown)
+
+
+def test_a_leader_explains_itself_and_names_who_could_follow() -> None:
+    cluster = overview(
+        "web-1", "web-2", leader="web-1", candidates=("web-2",), unable=(UnableNode("web-3", "drained"),)
+    )
+    found = here(cluster, leading("beat"))
+    assert found.verdict == "beat is led by web-1, which is this node"
+    assert found.because == (
+        f"web-1 leads it since {T}, in epoch 7; its child is ready",
+        "it could be led now by web-2",
+        "web-3 could not lead it: drained",
+    )
+    assert found.earliest is None
+
+
+def test_a_standby_says_what_it_waits_for_and_promises_no_moment() -> None:
+    cluster = overview("web-1", "web-2", leader="web-2", since=T, candidates=("web-1",))
+    found = here(cluster, program("beat", leader="web-2", reason="led by web-2"), changes=T)
+    assert found.verdict == "beat is led by web-2"
+    assert found.because[1].startswith("this node, web-1, stands by: if web-2 releases it or is lost")
+    assert found.because[1].endswith("replaced within 13 s")
+    assert found.earliest is None
+
+
+def test_where_the_leader_s_daemon_is_gone_the_end_of_its_lease_is_named() -> None:
+    cluster = overview("web-1", leader="web-2", since=T)
+    assert here(cluster, program("beat", leader="web-2"), changes=T).earliest == T
+
+
+def test_a_backoff_ends_at_a_moment_and_the_failures_are_counted() -> None:
+    found = here(overview("web-1"), program("beat", "backoff", reason="exited with status 1", failures=3), changes=T)
+    assert found.verdict == "no node leads beat"
+    assert found.because == (
+        "this node, web-1, does not lead it: backoff, exited with status 1",
+        "it has failed 3 times in a row here",
+        "no other node has it",
+    )
+    assert found.earliest == T
+
+
+def test_what_was_stopped_everywhere_waits_for_an_order_and_for_no_moment() -> None:
+    held = Held("uid 0 on node a", "it corrupts data", T)
+    found = here(overview("web-1", stopped=held), program("beat", "stopped", reason="stopped everywhere"), changes=T)
+    assert found.because[0] == (
+        f"it was stopped everywhere by uid 0 on node a: it corrupts data, at {T}; "
+        "'highlanderctl start --everywhere beat' lifts that"
+    )
+    assert found.earliest is None
+
+
+def test_what_this_host_lacks_is_told_though_it_waits() -> None:
+    cluster = overview("web-1", "web-2", leader="web-2", unable=(UnableNode("web-1", "there is no file /x"),))
+    found = here(cluster, program("beat", leader="web-2", reason="led by web-2"))
+    assert "this node, web-1, could not lead it: there is no file /x" in found.because
+
+
+def test_a_node_without_the_program_speaks_of_the_others() -> None:
+    drift = (Drift("web-3", ("command", "user")),)
+    found = here(overview("web-1", "web-2", leader="web-2", since=T, candidates=("web-3",), drift=drift), None)
+    assert found.verdict == "beat is led by web-2"
+    assert found.because[1:] == (
+        "this node, web-1, does not have it in its configuration",
+        "it could be led now by web-3",
+        "web-3 has it with another command, user",
+    )
+
+
+def test_without_postgresql_this_node_tells_what_it_knows() -> None:
+    away = replace(WEB_1, postgres=replace(POSTGRES, connected=False, trouble="connection refused"))
+    status = program("beat", reason="connection refused")
+    found = explained("beat", None, LocalView(away, status, None), "PostgreSQL does not answer")
+    assert "this node, web-1, cannot use PostgreSQL: connection refused" in found.because
+    assert "what other nodes could do is not known: PostgreSQL does not answer" in found.because
+
+
+def test_without_a_daemon_it_is_the_cluster_s_side() -> None:
+    found = explained("beat", overview("web-2", leader="web-2", since=T, ready=True), None)
+    assert found.verdict == "beat is led by web-2"
+    assert found.because == (f"web-2 leads it since {T}, in epoch 7; its child is ready",)
+
+
+def test_a_maintenance_is_named_with_its_price() -> None:
+    under_way = MaintenanceStatus(60.0, 90.0, T, T, "ann", "")
+    node = replace(WEB_1, maintenance=under_way, postgres=replace(POSTGRES, replaced_within=97.0))
+    found = explained("beat", overview("web-1"), LocalView(node, leading("beat"), None))
+    assert found.because[-1] == f"maintenance of PostgreSQL until {T}: a lost node is replaced only within 97 s"
