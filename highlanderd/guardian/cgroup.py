@@ -6,13 +6,16 @@ Best effort: no function here fails if the system refuses, and none is a proof t
 # pathlib costs more memory than a keeper has
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
 
+from highlanderd.system import linux
+
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LONGEST = 8192  # characters of the file that names the former daemon
 POLL_EVERY = 0.01  # seconds between two looks at a dying cgroup; the loop that could wait for an event does not run yet
@@ -71,6 +74,26 @@ def enter(directory: str) -> None:
         _write(f"{directory}/cgroup.procs", b"0")
     except OSError:
         return
+
+
+def fork_into(directory: str, run: Callable[[], int]) -> int | None:
+    """Fork a process that is born in the cgroup, as ``linux.fork`` does; return its pid.
+
+    None when this kernel does not do that, or something forbids it: ``enter`` may still work. Raises OSError when there
+    is no room for another process.
+    """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return linux.fork(run, fd)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENOMEM):
+            raise
+        return None
+    finally:
+        os.close(fd)
 
 
 def kill(directory: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from highlanderd.guardian import cgroup
 from highlanderd.guardian.launch import ABOUT_TO_EXECUTE, explain, launch
 from highlanderd.system import linux
 
@@ -33,7 +34,8 @@ class Start:
         stdio = null, self._open("stdout", null), self._open("stderr", null)
         self._answer, theirs = os.pipe()
         os.set_blocking(self._answer, False)
-        self.pid = linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile))
+        born = directory and cgroup.fork_into(directory, lambda: launch(spec, stdio, theirs, keeper, None, nofile))
+        self.pid: int = born or linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile))
         for fd in {*stdio, theirs}:
             os.close(fd)
 

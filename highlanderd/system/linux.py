@@ -41,9 +41,13 @@ NEVER = float("inf")
 WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
 PIPE_BUF = select.PIPE_BUF
 ERROR, WARNING, INFO = "<3>", "<4>", "<6>"  # sd-daemon(3)
+CLONE3 = 435  # the number of the system call on every architecture
+CLONE_INTO_CGROUP = 0x200000000
+CLONE_ARGS_SIZE = 88  # bytes of struct clone_args with its last member, cgroup (Linux 5.7)
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_python = ctypes.PyDLL(None, use_errno=True)  # whose calls keep the interpreter's lock
 _libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
 _libc.tee.restype = ctypes.c_ssize_t
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -200,12 +204,13 @@ def set_name(name: str) -> None:
     _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-def fork(run: Callable[[], int]) -> int:
+def fork(run: Callable[[], int], cgroup: int | None = None) -> int:
     """Fork a process that calls ``run`` and exits with its result, or with 70 if it raises. Return the pid.
 
-    The process never returns into the frames of its parent, whose clean-up would close the wrong descriptors.
+    It never returns into the frames of its parent, whose clean-up would close the wrong descriptors. ``cgroup`` is the
+    directory that it is born in. Then this process must have one thread. Raises OSError.
     """
-    pid = os.fork()
+    pid = os.fork() if cgroup is None else _fork_into(cgroup)
     if pid:
         return pid
     code = 70
@@ -216,6 +221,21 @@ def fork(run: Callable[[], int]) -> int:
         log(f"highlanderd: a process of the daemon failed: {describe(error)}")
     finally:
         os._exit(code)
+
+
+def _fork_into(cgroup: int) -> int:
+    """Fork into a cgroup, as ``os.fork`` does otherwise. To move there later waits for an RCU grace period: 10 ms."""
+    arguments = struct.pack("@11Q", CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup)
+    _python.PyOS_BeforeFork()
+    pid: int = _python.syscall(CLONE3, arguments, CLONE_ARGS_SIZE)
+    number = ctypes.get_errno()
+    if pid == 0:
+        _python.PyOS_AfterFork_Child()
+        return 0
+    _python.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(number, os.strerror(number))
+    return pid
 
 
 def close_all_but(*kept: int) -> None:
