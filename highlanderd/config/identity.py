@@ -1,17 +1,25 @@
 """Resolve the user and groups that a child runs as into numbers, so that keepers never ask the user database.
 
-The user database may be a slow directory service: where nothing may wait, call these functions in a thread.
+The user database may be a slow directory service, and each answer may take seconds: where nothing may wait, call these
+functions in a thread.
 """
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from highlanderd.config.program import ProgramConfig
 from highlanderd.errors import HighlanderError
+from highlanderd.system import user_database
+
+T = TypeVar("T")
+
+
+class NotAnswered(LookupError):
+    """The user database has given no answer; its argument is a sentence."""
 
 
 class Identity(NamedTuple):
@@ -26,7 +34,7 @@ class Identity(NamedTuple):
 def identity(program: ProgramConfig) -> Identity:
     """Return user, group and supplementary groups of a program as the user database has them now.
 
-    Raises HighlanderError with a sentence where one of them does not exist.
+    Raises HighlanderError with a sentence where one of them does not exist, or is not found out.
     """
     if program.user is None and program.group is None and not program.supplementary_groups:
         return Identity(None, None, None)
@@ -44,7 +52,7 @@ def _resolved(program: ProgramConfig) -> Identity:
         raise LookupError(f"user {uid} has no entry in the user database, and so no group; set group as well")
     more = [find_group(group) for group in program.supplementary_groups]
     if account is not None and gid is not None:
-        own = os.getgrouplist(account.pw_name, gid)
+        own = _answer(user_database.groups_of, account.pw_name, gid)
     else:
         own = ([] if uid is not None else os.getgroups()) + ([] if gid is None else [gid])
     wanted = Identity(uid, gid, tuple(sorted({*own, *more})))
@@ -64,7 +72,9 @@ def _present(wanted: Identity) -> bool:
 def find_user(name: str) -> pwd.struct_passwd | None:
     """Return a user's entry by name or number; None for a number without one. Raises LookupError with a sentence."""
     try:
-        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        if name.isdecimal():
+            return _answer(user_database.user_numbered, int(name))
+        return _answer(user_database.user_named, name)
     except KeyError:
         if name.isdecimal():
             return None
@@ -76,6 +86,16 @@ def find_group(name: str) -> int:
     if name.isdecimal():
         return int(name)
     try:
-        return grp.getgrnam(name).gr_gid
+        return _answer(user_database.group_named, name).gr_gid
     except KeyError:
         raise LookupError(f'there is no group "{name}" on this machine; create it, or set another group') from None
+
+
+def _answer(question: Callable[..., T], name: str | int, *more: object) -> T:
+    """Return an answer. Raises KeyError when there is no such name, NotAnswered when there is no answer."""
+    try:
+        return question(name, *more)
+    except OSError as error:
+        raise NotAnswered(
+            f"{error.strerror}, so that {name} is not found out; see whether 'id {name}' and 'getent group' answer"
+        ) from None

@@ -6,9 +6,7 @@ that is read-only here counts as safe, such as that of a container's configurati
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import re
 import stat
 from collections.abc import Iterable, Iterator
@@ -21,7 +19,7 @@ from highlanderd.config.expansion import WrittenText
 from highlanderd.config.problems import Location, Problems
 from highlanderd.config.reading import Table
 from highlanderd.config.sources import Disk
-from highlanderd.system import way
+from highlanderd.system import user_database, way
 
 _SECRETS: Final = re.compile("PASSW|SECRET|TOKEN|CREDENTIAL|PRIVATE_?KEY|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 """Variables whose values are meant for few eyes."""
@@ -126,15 +124,15 @@ def _cure(found: os.stat_result, name: str) -> str:
 
 def _user(uid: int) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
+        return user_database.user_numbered(uid).pw_name
+    except (KeyError, OSError):
         return str(uid)
 
 
 def _group(gid: int) -> str:
     try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
+        return user_database.group_numbered(gid).gr_name
+    except (KeyError, OSError):
         return str(gid)
 
 

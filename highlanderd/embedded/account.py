@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from highlanderd.errors import HighlanderError, enumerated
+from highlanderd.system import user_database
 from highlanderd.system.rights import acting
 
 PACKAGED: Final = ("highlander", "/var/lib/highlander")
@@ -40,8 +40,8 @@ class Account:
     def name(self) -> str:
         """Its name, or its number when it has none."""
         try:
-            return pwd.getpwuid(self.uid).pw_name
-        except KeyError:
+            return user_database.user_numbered(self.uid).pw_name
+        except (KeyError, OSError):
             return str(self.uid)
 
     @contextlib.contextmanager
@@ -65,8 +65,8 @@ class Account:
 def account_of(uid: int) -> Account:
     """Return the account with this number and its primary group."""
     try:
-        return Account(uid, pwd.getpwuid(uid).pw_gid)
-    except KeyError:
+        return Account(uid, user_database.user_numbered(uid).pw_gid)
+    except (KeyError, OSError):
         return Account(uid, uid)
 
 
@@ -75,8 +75,8 @@ def unprivileged() -> Account:
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
     for name, home in (PACKAGED, ("nobody", None)):
-        with contextlib.suppress(KeyError):
-            found = pwd.getpwnam(name)
+        with contextlib.suppress(KeyError, OSError):
+            found = user_database.user_named(name)
             if home in (None, found.pw_dir):
                 return Account(found.pw_uid, found.pw_gid)
     return Account(NOBODY, NOBODY)

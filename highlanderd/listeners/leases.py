@@ -8,7 +8,6 @@ until all of them do.
 from __future__ import annotations
 
 import asyncio
-import pwd
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -19,12 +18,13 @@ from highlanderd.durations import shown
 from highlanderd.errors import BadRequest, HighlanderError, TimedOut, enumerated
 from highlanderd.listeners.orders import Node
 from highlanderd.listeners.sockets import Peer
+from highlanderd.system.user_database import user_numbered
 from highlanderd.threads import in_thread
 
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks at who uses a new length: the shortest lease is renewed every 0.4 s."""
 USER_NAMED_WITHIN: Final = 1.0
-"""Seconds for the user database to name a uid; it may be a directory server that is away, and the uid says enough."""
+"""Seconds for the user database to name a uid, which says enough itself."""
 LONGEST_REASON: Final = 500
 """Characters of an operator's reason: a sentence or two."""
 OF_MAINTENANCE: Final = ("for", "reason", "force")
@@ -70,9 +70,8 @@ def lease(body: Mapping[str, Any]) -> float:
 async def author(peer: Peer, node: str) -> str:
     """Return who orders, as the kernel knows it: ``uid 1000 (ann) on node a``."""
     name = ""
-    with suppress(KeyError, OSError, TimeoutError):
-        async with asyncio.timeout(USER_NAMED_WITHIN):
-            name = await in_thread(lambda: pwd.getpwuid(peer.uid).pw_name, "look up a user")
+    with suppress(KeyError, OSError):
+        name = await in_thread(lambda: user_numbered(peer.uid, USER_NAMED_WITHIN).pw_name, "look up a user")
     return f"uid {peer.uid}{f' ({name})' if name and name.isprintable() else ''} on node {node}"
 
 

@@ -25,7 +25,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from highlanderd.config.identity import find_group
+from highlanderd.config.identity import NotAnswered, find_group
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.places import AT_A_TIME, Places
 from highlanderd.threads import in_thread
@@ -93,6 +93,8 @@ async def group_id(group: str | None) -> int | None:
         return None
     try:
         return await in_thread(lambda: find_group(group), "look up a group")
+    except NotAnswered as error:
+        raise HighlanderError(f"cannot look up [control] group {group!r}: {error.args[0]}") from None
     except LookupError:
         raise HighlanderError(
             f"there is no group {group!r} on this machine: create it with 'groupadd --system {group}', "

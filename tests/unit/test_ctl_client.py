@@ -73,7 +73,9 @@ def test_an_order_is_not_given_twice(breaking: Breaking, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "content", [b"[1, 2]", b"7", b"null", b"[" * 100_000, b"\xff", b'"' + b"x" * (client.LONGEST + 1)]
+    "content",
+    [b"[1, 2]", b"7", b"null", b"[" * 100_000, b"\xff", b'"' + b"x" * (client.LONGEST + 1)],
+    ids=["list", "number", "null", "deep", "bytes", "long"],
 )
 def test_an_answer_of_another_shape_is_refused_with_a_sentence(tmp_path: Path, content: bytes) -> None:
     """A socket that was named by mistake may be anybody's."""
