@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 18  # bytes looked at in one turn
 SHAPED_CHUNK = 1 << 16  # the same, where each line grows by what is put before it
+SAMPLE = 1 << 12  # bytes by whose lines the faster way to count is chosen
+LONG_LINE = 64  # bytes
+PIECE = 1 << 16  # bytes, which stay in the processor's cache
 FIONREAD = 0x541B
 DROPPED = b"[highlanderd: %d lines dropped here: they came faster than they could be written]\n"
 NOTHING = memoryview(b"")
@@ -48,7 +51,16 @@ class Peek:
         """Return how many lines the first bytes are, one without its end included."""
         if not self.whole(size):  # to look for one end is much faster than to count all
             return 1
-        return self._buffer.count(b"\n", 0, size) + (self._buffer[size - 1] != 0x0A)
+        sample = min(size, SAMPLE)
+        if self._buffer.count(b"\n", 0, sample) * LONG_LINE > sample:
+            ends = self._buffer.count(b"\n", 0, size)
+        else:
+            ends = size - sum(self._inside(at, min(at + PIECE, size)) for at in range(0, size, PIECE))
+        return ends + (self._buffer[size - 1] != 0x0A)
+
+    def _inside(self, start: int, end: int) -> int:
+        """Return how many of these bytes end no line. Where lines are long, this is twice as fast as to count ends."""
+        return len(self._buffer[start:end].replace(b"\n", b""))
 
 
 def held(pipe: int) -> int:

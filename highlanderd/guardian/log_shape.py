@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from highlanderd.guardian.launch import Spec
 
-    Shape = Callable[[memoryview, float], memoryview]
+    Shape = Callable[[memoryview, float], tuple[memoryview, int]]
+    """From a block and a moment on the wall clock to what goes out, and how many lines that is."""
 
 _ESCAPES = (
     (b"\\", b"\\\\"),  # first: the others bring backslashes
@@ -59,8 +60,10 @@ def _body(block: memoryview) -> bytes:
     return bytes(block[:-1] if block[-1] == 0x0A else block)
 
 
-def _framed(body: bytes, head: bytes, tail: bytes) -> memoryview:
-    return memoryview(b"".join((head, body.replace(b"\n", tail + head), tail)))
+def _framed(body: bytes, head: bytes, tail: bytes) -> tuple[memoryview, int]:
+    framed = b"".join((head, body.replace(b"\n", tail + head), tail))
+    each = len(head) + len(tail) - 1  # what a line grows by; only the last one had no end
+    return memoryview(framed), (len(framed) - len(body) - 1) // each
 
 
 def _escaped(body: bytes) -> bytes:

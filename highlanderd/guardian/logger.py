@@ -174,7 +174,7 @@ class Logger:
 
     def _announce(self, pipe: LoggedPipe) -> None:
         line = memoryview(DROPPED % pipe.dropped)
-        pipe.rest = line if pipe.shape is None else pipe.shape(line, time.time())
+        pipe.rest = line if pipe.shape is None else pipe.shape(line, time.time())[0]
         pipe.dropped = 0
 
     def _look(self, pipe: LoggedPipe) -> bool:
@@ -193,9 +193,9 @@ class Logger:
         if size:
             now = time.time()
             block = self._peek.view[:size]
-            pipe.owed, pipe.owed_lines = size, self._peek.lines(size)
+            shaped = (block, self._peek.lines(size)) if pipe.shape is None else pipe.shape(block, now)
+            pipe.owed, (pipe.rest, pipe.owed_lines) = size, shaped
             self._last.keep(block, pipe.owed_lines, pipe.name, now)
-            pipe.rest = block if pipe.shape is None else pipe.shape(block, now)
         return size > 0
 
     def _whole(self, pipe: LoggedPipe, size: int) -> int:

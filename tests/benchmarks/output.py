@@ -1,8 +1,10 @@
 """How fast a child's output reaches a file: through a logger, and through ``cat`` and supervisord in the same run.
 
-A child writes without pause, in blocks and by lines; what stands in the file then is counted. All ways take turns, and
-medians of several short rounds are printed. The files are in memory where there is ``/dev/shm``: a disk would be what
-is measured. A logger's memory is what no other process shares with it. supervisord is fetched from PyPI if it can be.
+A child writes without pause: blocks, lines in blocks, and lines in a write(2) each, which takes a C compiler. What
+stands in the file then is counted. All ways take turns, and medians of several short rounds are printed. The files are
+in memory where there is ``/dev/shm``: a disk would be what is measured. A logger's memory is what no other process
+shares with it. supervisord is fetched from PyPI if it can be.
+
 The figures of one run compare with each other only. On a busy machine those by CPU time compare better: sessions share
 processors as groups (sched(7), autogroup), and a logger is a session of its own.
 """
@@ -10,6 +12,7 @@ processors as groups (sched(7), autogroup), and a logger is a session of its own
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ SECONDS = 0.8
 MEMORY = Path("/dev/shm")
 BLOCKS = ["dd", "if=/dev/zero", "bs=64k", "status=none"]
 LINES = ["yes", "a line of some forty characters, as logs go"]
+LINE_BY_LINE = Path(__file__).with_name("line_by_line.c")
 SUPERVISORD = """
 [supervisord]
 nodaemon=true
@@ -139,17 +144,26 @@ WAYS: dict[str, Callable[[Path, list[str]], Rates]] = {
 }
 
 
+def kinds(home: str) -> dict[str, list[str]]:
+    """Return the commands that write, by what they write."""
+    found = {"blocks of 64 KiB": BLOCKS, "lines in blocks": LINES}
+    if shutil.which("cc"):
+        program = f"{home}/line_by_line"
+        subprocess.run(["cc", "-O2", "-o", program, str(LINE_BY_LINE)], check=True)
+        found["line by line"] = [program]
+    return found
+
+
 def main() -> None:
     """Print a row for each kind of output and each way to a file."""
     found: dict[str, list[Rates]] = {}
-    for _ in range(ROUNDS):
-        for kind, command in (("blocks of 64 KiB", BLOCKS), ("lines", LINES)):
-            for name, way in WAYS.items():
-                with tempfile.TemporaryDirectory(prefix="hl-output-", dir=MEMORY if MEMORY.is_dir() else None) as home:
-                    try:
-                        found.setdefault(f"{kind:17} {name:15}", []).append(way(Path(home), command))
-                    except (OSError, subprocess.SubprocessError) as error:
-                        print(f"{kind:17} {name:15} not measured: {error}")
+    with tempfile.TemporaryDirectory(prefix="hl-output-") as programs:
+        for _, (kind, command), name in product(range(ROUNDS), kinds(programs).items(), WAYS):
+            with tempfile.TemporaryDirectory(prefix="hl-output-", dir=MEMORY if MEMORY.is_dir() else None) as home:
+                try:
+                    found.setdefault(f"{kind:17} {name:15}", []).append(WAYS[name](Path(home), command))
+                except (OSError, subprocess.SubprocessError) as error:
+                    print(f"{kind:17} {name:15} not measured: {error}")
     for row, rates in sorted(found.items()):
         clock, used = (statistics.median(each) for each in zip(*rates, strict=True))
         print(f"{row} {clock:6.0f} MB/s  {used:6.0f} MB in a second of its CPU")

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,23 @@ def test_every_control_character_survives_json() -> None:
     shape = shape_of({"program": "beat", "epoch": 1, "log": {"format": "json"}}, "stdout")
     assert shape is not None
     line = bytes(code for code in range(128) if code != 0x0A)
-    assert json.loads(bytes(shape(memoryview(line), 0.0)))["line"].encode() == line
+    assert json.loads(bytes(shape(memoryview(line), 0.0)[0]))["line"].encode() == line
+
+
+@pytest.mark.parametrize("length", [0, 1, 30, 70, 500])
+@pytest.mark.parametrize(
+    "order", [{}, {"timestamps": True}, {"format": "json"}], ids=lambda order: "".join(order) or "plain"
+)
+def test_lines_are_counted_however_long_they_are_and_whatever_their_shape(
+    tmp_path: Path, length: int, order: dict[str, Any]
+) -> None:
+    """Each block is counted in the way that is the fastest for its lines: here they get longer in the middle of one."""
+    lines = [b"\"'" + b"\t" * (length * (1 + number % 3)) for number in range(3000)]
+    with logger_process(files={"stdout": tmp_path / "log"}, **order) as logger:
+        logger.write(b"\n" * 3000 + b"\n".join(lines) + b"\nno end")
+        assert logger.end() == 0
+        assert logger.report()["lines"] == {"stdout": 6001}
+        assert logger.report()["number"] == 6001
 
 
 def test_inherited_json_lines_have_no_prefix() -> None:
