@@ -53,7 +53,7 @@ def test_a_program_that_is_stopped_everywhere_runs_nowhere_until_it_is_started_e
     for node in (a, b):
         wait_for(partial(stopped, node, "beat"), what=f"{node.name} shows it")
         assert stopped(node, "beat").startswith("stopped everywhere by uid ")
-        assert stopped(node, "beat").endswith(" on node b: it corrupts data")
+        assert stopped(node, "beat").endswith(f" on node b, role {database.role}: it corrupts data")
         refused = highlanderctl(node.socket, "start", "beat")
         assert refused.code == 1
         assert "highlanderctl start --everywhere beat" in refused.err
@@ -65,7 +65,7 @@ def test_a_program_that_is_stopped_everywhere_runs_nowhere_until_it_is_started_e
         "SELECT reason, author, remark FROM highlander.term WHERE program = 'beat'"
     )
     assert (cause, remark) == ("stopped", "it corrupts data")
-    assert author.endswith(" on node b")
+    assert author.endswith(f" on node b, role {database.role}")
     done = highlanderctl(a.socket, "start", "beat", "--everywhere")
     assert done.code == 0, done
     nodes.await_led("beat")

@@ -91,7 +91,9 @@ _UNSHARED: Final[Mapping[str, str]] = {
     "told": "NULL, NULL, NULL, NULL",
 }
 
-STOPPED = f"json_build_array(false, w.author, w.reason, {RFC_3339.format('w.since')})"
+ORDERED_BY = "w.author || ', role ' || w.role"
+"""Who has ordered something: what was said, and the role that the server has seen."""
+STOPPED = f"json_build_array(false, {ORDERED_BY}, w.reason, {RFC_3339.format('w.since')})"
 DRAINED = f"json_build_array(true, n.drained_by, n.drained_reason, {RFC_3339.format('n.drained_since')})"
 
 _SHARED: Final[Mapping[str, str]] = {

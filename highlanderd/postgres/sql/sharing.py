@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.postgres.sql.dialect import DRAINED, RFC_3339, STOPPED
+from highlanderd.postgres.sql.dialect import DRAINED, ORDERED_BY, RFC_3339, STOPPED
 
 ORDERED: Final = "ordered"
 """What is notified, instead of a lock id, when an order was written: each daemon looks whether it concerns its node."""
@@ -80,7 +80,7 @@ SELECT program, lock_id, node, epoch, {RFC_3339.format("acquired_at")},
 
 KNOWN: Final = "SELECT program, lock_id FROM {schema}.lease"
 
-WISHES: Final = f"SELECT lock_id, author, reason, {RFC_3339.format('since')} FROM {{schema}}.wish"
+WISHES: Final = f"SELECT w.lock_id, {ORDERED_BY}, w.reason, {RFC_3339.format('w.since')} FROM {{schema}}.wish AS w"
 
 # Parameter: 1 node. What keeps programs from being led on it, by lock id; NULL for all of them.
 SUSPENSIONS: Final = f"""
