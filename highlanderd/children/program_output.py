@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from highlanderd.children.logger_view import Count, LoggerView
+from highlanderd.core.status import OutputLine
 
 KEPT: Final = 200
 """Lines of one program; a logger keeps as many."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputLine:
-    """One line, the first thousand bytes of it."""
-
-    number: int
-    """It grows by one with each line that the program writes, as far as this worker knows: a gap was not kept."""
-    time: float
-    """When the logger has read it, in seconds since 1970."""
-    stream: str
-    """``stdout`` or ``stderr``."""
-    text: str
-    """What is not UTF-8 shows as replacement characters."""
 
 
 class ProgramOutput:
@@ -44,10 +30,6 @@ class ProgramOutput:
             for number, time, stream, text in lines
         )
         return (*self._former, *present)[-min(most, KEPT) :]
-
-    def since(self, number: int) -> tuple[OutputLine, ...]:
-        """Return the lines after the one with this number, as far as they are kept."""
-        return tuple(line for line in self.last() if line.number > number)
 
     def follow(self, report: int) -> None:
         """Look at another logger from now on. Owns the descriptor of its reports."""

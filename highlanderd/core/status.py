@@ -107,6 +107,20 @@ class ProgramStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputLine:
+    """One line, the first thousand bytes of it."""
+
+    number: int
+    """It grows by one with each line that the program writes, as far as this worker knows: a gap was not kept."""
+    time: float
+    """When the logger has read it, in seconds since 1970."""
+    stream: str
+    """``stdout`` or ``stderr``."""
+    text: str
+    """What is not UTF-8 shows as replacement characters."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramDetail:
     """Everything about one program: what ``highlanderctl show`` prints."""
 

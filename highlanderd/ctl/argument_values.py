@@ -7,6 +7,8 @@ from typing import Final
 
 from highlanderd.durations import LONGEST_OUTAGE, seconds
 
+MOST_LINES: Final = 200
+"""Of one program that are kept."""
 STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
 
 
@@ -36,6 +38,13 @@ def outcome(text: str) -> str:
         )
     if text not in ("leading", "stopped", "finished"):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be waited for: name leading, stopped or finished")
+    return text
+
+
+def line_number(text: str) -> str:
+    """Return a number of lines, or ``all``. Raises argparse.ArgumentTypeError."""
+    if text != "all" and not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MOST_LINES):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines: name 1 to {MOST_LINES}, or all")
     return text
 
 

@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,8 @@ from highlanderd.system import ownership
 
 PATIENCE: Final = 10.0
 """Seconds that an answer may take beyond what the daemon was asked to wait."""
+SILENT_FOR: Final = 60.0
+"""Seconds without a word of a daemon that streams: it gives a sign each ten seconds."""
 AGAIN: Final = 0.05
 """Seconds until a daemon is asked again whose worker is being replaced."""
 REPLACED: Final = (
@@ -107,6 +109,24 @@ class ControlClient:
         end = time.monotonic() + request.patience
         connection = self._send(request, end)
         return lambda: self._answer(connection, request, end)
+
+    def stream(self, resource: str) -> Iterator[Answer]:
+        """Return the objects of an answer that goes on, as they come. It ends when the daemon ends it."""
+        request = _Request("GET", resource, None, PATIENCE)
+        connection = self._send(request, time.monotonic() + PATIENCE)
+        try:
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _refusal(json.loads(response.read()))
+            connection.sock.settimeout(SILENT_FOR)
+            for line in response:
+                if line.strip():
+                    part = json.loads(line)
+                    yield dict(_harmless(part) if self._as_text else part)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
 
     def _send(self, request: _Request, end: float) -> _UnixConnection:
         while True:

@@ -18,6 +18,7 @@ from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
 from highlanderd.ctl.explain import explain
 from highlanderd.ctl.history import history
+from highlanderd.ctl.logs import logs
 from highlanderd.ctl.predicates import is_leading, wait
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.renewal import renew
@@ -400,6 +401,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "pid": pid,
     "cluster": cluster,
     "explain": explain,
+    "logs": logs,
     "history": history,
     "is-leading": is_leading,
     "wait": wait,

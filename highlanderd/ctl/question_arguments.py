@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from highlanderd.ctl.argument_values import STATES, duration, naming, outcome
+from highlanderd.ctl.argument_values import STATES, duration, line_number, naming, outcome
 
 Add = Callable[..., argparse.ArgumentParser]
 """Called with a command's name, its help and its aliases."""
@@ -28,6 +28,19 @@ def add_questions(add: Add) -> None:
     explain = add("explain", "say why a program is led where it is, or nowhere, and when that may change by itself")
     explain.add_argument("name", metavar="NAME", help="one program, of any node")
     _without_daemon(explain)
+    logs = add(
+        "logs", "print the last lines of programs where they are led; without a name, those of this node", "tail"
+    )
+    naming(logs, number="*")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with each new line, until Ctrl-C")
+    logs.add_argument(
+        "-n",
+        dest="number",
+        type=line_number,
+        metavar="N",
+        default="30",
+        help="the last N lines of each program: 1 to 200, or all that are kept (default: 30)",
+    )
     _predicates(add)
     _history(add)
     add("version", "print the versions of highlanderctl and of the running daemon")

@@ -10,16 +10,19 @@ from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading, NotPermitted, enumerated
 from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.candidates import refuse_unless_able
+from highlanderd.listeners.lines import MOST_LINES, line_facts, portable
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import outcome
 from highlanderd.listeners.requests import WAITING, checked
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds to wait for an outcome when the client names none: six times the default stop_timeout."""
+LOGS: Final = "logs"
+"""What the node that leads is asked for: the last lines of a program. That changes nothing."""
 LIFT: Final = "lift"
 """What other nodes are told when a program is started everywhere: no stop of theirs outlives that."""
 
-TO_THE_LEADER: Final = frozenset({"release", "restart", "signal"})
+TO_THE_LEADER: Final = frozenset({"release", "restart", "signal", LOGS})
 """Orders that concern the node that leads the program; the others concern the node where they are given."""
 
 
@@ -80,6 +83,9 @@ async def carry_out_for_another(
             return {}
         if not obedient:
             raise NotPermitted(f"{node.name} obeys no orders from other nodes: its [control] remote is false")
+        if verb == LOGS:
+            number = checked(arguments, ("n",)).get("n", MOST_LINES)
+            return {"lines": portable([line_facts(name, line) for line in node.lines(name)[-number:]])}
         if verb not in ORDERS:
             raise HighlanderError(f"{node.name} does not know the order {verb!r}: upgrade highlanderd there")
         body = checked(arguments, (*WAITING, *ORDERS[verb].fields))

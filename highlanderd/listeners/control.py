@@ -36,11 +36,13 @@ from highlanderd.listeners.answers import (
     program_facts,
 )
 from highlanderd.listeners.history import history_facts
+from highlanderd.listeners.logs import Logs
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change
 from highlanderd.listeners.requests import WAITING, body_of, wait_of
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
+from highlanderd.listeners.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,8 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
         [
             web.get("/v1/status", api.status),
             web.get("/v1/programs/{name}", api.detail),
+            web.get("/v1/programs/{name}/logs", api.logs),
+            web.get("/v1/logs", api.logs),
             web.get("/v1/history", api.history),
             web.get("/v1/history/{name}", api.history),
             web.get("/v1/cluster", api.cluster),
@@ -163,6 +167,7 @@ class _Api:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._status = SharedPage(lambda: encoded(node_facts(node.status())), prepare=node.survey)
+        self._logs = Logs(node, Streams())
         self._details: dict[str, SharedPage[str]] = {}
 
     async def status(self, request: web.Request) -> web.Response:
@@ -271,6 +276,10 @@ class _Api:
 
     async def explain(self, request: web.Request) -> web.Response:
         return answer(asdict(await self._node.explain(request.match_info["name"])))
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        by = await self._author(request, {})
+        return await self._logs.answer(request, by)
 
     async def set_lease(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("lease", "force", *WAITING))

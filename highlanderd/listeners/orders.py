@@ -17,6 +17,7 @@ from highlanderd.core.status import (
     LeaseReport,
     MigrationReport,
     NodeStatus,
+    OutputLine,
     ProgramDetail,
     ProgramStatus,
     RenewalReport,
@@ -127,6 +128,12 @@ class Node(Protocol):
 
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError when the ledger cannot be read."""
+
+    def lines(self, name: str) -> tuple[OutputLine, ...]:
+        """Return the last lines of a program's children on this node, oldest first. Raises NoSuchProgram."""
+
+    async def lines_elsewhere(self, node: str, name: str, most: int, by: Author) -> list[dict[str, Any]]:
+        """Return the last lines of a program that another node leads, as JSON. Raises HighlanderError."""
 
     async def explain(self, name: str) -> Explanation:
         """Return why a program of any node is led where it is, or nowhere. Raises NoSuchProgram."""

@@ -13,6 +13,7 @@ from aiohttp import web
 from highlanderd.config.values import any_signal, label
 from highlanderd.errors import BadRequest
 from highlanderd.listeners import leases
+from highlanderd.listeners.lines import MOST_LINES
 
 WAITING: Final = ("wait", "timeout")
 """Fields that say whether a client waits for the outcome, and how long."""
@@ -58,6 +59,7 @@ _CHECKS: Mapping[str, _Check] = {
         f"an array of 1 to {MOST_NODES} names of nodes",
     ),
     "tree": _FLAG,
+    "n": (lambda value: type(value) is int and 0 < value <= MOST_LINES, f"a number of lines from 1 to {MOST_LINES}"),
     "signal": (_is_signal, 'the name or number of a signal, such as "HUP", "RTMIN+1" or 10'),
     "force": _FLAG,
     "node": (_is_node, "the name of a node, as [daemon] node may be"),

@@ -18,6 +18,7 @@ from highlanderd.core.status import (
     LeaseReport,
     MigrationReport,
     NodeStatus,
+    OutputLine,
     ProgramDetail,
     ProgramStatus,
     RenewalReport,
@@ -269,7 +270,7 @@ class WorkerNode:
         match answer:
             case {"error": {"code": str(code), "message": str(message)}}:
                 raise refusal(code, f"{node}: {message}")
-            case {"program": {"name": str()}}:
+            case {"program": {"name": str()}} | {"lines": list()}:
                 return answer
         raise HighlanderError(f"{node} has answered what this daemon does not understand: {answer!r:.200}")
 
@@ -347,6 +348,15 @@ class WorkerNode:
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError."""
         return await self._overview.read()
+
+    def lines(self, name: str) -> tuple[OutputLine, ...]:
+        """Return the last lines of a program's children on this node. Raises NoSuchProgram."""
+        return self._member(name).spawner.output.last()
+
+    async def lines_elsewhere(self, node: str, name: str, most: int, by: Author) -> list[dict[str, Any]]:
+        """Return the last lines of a program that another node leads, as JSON. Raises HighlanderError."""
+        answer = await self.relay(node, carrying.LOGS, name, {"n": most}, by)
+        return [line for line in answer["lines"] if isinstance(line, dict)]
 
     async def explain(self, name: str) -> Explanation:
         """Return why a program of this node or any other one is led where it is. Raises NoSuchProgram."""

@@ -24,6 +24,7 @@ from highlanderd.core.status import (
     MaintenanceStatus,
     MigrationReport,
     NodeStatus,
+    OutputLine,
     PostgresStatus,
     Process,
     ProgramDetail,
@@ -145,6 +146,8 @@ class MemoryNode:
         self.terms: tuple[PastTerm, ...] = ()
         names = [one.name for one in programs]
         self.overview = ClusterOverview((), (), {name: _candidates(name, "web-2", "web-3") for name in names})
+        self.written: dict[str, list[OutputLine]] = {}
+        """What the programs here have written."""
         self.changes: str | None = None
         """When time alone changes what keeps a program from being led here."""
         self.output: tuple[str, ...] = ("ready to serve",)
@@ -328,6 +331,17 @@ class MemoryNode:
         if self.unanswered is not None:
             raise self.unanswered
         return self.overview
+
+    def lines(self, name: str) -> tuple[OutputLine, ...]:
+        self.of(name)
+        return tuple(self.written.get(name, ())[-200:])
+
+    async def lines_elsewhere(self, node: str, name: str, most: int, by: Author) -> list[dict[str, Any]]:
+        self.authors.append(by)
+        self.orders.append(("logs", node, name, most))
+        if self.refusal is not None:
+            raise self.refusal
+        return [{"time": "2026-01-02T03:04:05.678Z", "program": name, "stream": "stdout", "line": f"from {node}"}]
 
     async def explain(self, name: str) -> Explanation:
         if self.unanswered is not None:

@@ -151,8 +151,14 @@ ANSWER_COMMAND: Final = """
 UPDATE {schema}.command SET answered = clock_timestamp(), answer = $2::jsonb WHERE id = $1::bigint
 """
 
-# Parameter of both: 1 number.
-ANSWER_OF: Final = "SELECT answer FROM {schema}.command WHERE id = $1::bigint AND answered IS NOT NULL"
+# Parameter of both: 1 number. Lines of programs do not stay in the ledger once they were read.
+ANSWER_OF: Final = """
+WITH read AS (DELETE FROM {schema}.command
+               WHERE id = $1::bigint AND answered IS NOT NULL AND verb = 'logs' RETURNING answer)
+SELECT answer FROM read
+UNION ALL
+SELECT answer FROM {schema}.command WHERE id = $1::bigint AND answered IS NOT NULL AND verb <> 'logs'
+"""
 WITHDRAW: Final = "DELETE FROM {schema}.command WHERE id = $1::bigint AND taken_by IS NULL"
 
 # The nodes of daemons that know schema 2 only: they would not heed what keeps programs from being led.
