@@ -48,6 +48,22 @@ def shown(seconds: float) -> str:
     return written + f"{left:g}s" if left or not written else written
 
 
+def span(seconds: float | None) -> str:
+    """Return a duration in its two largest units.
+
+    >>> span(42.9), span(7260), span(90000), span(None)
+    ('42s', '2h 1m', '1d 1h', '-')
+    """
+    if seconds is None:
+        return "-"
+    left = max(0, int(seconds))
+    parts = []
+    for unit in ("d", "h", "m", "s"):
+        number, left = divmod(left, int(_UNITS[unit]))
+        parts += [f"{number}{unit}"] if number else []
+    return " ".join(parts[:2]) or "0s"
+
+
 def clock(moment: str, now: float) -> str:
     """Return an RFC 3339 moment as the time of day in UTC, with the date unless it is today's.
 

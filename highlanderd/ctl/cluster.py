@@ -14,7 +14,8 @@ from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.direct import asked
 from highlanderd.ctl.history import fitted
 from highlanderd.ctl.printing import give
-from highlanderd.ctl.tables import cut, plain, span
+from highlanderd.ctl.tables import cut, plain
+from highlanderd.durations import span
 from highlanderd.errors import DONE
 
 PROGRAMS: Final = ("PROGRAM", "LEADER", "EPOCH", "SINCE", "READY", "STANDBYS", "CANDIDATES")

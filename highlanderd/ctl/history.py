@@ -13,7 +13,8 @@ from highlanderd.ctl import terminal
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.direct import asked
 from highlanderd.ctl.printing import Row, give
-from highlanderd.ctl.tables import plain, span
+from highlanderd.ctl.tables import plain
+from highlanderd.durations import span
 from highlanderd.errors import DONE, HighlanderError
 
 TERMS: Final = ("PROGRAM", "NODE", "FROM (UTC)", "LED", "GAP", "CAUSE")

@@ -8,7 +8,7 @@ from datetime import datetime
 from textwrap import wrap
 from typing import Any, Final
 
-from highlanderd.durations import clock, shown
+from highlanderd.durations import clock, shown, span
 from highlanderd.errors import enumerated
 
 HEADINGS: Final = ("PROGRAM", "STATE", "SINCE", "LEADER", "EPOCH", "PID", "UPTIME", "RESTARTS", "REASON")
@@ -25,25 +25,6 @@ TALLEST_REASON: Final = 2
 """Lines that a reason may take in its column; a longer one stands below its row, where a line has more room."""
 
 _COLOURS: Final = {"leading": "32", "draining": "33", "stopped": "33", "backoff": "31"}
-
-_UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-
-
-def span(seconds: float | None) -> str:
-    """Return a duration in its two largest units.
-
-    >>> span(42.9), span(7260), span(90000), span(None)
-    ('42s', '2h 1m', '1d 1h', '-')
-    """
-    if seconds is None:
-        return "-"
-    left = max(0, int(seconds))
-    parts = []
-    for unit, size in _UNITS:
-        if left >= size:
-            parts.append(f"{left // size}{unit}")
-            left %= size
-    return " ".join(parts[:2]) or "0s"
 
 
 def plain(value: object) -> str:

@@ -17,12 +17,12 @@ ANSWER_WITHIN: Final = 2.0
 """Seconds that PostgreSQL gets for its answer: those who look have little patience."""
 
 
-def asked_page(ask: Callable[[], Awaitable[T]], render: Callable[[T | HighlanderError], P]) -> SharedPage[P]:
-    """Return a page that ``render`` makes of what ``ask`` returns, or of the refusal that it raises."""
-    found: list[T | HighlanderError] = []
+def asked_page(ask: Callable[[], Awaitable[T]], render: Callable[[T], P]) -> SharedPage[P]:
+    """Return a page that ``render`` makes of what ``ask`` returns, which must not raise: see ``refusable``."""
+    found: list[T] = []
 
     async def look() -> None:
-        found[:] = [await refusable(ask())]
+        found[:] = [await ask()]
 
     return SharedPage(lambda: render(found.pop()), prepare=look, keep=KEEP)
 

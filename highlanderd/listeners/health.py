@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -13,11 +14,12 @@ from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.answers import cluster_facts, encoded, failure, page
-from highlanderd.listeners.asked_page import asked_page
+from highlanderd.listeners.asked_page import asked_page, refusable
 from highlanderd.listeners.history import DEFAULT_TERMS, terms_facts
 from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, keep, serve, tcp_door
+from highlanderd.listeners.status_page import HEADERS, LATEST_TERMS, Seen, status_page
 
 SCRAPERS: Final = 128
 """Connections at once; a daemon without descriptors could not reach PostgreSQL again."""
@@ -53,6 +55,7 @@ async def serve_health(
     app = web.Application(client_max_size=1024)
     answers = _Answers(node, metrics, alive)
     routes = [
+        web.get("/", answers.page),
         web.get("/metrics", answers.metrics),
         web.get("/healthz", answers.healthz),
         web.get("/readyz", answers.readyz),
@@ -85,8 +88,9 @@ class _Answers:
         self._node = node
         self._status = SharedPage(node.status)
         self._metrics = SharedPage(lambda: metrics.render(node.status()), prepare=node.refresh, keep=KEEP)
-        self._cluster = asked_page(node.cluster, self._cluster_text)
-        self._history = asked_page(lambda: node.history((), DEFAULT_TERMS), _history_text)
+        self._cluster = asked_page(lambda: refusable(node.cluster()), self._cluster_text)
+        self._history = asked_page(lambda: refusable(node.history((), DEFAULT_TERMS)), _history_text)
+        self._page = asked_page(self._look, status_page)
         self._alive = alive
 
     async def metrics(self, _: web.Request) -> web.Response:
@@ -115,6 +119,15 @@ class _Answers:
 
     async def history(self, _: web.Request) -> web.Response:
         return _json(await self._history.get())
+
+    async def page(self, _: web.Request) -> web.Response:
+        return web.Response(text=await self._page.get(), content_type="text/html", headers=HEADERS)
+
+    async def _look(self) -> Seen:
+        """Look at the cluster and its past; what cannot be had is refused, and the page says so."""
+        cluster = await refusable(self._node.cluster())
+        terms = await refusable(self._node.history((), LATEST_TERMS))
+        return Seen(self._node.status(), cluster, terms, time.time())
 
     def _cluster_text(self, overview: ClusterOverview | HighlanderError) -> str | HighlanderError:
         if isinstance(overview, HighlanderError):

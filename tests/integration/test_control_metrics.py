@@ -22,6 +22,7 @@ from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.health import SCRAPERS, serve_health
 from highlanderd.listeners.metrics import Metrics
+from highlanderd.listeners.status_page import HEADERS
 from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run, serving
 from tests.support.ports import reserved_port
 
@@ -121,7 +122,17 @@ def test_a_load_balancer_finds_the_one_ready_leader() -> None:
     run(main)
 
 
-ENDPOINTS = ("/metrics", "/healthz", "/readyz", "/leader/beat", "/leader/relay", "/cluster", "/history", "/leader/baet")
+ENDPOINTS = (
+    "/",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/leader/beat",
+    "/leader/relay",
+    "/cluster",
+    "/history",
+    "/leader/baet",
+)
 
 
 def test_head_and_options_say_what_get_would() -> None:
@@ -172,6 +183,20 @@ def test_without_postgresql_the_cluster_is_refused_in_a_sentence() -> None:
             for resource in ("/cluster", "/history"):
                 status, text = await get(address, resource)
                 assert (status, json.loads(text)["error"]) == (503, {"code": "failed", "message": str(node.unanswered)})
+
+    run(main)
+
+
+def test_the_page_for_people_comes_with_its_policy() -> None:
+    async def main() -> None:
+        async with (
+            listening(MemoryNode(leading("beat"))) as address,
+            ClientSession() as session,
+            session.get(f"http://{address}/") as response,
+        ):
+            assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+            assert {name: response.headers[name] for name in HEADERS} == HEADERS
+            assert "The cluster as node <b>web-1</b> sees it" in await response.text()
 
     run(main)
 

@@ -15,6 +15,7 @@ BEYOND = (
     "needs a mirror of Debian",
     "needs a package index",
     "needs cgroups",
+    "needs chromium",
     "needs root and the freezer of cgroup v1",
     "needs systemd-analyze",
     "network namespaces are refused here",
@@ -27,7 +28,7 @@ BEYOND = (
     "tracing is not allowed here",
     "transaction_timeout came with PostgreSQL 17",
 )
-"""How reasons begin that no package and no right of root would mend, in a container say."""
+"""How reasons begin that no package and no right of root would mend, in a container say; or a package of 300 MB."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,6 +12,7 @@ from highlanderd.ctl import tables
 from highlanderd.ctl.argument_values import STATES, duration
 from highlanderd.ctl.arguments import parser
 from highlanderd.ctl.commands import chosen, exact
+from highlanderd.durations import span
 from highlanderd.errors import NoSuchProgram
 
 
@@ -52,7 +53,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     [(None, "-"), (0, "0s"), (-5, "0s"), (59.9, "59s"), (60, "1m"), (3725, "1h 2m"), (86400, "1d"), (90061, "1d 1h")],
 )
 def test_spans_are_short(seconds: float | None, text: str) -> None:
-    assert tables.span(seconds) == text
+    assert span(seconds) == text
 
 
 @pytest.mark.parametrize(

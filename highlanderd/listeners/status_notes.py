@@ -1,0 +1,78 @@
+"""What is out of the ordinary in the cluster: a sentence for each thing that an operator should know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from highlanderd.core.cluster import ClusterOverview, ClusterProgram, Held
+from highlanderd.core.status import NodeStatus
+from highlanderd.durations import clock
+from highlanderd.errors import HighlanderError, enumerated
+
+MOST: Final = 10
+"""Names in one sentence, and sentences of one kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One sentence, and how grave it is."""
+
+    kind: Literal["bad", "warn"]
+    text: str
+
+
+# By sentence: how grave it is, and which programs it is said of.
+_OF_PROGRAMS: Final[dict[str, tuple[Literal["bad", "warn"], Callable[[ClusterProgram], bool]]]] = {
+    "Nobody leads": ("bad", lambda program: program.leader is None and program.stopped is None),
+    "Led, but not ready:": ("warn", lambda program: program.leader is not None and not program.ready),
+    "No other node could take over": ("warn", lambda program: program.leader is not None and not program.candidates),
+}
+
+
+def notes(status: NodeStatus, cluster: ClusterOverview | HighlanderError) -> Iterator[Note]:
+    """Yield the gravest first. Without the cluster, it is what this node knows by itself."""
+    if isinstance(cluster, HighlanderError):
+        yield Note("bad", f"The cluster cannot be shown: {cluster}. This is what the node knows by itself.")
+    else:
+        yield from _of_cluster(cluster, frozenset(program.name for program in status.programs if program.finished))
+    if (under_way := status.maintenance) is not None:
+        held = Held(under_way.author, under_way.reason, under_way.since)
+        yield Note("warn", f"Maintenance of PostgreSQL until {_at(under_way.until)}, begun {held}")
+    yield from (Note("warn", text) for text in status.warnings)
+
+
+def _of_cluster(cluster: ClusterOverview, finished: frozenset[str]) -> Iterator[Note]:
+    for text, (kind, concerns) in _OF_PROGRAMS.items():
+        if names := [one.name for one in cluster.programs if concerns(one) and one.name not in finished]:
+            yield Note(kind, f"{text} {enumerated(names, MOST)}")
+    if names := [node.name for node in cluster.nodes if not node.present]:
+        yield Note("warn", f"Not connected: {enumerated(names, MOST)}")
+    for found in (list(_drained(cluster)), list(_stopped(cluster)), list(_drifting(cluster))):
+        yield from (Note("warn", text) for text in found[:MOST])
+        if len(found) > MOST:
+            yield Note("warn", f"and {len(found) - MOST} more like this")
+
+
+def _drained(cluster: ClusterOverview) -> Iterator[str]:
+    for node in cluster.nodes:
+        if node.drained is not None:
+            yield f"{node.name} is drained since {_at(node.drained.since)} {node.drained}"
+
+
+def _stopped(cluster: ClusterOverview) -> Iterator[str]:
+    for program in cluster.programs:
+        if program.stopped is not None:
+            yield f"{program.name} is stopped everywhere since {_at(program.stopped.since)} {program.stopped}"
+
+
+def _drifting(cluster: ClusterOverview) -> Iterator[str]:
+    for program in cluster.programs:
+        for drift in program.drift:
+            yield f"{drift.node} has another configuration of {program.name}: {enumerated(drift.keys)}"
+
+
+def _at(moment: str) -> str:
+    return clock(moment, time.time())
