@@ -12,8 +12,8 @@ from highlanderd.ctl import terminal
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.direct import asked
 from highlanderd.ctl.printing import give
-from highlanderd.ctl.tables import plain, span
-from highlanderd.durations import clock
+from highlanderd.ctl.tables import plain
+from highlanderd.durations import clock, span
 from highlanderd.errors import DONE
 
 
