@@ -48,6 +48,8 @@ EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C l
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _python = ctypes.PyDLL(None, use_errno=True)  # whose calls keep the interpreter's lock
+_clone3, _before_fork = _python.syscall, _python.PyOS_BeforeFork  # bound here: each is memory that keepers share
+_after_fork_parent, _after_fork_child = _python.PyOS_AfterFork_Parent, _python.PyOS_AfterFork_Child
 _libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
 _libc.tee.restype = ctypes.c_ssize_t
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -226,13 +228,13 @@ def fork(run: Callable[[], int], cgroup: int | None = None) -> int:
 def _fork_into(cgroup: int) -> int:
     """Fork into a cgroup, as ``os.fork`` does otherwise. To move there later waits for an RCU grace period: 10 ms."""
     arguments = struct.pack("@11Q", CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup)
-    _python.PyOS_BeforeFork()
-    pid: int = _python.syscall(CLONE3, arguments, CLONE_ARGS_SIZE)
+    _before_fork()
+    pid: int = _clone3(CLONE3, arguments, CLONE_ARGS_SIZE)
     number = ctypes.get_errno()
     if pid == 0:
-        _python.PyOS_AfterFork_Child()
+        _after_fork_child()
         return 0
-    _python.PyOS_AfterFork_Parent()
+    _after_fork_parent()
     if pid < 0:
         raise OSError(number, os.strerror(number))
     return pid
