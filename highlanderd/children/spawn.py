@@ -14,11 +14,12 @@ from highlanderd.children.logger_view import Count
 from highlanderd.children.messages import SpawnRequest
 from highlanderd.children.program_output import ProgramOutput
 from highlanderd.children.unlogged import UnloggedPipe
-from highlanderd.config import ProgramConfig, child_environment, identity
+from highlanderd.config import Identity, ProgramConfig, child_environment, identity
 from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Emptied, Event, Exited, Started
 from highlanderd.errors import HighlanderError
 from highlanderd.output.writer import Writer
+from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ REOPEN_WITHIN = 5.0
 """Seconds; a logger opens its files in less than one, unless their disk hangs."""
 LOOK_EVERY = 0.02
 """Seconds between two looks whether it has."""
+PREPARED_FOR = 2.0
+"""Seconds for which what was looked up for a child counts: a takeover takes less, unless PostgreSQL hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,17 @@ class Origin:
     """Called with a program and its child whose main process has ended. Its keeper still waits, with the cgroup."""
 
 
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a child needs from files and from the user database, which may take long to answer."""
+
+    config: ProgramConfig
+    who: Identity
+    environment: Mapping[str, str]
+    at: float
+    """When it was looked up, in CLOCK_BOOTTIME seconds."""
+
+
 class Spawner:
     """Starts the children of one program, and follows what they write."""
 
@@ -59,18 +73,37 @@ class Spawner:
         self._ordered = config
         """What that logger goes by."""
         self._unlogged: list[UnloggedPipe] = []
+        self._prepared: asyncio.Future[Preparation] | None = None
+
+    def prepare(self) -> None:
+        """Look up what a child needs: the next one may be wanted within milliseconds."""
+        if self._prepared is None or self._prepared.done():
+            self._prepared = self._look_up()
+
+    def _look_up(self) -> asyncio.Future[Preparation]:
+        config, environ = self.config, self._origin.environ
+
+        def look_up() -> Preparation:
+            return Preparation(config, identity(config), child_environment(config, environ), boottime())
+
+        return in_thread(look_up, f"prepare {config.name}")
 
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> Child:
-        """Start the term's one child, and deliver its events to ``post``.
-
-        The request needs files and the user database, so it is written in a thread.
-        """
+        """Start the term's one child, and deliver its events to ``post``."""
         config, guardian = self.config, self._origin.guardian
         self._ordered = config
         child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)
         self._deliver(child, post)
-        child.start_when(in_thread(lambda: self._request(config, effect, memo), f"order {config.name}"))
+        child.start_when(asyncio.get_running_loop().create_task(self._written(effect, memo)))
         return child
+
+    async def _written(self, effect: Spawn, memo: bytes) -> SpawnRequest:
+        """Write the request, with what was prepared for it, or else with what is looked up now."""
+        config, ahead, self._prepared = self.config, self._prepared, None
+        prepared = await (ahead or self._look_up())
+        if prepared.config is not config or boottime() - prepared.at > PREPARED_FOR:
+            prepared = await self._look_up()
+        return self._request(prepared, effect, memo)
 
     def adopt(self, child: Child, post: Callable[[Event], None]) -> None:
         """Follow the output of a child that an earlier worker started, and deliver its events to ``post``."""
@@ -146,10 +179,9 @@ class Spawner:
             pipe.close()
         self.output.finish()
 
-    def _request(self, config: ProgramConfig, effect: Spawn, memo: bytes) -> SpawnRequest:
-        origin = self._origin
-        lock_id = config.lock_id(origin.namespace)
-        who = identity(config)
+    def _request(self, prepared: Preparation, effect: Spawn, memo: bytes) -> SpawnRequest:
+        config, who = prepared.config, prepared.who
+        lock_id = config.lock_id(self._origin.namespace)
         return SpawnRequest(
             program=config.name,
             lock_id=lock_id,
@@ -158,7 +190,7 @@ class Spawner:
             deadline=effect.deadline,
             memo=memo,
             argv=config.argv,
-            env=child_environment(config, origin.environ) | self._own_variables(effect.epoch, lock_id),
+            env={**prepared.environment, **self._own_variables(effect.epoch, lock_id)},
             cwd=None if config.directory is None else str(config.directory),
             umask=config.umask,
             uid=who.uid,

@@ -86,8 +86,14 @@ class ProgramChild(Protocol):
         """Move its keeper's deadline, and replace the memo that the keeper has for the next worker."""
 
 
-Spawner = Callable[[Spawn, bytes, Callable[[Event], None]], ProgramChild]
-"""Starts the one child of a term; the callback is called with its events."""
+class ChildSpawner(Protocol):
+    """What a program has its children started by."""
+
+    def prepare(self) -> None:
+        """Look up what a child needs: the next one may be wanted within milliseconds."""
+
+    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> ProgramChild:
+        """Start the one child of a term; ``post`` is called with its events."""
 
 
 class Recorder(Protocol):

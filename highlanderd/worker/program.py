@@ -32,7 +32,7 @@ from highlanderd.core.knowledge import renewed_elsewhere
 from highlanderd.core.states import STATE_NAMES, Draining, Leading, Policy, Releasing, Running, Situation, Stopped, Term
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
-from highlanderd.worker.interfaces import LockSession, ProgramChild, Recorder, Spawner
+from highlanderd.worker.interfaces import ChildSpawner, LockSession, ProgramChild, Recorder
 from highlanderd.worker.records import LastExit, Records, term_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Program:
         situation: Situation,
         policy: Policy,
         *,
-        spawn: Spawner,
+        spawn: ChildSpawner,
         recorder: Recorder,
         on_change: Callable[[], None],
         on_alarm: Callable[[str], None] = log.warning,
@@ -216,6 +216,10 @@ class Program:
             raise machine.ImpossibleEvent(f"{self.name}: asked before it runs")
         return self._session
 
+    def _perform_take_over(self, effect: TakeOver) -> None:
+        self._lock.take_over(effect.claim)
+        self._spawn.prepare()
+
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1
         self.child = self._spawn(effect, child_handover.encode(self.situation), self.post)
@@ -235,7 +239,7 @@ class Program:
 
 _PERFORM: Final[Mapping[type[Effect], Callable[[Program, Any], None]]] = {
     Look: lambda program, _: program._lock.look(),
-    TakeOver: lambda program, effect: program._lock.take_over(effect.claim),
+    TakeOver: Program._perform_take_over,
     WriteSettled: lambda program, effect: program._lock.write_settled(effect.settle),
     Renew: lambda program, effect: program._lock.renew(effect.epoch, effect.lease),
     Release: lambda program, effect: program._lock.release(effect),

@@ -37,7 +37,7 @@ last late leave led line lines link list listener load local location log logged
 measured member memory message meter metrics migration
 not note notices notifier notify
 of option order origin output owner
-past pause peek pending pipe persistence ping pong postgres problems process
+past pause peek pending pipe persistence ping pong postgres preparation problems process
 read record recorder reload remember remove reopen reply report request resolve restart running
 scan secret section seeking sent server service set shut shutdown signal sources stage stamps start
 stop stream suspected

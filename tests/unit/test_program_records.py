@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 
 from highlanderd.core import machine
-from highlanderd.core.effects import Release
+from highlanderd.core.effects import Release, Spawn
 from highlanderd.core.events import (
     Attached,
     Detached,
@@ -132,6 +133,16 @@ def a_lead(epoch: int) -> tuple[Event, ...]:
     )
 
 
+class Quiets:
+    """Starts children of which nothing is heard."""
+
+    def prepare(self) -> None:
+        pass
+
+    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> Quiet:  # noqa: ARG002
+        return Quiet()
+
+
 def renewed() -> Renewed:
     return Renewed(boottime(), Lengths.alike(10))
 
@@ -142,7 +153,7 @@ def told(policy: Policy, *events: Event) -> tuple[Book, Line]:
 
     async def live() -> None:
         begun = machine.begin(Want.RUN, boottime())
-        program = Program("beat", begun, policy, spawn=lambda *_: Quiet(), recorder=ledger, on_change=lambda: None)
+        program = Program("beat", begun, policy, spawn=Quiets(), recorder=ledger, on_change=lambda: None)
         for event in (*events, EndOrdered(Cause.SHUTDOWN), Emptied(), Unlocked()):
             program.post(event)
         async with asyncio.timeout(60):
