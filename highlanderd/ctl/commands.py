@@ -16,6 +16,7 @@ from highlanderd import __version__
 from highlanderd.ctl import tables, terminal
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
+from highlanderd.ctl.events import events
 from highlanderd.ctl.explain import explain
 from highlanderd.ctl.history import history
 from highlanderd.ctl.logs import logs
@@ -402,6 +403,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "cluster": cluster,
     "explain": explain,
     "logs": logs,
+    "events": events,
     "history": history,
     "is-leading": is_leading,
     "wait": wait,

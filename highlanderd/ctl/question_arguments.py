@@ -41,6 +41,15 @@ def add_questions(add: Add) -> None:
         default="30",
         help="the last N lines of each program: 1 to 200, or all that are kept (default: 30)",
     )
+    events = add("events", "print what has happened in the cluster lately, and on this node in detail; the newest last")
+    events.add_argument("-f", "--follow", action="store_true", help="go on with each new event, until Ctrl-C")
+    events.add_argument(
+        "--snapshot",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with -f: begin with who leads what (default: do)",
+    )
+    _without_daemon(events)
     _predicates(add)
     _history(add)
     add("version", "print the versions of highlanderctl and of the running daemon")

@@ -14,16 +14,20 @@ from yarl import URL
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.explanation import explained
 from highlanderd.core.lease import Lease
+from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram
 from highlanderd.listeners.answers import cluster_facts
+from highlanderd.listeners.events import MOST_EVENTS
 from highlanderd.listeners.history import history_facts
 from highlanderd.postgres import history, overview
 from highlanderd.postgres.addresses import Addresses, with_options
 from highlanderd.postgres.dialling import connect
+from highlanderd.postgres.events import occurrences
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.replies import Ask, ConnectFailed, Reply, Value, WireLost
 from highlanderd.postgres.sql import connecting, dialect, sharing
+from highlanderd.postgres.sql.remembering import EVENTS
 from highlanderd.postgres.wire import Wire
 
 WITHIN: Final = Lease(20.0)
@@ -88,6 +92,11 @@ class _Ledger:
         overview.refuse_older(version)
         return overview.read(await self._ask(overview.questions(self._ledger, version)))
 
+    async def events(self) -> Sequence[Occurrence]:
+        """Return the newest events, the newest last."""
+        overview.refuse_older(await self._version())
+        return occurrences(await self._inquire("events", EVENTS, MOST_EVENTS, MOST_EVENTS))
+
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last."""
         known = await self._inquire("known", sharing.KNOWN)
@@ -111,9 +120,14 @@ async def _history(ledger: _Ledger, name: str | None, url: URL) -> Mapping[str, 
     return await history_facts(ledger.history, name, url.query)
 
 
+async def _events(ledger: _Ledger, _name: str | None, _url: URL) -> Mapping[str, object]:
+    return {"events": [asdict(one) for one in await ledger.events()]}
+
+
 _TOPICS: Final[Mapping[str, Callable[[_Ledger, str | None, URL], Awaitable[Mapping[str, Any]]]]] = {
     "cluster": _cluster,
     "explain": _explain,
+    "events": _events,
     "history": _history,
 }
 """By the second word of the path: what answers."""

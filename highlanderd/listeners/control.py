@@ -35,6 +35,7 @@ from highlanderd.listeners.answers import (
     page,
     program_facts,
 )
+from highlanderd.listeners.events import happenings
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.logs import Logs
 from highlanderd.listeners.orders import ORDERS, Node
@@ -89,6 +90,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.get("/v1/programs/{name}", api.detail),
             web.get("/v1/programs/{name}/logs", api.logs),
             web.get("/v1/logs", api.logs),
+            web.get("/v1/events", api.events),
             web.get("/v1/history", api.history),
             web.get("/v1/history/{name}", api.history),
             web.get("/v1/cluster", api.cluster),
@@ -167,7 +169,8 @@ class _Api:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._status = SharedPage(lambda: encoded(node_facts(node.status())), prepare=node.survey)
-        self._logs = Logs(node, Streams())
+        self._streams = Streams()
+        self._logs = Logs(node, self._streams)
         self._details: dict[str, SharedPage[str]] = {}
 
     async def status(self, request: web.Request) -> web.Response:
@@ -280,6 +283,9 @@ class _Api:
     async def logs(self, request: web.Request) -> web.StreamResponse:
         by = await self._author(request, {})
         return await self._logs.answer(request, by)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        return await self._streams.send(request, happenings(self._node, request))
 
     async def set_lease(self, request: web.Request) -> web.Response:
         body = await body_of(request, ("lease", "force", *WAITING))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from highlanderd.config.values import any_signal
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.explanation import Explanation
+from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     LeaseReport,
@@ -128,6 +129,15 @@ class Node(Protocol):
 
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError when the ledger cannot be read."""
+
+    async def occurrences(self, most: int) -> Sequence[Occurrence]:
+        """Return the newest events of the whole cluster as the ledger remembers them. Raises HighlanderError."""
+
+    async def fresh_occurrences(self) -> Sequence[Occurrence]:
+        """Return the very newest of them, at most a second old. Raises HighlanderError."""
+
+    def seen_since(self, number: int) -> Sequence[tuple[int, Occurrence]]:
+        """Return what this node has seen after the event with this number, with numbers."""
 
     def lines(self, name: str) -> tuple[OutputLine, ...]:
         """Return the last lines of a program's children on this node, oldest first. Raises NoSuchProgram."""

@@ -72,9 +72,9 @@ async def _written(response: web.StreamResponse, data: bytes) -> bool:
     return True
 
 
-def flag(request: web.Request, name: str) -> bool:
-    """Return what ``?NAME=true`` says; False without it. Raises BadRequest."""
-    value = request.query.get(name, "false")
+def flag(request: web.Request, name: str, *, default: bool = False) -> bool:
+    """Return what ``?NAME=true`` or ``?NAME=false`` says. Raises BadRequest."""
+    value = request.query.get(name, str(default).lower())
     if value not in ("true", "false"):
         raise BadRequest(f"{name}={value!r} must be true or false")
     return value == "true"

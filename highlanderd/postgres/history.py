@@ -12,13 +12,16 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final
 
+from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError, NoSuchProgram
 from highlanderd.postgres.connection import Connection
+from highlanderd.postgres.events import occurrences
 from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.replies import Reply, Value, WireLost
 from highlanderd.postgres.sql import dialect
+from highlanderd.postgres.sql.remembering import EVENTS
 
 # Parameters: 1 lock ids, 2 the number of terms. The newest of all these lock ids, each with the term before it.
 HISTORY: Final = """
@@ -55,13 +58,13 @@ class _Reader:
     def keep_alive(self) -> None:
         """Do nothing: the question follows at once."""
 
-    async def ask(self, ledger: Ledger, values: Sequence[Value]) -> Reply:
-        """Return the reply, once there is a connection. Raises WireLost."""
+    async def ask(self, ledger: Ledger, name: str, sql: str, values: Sequence[Value]) -> Reply:
+        """Return the reply to a statement, once there is a connection. Raises WireLost."""
         await self._arrived.wait()
         connection = self._connection
         if connection is None:
             raise WireLost("no connection")
-        question = ledger.statement("history", HISTORY, connection.version)
+        question = ledger.statement(name, sql, connection.version)
         [reply] = await connection.wire.ask([(question, values)], connection.lease.answer_within)
         return reply
 
@@ -81,17 +84,22 @@ class History:
     async def read(self, lock_ids: Sequence[int], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest ``limit`` terms of all these lock ids, the newest last. Raises HighlanderError."""
         async with self._turn:
-            reply = await self._answer(lock_ids, limit)
+            reply = await self._answer("history", HISTORY, lock_ids, limit)
         if reply.error is not None:
             raise HighlanderError(self._refusal(reply))
         return terms(reply)
 
-    async def _answer(self, lock_ids: Sequence[int], limit: int) -> Reply:
+    async def events(self, most: int) -> list[Occurrence]:
+        """Return the newest events of the cluster, the newest last. Raises HighlanderError."""
+        async with self._turn:
+            return occurrences(await self._answer("events", EVENTS, most, most))
+
+    async def _answer(self, name: str, sql: str, *values: Value) -> Reply:
         pool, reader = self._pool, _Reader()
         pool.request(reader)
         try:
             async with asyncio.timeout(2 * pool.server.lease.answer_within):
-                return await reader.ask(pool.ledger, (lock_ids, limit))
+                return await reader.ask(pool.ledger, name, sql, values)
         except (TimeoutError, WireLost) as lost:
             why = str(lost) or pool.last_error or "no connection came about in time"
             raise HighlanderError(f"PostgreSQL does not answer: {why}") from lost

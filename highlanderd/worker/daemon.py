@@ -41,6 +41,7 @@ from highlanderd.system import linux
 from highlanderd.worker import unkillable
 from highlanderd.worker.alarms import Alarms
 from highlanderd.worker.beat import Beat
+from highlanderd.worker.chronicle import Chronicle
 from highlanderd.worker.duplicates import Duplicates
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.handover import WorkerHandover, begin
@@ -73,6 +74,7 @@ class Daemon:
         """The next round of the beat is due at once: the ledger has another lease, or a drain begins."""
         self._alarms, self._metrics, self._doors = Alarms(), Metrics(), Doors()
         self._meter = Meter(self._greeting.instance, cgroup.own(), self._metrics.oom_killed)
+        self._chronicle = Chronicle(handover.configuration.daemon.node)
         self._notices = Notices(guardian.notify)
         changes = Changes()
         self._pool = self._make_pool(handover)
@@ -97,16 +99,20 @@ class Daemon:
     def _make_pool(self, handover: WorkerHandover) -> Pool:
         """Make the pool, whose server and surveys raise alarms."""
         configuration = self._configuration
-        duplicates = Duplicates(configuration.daemon.node, self._greeting.instance, self._alarms.sound)
+        duplicates = Duplicates(configuration.daemon.node, self._greeting.instance, self._alarm)
         ledger = Ledger(configuration.postgres.schema_, configuration.daemon.namespace, configuration.postgres.lease)
         server = _server(
             handover,
             ledger,
             reread=lambda: dsn_anew(self._persistence.connecting.sources_json(), os.environ),
-            on_alarm=self._alarms.sound,
+            on_alarm=self._alarm,
             on_lease=self._wake.set,
         )
         return Pool(server, ledger, Listener(server, ledger, on_survey=duplicates.compare))
+
+    def _alarm(self, text: str) -> None:
+        self._alarms.sound(text)
+        self._chronicle.tell("alarm", None, reason=text)
 
     def _make_fleet(self, handover: WorkerHandover, writer: Writer, changes: Changes) -> Fleet:
         """Make the fleet, with what an earlier worker left: children, wishes, and the programs that were in force."""
@@ -129,7 +135,8 @@ class Daemon:
             on_connection_loss=self._configuration.postgres.on_connection_loss,
             recorder=self._metrics,
             on_change=changes.note,
-            on_alarm=self._alarms.sound,
+            on_alarm=self._alarm,
+            tell=self._chronicle.tell,
             quarantined=self._greeting.quarantined,
             exits=handover.exits,
         )
@@ -162,6 +169,7 @@ class Daemon:
             replacement,
             changes,
             self._meter,
+            chronicle=self._chronicle,
             guardian=DaemonProcess(os.getppid(), self._greeting.version),
             obedient=self._configuration.control.remote,
             warnings=self._warnings,

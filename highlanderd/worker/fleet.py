@@ -40,7 +40,7 @@ from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import ProgramChild, Recorder
 from highlanderd.worker.program import Program
 from highlanderd.worker.quiet import quietly
-from highlanderd.worker.records import LastExit
+from highlanderd.worker.records import LastExit, Tell
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ class Fleet:
         recorder: Recorder,
         on_change: Callable[[], None],
         on_alarm: Callable[[str], None],
+        tell: Tell = lambda *_, **__: None,
         quarantined: Mapping[str, str] | None = None,
         exits: Mapping[str, LastExit] | None = None,
     ) -> None:
@@ -129,7 +130,7 @@ class Fleet:
         """What operators have ordered of programs, by name: to run or to stop. It outlives this worker."""
         self._pool, self._origin, self._instance = pool, origin, instance
         self._on_connection_loss = on_connection_loss
-        self._recorder, self._on_change, self._on_alarm = recorder, on_change, on_alarm
+        self._recorder, self._on_change, self._on_alarm, self._tell = recorder, on_change, on_alarm, tell
         self._quarantined = dict(quarantined or {})
         self._exits = dict(exits or {})
         self._limit = file_limit()
@@ -331,6 +332,7 @@ class Fleet:
             on_alarm=self._on_alarm,
             attention=self._origin.guardian.attention,
             last_exit=self.exits.get(name),
+            tell=self._tell,
         )
         session = Session(
             self._pool,

@@ -12,6 +12,7 @@ from highlanderd import __version__
 from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
 from highlanderd.core.explanation import Explanation, LocalView, explained
+from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     DaemonProcess,
@@ -33,8 +34,10 @@ from highlanderd.postgres.commands import Command, Commands
 from highlanderd.postgres.history import History
 from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.remembered import Events
 from highlanderd.system.linux import boottime
 from highlanderd.worker import snapshot
+from highlanderd.worker.chronicle import Chronicle
 from highlanderd.worker.fleet import Fleet, Member
 from highlanderd.worker.meter import Meter
 from highlanderd.worker.past import past
@@ -90,6 +93,7 @@ class WorkerNode:
         changes: Changes,
         meter: Meter,
         *,
+        chronicle: Chronicle,
         guardian: DaemonProcess,
         obedient: bool,
         warnings: Callable[[], tuple[str, ...]],
@@ -102,6 +106,8 @@ class WorkerNode:
         self._guardian = guardian
         self._warnings, self._end = warnings, end
         self._history, self._overview = History(pool), Overview(pool.ledger, pool.listener)
+        self._events = Events(pool.listener, self._history)
+        self._chronicle = chronicle
         self._cluster_orders = ClusterOrders(pool.ledger, pool.listener)
         self._obedient = obedient
         self.commands = Commands(
@@ -348,6 +354,18 @@ class WorkerNode:
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError."""
         return await self._overview.read()
+
+    async def occurrences(self, most: int) -> Sequence[Occurrence]:
+        """Return the newest events of the whole cluster as the ledger remembers them. Raises HighlanderError."""
+        return await self._events.newest(most)
+
+    async def fresh_occurrences(self) -> Sequence[Occurrence]:
+        """Return the very newest of them, at most a second old. Raises HighlanderError."""
+        return await self._events.fresh()
+
+    def seen_since(self, number: int) -> Sequence[tuple[int, Occurrence]]:
+        """Return what this node has seen after the event with this number, with numbers."""
+        return self._chronicle.since(number)
 
     def lines(self, name: str) -> tuple[OutputLine, ...]:
         """Return the last lines of a program's children on this node. Raises NoSuchProgram."""

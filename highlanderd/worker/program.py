@@ -33,7 +33,7 @@ from highlanderd.core.states import STATE_NAMES, Draining, Leading, Policy, Rele
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import ChildSpawner, LockSession, ProgramChild, Recorder
-from highlanderd.worker.records import LastExit, Records, term_of
+from highlanderd.worker.records import LastExit, Records, Tell, term_of
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +53,11 @@ class Program:
         on_alarm: Callable[[str], None] = log.warning,
         attention: Callable[[str], AbstractContextManager[object]] = nullcontext,
         last_exit: LastExit | None = None,
+        tell: Tell = lambda *_, **__: None,
     ) -> None:
         """Make it without a session. ``attention`` is entered with its name for each turn: a worker may die in one.
 
-        ``last_exit`` is how its latest child had ended before.
+        ``last_exit`` is how its latest child had ended before. ``tell`` is called with what people may follow.
         """
         self.name = name
         self.situation = situation
@@ -67,7 +68,7 @@ class Program:
         self._session: LockSession | None = None
         self._spawn, self._on_change, self._on_alarm = spawn, on_change, on_alarm
         self._attention = attention
-        self._records = Records(name, recorder, last_exit)
+        self._records = Records(name, recorder, last_exit, tell=tell)
         self._last_look: Looked | None = None
         self._inbox: deque[Event] = deque()
         self._waker: asyncio.Future[None] | None = None

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from highlanderd.core.events import Detached, Emptied, Event, Exited, Granted, Looked, Renewed, Started
+from highlanderd.core.occurrences import ENDED
 from highlanderd.core.states import FAILURES, STATE_NAMES, Cause, Draining, Leading, Situation, Term
+from highlanderd.core.terms import exit_of
 from highlanderd.system.linux import boottime
 from highlanderd.worker.interfaces import Recorder
 from highlanderd.worker.quiet import quietly
@@ -16,6 +18,9 @@ log = logging.getLogger(__name__)
 
 LastExit = tuple[Exited, int | None]
 """How the latest child has ended, and the epoch of its term."""
+
+Tell = Callable[..., None]
+"""Called with an event, the program, and facts of an ``Occurrence``."""
 
 LOST: Final = frozenset({Cause.FENCED, Cause.OVERRULED, Cause.KEEPER_LOST, Cause.DISCONNECTED})
 """Causes of an end that neither an operator nor the program has brought about."""
@@ -37,13 +42,31 @@ def _level(before: Situation, after: Situation) -> int:
     return logging.WARNING if cause in FAILURES and after.failures else logging.INFO
 
 
+def _epoch(situation: Situation) -> int | None:
+    term = term_of(situation)
+    return None if term is None else term.epoch
+
+
+def _facts(situation: Situation) -> dict[str, Any]:
+    """Return what there is to say of a state that was entered: an end that was ordered has an author."""
+    facts: dict[str, Any] = {"epoch": _epoch(situation), "reason": situation.reason or None}
+    state = situation.state
+    if isinstance(state, Draining):
+        author = {"author": state.by.name, "reason": state.by.remark or None} if state.by.name else {}
+        facts |= {"cause": state.cause.value, **author}
+    return facts
+
+
 class Records:
     """Logs and counts what happens to one program: one line for each transition."""
 
-    def __init__(self, program: str, recorder: Recorder, last_exit: LastExit | None = None) -> None:
+    def __init__(
+        self, program: str, recorder: Recorder, last_exit: LastExit | None = None, *, tell: Tell = lambda *_, **__: None
+    ) -> None:
+        """Make the records of a program. ``tell`` is called with each event that people may follow, and its facts."""
         self.entered = boottime()
         """When the present state was entered."""
-        self._program, self._recorder = program, recorder
+        self._program, self._recorder, self._tell = program, recorder, tell
         self._stopping_since = 0.0
         self.detached = False
         """Whether the session of the term under way was lost, and no renewal has been acknowledged since."""
@@ -70,11 +93,13 @@ class Records:
     def _transition(self, before: Situation, after: Situation, old: str, new: str) -> None:
         self._recorder.transition(self._program, old, new)
         if isinstance(before.state, Draining):
+            self._tell_end(before.state)
             self._recorder.term_ended(self._program, before.state.cause.value)
             self.detached = False
         if isinstance(after.state, Draining):
             self._stopping_since = self.entered
         term = term_of(after)
+        self._tell(new, self._program, **_facts(after))
         log.log(
             _level(before, after),
             "%s: %s -> %s%s",
@@ -91,6 +116,19 @@ class Records:
             },
         )
 
+    def _tell_end(self, state: Draining) -> None:
+        status, signal = (None, None) if state.status is None else exit_of(state.status)
+        self._tell(
+            ENDED,
+            self._program,
+            epoch=state.term.epoch,
+            cause=state.cause.value,
+            exit_status=status,
+            exit_signal=signal,
+            author=state.by.name or None,
+            reason=state.by.remark or None,
+        )
+
     def _looked(self, event: Looked, _after: Situation, _now: float) -> None:
         row = event.observation.row
         self._ended_at = None if row is None else event.at - row.ended_ago
@@ -103,11 +141,14 @@ class Records:
         term = term_of(after)
         if term is not None:
             self._recorder.took_over(event.at - term.began)
+            self._tell("started", self._program, epoch=term.epoch)
 
     def _exited(self, event: Exited, after: Situation, _now: float) -> None:
         term = term_of(after)
         self.last_exit = event, None if term is None else term.epoch
         self._recorder.exited(self._program, event.status)
+        status, signal = exit_of(event.status)
+        self._tell("exited", self._program, epoch=self.last_exit[1], exit_status=status, exit_signal=signal)
 
     def _emptied(self, _event: Emptied, _after: Situation, now: float) -> None:
         self._recorder.stopped(max(0.0, now - self._stopping_since) if self._stopping_since else 0.0)
@@ -116,6 +157,7 @@ class Records:
         if term_of(after) is not None:
             self.detached = True
             self._recorder.renew_failed()
+            self._tell("detached", self._program, epoch=_epoch(after), reason=event.why)
             log.warning("%s: %s", self._program, event.why, extra=self._where(after))
 
     def _renewed(self, event: Renewed, after: Situation, now: float) -> None:
@@ -123,6 +165,7 @@ class Records:
         if self.detached:
             self.detached = False
             self._recorder.reattached()
+            self._tell("reattached", self._program, epoch=_epoch(after))
             log.info("%s: reattached within its lease", self._program, extra=self._where(after))
 
     def _where(self, situation: Situation) -> dict[str, str]:

@@ -17,6 +17,7 @@ import uvloop
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram, UnableNode
 from highlanderd.core.explanation import Explanation, LocalView, explained
+from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import (
     DaemonProcess,
@@ -146,6 +147,10 @@ class MemoryNode:
         self.terms: tuple[PastTerm, ...] = ()
         names = [one.name for one in programs]
         self.overview = ClusterOverview((), (), {name: _candidates(name, "web-2", "web-3") for name in names})
+        self.remembered: list[Occurrence] = []
+        """What the ledger remembers."""
+        self.seen: list[Occurrence] = []
+        """What this node has seen."""
         self.written: dict[str, list[OutputLine]] = {}
         """What the programs here have written."""
         self.changes: str | None = None
@@ -331,6 +336,17 @@ class MemoryNode:
         if self.unanswered is not None:
             raise self.unanswered
         return self.overview
+
+    async def occurrences(self, most: int) -> Sequence[Occurrence]:
+        if self.unanswered is not None:
+            raise self.unanswered
+        return self.remembered[-most:]
+
+    async def fresh_occurrences(self) -> Sequence[Occurrence]:
+        return await self.occurrences(100)
+
+    def seen_since(self, number: int) -> Sequence[tuple[int, Occurrence]]:
+        return list(enumerate(self.seen, start=1))[number:]
 
     def lines(self, name: str) -> tuple[OutputLine, ...]:
         self.of(name)

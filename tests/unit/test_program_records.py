@@ -31,6 +31,7 @@ from highlanderd.core.states import Cause, Policy, Want
 from highlanderd.core.verdict import Claim, Settle
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
+from highlanderd.worker.records import Records
 
 
 class Book:
@@ -201,3 +202,26 @@ def test_a_lost_term_is_an_error_a_failure_a_warning_and_an_order_neither(
     told(Policy("a", "us", on_connection_loss="stop"), Attached(1), *a_lead(2), *events)
     record = next(record for record in caplog.records if "leading -> draining" in record.getMessage())
     assert (record.levelname, vars(record)["event"]) == (level, event)
+
+
+def test_each_step_of_a_term_is_told_with_its_epoch_and_its_end_with_cause_and_status() -> None:
+    told_of: list[tuple[str, dict[str, object]]] = []
+
+    def tell(event: str, program: str, **facts: object) -> None:
+        assert program == "beat"
+        told_of.append((event, {key: value for key, value in facts.items() if value is not None}))
+
+    records = Records("beat", Book(), tell=tell)
+    policy, situation, now = Policy("a", "us", restart="on-failure"), machine.begin(Want.RUN, boottime()), boottime()
+    steps = (Attached(1), *a_lead(7), Exited(256, now), Emptied(), Unlocked())
+    for event in steps:
+        before, situation = situation, machine.step(situation, event, now, policy)[0]
+        records.step(before, event, situation, now)
+    assert told_of == [
+        ("leading", {"epoch": 7}),
+        ("started", {"epoch": 7}),
+        ("exited", {"epoch": 7, "exit_status": 1}),
+        ("draining", {"epoch": 7, "cause": "exited", "reason": "exited with status 1"}),
+        ("ended", {"epoch": 7, "cause": "exited", "exit_status": 1}),
+        ("backoff", {"reason": "exited with status 1"}),
+    ]

@@ -1,0 +1,69 @@
+"""Claims about events on real nodes: any of them tells what happens on all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+LEASE = 10.0
+NOWHERE = Path("/nowhere/control.sock")
+
+
+def lately(*line: str, socket: Path = NOWHERE) -> list[dict[str, Any]]:
+    done = highlanderctl(socket, "events", "--json", *line)
+    assert (done.code, done.err) == (0, "")
+    return [json.loads(one) for one in done.out.splitlines()]
+
+
+def test_what_happens_on_one_node_is_followed_on_another(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    other = b if leader is a else a
+    with subprocess.Popen(
+        [sys.executable, "-m", "highlanderd.ctl", "--socket", str(other.socket), "events", "-f", "--json"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        first = json.loads(following.stdout.readline())
+        assert (first["event"], first["program"], first["node"]) == ("snapshot", "beat", leader.name)
+        leader.order("release", "beat", to=other.name, reason="new disk")
+        found = [first]
+        while found[-1]["event"] != "ended":
+            found.append(json.loads(following.stdout.readline()))
+        assert (found[-1]["node"], found[-1]["epoch"], found[-1]["cause"]) == (leader.name, 1, "released")
+        assert found[-1]["reason"] == "new disk"
+        led = [one for one in found if one["event"] == "leading"]
+        assert [(one["node"], one["epoch"]) for one in led] == [(other.name, 2)]
+        other.control.ask("POST", "/v1/drain", {"nodes": [leader.name], "reason": "kernel", "force": True})
+        while found[-1]["event"] != "drained":
+            found.append(json.loads(following.stdout.readline()))
+        assert (found[-1]["node"], found[-1]["reason"]) == (leader.name, "kernel")
+        following.kill()
+    told = [(one["event"], one["node"], one["epoch"]) for one in lately(socket=leader.socket)]
+    for each in (("leading", leader.name, 1), ("ended", leader.name, 1), ("leading", other.name, 2)):
+        assert told.count(each) == 1  # as the ledger remembers it, and as the node itself has seen it
+    direct = [(one["event"], one["node"]) for one in lately("--config", str(a.file))]
+    wait_for(lambda: ("drained", leader.name) in direct, what="the ledger alone tells of the drain")
+    assert direct[:1] == [("leading", leader.name)]
+
+
+def test_a_node_without_postgresql_tells_what_it_has_seen(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    events = [one["event"] for one in lately(socket=node.socket)]
+    assert events == ["leading", "started"]
+    database.sql("DROP TABLE highlander.event")
+    assert [one["event"] for one in lately(socket=node.socket)] == ["leading", "started"]
