@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # O_NONBLOCK: a FIFO without a reader is an error, and not a logger that hangs
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
 MODE = 0o640
+NOT_REGULAR = "it is no regular file"
+UNUSABLE = {errno.ELOOP: "it is a link, and links are not followed", errno.ENXIO: NOT_REGULAR}
 LOOK_EVERY = 1.0  # seconds between two looks whether the file was moved; and for which an unused file stays open
 
 
@@ -40,8 +42,8 @@ class LogFile:
         self._packs, self._compression = False, Compression(path)
         self.unrotated: str | None = None
         """Why the last rotation failed; the file then grows beyond its size."""
-        self._unpackable: str | None = None
-        """Why no compression could begin or be finished, as it was said once."""
+        self._unpackable: set[str] = set()
+        """Why compressions could not begin or be finished: each reason was said once."""
         self._fd: int | None = None
         self._size = 0
         self._looked = self._used = 0.0
@@ -92,8 +94,8 @@ class LogFile:
 
     def _unpacked(self, error: OSError) -> None:
         """Say once why a backup stays as it is: a program can have its file rotated a thousand times a second."""
-        if error.strerror != self._unpackable:
-            self._unpackable = error.strerror
+        if error.strerror not in self._unpackable:
+            self._unpackable.add(error.strerror)
             say_left(self.path, error)
 
     def _end_line(self, fd: int) -> None:
@@ -125,16 +127,13 @@ class LogFile:
 
     def _open(self) -> int:
         try:
-            fd = os.open(self.path, FLAGS, MODE)
+            fd = _open_regular(self.path)
         except PermissionError:
-            if not self._backups or not stat.S_ISREG(os.lstat(self.path).st_mode):
+            if not self._backups or not _is_regular(self.path):
                 raise
             self._shift()  # an earlier version's file, which root has made in a directory of this user
-            fd = os.open(self.path, FLAGS, MODE)
+            fd = _open_regular(self.path)
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(fd)
-            raise OSError(errno.EINVAL, "it is no regular file")
         self._fd, self._size, self._looked, self.unrotated = fd, found.st_size, self._used, None
         if self._torn:
             self._torn = False  # first: what cannot be mended must not keep the rest from being written
@@ -175,6 +174,27 @@ class LogFile:
             for number in range(self._backups - 1, 0, -1):
                 _replace(backup(self.path, number) + form, backup(self.path, number + 1) + form)
         _replace(self.path, backup(self.path, 1))
+
+
+def _open_regular(path: bytes) -> int:
+    """Open a file, or make it. Raises OSError with words for what the system has one number for."""
+    try:
+        fd = os.open(path, FLAGS, MODE)
+    except OSError as error:
+        if (why := UNUSABLE.get(error.errno or 0)) is None:
+            raise
+        raise OSError(error.errno, why) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, NOT_REGULAR)
+    return fd
+
+
+def _is_regular(path: bytes) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _whole_lines(data: memoryview, most: int) -> int:

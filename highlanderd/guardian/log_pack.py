@@ -7,8 +7,10 @@ next one begins that backup anew.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import zlib  # in the guardian already: a program's user may not be able to reach this Python's files
 
 from highlanderd.system import linux, priority
 
@@ -60,17 +62,21 @@ class Compression:
         try:
             pack(self._source, self._target)
         except OSError as error:
-            say_left(self._path, error)
-            return 1
+            return error.errno or errno.EIO
         return 0
 
     def reaped(self, status: int, backups: int) -> bool:
         """Put what was compressed in the backup's place, whatever number that has by now. Return whether it worked."""
         self.pid = None
         try:
-            return status == 0 and self._put(backups)
+            if status == 0:
+                return self._put(backups)
+            remove(self._part)
         finally:
             self._close()
+        if os.WIFEXITED(status):
+            raise OSError(code := os.WEXITSTATUS(status), os.strerror(code))
+        return False
 
     def _close(self) -> None:
         for fd in {self._source, self._target} - {-1}:
@@ -116,8 +122,6 @@ def backup(path: bytes, number: int) -> bytes:
 
 def pack(source: int, target: int) -> None:
     """Compress one open file into another one, which gets its times."""
-    import zlib  # here: no other process needs it
-
     found = os.fstat(source)
     stream = zlib.compressobj(6, zlib.DEFLATED, GZIP)
     while piece := os.read(source, PIECE):

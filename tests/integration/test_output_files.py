@@ -7,13 +7,19 @@ import gzip
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
+from highlanderd.guardian.log_file import LogFile
 from tests.support.loggers import LoggerProcess, logged, logger_process, packed, packers
 from tests.support.scarcity import tiny_disk
 from tests.support.wait import wait_for
+
+
+STRANGER: Final[dict[str, Any]] = {"uid": 60_321, "gid": 60_321, "groups": [60_321]}
 
 
 def lines_of(*paths: Path) -> list[bytes]:
@@ -170,25 +176,56 @@ def test_lines_after_those_that_a_child_took_back_are_whole(tmp_path: Path) -> N
     assert lines_of(tmp_path / "log") == [b"first", b"second"]
 
 
-def test_an_earlier_version_s_file_of_root_s_is_set_aside(tmp_path: Path) -> None:
-    """It is in the way, in a directory of the program's user: nobody but root can write into it."""
+@pytest.fixture
+def stranger_s_home() -> Iterator[Path]:
+    """Return a directory of another user's, which that user can reach."""
     if os.geteuid():
-        pytest.skip("only root can make what is in the way")
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.geteuid() and parent.is_relative_to("/tmp/pytest-of-root"):
-            parent.chmod(0o755)
-    home, stranger = tmp_path / "home", 60_321
-    home.mkdir()
-    os.chown(home, stranger, stranger)
+        pytest.skip("only root can start programs as another user")
+    with tempfile.TemporaryDirectory(prefix="highlander-test-") as home:
+        os.chown(home, STRANGER["uid"], STRANGER["gid"])
+        yield Path(home)
+
+
+def test_an_earlier_version_s_file_of_root_s_is_set_aside(stranger_s_home: Path) -> None:
+    """It is in the way, in a directory of the program's user: nobody but root can write into it."""
+    home = stranger_s_home
     (home / "log").write_bytes(b"former\n")
     (home / "log").chmod(0o640)
-    who = {"uid": stranger, "gid": stranger, "groups": [stranger]}
-    logged(b"new\n", home / "log", max_bytes=1000, backups=2, spec=who)
+    logged(b"new\n", home / "log", max_bytes=1000, backups=2, spec=STRANGER)
     assert (home / "log").read_bytes() == b"new\n"
-    assert (home / "log").stat().st_uid == stranger
+    assert (home / "log").stat().st_uid == STRANGER["uid"]
     assert (home / "log.1").read_bytes() == b"former\n"
     assert (home / "log.1").stat().st_uid == 0
+
+
+def test_a_user_who_cannot_reach_this_python_s_files_has_backups_compressed_all_the_same(stranger_s_home: Path) -> None:
+    """Below /root, for instance: what a logger needs of them is there before it becomes that user."""
+    order: dict[str, Any] = {"max_bytes": 30_000, "backups": 3, "compress": True, "spec": STRANGER}
+    with logger_process(files={"stdout": stranger_s_home / "log"}, **order) as logger:
+        logger.write(text(numbered(2000)))
+        packed(stranger_s_home / "log.1")
+    assert gzip.decompress((stranger_s_home / "log.1.gz").read_bytes()).startswith(b"line number 000000\n")
+
+
+def told(path: Path, **order: Any) -> str:
+    """Return what a logger says when it cannot write to a file."""
+    with logger_process(files={"stdout": path}, **order) as logger:
+        logger.write(b"line\n")
+        return wait_for(lambda: logger.report()["troubles"].get(str(path)), what="it says what is wrong")
+
+
+@pytest.mark.parametrize("backups", [0, 2])
+def test_a_directory_that_the_user_may_not_write_to_is_said_to_be_just_that(stranger_s_home: Path, backups: int) -> None:
+    stranger_s_home.chmod(0o555)
+    assert told(stranger_s_home / "log", backups=backups, spec=STRANGER) == "Permission denied"
+
+
+def test_what_is_no_file_to_write_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "fifo")
+    assert told(tmp_path / "link") == "it is a link, and links are not followed"
+    assert told(tmp_path / "fifo") == told(Path("/dev/zero")) == "it is no regular file"
 
 
 def unpacked(directory: Path) -> list[bytes]:
@@ -238,6 +275,7 @@ def test_a_compression_that_was_cut_short_is_begun_anew_by_the_next_logger(tmp_p
     backup.write_bytes(text(numbered(2_000_000)))
     with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=2, compress=True) as logger:
         packer = wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed")
+        wait_for(lambda: Path(f"/proc/{packer}/comm").read_text() == "log gzip\n", what="it will go with the logger")
         os.kill(packer, signal.SIGSTOP)
         os.kill(logger.pid, signal.SIGKILL)
         logger.wait()
@@ -261,6 +299,20 @@ def test_a_compression_that_cannot_begin_costs_no_descriptor_and_one_line(
     assert capfd.readouterr().err.count("is not compressed") == 1
 
 
+def test_compressions_that_fail_for_want_of_room_cost_one_line_and_leave_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    order: dict[str, Any] = {"max_bytes": 10_000, "backups": 2, "compress": True}
+    with tiny_disk(tmp_path / "disk", 1 << 16) as disk:
+        (disk / "log.1").write_bytes(os.urandom(40_000))
+        file = LogFile(os.fsencode(disk / "log"))
+        for _ in range(3):
+            file.obey(order)  # begins
+            file.reaped(*os.waitpid(-1, 0))
+        assert [file.name for file in disk.iterdir()] == ["log.1"]
+    assert capfd.readouterr().err.count("is not compressed: No space left on device") == 1
+
+
 def test_compression_runs_at_the_lowest_priority(tmp_path: Path) -> None:
     (tmp_path / "log.1").write_bytes(text(numbered(2_000_000)))
     with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=2, compress=True) as logger:
@@ -274,7 +326,7 @@ def test_one_logger_writes_root_s_file_as_root_and_the_user_s_as_that_user(overf
     """A link that the user puts in the place of theirs leads nowhere that they may not write."""
     if os.geteuid():
         pytest.skip("only root can start programs as another user")
-    stranger = 60_321
+    stranger = STRANGER["uid"]
     with (
         tempfile.TemporaryDirectory(prefix="highlander-test-", dir="/var/log") as ours,
         tempfile.TemporaryDirectory(prefix="highlander-test-") as theirs,
@@ -283,8 +335,7 @@ def test_one_logger_writes_root_s_file_as_root_and_the_user_s_as_that_user(overf
         canary.write_text("root's\n")
         os.chown(theirs, stranger, stranger)
         files = {"stdout": Path(ours) / "log", "stderr": Path(theirs) / "log"}
-        who = {"uid": stranger, "gid": stranger, "groups": [stranger]}
-        with logger_process(files=files, overflow=overflow, spec=who) as logger:
+        with logger_process(files=files, overflow=overflow, spec=STRANGER) as logger:
             logger.write(b"out\n")
             logger.write(b"err\n", "stderr")
             wait_for(
