@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -18,6 +19,9 @@ LOOK_EVERY: Final = 0.5
 LAST_LOOK: Final = 2.0
 """Seconds from the end of a child until its logger has written its last lines."""
 COUNTED: Final = ("lines", "bytes", "dropped")
+
+HINTS: Final = {os.strerror(errno.EACCES): ": let the program's user write to it and to its directory"}
+"""Why a log cannot be written, and how that is mended."""
 
 Count = Callable[[str, str, str, int], None]
 """Called with a program, its stream, one of ``COUNTED``, and how many more there are."""
@@ -102,7 +106,10 @@ class LoggerView:
                 self._troubles.pop(path, None)
         for path, why in report["troubles"].items():
             if self._troubles.get(path) != why:
-                log.warning("cannot write to %s: %s; output is dropped until that is mended", path, why, extra=told)
+                hint = HINTS.get(why, "")
+                log.warning(
+                    "cannot write to %s: %s; output is dropped until that is mended%s", path, why, hint, extra=told
+                )
         for path, why in report["unrotated"].items():
             if self._unrotated.get(path) != why:
                 log.warning("cannot rotate %s: %s; it grows beyond log_max_bytes", path, why, extra=told)

@@ -6,6 +6,7 @@ process may not see, it does not judge. A file system that hangs costs a few sec
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -25,6 +26,13 @@ from highlanderd.config.reading import Table
 from highlanderd.config.trust import judge_way
 from highlanderd.config.values import quoted
 from highlanderd.errors import HighlanderError
+
+_UNWRITABLE: Final = {
+    errno.EACCES: "cannot be written by the program's user; let that user write to the directory, or name another one",
+    errno.ELOOP: "is a link, and a log file's own name is never followed as one; name what it leads to",
+    errno.EINVAL: 'is no regular file; name one, or write "inherit" or "null"',
+}
+"""What keeps a logger from a log file, and the cure."""
 
 
 def check_host(
@@ -116,9 +124,10 @@ class _HostCheck:
         environment = self._environment()
         if program.directory is not None:
             self._directory(program.directory, "directory")
-        for key, target in (("stdout", program.stdout), ("stderr", program.stderr)):
+        for target, key in {program.stderr: "stderr", program.stdout: "stdout"}.items():
             if target not in ("inherit", "null"):
                 self._directory(Path(target).parent, key)
+                self._log(Path(target), key)
         for sentence in beyond(program.limits):
             self._report("limits", sentence)
         if missing := self._missing(environment.get("PATH", self.environ.get("PATH", PATH))):
@@ -162,6 +171,15 @@ class _HostCheck:
             self.report.add(
                 self.written.at(key), f"the program's user may not enter {path}; let it, or name another directory"
             )
+
+    def _log(self, path: Path, key: str) -> None:
+        """Warn of a log file that cannot be written: the program runs all the same."""
+        try:
+            why = "" if self.paths.writable(path, self.who) else _UNWRITABLE[errno.EACCES]
+        except OSError as error:
+            why = _UNWRITABLE.get(error.errno or 0, "")
+        if why:
+            self.warnings.add(self.written.at(key), f"{path} {why}")
 
     def _missing(self, path: str) -> str:
         """Return what keeps the command from being executed, as a sentence; empty if nothing does."""

@@ -116,6 +116,13 @@ class PathReader:
         """Return whether ``who`` may execute the file, or enter the directory."""
         return bool(self._ask("executable", path, who)[0])
 
+    def writable(self, path: Path, who: Identity) -> bool:
+        """Return whether the logger of ``who`` may write to a log file, or make it.
+
+        ELOOP for a link, EINVAL for anything else that is no regular file.
+        """
+        return bool(self._ask("writable", path, who)[0])
+
     def _ask(self, operation: str, path: Path, who: Identity) -> tuple[int, bytes]:
         hung = _hung.pop(path, None)
         if hung is not None and not hung.ended():

@@ -224,8 +224,8 @@ class ProgramKeys(Section):
     stdout: Output = Field(
         default="inherit",
         description="Where standard output goes. `inherit`: to the daemon's, each line prefixed with the program's "
-        'name; `/dev/stdout` means that, too. `null`: nowhere. Else a path, which must hold a slash (`"./beat.log"`); '
-        "relative to the file that says so.",
+        "name; `/dev/stdout` means that, too. `null`, or `/dev/null`: nowhere. Else the path of a regular file, which "
+        'must hold a slash (`"./beat.log"`); relative to the file that says so.',
     )
     stderr: Output = Field(
         default="inherit",

@@ -266,6 +266,8 @@ def output(value: object) -> str:
         return value
     if value in STREAMS:
         return "inherit"
+    if value == "/dev/null":
+        return "null"
     if "/" not in value:
         raise ValueError(f'{quoted(value)} is none of "inherit", "null" and a path; a path holds a slash: "./{value}"')
     return str(absolute(value, beside(value)))

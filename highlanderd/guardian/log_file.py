@@ -94,8 +94,8 @@ class LogFile:
 
     def _unpacked(self, error: OSError) -> None:
         """Say once why a backup stays as it is: a program can have its file rotated a thousand times a second."""
-        if error.strerror not in self._unpackable:
-            self._unpackable.add(error.strerror)
+        if (why := str(error.strerror)) not in self._unpackable:
+            self._unpackable.add(why)
             say_left(self.path, error)
 
     def _end_line(self, fd: int) -> None:

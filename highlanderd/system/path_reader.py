@@ -94,10 +94,28 @@ def executable(path: bytes, user: User) -> bool:
         return os.access(path, os.X_OK, effective_ids=True)
 
 
+def writable(path: bytes, user: User) -> bool:
+    """Return whether the user's logger may write to the log file, or make it. Raises OSError.
+
+    ELOOP for a link, EINVAL for anything else that is no regular file: a logger opens neither.
+    """
+    directory = os.path.dirname(path)
+    sheltered = os.geteuid() == 0 and way.sheltered(directory, {user.gid, *user.groups})
+    with contextlib.nullcontext() if sheltered else user.acting():
+        with contextlib.suppress(FileNotFoundError):
+            kind = os.lstat(path).st_mode
+            if not stat.S_ISREG(kind):
+                raise OSError(errno.ELOOP if stat.S_ISLNK(kind) else errno.EINVAL, "no regular file")
+            if os.access(path, os.W_OK, effective_ids=True):
+                return True
+        return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+
+
 OPERATIONS: dict[str, Callable[[bytes, User], bytes | int | bool]] = {
     "read": read,
     "mode": mode,
     "executable": executable,
+    "writable": writable,
 }
 
 

@@ -18,7 +18,6 @@ from tests.support.loggers import LoggerProcess, logged, logger_process, packed,
 from tests.support.scarcity import tiny_disk
 from tests.support.wait import wait_for
 
-
 STRANGER: Final[dict[str, Any]] = {"uid": 60_321, "gid": 60_321, "groups": [60_321]}
 
 
@@ -211,11 +210,11 @@ def told(path: Path, **order: Any) -> str:
     """Return what a logger says when it cannot write to a file."""
     with logger_process(files={"stdout": path}, **order) as logger:
         logger.write(b"line\n")
-        return wait_for(lambda: logger.report()["troubles"].get(str(path)), what="it says what is wrong")
+        return str(wait_for(lambda: logger.report()["troubles"].get(str(path)), what="it says what is wrong"))
 
 
 @pytest.mark.parametrize("backups", [0, 2])
-def test_a_directory_that_the_user_may_not_write_to_is_said_to_be_just_that(stranger_s_home: Path, backups: int) -> None:
+def test_a_directory_that_the_user_may_not_write_to_is_named_as_that(stranger_s_home: Path, backups: int) -> None:
     stranger_s_home.chmod(0o555)
     assert told(stranger_s_home / "log", backups=backups, spec=STRANGER) == "Permission denied"
 

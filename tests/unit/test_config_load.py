@@ -102,6 +102,10 @@ def test_the_devices_of_the_daemons_own_streams_mean_inherit() -> None:
     assert (beat.stdout, beat.stderr) == ("inherit", "inherit"), "nothing is made or rotated there"
 
 
+def test_the_null_device_means_null() -> None:
+    assert program('stdout = "/dev/null"').stdout == "null", "supervisord's files have it, and a logger opens no device"
+
+
 def test_plain_types_come_out_that_can_be_marshalled() -> None:
     beat = program('environment.A = "${A}"\nstdout = "./x"\nuser = "${A}"', environ={"A": "a"})
     marshal.dumps([beat.argv, beat.command, beat.stdout, beat.user, beat.name], 2)

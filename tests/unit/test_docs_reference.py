@@ -16,6 +16,7 @@ from highlanderd.core import machine
 from highlanderd.core.states import Cause
 from highlanderd.core.transitions.context import bug
 from highlanderd.ctl.commands import COMMANDS
+from highlanderd.worker.fleet import APPLIED_AT_ONCE
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
@@ -71,6 +72,11 @@ def test_every_configuration_key_is_documented() -> None:
             heading = f"### `{key}`\n"
             assert heading in text, key
             assert len(text.split(heading)[1].split("### ")[0].split()) > 3, f"{key} has no description"
+
+
+def test_every_key_that_a_reload_applies_at_once_is_documented_as_such() -> None:
+    (row,) = (line for line in page("configuration.md").splitlines() if "| applied at once" in line)
+    assert {f"`{key}`" for key in APPLIED_AT_ONCE} == set(row.split("|")[1].strip().split(", "))
 
 
 def test_every_command_is_documented() -> None:

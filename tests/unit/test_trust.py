@@ -131,6 +131,42 @@ def test_a_secret_that_stands_elsewhere_is_no_secret_of_the_file(etc: Path) -> N
     assert warnings(etc) == []
 
 
+@as_root
+def test_a_log_that_the_programs_user_may_not_write_is_warned_of(etc: Path) -> None:
+    who = f'user = "{STRANGER}"\ngroup = "{STRANGER}"\n'
+    (etc / "conf.d/beat.toml").write_text(f'{BEAT}{who}stdout = "../log/beat"\nstderr = "../log/beat"\n')
+    (etc / "log").mkdir(mode=0o755)
+    assert problems(etc) == []
+    (warning,) = warnings(etc)
+    assert warning.startswith(f"conf.d/beat.toml:5: program.beat.stdout: {etc}/log/beat cannot be written by the progr")
+    os.chown(etc / "log", STRANGER, STRANGER)
+    assert warnings(etc) == []
+    os.chown(etc / "log", 0, 0)
+    (etc / "log/beat").touch()
+    os.chown(etc / "log/beat", STRANGER, STRANGER)
+    assert warnings(etc) == [], "it is there already"
+
+
+@as_root
+def test_a_log_that_root_alone_can_put_somewhere_needs_no_rights_of_the_programs_user(etc: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/log") as log:
+        who = f'user = "{STRANGER}"\ngroup = "{STRANGER}"\n'
+        (etc / "conf.d/beat.toml").write_text(f'{BEAT}{who}stdout = "{log}/beat"\n')
+        assert warnings(etc) == []
+
+
+def test_a_log_that_is_no_file_to_write_to_is_warned_of(etc: Path) -> None:
+    (etc / "conf.d/beat.toml").write_text(f'{BEAT}stdout = "../log"\n')
+    (etc / "log").touch()
+    assert warnings(etc) == []
+    (etc / "log").rename(etc / "file")
+    (etc / "log").symlink_to(etc / "file")
+    assert "log is a link, and a log file's own name is never followed as one" in warnings(etc)[0]
+    (etc / "log").unlink()
+    os.mkfifo(etc / "log")
+    assert "log is no regular file" in warnings(etc)[0]
+
+
 @pytest.mark.parametrize("key", ["command", "environment_file"])
 def test_what_a_program_of_the_daemons_own_user_runs_is_judged_too(etc: Path, key: str) -> None:
     (etc / "there").write_text("#!/bin/true\n")
