@@ -2,13 +2,13 @@
 # PYTHON names another interpreter (3.11 or newer); PYTEST_ARGS are handed to pytest.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>&- && echo $$python && break; done)
 # Most tests wait for something most of the time, so more of them than cores may run side by side.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 5
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
 # Where `make run` keeps its database. A checkout below /root is out of reach for the user that PostgreSQL then runs as.
 STATE := $(or $(abspath $(HIGHLANDER_STATE)),$(if $(filter /root/%,$(CURDIR)),/var/lib/highlander-quickstart,$(CURDIR)/state))
-.PHONY: run demo test lint types chaos hostile explore bench docs packages packages-test requirements clean
+.PHONY: run demo test test-long lint types chaos hostile explore bench docs packages packages-test requirements clean
 
 run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
 	HIGHLANDER_STATE="$(STATE)" exec .venv/bin/highlanderd -c conf.d/quickstart.toml
@@ -16,8 +16,13 @@ run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, 
 demo: .venv/ready   ## watch it: three nodes on this host, and somebody who kills whoever leads; DEMO_ARGS='--rounds 6'
 	exec .venv/bin/python -m tests.demo $(DEMO_ARGS)
 
-test: .venv/ready   ## every test; PYTEST_ARGS='tests/unit -x -n0' narrows it down, here in one process
-	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
+PYTEST := .venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+
+test: .venv/ready   ## the tests; PYTEST_ARGS='tests/unit -x -n0' narrows it down, here in one process
+	$(PYTEST) -m "not long" $(PYTEST_ARGS)
+
+test-long: .venv/ready  ## the tests that `make test` leaves out: failovers and other faults with servers of their own
+	$(PYTEST) -m long $(PYTEST_ARGS)
 
 lint: .venv/ready   ## style, formatting, and that imports point downwards only
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/lint-imports

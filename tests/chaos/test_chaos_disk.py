@@ -10,7 +10,7 @@ from .conftest import Plays, borne, faults_of
 from .faults import Fault
 from .faults_disk import PRLIMIT
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.long]
 
 
 @pytest.mark.skipif(not shutil.which(PRLIMIT), reason="prlimit of util-linux is not there")

@@ -7,7 +7,7 @@ import pytest
 from .conftest import Plays, borne, faults_of
 from .faults import Fault
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.long]
 
 
 CHOSEN = [fault for fault in faults_of("faults_failover") if not (fault.losing and fault.spares)]

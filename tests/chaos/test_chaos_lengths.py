@@ -7,7 +7,7 @@ import pytest
 from .conftest import Plays, borne, faults_of
 from .faults import Fault
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.long]
 
 
 @pytest.mark.parametrize("fault", [one for one in faults_of("faults_lengths") if one.spares], ids=lambda one: one.name)

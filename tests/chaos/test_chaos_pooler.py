@@ -13,7 +13,7 @@ from tests.support.pooler import pooler
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.long]
 LEASE = 6.0
 
 

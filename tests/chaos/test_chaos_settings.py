@@ -8,7 +8,7 @@ from .conftest import Plays, borne, faults_of
 from .faults import Fault
 from .faults_settings import TOGETHER
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.long]
 
 
 CHOSEN = [fault for fault in faults_of("faults_settings") if fault.name in (TOGETHER, "server set read-only")]

@@ -66,7 +66,7 @@ def test_a_flood_is_over_before_the_release(nodes: Nodes, database: Database, ki
     assert ends(database, "beat")[0] == "released"
 
 
-@pytest.mark.parametrize("kind", ["bomb", "chains"])
+@pytest.mark.parametrize("kind", ["bomb", pytest.param("chains", marks=pytest.mark.long)])
 @pytest.mark.usefixtures("grouping", "dry")
 def test_a_flood_that_is_fenced_is_over_before_another_node_leads(
     nodes: Nodes, database: Database, door: OpensDoors, kind: str
