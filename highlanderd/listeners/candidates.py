@@ -1,6 +1,7 @@
 """Refuse an order that would leave a program without a node that can lead it.
 
-A release, a stop and a drain of one node leave a program to the others; ``stop --everywhere`` does not ask.
+A release, a stop and a drain of one node leave a program to the others; ``stop --everywhere`` does not ask. What nodes
+have written into the ledger may be a second old. A node that a program is released to is asked itself, too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ async def refuse_unless_able(node: Node, program: ProgramStatus, to: str | None)
         return  # nothing is taken from it, or it is refused for that
     try:
         await _refuse(node, lambda cluster: _hindrance(cluster, program.name, to))
+        if to is not None and (why := await node.ask_hindrance(to, program.name)):
+            raise NeedsForce(f"{to} could not lead {program.name} now: {why}; {_ANYWAY}")
     except NeedsForce:
         raise
     except HighlanderError as error:

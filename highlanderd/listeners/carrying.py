@@ -21,6 +21,8 @@ LOGS: Final = "logs"
 """What the node that leads is asked for: the last lines of a program. That changes nothing."""
 LIFT: Final = "lift"
 """What other nodes are told when a program is started everywhere: no stop of theirs outlives that."""
+ASK: Final = "ask"
+"""What a node is told before a program is released to it: it answers why it could not lead it."""
 
 TO_THE_LEADER: Final = frozenset({"release", "restart", "signal", LOGS})
 """Orders that concern the node that leads the program; the others concern the node where they are given."""
@@ -81,6 +83,8 @@ async def carry_out_for_another(
         if verb == LIFT:
             node.lift(name, by)
             return {}
+        if verb == ASK:
+            return {"hindrance": node.hindrance(name)}
         if not obedient:
             raise NotPermitted(f"{node.name} obeys no orders from other nodes: its [control] remote is false")
         if verb == LOGS:

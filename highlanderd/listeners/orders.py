@@ -88,6 +88,12 @@ class Node(Protocol):
     async def relay(self, node: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
         """Return another node's answer to an order on a program. Raises HighlanderError, also for its refusal."""
 
+    def hindrance(self, name: str) -> str:
+        """Return why this node could not lead a program now; empty when it could, or does."""
+
+    async def ask_hindrance(self, node: str, name: str) -> str:
+        """Return the same of another node, which says so itself. Raises HighlanderError."""
+
     async def drain(self, node: str, by: Author) -> None:
         """Order that a node leads nothing until it is resumed. Raises HighlanderError."""
 

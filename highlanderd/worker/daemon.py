@@ -159,6 +159,8 @@ class Daemon:
             on_connection_loss=configuration.postgres.on_connection_loss,
             end=self._give_way,
         )
+        node, advertise = configuration.daemon.node, configuration.metrics.advertise
+        self._presence = WorkerPresence(node, self._greeting.instance, advertise, fleet, os.environ)
         return WorkerNode(
             self._configuration.daemon.node,
             self._greeting.instance,
@@ -169,6 +171,7 @@ class Daemon:
             replacement,
             changes,
             self._meter,
+            self._presence,
             chronicle=self._chronicle,
             guardian=DaemonProcess(os.getppid(), self._greeting.version),
             obedient=self._configuration.control.remote,
@@ -178,12 +181,14 @@ class Daemon:
 
     async def _show_presence(self) -> None:
         """Tell the other nodes of this one, until cancelled."""
-        node, advertise = self._configuration.daemon.node, self._configuration.metrics.advertise
-        own = WorkerPresence(node, self._greeting.instance, advertise, self._fleet, os.environ)
-        presence = Presence(self._pool.server, self._pool.listener, present=own.now, change=lambda: self._changes.next)
+
+        def change() -> asyncio.Event:
+            return self._changes.next
+
+        presence = Presence(self._pool.server, self._pool.listener, present=self._presence.now, change=change)
         async with asyncio.TaskGroup() as group:
             group.create_task(presence.run())
-            group.create_task(own.watch_host(self._changes.note))
+            group.create_task(self._presence.watch_host(change, self._changes.note))
 
     async def run(self) -> int:
         """Live until everything is drained; return the exit code."""

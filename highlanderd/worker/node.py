@@ -42,6 +42,7 @@ from highlanderd.worker.fleet import Fleet, Member
 from highlanderd.worker.meter import Meter
 from highlanderd.worker.past import past
 from highlanderd.worker.persistence import Persistence
+from highlanderd.worker.presence import WorkerPresence
 from highlanderd.worker.processes import tree_below
 from highlanderd.worker.reloading import Reloading
 from highlanderd.worker.replacement import WorkerReplacement
@@ -92,6 +93,7 @@ class WorkerNode:
         replacement: WorkerReplacement,
         changes: Changes,
         meter: Meter,
+        presence: WorkerPresence,
         *,
         chronicle: Chronicle,
         guardian: DaemonProcess,
@@ -103,7 +105,7 @@ class WorkerNode:
         self._fleet, self._pool, self._persistence = fleet, pool, persistence
         self._reloading, self._replacement, self._changes = reloading, replacement, changes
         self._meter = meter
-        self._guardian = guardian
+        self._presence, self._guardian = presence, guardian
         self._warnings, self._end = warnings, end
         self._history, self._overview = History(pool), Overview(pool.ledger, pool.listener)
         self._events = Events(pool.listener, self._history)
@@ -279,6 +281,19 @@ class WorkerNode:
             case {"program": {"name": str()}} | {"lines": list()}:
                 return answer
         raise HighlanderError(f"{node} has answered what this daemon does not understand: {answer!r:.200}")
+
+    def hindrance(self, name: str) -> str:
+        """Return why this node could not lead a program now; empty when it could, or does."""
+        member = self._fleet.members.get(name)
+        return f"{self._name} does not have it" if member is None else self._presence.hindrance(member)
+
+    async def ask_hindrance(self, node: str, name: str) -> str:
+        """Return why another node could not lead a program, as it says itself. Raises HighlanderError."""
+        try:
+            answer = await self.commands.send(node, Command(carrying.ASK, name, {}, NOBODY), 0.0)
+        except TimedOut:
+            return "its daemon does not answer"
+        return str(answer.get("hindrance", ""))  # a daemon of an earlier release does not know the question
 
     async def _lift_everywhere(self, name: str, by: Author) -> None:
         """Have every daemon that is there forget a stop of its own. One that does not answer is not waited for."""

@@ -45,19 +45,23 @@ class WorkerPresence:
         """By program: when its state was entered, by CLOCK_BOOTTIME and as it was written. The clocks drift apart."""
         self._digests: dict[str, tuple[ProgramConfig, Mapping[str, str]]] = {}
 
-    async def watch_host(self, changed: Callable[[], None]) -> None:
+    async def watch_host(self, change: Callable[[], asyncio.Event], changed: Callable[[], None]) -> None:
         """Look again and again what this host lacks, until cancelled; ``changed`` is called when that has changed.
 
         So a standby that could not start a program is known before it is needed. A file system that hangs holds up
-        nothing but this.
+        nothing but this. ``change`` returns what is set at the next change: a reload is followed by a look.
         """
         while True:
-            look = partial(lacks_now, tuple(self._fleet.wanted.values()), self._environ)
+            wanted = self._fleet.wanted
+            look = partial(lacks_now, tuple(wanted.values()), self._environ)
             with suppress(OSError, HighlanderError):
                 before, self._lacking = self._lacking, await in_thread(look, "look at the host")
                 if before != self._lacking:
                     changed()
-            await asyncio.sleep(HOST_EVERY)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HOST_EVERY):
+                    while self._fleet.wanted is wanted:
+                        await change().wait()
 
     def now(self) -> NodePresence:
         """Return what is true now."""
@@ -66,7 +70,7 @@ class WorkerPresence:
         return NodePresence(self._name, self._instance, __version__, self._advertise, self._started, programs, names)
 
     def _candidate(self, member: Member) -> CandidatePresence:
-        name, hindrance = member.program.name, self._hindrance(member)
+        name, hindrance = member.program.name, self.hindrance(member)
         return CandidatePresence(
             program=name,
             lock_id=member.lock_id,
@@ -78,7 +82,7 @@ class WorkerPresence:
             digests=self._digests_of(member.spawner.config),
         )
 
-    def _hindrance(self, member: Member) -> str:
+    def hindrance(self, member: Member) -> str:
         """Return why this node could not lead a program now; empty when it could, or does."""
         program = member.program
         if program.state in ("stopped", "backoff", "draining"):

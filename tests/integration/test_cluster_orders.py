@@ -191,7 +191,8 @@ def test_an_order_goes_to_the_node_that_leads_and_its_answer_comes_back(nodes: N
     assert [(cause, remark) for cause, _, remark in rows] == [("restarted", "a leak"), ("released", None)]
     assert all(author.endswith(f" on node {asked.name}, role {database.role}") for _, author, _ in rows)
     taken = database.sql(
-        "SELECT verb, node, taken_by IS NOT NULL, answered IS NOT NULL FROM highlander.command ORDER BY id"
+        "SELECT verb, node, taken_by IS NOT NULL, answered IS NOT NULL FROM highlander.command WHERE verb <> 'ask' "
+        "ORDER BY id"
     )
     assert taken == [("restart", leader.name, True, True), ("release", leader.name, True, True)]
 

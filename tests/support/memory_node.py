@@ -281,6 +281,12 @@ class MemoryNode:
             raise self.refusal
         return {"program": program_facts(self.program(name))}
 
+    def hindrance(self, name: str) -> str:
+        return "" if self.of(name).state in ("waiting", "leading") else self.of(name).reason
+
+    async def ask_hindrance(self, node: str, name: str) -> str:  # noqa: ARG002 - they are all able
+        return ""
+
     async def drain(self, node: str, by: Author) -> None:
         self.orders.append(("drain", node))
         self.authors.append(by)
