@@ -102,6 +102,8 @@ class ProgramStatus:
     """How many nodes other than the leader could take it over now; ``None`` where PostgreSQL does not say."""
     drift: int | None = None
     """How many nodes have another configuration of it than its leader; ``None`` where PostgreSQL does not say."""
+    suspended: bool = False
+    """Whether an order in the ledger keeps it from running here: this node is drained, or it is stopped everywhere."""
     usage: Usage | None = None
     """What its processes use on this node; ``None`` without any, and where that is not known."""
 

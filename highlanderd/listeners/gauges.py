@@ -27,8 +27,8 @@ def _used(value_of: Callable[[Usage], float | None]) -> Callable[[ProgramStatus]
 _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]]]] = {
     "program_leading": ("Whether this node leads it.", lambda program: program.state == "leading"),
     "program_wanted": (
-        "Whether it is to run as far as this node's operators say.",
-        lambda program: program.want == "run",
+        "Whether it is to run here as far as operators say: neither stopped, nor stopped everywhere, nor drained.",
+        lambda program: program.want == "run" and not program.suspended,
     ),
     "program_finished": (
         "Whether it has finished, so that no node starts it before an operator does.",

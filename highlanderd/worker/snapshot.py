@@ -63,6 +63,7 @@ def program_status(
         finished=isinstance(situation.state, Waiting) and situation.state.finished,
         candidates=None if known is None else len(known.candidates),
         drift=None if known is None else len(known.drift),
+        suspended=situation.suspension is not None,
         usage=usage,
     )
 

@@ -40,6 +40,7 @@ INSTALLED: Final = {
     "files/highlander.toml": ("etc/highlander.toml", 0o640),
     "files/hardening/root.conf": ("usr/share/highlander/hardening/root.conf", 0o644),
     "files/hardening/unprivileged.conf": ("usr/share/highlander/hardening/unprivileged.conf", 0o644),
+    "monitoring/alerts.yml": ("usr/share/highlander/prometheus/alerts.yml", 0o644),
     "files/lintian-overrides": ("usr/share/lintian/overrides/highlander", 0o644),
 }
 EXAMPLES: Final = ("celery-beat.toml", "outbox-relay.toml", "telegram-poller.toml")

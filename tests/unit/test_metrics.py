@@ -61,6 +61,11 @@ def test_the_lengths_of_leases_show_with_and_without_maintenance() -> None:
     assert [value(metrics, name) for name in names] == [1, 10, 90, 120, 2]
 
 
+def test_what_operators_have_stopped_or_drained_is_not_wanted() -> None:
+    metrics = Scraped(MemoryNode(leading("beat"), program("bot", want="stop"), program("relay", suspended=True)))
+    assert [value(metrics, "program_wanted", program=name) for name in ("beat", "bot", "relay")] == [1, 0, 0]
+
+
 def test_what_a_child_uses_shows() -> None:
     usage = Usage(cpu=1.5, memory=4096, processes=2, tasks=5, open_files=None, oom_kills=None)
     metrics = Scraped(MemoryNode(leading("beat", usage=usage, drift=1), program("relay")))
