@@ -59,17 +59,22 @@ requirements: .make/uv  ## lock the newest versions that pyproject.toml admits, 
 clean:              ## forget what was set up; ./state, which holds the quickstart's database, stays
 	rm -rf .venv .make
 
+# What is set up here is set up once: of two makes in one checkout the second waits, and finds it done.
+define once
+@mkdir -p .make; exec 9>.make/lock; flock 9; [ -e $@ ] && [ -z "$$(find $^ -newer $@)" ] || { set -e; \
+	$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "highlanderd needs Python 3.11 or newer,\
+ and $(or $(PYTHON),what is installed) is not: install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	echo "setting up $(@D)"; $(1); touch $@; }
+endef
+
 .venv/ready: pyproject.toml packaging/requirements/dev.txt
-	@test -n "$(PYTHON)" || { echo "highlanderd needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv --clear .venv
-	.venv/bin/pip install --quiet --require-hashes -r packaging/requirements/dev.txt
-	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .
-	@touch $@
+	$(call once,$(PYTHON) -m venv --clear .venv; \
+	.venv/bin/pip install --quiet --require-hashes -r packaging/requirements/dev.txt; \
+	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .)
 
 .make/packages/ready: packaging/requirements/tools.txt
-	$(PYTHON) -m venv --clear .make/packages
-	.make/packages/bin/pip install --quiet --require-hashes -r packaging/requirements/tools.txt
-	@touch $@
+	$(call once,$(PYTHON) -m venv --clear .make/packages; \
+	.make/packages/bin/pip install --quiet --require-hashes -r packaging/requirements/tools.txt)
 
 .make/uv:
 	$(PYTHON) -m venv --clear .make/tools && .make/tools/bin/pip install --quiet uv && ln -sf tools/bin/uv $@

@@ -23,7 +23,7 @@ from typing import Final
 import completions
 import manual
 import sbom
-from bundle import MACHINES, Library, bracketed, bundle, spdx
+from bundle import MACHINES, Library, bracketed, bundle, lacking, spdx, stripper
 from changes import debian, entries, system_version
 
 from highlanderd import __version__
@@ -49,13 +49,20 @@ EXAMPLES: Final = ("celery-beat.toml", "outbox-relay.toml", "telegram-poller.tom
 def main() -> int:
     """Build for each architecture that is asked for, and print what was made."""
     parser = argparse.ArgumentParser(description="Make the packages of highlanderd.")
-    parser.add_argument("--arch", action="append", choices=tuple(MACHINES), help="default: all")
+    parser.add_argument("--arch", action="append", choices=tuple(MACHINES), help="default: all that can be built here")
     parser.add_argument("--tools", type=Path, default=ROOT / ".make/packages/bin", help="where nfpm and uv are")
     parser.add_argument("--to", type=Path, default=ROOT / "dist", help="default: dist")
     arguments = parser.parse_args()
     os.umask(0o022)  # what is not said otherwise is for everybody to read
     arguments.to.mkdir(parents=True, exist_ok=True)
-    made = [path for arch in arguments.arch or MACHINES for path in packages(arch, arguments.tools, arguments.to)]
+    wanted = arguments.arch or list(MACHINES)
+    built = [arch for arch in wanted if stripper(arch)]
+    for arch in wanted:
+        if arch not in built:
+            print(f"no packages for {arch}: {lacking(arch)}", file=sys.stderr)
+    if (arguments.arch and built != wanted) or not built:
+        return 1
+    made = [path for arch in built for path in packages(arch, arguments.tools, arguments.to)]
     made += distributions(arguments.to)
     sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in made)
     (arguments.to / "SHA256SUMS").write_text(sums, "utf-8")

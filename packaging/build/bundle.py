@@ -7,10 +7,11 @@ compiled here: what is in the wheels is what is shipped, less what no running pr
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from email import message_from_string
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -55,20 +56,26 @@ class Differing(Exception):
 
 
 def bundle(uv: str, requirements: Path, arch: str, scratch: Path, site: Path) -> tuple[Library, ...]:
-    """Fill ``site`` with the locked ``requirements`` for ``arch``. Raises Differing and CalledProcessError."""
-    machine = MACHINES[arch]
+    """Fill ``site`` with the locked ``requirements`` for ``arch``.
+
+    Raises Differing, CalledProcessError, and FileNotFoundError without the tool that takes debug symbols out, which are
+    most of the size.
+    """
+    machine, tool = MACHINES[arch], stripper(arch)
+    if tool is None:
+        raise FileNotFoundError(lacking(arch))
     for python in PYTHONS:
         version = scratch / python
         _install(uv, requirements, python, PLATFORM.format(machine=machine), version)
         lay_over(version, site)
-    strip(machine, site.rglob("*.so"))
+    subprocess.run([tool, "--strip-unneeded", *map(str, sorted(site.rglob("*.so")))], check=True)
     return libraries(site)
 
 
-def _install(uv: str, requirements: Path, python: str, platform: str, target: Path) -> None:
+def _install(uv: str, requirements: Path, python: str, tag: str, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     command = [uv, "pip", "install", "--quiet", "--target", str(target), "--link-mode", "copy", "--no-deps"]
-    command += ["--python-version", python, "--python-platform", platform]
+    command += ["--python-version", python, "--python-platform", tag]
     command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(requirements)]
     subprocess.run(command, check=True)
 
@@ -88,14 +95,17 @@ def lay_over(version: Path, site: Path) -> None:
         target.write_bytes(data)
 
 
-def strip(machine: str, modules: Iterable[Path]) -> None:
-    """Take debug symbols out, which are most of the size. Raises FileNotFoundError without the tool for it."""
-    tool = shutil.which(f"{machine}-linux-gnu-strip")
-    if tool is None:
-        raise FileNotFoundError(
-            f"{machine}-linux-gnu-strip is not there; install binutils-{machine.replace('_', '-')}-linux-gnu"
-        )
-    subprocess.run([tool, "--strip-unneeded", *map(str, sorted(modules))], check=True)
+def stripper(arch: str) -> str | None:
+    """Return the program that takes debug symbols out of modules for ``arch``; None where there is none."""
+    machine = MACHINES[arch]
+    own = shutil.which("strip") if machine == platform.machine() else None
+    return shutil.which(f"{machine}-linux-gnu-strip") or own
+
+
+def lacking(arch: str) -> str:
+    """Return a sentence that says which program is missing for ``arch``, and what brings it."""
+    machine = MACHINES[arch]
+    return f"{machine}-linux-gnu-strip is not there; install binutils-{machine.replace('_', '-')}-linux-gnu"
 
 
 def libraries(site: Path) -> tuple[Library, ...]:

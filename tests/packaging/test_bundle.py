@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -53,3 +57,23 @@ def test_what_one_installation_tells_of_itself_is_left_out(bundle: ModuleType, t
 def test_a_module_is_no_script(bundle: ModuleType, tmp_path: Path) -> None:
     bundle.lay_over(version(tmp_path, "3.11", lib__mod="#!/usr/bin/env python\nx = 1\n"), tmp_path / "site")
     assert (tmp_path / "site/lib/mod.py").read_text() == "\nx = 1\n"
+
+
+def test_this_machine_s_own_tool_will_do_for_its_own_architecture_alone(
+    bundle: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "strip"
+    own.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {machine: bundle.stripper(arch) for arch, machine in bundle.MACHINES.items()}
+    assert found == {machine: str(own) if machine == platform.machine() else None for machine in found}
+
+
+@pytest.mark.parametrize("asked", [[], ["--arch", "arm64"]])
+def test_what_no_package_can_be_built_without_is_named_in_a_sentence(asked: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, str(PACKAGING / "build/build.py"), "--to", str(tmp_path), *asked]
+    done = subprocess.run(command, env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    told = "no packages for arm64: aarch64-linux-gnu-strip is not there; install binutils-aarch64-linux-gnu"
+    assert done.stderr.splitlines()[-1] == told
+    assert "Traceback" not in done.stderr
