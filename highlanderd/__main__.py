@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from highlanderd import __version__
 from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError, one_line, printable
+from highlanderd.run import arguments as run
 from highlanderd.system import ownership
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     said = "print what a supervisord.conf says as a configuration of this daemon; what has no equal becomes a comment"
     importing = commands.add_parser("import", help=said, description=said)
     importing.add_argument("file", type=Path, metavar="FILE", help="the supervisord.conf; its [include] is followed")
+    run.describe(commands.add_parser("run", help=run.SUMMARY, description=run.SUMMARY, epilog=run.EPILOG))
     return parser
 
 
@@ -112,7 +114,7 @@ def _arguments() -> argparse.Namespace:
 def _only_prints(arguments: argparse.Namespace) -> bool:
     """Return whether nothing is started: what fails is the output then."""
     modes = arguments.check, arguments.doctor, arguments.print_schema, arguments.print_json_schema
-    return any(modes) or arguments.command is not None
+    return any(modes) or arguments.command == "import"
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -121,6 +123,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
         print(imported(arguments.file), end="")
         return DONE
+    if arguments.command == "run":
+        return _serve_run(arguments) if arguments.serve is not None else _run_once(arguments)
     path: Path = arguments.config
     if arguments.worker is not None:
         return _work(path, arguments.worker)
@@ -142,6 +146,35 @@ def _run(arguments: argparse.Namespace) -> int:
     for note in (*loaded.warnings, *loaded.findings, *_shared_account(loaded.configuration)):
         print(one_line(f"warning: {note}"), file=sys.stderr)
     return _guard(loaded.configuration)
+
+
+def _run_once(arguments: argparse.Namespace) -> int:
+    """Run one command where it leads; return its exit code."""
+    from highlanderd.run import front
+    from highlanderd.run.command import refusal, unstarted
+
+    words = run.command_of(arguments)
+    name, dsn = run.name_of(arguments, words), run.dsn_of(arguments, os.environ)
+    if refused := refusal(words[0], os.environ):
+        print(printable(f"highlanderd: {refused}"), file=sys.stderr)
+        return unstarted(words[0], os.environ)
+    return front.run(name, dsn, words, arguments)
+
+
+def _serve_run(arguments: argparse.Namespace) -> int:
+    """Be the worker of a run."""
+    import asyncio
+
+    from highlanderd.output.writer import Writer
+    from highlanderd.run.worker import serve
+
+    gc.freeze()
+    gc.enable()
+    writer = Writer(2)
+    try:
+        return asyncio.run(serve(arguments.serve, arguments.worker, writer))
+    finally:
+        writer.close()
 
 
 def _check(path: Path, merged: bool) -> int:

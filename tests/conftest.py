@@ -22,6 +22,7 @@ pytest_plugins = [
     "tests.support.nodes",
     "tests.support.floods",
     "tests.support.services",
+    "tests.support.runs",
 ]
 
 

@@ -53,6 +53,8 @@ class SpawnRequest:
     no_new_privileges: bool = False
     log: Mapping[str, object] | None = None
     """Where its output goes, and how, as ``protocol.LOG`` has it."""
+    foreground: Mapping[str, object] | None = None
+    """Whose process group it joins, and what it ignores, as ``protocol.FOREGROUND`` has it; None for a daemon's."""
 
     def spec(self) -> bytes:
         """Return the memfd of ``spawn``. Text becomes bytes here, where the configuration's encoding is known."""
@@ -75,6 +77,7 @@ class SpawnRequest:
                 "oom_score_adj": self.oom_score_adj,
                 "no_new_privileges": self.no_new_privileges,
                 "log": None if self.log is None else dict(self.log),
+                "foreground": None if self.foreground is None else dict(self.foreground),
             },
             MARSHAL_VERSION,
         )

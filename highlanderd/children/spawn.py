@@ -24,6 +24,7 @@ from highlanderd.threads import in_thread
 
 log = logging.getLogger(__name__)
 
+CONTROL_SOCKET = "HIGHLANDER_CONTROL_SOCKET"
 REOPEN_WITHIN = 5.0
 """Seconds; a logger opens its files in less than one, unless their disk hangs."""
 LOOK_EVERY = 0.02
@@ -48,6 +49,8 @@ class Origin:
     """Called with a program whose tree got SIGKILL, and with why."""
     exited: Callable[[str, Child], None]
     """Called with a program and its child whose main process has ended. Its keeper still waits, with the cgroup."""
+    foreground: Mapping[str, object] | None = None
+    """As ``SpawnRequest`` has it. Such a child gets all of ``environ``, and its output needs no logger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,13 @@ class Spawner:
             self._prepared = self._look_up()
 
     def _look_up(self) -> asyncio.Future[Preparation]:
-        config, environ = self.config, self._origin.environ
+        config, origin = self.config, self._origin
 
         def look_up() -> Preparation:
-            return Preparation(config, identity(config), child_environment(config, environ), boottime())
+            environment = origin.environ
+            if origin.foreground is None:
+                environment = child_environment(config, origin.environ) | {CONTROL_SOCKET: str(origin.socket)}
+            return Preparation(config, identity(config), environment, boottime())
 
         return in_thread(look_up, f"prepare {config.name}")
 
@@ -118,7 +124,7 @@ class Spawner:
             self._order()
 
     def _order(self) -> None:
-        order = _log(self.config)
+        order = self._log(self.config)
         if self._child is not None and order is not None:
             self._ordered = self.config
             self._origin.guardian.order_log(self._child, order)
@@ -202,8 +208,12 @@ class Spawner:
             no_new_privileges=config.no_new_privileges,
             stdout="null" if config.stdout == "null" else "pipe",
             stderr="null" if config.stderr == "null" else "pipe",
-            log=_log(config),
+            log=self._log(config),
+            foreground=self._origin.foreground,
         )
+
+    def _log(self, config: ProgramConfig) -> Mapping[str, object] | None:
+        return _log(config) if self._origin.foreground is None else None
 
     def _own_variables(self, epoch: int, lock_id: int) -> dict[str, str]:
         return {
@@ -211,7 +221,6 @@ class Spawner:
             "HIGHLANDER_NODE": self._origin.node,
             "HIGHLANDER_EPOCH": str(epoch),
             "HIGHLANDER_LOCK_ID": str(lock_id),
-            "HIGHLANDER_CONTROL_SOCKET": str(self._origin.socket),
         }
 
     def _read(self, child: Child) -> None:

@@ -19,6 +19,7 @@ from highlanderd.config import limits, values
 from highlanderd.config import program as program_keys
 from highlanderd.config.program import ProgramKeys
 from highlanderd.config.sections import SECTIONS, Section
+from highlanderd.core.key import LABEL
 from highlanderd.durations import shown
 
 Fragment = dict[str, Any]
@@ -49,7 +50,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     limits.oom_adjustment: {"type": "integer", "minimum": -1000, "maximum": 1000},
     values.count: {"type": "integer", "minimum": 0, "maximum": 1000},
     values.environment_file: {"type": "string"},
-    values.label: _string(values.LABEL),
+    values.label: _string(LABEL),
     values.web_address: _string(values.WEB_ADDRESS),
     values.account: _ACCOUNT,
     program_keys.words: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
@@ -84,7 +85,7 @@ def schema() -> Fragment:
     program = _table(ProgramKeys)
     defaults = {key: value for key, value in program.items() if key != "required"}
     tables = {name: _table(model) for name, model in SECTIONS.items()}
-    names = {"pattern": f"^{values.LABEL}$", "not": {"const": "all"}}
+    names = {"pattern": f"^{LABEL}$", "not": {"const": "all"}}
     # Nothing is required: a file that is included holds programs alone, and [defaults] may hold their command.
     del program["required"], tables["postgres"]["required"]
     return {

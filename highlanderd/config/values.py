@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
 from highlanderd import durations
 from highlanderd.config.expansion import absolute, beside, reveal
+from highlanderd.core.key import LABEL, LABEL_WORDS
 
 _KINDS: Final = (
     (bool, "a truth value"),
@@ -32,7 +33,6 @@ _SIZE: Final = re.compile(r"(\d+)\s*([kmgt]?i?b)", re.IGNORECASE)
 _FACTORS: Final = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
-LABEL: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
 _SLIPS: Final = frozenset({22, 27, 77, 117, 137, 177})
 """Integers that were certainly meant as octal digits: TOML's ``22`` would silently become mode 026."""
 
@@ -294,10 +294,7 @@ def variable(value: object) -> str:
 def label(value: object) -> str:
     """Accept a name that can stand in a lock key, in a URL and in an application name."""
     if not isinstance(value, str) or not re.fullmatch(LABEL, value):
-        raise ValueError(
-            f"{quoted(value)} is not a usable name; write at most 63 letters, digits and _ . -, "
-            "beginning with a letter, a digit or _"
-        )
+        raise ValueError(f"{quoted(value)} is not a usable name; write {LABEL_WORDS}")
     return value
 
 

@@ -6,10 +6,14 @@ The derivation can never change: two versions of it in one cluster would let two
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 LOWEST_OF_PAIR, HIGHEST_OF_PAIR = -(2**31), 2**31 - 1
+
+LABEL: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
+"""What a program or a node may be called: it stands in lock keys, URLs and application names."""
+LABEL_WORDS: Final = "at most 63 letters, digits and _ . -, beginning with a letter, a digit or _"
 
 Pair = tuple[int, int]
 """A key in the other of PostgreSQL's two key spaces. ``(0, 5)`` and ``5`` are two locks."""

@@ -343,7 +343,7 @@ HANDLERS: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
 def main(arguments: list[str]) -> int:
     """Guard a node: ``--lock-fd N --state DIR --node NAME -- WORKER...``; return the exit code.
 
-    The inherited descriptor holds the lock.
+    The inherited descriptor holds the lock. ``--input keep``: a child shall read this process' standard input.
     """
     split = arguments.index("--")
     options = dict(zip(arguments[0:split:2], arguments[1:split:2], strict=True))
@@ -352,7 +352,7 @@ def main(arguments: list[str]) -> int:
     linux.become_subreaper()
     linux.set_name("highlanderd")
     os.set_inheritable(int(options["--lock-fd"]), False)
-    starting.fill_standard_descriptors()
+    starting.fill_standard_descriptors(keep_input=options.get("--input") == "keep")
     try:
         children = proctree.Children()
     except FileNotFoundError:

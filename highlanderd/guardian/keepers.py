@@ -128,11 +128,16 @@ class Keepers:
     def _become_keeper(
         self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None, logged: dict[str, int]
     ) -> int:
-        os.setsid()
+        foreground = spec.get("foreground")
+        if foreground is None or foreground["group"] is None:
+            os.setsid()
+        else:
+            os.setpgid(0, 0)  # Ctrl-C is for the child alone
         linux.become_subreaper()
         linux.set_name(f"keep {spec['program']}")
         linux.close_all_but(0, 1, 2, self._signals.fileno(), guardian.fileno(), worker.fileno(), *logged.values())
-        os.dup2(0, 1)
+        if foreground is None:
+            os.dup2(0, 1)
         return Keeper(spec, self._signals, guardian, worker, directory, logged).run(self._nofile)
 
     # ----------------------------------------------------------------------------------------------- a new worker
@@ -301,4 +306,6 @@ def _spec(fd: int) -> Spec:
     shapes.check_keys(spec, protocol.SPEC, protocol.LATER_SPEC)
     if spec.get("log") is not None:
         shapes.check_keys(spec["log"], protocol.LOG, protocol.LATER_LOG)
+    if spec.get("foreground") is not None:
+        shapes.check_keys(spec["foreground"], protocol.FOREGROUND)
     return spec

@@ -40,7 +40,7 @@ def launch(
     steps: tuple[tuple[str, Callable[[], object]], ...] = (
         ("descriptors", lambda: _hold_only(stdio, answer)),
         ("keeper", lambda: _die_with(keeper)),
-        ("session", os.setsid),
+        ("session", lambda: _stand(spec.get("foreground"))),
         ("cgroup", lambda: cgroup.enter(directory) if directory else None),
         ("umask", lambda: os.umask(spec["umask"])),
         ("limits", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, nofile)),
@@ -84,6 +84,16 @@ def _die_with(keeper: int) -> None:
     linux.die_with_parent()
     if os.getppid() != keeper:
         os._exit(NOT_EXECUTED)  # it died before it could take us along
+
+
+def _stand(foreground: Spec | None) -> None:
+    """Begin a session, or join the process group of the command that has ordered it to run in the foreground."""
+    if foreground is None or foreground["group"] is None:
+        os.setsid()
+    else:
+        os.setpgid(0, foreground["group"])
+    if foreground is not None:
+        linux.ignore_signals(foreground["ignored"])
 
 
 def _limit(limits: dict[str, int]) -> None:

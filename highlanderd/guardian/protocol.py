@@ -74,9 +74,15 @@ SPEC = {
     "oom_score_adj": "int | None",
     "no_new_privileges": "bool",
     "log": "dict | None",
+    "foreground": "dict | None",
 }
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
-LATER_SPEC = ("limits", "nice", "oom_score_adj", "no_new_privileges", "log")
+LATER_SPEC = ("limits", "nice", "oom_score_adj", "no_new_privileges", "log", "foreground")
+
+FOREGROUND = {"group": "int | None", "ignored": "list[int]"}
+"""The key ``foreground`` of ``SPEC``, for the one program of ``highlanderd run``: it gets the guardian's own standard
+descriptors. It stays in the guardian's session and joins the process group ``group``, or begins a session of its own
+for None; and it ignores these signals, as that command did from its start."""
 
 LOG = {
     "files": "dict[str, bytes]",

@@ -30,14 +30,17 @@ class Start:
         self.pipes: dict[str, int] = {}
         """The read ends of its output, by ``stdout`` and ``stderr``."""
         keeper = os.getpid()
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        stdio = null, self._open("stdout", null), self._open("stderr", null)
+        stdio = self._streams() if spec.get("foreground") is None else (0, 1, 2)
         self._answer, theirs = os.pipe()
         os.set_blocking(self._answer, False)
         born = directory and cgroup.fork_into(directory, lambda: launch(spec, stdio, theirs, keeper, None, nofile))
         self.pid: int = born or linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile))
-        for fd in {*stdio, theirs}:
+        for fd in {*stdio, theirs} - {0, 1, 2}:
             os.close(fd)
+
+    def _streams(self) -> tuple[int, int, int]:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        return null, self._open("stdout", null), self._open("stderr", null)
 
     def _open(self, name: str, null: int) -> int:
         if self._spec[name] == "null":

@@ -11,12 +11,16 @@ from highlanderd.system import linux
 SWEEP_WITHIN = 5.0  # seconds; SIGKILL takes milliseconds
 
 
-def fill_standard_descriptors() -> None:
-    """Make stdin /dev/null, and open all three: else a channel could get the number of a child's stdout or stderr."""
+def fill_standard_descriptors(*, keep_input: bool) -> None:
+    """Open all three: else a channel could get the number of a child's stdout or stderr. Make stdin /dev/null.
+
+    With ``keep_input`` stdin stays what it is: a child shall read it.
+    """
     null = os.open("/dev/null", os.O_RDWR)
     while null <= 2:
         null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
+    if not keep_input:
+        os.dup2(null, 0)
     os.close(null)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from highlanderd.config.supervisord import PROGRAM, integer, truth
-from highlanderd.config.values import LABEL
+from highlanderd.core.key import LABEL
 from highlanderd.errors import ConfigurationError
 from highlanderd.supervisord.reading import SupervisorSection, expand, written
 

@@ -167,6 +167,12 @@ def default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def ignore_signals(numbers: Iterable[int]) -> None:
+    """Ignore these signals. An exec keeps that."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def unblock_signals() -> None:
     """Unblock all signals: an exec would keep the mask."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from highlanderd.children.spawn import Origin
 from highlanderd.config import Configuration, dsn_anew, load
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import DaemonProcess
-from highlanderd.embedded.server import dsn_of, hold
+from highlanderd.embedded.server import hold
 from highlanderd.errors import DONE, HighlanderError
 from highlanderd.guardian import cgroup
 from highlanderd.guardian.channel import Channel
@@ -30,18 +29,16 @@ from highlanderd.listeners.opening import Door, Doors
 from highlanderd.output import journal
 from highlanderd.output.log import log_through
 from highlanderd.output.writer import Writer
-from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
-from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.presence import Presence
-from highlanderd.postgres.server import Server
 from highlanderd.postgres.suspensions import Suspensions
 from highlanderd.system import linux
 from highlanderd.worker import unkillable
 from highlanderd.worker.alarms import Alarms
 from highlanderd.worker.beat import Beat
 from highlanderd.worker.chronicle import Chronicle
+from highlanderd.worker.connecting import ledger_of, server
 from highlanderd.worker.duplicates import Duplicates
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.handover import WorkerHandover, begin
@@ -100,15 +97,15 @@ class Daemon:
         """Make the pool, whose server and surveys raise alarms."""
         configuration = self._configuration
         duplicates = Duplicates(configuration.daemon.node, self._greeting.instance, self._alarm)
-        ledger = Ledger(configuration.postgres.schema_, configuration.daemon.namespace, configuration.postgres.lease)
-        server = _server(
+        ledger = ledger_of(handover)
+        made = server(
             handover,
             ledger,
             reread=lambda: dsn_anew(self._persistence.connecting.sources_json(), os.environ),
             on_alarm=self._alarm,
             on_lease=self._wake.set,
         )
-        return Pool(server, ledger, Listener(server, ledger, on_survey=duplicates.compare))
+        return Pool(made, ledger, Listener(made, ledger, on_survey=duplicates.compare))
 
     def _alarm(self, text: str) -> None:
         self._alarms.sound(text)
@@ -271,35 +268,6 @@ class Daemon:
 async def _fail_with(guardian: GuardianLink) -> None:
     """End this worker when the guardian has sent what cannot be read: another one listens anew."""
     await guardian.failed
-
-
-def _server(
-    handover: WorkerHandover,
-    ledger: Ledger,
-    *,
-    reread: Callable[[], str],
-    on_alarm: Callable[[str], None],
-    on_lease: Callable[[], None],
-) -> Server:
-    configuration = handover.connecting.configuration
-    daemon = handover.configuration.daemon
-    dsn = configuration.postgres.dsn.get_secret_value()
-    directory = handover.configuration.embedded_directory
-    fresh = None if directory is None else directory / "fresh"
-    dsn = dsn if directory is None else dsn_of(directory)
-    memory = NodeMemory(daemon.state_dir / "timelines")
-    memory.inherit(handover.memory)
-    return Server(
-        dsn,
-        ledger,
-        node=daemon.node,
-        fresh=fresh,
-        seen_ledger=handover.seen_ledger,
-        memory=memory,
-        reread=reread if directory is None else None,
-        on_alarm=on_alarm,
-        on_lease=on_lease,
-    )
 
 
 async def serve(path: Path, channel_fd: int, writer: Writer) -> int:

@@ -116,10 +116,11 @@ class Fleet:
         tell: Tell = lambda *_, **__: None,
         quarantined: Mapping[str, str] | None = None,
         exits: Mapping[str, LastExit] | None = None,
+        session: Callable[..., Session] = Session,
     ) -> None:
         """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how.
 
-        ``exits`` is how the latest child of each program had ended before.
+        ``exits`` is how the latest child of each program had ended before. ``session`` makes the session of a program.
         """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
@@ -131,6 +132,7 @@ class Fleet:
         self._pool, self._origin, self._instance = pool, origin, instance
         self._on_connection_loss = on_connection_loss
         self._recorder, self._on_change, self._on_alarm, self._tell = recorder, on_change, on_alarm, tell
+        self._session = session
         self._quarantined = dict(quarantined or {})
         self._exits = dict(exits or {})
         self._limit = file_limit()
@@ -334,7 +336,7 @@ class Fleet:
             last_exit=self.exits.get(name),
             tell=self._tell,
         )
-        session = Session(
+        session = self._session(
             self._pool,
             program=name,
             lock_id=lock_id,

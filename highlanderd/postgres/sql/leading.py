@@ -176,6 +176,21 @@ UPDATE {schema}.term AS t
  WHERE t.lock_id = $1::bigint AND t.epoch = $2::bigint AND (t.ended_at IS NULL OR t.reason = 'lapsed')
 """
 
+# Parameter: 1 lock id. Seconds since the last successful run began, NULL for none. The row counts before the history:
+# that is written after the release. A program whose `restart` is "never" finishes with any exit status.
+LAST_SUCCESS: Final = """
+SELECT extract(epoch FROM clock_timestamp() - max(s.acquired_at))
+  FROM (SELECT r.acquired_at FROM {schema}.lease AS r
+         WHERE r.lock_id = $1::bigint AND r.released_at IS NOT NULL AND r.reason = 'finished'
+           AND NOT EXISTS (SELECT FROM {schema}.term AS o
+                            WHERE o.lock_id = r.lock_id AND o.epoch = r.epoch
+                              AND (to_jsonb(o) ->> 'exit_signal' IS NOT NULL OR to_jsonb(o) ->> 'exit_status' <> '0'))
+        UNION ALL
+        SELECT t.acquired_at FROM {schema}.term AS t
+         WHERE t.lock_id = $1::bigint AND t.reason = 'finished' AND to_jsonb(t) ->> 'exit_signal' IS NULL
+           AND coalesce(to_jsonb(t) ->> 'exit_status', '0') = '0') AS s
+"""
+
 # Parameters: what was waited out, 1 system, 2 timeline, 3 place; 4 the upper half of the highest epoch that we know.
 # Epochs begin above that one: a server that was restored knows nothing of the epochs since its backup, and its timeline
 # may be one that there was before.
