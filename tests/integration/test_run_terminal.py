@@ -122,7 +122,7 @@ def test_a_typed_stop_stops_the_program_and_not_its_lease(terminal: Terminal, ru
     program = int(terminal.seen.split()[1])
     terminal.type(b"\x1a")
     wait_for(lambda: state(run.pid) == state(program) == b"T", PATIENCE, "both are stopped, as the shell expects")
-    assert runs("-w", "6", "--name", "beat", "--", "true").ended()[0] == 75  # longer than a lease
+    assert runs("-w", "14", "--name", "beat", "--", "true").ended()[0] == 75  # longer than a lease
     os.kill(program, signal.SIGCONT)
     os.killpg(run.pid, signal.SIGCONT)
     terminal.type(b"goes on\n")
