@@ -41,6 +41,7 @@ INSTALLED: Final = {
     "files/hardening/root.conf": ("usr/share/highlander/hardening/root.conf", 0o644),
     "files/hardening/unprivileged.conf": ("usr/share/highlander/hardening/unprivileged.conf", 0o644),
     "monitoring/alerts.yml": ("usr/share/highlander/prometheus/alerts.yml", 0o644),
+    "monitoring/dashboard.json": ("usr/share/highlander/grafana/dashboard.json", 0o644),
     "files/lintian-overrides": ("usr/share/lintian/overrides/highlander", 0o644),
 }
 EXAMPLES: Final = ("celery-beat.toml", "outbox-relay.toml", "telegram-poller.toml")
