@@ -1,96 +1,120 @@
-"""How long a program does not run: released by an operator, and killed.
+"""How long a program does not run: handed over in good order, and after its child was killed. Peers in the same run.
 
-From the old child's last act to the first line of the new one on the other node, both by the children's own journal;
-the start of the child's interpreter is measured alone and told beside it.
+From the old child's last act to the new one's first, by the children's own clock; for a killed child, from the signal.
+The child is a small C program, so no interpreter's start is measured with it. Ratios count: two runs do not compare.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import subprocess
+import tempfile
 import time
-from functools import partial
-from statistics import median
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
 
 from highlanderd.system.linux import boottime
-from tests.support.journal import CHILD
-from tests.support.nodes import Node, Nodes, settled_ledger
-from tests.support.wait import wait_for
+from tests.support.nodes import Nodes, settled_ledger
+from tests.support.postgres import Cluster
 
-from .bed import daemons, milliseconds, server
+from .bed import daemons, distribution, server
+from .lives import Life, Lives
+from .peers import Contenders, etcd, peers
 
-ROUNDS = 20
+ROUNDS = 40
 LEASE = 10.0
-GOAL = 25
-BETWEEN = 0.3
-"""Seconds between two rounds: longer than the backoff, so that both nodes are candidates again."""
+BETWEEN = 0.6
+"""Seconds between two rounds: longer than the backoff, and than it takes a contender to start and to wait."""
+OURS = "highlanderd"
 
 
-def interpreter_start(nodes: Nodes, number: int) -> float:
-    """Start the child without any daemon, for the ``number``-th time; gives the seconds until its first line."""
-    names = {"PROGRAM": "alone", "LOCK_ID": "0", "EPOCH": str(number), "NODE": "none"}
-    environment = {f"HIGHLANDER_{name}": value for name, value in names.items()}
-    began = boottime()
-    child = subprocess.Popen(CHILD, env={**environment, "JOURNAL": str(nodes.journal.path)})
-    wait_for(partial(lives_at_least, nodes, "alone", number))
-    child.terminate()
-    child.wait()
-    return nodes.life("alone").began - began
+class Contest(Protocol):
+    """Two that contend for one program."""
+
+    def renew(self) -> None:
+        """Let both contend again, once a round is over."""
+
+    def hand_over(self, life: Life) -> None:
+        """Have the program handed over; ``life`` is the present child."""
 
 
-def lives_at_least(nodes: Nodes, program: str, count: int) -> bool:
-    """Whether a program has lived so often. Asks nobody: a question would cost the nodes what is measured."""
-    return nodes.journal.path.read_bytes().count(b"start ") >= count and len(nodes.journal.lives(program)) >= count
+class Daemons:
+    """Two daemons, which contend all the time."""
+
+    def __init__(self, nodes: Nodes, cluster: Cluster, lives: Lives) -> None:
+        self._nodes = nodes
+        database = cluster.database()
+        settled_ledger(database, LEASE)
+        command = ", ".join(f'"{word}"' for word in lives.command)
+        beat = f"[program.beat]\ncommand = [{command}]\nbackoff = 0.1\nbackoff_max = 0.1\n"
+        nodes(database, "a", "b", programs=beat, lease=LEASE)
+
+    def renew(self) -> None:
+        """Do nothing."""
+
+    def hand_over(self, _life: Life) -> None:
+        """Release it where it is led."""
+        leader = next(node for node in self._nodes.nodes if node.leading())
+        leader.control.order("beat", "release", {"force": True})()
 
 
-def leader(nodes: Nodes) -> Node:
-    """Return the node of the latest child, by its own word."""
-    name = nodes.life("beat").node
-    return next(node for node in nodes.nodes if node.name == name)
-
-
-def released(nodes: Nodes) -> tuple[list[float], list[float]]:
-    """Release the program from node to node; gives the gaps, and between them the interpreter's starts, in seconds."""
-    before, starts = len(nodes.journal.lives("beat")), []
-    for number in range(1, ROUNDS + 1):
-        leader(nodes).control.order("beat", "release", {})()
-        wait_for(partial(lives_at_least, nodes, "beat", before + number))
-        time.sleep(BETWEEN)
-        starts.append(interpreter_start(nodes, number))
-    return nodes.journal.gaps("beat")[before - 1 :], starts
-
-
-def killed(nodes: Nodes) -> list[float]:
-    """SIGKILL the child again and again; gives the seconds from the kill to the next child's first line."""
-    spent = []
+def gaps(contest: Contest, lives: Lives, *, kill: bool) -> list[float]:
+    """Return the seconds without a child, round by round."""
+    found = []
     for _ in range(ROUNDS):
-        count = len(nodes.journal.lives("beat"))
-        [pid] = nodes.life("beat").pids
-        began = boottime()
-        os.kill(pid, signal.SIGKILL)
-        wait_for(partial(lives_at_least, nodes, "beat", count + 1))
-        spent.append(nodes.life("beat").began - began)
         time.sleep(BETWEEN)
-    return spent
+        number, life, began = len(lives.now()), lives.now()[-1], boottime()
+        if kill:
+            os.kill(life.pid, signal.SIGKILL)
+        else:
+            contest.hand_over(life)
+        following = lives.await_number(number + 1)
+        ended = began if kill else lives.ended(life)
+        found.append(following.began - ended)
+        contest.renew()
+    return found
+
+
+@contextmanager
+def own_lives() -> Iterator[Lives]:
+    """Make a file for the children of one contest."""
+    with tempfile.TemporaryDirectory(prefix="hl-lives-") as directory:
+        yield Lives(Path(directory))
+
+
+def contests(cluster: Cluster, etcd_at: str | None) -> Iterator[tuple[str, Contest, Lives]]:
+    """Yield ours and each peer's that is installed, one after the other."""
+    with own_lives() as lives, daemons() as nodes:
+        yield OURS, Daemons(nodes, cluster, lives), lives
+    for name, peer in peers(cluster.database(), etcd_at):
+        if peer is None:
+            print(f"  {name:24} is not installed")
+            continue
+        with own_lives() as lives:
+            contenders = Contenders(peer, lives.command)
+            try:
+                yield name, contenders, lives
+            finally:
+                contenders.end()
 
 
 def main() -> None:
-    """Print the figures."""
-    with server() as cluster, daemons() as nodes:
-        database = cluster.database()
-        settled_ledger(database, LEASE)
-        beat = "[program.beat]\nbackoff = 0.1\nbackoff_max = 0.1\n"
-        nodes(database, "a", "b", programs=beat, lease=LEASE)
-        nodes.await_led("beat")
-        (gaps, alone), kills = released(nodes), killed(nodes)
-        doubles = nodes.journal.doubles()
-    beyond = 1000 * (median(gaps) - median(alone))
-    print(f"  child's interpreter, alone     {milliseconds(alone)}")
-    print(f"  release: exit to first line    {milliseconds(gaps)}")
-    print(f"  beyond the interpreter         median {beyond:6.1f} ms   (goal: under {GOAL})")
-    print(f"  kill -9: kill to first line    {milliseconds(kills)}")
-    print(f"  doubled                        {doubles or 'never'}")
+    """Print a row for each."""
+    if not shutil.which("cc"):
+        print("  not measured: without a C compiler the start of an interpreter would be most of it")
+        return
+    first: dict[bool, list[float]] = {}
+    with server() as cluster, etcd() as etcd_at:
+        for name, contest, lives in contests(cluster, etcd_at):
+            lives.await_number(1)
+            for kill in (False, True):
+                found = gaps(contest, lives, kill=kill)
+                what = f"{name}, {'child killed' if kill else 'handed over'}"
+                print(f"  {what:38} {distribution(found, first.setdefault(kill, found))}", flush=True)
+    print(f"  load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; ratios are of medians, to {OURS}")
 
 
 if __name__ == "__main__":
