@@ -25,6 +25,9 @@ from highlanderd.core.events import (
     EndOrdered,
     Event,
     Exited,
+    FoundReady,
+    FoundUnhealthy,
+    FoundUnready,
     Granted,
     LeaseRefused,
     Looked,
@@ -55,6 +58,7 @@ POLICIES: Final = (
     Policy("here", "us", restart="on-failure"),
     Policy("here", "us", restart="never"),
     Policy("here", "us", on_connection_loss="stop"),
+    Policy("here", "us", ready_timeout=1.0),
 )
 ORDERS: Final = (
     StartOrdered(),
@@ -188,6 +192,7 @@ def _facts(place: Place, now: float) -> Iterator[Event]:
         yield Exited(0, now)
         yield Exited(256, now)
         yield Emptied()
+        yield from (FoundReady(now), FoundUnready("connection refused", now + 60), FoundUnhealthy("no answer", now))
     elif place.child == "exited":
         yield Emptied()
 

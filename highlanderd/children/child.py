@@ -87,6 +87,7 @@ class Child:
         self._log_report: int | None = None
         self._post: Callable[[ChildEvent], None] | None = None
         self._pipes_came: Callable[[], None] = _ignore
+        self._news: asyncio.Future[None] | None = None
         self._delivered = 0
         """How many of the report's events were delivered."""
 
@@ -184,6 +185,23 @@ class Child:
         """
         check_memo(memo)
         self._order(protocol.deadline(kill_at, memo))
+
+    def probe(self, argv: tuple[str, ...], timeout: float) -> int:
+        """Have the keeper run a command in the tree for so long at most; return the number that reports give it."""
+        number = ((self.report and self.report.probe) or 0) + 1
+        if self._channel is not None:
+            self._send(protocol.probe(number, [os.fsencode(word) for word in argv], timeout), self._channel)
+        return number
+
+    def watch(self, within: float) -> None:
+        """Have the keeper expect WATCHDOG=1 from the child every ``within`` seconds from now on."""
+        self._order(protocol.watch(within))
+
+    async def news(self) -> None:
+        """Wait for the next report."""
+        if self._news is None or self._news.done():
+            self._news = asyncio.get_running_loop().create_future()
+        await self._news
 
     def pipes(self) -> dict[str, int]:
         """Hand over the read ends that came, by ``stdout`` and ``stderr``: non-blocking, the caller's from now on."""
@@ -330,6 +348,8 @@ class Child:
     def _learn(self, report: KeeperReport) -> None:
         self._deadlines.acknowledge(report.deadline)
         self.report = report
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
         self._deliver()
 
     def _deliver(self) -> None:

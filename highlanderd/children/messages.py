@@ -55,6 +55,8 @@ class SpawnRequest:
     """Where its output goes, and how, as ``protocol.LOG`` has it."""
     foreground: Mapping[str, object] | None = None
     """Whose process group it joins, and what it ignores, as ``protocol.FOREGROUND`` has it; None for a daemon's."""
+    notify: bool = False
+    """It gets a socket for sd_notify(3)."""
 
     def spec(self) -> bytes:
         """Return the memfd of ``spawn``. Text becomes bytes here, where the configuration's encoding is known."""
@@ -78,6 +80,7 @@ class SpawnRequest:
                 "no_new_privileges": self.no_new_privileges,
                 "log": None if self.log is None else dict(self.log),
                 "foreground": None if self.foreground is None else dict(self.foreground),
+                "notify": self.notify,
             },
             MARSHAL_VERSION,
         )
@@ -105,8 +108,27 @@ class KeeperReport:
     """When SIGKILL was first sent."""
     keeper: int | None = None
     """The keeper's own pid; None for a keeper of an earlier version."""
+    ready: float | None = None
+    """When the child has said READY=1."""
+    says: str = ""
+    """The latest STATUS= that the child has said."""
+    extended: float | None = None
+    """Until when the child has asked for time to become ready."""
+    unhealthy: str | None = None
+    """Why its watchdog was not satisfied; None while it is."""
+    probe: int | None = None
+    """The number of the latest probe, 0 before the first; None for a keeper of an earlier version, which runs none."""
+    probe_status: int | None = None
+    """How that has ended, as a raw wait status."""
+    probe_failed: str | None = None
+    """Why it has no status that counts."""
     unkillable: tuple[int, ...] = ()
     """Processes that SIGKILL has not ended for two seconds, a hundred at most."""
+
+    @property
+    def probing(self) -> bool:
+        """Whether a probe runs."""
+        return bool(self.probe) and self.probe_status is None and self.probe_failed is None
 
     @classmethod
     def of(cls, message: Message) -> KeeperReport:
@@ -122,6 +144,6 @@ class KeeperReport:
             return
         yield Started(self.pid or 0, self.started)
         if self.status is not None:
-            yield Exited(self.status, self.exited_at or self.started, alone=self.empty)
+            yield Exited(self.status, self.exited_at or self.started, alone=self.empty or self.probing)
         if self.empty:
             yield Emptied()

@@ -15,6 +15,7 @@ from highlanderd.children.messages import SpawnRequest
 from highlanderd.children.program_output import ProgramOutput
 from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.config import Identity, ProgramConfig, child_environment, identity
+from highlanderd.config.probes import Notify
 from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Emptied, Event, Exited, Started
 from highlanderd.errors import HighlanderError
@@ -210,13 +211,16 @@ class Spawner:
             stderr="null" if config.stderr == "null" else "pipe",
             log=self._log(config),
             foreground=self._origin.foreground,
+            notify=config.notifies,
         )
 
     def _log(self, config: ProgramConfig) -> Mapping[str, object] | None:
         return _log(config) if self._origin.foreground is None else None
 
     def _own_variables(self, epoch: int, lock_id: int) -> dict[str, str]:
+        watched = isinstance(self.config.alive, Notify)
         return {
+            **({"WATCHDOG_USEC": str(round(self.config.alive_timeout * 1e6))} if watched else {}),
             "HIGHLANDER_PROGRAM": self.config.name,
             "HIGHLANDER_NODE": self._origin.node,
             "HIGHLANDER_EPOCH": str(epoch),

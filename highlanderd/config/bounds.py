@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from highlanderd.config import Configuration, ProgramConfig
+from highlanderd.config.probes import Probe
 from highlanderd.core.lease import Lease, maintenance_lease, replaced_within
 from highlanderd.durations import shown
 from highlanderd.errors import enumerated
@@ -46,11 +47,21 @@ def _rows(lease: Lease, programs: list[ProgramConfig], on_connection_loss: str) 
         yield f"maintenance on --for {shown(MAINTENANCE)}", f"an outage of up to {shown(MAINTENANCE)} stops no child"
         later = shown(replaced_within(longer, lease.length))
         yield "  a node that is lost meanwhile", f"led elsewhere at most {later} after the last renewal"
+    hangs = _each([program for program in programs if program.alive is not None], _noticed)
+    yield from _below("a program no longer does its work", hangs)
     yield "the daemon's worker is killed", stopped or "no child is stopped"
     yield "its guardian is killed", "a planned handover of everything (systemd: as when all is killed)"
     yield "all of the daemon is killed", "the children at once; led elsewhere as when the node is lost"
     yield from _below("a planned handover", stops)
     yield "the first start on a new ledger", f"{shown(lease.wait)} of waiting, once"
+
+
+def _noticed(program: ProgramConfig) -> str:
+    """Return when the end of a program's term begins that does not answer any more."""
+    alive = program.alive
+    if isinstance(alive, Probe):
+        return f"its own stop begins at most {shown(alive.period * alive.threshold + alive.timeout)} later"
+    return f"its own stop begins {shown(program.alive_timeout)} after its last WATCHDOG=1, unless it chooses otherwise"
 
 
 def _each(programs: list[ProgramConfig], value: Callable[[ProgramConfig], str]) -> list[str]:

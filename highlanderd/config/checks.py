@@ -14,6 +14,7 @@ from typing import Final
 from highlanderd.config.configuration import Configuration
 from highlanderd.config.dsn import options
 from highlanderd.config.expansion import WrittenText
+from highlanderd.config.probes import Notify
 from highlanderd.config.problems import Location, Problems
 from highlanderd.config.program import ProgramConfig
 from highlanderd.config.reading import Table
@@ -68,6 +69,12 @@ def check_clocks(written: WrittenProgram, report: Problems) -> None:
             f'makes backoff_max ("{shown(program.backoff_max)}") of program {program.name} shorter than backoff '
             f'("{shown(program.backoff)}"); raise backoff_max or lower backoff',
         )
+
+
+def warn_of_watchdog(written: WrittenProgram, warnings: Problems) -> None:
+    """Warn of a watchdog's time where there is no watchdog."""
+    if "alive_timeout" in written.table and not isinstance(written.program.alive, Notify):
+        warnings.add(written.at("alive_timeout"), 'has no effect without alive = "notify"; write that, or remove it')
 
 
 def warn_of_shell(written: WrittenProgram, warnings: Problems) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from highlanderd.config.environment import PATH, read_environment, unknown_to_sh
 from highlanderd.config.identity import Identity, find_group, find_user, identity
 from highlanderd.config.limits import beyond
 from highlanderd.config.paths import WITHIN, PathReader
+from highlanderd.config.probes import ExecCheck, Probe
 from highlanderd.config.problems import Document, Location, Problems
 from highlanderd.config.program import ProgramConfig
 from highlanderd.config.reading import Table
@@ -130,8 +131,10 @@ class _HostCheck:
                 self._log(Path(target), key)
         for sentence in beyond(program.limits):
             self._report("limits", sentence)
-        if missing := self._missing(environment.get("PATH", self.environ.get("PATH", PATH))):
-            self._report("command", missing)
+        path = environment.get("PATH", self.environ.get("PATH", PATH))
+        for key, argv in (("command", program.argv), *_commands(program)):
+            if missing := self._missing(argv[0], path):
+                self._report(key, missing)
 
     def _report(self, key: str, sentence: str) -> None:
         self.report.add(self.written.at(key), sentence)
@@ -181,10 +184,9 @@ class _HostCheck:
         if why:
             self.warnings.add(self.written.at(key), f"{path} {why}")
 
-    def _missing(self, path: str) -> str:
-        """Return what keeps the command from being executed, as a sentence; empty if nothing does."""
+    def _missing(self, command: str, path: str) -> str:
+        """Return what keeps a command from being executed, as a sentence; empty if nothing does."""
         program = self.written.program
-        command = program.argv[0]
         if "/" not in command or _ASSIGNMENT.match(command):
             places = [Path(directory) / command for directory in path.split(":") if directory.startswith("/")]
             for place in places:
@@ -229,6 +231,13 @@ class _HostCheck:
             return False
         except OSError:
             return True
+
+
+def _commands(program: ProgramConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the commands that run in its tree in addition to its own, each with its key."""
+    for key, how in (("ready", program.ready), ("alive", program.alive)):
+        if isinstance(how, Probe) and isinstance(how.check, ExecCheck):
+            yield key, how.check.argv
 
 
 _ASSIGNMENT: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*=")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from highlanderd.config import limits, values
+from highlanderd.config import limits, probes, values, words
 from highlanderd.config import program as program_keys
 from highlanderd.config.program import ProgramKeys
 from highlanderd.config.sections import SECTIONS, Section
@@ -33,10 +33,27 @@ def _string(pattern: str) -> Fragment:
 
 
 _DURATION: Final = r"(\d+(\.\d+)?(d|h|m|s|ms))+|\d+(\.\d+)?"
+_DURATION_OR_NUMBER: Final[Fragment] = {"anyOf": [_string(_DURATION), {"type": "number", "minimum": 0}]}
+_COMMAND: Final[Fragment] = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+}
+_PROBE: Final[Fragment] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "http": {"type": "string"},
+        "tcp": {"type": "string"},
+        "exec": _COMMAND,
+        "period": _DURATION_OR_NUMBER,
+        "timeout": _DURATION_OR_NUMBER,
+        "threshold": {"type": "integer", "minimum": 1, "maximum": 1000},
+    },
+    "oneOf": [{"required": [check]} for check in ("http", "tcp", "exec")],
+}
 _ACCOUNT: Final[Fragment] = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}]}
 
 WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
-    values.duration: {"anyOf": [_string(_DURATION), {"type": "number", "minimum": 0}]},
+    values.duration: _DURATION_OR_NUMBER,
     values.size: {"anyOf": [_string(r"\d+\s*([kKmMgGtT][iI]?)?[bB]"), {"type": "integer", "minimum": 0}]},
     values.octal: {"anyOf": [_string("(0o)?[0-7]{1,4}"), {"type": "integer", "minimum": 0, "maximum": 0o777}]},
     values.signal_number: {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1, "maximum": 64}]},
@@ -53,7 +70,9 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     values.label: _string(LABEL),
     values.web_address: _string(values.WEB_ADDRESS),
     values.account: _ACCOUNT,
-    program_keys.words: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    words.words: _COMMAND,
+    probes.readiness: {"anyOf": [_DURATION_OR_NUMBER, {"const": "notify"}, _PROBE]},
+    program_keys.alive_value: {"anyOf": [{"const": "notify"}, _PROBE]},
 }
 """What may be written, by the function that reads it."""
 
@@ -120,7 +139,9 @@ def _plain(made: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------------ keys, defaults
 
-_DURATIONS: Final = frozenset({"lease", "backoff", "backoff_max", "backoff_reset", "stop_timeout"})
+_DURATIONS: Final = frozenset(
+    {"lease", "backoff", "backoff_max", "backoff_reset", "stop_timeout", "ready_timeout", "alive_timeout"}
+)
 """Keys whose numbers are seconds; the others are plain numbers."""
 
 
@@ -146,6 +167,8 @@ def _as_written(key: str, value: object) -> object:
         return f"{value // 10**6}MB"
     if key == "stop_signal":
         return "TERM"
+    if isinstance(value, probes.Delay):
+        return shown(value.seconds)
     if isinstance(value, frozenset | tuple | list):
         return sorted(value)
     return str(value) if isinstance(value, str | Path) else value

@@ -20,6 +20,7 @@ from highlanderd.config.checks import (
     warn_of_names,
     warn_of_postgres,
     warn_of_shell,
+    warn_of_watchdog,
 )
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.host_checks import check_host
@@ -267,6 +268,7 @@ class _Loading:
         for written in self.programs.values():
             warn_of_shell(written, self.warnings)
             warn_of_files(written, self.warnings)
+            warn_of_watchdog(written, self.warnings)
             warn_of_expansions(written, self.environ, self.warnings)
 
 

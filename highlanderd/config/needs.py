@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from highlanderd.config.probes import ExecCheck, Probe
 from highlanderd.config.program import ProgramConfig
 
 OWN: Final = 64
@@ -27,17 +28,23 @@ def file_limit() -> int:
 
 
 def of_worker(program: ProgramConfig) -> int:
-    """Return what the worker holds for a program led here: its session, its keeper's channel, its logger's report.
+    """Return what the worker holds for a program led here: session, keeper's channel, logger's report, its probe.
 
     >>> of_worker(ProgramConfig(name="beat", command=("true",)))
     3
     """
-    return 2 + bool(_streams(program))
+    return 2 + bool(_streams(program)) + _is_asked(program)
 
 
 def of_guardian(program: ProgramConfig) -> int:
     """Return what the guardian holds for it: the channel to its keeper, and its logger's pipes and report."""
     return 1 + _streams(program) + bool(_streams(program))
+
+
+def _is_asked(program: ProgramConfig) -> bool:
+    """Return whether the worker connects with the program, to ask whether it is ready or well."""
+    asked = (how.check for how in (program.ready, program.alive) if isinstance(how, Probe))
+    return any(not isinstance(check, ExecCheck) for check in asked)
 
 
 def _streams(program: ProgramConfig) -> int:

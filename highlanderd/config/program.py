@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
+from math import inf
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from highlanderd.config.limits import LIMITS, nice_value, oom_adjustment, resource_limits
+from highlanderd.config.probes import Delay, Liveness, Notify, Readiness, liveness, readiness
 from highlanderd.config.sections import Section
 from highlanderd.config.values import (
     LONGEST,
@@ -32,38 +33,13 @@ from highlanderd.config.values import (
     label,
     quoted,
     table,
-    text,
     variable,
 )
+from highlanderd.config.words import words
 from highlanderd.core.key import HIGHEST, LOWEST, AdvisoryLock, LockKey, advisory_lock, lock_id
 
 RESERVED = frozenset({"PROGRAM", "NODE", "EPOCH", "LOCK_ID", "CONTROL_SOCKET"})
 """What the daemon sets for each child as ``HIGHLANDER_...``: a value from the configuration would be wrong."""
-
-
-def words(command: object) -> tuple[str, ...]:
-    """Return the words of a command as configured. Raises ValueError with a sentence."""
-    if isinstance(command, str):
-        try:
-            found = tuple(shlex.split(command))
-        except ValueError as error:
-            raise ValueError(
-                f"cannot be split into words ({str(error).lower()}); close the quotes, or write an array"
-            ) from None
-    elif isinstance(command, list | tuple):
-        found = tuple(_word(number, word) for number, word in enumerate(command, 1))
-    else:
-        raise ValueError(f'is {kind(command)}; write an array, such as ["celery", "beat"], or one string')
-    if not found or not found[0]:
-        raise ValueError('is empty; write a command, such as ["celery", "beat"]')
-    return found
-
-
-def _word(number: int, word: object) -> str:
-    try:
-        return text(word)
-    except ValueError as error:
-        raise ValueError(f"word {number} {error}") from None
 
 
 def _lock_key(value: object) -> LockKey:
@@ -87,6 +63,11 @@ def _pair(value: Sequence[object]) -> tuple[int, int]:
     except ValueError as refusal:
         raise ValueError(f"{refusal}; write two numbers that do") from None
     return halves[0], halves[1]
+
+
+def alive_value(value: object) -> Liveness | None:
+    """Return what says that the program is still well; None for nothing."""
+    return None if value is None else liveness(value)
 
 
 def _inherited(value: object) -> object:
@@ -188,6 +169,32 @@ class ProgramKeys(Section):
         description="Whether set-user-ID programs and file capabilities give the child nothing, as systemd's "
         "`NoNewPrivileges=` does. `sudo` does not work below it.",
     )
+    ready: Annotated[Readiness, BeforeValidator(readiness)] = Field(
+        default=Delay(1.0),
+        description="What says that the program does its work; `/leader/`, `status` and the metrics go by it. A "
+        'duration: it has run for so long. `"notify"`: it says `READY=1`, as sd_notify(3) does. Or a table, which is '
+        "asked at once and then each second: `{ http = URL }` is answered with a status from 200 to 399, "
+        '`{ tcp = "HOST:PORT" }` accepts a connection, `{ exec = [...] }` ends with status 0. A table also takes '
+        "`period` (10s), `timeout` (3s) and `threshold` (3), which `alive` needs; a shorter `period` counts here, too.",
+    )
+    ready_timeout: Annotated[Duration, between(0.1, LONGEST, "would end every term")] = Field(
+        default=90.0,
+        description="How long the program may take to become ready, counted from its start. Then its term ends with "
+        "the cause `not_ready`: this node stays away for `backoff`, and another one may lead. A program with "
+        '`ready = "notify"` may ask for more time with `EXTEND_TIMEOUT_USEC=`; a duration cannot be late.',
+    )
+    alive: Annotated[Liveness | None, BeforeValidator(alive_value)] = Field(
+        default=None,
+        description="What says that the program still does its work, once it is ready; the same words as in `ready`, "
+        "but for a duration. A table is asked every `period`, and `threshold` failures in a row end the term with the "
+        'cause `unhealthy`: this node stays away for `backoff`, and another one may lead. `"notify"`: the program '
+        "says `WATCHDOG=1` more often than every `alive_timeout`. Default: a program is well until it ends.",
+    )
+    alive_timeout: Annotated[Duration, between(0.1, LONGEST, "would end every term")] = Field(
+        default=30.0,
+        description='How long a program with `alive = "notify"` may be silent. It finds this in `WATCHDOG_USEC`, and '
+        "may change it by saying `WATCHDOG_USEC=`.",
+    )
     restart: Literal["always", "on-failure", "never"] = Field(
         default="always",
         description="Whether a child that has ended is started again, here or on another node. `always`: after a "
@@ -271,6 +278,16 @@ class ProgramConfig(ProgramKeys):
     def key(self) -> LockKey:
         """Return what the lock id is made of."""
         return self.name if self.lock_key is None else self.lock_key
+
+    @property
+    def ready_within(self) -> float:
+        """Seconds from its start in which it has to become ready. What only has to run on cannot be late."""
+        return inf if isinstance(self.ready, Delay) else self.ready_timeout
+
+    @property
+    def notifies(self) -> bool:
+        """Whether the child speaks for itself: it gets a socket for sd_notify(3)."""
+        return isinstance(self.ready, Notify) or isinstance(self.alive, Notify)
 
     def lock_id(self, namespace: str) -> int:
         """Return the number by which the ledger knows the program's lock."""

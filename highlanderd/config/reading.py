@@ -12,10 +12,11 @@ from pydantic_core import ErrorDetails
 
 from highlanderd.config.expansion import WrittenText
 from highlanderd.config.problems import Location, Problems
-from highlanderd.config.program import ProgramKeys, words
+from highlanderd.config.program import ProgramKeys
 from highlanderd.config.sections import Section
 from highlanderd.config.suggestions import keys_of, unknown_key
 from highlanderd.config.values import kind, quoted
+from highlanderd.config.words import words
 
 Model = TypeVar("Model", bound=Section)
 

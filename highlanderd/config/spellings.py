@@ -46,7 +46,7 @@ def _limit(name: str) -> Option:
 
 _PREPARE: Final = Option(note='the command can do it first: ["sh", "-c", "prepare && exec program"]')
 _CGROUP: Final = Option(note="limits sets what setrlimit can; a cgroup's limits belong in the daemon's unit")
-_FOREGROUND: Final = Option(note="the program must stay in the foreground, and is up once it is executed")
+_FOREGROUND: Final = Option(note="the program must stay in the foreground; ready says when it is up")
 _NEVER_GIVEN_UP: Final = PROGRAM["startretries"]
 _ONE: Final = PROGRAM["numprocs"]
 _NO_ORDER: Final = PROGRAM["priority"]
@@ -71,7 +71,7 @@ SYSTEMD: Final[Mapping[str, Option]] = {
     "SendSIGKILL": PROGRAM["killasgroup"],
     "TimeoutStopSec": Option("stop_timeout", value=_duration),
     "TimeoutSec": Option("stop_timeout", value=_duration),
-    "TimeoutStartSec": _FOREGROUND,
+    "TimeoutStartSec": Option("ready_timeout", value=_duration),
     "SuccessExitStatus": Option("success_exit_codes", value=exit_codes),
     "User": Option("user"),
     "Group": Option("group"),
@@ -84,9 +84,9 @@ SYSTEMD: Final[Mapping[str, Option]] = {
     "StandardOutput": Option("stdout", value=_output),
     "StandardError": Option("stderr", value=_output),
     "Description": Option("description"),
-    "Type": _FOREGROUND,
+    "Type": Option("ready", "after a delay without it", lambda given: "notify" if given == "notify" else "1s"),
     "PIDFile": _FOREGROUND,
-    "WatchdogSec": Option(note="a child is watched by its end alone"),
+    "WatchdogSec": Option("alive_timeout", 'with alive = "notify"', _duration),
     "After": _NO_ORDER,
     "Requires": _NO_ORDER,
     **{f"Limit{name.upper()}": _limit(name) for name in LIMITS},

@@ -115,9 +115,7 @@ PROGRAM: Final[Mapping[str, Option]] = {
     "numprocs_start": Option(note="a program runs once in the whole cluster"),
     "priority": Option(note="programs do not start in an order"),
     "autostart": Option("autostart", value=truth),
-    "startsecs": Option(
-        note="a child counts as running once it is executed, and `backoff_reset` ends a row of failures"
-    ),
+    "startsecs": Option("ready", "for how long it has run; `backoff_reset` ends a row of failures", seconds),
     "startretries": Option(note="a program is never given up, and `backoff_max` says how seldom it is tried"),
     "autorestart": Option("restart", "`unexpected`, the default there, is `on-failure`", restart),
     "exitcodes": Option("success_exit_codes", value=exit_codes),

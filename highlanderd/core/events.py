@@ -112,6 +112,30 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundReady:
+    """The child is ready, as the program's ``ready`` says it."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FoundUnready:
+    """The child is not ready yet. ``why`` is a sentence for operators, empty where nothing is known."""
+
+    why: str
+    until: float = 0.0
+    """The child has asked for time until then, if that is longer than it has anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundUnhealthy:
+    """The child does not answer any more, as the program's ``alive`` says it. ``why`` is a sentence for operators."""
+
+    why: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SpawnFailed:
     """There is no child, and there will be none in this term. ``why`` is a sentence for operators."""
 
@@ -202,6 +226,9 @@ Event = (
     | Contended
     | Unlocked
     | Started
+    | FoundReady
+    | FoundUnready
+    | FoundUnhealthy
     | SpawnFailed
     | Exited
     | Emptied

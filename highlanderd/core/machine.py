@@ -20,7 +20,8 @@ in its state, such as ``renew_at`` or ``look_at``; it counts once the session is
 **How a term begins.** ``Look`` brings ``Looked``; ``core/verdict.py`` judges it. A claim becomes ``TakeOver``, and
 ``Granted`` is the only way into a term. Its cell returns ``Spawn``, the only one of that term. ``Started`` or
 ``SpawnFailed`` says whether the child was started; while neither has come, the child counts as running, because the
-guardian may have forked it.
+guardian may have forked it. ``FoundReady`` says that it does its work, as the program's ``ready`` defines it; when that
+does not come in time, or ``FoundUnhealthy`` comes later, the term ends, and another node has its turn.
 
 **How long a term may be trusted.** Trust counts from the moment *before* the last acknowledged statement was sent
 (``core/lease.py``). Each acknowledged renewal moves three moments on: the fence, SIGKILL, and the end of trust. The
@@ -63,6 +64,9 @@ from highlanderd.core.events import (
     EndOrdered,
     Event,
     Exited,
+    FoundReady,
+    FoundUnhealthy,
+    FoundUnready,
     Granted,
     LeaseRefused,
     Looked,
@@ -88,6 +92,7 @@ from highlanderd.core.states import (
     Leading,
     Policy,
     Releasing,
+    Running,
     SessionState,
     Situation,
     Spawning,
@@ -156,6 +161,7 @@ def deadline(situation: Situation, policy: Policy) -> float | None:
         case Leading(term, child, renew_at):
             moments = [term.fence_at(policy.stop_timeout)]
             moments += [child.not_after] if isinstance(child, Spawning) else []
+            moments += [child.ready_by] if isinstance(child, Running) else []
             moments += [renew_at] if idle else []
         case Draining(phase=Releasing(give_up_at)):
             moments = [] if give_up_at is None else [give_up_at]
@@ -216,6 +222,9 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: bug,
         Unlocked: bug,
         Started: bug,
+        FoundReady: bug,
+        FoundUnready: bug,
+        FoundUnhealthy: bug,
         SpawnFailed: bug,
         Exited: bug,
         Emptied: bug,
@@ -242,6 +251,9 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: leading.contended,
         Unlocked: bug,
         Started: leading.started,
+        FoundReady: leading.found_ready,
+        FoundUnready: leading.found_unready,
+        FoundUnhealthy: leading.found_unhealthy,
         SpawnFailed: leading.spawn_failed,
         Exited: leading.exited,
         Emptied: leading.emptied,
@@ -268,6 +280,9 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: draining.contended,
         Unlocked: draining.unlocked,
         Started: stay,
+        FoundReady: stay,
+        FoundUnready: stay,
+        FoundUnhealthy: stay,
         SpawnFailed: draining.emptied,
         Exited: draining.exited,
         Emptied: draining.emptied,
@@ -294,6 +309,9 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: bug,
         Unlocked: bug,
         Started: bug,
+        FoundReady: bug,
+        FoundUnready: bug,
+        FoundUnhealthy: bug,
         SpawnFailed: bug,
         Exited: bug,
         Emptied: bug,
@@ -320,6 +338,9 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: stay,
         Unlocked: stay,
         Started: bug,
+        FoundReady: bug,
+        FoundUnready: bug,
+        FoundUnhealthy: bug,
         SpawnFailed: bug,
         Exited: bug,
         Emptied: bug,

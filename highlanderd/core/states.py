@@ -31,6 +31,7 @@ class Policy:
     backoff: float = 1.0
     backoff_max: float = 60.0
     backoff_reset: float = 60.0
+    ready_timeout: float = 90.0
     on_connection_loss: Literal["hold", "stop"] = "hold"
     spread: float = 0.5
     """A number in [0, 1), drawn once per instance and program. It spreads the looks and backoffs of many nodes."""
@@ -185,10 +186,25 @@ class Spawning:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The child's program was executed."""
+    """The child's program was executed, and is not ready yet."""
 
     pid: int
     since: float
+    ready_by: float
+    """When the term ends unless the child is ready."""
+    lack: str = ""
+    """Why it was not found ready when it was asked last, for operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The child's program was executed, and was found ready."""
+
+    pid: int
+    since: float
+    """When it was executed."""
+    at: float
+    """When it was found ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +212,7 @@ class Leading:
     """The term has begun and a child is wanted."""
 
     term: Term
-    child: Spawning | Running
+    child: Spawning | Running | Ready
     renew_at: float
 
 
@@ -251,6 +267,10 @@ class Cause(Enum):
     """The child could not be started, or the guardian did not confirm its start in time."""
     KEEPER_LOST = "keeper-lost"
     """The keeper was killed, and the child with it."""
+    NOT_READY = "not_ready"
+    """The child was not ready within ``ready_timeout``."""
+    UNHEALTHY = "unhealthy"
+    """The child was ready, and no longer answered as ``alive`` wants it."""
     UNWANTED = "unwanted"
     """An operator's stop came while the takeover was under way, so no child was started."""
 
@@ -259,7 +279,7 @@ UNRENEWED: Final = frozenset({Cause.OVERRULED, Cause.SPAWN_FAILED})
 """Causes after which a draining term is not renewed: the term is another node's; or the guardian never confirmed a
 child, and the deadline of such a child lies inside the present lease."""
 
-FAILURES: Final = frozenset({Cause.EXITED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST})
+FAILURES: Final = frozenset({Cause.EXITED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST, Cause.NOT_READY, Cause.UNHEALTHY})
 """Causes that count as a failure of the program on this node: backoff follows."""
 
 

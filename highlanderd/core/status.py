@@ -76,7 +76,7 @@ class ProgramStatus:
     pid: int | None
     """The child's main process on this node, while it lives."""
     ready: bool
-    """Whether the child is up: it has run for a second."""
+    """Whether the child does its work, as the key ``ready`` says it."""
     failures: int
     """Crashes and failed starts in a row on this node."""
     restarts: int

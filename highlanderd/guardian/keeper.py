@@ -11,15 +11,16 @@ of an empty tree. cgroups and walks through /proc help to kill, and prove nothin
 Everything that is known of the child is one dict, ``_state``. After each change all of it is sent to the guardian and
 to the worker. A channel that is full now gets a newer state later, so a slow reader costs nothing.
 
-One loop waits for signals (SIGCHLD), for the deadline's timer, for both channels and for the child's answer. Then each
-turn takes the same steps, whatever woke it:
+One loop waits for signals (SIGCHLD), for the deadline's timer, for both channels, for the child's answer and for what
+it says of itself. Then each turn takes the same steps, whatever woke it:
 
 1. read the channels, the guardian's before the worker's, which it may replace;
-2. reap what has died;
-3. read whether the program was executed;
-4. judge the deadline, and kill one round if the tree is to be killed;
-5. send the signals that were ordered;
-6. send the state where it is owed.
+2. hear what the child says by sd_notify(3), before what has said it is reaped; kill a probe whose time is over;
+3. reap what has died;
+4. read whether the program was executed;
+5. judge the deadline, and kill one round if the tree is to be killed;
+6. send the signals that were ordered;
+7. send the state where it is owed.
 
 Three things begin the killing, and nothing ends it but the empty tree:
 
@@ -49,6 +50,7 @@ import time
 
 from highlanderd.guardian import cgroup, protocol, shapes
 from highlanderd.guardian.channel import Channel
+from highlanderd.guardian.health import Health
 from highlanderd.guardian.killing import TreeKill, unkillable
 from highlanderd.guardian.pending_signals import PendingSignals
 from highlanderd.guardian.start import Start
@@ -81,6 +83,7 @@ class Keeper:
         logged: dict[str, int],
     ) -> None:
         self._spec, self._signals, self._directory, self._logged = spec, signals, directory, logged
+        self._nofile = (0, 0)
         self._guardian: Channel | None = guardian
         self._worker: Channel | None = worker
         self._timer = linux.Timer()
@@ -96,12 +99,14 @@ class Keeper:
         """Kills the whole cgroup. Opened early, as the list of children is: killing needs no new descriptor."""
         self._killing = TreeKill()
         self._pending = PendingSignals()
+        self._health = Health(self._state)
         self._released = self._again = self._complained = False
 
     def run(self, nofile: tuple[int, int]) -> int:
         """Keep the child until its tree is empty and that is acknowledged; return the exit code."""
         try:
-            self._launch(nofile)
+            self._nofile = nofile
+            self._launch()
         except OSError as error:
             self._change(
                 failed=f"cannot prepare the child: {error.strerror}; the machine is short of memory or processes"
@@ -114,12 +119,13 @@ class Keeper:
             cgroup.remove(self._directory)
         return 0
 
-    def _launch(self, nofile: tuple[int, int]) -> None:
+    def _launch(self) -> None:
         self._children = proctree.Children()
+        self._spec = self._health.prepare(self._spec)
         if self._directory and not cgroup.create(self._directory):
             self._directory = None
         self._killer = cgroup.killer(self._directory) if self._directory else None
-        self._start = Start(self._spec, self._directory, nofile, self._logged)
+        self._start = Start(self._spec, self._directory, self._nofile, self._logged)
         self._pipes = self._start.pipes
         self._change(pid=self._start.pid)
 
@@ -135,15 +141,17 @@ class Keeper:
     def _wait(self) -> None:
         """Wait for the next event. The wait has no end only while a child or a channel can end it."""
         poller = select.poll()
-        for source in (self._signals, self._timer, *(() if self._start is None else (self._start,))):
-            poller.register(source, select.POLLIN)
+        for source in (self._signals, self._timer, self._start, self._health.source):
+            if source is not None:
+                poller.register(source, select.POLLIN)
         for channel, owed in ((self._guardian, self._owed_guardian), (self._worker, self._owed_worker)):
             if channel is not None:
                 poller.register(channel, select.POLLIN | (select.POLLOUT if owed else 0))
         killing = self._state["killed"] and not self._state["empty"]
-        again = 0 if killing and self._killing.unfinished else AGAIN if killing or self._again else None
+        again = 0 if killing and self._killing.unfinished else AGAIN if killing or self._again else linux.NEVER
+        again = min(again, 1000 * self._health.patience)
         try:
-            poller.poll(again)
+            poller.poll(None if again == linux.NEVER else again)
         except OSError as error:  # for want of memory, for instance; each turn looks at everything anyway
             self._complain(error)
             time.sleep(AGAIN / 1000)
@@ -151,9 +159,9 @@ class Keeper:
     def _turn(self) -> None:
         """Take all steps. One that the system refuses now is taken again in a later turn, and stops no other."""
         self._again = False
-        for step in (self._receive_all, self._reap, self._read_answer, self._judge, self._signal, self._report):
+        for step in STEPS:
             try:
-                step()
+                step(self)
             except OSError as error:
                 self._complain(error)
 
@@ -204,6 +212,13 @@ class Keeper:
     def _on_signal(self, message: Message, _fds: list[int]) -> None:
         self._pending.add(message)
 
+    def _on_watch(self, message: Message, _fds: list[int]) -> None:
+        self._health.watch(message["within"])
+
+    def _on_probe(self, message: Message, _fds: list[int]) -> None:
+        if self._health.probe(message, self._spec, self._directory, self._nofile):
+            self._change()
+
     def _change(self, **facts: Any) -> None:
         self._state.update(facts)
         self._owed_guardian = self._owed_worker = True
@@ -223,6 +238,10 @@ class Keeper:
 
     # ----------------------------------------------------------------------------------------------------- the child
 
+    def _mind_health(self) -> None:
+        if self._health.turn():
+            self._change()
+
     def _reap(self) -> None:
         while not self._state["empty"]:
             try:
@@ -234,6 +253,8 @@ class Keeper:
                 return
             if pid == self._state["pid"] and self._state["status"] is None:
                 self._change(status=status, exited_at=linux.boottime())
+            if self._health.reaped(pid, status):
+                self._change()
 
     def _read_answer(self) -> None:
         if self._start is None or not self._start.read():
@@ -287,10 +308,21 @@ class Keeper:
         self._killing.round(left)
 
 
+STEPS = (
+    Keeper._receive_all,
+    Keeper._mind_health,
+    Keeper._reap,
+    Keeper._read_answer,
+    Keeper._judge,
+    Keeper._signal,
+    Keeper._report,
+)
 HANDLERS = {
     "worker": Keeper._on_worker,
     "deadline": Keeper._on_deadline,
     "signal": Keeper._on_signal,
+    "watch": Keeper._on_watch,
+    "probe": Keeper._on_probe,
     "kill": Keeper._on_kill,
     "leave": Keeper._on_leave,
 }

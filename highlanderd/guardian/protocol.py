@@ -19,7 +19,7 @@ spare is the worker's once the spare begins::
     guardian <--- spare ----------------------------------------------------------- spare
     guardian ---- worker ---------------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
-    worker   ---- deadline, signal, kill, leave ----------------------------------> keeper
+    worker   ---- deadline, signal, watch, probe, kill, leave --------------------> keeper
     worker   <--- state ----------------------------------------------------------- keeper
 
 The first message to a worker is ``hello``. The guardian then lists all its terms, each as a ``keeper``, a ``term`` or
@@ -53,8 +53,18 @@ STATE = {
     "empty": "bool",
     "undying": "list[int]",
     "keeper": "int | None",
+    "ready": "float | None",
+    "says": "str",
+    "extended": "float | None",
+    "unhealthy": "str | None",
+    "probe": "int",
+    "probe_status": "int | None",
+    "probe_failed": "str | None",
 }
-LATER_STATE = ("killed_at", "undying", "keeper")
+LATER_STATE = (
+    *("killed_at", "undying", "keeper"),
+    *("ready", "says", "extended", "unhealthy", "probe", "probe_status", "probe_failed"),
+)
 
 SPEC = {
     "argv": "list[bytes]",
@@ -75,9 +85,10 @@ SPEC = {
     "no_new_privileges": "bool",
     "log": "dict | None",
     "foreground": "dict | None",
+    "notify": "bool",
 }
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
-LATER_SPEC = ("limits", "nice", "oom_score_adj", "no_new_privileges", "log", "foreground")
+LATER_SPEC = ("limits", "nice", "oom_score_adj", "no_new_privileges", "log", "foreground", "notify")
 
 FOREGROUND = {"group": "int | None", "ignored": "list[int]"}
 """The key ``foreground`` of ``SPEC``, for the one program of ``highlanderd run``: it gets the guardian's own standard
@@ -300,6 +311,21 @@ MESSAGES = (
         {"signum": "int", "to": "str"},
         'Send this signal to the "main" process, or to the whole "tree".',
     ),
+    MessageKind(
+        WORKER,
+        KEEPER,
+        "watch",
+        {"within": "float"},
+        "The child is ready: from now on expect ``WATCHDOG=1`` from it every ``within`` seconds.",
+    ),
+    MessageKind(
+        WORKER,
+        KEEPER,
+        "probe",
+        {"n": "int", "argv": "list[bytes]", "timeout": "float"},
+        "Run this command in the tree, as the child's user, and kill it after ``timeout`` seconds. The ``state`` says "
+        "how it has ended. Ignored while another one runs.",
+    ),
     MessageKind(WORKER, KEEPER, "kill", {}, "Kill the tree until it is empty."),
     MessageKind(WORKER, KEEPER, "leave", {}, "The ``state`` with the empty tree has arrived: end."),
     MessageKind(
@@ -309,7 +335,10 @@ MESSAGES = (
         STATE,
         "Everything about the child: sent at each change, and several times a second while the keeper kills the tree. "
         "``status`` is a raw wait status. ``undying`` are the processes that SIGKILL has not ended for two seconds. "
-        "``keeper`` is the keeper's own pid.",
+        "``keeper`` is the keeper's own pid. ``ready``, ``says``, ``extended`` and ``unhealthy`` are what the child "
+        "has said by sd_notify(3): since when it is ready, its status, until when it asks for time, and why its "
+        "watchdog was not satisfied. ``probe`` is the number of the latest probe: it runs until ``probe_status``, a "
+        "raw wait status, or ``probe_failed`` says how it has ended.",
         later=LATER_STATE,
     ),
     MessageKind(
@@ -461,6 +490,14 @@ def signal(signum: int, to: str) -> Message:
     return {"is": "signal", "signum": signum, "to": to}
 
 
+def watch(within: float) -> Message:
+    return {"is": "watch", "within": within}
+
+
+def probe(number: int, argv: list[bytes], timeout: float) -> Message:
+    return {"is": "probe", "n": number, "argv": argv, "timeout": timeout}
+
+
 def kill() -> Message:
     return {"is": "kill"}
 
@@ -471,9 +508,22 @@ def leave() -> Message:
 
 def state(spec: Message) -> Message:
     """Return the first state of a keeper, before it has done anything."""
-    nothing = dict.fromkeys(("pid", "started", "failed", "status", "exited_at", "killed", "killed_at"))
+    nothing = dict.fromkeys(
+        ("pid", "started", "failed", "status", "exited_at", "killed", "killed_at", "ready", "extended", "unhealthy")
+    )
+    probe = {"probe": 0, "probe_status": None, "probe_failed": None}
     known = {"deadline": spec["deadline"], "memo": spec["memo"]}
-    return {"is": "state", **term_of(spec), **known, **nothing, "empty": False, "undying": [], "keeper": None}
+    return {
+        "is": "state",
+        **term_of(spec),
+        **known,
+        **nothing,
+        "empty": False,
+        "undying": [],
+        "keeper": None,
+        "says": "",
+        **probe,
+    }
 
 
 def state_with_pipes(state: Message, pipes: list[str]) -> Message:

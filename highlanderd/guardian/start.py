@@ -31,12 +31,17 @@ class Start:
         """The read ends of its output, by ``stdout`` and ``stderr``."""
         keeper = os.getpid()
         stdio = self._streams() if spec.get("foreground") is None else (0, 1, 2)
-        self._answer, theirs = os.pipe()
-        os.set_blocking(self._answer, False)
-        born = directory and cgroup.fork_into(directory, lambda: launch(spec, stdio, theirs, keeper, None, nofile))
-        self.pid: int = born or linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile))
-        for fd in {*stdio, theirs} - {0, 1, 2}:
-            os.close(fd)
+        held = {*stdio}
+        try:
+            self._answer, theirs = os.pipe()
+            held |= {self._answer, theirs}
+            os.set_blocking(self._answer, False)
+            born = directory and cgroup.fork_into(directory, lambda: launch(spec, stdio, theirs, keeper, None, nofile))
+            self.pid: int = born or linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile))
+            held.remove(self._answer)
+        finally:
+            for fd in held - {0, 1, 2}:
+                os.close(fd)
 
     def _streams(self) -> tuple[int, int, int]:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -72,9 +77,13 @@ class Start:
                 self._answered += piece
         except BlockingIOError:
             return False
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Take no answer any more."""
         os.close(self._answer)
         self._answer = -1
-        return True
 
     @property
     def failure(self) -> str | None:

@@ -58,15 +58,10 @@ class Presence:
             except Exception as error:  # noqa: BLE001 - nothing that leads depends on it
                 self._server.notes.unforeseen("cannot write this node's presence", error)
             await asyncio.sleep(APART if self._backend is not None else SOON)
-            if self._backend is not None and not self._starting:
+            if self._backend is not None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, self._next - boottime())):
                         await changed.wait()
-
-    @property
-    def _starting(self) -> bool:
-        """Whether a child is not ready yet: it becomes so by time alone."""
-        return any(program.state == "leading" and not program.ready for program in self._written.values())
 
     async def _write(self) -> None:
         backend = self._listener.backend

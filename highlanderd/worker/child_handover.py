@@ -15,6 +15,7 @@ from highlanderd.core.states import (
     Draining,
     Killing,
     Leading,
+    Ready,
     Reservation,
     Running,
     Shortening,
@@ -43,6 +44,8 @@ def encode(situation: Situation) -> bytes:
     }
     if term.shortening is not None:
         facts["shortening"] = [term.shortening.sent, term.shortening.lease.length]
+    if isinstance(state, Leading):
+        facts["readiness"] = _readiness(state.child)
     if isinstance(state, Draining):
         facts["cause"] = state.cause.value
         facts["kill_at"] = state.phase.kill_at if isinstance(state.phase, Stopping) else None
@@ -54,10 +57,24 @@ def encode(situation: Situation) -> bytes:
     return json.dumps(facts).encode()
 
 
-def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading | Draining, Want]:
+def _readiness(child: Spawning | Running | Ready) -> list[object]:
+    """Return whether the child is ready, and since when; or until when it may become so, as far as that is known."""
+    match child:
+        case Ready(at=at):
+            return [True, at]
+        case Running(ready_by=ready_by):
+            return [False, ready_by]
+        case Spawning():
+            return [False, None]
+
+
+def decode(
+    memo: bytes, pid: int | None, started: float | None, ready_timeout: float
+) -> tuple[Leading | Draining, Want]:
     """Return the state and the operator's wish that a child goes on with which was found alive.
 
-    ``started`` is None until its program is executed. Raises ValueError for bytes that this version cannot read.
+    ``started`` is None until its program is executed; from then on it has ``ready_timeout`` to become ready. Raises
+    ValueError for bytes that this version cannot read.
     """
     try:
         facts = json.loads(memo)
@@ -71,11 +88,21 @@ def decode(memo: bytes, pid: int | None, started: float | None) -> tuple[Leading
             cause, abstain_for, insistent = Cause(facts["cause"]), facts["abstain_for"], facts["insistent"]
             status, by = facts.get("status"), Author(*facts.get("by", ()))
             return Draining(term, phase, cause, renew_at, abstain_for, reserved, insistent, status, by), want
+        child = None if pid is None or started is None else _child(facts, pid, started, ready_timeout)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a keeper's memo cannot be read: {memo!r}") from error
-    if pid is not None and started is not None:
-        return Leading(term, Running(pid, started), renew_at), want
+    if child is not None:
+        return Leading(term, child, renew_at), want
     return Leading(term, Spawning(term.sent + term.lengths.spawn_within), renew_at), want
+
+
+def _child(facts: dict[str, Any], pid: int, started: float, ready_timeout: float) -> Running | Ready:
+    """Return the child. Early versions asked no child whether it was ready, and left nothing about it."""
+    ready, moment = facts.get("readiness", (True, started))
+    when = float(started + (0.0 if ready else ready_timeout) if moment is None else moment)
+    if when != when:
+        raise ValueError("what is no number is no time")
+    return Ready(pid, started, when) if ready else Running(pid, started, when)
 
 
 def _term(facts: dict[str, Any]) -> Term:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from highlanderd.children.guardian_link import Found
+from highlanderd.children.prober import Prober
 from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig, difference
 from highlanderd.config.needs import affordable as affordable_ones
@@ -34,6 +35,7 @@ from highlanderd.core.observation import Suspension
 from highlanderd.core.states import NOBODY, Author, Cause, Policy, Situation, Want
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.session import Session
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
@@ -53,6 +55,7 @@ APPLIED_AT_ONCE: Final = frozenset(
         "backoff",
         "backoff_max",
         "backoff_reset",
+        "ready_timeout",
         "stop_signal",
         "stop_timeout",
         "stop_to",
@@ -79,6 +82,7 @@ class Member:
     program: Program
     session: Session
     spawner: Spawner
+    prober: Prober
     lock_id: int
     leaves: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it has been ordered to end."""
@@ -136,6 +140,7 @@ class Fleet:
         self._quarantined = dict(quarantined or {})
         self._exits = dict(exits or {})
         self._limit = file_limit()
+        self._names = Resolver()
         self._affordable: frozenset[str] = frozenset()
         """The programs that this node has descriptors for, a reserve left: the others are led elsewhere."""
         self._wake = asyncio.Event()
@@ -193,13 +198,14 @@ class Fleet:
         try:
             if child.program in self._quarantined:
                 raise ValueError(_quarantine(self._quarantined[child.program]))
-            state, want = child_handover.decode(report.memo, report.pid, report.started)
+            within = (config or _leaving(child.program)).ready_within
+            state, want = child_handover.decode(report.memo, report.pid, report.started, within)
         except ValueError as error:
             log.error("%s: killing the child of an earlier worker: %s", child.program, error)
             child.listen(lambda _: None)
             child.kill()
             return
-        config = config or ProgramConfig(name=child.program, command=("true",))
+        config = config or _leaving(child.program)
         member = self._member(config, machine.adopt(state, want, self._pool.server.memory.knowledge()), child.lock_id)
         member.program.adopt(child)
         member.spawner.adopt(child, member.program.post)
@@ -322,13 +328,14 @@ class Fleet:
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
         name = config.name
-        spawner = Spawner(self._origin, config)
+        spawner, prober = Spawner(self._origin, config), Prober(config, self._names)
         spread = uuid.uuid5(uuid.UUID(self._instance), name).int / 2**128
         program = Program(
             name,
             situation,
             self._policy(config, spread),
             spawn=spawner,
+            prober=prober,
             recorder=self._recorder,
             on_change=self._on_change,
             on_alarm=self._on_alarm,
@@ -347,7 +354,7 @@ class Fleet:
             post=program.post,
             on_alarm=self._on_alarm,
         )
-        member = self.members[name] = Member(program, session, spawner, lock_id)
+        member = self.members[name] = Member(program, session, spawner, prober, lock_id)
         return member
 
     def _policy(self, config: ProgramConfig, spread: float) -> Policy:
@@ -362,6 +369,7 @@ class Fleet:
             backoff=config.backoff,
             backoff_max=config.backoff_max,
             backoff_reset=config.backoff_reset,
+            ready_timeout=config.ready_within,
             on_connection_loss="stop" if self._on_connection_loss == "stop" else "hold",
             spread=spread,
             grid=GRID,
@@ -407,6 +415,11 @@ class Fleet:
         self._on_alarm(f"{member.program.name}: {why}")
         member.program.fail(why)
         self._on_change()
+
+
+def _leaving(name: str) -> ProgramConfig:
+    """Return what stands for the configuration of a program that has none, and is only ended."""
+    return ProgramConfig(name=name, command=("true",))
 
 
 def _quarantine(how: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from highlanderd.children.checks import ProbedChild
 from highlanderd.core.effects import Release, Spawn
 from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import ServerIdentity
+from highlanderd.core.states import Ready, Running
 from highlanderd.core.verdict import Claim, Settle
 
 
@@ -49,7 +51,7 @@ class LockSession(Protocol):
         """End the term."""
 
 
-class ProgramChild(Protocol):
+class ProgramChild(ProbedChild, Protocol):
     """The program's child of one term."""
 
     @property
@@ -94,6 +96,18 @@ class ChildSpawner(Protocol):
 
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> ProgramChild:
         """Start the one child of a term; ``post`` is called with its events."""
+
+
+class ChildProber(Protocol):
+    """Finds out whether the program's child is ready, and whether it is well."""
+
+    def follow(
+        self, child: ProgramChild | None, running: Running | Ready | None, post: Callable[[Event], None]
+    ) -> None:
+        """Ask this child, and post what is found; nobody while none is running."""
+
+    def stop(self) -> None:
+        """Ask nobody any more."""
 
 
 class Recorder(Protocol):

@@ -29,10 +29,21 @@ from highlanderd.core.effects import (
 )
 from highlanderd.core.events import Attached, Detached, Due, Event, Looked
 from highlanderd.core.knowledge import renewed_elsewhere
-from highlanderd.core.states import STATE_NAMES, Draining, Leading, Policy, Releasing, Running, Situation, Stopped, Term
+from highlanderd.core.states import (
+    STATE_NAMES,
+    Draining,
+    Leading,
+    Policy,
+    Ready,
+    Releasing,
+    Running,
+    Situation,
+    Stopped,
+    Term,
+)
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
-from highlanderd.worker.interfaces import ChildSpawner, LockSession, ProgramChild, Recorder
+from highlanderd.worker.interfaces import ChildProber, ChildSpawner, LockSession, ProgramChild, Recorder
 from highlanderd.worker.records import LastExit, Records, Tell, term_of
 
 log = logging.getLogger(__name__)
@@ -48,6 +59,7 @@ class Program:
         policy: Policy,
         *,
         spawn: ChildSpawner,
+        prober: ChildProber,
         recorder: Recorder,
         on_change: Callable[[], None],
         on_alarm: Callable[[str], None] = log.warning,
@@ -67,6 +79,7 @@ class Program:
         self.child: ProgramChild | None = None
         self._session: LockSession | None = None
         self._spawn, self._on_change, self._on_alarm = spawn, on_change, on_alarm
+        self._prober = prober
         self._attention = attention
         self._records = Records(name, recorder, last_exit, tell=tell)
         self._last_look: Looked | None = None
@@ -111,15 +124,16 @@ class Program:
         return self._records.last_exit
 
     @property
-    def running(self) -> Running | None:
+    def running(self) -> Running | Ready | None:
         """The child, while it is wanted and its program was executed."""
         state = self.situation.state
-        return state.child if isinstance(state, Leading) and isinstance(state.child, Running) else None
+        return state.child if isinstance(state, Leading) and isinstance(state.child, Running | Ready) else None
 
     def adopt(self, child: ProgramChild) -> None:
         """Go on with a child that an earlier worker started."""
         self.child, self.restarts = child, 0
         self._records.adopted()
+        self._prober.follow(child, self.running, self.post)
 
     def follow(self, policy: Policy) -> None:
         """Go by another policy from now on."""
@@ -148,6 +162,7 @@ class Program:
                 with self._attention(self.name):
                     self._turn()
         finally:
+            self._prober.stop()
             session.close()
 
     async def _news(self) -> None:
@@ -192,6 +207,7 @@ class Program:
             self._compare(before, event)
         for effect in effects:
             _PERFORM[type(effect)](self, effect)
+        self._prober.follow(self.child, self.running, self.post)
         if self.situation.state != before.state or self.situation.reason != before.reason:
             self._on_change()
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from highlanderd.config import ProgramConfig
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.key import LockKey
-from highlanderd.core.states import Waiting, Want
+from highlanderd.core.states import Ready, Running, Waiting, Want
 from highlanderd.core.status import LastExit, PostgresStatus, Process, ProgramDetail, ProgramStatus, Usage
 from highlanderd.core.terms import exit_of
 from highlanderd.postgres.lease_change import summary
@@ -22,9 +21,6 @@ from highlanderd.worker.processes import Tree
 from highlanderd.worker.unkillable import unkillable, unkillable_words
 
 log = logging.getLogger(__name__)
-
-READY_AFTER: Final = 1.0
-"""Seconds after which a running child counts as ready: most that are broken have ended by then."""
 
 
 def program_status(
@@ -83,9 +79,8 @@ def _last_exit(member: Member, now: float) -> LastExit | None:
 
 
 def is_ready(member: Member) -> bool:
-    """Return whether its child on this node is up."""
-    running = member.program.running
-    return running is not None and boottime() - running.since >= READY_AFTER
+    """Return whether its child on this node does its work, as its key ``ready`` says it."""
+    return isinstance(member.program.running, Ready)
 
 
 def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
@@ -94,7 +89,9 @@ def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
     if left:
         return f"{situation.reason}; {unkillable_words(member, left)}".removeprefix("; ")
     if not isinstance(situation.state, Waiting):
-        return situation.reason
+        running = member.program.running
+        lack = f"not ready yet: {running.lack}" if isinstance(running, Running) and running.lack else ""
+        return situation.reason or lack
     if not member.session.connected and pool.last_error:
         return pool.last_error
     if situation.reason == ROW_LOCKED:  # the row still names the last leader, who is gone

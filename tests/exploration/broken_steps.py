@@ -7,7 +7,18 @@ from dataclasses import replace
 
 from highlanderd.core import machine
 from highlanderd.core.effects import Effect, Release, Renew, SetDeadline, Spawn, TakeOver
-from highlanderd.core.events import Attached, Detached, Emptied, Event, Exited, Granted, Looked, Renewed
+from highlanderd.core.events import (
+    Attached,
+    Detached,
+    Emptied,
+    Event,
+    Exited,
+    FoundReady,
+    FoundUnhealthy,
+    Granted,
+    Looked,
+    Renewed,
+)
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Observation, Row
 from highlanderd.core.states import (
@@ -228,8 +239,24 @@ def calls_fences_back(situation: Situation, event: Event, now: float, policy: Po
     after, effects = machine.step(situation, event, now, policy)
     state = after.state
     if isinstance(event, Renewed) and isinstance(state, Draining) and state.cause is Cause.FENCED:
-        leading = Leading(state.term, Running(1, 0.0), state.renew_at)
+        leading = Leading(state.term, Running(1, 0.0, now + 100), state.renew_at)
         return replace(after, state=leading), (SetDeadline(state.term.kill_at),)
+    return after, effects
+
+
+def keeps_readiness_to_itself(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
+    """That a child is ready is not handed to its keeper."""
+    after, effects = machine.step(situation, event, now, policy)
+    return after, () if isinstance(event, FoundReady) else effects
+
+
+def releases_the_unhealthy(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
+    """A child that does not answer any more counts as gone."""
+    after, effects = machine.step(situation, event, now, policy)
+    state = after.state
+    if isinstance(event, FoundUnhealthy) and isinstance(state, Draining) and after.session is SessionState.IDLE:
+        released = replace(after, state=replace(state, phase=Releasing()), session=SessionState.BUSY)
+        return released, (*effects, Release(state.term.epoch, state.cause, None))
     return after, effects
 
 

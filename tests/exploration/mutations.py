@@ -81,6 +81,12 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     ),
     "the advisory lock alone": Mutation(_rules("reset", step=broken.waiting(0.0))),
     "the leader trusts for 1.5 leases": Mutation(_rules("cut", lease=broken.Trusting(LEASE))),
+    "that a child is ready is not handed over": Mutation(
+        _rules("worker A", step=broken.keeps_readiness_to_itself, probes=True)
+    ),
+    "a child that does not answer counts as gone": Mutation(
+        _rules("unhealthy A", step=broken.releases_the_unhealthy, probes=True)
+    ),
     "the lost session is not minded": Mutation(_rules("cut", step=broken.never_fences)),
     "ours is trusted across a failover": Mutation(
         _rules("failover", "release A", step=broken.looking(broken.trusts_ours), sql=UNSETTLED, reconnect="A"),

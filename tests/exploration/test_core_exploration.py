@@ -10,6 +10,7 @@ What is explored here, breadth first, from the moment at which the first node le
 * clocks that run 1 % fast and 1 % slow, either way round, for 50 ticks (two and a half leases): 6,000 worlds each;
 * a new ledger, a changed lock key, a release under way, and a primary that lives on beside its promoted synchronous
   standby, where one wait for that standby may be cancelled, in either way;
+* children that are asked whether they are ready and well: every moment at which they may be, with such misfortunes;
 * orders for another lease and for maintenance, alone: *all* that can be reached;
 * what may befall a ledger (``SCENES``): leases that change while standbys lag and leaders are cut off, a ledger that is
   made anew, restored or put back, rows that arrive from another server, an old primary that is started again or serves
@@ -25,7 +26,7 @@ import pytest
 
 from tests.exploration.explore import explore
 from tests.exploration.mutations import MUTATIONS
-from tests.exploration.world import FAULTS, LENGTHS, ORDERS, Rules, World
+from tests.exploration.world import FAULTS, LENGTHS, ORDERS, PROBE_FAULTS, Rules, World
 from tests.exploration.world_stories import SCENES, STORIES, led, waited
 
 ALL_WAYS = frozenset({"cancel", "exit", "freeze guardian", "freeze keeper", "keeper"})
@@ -62,6 +63,14 @@ def test_no_single_misfortune_breaks_the_promise_where_nothing_else_is_late(kind
     found = explore(led(Rules(kinds=frozenset({kind}), swift=True), "AB", 1, 0), _bound(kind in ALL_SWIFT))
     assert not found.trace, found
     assert found.complete or kind not in ALL_SWIFT, found
+
+
+@pytest.mark.parametrize("kind", [*PROBE_FAULTS, "worker", "keeper", "exit", "cut", "freeze worker", "stop", "again"])
+def test_a_child_that_is_asked_whether_it_is_ready_and_well_breaks_nothing(kind: str) -> None:
+    """It may be ready at any moment, or not in time, again and again; then its term ends."""
+    rules = Rules(kinds=frozenset({kind}), swift=True, probes=True)
+    found = explore(led(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
+    assert not found.trace, found
 
 
 @pytest.mark.parametrize("kind", ORDERS)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from highlanderd.core.states import Leading, Policy, Situation
 from tests.exploration.explore import is_wanted
-from tests.exploration.world import LEASE, Rules, World, beginning, set_server
+from tests.exploration.world import LEASE, PROBE_FAULTS, Rules, World, beginning, set_server
 from tests.exploration.world_node import Node
 from tests.exploration.world_steps import steps
 from tests.exploration.world_stories import led
@@ -28,7 +28,9 @@ def worlds(draw: st.DrawFn) -> World:
     """Return one to three nodes, led or not, with their choices of policy."""
     names = draw(st.sampled_from(["A", "AB", "ABC"]))
     start = draw(st.sampled_from([beginning, led]))
-    world = start(Rules(), names, draw(st.integers(0, 6)), draw(st.integers(0, 5)))
+    probed = draw(st.booleans())
+    kinds = Rules().kinds | (set(PROBE_FAULTS) if probed else set())
+    world = start(Rules(kinds=kinds, probes=probed), names, draw(st.integers(0, 6)), draw(st.integers(0, 5)))
     choice = {
         "on_connection_loss": draw(st.sampled_from(["hold", "stop"])),
         "stop_timeout": draw(st.sampled_from([0, 1, 3, 30])),

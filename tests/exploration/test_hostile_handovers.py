@@ -32,13 +32,13 @@ LEFT = json.loads(
 def test_a_keepers_memo_is_decoded_or_refused(bent: dict[str, object], missing: set[str]) -> None:
     facts = {name: value for name, value in {**LEFT, **bent}.items() if name not in missing}
     with suppress(ValueError):
-        child_handover.decode(json.dumps(facts).encode(), 7, 1.0)
+        child_handover.decode(json.dumps(facts).encode(), 7, 1.0, 90.0)
 
 
 @given(st.binary(max_size=30) | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_a_memo_that_is_none_is_refused(memo: bytes) -> None:
     with suppress(ValueError):
-        child_handover.decode(memo, 7, 1.0)
+        child_handover.decode(memo, 7, 1.0, 90.0)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ happens between a node and PostgreSQL and its child, ``world_steps`` and ``world
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 from highlanderd.core import machine
@@ -32,6 +33,10 @@ FAULTS = (
     *("freeze worker", "freeze guardian", "freeze keeper", "freeze node"),
     *("freeze worker and keeper", "freeze worker and guardian"),
 )
+PROBE_FAULTS = ("unhealthy", "delayed")
+"""What is found of a child, where children are asked."""
+READY_TIMEOUT = 6
+"""Ticks within which a child that is asked has to become ready."""
 _NAMED = frozenset({"reserve"})
 ORDERS = ("stop", "start", "release", "reserve", "again", "end", "suspend", "resume")
 LENGTHS = ("lengthen", "shorten", "maintain", "relax")
@@ -83,6 +88,8 @@ class Rules(NamedTuple):
     """A takeover takes a moment: what it sees of other rows is what was committed when it began."""
     overlap: float = 0
     """Ticks for which two children may run where the stated exception allows it."""
+    probes: bool = False
+    """Children are asked whether they are ready: at any moment they are, or are not in time."""
     reconnect: str = "ABC"
     """Whose lost sessions come back; a mutation that needs few is found sooner so."""
     meets_both: bool = False
@@ -185,15 +192,18 @@ def _server_words(pg: Postgres) -> str:
     return ", ".join([*parts, *([] if pg.ledger.rows else ["no row"]), f"lock of {held or 'nobody'}"])
 
 
-def policy(name: str, life: int) -> Policy:
+def policy(name: str, life: int, rules: Rules) -> Policy:
     """Return a node's configuration, small enough that everything happens within a few leases."""
-    return Policy(name, f"{name}{life}", stop_timeout=3, backoff=2, backoff_max=2, backoff_reset=10_000)
+    within = READY_TIMEOUT if rules.probes else inf
+    return Policy(
+        name, f"{name}{life}", stop_timeout=3, backoff=2, backoff_max=2, backoff_reset=10_000, ready_timeout=within
+    )
 
 
 def beginning(rules: Rules, names: str, faults: int, orders: int) -> World:
     """Nobody has ever led, and nobody is connected."""
     lease = rules.lease
-    nodes = tuple(Node(name, policy(name, 1), lease, machine.begin(Want.RUN, 0), LOCK_ID) for name in names)
+    nodes = tuple(Node(name, policy(name, 1, rules), lease, machine.begin(Want.RUN, 0), LOCK_ID) for name in names)
     return World(rules, (Postgres(Ledger(lease, lease)),), nodes, faults=faults, orders=orders)
 
 

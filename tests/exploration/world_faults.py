@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from highlanderd.core.events import EndOrdered, Event, ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
+from highlanderd.core.events import (
+    EndOrdered,
+    Event,
+    FoundUnhealthy,
+    FoundUnready,
+    ReleaseOrdered,
+    RestartOrdered,
+    StartOrdered,
+    StopOrdered,
+)
 from highlanderd.core.lease import Lease
-from highlanderd.core.states import Cause, Want
-from tests.exploration.world import LENGTHS, LONGER, World, backend, believes, set_node, set_server, swept
+from highlanderd.core.states import Cause, Leading, Ready, Running, Want
+from tests.exploration.world import LEASE, LENGTHS, LONGER, World, backend, believes, set_node, set_server, swept
 from tests.exploration.world_node import Node
 from tests.exploration.world_postgres import Ledger, Postgres
 from tests.exploration.world_processes import child_fault, crash, freeze, kill_keeper, lose_worker
@@ -147,12 +156,20 @@ def _has_session(world: World, node: Node) -> bool:
     return node.connected and node.awake and backend(world, node.who) is not None
 
 
+def probed(node: Node, kind: type[Running | Ready]) -> bool:
+    """Whether a worker asks its child: whether it is ready, or whether it still is."""
+    state = None if node.situation is None or not node.awake or node.inbox is not None else node.situation.state
+    return isinstance(state, Leading) and isinstance(state.child, kind)
+
+
 _NODE_FAULTS: tuple[tuple[str, Callable[[World, Node], bool], Callable[[World, int], World]], ...] = (
     ("cut", lambda _, node: node.connected and node.awake, cut),
     ("reset", _has_session, _terminated),
     ("worker", lambda _, node: node.situation is not None, lose_worker),
     ("crash", lambda _, node: node.up, crash),
     ("exit", _child_is("running"), lambda world, i: child_fault(world, i, stage="left")),
+    ("unhealthy", lambda _, node: probed(node, Ready), lambda world, i: tell(world, i, FoundUnhealthy("", 0.0))),
+    ("delayed", lambda _, node: probed(node, Running), lambda x, i: tell(x, i, FoundUnready("", x.now + LEASE))),
     ("stall", _child_is("ordered", "forked"), lambda world, i: child_fault(world, i, slow=True)),
     ("keeper", lambda world, node: _has_keeper(world, node) and "guardian" not in node.frozen, kill_keeper),
     ("busy", lambda _, node: node.awake and node.inbox is None, lambda world, i: _busy(world, i)),

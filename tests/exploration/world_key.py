@@ -20,7 +20,9 @@ from highlanderd.core.states import (
     Draining,
     Killing,
     Leading,
+    Ready,
     Releasing,
+    Running,
     Situation,
     Spawning,
     State,
@@ -142,7 +144,16 @@ def _child(child: Child | None, own: Own) -> Any:
     killed = None if child.killed_at is None else own.past(child.killed_at)
     not_after = own.due(child.not_after) if child.stage in ("ordered", "forked") else 0
     memo = _state(child.memo.state, own), child.memo.want
-    flags = child.stage, child.executed, child.slow, child.signalled, child.silent, child.told, child.to_kill
+    flags = (
+        child.stage,
+        child.executed,
+        child.slow,
+        child.signalled,
+        child.silent,
+        child.told,
+        child.to_kill,
+        child.ready,
+    )
     unread = child.entrusted
     entrusted = unread and (own.past(unread[0]), own.past(unread[1]), _state(unread[2].state, own), unread[2].want)
     return own.epoch(child.epoch), not_after, own.past(child.deadline), killed, memo, flags, entrusted
@@ -188,8 +199,7 @@ def _state(state: State, own: Own) -> Any:
             finished = insistent, own.epoch(overridden) if overridden else None
             return "waiting", own.due(look_at), hinted, stays_out, finished
         case Leading(term, child, renew_at):
-            spawning = own.due(child.not_after) if isinstance(child, Spawning) else None
-            return "leading", _term(term, own), spawning, own.due(renew_at)
+            return "leading", _term(term, own), _started(child, own), own.due(renew_at)
         case Draining(term, phase, cause, renew_at, abstain_for, kept, insistent):
             renewal = inf if renew_at == inf else own.due(renew_at)
             reservation = kept and (kept.node == own.node.name or kept.node, kept.seconds)
@@ -199,6 +209,16 @@ def _state(state: State, own: Own) -> Any:
             return "backoff", own.due(until)
         case Stopped():
             return ("stopped",)
+
+
+def _started(child: Spawning | Running | Ready, own: Own) -> Any:
+    match child:
+        case Spawning(not_after):
+            return own.due(not_after)
+        case Running(_, _, ready_by):
+            return "running", own.due(ready_by)
+        case Ready():
+            return "ready"
 
 
 def _term(term: Term, own: Own) -> Any:

@@ -46,6 +46,10 @@ class Child(NamedTuple):
     """What a frozen keeper has not read yet: since when, the deadline, and the memo."""
     to_kill: bool = False
     """What a frozen keeper has not read yet: the order to kill."""
+    began: float = 0.0
+    """When the program was executed, where children are asked whether they are ready."""
+    ready: bool = False
+    """A worker has found it ready."""
 
     @property
     def alive(self) -> bool:
@@ -61,7 +65,7 @@ class Child(NamedTuple):
         """Say what has happened so far; later facts only continue earlier ones."""
         if not self.executed:
             return (SpawnFailed("refused"),) if self.stage == "empty" else ()
-        facts: list[ChildEvent] = [Started(self.epoch, 0.0)]
+        facts: list[ChildEvent] = [Started(self.epoch, self.began)]
         if self.stage in ("left", "empty") and (not self.silent or self.told > 1):
             facts.append(Exited(256, 0.0))
         if self.stage == "empty" or (buried_early and self.silent):

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from highlanderd.core import machine
 from highlanderd.core.events import Detached, Emptied, EndOrdered, SpawnFailed
-from highlanderd.core.states import Cause, Want
+from highlanderd.core.states import Cause, Leading, Ready, Want
 from highlanderd.worker import child_handover
 from tests.exploration.world import Violation, World, clock, everywhere, set_child, set_node, swept
 from tests.exploration.world_node import Child, Node
@@ -52,7 +52,8 @@ def execute(world: World, i: int) -> World:
     child = _of(world.nodes[i])
     if world.rules.keeper_compares_at_exec and clock(world, i) >= min(child.not_after, child.deadline):
         return set_child(world, i, child._replace(stage="empty"))
-    world = set_child(world, i, child._replace(stage="running", executed=True, slow=False))
+    began = clock(world, i) if world.rules.probes else 0.0
+    world = set_child(world, i, child._replace(stage="running", executed=True, slow=False, began=began))
     return _check_execution(world, i, child.epoch)
 
 
@@ -124,9 +125,13 @@ def start_worker(world: World, i: int) -> World:
         return set_node(world, i, node._replace(ended=True))
     if child is None:
         return tell(set_node(world, i, node._replace(situation=machine.begin(node.wish, now))), i)
-    state, want = child_handover.decode(child_handover.encode(child.memo), child.epoch, 0.0 if child.executed else None)
+    started = child.began if child.executed else None
+    memo = child_handover.encode(child.memo)
+    state, want = child_handover.decode(memo, child.epoch, started, node.policy.ready_timeout)
     if want is not node.wish:
         raise Violation(f"{node.name}: the new worker takes {node.wish.value} for {want.value}")
+    if child.ready and isinstance(state, Leading) and not isinstance(state.child, Ready):
+        raise Violation(f"{node.name}: the new worker does not know that the child is ready")
     adopted = set_node(world, i, node._replace(situation=machine.adopt(state, want)))
     if child.executed:
         adopted = set_child(adopted, i, child._replace(told=1))

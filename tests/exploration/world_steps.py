@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from highlanderd.core import machine
-from highlanderd.core.events import Resumed, Suspended
+from highlanderd.core.events import FoundReady, Resumed, Suspended
+from highlanderd.core.states import Running
 from tests.exploration.world import (
     World,
     backend,
@@ -22,8 +23,8 @@ from tests.exploration.world import (
     set_server,
     swept,
 )
-from tests.exploration.world_faults import change_lengths, faults, orders, replicated_to_all
-from tests.exploration.world_node import GRACE, Node
+from tests.exploration.world_faults import change_lengths, faults, orders, probed, replicated_to_all
+from tests.exploration.world_node import GRACE, Child, Node
 from tests.exploration.world_processes import (
     boot,
     execute,
@@ -227,6 +228,12 @@ def _leisurely(world: World, i: int) -> Iterator[Way]:
             yield label, partial(ended, world, lost.who)
     if "child" not in node.frozen:
         yield from _of_tree(world, i)
+        if world.rules.probes and node.child is not None and node.child.alive and probed(node, Running):
+            yield ("the child is found ready", node.name), partial(_found_ready, world, i, node.child)
+
+
+def _found_ready(world: World, i: int, child: Child) -> World:
+    return tell(set_child(world, i, child._replace(ready=True)), i, FoundReady(0.0))
 
 
 def _survey(world: World, i: int) -> Iterator[Way]:

@@ -91,7 +91,7 @@ def test_memo_and_drain_come_over_from_an_earlier_guardian() -> None:
     _in_loop(drains)
 
 
-YOUNGER = {"begin", "logger", "spare"}
+YOUNGER = {"begin", "logger", "probe", "spare", "watch"}
 """Messages that did not exist when the others were recorded."""
 
 

@@ -236,7 +236,7 @@ def test_a_secret_is_never_quoted() -> None:
     assert "hunter2" not in "".join(found)
 
 
-@pytest.mark.parametrize("key", ["ready", "liveness", "prefer", "max_failures"])
+@pytest.mark.parametrize("key", ["liveness", "prefer", "max_failures"])
 def test_keys_of_later_versions_are_unknown(key: str) -> None:
     assert f"program.x.{key}: there is no such key" in one(f'[program.x]\ncommand = "x"\n{key} = 1')
 

@@ -29,6 +29,7 @@ def one(text: str) -> str:
         ("stdout_logfile", '"NONE"', 'write stdout = "null"'),
         ("stderr_logfile", '"/var/log/x"', 'write stderr = "/var/log/x"'),
         ("numprocs", "2", "there is no such key here, for a program runs once in the whole cluster"),
+        ("startsecs", "5", 'write ready = "5s"'),
         ("startretries", "3", "there is no such key here, for a program is never given up"),
     ],
 )

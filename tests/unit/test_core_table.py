@@ -16,6 +16,9 @@ from highlanderd.core.events import (
     EndOrdered,
     Event,
     Exited,
+    FoundReady,
+    FoundUnhealthy,
+    FoundUnready,
     Granted,
     LeaseRefused,
     Looked,
@@ -61,7 +64,7 @@ def test_the_table_has_no_other_states() -> None:
 
 
 def test_children_are_heard_of_only_while_leading_or_draining() -> None:
-    for event in (Started, SpawnFailed, Exited, Emptied):
+    for event in (Started, FoundReady, FoundUnready, FoundUnhealthy, SpawnFailed, Exited, Emptied):
         assert {state for state in STATES if TABLE[state][event] is not bug} == {Leading, Draining}
 
 

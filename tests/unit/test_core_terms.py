@@ -99,7 +99,7 @@ def test_on_the_grid_a_renewal_still_comes_after_a_good_part_of_its_interval(len
     for number in range(200):
         sent = 1000 + number * 0.0173
         term = Term(6, Lengths.alike(length), began=sent, sent=sent - lease.renew_every)
-        situation = Situation(Want.RUN, Leading(term, Running(1, 0.0), sent), SessionState.BUSY)
+        situation = Situation(Want.RUN, Leading(term, Running(1, 0.0, 1e9), sent), SessionState.BUSY)
         answer = Renewed(sent, Lengths.alike(length))
         after, _ = go(situation, (sent + 0.001, answer), policy=policy)
         assert isinstance(after.state, Leading)

@@ -149,7 +149,7 @@ def test_a_program_that_cannot_even_be_made_leaves_its_neighbours_alone() -> Non
 
     async def scenario() -> None:
         fleet = _fleet(alarms)
-        broken = cast("ProgramConfig", SimpleNamespace(stdout="null", stderr="null"))
+        broken = cast("ProgramConfig", SimpleNamespace(stdout="null", stderr="null", ready=None, alive=None))
         fleet.want({"broken": broken, "beat": ProgramConfig(name="beat", command=("true",))})
         running = asyncio.create_task(fleet.run())
         await until(lambda: "beat" in fleet.members)

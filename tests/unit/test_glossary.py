@@ -25,24 +25,25 @@ _PLAIN: Final = """
 ack address alarm answer as aside asking attempt author
 batch beat begin birth busy
 change check client command compression config configuration connect connection context control credentials
-daemon dead detail diagnose dial disconnect disk document done down due duplicate
-elsewhere explanation end environment exit
+daemon dead delay detail diagnose dial disconnect disk document done down due duplicate
+elsewhere explanation end environment exec exit
 facts fail file finish found
 garbled greeting guard
-handle hello hindrance host housekeeping
+handle hello hindrance host housekeeping http
 identity idle impossible inherited
 judgement
 key keys kill kind
 last late leave led line lines link list listener load local location log logged loop lost
 measured member memory message meter metrics migration
+name names
 not note notices notifier notify
 of option order origin output owner
 past pause peek pending pipe persistence ping pong postgres preparation problems process
 read record recorder reload remember remove reopen reply report request resolve restart running
-scan secret section seeking sent server service set shut shutdown signal sources stage stamps start
+scan secret section seeking sent server service set shut shutdown signal socket sources stage stamps start
 stop stream suspected
-text turn
-unlock unlogged unreadable untried unwanted unwatched up usage use user
+tcp text turn
+unlock unlogged unreadable untried unwanted unwatched unwell up usage use user
 view
 waiting write written
 yet

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from highlanderd.children.messages import KeeperReport
 from highlanderd.core import machine
 from highlanderd.core.effects import Release, Spawn
 from highlanderd.core.events import (
@@ -111,12 +112,28 @@ class Quiet:
     unprovable = False
     killed_at: float | None = None
     unkillable: tuple[int, ...] = ()
+    report: KeeperReport | None = None
 
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None: ...
 
     def kill(self) -> None: ...
 
     def set_deadline(self, deadline: float, memo: bytes) -> None: ...
+
+    async def news(self) -> None: ...
+
+    def probe(self, argv: tuple[str, ...], timeout: float) -> int:
+        return len(argv) + int(timeout)
+
+    def watch(self, within: float) -> None: ...
+
+
+class Incurious:
+    """Asks no child anything."""
+
+    def follow(self, child: object, running: object, post: object) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 def released(epoch: int) -> Observation:
@@ -154,7 +171,9 @@ def told(policy: Policy, *events: Event) -> tuple[Book, Line]:
 
     async def live() -> None:
         begun = machine.begin(Want.RUN, boottime())
-        program = Program("beat", begun, policy, spawn=Quiets(), recorder=ledger, on_change=lambda: None)
+        program = Program(
+            "beat", begun, policy, spawn=Quiets(), prober=Incurious(), recorder=ledger, on_change=lambda: None
+        )
         for event in (*events, EndOrdered(Cause.SHUTDOWN), Emptied(), Unlocked()):
             program.post(event)
         async with asyncio.timeout(60):

@@ -57,6 +57,8 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "worker": (GUARDIAN, KEEPER, protocol.worker()),
     "deadline": (WORKER, KEEPER, protocol.deadline(1.0, b"led")),
     "signal": (WORKER, KEEPER, protocol.signal(15, "tree")),
+    "watch": (WORKER, KEEPER, protocol.watch(30.0)),
+    "probe": (WORKER, KEEPER, protocol.probe(1, [b"true"], 3.0)),
     "kill": (WORKER, KEEPER, protocol.kill()),
     "leave": (WORKER, KEEPER, protocol.leave()),
     "state": (KEEPER, GUARDIAN, STATE),

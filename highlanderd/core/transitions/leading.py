@@ -16,6 +16,9 @@ from highlanderd.core.events import (
     Emptied,
     EndOrdered,
     Exited,
+    FoundReady,
+    FoundUnhealthy,
+    FoundUnready,
     LeaseRefused,
     Overruled,
     ReleaseOrdered,
@@ -32,6 +35,8 @@ from highlanderd.core.states import (
     Draining,
     Killing,
     Leading,
+    Policy,
+    Ready,
     Releasing,
     Reservation,
     Running,
@@ -60,7 +65,7 @@ END_WORDS: Final[Mapping[Cause, str]] = {
 
 
 def due(context: Context[Leading, Due]) -> Step:
-    """Do what is due, the most urgent first: SIGKILL, the fence, giving up an unconfirmed start, a renewal."""
+    """Do what is due, the most urgent first: SIGKILL, the fence, giving up a start or a readiness, a renewal."""
     state, now = context.state, context.now
     term = state.term
     if now >= term.kill_at:
@@ -74,6 +79,10 @@ def due(context: Context[Leading, Due]) -> Step:
         reason = "the guardian did not confirm the start in time"
         situation, effects = _kill(context, _failed(context.situation), Cause.SPAWN_FAILED, reason)
         return _amend(situation, renew_at=inf), effects
+    if isinstance(state.child, Running) and now >= state.child.ready_by:
+        lack = f": {state.child.lack}" if state.child.lack else ""
+        reason = f"not ready {now - state.child.since:.1f} s after its start{lack}"
+        return _leave(context, _failed(context.situation), Cause.NOT_READY, reason)
     return _renew(context) if context.idle and now >= state.renew_at else (context.situation, ())
 
 
@@ -130,9 +139,40 @@ def contended(context: Context[Leading, Contended]) -> Step:
 
 
 def started(context: Context[Leading, Started]) -> Step:
-    """Note that the child's program was executed."""
-    state = replace(context.state, child=Running(context.event.pid, context.event.at))
-    return replace(context.situation, state=state), ()
+    """Note that the child's program was executed. From then on it has ``ready_timeout`` to become ready."""
+    pid, at = context.event.pid, context.event.at
+    return _amend(context.situation, child=Running(pid, at, at + context.policy.ready_timeout)), ()
+
+
+def found_ready(context: Context[Leading, FoundReady]) -> Step:
+    """Note that the child is ready. The keeper gets that with a deadline, and carries it to the next worker."""
+    match context.state.child:
+        case Running(pid, since):
+            situation = _amend(context.situation, child=Ready(pid, since, context.event.at))
+            return situation, (SetDeadline(context.state.term.kill_at),)
+        case _:
+            return context.situation, ()
+
+
+def found_unready(context: Context[Leading, FoundUnready]) -> Step:
+    """Note why the child is not ready, and give it the time that it has asked for."""
+    match context.state.child:
+        case Running(ready_by=ready_by) as child:
+            later = max(ready_by, context.event.until)
+            situation = _amend(context.situation, child=replace(child, ready_by=later, lack=context.event.why))
+            return situation, (SetDeadline(context.state.term.kill_at),) if later > ready_by else ()
+        case _:
+            return context.situation, ()
+
+
+def found_unhealthy(context: Context[Leading, FoundUnhealthy]) -> Step:
+    """End the term of a child that was ready: another node has its turn, and this one sits out."""
+    match context.state.child:
+        case Ready(since=since):
+            situation = _failed_after(context.situation, context.event.at - since, context.policy)
+            return _leave(context, situation, Cause.UNHEALTHY, context.event.why)
+        case _:
+            return context.situation, ()
 
 
 def spawn_failed(context: Context[Leading, SpawnFailed]) -> Step:
@@ -144,15 +184,13 @@ def spawn_failed(context: Context[Leading, SpawnFailed]) -> Step:
 def exited(context: Context[Leading, Exited]) -> Step:
     """End the term. Processes that the main process left behind get the stop signal, too."""
     event, policy, situation = context.event, context.policy, context.situation
-    since = context.state.child.since if isinstance(context.state.child, Running) else event.at
+    since = event.at if isinstance(context.state.child, Spawning) else context.state.child.since
     success = not event.status & 0x7F and event.status >> 8 in policy.success_exit_codes
     if policy.restart == "never" or (policy.restart == "on-failure" and success):
         return _ended(context, replace(situation, failures=0), Cause.FINISHED)
     if success:  # it is started again after a pause, which never grows
         return _ended(context, replace(situation, failures=0), Cause.EXITED)
-    ran_long = event.at - since >= policy.backoff_reset
-    situation = _failed(replace(situation, failures=0 if ran_long else situation.failures))
-    return _ended(context, situation, Cause.EXITED)
+    return _ended(context, _failed_after(situation, event.at - since, policy), Cause.EXITED)
 
 
 def _ended(context: Context[Leading, Exited], situation: Situation, cause: Cause) -> Step:
@@ -227,6 +265,11 @@ def _amend(situation: Situation, **facts: Any) -> Situation:
 
 def _failed(situation: Situation) -> Situation:
     return replace(situation, failures=situation.failures + 1)
+
+
+def _failed_after(situation: Situation, seconds: float, policy: Policy) -> Situation:
+    """Return the situation after a failure. A child that had run for so long before may end the row of failures."""
+    return _failed(replace(situation, failures=0) if seconds >= policy.backoff_reset else situation)
 
 
 def exit_words(status: int) -> str:

@@ -1,0 +1,52 @@
+"""A test's child that keeps the journal, and is asked whether it is ready and well: by HTTP on PORT, and by sd_notify.
+
+Executed by path with ``-I -S``. Files say how it is: while JOURNAL.unready exists it is not ready, and while
+JOURNAL.hangs.NODE exists it does nothing any more on that node but accept connections.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from journal_child import ALIVE_EVERY, JOURNAL, WHO, begin, tell
+
+
+def is_there(what: str) -> bool:
+    """Return whether a file says so."""
+    return Path(f"{JOURNAL}.{what}").exists()
+
+
+def say(words: str) -> None:
+    """Tell the service manager, if there is one."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(words.encode(), "\0" + address[1:])
+
+
+def answer(connection: socket.socket) -> None:
+    """Answer a request; a hanging program holds it open instead."""
+    if is_there(f"hangs.{WHO[3]}"):
+        held.append(connection)
+        return
+    connection.recv(4096)
+    status = "503 Service Unavailable" if is_there("unready") else "200 OK"
+    connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+    connection.close()
+
+
+begin()
+held: list[socket.socket] = []
+server = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+while True:
+    tell("alive")
+    if select.select([server], [], [], ALIVE_EVERY)[0]:
+        answer(server.accept()[0])
+    if not is_there(f"hangs.{WHO[3]}"):
+        say("WATCHDOG=1" if is_there("unready") else "READY=1\nWATCHDOG=1\nSTATUS=serving")

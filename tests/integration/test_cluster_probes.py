@@ -1,0 +1,162 @@
+"""Readiness and liveness on real daemons: who is not ready or hangs loses the lead, and a healthy child never does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.nodes import Node, Nodes, ends, settled_ledger
+from tests.support.ports import reserved_port
+from tests.support.postgres import Database
+from tests.support.proxy import OpensDoors
+from tests.support.wait import wait_for
+
+LEASE = 20.0
+"""Seconds; nothing here waits for it."""
+CHILD = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "children" / "probed_child.py")]
+HTTP = '{{ http = "http://localhost:{port}/health", period = "0.3s", timeout = "0.5s" }}'
+TCP = '{{ tcp = "127.0.0.1:{port}", period = "0.3s", timeout = "0.5s" }}'
+CHECK = (
+    "import socket, sys; s = socket.create_connection(('127.0.0.1', {port}), 1); s.sendall(b'GET /'); "
+    "sys.exit(b' 200 ' not in s.recv(100))"
+)
+EXEC = f"""{{{{ exec = ["{sys.executable}", "-I", "-S", "-c", "{CHECK}"], period = "0.3s", timeout = "2s" }}}}"""
+NOTIFY = '"notify"'
+KINDS = {"http": HTTP, "exec": EXEC, "notify": NOTIFY}
+
+
+def program(ready: str, alive: str = "", **keys: str) -> str:
+    """Return the table of the one program, whose child answers on a port of its own."""
+    port = reserved_port()
+    lines = {"ready": ready, **({"alive": alive} if alive else {}), **keys}
+    written = "\n".join(f"{key} = {value.format(port=port)}" for key, value in lines.items())
+    return f'[program.web]\ncommand = {CHILD!r}\nenvironment = {{ PORT = "{port}" }}\n{written}\n'
+
+
+def says(nodes: Nodes, what: str, so: bool = True) -> None:
+    """Make the child ready or not, hang or not."""
+    file = Path(f"{nodes.journal.path}.{what}")
+    if so:
+        file.touch()
+    else:
+        file.unlink()
+
+
+def leader(nodes: Nodes) -> Node:
+    return nodes.await_led("web")["web"]
+
+
+def await_ready(node: Node) -> None:
+    wait_for(lambda: node.program("web")["ready"], what=f"{node.name} has it ready")
+
+
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_a_program_is_ready_when_it_says_so_itself(nodes: Nodes, database: Database, kind: str) -> None:
+    settled_ledger(database, LEASE)
+    says(nodes, "unready")
+    [node] = nodes(database, "a", programs=program(KINDS[kind]), lease=LEASE)
+    leader(nodes)
+    if kind != "notify":
+        wait_for(lambda: "not ready yet: " in node.program("web")["reason"], what="status says why")
+    assert not node.program("web")["ready"]
+    says(nodes, "unready", so=False)
+    await_ready(node)
+    assert ends(database, "web") == [None]
+
+
+def test_a_tcp_port_that_accepts_is_ready(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=program(TCP), lease=LEASE)
+    await_ready(node)
+
+
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_what_is_not_ready_in_time_has_its_chance_on_the_next_node(nodes: Nodes, database: Database, kind: str) -> None:
+    settled_ledger(database, LEASE)
+    says(nodes, "unready")
+    keys = {"ready_timeout": '"2s"', "backoff": '"120s"', "backoff_max": '"120s"'}
+    nodes(database, "a", "b", programs=program(KINDS[kind], **keys), lease=LEASE)
+    first = leader(nodes)
+    second = nodes.await_led("web", without=first)["web"]
+    assert ends(database, "web")[0] == "not_ready"
+    assert first.program("web")["state"] == "backoff"
+    assert "not ready 2." in first.program("web")["reason"]
+    says(nodes, "unready", so=False)
+    await_ready(second)
+
+
+def test_a_program_that_is_not_ready_in_time_is_started_again_where_there_is_no_other_node(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    says(nodes, "unready")
+    [node] = nodes(database, "a", programs=program(HTTP, ready_timeout='"1s"'), lease=LEASE)
+    wait_for(lambda: ends(database, "web")[:2] == ["not_ready", "not_ready"], what="two terms have ended so")
+    says(nodes, "unready", so=False)
+    await_ready(node)
+
+
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_a_program_that_hangs_moves_to_the_next_node(nodes: Nodes, database: Database, kind: str) -> None:
+    """It accepts and never answers, and is deaf to nothing: its tree has ended before the next one begins."""
+    settled_ledger(database, LEASE)
+    keys = {"alive_timeout": '"2s"', "backoff": '"120s"', "backoff_max": '"120s"'}
+    nodes(database, "a", "b", programs=program(KINDS[kind], KINDS[kind], **keys), lease=LEASE)
+    first = leader(nodes)
+    await_ready(first)
+    says(nodes, f"hangs.{first.name}")
+    second = nodes.await_led("web", without=first)["web"]
+    await_ready(second)
+    assert ends(database, "web") == ["unhealthy", None]
+    assert "not alive: " in first.program("web")["reason"]
+
+
+def test_a_worker_that_stands_still_takes_nobody_for_unwell(nodes: Nodes, database: Database) -> None:
+    """One bad answer would end the term here, and each time the worker stands still while it waits for one."""
+    settled_ledger(database, LEASE)
+    once = '{{ http = "http://127.0.0.1:{port}/", period = "0.1s", timeout = "1s", threshold = 1 }}'
+    [node] = nodes(database, "a", programs=program(HTTP, once), lease=LEASE)
+    await_ready(node)
+    for _ in range(5):
+        node.freeze(node.worker)
+        _live_on(nodes, 1.8)
+        node.thaw()
+        assert node.program("web")["ready"]
+    assert ends(database, "web") == [None]
+
+
+def _live_on(nodes: Nodes, seconds: float) -> None:
+    """Let the child write for so long."""
+    until = nodes.life("web").last + seconds
+    wait_for(lambda: nodes.life("web").last > until, what="the child lives on")
+
+
+def test_who_was_ready_is_ready_for_the_next_worker(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=program(HTTP, ready_timeout='"5s"'), lease=LEASE)
+    await_ready(node)
+    says(nodes, "unready")
+    os.kill(node.worker, signal.SIGKILL)
+    wait_for(lambda: node.up() and node.program("web")["ready"], what="the next worker knows that it is ready")
+    _live_on(nodes, 6)
+    assert node.program("web")["ready"]
+    assert ends(database, "web") == [None]
+
+
+def test_probes_go_on_while_postgresql_is_away(nodes: Nodes, database: Database, door: OpensDoors) -> None:
+    settled_ledger(database, 60.0)
+    way = door(database.dsn)
+    [node] = nodes(way.dsn(database.dsn), "a", programs=program(HTTP, HTTP), lease=60.0)
+    await_ready(node)
+    way.swallow()
+    says(nodes, "hangs.a")
+    wait_for(lambda: node.program("web")["state"] == "draining", what="the term is being ended")
+    assert "not alive: " in node.program("web")["reason"]
+    says(nodes, "hangs.a", so=False)
+    way.heal()
+    await_ready(node)
+    assert ends(database, "web") == ["unhealthy", None]
