@@ -11,13 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_control_metrics import listening
+from tests.integration.test_monitoring import watched
 from tests.support.memory_node import Ended, MemoryNode, ended, leading, run
+from tests.support.nodes import PATIENCE, Nodes
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium, Debian's package of 300 MB")
 
 TELEPHONE, WALL = "390,844", "1280,900"
 DAY, NIGHT = (0xF5, 0xF6, 0xF8), (0x12, 0x16, 0x1C)
 """The grounds of both styles."""
+READY = '<div>{} <span class="badge good">ready</span></div>'
+"""How a leader stands there."""
 
 
 async def browse(address: str, home: Path, *options: str) -> Ended:
@@ -61,3 +67,25 @@ def test_what_an_operator_wrote_runs_nowhere(tmp_path: Path) -> None:
             assert "&lt;script&gt;" in document
 
     asyncio.run(main())
+
+
+def test_after_a_failover_the_page_of_any_node_names_the_new_leader(
+    nodes: Nodes, database: Database, tmp_path: Path
+) -> None:
+    addresses = watched(nodes, database, lambda _: "[program.beat]\n", "a", "b", "c")
+    former = nodes.await_led("beat")["beat"]
+
+    def await_shown(name: str, *words: str) -> None:
+        """Wait until a node's page has these words."""
+        wait_for(
+            lambda: all(word in asyncio.run(browse(addresses[name], tmp_path, "--dump-dom")).out for word in words),
+            PATIENCE,
+            f"the page of {name} shows {words}",
+        )
+
+    for name in addresses:
+        await_shown(name, READY.format(former.name), "Nothing is out of the ordinary.")
+    former.crash()
+    leader = nodes.await_led("beat", without=former)["beat"]
+    for name in addresses.keys() - {former.name}:
+        await_shown(name, READY.format(leader.name), f"Not connected: {former.name}")
