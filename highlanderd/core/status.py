@@ -98,6 +98,8 @@ class ProgramStatus:
     """Processes of it on this node that SIGKILL has not ended for two seconds, a hundred at most."""
     detached: bool = False
     """Whether it is led without its session: the session was lost, and no renewal has been acknowledged since."""
+    stopped: Held | None = None
+    """The order that keeps it stopped on every node; ``None`` while there is none."""
     candidates: int | None = None
     """How many nodes other than the leader could take it over now; ``None`` where PostgreSQL does not say."""
     drift: int | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from highlanderd import __version__
 from highlanderd.ctl.argument_values import duration, naming, outage
 from highlanderd.ctl.question_arguments import add_questions
+from highlanderd.ctl.words import WORDS
 
 DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 FORMATS: Final = ("table", "json", "tsv")
@@ -22,6 +23,12 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**settings, allow_abbrev=False)
         # argparse has no public setting for this; a test sees when the attribute goes.
         self._negative_number_matcher = re.compile(r"-\d")
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit code 2, and answer a word of another tool with what does the same here."""
+        found = re.search(r"argument COMMAND: invalid choice: '(\w+)'", message)
+        answer = WORDS.get(found[1]) if found is not None else None
+        super().error(message if answer is None or found is None else f"there is no command {found[1]!r}: {answer}")
 
 
 def parser() -> argparse.ArgumentParser:

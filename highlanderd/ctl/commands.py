@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import os
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from highlanderd import __version__
-from highlanderd.ctl import tables, terminal
+from highlanderd.ctl import tables
+from highlanderd.ctl.choice import chosen, exact
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
 from highlanderd.ctl.events import events
@@ -23,13 +21,10 @@ from highlanderd.ctl.logs import logs
 from highlanderd.ctl.predicates import is_leading, wait
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.renewal import renew
+from highlanderd.ctl.status import status
 from highlanderd.durations import shown
-from highlanderd.errors import DONE, NOT_LEADING, ConfigurationError, HighlanderError, NoSuchProgram, enumerated
+from highlanderd.errors import DONE, NOT_LEADING, ConfigurationError, HighlanderError, enumerated
 
-REFRESH: Final = 2.0
-"""Seconds between two pictures of --watch when nothing changes: uptimes go on."""
-BREATH: Final = 0.2
-"""Seconds between two pictures when much changes."""
 REOPENING: Final = 5.0
 """Seconds that the daemon may wait for a logger whose disk hangs."""
 LEDGER_PATIENCE: Final = 60.0
@@ -38,94 +33,12 @@ AT_ONCE: Final = 200
 """Orders under way; the daemon takes 512 connections."""
 
 
-def chosen(names: Sequence[str], programs: Sequence[Answer]) -> list[Answer]:
-    """Return the programs that names, globs and ``all`` choose, each once, in the daemon's order; all without a name.
-
-    Raises NoSuchProgram for a name or glob that chooses none.
-    """
-    found: set[str] = set()
-    known = [str(program["name"]) for program in programs]
-    for name in names:
-        these = known if name == "all" else [other for other in known if other == name]
-        these = these or fnmatch.filter(known, name)
-        if not these and name != "all":
-            raise NoSuchProgram.among(name, known)
-        found.update(these)
-    return [program for program in programs if not names or program["name"] in found]
-
-
-def exact(names: Sequence[str]) -> set[str]:
-    """Return those that name one program; globs and ``all`` do not."""
-    return {name for name in names if name != "all" and not set(name) & set("*?[")}
-
-
 # --------------------------------------------------------------------------------------------------------- questions
-
-
-def status(daemon: ControlClient, arguments: Namespace) -> int:
-    if not arguments.watch:
-        return _show_status(daemon.ask("GET", "/v1/status"), arguments)
-    resource, drawn = "/v1/status", 0.0
-    try:
-        while True:
-            answer = daemon.ask("GET", resource, patience=REFRESH)
-            resource = f"/v1/status?wait={REFRESH:g}"
-            time.sleep(max(0.0, drawn + BREATH - time.monotonic()))
-            drawn = time.monotonic()
-            _show_status(answer, arguments)
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        return DONE
-
-
-def _show_status(answer: Answer, arguments: Namespace) -> int:
-    programs = chosen(arguments.names, answer["programs"])
-    if arguments.state:
-        programs = [program for program in programs if program["state"] in arguments.state]
-    if arguments.output == "table":
-        _print_table(answer, programs, arguments.watch)
-    else:
-        now = time.time()
-        rows = [tables.HEADINGS, *(tables.cells(program, _age(program, now)) for program in programs)]
-        give(arguments, {**answer, "programs": programs}, list, lambda: rows)
-    named = exact(arguments.names)
-    return NOT_LEADING if any(p["name"] in named and p["state"] != "leading" for p in programs) else DONE
-
-
-def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
-    on_terminal = sys.stdout.isatty()
-    width, height = terminal.size()
-    colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    now = time.time()
-    drawn = watch and on_terminal
-    shown = tables.sickest_first(programs) if drawn else programs
-    rows = [tables.cells(program, _age(program, now)) for program in shown]
-    lines = [tables.counts(programs)] if drawn else []
-    lines += tables.table(rows, width=width, colour=colour)
-    troubles = [f"warning: {tables.plain(trouble)}" for trouble in answer["warnings"]]
-    if not answer["postgres"]["connected"]:
-        why = answer["postgres"]["trouble"] or "not connected yet"
-        troubles.insert(0, f"warning: PostgreSQL cannot be used: {tables.plain(why)}")
-    if answer.get("maintenance"):  # a daemon of an earlier release does not know it
-        troubles[:0] = tables.maintenance(answer["maintenance"], answer["postgres"], now)
-    if drawn:
-        lines[1:1] = [tables.cut(trouble, width) for trouble in troubles]
-        terminal.draw(lines, height)
-    else:
-        print("\n".join(lines))
-        print("".join(f"{trouble}\n" for trouble in troubles), end="", file=sys.stderr)
-
-
-def _age(program: Answer, now: float) -> float | None:
-    try:
-        return now - datetime.fromisoformat(program["since"]).timestamp()
-    except ValueError:
-        return None
 
 
 def show(daemon: ControlClient, arguments: Namespace) -> int:
     answer = daemon.detail(arguments.name)
-    give(arguments, answer, lambda: tables.detail(answer, _age(answer, time.time())))
+    give(arguments, answer, lambda: tables.detail(answer, tables.age(answer, time.time())))
     return DONE
 
 

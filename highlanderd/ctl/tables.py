@@ -15,6 +15,10 @@ HEADINGS: Final = ("PROGRAM", "STATE", "SINCE", "LEADER", "EPOCH", "PID", "UPTIM
 STATE_COLUMN: Final = 1
 NAME_COLUMNS: Final = (0, 3)
 """Of programs and nodes: they are cut where a terminal is too narrow."""
+SPARE: Final = (7, 6, 4)
+"""RESTARTS, UPTIME and EPOCH: a narrow terminal leaves them out in this order. ``show`` has them."""
+GOOD_REASON: Final = 40
+"""Columns in which a reason can be read."""
 SHORTEST_NAME: Final = 7
 """Letters that are left of a name."""
 REASON_ROOM: Final = 24
@@ -25,6 +29,14 @@ TALLEST_REASON: Final = 2
 """Lines that a reason may take in its column; a longer one stands below its row, where a line has more room."""
 
 _COLOURS: Final = {"leading": "32", "draining": "33", "stopped": "33", "backoff": "31"}
+
+
+def age(program: Mapping[str, Any], now: float) -> float | None:
+    """Return the seconds since a program's state was entered; ``now`` is in seconds of the epoch."""
+    try:
+        return now - datetime.fromisoformat(program["since"]).timestamp()
+    except ValueError:
+        return None
 
 
 def plain(value: object) -> str:
@@ -54,19 +66,39 @@ def cells(program: Mapping[str, Any], age: float | None) -> tuple[str, ...]:
 
 
 def table(rows: Sequence[tuple[str, ...]], *, width: int | None, colour: bool) -> list[str]:
-    """Return aligned lines under headings. In ``width`` columns long names are cut, and the reason goes on below."""
-    whole = [HEADINGS, *rows]
-    widths = _fitting([max(len(row[column]) for row in whole) for column in range(len(HEADINGS))], width)
+    """Return aligned lines under headings.
+
+    In ``width`` columns what matters least is left out where a reason needs the room, long names are cut, and the
+    reason goes on below.
+    """
+    whole = _without_spare([HEADINGS, *rows], width)
+    widths = _fitting(_widths(whole), width)
     indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
     lines = []
-    for row in whole:
+    for number, row in enumerate(whole):
         cells = [cut(cell, size).ljust(size) for cell, size in zip(row[:-1], widths, strict=False)]
         first, *more = _reason(row[-1], indent, width)
         line = cut("  ".join([*cells, first]).rstrip(), width)
-        if colour and row is not HEADINGS:
+        if colour and number:
             line = _coloured(line, widths, row[STATE_COLUMN])
         lines += [line, *more]
     return lines
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _without_spare(rows: Sequence[tuple[str, ...]], width: int | None) -> list[tuple[str, ...]]:
+    """Return the rows without the columns that ``width`` columns have no room for beside the longest reason."""
+    longest = min(max(len(row[-1]) for row in rows), GOOD_REASON)
+    columns = list(range(len(HEADINGS)))
+    for spare in SPARE:
+        sizes = _widths([[row[column] for column in columns] for row in rows])
+        if width is None or sum(sizes[:-1]) + 2 * (len(sizes) - 1) + longest <= width:
+            break
+        columns.remove(spare)
+    return [tuple(row[column] for column in columns) for row in rows]
 
 
 def _fitting(widths: list[int], width: int | None) -> list[int]:

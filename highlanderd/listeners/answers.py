@@ -39,6 +39,7 @@ def program_facts(program: ProgramStatus) -> dict[str, object]:
         **_facts(program),
         "unkillable": [_facts(process) for process in program.unkillable],
         "last_exit": None if last is None else _facts(last),
+        "stopped": None if program.stopped is None else asdict(program.stopped),
         "usage": None if usage is None else _facts(usage),
     }
 

@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from highlanderd.config import ProgramConfig
-from highlanderd.core.cluster import ClusterOverview
+from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.key import LockKey
 from highlanderd.core.states import Ready, Running, Waiting, Want
 from highlanderd.core.status import LastExit, PostgresStatus, Process, ProgramDetail, ProgramStatus, Usage
@@ -56,6 +56,7 @@ def program_status(
         unkillable=left,
         detached=program.detached,
         last_exit=_last_exit(member, now),
+        stopped=_stopped(member),
         finished=isinstance(situation.state, Waiting) and situation.state.finished,
         candidates=None if known is None else len(known.candidates),
         drift=None if known is None else len(known.drift),
@@ -68,6 +69,12 @@ def _wish(member: Member) -> Want:
     """Return the operator's wish, which the program may still have to hear. What leaves cannot be called back."""
     want = member.program.situation.want
     return want if want is Want.END or member.wish is None else member.wish
+
+
+def _stopped(member: Member) -> Held | None:
+    """Return the order that keeps it stopped on every node."""
+    found = member.program.situation.suspension
+    return None if found is None or found.drained else Held(found.author, found.remark, found.since)
 
 
 def _last_exit(member: Member, now: float) -> LastExit | None:

@@ -141,7 +141,8 @@ def test_colour_is_for_terminals_and_a_long_reason_stands_below_its_row(
         assert ("\x1b" in text) == coloured
         lines = re.sub(r"\x1b\[\d*m", "", text).splitlines()
         assert max(len(line) for line in lines) <= 80
-        assert " ".join(" ".join(lines[3:]).split()) == ("exited with code 1 " * 20).strip()
+        assert lines[-1] == "2 programs: 1 backoff, 1 leading"
+        assert " ".join(" ".join(lines[3:-1]).split()) == ("exited with code 1 " * 20).strip()
 
     run(main)
 

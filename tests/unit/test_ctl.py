@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
 import pytest
 
 from highlanderd.core.states import STATE_NAMES
-from highlanderd.ctl import tables
+from highlanderd.ctl import status, tables
 from highlanderd.ctl.argument_values import STATES, duration
 from highlanderd.ctl.arguments import parser
-from highlanderd.ctl.commands import chosen, exact
+from highlanderd.ctl.choice import chosen, exact
+from highlanderd.ctl.words import WORDS
 from highlanderd.durations import span
 from highlanderd.errors import NoSuchProgram
 
@@ -115,11 +117,11 @@ def test_a_reason_wraps_and_a_long_name_hides_no_column() -> None:
     reason = "led by another daemon that is called web-1, too: give each its own name"
     rows = [tables.cells(row("n" * 60, leader="web-1", reason=reason), 5.0), tables.cells(row("beat"), 5.0)]
     lines = tables.table(rows, width=80, colour=False)
-    assert lines[0].startswith("PROGRAM  STATE    SINCE  LEADER  EPOCH")
-    assert lines[1].startswith("nnnnnn…  waiting  5s     web-1 ")
+    assert lines[0].split() == ["PROGRAM", "STATE", "SINCE", "LEADER", "PID", "REASON"]
+    assert lines[1].split() == ["n" * 24 + "…", "waiting", "5s", "web-1", "-"]
     assert " ".join("".join(f"{line} " for line in lines[2:-1]).split()) == reason, "below, for it takes many lines"
     short = tables.table([tables.cells(row("beat", reason="led by web-1 until noon"), 5.0)], width=80, colour=False)
-    assert [line[62:].strip() for line in short[1:]] == ["led by web-1", "until noon"], "in its column"
+    assert short[1].endswith("  led by web-1 until noon"), "in its column"
     narrow = tables.table(rows, width=50, colour=False)
     assert " ".join("".join(f"{line} " for line in narrow[2:4]).split()) == reason
 
@@ -291,3 +293,63 @@ def test_a_maintenance_whose_time_is_over_is_not_shown_as_one_that_goes_on(conne
     assert tables.maintenance(under_way(until="2026-01-02T13:00:00Z"), postgres, NOON)[0].startswith(
         "maintenance until"
     )
+
+
+EIGHTY = [
+    row("celery-beat", state="backoff", reason="exited with status 1; starts again in 12 s", restarts=3),
+    row("relay", state="leading", leader="web-1", epoch=4294967299, pid=71234, uptime=98765.0),
+]
+
+
+def test_in_eighty_columns_a_reason_has_room_and_the_least_columns_give_way() -> None:
+    lines = tables.table([tables.cells(one, 98765.0) for one in EIGHTY], width=80, colour=False)
+    assert lines[0].split() == ["PROGRAM", "STATE", "SINCE", "LEADER", "PID", "REASON"]
+    assert max(map(len, lines)) <= 80
+    wide = tables.table([tables.cells(one, 98765.0) for one in EIGHTY], width=140, colour=False)
+    assert wide[0].split() == list(tables.HEADINGS)
+    assert wide[1].endswith("exited with status 1; starts again in 12 s")
+    quiet = tables.table([tables.cells(EIGHTY[1], 98765.0)], width=80, colour=False)
+    assert "EPOCH" in quiet[0], "without a reason there is room"
+
+
+def answered(*programs: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    return {"postgres": {"connected": True}, "warnings": [], "programs": list(programs), **facts}
+
+
+def test_whatever_is_out_of_the_ordinary_has_a_line() -> None:
+    held = {"by": "uid 0 on node a", "reason": "it corrupts data", "since": "2026-01-02T03:04:05Z"}
+    drained = {**held, "reason": "new\x1bdisk"}
+    alone = row("relay", state="leading", candidates=0)
+    programs = [row("a", stopped=held), row("b", stopped=held), alone, row("beat", state="leading", candidates=1)]
+    assert list(status.footer(answered(*programs, drained=drained), NOON)) == [
+        "this node is drained by uid 0 on node a, new\ufffddisk",
+        "stopped everywhere by uid 0 on node a, it corrupts data: a, b",
+        "no standby: no other node could take over relay now",
+    ]
+    assert list(status.footer(answered(row("beat")), NOON)) == []
+    away = answered(postgres={"connected": False, "trouble": "connection refused"}, warnings=["look"])
+    assert list(status.footer(away, NOON)) == [
+        "warning: PostgreSQL cannot be used: connection refused",
+        "warning: look",
+    ]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_of_another_tool_is_answered_with_ours(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args([word, "beat"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert f"there is no command {word!r}: {WORDS[word]}" in said
+    for command in re.findall(r"'([a-z]+)", WORDS[word]):
+        if command != "journalctl":
+            assert command in commands(), f"{word} is answered with a command that there is not"
+
+
+def commands() -> set[str]:
+    [action] = [one for one in parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    return set(action.choices)
+
+
+def test_no_command_is_also_answered_as_a_word_of_others() -> None:
+    assert not commands() & WORDS.keys()
