@@ -167,7 +167,7 @@ class MetricsSection(Section):
     advertise: WebAddress | None = Field(
         default=None,
         description='Where other hosts reach the listener, such as `"http://web-1:9841"`. `highlanderctl cluster` '
-        "shows it on every node; nothing else follows from it.",
+        "shows it on every node, and status pages link to it; nothing else follows from it.",
     )
 
 

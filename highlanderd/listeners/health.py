@@ -20,6 +20,7 @@ from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, keep, serve, tcp_door
 from highlanderd.listeners.status_page import HEADERS, LATEST_TERMS, Seen, status_page
+from highlanderd.threads import in_thread
 
 SCRAPERS: Final = 128
 """Connections at once; a daemon without descriptors could not reach PostgreSQL again."""
@@ -90,7 +91,7 @@ class _Answers:
         self._metrics = SharedPage(lambda: metrics.render(node.status()), prepare=node.refresh, keep=KEEP)
         self._cluster = asked_page(lambda: refusable(node.cluster()), self._cluster_text)
         self._history = asked_page(lambda: refusable(node.history((), DEFAULT_TERMS)), _history_text)
-        self._page = asked_page(self._look, status_page)
+        self._page = asked_page(self._written, lambda page: page)
         self._alive = alive
 
     async def metrics(self, _: web.Request) -> web.Response:
@@ -122,6 +123,11 @@ class _Answers:
 
     async def page(self, _: web.Request) -> web.Response:
         return web.Response(text=await self._page.get(), content_type="text/html", headers=HEADERS)
+
+    async def _written(self) -> str:
+        """Return the status page. Of five hundred programs it takes a tenth of a second, so a thread writes it."""
+        seen = await self._look()
+        return await in_thread(lambda: status_page(seen), "write the status page")
 
     async def _look(self) -> Seen:
         """Look at the cluster and its past; what cannot be had is refused, and the page says so."""

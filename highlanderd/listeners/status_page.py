@@ -151,8 +151,13 @@ def _node(node: ClusterNode, cluster: ClusterOverview) -> tuple[str, ...]:
         str(sum(program.leader == node.name for program in cluster.programs)),
         node.version or "",
         "" if node.present else "never" if node.seen is None else f"{span(node.silent_for)} ago",
-        node.advertise or "",
+        _link(node.advertise or ""),
     )
+
+
+def _link(address: str) -> str:
+    """Return a link to another node's page. Whoever may write the ledger has written the address."""
+    return element("a", address, href=address) if address.startswith(("http://", "https://")) else address
 
 
 TERMS: Final = ("Program", "Node", "Epoch", "From", "Led for", "Gap before", "End")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, Drift, Held, UnableNode
@@ -103,6 +104,14 @@ def test_what_is_out_of_the_ordinary_is_said_first() -> None:
         "look here",
     )
     assert shown.endswith(" ".join(sentences))
+
+
+def test_the_pages_of_other_nodes_are_linked_and_nothing_else() -> None:
+    addresses = ("http://web-1:9841", "javascript:alert(1)", None)
+    nodes = tuple(replace(node(f"n{number}"), advertise=address) for number, address in enumerate(addresses))
+    page = status_page(Seen(status(), cluster(nodes=nodes), (), NOW))
+    assert '<a href="http://web-1:9841">http://web-1:9841</a>' in page
+    assert re.findall(r'href="([^"]*)"', page) == ["http://web-1:9841", "/cluster", "/history", "/metrics"]
 
 
 def test_programs_that_need_somebody_stand_first() -> None:
