@@ -53,8 +53,8 @@ class Health:
     def patience(self) -> float:
         """Seconds until something is due here; ``NEVER`` for nothing."""
         due = linux.NEVER if self._probe is None else self._probe.kill_at
-        if self.source is not None and self._state["unhealthy"] is None:
-            due = min(due, self._notify.due if self._notify else due)
+        if (source := self.source) is not None:
+            due = min(due, source.tell_at, source.due if self._state["unhealthy"] is None else linux.NEVER)
         return due if due == linux.NEVER else min(max(0.0, due - time.monotonic()), LONGEST_PATIENCE)
 
     def turn(self) -> bool:

@@ -23,7 +23,7 @@ LONGEST = 4096  # bytes of a datagram; a longer one is dropped whole, as nothing
 LONGEST_STATUS = 200  # characters; it travels with every report
 AT_ONCE = 16  # datagrams a turn: the deadline is looked at in between
 DEEPEST = 100  # levels between a sender and the keeper
-FINEST = 0.1  # seconds by which more time is asked for, at least: a child that asks without end costs few reports
+TELL_EVERY = 0.1  # seconds between two reports of more time: a child that asks without end costs no more
 MICROSECONDS = 1e6
 _NUMBERS = ("EXTEND_TIMEOUT_USEC", "WATCHDOG_USEC")
 _WORDS = ("READY", "WATCHDOG", "STATUS")
@@ -52,13 +52,14 @@ class NotifySocket:
     CLOCK_MONOTONIC: while the machine is suspended, no child can say anything.
     """
 
-    __slots__ = ("_heard_at", "_own", "_socket", "_within")
+    __slots__ = ("_heard_at", "_own", "_socket", "_tell_at", "_untold", "_within")
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.bind("")  # a name that nobody has
         self._within, self._own, self._heard_at = linux.NEVER, False, 0.0
+        self._untold, self._tell_at = False, 0.0
 
     @property
     def address(self) -> bytes:
@@ -86,9 +87,14 @@ class NotifySocket:
         """When the child has been silent for too long, by CLOCK_MONOTONIC; never before it is watched."""
         return self._heard_at + self._within if self._heard_at else linux.NEVER
 
+    @property
+    def tell_at(self) -> float:
+        """When the child's wish for more time is to be reported, by CLOCK_MONOTONIC; never without one."""
+        return self._tell_at if self._untold else linux.NEVER
+
     def hear(self, state: Message) -> bool:
         """Take what was said into the state; return whether that is worth a report at once."""
-        before = state["ready"], state["extended"], state["unhealthy"]
+        before = state["ready"], state["unhealthy"]
         for _ in range(AT_ONCE):
             datagram = self._receive()
             if datagram is None:
@@ -98,7 +104,10 @@ class NotifySocket:
                 self._take_in(said, state)
         if time.monotonic() >= self.due and state["unhealthy"] is None:
             state["unhealthy"] = f"it has not said WATCHDOG=1 for {self._within:g} s"
-        return before != (state["ready"], state["extended"], state["unhealthy"])
+        if before == (state["ready"], state["unhealthy"]) and time.monotonic() < self.tell_at:
+            return False
+        self._untold, self._tell_at = False, time.monotonic() + TELL_EVERY
+        return True
 
     def _receive(self) -> tuple[bytes, int] | None:
         """Return a datagram and its sender's pid, 0 for one that does not count; None when there is none."""
@@ -116,8 +125,8 @@ class NotifySocket:
             state["ready"] = linux.boottime()
         if "EXTEND_TIMEOUT_USEC" in said:
             until = linux.boottime() + int(said["EXTEND_TIMEOUT_USEC"]) / MICROSECONDS
-            if until >= (state["extended"] or 0.0) + FINEST:
-                state["extended"] = until
+            if until > (state["extended"] or 0.0):
+                state["extended"], self._untold = until, True
         if "WATCHDOG_USEC" in said:
             self._own, self._within = True, int(said["WATCHDOG_USEC"]) / MICROSECONDS or linux.NEVER
         if self._heard_at and said.get("WATCHDOG") == "1":

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from highlanderd.guardian import protocol
+from highlanderd.guardian.notify import TELL_EVERY, NotifySocket
+from highlanderd.system import linux
 from tests.support.processes import Fact, Node, children, gone, node_at
 from tests.support.wait import wait_for
 
@@ -21,6 +26,7 @@ SAY = (
     "    s.connect('\\0' + os.environ['NOTIFY_SOCKET'][1:])\n"
     "    s.send('\\n'.join(words).encode())\n"
 )
+SPEC = {"program": "beat", "lock_id": 7, "epoch": 1, "deadline": 60.0, "memo": b""}
 OTHERS = SAY + "os.environ['NOTIFY_SOCKET'] = sys.argv[1]\nsay('READY=1')\nprint('said', flush=True)\ntime.sleep(1000)"
 ADDRESS = "echo $NOTIFY_SOCKET; exec sleep 1000"
 
@@ -101,6 +107,20 @@ def test_a_child_may_ask_for_more_time(node: Node) -> None:
     started = node.expect("Started", epoch=epoch)["at"]
     until = reported(node, epoch, lambda report: report["extended"])["extended"]
     assert started + 50 <= until < started + 110
+
+
+def test_a_child_that_asks_for_more_time_without_end_costs_few_reports_and_the_last_word_counts() -> None:
+    heard, state, reports = NotifySocket(), protocol.state(SPEC), 0
+    flood = "for n in range(1, 3001):\n    say(f'EXTEND_TIMEOUT_USEC={n * 1_000_000}')\n"
+    environ = {"NOTIFY_SOCKET": heard.address.decode()}
+    began = time.monotonic()
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", SAY + flood], env=environ) as child:
+        while child.poll() is None:
+            reports += heard.hear(state)
+        wait_for(lambda: heard.tell_at < linux.NEVER and heard.hear(state), what="the last word is reported")
+    assert reports <= (time.monotonic() - began) / TELL_EVERY + 1
+    assert state["extended"] > linux.boottime() + 2000
+    heard.close()
 
 
 def test_a_watchdog_that_is_not_satisfied_is_reported_and_one_that_is_not_watched_yet_is_not(node: Node) -> None:
