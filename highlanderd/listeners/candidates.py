@@ -7,7 +7,7 @@ have written into the ledger may be a second old. A node that a program is relea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview
@@ -37,27 +37,40 @@ async def refuse_unless_able(node: Node, program: ProgramStatus, to: str | None)
         raise NeedsForce(f"cannot tell which node could lead {program.name}: {error}; {_ANYWAY}") from error
 
 
-async def refuse_bare_drain(node: Node, name: str) -> None:
-    """Raise NeedsForce where a node leads programs that no other one could lead, or is not known at all.
+async def refuse_bare_drain(node: Node, name: str) -> Callable[[], Awaitable[None]]:
+    """Raise NeedsForce where a node leads, or could lead, programs that nobody would lead without it.
 
-    Raises HighlanderError when PostgreSQL does not say.
+    Returns what asks the same once the order is written: two nodes that are drained at the same moment may each have
+    been counted on. Raises HighlanderError when PostgreSQL does not say.
     """
+    concerned: list[str] = []
 
     def judge(cluster: ClusterOverview) -> str:
         known = [one.name for one in cluster.nodes]
         if name not in known:
             return f"the ledger knows no node {name!r}; it has {enumerated(known) or 'none'}"
-        led = (program.name for program in cluster.programs if program.leader == name)
-        return next((why for program in led if (why := _hindrance(cluster, program, None))), "")
+        concerned[:] = [one.name for one in cluster.programs if name in (one.leader, *one.candidates)]
+        return _bare(cluster, concerned, name)
+
+    async def confirm() -> None:
+        await _refuse(node, lambda cluster: _bare(cluster, concerned, name), within=0.0)
 
     await _refuse(node, judge)
+    return confirm
 
 
-async def _refuse(node: Node, judge: Callable[[ClusterOverview], str]) -> None:
+def _bare(cluster: ClusterOverview, programs: Sequence[str], without: str) -> str:
+    """Return why nobody would lead one of these programs without a node; empty when each one has another."""
+    leaving = {None, without, *(one.name for one in cluster.nodes if one.drained is not None)}
+    left = (one.name for one in map(cluster.program, programs) if one is not None and one.leader in leaving)
+    return next((why for program in left if (why := _hindrance(cluster, program, None, without))), "")
+
+
+async def _refuse(node: Node, judge: Callable[[ClusterOverview], str], within: float = KNOWN_WITHIN) -> None:
     """Raise NeedsForce with what ``judge`` says of the cluster, once it has said so for a moment."""
     if 0 < node.status().postgres.schema < KNOWN_SINCE:
         return
-    end = asyncio.get_running_loop().time() + KNOWN_WITHIN
+    end = asyncio.get_running_loop().time() + within
     while why := judge(await node.cluster()):
         if asyncio.get_running_loop().time() >= end:
             raise NeedsForce(f"{why}; {_ANYWAY}")
@@ -67,12 +80,12 @@ async def _refuse(node: Node, judge: Callable[[ClusterOverview], str]) -> None:
 _ANYWAY: Final = "use --force to do it all the same"
 
 
-def _hindrance(cluster: ClusterOverview, name: str, to: str | None) -> str:
+def _hindrance(cluster: ClusterOverview, name: str, to: str | None, without: str | None = None) -> str:
     """Return why nobody would lead it; empty if a node could. A daemon that is too old to say so perhaps could."""
     found = cluster.program(name)
     candidates = () if found is None else found.candidates
     unable = {} if found is None else {one.node: one.reason for one in found.unable}
-    perhaps = {*candidates, *cluster.silent} - {None if found is None else found.leader}
+    perhaps = {*candidates, *cluster.silent} - {without, None if found is None else found.leader}
     if to is None:
         known = enumerated([f"{node}: {why}" for node, why in unable.items()])
         return "" if perhaps else f"no other node could lead {name} now" + (f" ({known})" if known else "")

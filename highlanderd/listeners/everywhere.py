@@ -57,10 +57,13 @@ def _leader(cluster: ClusterOverview, name: str) -> str | None:
 async def drain(node: Node, names: list[str], by: Author, patience: Patience, *, force: bool) -> ClusterOverview:
     """Drain nodes, one after the other; return the cluster then. Raises HighlanderError."""
     for name in names:
-        if not force:
-            await refuse_bare_drain(node, name)
-        await node.drain(name, by)
+        confirm = nothing if force else await refuse_bare_drain(node, name)
+        await node.drain(name, by, confirm)
     return await patience.until(node, lambda now: not _led_by(now, names), f"{enumerated(names)} still lead programs")
+
+
+async def nothing() -> None:
+    """Raise nothing."""
 
 
 def _led_by(cluster: ClusterOverview, names: list[str]) -> list[str]:

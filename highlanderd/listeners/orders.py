@@ -5,7 +5,7 @@ Orders are passed on at once and never wait; whether one has taken effect is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -94,8 +94,12 @@ class Node(Protocol):
     async def ask_hindrance(self, node: str, name: str) -> str:
         """Return the same of another node, which says so itself. Raises HighlanderError."""
 
-    async def drain(self, node: str, by: Author) -> None:
-        """Order that a node leads nothing until it is resumed. Raises HighlanderError."""
+    async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:
+        """Order that a node leads nothing until it is resumed. Raises HighlanderError.
+
+        ``confirm`` is awaited once the order is written, and before any daemon follows it. When it raises, the order is
+        taken back.
+        """
 
     async def resume(self, node: str, by: Author) -> bool:
         """Lift that order; return whether there was one. Raises HighlanderError."""

@@ -7,7 +7,7 @@ only wakes: a daemon that misses it reads the order a fifth of a lease later.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from highlanderd.core.states import Author
@@ -40,10 +40,21 @@ class ClusterOrders:
             await self.note("started_everywhere", None, name, lock_id, by)
         return bool(reply.affected)
 
-    async def drain(self, node: str, by: Author) -> None:
-        """Keep a node from leading anything until it is resumed."""
+    async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:
+        """Keep a node from leading anything until it is resumed.
+
+        ``confirm`` is awaited once the order is written, and before any daemon is woken for it: it raises when another
+        order, given at the same moment, speaks against this one. That takes it back.
+        """
         await self._refuse_unaware(node)
-        await self._give("drain", sharing.DRAIN, node, by.name, by.remark)
+        await self._write("drain", sharing.DRAIN, node, by.name, by.remark)
+        try:
+            await confirm()
+        except HighlanderError:
+            await self._write("resume", sharing.RESUME, node)
+            raise
+        finally:
+            await self._wake()
         await self.note("drained", node, None, None, by)
 
     async def resume(self, node: str, by: Author) -> bool:
@@ -63,13 +74,21 @@ class ClusterOrders:
             )
 
     async def _give(self, name: str, sql: str, *values: Value) -> Reply:
+        reply = await self._write(name, sql, *values)
+        await self._wake()
+        return reply
+
+    async def _write(self, name: str, sql: str, *values: Value) -> Reply:
         refuse_older((await self._listener.fresh_facts()).version)
         reply = await self._listener.answer(name, sql, *values)
         if not reply.acknowledged:
             raise HighlanderError(f"PostgreSQL did not confirm it ({reply.warnings[0].text}); look, and try again")
-        with suppress(WireLost):  # it is given, and read a fifth of a lease later
-            await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
         return reply
+
+    async def _wake(self) -> None:
+        """Have all daemons read what stands in the ledger. One that is not woken reads it a fifth of a lease later."""
+        with suppress(WireLost):
+            await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
 
     async def note(self, event: str, node: str | None, program: str | None, lock_id: int | None, by: Author) -> None:
         """Add an order to the events, for people. It stands whether or not that works."""

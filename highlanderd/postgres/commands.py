@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from highlanderd.core.states import Author
-from highlanderd.errors import HighlanderError, TimedOut
+from highlanderd.errors import HighlanderError, TimedOut, one_line
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
@@ -48,10 +48,9 @@ class Command:
 
 
 def _command(row: Sequence[str | None]) -> Command:
-    verb, program, arguments, author, role, reason = row
-    command = Command(
-        verb or "", program or "", json.loads(arguments or "{}"), Author(f"{author}, role {role}", reason or "")
-    )
+    arguments = json.loads(row[2] or "{}")
+    verb, program, _, author, role, reason = (one_line(text or "") for text in row)
+    command = Command(verb, program, arguments, Author(f"{author}, role {role}", reason))
     log.info("ordered by %s: %s %s", command.by.name, command.verb, command.program)
     return command
 
@@ -102,7 +101,10 @@ class Commands:
             self._server.notes.unforeseen("an order from another node cannot be carried out", error)
             answer = {"error": {"code": HighlanderError.code, "message": f"it cannot be carried out: {error!r}"}}
         with suppress(WireLost):
-            await self._listener.inquire("answer_command", sharing.ANSWER_COMMAND, number, json.dumps(answer))
+            reply = await self._listener.inquire("answer_command", sharing.ANSWER_COMMAND, number, json.dumps(answer))
+            if reply.error is not None:  # PostgreSQL stores no NUL, and a child may have written one
+                answer = {"error": {"code": HighlanderError.code, "message": f"no answer: {reply.error.text}"}}
+                await self._listener.inquire("answer_command", sharing.ANSWER_COMMAND, number, json.dumps(answer))
             await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, f"{sharing.ANSWERED}{number}")
 
     # ------------------------------------------------------------------------------------------------------- sending

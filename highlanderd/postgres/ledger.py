@@ -12,6 +12,7 @@ from math import inf
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity, Suspension
 from highlanderd.core.status import MaintenanceStatus
+from highlanderd.errors import one_line
 from highlanderd.postgres.replies import Statement
 from highlanderd.postgres.sql.connecting import CREATE
 from highlanderd.postgres.sql.dialect import FRAGMENTS, NEEDED, VERSION
@@ -163,7 +164,7 @@ def suspension(order: str | None) -> Suspension | None:
     if order is None:
         return None
     drained, author, remark, since = json.loads(order)
-    return Suspension(bool(drained), str(author or ""), str(remark or ""), str(since or ""))
+    return Suspension(bool(drained), one_line(str(author or "")), one_line(str(remark or "")), str(since or ""))
 
 
 def _lease(seconds: str | None) -> Lease:

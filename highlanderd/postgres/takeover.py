@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from highlanderd.core.events import Granted, Refused
+from highlanderd.core.events import Granted, Refused, Suspended
 from highlanderd.core.observation import Row, ServerIdentity
 from highlanderd.core.verdict import Claim
+from highlanderd.postgres import ledger
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.lock_connection import LockConnection, Query
 from highlanderd.postgres.replies import Reply, Value
-from highlanderd.postgres.sql import dialect, leading
+from highlanderd.postgres.sql import dialect, leading, sharing
 
 REFUSED_RETRY: Final = 0.2
 """Seconds until a lock that another session holds is tried again."""
@@ -33,9 +35,16 @@ class Takeover:
         if row is not None and row.instance == self._lock.instance and not row.released:
             queries.insert(0, self._line.terminate_old(row.epoch))  # an earlier worker's session may hold the lock
         queries += [("name_lock", leading.NAME_LOCK, (self._lock.name_lock,)), self._take(claim)]
-        self._line.ask(lambda replies, sent: self._taken(claim, replies[-2], replies[-1], sent), *queries)
+        queries += [("suspension", sharing.SUSPENSION, (self._lock.lock_id, self._lock.node))] if self._shares else []
+        named = len(queries) - 2 - self._shares
+        self._line.ask(lambda replies, sent: self._taken(claim, replies[named:], sent), *queries)
         if connection is not None:
             self._hindrance.watch(connection.pid, claim.lengths.pace)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether the ledger holds orders that keep programs from being led."""
+        return self._line.connection is not None and self._line.connection.version >= dialect.SHARED
 
     def _take(self, claim: Claim) -> Query:
         connection, lock, server, row = self._line.connection, self._lock, claim.server, claim.judged
@@ -54,9 +63,11 @@ class Takeover:
         version = (row.lock_id, row.epoch, row.renewal, row.system, row.timeline)
         return "close", leading.CLOSE, (*version, server.system, server.timeline, server.place)
 
-    def _taken(self, claim: Claim, name: Reply, reply: Reply, sent: float) -> None:
+    def _taken(self, claim: Claim, replies: Sequence[Reply], sent: float) -> None:
+        name, reply, *then = replies
         named, locked, count = reply.rows[0] if reply.rows else (None, None, None)
         if count == "1" and reply.acknowledged:
+            self._suspend(then)
             self._granted(claim, name, sent)
             return
         if reply.sqlstate in dialect.BLOCKED:
@@ -65,6 +76,18 @@ class Takeover:
             self._hindrance.note_row_free()
         refused = self._refusal(claim, reply, locked == "t", named == "t")
         self._line.ask(lambda _replies, _sent: self._line.post(refused), ("unlock", leading.UNLOCK, ()))
+
+    def _suspend(self, replies: Sequence[Reply]) -> None:
+        """Post the order that was written while the takeover was under way: no child is started then.
+
+        The takeover may have begun before the order and ended after it. Whoever gave the order has looked for a leader
+        in between. This was asked after the takeover was committed, so that one of both sees the other.
+        """
+        for reply in replies:
+            if reply.error is not None or not reply.rows:
+                self._line.disconnect("cannot read whether the program is stopped everywhere")
+            elif (found := ledger.suspension(reply.rows[0][0])) is not None:
+                self._line.post(Suspended(found))
 
     def _granted(self, claim: Claim, name: Reply, sent: float) -> None:
         if not name.rows or name.rows[0][0] != "t":

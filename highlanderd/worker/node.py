@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -310,9 +310,9 @@ class WorkerNode:
             self, command.verb, command.program, command.arguments, command.by, obedient=self._obedient
         )
 
-    async def drain(self, node: str, by: Author) -> None:
-        """Order that a node leads nothing until it is resumed. Raises HighlanderError."""
-        await self._cluster_orders.drain(node, by)
+    async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:
+        """Order that a node leads nothing until it is resumed. Raises HighlanderError, also what ``confirm`` raises."""
+        await self._cluster_orders.drain(node, by, confirm)
 
     async def resume(self, node: str, by: Author) -> bool:
         """Lift that order; return whether there was one. Raises HighlanderError."""

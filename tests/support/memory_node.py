@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -287,7 +287,8 @@ class MemoryNode:
     async def ask_hindrance(self, node: str, name: str) -> str:  # noqa: ARG002 - they are all able
         return ""
 
-    async def drain(self, node: str, by: Author) -> None:
+    async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:
+        await confirm()
         self.orders.append(("drain", node))
         self.authors.append(by)
 

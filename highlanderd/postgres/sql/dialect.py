@@ -91,10 +91,13 @@ _UNSHARED: Final[Mapping[str, str]] = {
     "told": "NULL, NULL, NULL, NULL",
 }
 
-ORDERED_BY = "w.author || ', role ' || w.role"
+SAID = "left({}, 500)"
+"""What somebody has said of an order: the client's own bound. Who may order by SQL may say much more."""
+ORDERED_BY = f"{SAID.format('w.author')} || ', role ' || w.role"
 """Who has ordered something: what was said, and the role that the server has seen."""
-STOPPED = f"json_build_array(false, {ORDERED_BY}, w.reason, {RFC_3339.format('w.since')})"
-DRAINED = f"json_build_array(true, n.drained_by, n.drained_reason, {RFC_3339.format('n.drained_since')})"
+STOPPED = f"json_build_array(false, {ORDERED_BY}, {SAID.format('w.reason')}, {RFC_3339.format('w.since')})"
+_DRAINED_BY = f"{SAID.format('n.drained_by')}, {SAID.format('n.drained_reason')}"
+DRAINED = f"json_build_array(true, {_DRAINED_BY}, {RFC_3339.format('n.drained_since')})"
 
 _SHARED: Final[Mapping[str, str]] = {
     "suspension": f"""coalesce(

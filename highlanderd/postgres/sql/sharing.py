@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.postgres.sql.dialect import DRAINED, ORDERED_BY, RFC_3339, STOPPED
+from highlanderd.postgres.sql.dialect import DRAINED, ORDERED_BY, RFC_3339, SAID, STOPPED
 
 ORDERED: Final = "ordered"
 """What is notified, instead of a lock id, when an order was written: each daemon looks whether it concerns its node."""
@@ -55,7 +55,8 @@ _CONNECTED = """n.backend_pid IS NOT NULL AND EXISTS (
 
 # The daemons of schema 2 write no row: the names of their sessions are all that is known of them.
 NODES: Final = f"""
-SELECT n.name, n.instance, n.version, {RFC_3339.format("n.seen")}, n.advertise, n.drained_by, n.drained_reason,
+SELECT n.name, n.instance, n.version, {RFC_3339.format("n.seen")}, n.advertise, {SAID.format("n.drained_by")},
+       {SAID.format("n.drained_reason")},
        {RFC_3339.format("n.drained_since")},
        {_CONNECTED},
        extract(epoch FROM clock_timestamp() - n.seen)
@@ -80,13 +81,21 @@ SELECT program, lock_id, node, epoch, {RFC_3339.format("acquired_at")},
 
 KNOWN: Final = "SELECT program, lock_id FROM {schema}.lease"
 
-WISHES: Final = f"SELECT w.lock_id, {ORDERED_BY}, w.reason, {RFC_3339.format('w.since')} FROM {{schema}}.wish AS w"
+WISHES: Final = f"""
+SELECT w.lock_id, {ORDERED_BY}, {SAID.format("w.reason")}, {RFC_3339.format("w.since")} FROM {{schema}}.wish AS w
+"""
 
 # Parameter: 1 node. What keeps programs from being led on it, by lock id; NULL for all of them.
 SUSPENSIONS: Final = f"""
 SELECT w.lock_id, {STOPPED} FROM {{schema}}.wish AS w
 UNION ALL
 SELECT NULL, {DRAINED} FROM {{schema}}.node AS n WHERE n.name = $1::text AND n.drained_since IS NOT NULL
+"""
+
+# Parameters: 1 lock id, 2 node. What keeps that program from being led on that node.
+SUSPENSION: Final = f"""
+SELECT coalesce((SELECT {STOPPED} FROM {{schema}}.wish AS w WHERE w.lock_id = $1::bigint),
+                (SELECT {DRAINED} FROM {{schema}}.node AS n WHERE n.name = $2::text AND n.drained_since IS NOT NULL))
 """
 
 # Parameters: 1 lock ids, 2 their programs as JSON, 3 author, 4 reason. The latest order is the one that is shown.
@@ -137,13 +146,16 @@ VALUES ($1::text, $2::text, $3::text, $4::jsonb, $5::text, $6::text,
 RETURNING id
 """
 
-# Parameters: 1 node, 2 instance. Each order is taken at most once, whatever becomes of the daemon that took it.
-TAKE_COMMAND: Final = """
-UPDATE {schema}.command AS c SET taken_by = $2::uuid
- WHERE c.id = (SELECT o.id FROM {schema}.command AS o
+# Parameters: 1 node, 2 instance. Each order is taken at most once, whatever becomes of the daemon that took it. Longer
+# arguments than a request to the control socket may have come as null, which is refused.
+TAKE_COMMAND: Final = f"""
+UPDATE {{schema}}.command AS c SET taken_by = $2::uuid
+ WHERE c.id = (SELECT o.id FROM {{schema}}.command AS o
                 WHERE o.node = $1::text AND o.taken_by IS NULL AND o.deadline > clock_timestamp()
                 ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING c.id, c.verb, c.program, c.arguments, c.author, c.role, c.reason
+RETURNING c.id, left(c.verb, 100), left(c.program, 100),
+          CASE WHEN length(c.arguments::text) <= 65536 THEN c.arguments ELSE 'null' END,
+          {SAID.format("c.author")}, c.role, {SAID.format("c.reason")}
 """
 
 # Parameters: 1 number, 2 answer.
