@@ -16,7 +16,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,21 +243,48 @@ def _bound(host: str, port: int) -> socket.socket:
     return socket.create_server(("", port))
 
 
+_NOT_OURS = (HttpProcessingError, ConnectionError, asyncio.InvalidStateError)
+"""The last one is aiohttp's own: a request is answered just when the end has given up waiting for it."""
+
+
 class _OnlyBugs(logging.Filter):
     """Lets only this project's bugs through: a port scanner fills no log with tracebacks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
+        return not (record.exc_info and isinstance(record.exc_info[1], _NOT_OURS))
 
 
 _only_bugs = _OnlyBugs()
 
 
-class _Refused(asyncio.Protocol):
-    """Closes at once a connection above the limit."""
+class _Entrance(asyncio.Protocol):
+    """Gives a new connection a place, or closes it at once."""
+
+    def __init__(self, server: web.Server, places: Places) -> None:
+        self._server, self._places = server, places
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).abort()
+        """Hand the connection on to aiohttp, if there is a place for it."""
+        connected = cast("asyncio.Transport", transport)
+        client = _client(connected)
+        if client is None or not self._places.take(client, self._server.connections):
+            connected.abort()
+            return
+        connection = self._server()
+        self._places.fill(connection, client)
+        connected.set_protocol(connection)
+        connection.connection_made(connected)
+
+
+def _client(transport: asyncio.Transport) -> Hashable:
+    """Return whom a connection counts for: a user, or an address; None when it is gone already."""
+    connection = transport.get_extra_info("socket")
+    try:
+        if connection.family == socket.AF_UNIX:
+            return peer_of(connection).uid
+        return str(connection.getpeername()[0])
+    except OSError:
+        return None
 
 
 def keep(_: socket.socket) -> None:
@@ -265,11 +292,11 @@ def keep(_: socket.socket) -> None:
 
 
 async def serve(app: web.Application, door: socket.socket, limit: int, lend: Lend = keep) -> Closer:
-    """Serve ``app`` on a bound socket with at most ``limit`` connections at once.
+    """Serve ``app`` on a bound socket with at most ``limit`` connections at once, which clients share fairly.
 
-    For one more the longest idle one is closed; when none is idle, the new one is closed unanswered.
+    A few places of a Unix socket are kept for root and the daemon's own user.
     """
-    places = Places(limit)
+    places = Places(limit, {0, os.geteuid()} if door.family == socket.AF_UNIX else ())
     app.middlewares.insert(0, places.middleware())
     log = logging.getLogger(f"{__name__}.http")
     log.addFilter(_only_bugs)
@@ -277,12 +304,10 @@ async def serve(app: web.Application, door: socket.socket, limit: int, lend: Len
     await runner.setup()
     server = cast("web.Server", runner.server)
 
-    def admit() -> asyncio.Protocol:
-        connection = server()
-        return connection if places.take(connection, server.connections) else _Refused()
-
     lend(door)
-    listener = await asyncio.get_running_loop().create_server(admit, sock=door, backlog=AT_A_TIME)
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: _Entrance(server, places), sock=door, backlog=AT_A_TIME
+    )
     door.listen(BACKLOG)
 
     async def close() -> None:

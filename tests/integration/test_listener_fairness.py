@@ -1,0 +1,200 @@
+"""Clients that never pause keep no other client out, and take no more than their share of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from highlanderd.listeners.control import CLIENTS
+from highlanderd.listeners.health import SCRAPERS
+from highlanderd.listeners.pace import AT_ONCE, Pace
+from tests.integration.test_control_metrics import get, listening
+from tests.support.memory_node import LOOPS, MemoryNode, leading, run, serving
+from tests.support.nodes import PATIENCE
+
+HOG, OTHER, GROUP = 54321, 54322, 54320
+"""Users that no other process here is, and the group that may command."""
+WAITING = b"GET /v1/status?wait=3600 HTTP/1.1\r\nHost: x\r\n\r\n"
+NOW = b"GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may connect as somebody else")
+
+
+@contextmanager
+def acting(uid: int) -> Iterator[None]:
+    """Be another user, who is a member of the group, for the block."""
+    os.setegid(GROUP)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+class Client:
+    """A connection of one user's."""
+
+    def __init__(self, path: Path, uid: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.setblocking(False)
+        with acting(uid):
+            self._socket.connect(str(path))
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    async def answer(self) -> bytes:
+        """Return the beginning of the next answer; empty when there is none, and never will be."""
+        try:
+            return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._socket, 12), PATIENCE)
+        except ConnectionResetError:
+            return b""
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@asynccontextmanager
+async def filled(path: Path) -> AsyncIterator[list[Client]]:
+    """Have one user hold all places that there are, each with a request that waits."""
+    hogs: list[Client] = []
+    try:
+        for _ in range(CLIENTS):
+            hogs.append(Client(path, HOG))
+            await hogs[-1].send(WAITING)
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0.2)  # each waits by now: a listener answers hundreds in a second
+        yield hogs
+    finally:
+        for hog in hogs:
+            hog.close()
+
+
+@as_root
+@pytest.mark.parametrize("loop_factory", LOOPS)
+@pytest.mark.parametrize("uid", [0, OTHER])
+def test_a_user_who_holds_every_place_keeps_no_other_out(
+    open_dir: Path, uid: int, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat")), open_dir, group=str(GROUP)) as path, filled(path):
+            for _ in range(5):
+                other = Client(path, uid)
+                await other.send(NOW)
+                assert await other.answer() == b"HTTP/1.1 200"
+                other.close()
+
+    run(main, loop_factory)
+
+
+@as_root
+def test_users_who_hold_equal_shares_keep_each_other_and_leave_places_for_root(open_dir: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat")), open_dir, group=str(GROUP)) as path, filled(path) as hogs:
+            others = [Client(path, OTHER) for _ in range(CLIENTS)]
+            for other in others:
+                await other.send(WAITING)
+            await asyncio.sleep(1)
+            root = Client(path, 0)
+            await root.send(NOW)
+            assert await root.answer() == b"HTTP/1.1 200"
+            for client in (*others, root):
+                client.close()
+            assert hogs
+
+    run(main)
+
+
+@contextmanager
+def hammered(port: int) -> Iterator[None]:
+    """Have another address hold all places that it can for the block, and never pause on any."""
+    over = threading.Event()
+
+    def hammer() -> None:
+        clients: list[socket.socket] = []
+        while not over.is_set():
+            if len(clients) < 2 * SCRAPERS:
+                clients.append(_connected(port))
+            for client in list(clients):
+                with suppress(BlockingIOError):
+                    try:
+                        client.sendall(HEALTH)
+                        alive = bool(client.recv(1 << 16))
+                    except ConnectionError:
+                        alive = False
+                    if not alive:
+                        clients.remove(client)
+                        client.close()
+        for client in clients:
+            client.close()
+
+    thread = threading.Thread(target=hammer)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _connected(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), PATIENCE, ("127.0.0.2", 0))
+    client.setblocking(False)
+    return client
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_an_address_that_never_pauses_keeps_no_other_out(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def main() -> None:
+        async with listening(MemoryNode(leading("beat"))) as address:
+            host, port = address.split(":")
+            with hammered(int(port)):
+                await asyncio.sleep(2)  # until it has all that it can have
+                for _ in range(20):
+                    reader, writer = await asyncio.open_connection(host, int(port))
+                    writer.write(HEALTH)
+                    assert await asyncio.wait_for(reader.read(12), PATIENCE) == b"HTTP/1.1 200"
+                    writer.close()
+            assert await get(address, "/healthz") == (200, "ok\n")  # and by then all of these are closed
+
+    run(main, loop_factory)
+
+
+def test_who_asks_a_hundred_times_waits_for_his_own_turns() -> None:
+    async def main() -> None:
+        pace, served = Pace(), list[str]()
+
+        async def ask(who: str) -> None:
+            await pace.turn(who)
+            served.append(who)
+
+        await asyncio.gather(*(ask(who) for who in ("hog",) * 200 + ("ann",) * 5 + ("bob",) * 5))
+        first = served.index("ann")
+        assert first <= AT_ONCE + 2
+        assert sorted(served[first : first + 15]) == ["ann"] * 5 + ["bob"] * 5 + ["hog"] * 5
+
+    run(main)
+
+
+def test_a_request_that_is_given_up_takes_no_turn() -> None:
+    async def main() -> None:
+        pace = Pace()
+        asked = [asyncio.ensure_future(pace.turn("ann")) for _ in range(200)]
+        await asyncio.sleep(0)
+        for one in asked[100:]:
+            one.cancel()
+        await asyncio.wait_for(pace.turn("ann"), PATIENCE)
+        assert [one.done() for one in asked] == [True] * 200
+
+    run(main)
