@@ -101,14 +101,20 @@ class Spawner:
         self._ordered = config
         child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)
         self._deliver(child, post)
-        child.start_when(asyncio.get_running_loop().create_task(self._written(effect, memo)))
+        ahead, self._prepared = self._prepared, None
+        if ahead is not None and ahead.done() and not ahead.exception() and self._is_fresh(ahead.result()):
+            child.start(self._request(ahead.result(), effect, memo))
+        else:
+            child.start_when(asyncio.get_running_loop().create_task(self._written(ahead, effect, memo)))
         return child
 
-    async def _written(self, effect: Spawn, memo: bytes) -> SpawnRequest:
-        """Write the request, with what was prepared for it, or else with what is looked up now."""
-        config, ahead, self._prepared = self.config, self._prepared, None
+    def _is_fresh(self, prepared: Preparation) -> bool:
+        return prepared.config is self.config and boottime() - prepared.at <= PREPARED_FOR
+
+    async def _written(self, ahead: asyncio.Future[Preparation] | None, effect: Spawn, memo: bytes) -> SpawnRequest:
+        """Write the request once what was prepared for it is there, or what has to be looked up now."""
         prepared = await (ahead or self._look_up())
-        if prepared.config is not config or boottime() - prepared.at > PREPARED_FOR:
+        if not self._is_fresh(prepared):
             prepared = await self._look_up()
         return self._request(prepared, effect, memo)
 

@@ -215,6 +215,8 @@ class Keepers:
     def _take_in(self, handle: KeeperHandle, state: Message) -> None:
         """Take in a state, and log what the keeper has begun to do by itself."""
         before, now = handle.state["killed"], state["killed"]
+        if state["started"] is not None and handle.state["started"] is None:
+            self.loggers.hasten(handle.term)
         handle.receive(state)
         if now == "deadline" and not before:
             epoch = handle.term["epoch"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.launch import Spec
     from highlanderd.guardian.worker import Worker
 
+START_AFTER = 0.05  # seconds from a keeper's fork to its logger's at the latest: a child that is started comes first
 FIRST_PAUSE = 0.05  # seconds; the first replacement comes at once
 END_WITHIN = 2.0  # seconds for the last lines, once the daemon waits for nothing else
 WHERE = ("files", "inherit")
@@ -42,7 +43,7 @@ class LoggerHandle:
         self.pid: int | None = None
         self.runs = 0
         """How many loggers were forked."""
-        self.start_at, self.pauses = 0.0, Pauses(FIRST_PAUSE)
+        self.start_at, self.pauses = linux.NEVER, Pauses(FIRST_PAUSE)
         self.leaving = self.ended = False
         self.kill_at = linux.NEVER
 
@@ -100,11 +101,19 @@ class Loggers:
             self._forget(handle)
 
     def begin(self, spec: Spec) -> None:
-        """Fork the logger of a child that was started, and show the worker its report."""
+        """Show the worker the report of a child's logger, and fork it soon: the child's own start comes first."""
         for handle in self._handles:
             if handle.spec is spec:
                 self._tell(handle)
-                self._start(handle, linux.boottime())
+                handle.start_at = linux.boottime() + START_AFTER
+                self._poller.by(handle.start_at)
+
+    def hasten(self, term: Message) -> None:
+        """Fork the logger of a term now, unless one was forked: the child's start is over."""
+        for handle in self._handles:
+            if handle.term == term and not handle.runs:
+                handle.start_at = 0.0
+                self._poller.by(linux.boottime())
 
     def list_to_worker(self) -> None:
         """Show a new worker what the loggers of living children report."""

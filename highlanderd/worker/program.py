@@ -199,7 +199,6 @@ class Program:
             self._lock.note_known(event.number if isinstance(event, Attached) else None)
         self.situation, effects = machine.step(before, event, now, self.policy)
         self._lock.note_stake(self.term.kill_at if self.term is not None else inf)
-        self._records.step(before, event, self.situation, now)
         if isinstance(before.state, Draining) and not isinstance(self.situation.state, Draining):
             self.child = None
         if isinstance(event, Looked):
@@ -207,6 +206,7 @@ class Program:
             self._compare(before, event)
         for effect in effects:
             _PERFORM[type(effect)](self, effect)
+        self._records.step(before, event, self.situation, now)  # a child that is to start waits for no line of the log
         self._prober.follow(self.child, self.running, self.post)
         if self.situation.state != before.state or self.situation.reason != before.reason:
             self._on_change()

@@ -267,7 +267,7 @@ def test_what_is_no_regular_file_gets_no_line_and_holds_nobody(node: Node, tmp_p
 def test_rotation_keeps_every_line_whole_and_no_file_outgrows_its_size(node: Node, tmp_path: Path) -> None:
     epoch = logged(node, "seq 1 20000", tmp_path / "log", log={"max_bytes": 20_000, "backups": 50})
     node.expect("Emptied", epoch=epoch)
-    wait_for(lambda: not node.loggers(), what="the logger has ended")
+    wait_for(lambda: lines(tmp_path / "log")[-1:] == ["20000"] and not node.loggers(), what="the logger has ended")
     files = [*sorted(tmp_path.glob("log.*"), key=lambda file: -int(file.suffix[1:])), tmp_path / "log"]
     assert len(files) == 6
     assert all(file.stat().st_size <= 20_000 for file in files)
