@@ -11,7 +11,8 @@ from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.environment import child_environment
 from highlanderd.config.host_checks import lacks_now
 from highlanderd.config.identity import Identity, identity
-from highlanderd.config.loading import check, dsn_anew, load, reload_from
+from highlanderd.config.loading import check, dsn_anew, keys_of, load, reload_from
+from highlanderd.config.printing import WrittenKey, written
 from highlanderd.config.program import ProgramConfig, ProgramKeys, difference
 from highlanderd.config.sections import (
     SECTIONS,
@@ -35,12 +36,15 @@ __all__ = [
     "PostgresSection",
     "ProgramConfig",
     "ProgramKeys",
+    "WrittenKey",
     "check",
     "child_environment",
     "difference",
     "dsn_anew",
     "identity",
+    "keys_of",
     "lacks_now",
     "load",
     "reload_from",
+    "written",
 ]

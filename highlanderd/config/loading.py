@@ -25,7 +25,7 @@ from highlanderd.config.checks import (
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.host_checks import check_host
 from highlanderd.config.needs import file_limit, shortage
-from highlanderd.config.printing import printed
+from highlanderd.config.printing import WrittenKey, printed, printed_keys
 from highlanderd.config.problems import Document, Location, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
 from highlanderd.config.reading import Key, Reading, Table, merged
@@ -87,6 +87,17 @@ def reload_from(blob: bytes, environ: Mapping[str, str]) -> Loaded:
     loading = _Loading(Memory(blob), environ)
     configuration = loading.configuration()
     return Loaded(configuration, (), loading.warnings.sorted(), loading.source.sources)
+
+
+def keys_of(blob: bytes, environ: Mapping[str, str], name: str) -> tuple[WrittenKey, ...]:
+    """Return the keys of one program in what ``Loaded.sources_json`` returned; none where it has no such program.
+
+    Raises ConfigurationError, as ``reload_from`` does.
+    """
+    loading = _Loading(Memory(blob), environ)
+    loading.configuration()
+    found = loading.programs.get(name)
+    return () if found is None else tuple(printed_keys(found.program, found.table))
 
 
 def dsn_anew(blob: bytes, environ: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +32,22 @@ def printed(sections: Mapping[str, Section], tables: Mapping[str, Table], progra
     return "\n\n".join(parts) + "\n"
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenKey:
+    """One key as it is in force, with where its value was written. A secret is hidden."""
+
+    key: str
+    value: object
+    source: str
+    """File and line, or ``default``."""
+
+
 def _table(title: str, section: Section, table: Table) -> str:
-    return "\n".join([f"[{title}]", *_lines(section, table)])
+    return "\n".join([f"[{title}]", *map(line, printed_keys(section, table))])
 
 
-def _lines(section: Section, table: Table) -> Iterator[str]:
+def printed_keys(section: Section, table: Table) -> Iterator[WrittenKey]:
+    """Return every key of a table that has a value."""
     model = ProgramKeys if isinstance(section, ProgramKeys) else type(section)
     names = {info.alias or field: field for field, info in model.model_fields.items()}
     for key, info in keys(model):
@@ -43,17 +55,17 @@ def _lines(section: Section, table: Table) -> Iterator[str]:
         if key in table:
             yield from _written(key, used, table[key])
         elif (value := default(key, info)) is not None:
-            yield _line(key, value, DEFAULT)
+            yield WrittenKey(key, value, DEFAULT)
 
 
-def _written(key: str, used: object, written: Key) -> Iterator[str]:
-    """Return a line for a key, or for each key of a table: those may come from different places."""
+def _written(key: str, used: object, written: Key) -> Iterator[WrittenKey]:
+    """Return a key, or each key of a table: those may come from different places."""
     if isinstance(used, dict) and written.names:
         for name, location in written.names.items():
             given = written.value[name] if isinstance(written.value, dict) else None
-            yield _line(spelled((key, name)), _shown(used.get(name), given), _source(location))
+            yield WrittenKey(spelled((key, name)), _shown(used.get(name), given), _source(location))
     else:
-        yield _line(key, _shown(used, written.value), _source(written.location))
+        yield WrittenKey(key, _shown(used, written.value), _source(written.location))
 
 
 def _source(location: Location) -> str:
@@ -66,5 +78,11 @@ def _shown(used: object, written: object) -> object:
     return str(used) if isinstance(used, Path) else written
 
 
-def _line(key: str, value: object, source: str) -> str:
-    return f"{f'{key} = {toml(value)}':{_WIDTH}}  # {source}"
+def line(one: WrittenKey) -> str:
+    """Return a key as TOML, with its place in a comment."""
+    return f"{written(one):{_WIDTH}}  # {one.source}"
+
+
+def written(one: WrittenKey) -> str:
+    """Return a key and its value as TOML."""
+    return f"{one.key} = {toml(one.value)}"

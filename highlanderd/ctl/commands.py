@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from highlanderd import __version__
 from highlanderd.ctl import tables
@@ -39,6 +40,15 @@ AT_ONCE: Final = 200
 def show(daemon: ControlClient, arguments: Namespace) -> int:
     answer = daemon.detail(arguments.name)
     give(arguments, answer, lambda: tables.detail(answer, tables.age(answer, time.time())))
+    return DONE
+
+
+def config(daemon: ControlClient, arguments: Namespace) -> int:
+    answer = daemon.ask("GET", f"/v1/programs/{quote(arguments.name, safe='')}/config")
+    rows = [("KEY", "VALUE", "FROM")]
+    rows += [(one["key"], tables.plain(one["toml"].partition(" = ")[2]), one["from"]) for one in answer["keys"]]
+    lines = [f"{tables.plain(one['toml']):56}  # {one['from']}" for one in answer["keys"]]
+    give(arguments, answer, lambda: lines, lambda: rows)
     return DONE
 
 
@@ -313,6 +323,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "status": status,
     "show": show,
     "pid": pid,
+    "config": config,
     "cluster": cluster,
     "explain": explain,
     "logs": logs,

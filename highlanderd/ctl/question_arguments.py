@@ -22,6 +22,8 @@ def add_questions(add: Add) -> None:
     show = add("show", "show everything about one program, with its processes and last output")
     show.add_argument("name", metavar="NAME", help="one program")
     naming(add("pid", "print the ids of programs' main processes here; nothing and exit 3 without one"))
+    config = add("config", "show the keys of one program as they are in force, and where each value was written")
+    config.add_argument("name", metavar="NAME", help="one program of this node")
     cluster = add("cluster", "show every program and node of the cluster: who leads, and who could take over", "list")
     _without_daemon(cluster)
     cluster.add_argument("-w", "--watch", action="store_true", help="print it again and again, until Ctrl-C")

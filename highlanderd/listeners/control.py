@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from highlanderd import errors
+from highlanderd.config import written
 from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, ProgramDetail
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
@@ -88,6 +89,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
         [
             web.get("/v1/status", api.status),
             web.get("/v1/programs/{name}", api.detail),
+            web.get("/v1/programs/{name}/config", api.config),
             web.get("/v1/programs/{name}/logs", api.logs),
             web.get("/v1/logs", api.logs),
             web.get("/v1/events", api.events),
@@ -283,6 +285,14 @@ class _Api:
     async def logs(self, request: web.Request) -> web.StreamResponse:
         by = await self._author(request, {})
         return await self._logs.answer(request, by)
+
+    async def config(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        keys = [
+            {"key": one.key, "value": one.value, "toml": written(one), "from": one.source}
+            for one in await self._node.config(name)
+        ]
+        return answer({"program": name, "keys": keys})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         return await self._streams.send(request, happenings(self._node, request))

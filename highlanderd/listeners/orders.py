@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from highlanderd.config import WrittenKey
 from highlanderd.config.values import any_signal
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.explanation import Explanation
@@ -148,6 +149,9 @@ class Node(Protocol):
 
     def seen_since(self, number: int) -> Sequence[tuple[int, Occurrence]]:
         """Return what this node has seen after the event with this number, with numbers."""
+
+    async def config(self, name: str) -> tuple[WrittenKey, ...]:
+        """Return the keys of a program of this node as they were loaded last. Raises NoSuchProgram."""
 
     def lines(self, name: str) -> tuple[OutputLine, ...]:
         """Return the last lines of a program's children on this node, oldest first. Raises NoSuchProgram."""

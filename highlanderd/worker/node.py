@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from highlanderd import __version__
+from highlanderd.config import WrittenKey, keys_of
 from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
 from highlanderd.core.explanation import Explanation, LocalView, explained
@@ -36,6 +37,7 @@ from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.remembered import Events
 from highlanderd.system.linux import boottime
+from highlanderd.threads import in_thread
 from highlanderd.worker import snapshot
 from highlanderd.worker.chronicle import Chronicle
 from highlanderd.worker.fleet import Fleet, Member
@@ -381,6 +383,14 @@ class WorkerNode:
     def seen_since(self, number: int) -> Sequence[tuple[int, Occurrence]]:
         """Return what this node has seen after the event with this number, with numbers."""
         return self._chronicle.since(number)
+
+    async def config(self, name: str) -> tuple[WrittenKey, ...]:
+        """Return the keys of a program as they were loaded last. Raises NoSuchProgram."""
+        blob = self._persistence.latest.sources_json()
+        found = await in_thread(lambda: keys_of(blob, os.environ, name), "show the configuration")
+        if not found:
+            raise NoSuchProgram.among(name, self._fleet.wanted)
+        return found
 
     def lines(self, name: str) -> tuple[OutputLine, ...]:
         """Return the last lines of a program's children on this node. Raises NoSuchProgram."""

@@ -1,8 +1,8 @@
 """What the shared view of a cluster costs, and how long an order to another node takes.
 
-Prints writes per second and bytes of WAL for presence beside those of the renewals, how long ``highlanderctl cluster``
-and ``history`` take, and how long an order needs from one node to another and back. ``CLUSTER_PROGRAMS`` and
-``CLUSTER_SECONDS`` change the size.
+Prints writes per second and bytes of WAL for presence beside those of the renewals, how long commands that read take,
+and how long an order needs from one node to another and back. ``CLUSTER_PROGRAMS`` and ``CLUSTER_SECONDS`` change the
+size.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from highlanderd.errors import HighlanderError
 from tests.support.commands import highlanderctl
@@ -84,9 +85,8 @@ def main() -> None:
         _start(nodes, database, programs)
         load(database)
         first, other = nodes.nodes[:2]
-        print(f"  status      {milliseconds(timed(lambda: highlanderctl(first.socket, 'status')))}")
-        print(f"  cluster     {milliseconds(timed(lambda: highlanderctl(first.socket, 'cluster')))}")
-        print(f"  history     {milliseconds(timed(lambda: highlanderctl(first.socket, 'history')))}")
+        for line in (["status"], ["cluster"], ["history"], ["events"], ["explain", "p0"], ["version"]):
+            print(f"  {line[0]:12}{milliseconds(timed(partial(highlanderctl, first.socket, *line)))}")
         leader = first if first.leading() else other
         asking = next(node for node in nodes.nodes if node is not leader)
         print(f"  an order    {milliseconds(orders(asking, leader))}, there and back")

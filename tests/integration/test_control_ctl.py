@@ -269,3 +269,19 @@ def test_orders_as_json_tell_the_outcome_of_each_program(tmp_path: Path) -> None
                 assert json.loads((await ctl(path, *line, "--json")).out)
 
     run(main)
+
+
+def test_config_shows_each_key_and_where_it_was_written(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat")), tmp_path) as path:
+            asked = await ctl(path, "config", "beat")
+            assert (asked.code, asked.err) == (0, "")
+            assert [line.split("  # ") for line in asked.out.splitlines()] == [
+                ['command = ["sleep", "60"]'.ljust(56), "/etc/highlander.toml:7"],
+                ['umask = "022"'.ljust(56), "default"],
+            ]
+            assert (await ctl(path, "config", "beat", "-o", "tsv")).out.splitlines()[2] == 'umask\t"022"\tdefault'
+            assert json.loads((await ctl(path, "config", "beat", "--json")).out)["keys"][0]["value"] == ["sleep", "60"]
+            assert (await ctl(path, "config", "baet")).code == 4
+
+    run(main)

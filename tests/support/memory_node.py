@@ -15,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from highlanderd.config import WrittenKey
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram, UnableNode
 from highlanderd.core.explanation import Explanation, LocalView, explained
 from highlanderd.core.occurrences import Occurrence
@@ -354,6 +355,10 @@ class MemoryNode:
 
     def seen_since(self, number: int) -> Sequence[tuple[int, Occurrence]]:
         return list(enumerate(self.seen, start=1))[number:]
+
+    async def config(self, name: str) -> tuple[WrittenKey, ...]:
+        self.of(name)
+        return WrittenKey("command", ["sleep", "60"], "/etc/highlander.toml:7"), WrittenKey("umask", "022", "default")
 
     def lines(self, name: str) -> tuple[OutputLine, ...]:
         self.of(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from highlanderd.config import check
+from highlanderd.config import check, keys_of, load
 
 MAIN = """[daemon]
 include = "more.toml"
@@ -61,3 +61,17 @@ def test_a_secret_is_hidden_and_its_place_is_told(merged: dict[str, str]) -> Non
 def test_a_table_is_printed_key_by_key_as_it_was_written(merged: dict[str, str]) -> None:
     assert merged["limits.nofile"] == "limits.nofile = 99 # more.toml:4"
     assert merged["limits.core"] == 'limits.core = "unlimited" # more.toml:4'
+
+
+def test_one_program_s_keys_are_those_of_the_print(tmp_path: Path) -> None:
+    (tmp_path / "main.toml").write_text(MAIN)
+    (tmp_path / "more.toml").write_text(MORE)
+    environ = {"SECONDS": "60", "PATH": "/bin"}
+    blob = load(tmp_path / "main.toml", environ).sources_json()
+    (tmp_path / "more.toml").unlink()  # what was loaded is what is shown
+    found = {one.key: (one.value, one.source.rpartition("/")[2]) for one in keys_of(blob, environ, "a.b")}
+    assert found["command"] == (("sleep", "${SECONDS}"), "more.toml:2")
+    assert found["umask"] == ("027", "main.toml:7")
+    assert found["environment.A"] == ("***", "main.toml:8")
+    assert found["stop_timeout"][1] == "default"
+    assert keys_of(blob, environ, "b") == ()
