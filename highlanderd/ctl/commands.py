@@ -52,6 +52,12 @@ def config(daemon: ControlClient, arguments: Namespace) -> int:
     return DONE
 
 
+def _top(daemon: ControlClient, arguments: Namespace) -> int:
+    from highlanderd.ctl.top import top  # no other command needs threads and a terminal's modes
+
+    return top(daemon, arguments)
+
+
 def pid(daemon: ControlClient, arguments: Namespace) -> int:
     """Print nothing on standard output for a program without a process: its reader may be ``kill``."""
     programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
@@ -328,6 +334,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "explain": explain,
     "logs": logs,
     "events": events,
+    "top": _top,
     "history": history,
     "is-leading": is_leading,
     "wait": wait,

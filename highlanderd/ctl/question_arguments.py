@@ -52,6 +52,8 @@ def add_questions(add: Add) -> None:
         help="with -f: begin with who leads what (default: do)",
     )
     _without_daemon(events)
+    top = add("top", "show programs and events on the whole screen, until q or Ctrl-C")
+    naming(top, number="*")
     _predicates(add)
     _history(add)
     add("version", "print the versions of highlanderctl and of the running daemon")
