@@ -19,6 +19,8 @@ from prometheus_client import (
 from highlanderd.core.status import NodeStatus
 from highlanderd.listeners.gauges import Snapshot
 
+ALERTED_CAUSES: Final = ("not_ready", "unhealthy")
+"""Ends of terms that are counted from 0 on: Prometheus sees no increase in a series that begins with 1."""
 _SIGNALS: Final = {int(number): number.name for number in signal.Signals}
 
 # Bounds in seconds. From a takeover on one machine (2 ms) to a spawn that half a lease must suffice for.
@@ -89,6 +91,8 @@ class Metrics:
     def transition(self, program: str, old: str, new: str) -> None:
         """Count a change of state, by the states' names."""
         self._transitions.labels(program, old, new).inc()
+        for cause in ALERTED_CAUSES:
+            self._terms.labels(program, cause)
 
     def exited(self, program: str, status: int) -> None:
         """Count the end of a main process, by its raw wait status."""

@@ -84,6 +84,13 @@ def test_the_configuration_is_a_conffile_and_no_other_file_is(deb: Path, rpm: Pa
     assert run("rpm", "-qp", "--nosignature", "--configfiles", rpm).split() == ["/etc/highlander.toml"]
 
 
+def test_alerts_and_dashboard_are_shipped_as_they_were_tested(deb: Path, tmp_path: Path) -> None:
+    run("dpkg-deb", "--extract", deb, tmp_path)
+    for name, place in (("alerts.yml", "prometheus"), ("dashboard.json", "grafana")):
+        shipped = tmp_path / "usr/share/highlander" / place / name
+        assert shipped.read_bytes() == (ROOT / "packaging/monitoring" / name).read_bytes()
+
+
 def test_the_packages_say_which_python_they_need(deb: Path, rpm: Path) -> None:
     depends = run("dpkg-deb", "--field", deb, "Depends")
     assert "python3 (>= 3.11), python3 (<< 3.15), libpq5" in depends

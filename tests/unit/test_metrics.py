@@ -122,6 +122,13 @@ def test_what_happened_is_counted() -> None:
     assert value(metrics, "output_dropped_lines_total", program="beat", stream="stdout") == 1
 
 
+def test_the_first_term_that_ends_for_its_health_is_an_increase() -> None:
+    metrics = Scraped(MemoryNode())
+    metrics.transition("beat", "waiting", "leading")
+    shown = [value(metrics, "terms_ended_total", program="beat", reason=cause) for cause in ("not_ready", "unhealthy")]
+    assert shown == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("method", "name"),
     [
