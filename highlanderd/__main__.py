@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from highlanderd.config import Configuration, Loaded
 
 DEFAULT_FILE: Final = Path("/etc/highlander.toml")
+IN_THE_WAY: Final = "remove what stands there and is no directory, or name another one"
 CURES: Final = {
     errno.ENOSPC: "make room on its file system",
     errno.EDQUOT: "raise the quota, or make room",
+    errno.EEXIST: IN_THE_WAY,
+    errno.ENOTDIR: IN_THE_WAY,
     errno.EROFS: "mount its file system writable, or name another directory",
 }
 """What helps against what a directory is refused with."""

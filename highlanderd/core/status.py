@@ -6,7 +6,8 @@ because people script against them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from highlanderd.core.cluster import Held
 
@@ -142,6 +143,10 @@ class ProgramDetail:
     """The last lines of the child on this node, ``stdout`` and ``stderr`` as they came."""
     more_processes: int = 0
     """Processes that were seen and are not listed; there may be others below them."""
+    stdout: str = "inherit"
+    stderr: str = "inherit"
+    unwritable: Mapping[str, str] = field(default_factory=dict)
+    """Log files that cannot be written at present, and why."""
 
 
 @dataclass(frozen=True, slots=True)

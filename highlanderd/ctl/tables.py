@@ -237,12 +237,20 @@ def detail(program: Mapping[str, Any], age: float | None) -> list[str]:
             ("directory", program["directory"]),
             ("user", program["user"]),
             ("environment", ", ".join(program["environment"])),
+            ("stdout", _goes_to(program, "stdout")),
+            ("stderr", _goes_to(program, "stderr")),
         ]
     )
     lines += ["", "processes", *(tree(program["processes"]) or ["  none on this node"])]
     more = program.get("more_processes", 0)
     lines += [f"  and {more} more"] if more else []
     return [*lines, "", "last output", *([f"  {plain(line)}" for line in program["output"]] or ["  none on this node"])]
+
+
+def _goes_to(program: Mapping[str, Any], stream: str) -> str | None:
+    """Return where a stream goes, and why it does not come there; daemons of early versions do not say it."""
+    target, unwritable = program.get(stream), program.get("unwritable", {})
+    return f"{target}; cannot be written: {unwritable[target]}" if target in unwritable else target
 
 
 def last_exit(last: Mapping[str, Any] | None) -> str | None:

@@ -73,6 +73,9 @@ def detail_facts(detail: ProgramDetail) -> dict[str, object]:
         "processes": [_facts(process) for process in detail.processes],
         "more_processes": detail.more_processes,
         "output": list(detail.output),
+        "stdout": detail.stdout,
+        "stderr": detail.stderr,
+        "unwritable": dict(detail.unwritable),
     }
 
 

@@ -163,6 +163,9 @@ def program_detail(member: Member, pool: Pool, node: str, tree: Tree) -> Program
         processes=tree.processes,
         more_processes=tree.more,
         output=tuple(line.text for line in member.spawner.output.last()),
+        stdout=config.stdout,
+        stderr=config.stderr,
+        unwritable=member.spawner.output.troubles,
     )
 
 

@@ -77,19 +77,20 @@ def test_a_named_include_must_exist_and_a_pattern_may_match_nothing(tmp_path: Pa
     assert highlanderd("-c", file, "--check").err == ""
 
 
+@pytest.mark.parametrize(("path", "why"), [("occupied/x", "Not a directory"), ("occupied", "File exists")])
 @pytest.mark.parametrize("key", ["state_dir", "run_dir"])
-def test_a_directory_that_cannot_be_made(tmp_path: Path, key: str) -> None:
+def test_a_directory_that_cannot_be_made(tmp_path: Path, key: str, path: str, why: str) -> None:
     file, occupied = tmp_path / "a.toml", tmp_path / "occupied"
     occupied.write_text("")
     other = {"state_dir": "run_dir", "run_dir": "state_dir"}[key]
     file.write_text(
-        f'[daemon]\n{key} = "occupied/x"\n{other} = "fine"\n[postgres]\ndsn = "{UNREACHABLE.format(1)}"\n{QUIET}'
+        f'[daemon]\n{key} = "{path}"\n{other} = "fine"\n[postgres]\ndsn = "{UNREACHABLE.format(1)}"\n{QUIET}'
     )
     done = highlanderd("-c", file)
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        f"highlanderd: cannot use daemon.{key} {occupied}/x: Not a directory; "
-        "create it for this user, or name another one\n"
+        f"highlanderd: cannot use daemon.{key} {tmp_path / path}: {why}; "
+        "remove what stands there and is no directory, or name another one\n"
     )
 
 

@@ -96,6 +96,9 @@ def test_show_tells_everything_and_lets_no_child_steer_the_terminal(tmp_path: Pa
             assert asked.code == 0
             assert "lock key     beat (lock id 8735414648771611572)" in asked.out
             assert "command      celery -A 'shop app' beat" in asked.out
+            assert (
+                "stdout       /var/log/beat; cannot be written: Permission denied\nstderr       inherit\n" in asked.out
+            )
             assert "  10  celery\n    11  worker\n      12  sh\n" in asked.out
             assert "\x1b" not in asked.out
             assert json.loads((await ctl(path, "show", "beat", "--json")).out)["lock_key"] == "beat"

@@ -10,6 +10,7 @@ import socket
 from tests.support.deaths import marked
 from tests.support.nodes import PATIENCE, Nodes
 from tests.support.postgres import Database
+from tests.support.processes import children
 from tests.support.scarcity import no_descriptors, no_more_processes, no_room, tiny_disk
 from tests.support.undisturbed import Strained
 from tests.support.wait import wait_for
@@ -97,7 +98,8 @@ def test_a_worker_that_cannot_be_forked_at_first_costs_no_child(nodes: Nodes, da
     strained = Strained(nodes, database, PROGRAMS, lease=LONG_LEASE)
     node = strained.node
     with no_more_processes(node.guardian):
-        os.kill(node.worker, signal.SIGKILL)
+        for pid in (*children(node.worker), node.worker):  # its spare as well: that needs no fork to begin
+            os.kill(pid, signal.SIGKILL)
         wait_for(lambda: "no worker can be started" in strained.log(), PATIENCE, "it was tried")
     wait_for(node.up, PATIENCE, "another worker is up")
     strained.works()

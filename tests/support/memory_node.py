@@ -229,6 +229,8 @@ class MemoryNode:
             environment=("BROKER",),
             processes=(Process(10, 1, "celery"), Process(11, 10, "worker"), Process(12, 11, "sh")),
             output=self.output,
+            stdout="/var/log/beat",
+            unwritable={"/var/log/beat": "Permission denied"},
         )
 
     def release(self, name: str, to: str | None, stay_out: float, by: Author) -> None:
