@@ -32,12 +32,8 @@ def outage(text: str) -> float:
 
 def outcome(text: str) -> str:
     """Return what may be waited for. Raises argparse.ArgumentTypeError."""
-    if text == "ready":
-        raise argparse.ArgumentTypeError(
-            "the ledger does not say yet whether a program is ready on another node; wait for leading instead"
-        )
-    if text not in ("leading", "stopped", "finished"):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be waited for: name leading, stopped or finished")
+    if text not in ("leading", "ready", "stopped", "finished"):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be waited for: name leading, ready, stopped or finished")
     return text
 
 

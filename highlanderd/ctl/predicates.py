@@ -96,6 +96,17 @@ def _leading(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # 
     return _where(answer, program) if program["state"] == "leading" or elsewhere else ""
 
 
+def _ready(daemon: ControlClient, answer: Answer, program: Answer) -> str:
+    ready = bool(program["ready"])
+    if program["state"] != "leading":
+        if program["leader"] is None:
+            return ""
+        known = daemon.ask("GET", "/v1/cluster")["programs"]
+        there = next((one for one in known if one["name"] == program["name"]), None)
+        ready = there is not None and there["leader"] == program["leader"] and there["ready"]
+    return f"ready, {_where(answer, program)}" if ready else ""
+
+
 def _stopped(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
     return _where(answer, program) if program["state"] == "stopped" else ""
 
@@ -111,6 +122,7 @@ def _finished(daemon: ControlClient, answer: Answer, program: Answer) -> str:  #
 
 OUTCOMES: Final[dict[str, Callable[[ControlClient, Answer, Answer], str]]] = {
     "leading": _leading,
+    "ready": _ready,
     "stopped": _stopped,
     "finished": _finished,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from highlanderd.config import WrittenKey
 from highlanderd.config.values import any_signal
@@ -185,7 +185,7 @@ def _running(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     if now.failures > before.failures:
         raise HighlanderError(f"{now.name} failed: {now.reason or 'it ended'}; see 'highlanderctl show {now.name}'")
     over = now.state == "waiting" and (now.epoch or 0) > (before.epoch or 0)  # it led, and has finished already
-    return (now.state == "leading" and now.pid is not None) or _elsewhere(now, goal.here) or over
+    return (now.state == "leading" and now.ready) or _elsewhere(now, goal.here) or over
 
 
 def _released(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
@@ -247,8 +247,9 @@ class NodeOrder:
     Raises HighlanderError once it never will be.
     """
     fields: tuple[str, ...] = ()
-    hands_over: bool = False
-    """Whether another node may lead a moment later. That is worth a moment's wait, because people expect one of two."""
+    hands_over: Literal["", "led", "ready"] = ""
+    """Whether another node may lead a moment later. That is worth a moment's wait, because people expect one of two;
+    with ``ready``, until it is ready there."""
 
 
 ORDERS: Mapping[str, NodeOrder] = {
@@ -256,10 +257,10 @@ ORDERS: Mapping[str, NodeOrder] = {
         lambda node, name, body, by: node.release(name, body.get("to"), body.get("for", DEFAULT_STAY_OUT), by),
         _released,
         ("to", "for", "force"),
-        hands_over=True,
+        hands_over="ready",
     ),
     "start": NodeOrder(_start, _running, ("everywhere",)),
-    "stop": NodeOrder(_stop, _stopped, ("force", "everywhere"), hands_over=True),
+    "stop": NodeOrder(_stop, _stopped, ("force", "everywhere"), hands_over="led"),
     "restart": NodeOrder(lambda node, name, _, by: node.restart(name, by), _restarted),
     "signal": NodeOrder(_signal, lambda before, now, goal: True, ("signal", "tree")),  # noqa: ARG005 - one shape
 }

@@ -8,13 +8,15 @@ from contextlib import suppress
 from typing import Final
 
 from highlanderd.core.status import ProgramStatus
-from highlanderd.errors import TimedOut
+from highlanderd.errors import HighlanderError, TimedOut
 from highlanderd.listeners.orders import Goal, Node, NodeOrder
 
 LOOK_AGAIN: Final = 1.0
 """Seconds between two looks: no change on this node announces what another node does."""
 
 
+READY_AGAIN: Final = 0.25
+"""Seconds between two looks whether another node has the program ready: it writes that a second apart at most."""
 SUCCESSOR_WITHIN: Final = 1.0
 """Seconds in which another node has begun its term, if it waits for it: that takes some tens of milliseconds."""
 
@@ -37,7 +39,10 @@ async def outcome(
     while True:
         now = node.program(before.name)
         if order.outcome(before, now, goal):
-            return await _handed_over(node, before, now, end) if order.hands_over else now
+            if not order.hands_over:
+                return now
+            led = await _handed_over(node, before, now, end)
+            return await _ready(node, led, end, gone) if order.hands_over == "ready" and led.leader else led
         if loop.time() >= end or gone():
             raise TimedOut(
                 f"{now.name} is still {now.state} after {patience:g} s{': ' * bool(now.reason)}{now.reason}. The order "
@@ -55,6 +60,27 @@ async def _handed_over(node: Node, before: ProgramStatus, now: ProgramStatus, en
         await node.survey()
         now = node.program(before.name)
     return now
+
+
+async def _ready(node: Node, now: ProgramStatus, end: float, gone: Callable[[], bool]) -> ProgramStatus:
+    """Return the status once the program is ready where it is led; also when no node can say so. Raises TimedOut."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            cluster = await node.cluster()
+        except HighlanderError:
+            return now
+        now, found = node.program(now.name), cluster.program(now.name)
+        if found is None or now.leader is None or now.leader in cluster.silent:
+            return now
+        if found.leader == now.leader and found.ready:
+            return now
+        if loop.time() >= end or gone():
+            raise TimedOut(
+                f"{now.name} was released, and {now.leader} leads it, but it is not ready there yet; see "
+                f"'highlanderctl explain {now.name}', or wait longer with --timeout"
+            )
+        await asyncio.sleep(max(0.0, min(READY_AGAIN, end - loop.time())))
 
 
 async def next_change(node: Node, at: float) -> None:

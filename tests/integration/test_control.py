@@ -120,14 +120,14 @@ def test_a_start_is_done_when_another_node_leads(tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_start_is_not_done_before_there_is_a_child(tmp_path: Path) -> None:
+def test_a_start_is_not_done_before_there_is_a_child_that_is_ready(tmp_path: Path) -> None:
     node = MemoryNode(program("beat", "stopped"), obedient=False)
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
             asked = asyncio.create_task(post(path, "/v1/programs/beat/start", {"wait": True}))
             await until(lambda: bool(node.orders))
-            node.become("beat", leading("beat", pid=None))
+            node.become("beat", leading("beat", ready=False))
             surveys = node.surveys
             await until(lambda: node.surveys > surveys)
             assert not asked.done()

@@ -345,7 +345,9 @@ class MemoryNode:
     async def cluster(self) -> ClusterOverview:
         if self.unanswered is not None:
             raise self.unanswered
-        return self.overview
+        led = {name: self._programs[name].leader for name in self.overview.by_name if name in self._programs}
+        found = {name: replace(one, leader=led.get(name, one.leader)) for name, one in self.overview.by_name.items()}
+        return replace(self.overview, by_name=found)
 
     async def occurrences(self, most: int) -> Sequence[Occurrence]:
         if self.unanswered is not None:
