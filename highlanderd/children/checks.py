@@ -98,8 +98,8 @@ async def _ask_http(check: HttpCheck, names: HostNames, within: float) -> None:
         writer.write(request.encode("ascii"))
         try:
             line = await reader.readline()
-        except ValueError:  # longer than a status line is
-            line = b""
+        except ValueError:
+            raise Unwell("did not answer as HTTP does: its first line has no end") from None
     found = re.match(rb"HTTP/\d\.\d (\d{3})\b", line)
     if found is None:
         raise Unwell("did not answer as HTTP does" if line else "closed the connection without an answer")
