@@ -121,7 +121,7 @@ def _doorkeeper(group: str | None, gid: int | None) -> Middleware:
     @web.middleware
     async def admit_and_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            _admit(request, group, gid)
+            await _admit(request, group, gid)
             return await handler(request)
         except HighlanderError as error:
             return failure(HTTP_STATUS.get(error.code, OTHERWISE_REFUSED), error.code, str(error))
@@ -138,11 +138,12 @@ def _doorkeeper(group: str | None, gid: int | None) -> Middleware:
     return admit_and_answer
 
 
-def _admit(request: web.Request, group: str | None, gid: int | None) -> None:
+async def _admit(request: web.Request, group: str | None, gid: int | None) -> None:
     peer = _peer(request)
     if not may_command(peer, os.geteuid(), gid):
         raise NotPermitted(f"user {peer.uid} may not command this daemon; {_who_may(group, gid)}")
     if request.method != "GET":
+        await request.read()  # half a request orders nothing
         log.info("ordered by uid %d, pid %d: %s %s", peer.uid, peer.pid, request.method, request.path)
 
 

@@ -155,8 +155,10 @@ def test_half_requests_hold_up_nobody_and_are_not_orders(tmp_path: Path, caplog:
                 await hang_up(writer)
                 assert (await get(path, "/v1/status"))[0] == 200
 
-    run(main)
+    with caplog.at_level("INFO"):
+        run(main)
     assert node.orders == []
+    assert "ordered by" not in caplog.text, "nor does the log say that somebody has ordered something"
     assert [record for record in caplog.records if record.levelname != "INFO"] == []
 
 
