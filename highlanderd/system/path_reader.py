@@ -138,9 +138,12 @@ def answer(line: bytes) -> bytes:
 
 def main() -> None:
     """Answer until the asking end is closed."""
-    while line := sys.stdin.buffer.readline():
-        sys.stdout.buffer.write(answer(line))
-        sys.stdout.buffer.flush()
+    try:
+        while line := sys.stdin.buffer.readline():
+            sys.stdout.buffer.write(answer(line))
+            sys.stdout.buffer.flush()
+    except ConnectionError:  # the process that asked was killed
+        os._exit(0)  # what it has not read would be tried again, and be a traceback in the daemon's log
 
 
 if __name__ == "__main__":

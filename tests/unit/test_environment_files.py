@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
+import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,7 +25,7 @@ from highlanderd.config.paths import PathReader
 from highlanderd.config.values import EnvironmentFile
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian.start import failure
-from highlanderd.system import proctree
+from highlanderd.system import path_reader, proctree
 from tests.support.configuration import POSTGRES, loaded
 
 STRANGER = 54321
@@ -163,6 +168,20 @@ def test_a_reader_that_a_hostile_user_has_taken_over_gives_no_answer(tmp_path: P
 def test_whatever_a_child_answers_before_it_is_executed_is_a_sentence(answer: bytes) -> None:
     said = failure(answer, {"argv": [b"/bin/true"], "cwd": None, "uid": None, "gid": None})
     assert said is None if answer == b"!" else said and said.isprintable()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_reader_whose_asker_was_killed_ends_without_a_word(tmp_path: Path, answered: bool) -> None:
+    (tmp_path / "env").write_text("A=1\n")
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-IS", path_reader.__file__]
+    with ours, subprocess.Popen(command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=PIPE) as reader:
+        theirs.close()
+        ours.sendall(path_reader.request("read", os.fsencode(tmp_path / "env"), None, None, None))
+        if answered:
+            select.select([ours], [], [])
+        ours.close()
+        assert (reader.communicate()[1], reader.returncode) == (b"", 0)
 
 
 def test_only_a_file_that_is_optional_may_be_missing(tmp_path: Path) -> None:
