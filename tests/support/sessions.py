@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.support.nodes import PACKAGE, Node
@@ -66,7 +66,7 @@ def said(step: Typed, nodes: Mapping[str, Node]) -> list[str]:
     return done.stdout.splitlines()
 
 
-def alike(shown: tuple[str, ...], lines: list[str]) -> bool:
+def alike(shown: Sequence[str], lines: Sequence[str]) -> bool:
     """Return whether a command has printed what a page shows."""
     pattern = "".join(r"(.*\n)*?" if line == "..." else re.escape(_bare(line)) + "\n" for line in shown)
     return re.fullmatch(pattern, "".join(_bare(line) + "\n" for line in lines)) is not None
