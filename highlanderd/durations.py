@@ -17,6 +17,18 @@ _NUMBER: Final = r"(\d+(?:\.\d+)?)"
 _WRITTEN: Final = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in _UNITS))
 
 
+def since_epoch(moment: str | None) -> float | None:
+    """Return a moment in seconds of the epoch; None for none, and for one that PostgreSQL has and Python has not.
+
+    >>> since_epoch("1970-01-01T00:01:00Z"), since_epoch("infinity"), since_epoch("294276-12-31T00:00:00.000Z")
+    (60.0, None, None)
+    """
+    try:
+        return None if moment is None else datetime.fromisoformat(moment).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def seconds(text: str) -> float | None:
     """Return seconds; None for what is no duration.
 

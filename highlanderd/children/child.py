@@ -279,9 +279,9 @@ class Child:
     # --------------------------------------------------------------------------------------------------- the request
 
     def _written(self, written: asyncio.Future[SpawnRequest]) -> None:
+        error = None if written.cancelled() else written.exception()  # asked for in any case, or asyncio complains
         if self._stage is not Stage.PENDING or written.cancelled():
             return
-        error = written.exception()
         if error is not None:
             self.refused(
                 str(error) if isinstance(error, HighlanderError) else f"its order cannot be written: {error!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,9 +113,15 @@ class Spawner:
         return prepared.config is self.config and boottime() - prepared.at <= PREPARED_FOR
 
     async def _written(self, ahead: asyncio.Future[Preparation] | None, effect: Spawn, memo: bytes) -> SpawnRequest:
-        """Write the request once what was prepared for it is there, or what has to be looked up now."""
-        prepared = await (ahead or self._look_up())
-        if not self._is_fresh(prepared):
+        """Write the request once what was prepared for it is there, or what has to be looked up now.
+
+        What failed ahead may work now: only what fails now is a failure.
+        """
+        prepared = None
+        if ahead is not None:
+            with suppress(HighlanderError, OSError):
+                prepared = await ahead
+        if prepared is None or not self._is_fresh(prepared):
             prepared = await self._look_up()
         return self._request(prepared, effect, memo)
 

@@ -6,7 +6,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from highlanderd.ctl import terminal
@@ -15,7 +14,7 @@ from highlanderd.ctl.direct import asked
 from highlanderd.ctl.history import fitted
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import cut, plain
-from highlanderd.durations import span
+from highlanderd.durations import since_epoch, span
 from highlanderd.errors import DONE
 
 PROGRAMS: Final = ("PROGRAM", "LEADER", "EPOCH", "SINCE", "READY", "STANDBYS", "CANDIDATES")
@@ -70,7 +69,8 @@ def _program(program: Mapping[str, Any], now: float) -> tuple[str, ...]:
 
 
 def _age(moment: str | None, now: float) -> float | None:
-    return None if moment is None else now - datetime.fromisoformat(moment).timestamp()
+    began = since_epoch(moment)
+    return None if began is None else now - began
 
 
 def _node(node: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.direct import asked
 from highlanderd.ctl.printing import Row, give
 from highlanderd.ctl.tables import plain
-from highlanderd.durations import span
+from highlanderd.durations import since_epoch, span
 from highlanderd.errors import DONE, HighlanderError
 
 TERMS: Final = ("PROGRAM", "NODE", "FROM (UTC)", "LED", "GAP", "CAUSE")
@@ -49,12 +49,12 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
 
 def cells(term: Mapping[str, Any], now: float) -> tuple[str, ...]:
     """Return one row of the table; ``now`` is the time in seconds of the epoch."""
-    began, ended = _seconds(term["from"]), now if term["to"] is None else _seconds(term["to"])
+    began, ended = since_epoch(term["from"]), now if term["to"] is None else since_epoch(term["to"])
     return (
         plain(term["program"]),
         plain(term["node"]),
         moment(term["from"]),
-        span(ended - began),
+        span(None if began is None or ended is None else ended - began),
         gap(term["gap"]),
         "under way" if term["to"] is None else _cause(term),
     )
@@ -74,11 +74,8 @@ def moment(text: str) -> str:
     >>> moment("2026-01-02T03:04:05.678Z")
     '2026-01-02 03:04:05'
     """
-    return f"{datetime.fromtimestamp(_seconds(text), UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
+    found = since_epoch(text)
+    return plain(text) if found is None else f"{datetime.fromtimestamp(found, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def gap(seconds: float | None) -> str:

@@ -243,7 +243,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return socket.create_server(("", port))
 
 
-_NOT_OURS = (HttpProcessingError, ConnectionError, asyncio.InvalidStateError)
+_NOT_OURS = (HttpProcessingError, ConnectionError, web.RequestPayloadError, asyncio.InvalidStateError)
 """The last one is aiohttp's own: a request is answered just when the end has given up waiting for it."""
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram
 from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.core.terms import PastTerm
-from highlanderd.durations import clock, shown, span
+from highlanderd.durations import clock, shown, since_epoch, span
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.html import Markup, element, joined
 from highlanderd.listeners.status_notes import Note, notes
@@ -198,8 +198,9 @@ def _own(program: ProgramStatus, now: float) -> tuple[str, ...]:
     return program.name, state, since, program.leader or "not known", program.reason
 
 
-def _age(moment: str, now: float) -> float:
-    return now - datetime.fromisoformat(moment).timestamp()
+def _age(moment: str, now: float) -> float | None:
+    began = since_epoch(moment)
+    return None if began is None else now - began
 
 
 def _at(moment: str | float, now: float) -> Markup:

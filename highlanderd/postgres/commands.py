@@ -20,7 +20,7 @@ from highlanderd.errors import HighlanderError, TimedOut, one_line
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
-from highlanderd.postgres.replies import WireLost
+from highlanderd.postgres.replies import WireLost, document
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import leading, sharing
 
@@ -48,7 +48,7 @@ class Command:
 
 
 def _command(row: Sequence[str | None]) -> Command:
-    arguments = json.loads(row[2] or "{}")
+    arguments = document(row[2])
     verb, program, _, author, role, reason = (one_line(text or "") for text in row)
     command = Command(verb, program, arguments, Author(f"{author}, role {role}", reason))
     log.info("ordered by %s: %s %s", command.by.name, command.verb, command.program)
@@ -152,7 +152,7 @@ class Commands:
             with suppress(HighlanderError):
                 reply = await self._listener.answer("answer_of", sharing.ANSWER_OF, number)
                 if reply.rows:
-                    answer = json.loads(reply.rows[0][0] or "{}")
+                    answer = document(reply.rows[0][0])
                     return answer if isinstance(answer, dict) else {}
         return None
 

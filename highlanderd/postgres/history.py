@@ -19,7 +19,7 @@ from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.events import occurrences
 from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.replies import Reply, Value, WireLost
+from highlanderd.postgres.replies import Reply, Value, WireLost, duration
 from highlanderd.postgres.sql import dialect
 from highlanderd.postgres.sql.remembering import EVENTS
 
@@ -154,10 +154,10 @@ def _term(row: tuple[str | None, ...]) -> PastTerm:
         node=node or "",
         began=began or "",
         ended=ended,
-        lasted=float(lasted or 0),
+        lasted=duration(lasted),
         cause=cause,
         former=former,
-        gap=None if gap is None else float(gap),
+        gap=None if gap is None else duration(gap),
         exit_status=None if exit_status is None else int(exit_status),
         exit_signal=exit_signal,
         author=author,

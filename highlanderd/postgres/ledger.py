@@ -13,7 +13,7 @@ from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity, Suspension
 from highlanderd.core.status import MaintenanceStatus
 from highlanderd.errors import one_line
-from highlanderd.postgres.replies import Statement
+from highlanderd.postgres.replies import Statement, duration
 from highlanderd.postgres.sql.connecting import CREATE
 from highlanderd.postgres.sql.dialect import FRAGMENTS, NEEDED, VERSION
 from highlanderd.postgres.sql.upkeep import GUARD, MIGRATE
@@ -190,8 +190,8 @@ def _row(values: tuple[str | None, ...]) -> Row:
         trusted_for=_lease(trusted_for).length,
         reason=reason or "",
         reserved_for=reserved,
-        reserved_seconds=float(seconds or 0),
-        ended_ago=float(ended_ago or 0),
+        reserved_seconds=duration(seconds),
+        ended_ago=duration(ended_ago),
     )
 
 
@@ -222,8 +222,8 @@ def facts(row: tuple[str | None, ...]) -> LedgerFacts:
     maintenance = None
     if active == "t":
         maintenance = MaintenanceStatus(
-            outage=float(outage or 0),
-            lease=float(length or 0),
+            outage=duration(outage),
+            lease=duration(length),
             since=since or "",
             until=until or "",
             author=author or "",

@@ -237,6 +237,8 @@ class Listener:
                 await self.survey()  # the first one may have found out which version of the schema there is
         except WireLost as lost:
             raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+        except Exception as error:
+            raise HighlanderError(f"the ledger cannot be read: {error}") from error
         if self.facts is None:
             raise HighlanderError("the ledger cannot be read at present; try again in a moment")
         return self.facts

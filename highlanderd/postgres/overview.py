@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 
 from highlanderd.core.cluster import CandidatePresence, ClusterNode, ClusterOverview, Held, Lead, overview
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
-from highlanderd.postgres.replies import Ask, Reply, WireLost
+from highlanderd.postgres.replies import Ask, Reply, WireLost, document, duration
 from highlanderd.postgres.sql import dialect, sharing
 from highlanderd.system.linux import boottime
 
@@ -95,7 +94,7 @@ def _node(row: Row) -> ClusterNode:
         advertise=advertise,
         drained=None if since is None else Held(by or "", reason or "", since),
         present=present == "t",
-        silent_for=float(silent_for or 0),
+        silent_for=duration(silent_for),
     )
 
 
@@ -109,8 +108,16 @@ def _candidate(row: Row) -> CandidatePresence:
         reason=reason or "",
         ready=ready == "t",
         since=since or "",
-        digests=json.loads(digests or "{}"),
+        digests=_digests(digests),
     )
+
+
+def _digests(text: str | None) -> dict[str, str]:
+    """Return the digests by key. Each role that may write to the ledger may have written something else."""
+    found = document(text)
+    if not isinstance(found, dict):
+        return {}
+    return {key: digest for key, digest in found.items() if isinstance(digest, str)}
 
 
 def _lead(row: Row) -> Lead:

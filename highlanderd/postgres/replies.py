@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,28 @@ WRAPAROUND_SOURCES: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId
 """Server functions whose warnings announce a transaction id wraparound: an alarm, and no doubt about the commit."""
 _OF_COMMITS: Final = re.compile(r"sync|commit|repl|xlog|quorum", re.IGNORECASE)
 """What the names of server functions contain that warn of a commit: PostgreSQL's own is SyncRepWaitForLSN."""
+
+
+LONGEST: Final = 1e9
+"""Seconds, some thirty years: what is longer or infinite is shown as that."""
+
+
+def duration(value: str | None) -> float:
+    """Return the seconds of a reply; 0 for none, and for what is no number.
+
+    >>> duration("2.5"), duration(None), duration("NaN"), duration("-Infinity")
+    (2.5, 0.0, 0.0, -1000000000.0)
+    """
+    found = float(value or 0)
+    return 0.0 if found != found else min(max(found, -LONGEST), LONGEST)
+
+
+def document(value: str | None) -> object:
+    """Return what a reply has in JSON; None for none, and for what is nested deeper than this process can follow."""
+    try:
+        return json.loads(value or "null")
+    except (ValueError, RecursionError):
+        return None
 
 
 class WireLost(Exception):

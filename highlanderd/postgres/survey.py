@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
 from highlanderd.core.lease import Lease
-from highlanderd.core.promise import Promise
+from highlanderd.core.promise import LONGEST_CEILING, Promise
 from highlanderd.postgres.ledger import LedgerFacts
 from highlanderd.postgres.memory import NodeMemory
+from highlanderd.postgres.replies import duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Survey:
             if leader.system != found.where[0]
         }
         self._watch = self._watch.after(LeaseUse(found.where, found.lease, found.ceiling, found.wanted, longest), now)
-        ceiling = max(found.ceiling, longest)  # where a row carries more, the ceiling has gone back
+        ceiling = max(found.ceiling, min(longest, LONGEST_CEILING))  # where a row carries more, it has gone back
         self._memory.learn_promise(Promise(*found.where, ceiling, found.lease), now, settled=found.settled)
 
     def forget(self) -> None:
@@ -103,7 +104,7 @@ def _leader(row: tuple[str | None, ...]) -> Leader:
         renewal=int(renewal or 0),
         leads=leads == "t",
         program=program or "",
-        trusted_for=float(trusted_for or 0),
+        trusted_for=duration(trusted_for),
         system=int(system or 0),
         timeline=int(timeline or 0),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import marshal
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
-from highlanderd.children.messages import ChildEvent
+from highlanderd.children.messages import ChildEvent, SpawnRequest
+from highlanderd.errors import HighlanderError
 from highlanderd.guardian import protocol, shapes
 from highlanderd.guardian.channel import MARSHAL_VERSION, Channel, Garbled, Message, channel_pair
 from highlanderd.system import linux
@@ -142,6 +144,32 @@ def test_a_keeper_whose_report_is_bent_is_killed_and_nothing_else_happens(messag
             assert bench.link.holds(7, "beat"), "its tree is not proven empty"
         await asyncio.sleep(0)
         assert not raised
+        bench.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_child_that_is_stopped_while_its_request_fails_complains_of_nothing() -> None:
+    async def scenario() -> None:
+        bench, raised = _Bench(), list[object]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+
+        async def fail() -> SpawnRequest:
+            await asyncio.sleep(0)
+            raise HighlanderError("env:1: this line sets no variable")
+
+        child = Child(bench.link, "relay", 8, 1)
+        events: list[ChildEvent] = []
+        child.listen(events.append)
+        written = asyncio.get_running_loop().create_task(fail())
+        child.start_when(written)
+        child.kill()
+        await asyncio.wait([written])
+        await asyncio.sleep(0)
+        del written
+        gc.collect()
+        assert not raised
+        assert events
         bench.close()
 
     asyncio.run(scenario())
