@@ -21,6 +21,7 @@ from highlanderd.doctor.facts import AskedHost, ConnectionEnds, Facts, Plan, Sch
 from highlanderd.doctor.findings import Finding, problem, warning
 from highlanderd.doctor.hosts import judge_hosts
 from highlanderd.doctor.judgement import judge
+from highlanderd.doctor.namesakes import instance_at, namesakes
 from highlanderd.embedded.server import dsn_of
 from highlanderd.postgres import fitness, health
 from highlanderd.postgres.addresses import Addresses, Unfit, with_options
@@ -61,7 +62,16 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
     locks |= {AdvisoryLock(name_lock(daemon.namespace, name)): name for name in configuration.programs}
     try:
         choices = await addresses.every(PATIENCE)
-        plan = Plan(ledger, daemon.node, len(configuration.programs), directory is not None, len(choices), locks)
+        plan = Plan(
+            ledger,
+            daemon.node,
+            len(configuration.programs),
+            directory is not None,
+            len(choices),
+            locks,
+            str(daemon.state_dir),
+            instance_at(daemon.state_dir),
+        )
         visits = await asyncio.gather(*(_visit(address, plan) for address in choices))
     except (ConnectFailed, Unfit) as failure:
         return addresses.address, [problem(str(failure))]
@@ -191,7 +201,8 @@ async def _ledger(
         lease = fitness.ledgers_meta(meta, plan.ledger, said)[0]
     except (Unfit, ConnectFailed) as refusal:
         return None, str(refusal), ()
-    return lease, "", (*await _health(wire, plan.ledger), *await _holders(wire, plan))
+    notes = (*await _health(wire, plan.ledger), *await _holders(wire, plan), *await namesakes(wire, plan, PATIENCE))
+    return lease, "", notes
 
 
 async def _health(wire: Wire, ledger: Ledger) -> tuple[str, ...]:

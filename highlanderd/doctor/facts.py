@@ -23,6 +23,9 @@ class Plan:
     """How many addresses the DSN leads to."""
     locks: Mapping[AdvisoryLock, str] = field(default_factory=dict)
     """The lock ids of programs and of their names, and the program of each."""
+    state_dir: str = ""
+    instance: str | None = None
+    """Of the daemon that uses it; empty when none ever has, None when that is not known."""
 
     @property
     def lease(self) -> Lease:

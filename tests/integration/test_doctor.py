@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import subprocess
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -101,6 +103,23 @@ def test_it_works_beside_the_daemon_and_counts_its_nodes(nodes: Nodes, database:
     done = doctor(tmp_path, database.dsn)
     assert done.code == 0
     assert any("2 programs on 2 nodes (as many as are connected)" in line for line in found(done, "fine"))
+
+
+def test_another_daemon_of_this_node_s_name_is_named_while_it_lives(
+    nodes: Nodes, database: Database, tmp_path: Path
+) -> None:
+    """It is another one than the daemon that uses this state_dir, which is told from it by its instance."""
+    settled_ledger(database, 10.0)
+    [node] = nodes(database, "a", programs=["beat"], lease=10.0)
+    nodes.await_led("beat")
+    named = f'another daemon also calls itself "a", and is not the one that uses {tmp_path}/state'
+    assert any(line.startswith(named) for line in found(doctor(tmp_path, database.dsn), "warning"))
+    (tmp_path / "state").mkdir(mode=0o700)
+    shutil.copy(node.home / "state/instance", tmp_path / "state")
+    assert found(doctor(tmp_path, database.dsn), "warning") == [], "it is this state_dir's own"
+    (tmp_path / "state/instance").write_text(f"{uuid.uuid4()}\n")
+    node.crash()
+    assert found(doctor(tmp_path, database.dsn), "warning") == [], "a dead one may be a former life of this daemon"
 
 
 def test_settings_that_hurt_are_overridden_and_named(tmp_path: Path, database: Database) -> None:
