@@ -43,6 +43,12 @@ class Prober:
         self._asked: tuple[object, ...] = ()
         self._task: asyncio.Task[None] | None = None
 
+    def apply(self, config: ProgramConfig) -> None:
+        """Go by this configuration from now on. What is being asked is given up if that has changed."""
+        former, self.config = self.config, config
+        if (former.ready, former.alive) != (config.ready, config.alive):
+            self.stop()
+
     def follow(self, child: ProbedChild | None, running: Running | Ready | None, post: Post) -> None:
         """Ask this child whether it is ready, or well once it is; nobody while none is running."""
         asked = () if child is None or running is None else (child, type(running), running.since)

@@ -20,6 +20,7 @@ from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig, difference
 from highlanderd.config.needs import affordable as affordable_ones
 from highlanderd.config.needs import file_limit, shortage
+from highlanderd.config.probes import Notify
 from highlanderd.core import machine
 from highlanderd.core.events import (
     Detached,
@@ -68,6 +69,8 @@ APPLIED_AT_ONCE: Final = frozenset(
     }
 )
 """Keys that apply to a running child; a change of any other ends its term."""
+PROBES: Final = frozenset({"ready", "alive"})
+"""Keys that do as well, as long as the child need not be told: for ``notify`` it gets variables when it is started."""
 
 SIT_OUT: Final = 60.0
 """Seconds for which a program stays away whose task has failed."""
@@ -271,7 +274,7 @@ class Fleet:
             if old is None:
                 lines.append(f"{name}: added: {'contends for the lead' if new.autostart else 'stays stopped'}")
             elif keys:
-                effect = "applies at once" if APPLIED_AT_ONCE.issuperset(keys) else "drains and starts again"
+                effect = "drains and starts again" if _needs_new_child(old, new) else "applies at once"
                 lines.append(f"{name}: changed ({', '.join(keys)}): {effect}")
         return tuple(lines)
 
@@ -282,7 +285,7 @@ class Fleet:
             for name, new in programs.items()
             if (member := self.members.get(name)) is not None
             and member.program.term is not None
-            and not APPLIED_AT_ONCE.issuperset(difference(member.spawner.config, new))
+            and _needs_new_child(member.spawner.config, new)
         )
 
     # ------------------------------------------------------------------------------------------------- reconciling
@@ -318,12 +321,13 @@ class Fleet:
     def _follow(self, member: Member, config: ProgramConfig | None) -> None:
         lock_id = None if config is None else config.lock_id(self._origin.namespace)
         keys = () if config is None else difference(member.spawner.config, config)
-        if config is None or lock_id != member.lock_id or not APPLIED_AT_ONCE.issuperset(keys):
+        if config is None or lock_id != member.lock_id or _needs_new_child(member.spawner.config, config):
             by = self._wanted_by
             left = EndOrdered(Cause.REMOVED, by) if config is None else EndOrdered(Cause.CHANGED, by)
             member.order_end(self._ending or left)
         elif keys:
             member.spawner.follow(config)
+            member.prober.apply(config)
             member.program.follow(self._policy(config, member.program.policy.spread))
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
@@ -415,6 +419,13 @@ class Fleet:
         self._on_alarm(f"{member.program.name}: {why}")
         member.program.fail(why)
         self._on_change()
+
+
+def _needs_new_child(old: ProgramConfig, new: ProgramConfig) -> bool:
+    """Return whether a program whose configuration has changed can only go on with a new child."""
+    keys = set(difference(old, new)) - APPLIED_AT_ONCE
+    told = [(config.notifies, isinstance(config.alive, Notify)) for config in (old, new)]
+    return bool(keys - PROBES) or (bool(keys) and told[0] != told[1])
 
 
 def _leaving(name: str) -> ProgramConfig:

@@ -136,8 +136,9 @@ class Program:
         self._prober.follow(child, self.running, self.post)
 
     def follow(self, policy: Policy) -> None:
-        """Go by another policy from now on."""
+        """Go by another policy, and perhaps another prober's configuration, from now on."""
         self.policy = policy
+        self._prober.follow(self.child, self.running, self.post)
 
     def fail(self, why: str) -> None:
         """Show why the program's task has failed: it leads nothing, and is stopped until it is tried again."""

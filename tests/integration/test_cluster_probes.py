@@ -198,3 +198,22 @@ def test_a_restart_is_over_once_the_program_is_ready(nodes: Nodes, database: Dat
     await_ready(node)
     node.order("restart", "web")
     assert node.program("web")["ready"]
+
+
+def test_a_reload_has_the_running_child_asked_anew(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    table = program(HTTP)
+    [node] = nodes(database, "a", programs=table, lease=LEASE)
+    leader(nodes)
+    await_ready(node)
+    life = nodes.life("web")
+    nothing = f"tcp = '127.0.0.1:{reserved_port()}', period = '0.1s', threshold = 2"
+    node.configure(f"{table}alive = {{ {nothing} }}\n")
+    told = node.control.ask("POST", "/v1/reload", {"dry_run": True})
+    assert told["changes"] == ["web: changed (alive): applies at once"]
+    node.control.ask("POST", "/v1/reload", {})
+    wait_for(lambda: ends(database, "web")[0] == "unhealthy", what="what it is asked now is what nobody answers")
+    assert nodes.journal.lives("web")[0].main == life.main
+    node.configure(table.replace("ready = ", "ready = 'notify' #"))
+    told = node.control.ask("POST", "/v1/reload", {"dry_run": True})
+    assert told["changes"] == ["web: changed (ready, alive): drains and starts again"]
