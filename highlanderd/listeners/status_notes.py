@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram, Held
 from highlanderd.core.status import NodeStatus
+from highlanderd.core.terms import PastTerm
 from highlanderd.durations import clock
 from highlanderd.errors import HighlanderError, enumerated
 
@@ -32,8 +33,12 @@ _OF_PROGRAMS: Final[dict[str, tuple[Literal["bad", "warn"], Callable[[ClusterPro
 }
 
 
-def notes(status: NodeStatus, cluster: ClusterOverview | HighlanderError) -> Iterator[Note]:
+def notes(
+    status: NodeStatus, cluster: ClusterOverview | HighlanderError, terms: Sequence[PastTerm] = ()
+) -> Iterator[Note]:
     """Yield the gravest first. Without the cluster, it is what this node knows by itself."""
+    if names := sorted({term.program for term in terms if term.overlaps}):
+        yield Note("bad", f"Terms overlap: {enumerated(names, MOST)}; 'highlanderctl history --summary' says which")
     if isinstance(cluster, HighlanderError):
         yield Note("bad", f"The cluster cannot be shown: {cluster}. This is what the node knows by itself.")
     else:

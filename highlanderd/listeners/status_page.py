@@ -51,7 +51,9 @@ class Seen:
 
 def status_page(seen: Seen) -> str:
     """Return the whole page."""
-    parts = [_header(seen), _notes(list(notes(seen.status, seen.cluster))), *_tables(seen), _footer(seen.status)]
+    terms = () if isinstance(seen.terms, HighlanderError) else seen.terms
+    found = list(notes(seen.status, seen.cluster, terms))
+    parts = [_header(seen), _notes(found), *_tables(seen), _footer(seen.status)]
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -176,11 +178,11 @@ def _term(term: PastTerm, now: float) -> tuple[str, ...]:
 
 
 def _gap(term: PastTerm) -> str:
-    if term.gap is None:
-        return ""
+    if term.overlaps:
+        return _badge("bad", "overlap")
     if term.gap == 0:  # the ledger lets a term that lapsed end where the next one begins
         return "not known"
-    return _badge("bad", "overlap") if term.gap < 0 else shown(round(term.gap, 3))
+    return "" if term.gap is None else shown(round(term.gap, 3))
 
 
 def _end(term: PastTerm) -> str:

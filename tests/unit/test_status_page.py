@@ -106,6 +106,16 @@ def test_what_is_out_of_the_ordinary_is_said_first() -> None:
     assert shown.endswith(" ".join(sentences))
 
 
+def test_terms_that_overlap_are_the_first_thing_that_is_said() -> None:
+    late = PastTerm("beat", 7, "a", AT, None, 1.0, None, Former(6, "b", "released"), -2.0)
+    endless = PastTerm("relay", 3, "a", AT, None, 1.0, None, Former(2, "b", None), None)
+    first = PastTerm("bot", 1, "a", AT, None, 1.0, None, None, None)
+    shown = text(Seen(status(), cluster(led("beat", leader=None)), (late, endless, first), NOW))
+    sentence = "Terms overlap: beat, relay; 'highlanderctl history --summary' says which Nobody leads beat"
+    assert sentence in shown
+    assert shown.partition("Last terms")[2].count("overlap") == 2
+
+
 def test_the_pages_of_other_nodes_are_linked_and_nothing_else() -> None:
     addresses = ("http://web-1:9841", "javascript:alert(1)", None)
     nodes = tuple(replace(node(f"n{number}"), advertise=address) for number, address in enumerate(addresses))
