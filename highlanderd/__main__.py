@@ -169,8 +169,11 @@ def _serve_run(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from highlanderd.output.writer import Writer
-    from highlanderd.run.worker import serve
 
+    try:
+        from highlanderd.run.worker import serve
+    except ImportError as error:  # no worker will ever start, and the caller waits
+        return _give_up(arguments.worker, error)
     gc.freeze()
     gc.enable()
     writer = Writer(2)
@@ -178,6 +181,18 @@ def _serve_run(arguments: argparse.Namespace) -> int:
         return asyncio.run(serve(arguments.serve, arguments.worker, writer))
     finally:
         writer.close()
+
+
+def _give_up(channel_fd: int, error: ImportError) -> int:
+    """Have the guardian of a run end. Its keeper, if there is one, goes by its deadline."""
+    from highlanderd.guardian import protocol
+    from highlanderd.guardian.channel import Channel
+    from highlanderd.run.command import LOST
+
+    why = " ".join(str(error).split())
+    print(printable(f"highlanderd: it cannot start, for want of a library: {why}; install that"), file=sys.stderr)
+    Channel.of(channel_fd).send(protocol.done(LOST))
+    return LOST
 
 
 def _check(path: Path, merged: bool) -> int:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -74,8 +74,12 @@ class Runs:
 
     def __call__(self, *words: str, before: tuple[str, ...] = (), **more: str) -> Run:
         """Start ``highlanderd run`` with these words; ``before`` go before the command."""
+        return self.start((*before, sys.executable, "-m", "highlanderd", "run", *words), **more)
+
+    def start(self, command: Sequence[str], **more: str) -> Run:
+        """Start any command, under the same rules."""
         process = subprocess.Popen(
-            [*before, sys.executable, "-m", "highlanderd", "run", *words],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
