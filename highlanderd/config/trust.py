@@ -89,10 +89,16 @@ def judge_way(path: Path, problems: Problems, warnings: Problems) -> None:
 
 
 def _read_only(directory: Path) -> str:
-    """Return that the directory, or the lowest that exists above it, is on a read-only file system; empty if not."""
+    """Return why nothing can be made in the directory, or the lowest that exists above it; empty if it can.
+
+    The kernel's own file systems have no blocks, and let not even root make what is not theirs.
+    """
     there = next((path for path in (directory, *directory.parents) if path.exists()), Path("/"))
-    if os.statvfs(there).f_flag & os.ST_RDONLY:
+    system = os.statvfs(there)
+    if system.f_flag & os.ST_RDONLY:
         return f"{there} is on a read-only file system; name a directory elsewhere"
+    if not system.f_blocks and not there.stat().st_mode & stat.S_IWUSR:
+        return f"the kernel lets nothing be made in {there}; name a directory elsewhere"
     return ""
 
 

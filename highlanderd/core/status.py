@@ -178,6 +178,8 @@ class LeaseReport:
     """Seconds after the last renewal of a lost node within which another node leads."""
     pending: tuple[str, ...]
     """Leaders, such as ``beat on a``, whose rows do not carry the lease in force yet."""
+    warnings: tuple[str, ...] = ()
+    """What the node that answers has not on its disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,6 +315,8 @@ def _lengths(daemon: ControlClient, resource: str, body: dict[str, Any], argumen
         body["timeout"] = arguments.timeout
         patience += arguments.timeout
     answer = daemon.ask("POST", resource, body, patience)
+    for warning in answer.get("warnings", ()):
+        print(f"warning: {tables.plain(warning)}", file=sys.stderr)
     give(arguments, answer, lambda: tables.lengths(answer, headline, time.time()))
     return DONE
 

@@ -115,6 +115,11 @@ class NodeMemory:
         """Whether there is something that the files do not hold."""
         return any(self._kept.get(path) != text for path, text in self._texts().items())
 
+    @property
+    def trouble(self) -> str:
+        """Why the files could not be written the last time; empty if they could."""
+        return self._last_error
+
     def _texts(self) -> dict[Path, bytes]:
         if self._path is None:
             return {}

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from highlanderd import __version__
@@ -420,7 +421,8 @@ class WorkerNode:
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError."""
-        return await lease_change.report(self._pool.listener)
+        report = await lease_change.report(self._pool.listener)
+        return replace(report, warnings=await self._persistence.unwritten())
 
     async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
         """Change the ledger's lease. Raises HighlanderError."""

@@ -17,7 +17,7 @@ from highlanderd.worker.handover import WorkerHandover
 log = logging.getLogger(__name__)
 
 LAST_WRITE_WITHIN: Final = 1.0
-"""Seconds for the last write to the disk, at the end of the daemon."""
+"""Seconds for a write to the disk that an order or the end of the daemon waits for."""
 
 
 class Persistence:
@@ -37,8 +37,26 @@ class Persistence:
     def keep(self) -> None:
         """Bring guardian and disk up to date. A disk that hangs holds nothing up."""
         self.hand_over()
-        if self._server.memory.unkept and (self._writing is None or self._writing.done()):
+        if self._server.memory.unkept:
+            self._write()
+
+    def _write(self) -> asyncio.Future[None]:
+        if self._writing is None or self._writing.done():
             self._writing = in_thread(self._server.memory.keep, "memory")
+        return self._writing
+
+    async def unwritten(self) -> tuple[str, ...]:
+        """Write what the disk has not, and return a sentence about what cannot be written; none if all is."""
+        memory = self._server.memory
+        if memory.unkept:
+            await asyncio.wait([self._write()], timeout=LAST_WRITE_WITHIN)
+        if not memory.unkept:
+            return ()
+        why = memory.trouble or f"its disk has not answered for {LAST_WRITE_WITHIN:g} s"
+        return (
+            f"this node cannot write into its state_dir what it must know of leases after a restart ({why}): mend that "
+            "before its daemon is restarted, or another node could lead too early",
+        )
 
     @property
     def latest(self) -> Loaded:
@@ -83,4 +101,4 @@ class Persistence:
     async def write_last(self) -> None:
         """Write what was seen since the last round. A disk that hangs does not keep the daemon from ending."""
         if self._server.memory.unkept:
-            await asyncio.wait([in_thread(self._server.memory.keep, "memory")], timeout=LAST_WRITE_WITHIN)
+            await asyncio.wait([self._write()], timeout=LAST_WRITE_WITHIN)

@@ -248,4 +248,7 @@ def test_a_place_that_is_no_cgroup_is_left_alone(tmp_path: Path, instance: str) 
 def test_a_state_directory_that_is_none_is_refused(etc: Path) -> None:
     (etc / "file").touch()
     assert directory_problem(etc / "file") == f"{etc}/file is no directory; name one"
+    for place in ("/proc", "/sys"):
+        made = f"the kernel lets nothing be made in {place}; name a directory elsewhere"
+        assert directory_problem(Path(place) / "nope") == directory_problem(Path(place)) == made
     assert directory_problem(etc / "file/state") == f"{etc}/file/state is in no directory; name one that can be made"
