@@ -10,9 +10,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from highlanderd.errors import (
@@ -60,8 +59,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.settimeout(self._patience)
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):  # no dataclass: the module of that name takes a tenth of the start
     method: str
     resource: str
     body: str | None
