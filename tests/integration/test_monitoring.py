@@ -86,7 +86,7 @@ class Prometheus:
         home.mkdir()
         rules = re.sub(r"for: \w+", "for: 1s", (MONITORING / "alerts.yml").read_text("utf-8"))
         (home / "alerts.yml").write_text(rules, "utf-8")
-        often = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+        often = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"}
         scraped = {"job_name": "highlander", "static_configs": [{"targets": targets}]}
         settings = {"global": often, "rule_files": ["alerts.yml"], "scrape_configs": [scraped]}
         (home / "prometheus.yml").write_text(json.dumps(settings), "utf-8")
