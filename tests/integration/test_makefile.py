@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,17 @@ chmod +x .venv/bin/pip
 
 
 @pytest.fixture
+def makes() -> Iterator[list[subprocess.Popen[str]]]:
+    """Return where the makes of a test stand that are ended with it, with all that they have started."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for one in started:
+        with suppress(ProcessLookupError):
+            os.killpg(one.pid, signal.SIGKILL)
+        one.communicate()
+
+
+@pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Return what make needs of a checkout."""
     shutil.copy(ROOT / "Makefile", tmp_path)
@@ -34,12 +49,14 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(checkout: Path, *, old: int = 0) -> subprocess.Popen[str]:
+def make(checkout: Path, makes: list[subprocess.Popen[str]], *, old: int = 0) -> subprocess.Popen[str]:
     python = checkout / "python3.10"
     python.write_text(PYTHON.format(old=old))
     python.chmod(0o755)
     command = ["make", ".venv/ready", f"PYTHON={python}"]
-    return subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    makes.append(subprocess.Popen(command, cwd=checkout, stdout=out, stderr=err, text=True, start_new_session=True))
+    return makes[-1]
 
 
 def below(pid: int) -> list[str]:
@@ -47,11 +64,13 @@ def below(pid: int) -> list[str]:
     return [name for child in children(pid) for name in (name_of(child), *below(child))]
 
 
-def test_a_second_make_waits_for_the_first_and_finds_it_done(checkout: Path) -> None:
+def test_a_second_make_waits_for_the_first_and_finds_it_done(
+    checkout: Path, makes: list[subprocess.Popen[str]]
+) -> None:
     log = checkout / "log"
-    first = make(checkout)
+    first = make(checkout, makes)
     wait_for(lambda: log.read_text().split() == ["venv", "pip"], what="the first sets up")
-    second = make(checkout)
+    second = make(checkout, makes)
     wait_for(lambda: "flock" in below(second.pid), what="the second waits")
     (checkout / "go").write_text("go\n")
     wait_for(lambda: log.read_text().split() == ["venv", "pip", "pip"], what="the first goes on")
@@ -60,11 +79,13 @@ def test_a_second_make_waits_for_the_first_and_finds_it_done(checkout: Path) -> 
         said = one.communicate(timeout=PATIENCE)[0]
         assert one.returncode == 0, said
     assert log.read_text().split() == ["venv", "pip", "pip"]
-    assert make(checkout).communicate(timeout=PATIENCE)[0] == "make: '.venv/ready' is up to date.\n"
+    assert make(checkout, makes).communicate(timeout=PATIENCE)[0] == "make: '.venv/ready' is up to date.\n"
 
 
-def test_a_python_that_is_too_old_is_named_before_anything_is_made_with_it(checkout: Path) -> None:
-    refused = make(checkout, old=1)
+def test_a_python_that_is_too_old_is_named_before_anything_is_made_with_it(
+    checkout: Path, makes: list[subprocess.Popen[str]]
+) -> None:
+    refused = make(checkout, makes, old=1)
     said = refused.communicate(timeout=PATIENCE)[0]
     assert refused.returncode == 2
     assert f"highlanderd needs Python 3.11 or newer, and {checkout}/python3.10 is not: install it, or name" in said
