@@ -31,7 +31,7 @@ def renew(daemon: ControlClient, arguments: Namespace) -> int:
     after = _taken_over(daemon, before, began, arguments.timeout)
     lost = {name: _why_lost(after, name, epoch) for name, epoch in before["programs"].items()}
     lost = {name: why for name, why in lost.items() if why}
-    kept = [name for name in before["programs"] if name not in lost]
+    kept = sorted(before["programs"].keys() - lost)
     seconds = time.monotonic() - began
     facts = {"before": before["worker"], "after": after["worker"], "guardian": after.get("guardian")}
     report = {**facts, "reattached": kept, "lost": lost, "seconds": seconds}
