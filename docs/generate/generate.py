@@ -124,6 +124,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "daemon-commands": options.daemon_commands,
     "client-commands": options.client_commands,
     "supervisord-options": options.supervisord_options,
+    "systemd-keys": options.systemd_keys,
     "exit-codes": options.exit_codes,
     "metrics": metrics_table,
     "status-fields": status_fields,

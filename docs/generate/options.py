@@ -14,6 +14,7 @@ from highlanderd import errors
 from highlanderd.__main__ import _parser as daemon_parser
 from highlanderd.config import SECTIONS, ProgramKeys, json_schema
 from highlanderd.config import sections as configuration
+from highlanderd.config.spellings import SYSTEMD
 from highlanderd.config.supervisord import PROGRAM, Option
 from highlanderd.ctl.arguments import parser as client_parser
 
@@ -101,6 +102,12 @@ def _supervisord_option(item: tuple[str, Option]) -> tuple[str, str, str]:
     name, option = item
     here = f"[`{option.key}`](configuration.md#{option.key})" if option.key else "none"
     return f"`{name}`", here, option.note
+
+
+def systemd_keys() -> str:
+    """Every key of a systemd unit that has an answer, and what is done here."""
+    keys = sorted(SYSTEMD.items(), key=lambda item: item[0].lower())
+    return rows(("systemd's key", "here", "remark"), map(_supervisord_option, keys))
 
 
 def client_commands() -> str:

@@ -51,6 +51,11 @@ _NEVER_GIVEN_UP: Final = PROGRAM["startretries"]
 _ONE: Final = PROGRAM["numprocs"]
 _NO_ORDER: Final = PROGRAM["priority"]
 _SIGNAL: Final = Option(note="a program is stopped by a signal: stop_signal, then SIGKILL after stop_timeout")
+_TREE: Final = Option(note="a stop signal goes to the tree or the main process (stop_to), then SIGKILL to the tree")
+_EXIT: Final = Option(note="success_exit_codes and restart say what is started again, whatever the code")
+_OWN_UNIT: Final = Option(note="the daemon's unit says it, for all that it runs")
+_SANDBOX: Final = Option(note="a sandbox belongs in the daemon's unit; /usr/share/highlander/hardening has two")
+_CREDENTIAL: Final = Option("environment", "file:PATH reads a secret", lambda _: {"NAME": "file:PATH"})
 _COMMAND: Final = Option("command", "with its arguments, and never run by a shell")
 
 SYSTEMD: Final[Mapping[str, Option]] = {
@@ -96,6 +101,57 @@ SYSTEMD: Final[Mapping[str, Option]] = {
     "Nice": Option("nice"),
     "OOMScoreAdjust": Option("oom_score_adj"),
     "NoNewPrivileges": Option("no_new_privileges", value=truth),
+    "ExitType": Option(note="a term ends with the main process; what it leaves behind is stopped"),
+    "RemainAfterExit": Option(note="restart says whether a program that has ended starts again"),
+    "GuessMainPID": _FOREGROUND,
+    "NotifyAccess": Option(note="any process of the tree may notify"),
+    "RuntimeMaxSec": Option(note="no program is ended for its age: `timeout` in front of the command does that"),
+    "RestartSteps": Option(note="backoff doubles up to backoff_max"),
+    "RestartPreventExitStatus": _EXIT,
+    "RestartForceExitStatus": _EXIT,
+    "TimeoutAbortSec": Option("stop_timeout", value=_duration),
+    "RestartKillSignal": _TREE,
+    "FinalKillSignal": _TREE,
+    "SendSIGHUP": _TREE,
+    "WatchdogSignal": _TREE,
+    "ReloadSignal": Option(note="highlanderctl signal HUP sends it"),
+    "StandardInput": Option(note="it is /dev/null; `highlanderd run` passes its caller's on"),
+    "SyslogIdentifier": Option(note="each line has the program's name in front"),
+    "UnsetEnvironment": Option(note="a child inherits PATH, LANG and TZ only, and what inherit_environment names"),
+    "LoadCredential": _CREDENTIAL,
+    "SetCredential": _CREDENTIAL,
+    "DynamicUser": Option("user", "an account that exists"),
+    "PAMName": Option(note="no PAM session is opened; limits takes the place of pam_limits"),
+    "RuntimeDirectory": _OWN_UNIT,
+    "StateDirectory": _OWN_UNIT,
+    "LogsDirectory": _OWN_UNIT,
+    "Slice": _OWN_UNIT,
+    "Delegate": _OWN_UNIT,
+    "OOMPolicy": _OWN_UNIT,
+    "CPUWeight": _CGROUP,
+    "IOWeight": _CGROUP,
+    "MemoryHigh": _CGROUP,
+    "CPUSchedulingPolicy": Option(note="`chrt` in front of the command sets it"),
+    "CPUAffinity": Option(note="`taskset` in front of the command sets it"),
+    "IOSchedulingClass": Option(note="`ionice` in front of the command sets it"),
+    "CapabilityBoundingSet": _SANDBOX,
+    "AmbientCapabilities": Option(note="`setpriv` in front of the command sets them"),
+    "RootDirectory": Option(note="`chroot` in front of the command changes it"),
+    "PrivateTmp": _SANDBOX,
+    "PrivateDevices": _SANDBOX,
+    "PrivateNetwork": _SANDBOX,
+    "ProtectSystem": _SANDBOX,
+    "ProtectHome": _SANDBOX,
+    "ReadWritePaths": _SANDBOX,
+    "SystemCallFilter": _SANDBOX,
+    "Before": _NO_ORDER,
+    "Wants": _NO_ORDER,
+    "BindsTo": _NO_ORDER,
+    "PartOf": _NO_ORDER,
+    "Conflicts": Option(note="programs do not know of each other"),
+    "OnFailure": Option(note="a metric counts failures, and the alerts that are shipped name them"),
+    "FileDescriptorStoreMax": Option(note="children live on while the worker is replaced; none gets descriptors back"),
+    "Sockets": Option(note="no socket is passed: the child opens its own once it leads"),
 }
 """The keys of a systemd unit."""
 

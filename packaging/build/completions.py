@@ -52,7 +52,7 @@ def tree(parser: argparse.ArgumentParser, spellings: Sequence[str], text: str = 
         elif action.option_strings and action.help != argparse.SUPPRESS:
             value = "" if action.nargs == 0 else str(action.metavar or action.dest)
             options.append(Option(tuple(action.option_strings), value, (action.help or "").replace("%(default)s", "")))
-        names = names or action.metavar == "NAME"
+        names = names or (action.metavar == "NAME" and not action.option_strings)
     return Command(tuple(spellings), text, tuple(options), commands, names)
 
 
