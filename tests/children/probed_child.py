@@ -1,7 +1,9 @@
 """A test's child that keeps the journal, and is asked whether it is ready and well: by HTTP on PORT, and by sd_notify.
 
 Executed by path with ``-I -S``. Files say how it is: while JOURNAL.unready exists it is not ready, and while
-JOURNAL.hangs.NODE exists it does nothing any more on that node but accept connections.
+JOURNAL.hangs.NODE exists it does nothing any more on that node but accept connections. For SLOW seconds from its start
+it is not ready either, and notes in JOURNAL.early that a request for its work came. It answers with its
+epoch.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import select
 import socket
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,12 +38,15 @@ def answer(connection: socket.socket) -> None:
     if is_there(f"hangs.{WHO[3]}"):
         held.append(connection)
         return
-    connection.recv(4096)
-    status = "503 Service Unavailable" if is_there("unready") else "200 OK"
-    connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+    slow = time.monotonic() < began + float(os.environ.get("SLOW", "0"))
+    if connection.recv(4096).startswith(b"GET /work") and slow:
+        Path(f"{JOURNAL}.early").touch()
+    status = "503 Service Unavailable" if slow or is_there("unready") else "200 OK"
+    connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(WHO[2])}\r\n\r\n{WHO[2]}".encode())
     connection.close()
 
 
+began = time.monotonic()
 begin()
 held: list[socket.socket] = []
 server = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -217,3 +221,70 @@ def test_a_reload_has_the_running_child_asked_anew(nodes: Nodes, database: Datab
     node.configure(table.replace("ready = ", "ready = 'notify' #"))
     told = node.control.ask("POST", "/v1/reload", {"dry_run": True})
     assert told["changes"] == ["web: changed (ready, alive): drains and starts again"]
+
+
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 5s
+    timeout server 5s
+frontend singleton
+    bind 127.0.0.1:{front}
+    default_backend web
+backend web
+    option httpchk
+    http-check send meth GET uri /leader/web
+    http-check expect status 200
+    default-server inter 100ms fall 1 rise 1 on-marked-down shutdown-sessions
+{servers}
+"""
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="there is no haproxy here")
+def test_no_request_reaches_a_program_before_it_is_ready_through_three_failovers(
+    nodes: Nodes, database: Database
+) -> None:
+    """The child takes two seconds to get ready, and notes each request that comes before."""
+    settled_ledger(database, LEASE)
+    front, servers = reserved_port(), []
+    for name in ("a", "b", "c"):
+        node = Node(name, nodes.directory / name, database.dsn, LEASE, nodes.journal)
+        web, metrics = reserved_port(), reserved_port()
+        table = program(f'{{{{ http = "http://127.0.0.1:{web}/health", period = "0.2s" }}}}')
+        node.configure(table.replace("PORT = ", f'SLOW = "2", PORT = "{web}", FORMER = '))
+        node.file.write_text(node.file.read_text().replace('listen = ""', f'listen = "127.0.0.1:{metrics}"'))
+        servers.append(f"    server {name} 127.0.0.1:{web} check port {metrics}")
+        nodes.nodes.append(node)
+        node.start()
+    nodes.await_up(*nodes.nodes)
+    await_ready(leader(nodes))  # before its first checks HAProxy takes every server for one that is up
+    file = nodes.directory / "haproxy.cfg"
+    file.write_text(HAPROXY.format(front=front, servers="\n".join(servers)))
+    with subprocess.Popen(
+        ["haproxy", "-db", "-f", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as proxy:
+        try:
+            served = [_served_by_another(front, b"")]
+            for _ in range(3):
+                first = leader(nodes)
+                first.order("release", "web")
+                served.append(_served_by_another(front, served[-1]))
+        finally:
+            proxy.kill()
+    assert all(one != other for one, other in pairwise(served))
+    assert not Path(f"{nodes.journal.path}.early").exists()
+
+
+def _served_by_another(front: int, former: bytes) -> bytes:
+    """Ask again and again, until another term's child has answered; gives its epoch."""
+
+    def answer() -> bytes:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", front), 2) as connection:
+            connection.sendall(b"GET /work HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            said = b"".join(iter(lambda: connection.recv(4096), b""))
+            body = said.partition(b"\r\n\r\n")[2]
+            return body if b" 200 " in said.partition(b"\r\n")[0] and body != former else b""
+        return b""
+
+    return wait_for(answer, what="another child serves")
