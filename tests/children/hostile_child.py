@@ -1,7 +1,8 @@
 """A program that misbehaves in every way it can, as a user of its own: ``hostile_child.py DIRECTORY PORT SOCKET ...``.
 
 Each mischief runs in a process of its own for three seconds at most, and is counted in ``DIRECTORY/tally``. What the
-machine would suffer from is bounded: fifty processes, 200 MB of memory, 20 MB of output at once.
+machine would suffer from is bounded: fifty processes, 200 MB of memory, 20 MB of output at once. Chance says which
+comes next, or a file does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 DIRECTORY, PORT, SOCKET, *VICTIMS = sys.argv[1:]
 """Where the log and the environment file are; a metrics listener; a control socket; files of root's."""
 LOG, ENV = f"{DIRECTORY}/hostile.log", f"{DIRECTORY}/env"
+ORDERS = f"{DIRECTORY}/orders"
+"""A directory: where it exists, nothing is done that no file in it orders."""
 LASTS = 3  # seconds of one mischief
 SPARED = 0.9  # share of the times in which it does to others only
 LIFE = 15.0  # seconds until it ends, one way or another
@@ -252,7 +255,21 @@ def play(mischief: Callable[[], None]) -> None:
             os._exit(0)
 
 
+def obey() -> None:
+    """Play what is ordered, by the names of files."""
+    while True:
+        for order in os.listdir(ORDERS):
+            os.unlink(f"{ORDERS}/{order}")
+            name = order.partition(".")[0]
+            if name == "ends":
+                os._exit(random.randrange(256))
+            play(next(one for one in MISCHIEF if one.__name__ == name))
+        time.sleep(0.02)
+
+
 def main() -> None:
+    if os.path.isdir(ORDERS):
+        obey()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, random.choice((signal.SIG_IGN, signal.SIG_DFL)))
     asks_to_be_traced()
