@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)g")
     seconds = 60 * parser.parse_args().minutes
-    os.environ[SECONDS] = str(seconds)
+    os.environ[SECONDS] = str(seconds / 2)  # for each of two tests
     bound = f"--timeout={seconds + PATIENCE:.0f}"
     return int(pytest.main(["-q", "-s", "-p", "no:cacheprovider", bound, str(Path(__file__).parent)]))
 
