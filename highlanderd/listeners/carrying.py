@@ -93,7 +93,8 @@ async def carry_out_for_another(
         if verb not in ORDERS:
             raise HighlanderError(f"{node.name} does not know the order {verb!r}: upgrade highlanderd there")
         body = checked(arguments, (*WAITING, *ORDERS[verb].fields))
-        await node.survey()
+        if node.program(name).state != "leading":
+            await node.survey()  # a term that this node has not heard of must not pass for the outcome
         after = await carry_out(node, verb, node.program(name), body, by, lambda: False)
     except HighlanderError as error:
         return {"error": {"code": error.code, "message": str(error)}}

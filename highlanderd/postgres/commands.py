@@ -20,7 +20,7 @@ from highlanderd.errors import HighlanderError, TimedOut, one_line
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
-from highlanderd.postgres.replies import WireLost, document
+from highlanderd.postgres.replies import Reply, WireLost, document
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import leading, sharing
 
@@ -101,11 +101,15 @@ class Commands:
             self._server.notes.unforeseen("an order from another node cannot be carried out", error)
             answer = {"error": {"code": HighlanderError.code, "message": f"it cannot be carried out: {error!r}"}}
         with suppress(WireLost):
-            reply = await self._listener.inquire("answer_command", sharing.ANSWER_COMMAND, number, json.dumps(answer))
+            reply = await self._store(number, answer)
             if reply.error is not None:  # PostgreSQL stores no NUL, and a child may have written one
-                answer = {"error": {"code": HighlanderError.code, "message": f"no answer: {reply.error.text}"}}
-                await self._listener.inquire("answer_command", sharing.ANSWER_COMMAND, number, json.dumps(answer))
-            await self._listener.inquire("notify", leading.NOTIFY, self._ledger.channel, f"{sharing.ANSWERED}{number}")
+                await self._store(number, {"error": {"code": HighlanderError.code, "message": reply.error.text}})
+
+    async def _store(self, number: int, answer: Answer) -> Reply:
+        """Write an answer, and wake who waits for it. Raises WireLost."""
+        written = "answer_command", sharing.ANSWER_COMMAND, (number, json.dumps(answer))
+        woken = "notify", leading.NOTIFY, (self._ledger.channel, f"{sharing.ANSWERED}{number}")
+        return (await self._listener.inquire_both(written, woken))[0]
 
     # ------------------------------------------------------------------------------------------------------- sending
 
@@ -113,10 +117,9 @@ class Commands:
         """Return a node's answer to an order. Raises TimedOut when none comes in time, HighlanderError."""
         number, what = await self._write(node, command), f"the order to {command.verb} {command.program}"
         answered = asyncio.Event()
+        answered.set()  # the answer may have come before it was listened for: the first look is at once
         end = self._listener.hint(f"{sharing.ANSWERED}{number}", answered.set)
         try:
-            with suppress(HighlanderError):  # it is written, and read a fifth of a lease later
-                await self._listener.answer("notify", leading.NOTIFY, self._ledger.channel, sharing.ORDERED)
             answer = await self._answer(number, answered, TAKEN_WITHIN)
             if answer is None and await self._withdrawn(number):
                 raise TimedOut(f"{node} has not taken {what} within {TAKEN_WITHIN:g} s, and it stands no longer")
@@ -130,10 +133,16 @@ class Commands:
 
     async def _write(self, node: str, command: Command) -> int:
         """Return the number of an order that stands in the ledger now. Raises HighlanderError."""
-        refuse_older((await self._listener.fresh_facts()).version)
+        refuse_older((self._listener.facts or await self._listener.fresh_facts()).version)
         arguments, by = json.dumps(command.arguments), command.by
         values = (node, command.verb, command.program, arguments, by.name, by.remark, TAKEN_WITHIN)
-        reply = await self._listener.answer("command", sharing.COMMAND, *values)
+        written, woken = ("command", sharing.COMMAND, values), (self._ledger.channel, sharing.ORDERED)
+        try:
+            reply, _ = await self._listener.inquire_both(written, ("notify", leading.NOTIFY, woken))
+        except WireLost as lost:
+            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+        if reply.error is not None:
+            raise HighlanderError(reply.error.text)
         if not reply.acknowledged:
             raise HighlanderError(
                 f"PostgreSQL did not confirm the order ({reply.warnings[0].text}); look, and try again"

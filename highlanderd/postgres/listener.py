@@ -32,6 +32,10 @@ from highlanderd.system.linux import boottime
 log = logging.getLogger(__name__)
 
 
+Query = tuple[str, str, tuple[Value, ...]]
+"""The name of a statement, its SQL, and its values."""
+
+
 class Unreadable(Exception):
     """The ledger cannot be read as what it was a moment ago."""
 
@@ -291,6 +295,11 @@ class Listener:
         """Return the reply to one statement. Raises WireLost when there is no session."""
         [reply] = await self.ask([self._query(name, sql, *values)])
         return reply
+
+    async def inquire_both(self, first: Query, second: Query) -> tuple[Reply, Reply]:
+        """Return the replies to two statements that are sent together. Raises WireLost when there is no session."""
+        reply, then = await self.ask([self._query(name, sql, *values) for name, sql, values in (first, second)])
+        return reply, then
 
     async def answer(self, name: str, sql: str, *values: Value) -> Reply:
         """Return the reply to one statement, for a person. Raises HighlanderError when there is none, or an error."""

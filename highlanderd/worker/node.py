@@ -303,9 +303,10 @@ class WorkerNode:
         self.lift(name, by)
         others = [one.name for one in (await self._overview.read()).nodes if one.present and one.name != self._name]
         command = Command(carrying.LIFT, name, {}, by)
-        for node in others:
-            with suppress(TimedOut):
-                await self.commands.send(node, command, 0.0)
+        lifting = (self.commands.send(node, command, 0.0) for node in others)
+        for outcome in await asyncio.gather(*lifting, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, TimedOut):
+                raise outcome
 
     async def obey(self, command: Command) -> dict[str, Any]:
         """Return the answer to an order that another node has passed on."""

@@ -11,10 +11,8 @@ import os
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
-from highlanderd.errors import HighlanderError
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Database
@@ -66,12 +64,11 @@ def load(database: Database) -> None:
 
 
 def orders(first: Node, other: Node) -> list[float]:
-    """Order something of a program that the other node leads, without a wait: its child adds nothing to the time."""
+    """Send a signal that changes nothing to a program that the other node leads: its child adds nothing to the time."""
     name = next(iter(other.leading()))
 
     def order() -> None:
-        with suppress(HighlanderError):  # the child of the order before may still be stopping; the way was the same
-            first.control.order(name, "restart", {"wait": False})()
+        first.control.order(name, "signal", {"signal": "CONT"})()
 
     return timed(order)
 
