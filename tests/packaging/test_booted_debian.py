@@ -140,10 +140,14 @@ def test_from_installation_to_purge(machine: Machine, database: Database, tmp_pa
     assert (machine.root / "etc/highlander.toml").exists()
     assert (machine.root / "var/lib/highlander/instance").exists()
 
-    # Installed again, it says that it does not run, and goes on where it was; purged, nothing is left.
-    assert "is enabled, but does not run" in machine.does("dpkg", "--install", "/root/highlander.deb")
-    machine.does("systemctl", "start", "highlanderd")
+    # Installed again, it is started, because it is enabled, and goes on where it was.
+    machine.does("dpkg", "--install", "/root/highlander.deb")
     await_led(machine)
+
+    # One that the administrator has stopped is not started by an upgrade, which says so; purged, nothing is left.
+    machine.does("systemctl", "stop", "highlanderd")
+    assert "is enabled, but does not run" in machine.does("dpkg", "--install", "/root/highlander.deb")
+    assert machine.says("systemctl", "is-active", "highlanderd") == "inactive"
     machine.does("dpkg", "--purge", "highlander")
     after = files_in(machine.root)
     differs = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
