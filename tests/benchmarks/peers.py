@@ -61,7 +61,7 @@ class Contenders:
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self._peer.environment}
         command = [*self._peer.command, *self._child]
-        return subprocess.Popen(command, env=environment, stdin=NULL, stdout=NULL, stderr=NULL)
+        return subprocess.Popen(command, env=environment, stdin=NULL, stdout=NULL, stderr=NULL, start_new_session=True)
 
     def renew(self) -> None:
         """Start again the one that has ended: a turn ends with the process that had it."""
@@ -73,9 +73,10 @@ class Contenders:
         os.kill(life.pid, signal.SIGTERM)
 
     def end(self) -> None:
-        """End both."""
+        """End both, and their children: a child outlives what has started it."""
         for one in self._processes:
-            one.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(one.pid, signal.SIGKILL)
             one.wait()
 
 
