@@ -129,6 +129,7 @@ class Daemon:
             origin,
             instance=self._greeting.instance,
             wishes=handover.wishes,
+            stops=handover.stops,
             on_connection_loss=self._configuration.postgres.on_connection_loss,
             recorder=self._metrics,
             on_change=changes.note,

@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from highlanderd.children.guardian_link import Found
@@ -122,12 +122,14 @@ class Fleet:
         on_alarm: Callable[[str], None],
         tell: Tell = lambda *_, **__: None,
         quarantined: Mapping[str, str] | None = None,
+        stops: Mapping[str, str] | None = None,
         exits: Mapping[str, LastExit] | None = None,
         session: Callable[..., Session] = Session,
     ) -> None:
         """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how.
 
-        ``exits`` is how the latest child of each program had ended before. ``session`` makes the session of a program.
+        ``stops`` are the reasons of programs that operators have stopped, ``exits`` how the latest child of each had
+        ended before. ``session`` makes the session of a program.
         """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
@@ -141,6 +143,7 @@ class Fleet:
         self._recorder, self._on_change, self._on_alarm, self._tell = recorder, on_change, on_alarm, tell
         self._session = session
         self._quarantined = dict(quarantined or {})
+        self._stops = dict(stops or {})
         self._exits = dict(exits or {})
         self._limit = file_limit()
         self._names = Resolver()
@@ -148,6 +151,14 @@ class Fleet:
         """The programs that this node has descriptors for, a reserve left: the others are led elsewhere."""
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
+
+    @property
+    def stops(self) -> Mapping[str, str]:
+        """The reason that is shown of each program that an operator has stopped here, by name."""
+        for name, member in self.members.items():
+            if member.program.state == "stopped" and member.program.situation.reason:
+                self._stops[name] = member.program.situation.reason
+        return {name: why for name, why in self._stops.items() if self.wishes.get(name) is Want.STOP}
 
     @property
     def exits(self) -> Mapping[str, LastExit]:
@@ -306,7 +317,8 @@ class Fleet:
         lock_id = config.lock_id(self._origin.namespace)
         if name not in self.members and all(member.lock_id != lock_id for member in self.members.values()):
             want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
-            self._member(config, machine.begin(want, boottime(), self._pool.server.memory.knowledge()), lock_id)
+            situation = machine.begin(want, boottime(), self._pool.server.memory.knowledge())
+            self._member(config, replace(situation, reason=self.stops.get(name, "")), lock_id)
 
     @contextmanager
     def _handling(self, name: str) -> Iterator[None]:

@@ -42,6 +42,8 @@ class WorkerHandover:
     """By program: how its latest child has ended on this node."""
     restart_due: str | None = None
     """Since when the guardian is of another version than its workers; None while it is of the same."""
+    stops: Mapping[str, str] = field(default_factory=dict)
+    """By program that an operator has stopped here: the reason that its status shows."""
 
     @property
     def configuration(self) -> Configuration:
@@ -76,6 +78,7 @@ class WorkerHandover:
             "base": self.base.sources_json().decode(),
             "latest": latest,
             "wishes": {name: wish.value for name, wish in self.wishes.items()},
+            "stops": dict(self.stops),
             "seen_ledger": self.seen_ledger,
             "exits": {name: [event.status, event.at, epoch] for name, (event, epoch) in self.exits.items()},
             "restart_due": self.restart_due,
@@ -113,6 +116,7 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
         memory,
         _exits(facts.get("exits")),
         None if due is None else str(due),
+        _stops(facts.get("stops")),
     )
 
 
@@ -126,6 +130,12 @@ def _exits(written: object) -> dict[str, LastExit]:
             ):
                 found[name] = Exited(status, at), epoch
     return found
+
+
+def _stops(written: object) -> dict[str, str]:
+    """Return those that can be read."""
+    pairs = written.items() if isinstance(written, dict) else ()
+    return {name: why for name, why in pairs if isinstance(why, str)}
 
 
 def _wishes(written: object) -> dict[str, Want]:

@@ -80,11 +80,14 @@ class Persistence:
         return self._handover.encode()
 
     def _refresh(self) -> None:
-        wishes, exits = self._fleet.wishes, self._fleet.exits
+        wishes, stops, exits = self._fleet.wishes, self._fleet.stops, self._fleet.exits
         seen_ledger, memory = self._server.seen_ledger, self._server.memory.facts()
         old = self._handover
-        if (old.wishes, old.exits, old.seen_ledger, old.memory) != (wishes, exits, seen_ledger, memory):
-            self._handover = replace(old, wishes=dict(wishes), exits=exits, seen_ledger=seen_ledger, memory=memory)
+        known = (old.wishes, old.stops, old.exits, old.seen_ledger, old.memory)
+        if known != (wishes, stops, exits, seen_ledger, memory):
+            self._handover = replace(
+                old, wishes=dict(wishes), stops=stops, exits=exits, seen_ledger=seen_ledger, memory=memory
+            )
 
     def hand_over(self) -> None:
         """Hand the guardian what has changed since the last time. A failure is logged, and tried again later."""

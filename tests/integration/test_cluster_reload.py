@@ -116,6 +116,20 @@ def test_what_an_operator_stopped_stays_stopped_when_the_worker_is_replaced(node
     assert len(nodes.journal.lives("bot")) == 1
 
 
+def test_the_next_worker_shows_who_has_stopped_a_program_and_why(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    node.order("stop", "beat", reason="new disk")
+    before, worker = node.program("beat")["reason"], node.worker
+    assert before.startswith("stopped by uid")
+    assert before.endswith("new disk")
+
+    node.control.ask("POST", "/v1/renew", {"force": True}, PATIENCE)
+
+    wait_for(lambda: node.worker != worker and node.up(), PATIENCE, "the next worker is up")
+    assert node.program("beat")["reason"] == before
+
+
 def test_a_program_that_has_finished_runs_again_only_when_it_is_told_to(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     once = """

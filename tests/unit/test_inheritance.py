@@ -38,7 +38,9 @@ PAST = {
 
 def _left(path: Path) -> WorkerHandover:
     first = begin(path, None, {})
-    return WorkerHandover(first.base, first.latest, {"beat": Want.STOP}, True, PAST, {"beat": (Exited(256, 1.5), 7)})
+    exits = {"beat": (Exited(256, 1.5), 7)}
+    stops = {"beat": "stopped by uid 0 on node web-1: new disk"}
+    return WorkerHandover(first.base, first.latest, {"beat": Want.STOP}, True, PAST, exits, stops=stops)
 
 
 def test_the_next_worker_goes_on_with_what_was_in_force(path: Path) -> None:
