@@ -27,11 +27,12 @@ pytest_plugins = [
 
 
 def pytest_configure() -> None:
-    """Let what tests start be interrupted, as a shell may have forbidden, and keep its bytecode, as a container may.
+    """Let what tests start be interrupted, as a shell or nohup may forbid, and have bytecode, as containers may forbid.
 
     Hundreds of daemons are started: without bytecode each of them compiles the whole package.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
 

@@ -41,7 +41,7 @@ from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.logs import Logs
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change
-from highlanderd.listeners.requests import WAITING, body_of, wait_of
+from highlanderd.listeners.requests import WAITING, body_of, wait_of, whole
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
 from highlanderd.listeners.streams import Streams
@@ -143,7 +143,7 @@ async def _admit(request: web.Request, group: str | None, gid: int | None) -> No
     if not may_command(peer, os.geteuid(), gid):
         raise NotPermitted(f"user {peer.uid} may not command this daemon; {_who_may(group, gid)}")
     if request.method != "GET":
-        await request.read()  # half a request orders nothing
+        await whole(request)  # half a request orders nothing
         log.info("ordered by uid %d, pid %d: %s %s", peer.uid, peer.pid, request.method, request.path)
 
 

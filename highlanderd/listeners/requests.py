@@ -70,7 +70,7 @@ _CHECKS: Mapping[str, _Check] = {
 
 async def body_of(request: web.Request, allowed: tuple[str, ...]) -> dict[str, Any]:
     """Return the fields of a request, each checked. Raises BadRequest with what it takes instead."""
-    return checked(_object(await _whole(request)), allowed)
+    return checked(_object(await whole(request)), allowed)
 
 
 def checked(body: object, allowed: tuple[str, ...]) -> dict[str, Any]:
@@ -86,7 +86,8 @@ def checked(body: object, allowed: tuple[str, ...]) -> dict[str, Any]:
     return body
 
 
-async def _whole(request: web.Request) -> bytes:
+async def whole(request: web.Request) -> bytes:
+    """Return the body, once all of it has come. Raises BadRequest when it does not, or cannot be unpacked."""
     try:
         async with asyncio.timeout(WHOLE_WITHIN):
             return await request.read()

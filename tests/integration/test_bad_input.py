@@ -151,10 +151,10 @@ def test_two_daemons_with_one_name_are_told_apart_and_told(nodes: Nodes, databas
     told = (
         'warning: another daemon also calls itself "a": no page can tell the two apart; give each its own daemon.node\n'
     )
-    wait_for(lambda: answers(other) and highlanderctl(other.socket, "status").err == told, what="it is told")
+    wait_for(lambda: answers(other) and told in highlanderctl(other.socket, "status").err, what="it is told")
     wait_for(lambda: other.program("beat")["leader"] == "a", what="it knows who leads")
     assert other.program("beat")["state"] == "waiting"
-    assert highlanderctl(leader.socket, "status").err == ""
+    assert "warning" not in highlanderctl(leader.socket, "status").err
 
 
 def test_a_stale_socket_is_replaced(nodes: Nodes) -> None:
@@ -207,10 +207,10 @@ def test_a_busy_port_keeps_nobody_from_leading_and_is_taken_when_it_is_free(node
         node.start()
         led(node, "beat")
         said = wait_for(lambda: highlanderctl(node.socket, "status").err, what="the status warns")
-        assert said == (
+        assert said.startswith(
             f"warning: cannot listen on {listen}: Address already in use; change [metrics] listen, or switch it off "
             'with listen = ""; trying again every 5 s\n'
         )
-    wait_for(lambda: highlanderctl(node.socket, "status").err == "", what="the warning is gone")
+    wait_for(lambda: "warning" not in highlanderctl(node.socket, "status").err, what="the warning is gone")
     with urllib.request.urlopen(f"http://{listen}/readyz", timeout=60) as answer:
         assert answer.status == 200

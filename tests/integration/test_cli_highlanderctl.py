@@ -73,7 +73,7 @@ def _refusals(leader: Node, other: Node) -> None:
     assert (done.code, done.out) == (2, "")
     done = highlanderctl(other.socket, "release", "idle")
     assert done.code == 3
-    assert done.err == 'highlanderctl: release idle: "idle" is stopped on this node; nobody leads it at the moment\n'
+    assert done.err == 'highlanderctl: release idle: "idle" is stopped on b; nobody leads it at the moment\n'
     for words in (("status", "baet"), ("show", "baet"), ("release", "baet"), ("stop", "baet"), ("pid", "b?t")):
         done = highlanderctl(leader.socket, *words)
         assert (done.code, done.out) == (4, ""), words

@@ -64,7 +64,7 @@ def test_an_order_for_leases_as_json_is_what_the_socket_gives(tmp_path: Path, or
     async def main() -> None:
         async with serving(node, tmp_path) as path:
             answer = json.loads((await ctl(path, *order, "--json")).out)
-        assert set(answer) == {"lease", "in_force", "ceiling", "maintenance", "replaced_within", "pending"}
+        assert set(answer) == {"lease", "in_force", "ceiling", "maintenance", "replaced_within", "pending", "warnings"}
         assert (answer["maintenance"] is not None) == (order is ON)
 
     run(main)

@@ -23,6 +23,7 @@ LENGTHS: dict[str, object] = {
     "maintenance": None,
     "replaced_within": 13.0,
     "pending": [],
+    "warnings": [],
 }
 
 

@@ -55,7 +55,12 @@ def make(checkout: Path, makes: list[subprocess.Popen[str]], *, old: int = 0) ->
     python.chmod(0o755)
     command = ["make", ".venv/ready", f"PYTHON={python}"]
     out, err = subprocess.PIPE, subprocess.STDOUT
-    makes.append(subprocess.Popen(command, cwd=checkout, stdout=out, stderr=err, text=True, start_new_session=True))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
+    makes.append(
+        subprocess.Popen(
+            command, cwd=checkout, env=environment, stdout=out, stderr=err, text=True, start_new_session=True
+        )
+    )
     return makes[-1]
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.processes import GUARDIAN, LEASE, Node, gone, node_at, undying
 from tests.support.wait import wait_for
 
-BOUND = 1152 if sys.version_info >= (3, 12) else 1360
+BOUND = 1216 if sys.version_info >= (3, 12) else 1440
 """KiB of private memory that a running child may cost in its keeper: a megabyte. Python 3.11 writes a reference count
 into each constant that it looks at, and so copies more of what it shares with the guardian. A keeper checks the shape
 of each message, and forks its child into a cgroup, which costs some of it."""
