@@ -71,7 +71,7 @@ def _predicates(add: Add) -> None:
         type=outcome,
         metavar="STATE",
         required=True,
-        help="leading or finished: on any node; stopped: on this one",
+        help="leading, ready or finished: on any node; stopped: on this one",
     )
     wait.add_argument(
         "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait for so long at most (default: 60s)"

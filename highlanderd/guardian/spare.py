@@ -78,7 +78,7 @@ class Spare:
 
 
 def installed() -> int | None:
-    """Return a number that is another one once files of this package have changed, or packages beside it.
+    """Return a number that changes when files of this package do, or when packages in the same directory come or go.
 
     None while it cannot be told, because files are being replaced.
     """

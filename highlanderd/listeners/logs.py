@@ -1,7 +1,7 @@
 """The last lines of programs, and the next ones as they come.
 
-The loggers keep the lines, so a client that is slow, or many of them, cost nothing more than their places: each asks
-for what came after its own last line, and is told how many lines it has missed.
+The loggers keep the lines, so a slow client costs no more than its place. A client gets the lines after its own last
+one, and the number of those that it has missed.
 """
 
 from __future__ import annotations

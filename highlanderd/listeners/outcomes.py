@@ -13,8 +13,6 @@ from highlanderd.listeners.orders import Goal, Node, NodeOrder
 
 LOOK_AGAIN: Final = 1.0
 """Seconds between two looks: no change on this node announces what another node does."""
-
-
 READY_AGAIN: Final = 0.25
 """Seconds between two looks whether another node has the program ready: it writes that a second apart at most."""
 SUCCESSOR_WITHIN: Final = 1.0

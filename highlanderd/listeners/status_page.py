@@ -158,7 +158,7 @@ def _node(node: ClusterNode, cluster: ClusterOverview) -> tuple[str, ...]:
 
 
 def _link(address: str) -> str:
-    """Return a link to another node's page. Whoever may write the ledger has written the address."""
+    """Return a link to another node's page. The address comes from the ledger, so only http(s) becomes a link."""
     return element("a", address, href=address) if address.startswith(("http://", "https://")) else address
 
 
