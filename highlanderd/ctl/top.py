@@ -25,6 +25,8 @@ from highlanderd.errors import DONE, HighlanderError
 
 REFRESH: Final = 1.0
 """Seconds between two pictures when nothing changes: ages and processor time go on."""
+LEAVE: Final = frozenset(b"qQ\x03")
+"""The keys that leave: q, and Ctrl-C where the terminal passes it on."""
 LOOK_AT_KEYS: Final = 0.1
 """Seconds until a key or a change shows."""
 AGAIN: Final = 1.0
@@ -124,8 +126,10 @@ def _left(watched: Watched) -> bool:
     """Return whether somebody leaves; False once there is something else to show."""
     until = time.monotonic() + REFRESH
     while time.monotonic() < until and not watched.changed.is_set():
-        if select.select([sys.stdin], [], [], LOOK_AT_KEYS)[0] and sys.stdin.read(1) in ("q", "Q", "\x03", ""):
-            return True
+        if select.select([sys.stdin], [], [], LOOK_AT_KEYS)[0]:
+            keys = os.read(sys.stdin.fileno(), 64)  # all that was typed: nothing may stay in a buffer of Python's
+            if not keys or LEAVE & set(keys):
+                return True
     return False
 
 

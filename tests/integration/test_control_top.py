@@ -64,7 +64,7 @@ def test_programs_stand_above_events_below_and_q_gives_the_terminal_back(tmp_pat
                 await screen.shows(lambda found: found[0] == "web-1: 2 programs: 2 leading; q leaves")
                 await screen.tmux("resize-window", "-x", "60", "-y", "20")
                 await screen.shows(lambda found: len(found) == 20 and found[1].startswith("PROGRAM"))
-                await screen.tmux("send-keys", "q")
+                await screen.tmux("send-keys", "xq")
                 await screen.shows(lambda found: "left with 0" in found)
             finally:
                 await screen.tmux("kill-server")
