@@ -29,6 +29,15 @@ def since_epoch(moment: str | None) -> float | None:
         return None
 
 
+def rfc_3339(moment: float, precision: str = "milliseconds") -> str:
+    """Return a moment in seconds of the epoch as RFC 3339 in UTC, cut to ``precision`` as ``isoformat`` names it.
+
+    >>> rfc_3339(1767323045.678), rfc_3339(1767323045.678, "seconds")
+    ('2026-01-02T03:04:05.678Z', '2026-01-02T03:04:05Z')
+    """
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
 def seconds(text: str) -> float | None:
     """Return seconds; None for what is no duration.
 

@@ -1,8 +1,8 @@
 """Finds out whether a program's child is ready, and then whether it is well, as the keys ``ready`` and ``alive`` say.
 
 What is found reaches the machine as ``FoundReady``, ``FoundUnready`` and ``FoundUnhealthy``; nothing is decided here.
-A child is asked while its term goes on, whoever started it: PostgreSQL may be away, and the worker a new one. One
-question at a time is open, and each has an end.
+A child is asked for as long as its term goes on: while PostgreSQL is away, too, and by a new worker. One question at a
+time is open, and each has an end.
 """
 
 from __future__ import annotations

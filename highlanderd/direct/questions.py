@@ -45,7 +45,9 @@ async def answer(resource: str, dsn: str, schema: str) -> Mapping[str, object]:
     try:
         wire = await _connected(dsn)
         try:
-            return await _TOPICS[topic](_Ledger(wire, schema), names[0] if names else None, url)
+            ledger = _Ledger(wire, schema)
+            await ledger.find_version()
+            return await _TOPICS[topic](ledger, names[0] if names else None, url)
         finally:
             wire.drop("answered")
     except (ConnectFailed, WireLost) as lost:
@@ -69,32 +71,33 @@ class _Ledger:
 
     def __init__(self, wire: Wire, schema: str) -> None:
         self._wire, self._ledger = wire, Ledger(schema, "", 0.0)
+        self._version = dialect.VERSION
 
     async def _ask(self, asks: list[Ask]) -> list[Reply]:
         return await self._wire.ask(asks, WITHIN.answer_within)
 
     async def _inquire(self, name: str, sql: str, *values: Value) -> Reply:
-        [reply] = await self._ask([(self._ledger.statement(name, sql, await self._version()), values)])
+        [reply] = await self._ask([(self._ledger.statement(name, sql, self._version), values)])
         if reply.error is not None:
             raise HighlanderError(f"the ledger cannot be read: {reply.error.text}")
         return reply
 
-    async def _version(self) -> int:
+    async def find_version(self) -> None:
+        """Learn which schema it has; call this first. Raises HighlanderError when it cannot be read."""
         [meta] = await self._ask([(self._ledger.statement("meta", connecting.META), ())])
         if meta.error is not None or not meta.rows:
             why = meta.error.text if meta.error else "its meta row is gone"
             raise HighlanderError(f"the ledger cannot be read: {why}")
-        return min(int(meta.rows[0][0] or 1), dialect.VERSION)
+        self._version = min(int(meta.rows[0][0] or 1), dialect.VERSION)
 
     async def cluster(self) -> ClusterOverview:
         """Return the cluster as its daemons have written it."""
-        version = await self._version()
-        overview.refuse_older(version)
-        return overview.read(await self._ask(overview.questions(self._ledger, version)))
+        overview.refuse_older(self._version)
+        return overview.read(await self._ask(overview.questions(self._ledger, self._version)))
 
     async def events(self) -> Sequence[Occurrence]:
         """Return the newest events, the newest last."""
-        overview.refuse_older(await self._version())
+        overview.refuse_older(self._version)
         return occurrences(await self._inquire("events", EVENTS, MOST_EVENTS, MOST_EVENTS))
 
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:

@@ -20,9 +20,9 @@ DEFAULT_TIMEOUT: Final = 60.0
 LOGS: Final = "logs"
 """What the node that leads is asked for: the last lines of a program. That changes nothing."""
 LIFT: Final = "lift"
-"""What other nodes are told when a program is started everywhere: no stop of theirs outlives that."""
+"""The verb of a message to other nodes when a program is started everywhere: no stop of theirs outlives that."""
 ASK: Final = "ask"
-"""What a node is told before a program is released to it: it answers why it could not lead it."""
+"""The verb of a question to a node before a program is released to it: the node answers why it could not lead it."""
 
 TO_THE_LEADER: Final = frozenset({"release", "restart", "signal", LOGS})
 """Orders that concern the node that leads the program; the others concern the node where they are given."""

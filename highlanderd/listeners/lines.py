@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from highlanderd.core.status import OutputLine
+from highlanderd.durations import rfc_3339
 
 MOST_LINES: Final = 200
 """Of one program: a logger keeps as many."""
@@ -18,15 +18,6 @@ PORTABLE: Final = 64 * 1024
 def line_facts(program: str, line: OutputLine) -> dict[str, object]:
     """Return the JSON of one line."""
     return {"time": rfc_3339(line.time), "program": program, "stream": line.stream, "line": line.text}
-
-
-def rfc_3339(seconds: float) -> str:
-    """Return a moment in seconds since 1970 as RFC 3339 in UTC.
-
-    >>> rfc_3339(1767323045.678)
-    '2026-01-02T03:04:05.678Z'
-    """
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def portable(lines: Sequence[dict[str, object]]) -> list[dict[str, object]]:

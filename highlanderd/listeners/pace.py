@@ -31,7 +31,7 @@ class Pace:
         await future
 
     def _give(self) -> None:
-        """Give the turns that are due, and come back for the next one."""
+        """Let those whose turn is due go on, and plan the next turn."""
         loop = asyncio.get_running_loop()
         now, self._timer = loop.time(), None
         self._next = max(self._next, now - AT_ONCE / PER_SECOND)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import UTC, datetime
 from typing import Final, Literal
 
+from highlanderd.durations import rfc_3339
 from highlanderd.errors import one_line, printable
 from highlanderd.output.journal import JournalHandler, priority
 from highlanderd.output.writer import Writer
@@ -73,10 +73,6 @@ def _said(record: logging.LogRecord) -> str:
     return f"{_message(record)} [{one_line(facts)}]" if facts else _message(record)
 
 
-def _when(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
     return printable(formatter.formatException(record.exc_info)) if record.exc_info else None
 
@@ -86,7 +82,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         trace = _trace(self, record)
-        text = f"{_when(record)} {record.levelname:<7} {_said(record)}"
+        text = f"{rfc_3339(record.created)} {record.levelname:<7} {_said(record)}"
         return (text if trace is None else f"{text}\n{trace}").replace("\n", "\n    ")
 
 
@@ -116,7 +112,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(
             {
-                "time": _when(record),
+                "time": rfc_3339(record.created),
                 "level": record.levelname.lower(),
                 "logger": record.name,
                 **{name: getattr(record, name, None) for name in FACTS},

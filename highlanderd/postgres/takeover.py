@@ -80,8 +80,8 @@ class Takeover:
     def _suspend(self, replies: Sequence[Reply]) -> None:
         """Post the order that was written while the takeover was under way: no child is started then.
 
-        The takeover may have begun before the order and ended after it. Whoever gave the order has looked for a leader
-        in between. This was asked after the takeover was committed, so that one of both sees the other.
+        The takeover may have begun before the order and ended after it, and the client that gave the order has looked
+        for a leader in between. This was asked after the takeover was committed, so that one of both sees the other.
         """
         for reply in replies:
             if reply.error is not None or not reply.rows:

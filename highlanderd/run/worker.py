@@ -17,7 +17,7 @@ from typing import Final
 from highlanderd.children.guardian_link import Greeting, GuardianLink
 from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig, dsn_anew
-from highlanderd.core.states import Draining, Leading, Running, SessionState, Stopped, Waiting
+from highlanderd.core.states import Draining, Leading, SessionState, Stopped, Waiting
 from highlanderd.errors import ConfigurationError, one_line, printable
 from highlanderd.guardian.channel import Channel
 from highlanderd.output.log import log_through
@@ -183,11 +183,11 @@ class RunWorker:
             return
         situation = member.program.situation
         match situation.state:
-            case Leading(child=child):
+            case Leading():
                 if not self._led:
                     self._led = True
                     self._fleet.want({self._order.name: self._wanted()})
-                if isinstance(child, Running):
+                if member.program.running is not None:
                     (self._home / RUNNING).touch()
             case Draining() as state:
                 code = unstarted(self._order.command[0], self._order.environment)
@@ -197,7 +197,7 @@ class RunWorker:
                 self._end(Outcome(LOST, situation.reason))
 
     async def _lose_patience(self) -> None:
-        """Give up when the lead has to be waited for longer than was asked for."""
+        """End the run when its user does not want to wait longer for the lead."""
         wait = self._order.wait
         if wait is None:
             return

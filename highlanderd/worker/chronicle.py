@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
 
 from highlanderd.core.occurrences import Occurrence
+from highlanderd.durations import rfc_3339
 
 KEPT: Final = 1000
 """Occurrences: some minutes of a fleet that flaps, and days of one that does not."""
@@ -24,8 +25,8 @@ class Chronicle:
 
     def tell(self, event: str, program: str | None, **facts: Any) -> None:
         """Take note of what has happened now."""
-        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._kept.append((next(self._numbers), Occurrence(time, event, self._node, program, **facts)))
+        occurrence = Occurrence(rfc_3339(time.time()), event, self._node, program, **facts)
+        self._kept.append((next(self._numbers), occurrence))
 
     def since(self, number: int) -> Sequence[tuple[int, Occurrence]]:
         """Return what came after the one with this number, with numbers, as far as it is kept."""

@@ -168,6 +168,13 @@ class Fleet:
                 self._exits[name] = member.program.last_exit
         return {name: self._exits[name] for name in self._exits.keys() & {*self.wanted, *self.members}}
 
+    def _last_exit(self, name: str) -> LastExit | None:
+        """Return what ``exits`` has of one program."""
+        member = self.members.get(name)
+        if member is not None and member.program.last_exit is not None:
+            return member.program.last_exit
+        return self._exits.get(name) if member is not None or name in self.wanted else None
+
     @property
     def children(self) -> Mapping[str, ProgramChild]:
         """The children on this node, by program."""
@@ -318,7 +325,8 @@ class Fleet:
         if name not in self.members and all(member.lock_id != lock_id for member in self.members.values()):
             want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
             situation = machine.begin(want, boottime(), self._pool.server.memory.knowledge())
-            self._member(config, replace(situation, reason=self.stops.get(name, "")), lock_id)
+            stopped = self._stops.get(name, "") if self.wishes.get(name) is Want.STOP else ""
+            self._member(config, replace(situation, reason=stopped), lock_id)
 
     @contextmanager
     def _handling(self, name: str) -> Iterator[None]:
@@ -356,7 +364,7 @@ class Fleet:
             on_change=self._on_change,
             on_alarm=self._on_alarm,
             attention=self._origin.guardian.attention,
-            last_exit=self.exits.get(name),
+            last_exit=self._last_exit(name),
             tell=self._tell,
         )
         session = self._session(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from highlanderd import __version__
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
 from highlanderd.core.events import Exited
 from highlanderd.core.states import Want
+from highlanderd.durations import rfc_3339
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.addresses import same_place
 from highlanderd.postgres.memory import GENERATION, PROMISE, TIMELINES
@@ -59,11 +60,7 @@ class WorkerHandover:
         """Return it as it holds below a guardian of this version, which may be older than this worker."""
         if guardian == __version__:
             return replace(self, restart_due=None)
-        return (
-            self
-            if self.restart_due is not None
-            else replace(self, restart_due=datetime.now(UTC).isoformat("T", "seconds").replace("+00:00", "Z"))
-        )
+        return replace(self, restart_due=self.restart_due or rfc_3339(time.time(), "seconds"))
 
     @property
     def connecting(self) -> Loaded:

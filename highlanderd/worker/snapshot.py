@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+import time
 
 from highlanderd.config import ProgramConfig
 from highlanderd.core.cluster import ClusterOverview, Held
@@ -11,6 +11,7 @@ from highlanderd.core.key import LockKey
 from highlanderd.core.states import Ready, Running, Waiting, Want
 from highlanderd.core.status import LastExit, PostgresStatus, Process, ProgramDetail, ProgramStatus, Usage
 from highlanderd.core.terms import exit_of
+from highlanderd.durations import rfc_3339
 from highlanderd.postgres.lease_change import summary
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.survey import Leader
@@ -194,5 +195,4 @@ def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
 
 def wall(moment: float, now: float) -> str:
     """Return a CLOCK_BOOTTIME moment as RFC 3339, by today's wall clock: for people, never for decisions."""
-    when = datetime.now(UTC) - timedelta(seconds=now - moment)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc_3339(time.time() - (now - moment))
