@@ -214,7 +214,7 @@ def _check(path: Path, merged: bool) -> int:
         return DONE
     programs = ", ".join(configuration.programs) or "none"
     print(f"{path}: valid; node {configuration.daemon.node}, programs: {programs}")
-    print(*bounds(configuration), need(configuration.programs), sep="\n")
+    print(*bounds(configuration), *need(configuration.programs), sep="\n")
     return DONE
 
 

@@ -24,7 +24,7 @@ from highlanderd.config.checks import (
 )
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.host_checks import check_host
-from highlanderd.config.needs import file_limit, shortage
+from highlanderd.config.needs import limits, scarcity, shortage
 from highlanderd.config.printing import WrittenKey, printed, printed_keys
 from highlanderd.config.problems import Document, Location, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
@@ -36,6 +36,7 @@ from highlanderd.config.toml import Reader, parsed, unreadable
 from highlanderd.config.trust import directory_problem, judge_files, judge_secrets
 from highlanderd.config.values import kind, located, quoted
 from highlanderd.errors import ConfigurationError
+from highlanderd.system import host_limits
 
 Raw = Mapping[str, object]
 Opened = tuple[Document, dict[str, object]]
@@ -274,7 +275,8 @@ class _Loading:
         node = tables["daemon"]["node"].location
         warn_of_names(configuration, node, top / "program", self.warnings)
         warn_of_postgres(configuration, tables["postgres"], top / "postgres", self.warnings)
-        if short := shortage(configuration.programs, file_limit()):
+        programs = configuration.programs
+        for short in filter(None, (shortage(programs, limits()), scarcity(programs, host_limits.memory()))):
             self.warnings.add(top / "program", short)
         for written in self.programs.values():
             warn_of_shell(written, self.warnings)

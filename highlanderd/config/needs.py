@@ -1,30 +1,47 @@
-"""How many descriptors a configuration needs, and how many of its programs a limit is enough for.
+"""What a configuration needs of this host, and how many of its programs the host's limits are enough for.
 
-Guardian and worker each have the same limit. What each holds for a program follows from the program's keys; what
-listeners and the daemon itself hold is a constant.
+Guardian and worker each have the same limit on descriptors; all processes and threads count together. What each holds
+for a program follows from the program's keys; what listeners and the daemon itself hold is a constant. What programs
+start themselves is not known, and not counted.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import attrgetter
 from typing import Final
 
 from highlanderd.config.probes import ExecCheck, Probe
 from highlanderd.config.program import ProgramConfig
+from highlanderd.system import host_limits
+from highlanderd.system.host_limits import NO_LIMIT, HostLimit
 
 OWN: Final = 64
 """Descriptors of the worker's own: standard ones, timers, listeners, sessions that listen and probe, files it reads."""
 RESERVE: Final = 64
 """Descriptors for control, metrics and keepers' first messages, which programs must never take."""
 GUARDIANS_OWN: Final = 48
+OWN_PROCESSES: Final = 16
+"""Guardian, worker and spare with their threads, a rehearsal, and those that look at paths and users: ten at most."""
+OWN_MEMORY: Final = 80 << 20
+"""Bytes of guardian, worker and spare; measured: 76 MB, what they share counted once."""
+KEEPERS_MEMORY, LOGGERS_MEMORY = 1_500_000, 2_000_000
+"""Bytes of each one's own; measured: 1.4 to 1.6 and 1.5 to 2.0 MB."""
 
 
-def file_limit() -> int:
-    """Return how many files the daemon's processes may open: they raise their own limit to the hard one."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What this host lets the daemon have."""
+
+    files: HostLimit = NO_LIMIT
+    processes: HostLimit = NO_LIMIT
+
+
+def limits() -> Limits:
+    """Return what this host lets a daemon have that runs as this process does."""
+    return Limits(host_limits.files(), host_limits.processes())
 
 
 def of_worker(program: ProgramConfig) -> int:
@@ -43,52 +60,122 @@ def of_guardian(program: ProgramConfig) -> int:
 
 def _is_asked(program: ProgramConfig) -> bool:
     """Return whether the worker connects with the program, to ask whether it is ready or well."""
-    asked = (how.check for how in (program.ready, program.alive) if isinstance(how, Probe))
-    return any(not isinstance(check, ExecCheck) for check in asked)
+    return any(not isinstance(probe.check, ExecCheck) for probe in _probes(program))
+
+
+def _probes(program: ProgramConfig) -> list[Probe]:
+    return [how for how in (program.ready, program.alive) if isinstance(how, Probe)]
 
 
 def _streams(program: ProgramConfig) -> int:
     return sum(where != "null" for where in (program.stdout, program.stderr))
 
 
+def processes_of(program: ProgramConfig) -> int:
+    """Return how many processes and threads one led here is, at least: keeper, child, logger, its probe.
+
+    >>> processes_of(ProgramConfig(name="beat", command=("true",), stdout="null", stderr="null"))
+    2
+    """
+    files = {program.stdout, program.stderr} - {"inherit", "null"}
+    threads = len(files) if program.log_overflow == "drop" else 0
+    return 2 + bool(_streams(program)) + threads + sum(isinstance(probe.check, ExecCheck) for probe in _probes(program))
+
+
+def memory(programs: Iterable[ProgramConfig]) -> int:
+    """Return about how many bytes highlanderd itself takes while it leads all of these."""
+    return OWN_MEMORY + sum(KEEPERS_MEMORY + LOGGERS_MEMORY * bool(_streams(program)) for program in programs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """What is taken of one limit: by the daemon itself, and for each program that is led."""
+
+    limit: Callable[[Limits], HostLimit]
+    own: int
+    of: Callable[[ProgramConfig], int]
+
+    def needed(self, programs: Iterable[ProgramConfig]) -> int:
+        return self.own + sum(map(self.of, programs))
+
+    def fitting(self, programs: Iterable[ProgramConfig], limits: Limits) -> int:
+        """Return how many of the programs the limit is enough for, the first ones."""
+        sums = accumulate(map(self.of, programs), initial=self.own)
+        return max(sum(taken <= self.limit(limits).most for taken in sums) - 1, 0)
+
+
+_FILES: Final = attrgetter("files")
+_OF_PROCESSES: Final = _Usage(attrgetter("processes"), OWN_PROCESSES, processes_of)
+_USAGES: Final = {
+    _Usage(_FILES, OWN + RESERVE, of_worker): "open files",
+    _Usage(_FILES, GUARDIANS_OWN + RESERVE, of_guardian): "open files",
+    _OF_PROCESSES: "processes and threads",
+}
+"""What may be short, and what it is called."""
+
+
 def descriptors(programs: Iterable[ProgramConfig]) -> int:
     """Return the limit on descriptors that is enough for all of these at once."""
     listed = list(programs)
-    worker = OWN + RESERVE + sum(map(of_worker, listed))
-    return max(worker, GUARDIANS_OWN + RESERVE + sum(map(of_guardian, listed)))
+    return max(usage.needed(listed) for usage in _USAGES if usage.limit is _FILES)
 
 
-def affordable(programs: Mapping[str, ProgramConfig], limit: int) -> frozenset[str]:
-    """Return the programs that ``limit`` descriptors are enough for: the first ones, in the order of the file."""
-    worker, guardian, names = OWN + RESERVE, GUARDIANS_OWN + RESERVE, set[str]()
-    for name, program in programs.items():
-        worker, guardian = worker + of_worker(program), guardian + of_guardian(program)
-        if max(worker, guardian) > limit:
-            break
-        names.add(name)
-    return frozenset(names)
+def processes(programs: Iterable[ProgramConfig]) -> int:
+    """Return the limit on processes and threads without which not all of these can be led at once."""
+    return _OF_PROCESSES.needed(programs)
 
 
-def need(programs: Mapping[str, ProgramConfig]) -> str:
-    """Return what is needed, as a line.
+def affordable(programs: Mapping[str, ProgramConfig], limits: Limits) -> frozenset[str]:
+    """Return the programs that the limits are enough for: the first ones, in the order of the file."""
+    fitting = min(usage.fitting(programs.values(), limits) for usage in _USAGES)
+    return frozenset(list(programs)[:fitting])
 
-    >>> need({"beat": ProgramConfig(name="beat", command=("true",))})
-    'the limit on open files (LimitNOFILE) must be 131 or more for all programs to be led here'
+
+def need(programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
+    """Return what is needed, in lines.
+
+    >>> print(*need({"beat": ProgramConfig(name="beat", command=("true",))}), sep="\\n")
+    for all programs to be led here:
+      the limit on open files (LimitNOFILE)  131 or more
+      processes and threads (TasksMax)       19 or more, and what the programs start
+      memory of highlanderd itself           about 87 MB, and what the programs take
     """
-    needed = descriptors(programs.values())
-    return f"the limit on open files (LimitNOFILE) must be {needed} or more for all programs to be led here"
+    listed = programs.values()
+    needed = {
+        "the limit on open files (LimitNOFILE)": f"{descriptors(listed)} or more",
+        "processes and threads (TasksMax)": f"{processes(listed)} or more, and what the programs start",
+        "memory of highlanderd itself": f"about {memory(listed) / 1e6:.0f} MB, and what the programs take",
+    }
+    return ("for all programs to be led here:", *(f"  {what:<39}{much}" for what, much in needed.items()))
 
 
-def shortage(programs: Mapping[str, ProgramConfig], limit: int) -> str:
-    """Return a sentence when ``limit`` is not enough for all programs; empty when it is.
+def shortage(programs: Mapping[str, ProgramConfig], limits: Limits) -> str:
+    """Return a sentence when a limit is not enough for all programs, of the tightest one; empty when all are.
 
-    >>> shortage({"beat": ProgramConfig(name="beat", command=("true",))}, 4096)
+    >>> shortage({"beat": ProgramConfig(name="beat", command=("true",))}, Limits())
     ''
     """
-    needed, led = descriptors(programs.values()), len(affordable(programs, limit))
-    if needed <= limit:
+    listed = programs.values()
+    short = min(_USAGES, key=lambda usage: usage.fitting(listed, limits))
+    needed, limit, led = short.needed(listed), short.limit(limits), short.fitting(listed, limits)
+    if led == len(programs):
         return ""
     return (
-        f"these programs need {needed} open files, and this process may have {limit}: only the first {led} of "
-        f"{len(programs)} contend on this node; raise the hard limit (LimitNOFILE in the unit, ulimit -Hn)"
+        f"these programs need {needed} {_USAGES[short]}, and this process may have {limit.most}: only the first {led} "
+        f"of {len(programs)} contend on this node; raise the limit ({limit.by})"
+    )
+
+
+def scarcity(programs: Mapping[str, ProgramConfig], limit: HostLimit) -> str:
+    """Return a sentence when there is less memory than highlanderd itself takes; empty when there is enough.
+
+    >>> scarcity({"beat": ProgramConfig(name="beat", command=("true",))}, HostLimit(1 << 30, "memory.max"))
+    ''
+    """
+    needed = memory(programs.values())
+    if needed <= limit.most:
+        return ""
+    return (
+        f"highlanderd itself takes about {needed / 1e6:.0f} MB of memory to lead all of these programs here, and there "
+        f"are {limit.most / 1e6:.0f} MB ({limit.by}): the kernel will kill processes; give it more, or lead fewer here"
     )

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 
-from highlanderd.system import linux
+from highlanderd.system import cgroup_places, linux
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -23,40 +23,7 @@ POLL_EVERY = 0.01  # seconds between two looks at a dying cgroup; the loop that 
 
 def own() -> str | None:
     """Return the directory of this process' cgroup v2, hybrid mounts included; None if no child can be made in it."""
-    place = None
-    for line in _lines("/proc/self/cgroup"):
-        if line.startswith("0::"):
-            place = line[3:]
-    for root, mount in _mounts():
-        if place is not None:
-            inside = place.removeprefix(root.rstrip("/"))
-            directory = (mount + inside).rstrip("/")
-            if (inside == "" or inside.startswith("/")) and os.access(directory, os.W_OK):
-                return directory
-    return None
-
-
-def _mounts() -> Iterator[tuple[str, str]]:
-    """Yield each mount of cgroup v2: which of its directories is mounted, and where."""
-    for line in _lines("/proc/self/mountinfo"):
-        fields, _, rest = line.partition(" - ")
-        if rest.startswith("cgroup2 "):
-            root, mount = (_unescaped(field) for field in fields.split()[3:5])
-            yield root, mount
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path) as file:
-            return file.read().splitlines()
-    except OSError:
-        return []
-
-
-def _unescaped(field: str) -> str:
-    for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(octal, character)
-    return field
+    return next((directory for directory, _ in cgroup_places.places() if os.access(directory, os.W_OK)), None)
 
 
 def create(directory: str) -> bool:
@@ -130,7 +97,7 @@ def _write(path: str, data: bytes) -> None:
 
 def populated(directory: str) -> bool:
     """Whether anything lives in the cgroup or below."""
-    return "populated 1" in _lines(f"{directory}/cgroup.events")
+    return "populated 1" in cgroup_places.lines(f"{directory}/cgroup.events")
 
 
 def remove(directory: str) -> None:
@@ -206,7 +173,7 @@ def _former(path: str) -> tuple[str, str] | None:
             return None
         instance, _, place = file.read(LONGEST).partition("\n")
     place = place.rstrip("\n")
-    mounted = any(place == mount or place.startswith(f"{mount.rstrip('/')}/") for _, mount in _mounts())
+    mounted = any(place == mount or place.startswith(f"{mount.rstrip('/')}/") for _, mount in cgroup_places.mounts())
     return (place, instance) if mounted and _is_instance(instance) and ".." not in place.split("/") else None
 
 

@@ -17,9 +17,7 @@ from typing import Final
 from highlanderd.children.guardian_link import Found
 from highlanderd.children.prober import Prober
 from highlanderd.children.spawn import Origin, Spawner
-from highlanderd.config import ProgramConfig, difference
-from highlanderd.config.needs import affordable as affordable_ones
-from highlanderd.config.needs import file_limit, shortage
+from highlanderd.config import ProgramConfig, difference, needs
 from highlanderd.config.probes import Notify
 from highlanderd.core import machine
 from highlanderd.core.events import (
@@ -125,11 +123,12 @@ class Fleet:
         stops: Mapping[str, str] | None = None,
         exits: Mapping[str, LastExit] | None = None,
         session: Callable[..., Session] = Session,
+        limits: Callable[[], needs.Limits] = needs.limits,
     ) -> None:
         """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how.
 
         ``stops`` are the reasons of programs that operators have stopped, ``exits`` how the latest child of each had
-        ended before. ``session`` makes the session of a program.
+        ended before. ``session`` makes the session of a program, ``limits`` says what this host has for all of them.
         """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
@@ -145,10 +144,10 @@ class Fleet:
         self._quarantined = dict(quarantined or {})
         self._stops = dict(stops or {})
         self._exits = dict(exits or {})
-        self._limit = file_limit()
+        self._find_limits, self._limits = limits, needs.Limits()
         self._names = Resolver()
         self._affordable: frozenset[str] = frozenset()
-        """The programs that this node has descriptors for, a reserve left: the others are led elsewhere."""
+        """The programs that this node has descriptors and processes for: the others are led elsewhere."""
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
 
@@ -192,7 +191,8 @@ class Fleet:
     def want(self, programs: Mapping[str, ProgramConfig], by: Author = NOBODY) -> None:
         """Run exactly these programs from now on. ``by`` is who has ordered that."""
         self.wanted, self._wanted_by = dict(programs), by
-        affordable = affordable_ones(programs, self._limit)
+        self._limits = self._find_limits()  # a unit's TasksMax may have been raised since the last time
+        affordable = needs.affordable(programs, self._limits)
         for name in affordable - self._affordable:
             if name in self.members and self.members[name].program.state == "stopped":
                 self.members[name].recalled.set()
@@ -421,7 +421,7 @@ class Fleet:
         """Return why a program must not contend here; nothing when it may."""
         if name in self._quarantined:
             return _quarantine(self._quarantined[name])
-        return "" if name in self._affordable or name not in self.wanted else shortage(self.wanted, self._limit)
+        return "" if name in self._affordable or name not in self.wanted else needs.shortage(self.wanted, self._limits)
 
     def _contain(self, member: Member, error: Exception) -> None:
         """Kill the child of a program whose task has failed, and show why. Its row is not released: others wait."""

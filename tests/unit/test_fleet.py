@@ -9,17 +9,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig
-from highlanderd.config.needs import descriptors
+from highlanderd.config.needs import Limits, descriptors, processes
 from highlanderd.core.events import StartOrdered, StopOrdered, Unlocked
 from highlanderd.output.writer import Writer
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
+from highlanderd.system.host_limits import HostLimit
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.interfaces import Recorder
 from tests.support.session import pool_of, until
+
+UNLIMITED = Limits()
 
 
 class _Nothing:
@@ -56,6 +61,7 @@ def _fleet(
     recorder: object = None,
     quarantined: Mapping[str, str] | None = None,
     guardian: object = None,
+    limits: Limits = UNLIMITED,
 ) -> Fleet:
     ledger = Ledger("highlander", "highlander", 10.0)
     nothing = _Nothing()
@@ -80,6 +86,7 @@ def _fleet(
         on_change=lambda: None,
         on_alarm=alarms.append,
         quarantined=quarantined,
+        limits=lambda: limits,
     )
 
 
@@ -149,7 +156,9 @@ def test_a_program_that_cannot_even_be_made_leaves_its_neighbours_alone() -> Non
 
     async def scenario() -> None:
         fleet = _fleet(alarms)
-        broken = cast("ProgramConfig", SimpleNamespace(stdout="null", stderr="null", ready=None, alive=None))
+        broken = cast(
+            "ProgramConfig", SimpleNamespace(stdout="null", stderr="null", ready=None, alive=None, log_overflow="wait")
+        )
         fleet.want({"broken": broken, "beat": ProgramConfig(name="beat", command=("true",))})
         running = asyncio.create_task(fleet.run())
         await until(lambda: "beat" in fleet.members)
@@ -183,13 +192,22 @@ def test_a_quarantined_program_is_shown_with_its_reason_until_an_operator_starts
     asyncio.run(scenario())
 
 
-def test_a_program_beyond_the_limit_on_descriptors_does_not_contend_until_there_is_room() -> None:
+_TWO = {name: ProgramConfig(name=name, command=("true",)) for name in ("beat", "bot")}
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(files=HostLimit(descriptors([_TWO["beat"]]), "LimitNOFILE")),
+        Limits(processes=HostLimit(processes([_TWO["beat"]]), "pids.max")),
+    ],
+)
+def test_a_program_beyond_a_limit_does_not_contend_until_there_is_room(limits: Limits) -> None:
     alarms: list[str] = []
-    programs = {name: ProgramConfig(name=name, command=("true",)) for name in ("beat", "bot")}
+    programs = _TWO
 
     async def scenario() -> None:
-        fleet = _fleet(alarms)
-        fleet._limit = descriptors([programs["beat"]])
+        fleet = _fleet(alarms, limits=limits)
         fleet.want(programs)
         running = asyncio.create_task(fleet.run())
         await until(lambda: alarms)

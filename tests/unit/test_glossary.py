@@ -33,7 +33,7 @@ handle hello hindrance host housekeeping http
 identity idle impossible inherited
 judgement
 key keys kill kind
-last late leave led line lines link list listener load local location log logged loop lost
+last late leave led limits line lines link list listener load local location log logged loop lost
 measured member memory message meter metrics migration
 name names
 not note notices notifier notify
