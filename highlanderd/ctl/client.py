@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import http.client
 import json
 import os
-import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Final, NamedTuple
-from urllib.parse import quote
+from typing import Any, Final
 
+from highlanderd.ctl.exchange import Exchange, Request, segment
 from highlanderd.errors import (
     ConfigurationError,
     DaemonUnreachable,
@@ -27,47 +22,12 @@ from highlanderd.system import ownership
 
 PATIENCE: Final = 10.0
 """Seconds that an answer may take beyond what the daemon was asked to wait."""
-SILENT_FOR: Final = 60.0
-"""Seconds without a word of a daemon that streams: it gives a sign each ten seconds."""
 AGAIN: Final = 0.05
 """Seconds until a daemon is asked again whose worker is being replaced."""
-REPLACED: Final = (
-    FileNotFoundError,
-    ConnectionRefusedError,
-    ConnectionResetError,
-    BrokenPipeError,
-    http.client.IncompleteRead,
-)
+REPLACED: Final = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError)
 """What a client may see while a worker ends and the next one begins."""
-LONGEST: Final = 1 << 26
-"""Bytes of an answer that are read at most: thousands of programs with their last lines are some megabytes."""
 
 Answer = dict[str, Any]
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, patience: float) -> None:
-        super().__init__("localhost")
-        self._path = path
-        self._patience = patience
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # With a timeout of Python's, a full backlog would fail at once instead of waiting
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(self._patience), 0))
-        self.sock.connect(self._path)
-        self.sock.settimeout(self._patience)
-
-
-class _Request(NamedTuple):  # no dataclass: the module of that name takes a tenth of the start
-    method: str
-    resource: str
-    body: str | None
-    patience: float
-    """Seconds for the whole of it."""
-
-
-_JSON: Final = {"Content-Type": "application/json"}
 
 
 class ControlClient:
@@ -90,11 +50,11 @@ class ControlClient:
 
     def detail(self, name: str) -> Answer:
         """Return everything about one program."""
-        return self.ask("GET", f"/v1/programs/{quote(name, safe='')}")
+        return self.ask("GET", f"/v1/programs/{segment(name)}")
 
     def order(self, name: str, verb: str, body: Answer, patience: float = 0.0) -> Callable[[], Answer]:
         """Send an order for one program; call the result for its answer."""
-        return self.begin("POST", f"/v1/programs/{quote(name, safe='')}/{verb}", body, patience)
+        return self.begin("POST", f"/v1/programs/{segment(name)}/{verb}", body, patience)
 
     def begin(
         self, method: str, resource: str, body: Answer | None = None, patience: float = 0.0
@@ -103,69 +63,65 @@ class ControlClient:
 
         While the daemon's worker is being replaced, the request waits for the next one.
         """
-        request = _Request(method, resource, None if body is None else json.dumps(body), PATIENCE + patience)
+        request = Request(method, resource, None if body is None else json.dumps(body), PATIENCE + patience)
         end = time.monotonic() + request.patience
-        connection = self._send(request, end)
-        return lambda: self._answer(connection, request, end)
+        exchange = self._sent(request, end)
+        return lambda: self._answer(exchange, request, end)
 
     def stream(self, resource: str) -> Iterator[Answer]:
         """Return the objects of an answer that goes on, as they come. It ends when the daemon ends it."""
-        request = _Request("GET", resource, None, PATIENCE)
-        connection = self._send(request, time.monotonic() + PATIENCE)
+        exchange = self._sent(Request("GET", resource, None, PATIENCE), time.monotonic() + PATIENCE)
         try:
-            response = connection.getresponse()
-            if response.status >= 400:
-                raise _refusal(json.loads(response.read()))
-            connection.sock.settimeout(SILENT_FOR)
-            for line in response:
+            status = exchange.status()
+            for line in exchange.lines() if status < 400 else [exchange.content()]:
                 if line.strip():
-                    part = json.loads(line)
-                    yield dict(_harmless(part) if self._as_text else part)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+                    yield self._understood(status, line)
+        except (OSError, ValueError, RecursionError) as error:
             raise self._unreachable(error) from error
         finally:
-            connection.close()
+            exchange.close()
 
-    def _send(self, request: _Request, end: float) -> _UnixConnection:
+    def _sent(self, request: Request, end: float) -> Exchange:
         while True:
-            connection = _UnixConnection(self._path, request.patience)
             try:
-                connection.request(request.method, request.resource, request.body, _JSON if request.body else {})
+                return Exchange(self._path, request)
             except OSError as error:
-                connection.close()
-                if not self._is_replaced(error, end):
-                    raise self._unreachable(error) from error
-                time.sleep(AGAIN)
-            else:
-                return connection
+                self._await_worker(error, end)
 
-    def _is_replaced(self, error: Exception, end: float) -> bool:
-        """Return whether the next worker is worth waiting for."""
-        return isinstance(error, REPLACED) and time.monotonic() < end and self.lives
+    def _await_worker(self, error: Exception, end: float) -> None:
+        """Wait a moment for the next worker. Raises HighlanderError where none is worth waiting for."""
+        if not (isinstance(error, REPLACED) and time.monotonic() < end and self.lives):
+            raise self._unreachable(error) from error
+        time.sleep(AGAIN)
 
-    def _answer(self, connection: _UnixConnection, request: _Request, end: float) -> Answer:
+    def _answer(self, exchange: Exchange, request: Request, end: float) -> Answer:
         while True:
             try:
-                response = connection.getresponse()
-                answer = json.loads(_content(response))
-                break
-            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
-                if request.method != "GET" or not self._is_replaced(error, end):  # an order may have been carried out
+                return self._understood(exchange.status(), exchange.content())
+            except (OSError, ValueError, RecursionError) as error:
+                if request.method != "GET":  # an order may have been carried out
                     raise self._unreachable(error) from error
+                self._await_worker(error, end)
             finally:
-                connection.close()
-            time.sleep(AGAIN)
-            connection = self._send(request, end)
-        if response.status >= 400 or not isinstance(answer, dict):
+                exchange.close()
+            exchange = self._sent(request, end)
+
+    def _understood(self, status: int, content: bytes) -> Answer:
+        """Return what was answered. Raises HighlanderError for a refusal, and ValueError for what is no JSON."""
+        text = content.decode()
+        answer = json.loads(text)
+        if status >= 400 or not isinstance(answer, dict):
             raise _refusal(answer)
-        return dict(_harmless(answer) if self._as_text else answer)
+        if not self._as_text or ("\\" not in text and text.rstrip("\n").isprintable()):
+            return answer
+        return dict(_harmless(answer))
 
     def _unreachable(self, error: Exception) -> HighlanderError:
         if isinstance(error, REPLACED) and self.lives:
             return DaemonUnreachable(self._closed(error))
         match error:
             case PermissionError():
-                return NotPermitted(f"permission denied on {self._path}: {_who_may(Path(self._path))}")
+                return NotPermitted(f"permission denied on {self._path}: {_who_may(self._path)}")
             case FileNotFoundError():
                 what = f"no daemon is running here: {self._path} does not exist"
             case ConnectionRefusedError():
@@ -175,7 +131,12 @@ class ControlClient:
                     f"the daemon on {self._path} does not answer: it is frozen or the machine is overloaded; "
                     "its log and 'systemctl status highlanderd' say more"
                 )
-            case OSError() if error.errno not in (errno.ECONNRESET, errno.EPIPE, None):
+            case ValueError() | RecursionError():
+                return DaemonUnreachable(
+                    f"the daemon on {self._path} answered what this highlanderctl does not understand: "
+                    f"{one_line(str(error)):.200}; it is no highlanderd, check --socket"
+                )
+            case OSError() if not isinstance(error, ConnectionError):
                 return DaemonUnreachable(f"cannot connect to {self._path}: {error.strerror or error}; check --socket")
             case _:
                 return DaemonUnreachable(
@@ -197,14 +158,6 @@ class ControlClient:
             f"the daemon on {self._path} broke off before it answered: its worker has ended, and another one is "
             "started, or it has too many clients; 'highlanderctl status' shows whether the order was carried out"
         )
-
-
-def _content(response: http.client.HTTPResponse) -> bytes:
-    """Return the content. Raises IncompleteRead when the daemon broke off, or when it is too long."""
-    content = response.read(LONGEST)
-    if response.length:
-        raise http.client.IncompleteRead(content, response.length)
-    return content
 
 
 def _harmless(answer: Any) -> Any:
@@ -233,10 +186,12 @@ _NO_GROUP: Final = (
 )
 
 
-def _who_may(path: Path) -> str:
+def _who_may(socket: str) -> str:
     """Say which group may connect: that of the socket, or of the directory that hides it; root's is only root."""
     import grp  # for this message only
+    from pathlib import Path
 
+    path = Path(socket)
     for place, may in ((path, 0o060), *((parent, 0o010) for parent in path.parents)):
         try:
             found = place.stat()

@@ -8,7 +8,6 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
-from urllib.parse import quote
 
 from highlanderd import __version__
 from highlanderd.ctl import tables
@@ -16,6 +15,7 @@ from highlanderd.ctl.choice import chosen, exact
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
 from highlanderd.ctl.events import events
+from highlanderd.ctl.exchange import segment
 from highlanderd.ctl.explain import explain
 from highlanderd.ctl.history import history
 from highlanderd.ctl.logs import logs
@@ -44,7 +44,7 @@ def show(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def config(daemon: ControlClient, arguments: Namespace) -> int:
-    answer = daemon.ask("GET", f"/v1/programs/{quote(arguments.name, safe='')}/config")
+    answer = daemon.ask("GET", f"/v1/programs/{segment(arguments.name)}/config")
     rows = [("KEY", "VALUE", "FROM")]
     rows += [(one["key"], tables.plain(one["toml"].partition(" = ")[2]), one["from"]) for one in answer["keys"]]
     lines = [f"{tables.plain(one['toml']):56}  # {one['from']}" for one in answer["keys"]]

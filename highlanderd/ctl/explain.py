@@ -6,11 +6,11 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from datetime import datetime
-from urllib.parse import quote
 
 from highlanderd.ctl import terminal
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.direct import asked
+from highlanderd.ctl.exchange import segment
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import clock, span
@@ -18,7 +18,7 @@ from highlanderd.errors import DONE
 
 
 def explain(daemon: ControlClient, arguments: Namespace) -> int:
-    answer = asked(daemon, arguments).ask("GET", f"/v1/explain/{quote(arguments.name, safe='')}")
+    answer = asked(daemon, arguments).ask("GET", f"/v1/explain/{segment(arguments.name)}")
     rows = [("verdict", answer["verdict"]), *(("because", one) for one in answer["because"])]
     rows.append(("earliest", answer["earliest"] or ""))
     give(arguments, answer, lambda: _lines(answer, terminal.size()[0], time.time()), lambda: rows)

@@ -7,11 +7,11 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from highlanderd.ctl import terminal
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.direct import asked
+from highlanderd.ctl.exchange import query
 from highlanderd.ctl.printing import Row, give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import since_epoch, span
@@ -31,10 +31,10 @@ MOST_TERMS: Final = 1000
 def history(daemon: ControlClient, arguments: Namespace) -> int:
     usual = MOST_TERMS if arguments.summary else DEFAULT_TERMS
     limit = usual if arguments.number is None else arguments.number
-    query: list[tuple[str, object]] = [("limit", limit), *(("name", name) for name in arguments.names)]
+    asking: list[tuple[str, object]] = [("limit", limit), *(("name", name) for name in arguments.names)]
     if arguments.summary:
-        query.append(("summary", "true"))
-    answer = asked(daemon, arguments).ask("GET", f"/v1/history?{urlencode(query)}")
+        asking.append(("summary", "true"))
+    answer = asked(daemon, arguments).ask("GET", f"/v1/history?{query(asking)}")
     if arguments.summary:
         rows = [SUMMARY, *(row for program in answer["programs"] for row in summary_cells(program))]
         give(arguments, answer, lambda: _summary(answer, rows), lambda: rows)

@@ -6,9 +6,9 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from urllib.parse import urlencode
 
 from highlanderd.ctl.client import Answer, ControlClient
+from highlanderd.ctl.exchange import query
 from highlanderd.ctl.following import followed
 from highlanderd.ctl.tables import plain
 from highlanderd.errors import DONE
@@ -31,8 +31,8 @@ def logs(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def _resource(arguments: Namespace, number: str) -> str:
-    query = [("n", number), ("follow", str(arguments.follow).lower()), *(("name", name) for name in arguments.names)]
-    return f"/v1/logs?{urlencode(query)}"
+    asking = [("n", number), ("follow", str(arguments.follow).lower()), *(("name", name) for name in arguments.names)]
+    return f"/v1/logs?{query(asking)}"
 
 
 def _following(daemon: ControlClient, arguments: Namespace) -> Iterator[Answer]:

@@ -7,9 +7,9 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from typing import Final
-from urllib.parse import quote
 
 from highlanderd.ctl.client import PATIENCE, Answer, ControlClient
+from highlanderd.ctl.exchange import segment
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import shown
@@ -114,7 +114,7 @@ def _stopped(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # 
 def _finished(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
     if program["leader"] is not None:
         return ""
-    terms = daemon.ask("GET", f"/v1/history/{quote(program['name'], safe='')}?limit=1")["terms"]
+    terms = daemon.ask("GET", f"/v1/history/{segment(program['name'])}?limit=1")["terms"]
     if not terms or terms[-1]["to"] is None or terms[-1]["cause"] != "finished":
         return ""
     return f"finished on {plain(terms[-1]['node'])}, epoch {terms[-1]['epoch']}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from highlanderd.ctl import client
+from highlanderd.ctl import client, exchange
 from highlanderd.ctl.client import AGAIN, ControlClient
 from highlanderd.errors import DaemonUnreachable, HighlanderError
 from highlanderd.system import ownership
@@ -74,7 +74,7 @@ def test_an_order_is_not_given_twice(breaking: Breaking, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "content",
-    [b"[1, 2]", b"7", b"null", b"[" * 100_000, b"\xff", b'"' + b"x" * (client.LONGEST + 1)],
+    [b"[1, 2]", b"7", b"null", b"[" * 100_000, b"\xff", b'"' + b"x" * (exchange.LONGEST + 1)],
     ids=["list", "number", "null", "deep", "bytes", "long"],
 )
 def test_an_answer_of_another_shape_is_refused_with_a_sentence(tmp_path: Path, content: bytes) -> None:
