@@ -263,7 +263,8 @@ class ProgramKeys(Section):
         default="wait",
         description="What happens to lines that come faster than they can be written, because a disk hangs or the "
         "reader of the daemon's output is slow. `wait`: the child waits, as it does for any full pipe. `drop`: the "
-        "oldest are dropped and counted, and a line in their place says how many.",
+        "child waits only as long as something is taken; once nothing was for a second, the oldest are dropped and "
+        "counted until something is taken again, and a line in their place says how many.",
     )
 
 

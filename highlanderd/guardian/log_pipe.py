@@ -72,8 +72,9 @@ class LoggedPipe:
     """One pipe of the child, what of it is under way, and what was counted."""
 
     __slots__ = (
-        "all_dropped", "blocked", "bytes", "capacity", "dropped", "drops", "ended", "fd", "hung_up", "lines", "name",
-        "outlet", "owed", "owed_lines", "pause", "ready", "rest", "room_at", "shape", "try_at", "waiting",
+        "all_dropped", "blocked", "bytes", "capacity", "drop_at", "dropped", "drops", "ended", "fd", "hung_up", "lines",
+        "name", "outlet", "owed", "owed_lines", "pause", "ready", "rest", "room_at", "shape", "taken_at", "try_at",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, fd: int, outlet: Outlet, counted: Message) -> None:
@@ -81,7 +82,7 @@ class LoggedPipe:
         self.capacity = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
         self.shape: Shape | None = None
         self.drops = False
-        """What does not fit is dropped, and the child does not wait."""
+        """While the outlet has stalled, what does not fit is dropped, and the child does not wait."""
         self.ready = True
         """There may be something new in the pipe."""
         self.hung_up = self.ended = False
@@ -89,6 +90,10 @@ class LoggedPipe:
         """When a line without its end is written as it is."""
         self.try_at = 0.0
         """When an outlet that failed is tried again; 0 after a success."""
+        self.taken_at = 0.0
+        """When all that was looked at was taken last."""
+        self.drop_at = linux.NEVER
+        """While nothing is taken: from when on lines may be dropped."""
         self.room_at, self.pause = linux.NEVER, 0.01
         """While nothing is taken: when to look whether lines have to be dropped, and how long after the last time."""
         self.blocked = False

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 LONGEST = 1 << 16  # bytes of a line that is waited for to be whole
 PATIENCE = 1.0  # seconds for which a line without its end waits for the rest
 AGAIN = 1.0  # seconds until a file that failed is tried again
+STALLED = 1.0  # seconds without progress, after which lines are dropped; a disk that works may take tenths for a flush
 LOOK_SOON = 0.005  # seconds until a pipe whose lines were dropped is looked at again
 REPORT_EVERY = 0.1  # seconds
 KEPT_MEMORY = 1 << 20  # bytes: else a flood of shaped blocks gets new pages from the system for each of them
@@ -62,6 +63,7 @@ class Logger:
             self._watch.register(pipe.fd, select.EPOLLIN | select.EPOLLET)
         while any(not pipe.ended for pipe in self._pipes) or any(outlet.busy for outlet in self._outlets):
             self._wait()
+            self._pipes.sort(key=lambda pipe: pipe.taken_at)  # two may share an outlet that takes one piece at a time
             for pipe in self._pipes:
                 if not pipe.ended:
                     self._serve(pipe)
@@ -149,7 +151,7 @@ class Logger:
         now = time.monotonic()
         if pipe.due(now) <= now:
             self._take(pipe)
-        elif pipe.room_at < linux.NEVER and (pipe.ready or pipe.room_at <= now):
+        elif pipe.drop_at <= now and (pipe.ready or pipe.room_at <= now):
             pipe.ready = False
             self._make_room(pipe)
 
@@ -160,15 +162,17 @@ class Logger:
                 self._announce(pipe)
             elif not self._look(pipe):
                 return
+        size = len(pipe.rest)
         try:
             while pipe.rest:
                 pipe.rest = pipe.rest[pipe.outlet.write(pipe.rest) :]
         except BlockingIOError:
-            self._block(pipe)
+            self._block(pipe, moved=len(pipe.rest) < size)
         except OSError as error:
             self._fail(pipe, error)
         else:
-            pipe.try_at, pipe.room_at, pipe.ready = 0.0, linux.NEVER, True
+            pipe.try_at, pipe.drop_at, pipe.room_at, pipe.ready = 0.0, linux.NEVER, linux.NEVER, True
+            pipe.taken_at = time.monotonic()
             self._trouble(pipe.outlet, None)
             self._account(pipe)
 
@@ -224,15 +228,17 @@ class Logger:
 
     # ------------------------------------------------------------------------------------------------- what goes wrong
 
-    def _block(self, pipe: LoggedPipe) -> None:
-        """Wait until the outlet takes something again."""
+    def _block(self, pipe: LoggedPipe, *, moved: bool) -> None:
+        """Wait until the outlet takes something again. A child waits, too, but not for one that has stalled."""
         pipe.keep_rest()
         pipe.blocked = True
         fd = pipe.outlet.fd
         if fd is not None and not any(other.blocked and other.outlet is pipe.outlet for other in self._others(pipe)):
             self._watch.register(fd, pipe.outlet.events)
-        if pipe.drops:
-            self._make_room(pipe)
+        if not pipe.drops:
+            pipe.drop_at = pipe.room_at = linux.NEVER
+        elif moved or pipe.drop_at == linux.NEVER:
+            pipe.drop_at = pipe.room_at = time.monotonic() + STALLED
 
     def _others(self, pipe: LoggedPipe) -> list[LoggedPipe]:
         return [other for other in self._pipes if other is not pipe]
@@ -240,7 +246,8 @@ class Logger:
     def _fail(self, pipe: LoggedPipe, error: OSError) -> None:
         """Try again later; not for a child whose tree is empty, because no process waits for its output."""
         pipe.keep_rest()
-        pipe.try_at = time.monotonic() + AGAIN
+        pipe.drop_at = time.monotonic()
+        pipe.try_at = pipe.drop_at + AGAIN
         self._trouble(pipe.outlet, error.strerror or str(error))
         if self._leaving:
             self._end(pipe)

@@ -271,3 +271,16 @@ def test_the_last_lines_are_kept_with_number_time_and_stream() -> None:
         assert report["last"][0][3] == b"102"
         assert report["last"][-1][3] == b"\xff" * 1000
         assert report["bytes"] == {"stdout": 1092, "stderr": 5001}
+
+
+def test_with_drop_a_disk_that_takes_all_gets_all_however_fast_it_comes(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    block = b"".join(b"line number %06d\n" % number for number in range(50_000))
+    with logger_process(files={"stdout": path, "stderr": path}, overflow="drop") as logger:
+        flood = threading.Thread(target=logger.write, args=(60 * block, "stderr"))
+        flood.start()
+        logger.write(60 * block)
+        flood.join()
+        assert logger.end() == 0
+        assert logger.report()["dropped"] == {"stdout": 0, "stderr": 0}
+    assert path.stat().st_size == 120 * len(block)
