@@ -39,15 +39,29 @@ class ConfigurationError(HighlanderError):
 
 
 class NoSuchProgram(HighlanderError):
-    """No program of that name is configured on this node."""
+    """No program of that name is configured on this node, or on any node where all are meant."""
 
     exit_code = NO_SUCH_PROGRAM
     code = "no_such_program"
 
     @classmethod
     def among(cls, name: str, known: Iterable[str]) -> NoSuchProgram:
-        """Return the error whose sentence names the programs that there are."""
-        return cls(f"no program {name!r} is configured on this node; it has {', '.join(known) or 'none'}")
+        """Return the error whose sentence names the programs that this node has."""
+        return cls(f"no program {name!r} is configured on this node; it has {listed(known)}")
+
+    @classmethod
+    def anywhere(cls, name: str, known: Iterable[str]) -> NoSuchProgram:
+        """Return the error whose sentence names the programs that the nodes of the cluster have."""
+        return cls(f"no node has a program {name!r}; there are {listed(known)}")
+
+
+class NoSuchNode(HighlanderError):
+    """The ledger knows no node of that name."""
+
+    @classmethod
+    def among(cls, names: Iterable[str], known: Iterable[str]) -> NoSuchNode:
+        """Return the error whose sentence names the nodes that there are."""
+        return cls(f"the ledger knows no node {enumerated([repr(name) for name in names])}; it has {listed(known)}")
 
 
 class NotLeading(HighlanderError):
@@ -129,3 +143,12 @@ def enumerated(names: Sequence[str], most: int = 5) -> str:
     """
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return what there is for the sentence of a refusal: always in the same order, and of many only the first.
+
+    >>> listed(["b", "a"]), listed([])
+    ('a, b', 'none')
+    """
+    return enumerated(sorted(names), 20) or "none"

@@ -131,13 +131,20 @@ class _Commands:
         resume = self._add("resume", "let drained nodes lead again", "uncordon")
         for command in (drain, resume):
             command.add_argument("nodes", nargs="*", metavar="NODE", help="nodes, also absent ones (default: this one)")
-            command.add_argument("--reason", default="", metavar="TEXT", help="why: every node shows it")
-        drain.add_argument("--force", action="store_true", help="even if no other node could take over now")
+            self._reason(command, "every node shows it")
+        drain.add_argument(
+            "--force", action="store_true", help="even if no other node could take over now, or no such node was seen"
+        )
         self._waiting(drain)
 
     @staticmethod
-    def _reason(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--reason", default="", metavar="TEXT", help="why: status and history show it")
+    def _reason(command: argparse.ArgumentParser, where: str = "status and history show it") -> None:
+        command.add_argument(
+            "--reason",
+            default="",
+            metavar="TEXT",
+            help=f"why: {where}; one line of printable text, 500 characters at most",
+        )
 
     @staticmethod
     def _forced(command: argparse.ArgumentParser) -> None:
@@ -202,7 +209,7 @@ class _Commands:
             required=True,
             help="the longest outage to bear, 24h at most; maintenance ends by itself after the same time",
         )
-        begin.add_argument("--reason", default="", metavar="TEXT", help="every node's status shows it")
+        self._reason(begin, "every node's status shows it")
         self._forced(begin)
         end = self._action(actions, "off", "go back to the ledger's lease; done once all leaders use it")
         for command in (begin, end):

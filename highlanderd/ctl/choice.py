@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 
+from highlanderd import choice
 from highlanderd.ctl.client import Answer
 from highlanderd.errors import NoSuchProgram
 
 
-def chosen(names: Sequence[str], programs: Sequence[Answer]) -> list[Answer]:
+def chosen(
+    names: Sequence[str], programs: Sequence[Answer], none: choice.Refusal = NoSuchProgram.among
+) -> list[Answer]:
     """Return the programs that names, globs and ``all`` choose, each once, in the daemon's order; all without a name.
 
-    Raises NoSuchProgram for a name or glob that chooses none.
+    Raises what ``none`` makes, for a name or glob that chooses none.
     """
-    found: set[str] = set()
-    known = [str(program["name"]) for program in programs]
-    for name in names:
-        these = known if name == "all" else [other for other in known if other == name]
-        these = these or fnmatch.filter(known, name)
-        if not these and name != "all":
-            raise NoSuchProgram.among(name, known)
-        found.update(these)
-    return [program for program in programs if not names or program["name"] in found]
+    found = set(choice.chosen(names, [str(program["name"]) for program in programs], none))
+    return [program for program in programs if program["name"] in found]
 
 
 def exact(names: Sequence[str]) -> set[str]:

@@ -45,6 +45,7 @@ def _show(answer: Answer, arguments: Namespace) -> None:
         sys.stdout.flush()
     else:
         rows = [PROGRAMS, *(_program(program, now) for program in answer["programs"])]
+        rows += [(), NODES, *map(_node, answer["nodes"])]  # an empty line between the two tables
         give(arguments, answer, lambda: picture(answer, width, now), lambda: rows)
 
 

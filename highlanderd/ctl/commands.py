@@ -24,7 +24,7 @@ from highlanderd.ctl.printing import give
 from highlanderd.ctl.renewal import renew
 from highlanderd.ctl.status import status
 from highlanderd.durations import shown
-from highlanderd.errors import DONE, NOT_LEADING, ConfigurationError, HighlanderError, enumerated
+from highlanderd.errors import DONE, NOT_LEADING, ConfigurationError, HighlanderError, NoSuchProgram, enumerated
 
 REOPENING: Final = 5.0
 """Seconds that the daemon may wait for a logger whose disk hangs."""
@@ -117,7 +117,8 @@ def stop(daemon: ControlClient, arguments: Namespace) -> int:
 
 def everywhere(daemon: ControlClient, verb: str, arguments: Namespace) -> int:
     """Order it of programs of the whole cluster, also of those that this node does not have."""
-    names = [program["name"] for program in chosen(arguments.names, daemon.ask("GET", "/v1/cluster")["programs"])]
+    known = daemon.ask("GET", "/v1/cluster")["programs"]
+    names = [program["name"] for program in chosen(arguments.names, known, NoSuchProgram.anywhere)]
     return _order(daemon, verb, names, arguments, {"everywhere": True})
 
 
@@ -158,7 +159,7 @@ def _order_led(daemon: ControlClient, verb: str, arguments: Namespace, more: dic
     A glob and ``all`` choose from those that are led. The daemon refuses the order for a named one that no node leads.
     """
     named, on = exact(arguments.names), arguments.on
-    programs = chosen(arguments.names, _of_cluster(daemon))
+    programs = _of_cluster(daemon, arguments.names)
     led = [p["name"] for p in programs if p["name"] in named or (p["leader"] if on is None else p["leader"] == on)]
     if not led:
         where = "led at the moment" if on is None else f"led by {on}"
@@ -171,18 +172,19 @@ def _names_on(daemon: ControlClient, arguments: Namespace) -> list[str]:
     """Return the programs that are chosen from those of the node that the order is for."""
     if arguments.on is None:
         return _names(daemon, arguments.names)
-    return [program["name"] for program in chosen(arguments.names, _of_cluster(daemon))]
+    return [program["name"] for program in _of_cluster(daemon, arguments.names)]
 
 
-def _of_cluster(daemon: ControlClient) -> list[Answer]:
-    """Return the programs of this node, and then those that only others have, if PostgreSQL says which."""
+def _of_cluster(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
+    """Return the chosen programs of this node, and then those that only others have, if PostgreSQL says which."""
     here: list[Answer] = daemon.ask("GET", "/v1/status")["programs"]
-    names = {program["name"] for program in here}
+    ours = {program["name"] for program in here}
     try:
-        programs = daemon.ask("GET", "/v1/cluster")["programs"]
+        everywhere = daemon.ask("GET", "/v1/cluster")["programs"]
     except HighlanderError:
-        programs = []
-    return [*here, *(program for program in programs if program["name"] not in names)]
+        return chosen(names, here)
+    others = [program for program in everywhere if program["name"] not in ours]
+    return chosen(names, [*here, *others], NoSuchProgram.anywhere)
 
 
 def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:

@@ -6,11 +6,13 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 
 from highlanderd.ctl import terminal
+from highlanderd.ctl.choice import exact
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.direct import asked
-from highlanderd.ctl.exchange import segment
+from highlanderd.ctl.exchange import query, segment
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import clock, span
@@ -18,11 +20,29 @@ from highlanderd.errors import DONE
 
 
 def explain(daemon: ControlClient, arguments: Namespace) -> int:
-    answer = asked(daemon, arguments).ask("GET", f"/v1/explain/{segment(arguments.name)}")
-    rows = [("verdict", answer["verdict"]), *(("because", one) for one in answer["because"])]
-    rows.append(("earliest", answer["earliest"] or ""))
-    give(arguments, answer, lambda: _lines(answer, terminal.size()[0], time.time()), lambda: rows)
+    source, names = asked(daemon, arguments), arguments.names
+    alone = len(names) == len(exact(names)) == 1
+    if alone:
+        answer = source.ask("GET", f"/v1/explain/{segment(names[0])}")
+        found = [answer]
+    else:
+        answer = source.ask("GET", f"/v1/explain?{query([('name', name) for name in names])}")
+        found = answer["programs"]
+    give(arguments, answer, lambda: _all_lines(found), lambda: chain.from_iterable(map(_rows, found)))
     return DONE
+
+
+def _rows(answer: Answer) -> list[tuple[str, str, str]]:
+    facts = [("verdict", answer["verdict"]), *(("because", one) for one in answer["because"])]
+    facts.append(("earliest", answer["earliest"] or ""))
+    return [(plain(answer["program"]), kind, text and plain(text)) for kind, text in facts]
+
+
+def _all_lines(found: list[Answer]) -> Iterator[str]:
+    for number, answer in enumerate(found):
+        if number:
+            yield ""
+        yield from _lines(answer, terminal.size()[0], time.time())
 
 
 def _lines(answer: Answer, width: int | None, now: float) -> Iterator[str]:

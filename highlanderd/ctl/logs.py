@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from highlanderd.ctl.client import Answer, ControlClient
@@ -37,13 +38,38 @@ def _resource(arguments: Namespace, number: str) -> str:
 
 def _following(daemon: ControlClient, arguments: Namespace) -> Iterator[Answer]:
     """Return lines as they come. After the worker was replaced, go on with those that came meanwhile."""
-    newest, before = dict[str, str](), dict[str, str]()
+    printed = defaultdict[str, _Printed](_Printed)
     for line in followed(daemon, _resource(arguments, arguments.number), _resource(arguments, "all")):
         if line is None:
-            before = dict(newest)
-        elif line["time"] > before.get(line["program"], ""):
-            newest[line["program"]] = line["time"]
+            for one in printed.values():
+                one.begin_anew()
+        elif printed[line["program"]].lacks(line):
             yield line
+
+
+class _Printed:
+    """What was printed of one program. Several lines may have the same time, so the newest ones are known by text."""
+
+    def __init__(self) -> None:
+        self._newest, self._lines = "", Counter[str]()
+        self._before, self._again = "", Counter[str]()
+
+    def begin_anew(self) -> None:
+        """The last lines come once more from now on."""
+        self._before, self._again = self._newest, self._lines.copy()
+
+    def lacks(self, line: Answer) -> bool:
+        """Return whether a line was not printed yet; it is printed then."""
+        time, text = line["time"], f"{line['stream']} {line['line']}"
+        if time < self._before:
+            return False
+        if time == self._before and self._again[text]:
+            self._again[text] -= 1
+            return False
+        if time != self._newest:
+            self._newest, self._lines = time, Counter()
+        self._lines[text] += 1
+        return True
 
 
 def _moment(line: Answer) -> str:

@@ -27,8 +27,8 @@ def add_questions(add: Add) -> None:
     cluster = add("cluster", "show every program and node of the cluster: who leads, and who could take over", "list")
     _without_daemon(cluster)
     cluster.add_argument("-w", "--watch", action="store_true", help="print it again and again, until Ctrl-C")
-    explain = add("explain", "say why a program is led where it is, or nowhere, and when that may change by itself")
-    explain.add_argument("name", metavar="NAME", help="one program, of any node")
+    explain = add("explain", "say why programs are led where they are, or nowhere, and when that may change by itself")
+    naming(explain)
     _without_daemon(explain)
     logs = add(
         "logs", "print the last lines of programs where they are led; without a name, those of this node", "tail"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from yarl import URL
 
+from highlanderd.choice import chosen
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.explanation import explained
 from highlanderd.core.lease import Lease
@@ -112,10 +113,13 @@ async def _cluster(ledger: _Ledger, _name: str | None, _url: URL) -> Mapping[str
     return cluster_facts(await ledger.cluster(), None)
 
 
-async def _explain(ledger: _Ledger, name: str | None, _url: URL) -> Mapping[str, object]:
+async def _explain(ledger: _Ledger, name: str | None, url: URL) -> Mapping[str, object]:
     found = await ledger.cluster()
-    if name is None or found.program(name) is None:
-        raise NoSuchProgram(f"no node has a program {name!r}; the ledger has {', '.join(found.by_name) or 'none'}")
+    if name is None:
+        names = chosen(url.query.getall("name", []), list(found.by_name))
+        return {"programs": [asdict(explained(one, found, None)) for one in names]}
+    if found.program(name) is None:
+        raise NoSuchProgram.anywhere(name, found.by_name)
     return asdict(explained(name, found, None))
 
 

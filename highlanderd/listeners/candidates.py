@@ -12,7 +12,7 @@ from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import ProgramStatus
-from highlanderd.errors import HighlanderError, NeedsForce, enumerated
+from highlanderd.errors import HighlanderError, NeedsForce, NoSuchNode, enumerated
 from highlanderd.listeners.orders import Node
 
 KNOWN_SINCE: Final = 3
@@ -28,10 +28,10 @@ async def refuse_unless_able(node: Node, program: ProgramStatus, to: str | None)
     if program.state != "leading" or to == node.name:
         return  # nothing is taken from it, or it is refused for that
     try:
-        await _refuse(node, lambda cluster: _hindrance(cluster, program.name, to))
+        await _refuse(node, lambda cluster: _refusal(cluster, program.name, to))
         if to is not None and (why := await node.ask_hindrance(to, program.name)):
             raise NeedsForce(f"{to} could not lead {program.name} now: {why}; {_ANYWAY}")
-    except NeedsForce:
+    except (NeedsForce, NoSuchNode):
         raise
     except HighlanderError as error:
         raise NeedsForce(f"cannot tell which node could lead {program.name}: {error}; {_ANYWAY}") from error
@@ -45,10 +45,9 @@ async def refuse_bare_drain(node: Node, name: str) -> Callable[[], Awaitable[Non
     """
     concerned: list[str] = []
 
-    def judge(cluster: ClusterOverview) -> str:
-        known = [one.name for one in cluster.nodes]
-        if name not in known:
-            return f"the ledger knows no node {name!r}; it has {enumerated(known) or 'none'}"
+    def judge(cluster: ClusterOverview) -> HighlanderError | None:
+        if unknown := _unknown(cluster, name):
+            return unknown
         concerned[:] = [one.name for one in cluster.programs if name in (one.leader, *one.candidates)]
         return _bare(cluster, concerned, name)
 
@@ -59,28 +58,42 @@ async def refuse_bare_drain(node: Node, name: str) -> Callable[[], Awaitable[Non
     return confirm
 
 
-def _bare(cluster: ClusterOverview, programs: Sequence[str], without: str) -> str:
-    """Return why nobody would lead one of these programs without a node; empty when each one has another."""
+def _unknown(cluster: ClusterOverview, name: str) -> HighlanderError | None:
+    known = [one.name for one in cluster.nodes]
+    return None if name in known else NoSuchNode.among([name], known)
+
+
+def _bare(cluster: ClusterOverview, programs: Sequence[str], without: str) -> HighlanderError | None:
+    """Return the refusal when nobody would lead one of these programs without a node."""
     leaving = {None, without, *(one.name for one in cluster.nodes if one.drained is not None)}
     left = (one.name for one in map(cluster.program, programs) if one is not None and one.leader in leaving)
-    return next((why for program in left if (why := _hindrance(cluster, program, None, without))), "")
+    return next((why for program in left if (why := _refusal(cluster, program, None, without))), None)
 
 
-async def _refuse(node: Node, judge: Callable[[ClusterOverview], str], within: float = KNOWN_WITHIN) -> None:
-    """Raise NeedsForce with what ``judge`` says of the cluster, once it has said so for a moment."""
+async def _refuse(
+    node: Node, judge: Callable[[ClusterOverview], HighlanderError | None], within: float = KNOWN_WITHIN
+) -> None:
+    """Raise what ``judge`` says of the cluster, once it has said so for a moment."""
     if 0 < node.status().postgres.schema < KNOWN_SINCE:
         return
     end = asyncio.get_running_loop().time() + within
     while why := judge(await node.cluster()):
         if asyncio.get_running_loop().time() >= end:
-            raise NeedsForce(f"{why}; {_ANYWAY}")
+            raise why
         await asyncio.sleep(LOOK_AGAIN)
 
 
 _ANYWAY: Final = "use --force to do it all the same"
 
 
-def _hindrance(cluster: ClusterOverview, name: str, to: str | None, without: str | None = None) -> str:
+def _refusal(cluster: ClusterOverview, name: str, to: str | None, without: str | None = None) -> HighlanderError | None:
+    if to is not None and (unknown := _unknown(cluster, to)):
+        return unknown
+    why = _hindrance(cluster, name, to, without)
+    return NeedsForce(f"{why}; {_ANYWAY}") if why else None
+
+
+def _hindrance(cluster: ClusterOverview, name: str, to: str | None, without: str | None) -> str:
     """Return why nobody would lead it; empty if a node could. A daemon that is too old to say so perhaps could."""
     found = cluster.program(name)
     candidates = () if found is None else found.candidates
@@ -92,4 +105,4 @@ def _hindrance(cluster: ClusterOverview, name: str, to: str | None, without: str
     if to in perhaps:
         return ""
     others = f"; these could: {enumerated(candidates)}" if candidates else ""
-    return f"{to} could not lead {name} now: {unable.get(to, 'no daemon of that name has it')}{others}"
+    return f"{to} could not lead {name} now: {unable.get(to, 'it does not have it')}{others}"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from highlanderd.core.states import Author
 from highlanderd.core.status import ProgramStatus
-from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading, NotPermitted, enumerated
+from highlanderd.errors import HighlanderError, NoSuchNode, NoSuchProgram, NotLeading, NotPermitted
 from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.candidates import refuse_unless_able
 from highlanderd.listeners.lines import MOST_LINES, line_facts, portable
@@ -43,7 +43,7 @@ async def addressee(node: Node, verb: str, name: str, body: Mapping[str, Any]) -
 
 async def _known(node: Node, name: str) -> str:
     if name != node.name and name not in (known := [one.name for one in (await node.cluster()).nodes]):
-        raise HighlanderError(f"the ledger knows no node {name!r}; it has {enumerated(known) or 'none'}")
+        raise NoSuchNode.among([name], known)
     return name
 
 
@@ -52,7 +52,7 @@ async def _leader_elsewhere(node: Node, name: str) -> str:
     cluster = await node.cluster()
     program = cluster.program(name)
     if program is None:
-        raise NoSuchProgram.among(name, cluster.by_name)
+        raise NoSuchProgram.anywhere(name, cluster.by_name)
     if program.leader is None:
         raise NotLeading(f'nobody leads "{name}" at the moment, and this node does not have it')
     return program.leader

@@ -96,6 +96,7 @@ def _application(node: Node, group: str | None, gid: int | None) -> web.Applicat
             web.get("/v1/history", api.history),
             web.get("/v1/history/{name}", api.history),
             web.get("/v1/cluster", api.cluster),
+            web.get("/v1/explain", api.explain_many),
             web.get("/v1/explain/{name}", api.explain),
             web.get("/v1/ledger", api.ledger),
             web.post("/v1/ledger/lease", api.set_lease),
@@ -281,7 +282,15 @@ class _Api:
         return answer(cluster_facts(overview, self._node.status().maintenance))
 
     async def explain(self, request: web.Request) -> web.Response:
-        return answer(asdict(await self._node.explain(request.match_info["name"])))
+        name = request.match_info["name"]
+        found = {one.program: one for one in await self._node.explain([name])}
+        if name not in found:  # a glob
+            raise NoSuchProgram.anywhere(name, found)
+        return answer(asdict(found[name]))
+
+    async def explain_many(self, request: web.Request) -> web.Response:
+        found = await self._node.explain(request.query.getall("name", []))
+        return answer({"programs": [asdict(one) for one in found]})
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         by = await self._author(request, {})

@@ -8,7 +8,7 @@ from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
 from highlanderd.core.states import Author
-from highlanderd.errors import HighlanderError, TimedOut, enumerated
+from highlanderd.errors import NoSuchNode, TimedOut, enumerated
 from highlanderd.listeners.candidates import refuse_bare_drain
 from highlanderd.listeners.orders import Node
 
@@ -76,5 +76,5 @@ async def resume(node: Node, names: list[str], by: Author) -> list[str]:
     known = {one.name for one in (await node.cluster()).nodes}
     unknown = [name for name in names if name not in known and name not in resumed]
     if unknown:
-        raise HighlanderError(f"the ledger knows no node {enumerated(unknown)}; it has {enumerated(sorted(known))}")
+        raise NoSuchNode.among(unknown, known)
     return resumed

@@ -7,12 +7,12 @@ one, and the number of those that it has missed.
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from aiohttp import web
 
+from highlanderd.choice import meant
 from highlanderd.core.states import Author
 from highlanderd.errors import BadRequest, NoSuchProgram, NotLeading
 from highlanderd.listeners.carrying import LOGS, addressee
@@ -42,7 +42,9 @@ class Logs:
         if follow and elsewhere:
             name, leader = next(iter(elsewhere.items()))
             raise NotLeading(f"{name} is led by {leader}: follow its lines there, with 'highlanderctl logs -f {name}'")
-        asked = [await self._node.lines_elsewhere(where, name, most, by) for name, where in elsewhere.items()]
+        asked = await asyncio.gather(
+            *(self._node.lines_elsewhere(where, name, most, by) for name, where in elsewhere.items())
+        )
         parts = self._parts(here, most, [line for lines in asked for line in lines], follow=follow)
         return await self._streams.send(request, parts)
 
@@ -55,7 +57,7 @@ class Logs:
         here: dict[str, None] = {}
         elsewhere: dict[str, str] = {}
         for name in wanted or ["all"]:
-            found = [] if name in known else known if name == "all" else fnmatch.filter(known, name)
+            found = [] if name in known else meant(name, known)
             if found or name == "all":
                 here |= dict.fromkeys(found)
             elif (leader := await addressee(self._node, LOGS, name, {})) == self._node.name:

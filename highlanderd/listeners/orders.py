@@ -159,8 +159,11 @@ class Node(Protocol):
     async def lines_elsewhere(self, node: str, name: str, most: int, by: Author) -> list[dict[str, Any]]:
         """Return the last lines of a program that another node leads, as JSON. Raises HighlanderError."""
 
-    async def explain(self, name: str) -> Explanation:
-        """Return why a program of any node is led where it is, or nowhere. Raises NoSuchProgram."""
+    async def explain(self, names: Sequence[str]) -> tuple[Explanation, ...]:
+        """Return why programs of any node are led where they are, or nowhere. Raises NoSuchProgram.
+
+        A name may be a glob, or ``all``; without one, it is all of them.
+        """
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError when the ledger cannot be read."""

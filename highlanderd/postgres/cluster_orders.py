@@ -60,8 +60,10 @@ class ClusterOrders:
     async def resume(self, node: str, by: Author) -> bool:
         """Lift such an order. Return whether there was one."""
         reply = await self._give("resume", sharing.RESUME, node)
-        await self.note("resumed", node, None, None, by)
-        return reply.rows[0][0] != "0"
+        lifted = reply.rows[0][0] != "0"
+        if lifted:
+            await self.note("resumed", node, None, None, by)
+        return lifted
 
     async def _refuse_unaware(self, node: str | None) -> None:
         """Refuse an order that a daemon of an earlier schema on ``node``, or on any node, would not follow."""

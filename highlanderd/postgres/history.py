@@ -7,14 +7,14 @@ connection of its own, one question at a time, and the pool opens that connectio
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final
 
+from highlanderd.choice import meant
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import Former, PastTerm
-from highlanderd.errors import HighlanderError, NoSuchProgram
+from highlanderd.errors import HighlanderError, NoSuchProgram, listed
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.events import occurrences
 from highlanderd.postgres.ledger import Ledger, identifier
@@ -132,9 +132,9 @@ def chosen(names: Sequence[str], known: Iterable[tuple[str, int]]) -> set[int]:
     programs = sorted({program for program, _ in pairs})
     found = set[str]() if names else set(programs)
     for name in names:
-        these = programs if name == "all" else [name] if name in programs else fnmatch.filter(programs, name)
+        these = meant(name, programs)
         if not these and name != "all":
-            raise NoSuchProgram(f"no program {name!r} is in the ledger; it has {', '.join(programs) or 'none'}")
+            raise NoSuchProgram(f"no program {name!r} is in the ledger; it has {listed(programs)}")
         found.update(these)
     return {lock_id for program, lock_id in pairs if program in found}
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from highlanderd import __version__
+from highlanderd.choice import chosen
 from highlanderd.config import WrittenKey, keys_of
 from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
@@ -131,13 +132,16 @@ class WorkerNode:
             snapshot.shown(member, self._pool, self._name, overview, self._meter.of(member.program.child))
             for member in self._in_order()
         )
+        return self._facts(tuple(programs))
+
+    def _facts(self, programs: tuple[ProgramStatus, ...]) -> NodeStatus:
         facts, drained = self._pool.listener.facts, self._fleet.drained
         return NodeStatus(
             node=self._name,
             instance=self._instance,
             version=__version__,
             postgres=snapshot.postgres_status(self._pool, self._connections()),
-            programs=tuple(programs),
+            programs=programs,
             warnings=self._warnings(),
             maintenance=None if facts is None else facts.maintenance,
             worker=DaemonProcess(os.getpid(), __version__),
@@ -265,7 +269,7 @@ class WorkerNode:
         overview = await self._overview.read()
         program = overview.program(name)
         if program is None:
-            raise NoSuchProgram.among(name, overview.by_name)
+            raise NoSuchProgram.anywhere(name, overview.by_name)
         return program.lock_id
 
     def lift(self, name: str, by: Author) -> None:
@@ -403,8 +407,8 @@ class WorkerNode:
         answer = await self.relay(node, carrying.LOGS, name, {"n": most}, by)
         return [line for line in answer["lines"] if isinstance(line, dict)]
 
-    async def explain(self, name: str) -> Explanation:
-        """Return why a program of this node or any other one is led where it is. Raises NoSuchProgram."""
+    async def explain(self, names: Sequence[str]) -> tuple[Explanation, ...]:
+        """Return why programs of this node or any other one are led where they are. Raises NoSuchProgram."""
         await self.survey()
         overview, unknown = None, ""
         try:
@@ -412,13 +416,17 @@ class WorkerNode:
                 overview = await self._overview.read(OVERVIEW_AGE)
         except (HighlanderError, TimeoutError) as error:
             unknown = str(error) or "PostgreSQL does not answer in time"
+        known = [*dict.fromkeys([*self._fleet.wanted, *self._fleet.members, *(overview.by_name if overview else ())])]
+        none = NoSuchProgram.among if overview is None else NoSuchProgram.anywhere
+        node = self._facts(())
+        return tuple(self._explained(name, overview, unknown, node) for name in chosen(names, known, none))
+
+    def _explained(self, name: str, overview: ClusterOverview | None, unknown: str, node: NodeStatus) -> Explanation:
         member = self._fleet.members.get(name)
-        if member is None and (overview is None or overview.program(name) is None):
-            raise NoSuchProgram.among(name, self._fleet.members)
         status = None if member is None else snapshot.program_status(member, self._pool, self._name, overview)
         turns_at = None if member is None else member.program.turns_at
         changes = None if turns_at is None else snapshot.wall(turns_at, boottime())
-        return explained(name, overview, LocalView(self.status(), status, changes), unknown)
+        return explained(name, overview, LocalView(node, status, changes), unknown)
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError."""

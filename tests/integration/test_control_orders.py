@@ -122,7 +122,7 @@ def test_a_file_that_was_edited_since_it_was_loaded_is_warned_of_once(tmp_path: 
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ("typo", "typo could not lead beat now: no daemon of that name has it; these could: web-2, web-3"),
+        ("web-5", "web-5 could not lead beat now: it does not have it; these could: web-2, web-3"),
         ("web-4", "web-4 could not lead beat now: drained by ann; these could: web-2, web-3"),
     ],
 )
@@ -139,6 +139,20 @@ def test_a_release_to_a_node_that_could_not_lead_needs_force(tmp_path: Path, to:
             assert (code, answer["error"]["code"]) == (409, "needs_force")
             assert (await ctl(path, "release", "beat", "--to", to, "--force", "--no-wait")).code == 0
         assert node.orders == [("release", "beat", to, 30.0)]
+
+    run(main)
+
+
+def test_a_node_that_nobody_knows_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+    node.migration = replace(node.migration, version=3)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            for words in (("release", "beat", "--to", "wbe-2"), ("drain", "wbe-2"), ("stop", "beat", "--on", "wbe-2")):
+                done = await ctl(path, *words)
+                assert (done.code, node.orders) == (1, [])
+                assert done.err.endswith("the ledger knows no node 'wbe-2'; it has web-1, web-2, web-3, web-4, web-5\n")
 
     run(main)
 

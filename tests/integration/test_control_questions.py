@@ -260,3 +260,38 @@ def test_what_waiting_does_not_cure_ends_it_at_once(tmp_path: Path) -> None:
             assert (await ctl(path, "wait", "baet", "--for", "leading")).code == 4
 
     run(main)
+
+
+# ----------------------------------------------------------------------------------------------------------- explain
+
+
+def test_explain_takes_many_names_and_globs(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat"), program("relay", leader="web-2", epoch=3)), tmp_path) as path:
+            one = await ctl(path, "explain", "beat", "--json")
+            glob = await ctl(path, "explain", "b*", "--json")
+            both = await ctl(path, "explain", "all")
+            rows = await ctl(path, "explain", "relay", "beat", "-o", "tsv")
+            none = await ctl(path, "explain", "beat", "baet")
+        assert json.loads(one.out)["program"] == "beat"
+        assert [found["program"] for found in json.loads(glob.out)["programs"]] == ["beat"]
+        assert [line for line in both.out.splitlines() if "is led by" in line] == [
+            "beat is led by web-1, which is this node",
+            "relay is led by web-2",
+        ]
+        assert {line.split("\t")[0] for line in rows.out.splitlines()} == {"beat", "relay"}
+        assert (none.code, none.out) == (4, "")
+        assert "no node has a program 'baet'; there are beat, relay" in none.err
+
+    run(main)
+
+
+def test_the_cluster_between_tabs_is_two_tables_with_an_empty_line_between(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("beat")), tmp_path) as path:
+            lines = (await ctl(path, "cluster", "-o", "tsv")).out.splitlines()
+        programs, nodes = lines[: lines.index("")], lines[lines.index("") + 1 :]
+        assert (programs[0].split("\t")[0], nodes[0].split("\t")[0]) == ("PROGRAM", "NODE")
+        assert [line.split("\t")[0] for line in nodes[1:]] == ["web-1", "web-2", "web-3", "web-4", "web-5"]
+
+    run(main)

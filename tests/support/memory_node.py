@@ -15,8 +15,9 @@ from typing import Any
 
 import uvloop
 
+from highlanderd.choice import chosen
 from highlanderd.config import WrittenKey
-from highlanderd.core.cluster import ClusterOverview, ClusterProgram, UnableNode
+from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, UnableNode
 from highlanderd.core.explanation import Explanation, LocalView, explained
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.states import NOBODY, Author
@@ -97,6 +98,12 @@ def leading(name: str, epoch: int = 7, **facts: Any) -> ProgramStatus:
     return program(name, "leading", **{**here, **facts})
 
 
+_NODES = tuple(
+    ClusterNode(f"web-{number}", "3f1e", "0.1.0", "2026-01-02T03:04:05.678Z", None, None, present=True)
+    for number in range(1, 6)
+)
+
+
 def _candidates(name: str, *nodes: str) -> ClusterProgram:
     return ClusterProgram(
         name,
@@ -147,7 +154,7 @@ class MemoryNode:
         self.migration = MigrationReport(2, migrated=True, waits_for=())
         self.terms: tuple[PastTerm, ...] = ()
         names = [one.name for one in programs]
-        self.overview = ClusterOverview((), (), {name: _candidates(name, "web-2", "web-3") for name in names})
+        self.overview = ClusterOverview(_NODES, (), {name: _candidates(name, "web-2", "web-3") for name in names})
         self.remembered: list[Occurrence] = []
         """What the ledger remembers."""
         self.seen: list[Occurrence] = []
@@ -375,10 +382,13 @@ class MemoryNode:
             raise self.refusal
         return [{"time": "2026-01-02T03:04:05.678Z", "program": name, "stream": "stdout", "line": f"from {node}"}]
 
-    async def explain(self, name: str) -> Explanation:
+    async def explain(self, names: Sequence[str]) -> tuple[Explanation, ...]:
         if self.unanswered is not None:
             raise self.unanswered
-        return explained(name, self.overview, LocalView(self.status(), self.of(name), self.changes))
+        return tuple(
+            explained(name, self.overview, LocalView(self.status(), self.of(name), self.changes))
+            for name in chosen(names, list(self._programs))
+        )
 
     async def lease_report(self) -> LeaseReport:
         self.looks += 1

@@ -80,6 +80,13 @@ def test_a_name_that_chooses_nothing_is_told_with_what_there_is() -> None:
     assert chosen(["all"], []) == []
 
 
+def test_what_there_is_comes_in_one_order_and_of_many_only_the_first() -> None:
+    there = sorted(f"web-{number}" for number in range(30))
+    with pytest.raises(NoSuchProgram) as refused:
+        chosen(["nosuch"], [row(name) for name in reversed(there)])
+    assert str(refused.value).endswith(f"; it has {', '.join(there[:20])} and 10 more")
+
+
 def test_a_program_whose_name_looks_like_a_glob_is_found_by_it() -> None:
     assert [program["name"] for program in chosen(["a[b]"], [row("a[b]"), row("ab")])] == ["a[b]"]
 
