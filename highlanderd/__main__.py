@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from highlanderd import __version__
 from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError, one_line, printable
@@ -26,7 +26,7 @@ from highlanderd.run import arguments as run
 from highlanderd.system import ownership
 
 if TYPE_CHECKING:
-    from highlanderd.config import Configuration, Loaded
+    from highlanderd.config import Configuration, DaemonSection, Loaded
 
 DEFAULT_FILE: Final = Path("/etc/highlander.toml")
 IN_THE_WAY: Final = "remove what stands there and is no directory, or name another one"
@@ -139,7 +139,9 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json_schema.text(), end="")
         return DONE
     from highlanderd.config import load
+    from highlanderd.guardian.spare import installed
 
+    code = installed()
     loaded = load(path, os.environ)
     if arguments.print_schema:
         print(_schema(loaded.configuration, arguments.version), end="")
@@ -148,7 +150,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _examine(loaded)
     for note in (*loaded.warnings, *loaded.findings, *_shared_account(loaded.configuration)):
         print(one_line(f"warning: {note}"), file=sys.stderr)
-    return _guard(loaded.configuration)
+    return _guard(path, loaded.configuration, code)
 
 
 def _run_once(arguments: argparse.Namespace) -> int:
@@ -285,28 +287,27 @@ def _schema(configuration: Configuration, version: int | None) -> str:
 
 
 def _work(path: Path, channel_fd: int) -> int:
-    """Be a worker. Its modules are imported here, because the guardian's own process must never load them."""
-    import uvloop
-
+    """Be a worker that the guardian has executed."""
     from highlanderd.guardian.spare import DESCRIPTOR
-    from highlanderd.output.writer import Writer
-    from highlanderd.worker.daemon import serve
+    from highlanderd.worker.daemon import work
     from highlanderd.worker.spare import with_spare
 
     gc.freeze()
     spare_fd = os.environ.pop(DESCRIPTOR, None)  # a guardian of an earlier version gives none
     if spare_fd is not None:
         channel_fd = with_spare(channel_fd, int(spare_fd))
-    gc.enable()
-    writer = Writer(2)
-    try:
-        return uvloop.run(serve(path, channel_fd, writer))
-    finally:
-        writer.close()
+    return work(path, channel_fd)
 
 
-def _guard(configuration: Configuration) -> int:
-    """Become the guardian. Raises HighlanderError when this host or the state directory does not allow it."""
+def _guard(path: Path, configuration: Configuration, code: int | None) -> int:
+    """Fork the first worker and become the guardian, which must never load what a worker loads.
+
+    Returns in the worker. ``code`` is the installed code's number from before the first import. Raises HighlanderError
+    when this host or the state directory does not allow it.
+    """
+    from highlanderd.worker.daemon import work
+    from highlanderd.worker.spare import forked_ahead
+
     daemon = configuration.daemon
     _refuse_living(configuration.control.socket)
     os.umask(os.umask(0o777) | 0o022)  # whatever the umask of the process that started this one
@@ -316,16 +317,22 @@ def _guard(configuration: Configuration) -> int:
     _refuse_foreign("control.socket", configuration.control.socket.parent, shared=True)
     _mark(configuration.control.socket)
     _start_embedded(configuration)
+    gc.freeze()
+    channel_fd, spare = forked_ahead(code)
+    if channel_fd is None:
+        _become_guardian(lock, daemon, spare)
+    return work(path, channel_fd)
+
+
+def _become_guardian(lock: int, daemon: DaemonSection, spare: tuple[str, ...]) -> NoReturn:
+    """Execute the guardian in place of this process."""
+    from highlanderd.worker.spare import own_command
+
     guardian = Path(__file__).parent / "guardian" / "guardian.py"
     isolated = "-ISB" if sys.dont_write_bytecode else "-IS"
     command = [sys.executable, isolated, str(guardian), "--lock-fd", str(lock)]
-    command += ["--state", str(daemon.state_dir), "--node", daemon.node, "--", *_own_command()]
+    command += ["--state", str(daemon.state_dir), "--node", daemon.node, *spare, "--", *own_command()]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
-
-
-def _own_command() -> list[str]:
-    """Return the command that started this process: the guardian executes it again for each worker."""
-    return [sys.executable, *sys.orig_argv[1:]]
 
 
 def _refuse_living(path: Path) -> None:

@@ -49,6 +49,7 @@ from highlanderd import __version__
 # The keeper first: what keepers touch then lies together in memory, and each copies 60 KiB less of what is shared.
 from highlanderd.guardian import keeper, protocol, shapes, starting  # noqa: F401
 from highlanderd.guardian.keepers import Keepers
+from highlanderd.guardian.spare import Spare
 from highlanderd.guardian.suspects import DEATHS, Suspects
 from highlanderd.guardian.watchdog import OVERDUE, ServiceNotifier
 from highlanderd.guardian.worker import Worker
@@ -344,6 +345,7 @@ def main(arguments: list[str]) -> int:
     """Guard a node: ``--lock-fd N --state DIR --node NAME -- WORKER...``; return the exit code.
 
     The inherited descriptor holds the lock. ``--input keep``: a child shall read this process' standard input.
+    ``--spare FD,PID,CODE``: this process has forked the first worker before it became the guardian.
     """
     split = arguments.index("--")
     options = dict(zip(arguments[0:split:2], arguments[1:split:2], strict=True))
@@ -363,7 +365,9 @@ def main(arguments: list[str]) -> int:
     instance = starting.new_instance()
     if not starting.succeed(options["--state"], instance):
         return FAILED
-    worker, service = Worker(arguments[split + 1 :], options["--node"]), ServiceNotifier(os.environ, os.getpid())
+    spare = Spare.forked_before(options["--spare"]) if "--spare" in options else None
+    worker = Worker(arguments[split + 1 :], options["--node"], spare)
+    service = ServiceNotifier(os.environ, os.getpid())
     guardian = Guardian(worker, service, children, instance, starting.raise_file_limit())
     gc.freeze()
     return guardian.run()

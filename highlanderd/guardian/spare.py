@@ -1,9 +1,10 @@
 """The spare: a process that has imported all that a worker needs, and waits to become the next one.
 
 To import it all takes half a second and more on a busy machine, and leases run meanwhile. So each worker forks a spare
-before it begins to work, and shares its memory with it. When the worker dies, its spare becomes a child of the guardian
-(a subreaper), begins at once, and forks the next spare. A spare is not used when the installed code has changed since
-it was imported, or when its predecessor has failed to begin: a new process is then executed.
+before it begins to work, and shares its memory with it. The first spare is forked by the process that then becomes the
+guardian: it had to import most of it in order to check the configuration. When the worker dies, its spare becomes a
+child of the guardian (a subreaper), begins at once, and forks the next spare. A spare is not used when the installed
+code has changed since it was imported, or when its predecessor has failed to begin: a new process is then executed.
 """
 
 from __future__ import annotations
@@ -23,12 +24,21 @@ PACKAGE = os.path.abspath(__file__).rsplit("/", 2)[0]
 class Spare:
     """What the guardian knows of one spare: the channel that will be the next worker's, and the spare's pid."""
 
-    def __init__(self, code: int | None) -> None:
-        self._code = code
-        """As ``installed()`` had it when its code was imported."""
-        self._pid: int | None = None
-        self._ours, theirs = channel_pair()
-        self._theirs: Channel | None = theirs
+    def __init__(self, code: int | None, ours: Channel, theirs: Channel | None, pid: int | None = None) -> None:
+        self._code, self._ours, self._theirs, self._pid = code, ours, theirs, pid
+        """``code`` is as ``installed()`` had it when the spare's code was imported."""
+
+    @classmethod
+    def to_fork(cls, code: int | None) -> Spare:
+        """Return one that a worker is to fork. Raises OSError when no channel can be made."""
+        return cls(code, *channel_pair())
+
+    @classmethod
+    def forked_before(cls, words: str) -> Spare:
+        """Return the one that this process forked before it became the guardian: ``FD,PID,CODE``."""
+        fd, pid, code = map(int, words.split(","))
+        os.set_inheritable(fd, False)
+        return cls(code, Channel.of(fd), None, pid)
 
     def lend(self) -> int:
         """Return the descriptor of its end of the channel, for the process that forks it. Call ``lent()`` then."""
@@ -61,7 +71,7 @@ class Spare:
             return None
         if self._code is None or installed() != self._code:
             return None
-        following = Spare(self._code)
+        following = Spare.to_fork(self._code)
         if not self._ours.send(protocol.begin(), [following.lend()]):
             following.dismiss()
             return None

@@ -31,10 +31,20 @@ MOST_LISTENERS = 4
 END_WITHIN = 2.0  # seconds from ``done``, or from the end of its channel, to its own end
 
 
+def confine(*kept: int) -> None:
+    """Make this process what a worker has to be before it reads anything; of its descriptors it keeps these."""
+    os.setpgid(0, 0)  # else Ctrl-C would reach it twice, and Ctrl-Z look like a freeze
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it writes its log from the background
+    linux.close_all_but(0, 1, 2, *kept)
+    linux.unblock_signals()
+    linux.bound_capabilities(KEPT)
+    linux.forbid_new_privileges()
+
+
 class Worker:
     """At most one worker process, and the rhythm in which it is replaced. Times are CLOCK_BOOTTIME seconds."""
 
-    def __init__(self, argv: list[str], node: str) -> None:
+    def __init__(self, argv: list[str], node: str, spare: Spare | None = None) -> None:
         self._argv, self._node = argv, node
         self.pid: int | None = None
         self.channel: Channel | None = None
@@ -44,8 +54,8 @@ class Worker:
         self.failed_starts = 0
         """How many workers in a row have ended before their first ping."""
         self._pauses = Pauses(FIRST_PAUSE)
-        self._spare: Spare | None = None
-        """What the present worker has forked, or will fork; the last one's while no worker runs."""
+        self._spare = spare
+        """What the present worker has forked, or will fork; the next worker while none runs."""
         self._since = 0.0
         self._kill_at = 0.0
         """When to kill it, unless a sign of life comes first."""
@@ -60,7 +70,7 @@ class Worker:
         self._look_at = 0.0
 
     def start(self, now: float) -> None:
-        """Have the last one's spare begin, or execute a new process. Raises OSError when there is no room for one."""
+        """Have the spare begin, or execute a new process. Raises OSError when there is no room for one."""
         begun = None if self._spare is None or self.failed_starts else self._spare.begins()
         if begun is None:
             self.dismiss_spare()
@@ -72,7 +82,7 @@ class Worker:
 
     def _execute(self) -> None:
         """Fork and execute it with its end of a new channel, and with its spare's."""
-        self._spare = spare = Spare(installed())
+        self._spare = spare = Spare.to_fork(installed())
         self.channel, theirs = channel_pair()
         try:
             self.pid = linux.fork(lambda: self._become(theirs.fileno(), spare.lend()))
@@ -85,14 +95,9 @@ class Worker:
         spare.lent()
 
     def _become(self, fd: int, spare: int) -> int:
-        os.setpgid(0, 0)  # else Ctrl-C would reach it twice, and Ctrl-Z look like a freeze
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it writes its log from the background
-        linux.close_all_but(0, 1, 2, fd, spare)
+        confine(fd, spare)
         os.set_inheritable(fd, True)
         os.set_inheritable(spare, True)
-        linux.unblock_signals()
-        linux.bound_capabilities(KEPT)
-        linux.forbid_new_privileges()
         environment = {**os.environ, DESCRIPTOR: str(spare)}
         os.execve(self._argv[0], [*self._argv, "--worker", str(fd)], environment)  # noqa: S606 - no shell is wanted
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PTRACE_DETACH = 17
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_CAPBSET_DROP = 1, 4, 15, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
+CAPABILITY_VERSION = 0x20080522
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 TFD_TIMER_ABSTIME = 1
@@ -202,9 +203,16 @@ def forbid_attaching() -> None:
 
 
 def bound_capabilities(kept: Iterable[int]) -> None:
-    """Give up all other capabilities for what is executed next. Without the right to do so, change nothing."""
-    for number in set(range(64)) - set(kept):  # Linux has fewer
-        _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+    """Give up all other capabilities; where this process has the right, what it executes gets none of them back."""
+    mask = sum(1 << number for number in kept)
+    for number in range(64):  # Linux has fewer
+        if not mask >> number & 1:
+            _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+    header, held = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    _checked(_libc.capget(header, held))
+    for word in range(6):  # effective, permitted, inheritable: their low halves, and then their high ones
+        held[word] &= mask >> 32 * (word // 3) & 0xFFFFFFFF
+    _checked(_libc.capset(header, held))
 
 
 def set_name(name: str) -> None:

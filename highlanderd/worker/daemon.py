@@ -7,11 +7,13 @@ before their leases end. So nothing that must outlive it is kept here alone.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
-import sys
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+
+import uvloop
 
 from highlanderd.children.guardian_link import Greeting, GuardianLink
 from highlanderd.children.spawn import Origin
@@ -49,7 +51,8 @@ from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.presence import WorkerPresence
 from highlanderd.worker.quiet import quietly
 from highlanderd.worker.reloading import Reloading
-from highlanderd.worker.replacement import WorkerReplacement, command_of_workers
+from highlanderd.worker.replacement import WorkerReplacement
+from highlanderd.worker.spare import own_command
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +154,7 @@ class Daemon:
         )
         replacement = WorkerReplacement(
             configuration.daemon.node,
-            command_of_workers(sys.orig_argv, sys.executable),
+            tuple(own_command()),
             fleet,
             persistence,
             on_connection_loss=configuration.postgres.on_connection_loss,
@@ -269,6 +272,16 @@ class Daemon:
 async def _fail_with(guardian: GuardianLink) -> None:
     """End this worker when the guardian has sent what cannot be read: another one listens anew."""
     await guardian.failed
+
+
+def work(path: Path, channel_fd: int) -> int:
+    """Be the worker at the end of ``channel_fd``; return the exit code. Everything must be imported."""
+    gc.enable()
+    writer = Writer(2)
+    try:
+        return uvloop.run(serve(path, channel_fd, writer))
+    finally:
+        writer.close()
 
 
 async def serve(path: Path, channel_fd: int, writer: Writer) -> int:

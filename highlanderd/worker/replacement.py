@@ -146,12 +146,3 @@ class WorkerReplacement:
         finally:
             os.close(handover)
         return run.returncode, tuple(run.stderr.decode("utf-8", "replace").splitlines()[-MOST_LINES:])
-
-
-def command_of_workers(argv: Sequence[str], executable: str) -> tuple[str, ...]:
-    """Return the command that the guardian executes for each worker, from a worker's own ``argv``.
-
-    >>> command_of_workers(["python3", "-ISB", "/usr/bin/highlanderd", "--worker", "5"], "/usr/bin/python3")
-    ('/usr/bin/python3', '-ISB', '/usr/bin/highlanderd')
-    """
-    return (executable, *argv[1 : list(argv).index("--worker")])

@@ -8,16 +8,54 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import struct
+import sys
 from pathlib import Path
 
 from highlanderd.errors import DONE
-from highlanderd.guardian import protocol, shapes
-from highlanderd.guardian.channel import Channel
+from highlanderd.guardian import protocol, shapes, starting
+from highlanderd.guardian.channel import Channel, channel_pair
+from highlanderd.guardian.worker import confine
 
-WORKING, WAITING = b"\0--worker\0", b"\0--spare \0"
-"""How the command line shows which of the two a process is, in ``ps`` and ``pgrep -f``."""
-ARG_START, ARG_END = 45, 46
-"""Fields of /proc/PID/stat after the name: see proc(5)."""
+PR_SET_MM, PR_SET_MM_MAP = 35, 14
+MEMORY_MAP: tuple[int | str, ...] = (26, 27, 45, 46, 47, "brk", 28, "arg_start", "arg_end", 50, 51)
+"""What ``struct prctl_mm_map`` begins with: fields of /proc/PID/stat, but for what changes here. See prctl(2)."""
+NO_FILE = 2**32 - 1
+_shown: list[ctypes.Array[ctypes.c_char]] = []
+"""What the kernel reads, kept alive."""
+
+
+def own_command() -> list[str]:
+    """Return the command that started this daemon, without what makes a process a worker.
+
+    The guardian executes it again for each worker.
+    """
+    argv = sys.orig_argv
+    return [sys.executable, *argv[1 : argv.index("--worker") if "--worker" in argv else None]]
+
+
+def forked_ahead(code: int | None) -> tuple[int | None, tuple[str, ...]]:
+    """Fork the first spare, in the process that is about to become the guardian.
+
+    Return the guardian's options that say so; in the spare, once it is to begin as the worker, the descriptor of its
+    channel. ``code`` is ``guardian.spare.installed()`` from before the first import.
+    """
+    if code is None:  # files are being replaced right now
+        return None, ()
+    ours, theirs = channel_pair()
+    try:
+        pid = os.fork()
+    except OSError:  # the machine is short of processes: the guardian executes the first worker
+        return None, ()
+    if pid:
+        theirs.close()
+        os.set_inheritable(ours.fileno(), True)
+        return None, ("--spare", f"{ours.detach()},{pid},{code}")
+    fd = theirs.detach()
+    confine(fd)
+    starting.fill_standard_descriptors(keep_input=False)
+    starting.raise_file_limit()
+    return with_spare(*_waited(fd)), ()
 
 
 def with_spare(channel_fd: int, spare_fd: int) -> int:
@@ -36,16 +74,19 @@ def with_spare(channel_fd: int, spare_fd: int) -> int:
             os.close(spare_fd)
             return channel_fd
         os.close(channel_fd)
-        _show(WORKING, WAITING)
-        channel_fd, spare_fd = spare_fd, _begun(spare_fd)
+        channel_fd, spare_fd = _waited(spare_fd, told=False)
         os.setpgid(0, 0)
-        _show(WAITING, WORKING)
 
 
-def _begun(fd: int) -> int:
-    """Wait until the spare at ``fd`` is to begin; return the descriptor for its own spare. Exits with the guardian."""
+def _waited(fd: int, told: bool = True) -> tuple[int, int]:
+    """Wait at ``fd`` until this spare is to begin; return it, and the descriptor for its own spare.
+
+    Exits with the guardian. ``told``: the guardian knows its pid.
+    """
+    _show("--spare")
     channel = Channel.of(fd)
-    channel.post(protocol.spare(os.getpid()))
+    if not told:
+        channel.post(protocol.spare(os.getpid()))
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     try:
@@ -53,15 +94,21 @@ def _begun(fd: int) -> int:
             poller.poll()
             received = channel.receive()
             if received is not None and shapes.check(protocol.SPARE, received[0]):
-                channel.detach()
-                return received[1][0]
+                _show("--worker")
+                return channel.detach(), received[1][0]
     except (EOFError, ValueError, IndexError):
         os._exit(DONE)
 
 
-def _show(old: bytes, new: bytes) -> None:
-    """Replace a word of this process' command line, where the kernel reads it."""
+def _show(role: str) -> None:
+    """Show in ``ps`` and ``pgrep -f`` what this process is. A kernel without checkpoint and restore shows no change."""
+    words = b"".join(os.fsencode(word) + b"\0" for word in (*own_command(), role))
+    text = ctypes.create_string_buffer(words, len(words))
+    libc, start = ctypes.CDLL(None), ctypes.addressof(text)
+    libc.sbrk.restype = ctypes.c_void_p
     fields = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()
-    start, end = int(fields[ARG_START]), int(fields[ARG_END])
-    if start and (at := ctypes.string_at(start, end - start).find(old)) >= 0:
-        ctypes.memmove(start + at, new, len(new))
+    own: dict[int | str, int] = {"brk": libc.sbrk(0), "arg_start": start, "arg_end": start + len(words)}
+    addresses = [own[field] if field in own else int(fields[int(field) - 3]) for field in MEMORY_MAP]
+    mapping = struct.pack("@11QQII", *addresses, 0, 0, NO_FILE)
+    if libc.prctl(PR_SET_MM, PR_SET_MM_MAP, mapping, len(mapping), 0) == 0:
+        _shown[:] = [text]

@@ -59,7 +59,10 @@ def settled(node: Node) -> bool:
     """Whether every node has written what followed from the last order: each led child is ready, each stop is known."""
     programs = node.control.ask("GET", "/v1/cluster")["programs"]
     held = [one for one in programs if one["stopped"] is not None]
-    return all(one["ready"] or one["leader"] is None for one in programs) and not any(one["candidates"] for one in held)
+    known = all(
+        not one["candidates"] and all(node["reason"].startswith("stopped") for node in one["unable"]) for one in held
+    )
+    return known and all(one["ready"] or one["leader"] is None for one in programs)
 
 
 def anywhere(step: Typed, lines: list[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import shutil
 import signal
@@ -224,6 +225,8 @@ def test_a_reload_has_the_running_child_asked_anew(nodes: Nodes, database: Datab
 
 
 HAPROXY = """
+global
+    stats socket {admin}
 defaults
     mode http
     timeout connect 1s
@@ -258,13 +261,14 @@ def test_no_request_reaches_a_program_before_it_is_ready_through_three_failovers
         nodes.nodes.append(node)
         node.start()
     nodes.await_up(*nodes.nodes)
-    await_ready(leader(nodes))  # before its first checks HAProxy takes every server for one that is up
-    file = nodes.directory / "haproxy.cfg"
-    file.write_text(HAPROXY.format(front=front, servers="\n".join(servers)))
+    await_ready(leader(nodes))
+    file, admin = nodes.directory / "haproxy.cfg", nodes.directory / "haproxy.sock"
+    file.write_text(HAPROXY.format(front=front, servers="\n".join(servers), admin=admin))
     with subprocess.Popen(
         ["haproxy", "-db", "-f", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as proxy:
         try:
+            wait_for(lambda: _statuses(admin) == ["DOWN", "DOWN", "UP"], what="HAProxy has made its first checks")
             served = [_served_by_another(front, b"")]
             for _ in range(3):
                 first = leader(nodes)
@@ -274,6 +278,16 @@ def test_no_request_reaches_a_program_before_it_is_ready_through_three_failovers
             proxy.kill()
     assert all(one != other for one, other in pairwise(served))
     assert not Path(f"{nodes.journal.path}.early").exists()
+
+
+def _statuses(admin: Path) -> list[str]:
+    """Return what HAProxy takes its servers for, sorted; before its first checks each is up."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(admin))
+        connection.sendall(b"show stat\n")
+        rows = csv.DictReader(b"".join(iter(lambda: connection.recv(4096), b"")).decode().lstrip("# ").splitlines())
+        return sorted(row["status"] for row in rows if row["svname"] in ("a", "b", "c"))
+    return []
 
 
 def _served_by_another(front: int, former: bytes) -> bytes:

@@ -104,7 +104,9 @@ def test_presence_that_cannot_be_written_costs_no_renewal(nodes: Nodes, database
             lambda: database.sql("SELECT renewal FROM highlander.lease") > [(renewal + 15,)],
             what="three leases of renewals",
         )
-        assert any("other nodes do not see" in note for note in node.status()["warnings"])
+        wait_for(
+            lambda: any("other nodes do not see" in note for note in node.status()["warnings"]), what="the status warns"
+        )
     assert nodes.life("beat").pids == before
     wait_for(lambda: not any("other nodes do not see" in note for note in node.status()["warnings"]), what="it is over")
 
