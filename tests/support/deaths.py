@@ -11,10 +11,11 @@ from tests.support.wait import wait_for
 
 
 def marked(directory: Path) -> list[int]:
-    """List the processes, zombies among them, whose environment names something below ``directory``."""
+    """List the processes, zombies among them, whose environment or command names something below ``directory``."""
     mark = os.fsencode(directory)
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in numbers if pid != os.getpid() and mark in proc_file(f"/proc/{pid}/environ")]
+    shown = ((pid, f"/proc/{pid}/{file}") for pid in numbers for file in ("environ", "cmdline") if pid != os.getpid())
+    return [*{pid: path for pid, path in shown if mark in proc_file(path)}]
 
 
 def gone(pid: int) -> bool:

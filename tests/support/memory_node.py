@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLe
 from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.orders import ReloadReport
+from tests.support.forked import Forked, forkable
+from tests.support.postgres import throwaway_place
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 
@@ -460,9 +463,12 @@ async def ctl(path: Path | str, *arguments: str, **environment: str) -> Ended:
 
 async def ended(command: list[str], **environment: str) -> Ended:
     """Run a command to its end."""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), **environment}
+    if forkable(command):
+        return await asyncio.to_thread(_forked, command, environment)
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -473,3 +479,13 @@ async def ended(command: list[str], **environment: str) -> Ended:
             process.kill()
             await process.wait()
     return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+def _forked(command: list[str], environment: dict[str, str]) -> Ended:
+    with tempfile.TemporaryDirectory(dir=throwaway_place()) as directory:
+        out, err = Path(directory, "out"), Path(directory, "err")
+        process = Forked(command, environment, out, err)
+        try:
+            return Ended(process.wait(60), out.read_text(), err.read_text())
+        finally:
+            process.kill()

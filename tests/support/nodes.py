@@ -28,6 +28,7 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.sql.leading import SETTLE_FRESH
 from highlanderd.system.linux import boottime
 from tests.support.deaths import gone, marked, proc_file
+from tests.support.forked import Forked, forkable
 from tests.support.journal import CHILD, Journal, Life
 from tests.support.postgres import Database, passable_directory, throwaway_place
 from tests.support.wait import wait_for
@@ -57,7 +58,7 @@ class Node:
         self.control = ControlClient(str(self.socket))
         self.asleep: tuple[int, ...] = ()
         """Processes of it that were stopped: it cannot be asked meanwhile."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     # ------------------------------------------------------------------------------------------------ configuration
 
@@ -83,6 +84,9 @@ class Node:
         command = [*self.enter, sys.executable, "-m", "highlanderd", "-c", str(self.file)]
         ours = {"PYTHONPATH": str(PACKAGE), "TEST_HOME": str(self.home), "SSL_CERT_FILE": NO_CERTIFICATES}
         environment = {**os.environ, **ours, **self.environment}
+        if forkable(command) and not self.environment:
+            self._process = Forked(command, environment, self.log, self.log, session=True)
+            return
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -257,9 +261,13 @@ class Nodes:
         for node in self.nodes:
             print(f"---- {node.name}\n{node.log.read_text(errors='replace')}")
 
+    def _pids(self) -> set[int]:
+        """Return what may be left; a daemon that has not even begun bears no mark."""
+        return {*marked(self.directory), *(node.guardian for node in self.nodes if node.runs)}
+
     def end(self) -> None:
         """Kill everything."""
-        while pids := [pid for pid in marked(self.directory) if not gone(pid)]:
+        while pids := {pid for pid in self._pids() if not gone(pid)}:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
