@@ -1,8 +1,8 @@
 """The command ``highlanderd``: checks, examines, prints, or becomes the daemon.
 
 To become the daemon it checks the configuration, takes the state directory's lock, starts the embedded server if one
-is configured, and executes the guardian in its own place. The guardian executes this command again, with
-``--worker``, for each worker.
+is configured, forks the first worker, and executes the guardian in its own place. Where no spare is to be had, the
+guardian executes this command again, with ``--worker``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The renewal: a worker of the installed code takes the place of this one, and no child notices.
 
 First the installed code has to load what it would be handed over. It does so below this worker: as the daemon's user,
-in the unit's sandbox, by the command that the guardian executes for each worker. Then this worker ends, and the
+in the unit's sandbox, by the command that the guardian executes for a worker. Then this worker ends, and the
 guardian starts the next one. Guardian and keepers stay as they are.
 """
 

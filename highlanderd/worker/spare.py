@@ -28,7 +28,7 @@ _shown: list[ctypes.Array[ctypes.c_char]] = []
 def own_command() -> list[str]:
     """Return the command that started this daemon, without what makes a process a worker.
 
-    The guardian executes it again for each worker.
+    The guardian executes it again for a worker that is not a spare.
     """
     argv = sys.orig_argv
     return [sys.executable, *argv[1 : argv.index("--worker") if "--worker" in argv else None]]

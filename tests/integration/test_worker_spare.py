@@ -102,3 +102,42 @@ def test_no_spare_outlives_its_guardian(nodes: Nodes, database: Database, signum
     node.signal(signum)
     node.ended()
     wait_for(partial(gone, spare), PATIENCE, "the spare has ended")
+
+
+def test_the_first_worker_is_forked_by_the_process_that_becomes_the_guardian(nodes: Nodes, database: Database) -> None:
+    """It is confined as an executed one is: by rights, descriptors and limits, and in a process group of its own."""
+    settled_ledger(database, LEASE)
+    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    nodes.nodes.append(node)
+    node.environment = {"EXECUTED": "by itself"}
+    node.configure(["beat"])
+    node.start()
+    nodes.await_led("beat")
+    first = node.worker
+    forked = confinement(first)
+    assert command_of(first)[1:] == ["-m", "highlanderd", "-c", str(node.file), "--worker"]
+    os.kill(spare_of(node), signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
+    wait_for(partial(another_works, node, first), PATIENCE, "another worker works")
+    assert command_of(node.worker)[1:-1] == ["-m", "highlanderd", "-c", str(node.file), "--worker"]
+    assert forked == confinement(node.worker)
+    assert forked["NoNewPrivs"] == "1"
+
+
+def command_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+
+
+def confinement(pid: int) -> dict[str, str]:
+    """Return what confines a worker, and which files it holds."""
+    place = Path(f"/proc/{pid}")
+    shown = dict(line.split(":\t") for line in (place / "status").read_text().splitlines() if ":\t" in line)
+    kept = {name: value for name, value in shown.items() if name.startswith(("Cap", "NoNew", "Sig")) and name != "SigQ"}
+    files = sorted({link for fd in (place / "fd").iterdir() if (link := str(fd.readlink())).startswith("/")})
+    return {
+        **kept,
+        "files": " ".join(files),
+        "limit": next(line for line in (place / "limits").read_text().splitlines() if "open files" in line),
+        "input": str((place / "fd" / "0").readlink()),
+        "own group": str(os.getpgid(pid) == pid),
+    }
