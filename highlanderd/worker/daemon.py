@@ -140,6 +140,7 @@ class Daemon:
             tell=self._chronicle.tell,
             quarantined=self._greeting.quarantined,
             exits=handover.exits,
+            failures=handover.failures,
         )
         fleet.want(handover.programs)
         for found in self._greeting.found:

@@ -122,13 +122,15 @@ class Fleet:
         quarantined: Mapping[str, str] | None = None,
         stops: Mapping[str, str] | None = None,
         exits: Mapping[str, LastExit] | None = None,
+        failures: Mapping[str, int] | None = None,
         session: Callable[..., Session] = Session,
         limits: Callable[[], needs.Limits] = needs.limits,
     ) -> None:
         """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how.
 
         ``stops`` are the reasons of programs that operators have stopped, ``exits`` how the latest child of each had
-        ended before. ``session`` makes the session of a program, ``limits`` says what this host has for all of them.
+        ended before, ``failures`` how many in a row there were. ``session`` makes the session of a program, ``limits``
+        says what this host has for all of them.
         """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
@@ -144,6 +146,8 @@ class Fleet:
         self._quarantined = dict(quarantined or {})
         self._stops = dict(stops or {})
         self._exits = dict(exits or {})
+        self._failures = dict(failures or {})
+        """What a program begins with that was there under an earlier worker, by name."""
         self._find_limits, self._limits = limits, needs.Limits()
         self._names = Resolver()
         self._affordable: frozenset[str] = frozenset()
@@ -166,6 +170,13 @@ class Fleet:
             if member.program.last_exit is not None:
                 self._exits[name] = member.program.last_exit
         return {name: self._exits[name] for name in self._exits.keys() & {*self.wanted, *self.members}}
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """How many failures in a row each program has had on this node, where there were any, by name."""
+        now = {name: member.program.situation.failures for name, member in self.members.items()}
+        known = {name: count for name, count in self._failures.items() if name in self.wanted} | now
+        return {name: count for name, count in known.items() if count}
 
     def _last_exit(self, name: str) -> LastExit | None:
         """Return what ``exits`` has of one program."""
@@ -352,6 +363,7 @@ class Fleet:
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
         name = config.name
+        situation = replace(situation, failures=self._failures.pop(name, 0))
         spawner, prober = Spawner(self._origin, config), Prober(config, self._names)
         spread = uuid.uuid5(uuid.UUID(self._instance), name).int / 2**128
         program = Program(

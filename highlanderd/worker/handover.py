@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from highlanderd import __version__
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
@@ -25,6 +25,9 @@ from highlanderd.system.linux import boottime
 from highlanderd.worker.records import LastExit
 
 log = logging.getLogger(__name__)
+
+MOST_FAILURES: Final = 1 << 31
+"""One a second would take 68 years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class WorkerHandover:
     """Since when the guardian is of another version than its workers; None while it is of the same."""
     stops: Mapping[str, str] = field(default_factory=dict)
     """By program that an operator has stopped here: the reason that its status shows."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """By program: how many failures in a row it has had on this node, where there were any."""
 
     @property
     def configuration(self) -> Configuration:
@@ -78,6 +83,7 @@ class WorkerHandover:
             "stops": dict(self.stops),
             "seen_ledger": self.seen_ledger,
             "exits": {name: [event.status, event.at, epoch] for name, (event, epoch) in self.exits.items()},
+            "failures": dict(self.failures),
             "restart_due": self.restart_due,
             **self.memory,
         }
@@ -114,6 +120,7 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
         _exits(facts.get("exits")),
         None if due is None else str(due),
         _stops(facts.get("stops")),
+        _failures(facts.get("failures")),
     )
 
 
@@ -133,6 +140,12 @@ def _stops(written: object) -> dict[str, str]:
     """Return those that can be read."""
     pairs = written.items() if isinstance(written, dict) else ()
     return {name: why for name, why in pairs if isinstance(why, str)}
+
+
+def _failures(written: object) -> dict[str, int]:
+    """Return those that can be read."""
+    pairs = written.items() if isinstance(written, dict) else ()
+    return {name: count for name, count in pairs if type(count) is int and 0 < count <= MOST_FAILURES}
 
 
 def _wishes(written: object) -> dict[str, Want]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.config import Loaded
@@ -80,14 +80,16 @@ class Persistence:
         return self._handover.encode()
 
     def _refresh(self) -> None:
-        wishes, stops, exits = self._fleet.wishes, self._fleet.stops, self._fleet.exits
-        seen_ledger, memory = self._server.seen_ledger, self._server.memory.facts()
-        old = self._handover
-        known = (old.wishes, old.stops, old.exits, old.seen_ledger, old.memory)
-        if known != (wishes, stops, exits, seen_ledger, memory):
-            self._handover = replace(
-                old, wishes=dict(wishes), stops=stops, exits=exits, seen_ledger=seen_ledger, memory=memory
-            )
+        facts: dict[str, Any] = {
+            "wishes": dict(self._fleet.wishes),
+            "stops": self._fleet.stops,
+            "exits": self._fleet.exits,
+            "failures": self._fleet.failures,
+            "seen_ledger": self._server.seen_ledger,
+            "memory": self._server.memory.facts(),
+        }
+        if any(getattr(self._handover, name) != fact for name, fact in facts.items()):
+            self._handover = replace(self._handover, **facts)
 
     def hand_over(self) -> None:
         """Hand the guardian what has changed since the last time. A failure is logged, and tried again later."""

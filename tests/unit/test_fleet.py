@@ -62,6 +62,7 @@ def _fleet(
     quarantined: Mapping[str, str] | None = None,
     guardian: object = None,
     limits: Limits = UNLIMITED,
+    failures: Mapping[str, int] | None = None,
 ) -> Fleet:
     ledger = Ledger("highlander", "highlander", 10.0)
     nothing = _Nothing()
@@ -87,6 +88,7 @@ def _fleet(
         on_alarm=alarms.append,
         quarantined=quarantined,
         limits=lambda: limits,
+        failures=failures,
     )
 
 
@@ -186,6 +188,25 @@ def test_a_quarantined_program_is_shown_with_its_reason_until_an_operator_starts
         fleet.order("beat", StartOrdered())
         await until(lambda: fleet.members.get("beat") and fleet.members["beat"].program.state == "waiting")
         assert guardian.lifted == ["beat"]
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+
+
+def test_failures_in_a_row_go_on_with_the_next_worker_and_a_changed_program_begins_anew() -> None:
+    beat = ProgramConfig(name="beat", command=("false",))
+
+    async def scenario() -> None:
+        fleet = _fleet([], failures={"beat": 3, "gone": 2})
+        fleet.want({"beat": beat})
+        assert fleet.failures == {"beat": 3}
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: fleet.members)
+        assert fleet.members["beat"].program.situation.failures == 3
+        assert fleet.failures == {"beat": 3}
+        fleet.want({"beat": beat.model_copy(update={"command": ("true",)})})
+        await until(lambda: not fleet.failures)
         fleet.end()
         await asyncio.wait_for(running, 60)
 

@@ -40,7 +40,8 @@ def _left(path: Path) -> WorkerHandover:
     first = begin(path, None, {})
     exits = {"beat": (Exited(256, 1.5), 7)}
     stops = {"beat": "stopped by uid 0 on node web-1: new disk"}
-    return WorkerHandover(first.base, first.latest, {"beat": Want.STOP}, True, PAST, exits, stops=stops)
+    wishes, failures = {"beat": Want.STOP}, {"beat": 3}
+    return WorkerHandover(first.base, first.latest, wishes, True, PAST, exits, stops=stops, failures=failures)
 
 
 def test_the_next_worker_goes_on_with_what_was_in_force(path: Path) -> None:
@@ -83,6 +84,13 @@ def test_an_exit_that_cannot_be_read_is_none(path: Path, bent: object) -> None:
     facts = json.loads(_left(path).encode())
     facts["exits"] = {"beat": bent, "bot": [9, 2.5, None]}
     assert begin(path, json.dumps(facts).encode(), {}).exits == {"bot": (Exited(9, 2.5), None)}
+
+
+@pytest.mark.parametrize("bent", [None, -1, 0, True, "3", 1.5, 1 << 64, [3]])
+def test_a_count_of_failures_that_cannot_be_read_begins_anew(path: Path, bent: object) -> None:
+    facts = json.loads(_left(path).encode())
+    facts["failures"] = {"beat": bent, "bot": 2}
+    assert begin(path, json.dumps(facts).encode(), {}).failures == {"bot": 2}
 
 
 def test_an_unknown_wish_is_no_wish(path: Path) -> None:
