@@ -14,7 +14,7 @@ LONGEST_OUTAGE: Final = 86_400.0
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NUMBER: Final = r"(\d+(?:\.\d+)?)"
-_WRITTEN: Final = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in _UNITS))
+_WRITTEN: Final = "".join(f"(?:{_NUMBER}{unit})?" for unit in _UNITS)
 
 
 def since_epoch(moment: str | None) -> float | None:
@@ -46,7 +46,7 @@ def seconds(text: str) -> float | None:
     """
     if re.fullmatch(_NUMBER, text):
         return float(text)
-    found = _WRITTEN.fullmatch(text)
+    found = re.fullmatch(_WRITTEN, text)
     if found is None or not text:
         return None
     parts = zip(found.groups(), _UNITS.values(), strict=True)

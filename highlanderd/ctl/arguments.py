@@ -8,19 +8,29 @@ import re
 from typing import Any, Final, NoReturn
 
 from highlanderd import __version__
+from highlanderd.ctl import terminal
 from highlanderd.ctl.argument_values import duration, naming, outage
 from highlanderd.ctl.question_arguments import add_questions
 from highlanderd.ctl.words import WORDS
 
 DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 FORMATS: Final = ("table", "json", "tsv")
+UNKNOWN_WIDTH: Final = 80
+"""Columns of help where there is no terminal."""
+
+
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal. What argparse asks for that imports all of the standard library's compression."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=(terminal.size()[0] or UNKNOWN_WIDTH) - 2)
 
 
 class _Parser(argparse.ArgumentParser):
     """Takes ``-60s`` for a value, as argparse does ``-60``: then the refusal can say what is wrong with it."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False)
+        super().__init__(**settings, allow_abbrev=False, formatter_class=_Help)
         # argparse has no public setting for this; a test sees when the attribute goes.
         self._negative_number_matcher = re.compile(r"-\d")
 
@@ -47,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _shared(socket: str, output: str) -> argparse.ArgumentParser:
     """Return the options that may stand before the command or after it, with their defaults for one place."""
-    options = argparse.ArgumentParser(add_help=False)
+    options = _Parser(add_help=False)
     options.add_argument(
         "--socket",
         metavar="PATH",

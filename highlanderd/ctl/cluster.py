@@ -44,17 +44,25 @@ def _show(answer: Answer, arguments: Namespace) -> None:
         terminal.draw([cut(line, width) for line in picture(answer, width, now)], height)
         sys.stdout.flush()
     else:
-        rows = [PROGRAMS, *(_program(program, now) for program in answer["programs"])]
-        rows += [(), NODES, *map(_node, answer["nodes"])]  # an empty line between the two tables
-        give(arguments, answer, lambda: picture(answer, width, now), lambda: rows)
+        empty: tuple[str, ...] = ()  # between the two tables
+        give(
+            arguments,
+            answer,
+            lambda: picture(answer, width, now),
+            lambda: [*_rows(answer, now), empty, NODES, *map(_node, answer["nodes"])],
+        )
 
 
 def picture(answer: Mapping[str, Any], width: int | None, now: float) -> list[str]:
     """Return the lines: programs, nodes, and a line for whatever is out of the ordinary."""
-    programs = fitted([PROGRAMS, *(_program(program, now) for program in answer["programs"])], width, ELASTIC)
+    programs = fitted(_rows(answer, now), width, ELASTIC)
     nodes = fitted([NODES, *(_node(node) for node in answer["nodes"])], width, (0, 4))
     remarks = list(_remarks(answer))
     return [*programs, "", *nodes, *([""] if remarks else []), *remarks]
+
+
+def _rows(answer: Mapping[str, Any], now: float) -> list[tuple[str, ...]]:
+    return [PROGRAMS, *(_program(program, now) for program in answer["programs"])]
 
 
 def _program(program: Mapping[str, Any], now: float) -> tuple[str, ...]:

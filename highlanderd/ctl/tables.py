@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from textwrap import wrap
 from typing import Any, Final
 
 from highlanderd.durations import clock, shown, span
@@ -46,6 +45,8 @@ def plain(value: object) -> str:
     ('a\\ufffd[31mb', '-', '-')
     """
     text = "" if value is None else str(value)
+    if text.isprintable():
+        return text or "-"
     return "".join(c if c.isprintable() else "\ufffd" for c in text.expandtabs()) or "-"
 
 
@@ -91,11 +92,13 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 def _without_spare(rows: Sequence[tuple[str, ...]], width: int | None) -> list[tuple[str, ...]]:
     """Return the rows without the columns that ``width`` columns have no room for beside the longest reason."""
+    if width is None:
+        return list(rows)
     longest = min(max(len(row[-1]) for row in rows), GOOD_REASON)
     columns = list(range(len(HEADINGS)))
     for spare in SPARE:
         sizes = _widths([[row[column] for column in columns] for row in rows])
-        if width is None or sum(sizes[:-1]) + 2 * (len(sizes) - 1) + longest <= width:
+        if sum(sizes[:-1]) + 2 * (len(sizes) - 1) + longest <= width:
             break
         columns.remove(spare)
     return [tuple(row[column] for column in columns) for row in rows]
@@ -113,8 +116,10 @@ def _fitting(widths: list[int], width: int | None) -> list[int]:
 
 def _reason(reason: str, indent: int, width: int | None) -> list[str]:
     """Return the part that stands in its row, and the lines below it."""
-    if width is None:
+    if width is None or not reason:
         return [reason]
+    from textwrap import wrap  # for this alone
+
     if width - indent >= NARROWEST_REASON:
         first, *more = wrap(reason, width - indent) or [""]
         if len(more) < TALLEST_REASON:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +19,15 @@ from highlanderd.errors import DaemonUnreachable, HighlanderError
 from highlanderd.system import ownership
 
 PATIENCE = 2.0
+SLOW = "asyncio dataclasses email http inspect logging pathlib shutil ssl textwrap urllib"
+"""What takes a tenth of a client's start or more to import."""
+ONE_COMMAND = """
+import sys
+before = set(sys.modules)
+from highlanderd.ctl import main
+main(["--socket", sys.argv[1], "status"])
+print(*set(sys.modules) - before)
+"""
 
 
 class Breaking:
@@ -64,6 +75,14 @@ def test_a_daemon_that_breaks_off_is_asked_again_only_now_and_then(
     with pytest.raises(DaemonUnreachable, match="too many clients"):
         ControlClient(str(tmp_path / "control.sock")).ask("GET", "/v1/status")
     assert 1 < breaking.asked <= PATIENCE / AGAIN + 1
+
+
+def test_a_plain_command_imports_nothing_that_takes_long(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_COMMAND, tmp_path / "control.sock"], capture_output=True, text=True, check=True
+    )
+    assert "no daemon is running here" in done.stderr
+    assert not {*SLOW.split()} & {*done.stdout.split()}
 
 
 def test_an_order_is_not_given_twice(breaking: Breaking, tmp_path: Path) -> None:
