@@ -71,6 +71,18 @@ def check_clocks(written: WrittenProgram, report: Problems) -> None:
         )
 
 
+def check_placement(written: WrittenProgram, report: Problems) -> None:
+    """Report nodes that are to lead a program, and never to run it."""
+    for node in sorted({*written.program.prefer} & {*written.program.never}):
+        report.add(written.at("never"), f"names {quoted(node)}, which prefer names as well; remove it from one of them")
+
+
+def warn_of_failback(written: WrittenProgram, warnings: Problems) -> None:
+    """Warn of a time to give a program back where no node is preferred."""
+    if "failback" in written.table and written.program.failback is not None and not written.program.prefer:
+        warnings.add(written.at("failback"), "has no effect without prefer; name the nodes that it is given back to")
+
+
 def warn_of_watchdog(written: WrittenProgram, warnings: Problems) -> None:
     """Warn of a watchdog's time where there is no watchdog."""
     if "alive_timeout" in written.table and not isinstance(written.program.alive, Notify):

@@ -72,6 +72,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     values.account: _ACCOUNT,
     words.words: _COMMAND,
     probes.readiness: {"anyOf": [_DURATION_OR_NUMBER, {"const": "notify"}, _PROBE]},
+    program_keys.failback_time: {"anyOf": [{"const": "never"}, _DURATION_OR_NUMBER]},
     program_keys.alive_value: {"anyOf": [{"const": "notify"}, _PROBE]},
 }
 """What may be written, by the function that reads it."""
@@ -140,7 +141,7 @@ def _plain(made: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------ keys, defaults
 
 _DURATIONS: Final = frozenset(
-    {"lease", "backoff", "backoff_max", "backoff_reset", "stop_timeout", "ready_timeout", "alive_timeout"}
+    {"lease", "backoff", "backoff_max", "backoff_reset", "stop_timeout", "ready_timeout", "alive_timeout", "failback"}
 )
 """Keys whose numbers are seconds; the others are plain numbers."""
 

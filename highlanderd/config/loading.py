@@ -15,7 +15,9 @@ from highlanderd.config.checks import (
     WrittenProgram,
     check_clocks,
     check_locks,
+    check_placement,
     warn_of_expansions,
+    warn_of_failback,
     warn_of_files,
     warn_of_names,
     warn_of_postgres,
@@ -266,6 +268,7 @@ class _Loading:
             check_locks(daemon.namespace, self.programs.values(), self.problems)
         for written in self.programs.values():
             check_clocks(written, self.problems)
+            check_placement(written, self.problems)
         if self.problems.sorted():
             raise ConfigurationError(self.problems.sorted())
         programs = {name: written.program for name, written in self.programs.items()}
@@ -282,6 +285,7 @@ class _Loading:
             warn_of_shell(written, self.warnings)
             warn_of_files(written, self.warnings)
             warn_of_watchdog(written, self.warnings)
+            warn_of_failback(written, self.warnings)
             warn_of_expansions(written, self.environ, self.warnings)
 
 

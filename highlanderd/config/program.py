@@ -21,6 +21,7 @@ from highlanderd.config.values import (
     ExitCodes,
     Flag,
     Located,
+    Nodes,
     Octal,
     Output,
     Secret,
@@ -29,6 +30,7 @@ from highlanderd.config.values import (
     Text,
     Variable,
     between,
+    duration,
     kind,
     label,
     quoted,
@@ -76,6 +78,16 @@ def _inherited(value: object) -> object:
     if not isinstance(value, list | tuple):
         raise ValueError(f'{quoted(value)} is {kind(value)}; write true, false, or an array of names, such as ["TERM"]')
     return tuple(variable(name) for name in value)
+
+
+def failback_time(value: object) -> float | None:
+    """Return seconds; None for never."""
+    if value in (None, "never"):
+        return None
+    seconds = duration(value)
+    if seconds < 1:
+        raise ValueError(f'{quoted(value)} would move the program back and forth; write "1s" or longer, or "never"')
+    return seconds
 
 
 def _unreserved(name: str) -> str:
@@ -227,6 +239,26 @@ class ProgramKeys(Section):
         default="tree",
         description="Who gets the stop signal: every process of the child's tree, or its main process alone. SIGKILL "
         "always goes to the whole tree.",
+    )
+    prefer: Nodes = Field(
+        default=(),
+        description="Nodes that are to lead it, the most preferred first: another node leaves it to one of them that "
+        "is present and could lead it, for 2s at most. Where it runs already it stays, unless `failback` says "
+        "otherwise. No such node need exist.",
+    )
+    never: Nodes = Field(
+        default=(), description="Nodes that never run it. It is shown as stopped there. No such node need exist."
+    )
+    failback: Annotated[float | None, BeforeValidator(failback_time)] = Field(
+        default=None,
+        description="How long a node that is preferred to the present leader has to be able to lead, without a break, "
+        "until the leader releases the program to it; twice as long after each time that it fails there. Default: "
+        '`"never"`.',
+    )
+    spread: Flag = Field(
+        default=True,
+        description="Whether a node leaves it to one that leads fewer programs: it waits 50ms for each program that it "
+        "leads more, 1s at most. Between nodes of another place in `prefer`, that counts alone.",
     )
     stdout: Output = Field(
         default="inherit",

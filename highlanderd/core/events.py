@@ -5,11 +5,12 @@ Events are named by past participles, and frozen. Times are CLOCK_BOOTTIME in se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Observation, Suspension
+from highlanderd.core.placement import Peers
 from highlanderd.core.states import NOBODY, Author, Cause
 
 
@@ -47,6 +48,8 @@ class Looked:
     """Arrival of the answer."""
     keeperless: bool
     """Whether the guardian held no keeper for this lock id nor for this program."""
+    peers: Peers = field(default_factory=Peers)
+    """The other nodes that wait for the program, for placement."""
 
 
 @dataclass(frozen=True, slots=True)

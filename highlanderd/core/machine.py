@@ -18,10 +18,12 @@ session is idle, and makes it busy until the answer or ``Detached`` arrives. A c
 in its state, such as ``renew_at`` or ``look_at``; it counts once the session is idle again.
 
 **How a term begins.** ``Look`` brings ``Looked``; ``core/verdict.py`` judges it. A claim becomes ``TakeOver``, and
-``Granted`` is the only way into a term. Its cell returns ``Spawn``, the only one of that term. ``Started`` or
-``SpawnFailed`` says whether the child was started; while neither has come, the child counts as running, because the
-guardian may have forked it. ``FoundReady`` says that it does its work, as the program's ``ready`` defines it; when that
-does not come in time, or ``FoundUnhealthy`` comes later, the term ends, and another node has its turn.
+``Granted`` is the only way into a term. Before a node claims, it may leave the program to another one for a moment
+(``core/placement.py``), which delays a term and never begins one. The cell of ``Granted`` returns ``Spawn``, the only
+one of that term. ``Started`` or ``SpawnFailed`` says whether the child was started; while neither has come, the child
+counts as running, because the guardian may have forked it. ``FoundReady`` says that it does its work, as the program's
+``ready`` defines it; when that does not come in time, or ``FoundUnhealthy`` comes later, the term ends, and another
+node has its turn.
 
 **How long a term may be trusted.** Trust counts from the moment *before* the last acknowledged statement was sent
 (``core/lease.py``). Each acknowledged renewal moves three moments on: the fence, SIGKILL, and the end of trust. The

@@ -33,8 +33,12 @@ class Policy:
     backoff_reset: float = 60.0
     ready_timeout: float = 90.0
     on_connection_loss: Literal["hold", "stop"] = "hold"
-    spread: float = 0.5
+    jitter: float = 0.5
     """A number in [0, 1), drawn once per instance and program. It spreads the looks and backoffs of many nodes."""
+    prefer: tuple[str, ...] = ()
+    """Nodes that are to lead rather than others, in this order."""
+    spread: bool = False
+    """Whether a node that leads many programs leaves the next one to others."""
     grid: float = 0.0
     """Share of a lease. Looks and renewals are moved back to its multiples, so that many programs share one wake-up."""
 
@@ -151,6 +155,14 @@ class Abstention:
 
 
 @dataclass(frozen=True, slots=True)
+class Vacancy:
+    """The verdict has let this node take over, after the term of ``epoch``, since a moment."""
+
+    epoch: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """A released row waits for ``node``, so long and no longer."""
 
@@ -174,6 +186,8 @@ class Waiting:
     """The epoch of the released term that such a ``start`` has overridden."""
     finished: bool = False
     """The last look has shown that the program has finished: an operator has to start it again."""
+    vacancy: Vacancy | None = None
+    """Set while this node may take over, and leaves it to another one."""
 
 
 @dataclass(frozen=True, slots=True)

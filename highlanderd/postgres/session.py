@@ -61,6 +61,7 @@ from highlanderd.core.events import Event, Looked, Refused, Settled
 from highlanderd.core.key import AdvisoryLock, name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import ServerIdentity
+from highlanderd.core.placement import Peers
 from highlanderd.core.verdict import Claim, Settle
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
@@ -95,16 +96,18 @@ class Session(LockConnection):
         keeperless: Callable[[], bool],
         post: Callable[[Event], None],
         on_alarm: Callable[[str], None] = log.warning,
+        peers: Callable[[], Peers] = Peers,
     ) -> None:
         """Make a session without a connection.
 
         ``keeperless`` returns whether this node has no keeper for the program: only then its death is certain.
+        ``peers`` returns the other nodes that wait for the program.
         ``post`` is called with each event, and must do no more than queue it. ``on_alarm`` is called with each sentence
         that an operator must read.
         """
         lock = ProgramLock(program, lock_id, advisory, name_lock(pool.ledger.namespace, program), node, instance)
         super().__init__(pool, lock, post=post, on_alarm=on_alarm)
-        self._keeperless = keeperless
+        self._keeperless, self._peers = keeperless, peers
         hindrance = Hindrance(pool.listener, lock, on_alarm)
         self._takeover, self._renewal = Takeover(self, hindrance), Renewal(self, hindrance)
         self._history = True
@@ -145,7 +148,7 @@ class Session(LockConnection):
             self.look()  # what the former schema's statement read may lack what counts now
             return
         promised = Lease(0.0 if memory.promise is None else memory.promise.ceiling)
-        self.post(Looked(replace(view.observation, promised=promised), arrived, self._keeperless()))
+        self.post(Looked(replace(view.observation, promised=promised), arrived, self._keeperless(), self._peers()))
 
     def write_settled(self, settle: Settle) -> None:
         """Write that the ceiling was waited out for this server and ledger. Posts Settled, or Refused on an error."""

@@ -34,6 +34,7 @@ from highlanderd.output.writer import Writer
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.presence import Presence
+from highlanderd.postgres.standing import StandingReader
 from highlanderd.postgres.suspensions import Suspensions
 from highlanderd.system import linux
 from highlanderd.worker import unkillable
@@ -84,6 +85,7 @@ class Daemon:
         self._changes = changes
         listener, node = self._pool.listener, self._configuration.daemon.node
         self._suspensions = Suspensions(listener, node, self._fleet.suspend)
+        self._standing = StandingReader(listener, node, self._fleet.place)
         self._beat = Beat(
             guardian,
             self._fleet,
@@ -200,6 +202,7 @@ class Daemon:
                 group.create_task(self._pool.run()),
                 group.create_task(self._show_presence()),
                 group.create_task(self._suspensions.run()),
+                group.create_task(self._standing.run()),
                 group.create_task(self._node.commands.run()),
                 group.create_task(self._beat.run()),
                 group.create_task(_fail_with(self._guardian)),

@@ -31,14 +31,17 @@ from highlanderd.core.events import (
     Suspended,
 )
 from highlanderd.core.observation import Suspension
+from highlanderd.core.placement import Peers
 from highlanderd.core.states import NOBODY, Author, Cause, Policy, Situation, Want
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.session import Session
+from highlanderd.postgres.standing import Standing
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import ProgramChild, Recorder
+from highlanderd.worker.placement import Placement
 from highlanderd.worker.program import Program
 from highlanderd.worker.quiet import quietly
 from highlanderd.worker.records import LastExit, Tell
@@ -64,11 +67,18 @@ APPLIED_AT_ONCE: Final = frozenset(
         "log_timestamps",
         "log_format",
         "log_overflow",
+        "prefer",
+        "never",
+        "failback",
+        "spread",
     }
 )
 """Keys that apply to a running child; a change of any other ends its term."""
 PROBES: Final = frozenset({"ready", "alive"})
 """Keys that do as well, as long as the child need not be told: for ``notify`` it gets variables when it is started."""
+
+NEVER: Final = 'the key "never" names this node'
+"""The reason of a program that the configuration keeps from this node."""
 
 SIT_OUT: Final = 60.0
 """Seconds for which a program stays away whose task has failed."""
@@ -90,6 +100,8 @@ class Member:
     recalled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it need not sit out any longer: it is to leave, or an operator has started it."""
     task: asyncio.Task[None] | None = None
+    set_aside: bool = False
+    """Whether it does not contend here at all, whatever an operator wants."""
     wish: Want | None = None
     """What an operator has ordered last, which the program may still have to hear; None for nothing."""
     _end: EndOrdered | None = None
@@ -150,6 +162,7 @@ class Fleet:
         """What a program begins with that was there under an earlier worker, by name."""
         self._find_limits, self._limits = limits, needs.Limits()
         self._names = Resolver()
+        self._placement = Placement(lambda: pool.listener.leaders)
         self._affordable: frozenset[str] = frozenset()
         """The programs that this node has descriptors and processes for: the others are led elsewhere."""
         self._wake = asyncio.Event()
@@ -203,11 +216,10 @@ class Fleet:
         """Run exactly these programs from now on. ``by`` is who has ordered that."""
         self.wanted, self._wanted_by = dict(programs), by
         self._limits = self._find_limits()  # a unit's TasksMax may have been raised since the last time
-        affordable = needs.affordable(programs, self._limits)
-        for name in affordable - self._affordable:
-            if name in self.members and self.members[name].program.state == "stopped":
-                self.members[name].recalled.set()
-        self._affordable = affordable
+        self._affordable = needs.affordable(programs, self._limits)
+        for name, member in self.members.items():
+            if member.set_aside and not self._kept_away(name) and not self.barred(name):
+                member.recalled.set()
         self._wake.set()
 
     @property
@@ -274,6 +286,25 @@ class Fleet:
                 continue
             member.program.post(Resumed() if suspension is None else Suspended(suspension))
 
+    def place(self, standing: Standing) -> None:
+        """Go by which other nodes wait for which programs, and give back what one of them is preferred for."""
+        self._placement.read(standing)
+        programs = [(member.program, member.spawner.config) for member in self.members.values()]
+        for name, order in tuple(self._placement.given_back(programs, boottime())):
+            self.order(name, order)
+
+    def _peers(self, program: str) -> Peers:
+        led = sum(member.program.term is not None for member in self.members.values())
+        return self._placement.peers(program, led)
+
+    def barred(self, name: str) -> bool:
+        """Return whether the configuration says that this node never runs a program."""
+        return name in self.wanted and self._origin.node in self.wanted[name].never
+
+    def _stays_away(self, member: Member) -> bool:
+        """Return whether a program began with a configuration that keeps it from this node."""
+        return member.program.child is None and self._origin.node in member.spawner.config.never
+
     def abandon_unprovable(self) -> None:
         """Abandon each program whose child cannot be proven dead any more: its lease ends without a release."""
         for member in self.members.values():
@@ -303,9 +334,13 @@ class Fleet:
             if old is None:
                 lines.append(f"{name}: added: {'contends for the lead' if new.autostart else 'stays stopped'}")
             elif keys:
-                effect = "drains and starts again" if _needs_new_child(old, new) else "applies at once"
-                lines.append(f"{name}: changed ({', '.join(keys)}): {effect}")
+                lines.append(f"{name}: changed ({', '.join(keys)}): {self._effect(old, new)}")
         return tuple(lines)
+
+    def _effect(self, old: ProgramConfig, new: ProgramConfig) -> str:
+        if self._origin.node in {*new.never} - {*old.never}:
+            return "drains and leaves this node"
+        return "drains and starts again" if _needs_new_child(old, new) else "applies at once"
 
     def drained_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
         """Return the programs that run here, and that ``want`` would drain and start again."""
@@ -352,24 +387,25 @@ class Fleet:
     def _follow(self, member: Member, config: ProgramConfig | None) -> None:
         lock_id = None if config is None else config.lock_id(self._origin.namespace)
         keys = () if config is None else difference(member.spawner.config, config)
-        if config is None or lock_id != member.lock_id or _needs_new_child(member.spawner.config, config):
-            by = self._wanted_by
-            left = EndOrdered(Cause.REMOVED, by) if config is None else EndOrdered(Cause.CHANGED, by)
-            member.order_end(self._ending or left)
+        by = self._wanted_by
+        if config is None or (self.barred(config.name) and not self._stays_away(member)):
+            member.order_end(self._ending or EndOrdered(Cause.REMOVED, by))
+        elif lock_id != member.lock_id or _needs_new_child(member.spawner.config, config):
+            member.order_end(self._ending or EndOrdered(Cause.CHANGED, by))
         elif keys:
             member.spawner.follow(config)
             member.prober.apply(config)
-            member.program.follow(self._policy(config, member.program.policy.spread))
+            member.program.follow(self._policy(config, member.program.policy.jitter))
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
         name = config.name
         situation = replace(situation, failures=self._failures.pop(name, 0))
         spawner, prober = Spawner(self._origin, config), Prober(config, self._names)
-        spread = uuid.uuid5(uuid.UUID(self._instance), name).int / 2**128
+        jitter = uuid.uuid5(uuid.UUID(self._instance), name).int / 2**128
         program = Program(
             name,
             situation,
-            self._policy(config, spread),
+            self._policy(config, jitter),
             spawn=spawner,
             prober=prober,
             recorder=self._recorder,
@@ -389,11 +425,12 @@ class Fleet:
             keeperless=lambda: not self._origin.guardian.holds(lock_id, name),
             post=program.post,
             on_alarm=self._on_alarm,
+            peers=lambda: self._peers(name),
         )
         member = self.members[name] = Member(program, session, spawner, prober, lock_id)
         return member
 
-    def _policy(self, config: ProgramConfig, spread: float) -> Policy:
+    def _policy(self, config: ProgramConfig, jitter: float) -> Policy:
         return Policy(
             node=self._origin.node,
             instance=self._instance,
@@ -407,17 +444,17 @@ class Fleet:
             backoff_reset=config.backoff_reset,
             ready_timeout=config.ready_within,
             on_connection_loss="stop" if self._on_connection_loss == "stop" else "hold",
-            spread=spread,
+            jitter=jitter,
+            prefer=config.prefer,
+            spread=config.spread,
             grid=GRID,
         )
 
     async def _live(self, member: Member) -> None:
         name = member.program.name
         try:
-            if (why := self._kept_away(name)) and member.program.child is None:
-                self._set_aside(member, why)
-                member.session.close()
-                await member.recalled.wait()
+            if member.program.child is None and (self.barred(name) or self._kept_away(name)):
+                await self._stay_away(member)
             else:
                 await member.program.run(member.session)
         except Exception as error:  # noqa: BLE001 - one program's trouble ends at that program
@@ -429,8 +466,19 @@ class Fleet:
             self._wake.set()
             self._on_change()
 
+    async def _stay_away(self, member: Member) -> None:
+        """Contend for nothing until that may have changed. Only what the configuration wants is no alarm."""
+        why = self._kept_away(member.program.name)
+        if why:
+            self._set_aside(member, why)
+        else:
+            member.program.fail(NEVER)
+        member.set_aside = True
+        member.session.close()
+        await member.recalled.wait()
+
     def _kept_away(self, name: str) -> str:
-        """Return why a program must not contend here; nothing when it may."""
+        """Return what keeps a program from contending here, though it should; nothing when it may."""
         if name in self._quarantined:
             return _quarantine(self._quarantined[name])
         return "" if name in self._affordable or name not in self.wanted else needs.shortage(self.wanted, self._limits)

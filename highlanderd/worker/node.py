@@ -42,7 +42,7 @@ from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 from highlanderd.worker import snapshot
 from highlanderd.worker.chronicle import Chronicle
-from highlanderd.worker.fleet import Fleet, Member
+from highlanderd.worker.fleet import NEVER, Fleet, Member
 from highlanderd.worker.meter import Meter
 from highlanderd.worker.past import past
 from highlanderd.worker.persistence import Persistence
@@ -214,6 +214,8 @@ class WorkerNode:
     def start(self, name: str, by: Author) -> None:
         """Order that it runs. Raises NoSuchProgram, HighlanderError."""
         self._refuse_suspended(self._member(name))
+        if self._fleet.barred(name):
+            raise HighlanderError(f"{NEVER}; remove {self._name} from it, and say highlanderctl reload")
         self._fleet.order(name, StartOrdered(by))
         self._persistence.hand_over()
 

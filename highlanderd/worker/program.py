@@ -29,6 +29,7 @@ from highlanderd.core.effects import (
 )
 from highlanderd.core.events import Attached, Detached, Due, Event, Looked
 from highlanderd.core.knowledge import renewed_elsewhere
+from highlanderd.core.observation import Row
 from highlanderd.core.states import (
     STATE_NAMES,
     Draining,
@@ -117,6 +118,11 @@ class Program:
     def turns_at(self) -> float | None:
         """When time alone ends what keeps it from being led here, in CLOCK_BOOTTIME seconds."""
         return machine.turns_at(self.situation, self._last_look, boottime(), self.policy)
+
+    @property
+    def former(self) -> Row | None:
+        """What the last look has shown of the program's last term."""
+        return None if self._last_look is None else self._last_look.observation.row
 
     @property
     def last_exit(self) -> LastExit | None:

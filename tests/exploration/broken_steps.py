@@ -94,6 +94,17 @@ def rows_lease_ignored(row: Row, observation: Observation) -> Row:
     return replace(row, trusted_for=observation.meta.lease.length)
 
 
+def left_to_others_only(row: Row, _observation: Observation) -> Row:
+    """What placement makes of a claim is all that a node waits for."""
+    return replace(row, trusted_for=0.0)
+
+
+def hastens_the_preferred(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
+    """A node that comes first in the order of preference takes over as soon as it sees the program."""
+    preferred = policy.prefer[:1] == (policy.node,)
+    return (doctored(left_to_others_only) if preferred else machine.step)(situation, event, now, policy)
+
+
 def looking(change: Callable[[Situation, Observation, Policy], tuple[Situation, Observation]]) -> Changed:
     """Know or see something else than what is so, whenever a look was answered."""
 

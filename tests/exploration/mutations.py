@@ -185,6 +185,12 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "the ledger's lease is waited for, not the row's": Mutation(
         _rules("cut A", step=broken.doctored(broken.rows_lease_ignored), reconnect=""), start=maintained
     ),
+    "the time in which a program is left to a preferred node is waited for, not the lease": Mutation(
+        _rules("cut A", step=broken.doctored(broken.left_to_others_only), placed=True, reconnect="")
+    ),
+    "a preferred node does not wait for the lease": Mutation(
+        _rules("cut B", "release A", step=broken.hastens_the_preferred, placed=True, reconnect="B"), orders=1
+    ),
     "what a ledger has promised is forgotten with it": Mutation(
         _rules("recreate", "cut A", step=broken.looking(broken.forgets_promises), reconnect=""),
         faults=2,

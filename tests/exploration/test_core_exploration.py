@@ -11,6 +11,7 @@ What is explored here, breadth first, from the moment at which the first node le
 * a new ledger, a changed lock key, a release under way, and a primary that lives on beside its promoted synchronous
   standby, where one wait for that standby may be cancelled, in either way;
 * children that are asked whether they are ready and well: every moment at which they may be, with such misfortunes;
+* a program that every node leaves to the first one for a moment, whether that is there or not;
 * orders for another lease and for maintenance, alone: *all* that can be reached;
 * what may befall a ledger (``SCENES``): leases that change while standbys lag and leaders are cut off, a ledger that is
   made anew, restored or put back, rows that arrive from another server, an old primary that is started again or serves
@@ -69,6 +70,13 @@ def test_no_single_misfortune_breaks_the_promise_where_nothing_else_is_late(kind
 def test_a_child_that_is_asked_whether_it_is_ready_and_well_breaks_nothing(kind: str) -> None:
     """It may be ready at any moment, or not in time, again and again; then its term ends."""
     rules = Rules(kinds=frozenset({kind}), swift=True, probes=True)
+    found = explore(led(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
+    assert not found.trace, found
+
+
+@pytest.mark.parametrize("kind", ["cut", "crash", "exit", "failover", "freeze worker", "worker", "release", "reserve"])
+def test_a_program_that_is_left_to_a_preferred_node_for_a_moment_harms_nothing(kind: str) -> None:
+    rules = Rules(kinds=frozenset({kind}), swift=True, placed=True)
     found = explore(led(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
     assert not found.trace, found
 

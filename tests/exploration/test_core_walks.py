@@ -34,7 +34,7 @@ def worlds(draw: st.DrawFn) -> World:
     choice = {
         "on_connection_loss": draw(st.sampled_from(["hold", "stop"])),
         "stop_timeout": draw(st.sampled_from([0, 1, 3, 30])),
-        "spread": draw(st.sampled_from([0.0, 0.5, 0.9])),
+        "jitter": draw(st.sampled_from([0.0, 0.5, 0.9])),
     }
     return world._replace(nodes=tuple(node._replace(policy=_with(node.policy, choice)) for node in world.nodes))
 

@@ -90,6 +90,8 @@ class Rules(NamedTuple):
     """Ticks for which two children may run where the stated exception allows it."""
     probes: bool = False
     """Children are asked whether they are ready: at any moment they are, or are not in time."""
+    placed: bool = False
+    """Every node leaves the program to A for a moment, and takes all others for present, whether they are or not."""
     reconnect: str = "ABC"
     """Whose lost sessions come back; a mutation that needs few is found sooner so."""
     meets_both: bool = False
@@ -111,7 +113,7 @@ class Rules(NamedTuple):
     def alike(self) -> bool:
         """Whether nothing tells one node from another."""
         unnamed = self.kinds.isdisjoint(_NAMED) and not any(kind[-2] == " " for kind in self.kinds)
-        return unnamed and not self.rates
+        return unnamed and not self.rates and not self.placed
 
 
 class Ask(NamedTuple):
@@ -195,8 +197,16 @@ def _server_words(pg: Postgres) -> str:
 def policy(name: str, life: int, rules: Rules) -> Policy:
     """Return a node's configuration, small enough that everything happens within a few leases."""
     within = READY_TIMEOUT if rules.probes else inf
+    prefer = ("A",) if rules.placed else ()
     return Policy(
-        name, f"{name}{life}", stop_timeout=3, backoff=2, backoff_max=2, backoff_reset=10_000, ready_timeout=within
+        name,
+        f"{name}{life}",
+        stop_timeout=3,
+        backoff=2,
+        backoff_max=2,
+        backoff_reset=10_000,
+        ready_timeout=within,
+        prefer=prefer,
     )
 
 

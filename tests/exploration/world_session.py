@@ -22,6 +22,7 @@ from highlanderd.core.events import (
     Unlocked,
 )
 from highlanderd.core.lease import Lease, Lengths
+from highlanderd.core.placement import Peers
 from highlanderd.core.states import Waiting
 from tests.exploration.world import Ask, Violation, World, clock, ended, everywhere, set_node, set_server, swept
 from tests.exploration.world_postgres import LAST_LOCKERS, Postgres
@@ -162,7 +163,7 @@ def answer(world: World, ask: Ask) -> World:
         case Look() if reply.observation is not None:
             at = ask.sent if world.rules.looks_from_sending else clock(world, i)
             world = _follow(world, i, reply.observation.meta.lease)
-            return news(world, i, Looked(reply.observation, at, _keeperless(world, i)))
+            return news(world, i, Looked(reply.observation, at, _keeperless(world, i), _peers(world, i)))
         case WriteSettled():
             return news(world, i, Settled())
         case TakeOver() if reply.changed and acknowledged and not ask.replies[-2].granted:
@@ -179,6 +180,12 @@ def answer(world: World, ask: Ask) -> World:
         case Release():
             return news(world, i, Unlocked())
     raise AssertionError(ask)
+
+
+def _peers(world: World, i: int) -> Peers:
+    """Return whom placement goes by: nobody, or all other nodes."""
+    others = {node.name: 0 for node in world.nodes if node is not world.nodes[i]}
+    return Peers(others) if world.rules.placed else Peers()
 
 
 def _retry(reply: Reply) -> float:

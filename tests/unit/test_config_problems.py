@@ -236,7 +236,25 @@ def test_a_secret_is_never_quoted() -> None:
     assert "hunter2" not in "".join(found)
 
 
-@pytest.mark.parametrize("key", ["liveness", "prefer", "max_failures"])
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            'prefer = ["a", "b"]\nnever = ["b"]',
+            'program.x.never: names "b", which prefer names as well; remove it from',
+        ),
+        (
+            'failback = "500ms"',
+            'program.x.failback: "500ms" would move the program back and forth; write "1s" or longer',
+        ),
+        ('prefer = ["a node"]', 'program.x.prefer[0]: "a node" is not a usable name; write'),
+    ],
+)
+def test_what_cannot_be_meant_of_nodes_is_refused(keys: str, said: str) -> None:
+    assert said in one(f'[program.x]\ncommand = "x"\n{keys}')
+
+
+@pytest.mark.parametrize("key", ["liveness", "affinity", "max_failures"])
 def test_keys_of_later_versions_are_unknown(key: str) -> None:
     assert f"program.x.{key}: there is no such key" in one(f'[program.x]\ncommand = "x"\n{key} = 1')
 
@@ -250,6 +268,10 @@ def test_keys_of_later_versions_are_unknown(key: str) -> None:
             "2: postgres.dsn: names several hosts, and libpq takes the first that answers",
         ),
         (POSTGRES + '[daemon]\nnode = "localhost"', '4: daemon.node: is "localhost", as on any other host; give'),
+        (
+            POSTGRES + '[program.x]\ncommand = "x"\nfailback = "10m"',
+            "5: program.x.failback: has no effect without prefer; name the nodes",
+        ),
         (POSTGRES + '[program.x]\ncommand = "a && b"', '4: program.x.command: hands "&&" to the program as it is'),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_free_row_is_claimed_with_the_version_that_was_judged() -> None:
 
 @pytest.mark.parametrize(("spread", "at"), [(0.0, 1.8), (0.5, 2.0), (1.0, 2.2)])
 def test_looks_come_every_fifth_of_a_lease_spread_by_a_tenth(spread: float, at: float) -> None:
-    policy = replace(POLICY, spread=spread)
+    policy = replace(POLICY, jitter=spread)
     assert deadline(go(waiting(), looked(TAKEN), policy=policy)[0], policy) == pytest.approx(at)
 
 
@@ -254,7 +254,7 @@ def test_backoff_doubles_up_to_its_bound() -> None:
 
 @pytest.mark.parametrize(("spread", "factor"), [(0.0, 0.9), (0.999, 1.1)])
 def test_backoff_is_spread_by_a_tenth_either_way(spread: float, factor: float) -> None:
-    policy = replace(POLICY, backoff=10.0, spread=spread)
+    policy = replace(POLICY, backoff=10.0, jitter=spread)
     assert backoff_delay(1, policy) == pytest.approx(10 * factor, rel=1e-3)
 
 

@@ -20,7 +20,7 @@ from highlanderd.output.writer import Writer
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
 from highlanderd.system.host_limits import HostLimit
-from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.fleet import NEVER, Fleet
 from highlanderd.worker.interfaces import Recorder
 from tests.support.session import pool_of, until
 
@@ -241,3 +241,28 @@ def test_a_program_beyond_a_limit_does_not_contend_until_there_is_room(limits: L
         await asyncio.wait_for(running, 60)
 
     asyncio.run(scenario())
+
+
+def test_a_program_that_this_node_never_runs_is_stopped_without_an_alarm_until_the_file_says_otherwise() -> None:
+    alarms: list[str] = []
+    never = ProgramConfig(name="beat", command=("true",), never=("a",))
+
+    async def scenario() -> None:
+        fleet = _fleet(alarms)
+        fleet.want({"beat": never})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: "beat" in fleet.members and fleet.members["beat"].set_aside)
+        assert (fleet.members["beat"].program.state, fleet.members["beat"].program.situation.reason) == (
+            "stopped",
+            NEVER,
+        )
+        fleet.want({"beat": never.model_copy(update={"never": ("b",)})})
+        await until(lambda: fleet.members["beat"].program.state == "waiting")
+        fleet.want({"beat": never})
+        await until(lambda: "beat" in fleet.members and fleet.members["beat"].set_aside)
+        assert fleet.barred("beat")
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+    assert alarms == []

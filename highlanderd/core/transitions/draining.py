@@ -164,7 +164,7 @@ def _rest(context: Context[Draining, Event], reason: str) -> Step:
 def backoff_delay(failures: int, policy: Policy) -> float:
     """Return the seconds to sit out after so many failures in a row: doubled each time, bounded, spread by a tenth."""
     doubled: float = policy.backoff * 2.0 ** min(max(failures - 1, 0), 32)
-    return min(doubled, policy.backoff_max) * (0.9 + 0.2 * policy.spread)
+    return min(doubled, policy.backoff_max) * (0.9 + 0.2 * policy.jitter)
 
 
 def start_ordered(context: Context[Draining, StartOrdered]) -> Step:

@@ -8,6 +8,7 @@ from math import inf
 from highlanderd.core.effects import Disconnect, Look, Spawn, TakeOver, WriteSettled
 from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
 from highlanderd.core.observation import Row
+from highlanderd.core.placement import hold_back
 from highlanderd.core.states import (
     Cause,
     Draining,
@@ -18,6 +19,7 @@ from highlanderd.core.states import (
     Situation,
     Spawning,
     Term,
+    Vacancy,
     Waiting,
 )
 from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
@@ -56,8 +58,9 @@ def looked(context: Context[Waiting, Looked]) -> Step:
     row, hinted = context.event.observation.row, context.state.hinted
     state = replace(_seen(context.state, row), hinted=False)
     state = replace(state, finished=_stays_finished(state, row, context.policy))
-    situation = replace(context.situation, state=state)
-    verdict = _verdict(context, state)
+    situation, verdict = context.situation, _verdict(context, state)
+    state = replace(state, vacancy=_vacancy(state, verdict, context.now))
+    situation, verdict = replace(situation, state=state), _placed(context, state, verdict)
     match verdict:
         case Claim():
             return situation, (TakeOver(verdict),)
@@ -69,7 +72,7 @@ def looked(context: Context[Waiting, Looked]) -> Step:
             return situation, (Look(),)
         case NotYet():
             lease = context.event.observation.meta.lease
-            regular = context.now + lease.renew_every * (0.9 + 0.2 * context.policy.spread)
+            regular = context.now + lease.renew_every * (0.9 + 0.2 * context.policy.jitter)
             regular = context.policy.shared(regular, lease)
             look_at = regular if verdict.until is None else min(regular, verdict.until)
             return replace(situation, state=replace(state, look_at=look_at), reason=verdict.why), ()
@@ -104,9 +107,27 @@ def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
     return verdict
 
 
+def _vacancy(state: Waiting, verdict: Verdict, now: float) -> Vacancy | None:
+    """Return since when this node may take over: a look that shows another term's end begins anew."""
+    if not isinstance(verdict, Claim):
+        return None
+    epoch = 0 if verdict.judged is None else verdict.judged.epoch
+    return state.vacancy if state.vacancy is not None and state.vacancy.epoch == epoch else Vacancy(epoch, now)
+
+
+def _placed(context: Context[Waiting, Looked], state: Waiting, verdict: Verdict) -> Verdict:
+    """Return the verdict. A claim becomes ``NotYet`` while the program is left to another node."""
+    if not isinstance(verdict, Claim) or state.vacancy is None:
+        return verdict
+    held = hold_back(context.policy, context.event.peers, verdict.judged)
+    over = state.vacancy.since + held.seconds
+    return NotYet(over, held.why) if context.now < over else verdict
+
+
 def turns_at(situation: Situation, state: Waiting, look: Looked, now: float, policy: Policy) -> float | None:
     """Return when time alone turns the verdict on what a look has seen; None when only an event can."""
-    verdict = _verdict(Context(situation, state, look, now, policy), state)
+    context = Context(situation, state, look, now, policy)
+    verdict = _placed(context, state, _verdict(context, state))
     return verdict.until if isinstance(verdict, NotYet) else None
 
 

@@ -79,6 +79,14 @@ SELECT program, lock_id, node, epoch, {RFC_3339.format("acquired_at")},
   FROM {{schema}}.lease
 """
 
+# Parameter: 1 node. The other nodes that wait for programs which they could lead: when each began to, by program.
+PEERS: Final = f"""
+SELECT n.name, json_object_agg(c.program, extract(epoch FROM c.since)::text)
+  FROM {{schema}}.node AS n JOIN {{schema}}.candidate AS c ON c.node = n.name
+ WHERE c.able AND c.state = 'waiting' AND n.drained_since IS NULL AND n.name <> $1::text AND {_CONNECTED}
+ GROUP BY n.name
+"""
+
 KNOWN: Final = "SELECT program, lock_id FROM {schema}.lease"
 
 WISHES: Final = f"""

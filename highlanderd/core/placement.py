@@ -1,0 +1,111 @@
+"""Placement: which node a program is left to, where several could take it over.
+
+It only delays. The verdict alone says whether a node may begin a term; a node that may, but is not the one to lead,
+waits a moment longer, so that another node comes first. The wait has an end that needs nobody, so a wrong belief about
+other nodes costs a moment and nothing else. A leader gives a program back in the same way: by a release in good order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from highlanderd.core.observation import Row
+from highlanderd.core.states import FAILURES, Policy
+
+FOR_PREFERRED: Final = 2.0
+"""Seconds for which a node waits at most for one that is preferred: many times what a takeover needs."""
+FOR_EACH: Final = 0.05
+"""Seconds for which a node waits for each program that it leads above the others: ten times what a takeover needs."""
+FOR_SPREAD: Final = 1.0
+"""Seconds for which it waits at most for that reason."""
+DOUBLINGS: Final = 16
+"""How often the time before a program is given back doubles at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The other nodes that wait for a program, as this node knows them."""
+
+    able: Mapping[str, int] | None = None
+    """By node that waits for it and could lead it: how many programs that node leads. None while nothing is known."""
+    led: int = 0
+    """How many programs this node leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldBack:
+    """How long this node leaves a program that is free to others, in seconds, and why."""
+
+    seconds: float = 0.0
+    why: str = ""
+
+
+def hold_back(policy: Policy, peers: Peers, row: Row | None) -> HoldBack:
+    """Return for how long a node does not claim a program that has become free; ``row`` is what is left of its term.
+
+    The node that led last is not waited for: it had its turn. What is reserved for this node is not left to others.
+    """
+    if row is not None and row.released and row.reserved_for == policy.node:
+        return HoldBack()
+    last, rank = None if row is None else row.node, _rank(policy, policy.node)
+    for node in policy.prefer[:rank]:
+        if node != last and peers.able is None:
+            return HoldBack(FOR_PREFERRED, f"prefers {node}, and does not know yet whether it is present")
+        if node != last and peers.able is not None and node in peers.able:
+            return HoldBack(FOR_PREFERRED, f"prefers {node}, which is present")
+    equals = [led for node, led in (peers.able or {}).items() if node != last and _rank(policy, node) == rank]
+    excess = peers.led - min(equals, default=peers.led)
+    if policy.spread and excess > 0:
+        return HoldBack(min(FOR_EACH * excess, FOR_SPREAD), "leaves it to a node that leads fewer programs")
+    return HoldBack()
+
+
+def _rank(policy: Policy, node: str) -> int:
+    """Return a node's place in the order of preference; all that are not named come last, and are alike."""
+    return policy.prefer.index(node) if node in policy.prefer else len(policy.prefer)
+
+
+@dataclass(frozen=True, slots=True)
+class Failback:
+    """A node that is preferred to the present leader, and since when it could have led the program."""
+
+    epoch: int
+    """Of the leader's term."""
+    node: str = ""
+    """Empty while no preferred node could lead."""
+    token: str = ""
+    """What the ledger says of it, as a bare token: it changes with each break."""
+    since: float = 0.0
+    failures: int = 0
+    """How often in a row the program was given back, and came back because it failed there."""
+
+    def due(self, after: float) -> float:
+        """Return when the program is to be given back: ``after`` seconds, doubled with each failure in a row."""
+        return self.since + after * 2.0 ** min(self.failures, DOUBLINGS)
+
+
+def failback(
+    before: Failback | None, epoch: int, former: Row | None, policy: Policy, able: Mapping[str, str], now: float
+) -> Failback:
+    """Return what a leader knows of the node to which it would give a program back.
+
+    ``former`` is the row that its term began with, and ``able`` has the token of each node that could lead the program.
+    """
+    if before is None or before.epoch != epoch:
+        before = Failback(epoch, failures=0 if before is None else _failures(before, former))
+    better = policy.prefer[: _rank(policy, policy.node)]
+    node = next((node for node in better if node in able), "")
+    token = able.get(node, "")
+    if (node, token) == (before.node, before.token):
+        return before
+    return replace(before, node=node, token=token, since=now)
+
+
+def _failures(before: Failback, former: Row | None) -> int:
+    """Return the failures in a row, now that the program has come back: it failed there, or was not taken over."""
+    if former is None or not former.released or not before.node:
+        return 0
+    failed = former.node == before.node and former.reason in {cause.value for cause in FAILURES}
+    return before.failures + 1 if failed or former.reserved_for == before.node else 0

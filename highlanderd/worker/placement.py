@@ -1,0 +1,59 @@
+"""What this node knows of other nodes for placement, and what it gives back to nodes that are preferred."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from highlanderd.config import ProgramConfig
+from highlanderd.core.events import ReleaseOrdered
+from highlanderd.core.placement import Failback, Peers, failback
+from highlanderd.core.states import Author
+from highlanderd.durations import shown
+from highlanderd.postgres.standing import Standing
+from highlanderd.postgres.survey import Leader
+from highlanderd.worker.program import Program
+
+KEPT_FOR: Final = 5.0
+"""Seconds for which what is given back waits for the node that is preferred: much longer than a takeover takes."""
+
+
+class Placement:
+    """The other nodes as they were read last."""
+
+    def __init__(self, leaders: Callable[[], Mapping[int, Leader]]) -> None:
+        """``leaders`` returns who leads what, by lock id, as the latest survey showed it."""
+        self._leaders = leaders
+        self._standing: Standing | None = None
+        self._failbacks: dict[str, Failback] = {}
+        """By program, also while another node leads it: whether it failed there counts when it comes back."""
+
+    def read(self, standing: Standing) -> None:
+        """Take in which other nodes wait for which programs."""
+        self._standing = standing
+
+    def peers(self, program: str, led: int) -> Peers:
+        """Return the nodes that wait for a program; ``led`` is how many programs this node leads."""
+        if self._standing is None:
+            return Peers(led=led)
+        counts = Counter(leader.node for leader in self._leaders().values() if leader.leads)
+        return Peers({node: counts[node] for node, programs in self._standing.items() if program in programs}, led)
+
+    def given_back(
+        self, programs: Iterable[tuple[Program, ProgramConfig]], now: float
+    ) -> Iterator[tuple[str, ReleaseOrdered]]:
+        """Yield what is to be released now, because a node that is preferred has been able to lead it for its time."""
+        standing = self._standing or {}
+        for program, config in programs:
+            term = program.term
+            if config.failback is None or term is None or program.state != "leading":
+                continue
+            before, former = self._failbacks.get(program.name), program.former
+            able = {node: tokens[program.name] for node, tokens in standing.items() if program.name in tokens}
+            found = failback(before, term.epoch, former, program.policy, able, now)
+            self._failbacks[program.name] = found
+            if found.node and now >= found.due(config.failback):
+                well_for = shown(round(now - found.since))
+                remark = f"{found.node} is preferred, and has been able to lead it for {well_for}"
+                yield program.name, ReleaseOrdered(found.node, KEPT_FOR, Author("failback", remark))

@@ -1,0 +1,45 @@
+"""Claims about where a program is led: by the node that is preferred, never by one that is barred, and back again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+LEASE = 3.0
+BEAT = '[program.beat]\nprefer = ["a", "b"]\nfailback = "2s"\n'
+
+
+@pytest.mark.long
+def test_a_program_goes_back_to_the_preferred_node_and_to_the_next_one_when_that_is_lost(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    [_] = nodes(database, "c", programs=BEAT, lease=LEASE)
+    nodes.await_led("beat")
+    a, b = nodes(database, "a", "b", programs=BEAT, lease=LEASE)
+    wait_for(lambda: nodes.leaders().get("beat") is a, what="it was given back to a")
+    said = "a is preferred, and has been able to lead it for"
+    wait_for(lambda: said in highlanderctl(b.socket, "history", "beat", "--json").out, what="the history says why")
+    wait_for(lambda: b.program("beat")["candidates"] == 2, what="b and c are known to wait")
+    a.crash()
+    nodes.await_led("beat", without=a)
+    assert nodes.leaders()["beat"] is b, "and not c, which has looked at the same row"
+
+
+def test_a_node_never_runs_what_its_file_says_that_it_never_runs(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    programs = '[program.beat]\n[program.bot]\nnever = ["a", "c"]\n'
+    [a] = nodes(database, "a", programs="[program.beat]\n[program.bot]\n", lease=LEASE)
+    nodes.await_led("bot")
+    a.configure(programs, lease=LEASE)
+    assert "bot: changed (never): drains and leaves this node" in highlanderctl(a.socket, "reload", "--force").out
+    wait_for(lambda: a.program("bot")["state"] == "stopped", what="it has left")
+    assert a.program("bot")["reason"] == 'the key "never" names this node'
+    assert nodes.journal.lives("bot")[-1].obeyed
+    refused = highlanderctl(a.socket, "start", "bot")
+    assert (refused.code, "remove a from it" in refused.err) == (1, True)
+    assert 'stopped, the key "never" names this node' in highlanderctl(a.socket, "explain", "bot").out
