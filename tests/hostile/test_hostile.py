@@ -22,6 +22,8 @@ from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 from tests.support.scarcity import tiny_disk
 
+pytestmark = pytest.mark.long
+
 INNOCENT = ("beat", "relay", "poller", "mailer", "cron")
 STRANGER = 59_999
 """A user that no other process here is: it may signal all of its own."""

@@ -8,6 +8,7 @@ import pytest
 
 from highlanderd.system.linux import boottime
 from tests.support.deaths import deaths
+from tests.support.long import first_of
 from tests.support.nodes import Nodes, ends, renewals, settled_ledger
 from tests.support.postgres import Database
 from tests.support.proxy import Door, OpensDoors
@@ -23,7 +24,7 @@ BREAKS: dict[str, Callable[[Door], None]] = {
 }
 
 
-@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("how", first_of(BREAKS))
 def test_a_partition_of_four_tenths_of_a_lease_costs_no_child(
     nodes: Nodes, database: Database, door: OpensDoors, how: str
 ) -> None:
@@ -46,7 +47,7 @@ def test_a_partition_of_four_tenths_of_a_lease_costs_no_child(
     assert rival.leading() == {}
 
 
-@pytest.mark.parametrize("how", ["cut", "stalled"])
+@pytest.mark.parametrize("how", first_of(["cut", "stalled"]))
 def test_behind_a_longer_partition_children_are_fenced_in_time_and_the_other_node_leads(
     nodes: Nodes, database: Database, door: OpensDoors, how: str
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.long import first_of
 from tests.support.nodes import PACKAGE, Node, Nodes, ends, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Database
@@ -80,7 +81,7 @@ def test_a_tcp_port_that_accepts_is_ready(nodes: Nodes, database: Database) -> N
     await_ready(node)
 
 
-@pytest.mark.parametrize("kind", [*KINDS])
+@pytest.mark.parametrize("kind", first_of(KINDS))
 def test_what_is_not_ready_in_time_has_its_chance_on_the_next_node(nodes: Nodes, database: Database, kind: str) -> None:
     settled_ledger(database, LEASE)
     says(nodes, "unready")
@@ -106,7 +107,7 @@ def test_a_program_that_is_not_ready_in_time_is_started_again_where_there_is_no_
     await_ready(node)
 
 
-@pytest.mark.parametrize("kind", [*KINDS])
+@pytest.mark.parametrize("kind", first_of(KINDS))
 def test_a_program_that_hangs_moves_to_the_next_node(nodes: Nodes, database: Database, kind: str) -> None:
     """It accepts and never answers, and is deaf to nothing: its tree has ended before the next one begins."""
     settled_ledger(database, LEASE)

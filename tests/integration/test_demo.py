@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.deaths import gone, marked
 from tests.support.nodes import PACKAGE
+
+pytestmark = pytest.mark.long
 
 KINDS = ("child", "release", "worker", "restart", "guardian", "node")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.floods import FLOOD, dried, family
+from tests.support.long import first_of
 from tests.support.nodes import Node, Nodes, ends, renewals, settled_ledger
 from tests.support.postgres import Database
 from tests.support.processes import undying
@@ -66,7 +67,7 @@ def test_a_flood_is_over_before_the_release(nodes: Nodes, database: Database, ki
     assert ends(database, "beat")[0] == "released"
 
 
-@pytest.mark.parametrize("kind", ["bomb", pytest.param("chains", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", first_of(["bomb", "chains"]))
 @pytest.mark.usefixtures("grouping", "dry")
 def test_a_flood_that_is_fenced_is_over_before_another_node_leads(
     nodes: Nodes, database: Database, door: OpensDoors, kind: str
@@ -95,7 +96,7 @@ def two_processes(nodes: Nodes) -> tuple[Node, int]:
     return leader, part
 
 
-@pytest.mark.parametrize("losses", [(), ("worker",), ("keeper",), ("keeper", "worker")])
+@pytest.mark.parametrize("losses", first_of([(), ("worker",), ("keeper",), ("keeper", "worker")]))
 def test_a_tree_that_does_not_die_keeps_the_lock_and_says_so_until_it_is_let_go(
     nodes: Nodes, database: Database, losses: tuple[str, ...]
 ) -> None:

@@ -8,6 +8,8 @@ import signal
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from highlanderd.config import ProgramConfig
 from highlanderd.config.needs import descriptors
 from highlanderd.errors import HighlanderError
@@ -69,6 +71,7 @@ def test_a_program_that_two_workers_have_died_of_is_kept_from_the_third_and_a_st
     assert after["relay"] == strained.led["relay"]
 
 
+@pytest.mark.long
 def test_a_worker_that_is_dead_but_for_a_thread_in_a_hung_disk_is_replaced_and_its_doors_with_it(
     nodes: Nodes, database: Database
 ) -> None:

@@ -253,6 +253,7 @@ def test_what_a_later_schema_demands_is_fenced_by_the_clock_and_said(database: D
     asyncio.run(scenario())
 
 
+@pytest.mark.long
 def test_daemons_of_schema_2_go_on_beside_one_that_migrates_the_ledger(
     nodes: Nodes, database: Database, tmp_path: Path
 ) -> None:

@@ -208,6 +208,7 @@ def test_a_process_of_another_program_is_never_shown(nodes: Nodes, database: Dat
         assert not listed & (set(pids.values()) - {pid})
 
 
+@pytest.mark.long
 def test_a_tree_of_ten_thousand_holds_no_scrape(nodes: Nodes, database: Database) -> None:
     command = [*FLOOD, "zombies", str(CROWD)]
     programs = f"[program.beat]\n[program.many]\ncommand = {command!r}\n".replace("'", '"')

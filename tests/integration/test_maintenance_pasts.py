@@ -24,6 +24,8 @@ from tests.support.postgres import Cluster
 from tests.support.proxy import OpensDoors
 from tests.support.wait import wait_for
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("how", ["restored", "begun anew", "begun anew during maintenance"])
 def test_a_ledger_that_is_replaced_under_a_node_that_is_cut_off_waits_for_it_and_repeats_no_epoch(

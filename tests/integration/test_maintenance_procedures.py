@@ -6,6 +6,7 @@ every epoch above the one before.
 
 from __future__ import annotations
 
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from highlanderd.system.linux import boottime
@@ -23,6 +24,8 @@ from tests.support.maintenance import (
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Cluster, Clusters
 from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.long
 
 
 def test_an_announced_outage_of_one_and_a_half_leases_restarts_nothing_and_a_node_lost_in_it_is_not_doubled(

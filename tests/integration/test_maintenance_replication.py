@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from highlanderd.embedded.installation import Installation
 from tests.support.maintenance import (
     LEASE,
@@ -18,6 +20,8 @@ from tests.support.maintenance import (
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Cluster, Clusters
 from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.long
 
 
 def test_a_node_that_moves_first_waits_for_the_leader_whose_renewals_arrive_by_replication(

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.long import first_of
 from tests.support.monitoring import MONITORING, expressions
 from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
 from tests.support.ports import reserved_port
@@ -205,7 +206,7 @@ class Client:
 
 
 @pytest.mark.skipif(HAPROXY is None, reason="needs haproxy, from Debian's package of that name")
-@pytest.mark.parametrize("method", ["GET", "OPTIONS", "HEAD"])
+@pytest.mark.parametrize("method", first_of(["GET", "OPTIONS", "HEAD"]))
 def test_a_load_balancer_finds_the_leader_through_failovers(
     method: str, nodes: Nodes, database: Database, tmp_path: Path
 ) -> None:

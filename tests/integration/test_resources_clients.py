@@ -12,6 +12,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from highlanderd.listeners.places import LEAST
 from tests.support.nodes import PATIENCE, Node, Nodes
 from tests.support.ports import reserved_port
@@ -90,6 +92,7 @@ def test_garbage_on_every_door_is_shrugged_off(nodes: Nodes, database: Database)
     strained.works()
 
 
+@pytest.mark.long
 def test_a_child_that_writes_as_fast_as_it_can_holds_up_nobody(nodes: Nodes, database: Database) -> None:
     log = nodes.directory / "flood.log"
     flood = f'command = ["sh", "-c", "exec yes"]\nstdout = "{log}"\nlog_max_bytes = "1MB"\nlog_backups = 2\n'

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import highlanderctl, highlanderd, led
+from tests.support.long import first_of
 from tests.support.nodes import PATIENCE, Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.scarcity import tiny_disk
@@ -41,7 +42,7 @@ class Disk:
         self._order.unlink()
 
 
-@pytest.mark.parametrize("number", REFUSALS)
+@pytest.mark.parametrize("number", first_of(REFUSALS))
 def test_who_orders_a_maintenance_hears_that_the_node_cannot_keep_it(
     nodes: Nodes, database: Database, tmp_path: Path, number: int
 ) -> None:
