@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import highlanderctl
 from tests.support.long import first_of
-from tests.support.nodes import PACKAGE, Node, Nodes, ends, settled_ledger
+from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 from tests.support.proxy import OpensDoors
@@ -169,11 +170,6 @@ def test_probes_go_on_while_postgresql_is_away(nodes: Nodes, database: Database,
     assert ends(database, "web") == ["unhealthy", None]
 
 
-def ctl(node: Node, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), *words]
-    return subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=90, check=False)
-
-
 def test_a_release_and_a_wait_are_over_once_the_program_is_ready_on_the_other_node(
     nodes: Nodes, database: Database
 ) -> None:
@@ -182,18 +178,18 @@ def test_a_release_and_a_wait_are_over_once_the_program_is_ready_on_the_other_no
     first = leader(nodes)
     await_ready(first)
     says(nodes, "unready")
-    late = ctl(first, "release", "web", "--timeout", "3s")
-    assert (late.returncode, "is not ready there yet" in late.stderr) == (7, True), late
+    late = highlanderctl(first.socket, "release", "web", "--timeout", "3s")
+    assert (late.code, "is not ready there yet" in late.err) == (7, True), late
     second = leader(nodes)
     assert second is not first
-    waiting = ctl(first, "wait", "web", "--for", "ready", "--timeout", "1s")
-    assert waiting.returncode == 7, waiting
+    waiting = highlanderctl(first.socket, "wait", "web", "--for", "ready", "--timeout", "1s")
+    assert waiting.code == 7, waiting
     says(nodes, "unready", so=False)
     for node in (first, second):
-        waited = ctl(node, "wait", "web", "--for", "ready")
-        assert (waited.returncode, "ready, " in waited.stdout) == (0, True), waited
-    back = ctl(second, "release", "web")
-    assert back.returncode == 0, back
+        waited = highlanderctl(node.socket, "wait", "web", "--for", "ready")
+        assert (waited.code, "ready, " in waited.out) == (0, True), waited
+    back = highlanderctl(second.socket, "release", "web")
+    assert back.code == 0, back
     assert first.program("web")["ready"]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from highlanderd.errors import HighlanderError
 from tests.support.installed import Installed
-from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
+from tests.support.nodes import PACKAGE, PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.processes import gone
 from tests.support.undisturbed import LEASE, Strained
@@ -109,7 +109,7 @@ def test_the_first_worker_is_forked_by_the_process_that_becomes_the_guardian(nod
     settled_ledger(database, LEASE)
     node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
     nodes.nodes.append(node)
-    node.environment = {"EXECUTED": "by itself"}
+    node.environment = {"PYTHONPATH": str(PACKAGE)}  # so it is executed
     node.configure(["beat"])
     node.start()
     nodes.await_led("beat")

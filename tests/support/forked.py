@@ -6,6 +6,7 @@ its own nevertheless, with its own environment and descriptors, and a daemon exe
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 COMMANDS = {"highlanderd": "highlanderd.__main__", "highlanderd.ctl": "highlanderd.ctl"}
 """The module with ``main``, by what ``python -m`` executes."""
+CLONE_NEWNET = 0x40000000
 WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(
@@ -23,9 +25,21 @@ _fork.set_forkserver_preload(
 )
 
 
-def forkable(command: Sequence[str]) -> bool:
-    """Return whether it is one of ours, run by the interpreter of the tests without any option."""
-    return len(command) > 2 and [*command[:2]] == [sys.executable, "-m"] and command[2] in COMMANDS
+ELSEWHERE = ("nsenter", "--net=")
+"""What may go before a command: it is to run in the network namespace of this file."""
+OTHER_CODE = frozenset({"PYTHONPATH", "LD_PRELOAD"})
+
+
+def forkable(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Return whether it is one of ours, run by the interpreter of the tests, and no variable changes what is loaded."""
+    words = _without_place(command)
+    ours = len(words) > 2 and words[:2] == [sys.executable, "-m"] and words[2] in COMMANDS
+    return ours and not OTHER_CODE & environment.keys()
+
+
+def _without_place(command: Sequence[str]) -> list[str]:
+    placed = len(command) > 1 and command[0] == ELSEWHERE[0] and command[1].startswith(ELSEWHERE[1])
+    return [*command[2 if placed else 0 :]]
 
 
 class Forked:
@@ -68,7 +82,17 @@ def _run(command: list[str], environment: dict[str, str], out: str, err: str, se
         opened = os.open(path, flags, 0o600)
         os.dup2(opened, number)
         os.close(opened)
+    words = _without_place(command)
+    if words != command:
+        _enter(command[1].removeprefix(ELSEWHERE[1]))
     os.environ.clear()
     os.environ.update(environment)
-    sys.orig_argv, sys.argv = command, command[2:]
-    sys.exit(importlib.import_module(COMMANDS[command[2]]).main())
+    sys.orig_argv, sys.argv = words, words[2:]
+    sys.exit(importlib.import_module(COMMANDS[words[2]]).main())
+
+
+def _enter(namespace: str) -> None:
+    place = os.open(namespace, os.O_RDONLY)
+    if ctypes.CDLL(None, use_errno=True).setns(place, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "cannot enter a network namespace")
+    os.close(place)

@@ -463,12 +463,12 @@ async def ctl(path: Path | str, *arguments: str, **environment: str) -> Ended:
 
 async def ended(command: list[str], **environment: str) -> Ended:
     """Run a command to its end."""
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), **environment}
-    if forkable(command):
-        return await asyncio.to_thread(_forked, command, environment)
+    whole = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), **environment}
+    if forkable(command, environment):
+        return await asyncio.to_thread(_forked, command, whole)
     process = await asyncio.create_subprocess_exec(
         *command,
-        env=environment,
+        env=whole,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -84,7 +84,7 @@ class Node:
         command = [*self.enter, sys.executable, "-m", "highlanderd", "-c", str(self.file)]
         ours = {"PYTHONPATH": str(PACKAGE), "TEST_HOME": str(self.home), "SSL_CERT_FILE": NO_CERTIFICATES}
         environment = {**os.environ, **ours, **self.environment}
-        if forkable(command) and not self.environment:
+        if forkable(command, self.environment):
             self._process = Forked(command, environment, self.log, self.log, session=True)
             return
         with self.log.open("ab") as log:

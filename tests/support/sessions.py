@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from tests.support.forked import Forked
 from tests.support.nodes import PACKAGE, Node
+from tests.support.postgres import throwaway_place
 
 DOCS = PACKAGE / "docs"
 _ALIKE = (
@@ -60,10 +63,10 @@ def said(step: Typed, nodes: Mapping[str, Node]) -> list[str]:
     assert words[0] == "highlanderctl", step
     command = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(nodes[step.node].socket), *words[1:]]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PACKAGE)}
-    done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
-    )
-    return done.stdout.splitlines()
+    with tempfile.TemporaryDirectory(dir=throwaway_place()) as directory:
+        printed = Path(directory, "printed")
+        Forked(command, environment, printed, printed).wait(120)
+        return printed.read_text().splitlines()
 
 
 def alike(shown: Sequence[str], lines: Sequence[str]) -> bool:
