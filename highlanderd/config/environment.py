@@ -121,8 +121,9 @@ def _unreadable(error: OSError) -> str:
             return "the daemon's user may not read the environment file; let it, or run the daemon as another user"
         case errno.EACCES | errno.EPERM:
             return (
-                "the program's user may not read the environment file, and others than root could replace it; let that "
-                "user read it, or let root alone write to it and to each directory on the way"
+                f"the program's user may not read the environment file, and {error.filename or 'its way'} is not "
+                "root's alone, so that others could replace the file; let that user read it, or let root own "
+                "everything on the way to it and no other user write there"
             )
     why = (error.strerror or str(error)).lower()
     return f"the environment file cannot be read ({why}); create it or mend it"

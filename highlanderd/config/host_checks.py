@@ -188,12 +188,7 @@ class _HostCheck:
         """Return what keeps a command from being executed, as a sentence; empty if nothing does."""
         program = self.written.program
         if "/" not in command or _ASSIGNMENT.match(command):
-            places = [Path(directory) / command for directory in path.split(":") if directory.startswith("/")]
-            for place in places:
-                if self._is_program(place):
-                    self._judge(place)
-                    return ""
-            return f"there is no command {_named(command)} in the child's PATH; {_cure(command)}"
+            return self._missing_in(command, [Path(way) for way in path.split(":") if way.startswith("/")])
         if not command.startswith("/") and program.directory is None:
             where = "is relative to wherever the daemon was started"
             return f"{quoted(command)} {where}; write its whole path, or set directory"
@@ -208,9 +203,24 @@ class _HostCheck:
             return f"the program's user may not execute {file}; let it (chmod, its directories included)"
         return ""
 
-    def _is_program(self, file: Path) -> bool:
-        mode = self._mode(file)
-        return bool(mode and stat.S_ISREG(mode) and self._usable(file))
+    def _missing_in(self, command: str, directories: Iterable[Path]) -> str:
+        """Return what keeps a command from being found in any of these directories, as a sentence; empty if nothing."""
+        unseen = ""
+        for directory in directories:
+            place = directory / command
+            try:
+                found = stat.S_ISREG(self.paths.mode(place, self.who)) and self._usable(place)
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                continue
+            except TimeoutError:
+                return ""  # that it hangs is a finding already
+            except OSError as error:
+                unseen = f"could not be looked for in {directory} ({error.strerror}); mend that, or correct PATH"
+                continue
+            if found:
+                self._judge(place)
+                return ""
+        return unseen or f"there is no command {_named(command)} in the child's PATH; {_cure(command)}"
 
     def _mode(self, path: Path) -> int | None:
         """Return the mode of what is there, 0 if nothing is, ``None`` if this process cannot judge it."""

@@ -135,7 +135,7 @@ class PathReader:
             reader.kill()
             raise self._timed_out(path, reader) from None
         if error:
-            raise OSError(error, os.strerror(error))
+            raise OSError(error, os.strerror(error), os.fsdecode(content[: path_reader.LONGEST]) or None)
         return number, content
 
     def _timed_out(self, path: Path, reader: _ReaderProcess) -> TimeoutError:

@@ -15,7 +15,7 @@ from highlanderd.config.problems import Location, spelled
 from highlanderd.config.program import ProgramKeys
 from highlanderd.config.reading import Key, Table
 from highlanderd.config.sections import SECTIONS, Section
-from highlanderd.config.values import toml
+from highlanderd.config.values import EnvironmentFile, toml
 
 HIDDEN: Final = "***"
 """What stands for a secret."""
@@ -73,9 +73,12 @@ def _source(location: Location) -> str:
 
 
 def _shown(used: object, written: object) -> object:
+    """Return a value as people write it, but a path as it is used: resolved."""
     if isinstance(used, SecretStr):
         return HIDDEN
-    return str(used) if isinstance(used, Path) else written
+    if isinstance(used, tuple) and any(isinstance(each, EnvironmentFile) for each in used):
+        return [str(each) for each in used]
+    return str(used) if isinstance(used, Path | str) else written
 
 
 def line(one: WrittenKey) -> str:

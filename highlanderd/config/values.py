@@ -243,6 +243,10 @@ class EnvironmentFile:
     path: Path
     optional: bool = False
 
+    def __str__(self) -> str:
+        """Return it as the configuration says it."""
+        return f"{'-' * self.optional}{self.path}"
+
 
 def environment_file(value: object) -> EnvironmentFile:
     """Return a file of variables. A ``-`` before the path makes it optional."""

@@ -90,7 +90,7 @@ def _lines(before: Answer, after: Answer, kept: list[str], seconds: float) -> li
     lines = [
         f"{plain(after['node'])}: worker {old['version']} (pid {old['pid']}) was replaced by {new['version']} "
         f"(pid {new['pid']}) in {seconds:.1f} s",
-        f"programs reattached: {len(kept)}{': ' * bool(kept)}{plain(enumerated(kept, 10))}",
+        f"programs reattached: {len(kept)}{': ' + plain(enumerated(kept, 10)) if kept else ''}",
     ]
     if after["restart_due"]:
         lines.append(

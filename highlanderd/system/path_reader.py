@@ -23,7 +23,8 @@ from highlanderd.system import way
 from highlanderd.system.rights import acting
 
 LARGEST = 1 << 20  # bytes of a file; Linux takes two such for a whole environment
-ANSWER = struct.Struct("=iII")  # an errno, or 0; a number; and how many bytes of content follow
+LONGEST = 4096  # bytes of a path, as Linux has it
+ANSWER = struct.Struct("=iII")  # an errno, or 0; a number; and how many bytes follow: content, or the path at fault
 
 
 class User:
@@ -59,13 +60,18 @@ def read(path: bytes, user: User) -> bytes:
 
 
 def _open(path: bytes, user: User) -> int:
-    """Open as the user. A file that this user may not open has to be root's or this process' own on its whole way."""
+    """Open as the user. A file that this user may not open has to be root's or this process' own on its whole way.
+
+    Raises OSError; its file name is what is not.
+    """
     try:
         with user.acting():
             return _open_regular(path)
-    except PermissionError:
-        if os.geteuid() != 0 or not way.sheltered(path, {user.gid, *user.groups}):
+    except PermissionError as error:
+        if os.geteuid() != 0:
             raise
+        if (gap := way.gap(path, {user.gid, *user.groups})) is not None:
+            raise OSError(error.errno, error.strerror, gap) from None
         return _open_regular(path)
 
 
@@ -130,7 +136,8 @@ def answer(line: bytes) -> bytes:
     try:
         found = OPERATIONS[operation](os.fsencode(path), User(*who))
     except OSError as error:
-        return ANSWER.pack(error.errno or errno.EIO, 0, 0)
+        place = os.fsencode(error.filename or b"")[:LONGEST]
+        return ANSWER.pack(error.errno or errno.EIO, 0, len(place)) + place
     if isinstance(found, bytes):
         return ANSWER.pack(0, 0, len(found)) + found
     return ANSWER.pack(0, found, 0)

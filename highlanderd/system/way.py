@@ -41,15 +41,22 @@ def steps(path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
 
 
 def sheltered(path: bytes, gids: Collection[int]) -> bool:
-    """Return whether only root, or the user we run as, can put anything in the place of ``path``. Raises OSError.
+    """Return whether only root, or the user we run as, can put anything in the place of ``path``. Raises OSError."""
+    return gap(path, gids) is None
 
-    Everything on the way belongs to one of them, and no other user may write to it: not the world, and no group of
-    ``gids``, the program's. Links are followed and judged in the same way, and so is what the path names.
+
+def gap(path: bytes, gids: Collection[int]) -> bytes | None:
+    """Return the first thing on the way by which others could put something in the place of ``path``. Raises OSError.
+
+    Everything on the way has to belong to root or to the user we run as, and no other user may write to it: not the
+    world, and no group of ``gids``, the program's. Links are followed and judged in the same way, and so is what the
+    path names.
     """
-    return all(
-        found.st_uid in (0, os.geteuid()) and (stat.S_ISLNK(found.st_mode) or not _others_may_write(way, found, gids))
-        for way, found in steps(path)
-    )
+    for way, found in steps(path):
+        ours = found.st_uid in (0, os.geteuid())
+        if not ours or (not stat.S_ISLNK(found.st_mode) and _others_may_write(way, found, gids)):
+            return way
+    return None
 
 
 def _others_may_write(path: bytes, found: os.stat_result, gids: Collection[int]) -> bool:

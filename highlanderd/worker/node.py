@@ -227,7 +227,7 @@ class WorkerNode:
 
     def restart(self, name: str, by: Author) -> None:
         """Order a new child. Raises NoSuchProgram, NotLeading."""
-        self._refuse_unless_leading(name)
+        self._refuse_unless_leading(name, f"'highlanderctl start {name}' starts it at once")
         self._fleet.order(name, RestartOrdered(by))
 
     def signal(self, name: str, signum: int, by: Author, *, tree: bool) -> None:  # noqa: ARG002 - the order is logged
@@ -334,13 +334,11 @@ class WorkerNode:
             raise NoSuchProgram.among(name, self._fleet.members)
         return member
 
-    def _refuse_unless_leading(self, name: str) -> None:
+    def _refuse_unless_leading(self, name: str, in_backoff: str = "") -> None:
+        """Refuse an order on a child where there is none; ``in_backoff`` is the cure there. Raises NotLeading."""
         member = self._member(name)
         if member.program.state != "leading":
-            leader = snapshot.program_status(member, self._pool, "").leader
-            where = f"it is led by {leader}" if leader else "nobody leads it at the moment"
-            why = f" ({member.program.situation.reason})" if member.program.situation.reason else ""
-            raise NotLeading(f'"{name}" is {member.program.state} on {self._name}{why}; {where}')
+            raise NotLeading(not_leading(snapshot.program_status(member, self._pool, ""), self._name, in_backoff))
 
     async def reopen(self, name: str) -> bool:
         """Have a program's log files opened anew; False where it writes none. Raises NoSuchProgram, HighlanderError."""
@@ -452,3 +450,15 @@ class WorkerNode:
     async def migrate(self) -> MigrationReport:
         """Bring the ledger's schema to this daemon's version. Raises HighlanderError."""
         return await self._pool.listener.migrate()
+
+
+def not_leading(program: ProgramStatus, node: str, in_backoff: str = "") -> str:
+    """Return why an order on the child of a program is refused on a node that does not lead it.
+
+    ``in_backoff`` is what can be done when it fails there, and no other node leads it.
+    """
+    where = f"it is led by {program.leader}" if program.leader else "nobody leads it at the moment"
+    why = f" ({program.reason})" if program.reason else ""
+    cure = f"; {in_backoff}" if in_backoff and program.state == "backoff" and not program.leader else ""
+    state = "in backoff" if program.state == "backoff" else program.state
+    return f'"{program.name}" is {state} on {node}{why}; {where}{cure}'

@@ -162,6 +162,12 @@ def test_an_unknown_account_is_a_sentence(keys: Mapping[str, object], said: str)
         identity(program(**keys))
 
 
+def test_a_command_that_could_not_be_looked_for_is_not_called_missing() -> None:
+    """As where no process can be started: here the kernel refuses so long a name."""
+    [said] = findings('command = "sh"\nenvironment.PATH = "/' + "x" * 300 + '"')
+    assert said.startswith(f"4command: could not be looked for in /{'x' * 300} (File name too long)")
+
+
 def findings(keys: str, environ: Mapping[str, str] | None = None) -> list[str]:
     """Return what the machine lacks for a program, without file and line."""
     result = loaded(f"{POSTGRES}[program.x]\n{keys}\n", environ)

@@ -63,6 +63,16 @@ def test_a_table_is_printed_key_by_key_as_it_was_written(merged: dict[str, str])
     assert merged["limits.core"] == 'limits.core = "unlimited" # more.toml:4'
 
 
+def test_paths_are_shown_as_the_daemon_uses_them(tmp_path: Path) -> None:
+    keys = 'command = "true"\ndirectory = "sub"\nstdout = "./out.log"\nstderr = "/dev/stdout"\n'
+    (tmp_path / "main.toml").write_text(MAIN)
+    (tmp_path / "more.toml").write_text(f'[program.beat]\n{keys}environment_file = ["env", "-perhaps.env"]\n')
+    beat = tomli.loads(check(tmp_path / "main.toml", {}).merged())["program"]["beat"]
+    assert beat["directory"] == str(tmp_path / "sub")
+    assert (beat["stdout"], beat["stderr"]) == (str(tmp_path / "out.log"), "inherit")
+    assert beat["environment_file"] == [str(tmp_path / "env"), f"-{tmp_path}/perhaps.env"]
+
+
 def test_one_program_s_keys_are_those_of_the_print(tmp_path: Path) -> None:
     (tmp_path / "main.toml").write_text(MAIN)
     (tmp_path / "more.toml").write_text(MORE)

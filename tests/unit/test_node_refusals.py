@@ -1,0 +1,20 @@
+"""What a node answers to an order on a child that it does not have."""
+
+from __future__ import annotations
+
+from highlanderd.worker.node import not_leading
+from tests.support.memory_node import program
+
+CURE = "'highlanderctl start beat' starts it at once"
+
+
+def test_a_restart_of_a_program_in_backoff_names_the_order_that_starts_it() -> None:
+    failed = program("beat", "backoff", reason="exited with status 1", leader=None)
+    assert not_leading(failed, "a", CURE) == (
+        f'"beat" is in backoff on a (exited with status 1); nobody leads it at the moment; {CURE}'
+    )
+
+
+def test_the_order_is_not_named_where_it_would_not_help() -> None:
+    assert CURE not in not_leading(program("beat", "backoff", leader="b"), "a", CURE)
+    assert CURE not in not_leading(program("beat", "stopped", leader=None), "a", CURE)
