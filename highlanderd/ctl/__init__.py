@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+from highlanderd import __version__
 from highlanderd.ctl.arguments import parser
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.commands import COMMANDS
-from highlanderd.errors import FAILED, HighlanderError
+from highlanderd.errors import FAILED, HighlanderError, one_line
 
 INTERRUPTED = 130
 """What shells expect after Ctrl-C: 128 and the signal's number."""
@@ -40,7 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # > /dev/full
         print(f"highlanderctl: cannot write the output: {error.strerror}", file=sys.stderr)
         return _unwritten()
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        print(f"highlanderctl: {_unexpected(error)}", file=sys.stderr)
+        return FAILED
     return code
+
+
+def _unexpected(error: Exception) -> str:
+    """Return what to say of an answer that lacks something, or has something else in its place."""
+    import traceback
+
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    file = place.filename.rpartition("/")[2]
+    return (
+        f"cannot use what was answered: {type(error).__name__}: {one_line(str(error)):.200} (line {place.lineno} of "
+        f"{file}); a daemon of another release answers, or no highlanderd. If it is of release {__version__}, please "
+        "report this bug"
+    )
 
 
 def _unwritten() -> int:

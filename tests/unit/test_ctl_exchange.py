@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from highlanderd.ctl import client, exchange
+from highlanderd.ctl import client, exchange, main
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.errors import DaemonUnreachable, HighlanderError, NoSuchProgram
 
@@ -148,6 +148,20 @@ def test_a_daemon_that_sends_a_byte_now_and_then_is_not_waited_for_without_end(
         ControlClient(door.getsockname()).ask("GET", "/v1/status")
     gone.set()
     thread.join()
+
+
+@pytest.mark.parametrize(
+    "line", ["status", "cluster", "explain x", "history", "show x", "pid all", "version", "events"]
+)
+@pytest.mark.parametrize("content", [b'{"n": 1}', b'{"programs": 7}', b'{"programs": [{"name": []}], "terms": [{}]}'])
+def test_an_answer_that_lacks_something_is_refused_with_a_sentence(
+    door: socket.socket, capsys: pytest.CaptureFixture[str], line: str, content: bytes
+) -> None:
+    thread = threading.Thread(target=reply, args=(door, chunked(content, 100)))
+    thread.start()
+    assert main(["--socket", door.getsockname(), *line.split()]) == 1
+    thread.join()
+    assert "cannot use what was answered" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------- one that goes on
