@@ -202,6 +202,8 @@ def _drift(found: Mapping[str, CandidatePresence], model: CandidatePresence | No
     for node, candidate in sorted(found.items()):
         model = model or candidate
         ours, theirs = model.digests, candidate.digests
+        if candidate.lock_id == model.lock_id and ours == theirs:
+            continue
         keys = {key for key in (*ours, *theirs) if ours.get(key) != theirs.get(key)}
         keys |= {"lock_key"} if candidate.lock_id != model.lock_id else set()
         if keys:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 from highlanderd.core.cluster import CandidatePresence, ClusterNode, ClusterOverview, Held, Lead, overview
 from highlanderd.errors import HighlanderError
@@ -76,9 +77,10 @@ def read(replies: Sequence[Reply]) -> ClusterOverview:
         if reply.error is not None:
             raise HighlanderError(f"the cluster cannot be read: {reply.error.text}")
     nodes, standing, leads, stopped = (reply.rows for reply in replies)
+    digests = cache(_digests)  # the nodes of a program mostly have the same ones
     return overview(
         [_node(row) for row in nodes],
-        [(row[0] or "", _candidate(row)) for row in standing],
+        [(row[0] or "", _candidate(row, digests(row[-1]))) for row in standing],
         [_lead(row) for row in leads],
         {int(row[0] or 0): Held(row[1] or "", row[2] or "", row[3] or "") for row in stopped},
     )
@@ -98,8 +100,8 @@ def _node(row: Row) -> ClusterNode:
     )
 
 
-def _candidate(row: Row) -> CandidatePresence:
-    _, program, lock_id, state, able, reason, ready, since, digests = row
+def _candidate(row: Row, digests: Mapping[str, str]) -> CandidatePresence:
+    _, program, lock_id, state, able, reason, ready, since, _ = row
     return CandidatePresence(
         program=program or "",
         lock_id=int(lock_id or 0),
@@ -108,11 +110,11 @@ def _candidate(row: Row) -> CandidatePresence:
         reason=reason or "",
         ready=ready == "t",
         since=since or "",
-        digests=_digests(digests),
+        digests=digests,
     )
 
 
-def _digests(text: str | None) -> dict[str, str]:
+def _digests(text: str | None) -> Mapping[str, str]:
     """Return the digests by key. Each role that may write to the ledger may have written something else."""
     found = document(text)
     if not isinstance(found, dict):

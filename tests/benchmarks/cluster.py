@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from tests.support.commands import highlanderctl
 from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -30,7 +32,10 @@ SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables
 """
 RENEWED = "UPDATE highlander.lease SET renewal = renewal + 1, expires_at = clock_timestamp() WHERE program = 'p0'"
 SEEN = "UPDATE highlander.node SET seen = clock_timestamp() WHERE name = 'a'"
-GOALS = "goals: presence below a tenth of the renewals; cluster and history under 300 ms; an order under 50 ms"
+GOALS = (
+    "goals: presence below a tenth of the renewals; status under 100 ms, cluster and history under 300; "
+    "an order under 50 ms"
+)
 
 
 def writes(database: Database) -> dict[str, int]:
@@ -51,6 +56,12 @@ def timed(action: Callable[[], object]) -> list[float]:
         action()
         taken.append(time.monotonic() - begun)
     return taken
+
+
+def whole(*arguments: str | Path) -> None:
+    """Run Python as a shell would: ``highlanderctl`` in the tests is forked, and need not import anything."""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), "LANG": "C.UTF-8"}
+    subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 def load(database: Database) -> None:
@@ -82,8 +93,10 @@ def main() -> None:
         _start(nodes, database, programs)
         load(database)
         first, other = nodes.nodes[:2]
+        print(f"  {'python':12}{milliseconds(timed(partial(whole, '-c', 'pass')))}, with nothing to do")
         for line in (["status"], ["cluster"], ["history"], ["events"], ["explain", "p0"], ["version"]):
-            print(f"  {line[0]:12}{milliseconds(timed(partial(highlanderctl, first.socket, *line)))}")
+            command = partial(whole, "-m", "highlanderd.ctl", "--socket", first.socket, *line)
+            print(f"  {line[0]:12}{milliseconds(timed(command))}")
         leader = first if first.leading() else other
         asking = next(node for node in nodes.nodes if node is not leader)
         print(f"  an order    {milliseconds(orders(asking, leader))}, there and back")
