@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.launch import Spec
 
 AGAIN = 50  # milliseconds until what no event wakes us for is tried again: a round of killing that has not killed all
+REMOVE_WITHIN = 2.0  # seconds for what a child has left below its cgroup; the child is proven gone by then
 REPORT_AGAIN = 0.04  # seconds, less than that: the guardian has to see that a keeper which kills is not frozen
 
 
@@ -116,7 +117,7 @@ class Keeper:
             if not self._finished():
                 self._wait()
         if self._directory:
-            cgroup.remove(self._directory)
+            cgroup.remove(self._directory, within=REMOVE_WITHIN)
         return 0
 
     def _launch(self) -> None:
