@@ -360,3 +360,13 @@ def commands() -> set[str]:
 
 def test_no_command_is_also_answered_as_a_word_of_others() -> None:
     assert not commands() & WORDS.keys()
+
+
+def test_what_was_typed_changes_no_word_of_help() -> None:
+    whole = parser()
+    [action] = [one for one in whole._actions if isinstance(one, argparse._SubParsersAction)]
+    for name, command in action.choices.items():
+        narrow = parser(["--socket", "x", name])
+        assert narrow.format_help() == whole.format_help()
+        [chosen] = [one for one in narrow._actions if isinstance(one, argparse._SubParsersAction)]
+        assert chosen.choices[name].format_help() == command.format_help()
