@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+DRAINED: Final = "drained "
+"""How the reason of each program begins whose node is drained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,12 @@ class ClusterOverview:
         """The nodes whose daemons are connected, and too old to say what they could lead."""
         return tuple(node.name for node in self.nodes if node.present and node.instance is None)
 
+    def hesitates(self, name: str) -> bool:
+        """Return whether a node that is not drained says that it is: its daemon has not heard of the order yet."""
+        drained = any(node.name == name and node.drained is not None for node in self.nodes)
+        unable = (one for program in self.programs for one in program.unable if one.node == name)
+        return not drained and any(one.reason.startswith(DRAINED) for one in unable)
+
     def program(self, name: str) -> ClusterProgram | None:
         """Return the program of that name, if any node has it."""
         return self.by_name.get(name)
@@ -193,7 +203,7 @@ def hindrance(candidate: CandidatePresence, node: ClusterNode | None) -> str:
     if node is None or not node.present:
         return "its daemon is not connected" + (f", last seen {node.seen}" if node is not None and node.seen else "")
     if node.drained is not None:
-        return f"drained {node.drained}"
+        return f"{DRAINED}{node.drained}"
     return "" if candidate.able else candidate.reason or candidate.state
 
 

@@ -60,6 +60,14 @@ class Author:
     """Such as ``uid 1000 (ann) on node a``; empty where it is not known."""
     remark: str = ""
 
+    def about(self, what: str) -> Author:
+        """Return the same author, whose remark begins with what was ordered.
+
+        >>> Author("ann", "a leak").about("HUP").remark, Author("ann").about("HUP").remark
+        ('HUP: a leak', 'HUP')
+        """
+        return replace(self, remark=f"{what}: {self.remark}" if self.remark else what)
+
 
 NOBODY: Final = Author()
 """The author of what was not ordered, or was ordered through an earlier worker."""

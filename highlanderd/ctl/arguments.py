@@ -162,10 +162,10 @@ class _Commands:
         for command in (drain, resume):
             command.add_argument("nodes", nargs="*", metavar="NODE", help="nodes, also absent ones (default: this one)")
             self._reason(command, "every node shows it")
+            self._waiting(command)
         drain.add_argument(
             "--force", action="store_true", help="even if no other node could take over now, or no such node was seen"
         )
-        self._waiting(drain)
 
     @staticmethod
     def _reason(command: argparse.ArgumentParser, where: str = "status and history show it") -> None:
@@ -186,9 +186,12 @@ class _Commands:
         )
 
     @staticmethod
-    def _waiting(command: argparse.ArgumentParser) -> None:
+    def _waiting(command: argparse.ArgumentParser, what: str = "it is done", *, usual: bool = True) -> None:
         command.add_argument(
-            "--wait", action=argparse.BooleanOptionalAction, default=True, help="wait until it is done (default: wait)"
+            "--wait",
+            action=argparse.BooleanOptionalAction,
+            default=usual,
+            help=f"wait until {what} (default: {'wait' if usual else 'do not wait'})",
         )
         command.add_argument(
             "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait for so long at most (default: 60s)"
@@ -204,13 +207,14 @@ class _Commands:
             "--force", action="store_true", help="do it even if it drains what cannot be started here again"
         )
         self._reason(reload)
+        self._waiting(reload, "what was changed runs again", usual=False)
         renew = self._add("renew", "replace the worker by one of the installed code; children run on")
         renew.add_argument(
             "--force", action="store_true", help='do it even if on_connection_loss = "stop" stops children then'
         )
         self._waiting(renew)
         self._add("reread", "the same as reload --dry-run").set_defaults(
-            command="reload", dry_run=True, force=False, quiet=False, reason=""
+            command="reload", dry_run=True, force=False, quiet=False, reason="", wait=False
         )
         ledger = self._add("ledger", "show or change the ledger, which PostgreSQL keeps")
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
@@ -219,9 +223,12 @@ class _Commands:
         lease.add_argument("lease", type=duration, metavar="DURATION", help="such as 15s; 2s to 60s")
         self._forced(lease)
         self._action(actions, "migrate", "bring its schema to this daemon's version, which it does by itself")
+        self._reason(lease, "the events show it")
         self._waiting(lease)
         self._maintenance()
-        self._reason(self._add("shutdown", "release all programs of this node and end its daemon"))
+        shutdown = self._add("shutdown", "release all programs of this node and end its daemon")
+        self._reason(shutdown)
+        self._waiting(shutdown, "it has ended")
 
     def _maintenance(self) -> None:
         maintenance = self._add("maintenance", "prepare for an outage of PostgreSQL, so that it stops no child")
@@ -242,6 +249,7 @@ class _Commands:
         self._reason(begin, "every node's status shows it")
         self._forced(begin)
         end = self._action(actions, "off", "go back to the ledger's lease; done once all leaders use it")
+        self._reason(end, "the events show it")
         for command in (begin, end):
             self._waiting(command)
 

@@ -24,12 +24,25 @@ from highlanderd.ctl.printing import give
 from highlanderd.ctl.renewal import renew
 from highlanderd.ctl.status import status
 from highlanderd.durations import shown
-from highlanderd.errors import DONE, NOT_LEADING, ConfigurationError, HighlanderError, NoSuchProgram, enumerated
+from highlanderd.errors import (
+    DONE,
+    NOT_LEADING,
+    ConfigurationError,
+    DaemonUnreachable,
+    HighlanderError,
+    NoSuchProgram,
+    TimedOut,
+    enumerated,
+)
 
 REOPENING: Final = 5.0
 """Seconds that the daemon may wait for a logger whose disk hangs."""
 LEDGER_PATIENCE: Final = 60.0
 """Seconds that the daemon may need to change the ledger: it also waits for standbys to have it on their disks."""
+FILES_PATIENCE: Final = 60.0
+"""Seconds that the daemon may take to read its files: a minute is for a slow disk."""
+LOOK_AGAIN: Final = 0.05
+"""Seconds between two looks whether the daemon is there."""
 AT_ONCE: Final = 200
 """Orders under way; the daemon takes 512 connections."""
 
@@ -134,8 +147,8 @@ def drain(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def resume(daemon: ControlClient, arguments: Namespace) -> int:
-    body = {"reason": arguments.reason, **_nodes(arguments)}
-    answer = daemon.ask("POST", "/v1/resume", body, LEDGER_PATIENCE)
+    body = {"reason": arguments.reason, "wait": arguments.wait, "timeout": arguments.timeout, **_nodes(arguments)}
+    answer = daemon.ask("POST", "/v1/resume", body, LEDGER_PATIENCE + (arguments.timeout if arguments.wait else 0.0))
     lines = [f"{tables.plain(name)}: resumed" for name in answer["nodes"]] or ["no such node was drained"]
     give(arguments, answer, lambda: lines)
     return DONE
@@ -259,11 +272,11 @@ def _reopened(outcome: Answer) -> str:
 
 
 def reload(daemon: ControlClient, arguments: Namespace) -> int:
-    # A reload reads files and asks nothing of PostgreSQL; a minute is for a slow disk
     more = {"force": arguments.force, "reason": arguments.reason}  # early daemons know none of them
+    more |= {"wait": True, "timeout": arguments.timeout} if arguments.wait and not arguments.dry_run else {}
     body = {"dry_run": arguments.dry_run} | {key: value for key, value in more.items() if value}
     try:
-        answer = daemon.ask("POST", "/v1/reload", body, patience=60.0)
+        answer = daemon.ask("POST", "/v1/reload", body, FILES_PATIENCE + (arguments.timeout if arguments.wait else 0.0))
     except ConfigurationError as error:
         if arguments.quiet:
             return error.exit_code
@@ -279,7 +292,7 @@ def reload(daemon: ControlClient, arguments: Namespace) -> int:
 
 def ledger(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.action == "set-lease":
-        body = {"lease": arguments.lease, "force": arguments.force}
+        body = {"lease": arguments.lease, "force": arguments.force, "reason": arguments.reason}
         return _lengths(daemon, "/v1/ledger/lease", body, arguments, f"the lease is {shown(arguments.lease)} now")
     if arguments.action == "migrate":
         return _migrate(daemon, arguments)
@@ -304,9 +317,9 @@ def _migrate(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def maintenance(daemon: ControlClient, arguments: Namespace) -> int:
-    body: dict[str, Any] = {"on": arguments.action == "on"}
+    body: dict[str, Any] = {"on": arguments.action == "on", "reason": arguments.reason}
     if body["on"]:
-        body |= {"for": arguments.outage, "reason": arguments.reason, "force": arguments.force}
+        body |= {"for": arguments.outage, "force": arguments.force}
     return _lengths(daemon, "/v1/maintenance", body, arguments, "" if body["on"] else "maintenance is off")
 
 
@@ -324,9 +337,26 @@ def _lengths(daemon: ControlClient, resource: str, body: dict[str, Any], argumen
 
 
 def shutdown(daemon: ControlClient, arguments: Namespace) -> int:
+    end, guardian = time.monotonic() + arguments.timeout, daemon.ask("GET", "/v1/status").get("guardian")
     answer = daemon.ask("POST", "/v1/shutdown", {"reason": arguments.reason} if arguments.reason else {})
-    give(arguments, answer, lambda: [f"{answer['node']}: releasing all programs, then ending"])
+    node = tables.plain(answer["node"])
+    give(arguments, answer, lambda: [f"{node}: releasing all programs, then ending"])
+    while arguments.wait and not _has_ended(daemon, guardian):
+        if time.monotonic() >= end:
+            raise TimedOut(
+                f"{node} still releases programs after {shown(arguments.timeout)}. The order stands; see "
+                "'highlanderctl status', or wait longer with --timeout"
+            )
+        time.sleep(LOOK_AGAIN)
     return DONE
+
+
+def _has_ended(daemon: ControlClient, guardian: Answer | None) -> bool:
+    """Return whether the daemon with this guardian has ended; a service manager may have started another one."""
+    try:
+        return bool(daemon.ask("GET", "/v1/status").get("guardian") != guardian)
+    except DaemonUnreachable:
+        return not daemon.lives
 
 
 COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {

@@ -40,7 +40,7 @@ from highlanderd.listeners.events import happenings
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.logs import Logs
 from highlanderd.listeners.orders import ORDERS, Node
-from highlanderd.listeners.outcomes import next_change
+from highlanderd.listeners.outcomes import next_change, restarted_all
 from highlanderd.listeners.requests import WAITING, body_of, wait_of, whole
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
@@ -244,10 +244,9 @@ class _Api:
 
     async def resume(self, request: web.Request) -> web.Response:
         """Resume nodes: this one, if the body names none."""
-        body = await body_of(request, ("nodes", "reason"))
-        names = body.get("nodes", [self._node.name])
-        resumed = await everywhere.resume(self._node, names, await self._author(request, body))
-        return answer({"nodes": resumed})
+        body = await body_of(request, ("nodes", "reason", *WAITING))
+        names, by = body.get("nodes", [self._node.name]), await self._author(request, body)
+        return answer({"nodes": await everywhere.resume(self._node, names, by, self._patience(request, body))})
 
     async def _author(self, request: web.Request, body: Mapping[str, Any]) -> Author:
         return Author(await leases.author(_peer(request), self._node.name), body.get("reason", ""))
@@ -257,9 +256,14 @@ class _Api:
         return answer({"reopened": await self._node.reopen(request.match_info["name"])})
 
     async def reload(self, request: web.Request) -> web.Response:
-        body = await body_of(request, ("dry_run", "force", "reason"))
+        body = await body_of(request, ("dry_run", "force", "reason", *WAITING))
         dry_run, by = body.get("dry_run", False), await self._author(request, body)
+        before = {program.name: program for program in self._node.status().programs}
         report = await self._node.reload(dry_run=dry_run, force=body.get("force", False), by=by)
+        if body.get("wait", False) and not dry_run:
+            restarted = [before[name] for name in report.restarted if name in before]
+            patience = body.get("timeout", carrying.DEFAULT_TIMEOUT)
+            await restarted_all(self._node, restarted, patience, lambda: request.transport is None)
         return answer({"dry_run": dry_run, **asdict(report)})
 
     async def renew(self, request: web.Request) -> web.Response:
@@ -308,8 +312,9 @@ class _Api:
         return await self._streams.send(request, happenings(self._node, request))
 
     async def set_lease(self, request: web.Request) -> web.Response:
-        body = await body_of(request, ("lease", "force", *WAITING))
-        ordered = await self._node.set_lease(leases.lease(body), force=body.get("force", False))
+        body = await body_of(request, ("lease", "force", "reason", *WAITING))
+        lease, by = leases.lease(body), await self._author(request, body)
+        ordered = await self._node.set_lease(lease, by, force=body.get("force", False))
         return await self._in_force(request, body, ordered, lambda report: report.lease)
 
     async def migrate(self, request: web.Request) -> web.Response:
@@ -321,14 +326,9 @@ class _Api:
 
     async def maintenance(self, request: web.Request) -> web.Response:
         """Begin or end a maintenance of PostgreSQL."""
-        peer = _peer(request)
-        body = await body_of(request, ("on", *leases.OF_MAINTENANCE, *WAITING))
-        ordered = await self._node.maintenance(
-            leases.outage(body),
-            reason=body.get("reason", ""),
-            author=await leases.author(peer, self._node.name),
-            force=body.get("force", False),
-        )
+        body = await body_of(request, ("on", "reason", *leases.OF_MAINTENANCE, *WAITING))
+        outage, by = leases.outage(body), await self._author(request, body)
+        ordered = await self._node.maintenance(outage, by, force=body.get("force", False))
         return await self._in_force(request, body, ordered, lambda report: report.maintenance)
 
     async def _in_force(

@@ -70,11 +70,13 @@ def _led_by(cluster: ClusterOverview, names: list[str]) -> list[str]:
     return [program.name for program in cluster.programs if program.leader in names]
 
 
-async def resume(node: Node, names: list[str], by: Author) -> list[str]:
-    """Resume nodes; return those that were drained. Raises HighlanderError."""
+async def resume(node: Node, names: list[str], by: Author, patience: Patience) -> list[str]:
+    """Resume nodes; return those that were drained, once their daemons know. Raises HighlanderError."""
     resumed = [name for name in names if await node.resume(name, by)]
     known = {one.name for one in (await node.cluster()).nodes}
     unknown = [name for name in names if name not in known and name not in resumed]
     if unknown:
         raise NoSuchNode.among(unknown, known)
+    late = f"{enumerated(resumed)} still {'keeps' if len(resumed) == 1 else 'keep'} from leading"
+    await patience.until(node, lambda now: not any(map(now.hesitates, resumed)), late)
     return resumed

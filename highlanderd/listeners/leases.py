@@ -27,7 +27,7 @@ USER_NAMED_WITHIN: Final = 1.0
 """Seconds for the user database to name a uid, which says enough itself."""
 LONGEST_REASON: Final = 500
 """Characters of an operator's reason: a sentence or two."""
-OF_MAINTENANCE: Final = ("for", "reason", "force")
+OF_MAINTENANCE: Final = ("for", "force")
 """Fields that belong to the beginning of a maintenance, and not to its end."""
 
 

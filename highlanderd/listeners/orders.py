@@ -6,7 +6,7 @@ Orders are passed on at once and never wait; whether one has taken effect is rea
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from highlanderd.config import WrittenKey
@@ -38,6 +38,8 @@ class ReloadReport:
     changes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     """What the daemon warns of: what is perhaps not meant, and what this machine lacks for a program."""
+    restarted: tuple[str, ...] = ()
+    """The programs whose child has to be started again for it."""
 
 
 class Node(Protocol):
@@ -168,10 +170,10 @@ class Node(Protocol):
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError when the ledger cannot be read."""
 
-    async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
+    async def set_lease(self, seconds: float, by: Author, *, force: bool = False) -> LeaseReport:
         """Change the ledger's lease. Raises HighlanderError when that is refused."""
 
-    async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
+    async def maintenance(self, seconds: float | None, by: Author, *, force: bool = False) -> LeaseReport:
         """Begin a maintenance for an outage of so many seconds, or end it. Raises HighlanderError when refused."""
 
     async def migrate(self) -> MigrationReport:
@@ -226,7 +228,7 @@ def _signal(node: Node, name: str, body: Mapping[str, Any], by: Author) -> None:
     tree = body.get("tree", False)
     node.signal(name, any_signal(word), by, tree=tree)
     what = f"{word} to {'all processes' if tree else 'the main process'}"
-    node.note("signalled", name, replace(by, remark=f"{what}: {by.remark}" if by.remark else what))
+    node.note("signalled", name, by.about(what))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
 from highlanderd.core.status import ProgramStatus
-from highlanderd.errors import HighlanderError, TimedOut
-from highlanderd.listeners.orders import Goal, Node, NodeOrder
+from highlanderd.errors import HighlanderError, NoSuchProgram, TimedOut
+from highlanderd.listeners.orders import ORDERS, Goal, Node, NodeOrder
 
 LOOK_AGAIN: Final = 1.0
 """Seconds between two looks: no change on this node announces what another node does."""
@@ -48,6 +48,19 @@ async def outcome(
             )
         await next_change(node, min(end, loop.time() + LOOK_AGAIN))
         await node.survey()
+
+
+async def restarted_all(
+    node: Node, programs: Iterable[ProgramStatus], patience: float, gone: Callable[[], bool]
+) -> None:
+    """Return once each of these programs, given as they were, has a new child. Raises HighlanderError, as ``outcome``.
+
+    A program that was removed meanwhile has none.
+    """
+    end = asyncio.get_running_loop().time() + patience
+    for before in programs:
+        with suppress(NoSuchProgram):
+            await outcome(node, ORDERS["restart"], before, max(0.0, end - asyncio.get_running_loop().time()), gone)
 
 
 async def _handed_over(node: Node, before: ProgramStatus, now: ProgramStatus, end: float) -> ProgramStatus:

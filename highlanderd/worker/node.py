@@ -28,6 +28,7 @@ from highlanderd.core.status import (
     RenewalReport,
 )
 from highlanderd.core.terms import PastTerm
+from highlanderd.durations import shown
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading, TimedOut, refusal
 from highlanderd.listeners import carrying
 from highlanderd.listeners.orders import ReloadReport
@@ -433,19 +434,25 @@ class WorkerNode:
         report = await lease_change.report(self._pool.listener)
         return replace(report, warnings=await self._persistence.unwritten())
 
-    async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
+    async def set_lease(self, seconds: float, by: Author, *, force: bool = False) -> LeaseReport:
         """Change the ledger's lease. Raises HighlanderError."""
         await lease_change.set_lease(self._pool.listener, seconds, force=force)
+        await self._note_everywhere("lease_set", by.about(shown(seconds)))
         return await self.lease_report()
 
-    async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
+    async def maintenance(self, seconds: float | None, by: Author, *, force: bool = False) -> LeaseReport:
         """Begin maintenance for an outage of so many seconds, or end it. Raises HighlanderError."""
         listener = self._pool.listener
         if seconds is None:
             await lease_change.end_maintenance(listener)
+            await self._note_everywhere("maintenance_ended", by)
         else:
-            await lease_change.begin_maintenance(listener, seconds, author=author, reason=reason, force=force)
+            await lease_change.begin_maintenance(listener, seconds, author=by.name, reason=by.remark, force=force)
+            await self._note_everywhere("maintenance_begun", by.about(shown(seconds)))
         return await self.lease_report()
+
+    async def _note_everywhere(self, event: str, by: Author) -> None:
+        await self._cluster_orders.note(event, None, None, None, by)
 
     async def migrate(self) -> MigrationReport:
         """Bring the ledger's schema to this daemon's version. Raises HighlanderError."""

@@ -71,7 +71,7 @@ class Reloading:
         self._begun += 1
         with self._notices.reload():
             loaded = await self._loaded(force)
-            changes = self._changes(loaded)
+            changes, restarted = self._changes(loaded), self._fleet.drained_by(loaded.configuration.programs)
             self._persistence.reloaded(loaded)
             self._fleet.want(loaded.configuration.programs, by)
             self._persistence.hand_over()
@@ -79,7 +79,7 @@ class Reloading:
             for note in (*loaded.warnings, *loaded.findings):
                 log.warning("%s", note)
             log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
-            return ReloadReport(changes, (*loaded.warnings, *loaded.findings))
+            return ReloadReport(changes, (*loaded.warnings, *loaded.findings), restarted)
 
     async def _loaded(self, force: bool) -> Loaded:
         number = self._begun

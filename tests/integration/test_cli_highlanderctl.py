@@ -77,7 +77,8 @@ def _refusals(leader: Node, other: Node) -> None:
     for words in (("status", "baet"), ("show", "baet"), ("release", "baet"), ("stop", "baet"), ("pid", "b?t")):
         done = highlanderctl(leader.socket, *words)
         assert (done.code, done.out) == (4, ""), words
-        said = f"no program '{words[1]}' is configured on this node; it has beat, deaf, idle"
+        here = f"no program '{words[1]}' is configured on this node; it has beat, deaf, idle"
+        said = f"no node has a program '{words[1]}'; there are beat, deaf, idle" if words[0] == "release" else here
         assert done.err in (f"highlanderctl: {said}\n", f"highlanderctl: {words[0]} {words[1]}: {said}\n")
     done = highlanderctl(leader.home / "none.sock", "status")
     assert done.code == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,18 @@ def test_a_node_without_postgresql_tells_what_it_has_seen(nodes: Nodes, database
     assert events == ["leading", "started"]
     database.sql("DROP TABLE highlander.event")
     assert [one["event"] for one in lately(socket=node.socket)] == ["leading", "started"]
+
+
+def test_a_change_of_leases_is_an_event_with_who_and_why(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    for words in ("ledger set-lease 5s", "maintenance on --for 60s", "maintenance off"):
+        assert highlanderctl(node.socket, *words.split(), "--no-wait", "--reason", "a test").code == 0
+    found = [one for one in lately(socket=node.socket) if one["author"] and one["program"] is None]
+    assert [(one["event"], one["node"], one["reason"]) for one in found] == [
+        ("lease_set", None, "5s: a test"),
+        ("maintenance_begun", None, "1m: a test"),
+        ("maintenance_ended", None, "a test"),
+    ]
+    assert all(re.fullmatch(r"uid \d+( \(.*\))? on node a", one["author"]) for one in found)

@@ -206,6 +206,7 @@ def test_the_whole_node_s_orders(tmp_path: Path) -> None:
                     "dry_run": True,
                     "changes": ["beat: changed (umask): drains and starts again"],
                     "warnings": ["/etc/h.toml:7: no such command"],
+                    "restarted": [],
                 },
             )
             assert (await post(path, "/v1/reload", {"force": True}))[1]["dry_run"] is False

@@ -241,7 +241,7 @@ def test_the_ledger_the_version_and_the_end(tmp_path: Path) -> None:
             assert (asked.code, asked.out.splitlines()[0]) == (0, "the lease is 20s now")
             asked = await ctl(path, "version")
             assert asked.out == "highlanderctl 0.1.0\nhighlanderd 0.1.0 on web-1\n"
-            asked = await ctl(path, "shutdown")
+            asked = await ctl(path, "shutdown", "--no-wait")
             assert (asked.code, asked.out) == (0, "web-1: releasing all programs, then ending\n")
 
     run(main)
@@ -268,7 +268,7 @@ def test_orders_as_json_tell_the_outcome_of_each_program(tmp_path: Path) -> None
             beat, relay = json.loads(asked.out)["programs"]
             assert (beat["name"], beat["state"], beat["epoch"]) == ("beat", "leading", 8)
             assert (relay["name"], relay["error"]["code"]) == ("relay", "not_leading")
-            for line in (("version",), ("reload",), ("drain",), ("resume",), ("reopen",), ("pid", "beat")):
+            for line in (("version",), ("reload",), ("drain", "--no-wait"), ("resume",), ("reopen",), ("pid", "beat")):
                 assert json.loads((await ctl(path, *line, "--json")).out)
 
     run(main)

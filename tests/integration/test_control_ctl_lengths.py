@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from highlanderd.core.states import Author
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
 from tests.support.memory_node import MemoryNode, ctl, leading, run, serving
@@ -174,7 +175,7 @@ def test_status_ends_with_the_maintenance_and_leaves_the_table_to_scripts(tmp_pa
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
-            await node.maintenance(60.0, reason="PostgreSQL 18.5", author="uid 0 (root) on node a")
+            await node.maintenance(60.0, Author("uid 0 (root) on node a", "PostgreSQL 18.5"))
             node.warnings = ("the ledger's lease of 20s overrules the configured 10s",)
             asked = await ctl(path, "status")
             assert asked.code == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from highlanderd.core.states import Author
 from highlanderd.errors import HighlanderError, TimedOut
 from highlanderd.listeners import leases
 from highlanderd.listeners.sockets import Peer
@@ -147,7 +148,7 @@ def test_an_order_that_another_one_replaces_ends_the_wait_for_it(
             if "lease" in body:
                 await node.set_lease(5.0)
             else:
-                await node.maintenance(300.0, reason="", author="somebody else")
+                await node.maintenance(300.0, Author("somebody else", ""))
             code, answer = await asked
         assert (code, answer["error"]["code"]) == (409, "failed")
         assert "another order has replaced it" in answer["error"]["message"]
@@ -160,7 +161,7 @@ def test_a_lease_that_changes_is_waited_for_whatever_maintenance_does(tmp_path: 
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
-            await node.maintenance(60.0, reason="", author="somebody else")
+            await node.maintenance(60.0, Author("somebody else", ""))
             asked = asyncio.create_task(post(path, "/v1/ledger/lease", {"lease": 20, "wait": True}))
             await until(lambda: node.looks > 1)
             node.lengths = replace(node.lengths, maintenance=None, pending=())

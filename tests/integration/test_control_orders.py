@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from highlanderd.core.cluster import ClusterOverview
 from highlanderd.errors import HighlanderError
 from tests.support.control import post
 from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving, until
@@ -191,5 +192,76 @@ def test_reopening_says_whether_there_was_anything_to_open_and_what_has_failed(t
             node.trouble = HighlanderError("cannot open /var/log/beat: Permission denied")
             code, answer = await post(path, "/v1/programs/beat/reopen", {})
         assert (code, answer["error"]["message"]) == (409, "cannot open /var/log/beat: Permission denied")
+
+    run(main)
+
+
+# ----------------------------------------------------------------------------------------------- orders on whole nodes
+
+
+def test_a_reload_that_waits_is_done_when_what_it_restarts_runs_again(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), leading("relay"))
+    node.restarted = ("beat", "gone")
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            assert (await post(path, "/v1/reload", {}))[0] == 200
+            asked = asyncio.create_task(post(path, "/v1/reload", {"wait": True}))
+            await until(lambda: len(node.orders) == 2)
+            node.become("beat", program("beat", "draining", epoch=7))
+            node.become("beat", leading("beat", 8, ready=False))
+            await asyncio.sleep(0.01)
+            assert not asked.done()
+            node.become("beat", leading("beat", 8))
+            assert (await asked)[0] == 200
+
+    run(main)
+
+
+def test_a_reload_that_waits_fails_with_the_child_that_it_starts(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+    node.restarted = ("beat",)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(ctl(path, "reload", "--wait"))
+            await until(lambda: bool(node.orders))
+            node.become("beat", program("beat", "backoff", epoch=8, failures=1, reason="exited with status 1"))
+            assert "beat failed: exited with status 1" in (await asked).err
+            assert (await asked).code == 1
+            assert (await ctl(path, "reload")).code == 0, "who does not wait is told nothing of it"
+
+    run(main)
+
+
+def test_a_resume_is_done_when_the_daemon_has_heard_of_it(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            done = await ctl(path, "resume", "web-4", "--timeout", "0.2")
+            assert (done.code, done.out) == (7, "")
+            assert "web-4 still keeps from leading after 0.2 s. The order stands" in done.err
+            assert (await ctl(path, "resume", "web-4", "--no-wait")).out == "web-4: resumed\n"
+            asked = asyncio.create_task(ctl(path, "resume", "web-4"))
+            await until(lambda: len(node.orders) == 3)
+            beat = replace(node.overview.by_name["beat"], unable=())
+            node.overview = ClusterOverview(node.overview.nodes, (beat,), {"beat": beat})
+            assert (await asked).code == 0
+
+    run(main)
+
+
+def test_a_shutdown_waits_for_the_daemon_s_end(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            done = await ctl(path, "shutdown", "--timeout", "0.2")
+            assert (done.code, done.out) == (7, "web-1: releasing all programs, then ending\n")
+            assert "web-1 still releases programs after 200ms. The order stands" in done.err
+            asked = asyncio.create_task(ctl(path, "shutdown"))
+            await until(lambda: len(node.orders) == 2)
+        assert (await asked).code == 0
 
     run(main)

@@ -144,6 +144,8 @@ class MemoryNode:
             connections=3,
         )
         self.warnings: tuple[str, ...] = ()
+        self.restarted: tuple[str, ...] = ()
+        """What a reload starts again."""
         self.edited_files: tuple[str, ...] = ()
         self.lengths = LeaseReport(10.0, 10.0, 10.0, None, 13.0, ())
         self.looks = 0
@@ -157,7 +159,8 @@ class MemoryNode:
         self.migration = MigrationReport(2, migrated=True, waits_for=())
         self.terms: tuple[PastTerm, ...] = ()
         names = [one.name for one in programs]
-        self.overview = ClusterOverview(_NODES, (), {name: _candidates(name, "web-2", "web-3") for name in names})
+        known = {name: _candidates(name, "web-2", "web-3") for name in names}
+        self.overview = ClusterOverview(_NODES, tuple(known.values()), known)
         self.remembered: list[Occurrence] = []
         """What the ledger remembers."""
         self.seen: list[Occurrence] = []
@@ -327,7 +330,8 @@ class MemoryNode:
         if self.trouble is not None:
             raise self.trouble
         self.orders.append(("reload", dry_run, force))
-        return ReloadReport(("beat: changed (umask): drains and starts again",), ("/etc/h.toml:7: no such command",))
+        changes, warnings = ("beat: changed (umask): drains and starts again",), ("/etc/h.toml:7: no such command",)
+        return ReloadReport(changes, warnings, self.restarted)
 
     async def edited(self) -> tuple[str, ...]:
         return self.edited_files
@@ -357,7 +361,7 @@ class MemoryNode:
             raise self.unanswered
         led = {name: self._programs[name].leader for name in self.overview.by_name if name in self._programs}
         found = {name: replace(one, leader=led.get(name, one.leader)) for name, one in self.overview.by_name.items()}
-        return replace(self.overview, by_name=found)
+        return replace(self.overview, programs=tuple(found.values()), by_name=found)
 
     async def occurrences(self, most: int) -> Sequence[Occurrence]:
         if self.unanswered is not None:
@@ -401,18 +405,19 @@ class MemoryNode:
             self.lengths = replace(self.lengths, pending=())
         return self.lengths
 
-    async def set_lease(self, seconds: float, *, force: bool = False) -> LeaseReport:
+    async def set_lease(self, seconds: float, by: Author = NOBODY, *, force: bool = False) -> LeaseReport:
         self._must_have_evidence(force)
+        self.authors.append(by)
         self.orders.append(("lease", seconds, force))
         return self._lengthen(lease=seconds, in_force=seconds, replaced_within=1.3 * seconds)
 
-    async def maintenance(self, seconds: float | None, *, reason: str, author: str, force: bool = False) -> LeaseReport:
+    async def maintenance(self, seconds: float | None, by: Author, *, force: bool = False) -> LeaseReport:
         self._must_have_evidence(force or seconds is None)
-        self.orders.append(("maintenance", seconds, reason, author, force))
+        self.orders.append(("maintenance", seconds, by.remark, by.name, force))
         if seconds is None:
             return self._lengthen(in_force=10.0, maintenance=None, replaced_within=13.0)
         since, until = "2026-01-02T03:04:05.678Z", "2026-01-02T03:05:05.678Z"
-        under_way = MaintenanceStatus(seconds, 90.0, since, until, author, reason)
+        under_way = MaintenanceStatus(seconds, 90.0, since, until, by.name, by.remark)
         return self._lengthen(in_force=90.0, ceiling=90.0, replaced_within=97.0, maintenance=under_way)
 
     async def migrate(self) -> MigrationReport:

@@ -121,7 +121,7 @@ START_EVERYWHERE: Final = "DELETE FROM {schema}.wish WHERE lock_id = ANY ($1::bi
 # Parameters: 1 node, 2 author, 3 reason. A node may be drained whose daemon was never seen.
 DRAIN: Final = """
 INSERT INTO {schema}.node AS n (name, drained_since, drained_by, drained_reason)
-VALUES ($1::text, clock_timestamp(), $2::text, $3::text)
+VALUES ($1::text, clock_timestamp(), $2::text || ', role ' || session_user, $3::text)
     ON CONFLICT (name) DO UPDATE
    SET drained_since = excluded.drained_since, drained_by = excluded.drained_by,
        drained_reason = excluded.drained_reason
