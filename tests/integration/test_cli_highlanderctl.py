@@ -78,7 +78,7 @@ def _refusals(leader: Node, other: Node) -> None:
         done = highlanderctl(leader.socket, *words)
         assert (done.code, done.out) == (4, ""), words
         here = f"no program '{words[1]}' is configured on this node; it has beat, deaf, idle"
-        said = f"no node has a program '{words[1]}'; there are beat, deaf, idle" if words[0] == "release" else here
+        said = here if "release" not in words else f"no node has a program '{words[1]}'; there are beat, deaf, idle"
         assert done.err in (f"highlanderctl: {said}\n", f"highlanderctl: {words[0]} {words[1]}: {said}\n")
     done = highlanderctl(leader.home / "none.sock", "status")
     assert done.code == 5
