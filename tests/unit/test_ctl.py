@@ -218,7 +218,6 @@ def test_the_command_line_is_read(line: str, expected: dict[str, object]) -> Non
         "maintenance on 1m",
         "maintenance off --for 1m",
         "maintenance off --force",
-        "maintenance off --force",
     ],
 )
 def test_usage_errors_exit_with_two(line: str, capsys: pytest.CaptureFixture[str]) -> None:
