@@ -177,13 +177,13 @@ def _serve_run(arguments: argparse.Namespace) -> int:
 
 def _give_up(channel_fd: int, error: ImportError) -> int:
     """Have the guardian of a run end. Its keeper, if there is one, goes by its deadline."""
-    from highlanderd.guardian import protocol
+    from highlanderd.guardian import messages
     from highlanderd.guardian.channel import Channel
     from highlanderd.run.command import LOST
 
     why = " ".join(str(error).split())
     print(printable(f"highlanderd: it cannot start, for want of a library: {why}; install that"), file=sys.stderr)
-    Channel.of(channel_fd).send(protocol.done(LOST))
+    Channel.of(channel_fd).send(messages.done(LOST))
     return LOST
 
 

@@ -20,7 +20,7 @@ from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
 from highlanderd.children.sent_deadlines import SentDeadlines
 from highlanderd.core.events import Emptied, SpawnFailed
 from highlanderd.errors import HighlanderError
-from highlanderd.guardian import protocol, shapes
+from highlanderd.guardian import messages, protocol, shapes
 from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux, proctree
 
@@ -172,11 +172,11 @@ class Child:
 
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
         """Have the keeper send a signal, as soon as it can be reached."""
-        self._order(protocol.signal(int(signum), to))
+        self._order(messages.signal(int(signum), to))
 
     def kill(self) -> None:
         """Have the keeper kill the whole tree until it is empty, as soon as it can be reached."""
-        self._order(protocol.kill())
+        self._order(messages.kill())
 
     def set_deadline(self, kill_at: float, memo: bytes) -> None:
         """Have the keeper kill the tree at ``kill_at``, not earlier, and replace its memo.
@@ -184,18 +184,18 @@ class Child:
         Raises ValueError when the memo is too long.
         """
         check_memo(memo)
-        self._order(protocol.deadline(kill_at, memo))
+        self._order(messages.deadline(kill_at, memo))
 
     def probe(self, argv: tuple[str, ...], timeout: float) -> int:
         """Have the keeper run a command in the tree for so long at most; return the number that reports give it."""
         number = ((self.report and self.report.probe) or 0) + 1
         if self._channel is not None:
-            self._send(protocol.probe(number, [os.fsencode(word) for word in argv], timeout), self._channel)
+            self._send(messages.probe(number, [os.fsencode(word) for word in argv], timeout), self._channel)
         return number
 
     def watch(self, within: float) -> None:
         """Have the keeper expect WATCHDOG=1 from the child every ``within`` seconds from now on."""
-        self._order(protocol.watch(within))
+        self._order(messages.watch(within))
 
     async def news(self) -> None:
         """Wait for the next report."""
@@ -370,7 +370,7 @@ class Child:
         if last:
             self._stage = Stage.OVER
             self._guardian.forget(self)
-            self._order(protocol.leave())
+            self._order(messages.leave())
         self._post(event)
         if last:
             for fd in self.pipes().values():

@@ -19,7 +19,7 @@ from highlanderd.children.child import Child
 from highlanderd.children.loop_channel import LoopChannel
 from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
 from highlanderd.errors import HighlanderError
-from highlanderd.guardian import protocol, shapes
+from highlanderd.guardian import messages, protocol, shapes
 from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux
 
@@ -97,7 +97,7 @@ class GuardianLink:
         attention = Attention()
         self.attention = attention.on
         """Called with a program that is handled for a block: should this worker die of it, the guardian will know."""
-        self._channel.post(protocol.attend(), [attention.fd])
+        self._channel.post(messages.attend(), [attention.fd])
 
     async def greeted(self) -> Greeting:
         """Wait for the list of what the guardian holds, six seconds at most.
@@ -146,7 +146,7 @@ class GuardianLink:
         except OSError as error:
             later(child.refused, f"its order cannot be written: {error.strerror}")
             return
-        self._channel.post(protocol.spawn(child.program, child.lock_id, child.epoch, request.not_after), [spec])
+        self._channel.post(messages.spawn(child.program, child.lock_id, child.epoch, request.not_after), [spec])
 
     def holds(self, lock_id: int, program: str) -> bool:
         """Whether anything may live for this lock id or program: a keeper, an unanswered spawn, an unproven death."""
@@ -155,7 +155,7 @@ class GuardianLink:
     def remember(self, memo: bytes) -> None:
         """Have the guardian send ``memo``, of any length, to each later worker."""
         if not self.lost:
-            self._channel.post(protocol.remember(), [linux.memfd("memo", memo)])
+            self._channel.post(messages.remember(), [linux.memfd("memo", memo)])
 
     def ping(self, lease: float) -> bool:
         """Send a sign of life, due every 3/10 of ``lease`` seconds; the first one says that the worker is ready.
@@ -167,7 +167,7 @@ class GuardianLink:
             return False
         self.silent = self._pinged - self._ponged >= PINGS_UNANSWERED
         self._pinged += 1
-        self._channel.post(protocol.ping(self._pinged, lease))
+        self._channel.post(messages.ping(self._pinged, lease))
         return not self.silent
 
     def check(self, now: float, lease: float) -> None:
@@ -178,38 +178,38 @@ class GuardianLink:
 
     def order_log(self, child: Child, order: Mapping[str, object]) -> None:
         """Have a child's logger go by another order."""
-        self._post(protocol.log(child.term, dict(order)))
+        self._post(messages.log(child.term, dict(order)))
 
     def reopen_log(self, child: Child) -> None:
         """Have a child's logger open its files anew."""
-        self._post(protocol.reopen(child.term))
+        self._post(messages.reopen(child.term))
 
     def draining(self) -> None:
         """Report, once, that an orderly end has begun: each later worker goes on with it."""
         if not self._drains:
             self._drains = True
-            self._post(protocol.draining())
+            self._post(messages.draining())
 
     def notify(self, words: str) -> None:
         """Have the guardian send words to the service manager, which accepts them from no other process."""
-        self._post(protocol.notify(words))
+        self._post(messages.notify(words))
 
     def done(self, code: int) -> None:
         """Report that everything is drained: the guardian ends with ``code`` after the worker."""
-        self._post(protocol.done(code))
+        self._post(messages.done(code))
 
     def lend(self, listener: socket.socket) -> None:
         """Have the guardian shut a listening socket when this worker counts as dead."""
         if not self.lost:
-            self._channel.post(protocol.listener(), [os.dup(listener.fileno())])
+            self._channel.post(messages.listener(), [os.dup(listener.fileno())])
 
     def lift(self, program: str) -> None:
         """Have the guardian forget which workers have died of this program."""
-        self._post(protocol.lift(program))
+        self._post(messages.lift(program))
 
     def kill_keeper(self, keeper: int, why: str) -> None:
         """Have a keeper killed that cannot be used; the guardian then proves its tree empty."""
-        self._post(protocol.kill_keeper(keeper, why))
+        self._post(messages.kill_keeper(keeper, why))
 
     def forget(self, child: Child) -> None:
         """Drop a child that is over."""
@@ -296,7 +296,7 @@ class GuardianLink:
             child.refused(message["why"])
 
     def _on_emptied(self, message: Message, _fds: list[int]) -> None:
-        self._channel.post(protocol.ack(message["lock_id"], message["epoch"]))
+        self._channel.post(messages.ack(message["lock_id"], message["epoch"]))
         child = self._children.get((message["lock_id"], message["epoch"]))
         if child is not None and child.kept:
             child.proven_empty()

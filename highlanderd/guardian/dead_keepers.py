@@ -8,7 +8,7 @@ together: nothing says which of them an orphan belonged to.
 
 from __future__ import annotations
 
-from highlanderd.guardian import cgroup, protocol
+from highlanderd.guardian import cgroup, messages
 from highlanderd.guardian.killing import TreeKill, unkillable
 from highlanderd.system import priority
 
@@ -79,7 +79,7 @@ class DeadKeepers:
             named = unkillable(handle.state["killed_at"], orphans)
             if named != handle.state["undying"]:
                 handle.state["undying"] = named
-                self._worker.send(protocol.term(handle.number, handle.term, handle.state))
+                self._worker.send(messages.term(handle.number, handle.term, handle.state))
         try:
             self._killing.round(orphans)
         except OSError:
@@ -91,7 +91,7 @@ class DeadKeepers:
             cgroup.remove(handle.directory)
         self._loggers.leave(handle.term)
         self.proven.append(handle.term)
-        self._worker.send(protocol.emptied(handle.term))
+        self._worker.send(messages.emptied(handle.term))
 
     def acknowledge(self, lock_id: int, epoch: int) -> None:
         """Forget a term: a worker knows that its tree is empty."""

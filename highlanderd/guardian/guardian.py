@@ -47,7 +47,7 @@ if __name__ == "__main__":  # at the end of the path: nothing there can replace 
 from highlanderd import __version__
 
 # The keeper first: what keepers touch then lies together in memory, and each copies 60 KiB less of what is shared.
-from highlanderd.guardian import keeper, protocol, shapes, starting  # noqa: F401
+from highlanderd.guardian import keeper, messages, protocol, shapes, starting  # noqa: F401
 from highlanderd.guardian.keepers import Keepers
 from highlanderd.guardian.spare import Spare
 from highlanderd.guardian.suspects import DEATHS, Suspects
@@ -173,7 +173,7 @@ class Guardian:
         if name == "USR1":
             self._keepers.loggers.reopen()
         self._draining = self._draining or name in ORDERLY_END
-        message = protocol.signalled(name)
+        message = messages.signalled(name)
         if self._worker.channel is None:
             self._pending_signals += [] if name in self._pending_signals else [name]
         elif message not in self._worker.channel.unsent:
@@ -206,7 +206,7 @@ class Guardian:
             self._worker.log(f"no worker can be started: {error.strerror}; trying again", linux.ERROR)
             self._worker.not_started(now)
             return
-        hello = protocol.hello(
+        hello = messages.hello(
             self._instance,
             draining=self._draining,
             memo=bool(memo),
@@ -239,7 +239,7 @@ class Guardian:
                 os.close(fd)
 
     def _on_ping(self, message: Message, _fds: list[int]) -> None:
-        self._worker.send(protocol.pong(message["n"]))
+        self._worker.send(messages.pong(message["n"]))
         self._keepers.follow(message["lease"])
         if self._code is None:
             self._service.cycled(message["lease"], self._left())

@@ -48,7 +48,7 @@ import os
 import select
 import time
 
-from highlanderd.guardian import cgroup, protocol, shapes
+from highlanderd.guardian import cgroup, messages, protocol, shapes
 from highlanderd.guardian.channel import Channel
 from highlanderd.guardian.health import Health
 from highlanderd.guardian.killing import TreeKill, unkillable
@@ -90,7 +90,7 @@ class Keeper:
         self._timer = linux.Timer()
         self._start: Start | None = None
         """Until it is known whether the program was executed."""
-        self._state = {**protocol.state(spec), "keeper": os.getpid()}
+        self._state = {**messages.state(spec), "keeper": os.getpid()}
         self._pipes: dict[str, int] = {}
         self._owed_guardian = self._owed_worker = self._owed_pipes = True
         self._reported_at = 0.0
@@ -234,7 +234,7 @@ class Keeper:
             self._reported_at = linux.boottime()
         if self._owed_worker and self._worker is not None:
             names, fds = (list(self._pipes), list(self._pipes.values())) if self._owed_pipes else ([], [])
-            self._owed_worker = not self._worker.send(protocol.state_with_pipes(self._state, names), fds)
+            self._owed_worker = not self._worker.send(messages.state_with_pipes(self._state, names), fds)
             self._owed_pipes = self._owed_pipes and self._owed_worker
 
     # ----------------------------------------------------------------------------------------------------- the child

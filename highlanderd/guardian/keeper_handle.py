@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from highlanderd.guardian import protocol
+from highlanderd.guardian import messages, protocol
 from highlanderd.system import linux
 from highlanderd.system.stdlib import signal
 
@@ -26,7 +26,7 @@ class KeeperHandle:
     def __init__(self, number: int, pid: int, channel: Channel, spec: Spec, directory: str | None) -> None:
         self.number, self.pid, self.channel, self.directory = number, pid, channel, directory
         self.term = protocol.term_of(spec)
-        self.state = protocol.state(spec)
+        self.state = messages.state(spec)
         """The last one that it has sent."""
         self.reported_at = 0.0
         self.killed = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from highlanderd.guardian import cgroup, protocol, shapes
+from highlanderd.guardian import cgroup, messages, protocol, shapes
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.dead_keepers import DeadKeepers
 from highlanderd.guardian.keeper import Keeper
@@ -77,7 +77,7 @@ class Keepers:
             else:
                 why = self._fork_keeper(spec) if linux.boottime() < spec["deadline"] else "its deadline had passed"
         if why is not None:
-            self._worker.send(protocol.refused(protocol.term_of(order), f"not started: {why}"))
+            self._worker.send(messages.refused(protocol.term_of(order), f"not started: {why}"))
 
     def _refusal(self, order: Message) -> str | None:
         """Return why nothing may be started for this term; None when it may."""
@@ -121,7 +121,7 @@ class Keepers:
         self._living[pid] = self._by_channel[ours.fileno()] = handle
         self._poller.add(ours)
         self._poller.by(handle.kill_at(self._lease))
-        self._worker.send(protocol.keeper(handle.number, handle.term), workers.detach())
+        self._worker.send(messages.keeper(handle.number, handle.term), workers.detach())
         self.loggers.begin(spec)
         return None
 
@@ -151,13 +151,13 @@ class Keepers:
         for handle in list(self._living.values()):
             self._receive(handle)
         for handle in [*self._living.values(), *self._dead.unproven]:
-            self._worker.send(protocol.term(handle.number, handle.term, handle.state))
+            self._worker.send(messages.term(handle.number, handle.term, handle.state))
         self.loggers.list_to_worker()
         self._unconnected = list(self._living.values())
         self._connect_all()
         for term in self._dead.proven:
-            self._worker.send(protocol.emptied(term))
-        self._worker.send(protocol.listed())
+            self._worker.send(messages.emptied(term))
+        self._worker.send(messages.listed())
 
     def _connect_all(self) -> None:
         """Connect keepers with the worker. What the system refuses now is tried again: it counts descriptors in flight.
@@ -179,8 +179,8 @@ class Keepers:
             keepers, workers = channel_pair()
         except OSError:
             return False
-        connected = handle.channel.send(protocol.worker(), [keepers.fileno()]) and worker.send(
-            protocol.keeper(handle.number, handle.term), [workers.fileno()]
+        connected = handle.channel.send(messages.worker(), [keepers.fileno()]) and worker.send(
+            messages.keeper(handle.number, handle.term), [workers.fileno()]
         )
         keepers.close()
         workers.close()

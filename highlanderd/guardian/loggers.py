@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from highlanderd.guardian import log_report, protocol, shapes
+from highlanderd.guardian import log_report, messages, protocol, shapes
 from highlanderd.guardian.log_pipe import held
 from highlanderd.guardian.logger import REPLACE_ME, become_logger
 from highlanderd.guardian.pauses import Pauses
@@ -126,7 +126,7 @@ class Loggers:
             report = os.dup(handle.report)
         except OSError:
             return  # this worker sees no lines; they are written all the same
-        self._worker.send(protocol.logger(handle.term), report)
+        self._worker.send(messages.logger(handle.term), report)
 
     def _start(self, handle: LoggerHandle, now: float) -> None:
         again = handle.runs > 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from highlanderd.guardian import protocol, shapes
+from highlanderd.guardian import messages, protocol, shapes
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.system import proctree
 from highlanderd.system.stdlib import signal
@@ -72,7 +72,7 @@ class Spare:
         if self._code is None or installed() != self._code:
             return None
         following = Spare.to_fork(self._code)
-        if not self._ours.send(protocol.begin(), [following.lend()]):
+        if not self._ours.send(messages.begin(), [following.lend()]):
             following.dismiss()
             return None
         following.lent()

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from highlanderd.errors import DONE
-from highlanderd.guardian import protocol, shapes, starting
+from highlanderd.guardian import messages, protocol, shapes, starting
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.worker import confine
 
@@ -86,7 +86,7 @@ def _waited(fd: int, told: bool = True) -> tuple[int, int]:
     _show("--spare")
     channel = Channel.of(fd)
     if not told:
-        channel.post(protocol.spare(os.getpid()))
+        channel.post(messages.spare(os.getpid()))
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     try:

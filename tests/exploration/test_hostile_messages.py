@@ -18,7 +18,7 @@ from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.messages import ChildEvent, SpawnRequest
 from highlanderd.errors import HighlanderError
-from highlanderd.guardian import protocol, shapes
+from highlanderd.guardian import messages, protocol, shapes
 from highlanderd.guardian.channel import MARSHAL_VERSION, Channel, Garbled, Message, channel_pair
 from highlanderd.system import linux
 from tests.unit.test_protocol import EXAMPLES, STATE, TERM
@@ -33,8 +33,8 @@ VALUES = st.recursive(
 @st.composite
 def bent(draw: st.DrawFn, receiver: str, *names: str) -> Message:
     """Draw a message to ``receiver``, of these names if any, of which one key is missing or holds anything."""
-    messages = [one for _, to, one in EXAMPLES.values() if to == receiver and (not names or one["is"] in names)]
-    message = dict(draw(st.sampled_from(messages)))
+    examples = [one for _, to, one in EXAMPLES.values() if to == receiver and (not names or one["is"] in names)]
+    message = dict(draw(st.sampled_from(examples)))
     name = draw(st.sampled_from(sorted(message)))
     if name != "is" and draw(st.booleans()):
         del message[name]
@@ -91,7 +91,7 @@ def test_a_bent_message_is_unknown_or_refused_or_whole(receiver: str, data: st.D
 @pytest.mark.parametrize("time", [float("nan"), "soon", None])
 def test_a_deadline_that_is_no_time_is_refused(time: Any) -> None:
     with pytest.raises(ValueError, match="deadline"):
-        shapes.check(protocol.KEEPER, protocol.deadline(time, b""))
+        shapes.check(protocol.KEEPER, messages.deadline(time, b""))
 
 
 class _Bench:
@@ -178,7 +178,7 @@ def test_a_child_that_is_stopped_while_its_request_fails_complains_of_nothing() 
 def test_a_term_that_the_guardian_reports_in_a_bent_way_still_counts_as_alive() -> None:
     async def scenario() -> None:
         bench = _Bench()
-        bench.guardian.send({**protocol.term(3, {**TERM, "epoch": 5}, STATE), "state": {"empty": "perhaps"}})
+        bench.guardian.send({**messages.term(3, {**TERM, "epoch": 5}, STATE), "state": {"empty": "perhaps"}})
         bench.link._channel.read()
         bench.child._close()
         bench.link.forget(bench.child)

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from highlanderd.guardian import notify, protocol, shapes
+from highlanderd.guardian import messages, notify, protocol, shapes
 
 SPEC = {"program": "beat", "lock_id": 7, "epoch": 1, "deadline": 60.0, "memo": b""}
 NAMES = st.sampled_from(["READY", "STATUS", "WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC", "MAINPID", "", "ready"])
@@ -33,7 +33,7 @@ def test_what_is_understood_is_printable_and_short(data: bytes) -> None:
 @settings(max_examples=60)
 @given(st.lists(st.tuples(DATAGRAMS, st.integers(0, 3)), max_size=9))
 def test_a_state_that_was_spoken_into_is_one_that_a_worker_takes(said: list[tuple[bytes, int]]) -> None:
-    heard, state = notify.NotifySocket(), {**protocol.state(SPEC), "fds": []}
+    heard, state = notify.NotifySocket(), {**messages.state(SPEC), "fds": []}
     heard.watch(30.0)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - nothing else is as exact
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
@@ -53,7 +53,7 @@ def _descriptors(count: int) -> tuple[int, int, bytes]:
 
 @given(st.lists(DATAGRAMS, max_size=9))
 def test_words_of_the_tree_never_break_the_state(said: list[bytes]) -> None:
-    heard, state = notify.NotifySocket(), {**protocol.state(SPEC), "fds": []}
+    heard, state = notify.NotifySocket(), {**messages.state(SPEC), "fds": []}
     heard.watch(30.0)
     for data in said:
         words: dict[str, Any] = notify.parse(data)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from highlanderd.guardian import protocol
+from highlanderd.guardian import messages
 from highlanderd.guardian.notify import TELL_EVERY, NotifySocket
 from highlanderd.system import linux
 from tests.support.processes import Fact, Node, children, gone, node_at
@@ -110,7 +110,7 @@ def test_a_child_may_ask_for_more_time(node: Node) -> None:
 
 
 def test_a_child_that_asks_for_more_time_without_end_costs_few_reports_and_the_last_word_counts() -> None:
-    heard, state, reports = NotifySocket(), protocol.state(SPEC), 0
+    heard, state, reports = NotifySocket(), messages.state(SPEC), 0
     flood = "for n in range(1, 3001):\n    say(f'EXTEND_TIMEOUT_USEC={n * 1_000_000}')\n"
     environ = {"NOTIFY_SOCKET": heard.address.decode()}
     began = time.monotonic()

@@ -12,7 +12,7 @@ import pytest
 
 from highlanderd.children import guardian_link
 from highlanderd.children.messages import SpawnRequest
-from highlanderd.guardian import guardian, keeper, protocol, shapes
+from highlanderd.guardian import guardian, keeper, messages, protocol, shapes
 from highlanderd.guardian.channel import Message
 from highlanderd.guardian.protocol import GUARDIAN, KEEPER, SPARE, WORKER
 
@@ -27,42 +27,42 @@ LOG = {
     "format": "text",
     "overflow": "wait",
 }
-STATE = protocol.state({**TERM, "deadline": 1.0, "memo": b"led"})
+STATE = messages.state({**TERM, "deadline": 1.0, "memo": b"led"})
 
 EXAMPLES: dict[str, tuple[str, str, Message]] = {
-    "hello": (GUARDIAN, WORKER, protocol.hello("a UUID", draining=False, memo=True, signals=["HUP"], version="1.2.0")),
-    "keeper": (GUARDIAN, WORKER, protocol.keeper(1, TERM)),
-    "term": (GUARDIAN, WORKER, protocol.term(1, TERM, STATE)),
-    "logger": (GUARDIAN, WORKER, protocol.logger(TERM)),
-    "listed": (GUARDIAN, WORKER, protocol.listed()),
-    "refused": (GUARDIAN, WORKER, protocol.refused(TERM, "too late")),
-    "emptied": (GUARDIAN, WORKER, protocol.emptied(TERM)),
-    "signalled": (GUARDIAN, WORKER, protocol.signalled("TERM")),
-    "pong": (GUARDIAN, WORKER, protocol.pong(3)),
-    "ping": (WORKER, GUARDIAN, protocol.ping(3, 10.0)),
-    "spawn": (WORKER, GUARDIAN, protocol.spawn("beat", 7, 2, 1.0)),
-    "remember": (WORKER, GUARDIAN, protocol.remember()),
-    "attend": (WORKER, GUARDIAN, protocol.attend()),
-    "listener": (WORKER, GUARDIAN, protocol.listener()),
-    "lift": (WORKER, GUARDIAN, protocol.lift("beat")),
-    "ack": (WORKER, GUARDIAN, protocol.ack(7, 2)),
-    "kill_keeper": (WORKER, GUARDIAN, protocol.kill_keeper(1, "does not answer")),
-    "log": (WORKER, GUARDIAN, protocol.log(TERM, {"files": {}, "inherit": ["stdout"]})),
-    "reopen": (WORKER, GUARDIAN, protocol.reopen(TERM)),
-    "draining": (WORKER, GUARDIAN, protocol.draining()),
-    "notify": (WORKER, GUARDIAN, protocol.notify("READY=1")),
-    "done": (WORKER, GUARDIAN, protocol.done(0)),
-    "spare": (SPARE, GUARDIAN, protocol.spare(4711)),
-    "begin": (GUARDIAN, SPARE, protocol.begin()),
-    "worker": (GUARDIAN, KEEPER, protocol.worker()),
-    "deadline": (WORKER, KEEPER, protocol.deadline(1.0, b"led")),
-    "signal": (WORKER, KEEPER, protocol.signal(15, "tree")),
-    "watch": (WORKER, KEEPER, protocol.watch(30.0)),
-    "probe": (WORKER, KEEPER, protocol.probe(1, [b"true"], 3.0)),
-    "kill": (WORKER, KEEPER, protocol.kill()),
-    "leave": (WORKER, KEEPER, protocol.leave()),
+    "hello": (GUARDIAN, WORKER, messages.hello("a UUID", draining=False, memo=True, signals=["HUP"], version="1.2.0")),
+    "keeper": (GUARDIAN, WORKER, messages.keeper(1, TERM)),
+    "term": (GUARDIAN, WORKER, messages.term(1, TERM, STATE)),
+    "logger": (GUARDIAN, WORKER, messages.logger(TERM)),
+    "listed": (GUARDIAN, WORKER, messages.listed()),
+    "refused": (GUARDIAN, WORKER, messages.refused(TERM, "too late")),
+    "emptied": (GUARDIAN, WORKER, messages.emptied(TERM)),
+    "signalled": (GUARDIAN, WORKER, messages.signalled("TERM")),
+    "pong": (GUARDIAN, WORKER, messages.pong(3)),
+    "ping": (WORKER, GUARDIAN, messages.ping(3, 10.0)),
+    "spawn": (WORKER, GUARDIAN, messages.spawn("beat", 7, 2, 1.0)),
+    "remember": (WORKER, GUARDIAN, messages.remember()),
+    "attend": (WORKER, GUARDIAN, messages.attend()),
+    "listener": (WORKER, GUARDIAN, messages.listener()),
+    "lift": (WORKER, GUARDIAN, messages.lift("beat")),
+    "ack": (WORKER, GUARDIAN, messages.ack(7, 2)),
+    "kill_keeper": (WORKER, GUARDIAN, messages.kill_keeper(1, "does not answer")),
+    "log": (WORKER, GUARDIAN, messages.log(TERM, {"files": {}, "inherit": ["stdout"]})),
+    "reopen": (WORKER, GUARDIAN, messages.reopen(TERM)),
+    "draining": (WORKER, GUARDIAN, messages.draining()),
+    "notify": (WORKER, GUARDIAN, messages.notify("READY=1")),
+    "done": (WORKER, GUARDIAN, messages.done(0)),
+    "spare": (SPARE, GUARDIAN, messages.spare(4711)),
+    "begin": (GUARDIAN, SPARE, messages.begin()),
+    "worker": (GUARDIAN, KEEPER, messages.worker()),
+    "deadline": (WORKER, KEEPER, messages.deadline(1.0, b"led")),
+    "signal": (WORKER, KEEPER, messages.signal(15, "tree")),
+    "watch": (WORKER, KEEPER, messages.watch(30.0)),
+    "probe": (WORKER, KEEPER, messages.probe(1, [b"true"], 3.0)),
+    "kill": (WORKER, KEEPER, messages.kill()),
+    "leave": (WORKER, KEEPER, messages.leave()),
     "state": (KEEPER, GUARDIAN, STATE),
-    "state_with_pipes": (KEEPER, WORKER, protocol.state_with_pipes(STATE, ["stdout"])),
+    "state_with_pipes": (KEEPER, WORKER, messages.state_with_pipes(STATE, ["stdout"])),
 }
 """What each constructor makes, by its name, with sender and receiver."""
 
@@ -75,8 +75,8 @@ def assert_fits(message: Message, keys: Mapping[str, str]) -> None:
 
 
 def constructors() -> list[str]:
-    functions = inspect.getmembers(protocol, inspect.isfunction)
-    return [name for name, function in functions if name != "term_of" and function.__module__ == protocol.__name__]
+    functions = inspect.getmembers(messages, inspect.isfunction)
+    return [name for name, function in functions if function.__module__ == messages.__name__]
 
 
 def test_no_message_has_two_rows() -> None:
@@ -107,9 +107,9 @@ def test_a_receiver_handles_exactly_its_rows(receiver: str, senders: set[str], h
     assert set(handlers) == {name for sender, to, name in KINDS if to == receiver and sender in senders}
 
 
-def test_only_the_page_of_the_protocol_builds_messages() -> None:
-    package = Path(protocol.__file__).parents[1]
-    others = [path for path in package.rglob("*.py") if path != Path(protocol.__file__)]
+def test_only_their_page_builds_messages() -> None:
+    page = Path(messages.__file__)
+    others = [path for path in page.parents[1].rglob("*.py") if path != page]
     assert others
     assert not [path.name for path in others if '"is":' in path.read_text("utf-8")]
 
