@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import house
 import messages
+import openapi
 import options
 import transitions
 from prometheus_client.parser import text_string_to_metric_families
@@ -141,6 +142,15 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
+def interface() -> str:
+    """The OpenAPI document of the control socket and the TCP listener."""
+    return openapi.text(endpoints("/"))
+
+
+WHOLE: Final[Mapping[Path, Callable[[], str]]] = {openapi.PAGE: interface}
+"""The files that are written as a whole."""
+
+
 def pages() -> list[Path]:
     """Every page, the front page among them."""
     return [ROOT / "README.md", *sorted(HERE.rglob("*.md"))]
@@ -164,6 +174,10 @@ def stale() -> dict[Path, str]:
         text = page.read_text("utf-8")
         wanted = renewed(text)
         if wanted != text:
+            found[page] = wanted
+    for page, made in WHOLE.items():
+        wanted = made()
+        if not page.exists() or page.read_text("utf-8") != wanted:
             found[page] = wanted
     return found
 

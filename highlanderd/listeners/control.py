@@ -41,7 +41,7 @@ from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.logs import Logs
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change, restarted_all
-from highlanderd.listeners.requests import WAITING, body_of, wait_of, whole
+from highlanderd.listeners.requests import body_of, wait_of, whole
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
 from highlanderd.listeners.streams import Streams
@@ -200,10 +200,9 @@ class _Api:
 
     def order(self, verb: str) -> Handler:
         """Return the endpoint of one order on one program."""
-        order = ORDERS[verb]
 
         async def give(request: web.Request) -> web.StreamResponse:
-            body = await body_of(request, (*WAITING, "reason", "node", *order.fields))
+            body = await body_of(request)
             name, by = request.match_info["name"], await self._author(request, body)
             if body.get("wait", False) or verb in carrying.TO_THE_LEADER:
                 await self._node.survey()  # a term that this node has not heard of must not pass for the outcome
@@ -235,7 +234,7 @@ class _Api:
 
     async def drain(self, request: web.Request) -> web.Response:
         """Drain nodes: this one, if the body names none."""
-        body = await body_of(request, ("nodes", "reason", "force", *WAITING))
+        body = await body_of(request)
         us = self._node.name
         names, by = body.get("nodes", [us]), await self._author(request, body)
         patience = self._patience(request, body)
@@ -244,7 +243,7 @@ class _Api:
 
     async def resume(self, request: web.Request) -> web.Response:
         """Resume nodes: this one, if the body names none."""
-        body = await body_of(request, ("nodes", "reason", *WAITING))
+        body = await body_of(request)
         names, by = body.get("nodes", [self._node.name]), await self._author(request, body)
         return answer({"nodes": await everywhere.resume(self._node, names, by, self._patience(request, body))})
 
@@ -252,11 +251,11 @@ class _Api:
         return Author(await leases.author(_peer(request), self._node.name), body.get("reason", ""))
 
     async def reopen(self, request: web.Request) -> web.Response:
-        await body_of(request, ())
+        await body_of(request)
         return answer({"reopened": await self._node.reopen(request.match_info["name"])})
 
     async def reload(self, request: web.Request) -> web.Response:
-        body = await body_of(request, ("dry_run", "force", "reason", *WAITING))
+        body = await body_of(request)
         dry_run, by = body.get("dry_run", False), await self._author(request, body)
         before = {program.name: program for program in self._node.status().programs}
         report = await self._node.reload(dry_run=dry_run, force=body.get("force", False), by=by)
@@ -267,11 +266,11 @@ class _Api:
         return answer({"dry_run": dry_run, **asdict(report)})
 
     async def renew(self, request: web.Request) -> web.Response:
-        body = await body_of(request, ("force",))
+        body = await body_of(request)
         return answer(asdict(await self._node.renew(force=body.get("force", False))))
 
     async def shutdown(self, request: web.Request) -> web.Response:
-        body = await body_of(request, ("reason",))
+        body = await body_of(request)
         self._node.shutdown(await self._author(request, body))
         return answer({"node": self._node.name})
 
@@ -312,13 +311,13 @@ class _Api:
         return await self._streams.send(request, happenings(self._node, request))
 
     async def set_lease(self, request: web.Request) -> web.Response:
-        body = await body_of(request, ("lease", "force", "reason", *WAITING))
+        body = await body_of(request)
         lease, by = leases.lease(body), await self._author(request, body)
         ordered = await self._node.set_lease(lease, by, force=body.get("force", False))
         return await self._in_force(request, body, ordered, lambda report: report.lease)
 
     async def migrate(self, request: web.Request) -> web.Response:
-        await body_of(request, ())
+        await body_of(request)
         return answer(asdict(await self._node.migrate()))
 
     async def lease_report(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
@@ -326,7 +325,7 @@ class _Api:
 
     async def maintenance(self, request: web.Request) -> web.Response:
         """Begin or end a maintenance of PostgreSQL."""
-        body = await body_of(request, ("on", "reason", *leases.OF_MAINTENANCE, *WAITING))
+        body = await body_of(request)
         outage, by = leases.outage(body), await self._author(request, body)
         ordered = await self._node.maintenance(outage, by, force=body.get("force", False))
         return await self._in_force(request, body, ordered, lambda report: report.maintenance)

@@ -14,6 +14,7 @@ from highlanderd.config.values import any_signal, label
 from highlanderd.errors import BadRequest
 from highlanderd.listeners import leases
 from highlanderd.listeners.lines import MOST_LINES
+from highlanderd.listeners.orders import ORDERS
 
 WAITING: Final = ("wait", "timeout")
 """Fields that say whether a client waits for the outcome, and how long."""
@@ -68,9 +69,29 @@ _CHECKS: Mapping[str, _Check] = {
 }
 
 
-async def body_of(request: web.Request, allowed: tuple[str, ...]) -> dict[str, Any]:
+WANTED: Mapping[str, str] = {name: wanted for name, (_, wanted) in _CHECKS.items()}
+"""What each field of a body must be, in words."""
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "/v1/ledger/lease": ("lease", "force", "reason", *WAITING),
+    "/v1/ledger/migrate": (),
+    "/v1/maintenance": ("on", "reason", *leases.OF_MAINTENANCE, *WAITING),
+    "/v1/drain": ("nodes", "reason", "force", *WAITING),
+    "/v1/resume": ("nodes", "reason", *WAITING),
+    "/v1/reload": ("dry_run", "force", "reason", *WAITING),
+    "/v1/renew": ("force",),
+    "/v1/shutdown": ("reason",),
+    "/v1/programs/{name}/reopen": (),
+    **{f"/v1/programs/{{name}}/{verb}": (*WAITING, "reason", "node", *order.fields) for verb, order in ORDERS.items()},
+}
+"""What the body of each order may say, by the path of its route."""
+
+
+async def body_of(request: web.Request) -> dict[str, Any]:
     """Return the fields of a request, each checked. Raises BadRequest with what it takes instead."""
-    return checked(_object(await whole(request)), allowed)
+    resource = request.match_info.route.resource
+    assert resource is not None  # noqa: S101 - only routed requests come here
+    return checked(_object(await whole(request)), FIELDS[resource.canonical])
 
 
 def checked(body: object, allowed: tuple[str, ...]) -> dict[str, Any]:
