@@ -91,7 +91,7 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _without_spare(rows: Sequence[tuple[str, ...]], width: int | None) -> list[tuple[str, ...]]:
-    """Return the rows without the columns that ``width`` columns have no room for beside the longest reason."""
+    """Return the rows without the spare columns that leave the longest reason no room in ``width``."""
     if width is None:
         return list(rows)
     longest = min(max(len(row[-1]) for row in rows), GOOD_REASON)

@@ -218,7 +218,7 @@ async def _holders(wire: Wire, plan: Plan) -> tuple[str, ...]:
     values = [lock.number for lock in plan.locks], [lock.space for lock in plan.locks]
     [reply] = await wire.ask([(question, values)], PATIENCE)
     return tuple(
-        f"{who} holds the advisory lock of {held[int(lock or 0)]} and may not use the ledger, so that nobody can "
+        f"{who} holds the advisory lock of {held[int(lock or 0)]} and may not use the ledger, so that no node can "
         "lead that program: end that session; if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
         for lock, who, may_lead in reply.rows
         if may_lead != "t"

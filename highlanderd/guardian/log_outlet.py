@@ -1,4 +1,4 @@
-"""Where lines go beside a plain file: to what the daemon itself has, to a file as another user, or through a thread.
+"""Outlets other than a plain file: the daemon's own output, a file opened as another user, a file behind a thread.
 
 All have the shape of ``LogFile``. One that takes nothing now raises BlockingIOError; its ``fd`` and ``events`` say what
 to wait for then.

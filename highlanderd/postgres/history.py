@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final
 
-from highlanderd.choice import meant
+from highlanderd import choice
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError, NoSuchProgram, listed
@@ -129,14 +129,12 @@ def chosen(names: Sequence[str], known: Iterable[tuple[str, int]]) -> set[int]:
     Raises NoSuchProgram for a name or glob that chooses none.
     """
     pairs = list(known)
-    programs = sorted({program for program, _ in pairs})
-    found = set[str]() if names else set(programs)
-    for name in names:
-        these = meant(name, programs)
-        if not these and name != "all":
-            raise NoSuchProgram(f"no program {name!r} is in the ledger; it has {listed(programs)}")
-        found.update(these)
+    found = choice.chosen(names, sorted({program for program, _ in pairs}), _not_in_ledger)
     return {lock_id for program, lock_id in pairs if program in found}
+
+
+def _not_in_ledger(name: str, known: Iterable[str]) -> NoSuchProgram:
+    return NoSuchProgram(f"no program {name!r} is in the ledger; it has {listed(known)}")
 
 
 def terms(reply: Reply) -> tuple[PastTerm, ...]:

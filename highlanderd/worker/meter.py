@@ -1,4 +1,4 @@
-"""Measures what the children of this node use. Who asks waits for a moment at most, and gets the latest reading."""
+"""Measure what the children of this node use. A question waits for a moment at most, and gets the latest reading."""
 
 from __future__ import annotations
 
