@@ -139,7 +139,7 @@ def _execute(spec: Spec, answer: int) -> None:
     linux.unblock_signals()
     os.write(answer, ABOUT_TO_EXECUTE)
     argv, env, refusal = spec["argv"], spec["env"], None
-    for path in _candidates(argv[0], env.get(b"PATH", DEFAULT_PATH)):
+    for path in candidates(argv[0], env.get(b"PATH", DEFAULT_PATH)):
         now = linux.boottime()
         if now >= spec["deadline"] or now >= spec["not_after"]:
             raise Late
@@ -154,7 +154,8 @@ def _execute(spec: Spec, answer: int) -> None:
     raise refusal or FileNotFoundError(errno.ENOENT, "")
 
 
-def _candidates(program: bytes, path: bytes) -> list[bytes]:
+def candidates(program: bytes, path: bytes) -> list[bytes]:
+    """Return the paths that may be meant by a command, in the order in which they are tried."""
     if b"/" in program:
         return [program]
     return [os.path.join(directory or b".", program) for directory in path.split(b":")]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from highlanderd.guardian.launch import DEFAULT_PATH, candidates
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,7 +20,6 @@ NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 SIGNALLED: Final = 128
 """Plus the number of the signal."""
-DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def of_status(status: int) -> int:
@@ -46,8 +47,7 @@ def refusal(program: str, environ: Mapping[str, str]) -> str:
     return f"cannot execute {program!r}: permission denied; make it executable (chmod +x), its directories included"
 
 
-def _places(program: str, environ: Mapping[str, str]) -> list[str]:
-    """Return the paths at which there is something of that name."""
-    path = environ.get("PATH", DEFAULT_PATH)
-    found = [program] if "/" in program else [f"{place or '.'}/{program}" for place in path.split(":")]
-    return [place for place in found if os.path.lexists(place)]
+def _places(program: str, environ: Mapping[str, str]) -> list[bytes]:
+    """Return the paths at which there is something of that name, as the child will look for it."""
+    path = os.fsencode(environ["PATH"]) if "PATH" in environ else DEFAULT_PATH
+    return [place for place in candidates(os.fsencode(program), path) if os.path.lexists(place)]
