@@ -52,13 +52,18 @@ class NotifySocket:
     CLOCK_MONOTONIC: while the machine is suspended, no child can say anything.
     """
 
-    __slots__ = ("_heard_at", "_own", "_socket", "_tell_at", "_untold", "_within")
+    __slots__ = ("_chosen", "_heard_at", "_ordered", "_socket", "_tell_at", "_untold")
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.bind("")  # a name that nobody has
-        self._within, self._own, self._heard_at = linux.NEVER, False, 0.0
+        self._heard_at: float | None = None
+        """Its last word, or when the worker began to watch it; None before that."""
+        self._ordered = linux.NEVER
+        """Seconds between two words, as the worker wants it."""
+        self._chosen: float | None = None
+        """The same, as the child has chosen it instead."""
         self._untold, self._tell_at = False, 0.0
 
     @property
@@ -77,15 +82,18 @@ class NotifySocket:
 
     def watch(self, within: float) -> None:
         """Expect a word every ``within`` seconds from now on. What the child has chosen itself stays."""
-        if self._heard_at == 0.0:
+        if self._heard_at is None:
             self._heard_at = time.monotonic()
-        if not self._own:
-            self._within = within
+        self._ordered = within
 
     @property
     def due(self) -> float:
         """When the child has been silent for too long, by CLOCK_MONOTONIC; never before it is watched."""
-        return self._heard_at + self._within if self._heard_at else linux.NEVER
+        return linux.NEVER if self._heard_at is None else self._heard_at + self._within
+
+    @property
+    def _within(self) -> float:
+        return self._ordered if self._chosen is None else self._chosen
 
     @property
     def tell_at(self) -> float:
@@ -128,8 +136,8 @@ class NotifySocket:
             if until > (state["extended"] or 0.0):
                 state["extended"], self._untold = until, True
         if "WATCHDOG_USEC" in said:
-            self._own, self._within = True, int(said["WATCHDOG_USEC"]) / MICROSECONDS or linux.NEVER
-        if self._heard_at and said.get("WATCHDOG") == "1":
+            self._chosen = int(said["WATCHDOG_USEC"]) / MICROSECONDS or linux.NEVER
+        if self._heard_at is not None and said.get("WATCHDOG") == "1":
             self._heard_at = time.monotonic()
         if said.get("WATCHDOG") == "trigger" and state["unhealthy"] is None:
             state["unhealthy"] = "it has said WATCHDOG=trigger"
