@@ -29,6 +29,8 @@ from highlanderd.core.events import (
     FoundUnhealthy,
     FoundUnready,
     Granted,
+    HookFinished,
+    HookStarted,
     LeaseRefused,
     Looked,
     Notified,
@@ -141,7 +143,7 @@ def _stepped(place: Place, event: Event, now: float, policy: Policy) -> Place:
     return Place(situation, now, asked, child)
 
 
-_CHILD: Final = {Started: "running", Exited: "exited", Emptied: "none", SpawnFailed: "none"}
+_CHILD: Final = {HookStarted: "hooking", Started: "running", Exited: "exited", Emptied: "none", SpawnFailed: "none"}
 ANSWERS: Final = Looked | Settled | Granted | Refused | Renewed | LeaseRefused | Overruled | Contended | Unlocked
 
 
@@ -186,12 +188,17 @@ def _answers(place: Place, now: float) -> Iterator[Event]:
 
 def _facts(place: Place, now: float) -> Iterator[Event]:
     if place.child == "ordered":
+        yield HookStarted()
         yield Started(42, now)
         yield SpawnFailed("there is no such program")
+    elif place.child == "hooking":
+        yield from (HookFinished("before_start", ""), HookFinished("before_start", "exited with status 1"))
+        yield from (Started(42, now), SpawnFailed("before_start: exited with status 1"))
     elif place.child == "running":
         yield Exited(0, now)
         yield Exited(256, now)
         yield Emptied()
+        yield HookFinished("before_stop", "")
         yield from (FoundReady(now), FoundUnready("connection refused", now + 60), FoundUnhealthy("no answer", now))
     elif place.child == "exited":
         yield Emptied()

@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 from highlanderd.children.loop_channel import LoopChannel
 from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest, check_memo
 from highlanderd.children.sent_deadlines import SentDeadlines
-from highlanderd.core.events import Emptied, SpawnFailed
+from highlanderd.core.events import Emptied, HookFinished, SpawnFailed, Started
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian import messages, protocol, shapes
 from highlanderd.guardian.channel import Channel, Message
@@ -90,6 +90,8 @@ class Child:
         self._news: asyncio.Future[None] | None = None
         self._delivered = 0
         """How many of the report's events were delivered."""
+        self._hooks_ended: set[str] = set()
+        """The hooks whose end was delivered."""
 
     # ----------------------------------------------------------------------------------------------- what is known
 
@@ -164,7 +166,7 @@ class Child:
         Raises ValueError when the memo is too long.
         """
         check_memo(request.memo)
-        for order in self._waiting:
+        for order in [order for order in self._waiting if order["is"] == "deadline"]:
             request = replace(request, deadline=order["at"], memo=order["memo"])
         self._waiting = []
         self._stage = Stage.REQUESTED
@@ -174,9 +176,20 @@ class Child:
         """Have the keeper send a signal, as soon as it can be reached."""
         self._order(messages.signal(int(signum), to))
 
-    def kill(self) -> None:
-        """Have the keeper kill the whole tree until it is empty, as soon as it can be reached."""
-        self._order(messages.kill())
+    def kill(self, *, after: bool = False) -> None:
+        """Have the keeper kill the whole tree until it is empty, as soon as it can be reached.
+
+        With ``after``, the hook ``after_stop`` still runs: the lock is held.
+        """
+        self._order(messages.kill(after=after))
+
+    def run_hook(self, name: str) -> None:
+        """Have the keeper run a hook beside the program."""
+        self._order(messages.hook(name))
+
+    def end(self, cause: str, *, announced: bool) -> None:
+        """Tell the keeper why the term ends; ``announced``: ``before_stop`` runs before the next signal."""
+        self._order(messages.end(cause, announced=announced))
 
     def set_deadline(self, kill_at: float, memo: bytes) -> None:
         """Have the keeper kill the tree at ``kill_at``, not earlier, and replace its memo.
@@ -226,7 +239,9 @@ class Child:
     def found(self) -> None:
         """Deliver no ``Started``: it was found running by this worker, and its ``Found`` says so."""
         if self.report is not None and self.report.started is not None:
-            self._delivered = 1
+            facts = list(self.report.facts())
+            self._delivered = 1 + next(n for n, fact in enumerate(facts) if isinstance(fact, Started))
+            self._hooks_ended = {*self.report.finished_hooks}
 
     def attached(self, keeper: int, channel: Channel | None) -> None:
         """Take its keeper's number, and the channel to it; None when that was lost on the way."""
@@ -300,7 +315,7 @@ class Child:
     def _order(self, message: Message) -> None:
         if self._channel is not None:
             self._send(message, self._channel)
-        elif self._stage is Stage.PENDING and message["is"] != "deadline":
+        elif self._stage is Stage.PENDING and message["is"] not in ("deadline", "end"):
             self.refused("it was stopped before it was started")
         elif self._stage is not Stage.OVER:
             self._keep_for_later(message)
@@ -356,6 +371,10 @@ class Child:
         """Post what has happened and was not delivered yet."""
         if self._post is None:
             return
+        for hook, why in (self.report.finished_hooks if self.report else {}).items():
+            if hook not in self._hooks_ended:
+                self._hooks_ended.add(hook)
+                self._conclude(HookFinished(hook, why))
         for event in list(self.report.facts() if self.report else ())[self._delivered :]:
             self._delivered += 1
             self._conclude(event)

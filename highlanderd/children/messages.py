@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from highlanderd.core.events import Emptied, Exited, SpawnFailed, Started
+from highlanderd.core.events import Emptied, Exited, HookFinished, HookStarted, SpawnFailed, Started
 from highlanderd.guardian.channel import MARSHAL_VERSION, Message
 
 LONGEST_MEMO = 16384  # bytes; it travels with every report
 
-ChildEvent = Started | SpawnFailed | Exited | Emptied
+ChildEvent = Started | SpawnFailed | Exited | Emptied | HookStarted | HookFinished
 
 
 def check_memo(memo: bytes) -> None:
@@ -57,6 +57,11 @@ class SpawnRequest:
     """Whose process group it joins, and what it ignores, as ``protocol.FOREGROUND`` has it; None for a daemon's."""
     notify: bool = False
     """It gets a socket for sd_notify(3)."""
+    hooks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Commands by the names of hooks."""
+    hook_timeout: float = 30.0
+    cause: str = ""
+    """Why the term before ended, for ``before_start``."""
 
     def spec(self) -> bytes:
         """Return the memfd of ``spawn``. Text becomes bytes here, where the configuration's encoding is known."""
@@ -81,6 +86,9 @@ class SpawnRequest:
                 "log": None if self.log is None else dict(self.log),
                 "foreground": None if self.foreground is None else dict(self.foreground),
                 "notify": self.notify,
+                "hooks": {name: [os.fsencode(word) for word in argv] for name, argv in self.hooks.items()},
+                "hook_timeout": self.hook_timeout,
+                "cause": self.cause,
             },
             MARSHAL_VERSION,
         )
@@ -122,6 +130,9 @@ class KeeperReport:
     """How that has ended, as a raw wait status."""
     probe_failed: str | None = None
     """Why it has no status that counts."""
+    hooks: Mapping[str, str | None] | None = None
+    """Why each hook that was begun has failed: empty when it has not, None while it runs. None for a keeper of an
+    earlier version, which runs none."""
     unkillable: tuple[int, ...] = ()
     """Processes that SIGKILL has not ended for two seconds, a hundred at most."""
 
@@ -129,6 +140,16 @@ class KeeperReport:
     def probing(self) -> bool:
         """Whether a probe runs."""
         return bool(self.probe) and self.probe_status is None and self.probe_failed is None
+
+    @property
+    def hooked(self) -> bool:
+        """Whether a hook runs, or is to run now."""
+        return None in (self.hooks or {}).values()
+
+    @property
+    def finished_hooks(self) -> Mapping[str, str]:
+        """Why each hook that has ended has failed; empty when it has not."""
+        return {hook: why for hook, why in (self.hooks or {}).items() if why is not None}
 
     @classmethod
     def of(cls, message: Message) -> KeeperReport:
@@ -138,12 +159,14 @@ class KeeperReport:
 
     def facts(self) -> Iterator[ChildEvent]:
         """Yield what has happened so far. A later report's facts only ever continue an earlier one's."""
+        if "before_start" in (self.hooks or {}):
+            yield HookStarted()
         if self.started is None:
             if self.empty:
                 yield SpawnFailed(self.failed or "its program was never executed, and nobody said why")
             return
         yield Started(self.pid or 0, self.started)
         if self.status is not None:
-            yield Exited(self.status, self.exited_at or self.started, alone=self.empty or self.probing)
+            yield Exited(self.status, self.exited_at or self.started, alone=self.empty or self.probing or self.hooked)
         if self.empty:
             yield Emptied()

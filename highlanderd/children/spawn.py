@@ -96,23 +96,25 @@ class Spawner:
 
         return in_thread(look_up, f"prepare {config.name}")
 
-    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> Child:
-        """Start the term's one child, and deliver its events to ``post``."""
+    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None], cause: str = "") -> Child:
+        """Start the term's one child, and deliver its events to ``post``. ``cause`` is why the last term ended."""
         config, guardian = self.config, self._origin.guardian
         self._ordered = config
         child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)
         self._deliver(child, post)
         ahead, self._prepared = self._prepared, None
         if ahead is not None and ahead.done() and not ahead.exception() and self._is_fresh(ahead.result()):
-            child.start(self._request(ahead.result(), effect, memo))
+            child.start(self._request(ahead.result(), effect, memo, cause))
         else:
-            child.start_when(asyncio.get_running_loop().create_task(self._written(ahead, effect, memo)))
+            child.start_when(asyncio.get_running_loop().create_task(self._written(ahead, effect, memo, cause)))
         return child
 
     def _is_fresh(self, prepared: Preparation) -> bool:
         return prepared.config is self.config and boottime() - prepared.at <= PREPARED_FOR
 
-    async def _written(self, ahead: asyncio.Future[Preparation] | None, effect: Spawn, memo: bytes) -> SpawnRequest:
+    async def _written(
+        self, ahead: asyncio.Future[Preparation] | None, effect: Spawn, memo: bytes, cause: str
+    ) -> SpawnRequest:
         """Write the request once what was prepared for it is there, or what has to be looked up now.
 
         What failed ahead may work now: only what fails now is a failure.
@@ -123,7 +125,7 @@ class Spawner:
                 prepared = await ahead
         if prepared is None or not self._is_fresh(prepared):
             prepared = await self._look_up()
-        return self._request(prepared, effect, memo)
+        return self._request(prepared, effect, memo, cause)
 
     def adopt(self, child: Child, post: Callable[[Event], None]) -> None:
         """Follow the output of a child that an earlier worker started, and deliver its events to ``post``."""
@@ -184,6 +186,8 @@ class Spawner:
             self._origin.exited(self.config.name, child)
         if isinstance(event, Started | Emptied):
             self._read(child)
+        if isinstance(event, Started) and self.config.hooks and child.report and child.report.hooks is None:
+            log.warning("%s: its keeper is too old for hooks; restart the daemon after this upgrade", self.config.name)
         if isinstance(event, Started) and self._ordered is not self.config:
             self._order()  # it has changed while the child was being started
         if isinstance(event, Emptied):
@@ -199,7 +203,7 @@ class Spawner:
             pipe.close()
         self.output.finish()
 
-    def _request(self, prepared: Preparation, effect: Spawn, memo: bytes) -> SpawnRequest:
+    def _request(self, prepared: Preparation, effect: Spawn, memo: bytes, cause: str) -> SpawnRequest:
         config, who = prepared.config, prepared.who
         lock_id = config.lock_id(self._origin.namespace)
         return SpawnRequest(
@@ -225,6 +229,9 @@ class Spawner:
             log=self._log(config),
             foreground=self._origin.foreground,
             notify=config.notifies,
+            hooks=config.hooks,
+            hook_timeout=config.hook_timeout,
+            cause=cause,
         )
 
     def _log(self, config: ProgramConfig) -> Mapping[str, object] | None:

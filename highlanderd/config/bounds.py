@@ -53,7 +53,15 @@ def _rows(lease: Lease, programs: list[ProgramConfig], on_connection_loss: str) 
     yield "its guardian is killed", "a planned handover of everything (systemd: as when all is killed)"
     yield "all of the daemon is killed", "the children at once; led elsewhere as when the node is lost"
     yield from _below("a planned handover", stops)
+    hooks = _each([program for program in programs if program.hooks], _hooked)
+    yield from _below("  and its hooks", hooks)
     yield "the first start on a new ledger", f"{shown(lease.wait)} of waiting, once"
+
+
+def _hooked(program: ProgramConfig) -> str:
+    """Return how long the hooks of a handover take at most: on the old node, and before the start on the new one."""
+    number = len(program.hooks.keys() - {"after_ready"})
+    return f"at most {shown(number * program.hook_timeout)} in addition"
 
 
 def _noticed(program: ProgramConfig) -> str:

@@ -248,6 +248,7 @@ def _commands(program: ProgramConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
     for key, how in (("ready", program.ready), ("alive", program.alive)):
         if isinstance(how, Probe) and isinstance(how.check, ExecCheck):
             yield key, how.check.argv
+    yield from program.hooks.items()
 
 
 _ASSIGNMENT: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*=")

@@ -72,6 +72,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     values.account: _ACCOUNT,
     words.words: _COMMAND,
     probes.readiness: {"anyOf": [_DURATION_OR_NUMBER, {"const": "notify"}, _PROBE]},
+    program_keys.hook_command: _COMMAND,
     program_keys.failback_time: {"anyOf": [{"const": "never"}, _DURATION_OR_NUMBER]},
     program_keys.alive_value: {"anyOf": [{"const": "notify"}, _PROBE]},
 }
@@ -141,7 +142,17 @@ def _plain(made: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------ keys, defaults
 
 _DURATIONS: Final = frozenset(
-    {"lease", "backoff", "backoff_max", "backoff_reset", "stop_timeout", "ready_timeout", "alive_timeout", "failback"}
+    {
+        "lease",
+        "backoff",
+        "backoff_max",
+        "backoff_reset",
+        "stop_timeout",
+        "ready_timeout",
+        "alive_timeout",
+        "failback",
+        "hook_timeout",
+    }
 )
 """Keys whose numbers are seconds; the others are plain numbers."""
 

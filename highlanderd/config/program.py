@@ -40,7 +40,9 @@ from highlanderd.config.values import (
 from highlanderd.config.words import words
 from highlanderd.core.key import HIGHEST, LOWEST, AdvisoryLock, LockKey, advisory_lock, lock_id
 
-RESERVED = frozenset({"PROGRAM", "NODE", "EPOCH", "LOCK_ID", "CONTROL_SOCKET"})
+RESERVED = frozenset(
+    {"PROGRAM", "NODE", "EPOCH", "LOCK_ID", "CONTROL_SOCKET", "EVENT", "CAUSE", "EXIT_STATUS", "EXIT_SIGNAL"}
+)
 """What the daemon sets for each child as ``HIGHLANDER_...``: a value from the configuration would be wrong."""
 
 
@@ -78,6 +80,17 @@ def _inherited(value: object) -> object:
     if not isinstance(value, list | tuple):
         raise ValueError(f'{quoted(value)} is {kind(value)}; write true, false, or an array of names, such as ["TERM"]')
     return tuple(variable(name) for name in value)
+
+
+HOOKS = ("before_start", "after_ready", "before_stop", "after_stop")
+
+
+def hook_command(value: object) -> tuple[str, ...] | None:
+    """Return the words of a hook's command; None for none."""
+    return None if value is None else words(value)
+
+
+Hook = Annotated[tuple[Text, ...] | None, BeforeValidator(hook_command)]
 
 
 def failback_time(value: object) -> float | None:
@@ -207,6 +220,35 @@ class ProgramKeys(Section):
         description='How long a program with `alive = "notify"` may be silent. It finds this in `WATCHDOG_USEC`, and '
         "may change it by saying `WATCHDOG_USEC=`.",
     )
+    before_start: Hook = Field(
+        default=None,
+        description="A command, written as `command` is, that runs before the program and in its place: in its tree, "
+        "as its user, with its environment and output. When it fails, or does not end in time, the program is not "
+        "started: the term ends with the cause `hook_failed`, this node stays away for `backoff`, and another one may "
+        "lead.",
+    )
+    after_ready: Hook = Field(
+        default=None,
+        description="A command that runs beside the program, once that is ready. When it fails, that is an event, and "
+        "no more.",
+    )
+    before_stop: Hook = Field(
+        default=None,
+        description="A command that runs beside the program before that gets `stop_signal`. It does not run when the "
+        "program has ended by itself, nor when leadership runs out. When it fails, that is an event, and no more.",
+    )
+    after_stop: Hook = Field(
+        default=None,
+        description="A command that runs when the program is gone with its whole tree, and the lock is still held. "
+        "When leadership runs out, it has only the time that is left. It does not run when `before_start` has failed. "
+        "When it fails, that is an event: the lock is released all the same.",
+    )
+    hook_timeout: Annotated[Duration, between(0.1, LONGEST, "would end every hook")] = Field(
+        default=30.0,
+        description="How long each of these hooks may take; then it is killed, and has failed. They find "
+        "`HIGHLANDER_EVENT` (its own name), `HIGHLANDER_CAUSE` (why the term ends; in `before_start` why the last one "
+        "ended, or `first`), `HIGHLANDER_EPOCH`, and `HIGHLANDER_EXIT_STATUS` or `HIGHLANDER_EXIT_SIGNAL`.",
+    )
     restart: Literal["always", "on-failure", "never"] = Field(
         default="always",
         description="Whether a child that has ended is started again, here or on another node. `always`: after a "
@@ -316,6 +358,12 @@ class ProgramConfig(ProgramKeys):
     def ready_within(self) -> float:
         """Seconds from its start in which it has to become ready. What only has to run on cannot be late."""
         return inf if isinstance(self.ready, Delay) else self.ready_timeout
+
+    @property
+    def hooks(self) -> dict[str, tuple[str, ...]]:
+        """Commands by the names of the hooks that are configured."""
+        found = {name: getattr(self, name) for name in HOOKS}
+        return {name: argv for name, argv in found.items() if argv is not None}
 
     @property
     def notifies(self) -> bool:

@@ -44,7 +44,11 @@ def _limit(name: str) -> Option:
     return Option("limits", value=lambda given: {name: "unlimited" if given == "infinity" else integer(given)})
 
 
-_PREPARE: Final = Option(note='the command can do it first: ["sh", "-c", "prepare && exec program"]')
+def _hook(key: str) -> Option:
+    """Return the option of a command around the start or the stop."""
+    return Option(key, "one command, and never run by a shell")
+
+
 _CGROUP: Final = Option(note="limits sets what setrlimit can; a cgroup's limits belong in the daemon's unit")
 _FOREGROUND: Final = Option(note="the program must stay in the foreground; ready says when it is up")
 _NEVER_GIVEN_UP: Final = PROGRAM["startretries"]
@@ -60,11 +64,11 @@ _COMMAND: Final = Option("command", "with its arguments, and never run by a shel
 
 SYSTEMD: Final[Mapping[str, Option]] = {
     "ExecStart": _COMMAND,
-    "ExecStartPre": _PREPARE,
-    "ExecCondition": _PREPARE,
-    "ExecStartPost": _FOREGROUND,
-    "ExecStop": _SIGNAL,
-    "ExecStopPost": _SIGNAL,
+    "ExecStartPre": _hook("before_start"),
+    "ExecCondition": _hook("before_start"),
+    "ExecStartPost": _hook("after_ready"),
+    "ExecStop": _hook("before_stop"),
+    "ExecStopPost": _hook("after_stop"),
     "ExecReload": Option(note="highlanderctl restart gives a program a new process"),
     "Restart": Option("restart", value=_restart),
     "RestartSec": Option("backoff", value=_duration),
@@ -175,11 +179,11 @@ CIRCUS: Final[Mapping[str, Option]] = {
 """The keys of a circus watcher."""
 
 NOBODYS: Final[Mapping[str, Option]] = {
-    "pre_start": _PREPARE,
-    "prestart": _PREPARE,
-    "post_start": _FOREGROUND,
-    "pre_stop": _SIGNAL,
-    "post_stop": _SIGNAL,
+    "pre_start": _hook("before_start"),
+    "prestart": _hook("before_start"),
+    "post_start": _hook("after_ready"),
+    "pre_stop": _hook("before_stop"),
+    "post_stop": _hook("after_stop"),
     "stop_command": _SIGNAL,
     "cwd": Option("directory"),
     "workdir": Option("directory"),

@@ -75,6 +75,11 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
+class RunHook:
+    """Have the child's keeper run the hook ``after_ready``."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetDeadline:
     """Send the keeper the deadline at which it kills the tree on its own."""
 
@@ -91,4 +96,4 @@ class Kill:
     """Send SIGKILL to the child's whole tree until it is empty."""
 
 
-Effect = Look | TakeOver | WriteSettled | Renew | Release | Disconnect | Spawn | SetDeadline | Signal | Kill
+Effect = Look | TakeOver | WriteSettled | Renew | Release | Disconnect | Spawn | RunHook | SetDeadline | Signal | Kill

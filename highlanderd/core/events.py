@@ -115,6 +115,19 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class HookStarted:
+    """The hook ``before_start`` was executed, in the child's place: the order to start it has arrived in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookFinished:
+    """A hook has ended. ``why`` it has failed is a sentence for operators, empty when it has not."""
+
+    hook: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class FoundReady:
     """The child is ready, as the program's ``ready`` says it."""
 
@@ -229,6 +242,8 @@ Event = (
     | Contended
     | Unlocked
     | Started
+    | HookStarted
+    | HookFinished
     | FoundReady
     | FoundUnready
     | FoundUnhealthy

@@ -21,9 +21,10 @@ in its state, such as ``renew_at`` or ``look_at``; it counts once the session is
 ``Granted`` is the only way into a term. Before a node claims, it may leave the program to another one for a moment
 (``core/placement.py``), which delays a term and never begins one. The cell of ``Granted`` returns ``Spawn``, the only
 one of that term. ``Started`` or ``SpawnFailed`` says whether the child was started; while neither has come, the child
-counts as running, because the guardian may have forked it. ``FoundReady`` says that it does its work, as the program's
-``ready`` defines it; when that does not come in time, or ``FoundUnhealthy`` comes later, the term ends, and another
-node has its turn.
+counts as running, because the guardian may have forked it. ``HookStarted`` says that ``before_start`` runs in the
+child's tree: the start is in doubt no more, and takes as long as that hook may. ``FoundReady`` says that the child does
+its work, as the program's ``ready`` defines it; when that does not come in time, or ``FoundUnhealthy`` comes later, the
+term ends, and another node has its turn.
 
 **How long a term may be trusted.** Trust counts from the moment *before* the last acknowledged statement was sent
 (``core/lease.py``). Each acknowledged renewal moves three moments on: the fence, SIGKILL, and the end of trust. The
@@ -70,6 +71,8 @@ from highlanderd.core.events import (
     FoundUnhealthy,
     FoundUnready,
     Granted,
+    HookFinished,
+    HookStarted,
     LeaseRefused,
     Looked,
     Notified,
@@ -224,6 +227,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: bug,
         Unlocked: bug,
         Started: bug,
+        HookStarted: bug,
+        HookFinished: bug,
         FoundReady: bug,
         FoundUnready: bug,
         FoundUnhealthy: bug,
@@ -253,6 +258,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: leading.contended,
         Unlocked: bug,
         Started: leading.started,
+        HookStarted: leading.hook_started,
+        HookFinished: leading.hook_finished,
         FoundReady: leading.found_ready,
         FoundUnready: leading.found_unready,
         FoundUnhealthy: leading.found_unhealthy,
@@ -282,6 +289,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: draining.contended,
         Unlocked: draining.unlocked,
         Started: stay,
+        HookStarted: stay,
+        HookFinished: draining.hook_finished,
         FoundReady: stay,
         FoundUnready: stay,
         FoundUnhealthy: stay,
@@ -311,6 +320,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: bug,
         Unlocked: bug,
         Started: bug,
+        HookStarted: bug,
+        HookFinished: bug,
         FoundReady: bug,
         FoundUnready: bug,
         FoundUnhealthy: bug,
@@ -340,6 +351,8 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Contended: stay,
         Unlocked: stay,
         Started: bug,
+        HookStarted: bug,
+        HookFinished: bug,
         FoundReady: bug,
         FoundUnready: bug,
         FoundUnhealthy: bug,

@@ -32,6 +32,9 @@ class Policy:
     backoff_max: float = 60.0
     backoff_reset: float = 60.0
     ready_timeout: float = 90.0
+    hooks: frozenset[str] = frozenset()
+    """Which of them the program has."""
+    hook_timeout: float = 30.0
     on_connection_loss: Literal["hold", "stop"] = "hold"
     jitter: float = 0.5
     """A number in [0, 1), drawn once per instance and program. It spreads the looks and backoffs of many nodes."""
@@ -207,6 +210,11 @@ class Spawning:
 
 
 @dataclass(frozen=True, slots=True)
+class Preparing:
+    """The hook ``before_start`` runs. Its keeper ends it in time, and then executes the program, or does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """The child's program was executed, and is not ready yet."""
 
@@ -234,7 +242,7 @@ class Leading:
     """The term has begun and a child is wanted."""
 
     term: Term
-    child: Spawning | Running | Ready
+    child: Spawning | Preparing | Running | Ready
     renew_at: float
 
 
@@ -293,6 +301,8 @@ class Cause(Enum):
     """The child was not ready within ``ready_timeout``."""
     UNHEALTHY = "unhealthy"
     """The child was ready, and no longer answered as ``alive`` wants it."""
+    HOOK_FAILED = "hook_failed"
+    """The hook ``before_start`` failed, so no program was executed."""
     UNWANTED = "unwanted"
     """An operator's stop came while the takeover was under way, so no child was started."""
 
@@ -301,8 +311,19 @@ UNRENEWED: Final = frozenset({Cause.OVERRULED, Cause.SPAWN_FAILED})
 """Causes after which a draining term is not renewed: the term is another node's; or the guardian never confirmed a
 child, and the deadline of such a child lies inside the present lease."""
 
-FAILURES: Final = frozenset({Cause.EXITED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST, Cause.NOT_READY, Cause.UNHEALTHY})
+FAILURES: Final = frozenset(
+    {
+        *(Cause.EXITED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST, Cause.NOT_READY, Cause.UNHEALTHY),
+        Cause.HOOK_FAILED,
+    }
+)
 """Causes that count as a failure of the program on this node: backoff follows."""
+
+UNANNOUNCED: Final = frozenset({Cause.EXITED, Cause.FINISHED, Cause.FENCED, Cause.DISCONNECTED})
+"""Causes after which ``before_stop`` does not run: the program has ended by itself, or there is no time."""
+
+OUTLAWED: Final = frozenset({Cause.OVERRULED, Cause.FENCED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST, Cause.HOOK_FAILED})
+"""Causes after which a tree that has to be killed is not followed by ``after_stop``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,17 @@ it says of itself. Then each turn takes the same steps, whatever woke it:
 
 1. read the channels, the guardian's before the worker's, which it may replace;
 2. hear what the child says by sd_notify(3), before what has said it is reaped; kill a probe whose time is over;
-3. reap what has died;
-4. read whether the program was executed;
-5. judge the deadline, and kill one round if the tree is to be killed;
-6. send the signals that were ordered;
-7. send the state where it is owed.
+3. begin a hook that is due, or kill it when its time is over;
+4. reap what has died;
+5. read whether the program was executed;
+6. judge the deadline, and kill one round if the tree is to be killed;
+7. send the signals that were ordered;
+8. send the state where it is owed.
 
-Three things begin the killing, and nothing ends it but the empty tree:
+Three things begin the killing, and nothing ends it before no process of the tree is left. Then the hook ``after_stop``
+may run, if the worker's ``kill`` says so:
 
-* the deadline, or ``not_after`` while the program is not executed: the lease may be over, and another node may lead;
+* the deadline, or ``not_after`` while nothing is executed yet: the lease may be over, and another node may lead;
 * the worker's ``kill``;
 * guardian and worker are both gone.
 
@@ -51,6 +53,7 @@ import time
 from highlanderd.guardian import cgroup, messages, protocol, shapes
 from highlanderd.guardian.channel import Channel
 from highlanderd.guardian.health import Health
+from highlanderd.guardian.hooks import BEFORE_START, BEFORE_STOP, Hooks
 from highlanderd.guardian.killing import TreeKill, unkillable
 from highlanderd.guardian.pending_signals import PendingSignals
 from highlanderd.guardian.start import Start
@@ -101,6 +104,11 @@ class Keeper:
         self._killing = TreeKill()
         self._pending = PendingSignals()
         self._health = Health(self._state)
+        self._hooks = Hooks(spec, self._state, logged) if spec.get("hooks") else None
+        """None without any: what a keeper never uses costs it no memory."""
+        self._kills = self._final = False
+        """Whether the tree is being killed; and whether no hook may run any more."""
+        self._killing_since = 0.0
         self._released = self._again = self._complained = False
 
     def run(self, nofile: tuple[int, int]) -> int:
@@ -109,9 +117,7 @@ class Keeper:
             self._nofile = nofile
             self._launch()
         except OSError as error:
-            self._change(
-                failed=f"cannot prepare the child: {error.strerror}; the machine is short of memory or processes"
-            )
+            self._fail(error)
         while not self._finished():
             self._turn()
             if not self._finished():
@@ -120,13 +126,23 @@ class Keeper:
             cgroup.remove(self._directory, within=REMOVE_WITHIN)
         return 0
 
+    def _fail(self, error: OSError) -> None:
+        self._change(failed=f"cannot prepare the child: {error.strerror}; the machine is short of memory or processes")
+
     def _launch(self) -> None:
         self._children = proctree.Children()
         self._spec = self._health.prepare(self._spec)
         if self._directory and not cgroup.create(self._directory):
             self._directory = None
         self._killer = cgroup.killer(self._directory) if self._directory else None
-        self._start = Start(self._spec, self._directory, self._nofile, self._logged)
+        if self._hooks is not None and self._hooks.has(BEFORE_START):
+            self._hooks.add(BEFORE_START)
+        else:
+            self._start_program(self._spec)
+
+    def _start_program(self, spec: Spec) -> None:
+        logged = self._logged if self._hooks is None else self._hooks.lent(self._logged)
+        self._start = Start(spec, self._directory, self._nofile, logged)
         self._pipes = self._start.pipes
         self._change(pid=self._start.pid)
 
@@ -142,15 +158,19 @@ class Keeper:
     def _wait(self) -> None:
         """Wait for the next event. The wait has no end only while a child or a channel can end it."""
         poller = select.poll()
-        for source in (self._signals, self._timer, self._start, self._health.source):
+        hook = None if self._hooks is None else self._hooks.source
+        for source in (self._signals, self._timer, self._start, self._health.source, hook):
             if source is not None:
                 poller.register(source, select.POLLIN)
         for channel, owed in ((self._guardian, self._owed_guardian), (self._worker, self._owed_worker)):
             if channel is not None:
                 poller.register(channel, select.POLLIN | (select.POLLOUT if owed else 0))
         killing = self._state["killed"] and not self._state["empty"]
-        again = 0 if killing and self._killing.unfinished else AGAIN if killing or self._again else linux.NEVER
+        at_once = killing and self._kills and self._killing.unfinished
+        again = 0 if at_once else AGAIN if killing or self._again else linux.NEVER
         again = min(again, 1000 * self._health.patience)
+        if self._hooks is not None:
+            again = min(again, 1000 * self._hooks.patience)
         try:
             poller.poll(None if again == linux.NEVER else again)
         except OSError as error:  # for want of memory, for instance; each turn looks at everything anyway
@@ -204,8 +224,20 @@ class Keeper:
     def _on_deadline(self, message: Message, _fds: list[int]) -> None:
         self._change(deadline=message["at"], memo=message["memo"])
 
-    def _on_kill(self, _message: Message, _fds: list[int]) -> None:
-        self._begin_killing("order")
+    def _on_kill(self, message: Message, _fds: list[int]) -> None:
+        if not (message.get("after") and self._hooks is not None and self._hooks.after):
+            self._begin_killing("order", final=not message.get("after"))
+
+    def _on_hook(self, message: Message, _fds: list[int]) -> None:
+        state = self._state
+        if self._hooks is not None and state["started"] is not None and state["status"] is None and not state["killed"]:
+            self._hooks.add(message["name"])
+
+    def _on_end(self, message: Message, fds: list[int]) -> None:
+        if self._hooks is not None:
+            self._hooks.cause = message["cause"]
+        if message["announced"]:
+            self._on_hook({"name": BEFORE_STOP}, fds)
 
     def _on_leave(self, _message: Message, _fds: list[int]) -> None:
         self._released = bool(self._state["empty"])
@@ -243,12 +275,33 @@ class Keeper:
         if self._health.turn():
             self._change()
 
+    def _mind_hooks(self) -> None:
+        if self._hooks is not None and self._hooks.turn(self._directory, self._nofile):
+            self._change()
+            self._go_on(self._hooks)
+
+    def _go_on(self, hooks: Hooks) -> None:
+        """Execute the program once ``before_start`` has done its work, or not at all when it has failed."""
+        if self._state["pid"] is not None or self._state["failed"] is not None or self._kills:
+            return
+        failed = hooks.failure
+        if failed is None and hooks.prepared and hooks.cause is not None:
+            failed = "it was stopped before it was started"
+        if failed is not None:
+            self._change(failed=failed)
+        elif hooks.prepared:  # the worker knows that the order has arrived: from now on the deadline alone counts
+            until = self._state["deadline"]
+            try:
+                self._start_program({**self._spec, "deadline": until, "not_after": until})
+            except OSError as error:
+                self._fail(error)
+
     def _reap(self) -> None:
         while not self._state["empty"]:
             try:
                 pid, status = linux.reap()
             except ChildProcessError:
-                self._change(empty=True, undying=[])  # the proof
+                self._end()
                 return
             if pid == 0:
                 return
@@ -256,6 +309,31 @@ class Keeper:
                 self._change(status=status, exited_at=linux.boottime())
             if self._health.reaped(pid, status):
                 self._change()
+            if self._hooks is not None and self._hooks.reaped(pid, status):
+                self._change()
+                self._go_on(self._hooks)
+                self._mind_hooks()  # the next one, that has ended this one
+
+    def _end(self) -> None:
+        """Nothing of the tree is left. Let ``after_stop`` run, or conclude."""
+        if self._hooks is not None:
+            self._read_answer()
+            if not self._final and self._hold(self._hooks):
+                return
+            self._hooks.close()
+        self._change(empty=True, undying=[])  # the proof
+
+    def _hold(self, hooks: Hooks) -> bool:
+        """Return whether the end has to wait for ``after_stop``, and run that."""
+        before = self._state["hooks"]
+        if not hooks.hold(linux.boottime()):
+            return False
+        self._kills, self._again = False, True
+        priority.restore_priority()
+        hooks.turn(self._directory, self._nofile)
+        if self._state["hooks"] is not before:
+            self._change()
+        return True
 
     def _read_answer(self) -> None:
         if self._start is None or not self._start.read():
@@ -267,7 +345,8 @@ class Keeper:
             self._change(failed=failed)
 
     def _signal(self) -> None:
-        self._pending.send(self._state["pid"], reaped=self._state["status"] is not None)
+        if self._hooks is None or not self._hooks.alone:
+            self._pending.send(self._state["pid"], reaped=self._state["status"] is not None)
 
     # ------------------------------------------------------------------------------------------------------ its death
 
@@ -276,19 +355,28 @@ class Keeper:
             self._begin_killing("deadline")
         if self._abandoned:
             self._begin_killing("abandoned")
-        kill_at = linux.NEVER if self._state["empty"] or self._state["killed"] else self._kill_at()
+        if self._hooks is not None and (self._hooks.over or self._hooks.failure is not None):
+            self._begin_killing("order")
+        kill_at = linux.NEVER if self._state["empty"] or self._final else self._kill_at()
         if kill_at != self._timer.at:  # before a round of killing that may be refused: the timer would fire for ever
             self._timer.set(kill_at)
         if self._state["killed"] and not self._state["empty"]:
             self._kill()
 
     def _kill_at(self) -> float:
-        """Return the deadline, or ``not_after`` if that is earlier and the program is not executed yet."""
+        """Return the deadline, or ``not_after`` if that is earlier and neither hook nor program is executed yet."""
         deadline: float = self._state["deadline"]
-        return deadline if self._state["started"] is not None else min(deadline, self._spec["not_after"])
+        executed = self._state["started"] is not None or (self._hooks is not None and self._hooks.executed)
+        return deadline if executed else min(deadline, self._spec["not_after"])
 
-    def _begin_killing(self, why: str) -> None:
-        if not self._state["killed"] and not self._state["empty"]:
+    def _begin_killing(self, why: str, *, final: bool = True) -> None:
+        if self._state["empty"] or (self._kills and (self._final or not final)):
+            return
+        self._kills, self._final = True, self._final or final
+        if self._hooks is not None:
+            self._hooks.cancel()
+        self._killing_since = linux.boottime()
+        if not self._state["killed"]:
             self._change(killed=why, killed_at=linux.boottime())
             priority.raise_priority()  # a tree that floods the machine would keep us from killing it
 
@@ -298,20 +386,22 @@ class Keeper:
         The guardian gets a report several times a second meanwhile: it kills a keeper that has frozen.
         """
         now = linux.boottime()
-        if self._killer is not None:
+        if self._killer is not None and self._kills:
             cgroup.kill_by(self._killer)
         left = [] if self._children is None else self._children.now()
         if now >= self._reported_at + REPORT_AGAIN:
             self._owed_guardian = True
-            named = unkillable(self._state["killed_at"], left)
+            named = unkillable(self._killing_since, left) if self._kills else []
             if named != self._state["undying"]:
                 self._change(undying=named)
-        self._killing.round(left)
+        if self._kills:
+            self._killing.round(left)
 
 
 STEPS = (
     Keeper._receive_all,
     Keeper._mind_health,
+    Keeper._mind_hooks,
     Keeper._reap,
     Keeper._read_answer,
     Keeper._judge,
@@ -324,6 +414,8 @@ HANDLERS = {
     "signal": Keeper._on_signal,
     "watch": Keeper._on_watch,
     "probe": Keeper._on_probe,
+    "hook": Keeper._on_hook,
+    "end": Keeper._on_end,
     "kill": Keeper._on_kill,
     "leave": Keeper._on_leave,
 }

@@ -153,8 +153,16 @@ def probe(number: int, argv: list[bytes], timeout: float) -> Message:
     return {"is": "probe", "n": number, "argv": argv, "timeout": timeout}
 
 
-def kill() -> Message:
-    return {"is": "kill"}
+def hook(name: str) -> Message:
+    return {"is": "hook", "name": name}
+
+
+def end(cause: str, *, announced: bool) -> Message:
+    return {"is": "end", "cause": cause, "announced": announced}
+
+
+def kill(*, after: bool = False) -> Message:
+    return {"is": "kill", "after": after}
 
 
 def leave() -> Message:
@@ -178,6 +186,7 @@ def state(spec: Message) -> Message:
         "keeper": None,
         "says": "",
         **probe,
+        "hooks": {},
     }
 
 

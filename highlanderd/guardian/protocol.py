@@ -19,7 +19,7 @@ spare is the worker's once the spare begins::
     guardian <--- spare ----------------------------------------------------------- spare
     guardian ---- worker ---------------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
-    worker   ---- deadline, signal, watch, probe, kill, leave --------------------> keeper
+    worker   ---- deadline, signal, watch, probe, hook, end, kill, leave ---------> keeper
     worker   <--- state ----------------------------------------------------------- keeper
 
 The first message to a worker is ``hello``. The guardian then lists all its terms, each as a ``keeper``, a ``term`` or
@@ -60,10 +60,12 @@ STATE = {
     "probe": "int",
     "probe_status": "int | None",
     "probe_failed": "str | None",
+    "hooks": "dict[str, str | None]",
 }
 LATER_STATE = (
     *("killed_at", "undying", "keeper"),
     *("ready", "says", "extended", "unhealthy", "probe", "probe_status", "probe_failed"),
+    "hooks",
 )
 
 SPEC = {
@@ -86,9 +88,15 @@ SPEC = {
     "log": "dict | None",
     "foreground": "dict | None",
     "notify": "bool",
+    "hooks": "dict[str, list[bytes]]",
+    "hook_timeout": "float",
+    "cause": "str",
 }
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
-LATER_SPEC = ("limits", "nice", "oom_score_adj", "no_new_privileges", "log", "foreground", "notify")
+LATER_SPEC = (
+    *("limits", "nice", "oom_score_adj", "no_new_privileges", "log", "foreground", "notify"),
+    *("hooks", "hook_timeout", "cause"),
+)
 
 FOREGROUND = {"group": "int | None", "ignored": "list[int]"}
 """The key ``foreground`` of ``SPEC``, for the one program of ``highlanderd run``: it gets the guardian's own standard
@@ -326,7 +334,28 @@ MESSAGES = (
         "Run this command in the tree, as the child's user, and kill it after ``timeout`` seconds. The ``state`` says "
         "how it has ended. Ignored while another one runs.",
     ),
-    MessageKind(WORKER, KEEPER, "kill", {}, "Kill the tree until it is empty."),
+    MessageKind(
+        WORKER,
+        KEEPER,
+        "hook",
+        {"name": "str"},
+        "Run this hook, once. A ``state`` says how it has ended.",
+    ),
+    MessageKind(
+        WORKER,
+        KEEPER,
+        "end",
+        {"cause": "str", "announced": "bool"},
+        "The term ends for this cause. With ``announced``, run ``before_stop``, and let signals wait for it.",
+    ),
+    MessageKind(
+        WORKER,
+        KEEPER,
+        "kill",
+        {"after": "bool"},
+        "Kill the tree until it is empty. With ``after``, run ``after_stop`` then: the lock is still held.",
+        later=("after",),
+    ),
     MessageKind(WORKER, KEEPER, "leave", {}, "The ``state`` with the empty tree has arrived: end."),
     MessageKind(
         KEEPER,
@@ -338,7 +367,8 @@ MESSAGES = (
         "``keeper`` is the keeper's own pid. ``ready``, ``says``, ``extended`` and ``unhealthy`` are what the child "
         "has said by sd_notify(3): since when it is ready, its status, until when it asks for time, and why its "
         "watchdog was not satisfied. ``probe`` is the number of the latest probe: it runs until ``probe_status``, a "
-        "raw wait status, or ``probe_failed`` says how it has ended.",
+        "raw wait status, or ``probe_failed`` says how it has ended. ``hooks`` has, of each hook that was begun, why "
+        "it has failed: empty when it has not, None while it runs.",
         later=LATER_STATE,
     ),
     MessageKind(

@@ -20,7 +20,8 @@ class Start:
     """A forked child, which answers through a pipe. The pipe ends when its program is executed, or when it dies.
 
     Raises OSError when the child cannot be forked. ``directory`` is its cgroup, ``nofile`` its limits on open files,
-    ``logged`` are the write ends of pipes that a logger reads, by name.
+    ``logged`` are the write ends of pipes that a logger reads, by name. With ``late`` in ``spec`` it enters its cgroup
+    itself: Linux 6.18 kills what is born into a cgroup that was killed once.
     """
 
     __slots__ = ("_answer", "_answered", "_logged", "_spec", "pid", "pipes")
@@ -36,7 +37,9 @@ class Start:
             self._answer, theirs = os.pipe()
             held |= {self._answer, theirs}
             os.set_blocking(self._answer, False)
-            born = directory and cgroup.fork_into(directory, lambda: launch(spec, stdio, theirs, keeper, None, nofile))
+            born = None
+            if directory and not spec.get("late"):
+                born = cgroup.fork_into(directory, lambda: launch(spec, stdio, theirs, keeper, None, nofile))
             self.pid: int = born or linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile))
             held.remove(self._answer)
         finally:

@@ -15,6 +15,7 @@ from highlanderd.core.states import (
     Draining,
     Killing,
     Leading,
+    Preparing,
     Ready,
     Reservation,
     Running,
@@ -57,24 +58,26 @@ def encode(situation: Situation) -> bytes:
     return json.dumps(facts).encode()
 
 
-def _readiness(child: Spawning | Running | Ready) -> list[object]:
+def _readiness(child: Spawning | Preparing | Running | Ready) -> list[object]:
     """Return whether the child is ready, and since when; or until when it may become so, as far as that is known."""
     match child:
         case Ready(at=at):
             return [True, at]
         case Running(ready_by=ready_by):
             return [False, ready_by]
-        case Spawning():
+        case Spawning() | Preparing():
             return [False, None]
 
 
 def decode(
-    memo: bytes, pid: int | None, started: float | None, ready_timeout: float
+    memo: bytes, pid: int | None, started: float | None, ready_timeout: float, *, preparing: bool = False
 ) -> tuple[Leading | Draining, Want]:
     """Return the state and the operator's wish that a child goes on with which was found alive.
 
-    ``started`` is None until its program is executed; from then on it has ``ready_timeout`` to become ready. Raises
-    ValueError for bytes that this version cannot read.
+    ``started`` is None until its program is executed; from then on it has ``ready_timeout`` to become ready.
+    ``preparing``: its keeper has executed ``before_start``, so that there is a child in any case.
+
+    Raises ValueError for bytes that this version cannot read.
     """
     try:
         facts = json.loads(memo)
@@ -93,6 +96,8 @@ def decode(
         raise ValueError(f"a keeper's memo cannot be read: {memo!r}") from error
     if child is not None:
         return Leading(term, child, renew_at), want
+    if preparing:
+        return Leading(term, Preparing(), renew_at), want
     return Leading(term, Spawning(term.sent + term.lengths.spawn_within), renew_at), want
 
 

@@ -243,7 +243,8 @@ class Fleet:
             if child.program in self._quarantined:
                 raise ValueError(_quarantine(self._quarantined[child.program]))
             within = (config or _leaving(child.program)).ready_within
-            state, want = child_handover.decode(report.memo, report.pid, report.started, within)
+            preparing = "before_start" in (report.hooks or {})
+            state, want = child_handover.decode(report.memo, report.pid, report.started, within, preparing=preparing)
         except ValueError as error:
             log.error("%s: killing the child of an earlier worker: %s", child.program, error)
             child.listen(lambda _: None)
@@ -443,6 +444,8 @@ class Fleet:
             backoff_max=config.backoff_max,
             backoff_reset=config.backoff_reset,
             ready_timeout=config.ready_within,
+            hooks=frozenset(config.hooks),
+            hook_timeout=config.hook_timeout,
             on_connection_loss="stop" if self._on_connection_loss == "stop" else "hold",
             jitter=jitter,
             prefer=config.prefer,

@@ -81,8 +81,14 @@ class ProgramChild(ProbedChild, Protocol):
     def keeper_pid(self) -> int | None:
         """The process below which all of its processes are."""
 
-    def kill(self) -> None:
-        """SIGKILL to the tree until it is empty."""
+    def kill(self, *, after: bool = False) -> None:
+        """SIGKILL to the tree until it is empty; with ``after``, ``after_stop`` may run then."""
+
+    def run_hook(self, name: str) -> None:
+        """Run a hook beside the program."""
+
+    def end(self, cause: str, *, announced: bool) -> None:
+        """Say why the term ends, for hooks; ``announced``: ``before_stop`` runs before the next signal."""
 
     def set_deadline(self, deadline: float, memo: bytes) -> None:
         """Move its keeper's deadline, and replace the memo that the keeper has for the next worker."""
@@ -94,8 +100,8 @@ class ChildSpawner(Protocol):
     def prepare(self) -> None:
         """Look up what a child needs: the next one may be wanted within milliseconds."""
 
-    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> ProgramChild:
-        """Start the one child of a term; ``post`` is called with its events."""
+    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None], cause: str = "") -> ProgramChild:
+        """Start the one child of a term; ``post`` is called with its events. ``cause`` is why the last term ended."""
 
 
 class ChildProber(Protocol):

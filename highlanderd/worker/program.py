@@ -21,6 +21,7 @@ from highlanderd.core.effects import (
     Look,
     Release,
     Renew,
+    RunHook,
     SetDeadline,
     Signal,
     Spawn,
@@ -31,7 +32,10 @@ from highlanderd.core.events import Attached, Detached, Due, Event, Looked
 from highlanderd.core.knowledge import renewed_elsewhere
 from highlanderd.core.observation import Row
 from highlanderd.core.states import (
+    OUTLAWED,
     STATE_NAMES,
+    UNANNOUNCED,
+    Cause,
     Draining,
     Leading,
     Policy,
@@ -246,7 +250,9 @@ class Program:
 
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1
-        self.child = self._spawn(effect, child_handover.encode(self.situation), self.post)
+        former = self.former
+        cause = "first" if former is None else former.reason if former.released else "lapsed"
+        self.child = self._spawn(effect, child_handover.encode(self.situation), self.post, cause)
 
     def _perform_set_deadline(self, effect: SetDeadline) -> None:
         if self.child is not None:
@@ -254,11 +260,22 @@ class Program:
 
     def _perform_signal(self, _effect: Signal) -> None:
         if self.child is not None:
+            if self._cause is not None and self.policy.hooks:
+                self.child.end(self._cause.value, announced=self._cause not in UNANNOUNCED)
             self.child.signal(self.policy.stop_signal, self.policy.stop_to)
 
     def _perform_kill(self, _effect: Kill) -> None:
         if self.child is not None:
-            self.child.kill()
+            self.child.kill(after=bool(self.policy.hooks) and self._cause not in OUTLAWED)
+
+    def _perform_run_hook(self, _effect: RunHook) -> None:
+        if self.child is not None:
+            self.child.run_hook("after_ready")
+
+    @property
+    def _cause(self) -> Cause | None:
+        """Why the term ends, once that has begun."""
+        return self.situation.state.cause if isinstance(self.situation.state, Draining) else None
 
 
 _PERFORM: Final[Mapping[type[Effect], Callable[[Program, Any], None]]] = {
@@ -272,4 +289,5 @@ _PERFORM: Final[Mapping[type[Effect], Callable[[Program, Any], None]]] = {
     SetDeadline: Program._perform_set_deadline,
     Signal: Program._perform_signal,
     Kill: Program._perform_kill,
+    RunHook: Program._perform_run_hook,
 }

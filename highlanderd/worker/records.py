@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from highlanderd.core.events import Detached, Emptied, Event, Exited, Granted, Looked, Renewed, Started
+from highlanderd.core.events import Detached, Emptied, Event, Exited, Granted, HookFinished, Looked, Renewed, Started
 from highlanderd.core.occurrences import ENDED
 from highlanderd.core.states import FAILURES, STATE_NAMES, Cause, Draining, Leading, Situation, Term
 from highlanderd.core.terms import exit_of
@@ -143,6 +143,11 @@ class Records:
             self._recorder.took_over(event.at - term.began)
             self._tell("started", self._program, epoch=term.epoch)
 
+    def _hook_finished(self, event: HookFinished, after: Situation, _now: float) -> None:
+        if event.why:
+            self._tell("hook_failed", self._program, epoch=_epoch(after), reason=f"{event.hook}: {event.why}")
+            log.warning("%s: %s: %s", self._program, event.hook, event.why, extra=self._where(after))
+
     def _exited(self, event: Exited, after: Situation, _now: float) -> None:
         term = term_of(after)
         self.last_exit = event, None if term is None else term.epoch
@@ -177,6 +182,7 @@ _RECORD: Final[Mapping[type[Event], Callable[[Records, Any, Situation, float], N
     Granted: Records._granted,
     Started: Records._started,
     Exited: Records._exited,
+    HookFinished: Records._hook_finished,
     Emptied: Records._emptied,
     Detached: Records._lost,
     Renewed: Records._renewed,

@@ -8,7 +8,7 @@ import time
 from highlanderd.config import ProgramConfig
 from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.key import LockKey
-from highlanderd.core.states import Ready, Running, Waiting, Want
+from highlanderd.core.states import Leading, Preparing, Ready, Running, Waiting, Want
 from highlanderd.core.status import LastExit, PostgresStatus, Process, ProgramDetail, ProgramStatus, Usage
 from highlanderd.core.terms import exit_of
 from highlanderd.durations import rfc_3339
@@ -98,6 +98,8 @@ def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
         return f"{situation.reason}; {unkillable_words(member, left)}".removeprefix("; ")
     if not isinstance(situation.state, Waiting):
         running = member.program.running
+        if isinstance(situation.state, Leading) and isinstance(situation.state.child, Preparing):
+            return "before_start runs"
         lack = f"not ready yet: {running.lack}" if isinstance(running, Running) and running.lack else ""
         return situation.reason or lack
     if not member.session.connected and pool.last_error:

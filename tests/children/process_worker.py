@@ -91,7 +91,7 @@ class TestBench:
         elif command == "report" and child:
             report = {name: getattr(child.report, name, None) for name in KeeperReport.__slots__}  # perhaps none yet
             self.tell("report", epoch=epoch, **{**report, "memo": (report["memo"] or b"").decode()})
-        elif command in ("signal", "kill", "watch") and child:
+        elif command in ("signal", "kill", "watch", "run_hook", "end") and child:
             getattr(child, command)(**more)
         elif command == "probe" and child:
             self.tell("probing", epoch=epoch, n=child.probe(tuple(more["argv"]), more["timeout"]))

@@ -16,6 +16,7 @@ from highlanderd.core.events import (
     FoundReady,
     FoundUnhealthy,
     Granted,
+    HookFinished,
     Looked,
     Renewed,
 )
@@ -266,6 +267,16 @@ def releases_the_unhealthy(situation: Situation, event: Event, now: float, polic
     after, effects = machine.step(situation, event, now, policy)
     state = after.state
     if isinstance(event, FoundUnhealthy) and isinstance(state, Draining) and after.session is SessionState.IDLE:
+        released = replace(after, state=replace(state, phase=Releasing()), session=SessionState.BUSY)
+        return released, (*effects, Release(state.term.epoch, state.cause, None))
+    return after, effects
+
+
+def releases_the_vetoed(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
+    """A hook that has failed counts as gone, with all that it has started."""
+    after, effects = machine.step(situation, event, now, policy)
+    state = after.state
+    if isinstance(event, HookFinished) and isinstance(state, Draining) and after.session is SessionState.IDLE:
         released = replace(after, state=replace(state, phase=Releasing()), session=SessionState.BUSY)
         return released, (*effects, Release(state.term.epoch, state.cause, None))
     return after, effects

@@ -87,6 +87,12 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "a child that does not answer counts as gone": Mutation(
         _rules("unhealthy A", step=broken.releases_the_unhealthy, probes=True)
     ),
+    "a hook that has failed counts as gone": Mutation(
+        _rules(step=broken.releases_the_vetoed, hooks=True), faults=0, start=waited
+    ),
+    "the deadline is not compared when the hook is over": Mutation(
+        _rules("freeze node A", keeper_compares_at_exec=False, hooks=True), start=waited
+    ),
     "the lost session is not minded": Mutation(_rules("cut", step=broken.never_fences)),
     "ours is trusted across a failover": Mutation(
         _rules("failover", "release A", step=broken.looking(broken.trusts_ours), sql=UNSETTLED, reconnect="A"),

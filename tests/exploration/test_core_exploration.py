@@ -12,6 +12,7 @@ What is explored here, breadth first, from the moment at which the first node le
   standby, where one wait for that standby may be cancelled, in either way;
 * children that are asked whether they are ready and well: every moment at which they may be, with such misfortunes;
 * a program that every node leaves to the first one for a moment, whether that is there or not;
+* a hook before the program, which counts as a child: of every length, and failing at any moment;
 * orders for another lease and for maintenance, alone: *all* that can be reached;
 * what may befall a ledger (``SCENES``): leases that change while standbys lag and leaders are cut off, a ledger that is
   made anew, restored or put back, rows that arrive from another server, an old primary that is started again or serves
@@ -71,6 +72,16 @@ def test_a_child_that_is_asked_whether_it_is_ready_and_well_breaks_nothing(kind:
     """It may be ready at any moment, or not in time, again and again; then its term ends."""
     rules = Rules(kinds=frozenset({kind}), swift=True, probes=True)
     found = explore(led(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
+    assert not found.trace, found
+
+
+HOOKED = ("cut", "crash", "reset", "worker", "keeper", "freeze worker", "freeze keeper", "freeze node", "stop", "again")
+
+
+@pytest.mark.parametrize("kind", HOOKED)
+def test_a_hook_before_the_program_breaks_nothing_however_long_it_takes_and_whether_it_fails(kind: str) -> None:
+    rules = Rules(kinds=frozenset({kind}), swift=True, hooks=True)
+    found = explore(waited(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
     assert not found.trace, found
 
 

@@ -90,6 +90,8 @@ class Rules(NamedTuple):
     """Ticks for which two children may run where the stated exception allows it."""
     probes: bool = False
     """Children are asked whether they are ready: at any moment they are, or are not in time."""
+    hooks: bool = False
+    """The program has a hook ``before_start``, which may take as long as it likes, and may fail."""
     placed: bool = False
     """Every node leaves the program to A for a moment, and takes all others for present, whether they are or not."""
     reconnect: str = "ABC"
@@ -207,6 +209,7 @@ def policy(name: str, life: int, rules: Rules) -> Policy:
         backoff_reset=10_000,
         ready_timeout=within,
         prefer=prefer,
+        hooks=frozenset({"before_start"} if rules.hooks else ()),
     )
 
 

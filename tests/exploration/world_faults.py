@@ -140,7 +140,8 @@ def _child_is(*stages: str) -> Callable[[World, Node], bool]:
 
 
 def _has_keeper(_world: World, node: Node) -> bool:
-    return node.child is not None and node.child.stage in ("forked", "running", "left") and not node.child.silent
+    child = node.child
+    return child is not None and child.stage in ("forked", "hooking", "running", "left") and not child.silent
 
 
 def _thawed(_world: World, node: Node) -> bool:

@@ -20,6 +20,7 @@ from highlanderd.core.states import (
     Draining,
     Killing,
     Leading,
+    Preparing,
     Ready,
     Releasing,
     Running,
@@ -153,6 +154,9 @@ def _child(child: Child | None, own: Own) -> Any:
         child.told,
         child.to_kill,
         child.ready,
+        child.hooked,
+        child.programmed,
+        child.vetoed,
     )
     unread = child.entrusted
     entrusted = unread and (own.past(unread[0]), own.past(unread[1]), _state(unread[2].state, own), unread[2].want)
@@ -212,10 +216,12 @@ def _state(state: State, own: Own) -> Any:
             return ("stopped",)
 
 
-def _started(child: Spawning | Running | Ready, own: Own) -> Any:
+def _started(child: Spawning | Preparing | Running | Ready, own: Own) -> Any:
     match child:
         case Spawning(not_after):
             return own.due(not_after)
+        case Preparing():
+            return "preparing"
         case Running(_, _, ready_by):
             return "running", own.due(ready_by)
         case Ready():

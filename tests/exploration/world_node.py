@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from highlanderd.core.events import Emptied, Event, Exited, SpawnFailed, Started
+from highlanderd.core.events import Emptied, Event, Exited, HookFinished, HookStarted, SpawnFailed, Started
 from highlanderd.core.lease import Lease
 from highlanderd.core.states import Draining, Leading, Policy, Situation, Want
 
@@ -20,7 +20,7 @@ GRACE = 2
 SILENCE = 6
 """Ticks: three tenths of a lease, after which a frozen worker is replaced and a frozen keeper killed."""
 
-ChildEvent = Started | SpawnFailed | Exited | Emptied
+ChildEvent = Started | SpawnFailed | Exited | Emptied | HookStarted | HookFinished
 
 
 class Child(NamedTuple):
@@ -32,8 +32,12 @@ class Child(NamedTuple):
     memo: Situation
     """What the next worker would read, before it is encoded."""
     stage: str = "ordered"
-    """``ordered``, ``forked``, ``running``, ``left`` (the main process ended, its tree lives) or ``empty``."""
+    """``ordered``, ``forked``, ``hooking`` (the hook runs, and then comes the program), ``running``, ``left`` (the main
+    process ended, its tree lives) or ``empty``."""
     executed: bool = False
+    """Something of it was executed: its hook, or its program."""
+    programmed: bool = False
+    """Its program was executed."""
     slow: bool = False
     """The order for it is stalled on its way, or the child hangs before its program is executed."""
     signalled: bool = False
@@ -50,11 +54,15 @@ class Child(NamedTuple):
     """When the program was executed, where children are asked whether they are ready."""
     ready: bool = False
     """A worker has found it ready."""
+    hooked: bool = False
+    """What was executed first is its hook ``before_start``."""
+    vetoed: bool = False
+    """That hook has failed."""
 
     @property
     def alive(self) -> bool:
         """Whether a process of its tree may run."""
-        return self.stage in ("running", "left")
+        return self.stage in ("hooking", "running", "left")
 
     @property
     def kept(self) -> bool:
@@ -65,8 +73,14 @@ class Child(NamedTuple):
         """Say what has happened so far; later facts only continue earlier ones."""
         if not self.executed:
             return (SpawnFailed("refused"),) if self.stage == "empty" else ()
-        facts: list[ChildEvent] = [Started(self.epoch, self.began)]
-        if self.stage in ("left", "empty") and (not self.silent or self.told > 1):
+        facts: list[ChildEvent] = [HookStarted()] if self.hooked else []
+        if self.vetoed:
+            facts.append(HookFinished("before_start", "no"))
+        if not self.programmed:
+            over = (Emptied() if self.silent else SpawnFailed("vetoed"),)
+            return (*facts, *(over if self.stage == "empty" or (buried_early and self.silent) else ()))
+        facts.append(Started(self.epoch, self.began))
+        if self.stage in ("left", "empty") and (not self.silent or self.told > len(facts)):
             facts.append(Exited(256, 0.0))
         if self.stage == "empty" or (buried_early and self.silent):
             facts.append(Emptied())

@@ -38,7 +38,7 @@ def take_stray(world: World, i: int) -> World:
     node = node._replace(stray=None)
     if stray is None or node.child is not None or _refused(world, i, stray):
         return set_node(world, i, node)
-    forked = node._replace(orphans=stray._replace(stage="running", executed=True), spawned=stray.epoch)
+    forked = node._replace(orphans=stray._replace(stage="running", executed=True, programmed=True), spawned=stray.epoch)
     return _check_execution(set_node(world, i, forked), i, stray.epoch)
 
 
@@ -53,8 +53,22 @@ def execute(world: World, i: int) -> World:
     if world.rules.keeper_compares_at_exec and clock(world, i) >= min(child.not_after, child.deadline):
         return set_child(world, i, child._replace(stage="empty"))
     began = clock(world, i) if world.rules.probes else 0.0
-    world = set_child(world, i, child._replace(stage="running", executed=True, slow=False, began=began))
+    stage, hooked = ("hooking", True) if world.rules.hooks else ("running", False)
+    facts = {"executed": True, "programmed": not hooked, "hooked": hooked, "slow": False, "began": began}
+    world = child_fault(world, i, stage=stage, **facts)
     return _check_execution(world, i, child.epoch)
+
+
+def end_hook(world: World, i: int, *, well: bool) -> World:
+    """The hook is over: the child becomes the program, unless its time is over, or the term is."""
+    child = _of(world.nodes[i])
+    if not well or child.signalled:
+        return set_child(world, i, child._replace(stage="left", vetoed=not well))
+    if world.rules.keeper_compares_at_exec and clock(world, i) >= child.deadline:
+        return set_child(world, i, child._replace(stage="left"))
+    if (world.nodes[i].lock_id, child.epoch) in world.release_sent:
+        raise Violation(f"a program is executed under epoch {child.epoch}, whose release was sent")
+    return set_child(world, i, child._replace(stage="running", programmed=True))
 
 
 def _check_execution(world: World, i: int, epoch: int) -> World:
@@ -125,16 +139,16 @@ def start_worker(world: World, i: int) -> World:
         return set_node(world, i, node._replace(ended=True))
     if child is None:
         return tell(set_node(world, i, node._replace(situation=machine.begin(node.wish, now))), i)
-    started = child.began if child.executed else None
+    started = child.began if child.programmed else None
     memo = child_handover.encode(child.memo)
-    state, want = child_handover.decode(memo, child.epoch, started, node.policy.ready_timeout)
+    within = node.policy.ready_timeout
+    state, want = child_handover.decode(memo, child.epoch, started, within, preparing=child.hooked)
     if want is not node.wish:
         raise Violation(f"{node.name}: the new worker takes {node.wish.value} for {want.value}")
     if child.ready and isinstance(state, Leading) and not isinstance(state.child, Ready):
         raise Violation(f"{node.name}: the new worker does not know that the child is ready")
     adopted = set_node(world, i, node._replace(situation=machine.adopt(state, want)))
-    if child.executed:
-        adopted = set_child(adopted, i, child._replace(told=1))
+    adopted = set_child(adopted, i, child._replace(told=(1 + child.hooked) * child.programmed))
     adopted = tell(adopted, i, Detached("the worker was replaced"))
     return tell(adopted, i, EndOrdered(Cause.SHUTDOWN)) if node.draining else adopted
 

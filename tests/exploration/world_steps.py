@@ -27,6 +27,7 @@ from tests.exploration.world_faults import change_lengths, faults, orders, probe
 from tests.exploration.world_node import GRACE, Child, Node
 from tests.exploration.world_processes import (
     boot,
+    end_hook,
     execute,
     hear_child,
     start_worker,
@@ -274,6 +275,9 @@ def _of_tree(world: World, i: int) -> Iterator[Way]:
         yield ("the orphans are gone", node.name), partial(set_node, world, i, node._replace(orphans=None))
     if child is None or not child.alive:
         return
+    if child.stage == "hooking" and child.killed_at is None:
+        yield ("the hook is over", node.name), partial(end_hook, world, i, well=True)
+        yield ("the hook fails", node.name), partial(end_hook, world, i, well=False)
     if child.killed_at is not None or (child.signalled and child.stage == "running") or child.stage == "left":
         yield ("the tree is empty", node.name), partial(set_child, world, i, child._replace(stage="empty"))
     if child.signalled and child.stage == "running":

@@ -32,6 +32,11 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     assert (beat.backoff, beat.backoff_max, beat.backoff_reset) == (1.0, 60.0, 60.0)
     assert (beat.umask, beat.stdout, beat.log_max_bytes, beat.log_backups) == (0o022, "inherit", 50_000_000, 10)
     assert (beat.autostart, beat.inherit_environment, beat.success_exit_codes) == (True, False, frozenset({0}))
+    assert (beat.hooks, beat.hook_timeout) == ({}, 30.0)
+    assert program('before_start = "move up"\nafter_stop = ["move", "down"]').hooks == {
+        "before_start": ("move", "up"),
+        "after_stop": ("move", "down"),
+    }
     assert (beat.prefer, beat.never, beat.failback, beat.spread) == ((), (), None, True)
     assert program('failback = "never"').failback is None
 

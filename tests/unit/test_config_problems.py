@@ -239,6 +239,7 @@ def test_a_secret_is_never_quoted() -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
+        ("before_start = []", "program.x.before_start: is empty; write a command"),
         (
             'prefer = ["a", "b"]\nnever = ["b"]',
             'program.x.never: names "b", which prefer names as well; remove it from',
@@ -250,7 +251,7 @@ def test_a_secret_is_never_quoted() -> None:
         ('prefer = ["a node"]', 'program.x.prefer[0]: "a node" is not a usable name; write'),
     ],
 )
-def test_what_cannot_be_meant_of_nodes_is_refused(keys: str, said: str) -> None:
+def test_what_cannot_be_meant_of_nodes_and_hooks_is_refused(keys: str, said: str) -> None:
     assert said in one(f'[program.x]\ncommand = "x"\n{keys}')
 
 

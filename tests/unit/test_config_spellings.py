@@ -64,18 +64,18 @@ def test_supervisords_words_are_answered_whatever_their_value(value: str) -> Non
         ("KillMode", '"mixed"', 'systemd\'s spelling; write stop_to = "main"'),
         ("TimeoutStopSec", "90", 'systemd\'s spelling; write stop_timeout = "90s"'),
         ("StandardOutput", '"append:/var/log/x"', 'systemd\'s spelling; write stdout = "/var/log/x"'),
-        ("ExecStartPre", '"x"', "systemd's spelling; there is no such key here, for the command can do it first"),
+        ("ExecStartPre", '"x"', 'systemd\'s spelling; write before_start = "x"'),
         ("working_dir", '"/srv"', 'circus\' spelling; write directory = "/srv"'),
         ("copy_env", "true", "circus' spelling; write inherit_environment = true"),
         (
             "pre_start",
             '"x"',
-            "another supervisor's spelling; there is no such key here, for the command can do it first",
+            'another supervisor\'s spelling; write before_start = "x"',
         ),
         (
             "pre-start",
             '"x"',
-            "another supervisor's spelling; there is no such key here, for the command can do it first",
+            'another supervisor\'s spelling; write before_start = "x"',
         ),
     ],
 )

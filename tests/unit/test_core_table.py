@@ -20,6 +20,8 @@ from highlanderd.core.events import (
     FoundUnhealthy,
     FoundUnready,
     Granted,
+    HookFinished,
+    HookStarted,
     LeaseRefused,
     Looked,
     Notified,
@@ -64,7 +66,8 @@ def test_the_table_has_no_other_states() -> None:
 
 
 def test_children_are_heard_of_only_while_leading_or_draining() -> None:
-    for event in (Started, FoundReady, FoundUnready, FoundUnhealthy, SpawnFailed, Exited, Emptied):
+    found = (FoundReady, FoundUnready, FoundUnhealthy)
+    for event in (Started, HookStarted, HookFinished, *found, SpawnFailed, Exited, Emptied):
         assert {state for state in STATES if TABLE[state][event] is not bug} == {Leading, Draining}
 
 

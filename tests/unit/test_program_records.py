@@ -116,7 +116,11 @@ class Quiet:
 
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None: ...
 
-    def kill(self) -> None: ...
+    def kill(self, *, after: bool = False) -> None: ...
+
+    def run_hook(self, name: str) -> None: ...
+
+    def end(self, cause: str, *, announced: bool) -> None: ...
 
     def set_deadline(self, deadline: float, memo: bytes) -> None: ...
 
@@ -157,7 +161,7 @@ class Quiets:
     def prepare(self) -> None:
         pass
 
-    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None]) -> Quiet:  # noqa: ARG002
+    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None], cause: str = "") -> Quiet:  # noqa: ARG002
         return Quiet()
 
 

@@ -59,6 +59,8 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "signal": (WORKER, KEEPER, messages.signal(15, "tree")),
     "watch": (WORKER, KEEPER, messages.watch(30.0)),
     "probe": (WORKER, KEEPER, messages.probe(1, [b"true"], 3.0)),
+    "hook": (WORKER, KEEPER, messages.hook("after_ready")),
+    "end": (WORKER, KEEPER, messages.end("released", announced=True)),
     "kill": (WORKER, KEEPER, messages.kill()),
     "leave": (WORKER, KEEPER, messages.leave()),
     "state": (KEEPER, GUARDIAN, STATE),
@@ -121,7 +123,11 @@ def test_a_keeper_sends_nothing_but_its_state() -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_spawn_request_is_written_with_exactly_the_keys_that_the_table_names(whole: bool) -> None:
-    more: dict[str, Any] = {"cwd": "/", "uid": 1, "gid": 2, "groups": (3,), "log": LOG} if whole else {}
+    more: dict[str, Any] = (
+        {"cwd": "/", "uid": 1, "gid": 2, "groups": (3,), "log": LOG, "hooks": {"after_stop": ("true",)}}
+        if whole
+        else {}
+    )
     request = SpawnRequest("beat", 7, 2, 1.0, 2.0, b"led", ("true",), {"PATH": "/bin"}, **more)
     spec = marshal.loads(request.spec())  # noqa: S302 - written one line above
     assert_fits(spec, protocol.SPEC)

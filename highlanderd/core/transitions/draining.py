@@ -15,6 +15,7 @@ from highlanderd.core.events import (
     EndOrdered,
     Event,
     Exited,
+    HookFinished,
     LeaseRefused,
     Overruled,
     Renewed,
@@ -112,6 +113,15 @@ def curtailed(context: Context[Draining, LeaseRefused]) -> Step:
 def exited(context: Context[Draining, Exited]) -> Step:
     """Note how the main process has ended, for the history."""
     return replace(context.situation, state=replace(context.state, status=context.event.status)), ()
+
+
+def hook_finished(context: Context[Draining, HookFinished]) -> Step:
+    """Give the child its time to stop from the end of ``before_stop`` on: it gets the stop signal now."""
+    state = context.state
+    if context.event.hook != "before_stop" or not isinstance(state.phase, Stopping):
+        return context.situation, ()
+    kill_at = min(state.phase.kill_at, context.now + context.policy.stop_timeout)
+    return replace(context.situation, state=replace(state, phase=Stopping(kill_at))), ()
 
 
 def overruled(context: Context[Draining, Overruled]) -> Step:

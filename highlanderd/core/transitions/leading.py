@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
-from highlanderd.core.effects import Kill, SetDeadline, Signal
+from highlanderd.core.effects import Kill, RunHook, SetDeadline, Signal
 from highlanderd.core.events import (
     Attached,
     Contended,
@@ -19,6 +19,8 @@ from highlanderd.core.events import (
     FoundReady,
     FoundUnhealthy,
     FoundUnready,
+    HookFinished,
+    HookStarted,
     LeaseRefused,
     Overruled,
     ReleaseOrdered,
@@ -30,12 +32,14 @@ from highlanderd.core.events import (
     Suspended,
 )
 from highlanderd.core.states import (
+    UNANNOUNCED,
     Author,
     Cause,
     Draining,
     Killing,
     Leading,
     Policy,
+    Preparing,
     Ready,
     Releasing,
     Reservation,
@@ -144,12 +148,27 @@ def started(context: Context[Leading, Started]) -> Step:
     return _amend(context.situation, child=Running(pid, at, at + context.policy.ready_timeout)), ()
 
 
+def hook_started(context: Context[Leading, HookStarted]) -> Step:
+    """Note that ``before_start`` runs: there is a keeper, which will say what becomes of it."""
+    pending = isinstance(context.state.child, Spawning)
+    return (_amend(context.situation, child=Preparing()) if pending else context.situation), ()
+
+
+def hook_finished(context: Context[Leading, HookFinished]) -> Step:
+    """End the term when ``before_start`` has failed: another node has its turn. The others decide nothing."""
+    if context.event.hook != "before_start" or not context.event.why:
+        return context.situation, ()
+    reason = f"before_start: {context.event.why}"
+    return _kill(context, _failed(context.situation), Cause.HOOK_FAILED, reason)
+
+
 def found_ready(context: Context[Leading, FoundReady]) -> Step:
     """Note that the child is ready. The keeper gets that with a deadline, and carries it to the next worker."""
     match context.state.child:
         case Running(pid, since):
             situation = _amend(context.situation, child=Ready(pid, since, context.event.at))
-            return situation, (SetDeadline(context.state.term.kill_at),)
+            hook = (RunHook(),) if "after_ready" in context.policy.hooks else ()
+            return situation, (SetDeadline(context.state.term.kill_at), *hook)
         case _:
             return context.situation, ()
 
@@ -184,7 +203,8 @@ def spawn_failed(context: Context[Leading, SpawnFailed]) -> Step:
 def exited(context: Context[Leading, Exited]) -> Step:
     """End the term. Processes that the main process left behind get the stop signal, too."""
     event, policy, situation = context.event, context.policy, context.situation
-    since = event.at if isinstance(context.state.child, Spawning) else context.state.child.since
+    child = context.state.child
+    since = event.at if isinstance(child, Spawning | Preparing) else child.since
     success = not event.status & 0x7F and event.status >> 8 in policy.success_exit_codes
     if policy.restart == "never" or (policy.restart == "on-failure" and success):
         return _ended(context, replace(situation, failures=0), Cause.FINISHED)
@@ -247,9 +267,14 @@ def end_ordered(context: Context[Leading, EndOrdered]) -> Step:
 
 
 def _leave(context: Context[Leading, Any], situation: Situation, cause: Cause, reason: str) -> Step:
-    """Begin to drain with the stop signal; SIGKILL after the stop timeout, or for a fence when the lease says so."""
-    term = context.state.term
-    kill_at = term.kill_at if cause is Cause.FENCED else context.now + context.policy.stop_timeout
+    """Begin to drain with the stop signal; SIGKILL after the stop timeout, or for a fence when the lease says so.
+
+    The time of ``before_stop``, which comes before the signal, is added; what it does not take is taken back.
+    """
+    term, policy = context.state.term, context.policy
+    announced = "before_stop" in policy.hooks and cause not in UNANNOUNCED
+    within = policy.stop_timeout + (policy.hook_timeout if announced else 0.0)
+    kill_at = term.kill_at if cause is Cause.FENCED else context.now + within
     state = Draining(term, Stopping(kill_at), cause, context.state.renew_at)
     return replace(situation, state=state, reason=reason), (Signal(), SetDeadline(state.keeper_deadline))
 
