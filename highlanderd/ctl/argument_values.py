@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from highlanderd.api import MOST_LINES, is_number
 from highlanderd.durations import LONGEST_OUTAGE, seconds
 
-MOST_LINES: Final = 200
-"""Of one program that are kept."""
 STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
 
 
@@ -30,16 +29,9 @@ def outage(text: str) -> float:
     return found
 
 
-def outcome(text: str) -> str:
-    """Return what may be waited for. Raises argparse.ArgumentTypeError."""
-    if text not in ("leading", "ready", "stopped", "finished"):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be waited for: name leading, ready, stopped or finished")
-    return text
-
-
 def line_number(text: str) -> str:
     """Return a number of lines, or ``all``. Raises argparse.ArgumentTypeError."""
-    if text != "all" and not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MOST_LINES):
+    if text != "all" and not is_number(text, MOST_LINES):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of lines: name 1 to {MOST_LINES}, or all")
     return text
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final, NoReturn, cast
 
 from highlanderd import __version__
+from highlanderd.api import LONGEST_REASON
 from highlanderd.ctl import terminal
 from highlanderd.ctl.argument_values import duration, naming, outage
 from highlanderd.ctl.question_arguments import add_questions
@@ -117,10 +118,12 @@ class _Commands:
 
     def add_all(self) -> None:
         add_questions(self._add)
+        self._release()
         self._orders()
+        self._drains()
         self._whole_node()
 
-    def _orders(self) -> None:
+    def _release(self) -> None:
         release = self._add("release", "stop programs where they are led, and let another node lead")
         naming(release)
         release.add_argument("--to", metavar="NODE", help="reserve them for this node, for a minute at most")
@@ -134,6 +137,11 @@ class _Commands:
         release.add_argument(
             "--force", action="store_true", help="even if no other node, or not that node, could lead them now"
         )
+        release.add_argument("--on", metavar="NODE", help="only what this node leads")
+        self._reason(release)
+        self._waiting(release)
+
+    def _orders(self) -> None:
         start = self._add("start", "let programs run on this node; done once each is led, here or elsewhere")
         stop = self._add("stop", "stop programs on this node and keep it from leading them")
         restart = self._add("restart", "give programs a new process, each on the node that leads it")
@@ -148,11 +156,10 @@ class _Commands:
             where = command.add_mutually_exclusive_group()
             where.add_argument("--everywhere", action="store_true", help="on all nodes, until start --everywhere")
             where.add_argument("--on", metavar="NODE", help="on this node instead, through PostgreSQL")
-        for command in (release, restart, sent):
+        for command in (restart, sent):
             command.add_argument("--on", metavar="NODE", help="only what this node leads")
         stop.add_argument("--force", action="store_true", help="even if no other node could lead them now")
-        self._drains()
-        for command in (release, start, stop, restart, sent):
+        for command in (start, stop, restart, sent):
             self._reason(command)
             self._waiting(command)
 
@@ -173,7 +180,7 @@ class _Commands:
             "--reason",
             default="",
             metavar="TEXT",
-            help=f"why: {where}; one line of printable text, 500 characters at most",
+            help=f"why: {where}; one line of printable text, {LONGEST_REASON} characters at most",
         )
 
     @staticmethod

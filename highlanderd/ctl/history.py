@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from highlanderd.api import DEFAULT_TERMS, MOST_TERMS
 from highlanderd.ctl import terminal
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.direct import asked
@@ -23,9 +24,6 @@ NAMES: Final = (0, 1)
 """Columns that are cut where the terminal is too narrow: the others say what happened."""
 CAUSE: Final = 5
 SHORTEST_NAME: Final = 7
-DEFAULT_TERMS: Final = 100
-MOST_TERMS: Final = 1000
-"""What the daemon reads at once, and a summary looks at."""
 
 
 def history(daemon: ControlClient, arguments: Namespace) -> int:

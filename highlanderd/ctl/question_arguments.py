@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from highlanderd.ctl.argument_values import STATES, duration, line_number, naming, outcome
+from highlanderd.api import DEFAULT_LINES, DEFAULT_TERMS, MOST_LINES, MOST_TERMS
+from highlanderd.ctl.argument_values import STATES, duration, line_number, naming
+from highlanderd.ctl.predicates import OUTCOMES
 
 Add = Callable[..., argparse.ArgumentParser]
 """Called with a command's name, its help and its aliases."""
@@ -13,6 +15,14 @@ Add = Callable[..., argparse.ArgumentParser]
 
 def add_questions(add: Add) -> None:
     """Add every command that only reads."""
+    _programs(add)
+    _lines_and_events(add)
+    _predicates(add)
+    _history(add)
+    add("version", "print the versions of highlanderctl and of the running daemon")
+
+
+def _programs(add: Add) -> None:
     status = add("status", "show what runs where; with names, exit 3 unless all of them are led here")
     naming(status, number="*")
     status.add_argument(
@@ -30,6 +40,9 @@ def add_questions(add: Add) -> None:
     explain = add("explain", "say why programs are led where they are, or nowhere, and when that may change by itself")
     naming(explain)
     _without_daemon(explain)
+
+
+def _lines_and_events(add: Add) -> None:
     logs = add(
         "logs", "print the last lines of programs where they are led; without a name, those of this node", "tail"
     )
@@ -40,8 +53,8 @@ def add_questions(add: Add) -> None:
         dest="number",
         type=line_number,
         metavar="N",
-        default="30",
-        help="the last N lines of each program: 1 to 200, or all that are kept (default: 30)",
+        default=str(DEFAULT_LINES),
+        help=f"the last N lines of each program: 1 to {MOST_LINES}, or all that are kept (default: {DEFAULT_LINES})",
     )
     events = add("events", "print what has happened in the cluster lately, and on this node in detail; the newest last")
     events.add_argument("-f", "--follow", action="store_true", help="go on with each new event, until Ctrl-C")
@@ -54,9 +67,6 @@ def add_questions(add: Add) -> None:
     _without_daemon(events)
     top = add("top", "show programs and events on the whole screen, until q or Ctrl-C")
     naming(top, number="*")
-    _predicates(add)
-    _history(add)
-    add("version", "print the versions of highlanderctl and of the running daemon")
 
 
 def _predicates(add: Add) -> None:
@@ -68,7 +78,7 @@ def _predicates(add: Add) -> None:
     wait.add_argument(
         "--for",
         dest="state",
-        type=outcome,
+        choices=OUTCOMES,
         metavar="STATE",
         required=True,
         help="leading, ready or finished: on any node; stopped: on this one",
@@ -90,7 +100,7 @@ def _history(add: Add) -> None:
         dest="number",
         type=int,
         metavar="N",
-        help="show the newest N terms, 1 to 1000 (default: 100, with --summary 1000)",
+        help=f"show the newest N terms, 1 to {MOST_TERMS} (default: {DEFAULT_TERMS}, with --summary {MOST_TERMS})",
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from highlanderd.api import MOST_LINES
 from highlanderd.core.states import Author
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchNode, NoSuchProgram, NotLeading, NotPermitted
 from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.candidates import refuse_unless_able
-from highlanderd.listeners.lines import MOST_LINES, line_facts, portable
+from highlanderd.listeners.lines import line_facts, portable
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import outcome
 from highlanderd.listeners.requests import WAITING, checked

@@ -9,13 +9,14 @@ from typing import Final, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from highlanderd.api import DEFAULT_TERMS
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.answers import cluster_facts, encoded, failure, page
 from highlanderd.listeners.asked_page import asked_page, refusable
-from highlanderd.listeners.history import DEFAULT_TERMS, terms_facts
+from highlanderd.listeners.history import terms_facts
 from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, keep, serve, tcp_door

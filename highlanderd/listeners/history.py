@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 from multidict import MultiMapping
 
+from highlanderd.api import DEFAULT_TERMS, MOST_TERMS, is_number
 from highlanderd.core.terms import PastTerm, by_program
 from highlanderd.errors import BadRequest
-
-DEFAULT_TERMS: Final = 100
-MOST_TERMS: Final = 1000
-"""Of one answer: it costs the event loop some milliseconds."""
-
 
 Read = Callable[[Sequence[str], int], Awaitable[tuple[PastTerm, ...]]]
 """Returns the newest terms of the programs that names choose, so many at most, the newest last."""
@@ -36,7 +31,7 @@ def terms_facts(terms: Sequence[PastTerm]) -> dict[str, object]:
 
 def _limit(query: MultiMapping[str]) -> int:
     text = query.get("limit", str(DEFAULT_TERMS))
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MOST_TERMS):
+    if not is_number(text, MOST_TERMS):
         raise BadRequest(f"limit={text!r} must be a number of terms from 1 to {MOST_TERMS}")
     return int(text)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from highlanderd.api import LONGEST_REASON
 from highlanderd.core.lease import LONGEST, SHORTEST
 from highlanderd.core.status import LeaseReport
 from highlanderd.durations import shown
@@ -25,8 +26,6 @@ LOOK_EVERY: Final = 0.2
 """Seconds between two looks at who uses a new length: the shortest lease is renewed every 0.4 s."""
 USER_NAMED_WITHIN: Final = 1.0
 """Seconds for the user database to name a uid, which says enough itself."""
-LONGEST_REASON: Final = 500
-"""Characters of an operator's reason: a sentence or two."""
 OF_MAINTENANCE: Final = ("for", "force")
 """Fields that belong to the beginning of a maintenance, and not to its end."""
 

@@ -9,8 +9,6 @@ from typing import Final
 from highlanderd.core.status import OutputLine
 from highlanderd.durations import rfc_3339
 
-MOST_LINES: Final = 200
-"""Of one program: a logger keeps as many."""
 PORTABLE: Final = 64 * 1024
 """Bytes of lines that pass through PostgreSQL at once."""
 

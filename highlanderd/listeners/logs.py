@@ -12,16 +12,15 @@ from typing import Final
 
 from aiohttp import web
 
+from highlanderd.api import DEFAULT_LINES, MOST_LINES, is_number
 from highlanderd.choice import meant
 from highlanderd.core.states import Author
 from highlanderd.errors import BadRequest, NoSuchProgram, NotLeading
 from highlanderd.listeners.carrying import LOGS, addressee
-from highlanderd.listeners.lines import MOST_LINES, line_facts
+from highlanderd.listeners.lines import line_facts
 from highlanderd.listeners.orders import Node
 from highlanderd.listeners.streams import Part, Streams, flag
 
-USUAL: Final = 30
-"""Lines of each program that are shown first."""
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks for new lines: to a person that is at once."""
 
@@ -117,9 +116,9 @@ class _Following:
 
 
 def _number(request: web.Request) -> int:
-    text = request.query.get("n", str(USUAL))
+    text = request.query.get("n", str(DEFAULT_LINES))
     if text == "all":
         return MOST_LINES
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MOST_LINES):
+    if not is_number(text, MOST_LINES):
         raise BadRequest(f"n={text!r} must be all, or a number of lines from 1 to {MOST_LINES}")
     return int(text)

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from highlanderd.api import LONGEST_REASON, MOST_LINES
 from highlanderd.config.values import any_signal, label
 from highlanderd.errors import BadRequest
 from highlanderd.listeners import leases
-from highlanderd.listeners.lines import MOST_LINES
 from highlanderd.listeners.orders import ORDERS
 
 WAITING: Final = ("wait", "timeout")
@@ -64,7 +64,7 @@ _CHECKS: Mapping[str, _Check] = {
     "signal": (_is_signal, 'the name or number of a signal, such as "HUP", "RTMIN+1" or 10'),
     "force": _FLAG,
     "node": (_is_node, "the name of a node, as [daemon] node may be"),
-    "reason": (leases.is_reason, f"one line of printable text, of at most {leases.LONGEST_REASON} characters"),
+    "reason": (leases.is_reason, f"one line of printable text, of at most {LONGEST_REASON} characters"),
     "to": (lambda value: value is None or _is_node(value), "the name of a node, as [daemon] node may be"),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from highlanderd.api import MOST_LINES
 from highlanderd.core.states import STATE_NAMES
 from highlanderd.ctl import status, tables
 from highlanderd.ctl.argument_values import STATES, duration
@@ -16,6 +17,7 @@ from highlanderd.ctl.choice import chosen, exact
 from highlanderd.ctl.words import WORDS
 from highlanderd.durations import span
 from highlanderd.errors import NoSuchProgram
+from highlanderd.guardian.log_tail import KEPT_LINES
 
 
 def row(name: str, **facts: Any) -> dict[str, Any]:
@@ -135,6 +137,10 @@ def test_a_reason_wraps_and_a_long_name_hides_no_column() -> None:
 
 def test_the_states_to_choose_from_are_those_that_there_are() -> None:
     assert set(STATES) == set(STATE_NAMES.values())
+
+
+def test_as_many_lines_may_be_asked_for_as_a_logger_keeps() -> None:
+    assert MOST_LINES == KEPT_LINES
 
 
 def test_what_needs_an_operator_comes_first() -> None:
