@@ -44,11 +44,16 @@ class Typed:
 
 def typed(page: str) -> list[Typed]:
     """Return the commands of a page below ``docs``, in their order."""
-    text = (DOCS / page).read_text("utf-8")
-    blocks = re.findall(r"^ *```\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
-    steps = [one for block in blocks for one in _of_block(textwrap.dedent(block))]
+    steps = [one for block in blocks(page) for one in _of_block(block)]
     assert steps, f"{page} shows no session"
     return steps
+
+
+def blocks(page: str, language: str = "") -> list[str]:
+    """Return the blocks of a page below ``docs`` that are in a language; sessions and logs are in none."""
+    text = (DOCS / page).read_text("utf-8")
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for word, block in found if word == language]
 
 
 def _of_block(block: str) -> Iterator[Typed]:
