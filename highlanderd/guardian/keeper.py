@@ -230,6 +230,7 @@ class Keeper:
 
     def _on_hook(self, message: Message, _fds: list[int]) -> None:
         state = self._state
+        self._read_answer()  # it may have been executed a moment ago
         if self._hooks is not None and state["started"] is not None and state["status"] is None and not state["killed"]:
             self._hooks.add(message["name"])
 
