@@ -77,6 +77,34 @@ def check_placement(written: WrittenProgram, report: Problems) -> None:
         report.add(written.at("never"), f"names {quoted(node)}, which prefer names as well; remove it from one of them")
 
 
+def check_order(programs: Mapping[str, WrittenProgram], report: Problems) -> None:
+    """Report what starts after a program that is not there, or in the end after itself."""
+    for name, written in programs.items():
+        for other in written.program.after:
+            if other not in programs:
+                report.add(
+                    written.at("after"), f"names {quoted(other)}, which is no program here; define it, or remove it"
+                )
+        if (circle := _circle(name, programs)) and name == min(circle):
+            way = " after ".join(quoted(one) for one in (*circle, name))
+            report.add(written.at("after"), f"makes a circle: {way}; none of them could ever start: remove one")
+
+
+def _circle(name: str, programs: Mapping[str, WrittenProgram]) -> tuple[str, ...]:
+    """Return the programs of a circle in which this one is, itself first; empty when there is none."""
+    ways: list[tuple[str, ...]] = [(name,)]
+    seen = {name}
+    while ways:
+        way = ways.pop()
+        for other in programs[way[-1]].program.after:
+            if other == name:
+                return way
+            if other in programs and other not in seen:
+                seen.add(other)
+                ways.append((*way, other))
+    return ()
+
+
 def warn_of_failback(written: WrittenProgram, warnings: Problems) -> None:
     """Warn of a time to give a program back where no node is preferred."""
     if "failback" in written.table and written.program.failback is not None and not written.program.prefer:

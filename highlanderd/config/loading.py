@@ -15,6 +15,7 @@ from highlanderd.config.checks import (
     WrittenProgram,
     check_clocks,
     check_locks,
+    check_order,
     check_placement,
     warn_of_expansions,
     warn_of_failback,
@@ -269,6 +270,7 @@ class _Loading:
         for written in self.programs.values():
             check_clocks(written, self.problems)
             check_placement(written, self.problems)
+        check_order(self.programs, self.problems)
         if self.problems.sorted():
             raise ConfigurationError(self.problems.sorted())
         programs = {name: written.program for name, written in self.programs.items()}

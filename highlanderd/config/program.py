@@ -24,6 +24,7 @@ from highlanderd.config.values import (
     Nodes,
     Octal,
     Output,
+    Programs,
     Secret,
     Signal,
     Size,
@@ -301,6 +302,13 @@ class ProgramKeys(Section):
         default=True,
         description="Whether a node leaves it to one that leads fewer programs: it waits 50ms for each program that it "
         "leads more, 1s at most. Between nodes of another place in `prefer`, that counts alone.",
+    )
+    after: Programs = Field(
+        default=(),
+        description="Programs of this file that it starts after: each must be ready, on whichever node, or have "
+        "finished with success. That is for the start alone, also on another node after a failure: what becomes of "
+        "them later does not stop it. One that does its work once and ends is ready before it has finished, unless its "
+        '`ready` is longer than it takes, such as `"1d"`.',
     )
     stdout: Output = Field(
         default="inherit",

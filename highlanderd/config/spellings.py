@@ -96,7 +96,7 @@ SYSTEMD: Final[Mapping[str, Option]] = {
     "Type": Option("ready", "after a delay without it", lambda given: "notify" if given == "notify" else "1s"),
     "PIDFile": _FOREGROUND,
     "WatchdogSec": Option("alive_timeout", 'with alive = "notify"', _duration),
-    "After": _NO_ORDER,
+    "After": Option("after", "programs of the file; for the start alone"),
     "Requires": _NO_ORDER,
     **{f"Limit{name.upper()}": _limit(name) for name in LIMITS},
     "MemoryMax": _CGROUP,
@@ -190,7 +190,7 @@ NOBODYS: Final[Mapping[str, Option]] = {
     "env_file": Option("environment_file"),
     "restart_delay": Option("backoff", value=_duration),
     "max_restarts": _NEVER_GIVEN_UP,
-    "depends_on": _NO_ORDER,
+    "depends_on": Option("after", "programs of the file; for the start alone"),
     "logfile": Option("stdout", value=log_file),
 }
 """Words that several others use."""

@@ -113,7 +113,7 @@ PROGRAM: Final[Mapping[str, Option]] = {
     "process_name": Option(note="a program is called as its table: [program.NAME]"),
     "numprocs": Option(note="a program runs once in the whole cluster; each of several needs a table of its own"),
     "numprocs_start": Option(note="a program runs once in the whole cluster"),
-    "priority": Option(note="programs do not start in an order"),
+    "priority": Option(note="after names the programs that one starts after; there is no other order"),
     "autostart": Option("autostart", value=truth),
     "startsecs": Option("ready", "for how long it has run; `backoff_reset` ends a row of failures", seconds),
     "startretries": Option(note="a program is never given up, and `backoff_max` says how seldom it is tried"),

@@ -1,14 +1,16 @@
 """Placement: which node a program is left to, where several could take it over.
 
-It only delays. The verdict alone says whether a node may begin a term; a node that may, but is not the one to lead,
-waits a moment longer, so that another node comes first. The wait has an end that needs nobody, so a wrong belief about
-other nodes costs a moment and nothing else. A leader gives a program back in the same way: by a release in good order.
+It only delays, and so does what a program starts after. The verdict alone says whether a node may begin a term; a node
+that may, but is not the one to lead, waits a moment longer, so that another node comes first. That wait has an end that
+needs nobody, so a wrong belief about other nodes costs a moment and nothing else. A leader gives a program back in the
+same way: by a release in good order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from highlanderd.core.observation import Row
@@ -32,6 +34,8 @@ class Peers:
     """By node that waits for it and could lead it: how many programs that node leads. None while nothing is known."""
     led: int = 0
     """How many programs this node leads."""
+    missing: str = ""
+    """The first program that this one starts after, and that is not up anywhere; empty when all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,10 @@ def hold_back(policy: Policy, peers: Peers, row: Row | None) -> HoldBack:
     """Return for how long a node does not claim a program that has become free; ``row`` is what is left of its term.
 
     The node that led last is not waited for: it had its turn. What is reserved for this node is not left to others.
+    What the program starts after is waited for as long as that takes, on every node.
     """
+    if peers.missing:
+        return HoldBack(inf, f"starts after {peers.missing}, which is neither ready anywhere nor finished")
     if row is not None and row.released and row.reserved_for == policy.node:
         return HoldBack()
     last, rank = None if row is None else row.node, _rank(policy, policy.node)

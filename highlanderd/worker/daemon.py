@@ -85,7 +85,7 @@ class Daemon:
         self._changes = changes
         listener, node = self._pool.listener, self._configuration.daemon.node
         self._suspensions = Suspensions(listener, node, self._fleet.suspend)
-        self._standing = StandingReader(listener, node, self._fleet.place)
+        self._standing = StandingReader(listener, node, self._fleet.place, lambda: self._fleet.orders_starts)
         self._beat = Beat(
             guardian,
             self._fleet,

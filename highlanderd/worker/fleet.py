@@ -23,6 +23,7 @@ from highlanderd.core import machine
 from highlanderd.core.events import (
     Detached,
     EndOrdered,
+    Notified,
     ReleaseOrdered,
     RestartOrdered,
     Resumed,
@@ -32,7 +33,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.observation import Suspension
 from highlanderd.core.placement import Peers
-from highlanderd.core.states import NOBODY, Author, Cause, Policy, Situation, Want
+from highlanderd.core.states import NOBODY, Author, Cause, Policy, Ready, Situation, Waiting, Want
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.resolver import Resolver
@@ -71,6 +72,7 @@ APPLIED_AT_ONCE: Final = frozenset(
         "never",
         "failback",
         "spread",
+        "after",
     }
 )
 """Keys that apply to a running child; a change of any other ends its term."""
@@ -296,7 +298,31 @@ class Fleet:
 
     def _peers(self, program: str) -> Peers:
         led = sum(member.program.term is not None for member in self.members.values())
-        return self._placement.peers(program, led)
+        return self._placement.peers(program, led, self._missing(program))
+
+    def _missing(self, program: str) -> str:
+        """Return the first program that this one starts after, and that is not up anywhere; empty when all are."""
+        config = self.wanted.get(program)
+        return next((name for name in config.after if not self._is_up(name)), "") if config is not None else ""
+
+    def _is_up(self, name: str) -> bool:
+        member, config = self.members.get(name), self.wanted.get(name)
+        here = member is not None and isinstance(member.program.running, Ready)
+        return here or config is None or self._placement.is_up(config)
+
+    @property
+    def orders_starts(self) -> bool:
+        """Whether a program starts after another one."""
+        return any(config.after for config in self.wanted.values())
+
+    def _changed(self, name: str) -> None:
+        """Have those look at once that only wait for a program which is ready now."""
+        self._on_change()
+        if name in self.members and isinstance(self.members[name].program.running, Ready):
+            for member in self.members.values():
+                state = member.program.situation.state
+                if name in member.spawner.config.after and isinstance(state, Waiting) and state.vacancy is not None:
+                    member.program.post(Notified())
 
     def barred(self, name: str) -> bool:
         """Return whether the configuration says that this node never runs a program."""
@@ -410,7 +436,7 @@ class Fleet:
             spawn=spawner,
             prober=prober,
             recorder=self._recorder,
-            on_change=self._on_change,
+            on_change=lambda: self._changed(name),
             on_alarm=self._on_alarm,
             attention=self._origin.guardian.attention,
             last_exit=self._last_exit(name),

@@ -33,18 +33,30 @@ class Placement:
         """Take in which other nodes wait for which programs."""
         self._standing = standing
 
-    def peers(self, program: str, led: int) -> Peers:
+    def peers(self, program: str, led: int, missing: str = "") -> Peers:
         """Return the nodes that wait for a program; ``led`` is how many programs this node leads."""
         if self._standing is None:
-            return Peers(led=led)
+            return Peers(led=led, missing=missing)
         counts = Counter(leader.node for leader in self._leaders().values() if leader.leads)
-        return Peers({node: counts[node] for node, programs in self._standing.items() if program in programs}, led)
+        able = {node: counts[node] for node, programs in self._standing.waiting.items() if program in programs}
+        return Peers(able, led, missing)
+
+    def is_up(self, config: ProgramConfig) -> bool:
+        """Return whether a program is ready on some node, or has finished with success, as far as the ledger shows."""
+        if self._standing is None:
+            return False
+        if config.name in self._standing.ready:
+            return True
+        status, signal = self._standing.finished.get(config.name, (None, "-"))
+        if config.restart == "on-failure":  # it has finished only with success
+            return config.name in self._standing.finished
+        return signal is None and status in config.success_exit_codes
 
     def given_back(
         self, programs: Iterable[tuple[Program, ProgramConfig]], now: float
     ) -> Iterator[tuple[str, ReleaseOrdered]]:
         """Yield what is to be released now, because a node that is preferred has been able to lead it for its time."""
-        standing = self._standing or {}
+        standing = {} if self._standing is None else self._standing.waiting
         for program, config in programs:
             term = program.term
             if config.failback is None or term is None or program.state != "leading":

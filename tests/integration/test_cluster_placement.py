@@ -43,3 +43,20 @@ def test_a_node_never_runs_what_its_file_says_that_it_never_runs(nodes: Nodes, d
     refused = highlanderctl(a.socket, "start", "bot")
     assert (refused.code, "remove a from it" in refused.err) == (1, True)
     assert 'stopped, the key "never" names this node' in highlanderctl(a.socket, "explain", "bot").out
+
+
+def test_a_program_starts_after_others_are_ready_on_any_node_or_have_finished(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    first = '[program.migrate]\ncommand = ["sh", "-c", "test -e $TEST_HOME/go"]\nrestart = "never"\nready = "1d"\n'
+    after = '[program.web]\nafter = ["migrate", "db"]\n'
+    [a] = nodes(database, "a", programs=f"{first}[program.db]\nautostart = false\n{after}", lease=LEASE)
+    failed = "starts after migrate, which is neither ready anywhere nor finished"
+    wait_for(lambda: a.program("migrate")["finished"] and a.program("web")["reason"] == failed, what="it has failed")
+    (a.home / "go").touch()
+    assert highlanderctl(a.socket, "start", "migrate").code == 0
+    missing = "starts after db, which is neither ready anywhere nor finished"
+    wait_for(lambda: a.program("web")["reason"] == missing, what="one of two is there")
+    assert missing in highlanderctl(a.socket, "explain", "web").out
+    assert not nodes.journal.lives("web")
+    nodes(database, "b", programs="[program.db]\n", lease=LEASE)
+    assert nodes.await_led("db", "web")["web"] is a

@@ -255,6 +255,17 @@ def test_what_cannot_be_meant_of_nodes_and_hooks_is_refused(keys: str, said: str
     assert said in one(f'[program.x]\ncommand = "x"\n{keys}')
 
 
+def test_what_could_never_start_is_refused() -> None:
+    program = '[program.{}]\ncommand = "x"\nafter = {}\n'
+    assert 'program.a.after: names "db", which is no program here; define it' in one(program.format("a", '["db"]'))
+    circle = program.format("a", '["b"]') + program.format("b", '["c"]') + program.format("c", '["a"]')
+    assert 'program.a.after: makes a circle: "a" after "b" after "c" after "a"; none of them could' in one(circle)
+    assert 'makes a circle: "a" after "a"' in one(program.format("a", '["a"]'))
+    assert not problems(
+        POSTGRES + program.format("a", '["b", "c"]') + program.format("b", '["c"]') + program.format("c", [])
+    )
+
+
 @pytest.mark.parametrize("key", ["liveness", "affinity", "max_failures"])
 def test_keys_of_later_versions_are_unknown(key: str) -> None:
     assert f"program.x.{key}: there is no such key" in one(f'[program.x]\ncommand = "x"\n{key} = 1')

@@ -17,10 +17,10 @@ from highlanderd.core.machine import deadline, turns_at
 from highlanderd.core.observation import Row
 from highlanderd.core.placement import FOR_PREFERRED, FOR_SPREAD, Failback, Peers, failback, hold_back
 from highlanderd.core.states import Policy, Situation
-from highlanderd.postgres.standing import StandingReader
+from highlanderd.postgres.standing import Standing, StandingReader
 from highlanderd.postgres.survey import Leader
 from highlanderd.worker.placement import Placement
-from tests.support.core import L, go, observation, row, waiting
+from tests.support.core import POLICY, L, go, observation, row, waiting
 
 FREE = row(released=True)
 SECOND = Policy(node="here", instance="ours", prefer=("first", "here"))
@@ -171,7 +171,7 @@ def leader(node: str, *, leads: bool = True) -> Leader:
 def test_what_other_nodes_lead_is_counted_and_who_does_not_wait_for_the_program_is_left_out() -> None:
     placement = Placement(lambda: {1: leader("a"), 2: leader("a"), 3: leader("b", leads=False), 4: leader("c")})
     assert placement.peers("beat", 5) == Peers(None, 5)
-    placement.read({"a": {"beat": "1"}, "b": {"beat": "1"}, "c": {"bot": "1"}})
+    placement.read(Standing({"a": {"beat": "1"}, "b": {"beat": "1"}, "c": {"bot": "1"}}))
     assert placement.peers("beat", 5) == Peers({"a": 2, "b": 0}, 5)
 
 
@@ -181,7 +181,7 @@ def test_a_program_is_released_to_the_preferred_node_once_that_has_been_able_for
         name="beat", term=SimpleNamespace(epoch=7), state="leading", policy=SECOND, former=FREE
     )
     config = ProgramConfig(name="beat", command=("true",), failback=600.0)
-    placement.read({"first": {"beat": "1"}})
+    placement.read(Standing({"first": {"beat": "1"}}))
     assert not list(placement.given_back([(program, config)], 100.0))
     assert not list(placement.given_back([(program, config)], 699.0))
     [(name, order)] = placement.given_back([(program, config)], 700.0)
@@ -190,17 +190,71 @@ def test_a_program_is_released_to_the_preferred_node_once_that_has_been_able_for
     assert not list(placement.given_back([(program, ProgramConfig(name="beat", command=("true",)))], 9e9))
 
 
-def test_what_others_have_written_into_the_ledger_is_read_as_text_or_not_at_all() -> None:
-    read: list[object] = []
-    listener: Any = SimpleNamespace(shares=True, facts=object())
+READ = {
+    "peers": [("a", '{"beat": "1.5", "bot": 7}'), ("b", "[1]"), ("c", None)],
+    "up": [
+        ("db", "t", None, None),
+        ("migrate", "f", "0", None),
+        ("import", "f", None, "SIGKILL"),
+        ("odd", "f", "x", None),
+    ],
+}
 
-    async def inquire(*_: object) -> object:
-        rows = [("a", '{"beat": "1.5", "bot": 7}'), ("b", "[1]"), ("c", None)]
-        return SimpleNamespace(error=None, rows=rows)
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_others_have_written_into_the_ledger_is_read_as_text_or_not_at_all(wanted: bool) -> None:
+    read: list[Standing] = []
+
+    async def inquire(name: str, *_: object) -> object:
+        return SimpleNamespace(error=None, rows=READ[name])
 
     async def once(_about: str, look: Any) -> None:
         await look()
 
-    listener.inquire, listener.follow = inquire, once
-    asyncio.run(StandingReader(listener, "here", read.append).run())
-    assert read == [{"a": {"beat": "1.5", "bot": "7"}, "b": {}, "c": {}}]
+    listener: Any = SimpleNamespace(shares=True, facts=object(), inquire=inquire, follow=once)
+    asyncio.run(StandingReader(listener, "here", read.append, lambda: wanted).run())
+    [found] = read
+    assert found.waiting == {"a": {"beat": "1.5", "bot": "7"}, "b": {}, "c": {}}
+    assert found.ready == ({"db"} if wanted else set())
+    ended = {"migrate": (0, None), "import": (None, "SIGKILL"), "odd": (None, None)}
+    assert found.finished == (ended if wanted else {})
+
+
+# -------------------------------------------------------------------------------------------------- starts after others
+
+
+def test_a_program_waits_for_what_it_starts_after_however_long_that_takes() -> None:
+    lacking = Looked(observation(FREE), 1.0, keeperless=True, peers=Peers({}, missing="db"))
+    situation, effects = go(waiting(), (1.0, lacking))
+    assert effects == ()
+    assert situation.reason == "starts after db, which is neither ready anywhere nor finished"
+    assert turns_at(situation, lacking, 1.5, POLICY) is None
+    assert deadline(situation, POLICY) == pytest.approx(3.0), "and looks again as ever"
+    _, [effect] = go(situation, looked(FREE, 1000.0))
+    assert isinstance(effect, TakeOver)
+
+
+@pytest.mark.parametrize(
+    ("restart", "ended", "up"),
+    [
+        ("never", (0, None), True),
+        ("never", (3, None), True),
+        ("never", (1, None), False),
+        ("never", (None, "SIGTERM"), False),
+        ("never", (None, None), False),
+        ("on-failure", (None, None), True),
+    ],
+)
+def test_a_program_that_has_finished_is_up_if_it_ended_as_it_should(
+    restart: Any, ended: tuple[int | None, str | None], up: bool
+) -> None:
+    codes = frozenset({0, 3})
+    config = ProgramConfig(name="migrate", command=("true",), restart=restart, success_exit_codes=codes)
+    placement = Placement(dict)
+    assert not placement.is_up(config), "while nothing is known"
+    placement.read(Standing(finished={"migrate": ended}))
+    assert placement.is_up(config) is up
+    placement.read(Standing(ready=frozenset({"migrate"})))
+    assert placement.is_up(config)
+    placement.read(Standing())
+    assert not placement.is_up(config)

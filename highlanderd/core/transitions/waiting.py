@@ -121,7 +121,7 @@ def _placed(context: Context[Waiting, Looked], state: Waiting, verdict: Verdict)
         return verdict
     held = hold_back(context.policy, context.event.peers, verdict.judged)
     over = state.vacancy.since + held.seconds
-    return NotYet(over, held.why) if context.now < over else verdict
+    return NotYet(None if over == inf else over, held.why) if context.now < over else verdict
 
 
 def turns_at(situation: Situation, state: Waiting, look: Looked, now: float, policy: Policy) -> float | None:

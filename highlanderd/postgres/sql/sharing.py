@@ -87,6 +87,17 @@ SELECT n.name, json_object_agg(c.program, extract(epoch FROM c.since)::text)
  GROUP BY n.name
 """
 
+# The programs that are ready somewhere; and those that have finished, with how, as far as the history says it.
+UP: Final = f"""
+SELECT c.program, true, NULL, NULL
+  FROM {{schema}}.node AS n JOIN {{schema}}.candidate AS c ON c.node = n.name
+ WHERE c.ready AND c.state = 'leading' AND {_CONNECTED}
+UNION ALL
+SELECT r.program, false, to_jsonb(t) ->> 'exit_status', to_jsonb(t) ->> 'exit_signal'
+  FROM {{schema}}.lease AS r LEFT JOIN {{schema}}.term AS t ON t.lock_id = r.lock_id AND t.epoch = r.epoch
+ WHERE r.released_at IS NOT NULL AND r.reason = 'finished'
+"""
+
 KNOWN: Final = "SELECT program, lock_id FROM {schema}.lease"
 
 WISHES: Final = f"""
