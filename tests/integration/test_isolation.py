@@ -14,6 +14,7 @@ from highlanderd.config import ProgramConfig
 from highlanderd.config.needs import descriptors
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian.suspects import written
+from tests.support.commands import answers
 from tests.support.floods import frozen
 from tests.support.nodes import PATIENCE, Node, Nodes, Status, settled_ledger
 from tests.support.ports import reserved_port
@@ -107,6 +108,7 @@ def test_a_node_that_is_short_of_descriptors_contends_for_what_it_can_run_and_a_
     for node in (short, healthy):
         node.configure(names)
         node.start()
+    wait_for(lambda: answers(short), what="the node that is short of them answers")
     leaders = nodes.await_led(*names)
     assert {name for name, node in leaders.items() if node is short} <= set(names[:3])
     for name in names[3:]:
