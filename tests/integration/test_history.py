@@ -13,12 +13,15 @@ import pytest
 from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.history import History
+from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.sql.leading import END_TERM
 from tests.support.commands import highlanderctl
 from tests.support.memory_node import run
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Cluster, Database
 from tests.support.session import LEASE, desk, until
+from tests.support.wait import wait_for
 
 WRITE = """
 INSERT INTO highlander.term (lock_id, epoch, program, node, acquired_at, ended_at, reason)
@@ -148,3 +151,17 @@ def test_every_node_tells_what_happened_and_when_a_program_had_finished(nodes: N
     other = next(node.name for node in nodes.nodes if node is not first)
     assert f"epoch 2 on {other} began at " in summary.err
     assert f"before epoch 1 on {first.name} ended" in summary.err
+
+
+def test_a_term_ends_no_later_than_the_next_began_whichever_is_written_first(nodes: Nodes, database: Database) -> None:
+    """The next leader is in the row before it is in the history; the former one may write its own end in between."""
+    settled_ledger(database, LEASE)
+    nodes(database, "a", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    wait_for(lambda: database.sql("SELECT 1 FROM highlander.term"), what="the term is in the history")
+    database.sql("UPDATE highlander.term SET epoch = epoch - 1, node = 'b', acquired_at = acquired_at - interval '9 s'")
+    [(lock_id, epoch, began)] = database.sql("SELECT lock_id, epoch, acquired_at FROM highlander.lease")
+    end = Ledger("highlander", "highlander", LEASE).statement("end_term", END_TERM).sql
+    with psycopg.connect(database.dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as connection:
+        connection.execute(end.encode(), [lock_id, epoch - 1, "released", None, None, None, None])
+    assert database.sql("SELECT node, ended_at FROM highlander.term") == [("b", began)]

@@ -164,13 +164,16 @@ SELECT lock_id, epoch, program, node, acquired_at{begun_values} FROM begun ON CO
 """
 
 # Further parameters: 3 cause, 4 exit status, 5 exit signal, 6 author, 7 what he said. The next term may have begun
-# already, and have marked this one as lapsed.
+# already, and have marked this one as lapsed; or be in the row, and not yet in the history. This one ended before it.
 END_TERM: Final = """
 UPDATE {schema}.term AS t
    SET reason = $3::text, {set_told}
        ended_at = coalesce(
          (SELECT r.released_at FROM {schema}.lease AS r WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
-         (SELECT min(n.acquired_at) FROM {schema}.term AS n WHERE n.lock_id = $1::bigint AND n.epoch > $2::bigint),
+         (SELECT min(n.acquired_at)
+            FROM (SELECT lock_id, epoch, acquired_at FROM {schema}.term
+                   UNION ALL SELECT lock_id, epoch, acquired_at FROM {schema}.lease) AS n
+           WHERE n.lock_id = $1::bigint AND n.epoch > $2::bigint),
          clock_timestamp())
   FROM (SELECT $4::integer AS exit_status, $5::text AS exit_signal, $6::text AS author, $7::text AS remark) AS f
  WHERE t.lock_id = $1::bigint AND t.epoch = $2::bigint AND (t.ended_at IS NULL OR t.reason = 'lapsed')
