@@ -70,6 +70,9 @@ class Listener:
         self._connection: Connection | None = None
         self._hints: dict[str, set[Callable[[], None]]] = {}
         """By what is notified: whom to wake."""
+        self._one_at_a_time = asyncio.Lock()
+        """The server takes one after the other anyway. Each may wait for a lock of others', but two such waits together
+        would take longer than an answer may."""
         self._arrived = asyncio.Event()
         self._survey = Survey(server.memory)
         self._housekeeping = Housekeeping(server, ledger, self._survey, self)
@@ -287,9 +290,10 @@ class Listener:
 
     async def ask(self, asks: list[Ask]) -> list[Reply]:
         """Return the replies to several statements. Raises WireLost when there is no session."""
-        if self._connection is None:
-            raise WireLost((self._pool and self._pool.last_error) or "no session")
-        return await self._connection.wire.ask(asks, self._connection.lease.answer_within)
+        async with self._one_at_a_time:
+            if self._connection is None:
+                raise WireLost((self._pool and self._pool.last_error) or "no session")
+            return await self._connection.wire.ask(asks, self._connection.lease.answer_within)
 
     async def inquire(self, name: str, sql: str, *values: Value) -> Reply:
         """Return the reply to one statement. Raises WireLost when there is no session."""

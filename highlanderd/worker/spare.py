@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -53,9 +54,18 @@ def forked_ahead(code: int | None) -> tuple[int | None, tuple[str, ...]]:
         return None, ("--spare", f"{ours.detach()},{pid},{code}")
     fd = theirs.detach()
     confine(fd)
+    _reset_signals()
     starting.fill_standard_descriptors(keep_input=False)
     starting.raise_file_limit()
     return with_spare(*_waited(fd)), ()
+
+
+def _reset_signals() -> None:
+    """Treat signals as an executed Python does, whatever the one that started this process has ignored."""
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTOU}:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def with_spare(channel_fd: int, spare_fd: int) -> int:
