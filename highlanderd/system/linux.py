@@ -210,9 +210,10 @@ def bound_capabilities(kept: Iterable[int]) -> None:
             _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
     header, held = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     _checked(_libc.capget(header, held))
-    for word in range(6):  # effective, permitted, inheritable: their low halves, and then their high ones
-        held[word] &= mask >> 32 * (word // 3) & 0xFFFFFFFF
-    _checked(_libc.capset(header, held))
+    # Effective, permitted, inheritable: their low halves, and then their high ones.
+    left = [held[word] & mask >> 32 * (word // 3) & 0xFFFFFFFF for word in range(6)]
+    if left != list(held):  # else nothing is asked: a sandbox for a daemon without capabilities may refuse it
+        _checked(_libc.capset(header, (ctypes.c_uint32 * 6)(*left)))
 
 
 def set_name(name: str) -> None:
