@@ -25,11 +25,11 @@ from highlanderd.postgres.sql.remembering import EVENTS
 
 # Parameters: 1 lock ids, 2 the number of terms. The newest of all these lock ids, each with the term before it.
 HISTORY: Final = """
-SELECT t.program, t.epoch, t.node,
+SELECT left(t.program, 100), t.epoch, left(t.node, 100),
        to_char(t.acquired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
        to_char(t.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-       extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.acquired_at), t.reason,
-       f.epoch, f.node, f.reason, extract(epoch FROM t.acquired_at - f.ended_at), {told}
+       extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.acquired_at), left(t.reason, 100),
+       f.epoch, left(f.node, 100), left(f.reason, 100), extract(epoch FROM t.acquired_at - f.ended_at), {told}
   FROM (SELECT n.*
           FROM unnest($1::bigint[]) AS id
                CROSS JOIN LATERAL (SELECT * FROM {schema}.term WHERE lock_id = id

@@ -64,7 +64,15 @@ PAGES = (
     "/v1/maintenance", "/v1/programs/beat", "/v1/programs/relay",
 )  # fmt: skip
 SCRAPED = ("/", "/metrics", "/cluster", "/history", "/readyz", "/leader/beat")
-SHOWN = (("cluster",), ("history",), ("history", "--summary"), ("status",), ("show", "relay"), ("explain", "beat"))
+SHOWN = (
+    ("events",),
+    ("cluster",),
+    ("history",),
+    ("history", "--summary"),
+    ("status",),
+    ("show", "relay"),
+    ("explain", "beat"),
+)
 
 
 class Hand:
@@ -138,6 +146,30 @@ def test_no_row_of_the_ledger_ends_a_worker_or_a_program_that_it_does_not_concer
         assert not {"\x1b", "\u202e"} & set(shown.out + shown.err), words
     assert [life.starts for life in nodes.journal.lives("beat")] == [1]
     assert node.program("beat")["restarts"] == 0
+
+
+def test_what_anybody_has_written_is_shown_at_a_bounded_length(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
+    led(node, "beat")
+    assert highlanderctl(node.socket, "restart", "beat").code == 0
+    long = "repeat('x', 300000)"
+    database.sql(
+        f"UPDATE highlander.term SET author = {long}, remark = {long}, reason = {long} WHERE ended_at IS NOT NULL"
+    )
+    database.sql(
+        "INSERT INTO highlander.event (event, node, program, author, reason)"
+        f" SELECT {long}, {long}, {long}, {long}, {long} FROM generate_series(1, 3)"
+    )
+    database.sql(
+        "INSERT INTO highlander.candidate (node, program, lock_id, state, able, reason, ready, since, digests)"
+        f" VALUES ('a', 'relay', 1, {long}, false, {long}, false, now(), json_build_object('key', {long})::jsonb)"
+    )
+    database.sql(f"INSERT INTO highlander.wish (lock_id, program, author, reason) VALUES (1, {long}, {long}, {long})")
+    for words in (("events",), ("cluster",), ("history",), ("explain", "relay")):
+        shown = highlanderctl(node.socket, *words, "--json")
+        assert (shown.code, shown.err) == (0, ""), words
+        assert 200 < len(shown.out) < 20_000, words
 
 
 def readable(node: Node, page: str) -> bool:

@@ -93,6 +93,8 @@ _UNSHARED: Final[Mapping[str, str]] = {
 
 SAID = "left({}, 500)"
 """What somebody has said of an order: the client's own bound. Who may order by SQL may say much more."""
+NAMED = "left({}, 100)"
+"""A name, or a word such as a cause: daemons write shorter ones. Who may write the tables may write any text."""
 ORDERED_BY = f"{SAID.format('w.author')} || ', role ' || w.role"
 """Who has ordered something: what was said, and the role that the server has seen."""
 STOPPED = f"json_build_array(false, {ORDERED_BY}, {SAID.format('w.reason')}, {RFC_3339.format('w.since')})"
@@ -109,7 +111,7 @@ _SHARED: Final[Mapping[str, str]] = {
     "begun_values": ", (SELECT o.node FROM {schema}.term AS o WHERE o.lock_id = $1::bigint AND o.epoch < $2::bigint "
     "ORDER BY o.epoch DESC LIMIT 1), trusted_for",
     "set_told": "exit_status = f.exit_status, exit_signal = f.exit_signal, author = f.author, remark = f.remark, ",
-    "told": "t.exit_status, t.exit_signal, t.author, t.remark",
+    "told": f"t.exit_status, {NAMED.format('t.exit_signal')}, {SAID.format('t.author')}, {SAID.format('t.remark')}",
 }
 
 FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from highlanderd.core.occurrences import ENDED, LED
-from highlanderd.postgres.sql.dialect import RFC_3339
+from highlanderd.postgres.sql.dialect import NAMED, RFC_3339, SAID
 
 # Parameters: 1 the number of events, 2 the number of terms of each lock id that are looked at.
 EVENTS: Final = f"""
@@ -23,7 +23,9 @@ UNION ALL
 UNION ALL
   (SELECT ended_at, '{ENDED}', node, program, epoch, reason, exit_status, exit_signal, author, remark, 0
      FROM recent WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT $1::integer))
-SELECT {RFC_3339.format("at")}, event, node, program, epoch, cause, exit_status, exit_signal, author, reason
+SELECT {RFC_3339.format("at")}, {NAMED.format("event")}, {NAMED.format("node")}, {NAMED.format("program")}, epoch,
+       {NAMED.format("cause")}, exit_status, {NAMED.format("exit_signal")}, {SAID.format("author")},
+       {SAID.format("reason")}
   FROM (SELECT * FROM found ORDER BY at DESC LIMIT $1::integer) AS newest
  ORDER BY at, id, epoch
 """

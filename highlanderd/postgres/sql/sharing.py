@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.postgres.sql.dialect import DRAINED, ORDERED_BY, RFC_3339, SAID, STOPPED
+from highlanderd.postgres.sql.dialect import DRAINED, NAMED, ORDERED_BY, RFC_3339, SAID, STOPPED
 
 ORDERED: Final = "ordered"
 """What is notified, instead of a lock id, when an order was written: each daemon looks whether it concerns its node."""
@@ -55,7 +55,8 @@ _CONNECTED = """n.backend_pid IS NOT NULL AND EXISTS (
 
 # The daemons of schema 2 write no row: the names of their sessions are all that is known of them.
 NODES: Final = f"""
-SELECT n.name, n.instance, n.version, {RFC_3339.format("n.seen")}, n.advertise, {SAID.format("n.drained_by")},
+SELECT {NAMED.format("n.name")}, n.instance, {NAMED.format("n.version")}, {RFC_3339.format("n.seen")},
+       {SAID.format("n.advertise")}, {SAID.format("n.drained_by")},
        {SAID.format("n.drained_reason")},
        {RFC_3339.format("n.drained_since")},
        {_CONNECTED},
@@ -69,12 +70,15 @@ SELECT DISTINCT split_part(a.application_name, '/', 3), NULL::uuid, NULL, NULL, 
 """
 
 STANDING: Final = f"""
-SELECT node, program, lock_id, state, able, reason, ready, {RFC_3339.format("since")}, digests FROM {{schema}}.candidate
+SELECT {NAMED.format("node")}, {NAMED.format("program")}, lock_id, {NAMED.format("state")}, able,
+       {SAID.format("reason")}, ready, {RFC_3339.format("since")},
+       CASE WHEN length(digests::text) <= 65536 THEN digests END
+  FROM {{schema}}.candidate
 """
 
 # A term whose lease has run out is over for people, whether or not another node has closed it.
 LEADS: Final = f"""
-SELECT program, lock_id, node, epoch, {RFC_3339.format("acquired_at")},
+SELECT {NAMED.format("program")}, lock_id, {NAMED.format("node")}, epoch, {RFC_3339.format("acquired_at")},
        released_at IS NULL AND expires_at > clock_timestamp()
   FROM {{schema}}.lease
 """
@@ -98,7 +102,7 @@ SELECT r.program, false, to_jsonb(t) ->> 'exit_status', to_jsonb(t) ->> 'exit_si
  WHERE r.released_at IS NOT NULL AND r.reason = 'finished'
 """
 
-KNOWN: Final = "SELECT program, lock_id FROM {schema}.lease"
+KNOWN: Final = "SELECT left(program, 100), lock_id FROM {schema}.lease"
 
 WISHES: Final = f"""
 SELECT w.lock_id, {ORDERED_BY}, {SAID.format("w.reason")}, {RFC_3339.format("w.since")} FROM {{schema}}.wish AS w
