@@ -14,6 +14,7 @@ from highlanderd.ctl import tables
 from highlanderd.ctl.choice import chosen, exact
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
+from highlanderd.ctl.direct import asked
 from highlanderd.ctl.events import events
 from highlanderd.ctl.exchange import segment
 from highlanderd.ctl.explain import explain
@@ -57,7 +58,7 @@ def show(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def config(daemon: ControlClient, arguments: Namespace) -> int:
-    answer = daemon.ask("GET", f"/v1/programs/{segment(arguments.name)}/config")
+    answer = asked(daemon, arguments).ask("GET", f"/v1/programs/{segment(arguments.name)}/config")
     rows = [("KEY", "VALUE", "FROM")]
     rows += [(one["key"], tables.plain(one["toml"].partition(" = ")[2]), one["from"]) for one in answer["keys"]]
     lines = [f"{tables.plain(one['toml']):56}  # {one['from']}" for one in answer["keys"]]

@@ -34,6 +34,8 @@ def _programs(add: Add) -> None:
     naming(add("pid", "print the ids of programs' main processes here; nothing and exit 3 without one"))
     config = add("config", "show the keys of one program as they are in force, and where each value was written")
     config.add_argument("name", metavar="NAME", help="one program of this node")
+    config.add_argument("--config", metavar="FILE", help="read this file itself: no daemon is needed")
+    config.set_defaults(dsn=None)
     cluster = add("cluster", "show every program and node of the cluster: who leads, and who could take over", "list")
     _without_daemon(cluster)
     cluster.add_argument("-w", "--watch", action="store_true", help="print it again and again, until Ctrl-C")

@@ -9,25 +9,34 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from highlanderd.config import load
-from highlanderd.direct.questions import SCHEMA, answer
+from highlanderd.direct.questions import SCHEMA, answer, configured, keys
 from highlanderd.errors import HighlanderError
 
 
 def main() -> int:
     """Print the answer, or the error as the control socket would give it."""
     try:
-        dsn, schema = os.environ.get("HIGHLANDER_DSN", ""), SCHEMA
-        if path := os.environ.get("HIGHLANDER_CONFIG"):
-            postgres = load(Path(path), os.environ).configuration.postgres
-            dsn, schema = postgres.dsn.get_secret_value(), postgres.schema_
-        print(json.dumps(asyncio.run(answer(sys.argv[1], dsn, schema))))
+        print(json.dumps(_answer(sys.argv[1], os.environ.get("HIGHLANDER_DSN", ""))))
     except HighlanderError as error:
         print(json.dumps({"error": {"code": error.code, "message": str(error)}}))
         return error.exit_code
     return 0
+
+
+def _answer(resource: str, dsn: str) -> Mapping[str, object]:
+    """Return the answer; what the configuration alone says is not asked of PostgreSQL. Raises HighlanderError."""
+    schema = SCHEMA
+    if path := os.environ.get("HIGHLANDER_CONFIG"):
+        loaded = load(Path(path), os.environ)
+        if name := configured(resource):
+            return keys(loaded, name)
+        postgres = loaded.configuration.postgres
+        dsn, schema = postgres.dsn.get_secret_value(), postgres.schema_
+    return asyncio.run(answer(resource, dsn, schema))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ They are plain SELECTs: the role needs no more than to read the ledger's tables.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -12,13 +13,14 @@ from typing import Any, Final
 from yarl import URL
 
 from highlanderd.choice import chosen
+from highlanderd.config import Loaded, keys_of
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.explanation import explained
 from highlanderd.core.lease import Lease
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import PastTerm
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram
-from highlanderd.listeners.answers import cluster_facts
+from highlanderd.listeners.answers import cluster_facts, config_facts
 from highlanderd.listeners.events import MOST_EVENTS
 from highlanderd.listeners.history import history_facts
 from highlanderd.postgres import history, overview
@@ -53,6 +55,22 @@ async def answer(resource: str, dsn: str, schema: str) -> Mapping[str, object]:
             wire.drop("answered")
     except (ConnectFailed, WireLost) as lost:
         raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+
+
+def configured(resource: str) -> str | None:
+    """Return the program whose keys are asked for; None if something else is."""
+    match URL(resource).path.split("/"):
+        case ["", "v1", "programs", name, "config"]:
+            return name
+    return None
+
+
+def keys(loaded: Loaded, name: str) -> Mapping[str, object]:
+    """Return the JSON of a program's keys as a configuration has them. Raises NoSuchProgram."""
+    found = keys_of(loaded.sources_json(), os.environ, name)
+    if not found:
+        raise NoSuchProgram.among(name, loaded.configuration.programs)
+    return config_facts(name, found)
 
 
 async def _connected(dsn: str) -> Wire:

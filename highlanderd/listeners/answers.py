@@ -6,11 +6,12 @@ Fields are only ever added, because people script against them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 
 from aiohttp import web
 
+from highlanderd.config import WrittenKey, written
 from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, Drift, Held, UnableNode
 from highlanderd.core.status import (
     LastExit,
@@ -99,6 +100,12 @@ def _deeper(value: object) -> object:
     if isinstance(value, tuple):
         return [_deeper(one) for one in value]
     return asdict(value) if isinstance(value, Held | UnableNode | Drift) else value
+
+
+def config_facts(name: str, keys: Iterable[WrittenKey]) -> dict[str, object]:
+    """Return the JSON of ``GET /v1/programs/{name}/config``."""
+    found = [{"key": one.key, "value": one.value, "toml": written(one), "from": one.source} for one in keys]
+    return {"program": name, "keys": found}
 
 
 def failure(status: int, code: str, message: str) -> web.Response:

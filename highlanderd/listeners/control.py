@@ -20,7 +20,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from highlanderd import errors
-from highlanderd.config import written
 from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, ProgramDetail
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
@@ -29,6 +28,7 @@ from highlanderd.listeners.answers import (
     answer,
     cluster_facts,
     cluster_part,
+    config_facts,
     detail_facts,
     encoded,
     failure,
@@ -301,11 +301,7 @@ class _Api:
 
     async def config(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        keys = [
-            {"key": one.key, "value": one.value, "toml": written(one), "from": one.source}
-            for one in await self._node.config(name)
-        ]
-        return answer({"program": name, "keys": keys})
+        return answer(config_facts(name, await self._node.config(name)))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         return await self._streams.send(request, happenings(self._node, request))

@@ -274,6 +274,25 @@ def test_orders_as_json_tell_the_outcome_of_each_program(tmp_path: Path) -> None
     run(main)
 
 
+def test_config_reads_a_file_itself_where_no_daemon_runs(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    state, token = f'state_dir = "{tmp_path}"', 'environment = { TOKEN = "xyzzy" }'
+    file.write_text(
+        f'[daemon]\n{state}\n[postgres]\ndsn = "host=db1"\n[program.beat]\ncommand = ["true"]\n{token}\n', "utf-8"
+    )
+
+    async def main() -> None:
+        asked = await ctl(tmp_path / "none", "config", "beat", "--config", str(file))
+        assert (asked.code, asked.err) == (0, "")
+        assert asked.out.splitlines()[0].split("  # ") == ['command = ["true"]'.ljust(56), f"{file}:6"]
+        assert "xyzzy" not in asked.out
+        assert (await ctl(tmp_path / "none", "config", "baet", "--config", str(file))).code == 4
+        file.write_text("[daemon]\nnod = 7\n")
+        assert (await ctl(tmp_path / "none", "config", "beat", "--config", str(file))).code == 78
+
+    run(main)
+
+
 def test_config_shows_each_key_and_where_it_was_written(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(MemoryNode(leading("beat")), tmp_path) as path:
