@@ -61,6 +61,8 @@ def _leader(program: ClusterProgram | None, local: LocalView | None) -> str | No
 
 def _verdict(name: str, leader: str | None, local: LocalView | None) -> str:
     if leader is None:
+        if local is not None and not local.node.postgres.connected:
+            return f"this node, {local.node.node}, cannot tell who leads {name}"
         return f"no node leads {name}"
     return f"{name} is led by {leader}" + (", which is this node" if local and leader == local.node.node else "")
 

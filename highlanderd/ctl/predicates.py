@@ -51,7 +51,8 @@ def _one(answer: Answer, name: str) -> Answer:
 def _where(answer: Answer, program: Answer) -> str:
     if program["state"] == "leading":
         return f"led by {plain(answer['node'])}, which is this node, epoch {program['epoch']}"
-    leader = f"led by {plain(program['leader'])}" if program["leader"] else "no node leads it"
+    none = "no node leads it" if answer["postgres"]["connected"] else "and PostgreSQL does not say who leads it"
+    leader = f"led by {plain(program['leader'])}" if program["leader"] else none
     return f"{program['state']} on this node, {leader}"
 
 

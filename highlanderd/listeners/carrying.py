@@ -87,7 +87,7 @@ async def carry_out_for_another(
         if verb == ASK:
             return {"hindrance": node.hindrance(name)}
         if not obedient:
-            raise NotPermitted(f"{node.name} obeys no orders from other nodes: its [control] remote is false")
+            raise NotPermitted("it obeys no orders from other nodes: its [control] remote is false")
         if verb == LOGS:
             number = checked(arguments, ("n",)).get("n", MOST_LINES)
             return {"lines": portable([line_facts(name, line) for line in node.lines(name)[-number:]])}

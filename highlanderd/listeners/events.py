@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from highlanderd.core.occurrences import Occurrence, latest
+from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.orders import Node
 from highlanderd.listeners.streams import Part, flag
@@ -75,7 +76,7 @@ async def _fresh(node: Node) -> list[Occurrence]:
 async def _now(node: Node) -> list[Occurrence]:
     """Return who leads what, of all nodes; where PostgreSQL is away, what this node knows."""
     here = {
-        one.name: Occurrence(one.since, SNAPSHOT, one.leader, one.name, one.epoch, reason=one.reason or None)
+        one.name: Occurrence(one.since, SNAPSHOT, one.leader, one.name, one.epoch, reason=_about(one, node.name))
         for one in node.status().programs
     }
     with suppress(HighlanderError):
@@ -84,6 +85,11 @@ async def _now(node: Node) -> list[Occurrence]:
             found = Occurrence(since, SNAPSHOT, program.leader, program.name, program.epoch)
             here.setdefault(program.name, found)
     return list(here.values())
+
+
+def _about(program: ProgramStatus, node: str) -> str | None:
+    """Return the reason that is shown with the leader: why this node does not lead is nothing of another one."""
+    return program.reason or None if program.leader in (None, node) else None
 
 
 class _Known:

@@ -92,6 +92,10 @@ class Listener:
         """Who leads what as the latest survey showed it, by lock id."""
         return self._survey.leaders
 
+    def knows_led(self, leader: Leader) -> bool:
+        """Return whether this leader leads as far as can be known: without a session, only while its lease may run."""
+        return leader.leads if self.connected else self._survey.vouches(leader, boottime())
+
     @property
     def facts(self) -> LedgerFacts | None:
         """The ledger's facts as the latest survey showed them."""

@@ -39,13 +39,15 @@ class Survey:
         """By lock id."""
         self.facts: LedgerFacts | None = None
         """None while they are not known."""
+        self._read_at = 0.0
+        """When the latest one has come, by CLOCK_BOOTTIME in seconds."""
         self._watch = CeilingWatch()
         self._elsewhere: Mapping[tuple[int, Leader], float] = {}
         """What is led through another server, by lock id, and the arrival of the survey that showed it first."""
 
     def read(self, rows: Sequence[tuple[str | None, ...]], found: LedgerFacts, now: float) -> None:
         """Take in the answers to SURVEY and FACTS; ``now`` is CLOCK_BOOTTIME in seconds."""
-        self.facts = found
+        self.facts, self._read_at = found, now
         self.leaders = {int(row[0] or 0): _leader(row) for row in rows}
         for leader in self.leaders.values():
             self._memory.learn_epoch(leader.epoch)
@@ -63,6 +65,10 @@ class Survey:
     def forget(self) -> None:
         """Forget the facts: the ledger could not be read, or is of another schema."""
         self.facts = None
+
+    def vouches(self, leader: Leader, now: float) -> bool:
+        """Return whether the latest one still says who leads: the lease that it showed can have been running on."""
+        return leader.leads and now < self._read_at + leader.trusted_for
 
     def may_lower(self, now: float) -> bool:
         """Return whether nothing needs the ceiling to be higher than the ledger's lease any more."""

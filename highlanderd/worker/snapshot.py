@@ -35,7 +35,9 @@ def program_status(
     under_other_key = _under_another_key(member, pool)
     other_key = None if under_other_key is None else under_other_key[1].node
     known = None if overview is None else overview.program(program.name)
-    led_elsewhere = leader is not None and leader.leads and leader.instance != program.policy.instance
+    led_elsewhere = (
+        leader is not None and pool.listener.knows_led(leader) and leader.instance != program.policy.instance
+    )
     return ProgramStatus(
         name=program.name,
         state=program.state,
@@ -120,7 +122,8 @@ def _under_another_key(member: Member, pool: Pool) -> tuple[int, Leader] | None:
     if leader is not None and leader.leads:
         return None
     found = pool.listener.leaders.items()
-    return next(((key, one) for key, one in found if one.leads and one.program == member.program.name), None)
+    name, known = member.program.name, pool.listener.knows_led
+    return next(((key, one) for key, one in found if one.program == name and known(one)), None)
 
 
 def shown(

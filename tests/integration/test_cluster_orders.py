@@ -207,7 +207,7 @@ def test_an_order_to_a_node_that_obeys_no_other_is_refused(nodes: Nodes, databas
     assert highlanderctl(other.socket, "release", "beat", "--to", leader.name).code == 0
     refused = highlanderctl(other.socket, "release", "beat")
     assert refused.code == 6
-    assert f"{leader.name} obeys no orders from other nodes" in refused.err
+    assert f"{leader.name}: it obeys no orders from other nodes" in refused.err
     assert leader.leading().keys() == {"beat"}
 
 

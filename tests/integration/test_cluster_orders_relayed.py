@@ -132,7 +132,7 @@ def test_a_node_that_obeys_no_other_refuses_each_order_and_says_so(nodes: Nodes,
     for words in orders:
         refused = highlanderctl(b.socket, *words)
         assert (refused.code, refused.out) == (6, "")
-        assert "a: a obeys no orders from other nodes: its [control] remote is false" in refused.err
+        assert "a: it obeys no orders from other nodes: its [control] remote is false" in refused.err
     assert nodes.life("beat").pids == life.pids
     assert a.leading().keys() == {"beat"}
     assert highlanderctl(b.socket, "drain", "a").code == 0, "what the ledger says holds anyway"

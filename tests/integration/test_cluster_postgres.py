@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from highlanderd.system.linux import boottime
+from tests.support.commands import highlanderctl
 from tests.support.deaths import deaths
 from tests.support.nodes import Nodes, ends, settled_ledger
 from tests.support.postgres import Cluster, Database, Mode
@@ -86,6 +87,9 @@ def test_an_outage_longer_than_the_lease_finds_every_child_dead_in_time_and_all_
     assert [name for name in families if max(alive[name], nodes.life(name).last) >= trusted[name]] == []
     assert [nodes.life(name).obeyed for name in ("beat", "bot", "deaf")] == [True, True, False]
     wait_for(lambda: boottime() > max(trusted.values()), what="the leases have run out")
+    [other] = [node for node in nodes.nodes if node is not leaders["beat"]]
+    wait_for(lambda: other.program("beat")["leader"] is None, what="nobody passes for the leader any more")
+    assert highlanderctl(other.socket, "wait", "beat", "--for", "leading", "--timeout", "0.1").code == 7
 
     cluster.start()
     nodes.await_led("beat", "bot", "deaf")

@@ -27,6 +27,7 @@ from highlanderd.core.states import (
     Leading,
     Policy,
     Situation,
+    Stopped,
 )
 from tests.support.core import LOST, POLICY, L, draining, go, leading, renewed
 
@@ -165,3 +166,10 @@ def test_the_release_tells_how_the_child_ended_and_who_ordered_it() -> None:
         assert isinstance(release, Release)
         assert (release.cause, release.status, release.by) == (cause, 15, by)
         assert situation.reason.endswith(" by uid 1000 (ann) on node b: disk full")
+
+
+def test_a_stop_that_is_ordered_while_a_fence_ends_the_term_says_by_whom_afterwards() -> None:
+    by = Author("uid 0 on node a", "disk full")
+    situation, _ = go(leading(), (7.5, Due()), (7.6, StopOrdered(by)), (7.7, Emptied()), (7.8, Unlocked()))
+    assert isinstance(situation.state, Stopped)
+    assert situation.reason == "stopped by uid 0 on node a: disk full"

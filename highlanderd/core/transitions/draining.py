@@ -46,6 +46,7 @@ from highlanderd.core.transitions.context import (
     ImpossibleEvent,
     Step,
     look_when_idle,
+    ordered_by,
     release_when_idle,
     renewing,
 )
@@ -183,8 +184,11 @@ def start_ordered(context: Context[Draining, StartOrdered]) -> Step:
 
 
 def stop_ordered(context: Context[Draining, StopOrdered]) -> Step:
-    """Stay stopped afterwards."""
-    return _wish(context, Want.STOP, _unreserved(context.state))
+    """Stay stopped afterwards. Why it is stopped counts from now on, and no longer why the term ends."""
+    situation, effects = _wish(context, Want.STOP, _unreserved(context.state))
+    if situation.want is not Want.STOP:
+        return situation, effects
+    return replace(situation, reason=f"stopped{ordered_by(context.event.by)}"), effects
 
 
 def _wish(context: Context[Draining, Any], want: Want, state: Draining) -> Step:
