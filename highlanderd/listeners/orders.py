@@ -6,8 +6,8 @@ Orders are passed on at once and never wait; whether one has taken effect is rea
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Protocol
 
 from highlanderd.config import WrittenKey
 from highlanderd.config.values import any_signal
@@ -212,6 +212,13 @@ def _restarted(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     return _running(before, now, goal) and (now.epoch or 0) > (before.epoch or 0)
 
 
+def _came_back(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
+    """Return whether it runs with its new keys. The one with the old keys is not wanted any more."""
+    if now.want == "stop" or (now.epoch or 0) <= (before.epoch or 0):
+        return False
+    return _running(replace(before, failures=0), now, goal)
+
+
 def _start(node: Node, name: str, _body: Mapping[str, Any], by: Author) -> None:
     node.start(name, by)
     node.note("started", name, by)
@@ -269,3 +276,5 @@ ORDERS: Mapping[str, NodeOrder] = {
     "restart": NodeOrder(lambda node, name, _, by: node.restart(name, by), _restarted),
     "signal": NodeOrder(_signal, lambda before, now, goal: True, ("signal", "tree")),  # noqa: ARG005 - one shape
 }
+CHANGED: Final = NodeOrder(lambda *_: None, _came_back)
+"""What a reload does to a program whose child it starts again; the fleet gives that order."""

@@ -9,12 +9,14 @@ from typing import Final
 
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchProgram, TimedOut
-from highlanderd.listeners.orders import ORDERS, Goal, Node, NodeOrder
+from highlanderd.listeners.orders import CHANGED, Goal, Node, NodeOrder
 
 LOOK_AGAIN: Final = 1.0
 """Seconds between two looks: no change on this node announces what another node does."""
 READY_AGAIN: Final = 0.25
 """Seconds between two looks whether another node has the program ready: it writes that a second apart at most."""
+LOOK_FOR: Final = 0.05
+"""Seconds between two looks for a program that leaves the daemon and comes back."""
 SUCCESSOR_WITHIN: Final = 1.0
 """Seconds in which another node has begun its term, if it waits for it: that takes some tens of milliseconds."""
 
@@ -55,12 +57,19 @@ async def restarted_all(
 ) -> None:
     """Return once each of these programs, given as they were, has a new child. Raises HighlanderError, as ``outcome``.
 
-    A program that was removed meanwhile has none.
+    What a reload changes leaves the daemon, and comes back with its new keys: for a moment there is no such program.
     """
-    end = asyncio.get_running_loop().time() + patience
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience
     for before in programs:
-        with suppress(NoSuchProgram):
-            await outcome(node, ORDERS["restart"], before, max(0.0, end - asyncio.get_running_loop().time()), gone)
+        while True:
+            try:
+                await outcome(node, CHANGED, before, max(0.0, end - loop.time()), gone)
+                break
+            except NoSuchProgram:
+                if loop.time() >= end or gone():
+                    raise
+                await asyncio.sleep(LOOK_FOR)
 
 
 async def _handed_over(node: Node, before: ProgramStatus, now: ProgramStatus, end: float) -> ProgramStatus:

@@ -208,10 +208,12 @@ def test_a_reload_that_waits_is_done_when_what_it_restarts_runs_again(tmp_path: 
             assert (await post(path, "/v1/reload", {}))[0] == 200
             asked = asyncio.create_task(post(path, "/v1/reload", {"wait": True}))
             await until(lambda: len(node.orders) == 2)
-            node.become("beat", program("beat", "draining", epoch=7))
-            node.become("beat", leading("beat", 8, ready=False))
-            await asyncio.sleep(0.01)
-            assert not asked.done()
+            left = program("beat", "draining", want="stop", epoch=7)
+            steps = (left, None, program("beat"), leading("beat", 8, ready=False))
+            for step in steps:
+                node.become("beat", step)
+                await asyncio.sleep(0.1)
+                assert not asked.done()
             node.become("beat", leading("beat", 8))
             assert (await asked)[0] == 200
 
