@@ -31,6 +31,8 @@ class LocalView:
     """``None`` where this node does not have the program."""
     changes: str | None
     """When time alone ends what keeps this node from leading it: RFC 3339."""
+    returns: tuple[str, str] | None = None
+    """The node that is preferred to this one, which leads it, and when it is given back to that: RFC 3339."""
 
 
 def explained(name: str, cluster: ClusterOverview | None, local: LocalView | None, unknown: str = "") -> Explanation:
@@ -107,6 +109,9 @@ def _here(leader: str | None, program: ClusterProgram | None, local: LocalView) 
             yield f"this node, {node.node}, could not lead it: {lacks}"
     elif status.reason:
         yield f"this node, {node.node}: {status.reason}"
+    if status.state == "leading" and local.returns is not None:
+        preferred, at = local.returns
+        yield f"it goes back to {preferred}, which is preferred, at {at}, if {preferred} could lead it until then"
     if status.failures:
         yield f"it has failed {status.failures} {'time' if status.failures == 1 else 'times'} in a row here"
 

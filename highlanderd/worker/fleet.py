@@ -296,6 +296,11 @@ class Fleet:
         for name, order in tuple(self._placement.given_back(programs, boottime())):
             self.order(name, order)
 
+    def returns(self, name: str) -> tuple[str, float] | None:
+        """Return to which node a program goes back that this node leads, and when; None for none at present."""
+        member = self.members[name]
+        return self._placement.returns(member.program, member.spawner.config)
+
     def _peers(self, program: str) -> Peers:
         led = sum(member.program.term is not None for member in self.members.values())
         return self._placement.peers(program, led, self._missing(program))

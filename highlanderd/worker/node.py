@@ -427,7 +427,9 @@ class WorkerNode:
         status = None if member is None else snapshot.program_status(member, self._pool, self._name, overview)
         turns_at = None if member is None else member.program.turns_at
         changes = None if turns_at is None else snapshot.wall(turns_at, boottime())
-        return explained(name, overview, LocalView(node, status, changes), unknown)
+        back = None if member is None else self._fleet.returns(name)
+        returns = None if back is None else (back[0], snapshot.wall(back[1], boottime()))
+        return explained(name, overview, LocalView(node, status, changes, returns), unknown)
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError."""

@@ -52,6 +52,13 @@ class Placement:
             return config.name in self._standing.finished
         return signal is None and status in config.success_exit_codes
 
+    def returns(self, program: Program, config: ProgramConfig) -> tuple[str, float] | None:
+        """Return to which node a program goes back that this node leads, and when; None for none at present."""
+        found, term = self._failbacks.get(program.name), program.term
+        if found is None or term is None or found.epoch != term.epoch or not found.node or config.failback is None:
+            return None
+        return found.node, found.due(config.failback)
+
     def given_back(
         self, programs: Iterable[tuple[Program, ProgramConfig]], now: float
     ) -> Iterator[tuple[str, ReleaseOrdered]]:

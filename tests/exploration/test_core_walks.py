@@ -30,7 +30,8 @@ def worlds(draw: st.DrawFn) -> World:
     start = draw(st.sampled_from([beginning, led]))
     probed = draw(st.booleans())
     kinds = Rules().kinds | (set(PROBE_FAULTS) if probed else set())
-    world = start(Rules(kinds=kinds, probes=probed), names, draw(st.integers(0, 6)), draw(st.integers(0, 5)))
+    rules = Rules(kinds=kinds, probes=probed, hooks=draw(st.booleans()), placed=draw(st.booleans()))
+    world = start(rules, names, draw(st.integers(0, 6)), draw(st.integers(0, 5)))
     choice = {
         "on_connection_loss": draw(st.sampled_from(["hold", "stop"])),
         "stop_timeout": draw(st.sampled_from([0, 1, 3, 30])),

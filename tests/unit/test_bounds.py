@@ -46,6 +46,12 @@ def test_programs_are_named_where_their_bounds_differ() -> None:
     ]
 
 
+def test_hooks_take_their_time_in_a_handover() -> None:
+    hooks = 'before_start = "x"\nafter_ready = "x"\nafter_stop = "x"\nhook_timeout = "5s"\n'
+    lines = table(program("beat") + hooks)
+    assert lines[-2] == "    and its hooks                        at most 10s in addition"
+
+
 def test_hundreds_of_programs_stay_one_line() -> None:
     lines = table("".join(program(f"p{number}") for number in range(200)) + program("slow", "1m"))
     assert "  a planned handover                     the child's own stop, at most 1m (slow)" in lines

@@ -124,3 +124,8 @@ def test_a_maintenance_is_named_with_its_price() -> None:
     node = replace(WEB_1, maintenance=under_way, postgres=replace(POSTGRES, replaced_within=97.0))
     found = explained("beat", overview("web-1"), LocalView(node, leading("beat"), None))
     assert found.because[-1] == f"maintenance of PostgreSQL until {T}: a lost node is replaced only within 97 s"
+
+
+def test_a_leader_says_when_it_gives_a_program_back_to_a_node_that_is_preferred() -> None:
+    found = explained("beat", overview("web-1"), LocalView(WEB_1, leading("beat"), None, ("web-2", T)))
+    assert found.because[1] == f"it goes back to web-2, which is preferred, at {T}, if web-2 could lead it until then"

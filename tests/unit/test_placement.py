@@ -183,6 +183,7 @@ def test_a_program_is_released_to_the_preferred_node_once_that_has_been_able_for
     config = ProgramConfig(name="beat", command=("true",), failback=600.0)
     placement.read(Standing({"first": {"beat": "1"}}))
     assert not list(placement.given_back([(program, config)], 100.0))
+    assert placement.returns(program, config) == ("first", 700.0)
     assert not list(placement.given_back([(program, config)], 699.0))
     [(name, order)] = placement.given_back([(program, config)], 700.0)
     assert (name, order.to) == ("beat", "first")
