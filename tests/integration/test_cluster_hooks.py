@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -53,6 +55,27 @@ def test_the_lock_is_held_while_the_last_hook_runs_and_given_up_when_it_fails(no
     assert database.sql(held) == [(0,)]
     events = highlanderctl(a.socket, "events").out
     assert "after_stop: exited with status 7" in events
+
+
+def test_hooks_go_on_while_the_worker_is_replaced(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    script = "touch $TEST_HOME/$HIGHLANDER_EVENT; while ! test -e $TEST_HOME/$HIGHLANDER_EVENT.go; do sleep 0.02; done"
+    hooks = "\n".join(f'{name} = ["sh", "-c", "{script}"]' for name in ("before_start", "after_stop"))
+    [a] = nodes(database, "a", programs=f"[program.beat]\n{hooks}\n", lease=LEASE)
+    for name, state in (("before_start", "leading"), ("after_stop", "draining")):
+        wait_for((a.home / name).exists, what=f"{name} runs")
+        if name == "before_start":
+            assert a.program("beat")["reason"] == "before_start runs"
+        os.kill(a.worker, signal.SIGKILL)
+        wait_for(lambda: a.up() and a.program("beat")["state"] == state, what="the next worker goes on with it")  # noqa: B023
+        (a.home / f"{name}.go").touch()
+        if name == "before_start":
+            nodes.await_led("beat")
+            assert highlanderctl(a.socket, "stop", "beat", "--no-wait", "--force").code == 0
+    wait_for(lambda: a.program("beat")["state"] == "stopped", what="it is released")
+    ended = "SELECT epoch, reason FROM highlander.term WHERE ended_at IS NOT NULL"
+    assert database.sql(ended) == [(1, "stopped")]
+    assert len(nodes.journal.lives("beat")) == 1
 
 
 ADDRESS = "10.203.0.100"
