@@ -57,12 +57,13 @@ def boot(nodes: Nodes, a: Node) -> None:
 
 def settled(node: Node) -> bool:
     """Whether every node has written what followed from the last order: each led child is ready, each stop is known."""
-    programs = node.control.ask("GET", "/v1/cluster")["programs"]
+    cluster = node.control.ask("GET", "/v1/cluster")
+    programs, present = cluster["programs"], all(one["present"] for one in cluster["nodes"])
     held = [one for one in programs if one["stopped"] is not None]
     known = all(
         not one["candidates"] and all(node["reason"].startswith("stopped") for node in one["unable"]) for one in held
     )
-    return known and all(one["ready"] or one["leader"] is None for one in programs)
+    return present and known and all(one["ready"] or one["leader"] is None for one in programs)
 
 
 def anywhere(step: Typed, lines: list[str]) -> bool:
@@ -78,6 +79,7 @@ def test_each_command_of_the_page_prints_what_it_shows(nodes: Nodes, database: D
             assert a.ended() == 0
             boot(nodes, a)
             wait_for(lambda: stopped(a, "beat").startswith("drained "), what="it is drained still")
+            wait_for(lambda: settled(c), what="all nodes are there")
         lines = said(step, {"": c})
         same = anywhere(step, lines) if " start " in step.command else alike(step.shown, lines)
         assert same, "\n".join([step.command, *lines])
