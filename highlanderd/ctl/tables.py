@@ -220,8 +220,15 @@ def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
 
 def detail(program: Mapping[str, Any], age: float | None) -> list[str]:
     """Return everything about one program."""
+    lines = [*_facts_of(program, age), "", "processes", *(tree(program["processes"]) or ["  none on this node"])]
+    more = program.get("more_processes", 0)
+    lines += [f"  and {more} more"] if more else []
+    return [*lines, "", "last output", *([f"  {plain(line)}" for line in program["output"]] or ["  none on this node"])]
+
+
+def _facts_of(program: Mapping[str, Any], age: float | None) -> list[str]:
     lease = program["lease_remaining"]
-    lines = facts(
+    return facts(
         [
             ("program", program["name"]),
             ("description", program["description"]),
@@ -246,10 +253,6 @@ def detail(program: Mapping[str, Any], age: float | None) -> list[str]:
             ("stderr", _goes_to(program, "stderr")),
         ]
     )
-    lines += ["", "processes", *(tree(program["processes"]) or ["  none on this node"])]
-    more = program.get("more_processes", 0)
-    lines += [f"  and {more} more"] if more else []
-    return [*lines, "", "last output", *([f"  {plain(line)}" for line in program["output"]] or ["  none on this node"])]
 
 
 def _goes_to(program: Mapping[str, Any], stream: str) -> str | None:

@@ -83,36 +83,37 @@ async def serve_control(node: Node, socket: Path, mode: int, group: str | None, 
 
 
 def _application(node: Node, group: str | None, gid: int | None) -> web.Application:
-    api = _Api(node)
     app = web.Application(client_max_size=LONGEST_BODY, middlewares=[_doorkeeper(group, gid)])
-    app.add_routes(
-        [
-            web.get("/v1/status", api.status),
-            web.get("/v1/programs/{name}", api.detail),
-            web.get("/v1/programs/{name}/config", api.config),
-            web.get("/v1/programs/{name}/logs", api.logs),
-            web.get("/v1/logs", api.logs),
-            web.get("/v1/events", api.events),
-            web.get("/v1/history", api.history),
-            web.get("/v1/history/{name}", api.history),
-            web.get("/v1/cluster", api.cluster),
-            web.get("/v1/explain", api.explain_many),
-            web.get("/v1/explain/{name}", api.explain),
-            web.get("/v1/ledger", api.ledger),
-            web.post("/v1/ledger/lease", api.set_lease),
-            web.post("/v1/ledger/migrate", api.migrate),
-            web.get("/v1/maintenance", api.lease_report),
-            web.post("/v1/maintenance", api.maintenance),
-            web.post("/v1/drain", api.drain),
-            web.post("/v1/resume", api.resume),
-            web.post("/v1/programs/{name}/reopen", api.reopen),
-            web.post("/v1/reload", api.reload),
-            web.post("/v1/renew", api.renew),
-            web.post("/v1/shutdown", api.shutdown),
-            *(web.post(f"/v1/programs/{{name}}/{verb}", api.order(verb)) for verb in ORDERS),
-        ]
-    )
+    app.add_routes(_routes(_Api(node)))
     return app
+
+
+def _routes(api: _Api) -> list[web.RouteDef]:
+    return [
+        web.get("/v1/status", api.status),
+        web.get("/v1/programs/{name}", api.detail),
+        web.get("/v1/programs/{name}/config", api.config),
+        web.get("/v1/programs/{name}/logs", api.logs),
+        web.get("/v1/logs", api.logs),
+        web.get("/v1/events", api.events),
+        web.get("/v1/history", api.history),
+        web.get("/v1/history/{name}", api.history),
+        web.get("/v1/cluster", api.cluster),
+        web.get("/v1/explain", api.explain_many),
+        web.get("/v1/explain/{name}", api.explain),
+        web.get("/v1/ledger", api.ledger),
+        web.post("/v1/ledger/lease", api.set_lease),
+        web.post("/v1/ledger/migrate", api.migrate),
+        web.get("/v1/maintenance", api.lease_report),
+        web.post("/v1/maintenance", api.maintenance),
+        web.post("/v1/drain", api.drain),
+        web.post("/v1/resume", api.resume),
+        web.post("/v1/programs/{name}/reopen", api.reopen),
+        web.post("/v1/reload", api.reload),
+        web.post("/v1/renew", api.renew),
+        web.post("/v1/shutdown", api.shutdown),
+        *(web.post(f"/v1/programs/{{name}}/{verb}", api.order(verb)) for verb in ORDERS),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------ the doorkeeper

@@ -85,8 +85,11 @@ class RunWorker:
         self._fleet = self._make_fleet(handover, writer)
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
         self._suspensions = Suspensions(self._pool.listener, handover.configuration.daemon.node, self._fleet.suspend)
-        self._beat = Beat(
-            guardian,
+        self._beat = self._make_beat(wake)
+
+    def _make_beat(self, wake: asyncio.Event) -> Beat:
+        return Beat(
+            self._guardian,
             self._fleet,
             self._pool,
             self._persistence,

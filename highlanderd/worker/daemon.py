@@ -77,26 +77,18 @@ class Daemon:
         self._meter = Meter(self._greeting.instance, cgroup.own(), self._metrics.oom_killed)
         self._chronicle = Chronicle(handover.configuration.daemon.node)
         self._notices = Notices(guardian.notify)
-        changes = Changes()
+        self._changes = Changes()
         self._pool = self._make_pool(handover)
-        self._fleet = self._make_fleet(handover, writer, changes)
+        self._fleet = self._make_fleet(handover)
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
-        self._node = self._make_node(path, changes)
-        self._changes = changes
         listener, node = self._pool.listener, self._configuration.daemon.node
+        self._presence = WorkerPresence(
+            node, greeting.instance, self._configuration.metrics.advertise, self._fleet, os.environ
+        )
+        self._node = self._make_node(path)
         self._suspensions = Suspensions(listener, node, self._fleet.suspend)
         self._standing = StandingReader(listener, node, self._fleet.place, lambda: self._fleet.orders_starts)
-        self._beat = Beat(
-            guardian,
-            self._fleet,
-            self._pool,
-            self._persistence,
-            self._notices,
-            wake=self._wake,
-            shut=lambda: self._doors.shut,
-            on_frozen=self._guardian_frozen,
-            on_late=quietly(self._metrics.loop_lag),
-        )
+        self._beat = self._make_beat()
 
     def _make_pool(self, handover: WorkerHandover) -> Pool:
         """Make the pool, whose server and surveys raise alarms."""
@@ -116,11 +108,11 @@ class Daemon:
         self._alarms.sound(text)
         self._chronicle.tell("alarm", None, reason=text)
 
-    def _make_fleet(self, handover: WorkerHandover, writer: Writer, changes: Changes) -> Fleet:
-        """Make the fleet, with what an earlier worker left: children, wishes, and the programs that were in force."""
-        origin = Origin(
+    def _origin(self) -> Origin:
+        """Return what the children of all programs have in common."""
+        return Origin(
             guardian=self._guardian,
-            writer=writer,
+            writer=self._writer,
             node=self._configuration.daemon.node,
             namespace=self._configuration.daemon.namespace,
             socket=self._configuration.control.socket,
@@ -129,15 +121,18 @@ class Daemon:
             killed=quietly(self._metrics.killed),
             exited=quietly(self._meter.exited),
         )
+
+    def _make_fleet(self, handover: WorkerHandover) -> Fleet:
+        """Make the fleet, with what an earlier worker left: children, wishes, and the programs that were in force."""
         fleet = Fleet(
             self._pool,
-            origin,
+            self._origin(),
             instance=self._greeting.instance,
             wishes=handover.wishes,
             stops=handover.stops,
             on_connection_loss=self._configuration.postgres.on_connection_loss,
             recorder=self._metrics,
-            on_change=changes.note,
+            on_change=self._changes.note,
             on_alarm=self._alarm,
             tell=self._chronicle.tell,
             quarantined=self._greeting.quarantined,
@@ -149,31 +144,50 @@ class Daemon:
             fleet.adopt(found, handover.programs.get(found.child.program))
         return fleet
 
-    def _make_node(self, path: Path, changes: Changes) -> WorkerNode:
-        """Make what the listeners are given, which reloads from ``path``."""
-        configuration, fleet, persistence = self._configuration, self._fleet, self._persistence
-        reloading = Reloading(
-            path, configuration, fleet, persistence, self._notices, on_reloaded=self._metrics.reloaded
+    def _make_beat(self) -> Beat:
+        return Beat(
+            self._guardian,
+            self._fleet,
+            self._pool,
+            self._persistence,
+            self._notices,
+            wake=self._wake,
+            shut=lambda: self._doors.shut,
+            on_frozen=self._guardian_frozen,
+            on_late=quietly(self._metrics.loop_lag),
         )
-        replacement = WorkerReplacement(
-            configuration.daemon.node,
+
+    def _make_reloading(self, path: Path) -> Reloading:
+        return Reloading(
+            path,
+            self._configuration,
+            self._fleet,
+            self._persistence,
+            self._notices,
+            on_reloaded=self._metrics.reloaded,
+        )
+
+    def _make_replacement(self) -> WorkerReplacement:
+        return WorkerReplacement(
+            self._configuration.daemon.node,
             tuple(own_command()),
-            fleet,
-            persistence,
-            on_connection_loss=configuration.postgres.on_connection_loss,
+            self._fleet,
+            self._persistence,
+            on_connection_loss=self._configuration.postgres.on_connection_loss,
             end=self._give_way,
         )
-        node, advertise = configuration.daemon.node, configuration.metrics.advertise
-        self._presence = WorkerPresence(node, self._greeting.instance, advertise, fleet, os.environ)
+
+    def _make_node(self, path: Path) -> WorkerNode:
+        """Make what the listeners are given, which reloads from ``path``."""
         return WorkerNode(
             self._configuration.daemon.node,
             self._greeting.instance,
             self._fleet,
             self._pool,
             self._persistence,
-            reloading,
-            replacement,
-            changes,
+            self._make_reloading(path),
+            self._make_replacement(),
+            self._changes,
             self._meter,
             self._presence,
             chronicle=self._chronicle,

@@ -107,20 +107,21 @@ def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerH
     except (ValueError, LookupError, TypeError, AttributeError, HighlanderError) as error:
         log.error("cannot use what the last worker handed over (%s); reading %s as it is now", error, path)
         base = latest = load(path, environ)
-    wishes = _wishes(facts.get("wishes"))
-    memory: dict[str, Any] = {TIMELINES: {}}
-    memory |= {name: facts[name] for name in (TIMELINES, GENERATION, PROMISE) if name in facts}
+    return _with_facts(WorkerHandover(base, latest), facts)
+
+
+def _with_facts(handover: WorkerHandover, facts: Mapping[str, Any]) -> WorkerHandover:
+    """Return it with all that can be read, apart from the configuration."""
     due = facts.get("restart_due")
-    return WorkerHandover(
-        base,
-        latest,
-        wishes,
-        bool(facts.get("seen_ledger")),
-        memory,
-        _exits(facts.get("exits")),
-        None if due is None else str(due),
-        _stops(facts.get("stops")),
-        _failures(facts.get("failures")),
+    return replace(
+        handover,
+        wishes=_wishes(facts.get("wishes")),
+        seen_ledger=bool(facts.get("seen_ledger")),
+        memory={TIMELINES: {}} | {name: facts[name] for name in (TIMELINES, GENERATION, PROMISE) if name in facts},
+        exits=_exits(facts.get("exits")),
+        restart_due=None if due is None else str(due),
+        stops=_stops(facts.get("stops")),
+        failures=_failures(facts.get("failures")),
     )
 
 
