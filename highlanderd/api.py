@@ -1,4 +1,4 @@
-"""The numbers that a client and the daemon share: how much a request on the control socket may ask for, and does."""
+"""The numbers that a client and the daemon share: how much a request may ask for, and what it asks for by default."""
 
 from __future__ import annotations
 

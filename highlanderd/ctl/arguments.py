@@ -22,7 +22,7 @@ UNKNOWN_WIDTH: Final = 80
 
 
 class _Help(argparse.HelpFormatter):
-    """As wide as the terminal. What argparse asks for that imports all of the standard library's compression."""
+    """As wide as the terminal. argparse itself would import ``shutil`` for that, and with it all compressions."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=(terminal.size()[0] or UNKNOWN_WIDTH) - 2)

@@ -91,7 +91,7 @@ class LoggedPipe:
         self.try_at = 0.0
         """When an outlet that failed is tried again; 0 after a success."""
         self.taken_at = 0.0
-        """When all that was looked at was taken last."""
+        """When the outlet last took all that was in the pipe."""
         self.drop_at = linux.NEVER
         """While nothing is taken: from when on lines may be dropped."""
         self.room_at, self.pause = linux.NEVER, 0.01

@@ -22,11 +22,13 @@ PACKAGE = os.path.abspath(__file__).rsplit("/", 2)[0]
 
 
 class Spare:
-    """What the guardian knows of one spare: the channel that will be the next worker's, and the spare's pid."""
+    """What the guardian knows of one spare: the channel that will be the next worker's, and the spare's pid.
+
+    ``code`` is what ``installed()`` returned when the spare's code was imported.
+    """
 
     def __init__(self, code: int | None, ours: Channel, theirs: Channel | None, pid: int | None = None) -> None:
         self._code, self._ours, self._theirs, self._pid = code, ours, theirs, pid
-        """``code`` is as ``installed()`` had it when the spare's code was imported."""
 
     @classmethod
     def to_fork(cls, code: int | None) -> Spare:

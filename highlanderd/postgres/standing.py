@@ -1,6 +1,6 @@
 """Read which other nodes wait for programs that they could lead, and which programs are up: placement goes by it.
 
-It is read a fifth of a lease apart, and at once when an order was written. Nobody may lead because of it.
+The reader looks a fifth of a lease apart, and at once when an order was written. No node may lead because of it.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def read(path: bytes, user: User) -> bytes:
 def _open(path: bytes, user: User) -> int:
     """Open as the user. A file that this user may not open has to be root's or this process' own on its whole way.
 
-    Raises OSError; its file name is what is not.
+    Raises OSError, whose file name is what is not theirs.
     """
     try:
         with user.acting():

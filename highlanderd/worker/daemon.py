@@ -293,7 +293,7 @@ async def _fail_with(guardian: GuardianLink) -> None:
 
 
 def work(path: Path, channel_fd: int) -> int:
-    """Be the worker at the end of ``channel_fd``; return the exit code. Everything must be imported."""
+    """Be the worker at the end of ``channel_fd``; return the exit code. Its process has imported what it needs."""
     gc.enable()
     writer = Writer(2)
     try:

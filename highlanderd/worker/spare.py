@@ -5,25 +5,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
-import struct
 import sys
-from pathlib import Path
 
 from highlanderd.errors import DONE
 from highlanderd.guardian import messages, protocol, shapes, starting
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.worker import confine
-
-PR_SET_MM, PR_SET_MM_MAP = 35, 14
-MEMORY_MAP: tuple[int | str, ...] = (26, 27, 45, 46, 47, "brk", 28, "arg_start", "arg_end", 50, 51)
-"""What ``struct prctl_mm_map`` begins with: fields of /proc/PID/stat, but for what changes here. See prctl(2)."""
-NO_FILE = 2**32 - 1
-_shown: list[ctypes.Array[ctypes.c_char]] = []
-"""What the kernel reads, kept alive."""
+from highlanderd.system import command_line
 
 
 def own_command() -> list[str]:
@@ -52,12 +43,12 @@ def forked_ahead(code: int | None) -> tuple[int | None, tuple[str, ...]]:
         theirs.close()
         os.set_inheritable(ours.fileno(), True)
         return None, ("--spare", f"{ours.detach()},{pid},{code}")
-    fd = theirs.detach()
-    confine(fd)
+    ours.detach()  # or its end would close whatever has that number by then
+    confine(theirs.fileno())
     _reset_signals()
     starting.fill_standard_descriptors(keep_input=False)
     starting.raise_file_limit()
-    return with_spare(*_waited(fd)), ()
+    return with_spare(*_waited(theirs)), ()
 
 
 def _reset_signals() -> None:
@@ -84,41 +75,26 @@ def with_spare(channel_fd: int, spare_fd: int) -> int:
             os.close(spare_fd)
             return channel_fd
         os.close(channel_fd)
-        channel_fd, spare_fd = _waited(spare_fd, told=False)
+        channel = Channel.of(spare_fd)
+        channel.post(messages.spare(os.getpid()))
+        channel_fd, spare_fd = _waited(channel)
         os.setpgid(0, 0)
 
 
-def _waited(fd: int, told: bool = True) -> tuple[int, int]:
-    """Wait at ``fd`` until this spare is to begin; return it, and the descriptor for its own spare.
+def _waited(channel: Channel) -> tuple[int, int]:
+    """Wait until this spare is to begin; return the descriptors of its channel and for its own spare.
 
-    Exits with the guardian. ``told``: the guardian knows its pid.
+    Exits with the guardian.
     """
-    _show("--spare")
-    channel = Channel.of(fd)
-    if not told:
-        channel.post(messages.spare(os.getpid()))
+    command_line.show([*own_command(), "--spare"])
     poller = select.poll()
-    poller.register(fd, select.POLLIN)
+    poller.register(channel.fileno(), select.POLLIN)
     try:
         while True:
             poller.poll()
             received = channel.receive()
             if received is not None and shapes.check(protocol.SPARE, received[0]):
-                _show("--worker")
+                command_line.show([*own_command(), "--worker"])
                 return channel.detach(), received[1][0]
     except (EOFError, ValueError, IndexError):
         os._exit(DONE)
-
-
-def _show(role: str) -> None:
-    """Show in ``ps`` and ``pgrep -f`` what this process is. A kernel without checkpoint and restore shows no change."""
-    words = b"".join(os.fsencode(word) + b"\0" for word in (*own_command(), role))
-    text = ctypes.create_string_buffer(words, len(words))
-    libc, start = ctypes.CDLL(None), ctypes.addressof(text)
-    libc.sbrk.restype = ctypes.c_void_p
-    fields = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()
-    own: dict[int | str, int] = {"brk": libc.sbrk(0), "arg_start": start, "arg_end": start + len(words)}
-    addresses = [own[field] if field in own else int(fields[int(field) - 3]) for field in MEMORY_MAP]
-    mapping = struct.pack("@11QQII", *addresses, 0, 0, NO_FILE)
-    if libc.prctl(PR_SET_MM, PR_SET_MM_MAP, mapping, len(mapping), 0) == 0:
-        _shown[:] = [text]
