@@ -1,4 +1,4 @@
-"""What every rung of the ladder shares: see README.md beside this file."""
+"""What every rung of the ladder shares; README.md describes them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ TEARDOWN_WITHIN: Final = 300.0
 
 pytest_plugins = [
     "tests.support.skips",
+    "tests.support.examples",
     "tests.support.postgres_fixtures",
     "tests.support.embedded",
     "tests.support.proxy",
