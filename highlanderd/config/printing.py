@@ -10,9 +10,10 @@ from typing import Final
 from pydantic import SecretStr
 
 from highlanderd.config.checks import WrittenProgram
+from highlanderd.config.expansion import WrittenText
 from highlanderd.config.json_schema import default, keys
 from highlanderd.config.problems import Location, spelled
-from highlanderd.config.program import ProgramKeys
+from highlanderd.config.program import HOOKS, ProgramKeys
 from highlanderd.config.reading import Key, Table
 from highlanderd.config.sections import SECTIONS, Section
 from highlanderd.config.values import EnvironmentFile, toml
@@ -21,6 +22,8 @@ HIDDEN: Final = "***"
 """What stands for a secret."""
 DEFAULT: Final = "default"
 """What stands for the place of a value that no file says."""
+_COMMANDS: Final = frozenset({*HOOKS, "ready", "alive"})
+"""Keys that hold commands, as ``command`` does."""
 _WIDTH: Final = 56
 """The column at which comments begin, where the value leaves room for it."""
 
@@ -65,7 +68,17 @@ def _written(key: str, used: object, written: Key) -> Iterator[WrittenKey]:
             given = written.value[name] if isinstance(written.value, dict) else None
             yield WrittenKey(spelled((key, name)), _shown(used.get(name), given), _source(location))
     else:
-        yield WrittenKey(key, _shown(used, written.value), _source(written.location))
+        value = _configured(written.value) if key in _COMMANDS else _shown(used, written.value)
+        yield WrittenKey(key, value, _source(written.location))
+
+
+def _configured(value: object) -> object:
+    """Return the words of a command as they are configured: what a variable holds may be a secret."""
+    if isinstance(value, WrittenText):
+        return value.raw
+    if isinstance(value, dict):
+        return {name: _configured(inner) for name, inner in value.items()}
+    return [_configured(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _source(location: Location) -> str:

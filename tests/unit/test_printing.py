@@ -22,7 +22,12 @@ MORE = """[program."a.b"]
 command = ["sleep", "${SECONDS}"]
 environment.B = "secret-c"
 limits = { nofile = 99, core = "unlimited" }
+ready = { exec = ["ask", "${TOKEN}"], period = 5 }
+before_start = ["move", "--token", "${TOKEN}", "$$x"]
 """
+
+
+ENVIRON = {"SECONDS": "60", "TOKEN": "secret-d", "PATH": "/bin"}
 
 
 @pytest.fixture
@@ -30,8 +35,10 @@ def merged(tmp_path: Path) -> dict[str, str]:
     """Return each line of the print by the key that it begins with, spaces made one."""
     (tmp_path / "main.toml").write_text(MAIN)
     (tmp_path / "more.toml").write_text(MORE)
-    text = check(tmp_path / "main.toml", {"SECONDS": "60", "PATH": "/bin"}).merged().replace(f"{tmp_path}/", "")
+    text = check(tmp_path / "main.toml", ENVIRON).merged().replace(f"{tmp_path}/", "")
     assert tomli.loads(text)["program"]["a.b"]["command"] == ["sleep", "${SECONDS}"]
+    assert tomli.loads(text)["program"]["a.b"]["before_start"] == ["move", "--token", "${TOKEN}", "$$x"]
+    assert tomli.loads(text)["program"]["a.b"]["ready"] == {"exec": ["ask", "${TOKEN}"], "period": 5}
     assert "hunter2" not in text
     assert "secret" not in text
     return {line.split(" = ")[0]: " ".join(line.split()) for line in text.splitlines() if " = " in line}
@@ -76,12 +83,11 @@ def test_paths_are_shown_as_the_daemon_uses_them(tmp_path: Path) -> None:
 def test_one_program_s_keys_are_those_of_the_print(tmp_path: Path) -> None:
     (tmp_path / "main.toml").write_text(MAIN)
     (tmp_path / "more.toml").write_text(MORE)
-    environ = {"SECONDS": "60", "PATH": "/bin"}
-    blob = load(tmp_path / "main.toml", environ).sources_json()
+    blob = load(tmp_path / "main.toml", ENVIRON).sources_json()
     (tmp_path / "more.toml").unlink()  # what was loaded is what is shown
-    found = {one.key: (one.value, one.source.rpartition("/")[2]) for one in keys_of(blob, environ, "a.b")}
+    found = {one.key: (one.value, one.source.rpartition("/")[2]) for one in keys_of(blob, ENVIRON, "a.b")}
     assert found["command"] == (("sleep", "${SECONDS}"), "more.toml:2")
     assert found["umask"] == ("027", "main.toml:7")
     assert found["environment.A"] == ("***", "main.toml:8")
     assert found["stop_timeout"][1] == "default"
-    assert keys_of(blob, environ, "b") == ()
+    assert keys_of(blob, ENVIRON, "b") == ()
