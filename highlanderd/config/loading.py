@@ -35,7 +35,7 @@ from highlanderd.config.reading import Key, Reading, Table, merged
 from highlanderd.config.sections import SECTIONS, DaemonSection, PostgresSection, Section
 from highlanderd.config.sources import Disk, Memory, SecretReading
 from highlanderd.config.suggestions import TABLES, unknown_table
-from highlanderd.config.toml import Reader, parsed, unreadable
+from highlanderd.config.toml import Reader, parsed, unreadable, whole
 from highlanderd.config.trust import directory_problem, judge_files, judge_secrets
 from highlanderd.config.values import kind, located, quoted
 from highlanderd.errors import ConfigurationError
@@ -45,7 +45,7 @@ Raw = Mapping[str, object]
 Opened = tuple[Document, dict[str, object]]
 
 
-def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes) -> Loaded:
+def load(path: Path, environ: Mapping[str, str], read: Reader = whole) -> Loaded:
     """Load the configuration that begins with the file ``path``.
 
     ``environ`` is what ``${NAME}`` is looked up in. May wait for the disk and for the user database.
@@ -62,7 +62,7 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes)
     return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources, lacks)
 
 
-def check(path: Path, environ: Mapping[str, str], read: Reader = Path.read_bytes) -> Judgement:
+def check(path: Path, environ: Mapping[str, str], read: Reader = whole) -> Judgement:
     """Return what ``--check`` says about the configuration that begins with the file ``path``. Never raises."""
     source = Disk(path, read)
     loading = _Loading(source, environ)

@@ -162,7 +162,8 @@ class ProgramKeys(Section):
     environment_file: EnvironmentFiles = Field(
         default=(),
         description="A file, or an array of files, of `NAME=value` lines, read at each start of the child; later ones "
-        "win. `#` begins a comment line; a value may stand in single or double quotes; nothing is expanded. A `-` "
+        "win. `export` may stand before the name; `#` begins a comment line; a value may stand in single or double "
+        "quotes; nothing is expanded. A `-` "
         'before the path makes a file optional (`"./-x"` names one that begins with a dash). Relative to the file that '
         "says so. It is a regular file of 1 MiB at most, read as the program's `user`. What that user may not read is "
         "read as the daemon's, but only if nobody but root and the daemon's user could have put it there.",

@@ -15,6 +15,8 @@ from glob import glob
 from pathlib import Path
 from typing import Final
 
+from highlanderd.config.toml import whole
+
 _WILD: Final = frozenset("*?[")
 
 
@@ -107,7 +109,7 @@ class SecretReading(Memory):
 
     def secret(self, path: Path) -> bytes:
         """Read a secret. Raises OSError."""
-        return path.read_bytes()
+        return whole(path)
 
 
 def _recalled(path: Path, kept: dict[str, str]) -> bytes:

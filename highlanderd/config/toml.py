@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,11 @@ from highlanderd.config.problems import Document, Problems
 
 Reader = Callable[[Path], bytes]
 
+LARGEST: Final = 16 << 20
+"""Bytes of a file: a device has no end, and would fill the memory."""
+_PIECE: Final = 1 << 16
+"""Bytes that are read at once: /proc refuses a request for many."""
+
 _HINTS: Final = (
     (r"\s*\[program:", "write a program's table as [program.NAME]"),
     (r"\s*\[\w+:", "no table's name holds a colon"),
@@ -23,6 +30,17 @@ _HINTS: Final = (
     (r"[^=]*=\s*\d+\s*[A-Za-z]+", 'write a duration or size in quotes, such as "10s"'),
 )
 """What was probably meant by a line that is not TOML."""
+
+
+def whole(path: Path) -> bytes:
+    """Return what a file holds. Raises OSError: EFBIG above ``LARGEST``."""
+    content = b""
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            content += piece
+            if len(content) > LARGEST:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content
 
 
 def unreadable(error: OSError) -> str:
@@ -51,7 +69,9 @@ def parsed(name: str, content: bytes, report: Problems) -> tuple[Document, dict[
         return Document(name, text), tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         report.add_file(name, f"this is not TOML: {_complaint(error)}; {_hint(text, error.lineno)}", error.lineno)
-        return None
+    except RecursionError:
+        report.add_file(name, "its brackets are nested too deep; close each one that the file opens")
+    return None
 
 
 def _complaint(error: tomli.TOMLDecodeError) -> str:

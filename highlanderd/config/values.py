@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
 from highlanderd import durations
 from highlanderd.config.expansion import absolute, beside, reveal
+from highlanderd.config.toml import whole
 from highlanderd.core.key import LABEL, LABEL_WORDS
 
 _KINDS: Final = (
@@ -281,7 +282,7 @@ def secret(value: object, info: ValidationInfo) -> SecretStr:
     """Return a secret, read from its file if the value is ``file:PATH``. Refusals never quote it."""
     if isinstance(value, SecretStr):
         return value
-    read = (info.context or {}).get("read", Path.read_bytes)
+    read = (info.context or {}).get("read", whole)
     revealed = reveal(text(value), read)
     if "\0" in revealed:
         raise ValueError("holds a NUL character; remove it")

@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"highlanderctl: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
+        if hasattr(arguments, "wait"):
+            print("highlanderctl: waits no longer; what was ordered stands", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # | head
         return _unwritten()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -124,6 +125,8 @@ class ControlClient:
                 return NotPermitted(f"permission denied on {self._path}: {_who_may(self._path)}")
             case FileNotFoundError():
                 what = f"no daemon is running here: {self._path} does not exist"
+            case ConnectionRefusedError() if not _is_socket(self._path):
+                return DaemonUnreachable(f"{self._path} is no socket; check --socket and HIGHLANDER_SOCKET")
             case ConnectionRefusedError():
                 what = f"no daemon is running here: {self._path} was left behind by one that has ended"
             case TimeoutError() | BlockingIOError():
@@ -184,6 +187,13 @@ def _refusal(answer: Any) -> HighlanderError:
 _NO_GROUP: Final = (
     "use sudo, or let a group in: name it in [control] group of the daemon's configuration, and restart the daemon"
 )
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116  # pathlib takes long to import
+    except OSError:
+        return True  # it has gone, as a socket does
 
 
 def _who_may(socket: str) -> str:

@@ -68,13 +68,18 @@ def line(event: dict[str, Any], now: float) -> str:
 
 
 def detail(event: dict[str, Any]) -> str:
-    """Return how, by whom and why."""
+    """Return how, by whom and why.
+
+    >>> detail({"cause": "fenced", "reason": "fenced: the lease could not be renewed in time"})
+    'fenced: the lease could not be renewed in time'
+    """
     signal, status = event.get("exit_signal"), event.get("exit_status")
     how = str(signal or ("" if status is None else status))
+    cause, reason = event.get("cause") or "", event.get("reason") or ""
     parts = [
-        event.get("cause") or "",
+        "" if reason.startswith(f"{cause}:") else cause,
         f"({how})" if how else "",
         f"by {event['author']}" if event.get("author") else "",
     ]
     told = " ".join(part for part in parts if part)
-    return ": ".join(part for part in (told, event.get("reason") or "") if part)
+    return ": ".join(part for part in (told, reason) if part)

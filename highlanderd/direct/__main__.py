@@ -14,6 +14,7 @@ from pathlib import Path
 
 from highlanderd.config import load
 from highlanderd.direct.questions import SCHEMA, answer, configured, keys
+from highlanderd.embedded.server import dsn_of
 from highlanderd.errors import HighlanderError
 
 
@@ -34,8 +35,9 @@ def _answer(resource: str, dsn: str) -> Mapping[str, object]:
         loaded = load(Path(path), os.environ)
         if name := configured(resource):
             return keys(loaded, name)
-        postgres = loaded.configuration.postgres
-        dsn, schema = postgres.dsn.get_secret_value(), postgres.schema_
+        postgres, directory = loaded.configuration.postgres, loaded.configuration.embedded_directory
+        dsn = postgres.dsn.get_secret_value() if directory is None else dsn_of(directory)
+        schema = postgres.schema_
     return asyncio.run(answer(resource, dsn, schema))
 
 

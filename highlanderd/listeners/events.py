@@ -83,7 +83,9 @@ async def _now(node: Node) -> list[Occurrence]:
         for program in (await node.cluster()).programs:
             since = program.since or ""
             found = Occurrence(since, SNAPSHOT, program.leader, program.name, program.epoch)
-            here.setdefault(program.name, found)
+            known = here.setdefault(program.name, found)
+            if known.node == found.node != node.name:  # this node knows since when it waits itself
+                here[program.name] = found
     return list(here.values())
 
 

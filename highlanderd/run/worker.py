@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -277,7 +278,7 @@ async def serve(home: Path, channel_fd: int, writer: Writer) -> int:
     try:
         handover = begin(home / CONFIGURATION, greeting.memo, os.environ).under(greeting.version)
     except ConfigurationError as error:
-        print(printable(str(error)), file=sys.stderr)
+        print(printable(_without_file(str(error), home)), file=sys.stderr)
         guardian.done(error.exit_code)
         return error.exit_code
     log_through(writer, "error", "text")
@@ -290,6 +291,12 @@ async def serve(home: Path, channel_fd: int, writer: Writer) -> int:
         shutil.rmtree(home, ignore_errors=True)  # the command that was typed would have done it
     guardian.done(outcome.code)
     return outcome.code
+
+
+def _without_file(problems: str, home: Path) -> str:
+    """Return what is wrong with the connection string, without the file of this run: its caller has written none."""
+    where = re.escape(str(home / CONFIGURATION))
+    return re.sub(rf"^{where}:\d+: postgres\.dsn:", "highlanderd: --dsn or HIGHLANDER_DSN:", problems, flags=re.M)
 
 
 def _pool(handover: WorkerHandover, on_alarm: Callable[[str], None], on_lease: Callable[[], None]) -> Pool:

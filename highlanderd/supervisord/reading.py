@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from highlanderd.config.toml import whole
 from highlanderd.errors import ConfigurationError
 
 _REFERENCE: Final = re.compile(r"%(?:%|\((?P<name>[^()]*)\)(?P<how>[-#0 +]*\d*(?:\.\d+)?[sdi])|(?P<other>))")
@@ -65,7 +66,7 @@ def _included(path: Path, pattern: str) -> list[Path]:
 def _sections(path: Path) -> Iterator[SupervisorSection]:
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
     try:
-        parser.read_string(path.read_text("utf-8-sig"), str(path))
+        parser.read_string(whole(path).decode("utf-8-sig"), str(path))
     except OSError as error:
         raise ConfigurationError((f"{path}: cannot be read: {(error.strerror or str(error)).lower()}",)) from None
     except UnicodeDecodeError:

@@ -39,6 +39,8 @@ def test_what_happens_on_one_node_is_followed_on_another(nodes: Nodes, database:
         assert following.stdout is not None
         first = json.loads(following.stdout.readline())
         assert (first["event"], first["program"], first["node"]) == ("snapshot", "beat", leader.name)
+        [led_there] = leader.control.ask("GET", "/v1/cluster")["programs"]
+        assert first["time"] == led_there["since"]  # not since when the other node waits
         leader.order("release", "beat", to=other.name, reason="new disk")
         found = [first]
         while found[-1]["event"] != "ended":

@@ -82,7 +82,7 @@ def test_a_command_line_without_sense_is_2(runs: Runs) -> None:
 def test_a_dsn_that_is_none_is_78(runs: Runs) -> None:
     code, _, err = runs("--dsn", "db1", "--", "true").ended()
     assert code == 78
-    assert "is no connection string" in err
+    assert err.startswith("highlanderd: --dsn or HIGHLANDER_DSN: is no connection string")
 
 
 def test_a_dsn_may_stand_in_a_file_and_does_not_reach_the_program(runs: Runs) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from highlanderd.config import check
 from tests.support.configuration import POSTGRES, loaded, problems
 
 
@@ -192,6 +195,19 @@ def test_a_file_that_cannot_be_read_is_a_problem_of_the_key_that_names_it(conten
 def test_a_file_in_another_encoding_is_refused_at_its_line() -> None:
     (problem,) = problems('[daemon]\ninclude = "extra.toml"\n' + POSTGRES, extra=b"a = 1\nb = '\xff'\n")
     assert problem == "/etc/extra.toml:2: this line is not UTF-8; save the file in that encoding"
+
+
+def test_a_file_without_an_end_fills_no_memory() -> None:
+    judgement = check(Path("/dev/zero"), {})
+    assert judgement.problems == (
+        "/dev/zero: it cannot be read (file too large); name another file, or mend the file system",
+    )
+
+
+@pytest.mark.parametrize("opening", ["[", "{x="])
+def test_a_file_of_nothing_but_brackets_is_refused_with_a_sentence(opening: str) -> None:
+    (problem,) = problems("a = " + opening * 100_000)
+    assert "nested too deep" in problem
 
 
 def test_a_program_defined_twice_names_both_places() -> None:

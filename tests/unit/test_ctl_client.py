@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from highlanderd import ctl
 from highlanderd.ctl import client, exchange
 from highlanderd.ctl.client import AGAIN, ControlClient
+from highlanderd.ctl.commands import COMMANDS
 from highlanderd.errors import DaemonUnreachable, HighlanderError
 from highlanderd.system import ownership
 
@@ -113,3 +115,23 @@ def _answer_once(door: socket.socket, content: bytes) -> None:
     with connection, suppress(ConnectionError):
         connection.recv(1 << 16)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content))
+
+
+def test_a_path_that_is_no_socket_is_no_dead_daemon(tmp_path: Path) -> None:
+    (tmp_path / "highlander.toml").touch()
+    with pytest.raises(DaemonUnreachable, match=r"highlander\.toml is no socket; check --socket"):
+        ControlClient(str(tmp_path / "highlander.toml")).ask("GET", "/v1/status")
+
+
+@pytest.mark.parametrize(("words", "said"), [(("stop", "beat"), "what was ordered stands"), (("status",), "")])
+def test_ctrl_c_says_that_an_order_stands(
+    words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_daemon: object, _arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, words[0], interrupted)
+    assert ctl.main(words) == 130
+    err = capsys.readouterr().err
+    assert said in err
+    assert bool(err) == bool(said)
