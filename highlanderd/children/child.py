@@ -184,7 +184,7 @@ class Child:
         self._order(messages.kill(after=after))
 
     def run_hook(self, name: str) -> None:
-        """Have the keeper run a hook beside the program."""
+        """Have the keeper run a hook while the program runs."""
         self._order(messages.hook(name))
 
     def end(self, cause: str, *, announced: bool) -> None:

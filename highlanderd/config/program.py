@@ -231,13 +231,13 @@ class ProgramKeys(Section):
     )
     after_ready: Hook = Field(
         default=None,
-        description="A command that runs beside the program, once that is ready. When it fails, that is an event, and "
-        "no more.",
+        description="A command that runs while the program does, once that is ready. When it fails, that is an event, "
+        "and no more.",
     )
     before_stop: Hook = Field(
         default=None,
-        description="A command that runs beside the program before that gets `stop_signal`. It does not run when the "
-        "program has ended by itself, nor when leadership runs out. When it fails, that is an event, and no more.",
+        description="A command that runs while the program does, before that gets `stop_signal`. It does not run when "
+        "the program has ended by itself, nor when leadership runs out. When it fails, that is an event, and no more.",
     )
     after_stop: Hook = Field(
         default=None,
@@ -302,7 +302,7 @@ class ProgramKeys(Section):
     spread: Flag = Field(
         default=True,
         description="Whether a node leaves it to one that leads fewer programs: it waits 50ms for each program that it "
-        "leads more, 1s at most. Between nodes of another place in `prefer`, that counts alone.",
+        "leads more, 1s at most. Among nodes that differ in their place in `prefer`, that place alone decides.",
     )
     after: Programs = Field(
         default=(),

@@ -223,6 +223,13 @@ class _Commands:
         self._add("reread", "the same as reload --dry-run").set_defaults(
             command="reload", dry_run=True, force=False, quiet=False, reason="", wait=False
         )
+        self._ledger()
+        self._maintenance()
+        shutdown = self._add("shutdown", "release all programs of this node and end its daemon")
+        self._reason(shutdown)
+        self._waiting(shutdown, "it has ended")
+
+    def _ledger(self) -> None:
         ledger = self._add("ledger", "show or change the ledger, which PostgreSQL keeps")
         actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
         self._action(actions, "show", "show its facts")
@@ -232,10 +239,6 @@ class _Commands:
         self._action(actions, "migrate", "bring its schema to this daemon's version, which it does by itself")
         self._reason(lease, "the events show it")
         self._waiting(lease)
-        self._maintenance()
-        shutdown = self._add("shutdown", "release all programs of this node and end its daemon")
-        self._reason(shutdown)
-        self._waiting(shutdown, "it has ended")
 
     def _maintenance(self) -> None:
         maintenance = self._add("maintenance", "prepare for an outage of PostgreSQL, so that it stops no child")

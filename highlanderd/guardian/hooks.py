@@ -1,8 +1,8 @@
 """The hooks of one child: commands of its program that run in its tree, one at a time, each for so long at most.
 
 ``before_start`` runs before the program, which is not executed when it fails. ``after_ready`` and ``before_stop`` run
-beside the program, when the worker says so; signals wait for ``before_stop``. ``after_stop`` runs when nothing of the
-program is left, and only after it has ended the tree counts as empty. The keeper's deadline holds for all of them.
+while the program does, when the worker says so; signals wait for ``before_stop``. ``after_stop`` runs when nothing of
+the program is left, and only after it has ended the tree counts as empty. The keeper's deadline holds for all of them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Hooks:
 
     @property
     def alone(self) -> bool:
-        """Whether signals have to wait: they are for the program, and a hook is due, or runs, that is not beside it."""
+        """Whether signals for the program have to wait: a hook is due, or another one than ``after_ready`` runs."""
         return bool(self._due) or (self._command is not None and self._name != AFTER_READY)
 
     @property

@@ -85,7 +85,7 @@ class ProgramChild(ProbedChild, Protocol):
         """SIGKILL to the tree until it is empty; with ``after``, ``after_stop`` may run then."""
 
     def run_hook(self, name: str) -> None:
-        """Run a hook beside the program."""
+        """Run a hook while the program runs."""
 
     def end(self, cause: str, *, announced: bool) -> None:
         """Say why the term ends, for hooks; ``announced``: ``before_stop`` runs before the next signal."""

@@ -30,22 +30,17 @@ def program_status(
     """Return one program as this node sees it. Without an overview it is not known who else could lead it."""
     program, now = member.program, boottime()
     situation, term, running = program.situation, program.term, program.running
-    leader = pool.listener.leaders.get(member.lock_id)
+    leader, epoch = _leader(member, pool, node)
     left = unkillable(member)
-    under_other_key = _under_another_key(member, pool)
-    other_key = None if under_other_key is None else under_other_key[1].node
     known = None if overview is None else overview.program(program.name)
-    led_elsewhere = (
-        leader is not None and pool.listener.knows_led(leader) and leader.instance != program.policy.instance
-    )
     return ProgramStatus(
         name=program.name,
         state=program.state,
         want="run" if _wish(member) is Want.RUN else "stop",
         reason=_reason(member, pool, left),
         since=wall(program.entered, now),
-        leader=node if term is not None else leader.node if leader is not None and led_elsewhere else other_key,
-        epoch=term.epoch if term is not None else leader.epoch if leader is not None else None,
+        leader=leader,
+        epoch=epoch,
         lock_id=member.lock_id,
         pid=program.pid,
         ready=is_ready(member) and not left,
@@ -66,6 +61,18 @@ def program_status(
         suspended=situation.suspension is not None,
         usage=usage,
     )
+
+
+def _leader(member: Member, pool: Pool, node: str) -> tuple[str | None, int | None]:
+    """Return the node that leads the program, and the epoch of the latest term that is known."""
+    term, latest = member.program.term, pool.listener.leaders.get(member.lock_id)
+    if term is not None:
+        return node, term.epoch
+    epoch = None if latest is None else latest.epoch
+    if latest is not None and pool.listener.knows_led(latest) and latest.instance != member.program.policy.instance:
+        return latest.node, epoch
+    other = _under_another_key(member, pool)
+    return None if other is None else other[1].node, epoch
 
 
 def _wish(member: Member) -> Want:

@@ -101,7 +101,7 @@ def test_a_term_that_ends_while_the_first_hook_runs_starts_nothing_and_undoes_wh
     assert book(node) == ["before", "after_stop stopped"]
 
 
-# --------------------------------------------------------------------------------------------------- beside the program
+# --------------------------------------------------------------------------------------------- while the program runs
 
 
 def test_hooks_beside_the_program_run_once_and_their_failure_is_told(node: Node) -> None:
