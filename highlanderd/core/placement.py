@@ -1,9 +1,9 @@
 """Placement: which node a program is left to, where several could take it over.
 
-It only delays, and so does what a program starts after. The verdict alone says whether a node may begin a term; a node
-that may, but is not the one to lead, waits a moment longer, so that another node comes first. That wait has an end that
-needs nobody, so a wrong belief about other nodes costs a moment and nothing else. A leader gives a program back in the
-same way: by a release in good order.
+It only delays. The verdict alone says whether a node may begin a term; a node that may, but is not the one to lead,
+waits a moment longer, so that another node comes first. That wait ends by itself, so a wrong belief about other nodes
+costs a moment and nothing else. A leader gives a program back by a release in good order. A program that starts after
+others is delayed here, too, on every node, until they are up.
 """
 
 from __future__ import annotations

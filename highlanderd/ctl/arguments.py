@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final, NoReturn, cast
 
 from highlanderd import __version__
-from highlanderd.api import LONGEST_REASON
+from highlanderd.api import DEFAULT_TIMEOUT, LONGEST_REASON
 from highlanderd.ctl import terminal
 from highlanderd.ctl.argument_values import duration, naming, outage
 from highlanderd.ctl.question_arguments import add_questions
@@ -201,7 +201,11 @@ class _Commands:
             help=f"wait until {what} (default: {'wait' if usual else 'do not wait'})",
         )
         command.add_argument(
-            "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait for so long at most (default: 60s)"
+            "--timeout",
+            type=duration,
+            default=DEFAULT_TIMEOUT,
+            metavar="DURATION",
+            help=f"wait for so long at most (default: {DEFAULT_TIMEOUT:g}s)",
         )
 
     def _whole_node(self) -> None:

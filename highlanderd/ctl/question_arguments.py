@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from highlanderd.api import DEFAULT_LINES, DEFAULT_TERMS, MOST_LINES, MOST_TERMS
+from highlanderd.api import DEFAULT_LINES, DEFAULT_TERMS, DEFAULT_TIMEOUT, MOST_LINES, MOST_TERMS
 from highlanderd.ctl.argument_values import STATES, duration, line_number, naming
 from highlanderd.ctl.predicates import OUTCOMES
 
@@ -86,7 +86,11 @@ def _predicates(add: Add) -> None:
         help="leading, ready or finished: on any node; stopped: on this one",
     )
     wait.add_argument(
-        "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait for so long at most (default: 60s)"
+        "--timeout",
+        type=duration,
+        default=DEFAULT_TIMEOUT,
+        metavar="DURATION",
+        help=f"wait for so long at most (default: {DEFAULT_TIMEOUT:g}s)",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from highlanderd.api import MOST_LINES
+from highlanderd.api import DEFAULT_TIMEOUT, MOST_LINES
 from highlanderd.core.states import Author
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchNode, NoSuchProgram, NotLeading, NotPermitted
@@ -16,8 +16,6 @@ from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import outcome
 from highlanderd.listeners.requests import WAITING, checked
 
-DEFAULT_TIMEOUT: Final = 60.0
-"""Seconds to wait for an outcome when the client names none: six times the default stop_timeout."""
 LOGS: Final = "logs"
 """What the node that leads is asked for: the last lines of a program. That changes nothing."""
 LIFT: Final = "lift"

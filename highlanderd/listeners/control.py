@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from highlanderd import errors
+from highlanderd.api import DEFAULT_TIMEOUT
 from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, ProgramDetail
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
@@ -230,7 +231,7 @@ class _Api:
         return answer({"program": {"name": name, "leader": None} if program is None else cluster_part(program)})
 
     def _patience(self, request: web.Request, body: Mapping[str, Any]) -> everywhere.Patience:
-        seconds = body.get("timeout", carrying.DEFAULT_TIMEOUT) if body.get("wait", False) else None
+        seconds = body.get("timeout", DEFAULT_TIMEOUT) if body.get("wait", False) else None
         return everywhere.Patience(seconds, lambda: request.transport is None)
 
     async def drain(self, request: web.Request) -> web.Response:
@@ -262,7 +263,7 @@ class _Api:
         report = await self._node.reload(dry_run=dry_run, force=body.get("force", False), by=by)
         if body.get("wait", False) and not dry_run:
             restarted = [before[name] for name in report.restarted if name in before]
-            patience = body.get("timeout", carrying.DEFAULT_TIMEOUT)
+            patience = body.get("timeout", DEFAULT_TIMEOUT)
             await restarted_all(self._node, restarted, patience, lambda: request.transport is None)
         return answer({"dry_run": dry_run, **asdict(report)})
 
@@ -335,6 +336,6 @@ class _Api:
         changed: Callable[[LeaseReport], object],
     ) -> web.Response:
         if body.get("wait", False):
-            patience = body.get("timeout", carrying.DEFAULT_TIMEOUT)
+            patience = body.get("timeout", DEFAULT_TIMEOUT)
             report = await leases.in_force(self._node, report, changed, patience, lambda: request.transport is None)
         return answer(asdict(report))

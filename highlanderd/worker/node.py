@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from highlanderd import __version__
+from highlanderd.api import DEFAULT_TIMEOUT
 from highlanderd.choice import chosen
 from highlanderd.config import WrittenKey, keys_of
 from highlanderd.core.cluster import ClusterOverview, Held
@@ -283,7 +284,7 @@ class WorkerNode:
     async def relay(self, node: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
         """Return another node's answer to an order on a program. Raises HighlanderError, also for its refusal."""
         arguments = {key: value for key, value in body.items() if key not in ("reason", "node")}
-        patience = body.get("timeout", carrying.DEFAULT_TIMEOUT) if body.get("wait", False) else 0.0
+        patience = body.get("timeout", DEFAULT_TIMEOUT) if body.get("wait", False) else 0.0
         answer = await self.commands.send(node, Command(verb, name, arguments, by), patience)
         match answer:
             case {"error": {"code": str(code), "message": str(message)}}:
