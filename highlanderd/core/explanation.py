@@ -104,7 +104,8 @@ def _here(leader: str | None, program: ClusterProgram | None, local: LocalView) 
         )
     elif status.state != "leading":
         why = status.reason or lacks
-        yield f"this node, {node.node}, does not lead it: {status.state}" + (f", {why}" if why else "")
+        does = "ends its term" if status.state == "draining" else "does not lead it"
+        yield f"this node, {node.node}, {does}: {status.state}" + (f", {why}" if why else "")
         if lacks and lacks != why and status.state == "waiting":
             yield f"this node, {node.node}, could not lead it: {lacks}"
     elif status.reason:

@@ -235,7 +235,9 @@ class _Commands:
 
     def _ledger(self) -> None:
         ledger = self._add("ledger", "show or change the ledger, which PostgreSQL keeps")
-        actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True, prog="highlanderctl ledger")
+        actions = ledger.add_subparsers(
+            dest="action", metavar="{show,set-lease,migrate}", required=True, prog="highlanderctl ledger"
+        )
         self._action(actions, "show", "show its facts")
         lease = self._action(actions, "set-lease", "change the lease while programs run; done once all leaders use it")
         lease.add_argument("lease", type=duration, metavar="DURATION", help="such as 15s; 2s to 60s")
@@ -247,7 +249,7 @@ class _Commands:
     def _maintenance(self) -> None:
         maintenance = self._add("maintenance", "prepare for an outage of PostgreSQL, so that it stops no child")
         actions = maintenance.add_subparsers(
-            dest="action", metavar="ACTION", required=True, prog="highlanderctl maintenance"
+            dest="action", metavar="{on,off}", required=True, prog="highlanderctl maintenance"
         )
         begin = self._action(
             actions, "on", "use longer leases, before PostgreSQL goes away; done once all leaders use them"

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
+
+COLUMNS: Final = 80
+LINES: Final = 24
+"""What a terminal has that does not know its size."""
 
 
 def size() -> tuple[int | None, int | None]:
@@ -13,6 +18,12 @@ def size() -> tuple[int | None, int | None]:
         return None, None
     found = os.get_terminal_size(sys.stdout.fileno())
     return found.columns or None, found.lines - 1 if found.lines > 1 else None
+
+
+def screen() -> tuple[int, int]:
+    """Return the columns and lines of the whole screen; a serial console, or one in a container, may say 0 of each."""
+    found = os.get_terminal_size(sys.stdout.fileno())
+    return found.columns or COLUMNS, found.lines or LINES
 
 
 def draw(lines: Sequence[str], height: int | None) -> None:

@@ -89,7 +89,7 @@ def top(daemon: ControlClient, arguments: Namespace) -> int:
     with _whole_screen():
         while True:
             watched.changed.clear()
-            width, height = os.get_terminal_size(sys.stdout.fileno())
+            width, height = terminal.screen()
             colour = not os.environ.get("NO_COLOR")
             lines = picture(watched, arguments.names, (width, height), time.time(), colour=colour)
             terminal.draw(lines, height)

@@ -375,3 +375,12 @@ def test_what_was_typed_changes_no_word_of_help() -> None:
         assert narrow.format_help() == whole.format_help()
         [chosen] = [one for one in narrow._actions if isinstance(one, argparse._SubParsersAction)]
         assert chosen.choices[name].format_help() == command.format_help()
+
+
+@pytest.mark.parametrize(("command", "actions"), [("ledger", "{show,set-lease,migrate}"), ("maintenance", "{on,off}")])
+def test_a_command_without_its_action_names_those_there_are(
+    command: str, actions: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args([command])
+    assert capsys.readouterr().err.endswith(f"required: {actions}\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 import pytest
 
 from highlanderd.core.occurrences import Occurrence
+from highlanderd.ctl import terminal
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.top import Watched, picture
 from highlanderd.errors import NoSuchProgram
@@ -58,3 +60,12 @@ def test_a_daemon_that_does_not_answer_leaves_the_last_picture_with_a_warning() 
     lines = picture(found, [], (80, 24), NOON)
     assert lines[1] == "warning: the daemon on /run/x does not answer"
     assert any(line.startswith("beat") for line in lines)
+
+
+def test_a_terminal_that_does_not_know_its_size_has_that_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A serial console says 0 columns and 0 lines, and so does a pseudo-terminal that nobody has given a size."""
+    master, slave = os.openpty()
+    with open(slave, "w", encoding="ascii") as unsized:  # noqa: PTH123  # a descriptor
+        monkeypatch.setattr("sys.stdout", unsized)
+        assert terminal.screen() == (80, 24)
+    os.close(master)

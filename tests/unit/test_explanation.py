@@ -53,6 +53,14 @@ def test_a_leader_explains_itself_and_names_who_could_follow() -> None:
     assert found.earliest is None
 
 
+def test_a_leader_that_lets_go_is_not_said_to_lead_and_not_to_lead_at_once() -> None:
+    status = program("beat", state="draining", leader="web-1", reason="fenced: the lease could not be renewed in time")
+    found = here(None, status, unknown="PostgreSQL does not answer")
+    assert found.because[0] == (
+        "this node, web-1, ends its term: draining, fenced: the lease could not be renewed in time"
+    )
+
+
 def test_a_standby_says_what_it_waits_for_and_promises_no_moment() -> None:
     cluster = overview("web-1", "web-2", leader="web-2", since=T, candidates=("web-1",))
     found = here(cluster, program("beat", leader="web-2", reason="led by web-2"), changes=T)
