@@ -103,7 +103,8 @@ def executable(path: bytes, user: User) -> bool:
 def writable(path: bytes, user: User) -> bool:
     """Return whether the user's logger may write to the log file, or make it. Raises OSError.
 
-    ELOOP for a link, EINVAL for anything else that is no regular file: a logger opens neither.
+    ENOENT where its directory does not exist. ELOOP for a link, EINVAL for anything else that is no regular file: a
+    logger opens neither.
     """
     directory = os.path.dirname(path)
     sheltered = os.geteuid() == 0 and way.sheltered(directory, {user.gid, *user.groups})
@@ -114,6 +115,7 @@ def writable(path: bytes, user: User) -> bool:
                 raise OSError(errno.ELOOP if stat.S_ISLNK(kind) else errno.EINVAL, "no regular file")
             if os.access(path, os.W_OK, effective_ids=True):
                 return True
+        os.stat(directory)
         return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
 
 

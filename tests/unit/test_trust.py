@@ -135,6 +135,7 @@ def test_a_secret_that_stands_elsewhere_is_no_secret_of_the_file(etc: Path) -> N
 def test_a_log_that_the_programs_user_may_not_write_is_warned_of(etc: Path) -> None:
     who = f'user = "{STRANGER}"\ngroup = "{STRANGER}"\n'
     (etc / "conf.d/beat.toml").write_text(f'{BEAT}{who}stdout = "../log/beat"\nstderr = "../log/beat"\n')
+    assert warnings(etc) == [], "that its directory does not exist is a problem already"
     (etc / "log").mkdir(mode=0o755)
     assert problems(etc) == []
     (warning,) = warnings(etc)
