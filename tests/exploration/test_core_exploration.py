@@ -18,7 +18,7 @@ What is explored here, breadth first, from the moment at which the first node le
   made anew, restored or put back, rows that arrive from another server, an old primary that is started again or serves
   on, lockers of a lapsed epoch, two keys of one program: *all* of it for those in ``ALL_SCENES``.
 
-Where nothing else is said, a search ends at 1,500 worlds: ``make explore`` goes deeper. One world in 500 is also
+Where nothing else is said, a search ends at 1,000 worlds: ``make explore`` goes deeper. One world in 500 is also
 followed without misfortune: somebody leads within four leases.
 """
 
@@ -41,7 +41,7 @@ ALL_SCENES = frozenset(
 )
 ALL_SWIFT = ALL_WAYS | {"failover", "reset", "restart", "upgrade"}
 
-FIRST_WORLDS = 1_500
+FIRST_WORLDS = 1_000
 """Where a search ends that does not claim to see all, and that ``make explore`` repeats."""
 ALL = 10_000
 """More worlds than there are where a search claims to see all."""
