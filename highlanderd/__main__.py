@@ -126,10 +126,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_configured(path: Path, arguments: argparse.Namespace) -> int:
     """Do what needs a valid configuration: print the schema, examine, or become the daemon."""
-    from highlanderd.config import load
     from highlanderd.guardian.spare import installed
 
     code = installed()  # before what a worker needs is imported
+    from highlanderd.config import load
+
     loaded = load(path, os.environ)
     if arguments.print_schema:
         print(_schema(loaded.configuration, arguments.version), end="")

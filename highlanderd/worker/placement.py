@@ -25,6 +25,8 @@ class Placement:
     def __init__(self, leaders: Callable[[], Mapping[int, Leader]]) -> None:
         """``leaders`` returns who leads what, by lock id, as the latest survey showed it."""
         self._leaders = leaders
+        self._counted: tuple[Mapping[int, Leader], Counter[str]] = {}, Counter()
+        """The survey that was counted last, and how many programs each node leads by it: every look asks for that."""
         self._standing: Standing | None = None
         self._failbacks: dict[str, Failback] = {}
         """By program, also while another node leads it: whether it failed there counts when it comes back."""
@@ -37,9 +39,15 @@ class Placement:
         """Return the nodes that wait for a program; ``led`` is how many programs this node leads."""
         if self._standing is None:
             return Peers(led=led, missing=missing)
-        counts = Counter(leader.node for leader in self._leaders().values() if leader.leads)
+        counts = self._counts()
         able = {node: counts[node] for node, programs in self._standing.waiting.items() if program in programs}
         return Peers(able, led, missing)
+
+    def _counts(self) -> Counter[str]:
+        leaders = self._leaders()
+        if leaders is not self._counted[0]:  # each survey is another mapping
+            self._counted = leaders, Counter(leader.node for leader in leaders.values() if leader.leads)
+        return self._counted[1]
 
     def is_up(self, config: ProgramConfig) -> bool:
         """Return whether a program is ready on some node, or has finished with success, as far as the ledger shows."""
