@@ -262,34 +262,18 @@ def keeps_readiness_to_itself(situation: Situation, event: Event, now: float, po
     return after, () if isinstance(event, FoundReady) else effects
 
 
-def releases_the_unhealthy(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
-    """A child that does not answer any more counts as gone."""
-    after, effects = machine.step(situation, event, now, policy)
-    state = after.state
-    if isinstance(event, FoundUnhealthy) and isinstance(state, Draining) and after.session is SessionState.IDLE:
-        released = replace(after, state=replace(state, phase=Releasing()), session=SessionState.BUSY)
-        return released, (*effects, Release(state.term.epoch, state.cause, None))
-    return after, effects
+def releases_at(kind: type[Exited | FoundUnhealthy | HookFinished]) -> Changed:
+    """Count the tree as gone at an event that says less: row and lock are given away."""
 
+    def step(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
+        after, effects = machine.step(situation, event, now, policy)
+        state = after.state
+        if isinstance(event, kind) and isinstance(state, Draining) and after.session is SessionState.IDLE:
+            released = replace(after, state=replace(state, phase=Releasing()), session=SessionState.BUSY)
+            return released, (*effects, Release(state.term.epoch, state.cause, None))
+        return after, effects
 
-def releases_the_vetoed(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
-    """A hook that has failed counts as gone, with all that it has started."""
-    after, effects = machine.step(situation, event, now, policy)
-    state = after.state
-    if isinstance(event, HookFinished) and isinstance(state, Draining) and after.session is SessionState.IDLE:
-        released = replace(after, state=replace(state, phase=Releasing()), session=SessionState.BUSY)
-        return released, (*effects, Release(state.term.epoch, state.cause, None))
-    return after, effects
-
-
-def releases_before_emptied(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:
-    """The exit of the main process counts as the end of the tree: row and lock are given away."""
-    after, effects = machine.step(situation, event, now, policy)
-    state = after.state
-    if isinstance(event, Exited) and isinstance(state, Draining) and after.session is SessionState.IDLE:
-        released = replace(after, state=replace(state, phase=Releasing()), session=SessionState.BUSY)
-        return released, (*effects, Release(state.term.epoch, state.cause, None))
-    return after, effects
+    return step
 
 
 def spawns_again(situation: Situation, event: Event, now: float, policy: Policy) -> machine.Step:

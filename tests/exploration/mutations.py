@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from highlanderd.core.effects import Look, Release, Renew, TakeOver, WriteSettled
+from highlanderd.core.events import Exited, FoundUnhealthy, HookFinished
 from tests.exploration import broken_steps as broken
 from tests.exploration.world import LEASE, Rules, World
 from tests.exploration.world_statements import Flaws
@@ -85,10 +86,10 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         _rules("worker A", step=broken.keeps_readiness_to_itself, probes=True)
     ),
     "a child that does not answer counts as gone": Mutation(
-        _rules("unhealthy A", step=broken.releases_the_unhealthy, probes=True)
+        _rules("unhealthy A", step=broken.releases_at(FoundUnhealthy), probes=True)
     ),
     "a hook that has failed counts as gone": Mutation(
-        _rules(step=broken.releases_the_vetoed, hooks=True), faults=0, start=waited
+        _rules(step=broken.releases_at(HookFinished), hooks=True), faults=0, start=waited
     ),
     "the deadline is not compared when the hook is over": Mutation(
         _rules("freeze node A", keeper_compares_at_exec=False, hooks=True), start=waited
@@ -155,7 +156,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         _rules("exit A", "stop B", step=broken.forgets_the_wish), orders=1
     ),
     "a reattach calls a fence back": Mutation(_rules("cut A", step=broken.calls_fences_back)),
-    "released and unlocked before the tree is empty": Mutation(_rules("exit", step=broken.releases_before_emptied)),
+    "released and unlocked before the tree is empty": Mutation(_rules("exit", step=broken.releases_at(Exited))),
     "a second child under one epoch": Mutation(_rules("keeper", step=broken.spawns_again, guardian_refuses=False)),
     "an order of a dead worker is read after the next has begun": Mutation(
         _rules("worker", guardian_hears_last_words=False), names="A", start=waited
