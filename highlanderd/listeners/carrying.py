@@ -83,7 +83,7 @@ async def carry_out_for_another(
             node.lift(name, by)
             return {}
         if verb == ASK:
-            return {"hindrance": node.hindrance(name)}
+            return {"hindrance": await node.hindrance(name)}
         if not obedient:
             raise NotPermitted("it obeys no orders from other nodes: its [control] remote is false")
         if verb == LOGS:

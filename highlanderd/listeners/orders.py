@@ -91,7 +91,7 @@ class Node(Protocol):
     async def relay(self, node: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
         """Return another node's answer to an order on a program. Raises HighlanderError, also for its refusal."""
 
-    def hindrance(self, name: str) -> str:
+    async def hindrance(self, name: str) -> str:
         """Return why this node could not lead a program now; empty when it could, or does."""
 
     async def ask_hindrance(self, node: str, name: str) -> str:

@@ -293,10 +293,10 @@ class WorkerNode:
                 return answer
         raise HighlanderError(f"{node} has answered what this daemon does not understand: {answer!r:.200}")
 
-    def hindrance(self, name: str) -> str:
+    async def hindrance(self, name: str) -> str:
         """Return why this node could not lead a program now; empty when it could, or does."""
         member = self._fleet.members.get(name)
-        return f"{self._name} does not have it" if member is None else self._presence.hindrance(member)
+        return f"{self._name} does not have it" if member is None else await self._presence.hindrance_now(member)
 
     async def ask_hindrance(self, node: str, name: str) -> str:
         """Return why another node could not lead a program, as it says itself. Raises HighlanderError."""

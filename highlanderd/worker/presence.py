@@ -23,6 +23,8 @@ DIGITS: Final = 4
 """Hexadecimal digits of a digest. A value may be a secret, and so few digits fit any number of guesses."""
 HOST_EVERY: Final = 60.0
 """Seconds between two looks at what this host lacks."""
+LOOK_WITHIN: Final = 1.0
+"""Seconds that a look at the host may take while an operator waits for it."""
 LONGEST_REASON: Final = 300
 """Characters: a sentence."""
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {"command": ("command", "argv")}
@@ -40,6 +42,8 @@ class WorkerPresence:
         self._fleet, self._environ = fleet, environ
         self._lacking: Mapping[str, str] = {}
         """By program: what this host lacks for it, as it was found last."""
+        self._looks: dict[str, asyncio.Future[dict[str, str]]] = {}
+        """By program: the look at the host that an operator waits for. A file system that hangs holds up one each."""
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._since: dict[str, tuple[float, str]] = {}
         """By program: when its state was entered, by CLOCK_BOOTTIME and as it was written. The clocks drift apart."""
@@ -90,6 +94,23 @@ class WorkerPresence:
         if program.state == "waiting" and not member.session.connected:
             return program.situation.reason or "no session with PostgreSQL"
         return self._lacking.get(program.name, "")
+
+    async def hindrance_now(self, member: Member) -> str:
+        """Return the same after a look at the host: it may lack what it had before a reload, or a minute ago."""
+        if why := self.hindrance(member):
+            return why
+        config = member.spawner.config
+        look = self._looks.get(config.name)
+        if look is None or look.done():
+            look = in_thread(partial(lacks_now, (config,), self._environ), "look at the host")
+            self._looks[config.name] = look
+        try:
+            async with asyncio.timeout(LOOK_WITHIN):
+                return (await asyncio.shield(look)).get(config.name, "")
+        except TimeoutError:
+            return "a file system that it needs there does not answer"
+        except (OSError, HighlanderError) as error:
+            return str(error)
 
     def _entered(self, name: str, entered: float) -> str:
         known = self._since.get(name)

@@ -297,7 +297,7 @@ class MemoryNode:
             raise self.refusal
         return {"program": program_facts(self.program(name))}
 
-    def hindrance(self, name: str) -> str:
+    async def hindrance(self, name: str) -> str:
         return "" if self.of(name).state in ("waiting", "leading") else self.of(name).reason
 
     async def ask_hindrance(self, node: str, name: str) -> str:  # noqa: ARG002 - they are all able

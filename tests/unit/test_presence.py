@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from highlanderd.config import ProgramConfig
 from highlanderd.core.cluster import CandidatePresence, NodePresence
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.presence import Presence
 from highlanderd.postgres.replies import Reply
+from highlanderd.worker.presence import WorkerPresence
 from tests.support.memory_node import until
 
 BEAT = CandidatePresence("beat", 7, "draining", False, "released", False, "2026-01-02T03:04:05Z", {})
@@ -48,5 +51,24 @@ def test_what_changes_while_it_is_written_is_written_next() -> None:
         await until(lambda: len(session.candidates) == 2)
         writing.cancel()
         assert '"able": true' in session.candidates[1]
+
+    asyncio.run(main())
+
+
+def test_what_an_operator_waits_for_is_looked_for_now(tmp_path: Path) -> None:
+    async def main() -> None:
+        command = tmp_path / "beat"
+        command.write_text("#!/bin/sh\n")
+        command.chmod(0o755)
+        config = ProgramConfig(name="beat", command=(str(command),))
+        beat: Any = SimpleNamespace(
+            program=SimpleNamespace(name="beat", state="leading"), spawner=SimpleNamespace(config=config)
+        )
+        fleet: Any = SimpleNamespace(wanted={"beat": config}, members={"beat": beat})
+        presence = WorkerPresence("a", "i", None, fleet, {})
+        assert await presence.hindrance_now(beat) == ""
+        command.unlink()
+        assert presence.hindrance(beat) == ""  # nobody has looked since
+        assert f"there is no file {command}" in await presence.hindrance_now(beat)
 
     asyncio.run(main())
