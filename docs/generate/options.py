@@ -17,6 +17,7 @@ from highlanderd.config import sections as configuration
 from highlanderd.config.spellings import SYSTEMD
 from highlanderd.config.supervisord import PROGRAM, Option
 from highlanderd.ctl.arguments import parser as client_parser
+from highlanderd.worker.changes import APPLIED_AT_ONCE, PROBES
 
 # --------------------------------------------------------------------------------------------------- configuration
 
@@ -61,9 +62,17 @@ def _table_of_keys(title: str, model: type[configuration.Section]) -> str:
 def overview_of_keys() -> str:
     """Every program key with its default, for a glance."""
     return rows(
-        ("key", "default"),
-        ((f"[`{key}`](#{key})", default(key, info)) for key, info in json_schema.keys(ProgramKeys)),
+        ("key", "default", "a reload"),
+        ((f"[`{key}`](#{key})", default(key, info), _reloaded(key)) for key, info in json_schema.keys(ProgramKeys)),
     )
+
+
+def _reloaded(key: str) -> str:
+    if key == "lock_key":
+        return "refuses, without `--force`"
+    if key in PROBES:
+        return 'applies it at once, unless with `"notify"`'
+    return "applies it at once" if key in APPLIED_AT_ONCE else "starts the child again"
 
 
 # ---------------------------------------------------------------------------------------------------------- commands

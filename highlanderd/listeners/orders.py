@@ -33,7 +33,7 @@ DEFAULT_STAY_OUT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ReloadReport:
-    """What a reload did, or would do: lines such as ``beat: changed (umask): drains and starts again``."""
+    """What a reload did, or would do: lines such as ``beat: changed (umask): drains and starts again here``."""
 
     changes: tuple[str, ...]
     warnings: tuple[str, ...] = ()

@@ -18,7 +18,6 @@ from highlanderd.children.guardian_link import Found
 from highlanderd.children.prober import Prober
 from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig, difference, needs
-from highlanderd.config.probes import Notify
 from highlanderd.core import machine
 from highlanderd.core.events import (
     Detached,
@@ -40,7 +39,7 @@ from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.session import Session
 from highlanderd.postgres.standing import Standing
 from highlanderd.system.linux import boottime
-from highlanderd.worker import child_handover
+from highlanderd.worker import changes, child_handover
 from highlanderd.worker.interfaces import ProgramChild, Recorder
 from highlanderd.worker.placement import Placement
 from highlanderd.worker.program import Program
@@ -48,36 +47,6 @@ from highlanderd.worker.quiet import quietly
 from highlanderd.worker.records import LastExit, Tell
 
 log = logging.getLogger(__name__)
-
-APPLIED_AT_ONCE: Final = frozenset(
-    {
-        "description",
-        "autostart",
-        "restart",
-        "success_exit_codes",
-        "backoff",
-        "backoff_max",
-        "backoff_reset",
-        "ready_timeout",
-        "stop_signal",
-        "stop_timeout",
-        "stop_to",
-        "log_max_bytes",
-        "log_backups",
-        "log_compress",
-        "log_timestamps",
-        "log_format",
-        "log_overflow",
-        "prefer",
-        "never",
-        "failback",
-        "spread",
-        "after",
-    }
-)
-"""Keys that apply to a running child; a change of any other ends its term."""
-PROBES: Final = frozenset({"ready", "alive"})
-"""Keys that do as well, as long as the child need not be told: for ``notify`` it gets variables when it is started."""
 
 NEVER: Final = 'the key "never" names this node'
 """The reason of a program that the configuration keeps from this node."""
@@ -366,22 +335,32 @@ class Fleet:
             if old is None:
                 lines.append(f"{name}: added: {'contends for the lead' if new.autostart else 'stays stopped'}")
             elif keys:
-                lines.append(f"{name}: changed ({', '.join(keys)}): {self._effect(old, new)}")
+                effect = changes.effect(old, new, self._origin.node, led=self._is_led(name))
+                lines.append(f"{name}: changed ({', '.join(keys)}): {effect}")
         return tuple(lines)
 
-    def _effect(self, old: ProgramConfig, new: ProgramConfig) -> str:
-        if self._origin.node in {*new.never} - {*old.never}:
-            return "drains and leaves this node"
-        return "drains and starts again" if _needs_new_child(old, new) else "applies at once"
+    def _is_led(self, name: str) -> bool:
+        member = self.members.get(name)
+        return member is not None and member.program.term is not None
 
-    def drained_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
-        """Return the programs that run here, and that ``want`` would drain and start again."""
+    def restarted_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
+        """Return the programs that are led here, and that ``want`` would drain and start again."""
+        return tuple(
+            name
+            for name, new in programs.items()
+            if self._is_led(name)
+            and self._origin.node not in new.never
+            and changes.needs_new_child(self.members[name].spawner.config, new)
+        )
+
+    def relocked_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
+        """Return the programs that are not stopped here, and that ``want`` would have contend for another lock."""
         return tuple(
             name
             for name, new in programs.items()
             if (member := self.members.get(name)) is not None
-            and member.program.term is not None
-            and _needs_new_child(member.spawner.config, new)
+            and member.program.state != "stopped"
+            and member.lock_id != new.lock_id(self._origin.namespace)
         )
 
     # ------------------------------------------------------------------------------------------------- reconciling
@@ -422,7 +401,7 @@ class Fleet:
         by = self._wanted_by
         if config is None or (self.barred(config.name) and not self._stays_away(member)):
             member.order_end(self._ending or EndOrdered(Cause.REMOVED, by))
-        elif lock_id != member.lock_id or _needs_new_child(member.spawner.config, config):
+        elif lock_id != member.lock_id or changes.needs_new_child(member.spawner.config, config):
             member.order_end(self._ending or EndOrdered(Cause.CHANGED, by))
         elif keys:
             member.spawner.follow(config)
@@ -533,13 +512,6 @@ class Fleet:
         self._on_alarm(f"{member.program.name}: {why}")
         member.program.fail(why)
         self._on_change()
-
-
-def _needs_new_child(old: ProgramConfig, new: ProgramConfig) -> bool:
-    """Return whether a program whose configuration has changed can only go on with a new child."""
-    keys = set(difference(old, new)) - APPLIED_AT_ONCE
-    told = [(config.notifies, isinstance(config.alive, Notify)) for config in (old, new)]
-    return bool(keys - PROBES) or (bool(keys) and told[0] != told[1])
 
 
 def _leaving(name: str) -> ProgramConfig:

@@ -71,7 +71,7 @@ class Reloading:
         self._begun += 1
         with self._notices.reload():
             loaded = await self._loaded(force)
-            changes, restarted = self._changes(loaded), self._fleet.drained_by(loaded.configuration.programs)
+            changes, restarted = self._changes(loaded), self._fleet.restarted_by(loaded.configuration.programs)
             self._persistence.reloaded(loaded)
             self._fleet.want(loaded.configuration.programs, by)
             self._persistence.hand_over()
@@ -88,6 +88,7 @@ class Reloading:
             if number != self._begun:
                 raise HighlanderError("this reload was not applied, because a later one has begun meanwhile")
             if not force:
+                self._refuse_two_locks(loaded)
                 self._refuse_to_drain(loaded)
         except HighlanderError as error:
             self._on_reloaded(False)
@@ -95,9 +96,21 @@ class Reloading:
             raise
         return loaded
 
+    def _refuse_two_locks(self, loaded: Loaded) -> None:
+        """Raise ConfigurationError if a program would contend for another lock, which guards against no other node."""
+        if relocked := self._fleet.relocked_by(loaded.configuration.programs):
+            names = " ".join(relocked)
+            raise ConfigurationError(
+                (
+                    f"{', '.join(relocked)}: another lock_key makes another lock, and a node that still has the former "
+                    f"one would run a second copy: 'highlanderctl stop --everywhere {names}', reload all nodes, and "
+                    f"'highlanderctl start --everywhere {names}'; or add --force",
+                )
+            )
+
     def _refuse_to_drain(self, loaded: Loaded) -> None:
         """Raise ConfigurationError if this would drain a program that could not be started here again."""
-        drained = self._fleet.drained_by(loaded.configuration.programs)
+        drained = self._fleet.restarted_by(loaded.configuration.programs)
         if lacks := [sentence for name in drained for sentence in loaded.lacks.get(name, ())]:
             raise ConfigurationError(
                 ("this would drain what cannot be started here again; mend it, or add --force:", *lacks)
@@ -116,5 +129,8 @@ def _kept(old: Configuration, new: Configuration) -> Iterator[str]:
         if "dsn" in keys and same_place(*(each.postgres.dsn.get_secret_value() for each in (old, new))):
             keys.remove("dsn")
             yield "[postgres] dsn has other credentials: new connections use them"
+        if name == "postgres" and "lease" in keys:
+            keys.remove("lease")
+            yield "[postgres] lease: the ledger's own rules; 'highlanderctl ledger set-lease' changes that"
         if keys:
-            yield f"[{name}] changed: takes effect when the daemon is restarted"
+            yield f"[{name}] {', '.join(sorted(keys))}: takes effect when the daemon is restarted"

@@ -22,7 +22,7 @@ def test_a_reload_on_the_leader_stays_there_and_runs_the_new_command(nodes: Node
         f"warning: {leader.file} has changed since it was loaded; 'highlanderctl reload' applies it\n"
     )
     done = highlanderctl(leader.socket, "reload", "--wait")
-    assert (done.code, done.out) == (0, "beat: changed (umask): drains and starts again\n")
+    assert (done.code, done.out) == (0, "beat: changed (umask): drains and starts again here\n")
     assert leader.leading()["beat"]["epoch"] == 2
 
     wait_for(lambda: len(nodes.journal.lives("beat")) == 2, what="it runs anew")

@@ -165,7 +165,12 @@ def test_two_programs_that_swap_their_locks_never_live_beside_their_old_selves(
     locks = {name: nodes.life(name).lock_id for name in ("one", "two", "three")}
 
     for node in made:
-        reload(node, keys.format("blue", "red", "yellow"))
+        node.configure(keys.format("blue", "red", "yellow"))
+        with pytest.raises(ConfigurationError, match="one, two, three: another lock_key makes another lock"):
+            node.control.ask("POST", "/v1/reload", {}, PATIENCE)
+    assert nodes.life("one").lock_id == locks["one"], "refused"
+    for node in made:
+        node.control.ask("POST", "/v1/reload", {"force": True}, PATIENCE)
 
     wait_for(lambda: all(len(nodes.journal.lives(name)) >= 2 for name in locks), what="all live under new locks")
     nodes.await_led("one", "two", "three")

@@ -204,7 +204,7 @@ def test_the_whole_node_s_orders(tmp_path: Path) -> None:
                 200,
                 {
                     "dry_run": True,
-                    "changes": ["beat: changed (umask): drains and starts again"],
+                    "changes": ["beat: changed (umask): drains and starts again here"],
                     "warnings": ["/etc/h.toml:7: no such command"],
                     "restarted": [],
                 },

@@ -211,7 +211,7 @@ def test_reload_says_what_it_did_and_what_is_wrong(tmp_path: Path) -> None:
         async with serving(node, tmp_path) as path:
             for command in (["reload"], ["update"]):
                 asked = await ctl(path, *command)
-                assert (asked.code, asked.out) == (0, "beat: changed (umask): drains and starts again\n")
+                assert (asked.code, asked.out) == (0, "beat: changed (umask): drains and starts again here\n")
             for command in (["reload", "--dry-run"], ["reread"]):
                 asked = await ctl(path, *command)
                 assert asked.out.startswith("A reload would do this:\nbeat: changed")

@@ -97,6 +97,6 @@ def test_another_place_needs_a_restart_and_its_password_is_not_tried(
     dsn.write_text(make_conninfo(database.dsn, password="old", dbname="postgres") + "\n")
     done = highlanderctl(node.socket, "reload")
 
-    assert done.out == "[postgres] changed: takes effect when the daemon is restarted\n"
+    assert done.out == "[postgres] dsn: takes effect when the daemon is restarted\n"
     _lose_the_sessions(database, node)
     assert len(nodes.journal.lives("beat")) == 1

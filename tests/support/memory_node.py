@@ -330,7 +330,10 @@ class MemoryNode:
         if self.trouble is not None:
             raise self.trouble
         self.orders.append(("reload", dry_run, force))
-        changes, warnings = ("beat: changed (umask): drains and starts again",), ("/etc/h.toml:7: no such command",)
+        changes, warnings = (
+            ("beat: changed (umask): drains and starts again here",),
+            ("/etc/h.toml:7: no such command",),
+        )
         return ReloadReport(changes, warnings, self.restarted)
 
     async def edited(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from highlanderd.core import machine
 from highlanderd.core.states import Cause
 from highlanderd.core.transitions.context import bug
 from highlanderd.ctl.commands import COMMANDS
-from highlanderd.worker.fleet import APPLIED_AT_ONCE
+from highlanderd.worker.changes import APPLIED_AT_ONCE
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"

@@ -266,3 +266,23 @@ def test_a_program_that_this_node_never_runs_is_stopped_without_an_alarm_until_t
 
     asyncio.run(scenario())
     assert alarms == []
+
+
+def test_another_lock_is_named_before_it_is_applied_unless_the_program_is_stopped() -> None:
+    beat, bot = (ProgramConfig(name=name, command=("true",)) for name in ("beat", "bot"))
+    relocked = {one.name: one.model_copy(update={"lock_key": f"new {one.name}"}) for one in (beat, bot)}
+
+    async def scenario() -> None:
+        fleet = _fleet([])
+        fleet.want({"beat": beat, "bot": bot})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: len(fleet.members) == 2)
+        fleet.order("bot", StopOrdered())
+        await until(lambda: fleet.members["bot"].program.state == "stopped")
+        assert fleet.relocked_by({"beat": beat, "bot": bot}) == ()
+        assert fleet.relocked_by(relocked) == ("beat",)
+        assert fleet.restarted_by(relocked) == (), "nothing is led here"
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
