@@ -138,6 +138,7 @@ class Daemon:
             quarantined=self._greeting.quarantined,
             exits=handover.exits,
             failures=handover.failures,
+            pauses=handover.pauses,
         )
         fleet.want(handover.programs)
         for found in self._greeting.found:

@@ -32,7 +32,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.observation import Suspension
 from highlanderd.core.placement import Peers
-from highlanderd.core.states import NOBODY, Author, Cause, Policy, Ready, Situation, Waiting, Want
+from highlanderd.core.states import NOBODY, Author, Backoff, Cause, Policy, Ready, Situation, Waiting, Want
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.resolver import Resolver
@@ -44,7 +44,7 @@ from highlanderd.worker.interfaces import ProgramChild, Recorder
 from highlanderd.worker.placement import Placement
 from highlanderd.worker.program import Program
 from highlanderd.worker.quiet import quietly
-from highlanderd.worker.records import LastExit, Tell
+from highlanderd.worker.records import LastExit, Pause, Tell
 
 log = logging.getLogger(__name__)
 
@@ -106,14 +106,15 @@ class Fleet:
         stops: Mapping[str, str] | None = None,
         exits: Mapping[str, LastExit] | None = None,
         failures: Mapping[str, int] | None = None,
+        pauses: Mapping[str, Pause] | None = None,
         session: Callable[..., Session] = Session,
         limits: Callable[[], needs.Limits] = needs.limits,
     ) -> None:
         """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how.
 
         ``stops`` are the reasons of programs that operators have stopped, ``exits`` how the latest child of each had
-        ended before, ``failures`` how many in a row there were. ``session`` makes the session of a program, ``limits``
-        says what this host has for all of them.
+        ended before, ``failures`` how many in a row there were, ``pauses`` who sits out. ``session`` makes a program's
+        session, ``limits`` says what this host has for all of them.
         """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
@@ -129,7 +130,7 @@ class Fleet:
         self._quarantined = dict(quarantined or {})
         self._stops = dict(stops or {})
         self._exits = dict(exits or {})
-        self._failures = dict(failures or {})
+        self._failures, self._pauses = dict(failures or {}), dict(pauses or {})
         """What a program begins with that was there under an earlier worker, by name."""
         self._find_limits, self._limits = limits, needs.Limits()
         self._names = Resolver()
@@ -161,6 +162,13 @@ class Fleet:
         now = {name: member.program.situation.failures for name, member in self.members.items()}
         known = {name: count for name, count in self._failures.items() if name in self.wanted} | now
         return {name: count for name, count in known.items() if count}
+
+    @property
+    def pauses(self) -> Mapping[str, Pause]:
+        """Until when each program sits out that has failed here, and why, by name."""
+        situations = {name: member.program.situation for name, member in self.members.items()}
+        now = {name: (at.state.until, at.reason) for name, at in situations.items() if isinstance(at.state, Backoff)}
+        return {name: pause for name, pause in self._pauses.items() if name in self.wanted} | now
 
     def _last_exit(self, name: str) -> LastExit | None:
         """Return what ``exits`` has of one program."""
@@ -380,10 +388,18 @@ class Fleet:
     def _join(self, name: str, config: ProgramConfig) -> None:
         lock_id = config.lock_id(self._origin.namespace)
         if name not in self.members and all(member.lock_id != lock_id for member in self.members.values()):
-            want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
-            situation = machine.begin(want, boottime(), self._pool.server.memory.knowledge())
-            stopped = self._stops.get(name, "") if self.wishes.get(name) is Want.STOP else ""
-            self._member(config, replace(situation, reason=stopped), lock_id)
+            self._member(config, self._beginning(config), lock_id)
+
+    def _beginning(self, config: ProgramConfig) -> Situation:
+        """Return what a program begins with that has no child here: as an earlier worker has left it, if one has."""
+        name, now = config.name, boottime()
+        want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
+        situation = machine.begin(want, now, self._pool.server.memory.knowledge())
+        until, why = self._pauses.pop(name, (now, ""))
+        if want is Want.RUN and until > now:
+            return replace(situation, state=Backoff(min(until, now + config.backoff_max)), reason=why)
+        stopped = self._stops.get(name, "") if self.wishes.get(name) is Want.STOP else ""
+        return replace(situation, reason=stopped)
 
     @contextmanager
     def _handling(self, name: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from highlanderd.errors import HighlanderError
 from highlanderd.postgres.addresses import same_place
 from highlanderd.postgres.memory import GENERATION, PROMISE, TIMELINES
 from highlanderd.system.linux import boottime
-from highlanderd.worker.records import LastExit
+from highlanderd.worker.records import LastExit, Pause
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class WorkerHandover:
     """By program that an operator has stopped here: the reason that its status shows."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """By program: how many failures in a row it has had on this node, where there were any."""
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    """By program that sits out after a failure: until when, and why."""
 
     @property
     def configuration(self) -> Configuration:
@@ -84,6 +87,7 @@ class WorkerHandover:
             "seen_ledger": self.seen_ledger,
             "exits": {name: [event.status, event.at, epoch] for name, (event, epoch) in self.exits.items()},
             "failures": dict(self.failures),
+            "pauses": dict(self.pauses),
             "restart_due": self.restart_due,
             **self.memory,
         }
@@ -122,6 +126,7 @@ def _with_facts(handover: WorkerHandover, facts: Mapping[str, Any]) -> WorkerHan
         restart_due=None if due is None else str(due),
         stops=_stops(facts.get("stops")),
         failures=_failures(facts.get("failures")),
+        pauses=_pauses(facts.get("pauses")),
     )
 
 
@@ -147,6 +152,16 @@ def _failures(written: object) -> dict[str, int]:
     """Return those that can be read."""
     pairs = written.items() if isinstance(written, dict) else ()
     return {name: count for name, count in pairs if type(count) is int and 0 < count <= MOST_FAILURES}
+
+
+def _pauses(written: object) -> dict[str, Pause]:
+    """Return those that can be read: until when by CLOCK_BOOTTIME, and the reason that the status shows."""
+    found = dict[str, Pause]()
+    for name, facts in (written if isinstance(written, dict) else {}).items():
+        match facts:
+            case [int() | float() as until, str(why)] if isfinite(until):
+                found[name] = float(until), why
+    return found
 
 
 def _wishes(written: object) -> dict[str, Want]:

@@ -85,6 +85,7 @@ class Persistence:
             "stops": self._fleet.stops,
             "exits": self._fleet.exits,
             "failures": self._fleet.failures,
+            "pauses": self._fleet.pauses,
             "seen_ledger": self._server.seen_ledger,
             "memory": self._server.memory.facts(),
         }

@@ -16,6 +16,8 @@ from highlanderd.worker.quiet import quietly
 
 log = logging.getLogger(__name__)
 
+Pause = tuple[float, str]
+"""Until when a program sits out after a failure on this node, by CLOCK_BOOTTIME, and why."""
 LastExit = tuple[Exited, int | None]
 """How the latest child has ended, and the epoch of its term."""
 

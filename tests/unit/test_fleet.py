@@ -20,8 +20,10 @@ from highlanderd.output.writer import Writer
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
 from highlanderd.system.host_limits import HostLimit
+from highlanderd.system.linux import boottime
 from highlanderd.worker.fleet import NEVER, Fleet
 from highlanderd.worker.interfaces import Recorder
+from highlanderd.worker.records import Pause
 from tests.support.session import pool_of, until
 
 UNLIMITED = Limits()
@@ -63,6 +65,7 @@ def _fleet(
     guardian: object = None,
     limits: Limits = UNLIMITED,
     failures: Mapping[str, int] | None = None,
+    pauses: Mapping[str, Pause] | None = None,
 ) -> Fleet:
     ledger = Ledger("highlander", "highlander", 10.0)
     nothing = _Nothing()
@@ -89,6 +92,7 @@ def _fleet(
         quarantined=quarantined,
         limits=lambda: limits,
         failures=failures,
+        pauses=pauses,
     )
 
 
@@ -188,6 +192,43 @@ def test_a_quarantined_program_is_shown_with_its_reason_until_an_operator_starts
         fleet.order("beat", StartOrdered())
         await until(lambda: fleet.members.get("beat") and fleet.members["beat"].program.state == "waiting")
         assert guardian.lifted == ["beat"]
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+
+
+def test_the_rest_of_a_pause_goes_on_with_the_next_worker_and_start_ends_it() -> None:
+    programs = {name: ProgramConfig(name=name, command=("false",)) for name in ("beat", "bot")}
+    now = boottime()
+
+    async def scenario() -> None:
+        pauses = {"beat": (now + 50, "exited with code 1"), "bot": (now - 1, "it was long ago"), "gone": (now + 9, "")}
+        fleet = _fleet([], pauses=pauses)
+        fleet.want(programs)
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: len(fleet.members) == 2)
+        beat, bot = fleet.members["beat"].program, fleet.members["bot"].program
+        assert (beat.state, beat.situation.reason) == ("backoff", "exited with code 1")
+        assert fleet.pauses == {"beat": pauses["beat"]}
+        assert (bot.state, bot.situation.reason) == ("waiting", "")
+        fleet.order("beat", StartOrdered())
+        await until(lambda: not fleet.pauses)
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+
+
+def test_a_pause_is_no_longer_than_the_longest_that_the_file_allows_now() -> None:
+    async def scenario() -> None:
+        now = boottime()
+        fleet = _fleet([], pauses={"beat": (now + 1e9, "exited with code 1")})
+        fleet.want({"beat": ProgramConfig(name="beat", command=("false",), backoff_max=90.0)})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: fleet.pauses)
+        await until(lambda: fleet.members)
+        assert fleet.pauses["beat"][0] <= boottime() + 90
         fleet.end()
         await asyncio.wait_for(running, 60)
 

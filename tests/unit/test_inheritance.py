@@ -41,7 +41,10 @@ def _left(path: Path) -> WorkerHandover:
     exits = {"beat": (Exited(256, 1.5), 7)}
     stops = {"beat": "stopped by uid 0 on node web-1: new disk"}
     wishes, failures = {"beat": Want.STOP}, {"beat": 3}
-    return WorkerHandover(first.base, first.latest, wishes, True, PAST, exits, stops=stops, failures=failures)
+    pauses = {"beat": (30.5, "exited with code 1")}
+    return WorkerHandover(
+        first.base, first.latest, wishes, True, PAST, exits, stops=stops, failures=failures, pauses=pauses
+    )
 
 
 def test_the_next_worker_goes_on_with_what_was_in_force(path: Path) -> None:
@@ -91,6 +94,13 @@ def test_a_count_of_failures_that_cannot_be_read_begins_anew(path: Path, bent: o
     facts = json.loads(_left(path).encode())
     facts["failures"] = {"beat": bent, "bot": 2}
     assert begin(path, json.dumps(facts).encode(), {}).failures == {"bot": 2}
+
+
+@pytest.mark.parametrize("bent", [None, 7.5, [], [7.5], ["7", ""], [float("nan"), ""], [float("inf"), ""], [7.5, 1]])
+def test_a_pause_that_cannot_be_read_is_none(path: Path, bent: object) -> None:
+    facts = json.loads(_left(path).encode())
+    facts["pauses"] = {"beat": bent, "bot": [7, "exited with code 1"]}
+    assert begin(path, json.dumps(facts).encode(), {}).pauses == {"bot": (7.0, "exited with code 1")}
 
 
 def test_an_unknown_wish_is_no_wish(path: Path) -> None:
