@@ -14,7 +14,6 @@ import pytest
 
 from highlanderd.listeners.control import CLIENTS
 from highlanderd.listeners.health import SCRAPERS
-from highlanderd.listeners.pace import AT_ONCE, Pace
 from tests.integration.test_control_metrics import get, listening
 from tests.support.memory_node import LOOPS, MemoryNode, leading, run, serving
 from tests.support.nodes import PATIENCE
@@ -169,32 +168,3 @@ def test_an_address_that_never_pauses_keeps_no_other_out(
             assert await get(address, "/healthz") == (200, "ok\n")  # and by then all of these are closed
 
     run(main, loop_factory)
-
-
-def test_who_asks_a_hundred_times_waits_for_his_own_turns() -> None:
-    async def main() -> None:
-        pace, served = Pace(), list[str]()
-
-        async def ask(who: str) -> None:
-            await pace.turn(who)
-            served.append(who)
-
-        await asyncio.gather(*(ask(who) for who in ("hog",) * 200 + ("ann",) * 5 + ("bob",) * 5))
-        first = served.index("ann")
-        assert first <= AT_ONCE + 2
-        assert sorted(served[first : first + 15]) == ["ann"] * 5 + ["bob"] * 5 + ["hog"] * 5
-
-    run(main)
-
-
-def test_a_request_that_is_given_up_takes_no_turn() -> None:
-    async def main() -> None:
-        pace = Pace()
-        asked = [asyncio.ensure_future(pace.turn("ann")) for _ in range(200)]
-        await asyncio.sleep(0)
-        for one in asked[100:]:
-            one.cancel()
-        await asyncio.wait_for(pace.turn("ann"), PATIENCE)
-        assert [one.done() for one in asked] == [True] * 200
-
-    run(main)
