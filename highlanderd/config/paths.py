@@ -127,7 +127,7 @@ class PathReader:
         hung = _hung.pop(path, None)
         if hung is not None and not hung.ended():
             raise self._timed_out(path, hung)
-        self._reader = reader = self._reader or _ReaderProcess(self._program)
+        self._reader = reader = self._reader or self._started()
         try:
             error, number, content = reader.ask(operation, path, who)
         except (OSError, ValueError):
@@ -137,6 +137,13 @@ class PathReader:
         if error:
             raise OSError(error, os.strerror(error), os.fsdecode(content[: path_reader.LONGEST]) or None)
         return number, content
+
+    def _started(self) -> _ReaderProcess:
+        """Start the process. Raises OSError with an errno that no path has: nothing was found out about any."""
+        try:
+            return _ReaderProcess(self._program)
+        except OSError as error:
+            raise OSError(errno.ECHILD, f"{sys.executable} cannot be started to look at it: {error.strerror}") from None
 
     def _timed_out(self, path: Path, reader: _ReaderProcess) -> TimeoutError:
         self.hung = path

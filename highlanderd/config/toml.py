@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
+import stat
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +20,8 @@ Reader = Callable[[Path], bytes]
 
 LARGEST: Final = 16 << 20
 """Bytes of a file: a device has no end, and would fill the memory."""
+WITHIN: Final = 5.0
+"""Seconds for a process that writes the next piece into a pipe."""
 _PIECE: Final = 1 << 16
 """Bytes that are read at once: /proc refuses a request for many."""
 
@@ -33,14 +38,31 @@ _HINTS: Final = (
 
 
 def whole(path: Path) -> bytes:
-    """Return what a file holds. Raises OSError: EFBIG above ``LARGEST``."""
+    """Return what a file holds. Raises OSError: EFBIG above ``LARGEST``.
+
+    A pipe may be a shell's, with a command at its other end. It holds nothing up for longer than ``WITHIN``.
+    """
     content = b""
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_PIECE):
+    with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+        while piece := _piece(file):
             content += piece
             if len(content) > LARGEST:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        if not content and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EPIPE, "it is a pipe that no process writes to")
     return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _piece(file: FileIO) -> bytes:
+    """Return the next bytes; none at the end."""
+    while (piece := file.read(_PIECE)) is None:  # a pipe whose writer has not written yet
+        if not select.select([file], [], [], WITHIN)[0]:
+            raise OSError(errno.ETIMEDOUT, f"it is a pipe to which no process has written for {WITHIN:g} s")
+    return piece
 
 
 def unreadable(error: OSError) -> str:

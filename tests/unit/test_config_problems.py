@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from highlanderd.config import check
+from highlanderd.config.toml import whole
 from tests.support.configuration import POSTGRES, loaded, problems
 
 
@@ -202,6 +205,30 @@ def test_a_file_without_an_end_fills_no_memory() -> None:
     assert judgement.problems == (
         "/dev/zero: it cannot be read (file too large); name another file, or mend the file system",
     )
+
+
+def test_a_pipe_holds_nothing_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "conf.toml")
+    [said] = check(tmp_path / "conf.toml", {}).problems
+    assert said.endswith(
+        "it cannot be read (it is a pipe that no process writes to); name another file, or mend the file system"
+    )
+
+
+def test_a_pipe_is_read_to_its_end_like_a_shells() -> None:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        os.write(writing, b"[colours]\n")
+        os.close(writing)
+
+    writer = threading.Timer(0.2, write)
+    writer.start()
+    try:
+        assert whole(Path(f"/dev/fd/{reading}")) == b"[colours]\n"
+    finally:
+        writer.join()
+        os.close(reading)
 
 
 @pytest.mark.parametrize("opening", ["[", "{x="])

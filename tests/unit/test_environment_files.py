@@ -145,6 +145,18 @@ def test_a_path_that_gives_no_answer_is_given_up_and_named(tmp_path: Path) -> No
         assert stat.S_ISDIR(paths.mode(tmp_path, SELF)), "another process answers"
 
 
+@pytest.mark.parametrize("python", ["/nowhere/python3", "/etc/passwd"])
+def test_a_python_that_cannot_be_started_is_named_and_nothing_counts_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str
+) -> None:
+    (tmp_path / "env").write_text("A=1\n")
+    monkeypatch.setattr(sys, "executable", python)
+    with pytest.raises(HighlanderError, match=f"{python} cannot be started to look at it"):
+        read(tmp_path / "env", optional=True)
+    [said] = loaded(f"{POSTGRES}[program.x]\ncommand = 'sh'\n", {"PATH": "/usr/bin"}).findings
+    assert f"could not be looked for in /usr/bin ({python} cannot be started to look at it: " in said
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
