@@ -18,7 +18,8 @@ from typing import Final
 from highlanderd.config.checks import WrittenProgram
 from highlanderd.config.environment import PATH, read_environment, unknown_to_shells
 from highlanderd.config.identity import Identity, find_group, find_user, identity
-from highlanderd.config.limits import beyond
+from highlanderd.config.limits import UNLIMITED, beyond
+from highlanderd.config.needs import crowd
 from highlanderd.config.paths import WITHIN, PathReader
 from highlanderd.config.probes import ExecCheck, Probe
 from highlanderd.config.problems import Document, Location, Problems
@@ -27,6 +28,8 @@ from highlanderd.config.reading import Table
 from highlanderd.config.trust import judge_way
 from highlanderd.config.values import quoted
 from highlanderd.errors import HighlanderError
+from highlanderd.system import host_limits
+from highlanderd.system.host_limits import HostLimit
 
 _UNWRITABLE: Final = {
     errno.EACCES: "cannot be written by the program's user; let that user write to the directory, or name another one",
@@ -48,11 +51,14 @@ def check_host(
     if group is not None:
         _find_group(str(group.value), group.location, report)
     lacks: dict[str, tuple[str, ...]] = {}
+    users: dict[int, list[WrittenProgram]] = {}
     with PathReader() as paths:
         for written in programs:
-            own = Problems()
+            own, who = Problems(), _identity(written)
             _accounts(written, own)
-            _HostCheck(written, _identity(written), environ, paths, own, warnings).check()
+            _HostCheck(written, who, environ, paths, own, warnings).check()
+            if who.uid not in (None, 0, os.geteuid()):
+                users.setdefault(who.uid, []).append(written)
             if paths.hung is not None:
                 hint = "mend its file system; no program after this one was checked"
                 own.add(written.location, f"{paths.hung} did not answer within {WITHIN:g} s; {hint}")
@@ -61,7 +67,22 @@ def check_host(
                 lacks[written.program.name] = found
             if paths.hung is not None:  # each further one could cost as long again
                 break
+    for together in users.values():
+        warn_of_crowd(together, host_limits.processes_of_users(), warnings)
     return lacks
+
+
+def warn_of_crowd(together: Iterable[WrittenProgram], inherited: HostLimit, warnings: Problems) -> None:
+    """Warn where programs of one user need more processes than a program's own limit, or the daemon's, lets it have.
+
+    Programs run all the same: others of them may be led elsewhere.
+    """
+    listed = list(together)
+    for written in listed:
+        own = written.program.limits.get("nproc")
+        key, limit = ("user", inherited) if own is None else ("limits", HostLimit(own, "nproc in limits"))
+        if own != UNLIMITED and (sentence := crowd([each.program for each in listed], limit)):
+            warnings.add(written.at(key), sentence)
 
 
 def lacks_now(programs: Iterable[ProgramConfig], environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ start themselves is not known, and not counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
@@ -79,7 +79,16 @@ def processes_of(program: ProgramConfig) -> int:
     """
     files = {program.stdout, program.stderr} - {"inherit", "null"}
     threads = len(files) if program.log_overflow == "drop" else 0
-    return 2 + bool(_streams(program)) + threads + sum(isinstance(probe.check, ExecCheck) for probe in _probes(program))
+    return 1 + bool(_streams(program)) + threads + processes_of_user(program)
+
+
+def processes_of_user(program: ProgramConfig) -> int:
+    """Return how many processes of its user one led here is, at least: child and probe. Its logger may be the daemon's.
+
+    >>> processes_of_user(ProgramConfig(name="beat", command=("true",)))
+    1
+    """
+    return 1 + sum(isinstance(probe.check, ExecCheck) for probe in _probes(program))
 
 
 def memory(programs: Iterable[ProgramConfig]) -> int:
@@ -163,6 +172,22 @@ def shortage(programs: Mapping[str, ProgramConfig], limits: Limits) -> str:
     return (
         f"these programs need {needed} {_USAGES[short]}, and this process may have {limit.most}: only the first {led} "
         f"of {len(programs)} contend on this node; raise the limit ({limit.by})"
+    )
+
+
+def crowd(programs: Sequence[ProgramConfig], limit: HostLimit) -> str:
+    """Return a sentence when a user may not have the processes of all of its programs; empty when it may.
+
+    >>> crowd([ProgramConfig(name="beat", command=("true",))], HostLimit(1, "nproc in limits"))
+    ''
+    """
+    needed = sum(map(processes_of_user, programs))
+    if needed <= limit.most:
+        return ""
+    whose = "program of its user needs" if len(programs) == 1 else f"{len(programs)} programs of its user need"
+    return (
+        f"the {whose} {needed} processes or more, and RLIMIT_NPROC lets that user have {limit.most}: where all of that "
+        f"is led, no more can be started (EAGAIN); raise the limit ({limit.by})"
     )
 
 

@@ -36,20 +36,26 @@ def files() -> HostLimit:
 def processes() -> HostLimit:
     """Return how many processes and threads the daemon may have with all that it starts."""
     found = [_number(f"/proc/sys/kernel/{name}", f"kernel.{name}") for name in ("pid_max", "threads-max")]
-    found += _of_cgroups("pids.max")
+    found += [*_of_cgroups("pids.max"), *_of_cgroups("pids.max", "pids")]
     if os.getuid() != 0 and not _capabilities() & MAY_EXCEED:
-        found.append(_rlimit(resource.getrlimit(resource.RLIMIT_NPROC)[0], "LimitNPROC in the unit, ulimit -u"))
+        found.append(processes_of_users())
     return min(found)
 
 
 def memory() -> HostLimit:
     """Return how many bytes of memory there are for the daemon with all that it starts."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([HostLimit(total, "this machine's memory"), *_of_cgroups("memory.max")])
+    cgroups = [*_of_cgroups("memory.max"), *_of_cgroups("memory.limit_in_bytes", "memory")]
+    return min([HostLimit(total, "this machine's memory"), *cgroups])
 
 
-def _of_cgroups(name: str) -> Iterator[HostLimit]:
-    for directory, mount in cgroup_places.places():
+def processes_of_users() -> HostLimit:
+    """Return how many processes and threads a user may have to whom a program changes: all of that user's together."""
+    return _rlimit(resource.getrlimit(resource.RLIMIT_NPROC)[0], "LimitNPROC in the unit, ulimit -u")
+
+
+def _of_cgroups(name: str, controller: str = "") -> Iterator[HostLimit]:
+    for directory, mount in cgroup_places.places(controller):
         yield from along(Path(directory), Path(mount), name)
 
 

@@ -237,3 +237,13 @@ def test_one_default_that_is_missing_is_found_once() -> None:
     text = '[defaults]\nuser = "no-such"\ncommand = "sh"\n[program.a]\n[program.b]\n'
     (finding,) = loaded(POSTGRES + text, {"PATH": "/bin"}).findings
     assert finding.startswith("/etc/highlander.toml:4: defaults.user: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for programs of another user")
+def test_programs_of_one_user_that_need_more_processes_than_it_may_have_are_warned_of() -> None:
+    each = 'command = "/bin/sh"\nuser = "{}"\nlimits.nproc = {}\n'
+    first, probed = each.format("daemon", 1), each.format("daemon", 3) + 'ready.exec = ["/bin/true"]\n'
+    programs = f"[program.a]\n{first}[program.b]\n{probed}[program.c]\n{each.format('nobody', 1)}"
+    [said] = loaded(POSTGRES + programs).warnings
+    assert "program.a.limits: the 2 programs of its user need 3 processes or more, and RLIMIT_NPROC lets that" in said
+    assert said.endswith("no more can be started (EAGAIN); raise the limit (nproc in limits)")

@@ -17,6 +17,7 @@ from highlanderd.config.needs import (
     RESERVE,
     Limits,
     affordable,
+    crowd,
     descriptors,
     memory,
     processes,
@@ -26,6 +27,7 @@ from highlanderd.config.needs import (
 )
 from highlanderd.config.probes import ExecCheck, Probe
 from highlanderd.system.host_limits import NO_LIMIT, HostLimit, along
+from tests.support.scarcity import no_more_processes
 
 PACKAGE = Path(__file__).parents[2]
 
@@ -108,6 +110,14 @@ def test_memory_is_only_warned_of() -> None:
     assert scarcity(programs(4), few) == ""
 
 
+def test_a_user_may_be_short_of_processes_for_its_programs() -> None:
+    two, few = list(programs(2).values()), HostLimit(1, "LimitNPROC in the unit")
+    assert "the 2 programs of its user need 2 processes or more, and RLIMIT_NPROC lets that user have 1" in crowd(
+        two, few
+    )
+    assert crowd(two[:1], few) == crowd(two, NO_LIMIT) == ""
+
+
 def test_a_cgroup_has_the_limits_of_those_above_it(tmp_path: Path) -> None:
     mount = tmp_path / "cgroup"
     unit = mount / "system.slice" / "highlanderd.service"
@@ -136,3 +146,22 @@ def test_a_limit_on_processes_holds_for_users_and_not_for_root() -> None:
 
     assert found(4_000_000) == "50 LimitNPROC in the unit, ulimit -u\n"
     assert "LimitNPROC" not in found(0)
+
+
+_ASKED_WITHIN = """
+import sys
+from highlanderd.system.host_limits import processes
+sys.stdin.readline()
+print(*processes())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs cgroups that may be made, and so root")
+def test_a_limit_on_processes_of_either_version_of_cgroups_holds() -> None:
+    asked = subprocess.Popen(
+        [sys.executable, "-c", _ASKED_WITHIN], cwd=PACKAGE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with asked, no_more_processes(asked.pid, spare=40):
+        said, _ = asked.communicate(b"\n")
+    assert said.startswith(b"41 /sys/fs/cgroup/")
+    assert said.endswith(b"/pids.max\n")
