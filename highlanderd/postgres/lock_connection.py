@@ -78,7 +78,7 @@ class LockConnection:
         self._lease_end = inf
         self._known: int | None = None
         """The number of the session that the machine knows of; None once it knows of the loss."""
-        self._number = 0
+        self.number = 0
         """The number of the latest session."""
         self._asked = 0.0
         self._former: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
@@ -93,6 +93,11 @@ class LockConnection:
     def connected(self) -> bool:
         """Whether there is a session at the moment."""
         return isinstance(self.state, Connected)
+
+    @property
+    def schema(self) -> int:
+        """The version of the ledger's schema as this session has last seen it; 0 without a connection."""
+        return 0 if self.connection is None else self.connection.version
 
     @property
     def granted(self) -> bool:
@@ -111,6 +116,10 @@ class LockConnection:
     def note_known(self, number: int | None) -> None:
         """Note which session the machine knows of: ``number`` is from Attached, and None stands for Detached."""
         self._known = number
+
+    def knows(self, number: int) -> bool:
+        """Return whether that session is the present one as far as the machine knows."""
+        return self._known == number == self.number
 
     def note_granted(self, granted: bool) -> None:
         """Note whether the present session holds the lock."""
@@ -134,12 +143,12 @@ class LockConnection:
     def deliver(self, connection: Connection) -> None:
         """Use a verified connection from now on. Posts Attached."""
         self.state = Connected(connection)
-        self._number += 1
+        self.number += 1
         self._former.append((connection.pid, connection.started))
         connection.wire.assign(self)
         name = f"{connecting.SESSIONS}{self.lock.node}/{self.lock.program}"[:63]
         self.say("name_session", connecting.NAME_SESSION, name)
-        self.post(Attached(self._number))
+        self.post(Attached(self.number))
 
     def notified(self, payload: str) -> None:
         """Ignore it: only the listener's session listens."""
@@ -157,7 +166,7 @@ class LockConnection:
     def disconnect(self, why: str, pause: float = RECONNECT_PAUSE) -> None:
         """Drop the session, and seek another one ``pause`` seconds later: what was wrong may still be wrong."""
         connection = self.connection
-        if connection is None or self._known != self._number:
+        if connection is None or not self.knows(self.number):
             return
         self.state = Seeking()
         connection.wire.drop(why)
@@ -193,13 +202,14 @@ class LockConnection:
             future = connection.wire.ask([(self._statement(name, sql), values)], connection.lease.answer_within)
             future.add_done_callback(lambda done: done.exception())
 
-    def ask(self, answered: Answered, *queries: Query) -> None:
-        """Send queries, and call ``answered`` with the replies. It is not called when the connection ends first.
+    def ask(self, answered: Answered, *queries: Query, unanswered: Callable[[], None] = lambda: None) -> None:
+        """Send queries, and call ``answered`` with the replies, or ``unanswered`` when the connection ends first.
 
         A query that was meant for an earlier session is dropped: its Detached is on the way to the machine.
         """
         connection = self.connection
-        if connection is None or self._known != self._number:
+        if connection is None or not self.knows(self.number):
+            unanswered()
             return
         sent = self._asked = boottime()
         asks = [(self._statement(name, sql), values) for name, sql, values in queries]
@@ -211,15 +221,20 @@ class LockConnection:
                 or self.connection is None
                 or self.connection.wire is not connection.wire
             ):
+                unanswered()
                 return
             try:
                 answered(replies.result(), sent)
             except Exception as error:  # noqa: BLE001 - whatever it was, the machine must learn that its question has ended
-                why = "an answer of PostgreSQL cannot be read"
-                self.pool.server.notes.unforeseen(f"{self.lock.program}: {why}", error)
-                self.refuse(f"{why}: {error}")
+                self.cannot_read(error)
 
         future.add_done_callback(done)
+
+    def cannot_read(self, error: Exception) -> None:
+        """Give the session up, because what the ledger holds cannot be read."""
+        why = "an answer of PostgreSQL cannot be read"
+        self.pool.server.notes.unforeseen(f"{self.lock.program}: {why}", error)
+        self.refuse(f"{why}: {error}")
 
     def _statement(self, name: str, sql: str) -> Statement:
         """Return a statement for the schema as this session has last seen it."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-Value = str | int | float | bool | None | Sequence[int]
+Value = str | int | float | bool | None | Sequence[int] | Sequence[str]
 
 WRAPAROUND_SOURCES: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 """Server functions whose warnings announce a transaction id wraparound: an alarm, and no doubt about the commit."""

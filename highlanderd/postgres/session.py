@@ -13,7 +13,7 @@ it counts only while the known number is the present one. No event is missing th
 The life of a term, with the event that each request ends with:
 
     connection delivered                                                    Attached
-    look         one SELECT on the ledger                                   Looked
+    look         one SELECT on the ledger, or a part of another session's   Looked
     write_settled  the ceiling was waited out on this server                Settled, Refused
     take_over    close lapsed terms, take both locks, change the row        Granted, Refused
     renew        on a session that holds the lock                           Renewed, LeaseRefused, Overruled
@@ -26,6 +26,10 @@ The advisory lock keeps two nodes of one server apart while both are connected; 
 not. A takeover takes two locks: of the lock id, and of the program's name, because two nodes may be configured with
 different lock keys for one program. The name is asked for in a statement of its own before the takeover, so that the
 takeover's snapshot contains every row that was written under that name.
+
+Looks come in batches (``look_batch.py``) while they show that another node leads: programs whose looks are due together
+are asked for in one statement on one of their sessions. Nothing is claimed because of that. When it shows anything
+else, and after a notification, each session looks for itself, and finds out on the way whether it is still of use.
 
 Every statement changes one row or none, and is committed by its own Sync. A sequence may break off after each of them,
 and leaves something safe behind: the release writes the row before it gives the lock up, and a lock without a row to
@@ -68,6 +72,7 @@ from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.ledger import LedgerView
 from highlanderd.postgres.lock_connection import LockConnection, ProgramLock
+from highlanderd.postgres.look_batch import Columns, LookBatch
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.renewal import Renewal
 from highlanderd.postgres.replies import Reply
@@ -97,46 +102,85 @@ class Session(LockConnection):
         post: Callable[[Event], None],
         on_alarm: Callable[[str], None] = log.warning,
         peers: Callable[[], Peers] = Peers,
+        looks: LookBatch | None = None,
     ) -> None:
         """Make a session without a connection.
 
         ``keeperless`` returns whether this node has no keeper for the program: only then its death is certain.
-        ``peers`` returns the other nodes that wait for the program.
+        ``peers`` returns the other nodes that wait for the program. Sessions with the same ``looks`` look together.
         ``post`` is called with each event, and must do no more than queue it. ``on_alarm`` is called with each sentence
         that an operator must read.
         """
         lock = ProgramLock(program, lock_id, advisory, name_lock(pool.ledger.namespace, program), node, instance)
         super().__init__(pool, lock, post=post, on_alarm=on_alarm)
-        self._keeperless, self._peers = keeperless, peers
+        self._keeperless, self._peers, self._looks = keeperless, peers, looks or LookBatch()
         hindrance = Hindrance(pool.listener, lock, on_alarm)
         self._takeover, self._renewal = Takeover(self, hindrance), Renewal(self, hindrance)
         self._history = True
         """Whether the next look reads the history; another session may keep it from being read."""
+        self._led_elsewhere: int | None = None
+        """The number of the session whose latest look has shown that another node leads; None after a hint."""
 
     def look(self) -> None:
         """See what the ledger shows. Posts Looked."""
+        if self._led_elsewhere != self.number:
+            self.look_alone()
+        elif self.knows(self.number):
+            self._looks.join(self)
+
+    def look_alone(self) -> None:
+        """Do so on this session. Posts Looked."""
         name, sql = ("look", leading.LOOK) if self._history else ("look_bare", leading.LOOK_WITHOUT_HISTORY)
         self.ask(self._looked, (name, sql, (self.lock.lock_id, self.lock.program, self.lock.node)))
+
+    def _hinted(self) -> None:
+        """What is notified is looked at on this session: the row may be free now."""
+        self._led_elsewhere = None
+        super()._hinted()
 
     def _looked(self, replies: list[Reply], _sent: float) -> None:
         arrived, [reply] = boottime(), replies
         if reply.sqlstate in HISTORY_REFUSED and self._history:
             self._history = False
-            self.look()
+            self.look_alone()
             return
         self._history = True
         if reply.error is not None or not reply.rows:
             self.disconnect(f"cannot read the ledger: {reply.error.text if reply.error else 'its meta row is gone'}")
             return
-        self._seen(ledger.look(reply.rows, self.lock.lock_id), arrived)
+        view = ledger.look(reply.rows, self.lock.lock_id)
+        if self.connection is not None and view.backend != self.connection.pid:
+            self.refuse("the session's backend has changed: a connection pooler stands between; give a direct dsn")
+            return
+        self._seen(view, arrived)
+
+    def take_look(self, number: int, rows: list[Columns], arrived: float) -> None:
+        """Take what another session has read for this one, if it shows no more than that another node leads.
+
+        On anything else this session looks itself: a term begins with a look on the session that is to hold its lock.
+        """
+        if self.connection is None or not self.knows(number):
+            return
+        try:
+            view = ledger.look(rows, self.lock.lock_id) if rows else None
+            if view is not None and self._is_led_elsewhere(view):
+                self._seen(view, arrived)
+                return
+        except Exception as error:  # noqa: BLE001 - the ledger may hold anything, and others wait for their answers
+            self.cannot_read(error)
+        else:
+            self.look_alone()
+
+    def _is_led_elsewhere(self, view: LedgerView) -> bool:
+        row = view.observation.row
+        led = row is not None and not row.released and not row.ended_ago and row.instance != self.lock.instance
+        return led and view.observation.suspension is None
 
     def _seen(self, view: LedgerView, arrived: float) -> None:
         connection = self.connection
         if connection is None:
             return
-        if view.backend != connection.pid:
-            self.refuse("the session's backend has changed: a connection pooler stands between; give a direct dsn")
-            return
+        self._led_elsewhere = self.number if self._is_led_elsewhere(view) else None
         meta, row, memory = view.observation.meta, view.observation.row, self.pool.server.memory
         memory.learn_epoch(max(meta.floor, row.epoch if row else 0))
         try:

@@ -263,7 +263,14 @@ def _encoded(value: Value) -> bytes | None:
         return b"t" if value else b"f"
     if isinstance(value, str | int | float):
         return str(value).encode()
-    return ("{" + ",".join(str(item) for item in value) + "}").encode()
+    return ("{" + ",".join(_element(item) for item in value) + "}").encode()
+
+
+def _element(item: str | int) -> str:
+    """Return an element of an array; a text may hold what separates elements."""
+    if isinstance(item, int):
+        return str(item)
+    return '"' + item.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
 def _decoded(value: bytes | None) -> str | None:

@@ -34,6 +34,7 @@ from highlanderd.core.observation import Suspension
 from highlanderd.core.placement import Peers
 from highlanderd.core.states import NOBODY, Author, Backoff, Cause, Policy, Ready, Situation, Waiting, Want
 from highlanderd.guardian import cgroup
+from highlanderd.postgres.look_batch import LookBatch
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.session import Session
@@ -126,7 +127,7 @@ class Fleet:
         self._pool, self._origin, self._instance = pool, origin, instance
         self._on_connection_loss = on_connection_loss
         self._recorder, self._on_change, self._on_alarm, self._tell = recorder, on_change, on_alarm, tell
-        self._session = session
+        self._session, self._looks = session, LookBatch()
         self._quarantined = dict(quarantined or {})
         self._stops = dict(stops or {})
         self._exits = dict(exits or {})
@@ -453,6 +454,7 @@ class Fleet:
             post=program.post,
             on_alarm=self._on_alarm,
             peers=lambda: self._peers(name),
+            looks=self._looks,
         )
         member = self.members[name] = Member(program, session, spawner, prober, lock_id)
         return member

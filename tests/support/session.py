@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from highlanderd.core.effects import Release
 from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused, Settled, Unlocked
@@ -19,6 +19,8 @@ from highlanderd.core.states import Cause
 from highlanderd.core.verdict import Candidate, Claim, Settle, Verdict, judge
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
+from highlanderd.postgres.lock_connection import Answered, Query
+from highlanderd.postgres.look_batch import LookBatch
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
@@ -39,16 +41,31 @@ OF_LOCK = "locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigi
 E = TypeVar("E", bound=Event)
 
 
+class RecordingSession(Session):
+    """Keeps the names of what it has asked."""
+
+    def __init__(self, *words: Any, **keys: Any) -> None:
+        self.asked: list[str] = []
+        super().__init__(*words, **keys)
+
+    def ask(self, answered: Answered, *queries: Query, unanswered: Callable[[], None] = lambda: None) -> None:
+        """Keep the names, and ask."""
+        self.asked += [name for name, *_ in queries]
+        super().ask(answered, *queries, unanswered=unanswered)
+
+
 class Line:
     """One session, and what it told."""
 
-    def __init__(self, pool: Pool, program: str, node: str, instance: str, key: LockKey = "") -> None:
+    def __init__(
+        self, pool: Pool, program: str, node: str, instance: str, key: LockKey = "", looks: LookBatch | None = None
+    ) -> None:
         self.instance, self.node, self.program = instance, node, program
         self.lock_id = lock_id("highlander", key or program)
         self.knowledge = Knowledge()
         self.alarms: list[str] = []
         self._told: asyncio.Queue[Event] = asyncio.Queue()
-        self.session = Session(
+        self.session = RecordingSession(
             pool,
             program=program,
             lock_id=self.lock_id,
@@ -58,6 +75,7 @@ class Line:
             keeperless=lambda: True,
             post=self._hear,
             on_alarm=self.alarms.append,
+            looks=looks,
         )
 
     def _hear(self, event: Event) -> None:
@@ -126,12 +144,13 @@ class Desk:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.instance = str(uuid.uuid4())
+        self.looks = LookBatch()
 
     async def line(
         self, program: str = "beat", node: str = "n1", instance: str | None = None, key: LockKey = ""
     ) -> Line:
         """Open a line, under another lock key than the program's name if ``key`` is given, and wait until it is up."""
-        line = Line(self.pool, program, node, instance or self.instance, key)
+        line = Line(self.pool, program, node, instance or self.instance, key, self.looks)
         line.session.open()
         await line.told(Attached)
         return line

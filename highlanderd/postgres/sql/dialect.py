@@ -103,7 +103,7 @@ DRAINED = f"json_build_array(true, {_DRAINED_BY}, {RFC_3339.format('n.drained_si
 
 _SHARED: Final[Mapping[str, str]] = {
     "suspension": f"""coalesce(
-         (SELECT {STOPPED} FROM {{schema}}.wish AS w WHERE w.lock_id = $1::bigint),
+         (SELECT {STOPPED} FROM {{schema}}.wish AS w WHERE w.lock_id = a.lock_id),
          (SELECT {DRAINED} FROM {{schema}}.node AS n WHERE n.name = $3::text AND n.drained_since IS NOT NULL))""",
     "allowed": """AND NOT EXISTS (SELECT 1 FROM {schema}.wish AS w WHERE w.lock_id = $1::bigint)
           AND NOT EXISTS (SELECT 1 FROM {schema}.node AS n WHERE n.name = $7::text AND n.drained_since IS NOT NULL)""",

@@ -10,7 +10,7 @@ from typing import Final
 
 from highlanderd.postgres.sql.dialect import ASKED, SERVER_START, SYSTEM, TIMELINE
 
-# Parameters: 1 lock id, 2 program, 3 node.
+# Parameters: 1 lock id, 2 program, 3 node. WHOSE is what is asked for: rows of lock id and program.
 _LOOK = f"""
 SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::bigint, {{place}},
        m.version, {{compatible_from}}, extract(epoch FROM m.lease), extract(epoch FROM {{wanted}}),
@@ -22,13 +22,24 @@ SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::big
        extract(epoch FROM {{trusted_for}}), r.reason, r.reserved_for, r.reserved_seconds,
        greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0),
        {{suspension}}, pg_backend_pid()
-  FROM {{schema}}.meta AS m LEFT JOIN {{schema}}.lease AS r ON r.lock_id = $1::bigint OR r.program = $2::text
+  FROM {{schema}}.meta AS m CROSS JOIN WHOSE
+  LEFT JOIN {{schema}}.lease AS r ON r.lock_id = a.lock_id OR r.program = a.program
 """
 
-LOOK: Final = _LOOK.replace("FLOOR", "(SELECT max(t.epoch) FROM {schema}.term AS t WHERE t.lock_id = $1::bigint)")
+_LOOK_AT_ONE = _LOOK.replace("WHOSE", "(SELECT $1::bigint AS lock_id, $2::text AS program) AS a")
+_FLOOR = "(SELECT max(t.epoch) FROM {schema}.term AS t WHERE t.lock_id = a.lock_id)"
 
-LOOK_WITHOUT_HISTORY: Final = _LOOK.replace("FLOOR", "NULL::bigint")
+LOOK: Final = _LOOK_AT_ONE.replace("FLOOR", _FLOOR)
+
+LOOK_WITHOUT_HISTORY: Final = _LOOK_AT_ONE.replace("FLOOR", "NULL::bigint")
 """For when another session keeps the history from being read: the history can never veto a takeover."""
+
+# Parameters: 1 lock ids, 2 their programs, 3 node. Behind the columns of LOOK comes the lock id that was asked for.
+LOOK_AT_MANY: Final = (
+    _LOOK.replace("WHOSE", "unnest($1::bigint[], $2::text[]) AS a(lock_id, program)")
+    .replace("pg_backend_pid()", "pg_backend_pid(), a.lock_id")
+    .replace("FLOOR", _FLOOR)
+)
 
 # A statement of its own, before the takeover: the takeover sees all that was committed before the name was granted. All
 # nodes take the name first, because otherwise two that claim at the same moment could refuse each other.

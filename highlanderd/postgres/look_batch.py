@@ -1,0 +1,91 @@
+"""Looks that are due at the same moment, in one statement.
+
+A waiting program looks at the ledger several times a lease, and nearly each time sees that another node leads. The
+moments of these looks lie on a grid, so that many are due together: one of their sessions asks for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Protocol
+
+from highlanderd.postgres.lock_connection import Answered, ProgramLock, Query
+from highlanderd.postgres.replies import Reply
+from highlanderd.postgres.sql import leading
+from highlanderd.system.linux import boottime
+
+AT_ONCE: Final = 200
+"""Programs in one statement: the answer to many more would hold up the loop."""
+
+Columns = tuple[str | None, ...]
+
+
+class Looker(Protocol):
+    """The session of a program that another node leads."""
+
+    lock: ProgramLock
+    number: int
+
+    @property
+    def schema(self) -> int:
+        """The version of the ledger's schema as it has seen it; 0 without a connection."""
+
+    def ask(self, answered: Answered, *queries: Query, unanswered: Callable[[], None]) -> None:
+        """Send queries, and call one of both."""
+
+    def look_alone(self) -> None:
+        """Look for itself."""
+
+    def take_look(self, number: int, rows: list[Columns], arrived: float) -> None:
+        """Take the rows of LOOK that another one has read for it, or look alone. There are none after an error.
+
+        ``number`` is the session's when it was to look, and ``arrived`` is CLOCK_BOOTTIME in seconds.
+        """
+
+
+Numbered = tuple[Looker, int]
+"""A session, and the number that it had when it was to look."""
+
+
+class LookBatch:
+    """Collects looks until the loop's next turn."""
+
+    def __init__(self) -> None:
+        self._joined: list[Numbered] = []
+
+    def join(self, looker: Looker) -> None:
+        """Have a session look together with the others that are to look now."""
+        if not self._joined:
+            asyncio.get_running_loop().call_soon(self._look)
+        self._joined.append((looker, looker.number))
+
+    def _look(self) -> None:
+        joined, self._joined = self._joined, []
+        by_schema = defaultdict[int, list[Numbered]](list)
+        for looker, number in joined:
+            by_schema[looker.schema].append((looker, number))
+        for together in by_schema.values():
+            for first in range(0, len(together), AT_ONCE):
+                _ask(together[first : first + AT_ONCE])
+
+
+def _ask(lookers: Sequence[Numbered]) -> None:
+    asker, _ = lookers[0]
+    if len(lookers) == 1:
+        asker.look_alone()
+        return
+    locks = [looker.lock for looker, _ in lookers]
+    values = ([lock.lock_id for lock in locks], [lock.program for lock in locks], asker.lock.node)
+    answered = partial(_answered, lookers)
+    asker.ask(answered, ("look_at_many", leading.LOOK_AT_MANY, values), unanswered=partial(answered, [Reply()], 0.0))
+
+
+def _answered(lookers: Sequence[Numbered], replies: list[Reply], _sent: float) -> None:
+    arrived, found = boottime(), defaultdict[str | None, list[Columns]](list)
+    for *row, lock_id in replies[0].rows:
+        found[lock_id].append(tuple(row))
+    for looker, number in lookers:
+        looker.take_look(number, found[str(looker.lock.lock_id)], arrived)
