@@ -119,6 +119,10 @@ class Fleet:
         """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
+        self._awaited: frozenset[str] = frozenset()
+        """The programs that others start after."""
+        self._led: set[str] = set()
+        """The programs that this node leads: every look asks how many they are."""
         self._wanted_by = NOBODY
         self.drained: Suspension | None = None
         """The order that keeps this node from leading anything, as the ledger showed it last."""
@@ -195,6 +199,7 @@ class Fleet:
     def want(self, programs: Mapping[str, ProgramConfig], by: Author = NOBODY) -> None:
         """Run exactly these programs from now on. ``by`` is who has ordered that."""
         self.wanted, self._wanted_by = dict(programs), by
+        self._awaited = frozenset(name for config in programs.values() for name in config.after)
         self._limits = self._find_limits()  # a unit's TasksMax may have been raised since the last time
         self._affordable = needs.affordable(programs, self._limits)
         for name, member in self.members.items():
@@ -280,8 +285,7 @@ class Fleet:
         return self._placement.returns(member.program, member.spawner.config)
 
     def _peers(self, program: str) -> Peers:
-        led = sum(member.program.term is not None for member in self.members.values())
-        return self._placement.peers(program, led, self._missing(program))
+        return self._placement.peers(program, len(self._led), self._missing(program))
 
     def _missing(self, program: str) -> str:
         """Return the first program that this one starts after, and that is not up anywhere; empty when all are."""
@@ -301,11 +305,16 @@ class Fleet:
     def _changed(self, name: str) -> None:
         """Have those look at once that only wait for a program which is ready now."""
         self._on_change()
-        if name in self.members and isinstance(self.members[name].program.running, Ready):
+        self._note_term(name)
+        if name in self._awaited and name in self.members and isinstance(self.members[name].program.running, Ready):
             for member in self.members.values():
                 state = member.program.situation.state
                 if name in member.spawner.config.after and isinstance(state, Waiting) and state.vacancy is not None:
                     member.program.post(Notified())
+
+    def _note_term(self, name: str) -> None:
+        led = name in self.members and self.members[name].program.term is not None
+        (self._led.add if led else self._led.discard)(name)
 
     def barred(self, name: str) -> bool:
         """Return whether the configuration says that this node never runs a program."""
@@ -457,6 +466,7 @@ class Fleet:
             looks=self._looks,
         )
         member = self.members[name] = Member(program, session, spawner, prober, lock_id)
+        self._note_term(name)
         return member
 
     def _policy(self, config: ProgramConfig, jitter: float) -> Policy:
@@ -494,6 +504,7 @@ class Fleet:
         finally:
             quietly(member.spawner.close)()
             del self.members[name]
+            self._note_term(name)
             self._wake.set()
             self._on_change()
 

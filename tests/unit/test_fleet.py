@@ -163,7 +163,8 @@ def test_a_program_that_cannot_even_be_made_leaves_its_neighbours_alone() -> Non
     async def scenario() -> None:
         fleet = _fleet(alarms)
         broken = cast(
-            "ProgramConfig", SimpleNamespace(stdout="null", stderr="null", ready=None, alive=None, log_overflow="wait")
+            "ProgramConfig",
+            SimpleNamespace(after=(), stdout="null", stderr="null", ready=None, alive=None, log_overflow="wait"),
         )
         fleet.want({"broken": broken, "beat": ProgramConfig(name="beat", command=("true",))})
         running = asyncio.create_task(fleet.run())
