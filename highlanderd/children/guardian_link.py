@@ -11,6 +11,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -147,6 +148,19 @@ class GuardianLink:
             later(child.refused, f"its order cannot be written: {error.strerror}")
             return
         self._channel.post(messages.spawn(child.program, child.lock_id, child.epoch, request.not_after), [spec])
+
+    def prepare(self, request: SpawnRequest) -> None:
+        """Have a keeper forked ahead for a term that is being asked for. ``spawn`` works without it, only later."""
+        if self.lost:
+            return
+        with suppress(OSError):
+            spec = linux.memfd("spec", request.spec())
+            term = request.program, request.lock_id, request.epoch
+            self._channel.post(messages.prepare(*term, request.not_after), [spec])
+
+    def discard(self, lock_id: int) -> None:
+        """Have the keeper end that was forked ahead for this lock id: no term has begun."""
+        self._post(messages.discard(lock_id))
 
     def holds(self, lock_id: int, program: str) -> bool:
         """Whether anything may live for this lock id or program: a keeper, an unanswered spawn, an unproven death."""

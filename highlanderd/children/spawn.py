@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from highlanderd.children.child import Child
@@ -15,7 +16,7 @@ from highlanderd.children.logger_view import Count
 from highlanderd.children.messages import SpawnRequest
 from highlanderd.children.program_output import ProgramOutput
 from highlanderd.children.unlogged import UnloggedPipe
-from highlanderd.config import Identity, ProgramConfig, child_environment, identity
+from highlanderd.config import Identity, ProgramConfig, child_environment, identity, looks_elsewhere
 from highlanderd.config.probes import Notify
 from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Emptied, Event, Exited, Started
@@ -79,11 +80,33 @@ class Spawner:
         """What that logger goes by."""
         self._unlogged: list[UnloggedPipe] = []
         self._prepared: asyncio.Future[Preparation] | None = None
+        self._asked: Spawn | None = None
+        """What a keeper is forked ahead for, or was last."""
+        self._ahead = False
+        """Whether one is."""
 
-    def prepare(self) -> None:
-        """Look up what a child needs: the next one may be wanted within milliseconds."""
+    def prepare(self, asked: Spawn, cause: str) -> None:
+        """Look up what a child needs, and have its keeper forked ahead: its term may begin within milliseconds.
+
+        ``asked`` is what will be wanted then, but for its times. One keeper is forked for an epoch: a takeover that is
+        asked for again and again meets another session's lock.
+        """
         if self._prepared is None or self._prepared.done():
             self._prepared = self._look_up()
+        if self._asked is None or self._asked.epoch != asked.epoch:
+            self._asked, self._ahead = asked, True
+            if self._origin.foreground is None and not self.config.hooks:
+                self._prepared.add_done_callback(partial(self._fork_ahead, asked, cause))
+
+    def _fork_ahead(self, asked: Spawn, cause: str, prepared: asyncio.Future[Preparation]) -> None:
+        if self._ahead and self._asked is asked and not prepared.cancelled() and prepared.exception() is None:
+            self._origin.guardian.prepare(self._request(prepared.result(), asked, b"", cause))
+
+    def discard(self) -> None:
+        """Have the keeper end that was forked ahead: no term has begun."""
+        if self._ahead:
+            self._ahead = False
+            self._origin.guardian.discard(self.config.lock_id(self._origin.namespace))
 
     def _look_up(self) -> asyncio.Future[Preparation]:
         config, origin = self.config, self._origin
@@ -94,12 +117,16 @@ class Spawner:
                 environment = child_environment(config, origin.environ) | {CONTROL_SOCKET: str(origin.socket)}
             return Preparation(config, identity(config), environment, boottime())
 
+        if not looks_elsewhere(config):
+            found: asyncio.Future[Preparation] = asyncio.get_running_loop().create_future()
+            found.set_result(look_up())
+            return found
         return in_thread(look_up, f"prepare {config.name}")
 
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None], cause: str = "") -> Child:
         """Start the term's one child, and deliver its events to ``post``. ``cause`` is why the last term ended."""
         config, guardian = self.config, self._origin.guardian
-        self._ordered = config
+        self._ordered, self._ahead = config, False
         child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)
         self._deliver(child, post)
         ahead, self._prepared = self._prepared, None

@@ -8,7 +8,7 @@ To read on: ``program.py`` and ``sections.py`` hold every key; ``loading.py`` go
 """
 
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
-from highlanderd.config.environment import child_environment
+from highlanderd.config.environment import child_environment, looks_elsewhere
 from highlanderd.config.host_checks import lacks_now
 from highlanderd.config.identity import Identity, identity
 from highlanderd.config.loading import check, dsn_anew, keys_of, load, reload_from
@@ -45,6 +45,7 @@ __all__ = [
     "keys_of",
     "lacks_now",
     "load",
+    "looks_elsewhere",
     "reload_from",
     "written",
 ]

@@ -50,6 +50,11 @@ def unknown_to_shells(names: Iterable[str]) -> str:
     )
 
 
+def looks_elsewhere(program: ProgramConfig) -> bool:
+    """Return whether starting a child reads files, or asks the user database: either may take long."""
+    return bool(program.environment_file or program.user or program.group or program.supplementary_groups)
+
+
 def child_environment(program: ProgramConfig, daemon_environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a child that is started now; later sources win.
 

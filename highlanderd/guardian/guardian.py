@@ -249,6 +249,12 @@ class Guardian:
     def _on_spawn(self, message: Message, fds: list[int]) -> None:
         self._keepers.spawn(message, fds)
 
+    def _on_prepare(self, message: Message, fds: list[int]) -> None:
+        self._keepers.prepare(message, fds)
+
+    def _on_discard(self, message: Message, _fds: list[int]) -> None:
+        self._keepers.prepared.discard(message["lock_id"])
+
     def _on_remember(self, _message: Message, fds: list[int]) -> None:
         if fds:
             if self._memo is not None:
@@ -298,6 +304,7 @@ class Guardian:
         if channel is not None:
             self._poller.drop(channel)
             self._pending_signals += [message["name"] for message in channel.unsent if message["is"] == "signal"]
+        self._keepers.prepared.discard_all()
         self._worker.hang_up()
         self._worker.end_soon(linux.boottime())
         self._poller.by(self._worker.judge_at())
@@ -327,6 +334,8 @@ class Guardian:
 HANDLERS: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
     "ping": Guardian._on_ping,
     "spawn": Guardian._on_spawn,
+    "prepare": Guardian._on_prepare,
+    "discard": Guardian._on_discard,
     "remember": Guardian._on_remember,
     "attend": Guardian._on_attend,
     "lift": Guardian._on_lift,

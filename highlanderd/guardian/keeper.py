@@ -8,6 +8,9 @@ dies, the kernel makes that process' children the keeper's. So everything that t
 keeper, however it forks, and ``waitpid`` fails with ECHILD if and only if nothing of it is left. That is the only proof
 of an empty tree. cgroups and walks through /proc help to kill, and prove nothing.
 
+A keeper may be forked before its term has begun. Its child then waits at a gate, and the keeper reports nothing, until
+the guardian's ``execute`` comes. A term that does not begin ends both.
+
 Everything that is known of the child is one dict, ``_state``. After each change all of it is sent to the guardian and
 to the worker. A channel that is full now gets a newer state later, so a slow reader costs nothing.
 
@@ -75,6 +78,7 @@ class Keeper:
     """One child from its fork to the proof. ``spec`` is the worker's request, with term and ``not_after`` added.
 
     ``signals`` may be the guardian's: a signalfd delivers to the process that reads it. All but SIGCHLD are ignored.
+    With ``gated`` the term has not begun: ``execute`` says when it has.
     """
 
     def __init__(
@@ -85,8 +89,11 @@ class Keeper:
         worker: Channel,
         directory: str | None,
         logged: dict[str, int],
+        *,
+        gated: bool = False,
     ) -> None:
         self._spec, self._signals, self._directory, self._logged = spec, signals, directory, logged
+        self._gated = gated
         self._nofile = (0, 0)
         self._guardian: Channel | None = guardian
         self._worker: Channel | None = worker
@@ -142,7 +149,7 @@ class Keeper:
 
     def _start_program(self, spec: Spec) -> None:
         logged = self._logged if self._hooks is None else self._hooks.lent(self._logged)
-        self._start = Start(spec, self._directory, self._nofile, logged)
+        self._start = Start(spec, self._directory, self._nofile, logged, gated=self._gated)
         self._pipes = self._start.pipes
         self._change(pid=self._start.pid)
 
@@ -221,6 +228,14 @@ class Keeper:
             self._worker = Channel.of(fds[0])
             self._owed_worker = self._owed_pipes = True
 
+    def _on_execute(self, message: Message, _fds: list[int]) -> None:
+        """Begin the term, which this keeper was forked for: its child goes on from the gate."""
+        self._gated, deadline, not_after = False, message["deadline"], message["not_after"]
+        self._spec = {**self._spec, "not_after": not_after}
+        self._change(deadline=deadline, memo=message["memo"])
+        if self._start is not None:
+            self._start.open_gate(deadline, not_after)
+
     def _on_deadline(self, message: Message, _fds: list[int]) -> None:
         self._change(deadline=message["at"], memo=message["memo"])
 
@@ -262,6 +277,8 @@ class Keeper:
 
         The guardian comes first: it must know no less than the worker does when the worker acts on a state.
         """
+        if self._gated:
+            return
         if self._owed_guardian and self._guardian is not None:
             self._owed_guardian = not self._guardian.send(self._state)
             self._reported_at = linux.boottime()
@@ -411,6 +428,7 @@ STEPS = (
 )
 HANDLERS = {
     "worker": Keeper._on_worker,
+    "execute": Keeper._on_execute,
     "deadline": Keeper._on_deadline,
     "signal": Keeper._on_signal,
     "watch": Keeper._on_watch,

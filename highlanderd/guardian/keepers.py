@@ -14,6 +14,7 @@ from highlanderd.guardian.dead_keepers import DeadKeepers
 from highlanderd.guardian.keeper import Keeper
 from highlanderd.guardian.keeper_handle import KeeperHandle
 from highlanderd.guardian.loggers import Loggers
+from highlanderd.guardian.prepared_keepers import ForkedKeeper, PreparedKeepers
 from highlanderd.system import linux, priority, proctree
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -51,6 +52,7 @@ class Keepers:
         self._by_channel: dict[int, KeeperHandle] = {}
         """By descriptor: those whose channel is open."""
         self.loggers = Loggers(worker, poller, signals)
+        self.prepared = PreparedKeepers(poller, self.loggers)
         self._dead = DeadKeepers(worker, children, self.loggers)
         self._unconnected: list[KeeperHandle] = []
         """Keepers that the worker has no channel to yet."""
@@ -60,12 +62,24 @@ class Keepers:
 
     def __bool__(self) -> bool:
         """Whether anything may still live."""
-        return bool(self._living or self._dead.unproven)
+        return bool(self._living or self._dead.unproven or self.prepared)
 
     # ------------------------------------------------------------------------------------------------------- to begin
 
+    def prepare(self, order: Message, fds: list[int]) -> None:
+        """Fork a keeper ahead, whose child waits until it is ordered. What cannot be prepared now is started later."""
+        self.prepared.discard(order["lock_id"])
+        if self._refusal(order) is not None or not fds:
+            return
+        try:
+            spec = {**_spec(fds[0]), **order}
+            if not spec.get("hooks"):  # a hook may be the first that is executed
+                self.prepared.add(self._fork_keeper(spec, gated=True))
+        except (ValueError, OSError):
+            return  # the order to spawn meets the same trouble, and is answered
+
     def spawn(self, order: Message, fds: list[int]) -> None:
-        """Fork a keeper and connect it with the worker, or refuse the order."""
+        """Have a keeper start the child, and connect it with the worker, or refuse the order."""
         why = self._refusal(order)
         if why is None and not fds:
             why = "the order was lost on its way: the guardian may open no more files; raise its limit (LimitNOFILE)"
@@ -75,8 +89,9 @@ class Keepers:
             except ValueError as error:
                 why = f"its order cannot be read: {error}"
             else:
-                why = self._fork_keeper(spec) if linux.boottime() < spec["deadline"] else "its deadline had passed"
+                why = self._start(spec) if linux.boottime() < spec["deadline"] else "its deadline had passed"
         if why is not None:
+            self.prepared.discard(order["lock_id"])
             self._worker.send(messages.refused(protocol.term_of(order), f"not started: {why}"))
 
     def _refusal(self, order: Message) -> str | None:
@@ -96,8 +111,23 @@ class Keepers:
                 return f"{handle.program} still lives in epoch {handle.term['epoch']}"
         return None
 
-    def _fork_keeper(self, spec: Spec) -> str | None:
-        """Fork a keeper for ``spec`` and connect it with the worker; return why not when that fails."""
+    def _start(self, spec: Spec) -> str | None:
+        """Have a keeper start the child: one that was forked ahead, or another. Return why not when that fails."""
+        try:
+            forked = self.prepared.take(spec) or self._fork_keeper(spec)
+        except OSError as error:
+            return f"no keeper can be forked: {error.strerror}; raise the limit on processes or open files"
+        handle = forked.handle
+        self._epochs[spec["lock_id"]] = spec["epoch"]
+        self._living[handle.pid] = self._by_channel[handle.channel.fileno()] = handle
+        self._poller.add(handle.channel)
+        self._poller.by(handle.kill_at(self._lease))
+        self._worker.send(messages.keeper(handle.number, handle.term), forked.worker.detach())
+        self.loggers.begin(forked.spec)
+        return None
+
+    def _fork_keeper(self, spec: Spec, *, gated: bool = False) -> ForkedKeeper:
+        """Fork a keeper for ``spec``. With ``gated`` its child waits. Raises OSError when there is no room for one."""
         self._spawned += 1
         directory = None
         if self._cgroup is not None and spec["cgroup"]:
@@ -107,26 +137,19 @@ class Keepers:
             logged = self.loggers.open(spec)
             ours, keepers = channel_pair()
             workers, theirs = channel_pair()
-            pid = linux.fork(lambda: self._become_keeper(spec, keepers, theirs, directory, logged))
-        except OSError as error:
+            pid = linux.fork(lambda: self._become_keeper(spec, keepers, theirs, directory, logged, gated))
+        except OSError:
             self.loggers.drop(spec)
-            return f"no keeper can be forked: {error.strerror}; raise the limit on processes or open files"
+            raise
         finally:
             for fd in logged.values():
                 os.close(fd)
         keepers.close()
         theirs.close()
-        handle = KeeperHandle(self._spawned, pid, ours, spec, directory)
-        self._epochs[spec["lock_id"]] = spec["epoch"]
-        self._living[pid] = self._by_channel[ours.fileno()] = handle
-        self._poller.add(ours)
-        self._poller.by(handle.kill_at(self._lease))
-        self._worker.send(messages.keeper(handle.number, handle.term), workers.detach())
-        self.loggers.begin(spec)
-        return None
+        return ForkedKeeper(KeeperHandle(self._spawned, pid, ours, spec, directory), workers, spec)
 
     def _become_keeper(
-        self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None, logged: dict[str, int]
+        self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None, logged: dict[str, int], gated: bool
     ) -> int:
         foreground = spec.get("foreground")
         if foreground is None or foreground["group"] is None:
@@ -138,7 +161,7 @@ class Keepers:
         linux.close_all_but(0, 1, 2, self._signals.fileno(), guardian.fileno(), worker.fileno(), *logged.values())
         if foreground is None:
             os.dup2(0, 1)
-        return Keeper(spec, self._signals, guardian, worker, directory, logged).run(self._nofile)
+        return Keeper(spec, self._signals, guardian, worker, directory, logged, gated=gated).run(self._nofile)
 
     # ----------------------------------------------------------------------------------------------- a new worker
 
@@ -238,12 +261,12 @@ class Keepers:
                 if now >= handle.kill_at(self._lease):
                     self._worker.log(f"the keeper of {handle.program} {handle.fault}: killing it", linux.ERROR)
                     handle.kill()
-        self._dead.kill(self._living.keys() | self.loggers.pids())
+        self._dead.kill(self._living.keys() | self.prepared.pids() | self.loggers.pids())
         self._connect_all()
         unfinished = bool(self._dead.unproven) or not priority.restore_priority() or bool(self._unconnected)
         again = now if self._dead.again_at_once else now + AGAIN
         moments = [handle.kill_at(self._lease) for handle in self._living.values()]
-        moments.append(self.loggers.judge(now))
+        moments += [self.prepared.judge(now), self.loggers.judge(now)]
         return min(moments + ([again] if unfinished else []), default=linux.NEVER)
 
     @property
@@ -268,6 +291,7 @@ class Keepers:
 
         A keeper then kills what there is, and ends. ``empty``: only keepers whose trees are empty already.
         """
+        self.prepared.discard_all()
         for handle in list(self._living.values()):
             if handle.state["empty"] or not empty:
                 self._hang_up(handle)
@@ -278,7 +302,7 @@ class Keepers:
     def reaped(self, pid: int, status: int) -> None:
         """Take in the death of a child of the guardian."""
         self._dead.reaped(pid)
-        if self.loggers.reaped(pid, status):
+        if self.loggers.reaped(pid, status) or self.prepared.reaped(pid):
             return
         handle = self._living.get(pid)
         if handle is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import struct
 
 from highlanderd.guardian import cgroup
 from highlanderd.system import linux
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ABOUT_TO_EXECUTE = b"!"
 NOT_EXECUTED = 127
+TIMES = struct.Struct("=dd")  # what opens the gate: the deadline, and when nothing may be executed any more
 
 
 class Late(Exception):
@@ -31,14 +33,16 @@ class Late(Exception):
 
 
 def launch(
-    spec: Spec, stdio: tuple[int, int, int], answer: int, keeper: int, directory: str | None, nofile: tuple[int, int]
-) -> NoReturn:
+    spec: Spec, stdio: tuple[int, int, int], answer: int, keeper: int, directory: str | None, nofile: tuple[int, int],
+    gate: int | None = None,
+) -> NoReturn:  # fmt: skip
     """Become the child that ``spec`` orders; ``answer`` is the pipe to the keeper, ``keeper`` its pid.
 
-    ``directory`` is the cgroup to enter, ``nofile`` the limits that the daemon itself was started with.
+    ``directory`` is the cgroup to enter, ``nofile`` the limits that the daemon itself was started with. With a ``gate``
+    everything but the program is prepared, and the term has not begun: the keeper opens it.
     """
     steps: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("descriptors", lambda: _hold_only(stdio, answer)),
+        ("descriptors", lambda: _hold_only(stdio, answer, gate)),
         ("keeper", lambda: _die_with(keeper)),
         ("session", lambda: _stand(spec.get("foreground"))),
         ("cgroup", lambda: cgroup.enter(directory) if directory else None),
@@ -51,6 +55,7 @@ def launch(
         ("keeper", lambda: _die_with(keeper)),  # again: a change of user has undone it
         ("directory", lambda: os.chdir(spec["cwd"]) if spec["cwd"] is not None else None),
         ("privileges", linux.forbid_new_privileges if spec.get("no_new_privileges") else lambda: None),
+        ("gate", lambda: _await_term(spec, gate) if gate is not None else None),
         ("program", lambda: _execute(spec, answer)),
     )
     step, number = _failure(steps)
@@ -73,11 +78,11 @@ def _failure(steps: tuple[tuple[str, Callable[[], object]], ...]) -> tuple[str, 
     return step, 0
 
 
-def _hold_only(stdio: tuple[int, int, int], answer: int) -> None:
+def _hold_only(stdio: tuple[int, int, int], answer: int, gate: int | None) -> None:
     """Close the keeper's descriptors before any step can hang: an open end of a channel would hide a death."""
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)
-    linux.close_all_but(0, 1, 2, answer)
+    linux.close_all_but(0, 1, 2, answer, *(() if gate is None else (gate,)))
 
 
 def _die_with(keeper: int) -> None:
@@ -133,6 +138,14 @@ def change_user(uid: int | None, gid: int | None, groups: list[int] | None) -> N
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+
+
+def _await_term(spec: Spec, gate: int) -> None:
+    """Wait for the times of the term that has begun; end when there is none, or when the keeper is gone."""
+    times = os.read(gate, TIMES.size)
+    if len(times) < TIMES.size:
+        os._exit(NOT_EXECUTED)
+    spec["deadline"], spec["not_after"] = TIMES.unpack(times)
 
 
 def _execute(spec: Spec, answer: int) -> None:

@@ -75,6 +75,14 @@ def spawn(program: str, lock_id: int, epoch: int, not_after: float) -> Message:
     return {"is": "spawn", "program": program, "lock_id": lock_id, "epoch": epoch, "not_after": not_after}
 
 
+def prepare(program: str, lock_id: int, epoch: int, not_after: float) -> Message:
+    return {"is": "prepare", "program": program, "lock_id": lock_id, "epoch": epoch, "not_after": not_after}
+
+
+def discard(lock_id: int) -> Message:
+    return {"is": "discard", "lock_id": lock_id}
+
+
 def remember() -> Message:
     return {"is": "remember"}
 
@@ -135,6 +143,10 @@ def begin() -> Message:
 
 def worker() -> Message:
     return {"is": "worker"}
+
+
+def execute(kill_at: float, not_after: float, memo: bytes) -> Message:
+    return {"is": "execute", "deadline": kill_at, "not_after": not_after, "memo": memo}
 
 
 def deadline(kill_at: float, memo: bytes) -> Message:

@@ -13,11 +13,11 @@ A worker has one channel to the guardian and one to each keeper. The guardian ha
 spare is the worker's once the spare begins::
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
-    guardian <--- ping, spawn, remember, attend, listener, lift, ack -------------- worker
-    guardian <--- kill, log, reopen, draining, notify, done ----------------------- worker
+    guardian <--- ping, prepare, discard, spawn, remember, attend, listener ------- worker
+    guardian <--- lift, ack, kill, log, reopen, draining, notify, done ------------ worker
     guardian ---- begin ----------------------------------------------------------> spare
     guardian <--- spare ----------------------------------------------------------- spare
-    guardian ---- worker ---------------------------------------------------------> keeper
+    guardian ---- worker, execute ------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
     worker   ---- deadline, signal, watch, probe, hook, end, kill, leave ---------> keeper
     worker   <--- state ----------------------------------------------------------- keeper
@@ -218,6 +218,23 @@ MESSAGES = (
     MessageKind(
         WORKER,
         GUARDIAN,
+        "prepare",
+        {**TERM, "not_after": "float"},
+        "This term is being asked for: fork its keeper ahead, and the child up to the moment before it executes "
+        "anything. A ``spawn`` with the same request lets it go on. Whatever else comes ends it: another order for "
+        "this lock id, ``not_after``, the worker's death.",
+        descriptors="the request, in a memfd",
+    ),
+    MessageKind(
+        WORKER,
+        GUARDIAN,
+        "discard",
+        {"lock_id": "int"},
+        "No term has begun: end what was prepared for this lock id.",
+    ),
+    MessageKind(
+        WORKER,
+        GUARDIAN,
         "remember",
         {},
         "Send these bytes in the ``hello`` to each later worker.",
@@ -303,6 +320,14 @@ MESSAGES = (
         {},
         "Obey this worker from now on, and send it the state.",
         descriptors="a channel to the worker",
+    ),
+    MessageKind(
+        GUARDIAN,
+        KEEPER,
+        "execute",
+        {"deadline": "float", "not_after": "float", "memo": "bytes"},
+        "The term has begun that this keeper was forked for: let the child execute its program, at ``not_after`` no "
+        "more. The deadline and the memo are from the ``spawn``.",
     ),
     MessageKind(
         WORKER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from highlanderd.guardian import cgroup
-from highlanderd.guardian.launch import ABOUT_TO_EXECUTE, explain, launch
+from highlanderd.guardian.launch import ABOUT_TO_EXECUTE, TIMES, explain, launch
 from highlanderd.system import linux
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -21,13 +21,17 @@ class Start:
 
     Raises OSError when the child cannot be forked. ``directory`` is its cgroup, ``nofile`` its limits on open files,
     ``logged`` are the write ends of pipes that a logger reads, by name. With ``late`` in ``spec`` it enters its cgroup
-    itself: Linux 6.18 kills what is born into a cgroup that was killed once.
+    itself: Linux 6.18 kills what is born into a cgroup that was killed once. With ``gated`` it waits for ``open_gate``
+    before its program is executed.
     """
 
-    __slots__ = ("_answer", "_answered", "_logged", "_spec", "pid", "pipes")
+    __slots__ = ("_answer", "_answered", "_gate", "_logged", "_spec", "pid", "pipes")
 
-    def __init__(self, spec: Spec, directory: str | None, nofile: tuple[int, int], logged: dict[str, int]) -> None:
+    def __init__(
+        self, spec: Spec, directory: str | None, nofile: tuple[int, int], logged: dict[str, int], *, gated: bool = False
+    ) -> None:
         self._spec, self._answered, self._logged = spec, b"", logged
+        self._gate: int | None = None
         self.pipes: dict[str, int] = {}
         """The read ends of its output, by ``stdout`` and ``stderr``."""
         keeper = os.getpid()
@@ -37,11 +41,15 @@ class Start:
             self._answer, theirs = os.pipe()
             held |= {self._answer, theirs}
             os.set_blocking(self._answer, False)
+            gate = None
+            if gated:
+                gate, self._gate = os.pipe()
+                held |= {gate, self._gate}
             born = None
             if directory and not spec.get("late"):
-                born = cgroup.fork_into(directory, lambda: launch(spec, stdio, theirs, keeper, None, nofile))
-            self.pid: int = born or linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile))
-            held.remove(self._answer)
+                born = cgroup.fork_into(directory, lambda: launch(spec, stdio, theirs, keeper, None, nofile, gate))
+            self.pid: int = born or linux.fork(lambda: launch(spec, stdio, theirs, keeper, directory, nofile, gate))
+            held -= {self._answer, self._gate}
         finally:
             for fd in held - {0, 1, 2}:
                 os.close(fd)
@@ -65,6 +73,17 @@ class Start:
         linux.enlarge_pipe(theirs, PIPE_SIZE)
         self.pipes[name] = ours
         return theirs
+
+    def open_gate(self, deadline: float, not_after: float) -> None:
+        """Let a child that waits execute its program, unless it is too late by then."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            try:
+                os.write(gate, TIMES.pack(deadline, not_after))
+            except BrokenPipeError:
+                pass  # it is dead, and its answer says why
+            finally:
+                os.close(gate)
 
     def fileno(self) -> int:
         """Return the descriptor of the answer; -1 once it is known."""

@@ -97,8 +97,11 @@ class ProgramChild(ProbedChild, Protocol):
 class ChildSpawner(Protocol):
     """What a program has its children started by."""
 
-    def prepare(self) -> None:
-        """Look up what a child needs: the next one may be wanted within milliseconds."""
+    def prepare(self, asked: Spawn, cause: str) -> None:
+        """Prepare all but the execution: this child may be wanted within milliseconds, with other times."""
+
+    def discard(self) -> None:
+        """End what was prepared, if no child was started since: no term has begun."""
 
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None], cause: str = "") -> ProgramChild:
         """Start the one child of a term; ``post`` is called with its events. ``cause`` is why the last term ended."""

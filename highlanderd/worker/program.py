@@ -28,7 +28,7 @@ from highlanderd.core.effects import (
     TakeOver,
     WriteSettled,
 )
-from highlanderd.core.events import Attached, Detached, Due, Event, Looked
+from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Refused
 from highlanderd.core.knowledge import renewed_elsewhere
 from highlanderd.core.observation import Row
 from highlanderd.core.states import (
@@ -174,6 +174,7 @@ class Program:
                     self._turn()
         finally:
             self._prober.stop()
+            self._spawn.discard()
             session.close()
 
     async def _news(self) -> None:
@@ -217,6 +218,8 @@ class Program:
             self._compare(before, event)
         for effect in effects:
             _PERFORM[type(effect)](self, effect)
+        if isinstance(event, Granted | Refused | Detached):  # how each takeover ends
+            self._spawn.discard()
         self._records.step(before, event, self.situation, now)  # a child that is to start waits for no line of the log
         self._prober.follow(self.child, self.running, self.post)
         if self.situation.state != before.state or self.situation.reason != before.reason:
@@ -245,14 +248,20 @@ class Program:
         return self._session
 
     def _perform_take_over(self, effect: TakeOver) -> None:
-        self._lock.take_over(effect.claim)
-        self._spawn.prepare()
+        claim = effect.claim
+        self._lock.take_over(claim)
+        until = boottime() + claim.lengths.spawn_within
+        self._spawn.prepare(Spawn(claim.epoch, until, until), self._end_before)
 
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1
+        self.child = self._spawn(effect, child_handover.encode(self.situation), self.post, self._end_before)
+
+    @property
+    def _end_before(self) -> str:
+        """Why the last term ended, for hooks."""
         former = self.former
-        cause = "first" if former is None else former.reason if former.released else "lapsed"
-        self.child = self._spawn(effect, child_handover.encode(self.situation), self.post, cause)
+        return "first" if former is None else former.reason if former.released else "lapsed"
 
     def _perform_set_deadline(self, effect: SetDeadline) -> None:
         if self.child is not None:

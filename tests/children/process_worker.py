@@ -69,7 +69,7 @@ class TestBench:
             return
         self.tell("output", epoch=epoch, name=name, text=data.decode(errors="replace"))
 
-    def spawn(self, program: str = "beat", **order: Any) -> None:
+    def request(self, program: str = "beat", **order: Any) -> SpawnRequest:
         now = boottime()
         for name in ("deadline", "not_after"):
             order[name] = now + order.get(name, 60)
@@ -77,15 +77,22 @@ class TestBench:
             files = {name: path.encode() for name, path in order["log"].pop("files").items()}
             order["log"] = {"files": files, "max_bytes": 0, "backups": 0, **order["log"]}
         order = {"lock_id": 7, "env": {"PATH": "/usr/bin:/bin"}, **order, "memo": order.get("memo", "").encode()}
-        child = Child(self.guardian, program, order["lock_id"], order["epoch"])
+        return SpawnRequest(program=program, **order)
+
+    def spawn(self, request: SpawnRequest) -> None:
+        child = Child(self.guardian, request.program, request.lock_id, request.epoch)
         self.children[child.epoch] = child
         child.listen(self.listener(child.epoch))
-        child.start(SpawnRequest(program=program, **order))
+        child.start(request)
 
     def act(self, command: str, epoch: int = 0, **more: Any) -> None:
         child = self.children.get(epoch)
         if command == "spawn":
-            self.spawn(epoch=epoch, **more)
+            self.spawn(self.request(epoch=epoch, **more))
+        elif command == "prepare":
+            self.guardian.prepare(self.request(epoch=epoch, **more))
+        elif command == "discard":
+            self.guardian.discard(more["lock_id"])
         elif command == "entrust" and child:
             child.set_deadline(boottime() + more["deadline"], more["memo"].encode())
         elif command == "report" and child:

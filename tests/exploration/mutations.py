@@ -161,6 +161,13 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "an order of a dead worker is read after the next has begun": Mutation(
         _rules("worker", guardian_hears_last_words=False), names="A", start=waited
     ),
+    "a child that was prepared does not wait for its term": Mutation(_rules(gate_waits=False), faults=0, start=waited),
+    "a prepared child survives a refusal, and any order lets it go on": Mutation(
+        _rules("release", discards_prepared=False, compares_prepared=False, swift=False),
+        faults=0,
+        orders=1,
+        start=waited,
+    ),
     "orphans of a dead keeper are forgotten": Mutation(_rules("keeper", guardian_counts_orphans=False)),
     "the next worker is not told of orphans": Mutation(
         _rules("keeper A", "worker A", guardian_tells_of_orphans=False), faults=2

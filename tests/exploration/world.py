@@ -75,6 +75,12 @@ class Rules(NamedTuple):
     guardian_tells_of_orphans: bool = True
     """``keepers.py``: the next worker is told of what dead keepers have left."""
     guardian_kills_frozen_keepers: bool = True
+    gate_waits: bool = True
+    """``launch.py``: a child that was prepared executes nothing before it is ordered."""
+    discards_prepared: bool = True
+    """``program.py``: what was prepared for a term that has not begun ends."""
+    compares_prepared: bool = True
+    """``prepared_keepers.py``: only an order for just what was prepared lets it go on."""
     idle_timeout: bool = True
     asks_hosts: bool = True
     """``hosts.py``: every host that can be reached is asked for its timeline, at first and once a lease."""

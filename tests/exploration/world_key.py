@@ -131,7 +131,7 @@ def _node(own: Own, world: World) -> Any:
     session = node.connected, node.granted, believed, remembered, node.lock_id
     frozen = node.frozen and (node.frozen, own.past(node.frozen_at))
     inbox = None if node.inbox is None else tuple(_event(event, own) for event in node.inbox)
-    spawned = own.epoch(node.spawned) if node.spawned else None
+    spawned = own.epoch(node.spawned) if node.spawned else None, own.epoch(node.prepared) if node.prepared else None
     life = node.up, node.wish, node.draining, node.ended, node.met
     seen = node.pace.length, node.host, node.memory, node.generation
     name = None if own.origin.alike else node.name

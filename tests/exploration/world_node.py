@@ -118,6 +118,8 @@ class Node(NamedTuple):
     child: Child | None = None
     spawned: int = 0
     """The guardian's: the highest epoch executed in this life of the node."""
+    prepared: int = 0
+    """The epoch of a child that waits before its program, because its term is being asked for; 0 without one."""
     orphans: Child | None = None
     """What a dead keeper has left, and no worker of today has ordered."""
     stray: Child | None = None

@@ -20,9 +20,13 @@ from tests.exploration.world_turn import tell
 
 
 def take_order(world: World, i: int) -> World:
-    """The guardian forks a keeper for the order, or refuses."""
+    """The guardian forks a keeper for the order, or refuses. What was prepared for just this order goes on instead."""
     node = world.nodes[i]
     child = _of(node)
+    if node.prepared and not world.rules.compares_prepared:
+        child = child._replace(epoch=node.prepared)
+    node = node._replace(prepared=0)
+    world = set_node(world, i, node)
     if world.rules.guardian_refuses and _refused(world, i, child):
         gone = node.situation is None  # nobody is there to hear of it
         return set_child(world, i, None if gone else child._replace(stage="empty"))
@@ -45,6 +49,14 @@ def take_stray(world: World, i: int) -> World:
 def _refused(world: World, i: int, order: Child) -> bool:
     node, now = world.nodes[i], clock(world, i)
     return order.epoch <= node.spawned or now >= min(order.not_after, order.deadline) or node.orphans is not None
+
+
+def open_gate(world: World, i: int) -> World:
+    """What was prepared executes its program, though nobody has ordered it: only a mutation does so."""
+    node = world.nodes[i]
+    memo = node.situation or machine.begin(node.wish, clock(world, i))
+    stray = Child(node.prepared, 0.0, 0.0, memo, stage="running", executed=True, programmed=True)
+    return _check_execution(set_node(world, i, node._replace(prepared=0, orphans=stray)), i, stray.epoch)
 
 
 def execute(world: World, i: int) -> World:
@@ -173,6 +185,9 @@ def lose_worker(world: World, i: int) -> World:
     node = world.nodes[i]
     frozen = tuple(one for one in node.frozen if one != "worker")
     gone = node._replace(situation=None, connected=False, granted=False, believed=0, inbox=None, frozen=frozen)
+    unread = node.child is not None and node.child.stage == "ordered"
+    if world.rules.discards_prepared and not (unread and world.rules.guardian_hears_last_words):
+        gone = gone._replace(prepared=0)
     world = set_node(world, i, gone)
     return swept(everywhere(world, lambda pg: pg.orphan(node.who)) if node.connected else world)
 
@@ -180,7 +195,8 @@ def lose_worker(world: World, i: int) -> World:
 def crash(world: World, i: int) -> World:
     """The host dies with everything on it; the server hears nothing."""
     world = lose_worker(world, i)
-    return set_node(world, i, world.nodes[i]._replace(up=False, child=None, orphans=None, stray=None, frozen=()))
+    gone = world.nodes[i]._replace(up=False, child=None, prepared=0, orphans=None, stray=None, frozen=())
+    return set_node(world, i, gone)
 
 
 # ------------------------------------------------------------------------------------------------------ freeze and thaw

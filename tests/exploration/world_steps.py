@@ -30,6 +30,7 @@ from tests.exploration.world_processes import (
     end_hook,
     execute,
     hear_child,
+    open_gate,
     start_worker,
     take_order,
     take_stray,
@@ -136,6 +137,8 @@ def _near(world: World, i: int, *, slow: bool) -> Iterator[Way]:
     child, frozen = node.child, node.frozen
     if node.orphans is not None and not slow and _dead_by_now(world, i, node.orphans.killed_at):
         yield ("the orphans are gone at last", node.name), partial(set_node, world, i, node._replace(orphans=None))
+    if node.prepared and not slow and not world.rules.gate_waits:
+        yield ("the child does not wait", node.name), partial(open_gate, world, i)
     if not slow and overdue(world, i):
         yield ("no answer in time", node.name), partial(cut, world, i)
     if not slow and hosts_overdue(world, i):

@@ -5,6 +5,8 @@ Stands in for ``program.py``, and for the sending half of ``session.py``: which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from highlanderd.core import machine
 from highlanderd.core.effects import (
     Disconnect,
@@ -19,7 +21,7 @@ from highlanderd.core.effects import (
     TakeOver,
     WriteSettled,
 )
-from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Notified
+from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Notified, Refused
 from highlanderd.core.states import Cause, Draining, Leading, SessionState, Situation, Stopped, Want
 from tests.exploration.world import Ask, Violation, World, backend, clock, ended, everywhere, set_child, set_node, swept
 from tests.exploration.world_node import Child, Node
@@ -62,9 +64,16 @@ def tell(world: World, i: int, *events: Event) -> World:
             world = _unsettle(world, node, event)
         for effect in effects:
             world = _perform(world, i, effect)
+        world = _discard(world, i, event, effects)
         if machine.finished(after):
             return _leave(world, i)
     return world
+
+
+def _discard(world: World, i: int, event: Event, effects: Sequence[Effect]) -> World:
+    """End what was prepared, once a takeover has ended without a child."""
+    over = isinstance(event, Granted | Refused | Detached) and not any(isinstance(effect, Spawn) for effect in effects)
+    return set_node(world, i, world.nodes[i]._replace(prepared=0)) if over and world.rules.discards_prepared else world
 
 
 def news(world: World, i: int, *events: Event) -> World:
@@ -158,6 +167,8 @@ def _perform(world: World, i: int, effect: Effect) -> World:
             if node.orphans is not None:
                 raise Violation(f"{node.name}: releases epoch {epoch} while orphans of a dead keeper live")
             world = world._replace(release_sent=(*world.release_sent, (node.lock_id, epoch)))
+        case TakeOver(claim) if not world.rules.hooks:  # a hook may be the first that is executed
+            world = set_node(world, i, node._replace(prepared=node.prepared or claim.epoch))
         case _:
             pass
     return _ask(world, world.nodes[i], effect)

@@ -128,12 +128,19 @@ def command_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
 
 
+def _link(fd: Path) -> str:
+    try:
+        return str(fd.readlink())
+    except FileNotFoundError:  # it was closed meanwhile
+        return ""
+
+
 def confinement(pid: int) -> dict[str, str]:
     """Return what confines a worker, and which files it holds."""
     place = Path(f"/proc/{pid}")
     shown = dict(line.split(":\t") for line in (place / "status").read_text().splitlines() if ":\t" in line)
     kept = {name: value for name, value in shown.items() if name.startswith(("Cap", "NoNew", "Sig")) and name != "SigQ"}
-    files = sorted({link for fd in (place / "fd").iterdir() if (link := str(fd.readlink())).startswith("/")})
+    files = sorted({link for fd in (place / "fd").iterdir() if (link := _link(fd)).startswith("/")})
     return {
         **kept,
         "files": " ".join(files),

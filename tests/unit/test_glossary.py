@@ -25,9 +25,9 @@ _PLAIN: Final = """
 ack address alarm answer as aside asking attempt author
 batch beat begin birth busy
 change check client command compression config configuration connect connection context control credentials
-daemon dead delay detail diagnose dial disconnect disk document done down due duplicate
+daemon dead delay detail diagnose dial discard disconnect disk document done down due duplicate
 elsewhere explanation end environment exec exit
-facts fail file finish found
+facts fail file finish fork found
 garbled greeting guard
 handle hello hindrance host housekeeping http
 identity idle impossible inherited

@@ -48,7 +48,9 @@ class Told(Quiet):
         self.heard.append(f"started after {cause}")
         return self
 
-    def prepare(self) -> None: ...
+    def prepare(self, asked: Spawn, cause: str) -> None: ...
+
+    def discard(self) -> None: ...
 
     def signal(self, signum: int, to: str) -> None:
         self.heard.append(f"signal {signum} to the {to}")

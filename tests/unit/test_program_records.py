@@ -158,8 +158,9 @@ def a_lead(epoch: int) -> tuple[Event, ...]:
 class Quiets:
     """Starts children of which nothing is heard."""
 
-    def prepare(self) -> None:
-        pass
+    def prepare(self, asked: Spawn, cause: str) -> None: ...
+
+    def discard(self) -> None: ...
 
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None], cause: str = "") -> Quiet:  # noqa: ARG002
         return Quiet()

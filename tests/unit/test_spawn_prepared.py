@@ -24,6 +24,14 @@ class Requests:
 
     def __init__(self) -> None:
         self.environments: asyncio.Queue[Mapping[str, str]] = asyncio.Queue()
+        self.ahead: list[int | str] = []
+        """The epochs for which a keeper was forked ahead, and that one was discarded."""
+
+    def prepare(self, request: SpawnRequest) -> None:
+        self.ahead.append(request.epoch)
+
+    def discard(self, _lock_id: int) -> None:
+        self.ahead.append("discarded")
 
     def spawn(self, _child: Child, request: SpawnRequest) -> None:
         self.environments.put_nowait(request.env)
@@ -55,9 +63,13 @@ class World:
         self.spawner(Spawn(self.epoch, 1e9, 1e9), b"", lambda _: None)
         return (await self.guardian.environments.get())["SAYS"]
 
+    def asks(self, epoch: int) -> None:
+        """Prepare for the child of a term that is being asked for."""
+        self.spawner.prepare(Spawn(epoch, 1e9, 1e9), "released")
+
     async def prepares(self) -> None:
         """Prepare for a child, and wait until that is done."""
-        self.spawner.prepare()
+        self.asks(self.epoch + 1)
         assert self.spawner._prepared is not None
         await asyncio.wait([self.spawner._prepared])
 
@@ -100,7 +112,39 @@ def test_what_was_prepared_for_another_configuration_is_looked_up_again(world: W
 
 def test_a_preparation_under_way_is_waited_for(world: World) -> None:
     async def live() -> str:
-        world.spawner.prepare()
+        world.asks(1)
         return await world.starts()
 
     assert asyncio.run(live()) == "first"
+
+
+def test_a_keeper_is_forked_ahead_once_for_an_epoch_that_is_asked_for_again_and_again(world: World) -> None:
+    async def live() -> None:
+        for epoch in (1, 1, 2):
+            world.epoch = epoch - 1
+            await world.prepares()
+            world.spawner.discard()
+
+    asyncio.run(live())
+    assert world.guardian.ahead == [1, "discarded", 2, "discarded"]
+
+
+def test_what_a_child_was_started_from_is_not_discarded(world: World) -> None:
+    async def live() -> None:
+        await world.prepares()
+        await world.starts()
+        world.spawner.discard()
+
+    asyncio.run(live())
+    assert world.guardian.ahead == [1]
+
+
+def test_no_keeper_is_forked_ahead_for_a_term_that_was_refused_before_all_was_looked_up(world: World) -> None:
+    async def live() -> None:
+        world.asks(1)
+        world.spawner.discard()
+        assert world.spawner._prepared is not None
+        await asyncio.wait([world.spawner._prepared])
+
+    asyncio.run(live())
+    assert world.guardian.ahead == ["discarded"]
