@@ -147,7 +147,7 @@ class LockConnection:
         self._former.append((connection.pid, connection.started))
         connection.wire.assign(self)
         name = f"{connecting.SESSIONS}{self.lock.node}/{self.lock.program}"[:63]
-        self.say("name_session", connecting.NAME_SESSION, name)
+        self.say("begin_session", connecting.BEGIN_SESSION, name)
         self.post(Attached(self.number))
 
     def notified(self, payload: str) -> None:

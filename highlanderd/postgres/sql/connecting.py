@@ -89,4 +89,9 @@ $highlanderd$
 """
 
 KEEP_ALIVE: Final = "SELECT 1"
-NAME_SESSION: Final = "SELECT set_config('application_name', $1::text, false)"
+
+# For a program's session. It asks by keys alone, so values change no plan; to plan a takeover anew takes as long as its
+# commit, and PostgreSQL does that for each of the first five.
+BEGIN_SESSION: Final = """
+SELECT set_config('application_name', $1::text, false), set_config('plan_cache_mode', 'force_generic_plan', false)
+"""
