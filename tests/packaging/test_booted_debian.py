@@ -158,6 +158,34 @@ def test_from_installation_to_purge(machine: Machine, database: Database, tmp_pa
 
 
 @pytest.mark.timeout(300)
+def test_a_removal_stops_the_daemon_even_after_an_upgrade_that_was_broken_off(
+    machine: Machine, database: Database, tmp_path: Path
+) -> None:
+    deb = made(f"highlander_{__version__}-*_amd64.deb")
+    shutil.copy(deb, machine.root / "root/highlander.deb")
+    following(deb, tmp_path / "next", machine.root / "root/next.deb", "# What follows is new.\n")
+
+    # Masked, it cannot be enabled: the advice begins with that.
+    machine.does("systemctl", "mask", "highlanderd")
+    first = machine.does("dpkg", "--install", "/root/highlander.deb")
+    again = machine.does("dpkg", "--install", "/root/highlander.deb")
+    advised = "systemctl unmask highlanderd && systemctl enable --now highlanderd\n"
+    assert first.endswith(f"edit /etc/highlander.toml, then: {advised}")
+    assert again.endswith(f"highlanderd.service is masked, and does not run; start it: {advised}")
+    machine.configure(PROGRAMS, postgres=f'dsn = "{database.dsn}"\nlease = "{LEASE}s"\n')
+    machine.does("sh", "-c", advised)
+    pids = await_led(machine)
+
+    # The question which configuration counts finds nobody: the new files are there, and the daemon goes on.
+    assert machine.run("dpkg", "--install", "/root/next.deb").returncode != 0
+    assert machine.led() == pids
+    assert "stopping the daemon" in machine.does("dpkg", "--remove", "highlander")
+    assert "everything is drained; ends with code 0" in machine.journal()
+    assert machine.says("systemctl", "is-active", "highlanderd") == "inactive"
+    assert not (machine.root / "usr/lib/highlander").exists()
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("hardening", ["root", "unprivileged"])
 def test_a_hardened_daemon_leads(machine: Machine, database: Database, hardening: str) -> None:
     deb = made(f"highlander_{__version__}-*_amd64.deb")
