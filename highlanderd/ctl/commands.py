@@ -246,6 +246,8 @@ def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
         return f"{name}: led by {tables.plain(program['leader'])}" if led else f"{name}: led by no node"
     if state == "leading":
         return f"{name}: leading, epoch {program['epoch']}, pid {program['pid']}"
+    if program.get("finished"):
+        return f"{name}: {tables.finished(program)}"
     leader = f"led by {tables.plain(program['leader'])}" if program["leader"] else ""
     if state == "stopped":
         return f"{name}: stopped on {arguments.on or 'this node'}; {leader or 'no node leads it'} now"

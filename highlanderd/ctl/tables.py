@@ -267,10 +267,22 @@ def last_exit(last: Mapping[str, Any] | None) -> str | None:
     >>> last_exit({"at": "2026-01-02T03:04:05.678Z", "epoch": 7, "status": None, "signal": "SIGKILL"})
     'killed by SIGKILL at 2026-01-02T03:04:05.678Z, epoch 7'
     """
-    if last is None:
-        return None
-    how = f"status {last['status']}" if last["signal"] is None else f"killed by {last['signal']}"
-    return f"{how} at {last['at']}, epoch {last['epoch']}"
+    return None if last is None else f"{_how(last)} at {last['at']}, epoch {last['epoch']}"
+
+
+def finished(program: Mapping[str, Any]) -> str:
+    """Return that a program has finished, and how where that was on this node.
+
+    >>> finished({"epoch": 7, "last_exit": {"epoch": 7, "status": 3, "signal": None}})
+    'finished (status 3), epoch 7'
+    """
+    last, epoch = program["last_exit"], program["epoch"]
+    how = "" if last is None or last["epoch"] != epoch else f" ({_how(last)})"
+    return f"finished{how}, epoch {epoch}"
+
+
+def _how(last: Mapping[str, Any]) -> str:
+    return f"status {last['status']}" if last["signal"] is None else f"killed by {last['signal']}"
 
 
 def _quoted(command: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from highlanderd.core.explanation import explained
 from highlanderd.core.lease import Lease
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import PastTerm
-from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram
+from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, Unanswered
 from highlanderd.listeners.answers import cluster_facts, config_facts
 from highlanderd.listeners.events import MOST_EVENTS
 from highlanderd.listeners.history import history_facts
@@ -54,7 +54,7 @@ async def answer(resource: str, dsn: str, schema: str) -> Mapping[str, object]:
         finally:
             wire.drop("answered")
     except (ConnectFailed, WireLost) as lost:
-        raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+        raise Unanswered.because(lost) from lost
 
 
 def configured(resource: str) -> str | None:

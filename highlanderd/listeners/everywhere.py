@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
 from highlanderd.core.states import Author
-from highlanderd.errors import NoSuchNode, TimedOut, enumerated
+from highlanderd.errors import NoSuchNode, TimedOut, Unanswered, enumerated
 from highlanderd.listeners.candidates import refuse_bare_drain
 from highlanderd.listeners.orders import Node
 
 LOOK_EVERY: Final = 0.1
 """Seconds between two looks at the ledger while an order is waited for."""
+
+
+@contextmanager
+def _written(order: str, instead: str = "") -> Iterator[None]:
+    """Write an order for the block: where PostgreSQL does not answer, say what that order needs. Raises Unanswered."""
+    try:
+        yield
+    except Unanswered as error:
+        raise Unanswered(
+            f"{error}; {order} is written into the ledger: see 'highlanderd --doctor', and order it again once "
+            f"PostgreSQL answers{instead}"
+        ) from error
 
 
 class Patience:
@@ -27,7 +40,10 @@ class Patience:
         loop = asyncio.get_running_loop()
         end = loop.time() + (self._seconds or 0.0)
         while True:
-            cluster = await node.cluster()
+            try:
+                cluster = await node.cluster()
+            except Unanswered as error:
+                raise Unanswered(f"{error}. The order stands; see 'highlanderctl cluster'") from error
             if self._seconds is None or fact(cluster):
                 return cluster
             if loop.time() >= end or self._gone():
@@ -37,14 +53,16 @@ class Patience:
 
 async def stop(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram | None:
     """Stop a program on every node; return how the cluster shows it, once it does. Raises HighlanderError."""
-    await node.stop_everywhere(name, by)
+    with _written("a stop everywhere", f"; until then, 'highlanderctl stop {name}' stops it on one node"):
+        await node.stop_everywhere(name, by)
     shown = await patience.until(node, lambda now: _leader(now, name) is None, f"{name} is still led")
     return shown.program(name)
 
 
 async def start(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram | None:
     """Lift such a stop; return how the cluster shows the program, once it does. Raises HighlanderError."""
-    await node.start_everywhere(name, by)
+    with _written("the end of a stop everywhere"):
+        await node.start_everywhere(name, by)
     shown = await patience.until(node, lambda now: _leader(now, name) is not None, f"no node leads {name} yet")
     return shown.program(name)
 
@@ -56,9 +74,10 @@ def _leader(cluster: ClusterOverview, name: str) -> str | None:
 
 async def drain(node: Node, names: list[str], by: Author, patience: Patience, *, force: bool) -> ClusterOverview:
     """Drain nodes, one after the other; return the cluster then. Raises HighlanderError."""
-    for name in names:
-        confirm = nothing if force else await refuse_bare_drain(node, name)
-        await node.drain(name, by, confirm)
+    with _written("a drain", "; until then, 'systemctl stop highlanderd' on a node ends what it leads"):
+        for name in names:
+            confirm = nothing if force else await refuse_bare_drain(node, name)
+            await node.drain(name, by, confirm)
     return await patience.until(node, lambda now: not _led_by(now, names), f"{enumerated(names)} still lead programs")
 
 
@@ -72,8 +91,9 @@ def _led_by(cluster: ClusterOverview, names: list[str]) -> list[str]:
 
 async def resume(node: Node, names: list[str], by: Author, patience: Patience) -> list[str]:
     """Resume nodes; return those that were drained, once their daemons know. Raises HighlanderError."""
-    resumed = [name for name in names if await node.resume(name, by)]
-    known = {one.name for one in (await node.cluster()).nodes}
+    with _written("a resume"):
+        resumed = [name for name in names if await node.resume(name, by)]
+        known = {one.name for one in (await node.cluster()).nodes}
     unknown = [name for name in names if name not in known and name not in resumed]
     if unknown:
         raise NoSuchNode.among(unknown, known)

@@ -189,7 +189,7 @@ def _running(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
         raise HighlanderError(f"a later order has overtaken this one: {now.name} is {now.state}, {now.reason}")
     if now.failures > before.failures:
         raise HighlanderError(f"{now.name} failed: {now.reason or 'it ended'}; see 'highlanderctl show {now.name}'")
-    over = now.state == "waiting" and (now.epoch or 0) > (before.epoch or 0)  # it led, and has finished already
+    over = now.finished and (now.epoch or 0) > (before.epoch or 0)  # a look shows that a moment after its term
     return (now.state == "leading" and now.ready) or _elsewhere(now, goal.here) or over
 
 

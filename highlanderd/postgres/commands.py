@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from highlanderd.core.states import Author
-from highlanderd.errors import HighlanderError, TimedOut, one_line
+from highlanderd.errors import HighlanderError, TimedOut, Unanswered, one_line
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
@@ -140,7 +140,7 @@ class Commands:
         try:
             reply, _ = await self._listener.inquire_both(written, ("notify", leading.NOTIFY, woken))
         except WireLost as lost:
-            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+            raise Unanswered.because(lost) from lost
         if reply.error is not None:
             raise HighlanderError(reply.error.text)
         if not reply.acknowledged:

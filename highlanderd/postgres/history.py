@@ -14,7 +14,7 @@ from typing import Final
 from highlanderd import choice
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import Former, PastTerm
-from highlanderd.errors import HighlanderError, NoSuchProgram, listed
+from highlanderd.errors import HighlanderError, NoSuchProgram, Unanswered, listed
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.events import occurrences
 from highlanderd.postgres.ledger import Ledger, identifier
@@ -102,7 +102,7 @@ class History:
                 return await reader.ask(pool.ledger, name, sql, values)
         except (TimeoutError, WireLost) as lost:
             why = str(lost) or pool.last_error or "no connection came about in time"
-            raise HighlanderError(f"PostgreSQL does not answer: {why}") from lost
+            raise Unanswered.because(why) from lost
         finally:
             pool.forget(reader)
             reader.close()

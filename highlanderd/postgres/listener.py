@@ -16,7 +16,7 @@ from typing import Protocol
 
 from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.status import MigrationReport
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import HighlanderError, Unanswered
 from highlanderd.postgres import fitness, ledger, migration
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.connection import RECONNECT_PAUSE, Connection
@@ -247,7 +247,7 @@ class Listener:
             if self.facts is None:
                 await self.survey()  # the first one may have found out which version of the schema there is
         except WireLost as lost:
-            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+            raise Unanswered.because(lost) from lost
         except Exception as error:
             raise HighlanderError(f"the ledger cannot be read: {error}") from error
         if self.facts is None:
@@ -266,7 +266,7 @@ class Listener:
         try:
             return await migration.migrate(self.ask, self._ledger, found.version)
         except WireLost as lost:
-            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+            raise Unanswered.because(lost) from lost
 
     # -------------------------------------------------------------------------------------------------------- asking
 
@@ -314,7 +314,7 @@ class Listener:
         try:
             reply = await self.inquire(name, sql, *values)
         except WireLost as lost:
-            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+            raise Unanswered.because(lost) from lost
         if reply.error is not None:
             raise HighlanderError(reply.error.text)
         return reply

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from highlanderd.core.cluster import CandidatePresence, ClusterNode, ClusterOverview, Held, Lead, overview
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import HighlanderError, Unanswered
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.replies import Ask, Reply, WireLost, document, duration
@@ -45,7 +45,7 @@ class Overview:
         try:
             replies = await self._listener.ask(questions(self._ledger, facts.version))
         except WireLost as lost:
-            raise HighlanderError(f"PostgreSQL does not answer: {lost}") from lost
+            raise Unanswered.because(lost) from lost
         overview = read(replies)
         self._latest = asked, overview
         return overview

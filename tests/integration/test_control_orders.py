@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from highlanderd.core.cluster import ClusterOverview
-from highlanderd.errors import HighlanderError
+from highlanderd.core.status import LastExit
+from highlanderd.errors import HighlanderError, Unanswered
 from tests.support.control import post
 from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving, until
 
@@ -42,6 +43,59 @@ def test_a_stop_that_a_later_start_has_overtaken_ends_at_once(tmp_path: Path) ->
             code, answer = await asked
         assert (code, answer["error"]["code"]) == (409, "failed")
         assert "beat was started again, and is leading" in answer["error"]["message"]
+
+    run(main)
+
+
+def test_a_start_of_what_finishes_at_once_says_how_it_has_ended(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat", finished=True, epoch=7), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(ctl(path, "start", "beat"))
+            await until(lambda: bool(node.orders))
+            last = LastExit(at="2026-01-02T03:04:05.678Z", epoch=8, status=3, signal=None)
+            ended = program("beat", epoch=8, last_exit=last)
+            node.become("beat", ended)
+            surveys = node.surveys
+            await until(lambda: node.surveys > surveys)
+            node.become("beat", replace(ended, finished=True))
+            done = await asked
+        assert (done.code, done.out) == (0, "beat: finished (status 3), epoch 8\n")
+
+    run(main)
+
+
+def test_a_drain_without_postgresql_names_what_it_needs_and_what_works_without(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+    node.unanswered = Unanswered.because("connection refused")
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            done = await ctl(path, "drain")
+        assert (done.code, done.out) == (1, "")
+        assert done.err == (
+            "highlanderctl: PostgreSQL does not answer: connection refused; a drain is written into the ledger: see "
+            "'highlanderd --doctor', and order it again once PostgreSQL answers; until then, 'systemctl stop "
+            "highlanderd' on a node ends what it leads\n"
+        )
+        assert node.orders == []
+
+    run(main)
+
+
+def test_an_order_that_was_written_stands_when_postgresql_goes_away(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(ctl(path, "drain", "--force"))
+            await until(lambda: node.orders == [("drain", "web-1")])
+            node.unanswered = Unanswered.because("no session")
+            done = await asked
+        assert done.err == (
+            "highlanderctl: PostgreSQL does not answer: no session. The order stands; see 'highlanderctl cluster'\n"
+        )
 
     run(main)
 

@@ -304,6 +304,8 @@ class MemoryNode:
         return ""
 
     async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:
+        if self.unanswered is not None:
+            raise self.unanswered
         await confirm()
         self.orders.append(("drain", node))
         self.authors.append(by)
