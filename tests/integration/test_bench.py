@@ -117,9 +117,11 @@ def test_a_stalled_door_keeps_its_connections_and_goes_on_where_it_stood(
         through.stall(*directions)  # type: ignore[arg-type]
         connection.pgconn.send_query(b"CREATE TABLE highlander.arrived (id int)")
         connection.pgconn.flush()
+        arrived = "SELECT 1 FROM pg_tables WHERE tablename = 'arrived'"
+        if directions == ("answers",):
+            wait_for(lambda: database.sql(arrived), what="the question has arrived")
         assert not _readable(connection, 0.3)
-        arrived = bool(database.sql("SELECT 1 FROM pg_tables WHERE tablename = 'arrived'"))
-        assert arrived == (directions == ("answers",))
+        assert bool(database.sql(arrived)) == (directions == ("answers",))
         through.heal()
         assert _readable(connection, 60)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.support.commands import as_nobody, highlanderctl, led
@@ -97,6 +98,11 @@ def _refusals(leader: Node, other: Node) -> None:
     assert done.err == ("highlanderctl: an outage of 1s costs no child anyway: the ledger's lease of 10s bears it\n")
 
 
+def _warned(node: Node) -> str:
+    """Return what a node's status warns of."""
+    return highlanderctl(node.socket, "status").err
+
+
 def test_leases_change_for_the_whole_cluster_and_no_child_is_restarted(nodes: Nodes, database: Database) -> None:
     with pair(nodes, database) as (leader, other):
         pid = leader.program("beat")["pid"]
@@ -104,7 +110,7 @@ def test_leases_change_for_the_whole_cluster_and_no_child_is_restarted(nodes: No
         assert (done.code, done.err) == (0, "")
         assert "PostgreSQL may go away for up to 30s: that stops no child\n" in done.out
         for node in (leader, other):
-            shown = highlanderctl(node.socket, "status").err
+            shown = wait_for(partial(_warned, node), what=f"{node.name} knows of the maintenance")
             assert shown.startswith("maintenance until ")
             assert "on node b: PostgreSQL 18.5\n" in shown
         facts = json.loads(highlanderctl(leader.socket, "ledger", "show", "--json").out)
@@ -113,7 +119,7 @@ def test_leases_change_for_the_whole_cluster_and_no_child_is_restarted(nodes: No
         done = highlanderctl(leader.socket, "maintenance", "off")
         assert (done.code, done.out.splitlines()[0], done.err) == (0, "maintenance is off", "")
         for node in (leader, other):
-            assert "maintenance" not in highlanderctl(node.socket, "status").err
+            wait_for(lambda node=node: "maintenance" not in _warned(node), what="it is over")  # type: ignore[misc]
         done = highlanderctl(other.socket, "ledger", "set-lease", "8s", "--json")
         assert done.code == 0
         report = json.loads(done.out)

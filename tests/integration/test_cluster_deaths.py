@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+from contextlib import suppress
+from pathlib import Path
 
 from highlanderd.core.lease import LONGEST
 from highlanderd.system.linux import boottime
 from tests.support.deaths import gone
-from tests.support.nodes import Nodes, ends, expiry, renewals, settled_ledger
+from tests.support.nodes import Node, Nodes, ends, expiry, renewals, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
@@ -47,7 +48,7 @@ def test_how_a_child_has_ended_is_known_beyond_the_end_of_the_worker(nodes: Node
     ended = wait_for(lambda: node.program("beat")["last_exit"], what="the end is shown")
     assert ended["signal"] == "SIGKILL"
     nodes.await_led("beat")
-    time.sleep(LONG_LEASE / 10 + 0.5)  # the daemon hands over each tenth of a lease
+    wait_for(lambda: _remembers(node, ended["at"]), what="the worker has handed it over")
     worker = node.worker
 
     os.kill(worker, signal.SIGKILL)
@@ -56,6 +57,15 @@ def test_how_a_child_has_ended_is_known_beyond_the_end_of_the_worker(nodes: Node
     found = node.program("beat")["last_exit"]
     assert (found["signal"], found["epoch"]) == (ended["signal"], ended["epoch"])
     assert node.program("relay")["last_exit"] is None
+
+
+def _remembers(node: Node, what: str) -> bool:
+    """Whether the guardian keeps this for the next worker."""
+    for fd in Path(f"/proc/{node.guardian}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed just now
+            if "memfd:memo" in str(fd.readlink()) and what.encode() in fd.read_bytes():
+                return True
+    return False
 
 
 def test_a_dead_guardian_means_an_orderly_end_and_another_leader(nodes: Nodes, database: Database) -> None:

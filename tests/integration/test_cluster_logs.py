@@ -14,7 +14,8 @@ from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-LEASE = 10.0
+LEASE = 30.0
+"""Seconds; nothing here waits for it. A worker that was killed has to be replaced within half of it."""
 SPEAKS = """[program.beat]
 command = ["sh", "-c", "printf 'one\\\\ntw\\\\000o\\\\n'; while read -r line; do :; done < /dev/null; sleep infinity"]
 """

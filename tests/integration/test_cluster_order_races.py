@@ -19,6 +19,8 @@ from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
 LEASE = 6.0
+LONG_LEASE = 30.0
+"""Seconds; for a worker that was killed, and has to be replaced within half of it."""
 WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE '%/beat'"
 DEAF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
 """The session by which a node hears of orders: without it the node hears of them when it has connected anew."""
@@ -80,10 +82,10 @@ command = ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]
 """
 
 
-def led_elsewhere(nodes: Nodes, database: Database, seconds: float) -> tuple[Node, Node]:
+def led_elsewhere(nodes: Nodes, database: Database, seconds: float, lease: float = LEASE) -> tuple[Node, Node]:
     """Start two nodes with a child that needs so long to stop; return its leader, and the other one."""
-    settled_ledger(database, LEASE)
-    nodes(database, "a", "b", programs=DEAF_CHILD.format(seconds), lease=LEASE)
+    settled_ledger(database, lease)
+    nodes(database, "a", "b", programs=DEAF_CHILD.format(seconds), lease=lease)
     wait_for(lambda: nodes.leaders().get("deaf"), what="it is led")
     both_know(nodes, "deaf")
     leader = nodes.leaders()["deaf"]
@@ -103,7 +105,7 @@ def test_an_order_to_another_node_that_a_later_one_overtakes_ends_at_once_and_sa
 
 
 def test_an_order_outlives_the_replacement_of_the_worker_that_is_to_take_it(nodes: Nodes, database: Database) -> None:
-    leader, other = leader_and_other(nodes, database)
+    leader, other = leader_and_other(nodes, database, LONG_LEASE)
     os.kill(leader.worker, signal.SIGKILL)
     done = highlanderctl(other.socket, "restart", "beat")
     assert done.code == 0, done
@@ -112,7 +114,7 @@ def test_an_order_outlives_the_replacement_of_the_worker_that_is_to_take_it(node
 
 
 def test_an_order_that_a_worker_has_taken_and_not_survived_is_not_given_twice(nodes: Nodes, database: Database) -> None:
-    leader, other = led_elsewhere(nodes, database, 3.0)
+    leader, other = led_elsewhere(nodes, database, 3.0, LONG_LEASE)
     restart = other.control.order("deaf", "restart", {"wait": True, "timeout": 1}, 60.0)
     wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it was taken")
     os.kill(leader.worker, signal.SIGKILL)

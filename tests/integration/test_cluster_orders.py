@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import highlanderctl
-from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
@@ -33,10 +33,17 @@ def _has_standby(nodes: Nodes, program: str) -> bool:
     return all(node.program(program)["candidates"] for node in nodes.nodes)
 
 
-def leader_and_other(nodes: Nodes, database: Database) -> tuple[Node, Node]:
+def _unable(asked: Node, name: str, why: str) -> bool:
+    """Whether the ledger says of a node that it could lead none of the programs, for this reason."""
+    programs = asked.control.ask("GET", "/v1/cluster")["programs"]
+    said = [{each["node"]: each["reason"] for each in one["unable"]}.get(name, "") for one in programs]
+    return all(reason.startswith(why) for reason in said)
+
+
+def leader_and_other(nodes: Nodes, database: Database, lease: float = LEASE) -> tuple[Node, Node]:
     """Start two nodes, and return the one that leads ``beat`` and its standby, once the ledger knows both."""
-    settled_ledger(database, LEASE)
-    a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    settled_ledger(database, lease)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=lease)
     leader = nodes.await_led("beat")["beat"]
     both_know(nodes, "beat")
     return leader, b if leader is a else a
@@ -58,6 +65,7 @@ def test_a_program_that_is_stopped_everywhere_runs_nowhere_until_it_is_started_e
         refused = highlanderctl(node.socket, "start", "beat")
         assert refused.code == 1
         assert "highlanderctl start --everywhere beat" in refused.err
+    assert nodes.life("bot").pids == bot, "no other program was touched"
     a.crash()
     a.start()
     nodes.await_up(a)
@@ -70,7 +78,7 @@ def test_a_program_that_is_stopped_everywhere_runs_nowhere_until_it_is_started_e
     done = highlanderctl(a.socket, "start", "beat", "--everywhere")
     assert done.code == 0, done
     nodes.await_led("beat")
-    assert nodes.life("bot").pids == bot or nodes.life("bot").node == "b", "no other program was touched"
+    assert {*ends(database, "bot")} <= {None, "lapsed"}, "only the crash ended a term of another program"
     events = database.sql("SELECT event, program FROM highlander.event ORDER BY id")
     assert events == [("stopped_everywhere", "beat"), ("started_everywhere", "beat")]
 
@@ -84,8 +92,9 @@ def test_a_drained_node_leads_nothing_even_after_it_was_started_again(nodes: Nod
     assert (done.code, done.err) == (0, "")
     assert {node.name for node in nodes.await_led("beat", "bot").values()} == {"b"}
     for program in ("beat", "bot"):
-        assert re.fullmatch(r"drained by uid \d+.* on node b, role \S+: new disk", stopped(a, program))
-    assert a.status()["drained"]["reason"] == "new disk"
+        why = wait_for(partial(stopped, a, program), what=f"a follows with {program}")
+        assert re.fullmatch(r"drained by uid \d+.* on node b, role \S+: new disk", why)
+    assert wait_for(lambda: a.status()["drained"], what="a knows it of itself")["reason"] == "new disk"
     [drained] = [one["drained"] for one in b.control.ask("GET", "/v1/cluster")["nodes"] if one["name"] == "a"]
     assert drained["reason"] == "new disk"
     assert highlanderctl(a.socket, "start", "beat").code == 1
@@ -94,6 +103,7 @@ def test_a_drained_node_leads_nothing_even_after_it_was_started_again(nodes: Nod
     a.start()
     nodes.await_up(a)
     wait_for(lambda: stopped(a, "beat"), what="the drain outlives the daemon")
+    wait_for(partial(_unable, b, "a", "drained by "), what="and a has written so")
 
     refused = highlanderctl(a.socket, "drain", "b")
     assert refused.code == 1
@@ -110,7 +120,7 @@ def test_a_drained_node_leads_nothing_even_after_it_was_started_again(nodes: Nod
 
     done = highlanderctl(b.socket, "resume", "a")
     assert (done.code, done.out) == (0, "a: resumed\n")
-    wait_for(lambda: a.program("beat")["state"] == "waiting", what="a contends again")
+    wait_for(lambda: [a.program(one)["state"] for one in ("beat", "bot")] == ["waiting"] * 2, what="a contends again")
     assert highlanderctl(b.socket, "release", "bot", "--to", "a").code == 0
     assert nodes.await_led("bot", without=b)["bot"] is a
 
@@ -204,7 +214,9 @@ def test_an_order_to_a_node_that_obeys_no_other_is_refused(nodes: Nodes, databas
     leader.file.write_text(leader.file.read_text() + "\n[control]\nremote = false\n")
     leader.start()
     nodes.await_up(leader)
+    nodes.await_led("beat", without=leader)
     assert highlanderctl(other.socket, "release", "beat", "--to", leader.name).code == 0
+    nodes.await_led("beat", without=other)
     refused = highlanderctl(other.socket, "release", "beat")
     assert refused.code == 6
     assert f"{leader.name}: it obeys no orders from other nodes" in refused.err

@@ -26,7 +26,7 @@ def spread(nodes: Nodes, database: Database) -> tuple[Node, Node, Node]:
         if nodes.leaders()[program] is not node:
             done = highlanderctl(c.socket, "release", program, "--to", node.name)
             assert done.code == 0, done
-    assert nodes.leaders() == {"web1": a, "web2": b}
+    wait_for(lambda: nodes.leaders() == {"web1": a, "web2": b}, what="each leads its own")
     both_know(nodes, "web1", "web2")
     return a, b, c
 
@@ -90,7 +90,7 @@ def test_an_order_goes_through_a_node_that_does_not_have_the_program(nodes: Node
     wait_for(lambda: len(c.status()["programs"]) == 1, what="c has forgotten web1")
     done = highlanderctl(c.socket, "restart", "all")
     assert done.code == 0, done
-    assert len(nodes.journal.lives("web1")) >= 2
+    wait_for(lambda: len(nodes.journal.lives("web1")) >= 2, what="its next child has spoken")
     assert highlanderctl(c.socket, "release", "web1", "--to", "b").code == 0
     assert nodes.await_led("web1")["web1"] is b
     assert highlanderctl(c.socket, "stop", "web1", "--on", "b", "--force").code == 0
@@ -152,8 +152,8 @@ def test_the_reason_of_each_order_stands_in_the_history_with_who_gave_it(nodes: 
     leader.configure("[program.beat]\numask = '077'\n")
     nodes.await_led("beat")
     assert highlanderctl(leader.socket, "reload", "--reason", "umask 077").code == 0
-    nodes.await_led("beat")
     wait_for(lambda: "changed" in ends(database, "beat"), what="the term has ended")
+    nodes.await_led("beat", without=other)
     assert highlanderctl(leader.socket, "shutdown", "--reason", "a new kernel").code == 0
     assert leader.ended() == 0
     said = "SELECT reason, remark, author FROM highlander.term WHERE reason IN ('changed', 'shutdown') ORDER BY epoch"

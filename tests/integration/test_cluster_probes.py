@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,13 +27,13 @@ from tests.support.wait import wait_for
 LEASE = 20.0
 """Seconds; nothing here waits for it."""
 CHILD = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "children" / "probed_child.py")]
-HTTP = '{{ http = "http://localhost:{port}/health", period = "0.3s", timeout = "0.5s" }}'
-TCP = '{{ tcp = "127.0.0.1:{port}", period = "0.3s", timeout = "0.5s" }}'
+HTTP = '{{ http = "http://localhost:{port}/health", period = "0.3s", timeout = "2s" }}'
+TCP = '{{ tcp = "127.0.0.1:{port}", period = "0.3s", timeout = "2s" }}'
 CHECK = (
-    "import socket, sys; s = socket.create_connection(('127.0.0.1', {port}), 1); s.sendall(b'GET /'); "
+    "import socket, sys; s = socket.create_connection(('127.0.0.1', {port}), 2); s.sendall(b'GET /'); "
     "sys.exit(b' 200 ' not in s.recv(100))"
 )
-EXEC = f"""{{{{ exec = ["{sys.executable}", "-I", "-S", "-c", "{CHECK}"], period = "0.3s", timeout = "2s" }}}}"""
+EXEC = f"""{{{{ exec = ["{sys.executable}", "-I", "-S", "-c", "{CHECK}"], period = "0.3s", timeout = "5s" }}}}"""
 NOTIFY = '"notify"'
 KINDS = {"http": HTTP, "exec": EXEC, "notify": NOTIFY}
 
@@ -89,12 +90,11 @@ def test_what_is_not_ready_in_time_has_its_chance_on_the_next_node(nodes: Nodes,
     keys = {"ready_timeout": '"2s"', "backoff": '"120s"', "backoff_max": '"120s"'}
     nodes(database, "a", "b", programs=program(KINDS[kind], **keys), lease=LEASE)
     first = leader(nodes)
-    second = nodes.await_led("web", without=first)["web"]
-    assert ends(database, "web")[0] == "not_ready"
-    assert first.program("web")["state"] == "backoff"
-    assert "not ready 2." in first.program("web")["reason"]
-    says(nodes, "unready", so=False)
-    await_ready(second)
+    wait_for(lambda: ends(database, "web")[0] == "not_ready", what="its time is over")
+    says(nodes, "unready", so=False)  # now: the next one has no longer
+    wait_for(lambda: first.program("web")["state"] == "backoff", what="the first node has given it up")
+    assert re.search(r"not ready \d", first.program("web")["reason"])
+    await_ready(nodes.await_led("web", without=first)["web"])
 
 
 def test_a_program_that_is_not_ready_in_time_is_started_again_where_there_is_no_other_node(
@@ -112,7 +112,7 @@ def test_a_program_that_is_not_ready_in_time_is_started_again_where_there_is_no_
 def test_a_program_that_hangs_moves_to_the_next_node(nodes: Nodes, database: Database, kind: str) -> None:
     """It accepts and never answers, and is deaf to nothing: its tree has ended before the next one begins."""
     settled_ledger(database, LEASE)
-    keys = {"alive_timeout": '"2s"', "backoff": '"120s"', "backoff_max": '"120s"'}
+    keys = {"alive_timeout": '"4s"', "backoff": '"120s"', "backoff_max": '"120s"'}
     nodes(database, "a", "b", programs=program(KINDS[kind], KINDS[kind], **keys), lease=LEASE)
     first = leader(nodes)
     await_ready(first)
@@ -126,12 +126,12 @@ def test_a_program_that_hangs_moves_to_the_next_node(nodes: Nodes, database: Dat
 def test_a_worker_that_stands_still_takes_nobody_for_unwell(nodes: Nodes, database: Database) -> None:
     """One bad answer would end the term here, and each time the worker stands still while it waits for one."""
     settled_ledger(database, LEASE)
-    once = '{{ http = "http://127.0.0.1:{port}/", period = "0.1s", timeout = "1s", threshold = 1 }}'
+    once = '{{ http = "http://127.0.0.1:{port}/", period = "0.1s", timeout = "2s", threshold = 1 }}'
     [node] = nodes(database, "a", programs=program(HTTP, once), lease=LEASE)
     await_ready(node)
-    for _ in range(5):
+    for _ in range(4):
         node.freeze(node.worker)
-        _live_on(nodes, 1.8)
+        _live_on(nodes, 2.8)
         node.thaw()
         assert node.program("web")["ready"]
     assert ends(database, "web") == [None]
@@ -178,7 +178,7 @@ def test_a_release_and_a_wait_are_over_once_the_program_is_ready_on_the_other_no
     first = leader(nodes)
     await_ready(first)
     says(nodes, "unready")
-    late = highlanderctl(first.socket, "release", "web", "--timeout", "3s")
+    late = highlanderctl(first.socket, "release", "web", "--timeout", "6s")
     assert (late.code, "is not ready there yet" in late.err) == (7, True), late
     second = leader(nodes)
     assert second is not first

@@ -86,7 +86,7 @@ def test_the_releasing_node_stays_out_for_as_long_as_it_is_told_to(nodes: Nodes,
     settled_ledger(database, LEASE)
     [a] = nodes(database, "a", programs=["beat"], lease=LEASE)
     nodes.await_led("beat")
-    done = highlanderctl(a.socket, "release", "beat", "--force", "--for", "4s")
+    done = highlanderctl(a.socket, "release", "beat", "--force", "--for", "8s")
     assert done.code == 0, done
     wait_for(lambda: "leaves it to another node for now" in a.program("beat")["reason"], what="it stays out")
     nodes.await_led("beat")
@@ -101,6 +101,6 @@ def test_each_of_many_programs_goes_to_the_node(nodes: Nodes, database: Database
     both_know(nodes, "web1", "web2", "bot")
     done = highlanderctl(c.socket, "release", "web*", "--to", "b", "--reason", "less load on a")
     assert (done.code, done.err) == (0, ""), done
-    assert nodes.leaders() == {"web1": b, "web2": b, "bot": a}
+    wait_for(lambda: nodes.leaders() == {"web1": b, "web2": b, "bot": a}, what="each is where it belongs")
     said = "SELECT DISTINCT remark FROM highlander.term WHERE reason = 'released'"
     assert database.sql(said) == [("less load on a",)]

@@ -111,7 +111,8 @@ def test_the_operator_orders_by_sql_under_a_role_that_the_server_notes_and_write
         nodes.leaders()["beat"].order("release", "beat", to="a")
     run(operator, DRAIN)
     wait_for(lambda: nodes.leaders().get("beat") is nodes.nodes[1], what="the drained node gives it up")
-    assert stopped(nodes.nodes[0], "beat") == "drained by ann: new disk"
+    why = wait_for(lambda: stopped(nodes.nodes[0], "beat"), what="it knows that it has")
+    assert why == "drained by ann: new disk"
     run(operator, RESUME)
     wait_for(lambda: nodes.nodes[0].program("beat")["state"] == "waiting", what="a contends again")
 

@@ -54,7 +54,7 @@ def test_a_change_of_all_nodes_costs_at_most_one_handover_in_either_order(
     standbys = [by_name["b"], by_name["c"]]
     for node in (*standbys, by_name["a"]) if first == "standbys" else (by_name["a"], *standbys):
         assert highlanderctl(node.socket, "reload").code == 0
-    assert ends(database, "beat")[:1] == ["changed"]
+    wait_for(lambda: ends(database, "beat")[:1] == ["changed"], what="the term has ended")
     nodes.await_led("beat")
     assert database.sql("SELECT node FROM highlander.term WHERE program = 'beat'") == [("a",), ("a",)]
     assert len(nodes.journal.lives("beat")) == 2

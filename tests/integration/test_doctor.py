@@ -113,13 +113,17 @@ def test_another_daemon_of_this_node_s_name_is_named_while_it_lives(
     [node] = nodes(database, "a", programs=["beat"], lease=10.0)
     nodes.await_led("beat")
     named = f'another daemon also calls itself "a", and is not the one that uses {tmp_path}/state'
-    assert any(line.startswith(named) for line in found(doctor(tmp_path, database.dsn), "warning"))
+
+    def warned() -> list[str]:
+        return [line for line in found(doctor(tmp_path, database.dsn), "warning") if "another daemon" in line]
+
+    assert any(line.startswith(named) for line in warned())
     (tmp_path / "state").mkdir(mode=0o700)
     shutil.copy(node.home / "state/instance", tmp_path / "state")
-    assert found(doctor(tmp_path, database.dsn), "warning") == [], "it is this state_dir's own"
+    assert warned() == [], "it is this state_dir's own"
     (tmp_path / "state/instance").write_text(f"{uuid.uuid4()}\n")
     node.crash()
-    assert found(doctor(tmp_path, database.dsn), "warning") == [], "a dead one may be a former life of this daemon"
+    assert warned() == [], "a dead one may be a former life of this daemon"
 
 
 def test_settings_that_hurt_are_overridden_and_named(tmp_path: Path, database: Database) -> None:
@@ -199,7 +203,7 @@ def test_a_forgetful_server_is_a_problem(tmp_path: Path, clusters: Clusters) -> 
     done = doctor(tmp_path, clusters.create(fsync="off", full_page_writes="off").dsn)
     assert done.code == 1
     assert "switch fsync on" in found(done, "problem")[0]
-    assert "full_page_writes is off" in found(done, "warning")[0]
+    assert any("full_page_writes is off" in line for line in found(done, "warning"))
 
 
 def test_a_ledger_that_a_crash_empties_is_a_problem(tmp_path: Path, database: Database) -> None:
@@ -235,7 +239,7 @@ def test_a_unix_socket_needs_no_tcp_timeouts(tmp_path: Path, clusters: Clusters)
 def test_a_proxy_in_between_is_noticed(tmp_path: Path, database: Database, door: OpensDoors) -> None:
     done = doctor(tmp_path, door(database.dsn).dsn(database.dsn))
     assert done.code == 0
-    assert "TCP timeouts reach no farther" in found(done, "warning")[0]
+    assert any("TCP timeouts reach no farther" in line for line in found(done, "warning"))
 
 
 def test_a_network_that_swallows_everything_ends_it_with_a_problem(

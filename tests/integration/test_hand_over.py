@@ -32,6 +32,7 @@ def test_the_page_shows_what_happens(nodes: Nodes, database: Database) -> None:
         done = highlanderctl(node.socket, *words.split())
         return done.out + done.err
 
+    wait_for(lambda: _could_lead(a) == ["b"], what="b could lead it, and has written so")
     assert run(a, "release counter") == RELEASED
     assert RELEASED in PAGE.read_text("utf-8")
     wait_for(lambda: nodes.await_led("counter")["counter"] is b, what="b leads")

@@ -25,7 +25,7 @@ from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-LEASE = 4.0
+LEASE = 6.0
 PAGE = Path(__file__).parents[2] / "docs/how-to/metrics-and-alerts.md"
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 SERVER = """

@@ -71,8 +71,8 @@ async def answered(serve: Serve, target: str = "/", *, encrypted: bool = False, 
     port = server.sockets[0].getsockname()[1]
     check = HttpCheck("localhost", port, f"localhost:{port}", target, encrypted)
     try:
-        async with asyncio.timeout(20):
-            await ask(check, Resolver(), Child(), 5.0)
+        async with asyncio.timeout(60):
+            await ask(check, Resolver(), Child(), 60.0)
     except (Unwell, OSError) as error:
         return str(error) or type(error).__name__
     finally:
@@ -245,15 +245,19 @@ def test_a_name_server_that_hangs_is_a_bad_answer() -> None:
 
 
 def test_who_stood_still_itself_counts_nothing_against_the_program() -> None:
-    async def main() -> list[str | None]:
+    async def main() -> tuple[str | None, str]:
         prober = Prober(config(alive={"tcp": "127.0.0.1:1"}), Hung())
         probe = Probe(TcpCheck("web.example", 80), timeout=0.2)
         asking = asyncio.create_task(prober._ask(probe, Child()))
         await asyncio.sleep(0.05)
         time.sleep(1.0)  # noqa: ASYNC251 - the whole worker stands still
-        return [await asking, await prober._ask(probe, Child())]
+        first, later = await asking, None
+        async with asyncio.timeout(60):
+            while later is None:  # on a busy machine it may stand still again
+                later = await prober._ask(probe, Child())
+        return first, later
 
-    assert asyncio.run(main()) == [None, "tcp web.example port 80 did not answer within 0.2 s"]
+    assert asyncio.run(main()) == (None, "tcp web.example port 80 did not answer within 0.2 s")
 
 
 @pytest.mark.parametrize(

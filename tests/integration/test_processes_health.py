@@ -219,7 +219,7 @@ def test_a_probe_that_cannot_be_forked_leaks_nothing_and_the_next_one_runs(node:
     before = descriptors(node)
     for _ in range(20):
         assert probed(node, epoch, "/no/such/probe")["probe_failed"]
-    assert descriptors(node) == before
+    wait_for(lambda: descriptors(node) == before, what="nothing is left of them")
     assert probed(node, epoch, "true")["probe_status"] == 0
 
 

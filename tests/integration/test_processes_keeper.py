@@ -78,7 +78,7 @@ def test_a_frozen_keeper_is_killed_when_it_owes_an_acknowledgement(node: Node) -
 def test_a_frozen_keeper_is_killed_after_its_deadline_even_with_the_worker_frozen(tmp_path: Path) -> None:
     with node_at(tmp_path, lease=3 * LEASE) as node:  # the worker is not replaced before the deadline
         epoch, pids = _tree(node)
-        node.tell("entrust", epoch=epoch, deadline=3.0, memo="led")
+        node.tell("entrust", epoch=epoch, deadline=6.0, memo="led")
         wait_for(lambda: _memo(node, epoch) == "led", what="the keeper knows its deadline")
         keeper = node.keeper()
         os.kill(node.worker, signal.SIGSTOP)

@@ -95,7 +95,7 @@ def test_a_dsn_may_stand_in_a_file_and_does_not_reach_the_program(runs: Runs) ->
 def test_without_patience_a_led_program_is_75_and_nothing_runs(runs: Runs) -> None:
     first = runs.leading()
     at_once = runs("-n", "--name", "beat", "--", "touch", "ran")
-    later = runs("-w", "0.5", "--name", "beat", "--", "touch", "ran")
+    later = runs("-w", "5", "--name", "beat", "--", "touch", "ran")
     for code, _, err in (at_once.ended(), later.ended()):
         assert code == 75
         assert "highlanderd: beat: led by " in err

@@ -19,7 +19,10 @@ from tests.support.wait import wait_for
 COUNTING = """
 import signal, sys, os
 count = []
-signal.signal(signal.SIGINT, lambda *_: count.append(1))
+def heard(*_):
+    count.append(1)
+    print("interrupted", flush=True)
+signal.signal(signal.SIGINT, heard)
 print("ready", flush=True)
 for line in sys.stdin:
     print(line.strip(), len(count), flush=True)
@@ -86,6 +89,7 @@ def test_a_typed_interrupt_reaches_the_program_once(terminal: Terminal) -> None:
     run = terminal.run("--", sys.executable, "-c", COUNTING)
     terminal.shows(b"ready")
     terminal.type(b"\x03")
+    terminal.shows(b"interrupted")
     terminal.type(b"one\n")
     terminal.shows(b"one 1")
     terminal.type(b"\x04")

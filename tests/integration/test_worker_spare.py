@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.errors import HighlanderError
+from tests.support.deaths import proc_file
 from tests.support.installed import Installed
 from tests.support.nodes import PACKAGE, PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
@@ -24,14 +25,14 @@ LONG_LEASE = 30.0
 
 def below(pid: int) -> list[int]:
     """Return the children of a process' first thread."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(word) for word in proc_file(f"/proc/{pid}/task/{pid}/children").split()]
 
 
 def spare_of(node: Node) -> int:
     """Return the pid of the spare, which is a child of the worker while that lives."""
 
     def shown() -> int:
-        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below(node.worker)}
+        commands = {pid: proc_file(f"/proc/{pid}/cmdline") for pid in below(node.worker)}
         return next((pid for pid, command in commands.items() if b"--spare" in command), 0)
 
     return wait_for(shown, PATIENCE, "the worker has a spare")
@@ -54,7 +55,7 @@ def another_works(node: Node, *others: int) -> bool:
 def test_the_spare_of_a_dead_worker_is_the_next_worker_and_has_a_spare_of_its_own(
     nodes: Nodes, database: Database
 ) -> None:
-    strained = Strained(nodes, database, "[program.beat]\n")
+    strained = Strained(nodes, database, "[program.beat]\n", lease=LONG_LEASE)
     node = strained.node
     for _ in range(2):
         spare, dead = spare_of(node), node.worker

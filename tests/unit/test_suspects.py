@@ -49,9 +49,12 @@ def test_crashes_at_two_programs_or_long_apart_accuse_neither(attention: Attenti
 
 
 def test_sigkill_counts_only_when_the_turn_had_lasted(attention: Attention, suspects: Suspects) -> None:
-    for lasted, stopped, accused in ((0, False, None), (2 * LASTED, True, None), (2 * LASTED, False, "beat")):
+    before = boottime()
+    with attention.on("beat"):
+        assert suspects.worker_died(signal.SIGKILL, before, stopped=False) is None
+    for stopped, accused in ((True, None), (False, "beat")):
         with attention.on("beat"):
-            assert suspects.worker_died(signal.SIGKILL, boottime() + lasted, stopped=stopped) == accused
+            assert suspects.worker_died(signal.SIGKILL, boottime() + 2 * LASTED, stopped=stopped) == accused
 
 
 def test_a_worker_that_dies_between_turns_accuses_nobody(attention: Attention, suspects: Suspects) -> None:

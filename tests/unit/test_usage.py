@@ -24,8 +24,9 @@ files = [open("/dev/null") for _ in range(40)]
 threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 if os.fork() == 0:
     time.sleep(600)
-if os.fork() == 0:
-    os._exit(0)  # nobody waits for it
+if (dead := os.fork()) == 0:
+    os._exit(0)
+os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody reaps it
 while time.process_time() < 0.3:
     pass
 print(flush=True)
