@@ -15,7 +15,7 @@ import pytest
 from highlanderd.listeners.control import CLIENTS
 from highlanderd.listeners.health import SCRAPERS
 from tests.integration.test_control_metrics import get, listening
-from tests.support.memory_node import LOOPS, MemoryNode, leading, run, serving
+from tests.support.memory_node import LOOPS, MemoryNode, leading, run, serving, until
 from tests.support.nodes import PATIENCE
 
 HOG, OTHER, GROUP = 54321, 54322, 54320
@@ -114,9 +114,9 @@ def test_users_who_hold_equal_shares_keep_each_other_and_leave_places_for_root(o
 
 
 @contextmanager
-def hammered(port: int) -> Iterator[None]:
-    """Have another address hold all places that it can for the block, and never pause on any."""
-    over = threading.Event()
+def hammered(port: int) -> Iterator[threading.Event]:
+    """Have another address hold all places that it can for the block, and never pause on any; tell when it has them."""
+    over, full = threading.Event(), threading.Event()
 
     def hammer() -> None:
         clients: list[socket.socket] = []
@@ -133,13 +133,14 @@ def hammered(port: int) -> Iterator[None]:
                     if not alive:
                         clients.remove(client)
                         client.close()
+                        full.set()
         for client in clients:
             client.close()
 
     thread = threading.Thread(target=hammer)
     thread.start()
     try:
-        yield
+        yield full
     finally:
         over.set()
         thread.join()
@@ -158,8 +159,8 @@ def test_an_address_that_never_pauses_keeps_no_other_out(
     async def main() -> None:
         async with listening(MemoryNode(leading("beat"))) as address:
             host, port = address.split(":")
-            with hammered(int(port)):
-                await asyncio.sleep(2)  # until it has all that it can have
+            with hammered(int(port)) as full:
+                await until(full.is_set)  # one of its connections was turned away
                 for _ in range(20):
                     reader, writer = await asyncio.open_connection(host, int(port))
                     writer.write(HEALTH)

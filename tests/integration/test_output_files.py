@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 from highlanderd.guardian.log_file import LogFile
+from tests.support.deaths import open_files
 from tests.support.loggers import LoggerProcess, logged, logger_process, packed, packers
 from tests.support.scarcity import tiny_disk
 from tests.support.wait import wait_for
@@ -33,8 +34,8 @@ def text(lines: list[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def open_files(logger: LoggerProcess) -> list[Path]:
-    return [Path(f"/proc/{logger.pid}/fd/{fd}").readlink() for fd in os.listdir(f"/proc/{logger.pid}/fd")]  # noqa: PTH208
+def opened(logger: LoggerProcess) -> list[Path]:
+    return [Path(name) for name in open_files(logger.pid).values()]
 
 
 def test_rotation_keeps_every_line_in_order_and_no_file_outgrows_its_size(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_an_unused_file_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with logger_process(files={"stdout": path}) as logger:
         logger.write(b"seldom\n")
-        wait_for(lambda: path.exists() and path not in open_files(logger), what="it is written and closed")
+        wait_for(lambda: path.exists() and path not in opened(logger), what="it is written and closed")
         logger.write(b"again\n")
         assert logger.end() == 0
     assert path.read_bytes() == b"seldom\nagain\n"
@@ -294,7 +295,7 @@ def test_a_compression_that_cannot_begin_costs_no_descriptor_and_one_line(
         for number in range(20):
             logger.write(text(numbered(5, 5 * number)))
         wait_for(lambda: logger.report()["lines"].get("stdout") == 100, what="all lines are written")
-        assert [path for path in open_files(logger) if path.match("log.*")] == []
+        assert [path for path in opened(logger) if path.match("log.*")] == []
     assert capfd.readouterr().err.count("is not compressed") == 1
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deaths import open_files
 from tests.support.processes import GUARDIAN, LEASE, Node, gone, node_at, undying
 from tests.support.wait import wait_for
 
@@ -183,7 +184,7 @@ def test_a_keeper_holds_only_its_own_descriptors(node: Node) -> None:
         node.spawn("sleep", "1000", program=f"p{number}", lock_id=100 + number)
         node.expect("Started", epoch=number + 1)
     for keeper in node.keepers():
-        held = [os.readlink(f"/proc/{keeper}/fd/{fd}") for fd in os.listdir(f"/proc/{keeper}/fd")]  # noqa: PTH115, PTH208
+        held = open_files(keeper).values()
         assert not any(target.endswith("/lock") for target in held)
         assert len([target for target in held if target.startswith("socket:")]) == 2
         assert len([target for target in held if target.startswith("pipe:")]) == 2

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.deaths import open_files
 from tests.support.processes import Node, gone, node_at
 from tests.support.scarcity import let_open_again, let_open_nothing_more
 from tests.support.wait import wait_for
@@ -62,19 +62,13 @@ def test_a_guardian_that_may_open_nothing_still_buries_a_keepers_tree(node: Node
 
 def test_a_guardian_that_may_start_no_worker_loses_no_descriptor_over_it(node: Node) -> None:
     node.tell("remember", memo="the sessions")
-    wait_for(lambda: any("memfd:memo" in target for target in _held(node.pid)), what="the guardian remembers")
-    before = len(_held(node.pid))
+    wait_for(
+        lambda: any("memfd:memo" in target for target in open_files(node.pid).values()), what="the guardian remembers"
+    )
+    before = len(open_files(node.pid))
     let_open_nothing_more(node.pid)
     os.kill(node.worker, signal.SIGKILL)
     wait_for(lambda: node.errors.read_text().count("no worker can be started") > 1, what="it has tried")
     let_open_again(node.pid)
     assert node.meet()["memo"] == "the sessions"
-    wait_for(lambda: len(_held(node.pid)) == before, what="it holds as many as before")
-
-
-def _held(pid: int) -> list[str]:
-    held = []
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # it was closed just now
-            held.append(str(fd.readlink()))
-    return held
+    wait_for(lambda: len(open_files(node.pid)) == before, what="it holds as many as before")

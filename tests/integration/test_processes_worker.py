@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deaths import open_files
 from tests.support.processes import PATIENCE, Node, gone, node_at, state
 from tests.support.scarcity import let_open_again, let_open_nothing_more
 from tests.support.wait import wait_for
@@ -168,6 +169,7 @@ def test_the_worker_has_its_own_group_and_nothing_but_its_channel(node: Node) ->
     status = Path(f"/proc/{worker}/status").read_text()
     assert "SigBlk:\t0000000000000000" in status
     assert state(worker) != ""
-    held = [os.readlink(f"/proc/{worker}/fd/{fd}") for fd in os.listdir(f"/proc/{worker}/fd")]  # noqa: PTH115, PTH208
-    assert not any(target.endswith("/lock") for target in held), "the lock is the guardian's alone"
+    assert not any(target.endswith("/lock") for target in open_files(worker).values()), (
+        "the lock is the guardian's alone"
+    )
     assert os.readlink(f"/proc/{worker}/fd/0") == "/dev/null"  # noqa: PTH115

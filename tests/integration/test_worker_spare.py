@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.errors import HighlanderError
-from tests.support.deaths import proc_file
+from tests.support.deaths import open_files, proc_file
 from tests.support.installed import Installed
 from tests.support.nodes import PACKAGE, PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
@@ -121,7 +121,7 @@ def test_the_first_worker_is_forked_by_the_process_that_becomes_the_guardian(nod
     os.kill(first, signal.SIGKILL)
     wait_for(partial(another_works, node, first), PATIENCE, "another worker works")
     assert command_of(node.worker)[1:-1] == ["-m", "highlanderd", "-c", str(node.file), "--worker"]
-    assert forked == confinement(node.worker)
+    wait_for(lambda: forked == confinement(node.worker), PATIENCE, "it is confined as the first one was")
     assert forked["NoNewPrivs"] == "1"
 
 
@@ -129,19 +129,14 @@ def command_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
 
 
-def _link(fd: Path) -> str:
-    try:
-        return str(fd.readlink())
-    except FileNotFoundError:  # it was closed meanwhile
-        return ""
-
-
 def confinement(pid: int) -> dict[str, str]:
     """Return what confines a worker, and which files it holds."""
     place = Path(f"/proc/{pid}")
     shown = dict(line.split(":\t") for line in (place / "status").read_text().splitlines() if ":\t" in line)
     kept = {name: value for name, value in shown.items() if name.startswith(("Cap", "NoNew", "Sig")) and name != "SigQ"}
-    files = sorted({link for fd in (place / "fd").iterdir() if (link := _link(fd)).startswith("/")})
+    files = sorted(
+        {name for name in open_files(pid).values() if name.startswith("/") and not name.startswith("/proc/")}
+    )
     return {
         **kept,
         "files": " ".join(files),

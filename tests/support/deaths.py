@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from highlanderd.system.linux import boottime
@@ -21,6 +22,15 @@ def marked(directory: Path) -> list[int]:
 def gone(pid: int) -> bool:
     """Whether nothing of the process runs any more."""
     return proc_file(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] in (b"", b"Z", b"X")
+
+
+def open_files(pid: int) -> dict[Path, str]:
+    """Return what a process has open, by the place that /proc shows it at; what it closes meanwhile is left out."""
+    found = {}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found[fd] = str(fd.readlink())
+    return found
 
 
 def deaths(families: Mapping[str, Iterable[int]]) -> dict[str, float]:
