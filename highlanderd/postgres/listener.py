@@ -212,8 +212,11 @@ class Listener:
             raise Unreadable(about.error.text if about.error else "its meta row is gone")
         found = ledger.facts(about.rows[0])
         if self._follow(found) and rows.error is None:
+            unknown = self.facts is None
             self._survey.read(rows.rows, found, boottime())
             self._on_survey(self.leaders)
+            if unknown:  # until now, who needs the facts has looked in vain
+                self._wake_all()
 
     def _own(self, connection: Connection, replies: list[Reply]) -> list[Reply]:
         """Return the replies without their backend; leave the session when that is another one. Raises WireLost."""
