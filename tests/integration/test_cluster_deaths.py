@@ -8,7 +8,7 @@ import time
 
 from highlanderd.core.lease import LONGEST
 from highlanderd.system.linux import boottime
-from tests.support.deaths import gone, open_files, proc_file
+from tests.support.deaths import gone, open_files, proc_file, stand_still
 from tests.support.nodes import Node, Nodes, ends, expiry, renewals, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -136,7 +136,7 @@ def test_a_frozen_worker_is_replaced_and_no_child_notices(nodes: Nodes, database
     renewed = renewals(database)
 
     worker = node.worker
-    os.kill(worker, signal.SIGSTOP)
+    stand_still(worker)
 
     wait_for(lambda: gone(worker), what="the guardian has noticed")
     wait_for(lambda: node.up() and renewals(database)["beat"] > renewed["beat"] + 2, what="the next worker renews")

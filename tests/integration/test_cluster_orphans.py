@@ -9,7 +9,7 @@ import pytest
 
 from highlanderd.guardian import cgroup
 from highlanderd.system import proctree
-from tests.support.deaths import gone
+from tests.support.deaths import gone, stand_still
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -30,8 +30,8 @@ def test_a_grandchild_dies_with_its_guardian_and_its_keeper(nodes: Nodes, databa
     [grandchild] = wait_for(lambda: proctree.children(main), what="it has started another process")
     keeper = node.keeper("plain")
 
-    for signum in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: neither may see the other one die
-        for pid in (node.guardian, keeper):
-            os.kill(pid, signum)
+    stand_still(node.guardian, keeper)  # neither may see the other one die
+    for pid in (node.guardian, keeper):
+        os.kill(pid, signal.SIGKILL)
 
     wait_for(lambda: gone(main) and gone(grandchild), what="nothing of the tree is left")

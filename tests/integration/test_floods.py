@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deaths import stand_still
 from tests.support.floods import FLOOD, alive, dried, frozen
 from tests.support.journal import Journal
 from tests.support.processes import PATIENCE, Node, gone, node_at, state, undying
@@ -66,7 +67,7 @@ def test_a_keeper_ends_a_flood_at_its_deadline_with_everybody_above_it_frozen(
     node.tell("entrust", epoch=epoch, deadline=2.0, memo="known")
     wait_for(lambda: _deadline_is_known(node, epoch), what="the keeper knows its deadline")
     for pid in (node.pid, worker):
-        os.kill(pid, signal.SIGSTOP)
+        stand_still(pid)
     wait_for(lambda: not alive(flooded.mark), what="the flood is over")
     assert state(node.pid) == state(worker) == "T"
     assert not gone(keeper)
@@ -104,7 +105,7 @@ def test_keepers_die_with_their_floods_when_nobody_is_left(flooded: Flooded) -> 
     node = flooded.node
     flooded.flood("bomb", BOMB, cgroup=False)
     worker, keeper = node.worker, node.keeper()
-    os.kill(node.pid, signal.SIGSTOP)  # so that it starts no other worker in between
+    stand_still(node.pid)  # so that it starts no other worker in between
     os.kill(worker, signal.SIGKILL)
     os.kill(node.pid, signal.SIGKILL)
     wait_for(lambda: gone(keeper), what="the keeper has left")
@@ -243,10 +244,10 @@ def test_a_keeper_that_is_frozen_with_an_empty_tree_does_not_hold_up_the_end(nod
     node.expect("Started", epoch=epoch)
     keeper = node.keeper()
     node.tell("pinging", on=False)  # a sign of life would be read, and the keeper let go, before it can be frozen
-    os.kill(node.worker, signal.SIGSTOP)
+    stand_still(node.worker)
     (node.home / "fifo").write_text("go\n")
     wait_for(lambda: _waits_to_be_let_go(keeper), what="its tree is empty")
-    os.kill(keeper, signal.SIGSTOP)
+    stand_still(keeper)
     os.kill(node.worker, signal.SIGCONT)
     node.expect("Emptied", epoch=epoch)
     node.tell("done", code=0)

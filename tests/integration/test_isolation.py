@@ -15,7 +15,7 @@ from highlanderd.config.needs import descriptors
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian.suspects import written
 from tests.support.commands import answers
-from tests.support.deaths import open_files
+from tests.support.deaths import open_files, stand_still
 from tests.support.floods import frozen
 from tests.support.nodes import PATIENCE, Node, Nodes, Status, settled_ledger
 from tests.support.ports import reserved_port
@@ -32,7 +32,7 @@ def dies_at(node: Node, program: str) -> None:
     """Have the present worker crash while it handles a program: as it would write it itself, into its own memory."""
     worker = node.worker
     memory = next(fd for fd, name in open_files(worker).items() if "memfd:attention" in name)
-    os.kill(worker, signal.SIGSTOP)  # between two turns, or within one: what it writes next is that it is at none
+    stand_still(worker)  # between two turns, or within one: what it writes next is that it is at none
     memory.write_bytes(written(program, 1.0))
     os.kill(worker, signal.SIGSEGV)
     os.kill(worker, signal.SIGCONT)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from highlanderd.guardian.log_file import LogFile
-from tests.support.deaths import open_files
+from tests.support.deaths import open_files, stand_still
 from tests.support.loggers import LoggerProcess, logged, logger_process, packed, packers
 from tests.support.scarcity import tiny_disk
 from tests.support.wait import wait_for
@@ -259,7 +259,7 @@ def test_a_rotation_waits_for_no_compression_and_loses_nothing_to_one(tmp_path: 
         logger.order(compress=False)
         logger.order(compress=True)
         frozen.add(wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed"))
-        os.kill(next(iter(frozen)), signal.SIGSTOP)
+        stand_still(next(iter(frozen)))
         logger.write(text(more))
         wait_for(lambda: (tmp_path / "log.9").exists(), what="it has moved on")
         os.kill(next(iter(frozen)), signal.SIGCONT)
@@ -276,7 +276,7 @@ def test_a_compression_that_was_cut_short_is_begun_anew_by_the_next_logger(tmp_p
     with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=2, compress=True) as logger:
         packer = wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed")
         wait_for(lambda: Path(f"/proc/{packer}/comm").read_text() == "log gzip\n", what="it will go with the logger")
-        os.kill(packer, signal.SIGSTOP)
+        stand_still(packer)
         os.kill(logger.pid, signal.SIGKILL)
         logger.wait()
         wait_for(lambda: not Path(f"/proc/{packer}").exists(), what="it took the process along")

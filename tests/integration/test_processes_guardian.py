@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.guardian.worker import KEPT
+from tests.support.deaths import stand_still
 from tests.support.processes import Node, gone, node_at, state
 from tests.support.wait import wait_for
 
@@ -34,7 +35,7 @@ def test_a_worker_without_guardian_is_told_and_can_still_drain(node: Node) -> No
 
 
 def test_a_frozen_guardian_is_noticed_by_its_silence(node: Node) -> None:
-    os.kill(node.pid, signal.SIGSTOP)
+    stand_still(node.pid)
     node.expect("frozen guardian")
     os.kill(node.pid, signal.SIGCONT)
 
@@ -51,7 +52,7 @@ def test_what_only_a_frozen_guardian_could_prove_is_unprovable_until_it_answers(
     orphaned = node.spawn("sleep", "1000", program="orphaned", lock_id=2)
     node.expect("Started", epoch=orphaned)
     (dead,) = set(node.keepers()) - {keeper}
-    os.kill(node.pid, signal.SIGSTOP)
+    stand_still(node.pid)
     os.kill(dead, signal.SIGKILL)
     unanswered = node.spawn("true", program="unanswered", lock_id=3, not_after=0.0)
     assert not _unprovable(node, unanswered), "it may still answer"
@@ -66,7 +67,7 @@ def test_what_only_a_frozen_guardian_could_prove_is_unprovable_until_it_answers(
 
 def test_a_guardian_that_slept_does_not_blame_its_worker(node: Node) -> None:
     worker = node.worker
-    os.kill(node.pid, signal.SIGSTOP)
+    stand_still(node.pid)
     node.expect("frozen guardian")
     os.kill(node.pid, signal.SIGCONT)
     epoch = node.spawn("true")
@@ -79,7 +80,7 @@ def test_keepers_kill_at_once_when_worker_and_guardian_are_both_dead(node: Node)
     grandchild = int(node.line(epoch))
     child = node.expect("Started", epoch=epoch)["pid"]
     worker, keeper = node.worker, node.keeper()
-    os.kill(node.pid, signal.SIGSTOP)  # so that it starts no other worker in between
+    stand_still(node.pid)  # so that it starts no other worker in between
     os.kill(worker, signal.SIGKILL)
     os.kill(node.pid, signal.SIGKILL)
     wait_for(lambda: all(map(gone, (child, grandchild, keeper))), what="the tree is gone, and its keeper")
@@ -89,8 +90,8 @@ def test_the_keeper_kills_at_the_deadline_when_everybody_above_it_is_frozen(node
     epoch = node.shell("trap '' TERM; setsid sleep 1000 & echo $!; sleep 1000", deadline=5.0)
     grandchild = int(node.line(epoch))
     child, worker = node.expect("Started", epoch=epoch)["pid"], node.worker
-    os.kill(node.pid, signal.SIGSTOP)
-    os.kill(worker, signal.SIGSTOP)
+    stand_still(node.pid)
+    stand_still(worker)
     wait_for(lambda: gone(child) and gone(grandchild), what="the deadline has killed the tree")
     assert state(node.pid) == state(worker) == "T"
     for pid in (worker, node.pid):  # the guardian last: once awake it may take a silent worker for dead, and bury it
@@ -115,8 +116,7 @@ def test_what_a_former_guardian_left_in_its_cgroups_is_killed_before_anything_st
         epoch = node.shell("setsid sleep 1000 & echo $!; exec sleep 1000")
         survivor = int(node.line(epoch))
         keeper, worker = node.keeper(), node.worker
-        for pid in (node.pid, keeper, worker):
-            os.kill(pid, signal.SIGSTOP)
+        stand_still(node.pid, keeper, worker)
         for pid in (keeper, node.pid, worker):
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: all(map(gone, (node.pid, keeper, worker))), what="all of ours are dead")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deaths import open_files
+from tests.support.deaths import open_files, stand_still
 from tests.support.processes import GUARDIAN, LEASE, Node, gone, node_at, undying
 from tests.support.wait import wait_for
 
@@ -58,7 +58,7 @@ def _parent(pid: int) -> int:
 
 def test_the_proof_waits_for_a_worker(node: Node) -> None:
     _, pids = _tree(node)
-    os.kill(node.worker, signal.SIGSTOP)
+    stand_still(node.worker)
     os.kill(node.keeper(), signal.SIGKILL)
     greeting = node.meet()
     assert greeting["found"] == []
@@ -70,7 +70,7 @@ def test_the_proof_waits_for_a_worker(node: Node) -> None:
 def test_a_frozen_keeper_is_killed_when_it_owes_an_acknowledgement(node: Node) -> None:
     epoch, pids = _tree(node)
     keeper = node.keeper()
-    os.kill(keeper, signal.SIGSTOP)
+    stand_still(keeper)
     node.tell("entrust", epoch=epoch, deadline=60, memo="")
     node.expect("Emptied", epoch=epoch)
     assert all(gone(pid) for pid in (keeper, *pids))
@@ -82,8 +82,8 @@ def test_a_frozen_keeper_is_killed_after_its_deadline_even_with_the_worker_froze
         node.tell("entrust", epoch=epoch, deadline=6.0, memo="led")
         wait_for(lambda: _memo(node, epoch) == "led", what="the keeper knows its deadline")
         keeper = node.keeper()
-        os.kill(node.worker, signal.SIGSTOP)
-        os.kill(keeper, signal.SIGSTOP)
+        stand_still(node.worker)
+        stand_still(keeper)
         wait_for(lambda: all(gone(pid) for pid in (keeper, *pids)), what="the guardian has killed it all")
         node.meet()
         assert "has let its deadline pass" in node.errors.read_text()
@@ -96,7 +96,7 @@ def test_a_keeper_that_does_not_greet_a_new_worker_is_killed_and_its_term_kept_u
     keeper = node.keeper()
     wait_for(lambda: _memo(node, epoch) == "led", what="the keeper has it")
     with undying(pids[1]):
-        os.kill(keeper, signal.SIGSTOP)
+        stand_still(keeper)
         os.kill(node.worker, signal.SIGKILL)
         found = node.meet()["found"]
         assert [(each["epoch"], each["memo"]) for each in found] == [(epoch, "led")]
@@ -122,7 +122,7 @@ def test_a_keeper_that_freezes_while_it_kills_is_killed_and_its_tree_buried(node
     keeper = node.keeper()
     with undying(pids[1]):
         _order_the_kill(node, epoch)
-        os.kill(keeper, signal.SIGSTOP)
+        stand_still(keeper)
         wait_for(lambda: gone(keeper), what="the guardian has killed the keeper")
         assert not [fact for fact in node.facts if fact["fact"] == "Emptied"], "one of them is not gone yet"
     node.expect("Emptied", epoch=epoch)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.deaths import gone
+from tests.support.deaths import gone, stand_still
 from tests.support.processes import Node, node_at
 from tests.support.scarcity import tiny_disk
 from tests.support.wait import wait_for
@@ -127,7 +127,7 @@ def test_a_frozen_logger_stops_neither_worker_nor_guardian_nor_another_program(n
     epoch = logged(node, "echo begun; while :; do head -c 100000 /dev/zero; done", tmp_path / "a" / "log")
     wait_for(lambda: lines(tmp_path / "a" / "log"), what="it writes")
     frozen = logger(node)
-    os.kill(frozen, signal.SIGSTOP)
+    stand_still(frozen)
     other = logged(node, "echo well; exec sleep 1000", tmp_path / "other", program="other", lock_id=8)
     wait_for(lambda: lines(tmp_path / "other") == ["well"], what="another program's lines are written")
     os.kill(node.worker, signal.SIGKILL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deaths import open_files
+from tests.support.deaths import open_files, stand_still
 from tests.support.processes import PATIENCE, Node, gone, node_at, state
 from tests.support.scarcity import let_open_again, let_open_nothing_more
 from tests.support.wait import wait_for
@@ -55,7 +55,7 @@ def test_an_exit_while_no_worker_was_there_is_told_to_the_next(node: Node) -> No
     node.expect("Emptied", epoch=epoch)
     epoch = node.shell("read line < fifo; exit 4", cwd=str(node.home))
     pid = node.expect("Started", epoch=epoch)["pid"]
-    os.kill(node.worker, signal.SIGSTOP)  # frozen, so that the child certainly exits untold
+    stand_still(node.worker)  # frozen, so that the child certainly exits untold
     with (node.home / "fifo").open("w") as fifo:
         fifo.write("go\n")
     wait_for(lambda: gone(pid), what="the child has exited")
@@ -69,7 +69,7 @@ def test_a_frozen_worker_is_replaced(node: Node) -> None:
     epoch = node.spawn("sleep", "1000")
     pid = node.expect("Started", epoch=epoch)["pid"]
     frozen = node.worker
-    os.kill(frozen, signal.SIGSTOP)
+    stand_still(frozen)
     greeting = node.meet()
     assert gone(frozen), "never two"
     assert greeting["worker"] != frozen

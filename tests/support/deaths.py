@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,19 @@ def marked(directory: Path) -> list[int]:
 
 def gone(pid: int) -> bool:
     """Whether nothing of the process runs any more."""
-    return proc_file(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] in (b"", b"Z", b"X")
+    return _state(pid) in (b"", b"Z", b"X")
+
+
+def _state(pid: int) -> bytes:
+    return proc_file(f"/proc/{pid}/stat").rpartition(b") ")[2][:1]
+
+
+def stand_still(*pids: int) -> None:
+    """Stop processes, and wait until each of them does stand still: it may be running while the signal is sent."""
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all(_state(pid) in (b"T", b"t", b"Z", b"X", b"") for pid in pids), what=f"{pids} stand still")
 
 
 def open_files(pid: int) -> dict[Path, str]:

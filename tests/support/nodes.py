@@ -27,7 +27,7 @@ from highlanderd.guardian import cgroup
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.sql.leading import SETTLE_FRESH
 from highlanderd.system.linux import boottime
-from tests.support.deaths import gone, marked, proc_file
+from tests.support.deaths import gone, marked, proc_file, stand_still
 from tests.support.forked import Forked, forkable
 from tests.support.journal import CHILD, Journal, Life
 from tests.support.postgres import Database, passable_directory, throwaway_place
@@ -133,17 +133,16 @@ class Node:
     def crash(self) -> None:
         """SIGKILL guardian, worker and keepers at once, as a lost machine would; children die of it."""
         pids = [self.guardian, *self.mine(b"--worker"), *self.mine(b"--lock-fd")]
-        for signum in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: none may see another one die
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-                    os.kill(pid, signum)
+        stand_still(*pids)  # none may see another one die
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(pid, signal.SIGKILL)
         self.ended()
 
     def freeze(self, *pids: int) -> None:
         """Stop processes of it, as a machine does that swaps."""
         self.asleep = pids
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        stand_still(*pids)
 
     def thaw(self) -> None:
         """Let them go on. Whoever was awake, or is again, may have buried one of them."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.deaths import stand_still
 from tests.support.wait import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,10 +207,10 @@ class Node:
     def crash(self) -> None:
         """SIGKILL guardian, worker and keepers at once: none sees another one die."""
         pids = [self.pid, *self.workers(), *self.keepers()]
-        for signum in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in pids:
-                with suppress(ProcessLookupError):  # it has ended by itself
-                    os.kill(pid, signum)
+        stand_still(*pids)
+        for pid in pids:
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
 
     def keepers(self) -> list[int]:
