@@ -13,6 +13,7 @@ import pytest
 from highlanderd.system.linux import boottime
 from tests.support.commands import highlanderctl
 from tests.support.deaths import deaths
+from tests.support.long import first_of
 from tests.support.nodes import Nodes, ends, settled_ledger
 from tests.support.postgres import Cluster, Database, Mode
 from tests.support.wait import wait_for
@@ -52,7 +53,7 @@ def load(cluster: Cluster) -> Iterator[None]:
             writer.join(60)
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", first_of(["immediate", "fast"]))
 def test_no_child_notices_a_restart_and_every_lock_is_taken_back_within_half_a_lease(
     nodes: Nodes, cluster: Cluster, mode: Mode
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.integration.test_cluster_orders import both_know
 from tests.support.commands import highlanderctl
+from tests.support.long import first_of
 from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.sessions import alike, said, typed
@@ -46,7 +47,7 @@ def test_the_page_costs_no_handover_and_one_start(nodes: Nodes, database: Databa
     wait_for(lambda: not drifting(by_name["c"]), what="all nodes have the new file")
 
 
-@pytest.mark.parametrize("first", ["standbys", "leader"])
+@pytest.mark.parametrize("first", first_of(["leader", "standbys"]))
 def test_a_change_of_all_nodes_costs_at_most_one_handover_in_either_order(
     nodes: Nodes, database: Database, first: str
 ) -> None:

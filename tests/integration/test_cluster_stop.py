@@ -13,6 +13,7 @@ import pytest
 from highlanderd.errors import HighlanderError
 from highlanderd.system.linux import boottime
 from tests.support.deaths import gone, marked
+from tests.support.long import first_of
 from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -41,7 +42,7 @@ def released_at(database: Database, program: str) -> float:
     return float(moment) - (time.time() - boottime())
 
 
-@pytest.mark.parametrize("verb", ["stop", "restart", "release"])
+@pytest.mark.parametrize("verb", first_of(["stop", "restart", "release"]))
 def test_nothing_of_an_unruly_family_survives_a_stop_and_the_release_comes_after(
     nodes: Nodes, database: Database, verb: str
 ) -> None:
@@ -61,7 +62,7 @@ def test_nothing_of_an_unruly_family_survives_a_stop_and_the_release_comes_after
         wait_for(lambda: len(nodes.journal.lives("family")) == 2, what="another family")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("signum", first_of([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]))
 def test_a_signalled_daemon_stops_every_tree_then_releases_then_ends(
     nodes: Nodes, database: Database, signum: signal.Signals
 ) -> None:
@@ -80,7 +81,7 @@ def test_a_signalled_daemon_stops_every_tree_then_releases_then_ends(
     assert not node.socket.exists()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", first_of([signal.SIGTERM, signal.SIGINT]))
 def test_a_daemon_that_waits_ends_when_told_without_waiting_any_longer(
     nodes: Nodes, database: Database, signum: signal.Signals
 ) -> None:

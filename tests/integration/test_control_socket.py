@@ -17,6 +17,7 @@ import pytest
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.control import serve_control
 from tests.support.control import get
+from tests.support.long import first_of
 from tests.support.memory_node import LOOPS, Ended, MemoryNode, ended, leading, program, run, serving
 
 NOBODY = 65534
@@ -225,7 +226,7 @@ def test_who_cannot_even_connect_is_told_which_group_can(open_dir: Path) -> None
 
 @needs_root
 @pytest.mark.parametrize("mode", [0o660, 0o666])
-@pytest.mark.parametrize("group", [None, "root", "0"])
+@pytest.mark.parametrize("group", first_of([None, "root", "0"]))
 def test_nobody_is_told_to_become_a_member_of_roots_group(open_dir: Path, mode: int, group: str | None) -> None:
     async def main() -> None:
         async with serving(MemoryNode(leading("beat")), open_dir, mode=mode, group=group) as path:

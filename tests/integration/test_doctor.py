@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from highlanderd.core.key import lock_id
 from highlanderd.postgres.ledger import Ledger
 from tests.support.commands import highlanderd
+from tests.support.long import first_of
 from tests.support.memory_node import Ended
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.pooler import TAKES_OPTIONS, pooler
@@ -312,7 +313,7 @@ RECEIVERS = {
 }
 
 
-@pytest.mark.parametrize("program", RECEIVERS)
+@pytest.mark.parametrize("program", first_of(RECEIVERS))
 def test_who_receives_wal_and_cannot_be_promoted_is_no_standby(
     program: str, tmp_path: Path, clusters: Clusters
 ) -> None:
@@ -343,7 +344,7 @@ def test_an_embedded_server_that_does_not_run_is_not_started(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["doctor.toml"]
 
 
-@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("mode", first_of(["transaction", "session"]))
 @pytest.mark.parametrize("options", ["", TAKES_OPTIONS])
 def test_a_pooler_is_a_problem_in_either_mode(mode: str, options: str, database: Database, open_dir: Path) -> None:
     with pooler(database, open_dir, mode, options) as through:

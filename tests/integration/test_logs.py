@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import highlanderctl
+from tests.support.long import first_of
 from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -91,7 +92,7 @@ def frozen_disk(directory: Path) -> Iterator[tuple[Path, list[str]]]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)  # the node is not closed yet
 
 
-@pytest.mark.parametrize("overflow", ["wait", "drop"])
+@pytest.mark.parametrize("overflow", first_of(["wait", "drop"]))
 def test_a_frozen_log_disk_stops_its_own_program_s_log_alone(nodes: Nodes, database: Database, overflow: str) -> None:
     with frozen_disk(nodes.directory) as (disk, freeze):
         other = nodes.directory / "other.log"

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.long import first_of
 from tests.support.processes import PATIENCE, Node, gone, node_at
 from tests.support.wait import wait_for
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may start programs as another user")
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=first_of(["uvloop", "asyncio"]))
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
     with node_at(tmp_path, loop=request.param) as node:
         yield node

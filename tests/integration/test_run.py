@@ -13,6 +13,7 @@ import pytest
 from tests.support.commands import NOBODY, as_nobody
 from tests.support.deaths import gone, proc_file
 from tests.support.journal import CHILD
+from tests.support.long import first_of
 from tests.support.nodes import Nodes, ends
 from tests.support.ports import reserved_port
 from tests.support.postgres import Database
@@ -32,7 +33,13 @@ def spoken(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -KILL $$", 137)]
+    ("script", "code"),
+    [
+        ("exit 3", 3),
+        ("kill -TERM $$", 143),
+        pytest.param("exit 0", 0, marks=pytest.mark.long),
+        pytest.param("kill -KILL $$", 137, marks=pytest.mark.long),
+    ],
 )
 def test_the_exit_code_is_the_programs_own(runs: Runs, script: str, code: int) -> None:
     assert runs("--", "sh", "-c", script).ended() == (code, "", "")
@@ -112,7 +119,7 @@ def test_without_patience_a_lease_that_has_to_be_waited_for_is_75(runs: Runs, da
     assert runs("-n", "--name", "beat", "--", "true").ended()[0] == 75
 
 
-@pytest.mark.parametrize("words", [("-n",), ("-w", "1")])
+@pytest.mark.parametrize("words", first_of([("-n",), ("-w", "1")]))
 def test_without_patience_a_server_out_of_reach_is_69(runs: Runs, words: tuple[str, ...]) -> None:
     port = reserved_port()
     code, _, err = runs(*words, "--dsn", f"host=127.0.0.1 port={port} dbname=x", "--", "true").ended()
@@ -120,7 +127,7 @@ def test_without_patience_a_server_out_of_reach_is_69(runs: Runs, words: tuple[s
     assert "no session with PostgreSQL" in err
 
 
-@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+@pytest.mark.parametrize("name", first_of(["TERM", "INT", "HUP"]))
 def test_a_signal_ends_the_wait(runs: Runs, name: str) -> None:
     runs.leading()
     waiting = runs("--name", "beat", "--", "touch", "ran")

@@ -202,9 +202,13 @@ def test_a_term_under_the_former_key_that_lapsed_is_closed_by_the_takeover_under
     ("setting", "said"),
     [
         ("synchronous_commit = off", "synchronous_commit is off, not on"),
-        ("idle_session_timeout = 0", "idle_session_timeout is 0, not 10000"),
-        ("default_transaction_read_only = on", "default_transaction_read_only is on, not off"),
-        ("lock_timeout = '1h'", "lock_timeout is 3600000, not 2000"),
+        pytest.param("idle_session_timeout = 0", "idle_session_timeout is 0, not 10000", marks=pytest.mark.long),
+        pytest.param(
+            "default_transaction_read_only = on",
+            "default_transaction_read_only is on, not off",
+            marks=pytest.mark.long,
+        ),
+        pytest.param("lock_timeout = '1h'", "lock_timeout is 3600000, not 2000", marks=pytest.mark.long),
     ],
 )
 def test_a_login_trigger_that_changes_what_the_promise_stands_on_is_refused(

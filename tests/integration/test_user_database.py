@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import answers, highlanderd, led
+from tests.support.long import first_of
 from tests.support.nodes import PATIENCE, Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.userdb import UserDatabase
@@ -37,7 +38,7 @@ def begin(nodes: Nodes, database: Database, names: UserDatabase, programs: str) 
 
 
 @needs_root
-@pytest.mark.parametrize("key", ["{}", "groups of {}"])
+@pytest.mark.parametrize("key", first_of(["{}", "groups of {}"]))
 def test_the_neighbour_of_a_program_whose_user_cannot_be_looked_up_leads_on(
     nodes: Nodes, database: Database, tmp_path: Path, key: str
 ) -> None:
