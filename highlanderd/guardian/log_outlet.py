@@ -29,6 +29,11 @@ NAMES = {"stdout": "standard output", "stderr": "standard error"}
 SOCKET_PIECE = 1 << 15  # bytes that Linux keeps together on a stream socket, as the journal's is
 
 
+def lasting(data: memoryview) -> memoryview:
+    """Return what outlives the memory that is used again; what was shaped is in memory of its own."""
+    return data if isinstance(data.obj, bytes) else memoryview(bytes(data))
+
+
 class Inherited:
     """The daemon's own standard output or error, where the lines of many programs meet.
 
@@ -142,7 +147,7 @@ class Aside:
                 raise error
             taken = not self._left
             if taken:
-                self._left = memoryview(bytes(data))
+                self._left = lasting(data)
             self._begin()
             if taken:
                 return len(data)

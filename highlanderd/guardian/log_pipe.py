@@ -6,6 +6,7 @@ import fcntl
 import os
 import struct
 
+from highlanderd.guardian.log_outlet import lasting
 from highlanderd.system import linux
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -116,7 +117,7 @@ class LoggedPipe:
 
     def keep_rest(self) -> None:
         """Let what is not written outlive the memory that it was looked at in."""
-        self.rest = memoryview(bytes(self.rest))
+        self.rest = lasting(self.rest)
 
     def take_out(self, null: int) -> None:
         """Take what is owed out of the pipe, as far as it is still there: a child may read its own pipe."""

@@ -26,6 +26,7 @@ from typing import Any
 
 from tests.support.loggers import logger_process
 from tests.support.processes import children, name_of, node_at
+from tests.support.wait import wait_for
 
 ROUNDS = 7
 SECONDS = 0.8
@@ -67,7 +68,7 @@ def logger(home: Path, command: list[str]) -> Rates:
     with node_at(home) as node:
         node.spawn(*command, log={"files": {"stdout": str(path)}})
         node.expect("Started")
-        (pid,) = [pid for pid in children(node.pid) if name_of(pid).startswith("log ")]
+        [pid] = wait_for(lambda: [one for one in children(node.pid) if name_of(one).startswith("log ")], what="logger")
         before = cpu(node.worker)
         rates = measure(path, pid)
         costs["logger, KiB of its own"].append(private(pid))
@@ -138,6 +139,7 @@ WAYS: dict[str, Callable[[Path, list[str]], Rates]] = {
     "logger": logger,
     "cat": cat,
     "supervisord": supervisord,
+    "logger, drop": partial(shaped, {"overflow": "drop"}),
     "logger, prefix": partial(shaped, {"inherit": ["stdout"], "files": {}}),
     "logger, stamps": partial(shaped, {"timestamps": True}),
     "logger, JSON": partial(shaped, {"format": "json"}),
