@@ -52,8 +52,16 @@ AT_ONCE: Final = 200
 
 
 def show(daemon: ControlClient, arguments: Namespace) -> int:
-    answer = daemon.detail(arguments.name)
-    give(arguments, answer, lambda: tables.detail(answer, tables.age(answer, time.time())))
+    """Print one program, or several with an empty line between them."""
+    names = list(dict.fromkeys(arguments.names))
+    if alone := len(names) == len(exact(names)) == 1:
+        answers = [daemon.detail(names[0])]
+    else:
+        known = chosen(names, daemon.ask("GET", "/v1/status")["programs"])
+        answers = [daemon.detail(program["name"]) for program in known]
+    shown_each = [tables.detail(answer, tables.age(answer, time.time())) for answer in answers]
+    lines = [line for lines in shown_each for line in ("", *lines)][1:]
+    give(arguments, answers[0] if alone else {"programs": answers}, lambda: lines)
     return DONE
 
 

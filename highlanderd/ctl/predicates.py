@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
+from highlanderd.ctl.choice import chosen, exact
 from highlanderd.ctl.client import PATIENCE, Answer, ControlClient
 from highlanderd.ctl.exchange import segment
 from highlanderd.ctl.printing import give
@@ -23,6 +24,7 @@ from highlanderd.errors import (
     TimedOut,
 )
 
+Found = TypeVar("Found")
 LOOK_AGAIN: Final = 1.0
 """Seconds between two looks at a program that no change announced: other nodes' terms are theirs."""
 AWAY_PAUSE: Final = 0.2
@@ -60,27 +62,59 @@ def _where(answer: Answer, program: Answer) -> str:
 
 
 def wait(daemon: ControlClient, arguments: Namespace) -> int:
-    """Return when the program is as wanted. A daemon or a PostgreSQL that is away meanwhile is waited for, too."""
-    reached, end = OUTCOMES[arguments.state], time.monotonic() + arguments.timeout
-    resource = "/v1/status"
-    while True:
-        left = max(0.0, end - time.monotonic())
-        try:
-            answer = daemon.ask("GET", resource, patience=_patience(left))
-            program = _one(answer, arguments.name)
-            if sentence := reached(daemon, answer, program):
-                give(arguments, program, partial(_said, program, sentence))
-                return DONE
-            now = _where(answer, program)
-        except HOPELESS:
-            raise
-        except HighlanderError as error:
-            now = str(error)
-            time.sleep(min(AWAY_PAUSE, left))
-        left = max(0.0, end - time.monotonic()) if left else 0.0
-        if not left:
-            raise TimedOut(f"{arguments.name} is not {arguments.state} after {shown(arguments.timeout)}: {now}")
-        resource = f"/v1/status?wait={min(LOOK_AGAIN, left):.3f}"
+    """Return when each program has been as wanted. A daemon or PostgreSQL that is away meanwhile is waited for, too."""
+    waiting = _Waiting(daemon, arguments)
+    found = [(name, *waiting.until_reached(name)) for name in waiting.names(arguments.names)]
+    programs = [program for _, program, _ in found]
+    alone = len(arguments.names) == len(exact(arguments.names)) == 1
+    lines = [line for _, program, sentence in found for line in _said(program, sentence)]
+    give(arguments, programs[0] if alone else {"programs": programs}, lambda: lines)
+    return DONE
+
+
+class _Waiting:
+    """What programs are waited for to become, and until when: one time for all of them."""
+
+    def __init__(self, daemon: ControlClient, arguments: Namespace) -> None:
+        self._daemon, self._state, self._patience = daemon, arguments.state, arguments.timeout
+        self._end = time.monotonic() + self._patience
+
+    def names(self, names: Sequence[str]) -> list[str]:
+        """Return the names of the programs that these names and globs choose; only a glob needs the daemon for that."""
+        if len(exact(names)) == len(names):
+            return list(names)
+        choose = partial(chosen, names)
+        found = self._until(", ".join(names), lambda answer: (choose(answer["programs"]), "the daemon has none"))
+        return [program["name"] for program in found]
+
+    def until_reached(self, name: str) -> tuple[Answer, str]:
+        """Return the program once it is as wanted, and the sentence about that."""
+
+        def look(answer: Answer) -> tuple[tuple[Answer, str] | None, str]:
+            program = _one(answer, name)
+            sentence = OUTCOMES[self._state](self._daemon, answer, program)
+            return ((program, sentence) if sentence else None), _where(answer, program)
+
+        return self._until(name, look)
+
+    def _until(self, what: str, look: Callable[[Answer], tuple[Found | None, str]]) -> Found:
+        """Return what ``look`` finds in the daemon's status, asked again and again; it also says what it sees now."""
+        resource = "/v1/status"
+        while True:
+            left = max(0.0, self._end - time.monotonic())
+            try:
+                found, now = look(self._daemon.ask("GET", resource, patience=_patience(left)))
+                if found:
+                    return found
+            except HOPELESS:
+                raise
+            except HighlanderError as error:
+                now = str(error)
+                time.sleep(min(AWAY_PAUSE, left))
+            left = max(0.0, self._end - time.monotonic()) if left else 0.0
+            if not left:
+                raise TimedOut(f"{what} is not {self._state} after {shown(self._patience)}: {now}")
+            resource = f"/v1/status?wait={min(LOOK_AGAIN, left):.3f}"
 
 
 def _said(program: Answer, sentence: str) -> list[str]:

@@ -29,8 +29,7 @@ def _programs(add: Add) -> None:
         "--state", action="append", choices=STATES, help="only programs in this state; may be given several times"
     )
     status.add_argument("-w", "--watch", action="store_true", help="print it again at every change, until Ctrl-C")
-    show = add("show", "show everything about one program, with its processes and last output")
-    show.add_argument("name", metavar="NAME", help="one program")
+    naming(add("show", "show everything about programs, with their processes and last output"))
     naming(add("pid", "print the ids of programs' main processes here; nothing and exit 3 without one"))
     config = add("config", "show the keys of one program as they are in force, and where each value was written")
     config.add_argument("name", metavar="NAME", help="one program of this node")
@@ -75,8 +74,8 @@ def _predicates(add: Add) -> None:
     leading = add("is-leading", "say whether this node leads a program: exit 0 where it does, 3 where not")
     leading.add_argument("name", metavar="NAME", help="one program")
     leading.add_argument("-q", "--quiet", action="store_true", help="print nothing about it")
-    wait = add("wait", "return once a program is as wanted, even if the daemon is away meanwhile")
-    wait.add_argument("name", metavar="NAME", help="one program")
+    wait = add("wait", "return once each program has been as wanted, even if the daemon is away meanwhile")
+    naming(wait)
     wait.add_argument(
         "--for",
         dest="state",

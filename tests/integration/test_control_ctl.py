@@ -87,7 +87,7 @@ def test_troubles_go_to_standard_error_and_leave_the_table_to_scripts(tmp_path: 
 
 
 def test_show_tells_everything_and_lets_no_child_steer_the_terminal(tmp_path: Path) -> None:
-    node = MemoryNode(leading("beat"))
+    node = MemoryNode(leading("beat"), leading("relay"))
     node.output = ("plain", "\x1b[2Jwiped", "tab\there")
 
     async def main() -> None:
@@ -103,6 +103,10 @@ def test_show_tells_everything_and_lets_no_child_steer_the_terminal(tmp_path: Pa
             assert "\x1b" not in asked.out
             assert json.loads((await ctl(path, "show", "beat", "--json")).out)["lock_key"] == "beat"
             assert (await ctl(path, "show", "nobody/knows")).code == 4
+            both = json.loads((await ctl(path, "show", "b*", "relay", "--json")).out)
+            assert [one["name"] for one in both["programs"]] == ["beat", "relay"]
+            assert "\n\nprogram      relay\n" in (await ctl(path, "show", "all")).out
+            assert (await ctl(path, "show", "beat", "x*")).code == 4
 
     run(main)
 

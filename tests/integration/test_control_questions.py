@@ -193,6 +193,26 @@ def test_wait_returns_once_a_program_is_as_wanted(tmp_path: Path, state: str, af
     run(main)
 
 
+def test_wait_returns_once_each_of_several_has_been_as_wanted(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat"), leading("bot"), program("relay"))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            waiting = await meanwhile(ctl(path, "wait", "b*", "--for", "leading"), node)
+            assert not waiting.done()
+            node.become("beat", leading("beat"))
+            asked = await waiting
+            led = "led by web-1, which is this node, epoch 7"
+            assert (asked.code, asked.out) == (0, f"beat: {led}\nbot: {led}\n")
+            both = json.loads((await ctl(path, "wait", "bot", "beat", "--for", "leading", "--json")).out)
+            assert [one["name"] for one in both["programs"]] == ["bot", "beat"]
+            late = await ctl(path, "wait", "all", "--for", "leading", "--timeout", "300ms")
+            assert (late.code, "relay is not leading after 300ms" in late.err) == (7, True)
+            assert (await ctl(path, "wait", "x*", "--for", "leading")).code == 4
+
+    run(main)
+
+
 def test_a_program_that_drains_here_is_not_led_any_more(tmp_path: Path) -> None:
     node = MemoryNode(program("beat", "draining", leader="web-1", epoch=7))
 

@@ -163,8 +163,8 @@ def some_group() -> str:
 async def ctl_as(uid: int, groups: list[int], path: Path, *arguments: str) -> Ended:
     """Run highlanderctl as another user. Python is imported as root: its files may be hidden from that user."""
     program = (
-        "import grp, os, pathlib, sys, urllib.parse; from highlanderd.ctl import main, parser; parser(); "
-        f"os.setgroups({groups}); os.setgid({NOBODY}); os.setuid({uid}); sys.exit(main(sys.argv[1:]))"
+        "import grp, os, pathlib, sys, urllib.parse; from highlanderd.ctl.command_line import parser, run; parser(); "
+        f"os.setgroups({groups}); os.setgid({NOBODY}); os.setuid({uid}); sys.exit(run(sys.argv[1:]))"
     )
     return await ended([sys.executable, "-c", program, *arguments], HIGHLANDER_SOCKET=str(path))
 

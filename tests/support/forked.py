@@ -21,7 +21,14 @@ CLONE_NEWNET = 0x40000000
 WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(
-    [*COMMANDS.values(), "highlanderd.ctl.direct", "highlanderd.doctor", "highlanderd.worker.daemon", __name__]
+    [
+        *COMMANDS.values(),
+        "highlanderd.ctl.command_line",
+        "highlanderd.ctl.direct",
+        "highlanderd.doctor",
+        "highlanderd.worker.daemon",
+        __name__,
+    ]
 )
 
 

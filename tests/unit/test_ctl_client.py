@@ -123,6 +123,20 @@ def test_a_path_that_is_no_socket_is_no_dead_daemon(tmp_path: Path) -> None:
         ControlClient(str(tmp_path / "highlander.toml")).ask("GET", "/v1/status")
 
 
+def test_ctrl_c_while_the_command_is_imported_prints_nothing() -> None:
+    interrupted = (
+        "import importlib.abc, sys\n"
+        "class Interrupting(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'highlanderd.ctl.commands': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from highlanderd.ctl import main\n"
+        "sys.exit(main(['status']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize(("words", "said"), [(("stop", "beat"), "what was ordered stands"), (("status",), "")])
 def test_ctrl_c_says_that_an_order_stands(
     words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -83,7 +83,7 @@ def test_an_overlap_is_told_with_both_terms() -> None:
         ("history beat web-* -n 7 --summary --json", {"names": ["beat", "web-*"], "number": 7, "summary": True}),
         ("is-leading beat", {"command": "is-leading", "name": "beat", "quiet": False}),
         ("is-leading -q beat", {"name": "beat", "quiet": True}),
-        ("wait beat --for leading", {"command": "wait", "name": "beat", "state": "leading", "timeout": 60.0}),
+        ("wait beat --for leading", {"command": "wait", "names": ["beat"], "state": "leading", "timeout": 60.0}),
         ("wait beat --for ready", {"state": "ready"}),
         ("wait beat --for finished --timeout 5m", {"state": "finished", "timeout": 300.0}),
     ],
