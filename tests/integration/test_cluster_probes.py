@@ -11,12 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import highlanderctl
+from highlanderd.guardian import cgroup
+from tests.support.commands import NOBODY, as_nobody, highlanderctl
 from tests.support.long import first_of
 from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.ports import reserved_port
@@ -75,6 +77,53 @@ def test_a_program_is_ready_when_it_says_so_itself(nodes: Nodes, database: Datab
     says(nodes, "unready", so=False)
     await_ready(node)
     assert ends(database, "web") == [None]
+
+
+@pytest.fixture(params=["cgroups", "no cgroups"])
+def ordinary(request: pytest.FixtureRequest, nodes: Nodes) -> Iterator[tuple[str, ...]]:
+    """What makes a daemon an ordinary user's, whose service manager has given it a cgroup, or none."""
+    user, own = as_nobody(), cgroup.own()
+    for path in (nodes.directory, nodes.directory / "a"):
+        path.mkdir(exist_ok=True)
+        os.chown(path, NOBODY, NOBODY)
+    if request.param == "no cgroups":
+        yield user
+        return
+    if own is None:
+        pytest.skip("no writable cgroup v2 here")
+    delegated = Path(own) / f"ordinary.{os.getpid()}"
+    delegated.mkdir()
+    for path in (delegated, delegated / "cgroup.procs"):
+        os.chown(path, NOBODY, NOBODY)
+    yield ("sh", "-c", f'echo 0 >{delegated}/cgroup.procs && exec "$@"', "sh", *user)
+    nodes.end()
+    wait_for(lambda: not (delegated / "cgroup.procs").read_text(), what="the cgroup is empty")
+    delegated.rmdir()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_an_ordinary_users_daemon_asks_its_program_and_ends_a_term_in_which_it_hangs(
+    nodes: Nodes, database: Database, ordinary: tuple[str, ...], kind: str
+) -> None:
+    settled_ledger(database, LEASE)
+    says(nodes, "unready")
+    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    nodes.nodes.append(node)
+    node.enter = ordinary
+    node.configure(program(KINDS[kind], KINDS[kind], alive_timeout='"1s"'))
+    node.start()
+    leader(nodes)
+    assert not node.program("web")["ready"]
+    child = node.program("web")["pid"]
+    assert f"\nUid:\t{NOBODY}\t" in Path(f"/proc/{child}/status").read_text()
+    assert ("highlander." in Path(f"/proc/{child}/cgroup").read_text()) == (ordinary[0] == "sh")
+    says(nodes, "unready", so=False)
+    await_ready(node)
+    says(nodes, "hangs.a")
+    wait_for(lambda: ends(database, "web")[0] == "unhealthy", what="the term has ended for it")
+    says(nodes, "hangs.a", so=False)
+    await_ready(node)
 
 
 def test_a_tcp_port_that_accepts_is_ready(nodes: Nodes, database: Database) -> None:
@@ -243,17 +292,47 @@ backend web
 """
 
 
+def _release(nodes: Nodes) -> None:
+    leader(nodes).order("release", "web")
+
+
+def _release_and_kill_the_worker(nodes: Nodes) -> None:
+    """Kill the next leader's worker, too, while the program gets ready there."""
+    first = leader(nodes)
+    first.order("release", "web", wait=False)
+    second = nodes.await_led("web", without=first)["web"]
+    os.kill(second.worker, signal.SIGKILL)
+
+
+def _kill_the_child(nodes: Nodes) -> None:
+    os.kill(leader(nodes).program("web")["pid"], signal.SIGKILL)
+
+
+def _crash_the_node(nodes: Nodes) -> None:
+    leader(nodes).crash()
+
+
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="there is no haproxy here")
+@pytest.mark.parametrize(
+    ("failovers", "lease"),
+    [
+        pytest.param([_release] * 3, LEASE, id="orders"),
+        pytest.param(
+            [_kill_the_child, _release_and_kill_the_worker, _crash_the_node], 6.0, id="deaths", marks=pytest.mark.long
+        ),
+    ],
+)
 def test_no_request_reaches_a_program_before_it_is_ready_through_three_failovers(
-    nodes: Nodes, database: Database
+    nodes: Nodes, database: Database, failovers: list[Callable[[Nodes], None]], lease: float
 ) -> None:
     """The child takes two seconds to get ready, and notes each request that comes before."""
-    settled_ledger(database, LEASE)
+    settled_ledger(database, lease)
     front, servers = reserved_port(), []
     for name in ("a", "b", "c"):
-        node = Node(name, nodes.directory / name, database.dsn, LEASE, nodes.journal)
+        node = Node(name, nodes.directory / name, database.dsn, lease, nodes.journal)
         web, metrics = reserved_port(), reserved_port()
-        table = program(f'{{{{ http = "http://127.0.0.1:{web}/health", period = "0.2s" }}}}')
+        ready = f'{{{{ http = "http://127.0.0.1:{web}/health", period = "0.2s" }}}}'
+        table = program(ready, backoff='"2s"')  # longer than HAProxy needs to see that the former child is gone
         node.configure(table.replace("PORT = ", f'SLOW = "2", PORT = "{web}", FORMER = '))
         node.file.write_text(node.file.read_text().replace('listen = ""', f'listen = "127.0.0.1:{metrics}"'))
         servers.append(f"    server {name} 127.0.0.1:{web} check port {metrics}")
@@ -269,9 +348,8 @@ def test_no_request_reaches_a_program_before_it_is_ready_through_three_failovers
         try:
             wait_for(lambda: _statuses(admin) == ["DOWN", "DOWN", "UP"], what="HAProxy has made its first checks")
             served = [_served_by_another(front, b"")]
-            for _ in range(3):
-                first = leader(nodes)
-                first.order("release", "web")
+            for fail_over in failovers:
+                fail_over(nodes)
                 served.append(_served_by_another(front, served[-1]))
         finally:
             proxy.kill()
