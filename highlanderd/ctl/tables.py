@@ -276,7 +276,7 @@ def finished(program: Mapping[str, Any]) -> str:
     >>> finished({"epoch": 7, "last_exit": {"epoch": 7, "status": 3, "signal": None}})
     'finished (status 3), epoch 7'
     """
-    last, epoch = program["last_exit"], program["epoch"]
+    last, epoch = program.get("last_exit"), program["epoch"]
     how = "" if last is None or last["epoch"] != epoch else f" ({_how(last)})"
     return f"finished{how}, epoch {epoch}"
 
