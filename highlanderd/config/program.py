@@ -404,6 +404,8 @@ def difference(old: Section, new: Section) -> tuple[str, ...]:
 
     A command whose words are the same but expand to others has changed too.
     """
+    if old is new:  # most often, and there are many keys
+        return ()
     changed = [key for key in type(new).model_fields if getattr(old, key) != getattr(new, key)]
     named = ["command" if key == "argv" else key.rstrip("_") for key in changed]
     return tuple(dict.fromkeys(named))

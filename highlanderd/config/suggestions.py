@@ -7,6 +7,7 @@ here, or with the reason why there is none: ``supervisord.py`` and ``spellings.p
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import cache
 from typing import Final
 
 from highlanderd.config.program import ProgramKeys
@@ -63,6 +64,7 @@ def unknown_table(name: str, value: object) -> str:
     return f"there is no such table; write {written}"
 
 
+@cache
 def keys_of(model: type[Section]) -> tuple[str, ...]:
     """Name the keys of a table, in the order of the reference."""
     return tuple(field.alias or name for name, field in model.model_fields.items())

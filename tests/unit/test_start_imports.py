@@ -1,0 +1,40 @@
+"""What a start of the daemon does not wait for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CERTIFICATE = """-----BEGIN CERTIFICATE-----
+MIIBODCB66ADAgECAhQ4q+jgZDBq70dIzS0d681bHhmXkjAFBgMrZXAwETEPMA0G
+A1UEAwwGbm9ib2R5MCAXDTI2MTEyODIyMDA0MVoYDzIxMjYxMTA0MjIwMDQxWjAR
+MQ8wDQYDVQQDDAZub2JvZHkwKjAFBgMrZXADIQAP7caYmwggXiw4bshcdbG5w+MU
+Tz4gkux1FyRRAFo1OKNTMFEwHQYDVR0OBBYEFE7SUbbjopLJG7WLVQ3Z7fOOqYGu
+MB8GA1UdIwQYMBaAFE7SUbbjopLJG7WLVQ3Z7fOOqYGuMA8GA1UdEwEB/wQFMAMB
+Af8wBQYDK2VwA0EAHnMyJ1ESxzInxIsV449swuNFfWe6Ig5a4fhGy8fIjmxSXfNK
+pxVRY0xdYOuAbzO+YPPiAZQg2kaFSd66FnmkDA==
+-----END CERTIFICATE-----
+"""
+"""Of nobody: it only has to be one that can be loaded."""
+IMPORT = "from aiohttp import connector; print(len(connector._SSL_CONTEXT_VERIFIED.get_ca_certs()))"
+AS_AT_A_START = f"""
+import os
+from highlanderd.__main__ import CERTIFICATES, without_certificates
+before = os.environ[CERTIFICATES]
+with without_certificates():
+    {IMPORT}
+assert os.environ[CERTIFICATES] == before
+"""
+
+
+@pytest.mark.parametrize(("script", "loaded"), [(IMPORT, 1), (AS_AT_A_START, 0)])
+def test_no_certificates_are_loaded_for_a_client_that_is_not_used(script: str, loaded: int, tmp_path: Path) -> None:
+    file = tmp_path / "certificates"
+    file.write_text(CERTIFICATE)
+    environment = {**os.environ, "SSL_CERT_FILE": str(file), "SSL_CERT_DIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert int(ran.stdout) == loaded
