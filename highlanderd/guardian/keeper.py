@@ -171,7 +171,7 @@ class Keeper:
                 poller.register(source, select.POLLIN)
         for channel, owed in ((self._guardian, self._owed_guardian), (self._worker, self._owed_worker)):
             if channel is not None:
-                poller.register(channel, select.POLLIN | (select.POLLOUT if owed else 0))
+                poller.register(channel, select.POLLIN | (select.POLLOUT if owed and not self._gated else 0))
         killing = self._state["killed"] and not self._state["empty"]
         at_once = killing and self._kills and self._killing.unfinished
         again = 0 if at_once else AGAIN if killing or self._again else linux.NEVER

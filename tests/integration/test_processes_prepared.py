@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Node, children, gone, node_at
+from tests.support.processes import Node, children, gone, node_at, state
 from tests.support.wait import wait_for
 
 LOCK_ID = 7
@@ -33,6 +34,17 @@ def prepared(node: Node, epoch: int, **order: object) -> int:
     return wait_for(lambda: next((pid for keeper in node.keepers() for pid in children(keeper)), 0), what="it waits")
 
 
+def sleeps_on(pid: int) -> bool:
+    """Whether a process sleeps, and neither gives up the processor nor loses it for a moment."""
+    before = _switches(pid)
+    time.sleep(0.05)
+    return state(pid) == "S" and _switches(pid) == before
+
+
+def _switches(pid: int) -> list[str]:
+    return [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt_switches" in line]
+
+
 def test_a_prepared_child_waits_until_its_term_has_begun(node: Node, order: dict[str, object], tmp_path: Path) -> None:
     waiting = prepared(node, 1, **order)
     node.tell("spawn", epoch=1, deadline=50, not_after=40, memo="led", **order)
@@ -42,6 +54,14 @@ def test_a_prepared_child_waits_until_its_term_has_begun(node: Node, order: dict
     assert node.expect("report", epoch=1)["memo"] == "led"
     node.tell("kill", epoch=1)
     node.expect("Emptied", epoch=1)
+
+
+def test_keeper_and_child_sleep_until_the_term_has_begun(node: Node, order: dict[str, object]) -> None:
+    waiting = prepared(node, 1, **order)
+    both = (node.keeper(), waiting)
+    wait_for(lambda: all(map(sleeps_on, both)), what="both sleep on")
+    node.tell("holds", lock_id=LOCK_ID, program="beat")
+    assert node.expect("holds")["answer"] is False, "no term counts it"
 
 
 def test_nothing_of_a_term_that_does_not_begin_is_executed(
