@@ -20,6 +20,7 @@ from highlanderd.config import Identity, ProgramConfig, child_environment, ident
 from highlanderd.config.probes import Notify
 from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Emptied, Event, Exited, Started
+from highlanderd.durations import rfc_3339
 from highlanderd.errors import HighlanderError
 from highlanderd.output.writer import Writer
 from highlanderd.system.linux import boottime
@@ -241,7 +242,7 @@ class Spawner:
             deadline=effect.deadline,
             memo=memo,
             argv=config.argv,
-            env={**prepared.environment, **self._own_variables(effect.epoch, lock_id)},
+            env={**prepared.environment, **self._own_variables(effect, lock_id)},
             cwd=None if config.directory is None else str(config.directory),
             umask=config.umask,
             uid=who.uid,
@@ -264,13 +265,14 @@ class Spawner:
     def _log(self, config: ProgramConfig) -> Mapping[str, object] | None:
         return _log(config) if self._origin.foreground is None else None
 
-    def _own_variables(self, epoch: int, lock_id: int) -> dict[str, str]:
-        watched = isinstance(self.config.alive, Notify)
+    def _own_variables(self, effect: Spawn, lock_id: int) -> dict[str, str]:
+        watched, scheduled = isinstance(self.config.alive, Notify), effect.scheduled
         return {
             **({"WATCHDOG_USEC": str(round(self.config.alive_timeout * 1e6))} if watched else {}),
+            **({} if scheduled is None else {"HIGHLANDER_SCHEDULED_AT": rfc_3339(scheduled, "seconds")}),
             "HIGHLANDER_PROGRAM": self.config.name,
             "HIGHLANDER_NODE": self._origin.node,
-            "HIGHLANDER_EPOCH": str(epoch),
+            "HIGHLANDER_EPOCH": str(effect.epoch),
             "HIGHLANDER_LOCK_ID": str(lock_id),
         }
 

@@ -105,6 +105,29 @@ def _circle(name: str, programs: Mapping[str, WrittenProgram]) -> tuple[str, ...
     return ()
 
 
+def check_schedule(written: WrittenProgram, report: Problems) -> None:
+    """Report what would start a scheduled run again and again, or end it in its middle."""
+    program = written.program
+    if program.schedule is not None and program.restart == "always":
+        report.add(
+            written.at("restart"),
+            f'would start program {program.name} again at once, which has a schedule; write restart = "never", or '
+            '"on-failure" to repeat a run that has failed',
+        )
+    if program.schedule is not None and program.failback is not None:
+        report.add(
+            written.at("failback"),
+            f'would end a run of program {program.name}, which has a schedule, in its middle; write failback = "never"',
+        )
+
+
+def warn_of_schedule(written: WrittenProgram, warnings: Problems) -> None:
+    """Warn of what is said about a schedule where there is none."""
+    for key in ("timezone", "catch_up"):
+        if key in written.table and written.program.schedule is None:
+            warnings.add(written.at(key), "has no effect without schedule; write that, or remove it")
+
+
 def warn_of_failback(written: WrittenProgram, warnings: Problems) -> None:
     """Warn of a time to give a program back where no node is preferred."""
     if "failback" in written.table and written.program.failback is not None and not written.program.prefer:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from highlanderd.config import limits, probes, values, words
+from highlanderd.config import cron, limits, probes, values, words
 from highlanderd.config import program as program_keys
 from highlanderd.config.program import ProgramKeys
 from highlanderd.config.sections import SECTIONS, Section
@@ -72,6 +72,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     values.account: _ACCOUNT,
     words.words: _COMMAND,
     probes.readiness: {"anyOf": [_DURATION_OR_NUMBER, {"const": "notify"}, _PROBE]},
+    cron.schedule_fields: _string(r"\s*\S+(\s+\S+){4}\s*"),
     program_keys.hook_command: _COMMAND,
     program_keys.failback_time: {"anyOf": [{"const": "never"}, _DURATION_OR_NUMBER]},
     program_keys.alive_value: {"anyOf": [{"const": "notify"}, _PROBE]},
@@ -148,6 +149,7 @@ _DURATIONS: Final = frozenset(
         "backoff_max",
         "backoff_reset",
         "stop_timeout",
+        "catch_up",
         "ready_timeout",
         "alive_timeout",
         "failback",
@@ -167,10 +169,11 @@ def default(key: str, info: FieldInfo) -> object:
     """Return the value of a key that is left out, as people would write it; ``None`` where the description says it."""
     if info.is_required() or info.default_factory is not None:
         return None
-    return _as_written(key, info.default)
+    return as_written(key, info.default)
 
 
-def _as_written(key: str, value: object) -> object:
+def as_written(key: str, value: object) -> object:
+    """Return a value as people would write it."""
     if key in _DURATIONS and isinstance(value, float):
         return shown(value)
     if key in ("umask", "mode") and isinstance(value, int):

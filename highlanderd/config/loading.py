@@ -17,11 +17,13 @@ from highlanderd.config.checks import (
     check_locks,
     check_order,
     check_placement,
+    check_schedule,
     warn_of_expansions,
     warn_of_failback,
     warn_of_files,
     warn_of_names,
     warn_of_postgres,
+    warn_of_schedule,
     warn_of_shell,
     warn_of_watchdog,
 )
@@ -270,6 +272,7 @@ class _Loading:
         for written in self.programs.values():
             check_clocks(written, self.problems)
             check_placement(written, self.problems)
+            check_schedule(written, self.problems)
         check_order(self.programs, self.problems)
         if self.problems.sorted():
             raise ConfigurationError(self.problems.sorted())
@@ -288,6 +291,7 @@ class _Loading:
             warn_of_files(written, self.warnings)
             warn_of_watchdog(written, self.warnings)
             warn_of_failback(written, self.warnings)
+            warn_of_schedule(written, self.warnings)
             warn_of_expansions(written, self.environ, self.warnings)
 
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from highlanderd.config.checks import WrittenProgram
 from highlanderd.config.expansion import WrittenText
-from highlanderd.config.json_schema import default, keys
+from highlanderd.config.json_schema import as_written, default, keys
 from highlanderd.config.problems import Location, spelled
 from highlanderd.config.program import HOOKS, ProgramKeys
 from highlanderd.config.reading import Key, Table
@@ -57,8 +57,8 @@ def printed_keys(section: Section, table: Table) -> Iterator[WrittenKey]:
         used = getattr(section, names[key])
         if key in table:
             yield from _written(key, used, table[key])
-        elif (value := default(key, info)) is not None:
-            yield WrittenKey(key, value, DEFAULT)
+        elif default(key, info) is not None:
+            yield WrittenKey(key, as_written(key, used), DEFAULT)
 
 
 def _written(key: str, used: object, written: Key) -> Iterator[WrittenKey]:

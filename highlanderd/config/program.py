@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from highlanderd.config.cron import CronTimes, schedule_fields, zone_name
 from highlanderd.config.limits import LIMITS, nice_value, oom_adjustment, resource_limits
 from highlanderd.config.probes import Delay, Liveness, Notify, Readiness, liveness, readiness
 from highlanderd.config.sections import Section
@@ -42,7 +43,10 @@ from highlanderd.config.words import words
 from highlanderd.core.key import HIGHEST, LOWEST, AdvisoryLock, LockKey, advisory_lock, lock_id
 
 RESERVED = frozenset(
-    {"PROGRAM", "NODE", "EPOCH", "LOCK_ID", "CONTROL_SOCKET", "EVENT", "CAUSE", "EXIT_STATUS", "EXIT_SIGNAL"}
+    {
+        *("PROGRAM", "NODE", "EPOCH", "LOCK_ID", "CONTROL_SOCKET", "EVENT", "CAUSE", "EXIT_STATUS", "EXIT_SIGNAL"),
+        "SCHEDULED_AT",
+    }
 )
 """What the daemon sets for each child as ``HIGHLANDER_...``: a value from the configuration would be wrong."""
 
@@ -255,7 +259,9 @@ class ProgramKeys(Section):
         default="always",
         description="Whether a child that has ended is started again, here or on another node. `always`: after a "
         "pause (`backoff`), which grows with failures only. `on-failure`: unless its exit code is one of "
-        "`success_exit_codes`. `never`: not before an operator says `highlanderctl start`.",
+        "`success_exit_codes`. `never`: not before an operator says `highlanderctl start`. With `schedule` it is about "
+        "one run. `never`, the default then: each time is begun at most once, whatever becomes of it. `on-failure`: a "
+        "run that failed, or was lost with its node, is repeated until the next time comes.",
     )
     success_exit_codes: ExitCodes = Field(
         default=frozenset({0}), description="Exit codes that are no failure: an array of numbers from 0 to 255."
@@ -311,6 +317,24 @@ class ProgramKeys(Section):
         "them later does not stop it. One that does its work once and ends is ready before it has finished, unless its "
         '`ready` is longer than it takes, such as `"1d"`.',
     )
+    schedule: Annotated[str | None, BeforeValidator(schedule_fields)] = Field(
+        default=None,
+        description="When the program runs: minute, hour, day of month, month and day of week, as in crontab(5), such "
+        'as `"30 2 * * *"`. At each time one node of the cluster runs it until it ends; in between, no node leads. '
+        "Each time is begun once, or the history says why it was skipped. The time is that of PostgreSQL's host. "
+        "Default: the program runs all the time.",
+    )
+    timezone: Annotated[str, BeforeValidator(zone_name)] = Field(
+        default="UTC",
+        description='The time zone of `schedule`, such as `"Europe/Berlin"`. Where clocks are set forward, a time at a '
+        "fixed hour that is left out comes right after that. Where they are set back, one that comes twice counts "
+        "once. Debian's cron does it so, too.",
+    )
+    catch_up: Annotated[Duration, between(1.0, LONGEST, "would skip times that are a moment late")] = Field(
+        default=300.0,
+        description="How late a time of `schedule` may still be run, when no node or no PostgreSQL was there. Of "
+        "several such times the latest is run, and the others are skipped.",
+    )
     stdout: Output = Field(
         default="inherit",
         description="Where standard output goes. `inherit`: to the daemon's, each line prefixed with the program's "
@@ -357,6 +381,18 @@ class ProgramConfig(ProgramKeys):
     name: str
     argv: tuple[str, ...] = Field(default_factory=lambda known: known.get("command", ()), repr=False)
     """The command that is executed, ``${NAME}`` expanded. ``command`` holds the words as configured, for display."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _runs_once(cls, keys: Any) -> Any:
+        """Let a program with a schedule begin each time at most once, where nothing else is said."""
+        scheduled = isinstance(keys, dict) and keys.get("schedule") is not None
+        return {"restart": "never", **keys} if scheduled else keys
+
+    @property
+    def times(self) -> CronTimes | None:
+        """When it is to run; None for all the time."""
+        return None if self.schedule is None else CronTimes(self.schedule, self.timezone)
 
     @property
     def key(self) -> LockKey:

@@ -192,6 +192,8 @@ NOBODYS: Final[Mapping[str, Option]] = {
     "max_restarts": _NEVER_GIVEN_UP,
     "depends_on": Option("after", "programs of the file; for the start alone"),
     "logfile": Option("stdout", value=log_file),
+    "cron": Option("schedule"),
+    "OnCalendar": Option("schedule", "five cron fields"),
 }
 """Words that several others use."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from highlanderd.core.lease import Lease
+from highlanderd.core.schedule import Change
 from highlanderd.core.states import NOBODY, Author, Cause, Reservation
 from highlanderd.core.verdict import Claim, Settle
 
@@ -29,6 +30,20 @@ class WriteSettled:
     """Ask the session to write into the ledger that it is settled."""
 
     settle: Settle
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTimetable:
+    """Ask the session to write what becomes of scheduled times, if the ledger still shows what was judged."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Ask the session to close the terms that the claim found to be over, and to begin none."""
+
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,8 @@ class Spawn:
     """From this moment on the child must not be started."""
     deadline: float
     """When its keeper kills it unless a later deadline arrives before."""
+    scheduled: int | None = None
+    """The scheduled time that the term is for, in seconds of the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +113,18 @@ class Kill:
     """Send SIGKILL to the child's whole tree until it is empty."""
 
 
-Effect = Look | TakeOver | WriteSettled | Renew | Release | Disconnect | Spawn | RunHook | SetDeadline | Signal | Kill
+Effect = (
+    Look
+    | TakeOver
+    | WriteSettled
+    | WriteTimetable
+    | Close
+    | Renew
+    | Release
+    | Disconnect
+    | Spawn
+    | RunHook
+    | SetDeadline
+    | Signal
+    | Kill
+)

@@ -11,6 +11,7 @@ from typing import Literal
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Observation, Suspension
 from highlanderd.core.placement import Peers
+from highlanderd.core.schedule import Skipped
 from highlanderd.core.states import NOBODY, Author, Cause
 
 
@@ -54,7 +55,10 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The request to write that the ledger is settled was answered. The next look shows whether it is."""
+    """A request to write something that begins no term was answered. The next look shows what the ledger says."""
+
+    skipped: tuple[Skipped, ...] = ()
+    """The scheduled times that this node has written to be skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Granted:
     epoch: int
     lengths: Lengths
     sent: float
+    scheduled: int | None = None
+    """The scheduled time that it is for, in seconds of the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,19 @@ the guardian report facts about the child. Operators, a reload or the daemon's e
 every state can live without it.
 
 **One question at a time.** A program has one session, which is disconnected, idle or busy. An effect that asks
-PostgreSQL something (``Look``, ``TakeOver``, ``WriteSettled``, ``Renew``, ``Release``) is returned only while the
-session is idle, and makes it busy until the answer or ``Detached`` arrives. A cell that must ask later leaves a moment
-in its state, such as ``renew_at`` or ``look_at``; it counts once the session is idle again.
+PostgreSQL something (``_REQUESTS`` below) is returned only while the session is idle, and makes it busy until the
+answer or ``Detached`` arrives. A cell that must ask later leaves a moment in its state, such as ``renew_at`` or
+``look_at``; it counts once the session is idle again.
 
 **How a term begins.** ``Look`` brings ``Looked``; ``core/verdict.py`` judges it. A claim becomes ``TakeOver``, and
 ``Granted`` is the only way into a term. Before a node claims, it may leave the program to another one for a moment
-(``core/placement.py``), which delays a term and never begins one. The cell of ``Granted`` returns ``Spawn``, the only
-one of that term. ``Started`` or ``SpawnFailed`` says whether the child was started; while neither has come, the child
-counts as running, because the guardian may have forked it. ``HookStarted`` says that ``before_start`` runs in the
-child's tree: the start is in doubt no more, and takes as long as that hook may. ``FoundReady`` says that the child does
-its work, as the program's ``ready`` defines it; when that does not come in time, or ``FoundUnhealthy`` comes later, the
-term ends, and another node has its turn.
+(``core/placement.py``), which delays a term and never begins one. A program with a schedule needs one of its times for
+a claim (``core/planning.py``): ``WriteTimetable`` notes those that are skipped, and the takeover its own.
+The cell of ``Granted`` returns ``Spawn``, the only one of that term. ``Started`` or ``SpawnFailed`` says whether the
+child was started; while neither has come, the child counts as running, because the guardian may have forked it.
+``HookStarted`` says that ``before_start`` runs in the child's tree: the start is in doubt no more, and takes as long as
+that hook may. ``FoundReady`` says that the child does its work, as the program's ``ready`` defines it; when that does
+not come in time, or ``FoundUnhealthy`` comes later, the term ends, and another node has its turn.
 
 **How long a term may be trusted.** Trust counts from the moment *before* the last acknowledged statement was sent
 (``core/lease.py``). Each acknowledged renewal moves three moments on: the fence, SIGKILL, and the end of trust. The
@@ -57,7 +58,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
-from highlanderd.core.effects import Disconnect, Look, Release, Renew, TakeOver, WriteSettled
+from highlanderd.core.effects import Close, Disconnect, Look, Release, Renew, TakeOver, WriteSettled, WriteTimetable
 from highlanderd.core.events import (
     Attached,
     Contended,
@@ -149,7 +150,7 @@ _ANSWERS: Final[tuple[type[Event], ...]] = (
     Contended,
     Unlocked,
 )
-_REQUESTS: Final = (Look, TakeOver, WriteSettled, Renew, Release, Disconnect)
+_REQUESTS: Final = (Look, TakeOver, WriteSettled, WriteTimetable, Close, Renew, Release, Disconnect)
 _SESSION_AFTER: Final[Mapping[type[Event], SessionState]] = {
     Attached: SessionState.IDLE,
     Detached: SessionState.DISCONNECTED,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from highlanderd.core.lease import Lease
+from highlanderd.core.schedule import Timetable
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,10 @@ class Observation:
     """The longest lease that this node has seen promised, by any ledger."""
     suspension: Suspension | None = None
     """The order that keeps the program from being led on this node."""
+    clock: float | None = None
+    """The server's clock, in seconds of the epoch. Only schedules go by it; ``None`` while the ledger keeps none."""
+    timetable: Timetable | None = None
+    """What the ledger keeps of the program's schedule."""
 
     @property
     def rows(self) -> tuple[Row, ...]:

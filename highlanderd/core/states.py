@@ -15,6 +15,7 @@ from typing import Final, Literal
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Suspension
+from highlanderd.core.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Policy:
     """Nodes that are to lead rather than others, in this order."""
     spread: bool = False
     """Whether a node that leads many programs leaves the next one to others."""
+    schedule: Schedule | None = None
+    """When it is to run; ``None`` for all the time."""
     grid: float = 0.0
     """Share of a lease. Looks and renewals are moved back to its multiples, so that many programs share one wake-up."""
 
@@ -193,10 +196,13 @@ class Waiting:
     insistent: bool = False
     """An operator ordered ``start``: if the next look shows that the program has finished, or that it is reserved for
     another node, it runs all the same."""
-    overridden: int = 0
-    """The epoch of the released term that such a ``start`` has overridden."""
+    overridden: int = -1
+    """The epoch of the released term that such a ``start`` has overridden; 0 where there was none yet."""
     finished: bool = False
     """The last look has shown that the program has finished: an operator has to start it again."""
+    next_run: float | None = None
+    """When its schedule wants it to run next, in seconds of the epoch, once the last look has shown that it is not now;
+    infinity for never."""
     vacancy: Vacancy | None = None
     """Set while this node may take over, and leaves it to another one."""
 
@@ -306,6 +312,9 @@ class Cause(Enum):
     UNWANTED = "unwanted"
     """An operator's stop came while the takeover was under way, so no child was started."""
 
+
+LAPSED: Final = "lapsed"
+"""What the ledger says of a term whose leader was lost: no cause, because nobody knows."""
 
 UNRENEWED: Final = frozenset({Cause.OVERRULED, Cause.SPAWN_FAILED})
 """Causes after which a draining term is not renewed: the term is another node's; or the guardian never confirmed a

@@ -25,6 +25,7 @@ from typing import Final
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Observation, Row, ServerIdentity
+from highlanderd.core.schedule import Run
 
 LONGEST_RESERVATION: Final = 60.0
 """Seconds for which a reservation keeps others away at most, so that a lost node cannot keep a program down."""
@@ -44,6 +45,8 @@ class Claim:
     server: ServerIdentity
     lengths: Lengths
     epoch: int
+    run: Run | None = None
+    """The scheduled time that the term is for; ``None`` where no schedule wants it."""
 
 
 @dataclass(frozen=True, slots=True)

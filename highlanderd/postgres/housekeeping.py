@@ -11,7 +11,7 @@ from highlanderd.postgres import health, ledger, migration
 from highlanderd.postgres.ledger import Ledger, LedgerFacts
 from highlanderd.postgres.replies import Ask, Reply, Value
 from highlanderd.postgres.server import Server
-from highlanderd.postgres.sql import dialect, leading, lengths, sharing, upkeep
+from highlanderd.postgres.sql import dialect, leading, lengths, scheduling, sharing, upkeep
 from highlanderd.postgres.survey import Survey
 from highlanderd.system.linux import boottime
 
@@ -57,6 +57,8 @@ class Housekeeping:
             if found is not None and found.version >= dialect.SHARED:
                 for name, sql in sharing.TIDY.items():
                     await self._session.inquire(name, sql)
+            if found is not None and found.version >= dialect.SCHEDULED:
+                await self._session.inquire("prune_skipped", scheduling.PRUNE_SKIPPED)
             reply = await self._session.inquire("health", upkeep.HEALTH)
             if reply.rows:
                 self._server.notes.warn("health", health.judge(reply.rows[0]))

@@ -11,6 +11,7 @@ from math import inf
 
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity, Suspension
+from highlanderd.core.schedule import Timetable
 from highlanderd.core.status import MaintenanceStatus
 from highlanderd.errors import one_line
 from highlanderd.postgres.replies import Statement, duration
@@ -145,11 +146,17 @@ def look(rows: list[tuple[str | None, ...]], lock_id: int) -> LedgerView:
         ceiling=_lease(ceiling),
         floor=int(floor or 0),
     )
-    found = [_row(row[16:-2]) for row in rows if row[16] is not None]
+    found = [_row(row[16:-4]) for row in rows if row[16] is not None]
     ours = next((row for row in found if row.lock_id == lock_id), None)
     others = tuple(row for row in found if row.lock_id != lock_id)
-    observation = Observation(server, meta, ours, others, _elsewhere(elsewhere), suspension=suspension(rows[0][-2]))
-    return LedgerView(observation, _integer(version), _integer(compatible), _integer(rows[0][-1]))
+    order, clock, planned, backend = rows[0][-4:]
+    observation = Observation(
+        *(server, meta, ours, others, _elsewhere(elsewhere)),
+        suspension=suspension(order),
+        clock=None if clock is None else float(clock),
+        timetable=_timetable(planned),
+    )
+    return LedgerView(observation, _integer(version), _integer(compatible), _integer(backend))
 
 
 def _elsewhere(rows: str | None) -> tuple[LedElsewhere, ...]:
@@ -165,6 +172,15 @@ def suspension(order: str | None) -> Suspension | None:
         return None
     drained, author, remark, since = json.loads(order)
     return Suspension(bool(drained), one_line(str(author or "")), one_line(str(remark or "")), str(since or ""))
+
+
+def _timetable(text: str | None) -> Timetable | None:
+    """Read what the ledger keeps of a schedule."""
+    if text is None:
+        return None
+    words, taken_up, latest, epoch, held_from, held_until = json.loads(text)
+    held = None if held_from is None or held_until is None else (float(held_from), float(held_until))
+    return Timetable(str(words), float(taken_up), int(latest), None if epoch is None else int(epoch), held)
 
 
 def _lease(seconds: str | None) -> Lease:

@@ -2,7 +2,7 @@
 
 What is added never disturbs a daemon that knows the version before, but a daemon of schema 1 cannot know that a row
 carries its own lease; so the step from 1 to 2 waits until those are gone. Until then this daemon works with schema 1.
-Daemons of schema 2 go on together with those of schema 3.
+Daemons of schema 2 and 3 go on together with those of schema 4.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from highlanderd.postgres.sql import connecting, dialect, upkeep
 MISSING: Final = {
     1: "highlanderctl maintenance, and ledger set-lease while programs run,",
     2: "highlanderctl cluster, drain, stop --everywhere, and orders to other nodes,",
+    3: "programs with a schedule",
 }
 """By version of the schema: what it does not offer, and the next one does."""
 

@@ -55,9 +55,10 @@ be wrong. A row lock or an advisory lock that another session holds for a whole 
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 from highlanderd.core.effects import Release
@@ -66,17 +67,18 @@ from highlanderd.core.key import AdvisoryLock, name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import ServerIdentity
 from highlanderd.core.placement import Peers
+from highlanderd.core.schedule import Change
 from highlanderd.core.verdict import Claim, Settle
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.ledger import LedgerView
-from highlanderd.postgres.lock_connection import LockConnection, ProgramLock
+from highlanderd.postgres.lock_connection import LockConnection, ProgramLock, Query
 from highlanderd.postgres.look_batch import Columns, LookBatch
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.renewal import Renewal
 from highlanderd.postgres.replies import Reply
-from highlanderd.postgres.sql import dialect, leading
+from highlanderd.postgres.sql import dialect, leading, scheduling
 from highlanderd.postgres.takeover import Takeover
 from highlanderd.system.linux import boottime
 
@@ -207,6 +209,27 @@ class Session(LockConnection):
         else:
             pause = self.connection.lease.renew_every
             self.post(Refused(pause, f"cannot write that the ledger is settled: {reply.error.text}"))
+
+    def write_timetable(self, change: Change) -> None:
+        """Write what becomes of scheduled times, if nobody else has written since. Posts Settled, or Refused."""
+        values = (self.lock.lock_id, self.lock.program, change.words, change.latest)
+        if change.before is None:
+            query: Query = "first_timetable", scheduling.FIRST_TIMETABLE, values
+        else:
+            skipped = json.dumps([asdict(one) for one in change.skipped])
+            judged = (change.before.words, change.before.latest, skipped, self.lock.node)
+            query = "change_timetable", scheduling.CHANGE_TIMETABLE, (*values, *judged)
+        self.ask(lambda replies, _sent: self._planned(change, replies[0]), query)
+
+    def _planned(self, change: Change, reply: Reply) -> None:
+        if reply.error is None or self.connection is None:
+            self.post(Settled(change.skipped if reply.affected else ()))
+        else:
+            self.post(Refused(self.connection.lease.renew_every, f"cannot write the schedule: {reply.error.text}"))
+
+    def close_terms(self, claim: Claim) -> None:
+        """Close terms that are over, and begin none. Posts Settled."""
+        self._takeover.close(claim)
 
     def unsettle(self, server: ServerIdentity) -> None:
         """Make all nodes wait once more, because what this ledger holds has gone back. Posts nothing."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from highlanderd.core.events import Granted, Refused, Suspended
+from highlanderd.core.events import Granted, Refused, Settled, Suspended
 from highlanderd.core.observation import Row, ServerIdentity
 from highlanderd.core.verdict import Claim
 from highlanderd.postgres import ledger
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.lock_connection import LockConnection, Query
 from highlanderd.postgres.replies import Reply, Value
-from highlanderd.postgres.sql import dialect, leading, sharing
+from highlanderd.postgres.sql import dialect, leading, scheduling, sharing
+
+_FIRST: Final = (("first_take_over", leading.FIRST_TAKE_OVER), ("first_take_over_for", leading.FIRST_TAKE_OVER_FOR))
+_LATER: Final = (("take_over", leading.TAKE_OVER), ("take_over_for", leading.TAKE_OVER_FOR))
+"""The statement for a program that runs all the time, and the one for a scheduled time."""
 
 REFUSED_RETRY: Final = 0.2
 """Seconds until a lock that another session holds is tried again."""
@@ -41,6 +45,14 @@ class Takeover:
         if connection is not None:
             self._hindrance.watch(connection.pid, claim.lengths.pace)
 
+    def close(self, claim: Claim) -> None:
+        """Close the terms that the claim found to be over, and have the history say so. Posts Settled."""
+        queries: list[Query] = []
+        for row in claim.closing:
+            lapsed = "lapsed", scheduling.LAPSED, (row.lock_id, row.epoch)
+            queries += [self._close(row, claim.server), lapsed]
+        self._line.ask(lambda _replies, _sent: self._line.post(Settled()), *queries)
+
     @property
     def _shares(self) -> bool:
         """Whether the ledger holds orders that keep programs from being led."""
@@ -52,10 +64,13 @@ class Takeover:
         values: tuple[Value, ...] = (lock.lock_id, server.system, server.timeline, claim.lengths.trusted.length)
         values = (*values, claim.epoch, lock.program, lock.node, lock.instance, started, lock.name_lock, server.place)
         values += lock.advisory.pair
+        time: tuple[Value, ...] = () if claim.run is None else (claim.run.at, claim.run.after)
         if row is None:
-            return "first_take_over", leading.FIRST_TAKE_OVER, values
+            name, sql = _FIRST[claim.run is not None]
+            return name, sql, (*values, *time)
         renewal = row.renewal + (row in claim.closing)
-        return "take_over", leading.TAKE_OVER, (*values, row.epoch, renewal, row.system, row.timeline)
+        name, sql = _LATER[claim.run is not None]
+        return name, sql, (*values, row.epoch, renewal, row.system, row.timeline, *time)
 
     @staticmethod
     def _close(row: Row, server: ServerIdentity) -> Query:
@@ -98,7 +113,8 @@ class Takeover:
         self._line.note_granted(True)
         self._hindrance.note_row_free()
         self._outrun = 0
-        self._line.post(Granted(claim.epoch, claim.lengths, sent))
+        scheduled = None if claim.run is None else claim.run.at
+        self._line.post(Granted(claim.epoch, claim.lengths, sent, scheduled))
         # Whatever becomes of the history, the term has begun.
         self._line.say("begin_term", leading.BEGIN_TERM, self._lock.lock_id, claim.epoch)
 

@@ -31,6 +31,9 @@ APPLIED_AT_ONCE: Final = frozenset(
         "failback",
         "spread",
         "after",
+        "schedule",
+        "timezone",
+        "catch_up",
     }
 )
 """Keys that apply to a running child; a change of any other ends its term."""
@@ -40,6 +43,8 @@ PROBES: Final = frozenset({"ready", "alive", "alive_timeout"})
 
 def needs_new_child(old: ProgramConfig, new: ProgramConfig) -> bool:
     """Return whether a program whose configuration has changed can only go on with a new child."""
+    if (old.schedule is None) != (new.schedule is None):
+        return True
     keys = set(difference(old, new)) - APPLIED_AT_ONCE
     return bool(keys - PROBES) or (bool(keys) and _told(old) != _told(new))
 

@@ -32,6 +32,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.observation import Suspension
 from highlanderd.core.placement import Peers
+from highlanderd.core.schedule import Schedule
 from highlanderd.core.states import NOBODY, Author, Backoff, Cause, Policy, Ready, Situation, Waiting, Want
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.look_batch import LookBatch
@@ -432,7 +433,7 @@ class Fleet:
         elif keys:
             member.spawner.follow(config)
             member.prober.apply(config)
-            member.program.follow(self._policy(config, member.program.policy.jitter))
+            member.program.follow(self._policy(config, member.program.policy.jitter, member.program.policy.schedule))
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
         name = config.name
@@ -469,7 +470,7 @@ class Fleet:
         self._note_term(name)
         return member
 
-    def _policy(self, config: ProgramConfig, jitter: float) -> Policy:
+    def _policy(self, config: ProgramConfig, jitter: float, before: Schedule | None = None) -> Policy:
         return Policy(
             node=self._origin.node,
             instance=self._instance,
@@ -488,6 +489,7 @@ class Fleet:
             jitter=jitter,
             prefer=config.prefer,
             spread=config.spread,
+            schedule=_schedule(config, before),
             grid=GRID,
         )
 

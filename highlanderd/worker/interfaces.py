@@ -10,6 +10,7 @@ from highlanderd.core.effects import Release, Spawn
 from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import ServerIdentity
+from highlanderd.core.schedule import Change
 from highlanderd.core.states import Ready, Running
 from highlanderd.core.verdict import Claim, Settle
 
@@ -40,6 +41,12 @@ class LockSession(Protocol):
 
     def take_over(self, claim: Claim) -> None:
         """Try to begin a term."""
+
+    def write_timetable(self, change: Change) -> None:
+        """Write what becomes of scheduled times."""
+
+    def close_terms(self, claim: Claim) -> None:
+        """Close terms that are over, and begin none."""
 
     def unsettle(self, server: ServerIdentity) -> None:
         """Have every node wait out the leases once more."""

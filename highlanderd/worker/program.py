@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from highlanderd.core import machine
 from highlanderd.core.effects import (
+    Close,
     Disconnect,
     Effect,
     Kill,
@@ -27,6 +28,7 @@ from highlanderd.core.effects import (
     Spawn,
     TakeOver,
     WriteSettled,
+    WriteTimetable,
 )
 from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Refused
 from highlanderd.core.knowledge import renewed_elsewhere
@@ -291,6 +293,8 @@ _PERFORM: Final[Mapping[type[Effect], Callable[[Program, Any], None]]] = {
     Look: lambda program, _: program._lock.look(),
     TakeOver: Program._perform_take_over,
     WriteSettled: lambda program, effect: program._lock.write_settled(effect.settle),
+    WriteTimetable: lambda program, effect: program._lock.write_timetable(effect.change),
+    Close: lambda program, effect: program._lock.close_terms(effect.claim),
     Renew: lambda program, effect: program._lock.renew(effect.epoch, effect.lease),
     Release: lambda program, effect: program._lock.release(effect),
     Disconnect: lambda program, effect: program._lock.refuse(effect.why),

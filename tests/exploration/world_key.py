@@ -201,7 +201,7 @@ def _state(state: State, own: Own) -> Any:
         case Waiting(look_at, hinted, abstention, insistent, overridden, vacancy=vacancy):
             stays_out = abstention and (own.epoch(abstention.epoch), own.due(abstention.until))
             free = vacancy and (own.epoch(vacancy.epoch), own.past(vacancy.since))
-            finished = insistent, own.epoch(overridden) if overridden else None
+            finished = insistent, own.epoch(overridden) if overridden > 0 else overridden
             return "waiting", own.due(look_at), hinted, stays_out, finished, free
         case Leading(term, child, renew_at):
             return "leading", _term(term, own), _started(child, own), own.due(renew_at)

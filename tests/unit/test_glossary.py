@@ -24,7 +24,7 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 _PLAIN: Final = """
 ack address alarm answer as aside asking attempt author
 batch beat begin birth busy
-change check client command compression config configuration connect connection context control credentials
+change check client command compression config configuration connect connection context control credentials cron
 daemon dead delay detail diagnose dial discard disconnect disk document done down due duplicate
 elsewhere explanation end environment exec exit
 facts fail file finish fork found
@@ -42,7 +42,7 @@ past pause peek pending pipe persistence ping pong postgres preparation problems
 read record recorder reload remember remove reopen reply report request resolve restart running
 scan secret section seeking sent server service set shut shutdown signal socket sources stage stamps start
 stop stream suspected
-tcp text turn
+tcp text times turn
 unlock unlogged unreadable untried unwanted unwatched unwell up usage use user
 view
 waiting write written

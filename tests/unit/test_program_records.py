@@ -28,6 +28,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
+from highlanderd.core.schedule import Change
 from highlanderd.core.states import Cause, Policy, Want
 from highlanderd.core.verdict import Claim, Settle
 from highlanderd.system.linux import boottime
@@ -89,6 +90,12 @@ class Line:
         self.asked.append("look")
 
     def write_settled(self, settle: Settle) -> None: ...
+
+    def write_timetable(self, change: Change) -> None:
+        self.asked.append(f"write {change.latest}")
+
+    def close_terms(self, claim: Claim) -> None:
+        self.asked.append(f"close {len(claim.closing)}")
 
     def take_over(self, claim: Claim) -> None:
         self.asked.append(f"take over {claim.epoch}")

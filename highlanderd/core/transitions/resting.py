@@ -27,9 +27,15 @@ def wait(context: Context[Backoff | Stopped, Due | StartOrdered]) -> Step:
     """Become a candidate again."""
     if context.situation.want is Want.END:
         return context.situation, ()
-    asking, insistent = context.situation.session is SessionState.BUSY, isinstance(context.event, StartOrdered)
+    asking = context.situation.session is SessionState.BUSY
+    insistent = isinstance(context.event, StartOrdered) and not _resumes_schedule(context)
     waiting = Waiting(look_at=context.now, hinted=asking, insistent=insistent)
     return look_when_idle(replace(context.situation, want=Want.RUN, state=waiting, reason=""))
+
+
+def _resumes_schedule(context: Context[Backoff | Stopped, Due | StartOrdered]) -> bool:
+    """Return whether it only waits for its times again: who lets a stopped timer go on does not mean a run now."""
+    return isinstance(context.state, Stopped) and context.policy.schedule is not None
 
 
 def start_ordered(context: Context[Stopped, StartOrdered]) -> Step:

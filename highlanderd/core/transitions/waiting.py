@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from highlanderd.core.effects import Disconnect, Look, Spawn, TakeOver, WriteSettled
+from highlanderd.core.effects import Close, Disconnect, Look, Spawn, TakeOver, WriteSettled, WriteTimetable
 from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
 from highlanderd.core.observation import Row
 from highlanderd.core.placement import hold_back
+from highlanderd.core.planning import Later, TimeFacts, plan
+from highlanderd.core.schedule import Change
 from highlanderd.core.states import (
     Cause,
     Draining,
@@ -58,10 +60,12 @@ def looked(context: Context[Waiting, Looked]) -> Step:
     row, hinted = context.event.observation.row, context.state.hinted
     state = replace(_seen(context.state, row), hinted=False)
     state = replace(state, finished=_stays_finished(state, row, context.policy))
-    situation, verdict = context.situation, _verdict(context, state)
-    state = replace(state, vacancy=_vacancy(state, verdict, context.now))
-    situation, verdict = replace(situation, state=state), _placed(context, state, verdict)
+    verdict, next_run = _scheduled(context, state, _verdict(context, state))
+    state = replace(state, vacancy=_vacancy(state, verdict, context.now), next_run=next_run)
+    situation, verdict = replace(context.situation, state=state), _placed(context, state, verdict)
     match verdict:
+        case WriteTimetable() | Close():
+            return situation, (verdict,)
         case Claim():
             return situation, (TakeOver(verdict),)
         case Settle():
@@ -85,7 +89,7 @@ def _seen(state: Waiting, row: Row | None) -> Waiting:
     for whom it was reserved, but nothing that comes later.
     """
     if row is None:
-        return replace(state, insistent=False)
+        return replace(state, insistent=False, overridden=0 if state.insistent else state.overridden)
     led_since = state.abstention is not None and row.epoch > state.abstention.epoch
     overridden = row.epoch if state.insistent and row.released else state.overridden
     abstention = None if led_since else state.abstention
@@ -107,7 +111,35 @@ def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
     return verdict
 
 
-def _vacancy(state: Waiting, verdict: Verdict, now: float) -> Vacancy | None:
+def _scheduled(
+    context: Context[Waiting, Looked], state: Waiting, verdict: Verdict
+) -> tuple[Verdict | WriteTimetable | Close, float | None]:
+    """Return the verdict, and when the schedule wants a run next if that is not now.
+
+    A claim gets its time, or waits for what has to be written before; it becomes ``NotYet`` where no time has come, and
+    no operator has ordered a run.
+    """
+    seen, schedule = context.event.observation, context.policy.schedule
+    if not isinstance(verdict, Claim) or schedule is None:
+        return verdict, None
+    if seen.clock is None:
+        return NotYet(None, "the ledger keeps no schedules yet; see highlanderctl ledger"), None
+    if verdict.closing:  # the history says so before anything else becomes of the program
+        return Close(verdict), None
+    clock = seen.clock + context.now - context.event.at
+    standing = TimeFacts(seen.timetable, clock, clock - (context.now - schedule.since), verdict.judged)
+    match plan(schedule, standing, repeats=context.policy.restart == "on-failure"):
+        case Change() as change:
+            return WriteTimetable(change), None
+        case Later(at, why):
+            if (0 if verdict.judged is None else verdict.judged.epoch) <= state.overridden:
+                return verdict, None
+            return NotYet(None if at == inf else context.now + at - clock, why), at
+        case run:
+            return replace(verdict, run=run), None
+
+
+def _vacancy(state: Waiting, verdict: Verdict | WriteTimetable | Close, now: float) -> Vacancy | None:
     """Return since when this node may take over: a look that shows another term's end begins anew."""
     if not isinstance(verdict, Claim):
         return None
@@ -115,7 +147,9 @@ def _vacancy(state: Waiting, verdict: Verdict, now: float) -> Vacancy | None:
     return state.vacancy if state.vacancy is not None and state.vacancy.epoch == epoch else Vacancy(epoch, now)
 
 
-def _placed(context: Context[Waiting, Looked], state: Waiting, verdict: Verdict) -> Verdict:
+def _placed(
+    context: Context[Waiting, Looked], state: Waiting, verdict: Verdict | WriteTimetable | Close
+) -> Verdict | WriteTimetable | Close:
     """Return the verdict. A claim becomes ``NotYet`` while the program is left to another node."""
     if not isinstance(verdict, Claim) or state.vacancy is None:
         return verdict
@@ -127,13 +161,14 @@ def _placed(context: Context[Waiting, Looked], state: Waiting, verdict: Verdict)
 def turns_at(situation: Situation, state: Waiting, look: Looked, now: float, policy: Policy) -> float | None:
     """Return when time alone turns the verdict on what a look has seen; None when only an event can."""
     context = Context(situation, state, look, now, policy)
-    verdict = _placed(context, state, _verdict(context, state))
+    verdict = _placed(context, state, _scheduled(context, state, _verdict(context, state))[0])
     return verdict.until if isinstance(verdict, NotYet) else None
 
 
 def _stays_finished(state: Waiting, row: Row | None, policy: Policy) -> bool:
     """Return whether the program has finished, and no operator has ordered that it runs all the same."""
-    return row is not None and policy.restart != "always" and _is_finished(row) and row.epoch > state.overridden
+    once = policy.restart != "always" and policy.schedule is None
+    return once and row is not None and _is_finished(row) and row.epoch > state.overridden
 
 
 def _is_finished(row: Row) -> bool:
@@ -155,7 +190,9 @@ def granted(context: Context[Waiting, Granted]) -> Step:
         situation = replace(context.situation, reason="the grant arrived too late to start a child")
         return release_when_idle(situation, Draining(term, Releasing(), Cause.SPAWN_FAILED, renew_at=inf))
     leading = Leading(term, Spawning(not_after), context.renewal_of(term))
-    return replace(context.situation, state=leading, reason=""), (Spawn(term.epoch, not_after, term.kill_at),)
+    return replace(context.situation, state=leading, reason=""), (
+        Spawn(term.epoch, not_after, term.kill_at, event.scheduled),
+    )
 
 
 def refused(context: Context[Waiting, Refused]) -> Step:

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-VERSION: Final = 3
+VERSION: Final = 4
 """The version of the schema that this daemon knows. It works with a later one if its ``compatible_from`` allows."""
 
 SHARED: Final = 3
 """The version of the schema that brought what the cluster shares in addition to terms."""
 
+SCHEDULED: Final = 4
+"""The version of the schema that brought schedules."""
+
 NEEDED: Final = (
-    ("meta lease term node candidate wish command event", "SELECT, INSERT, UPDATE"),
-    ("term node candidate wish command event", "DELETE"),
+    ("meta lease term node candidate wish command event schedule skipped", "SELECT, INSERT, UPDATE"),
+    ("term node candidate wish command event skipped", "DELETE"),
 )
 """The privileges on tables that a role needs when another role owns the ledger."""
 
@@ -114,10 +117,28 @@ _SHARED: Final[Mapping[str, str]] = {
     "told": f"t.exit_status, {NAMED.format('t.exit_signal')}, {SAID.format('t.author')}, {SAID.format('t.remark')}",
 }
 
+_UNSCHEDULED: Final[Mapping[str, str]] = {"clock": "NULL", "plan": "NULL", "held": "", "scheduled_at": "NULL"}
+
+_SCHEDULED: Final[Mapping[str, str]] = {
+    **_SHARED,
+    "clock": "extract(epoch FROM clock_timestamp())",
+    "plan": """(SELECT json_build_array(s.words, extract(epoch FROM s.taken_up), extract(epoch FROM s.latest)::bigint,
+                         s.epoch, extract(epoch FROM s.held_from), extract(epoch FROM s.held_until))
+          FROM {schema}.schedule AS s WHERE s.lock_id = a.lock_id)""",
+    "begun_with": f"{_SHARED['begun_with']}, scheduled_at",
+    "begun_values": f"{_SHARED['begun_values']}, (SELECT s.latest FROM {{schema}}.schedule AS s "
+    "WHERE s.lock_id = $1::bigint AND s.epoch = $2::bigint)",
+    "held": """, held AS (
+       UPDATE {schema}.schedule AS s SET held_from = l.since, held_until = clock_timestamp()
+         FROM lifted AS l WHERE s.lock_id = l.lock_id)""",
+    "scheduled_at": RFC_3339.format("t.scheduled_at"),
+}
+
 FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {
-    1: {**_SCHEMA_1, **_UNSHARED},
-    2: {**_SCHEMA_2, **_UNSHARED},
-    3: {**_SCHEMA_2, **_SHARED},
+    1: {**_SCHEMA_1, **_UNSHARED, **_UNSCHEDULED},
+    2: {**_SCHEMA_2, **_UNSHARED, **_UNSCHEDULED},
+    3: {**_SCHEMA_2, **_SHARED, **_UNSCHEDULED},
+    4: {**_SCHEMA_2, **_SCHEDULED},
 }
 """By version of the schema and name: the pieces of SQL that differ between versions."""
 

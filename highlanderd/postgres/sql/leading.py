@@ -21,7 +21,7 @@ SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::big
        r.lock_id, r.program, r.epoch, r.renewal, r.node, r.instance, r.system, r.timeline, r.released_at IS NOT NULL,
        extract(epoch FROM {{trusted_for}}), r.reason, r.reserved_for, r.reserved_seconds,
        greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0),
-       {{suspension}}, pg_backend_pid()
+       {{suspension}}, {{clock}}, {{plan}}, pg_backend_pid()
   FROM {{schema}}.meta AS m CROSS JOIN WHOSE
   LEFT JOIN {{schema}}.lease AS r ON r.lock_id = a.lock_id OR r.program = a.program
 """
@@ -66,6 +66,7 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
      judged AS (
        SELECT s.system, s.timeline
          FROM lock AS l, server AS s, {{schema}}.meta AS m
+             PLANNED
         WHERE l.granted AND s.system = $2::bigint AND s.timeline = $3::bigint AND NOT pg_is_in_recovery()
           AND {{place}} = $11::text AND {{usable}} AND {ASKED} <= {{ceiling}}
           AND (m.settled_system, m.settled_timeline, {{settled_place}}) = (s.system, s.timeline, {{place}})
@@ -74,9 +75,9 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
           {{allowed}}),
 """
 
-_OUTCOME = "SELECT name.granted, lock.granted, (SELECT count(*) FROM taken) FROM name, lock"
+_OUTCOME = "NOTED SELECT name.granted, lock.granted, (SELECT count(*) FROM taken) FROM name, lock"
 
-TAKE_OVER: Final = f"""{_GRANT}
+_TAKE_OVER: Final = f"""{_GRANT}
      taken AS (
        UPDATE {{schema}}.lease AS r
           SET epoch = $5::bigint, renewal = r.renewal + 1, program = $6::text, node = $7::text,
@@ -91,7 +92,7 @@ TAKE_OVER: Final = f"""{_GRANT}
 {_OUTCOME}
 """
 
-FIRST_TAKE_OVER: Final = f"""{_GRANT}
+_FIRST_TAKE_OVER: Final = f"""{_GRANT}
      taken AS (
        INSERT INTO {{schema}}.lease AS r (lock_id, epoch, renewal, program, node, instance, system, timeline,
               backend_pid, backend_start, acquired_at, expires_at{{insert_trusted}})
@@ -102,6 +103,28 @@ FIRST_TAKE_OVER: Final = f"""{_GRANT}
     RETURNING 1)
 {_OUTCOME}
 """
+
+TAKE_OVER: Final = _TAKE_OVER.replace("PLANNED", "").replace("NOTED", "")
+FIRST_TAKE_OVER: Final = _FIRST_TAKE_OVER.replace("PLANNED", "").replace("NOTED", "")
+
+
+def _for_a_time(statement: str, at: str, after: str) -> str:
+    """Return a takeover that begins only together with a scheduled time.
+
+    The row of the schedule is locked first, so that no other transaction changes it in between.
+    """
+    planned = f""", (SELECT 1 FROM {{schema}}.schedule AS p
+                WHERE p.lock_id = $1::bigint AND extract(epoch FROM p.latest)::bigint = {after}::bigint
+                  AND to_timestamp({at}::bigint) <= clock_timestamp() FOR UPDATE) AS planned"""
+    noted = f""", noted AS (
+       UPDATE {{schema}}.schedule AS p SET latest = to_timestamp({at}::bigint), epoch = $5::bigint
+         FROM taken WHERE p.lock_id = $1::bigint)"""
+    return statement.replace("PLANNED", planned).replace("NOTED", noted)
+
+
+# The last parameters of both: the scheduled time, and the latest one that was run or skipped before.
+TAKE_OVER_FOR: Final = _for_a_time(_TAKE_OVER, "$18", "$19")
+FIRST_TAKE_OVER_FOR: Final = _for_a_time(_FIRST_TAKE_OVER, "$14", "$15")
 
 # Sent before a takeover, in a commit of its own. It changes no key column, so that no assert_leader holds it up. From
 # then on assert_leader refuses the lapsed epoch. Parameters: 1 lock id; the version judged, 2 epoch, 3 renewal,

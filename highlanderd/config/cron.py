@@ -1,0 +1,111 @@
+"""When a program with a schedule is to run: five cron fields in a time zone, as moments that every node agrees on.
+
+What a schedule means at the change of daylight saving time is cronsim's to say, which does as Debian's cron does. A
+moment is in seconds of the epoch, so the second 02:30 of an autumn night is another one than the first.
+"""
+
+# mypy: disable-error-code="import-not-found"
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from math import inf
+from typing import Final
+from zoneinfo import ZoneInfo, available_timezones
+
+from highlanderd.config.values import quoted, text
+
+WRITTEN_OUT: Final = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+"""Words of crontabs, and the fields that they stand for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CronTimes:
+    """The times of one schedule."""
+
+    schedule: str
+    timezone: str
+
+    def following(self, moment: float) -> float:
+        """Return the first time after a moment; infinity where there is none."""
+        return next((time for time in self._around(moment) if time > moment), inf)
+
+    def _around(self, moment: float) -> Iterator[float]:
+        """Yield the times from a little before a moment on.
+
+        A schedule at fixed hours is followed on the clock of the zone, which says everything between two and three
+        twice in an autumn night: whoever begins in the second of these hours is given times of the first one.
+        """
+        from cronsim import CronSim  # only who has a schedule needs it
+
+        begin = datetime.fromtimestamp(moment, self._zone)
+        try:
+            for time in CronSim(self.schedule, begin):
+                yield time.timestamp()
+        except (OverflowError, ValueError):  # there is none before the year 10000
+            return
+
+    def shown(self, moment: float) -> str:
+        """Return one of its times as RFC 3339 in its zone.
+
+        >>> CronTimes("0 2 * * *", "UTC").shown(1767319200.0)
+        '2026-01-02T02:00:00Z'
+        """
+        return datetime.fromtimestamp(moment, self._zone).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+    @property
+    def _zone(self) -> tzinfo:
+        return UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
+
+
+def schedule_fields(value: object) -> str | None:
+    """Return five cron fields, parted by one space; None for no schedule."""
+    if value is None:
+        return None
+    fields = text(value).split()
+    if fields and (written_out := WRITTEN_OUT.get(fields[0].lower())) is not None:
+        raise ValueError(f'{quoted(value)} is a word of crontabs; write "{written_out}"')
+    if len(fields) != 5:
+        hint = 'write minute, hour, day of month, month and day of week, such as "30 2 * * *"'
+        raise ValueError(f"{quoted(value)} has {len(fields)} {'field' if len(fields) == 1 else 'fields'}; {hint}")
+    _parse(" ".join(fields))
+    return " ".join(fields)
+
+
+def _parse(schedule: str) -> None:
+    """Raise ValueError for fields that name no time."""
+    from cronsim import CronSim, CronSimError
+
+    try:
+        next(CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC)))
+    except CronSimError as error:
+        wrong = str(error).removeprefix("Bad ").replace("-", " ")
+        raise ValueError(f"{quoted(schedule)} is no schedule: its {wrong} makes no sense; see crontab(5)") from None
+    except (OverflowError, ValueError, StopIteration):
+        raise ValueError(f"{quoted(schedule)} never comes; write a time that does") from None
+
+
+def zone_name(value: object) -> str:
+    """Accept the name of a time zone that this host knows."""
+    name = text(value)
+    if name == "UTC":
+        return name
+    try:
+        ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        if not available_timezones():
+            hint = "install the package tzdata, or remove timezone for UTC"
+            raise ValueError(f"{quoted(name)} cannot be looked up: this host has no time zones; {hint}") from None
+        hint = 'write a name such as "Europe/Berlin"; /usr/share/zoneinfo has them'
+        raise ValueError(f"{quoted(name)} is no time zone of this host; {hint}") from None
+    return name

@@ -1,0 +1,84 @@
+"""Schedules: when a program is to run, what the ledger keeps of that, and what becomes of a time.
+
+Values only. Times are whole seconds of the epoch; no clock of a node takes part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+MISSED: Final = "missed"
+"""Why a time was skipped: no node, or no PostgreSQL, was there to run it, for longer than ``catch_up``."""
+OVERLAP: Final = "overlap"
+"""Why a time was skipped: it came while another run was under way."""
+HELD: Final = "stopped"
+"""Why a time was skipped: it came while the program was stopped everywhere."""
+
+
+class Times(Protocol):
+    """The times of a schedule."""
+
+    def following(self, moment: float) -> float:
+        """Return the first time after a moment; infinity where there is none."""
+
+    def shown(self, moment: float) -> str:
+        """Return a time as people read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a program is to run."""
+
+    times: Times
+    words: str
+    """What the configuration says: nodes whose words differ have another schedule."""
+    catch_up: float
+    """Seconds for which a time that nobody could run may still be run."""
+    since: float = 0.0
+    """When this node took it up, in CLOCK_BOOTTIME seconds. The schedule that was taken up last counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """What the ledger keeps of a program's schedule. All times are those of the server's clock."""
+
+    words: str
+    taken_up: float
+    """When a node brought this schedule."""
+    latest: int
+    """The latest time that was run or skipped."""
+    epoch: int | None = None
+    """Of the term that was begun for it; ``None`` when it was skipped."""
+    held: tuple[float, float] | None = None
+    """From when to when the program was stopped everywhere the last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The time that a claimed term is for."""
+
+    at: int
+    after: int
+    """The latest time that was run or skipped before: the takeover begins only if the ledger still says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Times in a row that were skipped for one reason."""
+
+    first: int
+    last: int
+    count: int
+    """So many at least."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be written of a timetable, if the ledger still shows it as it was."""
+
+    before: Timetable | None
+    words: str
+    latest: int
+    skipped: tuple[Skipped, ...] = ()

@@ -1,0 +1,64 @@
+"""Claims about schedules in a cluster: one run for each time, across the loss of a node, or a skip with a reason.
+
+A program that is due once a year is made late in the ledger: no test waits for a time to come.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.commands import highlanderctl
+from tests.support.nodes import Node, Nodes, settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+pytest.importorskip("cronsim")
+
+LEASE = 3.0
+YEARLY = '[program.yearly]\nschedule = "0 0 1 1 *"\ncatch_up = "366d"\ncommand = ["sh", "-c", "{}"]\n'
+WRITES = "echo $HIGHLANDER_SCHEDULED_AT >> $JOURNAL.runs; "
+LATE = "UPDATE highlander.schedule SET latest = date_trunc('year', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '{}'"
+
+
+def runs(nodes: Nodes) -> list[str]:
+    """Return the scheduled time that each run was told."""
+    path = nodes.journal.path.with_name(nodes.journal.path.name + ".runs")
+    return path.read_text().split() if path.exists() else []
+
+
+def waits(*made: Node) -> None:
+    wait_for(
+        lambda: all(str(node.program("yearly")["reason"]).startswith("next run at ") for node in made),
+        what="the next run is known",
+    )
+
+
+def history(node: Node) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(highlanderctl(node.socket, "history", "yearly", "--json").out)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("restart", "times"),
+    [pytest.param("on-failure", 2, id="repeated"), pytest.param("never", 1, id="once", marks=pytest.mark.long)],
+)
+def test_a_run_whose_node_is_lost_is_repeated_for_the_same_time_if_it_may_be(
+    nodes: Nodes, database: Database, restart: str, times: int
+) -> None:
+    settled_ledger(database, LEASE)
+    programs = YEARLY.format(f"{WRITES}test $(wc -l < $JOURNAL.runs) -gt 1 || sleep 600") + f'restart = "{restart}"\n'
+    a, b = nodes(database, "a", "b", programs=programs, lease=LEASE)
+    waits(a, b)
+    assert runs(nodes) == [], "no time before the first look counts"
+    database.sql(LATE.format("1 day"))
+    wait_for(lambda: runs(nodes) and "yearly" in nodes.leaders(), what="it runs")
+    leader = nodes.leaders()["yearly"]
+    other = b if leader is a else a
+    leader.crash()
+    waits(other)
+    assert len(runs(nodes)) == times
+    assert len(set(runs(nodes))) == 1
+    assert [term["cause"] for term in history(other)["terms"]] == ["lapsed", "finished"][:times]
