@@ -45,6 +45,7 @@ def metric_families() -> list[Family]:
     metrics.transition("beat", "waiting", "leading")
     metrics.exited("beat", 0)
     metrics.term_ended("beat", "released")
+    metrics.skipped("beat", "missed", 1)
     metrics.killed("beat", "deadline")
     metrics.oom_killed("beat", 1)
     for kind in ("lines", "bytes", "dropped"):
@@ -61,7 +62,7 @@ class _Node:
             "beat", "leading", "run", "", now, "a", 1, 1, 2, True, 0, 0, 9.0, now, 1.0, "", True, candidates=1
         )
         usage = status.Usage(cpu=1.5, memory=4096, processes=1, tasks=1, open_files=3, oom_kills=0)
-        beat = replace(beat, last_exit=status.LastExit(now, 1, 0, None), drift=0, usage=usage)
+        beat = replace(beat, last_exit=status.LastExit(now, 1, 0, None), drift=0, usage=usage, next_run=now)
         postgres = status.PostgresStatus(True, "db1/ops", "18.0", "", 10.0, 1, 2)
         return status.NodeStatus("a", "", "0", postgres, (beat,))
 

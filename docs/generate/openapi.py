@@ -108,6 +108,19 @@ Term = TypedDict(
         "exit_signal": str | None,
         "author": str | None,
         "reason": str | None,
+        "scheduled": str | None,
+    },
+)
+SkippedTimes = TypedDict(
+    "SkippedTimes",
+    {
+        "program": str,
+        "from": str,
+        "to": str,
+        "times": int,
+        "cause": str,
+        "node": str,
+        "recorded": str,
     },
 )
 
@@ -116,6 +129,12 @@ class Terms(TypedDict):
     """The newest terms, the newest last."""
 
     terms: list[Term]
+
+
+class History(Terms):
+    """The newest terms, and the newest scheduled times that were skipped, the newest last."""
+
+    skipped: list[SkippedTimes]
 
 
 class Gaps(TypedDict):
@@ -192,8 +211,8 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "GET /v1/programs/{name}/logs": Line,
     "GET /v1/logs": Line,
     "GET /v1/events": occurrences.Occurrence,
-    "GET /v1/history": Terms | Summary,
-    "GET /v1/history/{name}": Terms | Summary,
+    "GET /v1/history": History | Summary,
+    "GET /v1/history/{name}": History | Summary,
     "GET /v1/cluster": Cluster,
     "GET /v1/explain": Explanations,
     "GET /v1/explain/{name}": explanation.Explanation,

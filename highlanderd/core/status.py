@@ -95,6 +95,10 @@ class ProgramStatus:
     """How its latest child on this node has ended, since the daemon was started."""
     finished: bool = False
     """Whether it has finished, so that no node starts it before an operator does."""
+    next_run: str | None = None
+    """When its schedule wants it to run next; ``None`` without a schedule, and until that is known."""
+    idle: bool = False
+    """Whether its schedule wants no run at present."""
     unkillable: tuple[Process, ...] = ()
     """Processes of it on this node that SIGKILL has not ended for two seconds, a hundred at most."""
     detached: bool = False

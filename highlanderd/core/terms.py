@@ -58,11 +58,29 @@ class PastTerm:
     """Who has ordered the end."""
     remark: str | None = None
     """What he gave as the reason."""
+    scheduled: str | None = None
+    """The scheduled time that it was begun for: RFC 3339 in UTC."""
 
     @property
     def overlaps(self) -> bool:
         """Whether it began before the former term had ended, by the ledger's own times."""
         return self.former is not None and (self.gap is None or self.gap < 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedTimes:
+    """Scheduled times of a program in a row that were not run, for one reason."""
+
+    program: str
+    first: str
+    """RFC 3339 in UTC, as ``last`` and ``recorded``."""
+    last: str
+    times: int
+    """So many at least."""
+    reason: str
+    node: str
+    """Which node has noted it."""
+    recorded: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
             raise HighlanderError("\n".join(map(overlap, answer["overlaps"])))
         return DONE
     now = time.time()
-    rows = [TERMS, *(cells(term, now) for term in answer["terms"])]
+    found = [(term["from"], cells(term, now)) for term in answer["terms"]]
+    found += [(skipped["from"], skipped_cells(skipped)) for skipped in answer.get("skipped", ())]
+    rows = [TERMS, *(row for _, row in sorted(found, key=lambda one: str(one[0]))[-limit:])]
     give(arguments, answer, lambda: fitted(rows, terminal.size()[0], (CAUSE, *NAMES)), lambda: rows)
     return DONE
 
@@ -54,16 +56,28 @@ def cells(term: Mapping[str, Any], now: float) -> tuple[str, ...]:
         moment(term["from"]),
         span(None if began is None or ended is None else ended - began),
         gap(term["gap"]),
-        "under way" if term["to"] is None else _cause(term),
+        _cause(term),
     )
 
 
 def _cause(term: Mapping[str, Any]) -> str:
-    """Return why a term ended, how its main process did, and who ordered it: ``exited (1)``, ``stopped by uid 0``."""
+    """Return why a term ended, how its main process did, and who ordered it: ``exited (1)``, ``stopped by uid 0``.
+
+    Of a scheduled run, that comes with the time that it was for.
+    """
     signal, author, reason = term.get("exit_signal"), term.get("author"), term.get("reason")
     how = term.get("exit_status") if signal is None else signal
     parts = ["" if how is None else f" ({how})", f" by {author}" if author else "", f": {reason}" if reason else ""]
-    return plain(term["cause"]) + plain("".join(parts)) if any(parts) else plain(term["cause"])
+    scheduled = f", scheduled {moment(term['scheduled'])}" if term.get("scheduled") else ""
+    why = "under way" if term["to"] is None else plain(term["cause"]) + (plain("".join(parts)) if any(parts) else "")
+    return why + scheduled
+
+
+def skipped_cells(skipped: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the row of scheduled times that were not run. ``FROM`` is the first of them."""
+    many = "" if skipped["times"] == 1 else f", {plain(skipped['times'])} times until {moment(skipped['to'])}"
+    begun = moment(skipped["from"])
+    return plain(skipped["program"]), "-", begun, "-", "-", f"skipped: {plain(skipped['cause'])}{many}"
 
 
 def moment(text: str) -> str:

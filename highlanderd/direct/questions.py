@@ -18,7 +18,7 @@ from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.explanation import explained
 from highlanderd.core.lease import Lease
 from highlanderd.core.occurrences import Occurrence
-from highlanderd.core.terms import PastTerm
+from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, Unanswered
 from highlanderd.listeners.answers import cluster_facts, config_facts
 from highlanderd.listeners.events import MOST_EVENTS
@@ -31,6 +31,7 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.replies import Ask, ConnectFailed, Reply, Value, WireLost
 from highlanderd.postgres.sql import connecting, dialect, sharing
 from highlanderd.postgres.sql.remembering import EVENTS
+from highlanderd.postgres.sql.scheduling import SKIPPED
 from highlanderd.postgres.wire import Wire
 
 WITHIN: Final = Lease(20.0)
@@ -121,10 +122,17 @@ class _Ledger:
 
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last."""
+        return history.terms(await self._inquire("history", history.HISTORY, await self._named(names), limit))
+
+    async def skipped(self, names: Sequence[str], limit: int) -> tuple[SkippedTimes, ...]:
+        """Return the newest scheduled times that were skipped, the newest last."""
+        if self._version < dialect.SCHEDULED:
+            return ()
+        return history.skips(await self._inquire("skipped", SKIPPED, await self._named(names), limit))
+
+    async def _named(self, names: Sequence[str]) -> list[int]:
         known = await self._inquire("known", sharing.KNOWN)
-        pairs = [(program or "", int(lock_id or 0)) for program, lock_id in known.rows]
-        chosen = sorted(history.chosen(names, pairs))
-        return history.terms(await self._inquire("history", history.HISTORY, chosen, limit))
+        return sorted(history.chosen(names, [(program or "", int(lock_id or 0)) for program, lock_id in known.rows]))
 
 
 async def _cluster(ledger: _Ledger, _name: str | None, _url: URL) -> Mapping[str, object]:
@@ -142,7 +150,7 @@ async def _explain(ledger: _Ledger, name: str | None, url: URL) -> Mapping[str, 
 
 
 async def _history(ledger: _Ledger, name: str | None, url: URL) -> Mapping[str, object]:
-    return await history_facts(ledger.history, name, url.query)
+    return await history_facts(ledger.history, ledger.skipped, name, url.query)
 
 
 async def _events(ledger: _Ledger, _name: str | None, _url: URL) -> Mapping[str, object]:

@@ -280,7 +280,8 @@ class _Api:
         return answer(await self._node.ledger())
 
     async def history(self, request: web.Request) -> web.Response:
-        return answer(await history_facts(self._node.history, request.match_info.get("name"), request.query))
+        name, node = request.match_info.get("name"), self._node
+        return answer(await history_facts(node.history, node.skipped, name, request.query))
 
     async def cluster(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
         overview = await self._node.cluster()

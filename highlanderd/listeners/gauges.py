@@ -27,12 +27,17 @@ def _used(value_of: Callable[[Usage], float | None]) -> Callable[[ProgramStatus]
 _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]]]] = {
     "program_leading": ("Whether this node leads it.", lambda program: program.state == "leading"),
     "program_wanted": (
-        "Whether it is to run here as far as operators say: neither stopped, nor stopped everywhere, nor drained.",
-        lambda program: program.want == "run" and not program.suspended,
+        "Whether it is to run here as far as operators and its schedule say: neither stopped, nor stopped everywhere, "
+        "nor drained, nor between two scheduled runs.",
+        lambda program: program.want == "run" and not program.suspended and not program.idle,
     ),
     "program_finished": (
         "Whether it has finished, so that no node starts it before an operator does.",
         lambda program: program.finished,
+    ),
+    "program_next_run_timestamp_seconds": (
+        "When its schedule wants it to run next; no series without a schedule.",
+        lambda program: _seconds(program.next_run),
     ),
     "program_last_exit_code": (
         "Exit status of its latest child on this node, 128 and the signal's number when a signal ended it; no series "

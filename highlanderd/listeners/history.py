@@ -7,26 +7,47 @@ from collections.abc import Awaitable, Callable, Sequence
 from multidict import MultiMapping
 
 from highlanderd.api import DEFAULT_TERMS, MOST_TERMS, is_number
-from highlanderd.core.terms import PastTerm, by_program
+from highlanderd.core.terms import PastTerm, SkippedTimes, by_program
 from highlanderd.errors import BadRequest
 
 Read = Callable[[Sequence[str], int], Awaitable[tuple[PastTerm, ...]]]
 """Returns the newest terms of the programs that names choose, so many at most, the newest last."""
 
+ReadSkipped = Callable[[Sequence[str], int], Awaitable[tuple[SkippedTimes, ...]]]
+"""Returns the newest scheduled times of the same programs that were skipped, so many lines at most, the newest last."""
 
-async def history_facts(read: Read, one: str | None, query: MultiMapping[str]) -> dict[str, object]:
+
+async def history_facts(
+    read: Read, read_skipped: ReadSkipped, one: str | None, query: MultiMapping[str]
+) -> dict[str, object]:
     """Return the JSON of ``GET /v1/history`` and ``GET /v1/history/{name}``. Raises HighlanderError."""
     names = query.getall("name", []) if one is None else [one]
     summary = query.get("summary", "false")
     if summary not in ("true", "false"):
         raise BadRequest(f"summary={summary!r} must be true or false")
-    terms = await read(names, _limit(query))
-    return _summary(terms) if summary == "true" else terms_facts(terms)
+    limit = _limit(query)
+    terms = await read(names, limit)
+    if summary == "true":
+        return _summary(terms)
+    skipped = await read_skipped(names, limit)
+    return terms_facts(terms) | {"skipped": [_skipped_facts(one) for one in skipped]}
 
 
 def terms_facts(terms: Sequence[PastTerm]) -> dict[str, object]:
     """Return the JSON of terms."""
     return {"terms": [_facts(term) for term in terms]}
+
+
+def _skipped_facts(skipped: SkippedTimes) -> dict[str, object]:
+    return {
+        "program": skipped.program,
+        "from": skipped.first,
+        "to": skipped.last,
+        "times": skipped.times,
+        "cause": skipped.reason,
+        "node": skipped.node,
+        "recorded": skipped.recorded,
+    }
 
 
 def _limit(query: MultiMapping[str]) -> int:
@@ -49,6 +70,7 @@ def _facts(term: PastTerm) -> dict[str, object]:
         "exit_signal": term.exit_signal,
         "author": term.author,
         "reason": term.remark,
+        "scheduled": term.scheduled,
     }
 
 

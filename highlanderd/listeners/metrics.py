@@ -55,6 +55,9 @@ class Metrics:
         self._transitions = self._counter("program_transitions", "Changes of state.", "program", "from", "to")
         self._exits = self._counter("program_exits", "Ends of main processes.", "program", "status")
         self._terms = self._counter("terms_ended", "Terms of this node that ended.", "program", "reason")
+        self._skips = self._counter(
+            "schedule_skips", "Times of its schedule that this node has noted as skipped.", "program", "reason"
+        )
         self._kills = self._counter("kills", "Trees that had to be killed.", "program", "by")
         self._oom_kills = self._counter(
             "program_oom_kills", "Its processes that the kernel killed for want of memory.", "program"
@@ -101,6 +104,10 @@ class Metrics:
     def term_ended(self, program: str, cause: str) -> None:
         """Count the end of a term, by its cause as the ledger has it."""
         self._terms.labels(program, cause).inc()
+
+    def skipped(self, program: str, reason: str, times: int) -> None:
+        """Count scheduled times that were skipped for a reason."""
+        self._skips.labels(program, reason).inc(times)
 
     def took_over(self, seconds: float) -> None:
         """Record the time from a grant to its child."""

@@ -24,7 +24,7 @@ from highlanderd.core.status import (
     ProgramStatus,
     RenewalReport,
 )
-from highlanderd.core.terms import PastTerm
+from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import BadRequest, HighlanderError
 
 DEFAULT_STAY_OUT = 30.0
@@ -140,6 +140,9 @@ class Node(Protocol):
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last. Raises NoSuchProgram, HighlanderError when they cannot be read."""
 
+    async def skipped(self, names: Sequence[str], limit: int) -> tuple[SkippedTimes, ...]:
+        """Return the newest scheduled times that were skipped, the newest last. Raises as ``history``."""
+
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError when the ledger cannot be read."""
 
@@ -189,8 +192,11 @@ def _running(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
         raise HighlanderError(f"a later order has overtaken this one: {now.name} is {now.state}, {now.reason}")
     if now.failures > before.failures:
         raise HighlanderError(f"{now.name} failed: {now.reason or 'it ended'}; see 'highlanderctl show {now.name}'")
-    over = now.finished and (now.epoch or 0) > (before.epoch or 0)  # a look shows that a moment after its term
-    return (now.state == "leading" and now.ready) or _elsewhere(now, goal.here) or over
+    over = (now.finished or now.idle) and (now.epoch or 0) > (
+        before.epoch or 0
+    )  # a look shows that a moment after its term
+    rests = before.want == "stop" and now.idle  # its schedule goes on, and wants no run at present
+    return (now.state == "leading" and now.ready) or _elsewhere(now, goal.here) or over or rests
 
 
 def _released(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:

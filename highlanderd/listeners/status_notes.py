@@ -42,16 +42,17 @@ def notes(
     if isinstance(cluster, HighlanderError):
         yield Note("bad", f"The cluster cannot be shown: {cluster}. This is what the node knows by itself.")
     else:
-        yield from _of_cluster(cluster, frozenset(program.name for program in status.programs if program.finished))
+        rests = frozenset(program.name for program in status.programs if program.finished or program.idle)
+        yield from _of_cluster(cluster, rests)
     if (under_way := status.maintenance) is not None:
         held = Held(under_way.author, under_way.reason, under_way.since)
         yield Note("warn", f"Maintenance of PostgreSQL until {_at(under_way.until)}, begun {held}")
     yield from (Note("warn", text) for text in status.warnings)
 
 
-def _of_cluster(cluster: ClusterOverview, finished: frozenset[str]) -> Iterator[Note]:
+def _of_cluster(cluster: ClusterOverview, rests: frozenset[str]) -> Iterator[Note]:
     for text, (kind, concerns) in _OF_PROGRAMS.items():
-        if names := [one.name for one in cluster.programs if concerns(one) and one.name not in finished]:
+        if names := [one.name for one in cluster.programs if concerns(one) and one.name not in rests]:
             yield Note(kind, f"{text} {enumerated(names, MOST)}")
     if names := [node.name for node in cluster.nodes if not node.present]:
         yield Note("warn", f"Not connected: {enumerated(names, MOST)}")

@@ -13,7 +13,7 @@ from typing import Final
 
 from highlanderd import choice
 from highlanderd.core.occurrences import Occurrence
-from highlanderd.core.terms import Former, PastTerm
+from highlanderd.core.terms import Former, PastTerm, SkippedTimes
 from highlanderd.errors import HighlanderError, NoSuchProgram, Unanswered, listed
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.events import occurrences
@@ -22,6 +22,7 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.replies import Reply, Value, WireLost, duration
 from highlanderd.postgres.sql import dialect
 from highlanderd.postgres.sql.remembering import EVENTS
+from highlanderd.postgres.sql.scheduling import SKIPPED
 
 # Parameters: 1 lock ids, 2 the number of terms. The newest of all these lock ids, each with the term before it.
 HISTORY: Final = """
@@ -29,7 +30,8 @@ SELECT left(t.program, 100), t.epoch, left(t.node, 100),
        to_char(t.acquired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
        to_char(t.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
        extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.acquired_at), left(t.reason, 100),
-       f.epoch, left(f.node, 100), left(f.reason, 100), extract(epoch FROM t.acquired_at - f.ended_at), {told}
+       f.epoch, left(f.node, 100), left(f.reason, 100), extract(epoch FROM t.acquired_at - f.ended_at),
+       {told}, {scheduled_at}
   FROM (SELECT n.*
           FROM unnest($1::bigint[]) AS id
                CROSS JOIN LATERAL (SELECT * FROM {schema}.term WHERE lock_id = id
@@ -89,6 +91,17 @@ class History:
             raise HighlanderError(self._refusal(reply))
         return terms(reply)
 
+    async def skipped(self, lock_ids: Sequence[int], limit: int) -> tuple[SkippedTimes, ...]:
+        """Return the newest ``limit`` lines of scheduled times that were skipped, the newest last.
+
+        Raises HighlanderError.
+        """
+        async with self._turn:
+            reply = await self._answer("skipped", SKIPPED, lock_ids, limit)
+        if reply.error is not None:
+            raise HighlanderError(self._refusal(reply))
+        return skips(reply)
+
     async def events(self, most: int) -> list[Occurrence]:
         """Return the newest events of the cluster, the newest last. Raises HighlanderError."""
         async with self._turn:
@@ -144,7 +157,7 @@ def terms(reply: Reply) -> tuple[PastTerm, ...]:
 
 def _term(row: tuple[str | None, ...]) -> PastTerm:
     program, epoch, node, began, ended, lasted, cause, former_epoch, former_node, former_cause, gap, *told = row
-    exit_status, exit_signal, author, remark = told
+    exit_status, exit_signal, author, remark, scheduled = told
     former = None if former_epoch is None else Former(int(former_epoch), former_node or "", former_cause)
     return PastTerm(
         program=program or "",
@@ -160,4 +173,13 @@ def _term(row: tuple[str | None, ...]) -> PastTerm:
         exit_signal=exit_signal,
         author=author,
         remark=remark,
+        scheduled=scheduled,
+    )
+
+
+def skips(reply: Reply) -> tuple[SkippedTimes, ...]:
+    """Return the times that a reply to ``SKIPPED`` holds."""
+    return tuple(
+        SkippedTimes(program or "", first or "", last or "", int(times or 0), reason or "", node or "", recorded or "")
+        for program, first, last, times, reason, node, recorded in reply.rows
     )

@@ -56,7 +56,7 @@ class Uncounted:
     def _ignore(self, *_: object, **__: object) -> None:
         """Do nothing."""
 
-    transition = exited = term_ended = took_over = leaderless = _ignore
+    transition = exited = term_ended = took_over = leaderless = skipped = _ignore
     stopped = renewed = renew_failed = reattached = _ignore
 
 

@@ -545,6 +545,15 @@ class Fleet:
         self._on_change()
 
 
+def _schedule(config: ProgramConfig, before: Schedule | None) -> Schedule | None:
+    """Return when a program is to run; a schedule that was there before was taken up before."""
+    if config.times is None:
+        return None
+    words = f"{config.schedule} {config.timezone}"
+    since = before.since if before is not None and before.words == words else boottime()
+    return Schedule(config.times, words, config.catch_up, since)
+
+
 def _leaving(name: str) -> ProgramConfig:
     """Return what stands for the configuration of a program that has none, and is only ended."""
     return ProgramConfig(name=name, command=("true",))

@@ -138,6 +138,9 @@ class Recorder(Protocol):
     def term_ended(self, program: str, cause: str) -> None:
         """A term ended."""
 
+    def skipped(self, program: str, reason: str, times: int) -> None:
+        """Scheduled times were skipped for this reason."""
+
     def took_over(self, seconds: float) -> None:
         """A child was started so many seconds after its term was granted."""
 

@@ -28,7 +28,7 @@ from highlanderd.core.status import (
     ProgramStatus,
     RenewalReport,
 )
-from highlanderd.core.terms import PastTerm
+from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.durations import shown
 from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading, TimedOut, refusal
 from highlanderd.listeners import carrying
@@ -40,13 +40,14 @@ from highlanderd.postgres.history import History
 from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.remembered import Events
+from highlanderd.postgres.sql.dialect import SCHEDULED
 from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 from highlanderd.worker import snapshot
 from highlanderd.worker.chronicle import Chronicle
 from highlanderd.worker.fleet import NEVER, Fleet, Member
 from highlanderd.worker.meter import Meter
-from highlanderd.worker.past import past
+from highlanderd.worker.past import named
 from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.presence import WorkerPresence
 from highlanderd.worker.processes import tree_below
@@ -373,8 +374,16 @@ class WorkerNode:
 
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last. Raises NoSuchProgram, HighlanderError."""
+        return await self._history.read(await self._named(names), limit)
+
+    async def skipped(self, names: Sequence[str], limit: int) -> tuple[SkippedTimes, ...]:
+        """Return the newest scheduled times that were skipped, the newest last. Raises as ``history``."""
+        chosen = await self._named(names)
+        return await self._history.skipped(chosen, limit) if self._pool.server.schema >= SCHEDULED else ()
+
+    async def _named(self, names: Sequence[str]) -> list[int]:
         configured = {name: member.lock_id for name, member in self._fleet.members.items()}
-        return await past(self._pool.listener, self._history, configured, names, limit)
+        return await named(self._pool.listener, configured, names)
 
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError."""

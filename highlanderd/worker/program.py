@@ -47,6 +47,7 @@ from highlanderd.core.states import (
     Situation,
     Stopped,
     Term,
+    Waiting,
 )
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
@@ -124,6 +125,17 @@ class Program:
     def turns_at(self) -> float | None:
         """When time alone ends what keeps it from being led here, in CLOCK_BOOTTIME seconds."""
         return machine.turns_at(self.situation, self._last_look, boottime(), self.policy)
+
+    @property
+    def next_run(self) -> float | None:
+        """When its schedule wants it to run next, in seconds of the epoch; None without one, and until it is known."""
+        state, schedule, look = self.situation.state, self.policy.schedule, self._last_look
+        if schedule is None or look is None or look.observation.clock is None:
+            return None
+        if isinstance(state, Waiting) and state.next_run is not None:
+            return None if state.next_run == inf else state.next_run
+        at = schedule.times.following(look.observation.clock + boottime() - look.at)
+        return None if at == inf else at
 
     @property
     def former(self) -> Row | None:

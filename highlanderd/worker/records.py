@@ -6,10 +6,23 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from highlanderd.core.events import Detached, Emptied, Event, Exited, Granted, HookFinished, Looked, Renewed, Started
+from highlanderd.core.events import (
+    Detached,
+    Emptied,
+    Event,
+    Exited,
+    Granted,
+    HookFinished,
+    Looked,
+    Renewed,
+    Settled,
+    Started,
+)
 from highlanderd.core.occurrences import ENDED
+from highlanderd.core.schedule import HELD, Skipped
 from highlanderd.core.states import FAILURES, STATE_NAMES, Cause, Draining, Leading, Situation, Term
 from highlanderd.core.terms import exit_of
+from highlanderd.durations import rfc_3339
 from highlanderd.system.linux import boottime
 from highlanderd.worker.interfaces import Recorder
 from highlanderd.worker.quiet import quietly
@@ -135,6 +148,18 @@ class Records:
         row = event.observation.row
         self._ended_at = None if row is None else event.at - row.ended_ago
 
+    def _settled(self, event: Settled, after: Situation, _now: float) -> None:
+        for one in event.skipped:
+            self._recorder.skipped(self._program, one.reason, one.count)
+            log.log(
+                logging.INFO if one.reason == HELD else logging.WARNING,
+                "%s: skipped %s: %s",
+                self._program,
+                _moments(one),
+                one.reason,
+                extra=self._where(after),
+            )
+
     def _granted(self, _event: Granted, _after: Situation, now: float) -> None:
         if self._ended_at is not None:
             self._recorder.leaderless(now - self._ended_at)
@@ -179,8 +204,15 @@ class Records:
         return {"program": self._program, "state": STATE_NAMES[type(situation.state)]}
 
 
+def _moments(skipped: Skipped) -> str:
+    """Return the scheduled times in words."""
+    first, last = rfc_3339(skipped.first, "seconds"), rfc_3339(skipped.last, "seconds")
+    return f"the run of {first}" if skipped.count == 1 else f"{skipped.count} runs, {first} to {last}"
+
+
 _RECORD: Final[Mapping[type[Event], Callable[[Records, Any, Situation, float], None]]] = {
     Looked: Records._looked,
+    Settled: Records._settled,
     Granted: Records._granted,
     Started: Records._started,
     Exited: Records._exited,

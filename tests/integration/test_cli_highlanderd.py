@@ -35,8 +35,8 @@ def test_the_version_is_one_line() -> None:
         (("--check", "--print-schema"), "argument --print-schema: not allowed with argument --check"),
         (("--from", "1"), "--from belongs to --print-schema"),
         (("--check", "--from", "1"), "--from belongs to --print-schema"),
-        (("--print-schema", "--from", "7"), "--from 7: there is a way to schema 3 from 1, 2 only"),
-        (("--print-schema", "--from", "0"), "--from 0: there is a way to schema 3 from 1, 2 only"),
+        (("--print-schema", "--from", "7"), "--from 7: there is a way to schema 4 from 1, 2, 3 only"),
+        (("--print-schema", "--from", "0"), "--from 0: there is a way to schema 4 from 1, 2, 3 only"),
         (("--print-schema", "--from", "x"), "argument --from: invalid int value: 'x'"),
     ],
 )

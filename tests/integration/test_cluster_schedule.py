@@ -20,7 +20,7 @@ pytest.importorskip("cronsim")
 LEASE = 3.0
 YEARLY = '[program.yearly]\nschedule = "0 0 1 1 *"\ncatch_up = "366d"\ncommand = ["sh", "-c", "{}"]\n'
 WRITES = "echo $HIGHLANDER_SCHEDULED_AT >> $JOURNAL.runs; "
-LATE = "UPDATE highlander.schedule SET latest = date_trunc('year', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '{}'"
+LATE = "UPDATE highlander.schedule SET latest = date_trunc('year', now(), 'UTC') - interval '{}'"
 
 
 def runs(nodes: Nodes) -> list[str]:

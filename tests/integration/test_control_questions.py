@@ -50,16 +50,17 @@ def test_history_as_json_has_every_key_that_the_reference_names(tmp_path: Path) 
     async def main() -> None:
         async with serving(remembering(FIRST, SECOND), tmp_path) as path:
             answer = json.loads((await ctl(path, "history", "--json")).out)
-        unknown = dict.fromkeys(("exit_status", "exit_signal", "author", "reason"))
+        unknown = dict.fromkeys(("exit_status", "exit_signal", "author", "reason", "scheduled"))
         times = {"from": FIRST.began, "to": FIRST.ended}
         first = {"program": "beat", "epoch": 1, "node": "a", **times, "gap": None, "cause": "released", **unknown}
         times = {"from": SECOND.began, "to": None}
         second = {"program": "beat", "epoch": 2, "node": "b", **times, "gap": 0.012, "cause": None, **unknown}
-        assert answer == {"terms": [first, second]}
+        assert answer == {"terms": [first, second], "skipped": []}
 
     run(main)
     text = (ROOT / "docs/reference/control-api.md").read_text("utf-8").split("## History")[1].split("\n## ")[0]
-    keys = "program epoch node from to gap cause exit_status exit_signal author reason since led gaps longest overlaps"
+    keys = "program epoch node from to gap cause exit_status exit_signal author reason scheduled skipped times recorded"
+    keys += " since led gaps longest overlaps"
     assert [key for key in keys.split() if f"`{key}`" not in text] == []
 
 

@@ -27,6 +27,8 @@ SCHEMA_1 = "a36353b"
 """The last commit whose daemons know schema 1 only."""
 SCHEMA_2 = "efc2a6f"
 """A commit whose daemons know schema 2 only."""
+SCHEMA_3 = "775a673"
+"""A commit whose daemons know schema 3 only."""
 PROGRAMS = ["beat", "bot", "relay"]
 LEASE = 10.0
 
@@ -240,14 +242,16 @@ def test_what_a_later_schema_demands_is_fenced_by_the_clock_and_said(database: D
             line = await here.line()
             settle(database)
             epoch = (await line.lead()).epoch
-            database.sql("UPDATE highlander.meta SET version = 5, compatible_from = 3")
+            database.sql(
+                f"UPDATE highlander.meta SET version = {dialect.VERSION + 2}, compatible_from = {dialect.VERSION}"
+            )
             line.renew(epoch)
             await line.told(Renewed)
-            database.sql("UPDATE highlander.meta SET compatible_from = 4")
+            database.sql(f"UPDATE highlander.meta SET compatible_from = {dialect.VERSION + 1}")
             line.renew(epoch)
             why = (await line.told(Detached)).why
             assert why.endswith(f"this one knows {dialect.VERSION}: upgrade highlanderd on this node")
-            await until(lambda: "for daemons that know schema 4 or later" in here.pool.last_error)
+            await until(lambda: f"for daemons that know schema {dialect.VERSION + 1} or later" in here.pool.last_error)
             assert database.sql("SELECT released_at FROM highlander.lease") == [(None,)]
 
     asyncio.run(scenario())
@@ -270,8 +274,8 @@ def test_daemons_of_schema_2_go_on_beside_one_that_migrates_the_ledger(
     new.configure(PROGRAMS)
     new.start()
     nodes.await_up(new)
-    wait_for(lambda: _version(database) == 3, what="the ledger is migrated beside an older daemon")
-    wait_for(lambda: old.status()["postgres"]["schema"] == 3, what="the older daemon has seen it")
+    wait_for(lambda: _version(database) == dialect.VERSION, what="the ledger is migrated beside an older daemon")
+    wait_for(lambda: old.status()["postgres"]["schema"] == dialect.VERSION, what="the older daemon has seen it")
     await_renewed(database.dsn, *PROGRAMS)  # by the older daemon
     assert {program: nodes.life(program).pids for program in PROGRAMS} == before, "no child restarts"
     for order in ("/v1/programs/beat/stop", "/v1/drain"):
@@ -282,6 +286,28 @@ def test_daemons_of_schema_2_go_on_beside_one_that_migrates_the_ledger(
     wait_for(lambda: nodes.life("beat").node == "b", what="the new daemon takes over from the older one")
     # An older daemon does not say what it could lead.
     new.control.ask("POST", "/v1/programs/beat/release", {"wait": True, "force": True}, patience=60)
+    wait_for(lambda: nodes.life("beat").node == "a", what="the older daemon takes over from the new one")
+
+
+@pytest.mark.long
+def test_daemons_of_schema_3_go_on_beside_one_that_migrates_the_ledger(
+    nodes: Nodes, database: Database, tmp_path: Path
+) -> None:
+    _begin(database, 3)
+    old, new = made = [Node(name, nodes.directory / name, database.dsn, LEASE, nodes.journal) for name in ("a", "b")]
+    nodes.nodes += made
+    old.environment = _old_tree(tmp_path, SCHEMA_3)
+    for node in made:
+        node.configure(PROGRAMS)
+        node.start()
+        nodes.await_up(node)
+        nodes.await_led(*PROGRAMS)
+    wait_for(lambda: _version(database) == dialect.VERSION, what="the ledger is migrated beside an older daemon")
+    await_renewed(database.dsn, *PROGRAMS)
+    old.control.ask("POST", "/v1/drain", {"nodes": ["a"], "force": True}, patience=60)
+    wait_for(lambda: all(nodes.life(name).node == "b" for name in PROGRAMS), what="the new daemon leads everything")
+    new.control.ask("POST", "/v1/resume", {"nodes": ["a"]}, patience=60)
+    new.control.ask("POST", "/v1/programs/beat/release", {"wait": True}, patience=60)
     wait_for(lambda: nodes.life("beat").node == "a", what="the older daemon takes over from the new one")
 
 
@@ -300,10 +326,12 @@ def test_a_ledger_that_its_daemon_may_not_migrate_is_used_as_it_is_and_gains_by_
             assert "highlanderctl cluster, drain" in note
             assert "maintenance" not in note
             database.sql(f"BEGIN;\n{ledger.printed(2)}\nCOMMIT;", admin=True)
-            await until(lambda: here.pool.server.schema == 3)
+            await until(lambda: here.pool.server.schema == dialect.VERSION)
             line.renew(epoch, ledger.lease)
             await line.told(Renewed)
-            database.sql("SELECT count(*) FROM highlander.wish, highlander.node")  # the daemon's role may read them
+            database.sql(
+                "SELECT count(*) FROM highlander.wish, highlander.node, highlander.schedule, highlander.skipped"
+            )  # the daemon's role may read them
             await line.release(epoch)
 
     asyncio.run(scenario())

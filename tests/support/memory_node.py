@@ -35,7 +35,7 @@ from highlanderd.core.status import (
     ProgramStatus,
     RenewalReport,
 )
-from highlanderd.core.terms import PastTerm
+from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
 from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.control import serve_control
@@ -158,6 +158,7 @@ class MemoryNode:
         """What a look at the lengths or the history is answered with, while PostgreSQL is away."""
         self.migration = MigrationReport(2, migrated=True, waits_for=())
         self.terms: tuple[PastTerm, ...] = ()
+        self.skips: tuple[SkippedTimes, ...] = ()
         names = [one.name for one in programs]
         known = {name: _candidates(name, "web-2", "web-3") for name in names}
         self.overview = ClusterOverview(_NODES, tuple(known.values()), known)
@@ -353,6 +354,9 @@ class MemoryNode:
 
     async def ledger(self) -> dict[str, object]:
         return {"schema": "highlander", "lease": 10.0, "settled": None}
+
+    async def skipped(self, names: Sequence[str], limit: int) -> tuple[SkippedTimes, ...]:
+        return tuple(one for one in self.skips if not names or one.program in names)[-limit:]
 
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         if self.unanswered is not None:

@@ -111,3 +111,20 @@ def test_usage_errors_exit_with_two(line: str, capsys: pytest.CaptureFixture[str
         parser().parse_args(line.split())
     assert left.value.code == 2
     assert "usage: highlanderctl" in capsys.readouterr().err
+
+
+def test_a_scheduled_run_and_times_that_were_skipped_stand_in_one_table() -> None:
+    run = term(cause="finished", exit_status=0, scheduled="2026-01-02T03:00:00.000Z")
+    assert history.cells(run, NOON)[-1] == "finished (0), scheduled 2026-01-02 03:00:00"
+    under_way = term(to=None, cause=None, scheduled="2026-01-02T03:00:00.000Z")
+    assert history.cells(under_way, NOON)[-1] == "under way, scheduled 2026-01-02 03:00:00"
+    times = {"from": "2026-01-02T04:00:00.000Z", "to": "2026-01-02T06:00:00.000Z", "times": 3}
+    skipped = history.skipped_cells({"program": "beat", "cause": "missed", "node": "web-2", **times})
+    assert skipped == (
+        "beat",
+        "-",
+        "2026-01-02 04:00:00",
+        "-",
+        "-",
+        "skipped: missed, 3 times until 2026-01-02 06:00:00",
+    )

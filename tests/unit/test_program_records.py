@@ -51,6 +51,9 @@ class Book:
     def term_ended(self, program: str, cause: str) -> None:
         self.counted[f"{program}: {cause}"] += 1
 
+    def skipped(self, program: str, reason: str, times: int) -> None:
+        self.counted[f"{program}: skipped, {reason}"] += times
+
     def took_over(self, seconds: float) -> None:
         self.counted["took over"] += seconds >= 0
 

@@ -117,7 +117,13 @@ _SHARED: Final[Mapping[str, str]] = {
     "told": f"t.exit_status, {NAMED.format('t.exit_signal')}, {SAID.format('t.author')}, {SAID.format('t.remark')}",
 }
 
-_UNSCHEDULED: Final[Mapping[str, str]] = {"clock": "NULL", "plan": "NULL", "held": "", "scheduled_at": "NULL"}
+_UNSCHEDULED: Final[Mapping[str, str]] = {
+    "clock": "NULL",
+    "plan": "NULL",
+    "held": "",
+    "scheduled_at": "NULL",
+    "skips": "",
+}
 
 _SCHEDULED: Final[Mapping[str, str]] = {
     **_SHARED,
@@ -132,6 +138,13 @@ _SCHEDULED: Final[Mapping[str, str]] = {
        UPDATE {schema}.schedule AS s SET held_from = l.since, held_until = clock_timestamp()
          FROM lifted AS l WHERE s.lock_id = l.lock_id)""",
     "scheduled_at": RFC_3339.format("t.scheduled_at"),
+    "skips": f"""
+UNION ALL
+  (SELECT recorded_at, 'skipped', node, program, NULL, reason, NULL, NULL, NULL,
+          CASE WHEN times = 1 THEN {RFC_3339.format("first_at")}
+               ELSE times || ' times, ' || {RFC_3339.format("first_at")} || ' to ' || {RFC_3339.format("last_at")} END,
+          id
+     FROM {{schema}}.skipped ORDER BY id DESC LIMIT $1::integer)""",
 }
 
 FRAGMENTS: Final[Mapping[int, Mapping[str, str]]] = {

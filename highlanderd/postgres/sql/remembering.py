@@ -22,7 +22,7 @@ UNION ALL
      FROM recent ORDER BY acquired_at DESC LIMIT $1::integer)
 UNION ALL
   (SELECT ended_at, '{ENDED}', node, program, epoch, reason, exit_status, exit_signal, author, remark, 0
-     FROM recent WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT $1::integer))
+     FROM recent WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT $1::integer){{skips}})
 SELECT {RFC_3339.format("at")}, {NAMED.format("event")}, {NAMED.format("node")}, {NAMED.format("program")}, epoch,
        {NAMED.format("cause")}, exit_status, {NAMED.format("exit_signal")}, {SAID.format("author")},
        {SAID.format("reason")}
