@@ -8,7 +8,7 @@ export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
 # Where `make run` keeps its database. A checkout below /root is out of reach for the user that PostgreSQL then runs as.
 STATE := $(or $(abspath $(HIGHLANDER_STATE)),$(if $(filter /root/%,$(CURDIR)),/var/lib/highlander-quickstart,$(CURDIR)/state))
-.PHONY: run demo test test-long lint types chaos hostile explore bench docs packages packages-test requirements clean
+.PHONY: run demo test test-long lint types chaos hostile soak explore bench docs packages packages-test requirements clean
 
 run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
 	HIGHLANDER_STATE="$(STATE)" exec .venv/bin/highlanderd -c conf.d/quickstart.toml
@@ -35,6 +35,9 @@ chaos: .venv/ready  ## up to an hour of real faults on real daemons; CHAOS_ARGS=
 
 hostile: .venv/ready  ## ten minutes of a program and a client that misbehave in every way; HOSTILE_ARGS='--minutes 2'
 	exec .venv/bin/python -m tests.hostile $(HOSTILE_ARGS)
+
+soak: .venv/ready  ## ten minutes of 200 programs that misbehave on three nodes: nothing grows or stays; SOAK_ARGS='--minutes 2'
+	exec .venv/bin/python -m tests.soak $(SOAK_ARGS)
 
 explore: .venv/ready  ## every way through a small world, as far as time allows; EXPLORE_ARGS='--faults 2 --nodes 3 --minutes 30'
 	exec .venv/bin/python -m tests.exploration $(EXPLORE_ARGS)
