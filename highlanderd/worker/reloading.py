@@ -103,8 +103,8 @@ class Reloading:
             raise ConfigurationError(
                 (
                     f"{', '.join(relocked)}: another lock_key makes another lock, and a node that still has the former "
-                    f"one would run a second copy: 'highlanderctl stop --everywhere {names}', reload all nodes, and "
-                    f"'highlanderctl start --everywhere {names}'; or add --force",
+                    f"one would run a second copy: 'highlanderctl stop --force {names}' on all nodes, reload them, and "
+                    f"'highlanderctl start {names}' on each; or add --force to this",
                 )
             )
 

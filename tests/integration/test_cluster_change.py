@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Nodes, ends, settled_ledger
 from tests.support.postgres import Database
@@ -46,3 +48,46 @@ def test_a_start_elsewhere_breaks_a_reservation(nodes: Nodes, database: Database
     other.order("start", "beat")
 
     assert nodes.await_led("beat")["beat"] is other
+
+
+@pytest.mark.long
+def test_another_lock_comes_by_the_steps_of_the_page_and_no_copy_with_it(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    made = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    nodes.await_led("beat")
+    former = nodes.life("beat").lock_id
+
+    for node in made:
+        node.configure('[program.beat]\nlock_key = "other"\n')
+        refused = highlanderctl(node.socket, "reload")
+        assert (refused.code, "highlanderctl stop --force beat" in refused.err) == (78, True)
+    for node in made:
+        assert highlanderctl(node.socket, "stop", "--force", "beat").code == 0
+    for node in made:
+        reloaded = highlanderctl(node.socket, "reload")
+        assert reloaded.code == 0, reloaded
+    assert [node.program("beat")["state"] for node in made] == ["stopped", "stopped"]
+    for node in made:
+        assert highlanderctl(node.socket, "start", "beat").code == 0
+
+    nodes.await_led("beat")
+    assert [life.lock_id == former for life in nodes.journal.lives("beat")] == [True, False]
+
+
+@pytest.mark.long
+def test_a_program_with_another_name_and_its_old_lock_never_lives_beside_its_old_self(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    made = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    first = nodes.await_led("beat")["beat"]
+    lock_id = nodes.life("beat").lock_id
+
+    for node in sorted(made, key=lambda node: node is not first):
+        node.configure('[program.metronome]\nlock_key = "beat"\n')
+        assert highlanderctl(node.socket, "reload").code == 0
+
+    nodes.await_led("metronome")
+    assert nodes.life("metronome").lock_id == lock_id
+    assert ends(database, "beat")[-1:] in (["removed"], [])
+    assert not nodes.journal.doubles()
