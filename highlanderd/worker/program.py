@@ -129,13 +129,26 @@ class Program:
     @property
     def next_run(self) -> float | None:
         """When its schedule wants it to run next, in seconds of the epoch; None without one, and until it is known."""
-        state, schedule, look = self.situation.state, self.policy.schedule, self._last_look
-        if schedule is None or look is None or look.observation.clock is None:
+        schedule, clock, state = self.policy.schedule, self._clock, self.situation.state
+        if schedule is None or clock is None:
             return None
-        if isinstance(state, Waiting) and state.next_run is not None:
-            return None if state.next_run == inf else state.next_run
-        at = schedule.times.following(look.observation.clock + boottime() - look.at)
+        known = state.next_run if isinstance(state, Waiting) else None  # to find it out anew takes a moment
+        at = known if known is not None and clock < known else schedule.times.following(clock)
         return None if at == inf else at
+
+    @property
+    def idle(self) -> bool:
+        """Whether its schedule wants no run at present, as far as the last look shows."""
+        state, clock = self.situation.state, self._clock
+        return (
+            isinstance(state, Waiting) and state.next_run is not None and clock is not None and clock < state.next_run
+        )
+
+    @property
+    def _clock(self) -> float | None:
+        """The server's clock now, as the last look showed it."""
+        look = self._last_look
+        return None if look is None or look.observation.clock is None else look.observation.clock + boottime() - look.at
 
     @property
     def former(self) -> Row | None:

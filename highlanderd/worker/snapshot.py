@@ -57,7 +57,7 @@ def program_status(
         stopped=_stopped(member),
         finished=isinstance(situation.state, Waiting) and situation.state.finished,
         next_run=None if program.next_run is None else rfc_3339(program.next_run),
-        idle=isinstance(situation.state, Waiting) and situation.state.next_run is not None,
+        idle=program.idle,
         candidates=None if known is None else len(known.candidates),
         drift=None if known is None else len(known.drift),
         suspended=situation.suspension is not None,
