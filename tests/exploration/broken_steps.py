@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from highlanderd.core import machine
-from highlanderd.core.effects import Effect, Release, Renew, SetDeadline, Spawn, TakeOver
+from highlanderd.core.effects import Close, Effect, Release, Renew, SetDeadline, Spawn, TakeOver
 from highlanderd.core.events import (
     Attached,
     Detached,
@@ -74,10 +74,10 @@ def doctored(change: Callable[[Row, Observation], Row]) -> Changed:
 
 
 def _truly(effect: Effect, row: Row, other: Row) -> Effect:
-    if not isinstance(effect, TakeOver):
+    if not isinstance(effect, TakeOver | Close):
         return effect
     closing = tuple(row if one is other else one for one in effect.claim.closing)
-    return TakeOver(replace(effect.claim, judged=row, closing=closing))
+    return replace(effect, claim=replace(effect.claim, judged=row, closing=closing))
 
 
 def waiting(share: float) -> Changed:

@@ -202,6 +202,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "the time in which a program is left to a preferred node is waited for, not the lease": Mutation(
         _rules("cut A", step=broken.doctored(broken.left_to_others_only), placed=True, reconnect="")
     ),
+    "a scheduled time that has come is waited for, not the lease": Mutation(
+        _rules("cut A", step=broken.doctored(broken.left_to_others_only), scheduled=True, reconnect="")
+    ),
     "a preferred node does not wait for the lease": Mutation(
         _rules("cut B", "release A", step=broken.hastens_the_preferred, placed=True, reconnect="B"), orders=1
     ),

@@ -12,6 +12,7 @@ What is explored here, breadth first, from the moment at which the first node le
   standby, where one wait for that standby may be cancelled, in either way;
 * children that are asked whether they are ready and well: every moment at which they may be, with such misfortunes;
 * a program that every node leaves to the first one for a moment, whether that is there or not;
+* a program with a schedule, whose one time has come;
 * a hook before the program, which counts as a child: of every length, and failing at any moment;
 * orders for another lease and for maintenance, alone: *all* that can be reached;
 * what may befall a ledger (``SCENES``): leases that change while standbys lag and leaders are cut off, a ledger that is
@@ -89,6 +90,17 @@ def test_a_hook_before_the_program_breaks_nothing_however_long_it_takes_and_whet
 def test_a_program_that_is_left_to_a_preferred_node_for_a_moment_harms_nothing(kind: str) -> None:
     rules = Rules(kinds=frozenset({kind}), swift=True, placed=True)
     found = explore(led(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
+    assert not found.trace, found
+
+
+SCHEDULED = ("cut", "crash", "failover", "freeze worker", "freeze node", "worker", "reset", "release", "reserve")
+
+
+@pytest.mark.parametrize("kind", SCHEDULED)
+def test_a_scheduled_run_that_is_repeated_until_it_is_done_harms_nothing(kind: str) -> None:
+    """What lapsed is closed before anything else; each takeover is for the one time, and writes it."""
+    rules = Rules(kinds=frozenset({kind}), swift=True, scheduled=True)
+    found = explore(waited(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
     assert not found.trace, found
 
 

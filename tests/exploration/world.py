@@ -16,10 +16,11 @@ from highlanderd.core.ceiling import CeilingWatch
 from highlanderd.core.effects import Effect
 from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
+from highlanderd.core.schedule import Schedule
 from highlanderd.core.states import Policy, Situation, Want
 from tests.exploration.world_node import Child, Node, words
 from tests.exploration.world_postgres import FORMER_ID, LOCK_ID, Backend, Ledger, Postgres, Who
-from tests.exploration.world_statements import Flaws, Reply, Statement
+from tests.exploration.world_statements import WORDS, Flaws, Reply, Statement
 
 LEASE = 20
 """Ticks: all clocks of the lease are whole then (renewal 4, answer 6, start 10, fence 14, SIGKILL 18, wait 21)."""
@@ -100,6 +101,8 @@ class Rules(NamedTuple):
     """The program has a hook ``before_start``, which may take as long as it likes, and may fail."""
     placed: bool = False
     """Every node leaves the program to A for a moment, and takes all others for present, whether they are or not."""
+    scheduled: bool = False
+    """The program has a schedule with one time, and is repeated until it has done its work."""
     reconnect: str = "ABC"
     """Whose lost sessions come back; a mutation that needs few is found sooner so."""
     meets_both: bool = False
@@ -202,6 +205,18 @@ def _server_words(pg: Postgres) -> str:
     return ", ".join([*parts, *([] if pg.ledger.rows else ["no row"]), f"lock of {held or 'nobody'}"])
 
 
+class Once:
+    """The times of a schedule: the first second of the epoch, which has come long ago."""
+
+    def following(self, moment: float) -> float:
+        """Return it before it has come."""
+        return 1.0 if moment < 1 else inf
+
+    def shown(self, moment: float) -> str:
+        """Return it in words."""
+        return f"{moment:g}"
+
+
 def policy(name: str, life: int, rules: Rules) -> Policy:
     """Return a node's configuration, small enough that everything happens within a few leases."""
     within = READY_TIMEOUT if rules.probes else inf
@@ -216,6 +231,8 @@ def policy(name: str, life: int, rules: Rules) -> Policy:
         ready_timeout=within,
         prefer=prefer,
         hooks=frozenset({"before_start"} if rules.hooks else ()),
+        restart="on-failure" if rules.scheduled else "always",
+        schedule=Schedule(Once(), WORDS, catch_up=inf) if rules.scheduled else None,
     )
 
 

@@ -85,7 +85,8 @@ def _ledger(ledger: Ledger, o: Origin, now: float) -> Any:
     reserved = any(row.reserved_for is not None for row in ledger.rows)
     lengths = ledger.lease.length, ledger.ceiling.length, ledger.wanted.length
     about = ledger.settled, ledger.settled_place, ledger.place, ledger.offsets, lengths, ledger.suspended
-    return about, rows, max(ledger.reserved_at - now, OLD) if reserved else None
+    begun = ledger.latest, any(row.epoch == ledger.run_epoch for row in ledger.rows)
+    return about, begun, rows, max(ledger.reserved_at - now, OLD) if reserved else None
 
 
 def _row(row: Row, o: Origin) -> Any:
@@ -198,11 +199,11 @@ def _token(server: ServerIdentity) -> tuple[int, int, str, str]:
 
 def _state(state: State, own: Own) -> Any:
     match state:
-        case Waiting(look_at, hinted, abstention, insistent, overridden, vacancy=vacancy):
+        case Waiting(look_at, hinted, abstention, insistent, overridden, next_run=next_run, vacancy=vacancy):
             stays_out = abstention and (own.epoch(abstention.epoch), own.due(abstention.until))
             free = vacancy and (own.epoch(vacancy.epoch), own.past(vacancy.since))
             finished = insistent, own.epoch(overridden) if overridden > 0 else overridden
-            return "waiting", own.due(look_at), hinted, stays_out, finished, free
+            return "waiting", own.due(look_at), hinted, stays_out, finished, next_run, free
         case Leading(term, child, renew_at):
             return "leading", _term(term, own), _started(child, own), own.due(renew_at)
         case Draining(term, phase, cause, renew_at, abstain_for, kept, insistent):
@@ -284,7 +285,9 @@ def _observation(observation: Observation | None, own: Own) -> Any:
     meta = observation.meta
     lengths = meta.lease.length, meta.wanted.length, meta.ceiling.length
     about = meta.settled, meta.offset, lengths, observation.suspension is not None
-    return rows, observation.row is None, _token(observation.server), *about
+    row, timetable = observation.row, observation.timetable
+    begun = timetable and (timetable.latest, row is not None and row.epoch == timetable.epoch)
+    return rows, row is None, _token(observation.server), begun, *about
 
 
 def _seen(row: Row, own: Own) -> Any:
@@ -297,7 +300,16 @@ def _statement(statement: Any, own: Own) -> Any:
         case TakeOverIf(claim):
             judged = None if claim.judged is None else _row(claim.judged, own.origin)
             asked, alone = claim.lengths.trusted.length, statement.alone
-            return "take over", judged, own.epoch(claim.epoch), _token(claim.server), asked, len(claim.closing), alone
+            return (
+                "take over",
+                judged,
+                own.epoch(claim.epoch),
+                _token(claim.server),
+                asked,
+                len(claim.closing),
+                alone,
+                claim.run,
+            )
         case CloseIf(row, server):
             return "close", row.lock_id, _row(row, own.origin), _token(server)
         case RenewIf(_, epoch, instance, asked, takes_lock):

@@ -49,6 +49,10 @@ class Ledger(NamedTuple):
     """By lock id, the session that is written in the row."""
     suspended: bool = False
     """The program is stopped everywhere; a drained node is the same for that node."""
+    latest: int = 0
+    """The latest scheduled time that was begun: 0, or the only one, which is 1."""
+    run_epoch: int | None = None
+    """The epoch of the term that was begun for it."""
     reserved_at: float = 0.0
     """When the row was released, for the world's own judgement on reservations."""
 

@@ -6,7 +6,7 @@ Stands in for the hearing half of ``session.py``: what counts as acknowledged, a
 
 from __future__ import annotations
 
-from highlanderd.core.effects import Look, Release, Renew, TakeOver, WriteSettled
+from highlanderd.core.effects import Close, Look, Release, Renew, TakeOver, WriteSettled
 from highlanderd.core.events import (
     Attached,
     Contended,
@@ -124,6 +124,8 @@ def _check(world: World, pg: Postgres, statement: Statement, ask: Ask, reply: Re
             raise Violation(f"{ask.who[0]} writes its term into the ledger without the advisory lock")
     if isinstance(statement, TakeOverIf) and reply.changed and pg.ledger.suspended:
         raise Violation(f"{ask.who[0]} begins a term of a program that is stopped everywhere")
+    if isinstance(statement, TakeOverIf) and reply.changed and statement.claim.run is not None:
+        _check_time(pg, statement, ask)
     row = pg.row(statement.lock_id) if isinstance(statement, TakeOverIf) else None
     if not isinstance(statement, TakeOverIf) or not reply.changed or row is None:
         return
@@ -132,6 +134,14 @@ def _check(world: World, pg: Postgres, statement: Statement, ask: Ask, reply: Re
     kept = row.released and row.reserved_for not in (None, ask.who[0]) and row.epoch > _overridden(world, ask)
     if kept and world.now < pg.ledger.reserved_at + row.reserved_seconds:
         raise Violation(f"{ask.who[0]} takes over what is reserved for {row.reserved_for}")
+
+
+def _check_time(pg: Postgres, statement: TakeOverIf, ask: Ask) -> None:
+    """A time is begun once; it is repeated after the term that was begun for it, as long as that has not finished."""
+    row, ledger = pg.row(statement.lock_id), pg.ledger
+    repeated = row is not None and row.epoch == ledger.run_epoch and row.reason != "finished"
+    if ledger.latest and not repeated:
+        raise Violation(f"{ask.who[0]} begins a scheduled time that was begun before")
 
 
 def _overridden(world: World, ask: Ask) -> int:
@@ -164,7 +174,7 @@ def answer(world: World, ask: Ask) -> World:
             at = ask.sent if world.rules.looks_from_sending else clock(world, i)
             world = _follow(world, i, reply.observation.meta.lease)
             return news(world, i, Looked(reply.observation, at, _keeperless(world, i), _peers(world, i)))
-        case WriteSettled():
+        case WriteSettled() | Close():
             return news(world, i, Settled())
         case TakeOver() if reply.changed and acknowledged and not ask.replies[-2].granted:
             return cut(world, i)  # the name was granted too late to know who else leads

@@ -13,10 +13,13 @@ from typing import NamedTuple
 from highlanderd.core.effects import Release
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Observation, Row, ServerIdentity, Suspension
+from highlanderd.core.schedule import Timetable
 from highlanderd.core.states import Reservation
 from highlanderd.core.verdict import Claim, Settle
 from tests.exploration.world_postgres import NAME_ID, Postgres, Who, meta
 
+WORDS = "once"
+"""The schedule: one time, which has come long ago."""
 SUSPENSION = Suspension(drained=False, author="an operator", remark="")
 
 
@@ -51,6 +54,8 @@ class Flaws(NamedTuple):
     closes_first: bool = True
     minds_suspension: bool = True
     """No takeover of a program that is stopped everywhere, whatever the look before it has shown."""
+    compares_time: bool = True
+    """The takeover for a scheduled time begins only if no time was run or skipped since the look."""
     takes_closed_only: bool = True
     """The takeover changes a row that is released already, by its leader or by the closing."""
 
@@ -70,6 +75,8 @@ class LookAt(NamedTuple):
         others = others if self.flaws.reads_other_rows else ()
         suspension = SUSPENSION if pg.ledger.suspended else None
         observation = Observation(pg.server(), meta(pg), pg.row(self.lock_id), others, suspension=suspension)
+        timetable = Timetable(WORDS, 0.0, pg.ledger.latest, pg.ledger.run_epoch)
+        observation = replace(observation, clock=1.0, timetable=timetable)
         return pg, Reply(observation=observation)
 
 
@@ -133,6 +140,8 @@ class TakeOverIf(NamedTuple):
         renewal = before.renewal + 1 if before else 1
         epoch, server, lease = self.claim.epoch, (pg.system, pg.timeline), self.claim.lengths.trusted.length
         row = Row(self.lock_id, "beat", epoch, renewal, self.node, self.instance, *server, False, lease)
+        if self.claim.run is not None:
+            pg = pg._replace(ledger=pg.ledger._replace(latest=self.claim.run.at, run_epoch=epoch))
         return pg.write(row, who), Reply()
 
     def _alone(self, pg: Postgres) -> bool:
@@ -141,6 +150,8 @@ class TakeOverIf(NamedTuple):
     def _fits(self, pg: Postgres) -> bool:
         claim, row = self.claim, pg.row(self.lock_id)
         if pg.ledger.suspended and self.flaws.minds_suspension:
+            return False
+        if claim.run is not None and claim.run.after != pg.ledger.latest and self.flaws.compares_time:
             return False
         if (pg.system, pg.timeline) != (claim.server.system, claim.server.timeline):
             return False
