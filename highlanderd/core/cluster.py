@@ -110,6 +110,8 @@ class ClusterProgram:
     stopped: Held | None
     """The order that keeps it stopped everywhere."""
     drift: tuple[Drift, ...]
+    reason: str = ""
+    """What a node that could lead it waits for, while none does: for its next run, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,7 @@ def _program(
         unable=tuple(UnableNode(node, why) for node, why in hindered.items() if why),
         stopped=next((stopped[lock_id] for lock_id in lock_ids if lock_id in stopped), None),
         drift=tuple(_drift(found, leading)),
+        reason=next((found[node].reason for node, why in hindered.items() if not why), "") if leader is None else "",
     )
 
 

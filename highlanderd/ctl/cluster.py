@@ -99,6 +99,8 @@ def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:
         name = plain(program["name"])
         if program["stopped"] is not None:
             yield f"{name}: stopped everywhere {plain(_by(program['stopped']))}"
+        elif program["leader"] is None and program.get("reason"):
+            yield f"{name}: {plain(program['reason'])}"
         for unable in program["unable"]:
             yield f"{name}: {plain(unable['node'])} could not take over: {plain(unable['reason'])}"
         for drift in program["drift"]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
 from highlanderd.core.states import Author
-from highlanderd.errors import NoSuchNode, TimedOut, Unanswered, enumerated
+from highlanderd.errors import NoSuchNode, NoSuchProgram, TimedOut, Unanswered, enumerated
 from highlanderd.listeners.candidates import refuse_bare_drain
 from highlanderd.listeners.orders import Node
 
@@ -63,8 +63,17 @@ async def start(node: Node, name: str, by: Author, patience: Patience) -> Cluste
     """Lift such a stop; return how the cluster shows the program, once it does. Raises HighlanderError."""
     with _written("the end of a stop everywhere"):
         await node.start_everywhere(name, by)
-    shown = await patience.until(node, lambda now: _leader(now, name) is not None, f"no node leads {name} yet")
+    overdue = f"no node leads {name} yet"
+    shown = await patience.until(node, lambda now: _leader(now, name) is not None or _rests(node, name), overdue)
     return shown.program(name)
+
+
+def _rests(node: Node, name: str) -> bool:
+    """Return whether no node is to lead it at present, as far as this one knows: its schedule wants no run."""
+    try:
+        return node.program(name).idle
+    except NoSuchProgram:
+        return False
 
 
 def _leader(cluster: ClusterOverview, name: str) -> str | None:

@@ -278,7 +278,8 @@ class Program:
         claim = effect.claim
         self._lock.take_over(claim)
         until = boottime() + claim.lengths.spawn_within
-        self._spawn.prepare(Spawn(claim.epoch, until, until), self._end_before)
+        scheduled = None if claim.run is None else claim.run.at
+        self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled), self._end_before)
 
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1

@@ -41,10 +41,8 @@ def history(node: Node) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("restart", "times"),
-    [pytest.param("on-failure", 2, id="repeated"), pytest.param("never", 1, id="once", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("restart", "times"), [("on-failure", 2), ("never", 1)], ids=["repeated", "once"])
 def test_a_run_whose_node_is_lost_is_repeated_for_the_same_time_if_it_may_be(
     nodes: Nodes, database: Database, restart: str, times: int
 ) -> None:
@@ -62,3 +60,29 @@ def test_a_run_whose_node_is_lost_is_repeated_for_the_same_time_if_it_may_be(
     assert len(runs(nodes)) == times
     assert len(set(runs(nodes))) == 1
     assert [term["cause"] for term in history(other)["terms"]] == ["lapsed", "finished"][:times]
+
+
+def test_what_is_skipped_stands_in_the_history_with_its_reason(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=YEARLY.format(f"{WRITES}sleep 600"), lease=LEASE)
+    waits(a)
+    assert a.program("yearly")["next_run"].endswith("-01-01T00:00:00.000Z")
+    assert highlanderctl(a.socket, "start", "yearly").code == 0
+    wait_for(lambda: nodes.leaders().get("yearly") is a, what="it was started by hand")
+    database.sql(LATE.format("1 day"))
+    assert highlanderctl(a.socket, "stop", "--everywhere", "yearly").code == 0
+    assert highlanderctl(a.socket, "start", "--everywhere", "yearly").out == "yearly: led by no node\n"
+    waits(a)
+    assert [(one["times"], one["cause"]) for one in history(a)["skipped"]] == [(1, "overlap")]
+    assert highlanderctl(a.socket, "stop", "--everywhere", "yearly").code == 0
+    database.sql("UPDATE highlander.wish SET since = now() - interval '2 years'")
+    database.sql(LATE.format("1 year 1 day"))
+    assert highlanderctl(a.socket, "start", "--everywhere", "yearly").code == 0
+    wait_for(lambda: len(history(a)["skipped"]) == 2, what="what it was stopped for is noted")
+    assert [(one["times"], one["cause"]) for one in history(a)["skipped"]] == [(2, "stopped"), (1, "overlap")]
+    assert "skipped: stopped, 2 times until" in highlanderctl(a.socket, "history").out
+    assert "skipped" in highlanderctl(a.socket, "events").out
+    assert "yearly: next run at " in highlanderctl(a.socket, "cluster").out
+    assert "next run at " in highlanderctl(a.socket, "explain", "yearly").out
+    assert runs(nodes) == [], "it was run for no time"
+    assert [term["scheduled"] for term in history(a)["terms"]] == [None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -22,18 +23,20 @@ from highlanderd.core.events import (
     Granted,
     Looked,
     Renewed,
+    Settled,
     Started,
     StopOrdered,
     Unlocked,
 )
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
-from highlanderd.core.schedule import Change
+from highlanderd.core.schedule import Change, Skipped, Timetable
 from highlanderd.core.states import Cause, Policy, Want
 from highlanderd.core.verdict import Claim, Settle
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
 from highlanderd.worker.records import Records
+from tests.support.schedules import every
 
 
 class Book:
@@ -180,14 +183,14 @@ def renewed() -> Renewed:
     return Renewed(boottime(), Lengths.alike(10))
 
 
-def told(policy: Policy, *events: Event) -> tuple[Book, Line]:
+def told(policy: Policy, *events: Event, spawn: Quiets | None = None) -> tuple[Book, Line]:
     """Live through events that the outside world tells, one by one."""
     ledger, line = Book(), Line()
 
     async def live() -> None:
         begun = machine.begin(Want.RUN, boottime())
         program = Program(
-            "beat", begun, policy, spawn=Quiets(), prober=Incurious(), recorder=ledger, on_change=lambda: None
+            "beat", begun, policy, spawn=spawn or Quiets(), prober=Incurious(), recorder=ledger, on_change=lambda: None
         )
         for event in (*events, EndOrdered(Cause.SHUTDOWN), Emptied(), Unlocked()):
             program.post(event)
@@ -205,6 +208,30 @@ def test_a_term_that_was_lost_with_its_session_is_not_reattached_by_the_next_one
     assert [ask for ask in line.asked if "take" in ask] == ["take over 2", "take over 3"]
     assert ledger.counted["beat: disconnected"] == 1
     assert ledger.counted["reattached"] == 0
+
+
+def test_scheduled_times_that_this_node_has_skipped_are_counted_by_their_reason() -> None:
+    skipped = Settled((Skipped(60, 180, 3, "missed"), Skipped(240, 240, 1, "overlap"))), Settled()
+    ledger, _ = told(Policy("a", "us"), Attached(1), *skipped, *a_lead(2))
+    assert ledger.counted["beat: skipped, missed"] == 3
+    assert ledger.counted["beat: skipped, overlap"] == 1
+
+
+def test_what_is_prepared_for_a_takeover_is_prepared_for_its_time() -> None:
+    asked: list[Spawn] = []
+
+    class Preparing(Quiets):
+        def prepare(self, spawn: Spawn, cause: str) -> None:  # noqa: ARG002
+            asked.append(spawn)
+
+    hourly = Policy("a", "us", schedule=every(3600), restart="never")
+    free = released(1)
+    assert free.row is not None
+    free = replace(free, row=replace(free.row, ended_ago=600.0))
+    seen = replace(free, clock=7200.0, timetable=Timetable("every 3600", 0.0, 3600))
+    _, granted, started = a_lead(2)
+    told(hourly, Attached(1), Looked(seen, boottime(), keeperless=True), granted, started, spawn=Preparing())
+    assert [one.scheduled for one in asked] == [7200]
 
 
 def test_a_lock_that_was_taken_back_counts_once() -> None:
