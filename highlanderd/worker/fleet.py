@@ -373,12 +373,13 @@ class Fleet:
         )
 
     def relocked_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
-        """Return the programs that are not stopped here, and that ``want`` would have contend for another lock."""
+        """Return the programs that ``want`` would have contend for another lock; not those that were stopped here."""
         return tuple(
             name
             for name, new in programs.items()
             if (member := self.members.get(name)) is not None
-            and member.program.state != "stopped"
+            and member.program.situation.want is not Want.STOP
+            and self._origin.node not in new.never
             and member.lock_id != new.lock_id(self._origin.namespace)
         )
 

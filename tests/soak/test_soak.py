@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import Random, randrange
+from random import Random
 
 import pytest
 
@@ -48,13 +48,13 @@ the last lines and events of 200 programs, each up to a bound: after 2,000 lives
 class Bed:
     """Three nodes, their server, and the one quiet state that they are brought back to."""
 
-    def __init__(self, nodes: Nodes, server: Cluster, seed: int) -> None:
+    def __init__(self, nodes: Nodes, server: Cluster) -> None:
         self.nodes, self.server = nodes, server
         self.database: Database = server.database()
         self.quiet = nodes.directory / "quiet"
         self.proven = False
         self._ports = [reserved_port() for _ in range(programs.COUNTS["web"])]
-        self.storm = Storm(nodes, server, self._ports, Random(seed))
+        self.storm = Storm(nodes, server, self._ports, Random())
         settled_ledger(self.database, LEASE)
         self.quiet.touch()
         for name in "abc":
@@ -137,9 +137,8 @@ def report(capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
 @pytest.fixture
 def bed(nodes: Nodes, server: Cluster, report: Callable[..., None]) -> Iterator[Bed]:
     """The bed; of a run that fails it keeps the logs and the journal."""
-    seed = randrange(10_000)
-    report(f"seed {seed}, {len(programs.names())} programs, {LASTS:g} s")
-    bed = Bed(nodes, server, seed)
+    report(f"{len(programs.names())} programs, {LASTS:g} s")
+    bed = Bed(nodes, server)
     yield bed
     if not bed.proven:
         kept = Path(tempfile.mkdtemp(prefix="highlander-soak-"))

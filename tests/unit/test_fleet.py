@@ -16,6 +16,7 @@ from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig
 from highlanderd.config.needs import Limits, descriptors, processes
 from highlanderd.core.events import StartOrdered, StopOrdered, Unlocked
+from highlanderd.core.observation import Suspension
 from highlanderd.output.writer import Writer
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
@@ -324,6 +325,9 @@ def test_another_lock_is_named_before_it_is_applied_unless_the_program_is_stoppe
         assert fleet.relocked_by({"beat": beat, "bot": bot}) == ()
         assert fleet.relocked_by(relocked) == ("beat",)
         assert fleet.restarted_by(relocked) == (), "nothing is led here"
+        fleet.suspend({}, Suspension(True, "uid 0 on node a", "new disk"))
+        await until(lambda: fleet.members["beat"].program.state == "stopped")
+        assert fleet.relocked_by(relocked) == ("beat",), "what the ledger stops, it stops under the former lock"
         fleet.end()
         await asyncio.wait_for(running, 60)
 
