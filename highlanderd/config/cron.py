@@ -48,9 +48,8 @@ class CronTimes:
         """
         from cronsim import CronSim  # only who has a schedule needs it
 
-        begin = datetime.fromtimestamp(moment, self._zone)
         try:
-            for time in CronSim(self.schedule, begin):
+            for time in CronSim(self.schedule, datetime.fromtimestamp(moment, self._zone)):
                 yield time.timestamp()
         except (OverflowError, ValueError):  # there is none before the year 10000
             return

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
 from highlanderd.config.checks import WrittenProgram
+from highlanderd.config.cron import CronTimes
 from highlanderd.config.expansion import WrittenText
 from highlanderd.config.json_schema import as_written, default, keys
 from highlanderd.config.problems import Location, spelled
@@ -31,8 +34,21 @@ _WIDTH: Final = 56
 def printed(sections: Mapping[str, Section], tables: Mapping[str, Table], programs: Iterable[WrittenProgram]) -> str:
     """Return the configuration as TOML, ``[defaults]`` merged into each program; comments say where values are from."""
     parts = [_table(name, sections[name], tables[name]) for name in SECTIONS]
-    parts += [_table(spelled(("program", each.program.name)), each.program, each.table) for each in programs]
+    parts += [
+        _table(spelled(("program", each.program.name)), each.program, each.table) + _next_runs(each.program.times)
+        for each in programs
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def _next_runs(times: CronTimes | None) -> str:
+    """Return a comment with the next three times of a schedule, by this host's clock."""
+    if times is None:
+        return ""
+    found = [times.following(time.time())]
+    while len(found) < 3:
+        found.append(times.following(found[-1]))
+    return f"\n# next runs: {', '.join(times.shown(one) for one in found if one < inf)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 from zoneinfo import ZoneInfo, reset_tzpath
 
 import pytest
 
+from highlanderd.config import check
 from highlanderd.config.cron import CronTimes, zone_name
 from tests.support.configuration import POSTGRES, loaded, problems
 
@@ -68,6 +70,7 @@ def test_a_time_is_not_the_next_after_itself_and_one_that_never_comes_again_is_n
     midnight = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     assert cron.following(midnight) == midnight + 86400
     assert CronTimes("0 0 29 2 *", "UTC").following(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) == inf
+    assert cron.following(inf) == inf
 
 
 def test_a_program_with_a_schedule_begins_each_time_once_unless_it_says_otherwise() -> None:
@@ -121,3 +124,13 @@ def test_a_host_without_time_zones_names_the_package() -> None:
             zone_name(BERLIN)
     finally:
         reset_tzpath()
+
+
+def test_the_print_of_the_configuration_shows_the_next_three_times_and_how_often_a_run_begins(tmp_path: Path) -> None:
+    file = tmp_path / "main.toml"
+    file.write_text(f'{POSTGRES}[program.x]\ncommand = "x"\nschedule = "30 2 * * *"\ntimezone = "{BERLIN}"')
+    text = check(file, {"PATH": "/bin"}).merged()
+    assert 'restart = "never" ' in text
+    shown = text.rpartition("# next runs: ")[2].split()
+    assert len(shown) == 3
+    assert all(one.startswith("20") and ("T02:30:00+0" in one or "T03:00:00+02:00" in one) for one in shown)
