@@ -86,7 +86,7 @@ def ask_all(connect: Callable[[], socket.socket], resource: str, clients: int) -
 @pytest.mark.parametrize("loop_factory", LOOPS)
 def test_a_crowd_of_scrapers_shares_its_pages(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def main() -> None:
-        node = CountingNode(*MANY)
+        node = CountingNode(*MANY[:50])  # what is sent is read by threads of this very process
         async with listening(node) as address:
             host, port = address.split(":")
             loop = asyncio.get_running_loop()
