@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -31,6 +32,8 @@ class Takeover:
         self._line, self._lock, self._hindrance = connection, connection.lock, hindrance
         self._outrun = 0
         """How often in a row a takeover was granted the lock and changed no row."""
+        self._unwritten: int | None = None
+        """The epoch of a term that has begun, and that the history has not heard of."""
 
     def ask(self, claim: Claim) -> None:
         """Try to begin the claimed term."""
@@ -114,9 +117,18 @@ class Takeover:
         self._hindrance.note_row_free()
         self._outrun = 0
         scheduled = None if claim.run is None else claim.run.at
+        self._unwritten = claim.epoch
         self._line.post(Granted(claim.epoch, claim.lengths, sent, scheduled))
-        # Whatever becomes of the history, the term has begun.
-        self._line.say("begin_term", leading.BEGIN_TERM, self._lock.lock_id, claim.epoch)
+        asyncio.get_running_loop().call_soon(self.write_history)
+
+    def write_history(self) -> None:
+        """Write that a term has begun, unless that is written: after the order for its child, which waits for no more.
+
+        Whatever becomes of the history, the term has begun.
+        """
+        epoch, self._unwritten = self._unwritten, None
+        if epoch is not None:
+            self._line.say("begin_term", leading.BEGIN_TERM, self._lock.lock_id, epoch)
 
     def _refusal(self, claim: Claim, reply: Reply, locked: bool, named: bool) -> Refused:
         """Return why the term did not begin: another node was faster, a lock was taken, or the server refused."""

@@ -7,8 +7,10 @@ import asyncio
 import psycopg
 import pytest
 
-from highlanderd.core.events import Granted, Notified, Refused, Renewed
+from highlanderd.core.effects import Release
+from highlanderd.core.events import Event, Granted, Notified, Refused, Renewed, Unlocked
 from highlanderd.core.lease import Lengths
+from highlanderd.core.states import Cause
 from highlanderd.core.verdict import Settle
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import lease_change
@@ -76,6 +78,27 @@ def test_a_release_wakes_the_other_node_and_the_epoch_grows(database: Database) 
             terms = [(1, "n1", "released"), (2, "n2", None)]
             history = "SELECT epoch, node, reason FROM highlander.term ORDER BY epoch"
             await until(lambda: database.sql(history) == terms)
+
+    asyncio.run(scenario())
+
+
+def test_a_term_that_ends_at_its_grant_has_a_beginning_and_an_end_in_the_history(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            heard = line.session.post
+
+            def hear(event: Event) -> None:
+                heard(event)
+                if isinstance(event, Granted):
+                    line.session.release(Release(event.epoch, Cause.STOPPED, None))
+
+            line.session.post = hear
+            await line.lead()
+            await line.told(Unlocked)
+            history = "SELECT epoch, reason, ended_at IS NOT NULL FROM highlander.term"
+            await until(lambda: database.sql(history) == [(1, "stopped", True)])
 
     asyncio.run(scenario())
 
