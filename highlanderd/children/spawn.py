@@ -81,32 +81,35 @@ class Spawner:
         """What that logger goes by."""
         self._unlogged: list[UnloggedPipe] = []
         self._prepared: asyncio.Future[Preparation] | None = None
-        self._asked: Spawn | None = None
-        """What a keeper is forked ahead for, or was last."""
-        self._ahead = False
-        """Whether one is."""
+        self._ahead: Spawn | None = None
+        """What a keeper is forked ahead for."""
+        self._tried: dict[bool, int] = {}
+        """The last epoch for which that was tried, at a hint and at a takeover."""
 
-    def prepare(self, asked: Spawn, cause: str) -> None:
+    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None:
         """Look up what a child needs, and have its keeper forked ahead: its term may begin within milliseconds.
 
-        ``asked`` is what will be wanted then, but for its times. One keeper is forked for an epoch: a takeover that is
-        asked for again and again meets another session's lock.
+        ``asked`` is what will be wanted then, but for its times. With ``hinted`` it is not even asked for yet. It is
+        tried once for an epoch: whoever may connect to the database can notify, and a takeover that is asked for again
+        and again meets another session's lock.
         """
+        first, self._tried[hinted] = self._tried.get(hinted) != asked.epoch, asked.epoch
+        if self._ahead is not None and self._ahead.epoch == asked.epoch:
+            return
         if self._prepared is None or self._prepared.done():
             self._prepared = self._look_up()
-        if self._asked is None or self._asked.epoch != asked.epoch:
-            self._asked, self._ahead = asked, True
-            if self._origin.foreground is None and not self.config.hooks:
-                self._prepared.add_done_callback(partial(self._fork_ahead, asked, cause))
+        if first and self._origin.foreground is None and not self.config.hooks:
+            self._ahead = asked
+            self._prepared.add_done_callback(partial(self._fork_ahead, asked))
 
-    def _fork_ahead(self, asked: Spawn, cause: str, prepared: asyncio.Future[Preparation]) -> None:
-        if self._ahead and self._asked is asked and not prepared.cancelled() and prepared.exception() is None:
-            self._origin.guardian.prepare(self._request(prepared.result(), asked, b"", cause))
+    def _fork_ahead(self, asked: Spawn, prepared: asyncio.Future[Preparation]) -> None:
+        if self._ahead is asked and not prepared.cancelled() and prepared.exception() is None:
+            self._origin.guardian.prepare(self._request(prepared.result(), asked, b"", ""))
 
     def discard(self) -> None:
         """Have the keeper end that was forked ahead: no term has begun."""
-        if self._ahead:
-            self._ahead = False
+        if self._ahead is not None:
+            self._ahead = None
             self._origin.guardian.discard(self.config.lock_id(self._origin.namespace))
 
     def _look_up(self) -> asyncio.Future[Preparation]:
@@ -127,7 +130,7 @@ class Spawner:
     def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None], cause: str = "") -> Child:
         """Start the term's one child, and deliver its events to ``post``. ``cause`` is why the last term ended."""
         config, guardian = self.config, self._origin.guardian
-        self._ordered, self._ahead = config, False
+        self._ordered, self._ahead = config, None
         child = Child(guardian, config.name, config.lock_id(self._origin.namespace), effect.epoch)
         self._deliver(child, post)
         ahead, self._prepared = self._prepared, None
@@ -259,7 +262,7 @@ class Spawner:
             notify=config.notifies,
             hooks=config.hooks,
             hook_timeout=config.hook_timeout,
-            cause=cause,
+            cause=cause if config.hooks else "",
         )
 
     def _log(self, config: ProgramConfig) -> Mapping[str, object] | None:

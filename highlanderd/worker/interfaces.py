@@ -104,8 +104,11 @@ class ProgramChild(ProbedChild, Protocol):
 class ChildSpawner(Protocol):
     """What a program has its children started by."""
 
-    def prepare(self, asked: Spawn, cause: str) -> None:
-        """Prepare all but the execution: this child may be wanted within milliseconds, with other times."""
+    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None:
+        """Prepare all but the execution: this child may be wanted within milliseconds, with other times.
+
+        With ``hinted`` its term is not asked for yet.
+        """
 
     def discard(self) -> None:
         """End what was prepared, if no child was started since: no term has begun."""

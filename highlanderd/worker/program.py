@@ -30,8 +30,9 @@ from highlanderd.core.effects import (
     WriteSettled,
     WriteTimetable,
 )
-from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Refused
+from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Notified, Refused
 from highlanderd.core.knowledge import renewed_elsewhere
+from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Row
 from highlanderd.core.states import (
     OUTLAWED,
@@ -245,12 +246,29 @@ class Program:
             self._compare(before, event)
         for effect in effects:
             _PERFORM[type(effect)](self, effect)
-        if isinstance(event, Granted | Refused | Detached):  # how each takeover ends
-            self._spawn.discard()
+        self._prepare(event, effects)
         self._records.step(before, event, self.situation, now)  # a child that is to start waits for no line of the log
         self._prober.follow(self.child, self.running, self.post)
         if self.situation.state != before.state or self.situation.reason != before.reason:
             self._on_change()
+
+    def _prepare(self, event: Event, effects: tuple[Effect, ...]) -> None:
+        """Prepare a child at the hint of a release, and end what was prepared once no term is asked for any more."""
+        match event:
+            case Notified() if effects and (row := self._led_elsewhere()) is not None:
+                until = boottime() + Lease(row.trusted_for).spawn_within
+                self._spawn.prepare(Spawn(row.epoch + 1, until, until), hinted=True)
+            case Granted() | Refused() | Detached():  # how each takeover ends
+                self._spawn.discard()
+            case Looked() if not any(isinstance(effect, TakeOver) for effect in effects):
+                self._spawn.discard()
+
+    def _led_elsewhere(self) -> Row | None:
+        """Return the row of another node's term, as the last look has shown it, where this node waits for its end."""
+        state, row = self.situation.state, self.former
+        if not isinstance(state, Waiting) or state.abstention is not None or row is None or self.policy.schedule:
+            return None  # with a schedule, a release begins nothing
+        return None if row.released or row.instance == self.policy.instance else row
 
     def _compare(self, before: Situation, event: Looked) -> None:
         """Warn of a ledger that went back, or that is written through another server, too."""
@@ -279,17 +297,13 @@ class Program:
         self._lock.take_over(claim)
         until = boottime() + claim.lengths.spawn_within
         scheduled = None if claim.run is None else claim.run.at
-        self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled), self._end_before)
+        self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled))
 
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1
-        self.child = self._spawn(effect, child_handover.encode(self.situation), self.post, self._end_before)
-
-    @property
-    def _end_before(self) -> str:
-        """Why the last term ended, for hooks."""
         former = self.former
-        return "first" if former is None else former.reason if former.released else "lapsed"
+        cause = "first" if former is None else former.reason if former.released else "lapsed"
+        self.child = self._spawn(effect, child_handover.encode(self.situation), self.post, cause)
 
     def _perform_set_deadline(self, effect: SetDeadline) -> None:
         if self.child is not None:

@@ -132,12 +132,14 @@ def _node(own: Own, world: World) -> Any:
     session = node.connected, node.granted, believed, remembered, node.lock_id
     frozen = node.frozen and (node.frozen, own.past(node.frozen_at))
     inbox = None if node.inbox is None else tuple(_event(event, own) for event in node.inbox)
-    spawned = own.epoch(node.spawned) if node.spawned else None, own.epoch(node.prepared) if node.prepared else None
+    spawned = own.epoch(node.spawned) if node.spawned else None
+    decides = not (world.rules.gate_waits and world.rules.compares_prepared)  # else it makes no difference
+    prepared = own.epoch(node.prepared) if node.prepared and decides else None
     life = node.up, node.wish, node.draining, node.ended, node.met
     seen = node.pace.length, node.host, node.memory, node.generation
     name = None if own.origin.alike else node.name
     asks = tuple(_ask(ask, own) for ask in own.asks)
-    return situation, session, trees, spawned, life, seen, frozen, inbox, asks, name, _ownership(own, world)
+    return situation, session, trees, spawned, prepared, life, seen, frozen, inbox, asks, name, _ownership(own, world)
 
 
 def _child(child: Child | None, own: Own) -> Any:

@@ -65,16 +65,20 @@ def tell(world: World, i: int, *events: Event) -> World:
             world = _unsettle(world, node, event)
         for effect in effects:
             world = _perform(world, i, effect)
-        world = _discard(world, i, event, effects)
+        world = _prepare(world, i, event, effects)
         if machine.finished(after):
             return _leave(world, i)
     return world
 
 
-def _discard(world: World, i: int, event: Event, effects: Sequence[Effect]) -> World:
-    """End what was prepared, once a takeover has ended without a child."""
-    over = isinstance(event, Granted | Refused | Detached) and not any(isinstance(effect, Spawn) for effect in effects)
-    return set_node(world, i, world.nodes[i]._replace(prepared=0)) if over and world.rules.discards_prepared else world
+def _prepare(world: World, i: int, event: Event, effects: Sequence[Effect]) -> World:
+    """Prepare a child at a hint, and end what was prepared, once no term is asked for any more."""
+    node, row = world.nodes[i], world.pg.ledger.row(world.nodes[i].lock_id)
+    if isinstance(event, Notified) and effects and row is not None and not world.rules.hooks:
+        return set_node(world, i, node._replace(prepared=node.prepared or row.epoch + 1))
+    goes_on = any(isinstance(effect, Spawn | TakeOver) for effect in effects)
+    over = isinstance(event, Granted | Refused | Detached | Looked) and not goes_on
+    return set_node(world, i, node._replace(prepared=0)) if over and world.rules.discards_prepared else world
 
 
 def news(world: World, i: int, *events: Event) -> World:
@@ -169,7 +173,8 @@ def _perform(world: World, i: int, effect: Effect) -> World:
                 raise Violation(f"{node.name}: releases epoch {epoch} while orphans of a dead keeper live")
             world = world._replace(release_sent=(*world.release_sent, (node.lock_id, epoch)))
         case TakeOver(claim) if not world.rules.hooks:  # a hook may be the first that is executed
-            world = set_node(world, i, node._replace(prepared=node.prepared or claim.epoch))
+            kept = 0 if world.rules.discards_prepared else node.prepared
+            world = set_node(world, i, node._replace(prepared=kept or claim.epoch))
         case _:
             pass
     return _ask(world, world.nodes[i], effect)

@@ -171,7 +171,7 @@ def a_lead(epoch: int) -> tuple[Event, ...]:
 class Quiets:
     """Starts children of which nothing is heard."""
 
-    def prepare(self, asked: Spawn, cause: str) -> None: ...
+    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None: ...
 
     def discard(self) -> None: ...
 
@@ -218,11 +218,11 @@ def test_scheduled_times_that_this_node_has_skipped_are_counted_by_their_reason(
 
 
 def test_what_is_prepared_for_a_takeover_is_prepared_for_its_time() -> None:
-    asked: list[Spawn] = []
+    prepared: list[Spawn] = []
 
     class Preparing(Quiets):
-        def prepare(self, spawn: Spawn, cause: str) -> None:  # noqa: ARG002
-            asked.append(spawn)
+        def prepare(self, asked: Spawn, *, hinted: bool = False) -> None:  # noqa: ARG002
+            prepared.append(asked)
 
     hourly = Policy("a", "us", schedule=every(3600), restart="never")
     free = released(1)
@@ -231,7 +231,7 @@ def test_what_is_prepared_for_a_takeover_is_prepared_for_its_time() -> None:
     seen = replace(free, clock=7200.0, timetable=Timetable("every 3600", 0.0, 3600))
     _, granted, started = a_lead(2)
     told(hourly, Attached(1), Looked(seen, boottime(), keeperless=True), granted, started, spawn=Preparing())
-    assert [one.scheduled for one in asked] == [7200]
+    assert [one.scheduled for one in prepared] == [7200]
 
 
 def test_a_lock_that_was_taken_back_counts_once() -> None:

@@ -63,9 +63,9 @@ class World:
         self.spawner(Spawn(self.epoch, 1e9, 1e9), b"", lambda _: None)
         return (await self.guardian.environments.get())["SAYS"]
 
-    def asks(self, epoch: int) -> None:
-        """Prepare for the child of a term that is being asked for."""
-        self.spawner.prepare(Spawn(epoch, 1e9, 1e9), "released")
+    def asks(self, epoch: int, *, hinted: bool = False) -> None:
+        """Prepare for the child of a term that is being asked for, or may soon be."""
+        self.spawner.prepare(Spawn(epoch, 1e9, 1e9), hinted=hinted)
 
     async def prepares(self) -> None:
         """Prepare for a child, and wait until that is done."""
@@ -148,3 +148,26 @@ def test_no_keeper_is_forked_ahead_for_a_term_that_was_refused_before_all_was_lo
 
     asyncio.run(live())
     assert world.guardian.ahead == ["discarded"]
+
+
+def test_hints_that_come_again_and_again_fork_one_keeper_and_a_takeover_another(world: World) -> None:
+    async def live() -> None:
+        for hinted in (True, True, True, False, False):
+            world.asks(1, hinted=hinted)
+            assert world.spawner._prepared is not None
+            await asyncio.wait([world.spawner._prepared])
+            await asyncio.sleep(0)
+            world.spawner.discard()
+
+    asyncio.run(live())
+    assert world.guardian.ahead == [1, "discarded", 1, "discarded"]
+
+
+def test_what_was_prepared_at_a_hint_serves_the_takeover(world: World) -> None:
+    async def live() -> None:
+        world.asks(1, hinted=True)
+        await world.prepares()
+        await world.starts()
+
+    asyncio.run(live())
+    assert world.guardian.ahead == [1]

@@ -1,0 +1,92 @@
+"""When a program's shell prepares a child, and when it ends what was prepared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from highlanderd.core import machine
+from highlanderd.core.effects import Spawn
+from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused
+from highlanderd.core.lease import Lengths
+from highlanderd.core.states import Policy, Want
+from highlanderd.system.linux import boottime
+from highlanderd.worker.program import Program
+from tests.unit.test_program_records import Book, Incurious, Line, Quiet, released
+
+
+class Prepares:
+    """Notes for what a child was prepared, started, and what was ended."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None:
+        self.done.append(f"prepared for {asked.epoch}{' at a hint' if hinted else ''}")
+
+    def discard(self) -> None:
+        self.done.append("discarded")
+
+    def __call__(self, effect: Spawn, memo: bytes, post: Callable[[Event], None], cause: str = "") -> Quiet:  # noqa: ARG002
+        self.done.append(f"started {effect.epoch}")
+        return Quiet()
+
+
+def free(epoch: int) -> Looked:
+    return Looked(released(epoch), boottime(), keeperless=True)
+
+
+def led(epoch: int, instance: str = "them") -> Looked:
+    observation = released(epoch)
+    assert observation.row is not None
+    row = replace(observation.row, released=False, instance=instance)
+    return Looked(replace(observation, row=row), boottime(), keeperless=True)
+
+
+def done(*events: Event) -> list[str]:
+    """Return what a waiting program has done about its child once these events have come, and before its end."""
+    spawner = Prepares()
+
+    async def live() -> list[str]:
+        program = Program(
+            "beat",
+            machine.begin(Want.RUN, boottime()),
+            Policy("a", "us"),
+            spawn=spawner,
+            prober=Incurious(),
+            recorder=Book(),
+            on_change=lambda: None,
+        )
+        for event in (Attached(1), *events):
+            program.post(event)
+        task = asyncio.create_task(program.run(Line()))
+        while program._inbox:  # noqa: ASYNC110 - what is waited for is that the program has had its turns
+            await asyncio.sleep(0)
+        found = [*spawner.done]  # whatever ends the program ends what was prepared, too
+        task.cancel()
+        return found
+
+    return asyncio.run(live())
+
+
+def test_the_hint_of_a_release_prepares_the_child_that_the_takeover_is_asked_for() -> None:
+    granted = Granted(3, Lengths.alike(10), boottime())
+    found = done(led(2), Notified(), free(2), granted)
+    assert found == ["discarded", "prepared for 3 at a hint", "prepared for 3", "started 3", "discarded"]
+
+
+@pytest.mark.parametrize("over", [Refused(1.0, "another session was faster"), Detached("lost")])
+def test_what_was_prepared_ends_with_a_takeover_that_begins_no_term(over: Event) -> None:
+    assert done(free(2), over)[-2:] == ["prepared for 3", "discarded"]
+
+
+def test_what_was_prepared_at_a_hint_ends_when_another_node_still_leads() -> None:
+    assert done(led(2), Notified(), led(2)) == ["discarded", "prepared for 3 at a hint", "discarded"]
+
+
+def test_a_hint_prepares_nothing_for_a_program_whose_row_was_free_or_ones_own() -> None:
+    assert not [one for one in done(led(2, "us"), Notified()) if "hint" in one]
+    assert not [one for one in done(free(2), Refused(1.0, "busy"), Notified()) if "hint" in one]
