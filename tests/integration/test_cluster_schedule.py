@@ -79,7 +79,7 @@ def test_what_is_skipped_stands_in_the_history_with_its_reason(nodes: Nodes, dat
     database.sql(LATE.format("1 year 1 day"))
     assert highlanderctl(a.socket, "start", "--everywhere", "yearly").code == 0
     wait_for(lambda: len(history(a)["skipped"]) == 2, what="what it was stopped for is noted")
-    assert [(one["times"], one["cause"]) for one in history(a)["skipped"]] == [(2, "stopped"), (1, "overlap")]
+    assert [(one["times"], one["cause"]) for one in history(a)["skipped"]] == [(1, "overlap"), (2, "stopped")]
     assert "skipped: stopped, 2 times until" in highlanderctl(a.socket, "history").out
     assert "skipped" in highlanderctl(a.socket, "events").out
     assert "yearly: next run at " in highlanderctl(a.socket, "cluster").out

@@ -34,19 +34,31 @@ COMMENT ON TABLE {schema}.skipped IS 'History: the scheduled times that were not
 ALTER TABLE {schema}.term ADD COLUMN scheduled_at timestamptz;
 COMMENT ON COLUMN {schema}.term.scheduled_at IS 'The scheduled time that the term was begun for.';
 
--- Daemons of schemas 2 and 3 go on together with newer ones, so compatible_from stays. A role that may lead may use the new tables.
+-- Who lifts a stop need not know of schedules.
+CREATE FUNCTION {schema}.note_held() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE {schema}.schedule SET held_from = OLD.since, held_until = clock_timestamp() WHERE lock_id = OLD.lock_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_held AFTER DELETE ON {schema}.wish FOR EACH ROW EXECUTE FUNCTION {schema}.note_held();
+
+-- Daemons of schemas 2 and 3 go on together with newer ones, so compatible_from stays. A role that may lead may use the
+-- new tables, and one that may read the history may read them.
 DO $$
 DECLARE
-    leader name;
+    granted record;
 BEGIN
-    FOR leader IN
-        SELECT DISTINCT pg_get_userbyid(a.grantee)
+    FOR granted IN
+        SELECT DISTINCT pg_get_userbyid(a.grantee) AS role,
+               CASE a.privilege_type WHEN 'UPDATE' THEN 'SELECT, INSERT, UPDATE, DELETE' ELSE 'SELECT' END AS privileges
           FROM pg_class AS c, aclexplode(c.relacl) AS a
-         WHERE c.oid = ({schema_text} || '.lease')::regclass AND a.privilege_type = 'UPDATE'
+         WHERE (c.oid, a.privilege_type) IN ((({schema_text} || '.lease')::regclass, 'UPDATE'),
+                                             (({schema_text} || '.term')::regclass, 'SELECT'))
            AND a.grantee NOT IN (0, c.relowner)
     LOOP
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %1$s.schedule, %1$s.skipped TO %2$I',
-                       {schema_text}, leader);
+        EXECUTE format('GRANT %3$s ON %1$s.schedule, %1$s.skipped TO %2$I', {schema_text}, granted.role, granted.privileges);
     END LOOP;
 END
 $$;

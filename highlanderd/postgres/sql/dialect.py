@@ -120,7 +120,6 @@ _SHARED: Final[Mapping[str, str]] = {
 _UNSCHEDULED: Final[Mapping[str, str]] = {
     "clock": "NULL",
     "plan": "NULL",
-    "held": "",
     "scheduled_at": "NULL",
     "skips": "",
 }
@@ -134,9 +133,6 @@ _SCHEDULED: Final[Mapping[str, str]] = {
     "begun_with": f"{_SHARED['begun_with']}, scheduled_at",
     "begun_values": f"{_SHARED['begun_values']}, (SELECT s.latest FROM {{schema}}.schedule AS s "
     "WHERE s.lock_id = $1::bigint AND s.epoch = $2::bigint)",
-    "held": """, held AS (
-       UPDATE {schema}.schedule AS s SET held_from = l.since, held_until = clock_timestamp()
-         FROM lifted AS l WHERE s.lock_id = l.lock_id)""",
     "scheduled_at": RFC_3339.format("t.scheduled_at"),
     "skips": f"""
 UNION ALL

@@ -40,12 +40,10 @@ SELECT r.lock_id, r.epoch, r.program, r.node, r.acquired_at, r.released_at, r.re
 
 # Parameters: 1 lock ids, 2 the number of rows, the newest of all.
 SKIPPED: Final = f"""
-SELECT * FROM (
-  SELECT {NAMED.format("s.program")}, {RFC_3339.format("s.first_at")}, {RFC_3339.format("s.last_at")} AS last, s.times,
-         {NAMED.format("s.reason")}, {NAMED.format("s.node")}, {RFC_3339.format("s.recorded_at")}
-    FROM {{schema}}.skipped AS s WHERE s.lock_id = ANY ($1::bigint[])
-   ORDER BY s.id DESC LIMIT $2::integer) AS newest
- ORDER BY last
+SELECT {NAMED.format("s.program")}, {RFC_3339.format("s.first_at")}, {RFC_3339.format("s.last_at")}, s.times,
+       {NAMED.format("s.reason")}, {NAMED.format("s.node")}, {RFC_3339.format("s.recorded_at")}
+  FROM (SELECT * FROM {{schema}}.skipped WHERE lock_id = ANY ($1::bigint[]) ORDER BY id DESC LIMIT $2::integer) AS s
+ ORDER BY s.id
 """
 
 # The newest 1,000 of each program stay for 90 days.

@@ -131,10 +131,7 @@ SELECT id, program, $3::text, $4::text
 """
 
 # Parameter: 1 lock ids.
-START_EVERYWHERE: Final = """
-WITH lifted AS (DELETE FROM {schema}.wish WHERE lock_id = ANY ($1::bigint[]) RETURNING lock_id, since){held}
-SELECT 1 FROM lifted
-"""
+START_EVERYWHERE: Final = "DELETE FROM {schema}.wish WHERE lock_id = ANY ($1::bigint[])"
 
 # Parameters: 1 node, 2 author, 3 reason. A node may be drained whose daemon was never seen.
 DRAIN: Final = """
