@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from multidict import MultiDict
 
-from highlanderd.api import DEFAULT_TERMS
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import NodeStatus, ProgramStatus
-from highlanderd.core.terms import PastTerm
+from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.answers import cluster_facts, encoded, failure, page
 from highlanderd.listeners.asked_page import asked_page, refusable
-from highlanderd.listeners.history import terms_facts
+from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, keep, serve, tcp_door
@@ -45,6 +46,9 @@ class Observed(Protocol):
 
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last. Raises HighlanderError when they cannot be read."""
+
+    async def skipped(self, names: Sequence[str], limit: int) -> tuple[SkippedTimes, ...]:
+        """Return the newest scheduled times that were skipped, the newest last. Raises as ``history``."""
 
 
 async def serve_health(
@@ -91,7 +95,8 @@ class _Answers:
         self._status = SharedPage(node.status)
         self._metrics = SharedPage(lambda: metrics.render(node.status()), prepare=node.refresh, keep=KEEP)
         self._cluster = asked_page(lambda: refusable(node.cluster()), self._cluster_text)
-        self._history = asked_page(lambda: refusable(node.history((), DEFAULT_TERMS)), _history_text)
+        past = partial(history_facts, node.history, node.skipped, None, MultiDict[str]())
+        self._history = asked_page(lambda: refusable(past()), _history_text)
         self._page = asked_page(self._written, lambda page: page)
         self._alive = alive
 
@@ -142,8 +147,8 @@ class _Answers:
         return encoded(cluster_facts(overview, self._node.status().maintenance))
 
 
-def _history_text(terms: tuple[PastTerm, ...] | HighlanderError) -> str | HighlanderError:
-    return terms if isinstance(terms, HighlanderError) else encoded(terms_facts(terms))
+def _history_text(facts: dict[str, object] | HighlanderError) -> str | HighlanderError:
+    return facts if isinstance(facts, HighlanderError) else encoded(facts)
 
 
 def _json(text: str | HighlanderError) -> web.Response:
