@@ -82,7 +82,8 @@ def test_what_is_skipped_stands_in_the_history_with_its_reason(nodes: Nodes, dat
     assert [(one["times"], one["cause"]) for one in history(a)["skipped"]] == [(1, "overlap"), (2, "stopped")]
     assert "skipped: stopped, 2 times until" in highlanderctl(a.socket, "history").out
     assert "skipped" in highlanderctl(a.socket, "events").out
-    assert "yearly: next run at " in highlanderctl(a.socket, "cluster").out
+    said = "yearly: next run at "  # which the daemon writes a second apart at most
+    wait_for(lambda: said in highlanderctl(a.socket, "cluster").out, what="the cluster shows it, too")
     assert "next run at " in highlanderctl(a.socket, "explain", "yearly").out
     assert runs(nodes) == [], "it was run for no time"
     assert [term["scheduled"] for term in history(a)["terms"]] == [None]
