@@ -286,7 +286,12 @@ def expiry(database: Database, program: str) -> float:
 
 
 def ends(database: Database, program: str) -> list[str | None]:
-    """Return why each term of a program ended, None for the one under way."""
+    """Return why each term of a program ended, None for the one under way, once the history has heard of that."""
+    unheard = (
+        "SELECT 1 FROM highlander.lease AS l WHERE l.program = %s AND NOT EXISTS "
+        "(SELECT FROM highlander.term AS t WHERE t.lock_id = l.lock_id AND t.epoch >= l.epoch)"
+    )
+    wait_for(lambda: not database.sql(unheard, [program]), what="the history has heard of the latest term")
     terms = database.sql("SELECT reason FROM highlander.term WHERE program = %s ORDER BY epoch", [program])
     return [reason for (reason,) in terms]
 
