@@ -4,8 +4,6 @@ What a schedule means at the change of daylight saving time is cronsim's to say,
 moment is in seconds of the epoch, so the second 02:30 of an autumn night is another one than the first.
 """
 
-# mypy: disable-error-code="import-not-found"
-
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -15,8 +15,6 @@ from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-pytest.importorskip("cronsim")
-
 LEASE = 3.0
 YEARLY = '[program.yearly]\nschedule = "0 0 1 1 *"\ncatch_up = "366d"\ncommand = ["sh", "-c", "{}"]\n'
 WRITES = "echo $HIGHLANDER_SCHEDULED_AT >> $JOURNAL.runs; "

@@ -14,8 +14,6 @@ from highlanderd.config import check
 from highlanderd.config.cron import CronTimes, zone_name
 from tests.support.configuration import POSTGRES, loaded, problems
 
-pytest.importorskip("cronsim")
-
 BERLIN = "Europe/Berlin"
 SPRING = datetime(2026, 3, 28, 20, tzinfo=UTC)
 """In the evening before clocks are set forward, from 02:00 to 03:00."""

@@ -28,8 +28,6 @@ def test_every_configuration_in_the_pages_loads(where: str, block: str, tmp_path
     text = block if block.startswith("[") else f"[postgres]\n{block}"
     if "[postgres]" not in text:
         text += '\n[postgres]\ndsn = "embedded"\n'
-    if "\nschedule = " in text:
-        pytest.importorskip("cronsim")
     file = tmp_path / "highlander.toml"
     file.write_text(text, "utf-8")
     assert load(file, ENVIRON, _read).configuration, where
