@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import NOBODY, as_nobody
-from tests.support.deaths import gone, proc_file
+from tests.support.deaths import gone, proc_file, stand_still
 from tests.support.journal import CHILD
 from tests.support.long import first_of
 from tests.support.nodes import Nodes, ends
@@ -110,11 +110,18 @@ def test_without_patience_a_led_program_is_75_and_nothing_runs(runs: Runs) -> No
     assert first.process.poll() is None
 
 
-def test_without_patience_a_lease_that_has_to_be_waited_for_is_75(runs: Runs, database: Database) -> None:
-    first = runs.leading()
-    for pid in (first.pid, *first.below(b"--state"), first.worker):
+def _kill(run: Run) -> None:
+    """Kill a command and its daemon at one moment: none of them releases what it leads when another one is gone."""
+    pids = (run.pid, run.worker, *run.below(b"--state"))
+    stand_still(*pids)
+    for pid in pids:
         with suppress(ProcessLookupError):  # it has ended with the one before it
             os.kill(pid, signal.SIGKILL)
+
+
+def test_without_patience_a_lease_that_has_to_be_waited_for_is_75(runs: Runs, database: Database) -> None:
+    first = runs.leading()
+    _kill(first)
     wait_for(lambda: not database.sql("SELECT FROM pg_stat_activity WHERE application_name LIKE '%/beat'"), PATIENCE)
     assert runs("-n", "--name", "beat", "--", "true").ended()[0] == 75
 
@@ -196,8 +203,7 @@ def test_the_tree_dies_with_the_command_that_was_killed(runs: Runs) -> None:
 def test_the_tree_dies_when_all_of_ours_are_killed(runs: Runs) -> None:
     first = runs.leading()
     [life] = runs.journal.lives()
-    for pid in (first.pid, first.worker, *first.below(b"--state")):
-        os.kill(pid, signal.SIGKILL)
+    _kill(first)
     wait_for(lambda: gone(life.main), PATIENCE, "the program is gone")
     runs.leading()
 

@@ -14,13 +14,22 @@ LOOK_AT_LEAST_EVERY = 0.25
 """Seconds when the wait is long, as looking costs the daemon that is asked, too."""
 
 
+def _seen(fact: Callable[[], Fact]) -> Fact | FileNotFoundError:
+    """Return the fact, or that the file which shows it is not there yet."""
+    try:
+        return fact()
+    except FileNotFoundError as missing:
+        return missing
+
+
 def wait_for(fact: Callable[[], Fact], within: float = 60.0, what: str = "") -> Fact:
     """Return what ``fact`` returns as soon as it is true; fail when it is not within so many seconds.
 
-    The bound is for what never comes: on a busy machine what takes a moment may take very long.
+    The bound is for what never comes: on a busy machine what takes a moment may take very long. A file that is not
+    there yet is no failure of the fact.
     """
     began = time.monotonic()
-    while not (seen := fact()):
+    while isinstance(seen := _seen(fact), FileNotFoundError) or not seen:
         waited = time.monotonic() - began
         if waited > within:
             raise AssertionError(f"not within {within:g} s: {what or fact}; last seen: {seen!r}")
