@@ -40,10 +40,10 @@ def mounts(controller: str = "") -> Iterator[tuple[str, str]]:
 
 
 def lines(path: str) -> list[str]:
-    """Return the lines of a file of the kernel's; nothing when it cannot be read."""
+    """Return the lines of a file of the kernel's; nothing when it cannot be read. Names in it may hold any bytes."""
     try:
-        with open(path) as file:
-            return file.read().splitlines()
+        with open(path, newline="\n", errors="surrogateescape") as file:
+            return [line for line in file.read().split("\n") if line]
     except OSError:
         return []
 
