@@ -90,8 +90,8 @@ class Spawner:
         """Look up what a child needs, and have its keeper forked ahead: its term may begin within milliseconds.
 
         ``asked`` is what will be wanted then, but for its times. With ``hinted`` it is not even asked for yet. It is
-        tried once for an epoch: whoever may connect to the database can notify, and a takeover that is asked for again
-        and again meets another session's lock.
+        tried once for an epoch: each client of the database can notify, and a takeover that is asked for again and
+        again meets another session's lock.
         """
         first, self._tried[hinted] = self._tried.get(hinted) != asked.epoch, asked.epoch
         if self._ahead is not None and self._ahead.epoch == asked.epoch:

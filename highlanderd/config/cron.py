@@ -41,8 +41,8 @@ class CronTimes:
     def _around(self, moment: float) -> Iterator[float]:
         """Yield the times from a little before a moment on.
 
-        A schedule at fixed hours is followed on the clock of the zone, which says everything between two and three
-        twice in an autumn night: whoever begins in the second of these hours is given times of the first one.
+        cronsim follows a schedule at fixed hours on the clock of the zone, which shows each time between two and three
+        twice in an autumn night. From a moment in the second of these hours it yields times of the first one, too.
         """
         from cronsim import CronSim  # only who has a schedule needs it
 

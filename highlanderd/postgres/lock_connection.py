@@ -231,7 +231,7 @@ class LockConnection:
         future.add_done_callback(done)
 
     def cannot_read(self, error: Exception) -> None:
-        """Give the session up, because what the ledger holds cannot be read."""
+        """Drop the session and raise an alarm: what the ledger holds cannot be read."""
         why = "an answer of PostgreSQL cannot be read"
         self.pool.server.notes.unforeseen(f"{self.lock.program}: {why}", error)
         self.refuse(f"{why}: {error}")

@@ -65,8 +65,8 @@ class LookBatch:
     def _look(self) -> None:
         joined, self._joined = self._joined, []
         by_schema = defaultdict[int, list[Numbered]](list)
-        for looker, number in joined:
-            by_schema[looker.schema].append((looker, number))
+        for numbered in joined:
+            by_schema[numbered[0].schema].append(numbered)
         for together in by_schema.values():
             for first in range(0, len(together), AT_ONCE):
                 _ask(together[first : first + AT_ONCE])

@@ -50,7 +50,7 @@ def needs_new_child(old: ProgramConfig, new: ProgramConfig) -> bool:
 
 
 def _told(config: ProgramConfig) -> tuple[bool, float | None]:
-    """Return what a child is told when it is started: whether it is heard, and how often it is to speak."""
+    """Return what the variables of a new child say: whether it has a notify socket, and its watchdog timeout in s."""
     return config.notifies, config.alive_timeout if isinstance(config.alive, Notify) else None
 
 

@@ -314,8 +314,7 @@ class Fleet:
                     member.program.post(Notified())
 
     def _note_term(self, name: str) -> None:
-        led = name in self.members and self.members[name].program.term is not None
-        (self._led.add if led else self._led.discard)(name)
+        (self._led.add if self._is_led(name) else self._led.discard)(name)
 
     def barred(self, name: str) -> bool:
         """Return whether the configuration says that this node never runs a program."""

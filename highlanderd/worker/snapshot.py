@@ -29,7 +29,7 @@ def program_status(
 ) -> ProgramStatus:
     """Return one program as this node sees it. Without an overview it is not known who else could lead it."""
     program, now = member.program, boottime()
-    situation, term, running = program.situation, program.term, program.running
+    situation, term, running, next_run = program.situation, program.term, program.running, program.next_run
     leader, epoch = _leader(member, pool, node)
     left = unkillable(member)
     known = None if overview is None else overview.program(program.name)
@@ -56,7 +56,7 @@ def program_status(
         last_exit=_last_exit(member, now),
         stopped=_stopped(member),
         finished=isinstance(situation.state, Waiting) and situation.state.finished,
-        next_run=None if program.next_run is None else rfc_3339(program.next_run),
+        next_run=None if next_run is None else rfc_3339(next_run),
         idle=program.idle,
         candidates=None if known is None else len(known.candidates),
         drift=None if known is None else len(known.drift),

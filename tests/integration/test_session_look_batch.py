@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from highlanderd.core.events import Attached, Detached, Looked
 from tests.support.postgres import Database
-from tests.support.session import Desk, Line, desk, settle
+from tests.support.session import Line, desk, settle
 
 PROGRAMS = ("beat", "relay", 'a "b", {c}\\d')
 
 
-async def leading(here: Desk) -> list[tuple[Line, int]]:
-    lines = [await here.line(program) for program in PROGRAMS]
-    return [(line, (await line.lead()).epoch) for line in lines]
-
-
-async def standbys(there: Desk) -> list[Line]:
-    """Return lines that have each seen that another node leads."""
-    lines = [await there.line(program, "n2") for program in PROGRAMS]
-    for line in lines:
-        await line.look()
-    return lines
+@asynccontextmanager
+async def led_elsewhere(database: Database) -> AsyncIterator[tuple[list[int], list[Line]]]:
+    """Give the epochs of terms on one node, and another node's lines, each of which has seen that."""
+    async with desk(database.dsn) as here, desk(database.dsn) as there:
+        leaders = [await here.line(program) for program in PROGRAMS]
+        settle(database)
+        epochs = [(await line.lead()).epoch for line in leaders]
+        lines = [await there.line(program, "n2") for program in PROGRAMS]
+        for line in lines:
+            await line.look()
+        yield epochs, lines
 
 
 def asked(lines: list[Line]) -> list[str]:
@@ -34,15 +36,11 @@ def asked(lines: list[Line]) -> list[str]:
 
 def test_one_session_asks_for_all_that_are_led_elsewhere(database: Database) -> None:
     async def scenario() -> None:
-        async with desk(database.dsn) as here, desk(database.dsn) as there:
-            await here.line("warm")
-            settle(database)
-            leaders = await leading(here)
-            lines = await standbys(there)
+        async with led_elsewhere(database) as (epochs, lines):
             assert asked(lines) == ["look"] * 3
             seen = await asyncio.gather(*(line.look() for line in lines))
             assert [(one.row.program, one.row.node, one.row.epoch) for one in seen if one.row] == [
-                (line.program, "n1", epoch) for line, epoch in leaders
+                (program, "n1", epoch) for program, epoch in zip(PROGRAMS, epochs, strict=True)
             ]
             assert asked(lines) == ["look_at_many"]
 
@@ -51,11 +49,7 @@ def test_one_session_asks_for_all_that_are_led_elsewhere(database: Database) -> 
 
 def test_a_row_that_is_free_is_looked_at_by_the_session_that_may_claim_it(database: Database) -> None:
     async def scenario() -> None:
-        async with desk(database.dsn) as here, desk(database.dsn) as there:
-            await here.line("warm")
-            settle(database)
-            await leading(here)
-            lines = await standbys(there)
+        async with led_elsewhere(database) as (_, lines):
             asked(lines)
             # by hand, and so without a notification
             database.sql("UPDATE highlander.lease SET released_at = clock_timestamp(), renewal = renewal + 1")
@@ -68,11 +62,7 @@ def test_a_row_that_is_free_is_looked_at_by_the_session_that_may_claim_it(databa
 
 def test_the_end_of_the_session_that_asks_leaves_no_other_without_an_answer(database: Database) -> None:
     async def scenario() -> None:
-        async with desk(database.dsn) as here, desk(database.dsn) as there:
-            await here.line("warm")
-            settle(database)
-            await leading(here)
-            first, *others = await standbys(there)
+        async with led_elsewhere(database) as (_, [first, *others]):
             connection = first.session.connection
             assert connection is not None
             for line in (first, *others):
@@ -89,11 +79,7 @@ def test_the_end_of_the_session_that_asks_leaves_no_other_without_an_answer(data
 
 def test_a_session_that_is_lost_meanwhile_is_told_no_answer(database: Database) -> None:
     async def scenario() -> None:
-        async with desk(database.dsn) as here, desk(database.dsn) as there:
-            await here.line("warm")
-            settle(database)
-            await leading(here)
-            first, second, third = await standbys(there)
+        async with led_elsewhere(database) as (_, [first, second, third]):
             for line in (first, second, third):
                 line.session.look()
             connection = second.session.connection

@@ -126,7 +126,7 @@ def server(clusters: Clusters) -> Cluster:
 
 @pytest.fixture
 def report(capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Print lines for whoever watches, at once."""
+    """Print lines at once."""
 
     def tell(*lines: object) -> None:
         with capfd.disabled():
