@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
-REST: Final = 9.0
-"""Times its own cost for which a page rests after it was rendered: it takes a tenth of the event loop at most."""
-
-LEAST_REST: Final = 0.02
-"""Seconds for which it rests in any case: what prepares it may cost other processes."""
+SHARE: Final = 0.1
+"""The part of the event loop's time that rendering takes at most."""
+AT_ONCE: Final = 0.1
+"""Seconds of rendering that need no rest before them: a person's commands, one after the other."""
+LEAST_COST: Final = 0.002
+"""Seconds that each page counts for at least: what prepares it may cost other processes."""
 
 
 async def _at_once() -> None:
@@ -26,7 +27,9 @@ class SharedPage(Generic[T]):
     ) -> None:
         """Make a page. ``prepare`` is awaited before each ``render``; only what ``render`` takes counts as its cost."""
         self._render, self._prepare, self._keep = render, prepare, keep
-        self._begun = self._due = -1.0
+        self._begun = -1.0
+        self._due = 0.0
+        """When what was rendered has had its rest."""
         self._lock = asyncio.Lock()
         self._page: T | None = None
 
@@ -37,13 +40,12 @@ class SharedPage(Generic[T]):
         async with self._lock:
             if self._page is not None and self._begun >= arrived - self._keep:
                 return self._page
-            await asyncio.sleep(max(0.0, self._due - loop.time()))
+            await asyncio.sleep(max(0.0, self._due - AT_ONCE / SHARE - loop.time()))
             self._begun = loop.time()
             await self._prepare()
             began = loop.time()
             try:
                 self._page = page = self._render()
             finally:
-                now = loop.time()
-                self._due = now + max(LEAST_REST, REST * (now - began))
+                self._due = max(self._due, began) + max(LEAST_COST, loop.time() - began) / SHARE
             return page

@@ -29,3 +29,7 @@ class DrivenLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now
+
+    def work(self, seconds: float) -> None:
+        """Let time go by as if a callback took so long."""
+        self._clock.now += seconds
