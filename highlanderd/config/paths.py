@@ -89,6 +89,8 @@ class PathReader:
         self._reader: _ReaderProcess | None = None
         self.hung: Path | None = None
         """The last path that gave no answer."""
+        self._looks: dict[tuple[str, Path, Identity], tuple[int, int, bytes]] = {}
+        """What was answered about what is there, without content: many programs have one command."""
 
     def __enter__(self) -> PathReader:
         return self
@@ -124,19 +126,26 @@ class PathReader:
         return bool(self._ask("writable", path, who)[0])
 
     def _ask(self, operation: str, path: Path, who: Identity) -> tuple[int, bytes]:
+        question = operation, path, who
+        error, number, content = answer = self._looks.get(question) or self._answer(*question)
+        if operation != "read":
+            self._looks[question] = answer
+        if error:
+            raise OSError(error, os.strerror(error), os.fsdecode(content[: path_reader.LONGEST]) or None)
+        return number, content
+
+    def _answer(self, operation: str, path: Path, who: Identity) -> tuple[int, int, bytes]:
+        """Return an errno, a number and content, as the process says them. Raises OSError."""
         hung = _hung.pop(path, None)
         if hung is not None and not hung.ended():
             raise self._timed_out(path, hung)
         self._reader = reader = self._reader or self._started()
         try:
-            error, number, content = reader.ask(operation, path, who)
+            return reader.ask(operation, path, who)
         except (OSError, ValueError):
             self._reader = None
             reader.kill()
             raise self._timed_out(path, reader) from None
-        if error:
-            raise OSError(error, os.strerror(error), os.fsdecode(content[: path_reader.LONGEST]) or None)
-        return number, content
 
     def _started(self) -> _ReaderProcess:
         """Start the process. Raises OSError with an errno that no path has: nothing was found out about any."""
