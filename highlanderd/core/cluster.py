@@ -1,6 +1,6 @@
 """The whole cluster as the ledger shows it: who leads what, who could take it over, who could not and why.
 
-Each daemon writes what it knows of itself (``NodePresence``). ``overview`` puts together what all of them wrote.
+Each daemon writes what it knows of itself (``NodePresence``). ``Overviews`` puts together what all of them wrote.
 Nothing of this decides who leads.
 """
 
@@ -12,6 +12,8 @@ from typing import Final
 
 DRAINED: Final = "drained "
 """How the reason of each program begins whose node is drained."""
+AWAY: Final = "its daemon is not connected"
+"""How it begins where the node's daemon is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,32 +154,52 @@ class Lead:
     """Whether the term is under way."""
 
 
-def overview(
-    nodes: Sequence[ClusterNode],
-    candidates: Iterable[tuple[str, CandidatePresence]],
-    leads: Iterable[Lead],
-    stopped: Mapping[int, Held],
-) -> ClusterOverview:
-    """Return the cluster as its parts show it: ``candidates`` by node, ``stopped`` by lock id."""
-    by_name: dict[str, dict[str, CandidatePresence]] = {}
-    for node, candidate in candidates:
-        by_name.setdefault(candidate.program, {})[node] = candidate
-    terms: dict[str, list[Lead]] = {}
-    for lead in leads:
-        terms.setdefault(lead.program, []).append(lead)
-    known = {node.name: node for node in nodes}
-    held = {name for name, found in terms.items() if any(lead.led or lead.lock_id in stopped for lead in found)}
-    names = sorted(by_name.keys() | held)
-    programs = tuple(_program(name, by_name.get(name, {}), terms.get(name, []), known, stopped) for name in names)
-    ordered = tuple(sorted(nodes, key=lambda node: node.name))
-    return ClusterOverview(ordered, programs, {program.name: program for program in programs})
+class Overviews:
+    """Puts overviews together, one after the other: what is as before is not found out anew."""
+
+    def __init__(self) -> None:
+        self._common: tuple[Mapping[str, str], Mapping[int, Held]] = {}, {}
+        """What each program may depend on: why no program of a node could be led there, and what is stopped."""
+        self._programs: Mapping[str, tuple[_Parts, ClusterProgram]] = {}
+
+    def overview(
+        self,
+        nodes: Sequence[ClusterNode],
+        candidates: Iterable[tuple[str, CandidatePresence]],
+        leads: Iterable[Lead],
+        stopped: Mapping[int, Held],
+    ) -> ClusterOverview:
+        """Return the cluster as its parts show it: ``candidates`` by node, ``stopped`` by lock id."""
+        by_name: dict[str, dict[str, CandidatePresence]] = {}
+        for node, candidate in candidates:
+            by_name.setdefault(candidate.program, {})[node] = candidate
+        terms: dict[str, list[Lead]] = {}
+        for lead in leads:
+            terms.setdefault(lead.program, []).append(lead)
+        held = {name for name, found in terms.items() if any(lead.led or lead.lock_id in stopped for lead in found)}
+        parts = {name: (by_name.get(name, {}), terms.get(name, [])) for name in sorted(by_name.keys() | held)}
+        common = {node.name: _absence(node) for node in nodes}, stopped
+        if common != self._common:
+            self._common, self._programs = common, {}
+        self._programs = {name: self._program(name, found) for name, found in parts.items()}
+        programs = {name: program for name, (_, program) in self._programs.items()}
+        ordered = tuple(sorted(nodes, key=lambda node: node.name))
+        return ClusterOverview(ordered, tuple(programs.values()), programs)
+
+    def _program(self, name: str, parts: _Parts) -> tuple[_Parts, ClusterProgram]:
+        known = self._programs.get(name)
+        return known if known is not None and known[0] == parts else (parts, _program(name, *parts, *self._common))
+
+
+_Parts = tuple[Mapping[str, CandidatePresence], Sequence[Lead]]
+"""Of a program: its candidates by node, and its terms."""
 
 
 def _program(
     name: str,
     found: Mapping[str, CandidatePresence],
     terms: Sequence[Lead],
-    nodes: Mapping[str, ClusterNode],
+    absences: Mapping[str, str],
     stopped: Mapping[int, Held],
 ) -> ClusterProgram:
     last = max(terms, key=lambda lead: (lead.led, lead.epoch), default=None)
@@ -185,7 +207,7 @@ def _program(
     leading = None if leader is None else found.get(leader)
     lock_ids = [*(lead.lock_id for lead in terms), *(candidate.lock_id for candidate in found.values())]
     others = {node: candidate for node, candidate in sorted(found.items()) if node != leader}
-    hindered = {node: hindrance(candidate, nodes.get(node)) for node, candidate in others.items()}
+    hindered = {node: absences.get(node, AWAY) or _hindrance(candidate) for node, candidate in others.items()}
     return ClusterProgram(
         name=name,
         lock_id=lock_ids[0] if last is None else last.lock_id,
@@ -201,12 +223,15 @@ def _program(
     )
 
 
-def hindrance(candidate: CandidatePresence, node: ClusterNode | None) -> str:
-    """Return why a node could not take a program over now; empty when it could."""
-    if node is None or not node.present:
-        return "its daemon is not connected" + (f", last seen {node.seen}" if node is not None and node.seen else "")
-    if node.drained is not None:
-        return f"{DRAINED}{node.drained}"
+def _absence(node: ClusterNode) -> str:
+    """Return why no program could be led on a node now; empty when nothing keeps all of them from it."""
+    if not node.present:
+        return AWAY + (f", last seen {node.seen}" if node.seen else "")
+    return "" if node.drained is None else f"{DRAINED}{node.drained}"
+
+
+def _hindrance(candidate: CandidatePresence) -> str:
+    """Return why a node that is there could not take a program over now; empty when it could."""
     return "" if candidate.able else candidate.reason or candidate.state
 
 

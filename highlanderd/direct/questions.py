@@ -113,7 +113,7 @@ class _Ledger:
     async def cluster(self) -> ClusterOverview:
         """Return the cluster as its daemons have written it."""
         overview.refuse_older(self._version)
-        return overview.read(await self._ask(overview.questions(self._ledger, self._version)))
+        return overview.OverviewReader().read(await self._ask(overview.questions(self._ledger, self._version)))
 
     async def events(self) -> Sequence[Occurrence]:
         """Return the newest events, the newest last."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from highlanderd.core.cluster import CandidatePresence, ClusterNode, ClusterOverview, Held, Lead, overview
+from highlanderd.core.cluster import CandidatePresence, ClusterNode, ClusterOverview, Held, Lead, Overviews
 from highlanderd.errors import HighlanderError, Unanswered
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
@@ -14,7 +14,7 @@ from highlanderd.postgres.replies import Ask, Reply, WireLost, document, duratio
 from highlanderd.postgres.sql import dialect, sharing
 from highlanderd.system.linux import boottime
 
-Row = Sequence[str | None]
+Row = tuple[str | None, ...]
 
 
 class Overview:
@@ -22,6 +22,7 @@ class Overview:
 
     def __init__(self, ledger: Ledger, listener: Listener) -> None:
         self._ledger, self._listener = ledger, listener
+        self._reader = OverviewReader()
         self._reading: asyncio.Future[ClusterOverview] | None = None
         self._latest: tuple[float, ClusterOverview] | None = None
 
@@ -46,7 +47,7 @@ class Overview:
             replies = await self._listener.ask(questions(self._ledger, facts.version))
         except WireLost as lost:
             raise Unanswered.because(lost) from lost
-        overview = read(replies)
+        overview = self._reader.read(replies)
         self._latest = asked, overview
         return overview
 
@@ -61,7 +62,7 @@ def refuse_older(version: int) -> None:
 
 
 def questions(ledger: Ledger, version: int) -> list[Ask]:
-    """Return the questions whose replies ``read`` takes."""
+    """Return the questions whose replies an ``OverviewReader`` takes."""
     asked = {
         "nodes": sharing.NODES,
         "standing": sharing.STANDING,
@@ -71,19 +72,29 @@ def questions(ledger: Ledger, version: int) -> list[Ask]:
     return [(ledger.statement(name, sql, version), ()) for name, sql in asked.items()]
 
 
-def read(replies: Sequence[Reply]) -> ClusterOverview:
-    """Return the cluster. Raises HighlanderError for a reply that is an error."""
-    for reply in replies:
-        if reply.error is not None:
-            raise HighlanderError(f"the cluster cannot be read: {reply.error.text}")
-    nodes, standing, leads, stopped = (reply.rows for reply in replies)
-    digests = cache(_digests)  # the nodes of a program mostly have the same ones
-    return overview(
-        [_node(row) for row in nodes],
-        [(row[0] or "", _candidate(row, digests(row[-1]))) for row in standing],
-        [_lead(row) for row in leads],
-        {int(row[0] or 0): Held(row[1] or "", row[2] or "", row[3] or "") for row in stopped},
-    )
+class OverviewReader:
+    """Reads the replies. Most rows are as they were the last time, and what they say is kept for that."""
+
+    def __init__(self) -> None:
+        self._overviews = Overviews()
+        self._candidates: Mapping[Row, CandidatePresence] = {}
+        self._leads: Mapping[Row, Lead] = {}
+
+    def read(self, replies: Sequence[Reply]) -> ClusterOverview:
+        """Return the cluster. Raises HighlanderError for a reply that is an error."""
+        for reply in replies:
+            if reply.error is not None:
+                raise HighlanderError(f"the cluster cannot be read: {reply.error.text}")
+        nodes, standing, leads, stopped = (reply.rows for reply in replies)
+        digests = cache(_digests)  # the nodes of a program mostly have the same ones
+        self._candidates = {row: self._candidates.get(row) or _candidate(row, digests(row[-1])) for row in standing}
+        self._leads = {row: self._leads.get(row) or _lead(row) for row in leads}
+        return self._overviews.overview(
+            [_node(row) for row in nodes],
+            [(row[0] or "", self._candidates[row]) for row in standing],
+            [self._leads[row] for row in leads],
+            {int(row[0] or 0): Held(row[1] or "", row[2] or "", row[3] or "") for row in stopped},
+        )
 
 
 def _node(row: Row) -> ClusterNode:

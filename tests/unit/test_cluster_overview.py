@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from highlanderd.config import ProgramConfig
-from highlanderd.core.cluster import CandidatePresence, ClusterNode, Drift, Held, Lead, UnableNode, overview
+from highlanderd.core.cluster import (
+    CandidatePresence,
+    ClusterNode,
+    ClusterOverview,
+    Drift,
+    Held,
+    Lead,
+    Overviews,
+    UnableNode,
+)
 from highlanderd.ctl.cluster import picture
 from highlanderd.worker.presence import digests
 
@@ -17,8 +29,21 @@ NODES = [ClusterNode(name, "i", "1", "2026-01-02T03:04:05Z", None, None, present
 LED = Lead("beat", 7, "a", 3, "2026-01-02T03:00:00Z", led=True)
 
 
+def overview(
+    nodes: Sequence[ClusterNode],
+    candidates: Iterable[tuple[str, CandidatePresence]],
+    leads: Iterable[Lead],
+    stopped: Mapping[int, Held],
+) -> ClusterOverview:
+    return Overviews().overview(nodes, candidates, leads, stopped)
+
+
 def test_all_but_the_leader_are_candidates() -> None:
-    found = overview(NODES, [("a", replace(BEAT, ready=True)), ("b", BEAT), ("c", BEAT)], [LED], {}).by_name["beat"]
+    found = (
+        Overviews()
+        .overview(NODES, [("a", replace(BEAT, ready=True)), ("b", BEAT), ("c", BEAT)], [LED], {})
+        .by_name["beat"]
+    )
     assert (found.leader, found.epoch, found.since, found.ready) == ("a", 3, LED.since, True)
     assert (found.candidates, found.unable, found.drift) == (("b", "c"), (), ())
 
@@ -59,6 +84,41 @@ def test_a_program_that_is_stopped_everywhere_says_by_whom() -> None:
 
 def test_a_program_that_is_led_is_shown_even_if_no_node_says_that_it_has_it() -> None:
     assert overview([], [], [LED, Lead("old", 9, "a", 1, "", led=False)], {}).by_name.keys() == {"beat"}
+
+
+PRESENCES = st.builds(
+    replace,
+    st.just(BEAT),
+    program=st.sampled_from(["beat", "relay"]),
+    lock_id=st.sampled_from([7, 8]),
+    able=st.booleans(),
+    digests=st.sampled_from([{}, {"command": "12ab"}, {"command": "99ff"}]),
+)
+CLUSTERS = st.tuples(
+    st.lists(
+        st.builds(replace, st.sampled_from(NODES), present=st.booleans(), seen=st.sampled_from(["1", "2"])),
+        unique_by=lambda node: node.name,
+    ),
+    st.lists(st.tuples(st.sampled_from("abcd"), PRESENCES), max_size=4),
+    st.lists(
+        st.builds(
+            replace,
+            st.just(LED),
+            program=st.sampled_from(["beat", "relay"]),
+            node=st.sampled_from("ab"),
+            led=st.booleans(),
+        ),
+        max_size=3,
+    ),
+    st.dictionaries(st.sampled_from([7, 8]), st.sampled_from([Held("uid 0", "", "1"), Held("uid 1", "", "2")])),
+)
+
+
+@given(st.lists(CLUSTERS, min_size=2, max_size=6))
+def test_what_is_kept_of_former_overviews_changes_none(clusters: list[Any]) -> None:
+    overviews = Overviews()
+    for cluster in clusters:
+        assert overviews.overview(*cluster) == overview(*cluster)
 
 
 def test_digests_differ_where_values_do_and_hide_them() -> None:
