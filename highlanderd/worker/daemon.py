@@ -10,8 +10,10 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Final
 
 import uvloop
 
@@ -59,6 +61,9 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS_WITHIN = 0.5
 """Seconds for the last lines of the log of a worker that gives way to another one; leases run meanwhile."""
+YIELDED_WITHIN: Final = 0.0005
+"""Seconds after which a thread lets the event loop go on. Each call of the loop into the kernel gives the interpreter
+to a thread that computes, if there is one, and Python's own 5 ms would be lost each time."""
 
 
 class Daemon:
@@ -296,6 +301,7 @@ async def _fail_with(guardian: GuardianLink) -> None:
 def work(path: Path, channel_fd: int) -> int:
     """Be the worker at the end of ``channel_fd``; return the exit code. Its process has imported what it needs."""
     gc.enable()
+    sys.setswitchinterval(YIELDED_WITHIN)
     writer = Writer(2)
     try:
         return uvloop.run(serve(path, channel_fd, writer))
