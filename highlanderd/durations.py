@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 LONGEST_OUTAGE: Final = 86_400.0
@@ -29,6 +30,7 @@ def since_epoch(moment: str | None) -> float | None:
         return None
 
 
+@lru_cache(maxsize=2048)  # the moments of many programs are written again and again
 def rfc_3339(moment: float, precision: str = "milliseconds") -> str:
     """Return a moment in seconds of the epoch as RFC 3339 in UTC, cut to ``precision`` as ``isoformat`` names it.
 

@@ -240,7 +240,7 @@ TEXTS: Final[Mapping[str, str]] = {"GET /": "text/html"}
 _FLAG: Final[Schema] = {"type": "boolean"}
 _NAMES: Final[Schema] = {"type": "array", "items": {"type": "string"}}
 QUERIES: Final[Mapping[str, Mapping[str, Schema]]] = {
-    "/v1/status": {"wait": {"type": "number", "minimum": 0}},
+    "/v1/status": {"wait": {"type": "number", "minimum": 0}, "usage": _FLAG},
     "/v1/programs/{name}/logs": {"n": {"type": "string"}, "follow": _FLAG},
     "/v1/logs": {"name": _NAMES, "n": {"type": "string"}, "follow": _FLAG},
     "/v1/events": {"follow": _FLAG, "snapshot": _FLAG},

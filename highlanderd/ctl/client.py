@@ -49,6 +49,10 @@ class ControlClient:
         """Return the answer to one request, for which the daemon may take ``patience`` seconds of its own."""
         return self.begin(method, resource, body, patience)()
 
+    def status(self) -> Answer:
+        """Return the node and its programs. What children use is not looked at for that."""
+        return self.ask("GET", "/v1/status?usage=false")
+
     def detail(self, name: str) -> Answer:
         """Return everything about one program."""
         return self.ask("GET", f"/v1/programs/{segment(name)}")

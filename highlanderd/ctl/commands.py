@@ -57,7 +57,7 @@ def show(daemon: ControlClient, arguments: Namespace) -> int:
     if alone := len(names) == len(exact(names)) == 1:
         answers = [daemon.detail(names[0])]
     else:
-        known = chosen(names, daemon.ask("GET", "/v1/status")["programs"])
+        known = chosen(names, daemon.status()["programs"])
         answers = [daemon.detail(program["name"]) for program in known]
     shown_each = [tables.detail(answer, tables.age(answer, time.time())) for answer in answers]
     lines = [line for lines in shown_each for line in ("", *lines)][1:]
@@ -82,7 +82,7 @@ def _top(daemon: ControlClient, arguments: Namespace) -> int:
 
 def pid(daemon: ControlClient, arguments: Namespace) -> int:
     """Print nothing on standard output for a program without a process: its reader may be ``kill``."""
-    programs = chosen(arguments.names, daemon.ask("GET", "/v1/status")["programs"])
+    programs = chosen(arguments.names, daemon.status()["programs"])
     alone = len(arguments.names) == len(exact(arguments.names)) == 1
     found = [(tables.plain(program["name"]), str(program["pid"])) for program in programs if program["pid"]]
     facts = {"programs": [{"name": program["name"], "pid": program["pid"]} for program in programs]}
@@ -100,7 +100,7 @@ def pid(daemon: ControlClient, arguments: Namespace) -> int:
 def version(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.output != "json":
         print(f"highlanderctl {__version__}", flush=True)
-    answer = daemon.ask("GET", "/v1/status")
+    answer = daemon.status()
     facts = {name: answer.get(name) for name in ("node", "version", "worker", "guardian", "restart_due")}
     give(arguments, {"highlanderctl": __version__, **facts}, lambda: _versions(answer))
     return DONE
@@ -199,7 +199,7 @@ def _names_on(daemon: ControlClient, arguments: Namespace) -> list[str]:
 
 def _of_cluster(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
     """Return the chosen programs of this node, and then those that only others have, if PostgreSQL says which."""
-    here: list[Answer] = daemon.ask("GET", "/v1/status")["programs"]
+    here: list[Answer] = daemon.status()["programs"]
     ours = {program["name"] for program in here}
     try:
         everywhere = daemon.ask("GET", "/v1/cluster")["programs"]
@@ -210,7 +210,7 @@ def _of_cluster(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
 
 
 def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:
-    return [program["name"] for program in chosen(names, daemon.ask("GET", "/v1/status")["programs"])]
+    return [program["name"] for program in chosen(names, daemon.status()["programs"])]
 
 
 def _order(daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any]) -> int:
@@ -348,7 +348,7 @@ def _lengths(daemon: ControlClient, resource: str, body: dict[str, Any], argumen
 
 
 def shutdown(daemon: ControlClient, arguments: Namespace) -> int:
-    end, guardian = time.monotonic() + arguments.timeout, daemon.ask("GET", "/v1/status").get("guardian")
+    end, guardian = time.monotonic() + arguments.timeout, daemon.status().get("guardian")
     answer = daemon.ask("POST", "/v1/shutdown", {"reason": arguments.reason} if arguments.reason else {})
     node = tables.plain(answer["node"])
     give(arguments, answer, lambda: [f"{node}: releasing all programs, then ending"])
@@ -365,7 +365,7 @@ def shutdown(daemon: ControlClient, arguments: Namespace) -> int:
 def _has_ended(daemon: ControlClient, guardian: Answer | None) -> bool:
     """Return whether the daemon with this guardian has ended; a service manager may have started another one."""
     try:
-        return bool(daemon.ask("GET", "/v1/status").get("guardian") != guardian)
+        return bool(daemon.status().get("guardian") != guardian)
     except DaemonUnreachable:
         return not daemon.lives
 

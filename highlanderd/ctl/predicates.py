@@ -34,7 +34,7 @@ HOPELESS: Final = (NoSuchProgram, NotPermitted, BadRequest)
 
 
 def is_leading(daemon: ControlClient, arguments: Namespace) -> int:
-    answer = daemon.ask("GET", "/v1/status")
+    answer = daemon.status()
     program = _one(answer, arguments.name)
     leads = program["state"] == "leading"
     if not arguments.quiet:
@@ -99,7 +99,7 @@ class _Waiting:
 
     def _until(self, what: str, look: Callable[[Answer], tuple[Found | None, str]]) -> Found:
         """Return what ``look`` finds in the daemon's status, asked again and again; it also says what it sees now."""
-        resource = "/v1/status"
+        resource = "/v1/status?usage=false"
         while True:
             left = max(0.0, self._end - time.monotonic())
             try:
@@ -114,7 +114,7 @@ class _Waiting:
             left = max(0.0, self._end - time.monotonic()) if left else 0.0
             if not left:
                 raise TimedOut(f"{what} is not {self._state} after {shown(self._patience)}: {now}")
-            resource = f"/v1/status?wait={min(LOOK_AGAIN, left):.3f}"
+            resource = f"/v1/status?usage=false&wait={min(LOOK_AGAIN, left):.3f}"
 
 
 def _said(program: Answer, sentence: str) -> list[str]:

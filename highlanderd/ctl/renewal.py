@@ -68,7 +68,7 @@ def _taken_over(daemon: ControlClient, before: Answer, began: float, patience: f
 def _asked(daemon: ControlClient) -> Answer | None:
     """Return the status; None while no worker answers. Raises HighlanderError when the daemon has ended."""
     try:
-        return daemon.ask("GET", "/v1/status")
+        return daemon.status()
     except DaemonUnreachable as error:
         if not daemon.lives:
             raise HighlanderError(f"the daemon has ended meanwhile: {error}") from error

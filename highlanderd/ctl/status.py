@@ -23,7 +23,8 @@ BREATH: Final = 0.2
 
 def status(daemon: ControlClient, arguments: Namespace) -> int:
     if not arguments.watch:
-        return _show_status(daemon.ask("GET", "/v1/status"), arguments)
+        measured = arguments.output != "table"  # the table has no column of what children use
+        return _show_status(daemon.ask("GET", "/v1/status") if measured else daemon.status(), arguments)
     resource, drawn = "/v1/status", 0.0
     try:
         while True:

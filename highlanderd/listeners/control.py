@@ -45,7 +45,7 @@ from highlanderd.listeners.outcomes import next_change, restarted_all
 from highlanderd.listeners.requests import body_of, wait_of, whole
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
-from highlanderd.listeners.streams import Streams
+from highlanderd.listeners.streams import Streams, flag
 
 log = logging.getLogger(__name__)
 
@@ -174,17 +174,27 @@ class _Api:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._status = SharedPage(lambda: encoded(node_facts(node.status())), prepare=node.survey)
+        self._status = SharedPage(self._status_text, prepare=node.survey)
+        self._measured_status = SharedPage(self._status_text, prepare=self._survey_and_measure)
         self._streams = Streams()
         self._logs = Logs(node, self._streams)
         self._details: dict[str, SharedPage[str]] = {}
 
     async def status(self, request: web.Request) -> web.Response:
-        """Return the snapshot; with ``?wait=SECONDS`` after the next change or that time, whichever comes first."""
-        wait = wait_of(request)
+        """Return the snapshot; with ``?wait=SECONDS`` after the next change or that time, whichever comes first.
+
+        With ``?usage=false`` it does not wait for a look at what children use, and shows what the last one has found.
+        """
+        wait, shared = wait_of(request), self._measured_status if flag(request, "usage", default=True) else self._status
         if wait is not None:
             await next_change(self._node, asyncio.get_running_loop().time() + wait)
-        return page(await self._status.get())
+        return page(await shared.get())
+
+    def _status_text(self) -> str:
+        return encoded(node_facts(self._node.status()))
+
+    async def _survey_and_measure(self) -> None:
+        await asyncio.gather(self._node.survey(), self._node.measure())
 
     async def detail(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -56,7 +56,10 @@ class Node(Protocol):
         """Return the present status of one program, from memory. Raises NoSuchProgram."""
 
     async def survey(self) -> None:
-        """Refresh who leads what from the ledger, for half a second at most. Never raises."""
+        """Refresh from the ledger who leads what, and who could, for half a second at most. Never raises."""
+
+    async def measure(self) -> None:
+        """Refresh what children use, for a quarter of a second at most. Never raises."""
 
     async def detail(self, name: str) -> ProgramDetail:
         """Return everything about one program. Raises NoSuchProgram."""

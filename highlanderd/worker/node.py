@@ -185,16 +185,20 @@ class WorkerNode:
         return snapshot.program_detail(self._member(name), self._pool, self._name, tree)
 
     async def survey(self) -> None:
-        """Refresh who leads what, for half a second at most. All who ask at the same time share one question."""
+        """Refresh who leads what, and who could, for half a second at most. All who ask at once share one question."""
         if self._survey is None or self._survey.done():
             self._survey = asyncio.ensure_future(self._pool.listener.survey())
             self._survey.add_done_callback(lambda done: done.cancelled() or done.exception())
-        refreshed = asyncio.ensure_future(self.refresh())
-        await asyncio.wait([self._survey, refreshed], timeout=SURVEY_WITHIN)
+        counted = asyncio.ensure_future(self._count_candidates())
+        await asyncio.wait([self._survey, counted], timeout=SURVEY_WITHIN)
+
+    async def measure(self) -> None:
+        """Refresh what children use, for a quarter of a second at most. Never raises."""
+        await self._meter.measure(self._fleet.children)
 
     async def refresh(self) -> None:
         """Refresh which nodes could lead what, and what children use, for half a second at most. Never raises."""
-        await asyncio.gather(self._count_candidates(), self._meter.measure(self._fleet.children))
+        await asyncio.gather(self._count_candidates(), self.measure())
 
     async def _count_candidates(self) -> None:
         with suppress(HighlanderError, TimeoutError):

@@ -209,4 +209,4 @@ def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
 
 def wall(moment: float, now: float) -> str:
     """Return a CLOCK_BOOTTIME moment as RFC 3339, by today's wall clock: for people, never for decisions."""
-    return rfc_3339(time.time() - (now - moment))
+    return rfc_3339(round(time.time() - (now - moment), 3))

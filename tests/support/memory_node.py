@@ -132,7 +132,7 @@ class MemoryNode:
         """Events, each with its program and what was said of it."""
         self.authors: list[Author] = []
         """Who has given orders on programs."""
-        self.surveys = 0
+        self.surveys = self.measurements = 0
         self.trouble: Exception | None = None
         self.postgres = PostgresStatus(
             connected=True,
@@ -220,6 +220,9 @@ class MemoryNode:
 
     async def survey(self) -> None:
         self.surveys += 1
+
+    async def measure(self) -> None:
+        self.measurements += 1
 
     async def refresh(self) -> None:
         pass
