@@ -35,10 +35,12 @@ from highlanderd.run.spacing import SpacedSession
 from highlanderd.system.linux import boottime
 from highlanderd.system.proctree import parent
 from highlanderd.worker.alarms import Alarms
+from highlanderd.worker.aside import SetAside
 from highlanderd.worker.beat import Beat
 from highlanderd.worker.connecting import ledger_of, server
-from highlanderd.worker.fleet import Fleet, Member
+from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.handover import WorkerHandover, begin
+from highlanderd.worker.member import Member
 from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
 
@@ -124,7 +126,8 @@ class RunWorker:
             recorder=Uncounted(),
             on_change=self._follow,
             on_alarm=self._alarms.sound,
-            exits=handover.exits,
+            beginnings=handover.beginnings,
+            aside=SetAside(daemon.node, {}, on_alarm=self._alarms.sound, on_change=self._follow),
             session=self._session(),
         )
         fleet.want({order.name: self._wanted()})
@@ -173,7 +176,7 @@ class RunWorker:
     def _heed_former(self) -> None:
         """Run nothing a second time: an earlier worker may have died between the program's end and its own."""
         if (self._home / RUNNING).exists() and not self._greeting.found:
-            known = self._fleet.exits.get(self._order.name)
+            known = self._fleet.beginnings.exits.get(self._order.name)
             lost = Outcome(LOST, "its worker died as the program ended, and nobody knows the exit code")
             self._end(lost if known is None else Outcome(of_status(known[0].status)))
 

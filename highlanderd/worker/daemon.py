@@ -41,6 +41,7 @@ from highlanderd.postgres.suspensions import Suspensions
 from highlanderd.system import linux
 from highlanderd.worker import unkillable
 from highlanderd.worker.alarms import Alarms
+from highlanderd.worker.aside import SetAside
 from highlanderd.worker.beat import Beat
 from highlanderd.worker.chronicle import Chronicle
 from highlanderd.worker.connecting import ledger_of, server
@@ -92,7 +93,7 @@ class Daemon:
         )
         self._node = self._make_node(path)
         self._suspensions = Suspensions(listener, node, self._fleet.suspend)
-        self._standing = StandingReader(listener, node, self._fleet.place, lambda: self._fleet.orders_starts)
+        self._standing = StandingReader(listener, node, self._fleet.place, lambda: self._fleet.start_order.matters)
         self._beat = self._make_beat()
 
     def _make_pool(self, handover: WorkerHandover) -> Pool:
@@ -134,16 +135,18 @@ class Daemon:
             self._origin(),
             instance=self._greeting.instance,
             wishes=handover.wishes,
-            stops=handover.stops,
             on_connection_loss=self._configuration.postgres.on_connection_loss,
             recorder=self._metrics,
             on_change=self._changes.note,
             on_alarm=self._alarm,
             tell=self._chronicle.tell,
-            quarantined=self._greeting.quarantined,
-            exits=handover.exits,
-            failures=handover.failures,
-            pauses=handover.pauses,
+            beginnings=handover.beginnings,
+            aside=SetAside(
+                self._configuration.daemon.node,
+                self._greeting.quarantined,
+                on_alarm=self._alarm,
+                on_change=self._changes.note,
+            ),
         )
         fleet.want(handover.programs)
         for found in self._greeting.found:

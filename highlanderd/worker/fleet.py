@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import Final
+from contextlib import contextmanager
+from dataclasses import replace
 
 from highlanderd.children.guardian_link import Found
 from highlanderd.children.prober import Prober
 from highlanderd.children.spawn import Origin, Spawner
-from highlanderd.config import ProgramConfig, difference, needs
+from highlanderd.config import ProgramConfig, difference
 from highlanderd.core import machine
 from highlanderd.core.events import (
     Detached,
     EndOrdered,
-    Notified,
     ReleaseOrdered,
     RestartOrdered,
     Resumed,
@@ -32,8 +29,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.observation import Suspension
 from highlanderd.core.placement import Peers
-from highlanderd.core.schedule import Schedule
-from highlanderd.core.states import NOBODY, Author, Backoff, Cause, Policy, Ready, Situation, Waiting, Want
+from highlanderd.core.states import NOBODY, Author, Backoff, Cause, Policy, Situation, Want
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.look_batch import LookBatch
 from highlanderd.postgres.pool import Pool
@@ -42,51 +38,18 @@ from highlanderd.postgres.session import Session
 from highlanderd.postgres.standing import Standing
 from highlanderd.system.linux import boottime
 from highlanderd.worker import changes, child_handover
+from highlanderd.worker.aside import SetAside
+from highlanderd.worker.beginnings import Beginnings, Inheritance
 from highlanderd.worker.interfaces import ProgramChild, Recorder
+from highlanderd.worker.member import Member
 from highlanderd.worker.placement import Placement
+from highlanderd.worker.policy import policy
 from highlanderd.worker.program import Program
 from highlanderd.worker.quiet import quietly
-from highlanderd.worker.records import LastExit, Pause, Tell
+from highlanderd.worker.records import Tell
+from highlanderd.worker.start_order import StartOrder
 
 log = logging.getLogger(__name__)
-
-NEVER: Final = 'the key "never" names this node'
-"""The reason of a program that the configuration keeps from this node."""
-
-SIT_OUT: Final = 60.0
-"""Seconds for which a program stays away whose task has failed."""
-GRID: Final = 0.02
-"""Share of a lease to which times are rounded: 100 programs then share some twenty wake-ups in each round."""
-
-
-@dataclass(slots=True)
-class Member:
-    """One program that lives here, and what belongs to it."""
-
-    program: Program
-    session: Session
-    spawner: Spawner
-    prober: Prober
-    lock_id: int
-    leaves: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once it has been ordered to end."""
-    recalled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it need not sit out any longer: it is to leave, or an operator has started it."""
-    task: asyncio.Task[None] | None = None
-    set_aside: bool = False
-    """Whether it does not contend here at all, whatever an operator wants."""
-    wish: Want | None = None
-    """What an operator has ordered last, which the program may still have to hear; None for nothing."""
-    _end: EndOrdered | None = None
-    """The latest order to end: a program that was to come back with other keys may be removed meanwhile."""
-
-    def order_end(self, order: EndOrdered) -> None:
-        """Order the program to leave, once for each cause."""
-        if self._end is None or order.cause is not self._end.cause:
-            self._end = order
-            self.leaves.set()
-            self.recalled.set()
-            self.program.post(order)
 
 
 class Fleet:
@@ -104,24 +67,16 @@ class Fleet:
         on_change: Callable[[], None],
         on_alarm: Callable[[str], None],
         tell: Tell = lambda *_, **__: None,
-        quarantined: Mapping[str, str] | None = None,
-        stops: Mapping[str, str] | None = None,
-        exits: Mapping[str, LastExit] | None = None,
-        failures: Mapping[str, int] | None = None,
-        pauses: Mapping[str, Pause] | None = None,
+        beginnings: Beginnings,
+        aside: SetAside,
         session: Callable[..., Session] = Session,
-        limits: Callable[[], needs.Limits] = needs.limits,
     ) -> None:
-        """Make a fleet without programs. ``quarantined`` are those that workers have died of, and how.
+        """Make a fleet without programs. ``beginnings`` is what an earlier worker has left of them.
 
-        ``stops`` are the reasons of programs that operators have stopped, ``exits`` how the latest child of each had
-        ended before, ``failures`` how many in a row there were, ``pauses`` who sits out. ``session`` makes a program's
-        session, ``limits`` says what this host has for all of them.
+        ``aside`` says which do not contend here; ``session`` makes a program's session.
         """
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
-        self._awaited: frozenset[str] = frozenset()
-        """The programs that others start after."""
         self._led: set[str] = set()
         """The programs that this node leads: every look asks how many they are."""
         self._wanted_by = NOBODY
@@ -133,55 +88,18 @@ class Fleet:
         self._on_connection_loss = on_connection_loss
         self._recorder, self._on_change, self._on_alarm, self._tell = recorder, on_change, on_alarm, tell
         self._session, self._looks = session, LookBatch()
-        self._quarantined = dict(quarantined or {})
-        self._stops = dict(stops or {})
-        self._exits = dict(exits or {})
-        self._failures, self._pauses = dict(failures or {}), dict(pauses or {})
-        """What a program begins with that was there under an earlier worker, by name."""
-        self._find_limits, self._limits = limits, needs.Limits()
+        self._inherited = Inheritance(beginnings)
+        self.aside = aside
         self._names = Resolver()
         self._placement = Placement(lambda: pool.listener.leaders)
-        self._affordable: frozenset[str] = frozenset()
-        """The programs that this node has descriptors and processes for: the others are led elsewhere."""
+        self.start_order = StartOrder(self.members, self._placement)
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
 
     @property
-    def stops(self) -> Mapping[str, str]:
-        """The reason that is shown of each program that an operator has stopped here, by name."""
-        for name, member in self.members.items():
-            if member.program.state == "stopped" and member.program.situation.reason:
-                self._stops[name] = member.program.situation.reason
-        return {name: why for name, why in self._stops.items() if self.wishes.get(name) is Want.STOP}
-
-    @property
-    def exits(self) -> Mapping[str, LastExit]:
-        """How the latest child of each program has ended on this node, by name."""
-        for name, member in self.members.items():
-            if member.program.last_exit is not None:
-                self._exits[name] = member.program.last_exit
-        return {name: self._exits[name] for name in self._exits.keys() & {*self.wanted, *self.members}}
-
-    @property
-    def failures(self) -> Mapping[str, int]:
-        """How many failures in a row each program has had on this node, where there were any, by name."""
-        now = {name: member.program.situation.failures for name, member in self.members.items()}
-        known = {name: count for name, count in self._failures.items() if name in self.wanted} | now
-        return {name: count for name, count in known.items() if count}
-
-    @property
-    def pauses(self) -> Mapping[str, Pause]:
-        """Until when each program sits out that has failed here, and why, by name."""
-        situations = {name: member.program.situation for name, member in self.members.items()}
-        now = {name: (at.state.until, at.reason) for name, at in situations.items() if isinstance(at.state, Backoff)}
-        return {name: pause for name, pause in self._pauses.items() if name in self.wanted} | now
-
-    def _last_exit(self, name: str) -> LastExit | None:
-        """Return what ``exits`` has of one program."""
-        member = self.members.get(name)
-        if member is not None and member.program.last_exit is not None:
-            return member.program.last_exit
-        return self._exits.get(name) if member is not None or name in self.wanted else None
+    def beginnings(self) -> Beginnings:
+        """What programs would begin with under the next worker."""
+        return self._inherited.left((member.program for member in self.members.values()), self.wanted, self.wishes)
 
     @property
     def children(self) -> Mapping[str, ProgramChild]:
@@ -200,11 +118,11 @@ class Fleet:
     def want(self, programs: Mapping[str, ProgramConfig], by: Author = NOBODY) -> None:
         """Run exactly these programs from now on. ``by`` is who has ordered that."""
         self.wanted, self._wanted_by = dict(programs), by
-        self._awaited = frozenset(name for config in programs.values() for name in config.after)
-        self._limits = self._find_limits()  # a unit's TasksMax may have been raised since the last time
-        self._affordable = needs.affordable(programs, self._limits)
+        self._inherited.take_up(programs.values())
+        self.start_order.want(self.wanted)
+        self.aside.want(self.wanted)
         for name, member in self.members.items():
-            if member.set_aside and not self._kept_away(name) and not self.barred(name):
+            if member.set_aside and not self.aside.why(name):
                 member.recalled.set()
         self._wake.set()
 
@@ -226,8 +144,8 @@ class Fleet:
     def _adopt(self, found: Found, config: ProgramConfig | None) -> None:
         child, report = found.child, found.report
         try:
-            if child.program in self._quarantined:
-                raise ValueError(_quarantine(self._quarantined[child.program]))
+            if died_of := self.aside.quarantine(child.program):
+                raise ValueError(died_of)
             within = (config or _leaving(child.program)).ready_within
             preparing = "before_start" in (report.hooks or {})
             state, want = child_handover.decode(report.memo, report.pid, report.started, within, preparing=preparing)
@@ -252,7 +170,7 @@ class Fleet:
         member.program.post(order)
         if isinstance(order, StartOrdered):
             member.recalled.set()
-            if self._quarantined.pop(name, None) is not None:
+            if self.aside.lift(name):
                 self._origin.guardian.lift(name)
 
     def lift(self, name: str, by: Author) -> None:
@@ -286,43 +204,15 @@ class Fleet:
         return self._placement.returns(member.program, member.spawner.config)
 
     def _peers(self, program: str) -> Peers:
-        return self._placement.peers(program, len(self._led), self._missing(program))
-
-    def _missing(self, program: str) -> str:
-        """Return the first program that this one starts after, and that is not up anywhere; empty when all are."""
-        config = self.wanted.get(program)
-        return next((name for name in config.after if not self._is_up(name)), "") if config is not None else ""
-
-    def _is_up(self, name: str) -> bool:
-        member, config = self.members.get(name), self.wanted.get(name)
-        here = member is not None and isinstance(member.program.running, Ready)
-        return here or config is None or self._placement.is_up(config)
-
-    @property
-    def orders_starts(self) -> bool:
-        """Whether a program starts after another one."""
-        return any(config.after for config in self.wanted.values())
+        return self._placement.peers(program, len(self._led), self.start_order.missing(program))
 
     def _changed(self, name: str) -> None:
-        """Have those look at once that only wait for a program which is ready now."""
         self._on_change()
         self._note_term(name)
-        if name in self._awaited and name in self.members and isinstance(self.members[name].program.running, Ready):
-            for member in self.members.values():
-                state = member.program.situation.state
-                if name in member.spawner.config.after and isinstance(state, Waiting) and state.vacancy is not None:
-                    member.program.post(Notified())
+        self.start_order.follow(name)
 
     def _note_term(self, name: str) -> None:
-        (self._led.add if self._is_led(name) else self._led.discard)(name)
-
-    def barred(self, name: str) -> bool:
-        """Return whether the configuration says that this node never runs a program."""
-        return name in self.wanted and self._origin.node in self.wanted[name].never
-
-    def _stays_away(self, member: Member) -> bool:
-        """Return whether a program began with a configuration that keeps it from this node."""
-        return member.program.child is None and self._origin.node in member.spawner.config.never
+        (self._led.add if self.is_led(name) else self._led.discard)(name)
 
     def abandon_unprovable(self) -> None:
         """Abandon each program whose child cannot be proven dead any more: its lease ends without a release."""
@@ -344,43 +234,10 @@ class Fleet:
         if parent is not None and number:
             cgroup.kill(f"{parent}/{cgroup.name(self._instance, number)}")
 
-    def plan(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
-        """Return what ``want`` would do, a line for each program."""
-        lines = [f"{name}: removed: drains and leaves" for name in self.wanted if name not in programs]
-        for name, new in programs.items():
-            old = self.wanted.get(name)
-            keys = difference(old, new) if old is not None else ()
-            if old is None:
-                lines.append(f"{name}: added: {'contends for the lead' if new.autostart else 'stays stopped'}")
-            elif keys:
-                effect = changes.effect(old, new, self._origin.node, led=self._is_led(name))
-                lines.append(f"{name}: changed ({', '.join(keys)}): {effect}")
-        return tuple(lines)
-
-    def _is_led(self, name: str) -> bool:
+    def is_led(self, name: str) -> bool:
+        """Return whether this node leads a program."""
         member = self.members.get(name)
         return member is not None and member.program.term is not None
-
-    def restarted_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
-        """Return the programs that are led here, and that ``want`` would drain and start again."""
-        return tuple(
-            name
-            for name, new in programs.items()
-            if self._is_led(name)
-            and self._origin.node not in new.never
-            and changes.needs_new_child(self.members[name].spawner.config, new)
-        )
-
-    def relocked_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
-        """Return the programs that ``want`` would have contend for another lock; not those that were stopped here."""
-        return tuple(
-            name
-            for name, new in programs.items()
-            if (member := self.members.get(name)) is not None
-            and member.program.situation.want is not Want.STOP
-            and self._origin.node not in new.never
-            and member.lock_id != new.lock_id(self._origin.namespace)
-        )
 
     # ------------------------------------------------------------------------------------------------- reconciling
 
@@ -406,11 +263,10 @@ class Fleet:
         name, now = config.name, boottime()
         want = self.wishes.get(name, Want.RUN if config.autostart else Want.STOP)
         situation = machine.begin(want, now, self._pool.server.memory.knowledge())
-        until, why = self._pauses.pop(name, (now, ""))
+        until, why = self._inherited.take_pause(name)
         if want is Want.RUN and until > now:
             return replace(situation, state=Backoff(min(until, now + config.backoff_max)), reason=why)
-        stopped = self._stops.get(name, "") if self.wishes.get(name) is Want.STOP else ""
-        return replace(situation, reason=stopped)
+        return replace(situation, reason=self._inherited.stop(name) if self.wishes.get(name) is Want.STOP else "")
 
     @contextmanager
     def _handling(self, name: str) -> Iterator[None]:
@@ -426,34 +282,41 @@ class Fleet:
         lock_id = None if config is None else config.lock_id(self._origin.namespace)
         keys = () if config is None else difference(member.spawner.config, config)
         by = self._wanted_by
-        if config is None or (self.barred(config.name) and not self._stays_away(member)):
+        if config is None or (self.aside.barred(config.name) and not self._stays_away(member)):
             member.order_end(self._ending or EndOrdered(Cause.REMOVED, by))
         elif lock_id != member.lock_id or changes.needs_new_child(member.spawner.config, config):
             member.order_end(self._ending or EndOrdered(Cause.CHANGED, by))
         elif keys:
             member.spawner.follow(config)
             member.prober.apply(config)
-            member.program.follow(self._policy(config, member.program.policy.jitter, member.program.policy.schedule))
+            member.program.follow(self._policy(config))
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
         name = config.name
-        situation = replace(situation, failures=self._failures.pop(name, 0))
+        situation = replace(situation, failures=self._inherited.take_failures(name))
         spawner, prober = Spawner(self._origin, config), Prober(config, self._names)
-        jitter = uuid.uuid5(uuid.UUID(self._instance), name).int / 2**128
         program = Program(
             name,
             situation,
-            self._policy(config, jitter),
+            self._policy(config),
             spawn=spawner,
             prober=prober,
             recorder=self._recorder,
             on_change=lambda: self._changed(name),
             on_alarm=self._on_alarm,
             attention=self._origin.guardian.attention,
-            last_exit=self._last_exit(name),
+            last_exit=self._inherited.last_exit(name),
             tell=self._tell,
         )
-        session = self._session(
+        member = self.members[name] = Member(
+            program, self._session_of(program, config, lock_id), spawner, prober, lock_id
+        )
+        self._note_term(name)
+        return member
+
+    def _session_of(self, program: Program, config: ProgramConfig, lock_id: int) -> Session:
+        name = program.name
+        return self._session(
             self._pool,
             program=name,
             lock_id=lock_id,
@@ -466,109 +329,33 @@ class Fleet:
             peers=lambda: self._peers(name),
             looks=self._looks,
         )
-        member = self.members[name] = Member(program, session, spawner, prober, lock_id)
-        self._note_term(name)
-        return member
 
-    def _policy(self, config: ProgramConfig, jitter: float, before: Schedule | None = None) -> Policy:
-        return Policy(
-            node=self._origin.node,
-            instance=self._instance,
-            stop_signal=config.stop_signal,
-            stop_timeout=config.stop_timeout,
-            stop_to=config.stop_to,
-            restart=config.restart,
-            success_exit_codes=frozenset(config.success_exit_codes),
-            backoff=config.backoff,
-            backoff_max=config.backoff_max,
-            backoff_reset=config.backoff_reset,
-            ready_timeout=config.ready_within,
-            hooks=frozenset(config.hooks),
-            hook_timeout=config.hook_timeout,
-            on_connection_loss="stop" if self._on_connection_loss == "stop" else "hold",
-            jitter=jitter,
-            prefer=config.prefer,
-            spread=config.spread,
-            schedule=_schedule(config, before),
-            grid=GRID,
-        )
+    def _policy(self, config: ProgramConfig) -> Policy:
+        origin, schedule = self._origin, self._inherited.schedule(config)
+        return policy(config, origin.node, self._instance, schedule, on_connection_loss=self._on_connection_loss)
+
+    def _stays_away(self, member: Member) -> bool:
+        """Return whether a program began with a configuration that keeps it from this node."""
+        return member.program.child is None and self._origin.node in member.spawner.config.never
 
     async def _live(self, member: Member) -> None:
         name = member.program.name
         try:
-            if member.program.child is None and (self.barred(name) or self._kept_away(name)):
-                await self._stay_away(member)
+            if member.program.child is None and self.aside.why(name):
+                await self.aside.stay(member)
             else:
                 await member.program.run(member.session)
         except Exception as error:  # noqa: BLE001 - one program's trouble ends at that program
-            self._contain(member, error)
-            await _sit_out(member)
+            await self.aside.contain(member, error)
         finally:
             quietly(member.spawner.close)()
+            self._inherited.note(member.program)
             del self.members[name]
             self._note_term(name)
             self._wake.set()
             self._on_change()
 
-    async def _stay_away(self, member: Member) -> None:
-        """Contend for nothing until that may have changed. Only what the configuration wants is no alarm."""
-        why = self._kept_away(member.program.name)
-        if why:
-            self._set_aside(member, why)
-        else:
-            member.program.fail(NEVER)
-        member.set_aside = True
-        member.session.close()
-        await member.recalled.wait()
-
-    def _kept_away(self, name: str) -> str:
-        """Return what keeps a program from contending here, though it should; nothing when it may."""
-        if name in self._quarantined:
-            return _quarantine(self._quarantined[name])
-        return "" if name in self._affordable or name not in self.wanted else needs.shortage(self.wanted, self._limits)
-
-    def _contain(self, member: Member, error: Exception) -> None:
-        """Kill the child of a program whose task has failed, and show why. Its row is not released: others wait."""
-        name, child = member.program.name, member.program.child
-        log.error("%s: its task has failed", name, exc_info=error, extra={"program": name})
-        member.recalled.clear()  # what was ordered before is no answer to this
-        self._set_aside(
-            member, f"its task has failed ({error!r}), which is a fault of highlanderd; tried again after {SIT_OUT:g} s"
-        )
-        if child is not None:
-            quietly(child.kill)()
-
-    def _set_aside(self, member: Member, why: str) -> None:
-        """Show a program as stopped, whatever it was doing, and raise an alarm."""
-        self._on_alarm(f"{member.program.name}: {why}")
-        member.program.fail(why)
-        self._on_change()
-
-
-def _schedule(config: ProgramConfig, before: Schedule | None) -> Schedule | None:
-    """Return when a program is to run; a schedule that was there before was taken up before."""
-    if config.times is None:
-        return None
-    words = f"{config.schedule} {config.timezone}"
-    since = before.since if before is not None and before.words == words else boottime()
-    return Schedule(config.times, words, config.catch_up, since)
-
 
 def _leaving(name: str) -> ProgramConfig:
     """Return what stands for the configuration of a program that has none, and is only ended."""
     return ProgramConfig(name=name, command=("true",))
-
-
-def _quarantine(how: str) -> str:
-    return (
-        f"quarantined: two workers have died while they handled it, the last one by {how}; the log says when. "
-        "'highlanderctl start' tries again"
-    )
-
-
-async def _sit_out(member: Member) -> None:
-    """Wait before a program that has failed is tried again; not if it is to leave, or an operator starts it."""
-    if not member.leaves.is_set():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SIT_OUT):
-                await member.recalled.wait()

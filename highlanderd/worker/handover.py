@@ -10,25 +10,19 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from highlanderd import __version__
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
-from highlanderd.core.events import Exited
 from highlanderd.core.states import Want
 from highlanderd.durations import rfc_3339
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.addresses import same_place
 from highlanderd.postgres.memory import GENERATION, PROMISE, TIMELINES
-from highlanderd.system.linux import boottime
-from highlanderd.worker.records import LastExit, Pause
+from highlanderd.worker.beginnings import Beginnings
 
 log = logging.getLogger(__name__)
-
-MOST_FAILURES: Final = 1 << 31
-"""One a second would take 68 years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +37,10 @@ class WorkerHandover:
     seen_ledger: bool = False
     memory: Mapping[str, Any] = field(default_factory=lambda: {TIMELINES: {}})
     """What was seen of servers and ledgers: the facts of a NodeMemory."""
-    exits: Mapping[str, LastExit] = field(default_factory=dict)
-    """By program: how its latest child has ended on this node."""
     restart_due: str | None = None
     """Since when the guardian is of another version than its workers; None while it is of the same."""
-    stops: Mapping[str, str] = field(default_factory=dict)
-    """By program that an operator has stopped here: the reason that its status shows."""
-    failures: Mapping[str, int] = field(default_factory=dict)
-    """By program: how many failures in a row it has had on this node, where there were any."""
-    pauses: Mapping[str, Pause] = field(default_factory=dict)
-    """By program that sits out after a failure: until when, and why."""
+    beginnings: Beginnings = field(default_factory=Beginnings)
+    """What programs begin with."""
 
     @property
     def configuration(self) -> Configuration:
@@ -83,12 +71,9 @@ class WorkerHandover:
             "base": self.base.sources_json().decode(),
             "latest": latest,
             "wishes": {name: wish.value for name, wish in self.wishes.items()},
-            "stops": dict(self.stops),
             "seen_ledger": self.seen_ledger,
-            "exits": {name: [event.status, event.at, epoch] for name, (event, epoch) in self.exits.items()},
-            "failures": dict(self.failures),
-            "pauses": dict(self.pauses),
             "restart_due": self.restart_due,
+            **self.beginnings.facts(),
             **self.memory,
         }
         return json.dumps(facts).encode()
@@ -122,46 +107,9 @@ def _with_facts(handover: WorkerHandover, facts: Mapping[str, Any]) -> WorkerHan
         wishes=_wishes(facts.get("wishes")),
         seen_ledger=bool(facts.get("seen_ledger")),
         memory={TIMELINES: {}} | {name: facts[name] for name in (TIMELINES, GENERATION, PROMISE) if name in facts},
-        exits=_exits(facts.get("exits")),
         restart_due=None if due is None else str(due),
-        stops=_stops(facts.get("stops")),
-        failures=_failures(facts.get("failures")),
-        pauses=_pauses(facts.get("pauses")),
+        beginnings=Beginnings.read(facts),
     )
-
-
-def _exits(written: object) -> dict[str, LastExit]:
-    """Return those that can be read: status, when it was by CLOCK_BOOTTIME, and the epoch."""
-    found, now = dict[str, LastExit](), boottime()
-    for name, facts in (written if isinstance(written, dict) else {}).items():
-        match facts:
-            case [int(status), int() | float() as at, int() | None as epoch] if (
-                0 <= status <= 0xFFFF and 0 <= at <= now
-            ):
-                found[name] = Exited(status, at), epoch
-    return found
-
-
-def _stops(written: object) -> dict[str, str]:
-    """Return those that can be read."""
-    pairs = written.items() if isinstance(written, dict) else ()
-    return {name: why for name, why in pairs if isinstance(why, str)}
-
-
-def _failures(written: object) -> dict[str, int]:
-    """Return those that can be read."""
-    pairs = written.items() if isinstance(written, dict) else ()
-    return {name: count for name, count in pairs if type(count) is int and 0 < count <= MOST_FAILURES}
-
-
-def _pauses(written: object) -> dict[str, Pause]:
-    """Return those that can be read: until when by CLOCK_BOOTTIME, and the reason that the status shows."""
-    found = dict[str, Pause]()
-    for name, facts in (written if isinstance(written, dict) else {}).items():
-        match facts:
-            case [int() | float() as until, str(why)] if isfinite(until):
-                found[name] = float(until), why
-    return found
 
 
 def _wishes(written: object) -> dict[str, Want]:

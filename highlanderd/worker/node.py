@@ -44,8 +44,10 @@ from highlanderd.postgres.sql.dialect import SCHEDULED
 from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 from highlanderd.worker import snapshot
+from highlanderd.worker.aside import NEVER
 from highlanderd.worker.chronicle import Chronicle
-from highlanderd.worker.fleet import NEVER, Fleet, Member
+from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.member import Member
 from highlanderd.worker.meter import Meter
 from highlanderd.worker.past import named
 from highlanderd.worker.persistence import Persistence
@@ -221,7 +223,7 @@ class WorkerNode:
     def start(self, name: str, by: Author) -> None:
         """Order that it runs. Raises NoSuchProgram, HighlanderError."""
         self._refuse_suspended(self._member(name))
-        if self._fleet.barred(name):
+        if self._fleet.aside.barred(name):
             raise HighlanderError(f"{NEVER}; remove {self._name} from it, and say highlanderctl reload")
         self._fleet.order(name, StartOrdered(by))
         self._persistence.hand_over()

@@ -82,10 +82,7 @@ class Persistence:
     def _refresh(self) -> None:
         facts: dict[str, Any] = {
             "wishes": dict(self._fleet.wishes),
-            "stops": self._fleet.stops,
-            "exits": self._fleet.exits,
-            "failures": self._fleet.failures,
-            "pauses": self._fleet.pauses,
+            "beginnings": self._fleet.beginnings,
             "seen_ledger": self._server.seen_ledger,
             "memory": self._server.memory.facts(),
         }

@@ -16,7 +16,8 @@ from highlanderd.core.cluster import CandidatePresence, NodePresence
 from highlanderd.errors import HighlanderError
 from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
-from highlanderd.worker.fleet import Fleet, Member
+from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.member import Member
 from highlanderd.worker.snapshot import is_ready, wall
 
 DIGITS: Final = 4

@@ -17,6 +17,7 @@ from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres.addresses import same_place
 from highlanderd.threads import in_thread
 from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.foresight import Foresight
 from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
 
@@ -49,6 +50,7 @@ class Reloading:
     ) -> None:
         self._path, self._configuration = path, configuration
         self._fleet, self._persistence, self._notices = fleet, persistence, notices
+        self._foresight = Foresight(fleet, configuration.daemon.node, configuration.daemon.namespace)
         self._on_reloaded = on_reloaded
         """Called with the outcome of each reload."""
         self._begun = 0
@@ -71,7 +73,7 @@ class Reloading:
         self._begun += 1
         with self._notices.reload():
             loaded = await self._loaded(force)
-            changes, restarted = self._changes(loaded), self._fleet.restarted_by(loaded.configuration.programs)
+            changes, restarted = self._changes(loaded), self._foresight.restarted_by(loaded.configuration.programs)
             self._persistence.reloaded(loaded)
             self._fleet.want(loaded.configuration.programs, by)
             self._persistence.hand_over()
@@ -98,7 +100,7 @@ class Reloading:
 
     def _refuse_two_locks(self, loaded: Loaded) -> None:
         """Raise ConfigurationError if a program would contend for another lock, which guards against no other node."""
-        if relocked := self._fleet.relocked_by(loaded.configuration.programs):
+        if relocked := self._foresight.relocked_by(loaded.configuration.programs):
             names = " ".join(relocked)
             raise ConfigurationError(
                 (
@@ -110,7 +112,7 @@ class Reloading:
 
     def _refuse_to_drain(self, loaded: Loaded) -> None:
         """Raise ConfigurationError if this would drain a program that could not be started here again."""
-        drained = self._fleet.restarted_by(loaded.configuration.programs)
+        drained = self._foresight.restarted_by(loaded.configuration.programs)
         if lacks := [sentence for name in drained for sentence in loaded.lacks.get(name, ())]:
             raise ConfigurationError(
                 ("this would drain what cannot be started here again; mend it, or add --force:", *lacks)
@@ -119,7 +121,7 @@ class Reloading:
     def _changes(self, loaded: Loaded) -> tuple[str, ...]:
         """Say what applying this would do, and what it cannot change."""
         configuration = loaded.configuration
-        return (*_kept(self._configuration, configuration), *self._fleet.plan(configuration.programs))
+        return (*_kept(self._configuration, configuration), *self._foresight.plan(configuration.programs))
 
 
 def _kept(old: Configuration, new: Configuration) -> Iterator[str]:

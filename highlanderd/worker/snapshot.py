@@ -17,7 +17,7 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.survey import Leader
 from highlanderd.postgres.takeover import ROW_LOCKED
 from highlanderd.system.linux import boottime
-from highlanderd.worker.fleet import Member
+from highlanderd.worker.member import Member
 from highlanderd.worker.processes import Tree
 from highlanderd.worker.unkillable import unkillable, unkillable_words
 

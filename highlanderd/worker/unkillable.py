@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from highlanderd.core.status import Process
 from highlanderd.errors import enumerated
 from highlanderd.system.linux import boottime
-from highlanderd.worker.fleet import Member
+from highlanderd.worker.member import Member
 from highlanderd.worker.processes import process_of
 
 log = logging.getLogger(__name__)

@@ -22,12 +22,15 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
 from highlanderd.system.host_limits import HostLimit
 from highlanderd.system.linux import boottime
-from highlanderd.worker.fleet import NEVER, Fleet
+from highlanderd.worker.aside import NEVER, SetAside
+from highlanderd.worker.beginnings import Beginnings
+from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.foresight import Foresight
 from highlanderd.worker.interfaces import Recorder
-from highlanderd.worker.records import Pause
 from tests.support.session import pool_of, until
 
 UNLIMITED = Limits()
+NOTHING = Beginnings()
 
 
 class _Nothing:
@@ -65,8 +68,7 @@ def _fleet(
     quarantined: Mapping[str, str] | None = None,
     guardian: object = None,
     limits: Limits = UNLIMITED,
-    failures: Mapping[str, int] | None = None,
-    pauses: Mapping[str, Pause] | None = None,
+    beginnings: Beginnings = NOTHING,
 ) -> Fleet:
     ledger = Ledger("highlander", "highlander", 10.0)
     nothing = _Nothing()
@@ -90,10 +92,8 @@ def _fleet(
         recorder=cast("Recorder", recorder or nothing),
         on_change=lambda: None,
         on_alarm=alarms.append,
-        quarantined=quarantined,
-        limits=lambda: limits,
-        failures=failures,
-        pauses=pauses,
+        beginnings=beginnings,
+        aside=SetAside("a", quarantined or {}, on_alarm=alarms.append, on_change=lambda: None, limits=lambda: limits),
     )
 
 
@@ -165,7 +165,9 @@ def test_a_program_that_cannot_even_be_made_leaves_its_neighbours_alone() -> Non
         fleet = _fleet(alarms)
         broken = cast(
             "ProgramConfig",
-            SimpleNamespace(after=(), stdout="null", stderr="null", ready=None, alive=None, log_overflow="wait"),
+            SimpleNamespace(
+                after=(), times=None, stdout="null", stderr="null", ready=None, alive=None, log_overflow="wait"
+            ),
         )
         fleet.want({"broken": broken, "beat": ProgramConfig(name="beat", command=("true",))})
         running = asyncio.create_task(fleet.run())
@@ -206,16 +208,16 @@ def test_the_rest_of_a_pause_goes_on_with_the_next_worker_and_start_ends_it() ->
 
     async def scenario() -> None:
         pauses = {"beat": (now + 50, "exited with code 1"), "bot": (now - 1, "it was long ago"), "gone": (now + 9, "")}
-        fleet = _fleet([], pauses=pauses)
+        fleet = _fleet([], beginnings=Beginnings(pauses=pauses))
         fleet.want(programs)
         running = asyncio.create_task(fleet.run())
         await until(lambda: len(fleet.members) == 2)
         beat, bot = fleet.members["beat"].program, fleet.members["bot"].program
         assert (beat.state, beat.situation.reason) == ("backoff", "exited with code 1")
-        assert fleet.pauses == {"beat": pauses["beat"]}
+        assert fleet.beginnings.pauses == {"beat": pauses["beat"]}
         assert (bot.state, bot.situation.reason) == ("waiting", "")
         fleet.order("beat", StartOrdered())
-        await until(lambda: not fleet.pauses)
+        await until(lambda: not fleet.beginnings.pauses)
         fleet.end()
         await asyncio.wait_for(running, 60)
 
@@ -225,12 +227,12 @@ def test_the_rest_of_a_pause_goes_on_with_the_next_worker_and_start_ends_it() ->
 def test_a_pause_is_no_longer_than_the_longest_that_the_file_allows_now() -> None:
     async def scenario() -> None:
         now = boottime()
-        fleet = _fleet([], pauses={"beat": (now + 1e9, "exited with code 1")})
+        fleet = _fleet([], beginnings=Beginnings(pauses={"beat": (now + 1e9, "exited with code 1")}))
         fleet.want({"beat": ProgramConfig(name="beat", command=("false",), backoff_max=90.0)})
         running = asyncio.create_task(fleet.run())
-        await until(lambda: fleet.pauses)
+        await until(lambda: fleet.beginnings.pauses)
         await until(lambda: fleet.members)
-        assert fleet.pauses["beat"][0] <= boottime() + 90
+        assert fleet.beginnings.pauses["beat"][0] <= boottime() + 90
         fleet.end()
         await asyncio.wait_for(running, 60)
 
@@ -241,19 +243,57 @@ def test_failures_in_a_row_go_on_with_the_next_worker_and_a_changed_program_begi
     beat = ProgramConfig(name="beat", command=("false",))
 
     async def scenario() -> None:
-        fleet = _fleet([], failures={"beat": 3, "gone": 2})
+        fleet = _fleet([], beginnings=Beginnings(failures={"beat": 3, "gone": 2}))
         fleet.want({"beat": beat})
-        assert fleet.failures == {"beat": 3}
+        assert fleet.beginnings.failures == {"beat": 3}
         running = asyncio.create_task(fleet.run())
         await until(lambda: fleet.members)
         assert fleet.members["beat"].program.situation.failures == 3
-        assert fleet.failures == {"beat": 3}
+        assert fleet.beginnings.failures == {"beat": 3}
         fleet.want({"beat": beat.model_copy(update={"command": ("true",)})})
-        await until(lambda: not fleet.failures)
+        await until(lambda: not fleet.beginnings.failures)
         fleet.end()
         await asyncio.wait_for(running, 60)
 
     asyncio.run(scenario())
+
+
+def test_a_schedule_that_an_earlier_worker_had_is_as_old_as_it_was_and_a_changed_one_is_new() -> None:
+    nightly, hourly = (
+        ProgramConfig.model_validate({"name": name, "command": ("true",), "schedule": "30 2 * * *"})
+        for name in ("nightly", "hourly")
+    )
+    changed = hourly.model_copy(update={"schedule": "0 * * * *"})
+
+    async def scenario() -> None:
+        before = boottime()
+        left = {"nightly": ("30 2 * * * UTC", 7.5), "hourly": ("30 2 * * * UTC", 8.5), "gone": ("0 0 * * * UTC", 9.5)}
+        fleet = _fleet([], beginnings=Beginnings(schedules=left))
+        fleet.want({"nightly": nightly, "hourly": hourly})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: len(fleet.members) == 2)
+        assert [_since(fleet, name) for name in ("nightly", "hourly")] == [7.5, 8.5]
+        fleet.want({"nightly": nightly.model_copy(update={"command": ("false",)}), "hourly": changed})
+        await until(
+            lambda: "nightly" in fleet.members and fleet.members["nightly"].spawner.config.command == ("false",)
+        )
+        await until(lambda: _since(fleet, "hourly") >= before)
+        assert _since(fleet, "nightly") == 7.5, "another command is no other schedule"
+        found = fleet.beginnings.schedules
+        assert found == {"nightly": left["nightly"], "hourly": ("0 * * * * UTC", _since(fleet, "hourly"))}
+        fleet.want({"hourly": changed})
+        fleet.want({"nightly": nightly, "hourly": changed})
+        assert fleet.beginnings.schedules["nightly"][1] >= before, "one that came back was taken up anew"
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+
+
+def _since(fleet: Fleet, name: str) -> float:
+    schedule = fleet.members[name].program.policy.schedule
+    assert schedule is not None
+    return schedule.since
 
 
 _TWO = {name: ProgramConfig(name=name, command=("true",)) for name in ("beat", "bot")}
@@ -303,7 +343,7 @@ def test_a_program_that_this_node_never_runs_is_stopped_without_an_alarm_until_t
         await until(lambda: fleet.members["beat"].program.state == "waiting")
         fleet.want({"beat": never})
         await until(lambda: "beat" in fleet.members and fleet.members["beat"].set_aside)
-        assert fleet.barred("beat")
+        assert fleet.aside.barred("beat")
         fleet.end()
         await asyncio.wait_for(running, 60)
 
@@ -317,17 +357,18 @@ def test_another_lock_is_named_before_it_is_applied_unless_the_program_is_stoppe
 
     async def scenario() -> None:
         fleet = _fleet([])
+        foresight = Foresight(fleet, "a", "highlander")
         fleet.want({"beat": beat, "bot": bot})
         running = asyncio.create_task(fleet.run())
         await until(lambda: len(fleet.members) == 2)
         fleet.order("bot", StopOrdered())
         await until(lambda: fleet.members["bot"].program.state == "stopped")
-        assert fleet.relocked_by({"beat": beat, "bot": bot}) == ()
-        assert fleet.relocked_by(relocked) == ("beat",)
-        assert fleet.restarted_by(relocked) == (), "nothing is led here"
+        assert foresight.relocked_by({"beat": beat, "bot": bot}) == ()
+        assert foresight.relocked_by(relocked) == ("beat",)
+        assert foresight.restarted_by(relocked) == (), "nothing is led here"
         fleet.suspend({}, Suspension(True, "uid 0 on node a", "new disk"))
         await until(lambda: fleet.members["beat"].program.state == "stopped")
-        assert fleet.relocked_by(relocked) == ("beat",), "what the ledger stops, it stops under the former lock"
+        assert foresight.relocked_by(relocked) == ("beat",), "what the ledger stops, it stops under the former lock"
         fleet.end()
         await asyncio.wait_for(running, 60)
 

@@ -27,10 +27,10 @@ batch beat begin birth busy
 change check client command compression config configuration connect connection context control credentials cron
 daemon dead delay detail diagnose dial discard disconnect disk document done down due duplicate
 elsewhere explanation end environment exec exit
-facts fail file finish fork found
+facts fail file finish foresight fork found
 garbled greeting guard
 handle hello hindrance host housekeeping http
-identity idle impossible inherited
+identity idle impossible inheritance inherited
 judgement
 key keys kill kind
 last late leave led limits line lines link list listener load local location log logged loop lost

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from highlanderd.core.events import Exited
 from highlanderd.core.states import Want
+from highlanderd.worker.beginnings import Beginnings
 from highlanderd.worker.handover import WorkerHandover, begin
 
 FILE = """
@@ -42,9 +44,8 @@ def _left(path: Path) -> WorkerHandover:
     stops = {"beat": "stopped by uid 0 on node web-1: new disk"}
     wishes, failures = {"beat": Want.STOP}, {"beat": 3}
     pauses = {"beat": (30.5, "exited with code 1")}
-    return WorkerHandover(
-        first.base, first.latest, wishes, True, PAST, exits, stops=stops, failures=failures, pauses=pauses
-    )
+    beginnings = Beginnings(stops, exits, failures, pauses, schedules={"beat": ("0 * * * * UTC", 0.5)})
+    return WorkerHandover(first.base, first.latest, wishes, True, PAST, beginnings=beginnings)
 
 
 def test_the_next_worker_goes_on_with_what_was_in_force(path: Path) -> None:
@@ -86,21 +87,34 @@ def test_garbage_is_no_inheritance(path: Path, memo: bytes) -> None:
 def test_an_exit_that_cannot_be_read_is_none(path: Path, bent: object) -> None:
     facts = json.loads(_left(path).encode())
     facts["exits"] = {"beat": bent, "bot": [9, 2.5, None]}
-    assert begin(path, json.dumps(facts).encode(), {}).exits == {"bot": (Exited(9, 2.5), None)}
+    assert begin(path, json.dumps(facts).encode(), {}).beginnings.exits == {"bot": (Exited(9, 2.5), None)}
 
 
 @pytest.mark.parametrize("bent", [None, -1, 0, True, "3", 1.5, 1 << 64, [3]])
 def test_a_count_of_failures_that_cannot_be_read_begins_anew(path: Path, bent: object) -> None:
     facts = json.loads(_left(path).encode())
     facts["failures"] = {"beat": bent, "bot": 2}
-    assert begin(path, json.dumps(facts).encode(), {}).failures == {"bot": 2}
+    assert begin(path, json.dumps(facts).encode(), {}).beginnings.failures == {"bot": 2}
 
 
 @pytest.mark.parametrize("bent", [None, 7.5, [], [7.5], ["7", ""], [float("nan"), ""], [float("inf"), ""], [7.5, 1]])
 def test_a_pause_that_cannot_be_read_is_none(path: Path, bent: object) -> None:
     facts = json.loads(_left(path).encode())
     facts["pauses"] = {"beat": bent, "bot": [7, "exited with code 1"]}
-    assert begin(path, json.dumps(facts).encode(), {}).pauses == {"bot": (7.0, "exited with code 1")}
+    assert begin(path, json.dumps(facts).encode(), {}).beginnings.pauses == {"bot": (7.0, "exited with code 1")}
+
+
+@pytest.mark.parametrize("bent", [None, 7.5, [], ["words"], [7, 1.5], ["words", -1], ["words", 1e300], ["words", "1"]])
+def test_a_schedule_that_cannot_be_read_is_taken_up_anew(path: Path, bent: object) -> None:
+    facts = json.loads(_left(path).encode())
+    facts["schedules"] = {"beat": bent, "bot": ["0 * * * * UTC", 2.5]}
+    assert begin(path, json.dumps(facts).encode(), {}).beginnings.schedules == {"bot": ("0 * * * * UTC", 2.5)}
+
+
+def test_a_worker_of_another_version_may_have_left_nothing_of_schedules(path: Path) -> None:
+    facts = json.loads(_left(path).encode())
+    del facts["schedules"]
+    assert begin(path, json.dumps(facts).encode(), {}).beginnings == replace(_left(path).beginnings, schedules={})
 
 
 def test_an_unknown_wish_is_no_wish(path: Path) -> None:
