@@ -26,6 +26,9 @@ APART: Final = 1.0
 SOON: Final = 0.2
 """Seconds until it is tried again whether there is a session to write on."""
 
+WITHDRAWN_WITHIN: Final = 1.0
+"""Seconds that the end of a node may wait until its presence is taken back."""
+
 
 class Presence:
     """What the ledger has of this node, and what is to be written."""
@@ -62,6 +65,16 @@ class Presence:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, self._next - boottime())):
                         await changed.wait()
+
+    async def withdraw(self) -> None:
+        """Take back what was written, by a node that never comes back. ``run`` must have been cancelled.
+
+        What cannot be taken back within a second is left: ``sharing.TIDY`` forgets it.
+        """
+        if self._listener.shares:
+            with suppress(WireLost, TimeoutError):
+                async with asyncio.timeout(WITHDRAWN_WITHIN):
+                    await self._listener.inquire("withdrawn", sharing.WITHDRAWN, self._present().name)
 
     async def _write(self) -> None:
         backend = self._listener.backend

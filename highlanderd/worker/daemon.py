@@ -49,7 +49,8 @@ from highlanderd.worker.duplicates import Duplicates
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.handover import WorkerHandover, begin
 from highlanderd.worker.meter import Meter
-from highlanderd.worker.node import Changes, WorkerNode
+from highlanderd.worker.next_change import Changes
+from highlanderd.worker.node import WorkerNode
 from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.presence import WorkerPresence

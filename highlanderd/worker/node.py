@@ -49,6 +49,7 @@ from highlanderd.worker.chronicle import Chronicle
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.member import Member
 from highlanderd.worker.meter import Meter
+from highlanderd.worker.next_change import Changes
 from highlanderd.worker.past import named
 from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.presence import WorkerPresence
@@ -65,27 +66,6 @@ STALE: Final = 5.0
 
 WALK_REST: Final = 3.0
 """Times its own cost for which no process tree is looked at after another one: a quarter of a core at most."""
-
-
-class Changes:
-    """Lets many wait for the next change of any program."""
-
-    def __init__(self) -> None:
-        self._next = asyncio.Event()
-
-    def note(self) -> None:
-        """Wake all who wait."""
-        self._next.set()
-        self._next = asyncio.Event()
-
-    @property
-    def next(self) -> asyncio.Event:
-        """What is set at the next change."""
-        return self._next
-
-    async def wait(self) -> None:
-        """Return at the next change."""
-        await self._next.wait()
 
 
 class WorkerNode:

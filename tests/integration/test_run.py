@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import NOBODY, as_nobody
+from tests.support.commands import NOBODY, as_nobody, highlanderctl
 from tests.support.deaths import gone, proc_file, stand_still
 from tests.support.journal import CHILD
 from tests.support.long import first_of
@@ -108,6 +110,29 @@ def test_without_patience_a_led_program_is_75_and_nothing_runs(runs: Runs) -> No
         assert "highlanderd: beat: led by " in err
     assert not (runs.directory / "ran").exists()
     assert first.process.poll() is None
+
+
+def test_a_run_is_seen_in_the_cluster_until_it_ends(runs: Runs, database: Database) -> None:
+    def written() -> dict[str, tuple[str, bool]]:
+        rows = database.sql("SELECT node, state, able, ready FROM highlander.candidate")
+        return {node: (state, ready) for node, state, able, ready in rows if able}
+
+    first = runs.leading()
+    second = runs("--name", "beat", "--", *CHILD)
+    leads, waits = (f"{socket.gethostname()}.run-{run.pid}" for run in (first, second))
+    wait_for(lambda: written() == {leads: ("leading", True), waits: ("waiting", False)}, PATIENCE, "both are seen")
+
+    shown = json.loads(highlanderctl(Path("/nonexistent"), "cluster", "--dsn", runs.dsn, "--json").out)
+    assert {node["name"] for node in shown["nodes"] if node["present"]} == {leads, waits}
+    [beat] = shown["programs"]
+    assert (beat["leader"], beat["ready"], beat["candidates"], beat["drift"]) == (leads, True, [waits], [])
+
+    first.process.terminate()
+    first.ended()
+    wait_for(lambda: waits in written() and leads not in written(), PATIENCE, "only the other one is seen")
+    second.process.terminate()
+    second.ended()
+    assert database.sql("SELECT name FROM highlander.node UNION SELECT node FROM highlander.candidate") == []
 
 
 def _kill(run: Run) -> None:

@@ -42,6 +42,12 @@ DELETE FROM {schema}.candidate
  WHERE node = $1::text AND NOT program = ANY (ARRAY(SELECT json_array_elements_text($2::json)))
 """
 
+# Parameter: 1 node, which never comes back.
+WITHDRAWN: Final = """
+WITH gone AS (DELETE FROM {schema}.node WHERE name = $1::text RETURNING name)
+DELETE FROM {schema}.candidate AS c USING gone WHERE c.node = gone.name
+"""
+
 # The sessions of daemons that know schema 2 only.
 _OF_SCHEMA_2 = """
   FROM pg_stat_get_activity(NULL) AS a
@@ -216,10 +222,13 @@ DELETE FROM {schema}.event
                   OR id <= (SELECT max(id) FROM {schema}.event) - 10000
                ORDER BY id LIMIT 10000)
 """
-# A daemon that comes back writes its row anew. The order that drains a node is kept until it is lifted.
+# A daemon that comes back writes its row anew. The order that drains a node is kept until it is lifted. The node of a
+# run that was killed, ``web-1.run-4711``, does not come back.
 _FORGET = f"""
 WITH gone AS (DELETE FROM {{schema}}.node AS n
-               WHERE n.seen < clock_timestamp() - interval '7 days' AND n.drained_since IS NULL AND NOT ({_CONNECTED})
+               WHERE (n.seen < clock_timestamp() - interval '7 days' AND n.drained_since IS NULL
+                      OR n.seen < clock_timestamp() - interval '1 hour' AND n.name ~ '[.]run-[0-9]+$')
+                 AND NOT ({_CONNECTED})
            RETURNING n.name)
 DELETE FROM {{schema}}.candidate AS c USING gone WHERE c.node = gone.name
 """
