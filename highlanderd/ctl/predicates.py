@@ -6,10 +6,11 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from highlanderd.ctl.choice import chosen, exact
 from highlanderd.ctl.client import PATIENCE, Answer, ControlClient
+from highlanderd.ctl.direct import Direct, asked
 from highlanderd.ctl.exchange import segment
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import plain
@@ -18,6 +19,7 @@ from highlanderd.errors import (
     DONE,
     NOT_LEADING,
     BadRequest,
+    ConfigurationError,
     HighlanderError,
     NoSuchProgram,
     NotPermitted,
@@ -29,7 +31,7 @@ LOOK_AGAIN: Final = 1.0
 """Seconds between two looks at a program that no change announced: other nodes' terms are theirs."""
 AWAY_PAUSE: Final = 0.2
 """Seconds before a daemon that did not answer is asked again."""
-HOPELESS: Final = (NoSuchProgram, NotPermitted, BadRequest)
+HOPELESS: Final = (NoSuchProgram, NotPermitted, BadRequest, ConfigurationError)
 """What waiting does not cure."""
 
 
@@ -47,23 +49,69 @@ def _one(answer: Answer, name: str) -> Answer:
     for program in answer["programs"]:
         if program["name"] == name:
             return dict(program)
-    raise NoSuchProgram.among(name, [program["name"] for program in answer["programs"]])
+    refusal = NoSuchProgram.anywhere if answer["node"] is None else NoSuchProgram.among
+    raise refusal(name, [program["name"] for program in answer["programs"]])
 
 
 def _where(answer: Answer, program: Answer) -> str:
+    if answer["node"] is None:
+        leader = program["leader"]
+        return f"led by {plain(leader)}, epoch {program['epoch']}" if leader else "no node leads it"
     if program["state"] == "leading":
         return f"led by {plain(answer['node'])}, which is this node, epoch {program['epoch']}"
     none = "no node leads it" if answer["postgres"]["connected"] else "and PostgreSQL does not say who leads it"
-    leader = f"led by {plain(program['leader'])}" if program["leader"] else none
-    return f"{program['state']} on this node, {leader}"
+    where = f"led by {plain(program['leader'])}" if program["leader"] else none
+    return f"{program['state']} on this node, {where}"
 
 
 # -------------------------------------------------------------------------------------------------------------- wait
 
 
+class _View(Protocol):
+    """Where programs are looked at."""
+
+    def ask(self, method: str, resource: str) -> Answer:
+        """Return the answer to another question about them. Raises HighlanderError."""
+
+    def seen(self, pause: float, left: float) -> Answer:
+        """Return the programs after the next news, ``pause`` seconds later at most. Raises HighlanderError."""
+
+
+class _DaemonView:
+    """As this node's daemon sees them."""
+
+    def __init__(self, daemon: ControlClient) -> None:
+        self.ask = daemon.ask
+
+    def seen(self, pause: float, left: float) -> Answer:
+        return self.ask("GET", f"/v1/status?usage=false&wait={pause:.3f}", patience=_patience(left))
+
+
+class _LedgerView:
+    """As PostgreSQL shows them: of no node, and without news."""
+
+    def __init__(self, direct: Direct) -> None:
+        self.ask = direct.ask
+
+    def seen(self, pause: float, left: float) -> Answer:  # noqa: ARG002 - PostgreSQL takes the time that it takes
+        time.sleep(pause)
+        found = self.ask("GET", "/v1/cluster")["programs"]
+        programs = [{**one, "state": "leading" if one["leader"] else "waiting"} for one in found]
+        return {"node": None, "programs": programs}
+
+
+def _view(daemon: ControlClient, arguments: Namespace) -> _View:
+    source = asked(daemon, arguments)
+    if not isinstance(source, Direct):
+        return _DaemonView(daemon)
+    if arguments.state == "stopped":
+        raise BadRequest("--for stopped is about this node, whose daemon knows it; leave --dsn and --config out")
+    return _LedgerView(source)
+
+
 def wait(daemon: ControlClient, arguments: Namespace) -> int:
     """Return when each program has been as wanted. A daemon or PostgreSQL that is away meanwhile is waited for, too."""
-    waiting = _Waiting(daemon, arguments)
+    waiting = _Waiting(_view(daemon, arguments), arguments)
     found = [(name, *waiting.until_reached(name)) for name in waiting.names(arguments.names)]
     programs = [program for _, program, _ in found]
     alone = len(arguments.names) == len(exact(arguments.names)) == 1
@@ -75,8 +123,8 @@ def wait(daemon: ControlClient, arguments: Namespace) -> int:
 class _Waiting:
     """What programs are waited for to become, and until when: one time for all of them."""
 
-    def __init__(self, daemon: ControlClient, arguments: Namespace) -> None:
-        self._daemon, self._state, self._patience = daemon, arguments.state, arguments.timeout
+    def __init__(self, view: _View, arguments: Namespace) -> None:
+        self._view, self._state, self._patience = view, arguments.state, arguments.timeout
         self._end = time.monotonic() + self._patience
 
     def names(self, names: Sequence[str]) -> list[str]:
@@ -84,7 +132,7 @@ class _Waiting:
         if len(exact(names)) == len(names):
             return list(names)
         choose = partial(chosen, names)
-        found = self._until(", ".join(names), lambda answer: (choose(answer["programs"]), "the daemon has none"))
+        found = self._until(", ".join(names), lambda answer: (choose(answer["programs"]), "there is none"))
         return [program["name"] for program in found]
 
     def until_reached(self, name: str) -> tuple[Answer, str]:
@@ -92,18 +140,18 @@ class _Waiting:
 
         def look(answer: Answer) -> tuple[tuple[Answer, str] | None, str]:
             program = _one(answer, name)
-            sentence = OUTCOMES[self._state](self._daemon, answer, program)
+            sentence = OUTCOMES[self._state](self._view, answer, program)
             return ((program, sentence) if sentence else None), _where(answer, program)
 
         return self._until(name, look)
 
     def _until(self, what: str, look: Callable[[Answer], tuple[Found | None, str]]) -> Found:
-        """Return what ``look`` finds in the daemon's status, asked again and again; it also says what it sees now."""
-        resource = "/v1/status?usage=false"
+        """Return what ``look`` finds, again and again; it also says what it sees now."""
+        pause = 0.0
         while True:
             left = max(0.0, self._end - time.monotonic())
             try:
-                found, now = look(self._daemon.ask("GET", resource, patience=_patience(left)))
+                found, now = look(self._view.seen(pause, left))
                 if found:
                     return found
             except HOPELESS:
@@ -114,7 +162,7 @@ class _Waiting:
             left = max(0.0, self._end - time.monotonic()) if left else 0.0
             if not left:
                 raise TimedOut(f"{what} is not {self._state} after {shown(self._patience)}: {now}")
-            resource = f"/v1/status?usage=false&wait={min(LOOK_AGAIN, left):.3f}"
+            pause = min(LOOK_AGAIN, left)
 
 
 def _said(program: Answer, sentence: str) -> list[str]:
@@ -126,36 +174,36 @@ def _patience(left: float) -> float:
     return max(LOOK_AGAIN, min(PATIENCE, left)) - PATIENCE + LOOK_AGAIN
 
 
-def _leading(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
+def _leading(view: _View, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
     elsewhere = program["leader"] not in (None, answer["node"])
     return _where(answer, program) if program["state"] == "leading" or elsewhere else ""
 
 
-def _ready(daemon: ControlClient, answer: Answer, program: Answer) -> str:
+def _ready(view: _View, answer: Answer, program: Answer) -> str:
     ready = bool(program["ready"])
     if program["state"] != "leading":
         if program["leader"] is None:
             return ""
-        known = daemon.ask("GET", "/v1/cluster")["programs"]
+        known = view.ask("GET", "/v1/cluster")["programs"]
         there = next((one for one in known if one["name"] == program["name"]), None)
         ready = there is not None and there["leader"] == program["leader"] and there["ready"]
     return f"ready, {_where(answer, program)}" if ready else ""
 
 
-def _stopped(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
+def _stopped(view: _View, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
     return _where(answer, program) if program["state"] == "stopped" else ""
 
 
-def _finished(daemon: ControlClient, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
+def _finished(view: _View, answer: Answer, program: Answer) -> str:  # noqa: ARG001 - one shape for all
     if program["leader"] is not None:
         return ""
-    terms = daemon.ask("GET", f"/v1/history/{segment(program['name'])}?limit=1")["terms"]
+    terms = view.ask("GET", f"/v1/history/{segment(program['name'])}?limit=1")["terms"]
     if not terms or terms[-1]["to"] is None or terms[-1]["cause"] != "finished":
         return ""
     return f"finished on {plain(terms[-1]['node'])}, epoch {terms[-1]['epoch']}"
 
 
-OUTCOMES: Final[dict[str, Callable[[ControlClient, Answer, Answer], str]]] = {
+OUTCOMES: Final[dict[str, Callable[[_View, Answer, Answer], str]]] = {
     "leading": _leading,
     "ready": _ready,
     "stopped": _stopped,

@@ -91,6 +91,7 @@ def _predicates(add: Add) -> None:
         metavar="DURATION",
         help=f"wait for so long at most (default: {DEFAULT_TIMEOUT:g}s)",
     )
+    _without_daemon(wait)
 
 
 def _history(add: Add) -> None:
