@@ -8,7 +8,7 @@ export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url
 # Where `make run` keeps its database. A checkout below /root is out of reach for the user that PostgreSQL then runs as.
 STATE := $(or $(abspath $(HIGHLANDER_STATE)),$(if $(filter /root/%,$(CURDIR)),/var/lib/highlander-quickstart,$(CURDIR)/state))
-.PHONY: run demo test test-long lint types chaos hostile soak explore bench docs packages packages-test requirements clean
+.PHONY: run demo test test-long lint types chaos hostile soak explore bench profile docs packages packages-test requirements clean
 
 run: .venv/ready    ## try it: an embedded PostgreSQL and two example programs, until Ctrl-C
 	HIGHLANDER_STATE="$(STATE)" exec .venv/bin/highlanderd -c conf.d/quickstart.toml
@@ -44,6 +44,9 @@ explore: .venv/ready  ## every way through a small world, as far as time allows;
 
 bench: .venv/ready  ## measurements: they print, and never fail for being slow
 	.venv/bin/python -m tests.benchmarks
+
+profile: .venv/ready  ## which functions of a worker take the time; PROFILE_ARGS='--programs 1000 --seconds 30 --replaced'
+	exec .venv/bin/python -m tests.benchmarks.profile $(PROFILE_ARGS)
 
 docs: .venv/ready   ## write into docs/ what the code says: keys, options, metrics, states, modules
 	.venv/bin/python docs/generate/generate.py

@@ -144,7 +144,7 @@ def _run_configured(path: Path, arguments: argparse.Namespace) -> int:
     with without_certificates():
         from highlanderd.worker.startup import become_daemon
 
-    return become_daemon(path, loaded.configuration, code)
+    return become_daemon(path, loaded, code)
 
 
 def _run_once(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ The derivation can never change: two versions of it in one cluster would let two
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
@@ -49,6 +50,7 @@ def advisory_lock(namespace: str, lock_key: LockKey) -> AdvisoryLock:
     return AdvisoryLock(lock_id(namespace, lock_key))
 
 
+@lru_cache(4096)
 def lock_id(namespace: str, lock_key: LockKey) -> int:
     """Return the lock id of a program's key: an integer is the id itself, a string is hashed with its namespace.
 

@@ -19,8 +19,8 @@ class Connection:
 
     wire: Wire
     pid: int
-    started: int
-    """Start of the backend in microseconds, a bare token: with ``pid`` it names one backend for ever."""
+    identified: int
+    """When it said who it is, in microseconds of the server's clock: with ``pid`` this names one backend for ever."""
     opened: float
     """When it was found fit, on the loop's clock."""
     lease: Lease

@@ -19,6 +19,8 @@ from highlanderd.postgres.sql import connecting, dialect
 
 OLDEST_SERVER: Final = 140000
 """idle_session_timeout and client_connection_check_interval came with PostgreSQL 14."""
+LIMITS_TRANSACTIONS: Final = 170000
+"""transaction_timeout came with PostgreSQL 17."""
 
 FOREIGN_STATEMENTS: Final = frozenset({"42P05", "26000"})
 """SQLSTATE: a prepared statement exists already, or does not. On a connection of our own neither can be."""
@@ -90,8 +92,8 @@ class ServerFacts:
 
     standby: bool
     pid: int
-    started: int
-    """Start of the backend in microseconds, a bare token."""
+    identified: int
+    """When it said so, in microseconds of its clock."""
     fsync: bool
     version: str
     role: str
@@ -144,13 +146,13 @@ def server_facts(reply: Reply, backend_pid: int, login: str) -> ServerFacts:
         if sentence := foreseen(reply.error.text, reply.error.sqlstate, login):
             raise Unfit(sentence)
         raise ConnectFailed(reply.error.text)
-    standby, pid, started, fsync, version, role, database, system, timeline = reply.rows[0][:9]
+    standby, pid, identified, fsync, version, role, database, system, timeline = reply.rows[0][:9]
     if pid is None or int(pid) != backend_pid:
         raise Unfit(POOLER)
     return ServerFacts(
         standby=standby == "t",
         pid=backend_pid,
-        started=int(started or 0),
+        identified=int(identified or 0),
         fsync=fsync != "off",
         version=version or "",
         role=role or "",

@@ -1,4 +1,4 @@
-"""What can wait, done between two surveys: migrate the schema, lower the ceiling, settle, close, prune, look around."""
+"""What can wait, done between two surveys: migrate, lower the ceiling, settle, close, keep the history, look around."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class Housekeeping:
     def __init__(self, server: Server, ledger: Ledger, survey: Survey, session: Asking) -> None:
         self._server, self._ledger, self._survey, self._session = server, ledger, survey, session
         self._to_prune: set[int] = set()
+        self._begun: dict[int, int] = {}
+        """By lock id, the epoch of a term that the history may not have heard of."""
         self._knowledge: Knowledge | None = None
         """What was seen of the server since the ledger was found unsettled on it."""
         self._next_health = self._next_migration = 0.0
@@ -45,11 +47,18 @@ class Housekeeping:
         """Prune the history of a lock id later, so that it never delays a handover."""
         self._to_prune.add(lock_id)
 
+    def note_begun(self, lock_id: int, epoch: int) -> None:
+        """Have the history say that this term has begun, if it does not say so yet: for many terms in one statement."""
+        self._begun[lock_id] = epoch
+
     async def run(self) -> None:
         """Do what is due after a survey. Raises WireLost."""
         now, found = boottime(), self._survey.facts
         if found is not None:
             await self._keep_ledger(found, now)
+        if begun := self._begun:
+            self._begun = {}
+            await self._session.inquire("begin_terms", leading.BEGIN_TERMS, list(begun), list(begun.values()))
         if self._to_prune:
             await self._session.inquire("prune", upkeep.PRUNE, self._to_prune.pop())
         if now >= self._next_health:

@@ -139,6 +139,10 @@ class Listener:
         """Prune the history of a lock id later, so that it never delays a handover."""
         self._housekeeping.prune(lock_id)
 
+    def note_begun(self, lock_id: int, epoch: int) -> None:
+        """Have the history say later that this term has begun, if it does not say so yet."""
+        self._housekeeping.note_begun(lock_id, epoch)
+
     # ---------------------------------------------------------------------------------------------------- listening
 
     def deliver(self, connection: Connection) -> None:

@@ -144,7 +144,7 @@ class LockConnection:
         """Use a verified connection from now on. Posts Attached."""
         self.state = Connected(connection)
         self.number += 1
-        self._former.append((connection.pid, connection.started))
+        self._former.append((connection.pid, connection.identified))
         connection.wire.assign(self)
         name = f"{connecting.SESSIONS}{self.lock.node}/{self.lock.program}"[:63]
         self.say("begin_session", connecting.BEGIN_SESSION, name)
@@ -254,6 +254,6 @@ class LockConnection:
 
     def terminate_old(self, epoch: int) -> Query:
         """Return the query that ends former sessions of this term: the row's, and those that this worker remembers."""
-        pids, starts = [pid for pid, _ in self._former], [start for _, start in self._former]
+        pids, moments = [pid for pid, _ in self._former], [moment for _, moment in self._former]
         term: tuple[Value, ...] = (self.lock.lock_id, epoch, self.lock.instance)
-        return "terminate_old", leading.TERMINATE_OLD, (*term, pids, starts)
+        return "terminate_old", leading.TERMINATE_OLD, (*term, pids, moments)

@@ -35,6 +35,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from heapq import nsmallest
 from math import inf
 from typing import Protocol
 
@@ -151,7 +152,7 @@ class Pool:
         state = self.state
         if isinstance(state, Suspected | Down):
             return self._probe(group, state)
-        for client in self._unattended()[: max(self.server.parallel - self._dialling, 0)]:
+        for client in self._unattended(self.server.parallel - self._dialling):
             self._start(group, client)
         return None
 
@@ -163,19 +164,19 @@ class Pool:
         if now >= self._next_probe:
             if self._under_way:  # the last probe hangs: the next one shall not hang at the same address
                 self.server.turns.move_on()
-            for client in self._unattended()[:1] or self._hanging():
+            for client in self._unattended(1) or self._hanging():
                 self._start(group, client)
             lease_at_stake = any(map(_with_lease, self._clients))
             self._next_probe = now + pause(state, now, self.server.lease, lease_at_stake=lease_at_stake)
-        return max(self._next_probe - now, 0.001) if self._unattended() or self._hanging() else None
+        return max(self._next_probe - now, 0.001) if self._unattended(1) or self._hanging() else None
 
     def _hanging(self) -> list[Client]:
         """Return the most urgent client with a lease at stake, which gets another attempt while its first one hangs."""
-        return sorted(filter(_with_lease, self._clients), key=_urgency)[:1]
+        return nsmallest(1, filter(_with_lease, self._clients), key=_urgency)
 
-    def _unattended(self) -> list[Client]:
-        """Return the clients for which no attempt is under way, the most urgent first."""
-        return sorted((client for client, attempt in self._clients.items() if not attempt), key=_urgency)
+    def _unattended(self, count: int) -> list[Client]:
+        """Return so many of the clients for which no attempt is under way, the most urgent first."""
+        return nsmallest(count, (client for client, attempt in self._clients.items() if not attempt), key=_urgency)
 
     @property
     def _dialling(self) -> int:

@@ -33,8 +33,8 @@ class Renewal:
             renew = ("renew", leading.RENEW, values)
             self._line.ask(lambda replies, sent: self._renewed(lease, replies[0], sent), renew)
         else:
-            started = 0 if connection is None else connection.started
-            values = (*values, started, self._lock.name_lock, *self._lock.advisory.pair)
+            moment = 0 if connection is None else connection.identified
+            values = (*values, moment, self._lock.name_lock, *self._lock.advisory.pair)
             reattach = ("reattach", leading.REATTACH, values)
             self._line.ask(lambda replies, sent: self._reattached(epoch, lease, replies[0], sent), reattach)
         if connection is not None:
@@ -62,7 +62,7 @@ class Renewal:
             self._line.note_granted(True)
             self._prolonged(asked, lengths, sent)
             # The session that should have written the history may have been lost before it did.
-            self._line.say("begin_term", leading.BEGIN_TERM, self._lock.lock_id, epoch)
+            self._line.pool.listener.note_begun(self._lock.lock_id, epoch)
         else:
             self._unmatched(asked)
 

@@ -21,7 +21,7 @@ from highlanderd.postgres.hosts import Hosts, Written
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.notes import Notes
-from highlanderd.postgres.replies import ConnectFailed, Reply, WireLost
+from highlanderd.postgres.replies import Ask, ConnectFailed, Reply, WireLost
 from highlanderd.postgres.sql import connecting, dialect, leading
 from highlanderd.postgres.timelines import Timelines
 from highlanderd.postgres.turns import Turns
@@ -159,14 +159,13 @@ class Server:
     async def _verify(self, wire: Wire, attempt: _Attempt) -> Connection:
         ledger, lease = self._ledger, attempt.lease
         fitness.refuse_software(wire.server_version, wire.parameter)
-        _, identity, meta = await wire.ask(
-            [
-                (ledger.statement("no_transaction_limit", connecting.NO_TRANSACTION_LIMIT), ()),
-                (ledger.statement("identify", connecting.IDENTIFY), ()),
-                (ledger.statement("meta", connecting.META), ()),
-            ],
-            max(attempt.left, lease.renew_every / 4),
-        )
+        asks: list[Ask] = [
+            (ledger.statement("identify", connecting.IDENTIFY), ()),
+            (ledger.statement("meta", connecting.META), ()),
+        ]
+        if wire.server_version >= fitness.LIMITS_TRANSACTIONS:
+            asks.insert(0, (ledger.statement("no_transaction_limit", connecting.NO_TRANSACTION_LIMIT), ()))
+        *_, identity, meta = await wire.ask(asks, max(attempt.left, lease.renew_every / 4))
         facts = fitness.server_facts(identity, wire.backend_pid, wire.parameter("session_authorization"))
         fitness.refuse_forgetful(facts, embedded=self._fresh is not None)
         fitness.refuse_changed(identity, lease)
@@ -176,7 +175,7 @@ class Server:
             meta = await self._create(wire, lease, facts)
         version = await self._enter(wire, lease, facts, meta)
         opened = asyncio.get_running_loop().time()
-        return Connection(wire, wire.backend_pid, facts.started, opened, lease, version)
+        return Connection(wire, wire.backend_pid, facts.identified, opened, lease, version)
 
     async def _enter(self, wire: Wire, lease: Lease, facts: ServerFacts, meta: Reply) -> int:
         """Go by what the ledger says of itself, and return the version of its schema. Raises ConnectFailed or Unfit."""

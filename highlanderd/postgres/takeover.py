@@ -63,9 +63,9 @@ class Takeover:
 
     def _take(self, claim: Claim) -> Query:
         connection, lock, server, row = self._line.connection, self._lock, claim.server, claim.judged
-        started = 0 if connection is None else connection.started
+        moment = 0 if connection is None else connection.identified
         values: tuple[Value, ...] = (lock.lock_id, server.system, server.timeline, claim.lengths.trusted.length)
-        values = (*values, claim.epoch, lock.program, lock.node, lock.instance, started, lock.name_lock, server.place)
+        values = (*values, claim.epoch, lock.program, lock.node, lock.instance, moment, lock.name_lock, server.place)
         values += lock.advisory.pair
         time: tuple[Value, ...] = () if claim.run is None else (claim.run.at, claim.run.after)
         if row is None:
@@ -128,7 +128,7 @@ class Takeover:
         """
         epoch, self._unwritten = self._unwritten, None
         if epoch is not None:
-            self._line.say("begin_term", leading.BEGIN_TERM, self._lock.lock_id, epoch)
+            self._line.say("begin_terms", leading.BEGIN_TERMS, [self._lock.lock_id], [epoch])
 
     def _refusal(self, claim: Claim, reply: Reply, locked: bool, named: bool) -> Refused:
         """Return why the term did not begin: another node was faster, a lock was taken, or the server refused."""

@@ -19,7 +19,7 @@ import uvloop
 
 from highlanderd.children.guardian_link import Greeting, GuardianLink
 from highlanderd.children.spawn import Origin
-from highlanderd.config import Configuration, dsn_anew, load
+from highlanderd.config import Configuration, Loaded, dsn_anew, load
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import DaemonProcess
 from highlanderd.embedded.server import hold
@@ -302,25 +302,28 @@ async def _fail_with(guardian: GuardianLink) -> None:
     await guardian.failed
 
 
-def work(path: Path, channel_fd: int) -> int:
-    """Be the worker at the end of ``channel_fd``; return the exit code. Its process has imported what it needs."""
+def work(path: Path, channel_fd: int, known: Loaded | None = None) -> int:
+    """Be the worker at the end of ``channel_fd``; return the exit code. Its process has imported what it needs.
+
+    ``known`` is the configuration that this process, or the one that it was forked from, has loaded already.
+    """
     gc.enable()
     sys.setswitchinterval(YIELDED_WITHIN)
     writer = Writer(2)
     try:
-        return uvloop.run(serve(path, channel_fd, writer))
+        return uvloop.run(serve(path, channel_fd, writer, known))
     finally:
         writer.close()
 
 
-async def serve(path: Path, channel_fd: int, writer: Writer) -> int:
+async def serve(path: Path, channel_fd: int, writer: Writer, known: Loaded | None = None) -> int:
     """Be the worker at the end of ``channel_fd``; return the exit code.
 
     An exception ends this worker only: the guardian starts another, which finds the children alive.
     """
     guardian = GuardianLink(Channel.of(channel_fd))
     greeting = await guardian.greeted()
-    handover = begin(path, greeting.memo, os.environ).under(greeting.version)
+    handover = begin(path, greeting.memo, os.environ, known).under(greeting.version)
     log_settings = handover.configuration.log
     address = journal.SOCKET if linux.on_journal(2, os.environ) else None
     log_through(writer, log_settings.level, log_settings.format, journal=address)

@@ -79,20 +79,25 @@ class WorkerHandover:
         return json.dumps(facts).encode()
 
 
-def begin(path: Path, memo: bytes | None, environ: Mapping[str, str]) -> WorkerHandover:
+def begin(path: Path, memo: bytes | None, environ: Mapping[str, str], known: Loaded | None = None) -> WorkerHandover:
     """Return what the last worker left; for the first one, the file's configuration. Raises ConfigurationError.
 
+    ``known`` is what was loaded in this process already. What is the same is not loaded again: leases run meanwhile.
     A worker of another version may have left what this one cannot read. Then the file counts, as after a restart.
     Operators' wishes and what was learnt of servers are kept where they can be read.
     """
     if memo is None:
-        loaded = load(path, environ)
+        loaded = known or load(path, environ)
         return WorkerHandover(loaded, loaded)
+
+    def reloaded(blob: bytes) -> Loaded:
+        return known if known is not None and known.sources_json() == blob else reload_from(blob, environ)
+
     facts: dict[str, Any] = {}
     try:
         facts = dict(json.loads(memo))
-        base = reload_from(facts["base"].encode(), environ)
-        latest = base if facts["latest"] is None else reload_from(facts["latest"].encode(), environ)
+        base = reloaded(facts["base"].encode())
+        latest = base if facts["latest"] is None else reloaded(facts["latest"].encode())
     except (ValueError, LookupError, TypeError, AttributeError, HighlanderError) as error:
         log.error("cannot use what the last worker handed over (%s); reading %s as it is now", error, path)
         base = latest = load(path, environ)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-from highlanderd.config import Configuration, DaemonSection
+from highlanderd.config import Configuration, DaemonSection, Loaded
 from highlanderd.config.trust import directory_problem
 from highlanderd.errors import HighlanderError
 from highlanderd.system import ownership
@@ -37,13 +37,13 @@ EMBEDDED_WITHIN: Final = 60.0
 """Seconds for the embedded server to start: initdb on a slow disk, or recovery after a crash."""
 
 
-def become_daemon(path: Path, configuration: Configuration, code: int | None) -> int:
+def become_daemon(path: Path, loaded: Loaded, code: int | None) -> int:
     """Fork the first worker and become the guardian, which must never load what a worker loads.
 
-    Returns in the worker. ``code`` is the installed code's number from before the first import. Raises HighlanderError
-    when this host or the state directory does not allow it.
+    Returns in the worker. ``loaded`` is what the file ``path`` holds, and ``code`` the installed code's number from
+    before the first import. Raises HighlanderError when this host or the state directory does not allow it.
     """
-    daemon = configuration.daemon
+    configuration, daemon = loaded.configuration, loaded.configuration.daemon
     _refuse_living(configuration.control.socket)
     os.umask(os.umask(0o777) | 0o022)  # whatever the umask of the process that started this one
     _make("state_dir", daemon.state_dir)
@@ -56,7 +56,7 @@ def become_daemon(path: Path, configuration: Configuration, code: int | None) ->
     channel_fd, spare = forked_ahead(code)
     if channel_fd is None:
         _become_guardian(lock, daemon, spare)
-    return work(path, channel_fd)
+    return work(path, channel_fd, loaded)
 
 
 def _become_guardian(lock: int, daemon: DaemonSection, spare: tuple[str, ...]) -> NoReturn:

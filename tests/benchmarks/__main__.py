@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 PLACE = Path(__file__).parent
-STANDS = {"__init__", "__main__", "bed"}
+STANDS = {"__init__", "__main__", "bed", "lives", "peers", "profile", "profiled"}
 
 for name in sorted({script.stem for script in PLACE.glob("*.py")} - STANDS):
     print(f"\n{name}", flush=True)

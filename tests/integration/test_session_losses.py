@@ -16,22 +16,26 @@ from tests.support.proxy import OpensDoors
 from tests.support.session import SHORT_LEASE, Line, desk, locks_of_beat, row_of, settle, until
 
 
-def _hold_as_former_session(old: psycopg.Connection[Any], line: Line) -> None:
-    """Be the backend that missed its client's death: it is the one in the row, and it holds the lock."""
+def _hold_as_former_session(old: psycopg.Connection[Any], line: Line, identified: str = "0 s") -> None:
+    """Be the backend that missed its client's death: it is the one in the row, and it holds the lock.
+
+    ``identified`` is how long after its start it said who it is.
+    """
     old.execute("SELECT pg_advisory_lock(%s)", [line.lock_id])
     old.execute(
-        "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT "
-        "(extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
+        "UPDATE highlander.lease SET backend_pid = pg_backend_pid(), backend_start = (SELECT (extract(epoch FROM "
+        "backend_start + %s::interval) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))",
+        [identified],
     )
 
 
 @asynccontextmanager
-async def _outlived(database: Database, line: Line) -> AsyncIterator[psycopg.Connection[Any]]:
+async def _outlived(database: Database, line: Line, identified: str = "0 s") -> AsyncIterator[psycopg.Connection[Any]]:
     """Return the line a new session beside its old one, which the network has lost and the server has not."""
     with psycopg.connect(database.dsn, autocommit=True) as old:
         line.session.disconnect("its network is gone")
         await line.told(Detached)
-        _hold_as_former_session(old, line)
+        _hold_as_former_session(old, line, identified)
         await line.told(Attached)
         yield old
 
@@ -55,13 +59,14 @@ def test_a_terminated_backend_is_told_and_the_next_session_reattaches(database: 
     asyncio.run(scenario())
 
 
-def test_an_old_session_that_outlives_its_network_is_terminated(database: Database) -> None:
+@pytest.mark.parametrize("identified", ["0 s", "50 s"])
+def test_an_old_session_that_outlives_its_network_is_terminated(database: Database, identified: str) -> None:
     async def scenario() -> None:
         async with desk(database.dsn) as here:
             line = await here.line()
             settle(database)
             granted = await line.lead()
-            async with _outlived(database, line) as old:
+            async with _outlived(database, line, identified) as old:
                 line.renew(granted.epoch)
                 await line.told(Contended)
                 await until(lambda: locks_of_beat(database) == 0)
@@ -69,6 +74,25 @@ def test_an_old_session_that_outlives_its_network_is_terminated(database: Databa
                 await line.told(Renewed)
                 with pytest.raises(psycopg.OperationalError):
                     old.execute("SELECT 1")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("identified", ["-1 us", "2 min"])
+def test_a_session_that_has_inherited_the_number_of_an_old_one_is_left_alone(
+    database: Database, identified: str
+) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            granted = await line.lead()
+            async with _outlived(database, line, identified) as other:
+                line.renew(granted.epoch)
+                await line.told(Contended)
+                other.execute("SELECT pg_advisory_unlock_all()")
+                line.renew(granted.epoch)
+                await line.told(Renewed)
 
     asyncio.run(scenario())
 

@@ -107,7 +107,7 @@ def test_a_plain_server_is_taken(version: str) -> None:
 
 def _greeted(pid: int) -> ServerFacts:
     return ServerFacts(
-        standby=False, pid=pid, started=1, fsync=True, version="18.4", role="r", database="d", system="1", timeline=1
+        standby=False, pid=pid, identified=1, fsync=True, version="18.4", role="r", database="d", system="1", timeline=1
     )
 
 

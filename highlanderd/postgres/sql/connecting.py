@@ -9,9 +9,8 @@ from highlanderd.postgres.sql.dialect import SERVER_START, SYSTEM, TIMELINE, UNL
 SESSIONS: Final = f"highlander/{VERSION}/"
 """How the application_name of each session begins; daemons that know schema 1 only say ``highlanderd/``."""
 
-_BACKEND_START = (
-    "(SELECT (extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_get_activity(pg_backend_pid()))"
-)
+# Not when the backend started: to look that up, a server copies what it knows of each of its sessions.
+_BACKEND_KNOWN = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 _SETTINGS: Final = (
     "default_transaction_read_only",
@@ -39,13 +38,13 @@ _READ_BACK = ", ".join(
 )
 
 IDENTIFY: Final = f"""
-SELECT pg_is_in_recovery(), pg_backend_pid(), {_BACKEND_START}, current_setting('fsync'),
+SELECT pg_is_in_recovery(), pg_backend_pid(), {_BACKEND_KNOWN}, current_setting('fsync'),
        current_setting('server_version'), current_user, current_database(), {SYSTEM},
        CASE WHEN NOT pg_is_in_recovery() THEN {TIMELINE} END,
        {_READ_BACK}
 """
 
-# Not a startup option: servers before 17 would refuse the whole session for a name that they do not know.
+# Only for servers that know the name. As a startup option it would have the others refuse the whole session.
 NO_TRANSACTION_LIMIT: Final = """
 SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL
 """

@@ -111,8 +111,8 @@ _SHARED: Final[Mapping[str, str]] = {
     "allowed": """AND NOT EXISTS (SELECT 1 FROM {schema}.wish AS w WHERE w.lock_id = $1::bigint)
           AND NOT EXISTS (SELECT 1 FROM {schema}.node AS n WHERE n.name = $7::text AND n.drained_since IS NOT NULL)""",
     "begun_with": ", previous_node, lease",
-    "begun_values": ", (SELECT o.node FROM {schema}.term AS o WHERE o.lock_id = $1::bigint AND o.epoch < $2::bigint "
-    "ORDER BY o.epoch DESC LIMIT 1), trusted_for",
+    "begun_values": ", (SELECT o.node FROM {schema}.term AS o WHERE o.lock_id = begun.lock_id "
+    "AND o.epoch < begun.epoch ORDER BY o.epoch DESC LIMIT 1), trusted_for",
     "set_told": "exit_status = f.exit_status, exit_signal = f.exit_signal, author = f.author, remark = f.remark, ",
     "told": f"t.exit_status, {NAMED.format('t.exit_signal')}, {SAID.format('t.author')}, {SAID.format('t.remark')}",
 }
@@ -132,7 +132,7 @@ _SCHEDULED: Final[Mapping[str, str]] = {
           FROM {schema}.schedule AS s WHERE s.lock_id = a.lock_id)""",
     "begun_with": f"{_SHARED['begun_with']}, scheduled_at",
     "begun_values": f"{_SHARED['begun_values']}, (SELECT s.latest FROM {{schema}}.schedule AS s "
-    "WHERE s.lock_id = $1::bigint AND s.epoch = $2::bigint)",
+    "WHERE s.lock_id = begun.lock_id AND s.epoch = begun.epoch)",
     "scheduled_at": RFC_3339.format("t.scheduled_at"),
     "skips": f"""
 UNION ALL

@@ -57,8 +57,8 @@ def _try(first: str, second: str) -> str:
 # A takeover begins on a released row only: a renewal that arrives late has the same number as the closing that it
 # preceded, and must keep its term.
 # Parameters: 1 lock id; the server judged, 2 system, 3 timeline; 4 lease asked for; the new 5 epoch, 6 program, 7 node,
-# 8 instance, 9 backend start; 10 lock id of the program's name, 11 place; 12, 13 the pair; the row judged, 14 epoch,
-# 15 renewal, 16 system, 17 timeline.
+# 8 instance, 9 when the backend identified itself; 10 lock id of the program's name, 11 place; 12, 13 the pair; the row
+# judged, 14 epoch, 15 renewal, 16 system, 17 timeline.
 _GRANT = f"""
 WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
      lock AS MATERIALIZED (SELECT {_try("$12", "$13")} AS granted FROM name),
@@ -155,7 +155,7 @@ UPDATE {{schema}}.lease AS r
 RETURNING {_LENGTHS}
 """
 
-# Further parameters: 5 backend start, 6 lock id of the program's name, 7 and 8 the pair.
+# Further parameters: 5 when the backend identified itself, 6 lock id of the program's name, 7 and 8 the pair.
 REATTACH: Final = f"""
 WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
      lock AS MATERIALIZED (SELECT {_try("$7", "$8")} AS granted FROM name),
@@ -167,12 +167,15 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
 SELECT {_LENGTHS}, lock.granted, (SELECT count(*) FROM renewed) FROM lock, {{schema}}.meta AS m
 """
 
+# What is known of a backend are its pid, and a moment in its life soon after its start. A backend that has inherited
+# the pid started later; the minute is for a clock that was set back in between.
 TERMINATE_OLD: Final = f"""
 SELECT count(pg_terminate_backend(a.pid))
   FROM pg_stat_get_activity(NULL) AS a
- WHERE a.pid <> pg_backend_pid() AND (a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint) IN (
-       SELECT r.backend_pid, r.backend_start FROM {{schema}}.lease AS r WHERE {_OURS}
-       UNION ALL SELECT * FROM unnest($4::integer[], $5::bigint[]))
+  JOIN (SELECT r.backend_pid, r.backend_start FROM {{schema}}.lease AS r WHERE {_OURS}
+        UNION ALL SELECT * FROM unnest($4::integer[], $5::bigint[])) AS o(pid, known) ON o.pid = a.pid
+ WHERE a.pid <> pg_backend_pid()
+   AND to_timestamp(o.known / 1000000.0) BETWEEN a.backend_start AND a.backend_start + interval '1 minute'
 """
 
 # It never writes system or timeline: a release proves nothing about the server that it reached.
@@ -186,19 +189,21 @@ UPDATE {{schema}}.lease AS r
 UNLOCK: Final = "SELECT pg_advisory_unlock_all()"
 NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
 
-# The history has statements of its own, sent after those that change the row. Parameters of both: 1 lock id, 2 epoch.
-# A term that lapsed ends, at the latest, with the beginning of the next.
-BEGIN_TERM: Final = """
-WITH begun AS (SELECT * FROM {schema}.lease WHERE lock_id = $1::bigint AND epoch = $2::bigint),
+# The history has statements of its own, sent after those that change the row. A term that lapsed ends, at the latest,
+# with the beginning of the next. Parameters: 1 lock ids, 2 their epochs.
+BEGIN_TERMS: Final = """
+WITH begun AS (SELECT r.* FROM unnest($1::bigint[], $2::bigint[]) AS a(lock_id, epoch)
+                 JOIN {schema}.lease AS r ON r.lock_id = a.lock_id AND r.epoch = a.epoch),
      lapsed AS (
        UPDATE {schema}.term AS t SET ended_at = b.acquired_at, reason = 'lapsed'
-         FROM begun AS b WHERE t.lock_id = $1::bigint AND t.epoch < $2::bigint AND t.ended_at IS NULL)
+         FROM begun AS b WHERE t.lock_id = b.lock_id AND t.epoch < b.epoch AND t.ended_at IS NULL)
 INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at{begun_with})
 SELECT lock_id, epoch, program, node, acquired_at{begun_values} FROM begun ON CONFLICT DO NOTHING
 """
 
-# Further parameters: 3 cause, 4 exit status, 5 exit signal, 6 author, 7 what he said. The next term may have begun
-# already, and have marked this one as lapsed; or be in the row, and not yet in the history. This one ended before it.
+# Parameters: 1 lock id, 2 epoch, 3 cause, 4 exit status, 5 exit signal, 6 author, 7 what he said. The next term may
+# have begun already, and have marked this one as lapsed; or be in the row, and not yet in the history. This one ended
+# before it.
 END_TERM: Final = """
 UPDATE {schema}.term AS t
    SET reason = $3::text, {set_told}
