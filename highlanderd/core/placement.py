@@ -9,7 +9,7 @@ others is delayed here, too, on every node, until they are up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
@@ -34,6 +34,8 @@ class Peers:
     """By node that waits for it and could lead it: how many programs that node leads. None while nothing is known."""
     led: int = 0
     """How many programs this node leads."""
+    others: Mapping[str, int] = field(default_factory=dict)
+    """The same of nodes that are present and have the program, and do not wait for it as far as this node knows."""
     missing: str = ""
     """The first program that this one starts after, and that is not up anywhere; empty when all are."""
 
@@ -46,17 +48,20 @@ class HoldBack:
     why: str = ""
 
 
-def hold_back(policy: Policy, peers: Peers, row: Row | None) -> HoldBack:
+def hold_back(policy: Policy, peers: Peers, row: Row | None, since_recalled: float = inf) -> HoldBack:
     """Return for how long a node does not claim a program that has become free; ``row`` is what is left of its term.
 
     The node that led last is not waited for: it had its turn. What is reserved for this node is not left to others.
-    What the program starts after is waited for as long as that takes, on every node.
+    What the program starts after is waited for as long as that takes, on every node. ``since_recalled`` seconds ago it
+    was stopped on all of them: each that is present may wait for it again by now, also the one that led last.
     """
     if peers.missing:
         return HoldBack(inf, f"starts after {peers.missing}, which is neither ready anywhere nor finished")
     if row is not None and row.released and row.reserved_for == policy.node:
         return HoldBack()
     last, rank = None if row is None else row.node, _rank(policy, policy.node)
+    if since_recalled < FOR_PREFERRED and peers.able is not None:
+        last, peers = None, replace(peers, able={**peers.others, **peers.able})
     for node in policy.prefer[:rank]:
         if node != last and peers.able is None:
             return HoldBack(FOR_PREFERRED, f"prefers {node}, and does not know yet whether it is present")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from math import inf
 from typing import Final, Literal
 
 from highlanderd.core.knowledge import Knowledge
@@ -205,6 +206,8 @@ class Waiting:
     infinity for never."""
     vacancy: Vacancy | None = None
     """Set while this node may take over, and leaves it to another one."""
+    recalled: float = -inf
+    """When the order was lifted that had stopped the program everywhere: other nodes come back as this one does."""
 
 
 @dataclass(frozen=True, slots=True)

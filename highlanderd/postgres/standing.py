@@ -19,6 +19,8 @@ class Standing:
 
     waiting: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By other node, and by program that it waits for: a token that changes with each break."""
+    others: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By other node that is present: the programs that it has, and does not wait for or could not lead."""
     ready: frozenset[str] = frozenset()
     """The programs that are ready somewhere."""
     finished: Mapping[str, tuple[int | None, str | None]] = field(default_factory=dict)
@@ -49,7 +51,8 @@ class StandingReader:
         rows = () if up is None else up.rows
         self._on_read(
             Standing(
-                {node or "": _tokens(programs) for node, programs in peers.rows},
+                {node or "": _tokens(programs) for node, programs, _ in peers.rows},
+                {node or "": frozenset(_tokens(programs)) for node, _, programs in peers.rows},
                 frozenset(name or "" for name, ready, *_ in rows if ready == "t"),
                 {name or "": _ended(status, signal) for name, ready, status, signal in rows if ready != "t"},
             )

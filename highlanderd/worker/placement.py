@@ -41,7 +41,8 @@ class Placement:
             return Peers(led=led, missing=missing)
         counts = self._counts()
         able = {node: counts[node] for node, programs in self._standing.waiting.items() if program in programs}
-        return Peers(able, led, missing)
+        others = {node: counts[node] for node, programs in self._standing.others.items() if program in programs}
+        return Peers(able, led, others, missing)
 
     def _counts(self) -> Counter[str]:
         leaders = self._leaders()

@@ -15,6 +15,7 @@ from highlanderd.core.events import Attached, Event, Granted, Looked, Renewed
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lengths
 from highlanderd.core.observation import Observation, Row, ServerIdentity
+from highlanderd.core.placement import FOR_PREFERRED
 from highlanderd.core.states import (
     Backoff,
     Draining,
@@ -201,11 +202,14 @@ def _token(server: ServerIdentity) -> tuple[int, int, str, str]:
 
 def _state(state: State, own: Own) -> Any:
     match state:
-        case Waiting(look_at, hinted, abstention, insistent, overridden, next_run=next_run, vacancy=vacancy):
+        case Waiting(
+            look_at, hinted, abstention, insistent, overridden, next_run=next_run, vacancy=vacancy, recalled=recalled
+        ):
             stays_out = abstention and (own.epoch(abstention.epoch), own.due(abstention.until))
             free = vacancy and (own.epoch(vacancy.epoch), own.past(vacancy.since))
+            back = max(own.past(recalled), -FOR_PREFERRED) if own.origin.world.rules.placed else None
             finished = insistent, own.epoch(overridden) if overridden > 0 else overridden
-            return "waiting", own.due(look_at), hinted, stays_out, finished, next_run, free
+            return "waiting", own.due(look_at), hinted, stays_out, finished, next_run, free, back
         case Leading(term, child, renew_at):
             return "leading", _term(term, own), _started(child, own), own.due(renew_at)
         case Draining(term, phase, cause, renew_at, abstain_for, kept, insistent):

@@ -62,3 +62,17 @@ def test_a_program_starts_after_others_are_ready_on_any_node_or_have_finished(no
     assert not nodes.journal.lives("web")
     nodes(database, "b", programs="[program.db]\n", lease=LEASE)
     assert nodes.await_led("db", "web")["web"] is a
+
+
+def test_what_was_stopped_everywhere_comes_back_to_the_preferred_node_and_not_to_the_one_that_was_asked(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    programs = '[program.beat]\nprefer = ["a"]\n'
+    nodes(database, "a", programs=programs, lease=LEASE)
+    nodes.await_led("beat")
+    [b] = nodes(database, "b", programs=programs, lease=LEASE)
+    for _ in range(3):
+        assert highlanderctl(b.socket, "stop", "beat", "--everywhere").code == 0
+        assert highlanderctl(b.socket, "start", "beat", "--everywhere").code == 0
+        assert nodes.await_led("beat")["beat"].name == "a"

@@ -12,9 +12,9 @@ import pytest
 
 from highlanderd.config import ProgramConfig
 from highlanderd.core.effects import Look, TakeOver
-from highlanderd.core.events import Due, Looked, Refused
+from highlanderd.core.events import Due, Looked, Refused, Resumed, Suspended
 from highlanderd.core.machine import deadline, turns_at
-from highlanderd.core.observation import Row
+from highlanderd.core.observation import Row, Suspension
 from highlanderd.core.placement import FOR_PREFERRED, FOR_SPREAD, Failback, Peers, failback, hold_back
 from highlanderd.core.states import Policy, Situation
 from highlanderd.postgres.standing import Standing, StandingReader
@@ -81,6 +81,26 @@ def test_programs_are_spread_only_over_nodes_that_are_preferred_alike() -> None:
     assert hold_back(replace(EVEN, prefer=("here",)), Peers({"other": 0}, 9), FREE).seconds == 0
 
 
+@pytest.mark.parametrize(
+    ("peers", "seconds"),
+    [
+        (Peers({}, others={"first": 0}), FOR_PREFERRED),
+        (Peers({"first": 0}), FOR_PREFERRED),
+        (Peers({}, others={"other": 0}), 0.0),
+    ],
+    ids=["present", "back already", "absent"],
+)
+def test_a_preferred_node_that_led_last_is_waited_for_after_a_stop_everywhere(peers: Peers, seconds: float) -> None:
+    stopped = row(released=True, node="first")
+    assert hold_back(SECOND, peers, stopped, since_recalled=0.1).seconds == seconds
+    assert hold_back(SECOND, peers, stopped, since_recalled=FOR_PREFERRED).seconds == 0
+    assert hold_back(SECOND, peers, stopped).seconds == 0
+
+
+def test_programs_are_spread_over_all_nodes_that_are_present_after_a_stop_everywhere() -> None:
+    assert hold_back(EVEN, Peers({}, 4, {"other": 1}), FREE, since_recalled=0.1).seconds == pytest.approx(0.15)
+
+
 # ------------------------------------------------------------------------------------------------------------ it delays
 
 
@@ -103,6 +123,20 @@ def test_it_is_claimed_after_a_look_when_the_time_is_over_though_the_other_node_
     assert effects == (Look(),)
     _, [effect] = go(situation, looked(FREE, 3.0, "first"), policy=SECOND)
     assert isinstance(effect, TakeOver)
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_what_was_stopped_everywhere_is_left_to_the_preferred_node_and_what_was_drained_here_is_not(
+    drained: bool,
+) -> None:
+    back = Looked(observation(FREE), 1.0, keeperless=True, peers=Peers({}, others={"first": 0}))
+    order = Suspended(Suspension(drained, "ann", "new disk"))
+    situation, effects = go(waiting(), (0.5, order), (0.9, Resumed()), (1.0, back), policy=SECOND)
+    assert any(isinstance(effect, TakeOver) for effect in effects) is drained
+    assert (turns_at(situation, back, 1.5, SECOND) == 3.0) is not drained
+    if not drained:
+        _, [effect] = go(situation, (3.0, replace(back, at=3.0)), policy=SECOND)
+        assert isinstance(effect, TakeOver), "it has not come back"
 
 
 def test_it_is_claimed_at_once_when_the_other_node_is_gone() -> None:
@@ -171,8 +205,9 @@ def leader(node: str, *, leads: bool = True) -> Leader:
 def test_what_other_nodes_lead_is_counted_and_who_does_not_wait_for_the_program_is_left_out() -> None:
     placement = Placement(lambda: {1: leader("a"), 2: leader("a"), 3: leader("b", leads=False), 4: leader("c")})
     assert placement.peers("beat", 5) == Peers(None, 5)
-    placement.read(Standing({"a": {"beat": "1"}, "b": {"beat": "1"}, "c": {"bot": "1"}}))
-    assert placement.peers("beat", 5) == Peers({"a": 2, "b": 0}, 5)
+    waits = {"a": {"beat": "1"}, "b": {"beat": "1"}, "c": {"bot": "1"}}
+    placement.read(Standing(waits, others={"c": frozenset({"beat"}), "a": frozenset({"bot"})}))
+    assert placement.peers("beat", 5) == Peers({"a": 2, "b": 0}, 5, {"c": 1})
 
 
 def test_a_program_is_released_to_the_preferred_node_once_that_has_been_able_for_its_time() -> None:
@@ -192,7 +227,7 @@ def test_a_program_is_released_to_the_preferred_node_once_that_has_been_able_for
 
 
 READ = {
-    "peers": [("a", '{"beat": "1.5", "bot": 7}'), ("b", "[1]"), ("c", None)],
+    "peers": [("a", '{"beat": "1.5", "bot": 7}', '{"db": "2"}'), ("b", "[1]", "7"), ("c", None, None)],
     "up": [
         ("db", "t", None, None),
         ("migrate", "f", "0", None),
@@ -216,6 +251,7 @@ def test_what_others_have_written_into_the_ledger_is_read_as_text_or_not_at_all(
     asyncio.run(StandingReader(listener, "here", read.append, lambda: wanted).run())
     [found] = read
     assert found.waiting == {"a": {"beat": "1.5", "bot": "7"}, "b": {}, "c": {}}
+    assert found.others == {"a": {"db"}, "b": set(), "c": set()}
     assert found.ready == ({"db"} if wanted else set())
     ended = {"migrate": (0, None), "import": (None, "SIGKILL"), "odd": (None, None)}
     assert found.finished == (ended if wanted else {})

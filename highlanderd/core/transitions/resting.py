@@ -58,10 +58,11 @@ def suspend(situation: Situation, suspension: Suspension) -> Situation:
 
 def resumed(context: Context[Stopped, Resumed]) -> Step:
     """Become a candidate again, if an operator does not want the program stopped on this node."""
-    situation = replace(context.situation, suspension=None)
-    if context.situation.suspension is None or situation.want is not Want.RUN:
+    situation, lifted = replace(context.situation, suspension=None), context.situation.suspension
+    if lifted is None or situation.want is not Want.RUN:
         return situation, ()
-    waiting = Waiting(look_at=context.now, hinted=situation.session is SessionState.BUSY)
+    recalled = -inf if lifted.drained else context.now
+    waiting = Waiting(look_at=context.now, hinted=situation.session is SessionState.BUSY, recalled=recalled)
     return look_when_idle(replace(situation, state=waiting, reason=""))
 
 

@@ -153,7 +153,7 @@ def _placed(
     """Return the verdict. A claim becomes ``NotYet`` while the program is left to another node."""
     if not isinstance(verdict, Claim) or state.vacancy is None:
         return verdict
-    held = hold_back(context.policy, context.event.peers, verdict.judged)
+    held = hold_back(context.policy, context.event.peers, verdict.judged, since_recalled=context.now - state.recalled)
     over = state.vacancy.since + held.seconds
     return NotYet(None if over == inf else over, held.why) if context.now < over else verdict
 

@@ -89,11 +89,15 @@ SELECT {NAMED.format("program")}, lock_id, {NAMED.format("node")}, epoch, {RFC_3
   FROM {{schema}}.lease
 """
 
-# Parameter: 1 node. The other nodes that wait for programs which they could lead: when each began to, by program.
+# Parameter: 1 node. The programs of other nodes, and since when they are what they are: those which each waits for and
+# could lead, and the rest.
 PEERS: Final = f"""
-SELECT n.name, json_object_agg(c.program, extract(epoch FROM c.since)::text)
-  FROM {{schema}}.node AS n JOIN {{schema}}.candidate AS c ON c.node = n.name
- WHERE c.able AND c.state = 'waiting' AND n.drained_since IS NULL AND n.name <> $1::text AND {_CONNECTED}
+SELECT n.name, json_object_agg(c.program, c.since) FILTER (WHERE c.waits),
+       json_object_agg(c.program, c.since) FILTER (WHERE NOT c.waits)
+  FROM {{schema}}.node AS n
+  JOIN (SELECT node, program, extract(epoch FROM since)::text AS since, able AND state = 'waiting' AS waits
+          FROM {{schema}}.candidate) AS c ON c.node = n.name
+ WHERE n.drained_since IS NULL AND n.name <> $1::text AND {_CONNECTED}
  GROUP BY n.name
 """
 
