@@ -60,6 +60,23 @@ class CronTimes:
         """
         return datetime.fromtimestamp(moment, self._zone).isoformat(timespec="seconds").replace("+00:00", "Z")
 
+    def of(self, words: str) -> CronTimes | None:
+        """Return the times of another schedule, as ``words`` has it; None where this host knows no such one.
+
+        >>> CronTimes("0 2 * * *", "UTC").of("0 3 * * * Europe/Berlin")
+        CronTimes(schedule='0 3 * * *', timezone='Europe/Berlin')
+        """
+        fields, _, zone = words.rpartition(" ")
+        try:
+            return CronTimes(schedule_fields(fields) or "", zone_name(zone))
+        except ValueError:
+            return None
+
+    @property
+    def words(self) -> str:
+        """The schedule and its time zone, as the ledger keeps them."""
+        return f"{self.schedule} {self.timezone}"
+
     @property
     def _zone(self) -> tzinfo:
         return UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)

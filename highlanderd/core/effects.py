@@ -40,7 +40,7 @@ class WriteTimetable:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class CloseTerms:
     """Ask the session to close the terms that the claim found to be over, and to begin none."""
 
     claim: Claim
@@ -118,7 +118,7 @@ Effect = (
     | TakeOver
     | WriteSettled
     | WriteTimetable
-    | Close
+    | CloseTerms
     | Renew
     | Release
     | Disconnect

@@ -58,7 +58,16 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
-from highlanderd.core.effects import Close, Disconnect, Look, Release, Renew, TakeOver, WriteSettled, WriteTimetable
+from highlanderd.core.effects import (
+    CloseTerms,
+    Disconnect,
+    Look,
+    Release,
+    Renew,
+    TakeOver,
+    WriteSettled,
+    WriteTimetable,
+)
 from highlanderd.core.events import (
     Attached,
     Contended,
@@ -150,7 +159,7 @@ _ANSWERS: Final[tuple[type[Event], ...]] = (
     Contended,
     Unlocked,
 )
-_REQUESTS: Final = (Look, TakeOver, WriteSettled, WriteTimetable, Close, Renew, Release, Disconnect)
+_REQUESTS: Final = (Look, TakeOver, WriteSettled, WriteTimetable, CloseTerms, Renew, Release, Disconnect)
 _SESSION_AFTER: Final[Mapping[type[Event], SessionState]] = {
     Attached: SessionState.IDLE,
     Detached: SessionState.DISCONNECTED,

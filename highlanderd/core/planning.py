@@ -4,19 +4,35 @@ The verdict alone says whether a node may begin a term; a program with a schedul
 delays. The ledger keeps the latest time that was run or skipped. ``plan`` is a pure function of that, of the server's
 clock in the same answer, and of what the last term came to. A claim carries its time, and the takeover writes both or
 neither.
+
+The latest time never goes back, so no time is run twice. A clock that is set back shows times again which it had shown
+before: the history says so once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from math import inf
 from typing import Final
 
 from highlanderd.core.observation import Row
-from highlanderd.core.schedule import HELD, MISSED, OVERLAP, Change, Run, Schedule, Skipped, Times, Timetable
+from highlanderd.core.schedule import (
+    CHANGED,
+    CLOCK,
+    MISSED,
+    OVERLAP,
+    STOPPED,
+    Change,
+    Run,
+    Schedule,
+    Skipped,
+    Times,
+    Timetable,
+)
 from highlanderd.core.states import LAPSED, Cause
+from highlanderd.core.verdict import Claim
 
 COUNTED: Final = 200
 """Skipped times that are counted at most: each takes some time to find."""
@@ -38,6 +54,13 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """The terms that the claim found to be over are closed before anything else becomes of the program."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
 class TimeFacts:
     """What a look has shown, of a program whose last term is over."""
 
@@ -56,21 +79,53 @@ def plan(schedule: Schedule, seen: TimeFacts, *, repeats: bool) -> Run | Change 
     if kept is None:
         return Change(None, schedule.words, int(seen.clock))
     if kept.words != schedule.words:
-        if seen.since <= kept.taken_up:
-            return Later(inf, f"another node has brought another schedule since, {kept.words}; reload this one")
-        return Change(kept, schedule.words, max(kept.latest, int(seen.since)))
+        return _changed(schedule, kept, seen)
+    if kept.set_back and (shown := tuple(_skipped(schedule.times, seen.clock, kept.latest - 1, (), lambda _: CLOCK))):
+        return Change(kept, kept.words, kept.latest, shown)
     newest = _newest(schedule.times, kept.latest, seen.clock)
     if newest is None:
         again = seen.row is not None and _is_to_be_repeated(kept, seen.row, repeats=repeats)
-        return Run(kept.latest, kept.latest) if again else _later(schedule, max(seen.clock, kept.latest))
-    due = _reason(newest, kept, seen) == MISSED and seen.clock - newest <= schedule.catch_up
-    skipped = tuple(_skipped(schedule.times, kept, seen, newest - 1 if due else newest))
+        return Run(kept.latest, kept.latest) if again else _later(schedule, kept.latest, seen.clock)
+    reason, edges = _reasons(kept, seen)
+    due = reason(newest) == MISSED and seen.clock - newest <= schedule.catch_up
+    skipped = tuple(_skipped(schedule.times, kept.latest, newest - 1 if due else newest, edges, reason))
     return Change(kept, kept.words, skipped[-1].last, skipped) if skipped else Run(int(newest), kept.latest)
 
 
-def _later(schedule: Schedule, now: float) -> Later:
-    at = schedule.times.following(now)
-    return Later(at, "its schedule has no further time" if at == inf else f"next run at {schedule.times.shown(at)}")
+def _changed(schedule: Schedule, kept: Timetable, seen: TimeFacts) -> Change | Later:
+    """Return what becomes of another schedule in the ledger: the one that was loaded last counts.
+
+    A schedule that was brought later than now was brought before the clock was set back: it holds up no other one.
+    """
+    if seen.since <= kept.taken_up <= seen.clock:
+        return Later(
+            inf,
+            f"another node has loaded another schedule since: {kept.words}; write the same schedule into the file of "
+            "each node, and reload them",
+        )
+    reason, edges = _reasons(kept, seen)
+    too_late = seen.clock - schedule.catch_up
+
+    def why(time: float) -> str:
+        return CHANGED if reason(time) == MISSED and time >= too_late else reason(time)
+
+    former = schedule.times.of(kept.words)
+    until = min(seen.since, seen.clock)
+    skipped = () if former is None else tuple(_skipped(former, kept.latest, until, (*edges, too_late), why))
+    return Change(kept, schedule.words, max(kept.latest, int(seen.since)), skipped)
+
+
+def _later(schedule: Schedule, latest: float, clock: float) -> Later:
+    """Return when the next time comes that has not come before."""
+    times = schedule.times
+    at = times.following(max(clock, latest))
+    why = "its schedule has no further time" if at == inf else f"next run at {times.shown(at)}"
+    if times.following(clock) < at:
+        why += (
+            f"; PostgreSQL's clock was set back, and had shown {times.shown(latest)}: to run the times until then, set "
+            "latest to now() in the ledger's table schedule"
+        )
+    return Later(at, why)
 
 
 def _newest(times: Times, after: float, until: float) -> float | None:
@@ -88,26 +143,38 @@ def _between(times: Times, after: float, until: float) -> Iterator[float]:
         time = times.following(time)
 
 
-def _reason(time: float, kept: Timetable, seen: TimeFacts) -> str:
-    """Return why a time that has come was not run when it came."""
-    row = seen.row
-    if kept.held is not None and kept.held[0] <= time <= kept.held[1]:
-        return HELD
+def _reasons(kept: Timetable, seen: TimeFacts) -> tuple[Callable[[float], str], tuple[float, ...]]:
+    """Return what says why a time that has come was not run when it came, and the moments at which that changes."""
     # Nothing shows since when a leader was lost whose term has lapsed: what has come meanwhile was missed.
-    if row is not None and row.reason != LAPSED and time <= seen.clock - row.ended_ago:
-        return OVERLAP
-    return MISSED
+    led_until = -inf if seen.row is None or seen.row.reason == LAPSED else seen.clock - seen.row.ended_ago
+    begin, end = kept.held or (inf, -inf)
+
+    def reason(time: float) -> str:
+        if begin <= time <= end:
+            return STOPPED
+        return OVERLAP if time <= led_until else MISSED
+
+    return reason, (begin, end, led_until)
 
 
-def _skipped(times: Times, kept: Timetable, seen: TimeFacts, until: float) -> Iterator[Skipped]:
-    """Yield the times that have come until then, as many in a row as have one reason. The last of many has the rest."""
-    found = list(islice(_between(times, kept.latest, until), COUNTED))
-    for reason, group in groupby(found, key=lambda time: _reason(time, kept, seen)):
-        alike = list(group)
-        last = alike[-1]
-        if len(found) == COUNTED and last == found[-1]:
-            last = _newest(times, last, until) or last
-        yield Skipped(int(alike[0]), int(last), len(alike), reason)
+def _skipped(
+    times: Times, after: float, until: float, edges: tuple[float, ...], reason: Callable[[float], str]
+) -> Iterator[Skipped]:
+    """Yield the times that have come until then, as many in a row as have one reason, which changes at the edges."""
+    found: Skipped | None = None
+    for end in sorted({until, *(edge for edge in edges if after < edge < until)}):
+        last = _newest(times, after, end)
+        if last is not None:
+            first, why = times.following(after), reason(last)
+            count = sum(1 for _ in islice(_between(times, after, end), COUNTED))
+            if found is not None and found.reason == why:
+                first, count = found.first, min(found.count + count, COUNTED)
+            elif found is not None:
+                yield found
+            found = Skipped(int(first), int(last), count, why)
+        after = end
+    if found is not None:
+        yield found
 
 
 def _is_to_be_repeated(kept: Timetable, row: Row, *, repeats: bool) -> bool:

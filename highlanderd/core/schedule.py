@@ -12,8 +12,12 @@ MISSED: Final = "missed"
 """Why a time was skipped: no node, or no PostgreSQL, was there to run it, for longer than ``catch_up``."""
 OVERLAP: Final = "overlap"
 """Why a time was skipped: it came while another run was under way."""
-HELD: Final = "stopped"
+STOPPED: Final = "stopped"
 """Why a time was skipped: it came while the program was stopped everywhere."""
+CHANGED: Final = "changed"
+"""Why a time was skipped: another schedule was loaded before it was run."""
+CLOCK: Final = "clock"
+"""Why a time was skipped: the server's clock, which was set back, had shown it before."""
 
 
 class Times(Protocol):
@@ -25,6 +29,9 @@ class Times(Protocol):
     def shown(self, moment: float) -> str:
         """Return a time as people read it."""
 
+    def of(self, words: str) -> Times | None:
+        """Return the times that a schedule with these words has; None where they make no sense on this node."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -34,7 +41,7 @@ class Schedule:
     words: str
     """What the configuration says: nodes whose words differ have another schedule."""
     catch_up: float
-    """Seconds for which a time that nobody could run may still be run."""
+    """Seconds for which a time that no node could run when it came may still be run."""
     since: float = 0.0
     """When this node took it up, in CLOCK_BOOTTIME seconds. The schedule that was taken up last counts."""
 
@@ -52,6 +59,10 @@ class Timetable:
     """Of the term that was begun for it; ``None`` when it was skipped."""
     held: tuple[float, float] | None = None
     """From when to when the program was stopped everywhere the last time."""
+    set_back: bool = False
+    """Whether the server's clock was set back to before ``latest``, and the history does not say so yet."""
+    version: str = ""
+    """Of the ledger's row, as a bare token: every write changes it."""
 
 
 @dataclass(frozen=True, slots=True)

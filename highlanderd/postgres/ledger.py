@@ -178,9 +178,16 @@ def _timetable(text: str | None) -> Timetable | None:
     """Read what the ledger keeps of a schedule."""
     if text is None:
         return None
-    words, taken_up, latest, epoch, held_from, held_until = json.loads(text)
-    held = None if held_from is None or held_until is None else (float(held_from), float(held_until))
-    return Timetable(str(words), float(taken_up), int(latest), None if epoch is None else int(epoch), held)
+    words, taken_up, latest, epoch, held_from, held_until, version, set_back = json.loads(text)
+    return Timetable(
+        words=str(words),
+        taken_up=float(taken_up),
+        latest=int(latest),
+        epoch=None if epoch is None else int(epoch),
+        held=None if held_from is None or held_until is None else (float(held_from), float(held_until)),
+        set_back=bool(set_back),
+        version=str(version),
+    )
 
 
 def _lease(seconds: str | None) -> Lease:

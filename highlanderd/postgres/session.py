@@ -217,7 +217,7 @@ class Session(LockConnection):
             query: Query = "first_timetable", scheduling.FIRST_TIMETABLE, values
         else:
             skipped = json.dumps([asdict(one) for one in change.skipped])
-            judged = (change.before.words, change.before.latest, skipped, self.lock.node)
+            judged = (change.before.version, skipped, self.lock.node)
             query = "change_timetable", scheduling.CHANGE_TIMETABLE, (*values, *judged)
         self.ask(lambda replies, _sent: self._planned(change, replies[0]), query)
 

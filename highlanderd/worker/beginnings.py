@@ -119,8 +119,7 @@ class Inheritance:
         for config in programs:
             if config.times is not None:
                 known, since = before.get(config.name, ("", now))
-                words = f"{config.schedule} {config.timezone}"
-                self._schedules[config.name] = words, since if words == known else now
+                self._schedules[config.name] = config.times.words, since if config.times.words == known else now
 
     def schedule(self, config: ProgramConfig) -> Schedule | None:
         """Return when a program is to run; None for all the time."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from highlanderd.core import machine
 from highlanderd.core.effects import (
-    Close,
+    CloseTerms,
     Disconnect,
     Effect,
     Kill,
@@ -334,7 +334,7 @@ _PERFORM: Final[Mapping[type[Effect], Callable[[Program, Any], None]]] = {
     TakeOver: Program._perform_take_over,
     WriteSettled: lambda program, effect: program._lock.write_settled(effect.settle),
     WriteTimetable: lambda program, effect: program._lock.write_timetable(effect.change),
-    Close: lambda program, effect: program._lock.close_terms(effect.claim),
+    CloseTerms: lambda program, effect: program._lock.close_terms(effect.claim),
     Renew: lambda program, effect: program._lock.renew(effect.epoch, effect.lease),
     Release: lambda program, effect: program._lock.release(effect),
     Disconnect: lambda program, effect: program._lock.refuse(effect.why),

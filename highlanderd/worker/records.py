@@ -19,7 +19,7 @@ from highlanderd.core.events import (
     Started,
 )
 from highlanderd.core.occurrences import ENDED
-from highlanderd.core.schedule import HELD, Skipped
+from highlanderd.core.schedule import STOPPED, Skipped
 from highlanderd.core.states import FAILURES, STATE_NAMES, Cause, Draining, Leading, Situation, Term
 from highlanderd.core.terms import exit_of
 from highlanderd.durations import rfc_3339
@@ -152,7 +152,7 @@ class Records:
         for one in event.skipped:
             self._recorder.skipped(self._program, one.reason, one.count)
             log.log(
-                logging.INFO if one.reason == HELD else logging.WARNING,
+                logging.INFO if one.reason == STOPPED else logging.WARNING,
                 "%s: skipped %s: %s",
                 self._program,
                 _moments(one),

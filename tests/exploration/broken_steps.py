@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from highlanderd.core import machine
-from highlanderd.core.effects import Close, Effect, Release, Renew, SetDeadline, Spawn, TakeOver
+from highlanderd.core.effects import CloseTerms, Effect, Release, Renew, SetDeadline, Spawn, TakeOver
 from highlanderd.core.events import (
     Attached,
     Detached,
@@ -74,7 +74,7 @@ def doctored(change: Callable[[Row, Observation], Row]) -> Changed:
 
 
 def _truly(effect: Effect, row: Row, other: Row) -> Effect:
-    if not isinstance(effect, TakeOver | Close):
+    if not isinstance(effect, TakeOver | CloseTerms):
         return effect
     closing = tuple(row if one is other else one for one in effect.claim.closing)
     return replace(effect, claim=replace(effect.claim, judged=row, closing=closing))

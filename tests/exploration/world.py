@@ -216,6 +216,9 @@ class Once:
         """Return it in words."""
         return f"{moment:g}"
 
+    def of(self, _words: str) -> None:
+        """Know no other schedule."""
+
 
 def policy(name: str, life: int, rules: Rules) -> Policy:
     """Return a node's configuration, small enough that everything happens within a few leases."""

@@ -6,7 +6,7 @@ Stands in for the hearing half of ``session.py``: what counts as acknowledged, a
 
 from __future__ import annotations
 
-from highlanderd.core.effects import Close, Look, Release, Renew, TakeOver, WriteSettled
+from highlanderd.core.effects import CloseTerms, Look, Release, Renew, TakeOver, WriteSettled
 from highlanderd.core.events import (
     Attached,
     Contended,
@@ -174,7 +174,7 @@ def answer(world: World, ask: Ask) -> World:
             at = ask.sent if world.rules.looks_from_sending else clock(world, i)
             world = _follow(world, i, reply.observation.meta.lease)
             return news(world, i, Looked(reply.observation, at, _keeperless(world, i), _peers(world, i)))
-        case WriteSettled() | Close():
+        case WriteSettled() | CloseTerms():
             return news(world, i, Settled())
         case TakeOver() if reply.changed and acknowledged and not ask.replies[-2].granted:
             return cut(world, i)  # the name was granted too late to know who else leads

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from highlanderd.core import machine
 from highlanderd.core.effects import (
-    Close,
+    CloseTerms,
     Disconnect,
     Effect,
     Kill,
@@ -244,7 +244,7 @@ def _statements(world: World, node: Node, effect: Effect) -> tuple[Statement, ..
                 own = (TerminateOld(key, claim.judged.epoch, node.instance, node.first),)
             closing = tuple(CloseIf(row, claim.server, flaws) for row in claim.closing if flaws.closes_first)
             return *own, *closing, LockName(flaws), TakeOverIf(claim, key, node.name, node.instance, flaws)
-        case Close(claim):
+        case CloseTerms(claim):
             return tuple(CloseIf(row, claim.server, flaws) for row in claim.closing)
         case Renew(epoch, lease):
             return (RenewIf(key, epoch, node.instance, lease, not node.granted, flaws),)

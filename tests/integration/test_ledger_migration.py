@@ -222,6 +222,24 @@ def test_a_stranger_who_calls_his_session_as_a_daemon_would_holds_no_migration_u
         database.sql(f'DROP ROLE "{stranger_role}"', admin=True)
 
 
+def test_a_migration_grants_a_role_of_daemons_what_a_new_ledger_does(database: Database) -> None:
+    """Of the tables that it makes: an administrator may have granted more on those of before."""
+    ledger = _begin(database, 2, admin=True)
+    database.sql(f"BEGIN;\n{ledger.printed(2)}\nCOMMIT;", admin=True)
+    granted = (
+        "SELECT table_name || ' ' || privilege_type FROM information_schema.role_table_grants WHERE table_schema = "
+        f"'highlander' AND grantee = '{database.role}' AND table_name IN ('schedule', 'skipped') ORDER BY 1"
+    )
+    needed = {
+        f"{table} {privilege}"
+        for tables, privileges in dialect.NEEDED
+        for table in tables.split()
+        for privilege in privileges.split(", ")
+        if table in ("schedule", "skipped")
+    }
+    assert [row[0] for row in database.sql(granted, admin=True)] == sorted(needed)
+
+
 def test_many_nodes_at_once_migrate_a_ledger_once(database: Database) -> None:
     ledger = _begin_schema_1(database)
 

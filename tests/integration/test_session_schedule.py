@@ -9,8 +9,8 @@ import psycopg
 
 from highlanderd.core.events import Granted, Refused, Settled
 from highlanderd.core.observation import Observation
-from highlanderd.core.planning import TimeFacts, plan
-from highlanderd.core.schedule import Change, Run, Skipped, Timetable
+from highlanderd.core.planning import Later, TimeFacts, plan
+from highlanderd.core.schedule import Change, Run, Schedule, Skipped, Timetable
 from highlanderd.core.states import Cause
 from highlanderd.core.verdict import Claim
 from tests.support.postgres import Database
@@ -21,9 +21,10 @@ SECONDLY = every(1)
 TERMS = "SELECT epoch, node, reason, extract(epoch FROM scheduled_at)::bigint FROM highlander.term ORDER BY epoch"
 
 
-def _plan(seen: Observation, *, repeats: bool = False) -> Run | Change:
-    assert seen.clock is not None
-    planned = plan(SECONDLY, TimeFacts(seen.timetable, seen.clock, 0.0, seen.row), repeats=repeats)
+def _plan(seen: Observation, times: Schedule = SECONDLY) -> Run | Change:
+    """Return what is planned, as a node that has taken the schedule up just now."""
+    facts = _facts(seen)
+    planned = plan(times, replace(facts, since=facts.clock), repeats=False)
     assert isinstance(planned, Run | Change)
     return planned
 
@@ -114,6 +115,72 @@ def test_a_clock_that_is_ahead_begins_no_time_early(database: Database) -> None:
             line.session.write_timetable(Change(seen, seen.words, seen.latest + 7200))
             assert await line.told(Settled) == Settled()
             assert (await line.look()).timetable == seen
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_no_daemon_writes_keeps_no_program_from_being_led_and_runs_no_time_twice(database: Database) -> None:
+    """Such as a DBA who means "not for now", or "from the beginning"."""
+
+    async def scenario() -> None:
+        async with desk(database.dsn) as here:
+            line = await here.line()
+            settle(database)
+            await _claim(line)
+            for latest in ("infinity", "294276-12-31", "-infinity", "0044-03-15 BC"):
+                database.sql(f"UPDATE highlander.schedule SET latest = '{latest}', words = 'every 60'")
+                database.sql("DELETE FROM highlander.skipped")
+                claim = await line.claim()  # as a program without a schedule does
+                line.session.take_over(claim)
+                await line.release((await line.told(Granted)).epoch, Cause.FINISHED)
+                planned = _plan(await line.look(), times=every(60))
+                assert isinstance(planned, Change), latest
+                line.session.write_timetable(planned)
+                assert (await line.told(Settled)).skipped, latest
+                assert {one.reason for one in planned.skipped} <= {"clock", "missed", "overlap"}
+                again = _facts(await line.look())
+                assert again.timetable is not None
+                assert again.timetable.latest == planned.latest
+                assert not again.timetable.set_back
+                later = plan(every(60), again, repeats=False)
+                if latest in ("infinity", "294276-12-31"):
+                    assert isinstance(later, Later)
+                    assert "PostgreSQL's clock was set back" in later.why
+
+    asyncio.run(scenario())
+
+
+def test_a_clock_that_was_set_back_is_noted_once_and_a_failed_run_is_repeated_all_the_same(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here, desk(database.dsn) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            await _claim(ours)
+            database.sql(
+                "UPDATE highlander.schedule SET latest = date_trunc('minute', now() + '1 hour'), epoch = 1, "
+                "words = 'every 60', taken_up = now() + '1 hour'"
+            )
+            seen = await ours.look()
+            change = _plan(seen, times=every(60))
+            assert isinstance(change, Change)
+            ours.session.write_timetable(change)
+            theirs.session.write_timetable(change)
+            told = [await ours.told(Settled), await theirs.told(Settled)]
+            assert sorted(len(one.skipped) for one in told) == [0, 1]
+            assert database.sql("SELECT reason, times > 50 FROM highlander.skipped") == [("clock", True)]
+            kept = (await ours.look()).timetable
+            assert kept is not None
+            assert (kept.epoch, kept.set_back) == (1, False)
+            ours.session.take_over(replace(await ours.claim(), run=Run(kept.latest, kept.latest)))
+            assert (await ours.told(Granted)).scheduled == kept.latest
+
+            another = _plan(await theirs.look(), times=every(3600))
+            assert isinstance(another, Change)
+            theirs.session.write_timetable(another)
+            await theirs.told(Settled)
+            changed = (await theirs.look()).timetable
+            assert changed is not None
+            assert (changed.words, changed.latest) == ("every 3600", kept.latest)
 
     asyncio.run(scenario())
 

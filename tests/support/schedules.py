@@ -17,6 +17,9 @@ class Every:
     def following(self, moment: float) -> float:
         return (moment // self.seconds + 1) * self.seconds
 
+    def of(self, words: str) -> Every | None:
+        return Every(int(words.removeprefix("every "))) if words.startswith("every ") else None
+
     def shown(self, moment: float) -> str:
         return f"{moment:g}"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from highlanderd.core.effects import Close, Look, Spawn, TakeOver, WriteTimetable
+from highlanderd.core.effects import CloseTerms, Look, Spawn, TakeOver, WriteTimetable
 from highlanderd.core.events import Attached, Granted, Looked, Settled, StartOrdered, StopOrdered
 from highlanderd.core.machine import begin, deadline
 from highlanderd.core.observation import Row
@@ -78,6 +78,17 @@ def test_times_while_it_was_stopped_everywhere_are_skipped_and_not_caught_up() -
     assert planned(47_000.0, kept, last) == Change(kept, "every 3600", 46_800, (Skipped(39_600, 46_800, 3, "stopped"),))
 
 
+def test_times_beyond_those_that_are_counted_have_their_own_reason() -> None:
+    hours = 3600 * COUNTED
+    kept = replace(KEPT, held=(36_000.0, 36_000 + 2.5 * hours))
+    change = planned(36_000 + 5.0 * hours + 1000, kept, replace(OVER, ended_ago=5.0 * hours + 1000))
+    assert isinstance(change, Change)
+    assert change.skipped == (
+        Skipped(39_600, 36_000 + 5 * hours // 2, COUNTED, "stopped"),
+        Skipped(36_000 + 5 * hours // 2 + 3600, 36_000 + 5 * hours, COUNTED, "missed"),
+    )
+
+
 def test_each_reason_has_a_line_of_its_own() -> None:
     kept, clock = replace(KEPT, held=(43_000.0, 47_000.0)), 54_500.0
     change = planned(clock, kept, replace(OVER, ended_ago=clock - 40_000))
@@ -113,14 +124,52 @@ def test_which_run_is_repeated_until_the_next_time(reason: str, never: bool, on_
 
 
 def test_a_schedule_that_was_changed_runs_no_old_time_and_an_older_one_stands_back() -> None:
-    former = replace(KEPT, words="every 60", taken_up=20_000.0)
+    former = replace(KEPT, words="every 7200", taken_up=20_000.0)
     assert planned(40_000.0, former, since=38_000.0) == Change(former, "every 3600", 38_000)
     stands_back = planned(40_000.0, former, since=20_000.0)
-    assert stands_back == Later(inf, "another node has brought another schedule since, every 60; reload this one")
+    assert isinstance(stands_back, Later)
+    assert stands_back.at == inf
+    assert stands_back.why.startswith("another node has loaded another schedule since: every 7200; write the same")
 
 
-def test_a_clock_that_was_set_back_runs_nothing_twice() -> None:
-    assert planned(30_000.0) == Later(39_600, "next run at 39600")
+def test_times_of_the_former_schedule_that_were_open_are_skipped_with_a_reason() -> None:
+    """Of those that came before the change, and not of those after it: they are no times of the new schedule."""
+    former = Timetable("every 600", taken_up=20_000.0, latest=36_000)
+    last = replace(OVER, ended_ago=40_000.0 - 36_700)
+    change = planned(40_000.0, former, last, since=39_100.0, catch_up=2000.0)
+    skipped = (
+        Skipped(36_600, 36_600, 1, "overlap"),
+        Skipped(37_200, 37_800, 2, "missed"),
+        Skipped(38_400, 39_000, 2, "changed"),
+    )
+    assert change == Change(former, "every 3600", 39_100, skipped)
+    unknown = replace(former, words="a schedule of a later version")
+    assert planned(40_000.0, unknown, last, since=39_100.0) == Change(unknown, "every 3600", 39_100)
+
+
+def test_a_schedule_that_was_brought_by_a_clock_ahead_holds_up_no_changed_one() -> None:
+    ahead = replace(KEPT, words="every 60", taken_up=90_000.0, latest=90_000)
+    assert planned(40_000.0, ahead, since=39_000.0) == Change(ahead, "every 3600", 90_000)
+
+
+def test_a_clock_that_was_set_back_runs_nothing_twice_and_the_history_says_so_once() -> None:
+    hint = (
+        "; PostgreSQL's clock was set back, and had shown 36000: to run the times until then, set latest to now() in "
+        "the ledger's table schedule"
+    )
+    later = Later(39_600, f"next run at 39600{hint}")
+    back = replace(KEPT, set_back=True)
+    assert planned(30_000.0) == later
+    assert planned(30_000.0, back) == Change(back, "every 3600", 36_000, (Skipped(32_400, 32_400, 1, "clock"),))
+    assert planned(32_400.0, back) == later, "the latest time itself has its line"
+    assert planned(35_999.9, replace(back, latest=36_010)) == Change(
+        replace(back, latest=36_010), "every 3600", 36_010, (Skipped(36_000, 36_000, 1, "clock"),)
+    )
+    assert planned(36_000.0, replace(KEPT, latest=36_010)) == Later(39_600, "next run at 39600")
+
+
+def test_a_run_that_failed_is_repeated_also_by_a_clock_that_was_set_back() -> None:
+    assert planned(35_000.0, last=replace(OVER, reason="exited"), repeats=True) == Run(36_000, after=36_000)
 
 
 # ---------------------------------------------------------------------------------------------------- in the machine
@@ -152,7 +201,7 @@ def test_what_is_led_is_not_planned_and_what_lapsed_is_closed_first() -> None:
     situation, effects = go(waiting(), looked(39_600.0, last=led), policy=POLICY)
     assert (effects, situation.reason) == ((), "led by there")
     situation, effects = go(situation, looked(39_611.0, last=led, at=11.0), policy=POLICY)
-    assert isinstance(effects[0], Close)
+    assert isinstance(effects[0], CloseTerms)
     situation, effects = go(situation, (11.1, Settled()), policy=POLICY)
     assert effects == (Look(),)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from highlanderd.core.effects import Close, Disconnect, Look, Spawn, TakeOver, WriteSettled, WriteTimetable
+from highlanderd.core.effects import CloseTerms, Disconnect, Look, Spawn, TakeOver, WriteSettled, WriteTimetable
 from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
 from highlanderd.core.observation import Row
 from highlanderd.core.placement import hold_back
-from highlanderd.core.planning import Later, TimeFacts, plan
+from highlanderd.core.planning import Closing, Later, TimeFacts, plan
 from highlanderd.core.schedule import Change
 from highlanderd.core.states import (
     Cause,
@@ -27,6 +27,9 @@ from highlanderd.core.states import (
 from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
 from highlanderd.core.transitions.resting import suspend
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Settle, Verdict, judge
+
+Planned = Verdict | Change | Closing
+"""The verdict on a program; with a schedule, also what has to be written first."""
 
 
 def due(context: Context[Waiting, Due]) -> Step:
@@ -64,8 +67,10 @@ def looked(context: Context[Waiting, Looked]) -> Step:
     state = replace(state, vacancy=_vacancy(state, verdict, context.now), next_run=next_run)
     situation, verdict = replace(context.situation, state=state), _placed(context, state, verdict)
     match verdict:
-        case WriteTimetable() | Close():
-            return situation, (verdict,)
+        case Change():
+            return situation, (WriteTimetable(verdict),)
+        case Closing(claim):
+            return situation, (CloseTerms(claim),)
         case Claim():
             return situation, (TakeOver(verdict),)
         case Settle():
@@ -111,9 +116,7 @@ def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
     return verdict
 
 
-def _scheduled(
-    context: Context[Waiting, Looked], state: Waiting, verdict: Verdict
-) -> tuple[Verdict | WriteTimetable | Close, float | None]:
+def _scheduled(context: Context[Waiting, Looked], state: Waiting, verdict: Verdict) -> tuple[Planned, float | None]:
     """Return the verdict, and when the schedule wants a run next if that is not now.
 
     A claim gets its time, or waits for what has to be written before; it becomes ``NotYet`` where no time has come, and
@@ -125,12 +128,12 @@ def _scheduled(
     if seen.clock is None:
         return NotYet(None, "the ledger keeps no schedules yet; see highlanderctl ledger"), None
     if verdict.closing:  # the history says so before anything else becomes of the program
-        return Close(verdict), None
+        return Closing(verdict), None
     clock = seen.clock + context.now - context.event.at
     standing = TimeFacts(seen.timetable, clock, clock - (context.now - schedule.since), verdict.judged)
     match plan(schedule, standing, repeats=context.policy.restart == "on-failure"):
         case Change() as change:
-            return WriteTimetable(change), None
+            return change, None
         case Later(at, why):
             if (0 if verdict.judged is None else verdict.judged.epoch) <= state.overridden:
                 return verdict, None
@@ -139,7 +142,7 @@ def _scheduled(
             return replace(verdict, run=run), None
 
 
-def _vacancy(state: Waiting, verdict: Verdict | WriteTimetable | Close, now: float) -> Vacancy | None:
+def _vacancy(state: Waiting, verdict: Planned, now: float) -> Vacancy | None:
     """Return since when this node may take over: a look that shows another term's end begins anew."""
     if not isinstance(verdict, Claim):
         return None
@@ -147,9 +150,7 @@ def _vacancy(state: Waiting, verdict: Verdict | WriteTimetable | Close, now: flo
     return state.vacancy if state.vacancy is not None and state.vacancy.epoch == epoch else Vacancy(epoch, now)
 
 
-def _placed(
-    context: Context[Waiting, Looked], state: Waiting, verdict: Verdict | WriteTimetable | Close
-) -> Verdict | WriteTimetable | Close:
+def _placed(context: Context[Waiting, Looked], state: Waiting, verdict: Planned) -> Planned:
     """Return the verdict. A claim becomes ``NotYet`` while the program is left to another node."""
     if not isinstance(verdict, Claim) or state.vacancy is None:
         return verdict

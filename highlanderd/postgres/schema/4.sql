@@ -45,20 +45,23 @@ $$;
 CREATE TRIGGER note_held AFTER DELETE ON {schema}.wish FOR EACH ROW EXECUTE FUNCTION {schema}.note_held();
 
 -- Daemons of schemas 2 and 3 go on together with newer ones, so compatible_from stays. A role that may lead may use the
--- new tables, and one that may read the history may read them.
+-- new tables, and one that may read the history may read them. Only the history is ever pruned.
 DO $$
 DECLARE
     granted record;
 BEGIN
     FOR granted IN
-        SELECT DISTINCT pg_get_userbyid(a.grantee) AS role,
-               CASE a.privilege_type WHEN 'UPDATE' THEN 'SELECT, INSERT, UPDATE, DELETE' ELSE 'SELECT' END AS privileges
+        SELECT DISTINCT pg_get_userbyid(a.grantee) AS role, a.privilege_type = 'UPDATE' AS leads
           FROM pg_class AS c, aclexplode(c.relacl) AS a
          WHERE (c.oid, a.privilege_type) IN ((({schema_text} || '.lease')::regclass, 'UPDATE'),
                                              (({schema_text} || '.term')::regclass, 'SELECT'))
            AND a.grantee NOT IN (0, c.relowner)
     LOOP
-        EXECUTE format('GRANT %3$s ON %1$s.schedule, %1$s.skipped TO %2$I', {schema_text}, granted.role, granted.privileges);
+        EXECUTE format('GRANT SELECT ON %1$s.schedule, %1$s.skipped TO %2$I', {schema_text}, granted.role);
+        IF granted.leads THEN
+            EXECUTE format('GRANT INSERT, UPDATE ON %1$s.schedule, %1$s.skipped TO %2$I', {schema_text}, granted.role);
+            EXECUTE format('GRANT DELETE ON %1$s.skipped TO %2$I', {schema_text}, granted.role);
+        END IF;
     END LOOP;
 END
 $$;

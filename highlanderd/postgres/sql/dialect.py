@@ -117,6 +117,11 @@ _SHARED: Final[Mapping[str, str]] = {
     "told": f"t.exit_status, {NAMED.format('t.exit_signal')}, {SAID.format('t.author')}, {SAID.format('t.remark')}",
 }
 
+LATEST: Final = (
+    "extract(epoch FROM least(greatest({}.latest, timestamptz 'epoch'), timestamptz '9999-12-30 00:00:00+00'))::bigint"
+)
+"""The latest time of a schedule. Who may write the table may write infinity, and years that no node can reckon with."""
+
 _UNSCHEDULED: Final[Mapping[str, str]] = {
     "clock": "NULL",
     "plan": "NULL",
@@ -127,9 +132,12 @@ _UNSCHEDULED: Final[Mapping[str, str]] = {
 _SCHEDULED: Final[Mapping[str, str]] = {
     **_SHARED,
     "clock": "extract(epoch FROM clock_timestamp())",
-    "plan": """(SELECT json_build_array(s.words, extract(epoch FROM s.taken_up), extract(epoch FROM s.latest)::bigint,
-                         s.epoch, extract(epoch FROM s.held_from), extract(epoch FROM s.held_until))
-          FROM {schema}.schedule AS s WHERE s.lock_id = a.lock_id)""",
+    "plan": f"""(SELECT json_build_array(s.words, extract(epoch FROM s.taken_up), {LATEST.format("s")}, s.epoch,
+                         extract(epoch FROM s.held_from), extract(epoch FROM s.held_until), s.xmin::text,
+                         s.latest > clock_timestamp() AND NOT EXISTS (
+                           SELECT 1 FROM {{schema}}.skipped AS k WHERE k.lock_id = s.lock_id AND k.reason = 'clock'
+                              AND k.last_at BETWEEN clock_timestamp() AND s.latest))
+          FROM {{schema}}.schedule AS s WHERE s.lock_id = a.lock_id)""",
     "begun_with": f"{_SHARED['begun_with']}, scheduled_at",
     "begun_values": f"{_SHARED['begun_values']}, (SELECT s.latest FROM {{schema}}.schedule AS s "
     "WHERE s.lock_id = begun.lock_id AND s.epoch = begun.epoch)",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.postgres.sql.dialect import ASKED, SERVER_START, SYSTEM, TIMELINE
+from highlanderd.postgres.sql.dialect import ASKED, LATEST, SERVER_START, SYSTEM, TIMELINE
 
 # Parameters: 1 lock id, 2 program, 3 node. WHOSE is what is asked for: rows of lock id and program.
 _LOOK = f"""
@@ -111,11 +111,12 @@ FIRST_TAKE_OVER: Final = _FIRST_TAKE_OVER.replace("PLANNED", "").replace("NOTED"
 def _for_a_time(statement: str, at: str, after: str) -> str:
     """Return a takeover that begins only together with a scheduled time.
 
-    The row of the schedule is locked first, so that no other transaction changes it in between.
+    The row of the schedule is locked first, so that no other transaction changes it in between. The time of a run that
+    is repeated has come before, whatever the clock shows.
     """
     planned = f""", (SELECT 1 FROM {{schema}}.schedule AS p
-                WHERE p.lock_id = $1::bigint AND extract(epoch FROM p.latest)::bigint = {after}::bigint
-                  AND to_timestamp({at}::bigint) <= clock_timestamp() FOR UPDATE) AS planned"""
+                WHERE p.lock_id = $1::bigint AND {LATEST.format("p")} = {after}::bigint
+                  AND to_timestamp({at}::bigint) <= greatest(clock_timestamp(), p.latest) FOR UPDATE) AS planned"""
     noted = f""", noted AS (
        UPDATE {{schema}}.schedule AS p SET latest = to_timestamp({at}::bigint), epoch = $5::bigint
          FROM taken WHERE p.lock_id = $1::bigint)"""

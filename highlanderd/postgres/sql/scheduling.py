@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.postgres.sql.dialect import NAMED, RFC_3339
+from highlanderd.postgres.sql.dialect import LATEST, NAMED, RFC_3339
 
 # The first look at a schedule: no time before it counts. Parameters: 1 lock id, 2 program, 3 words, 4 the latest time.
 FIRST_TIMETABLE: Final = """
@@ -13,18 +13,20 @@ VALUES ($1::bigint, $2::text, $3::text, clock_timestamp(), to_timestamp($4::bigi
     ON CONFLICT DO NOTHING
 """
 
-# Further parameters: what was judged, 5 words, 6 the latest time; 7 what is skipped, as JSON; 8 node.
-CHANGE_TIMETABLE: Final = """
+# Further parameters: 5 the version of the row that was judged; 6 what is skipped, as JSON; 7 node. No time is noted
+# before it has come, unless it had come before the clock was set back.
+CHANGE_TIMETABLE: Final = f"""
 WITH changed AS (
-       UPDATE {schema}.schedule AS s
-          SET program = $2::text, words = $3::text, latest = to_timestamp($4::bigint), epoch = NULL,
+       UPDATE {{schema}}.schedule AS s
+          SET program = $2::text, words = $3::text, latest = to_timestamp($4::bigint),
+              epoch = CASE WHEN {LATEST.format("s")} = $4::bigint THEN s.epoch END,
               taken_up = CASE WHEN s.words = $3::text THEN s.taken_up ELSE clock_timestamp() END
-        WHERE s.lock_id = $1::bigint AND s.words = $5::text AND extract(epoch FROM s.latest)::bigint = $6::bigint
-          AND to_timestamp($4::bigint) <= clock_timestamp()
+        WHERE s.lock_id = $1::bigint AND s.xmin::text = $5::text
+          AND to_timestamp($4::bigint) <= greatest(clock_timestamp(), s.latest)
     RETURNING 1)
-INSERT INTO {schema}.skipped (lock_id, program, first_at, last_at, times, reason, node)
-SELECT $1::bigint, $2::text, to_timestamp(k.first), to_timestamp(k.last), k.count, k.reason, $8::text
-  FROM changed, json_to_recordset($7::json) AS k (first bigint, last bigint, count integer, reason text)
+INSERT INTO {{schema}}.skipped (lock_id, program, first_at, last_at, times, reason, node)
+SELECT $1::bigint, $2::text, to_timestamp(k.first), to_timestamp(k.last), k.count, k.reason, $7::text
+  FROM changed, json_to_recordset($6::json) AS k (first bigint, last bigint, count integer, reason text)
 """
 
 # Sent after CLOSE: what the history says of a term that lapsed, also where its node was lost before it could say that
