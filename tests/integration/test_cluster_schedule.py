@@ -6,13 +6,14 @@ A program that is due once a year is made late in the ledger: no test waits for 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Node, Nodes, settled_ledger
-from tests.support.postgres import Database
+from tests.support.postgres import Cluster, Database
 from tests.support.wait import wait_for
 
 LEASE = 3.0
@@ -32,6 +33,14 @@ def waits(*made: Node) -> None:
         lambda: all(str(node.program("yearly")["reason"]).startswith("next run at ") for node in made),
         what="the next run is known",
     )
+
+
+def next_run(node: Node) -> str:
+    return str(node.program("yearly")["next_run"])
+
+
+def seconds_until(moment: str) -> float:
+    return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
 
 
 def history(node: Node) -> dict[str, Any]:
@@ -85,3 +94,23 @@ def test_what_is_skipped_stands_in_the_history_with_its_reason(nodes: Nodes, dat
     assert "next run at " in highlanderctl(a.socket, "explain", "yearly").out
     assert runs(nodes) == [], "it was run for no time"
     assert [term["scheduled"] for term in history(a)["terms"]] == [None]
+
+
+@pytest.mark.long
+def test_a_time_that_comes_in_an_outage_longer_than_catch_up_is_skipped(nodes: Nodes, cluster: Cluster) -> None:
+    database = cluster.database()
+    settled_ledger(database, LEASE)
+    keys = f'schedule = "* * * * *"\ncatch_up = "1s"\ncommand = ["sh", "-c", "{WRITES}"]\n'
+    a, b = nodes(database, "a", "b", programs="[program.yearly]\n" + keys, lease=LEASE)
+    waits(a, b)
+    wait_for(lambda: seconds_until(next_run(a)) > 10, 60, "there is time to stop the server")
+    missed, ran = next_run(a), runs(nodes)
+    cluster.stop()
+    wait_for(lambda: seconds_until(missed) < -2, 90, "it has come, and cannot be caught up any more")
+    cluster.start()
+    nodes.await_up(a, b)
+    wait_for(lambda: history(b)["skipped"], what="the skip is noted")
+    [skipped] = history(b)["skipped"]
+    assert (skipped["times"], skipped["cause"], skipped["from"]) == (1, "missed", missed)
+    assert runs(nodes) == ran
+    wait_for(lambda: len(runs(nodes)) == len(ran) + 1, 90, "the next one runs, once")
