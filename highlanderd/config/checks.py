@@ -14,9 +14,9 @@ from typing import Final
 from highlanderd.config.configuration import Configuration
 from highlanderd.config.dsn import options
 from highlanderd.config.expansion import WrittenText
-from highlanderd.config.probes import Notify
+from highlanderd.config.probes import ExecCheck, Notify, Probe
 from highlanderd.config.problems import Location, Problems
-from highlanderd.config.program import ProgramConfig
+from highlanderd.config.program import HOOKS, ProgramConfig
 from highlanderd.config.reading import Table
 from highlanderd.config.values import quoted
 from highlanderd.durations import shown
@@ -141,14 +141,27 @@ def warn_of_watchdog(written: WrittenProgram, warnings: Problems) -> None:
 
 
 def warn_of_shell(written: WrittenProgram, warnings: Problems) -> None:
-    """Warn of a command that was written for a shell."""
-    meant = next((word for word in written.program.command if word in _SHELL), None)
-    if meant is not None:
-        warnings.add(
-            written.at("command"),
-            f'hands {quoted(meant)} to the program as it is, for no shell runs this; write ["sh", "-c", "..."] '
-            "where a shell is meant",
-        )
+    """Warn of each command that was written for a shell."""
+    for key, command in _commands(written.program).items():
+        meant = next((word for word in command if word in _SHELL), None)
+        if meant is not None:
+            warnings.add(
+                written.at(key),
+                f'hands {quoted(meant)} to the program as it is, for no shell runs this; write ["sh", "-c", "..."] '
+                "where a shell is meant",
+            )
+
+
+def _commands(program: ProgramConfig) -> dict[str, tuple[str, ...]]:
+    """Return the words of each command that the program is given, by key."""
+    probes = {key: getattr(program, key) for key in ("ready", "alive")}
+    asked = {
+        key: one.check.argv
+        for key, one in probes.items()
+        if isinstance(one, Probe) and isinstance(one.check, ExecCheck)
+    }
+    hooks = {key: getattr(program, key) or () for key in HOOKS}
+    return {"command": program.command, **hooks, **asked}
 
 
 def warn_of_files(written: WrittenProgram, warnings: Problems) -> None:
@@ -164,14 +177,14 @@ def warn_of_files(written: WrittenProgram, warnings: Problems) -> None:
 def warn_of_expansions(written: WrittenProgram, environ: Mapping[str, str], warnings: Problems) -> None:
     """Warn of what supervisord or a shell would expand, in any string of a program."""
     program = written.program
+    of_shells = {key for key, words in _commands(program).items() if words and Path(words[0]).name in _SHELLS}
     for key, found in written.table.items():
-        of_a_shell = key == "command" and Path(program.command[0]).name in _SHELLS
         for raw in () if key in ("argv", "name") else _strings(found.value):
             for name in _OF_SUPERVISORD.findall(raw):
                 warnings.add(
                     found.location, f"%({name})s is supervisord's, and stays as it is; {_instead(name, program)}"
                 )
-            for name in () if of_a_shell else _OF_A_SHELL.findall(raw):
+            for name in () if key in of_shells else _OF_A_SHELL.findall(raw):
                 if key != "environment" or name in environ:  # a secret may hold a dollar, and is not quoted
                     warnings.add(
                         found.location,

@@ -91,12 +91,14 @@ def stop_to(given: object) -> object:
 def log_file(given: object) -> object:
     """Return the value of ``stdout`` or ``stderr``: a path, ``null`` or ``inherit``.
 
-    >>> log_file("AUTO"), log_file("/dev/fd/1"), log_file("beat.log")
-    ('inherit', 'inherit', './beat.log')
+    >>> log_file("AUTO"), log_file("/dev/fd/1"), log_file("/proc/1/fd/1"), log_file("beat.log")
+    ('inherit', 'inherit', 'inherit', './beat.log')
     """
     if not isinstance(given, str):
         return given
-    if given.upper() in ("AUTO", "SYSLOG") or re.fullmatch(r"/dev/(stdout|stderr|fd/[12])|/proc/self/fd/[12]", given):
+    if given.upper() in ("AUTO", "SYSLOG") or re.fullmatch(
+        r"/dev/(stdout|stderr|fd/[12])|/proc/(self|1)/fd/[12]", given
+    ):
         return "inherit"
     if not given or given.upper() in ("NONE", "OFF") or given == "/dev/null":
         return "null"
@@ -125,7 +127,11 @@ PROGRAM: Final[Mapping[str, Option]] = {
     "killasgroup": Option(note="SIGKILL always goes to the whole tree"),
     "user": Option("user"),
     "redirect_stderr": Option(note='both streams may name one file: write stderr as stdout; "inherit" shows both'),
-    "stdout_logfile": Option("stdout", "`AUTO` and `syslog` are `inherit`, `NONE` is `null`", log_file),
+    "stdout_logfile": Option(
+        "stdout",
+        "`AUTO`, `syslog`, and the output of a container (`/proc/1/fd/1`) are `inherit`, `NONE` is `null`",
+        log_file,
+    ),
     "stdout_logfile_maxbytes": _BYTES,
     "stdout_logfile_backups": _BACKUPS,
     "stdout_capture_maxbytes": _NO_EVENTS,

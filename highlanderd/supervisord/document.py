@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Final
 
+from highlanderd.config.supervisord import PROGRAM
 from highlanderd.supervisord.programs import Table, environment, expanded, groups, programs, variables_written
 from highlanderd.supervisord.reading import SupervisorSection, sections, written
 
@@ -127,11 +128,25 @@ def _socket(section: SupervisorSection, control: Table) -> None:
 
 
 def _left_out(found: list[SupervisorSection]) -> Iterator[str]:
+    named = {section.name for section in found if section.kind in ("program", "fcgi-program")}
     for section in found:
+        if section.kind == "group":
+            yield from map("\n".join, map(_comment, _of_group(section, named)))
         why = _ELSEWHERE.get(section.kind)
         known = ("program", "supervisord", "unix_http_server", "include", "group")
         if why is not None or section.kind not in known:
             yield "\n".join(_comment(f"{section.title}: {f'left out, for {why}' if why else 'unknown; left out'}"))
+
+
+def _of_group(section: SupervisorSection, named: Set[str]) -> Iterator[str]:
+    """Say what of a group's own has no equal; each of its programs says itself that it is in one."""
+    for option, value in section.options.items():
+        if option != "programs":
+            known = PROGRAM.get(option)
+            yield f"{section.title} {option} = {value}: left out" + (f", for {known.note}" if known else "")
+    for name in section.options.get("programs", "").split(","):
+        if name.strip() and name.strip() not in named:
+            yield f"{section.title} programs: {name.strip()} is no program of these files; left out"
 
 
 def _text(table: Table) -> str:

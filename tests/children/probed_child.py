@@ -3,7 +3,7 @@
 Executed by path with ``-I -S``. Files say how it is: while JOURNAL.unready exists it is not ready, and while
 JOURNAL.hangs.NODE exists it does nothing any more on that node but accept connections. For SLOW seconds from its start
 it is not ready either, and notes in JOURNAL.early that a request for its work came. It answers with its
-epoch.
+epoch. With DOOR=1 it listens only while it is ready and well.
 """
 
 from __future__ import annotations
@@ -46,13 +46,25 @@ def answer(connection: socket.socket) -> None:
     connection.close()
 
 
+def listening() -> socket.socket | None:
+    """Return the port, open or opened now; None while it is to be shut."""
+    if "DOOR" in os.environ and (is_there("unready") or is_there(f"hangs.{WHO[3]}")):
+        if server is not None:
+            server.close()
+        return None
+    return server if server is not None else socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+
+
 began = time.monotonic()
 begin()
 held: list[socket.socket] = []
-server = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+server: socket.socket | None = None
 while True:
     tell("alive")
-    if select.select([server], [], [], ALIVE_EVERY)[0]:
+    server = listening()
+    if server is None:
+        time.sleep(ALIVE_EVERY)
+    elif select.select([server], [], [], ALIVE_EVERY)[0]:
         answer(server.accept()[0])
     if not is_there(f"hangs.{WHO[3]}"):
         say("WATCHDOG=1" if is_there("unready") else "READY=1\nWATCHDOG=1\nSTATUS=serving")

@@ -83,11 +83,20 @@ def say(words: bytes) -> None:
         told.sendto(words, where)
 
 
-def watched() -> None:
+def watched() -> Callable[[], None]:
     """Say that we are well, and hang for ever one day."""
-    say(b"READY=1\nWATCHDOG=1")
-    if not quiet() and random.random() < RARELY:
-        hang()
+
+    def live() -> None:
+        say(b"READY=1\nWATCHDOG=1")
+        if not quiet() and random.random() < RARELY:
+            hang()
+        _rest()
+
+    return live
+
+
+def _rest() -> None:
+    time.sleep(BEAT)
 
 
 def hang() -> None:
@@ -118,6 +127,37 @@ def answering() -> Callable[[], None]:
     return answer
 
 
+def accepting() -> Callable[[], None]:
+    """Accept whoever comes, until the day on which the door is shut, and we stay."""
+    door = socket.create_server(("127.0.0.1", int(MORE[0])), backlog=16)
+
+    def accept() -> None:
+        until = time.monotonic() + BEAT
+        while (left := until - time.monotonic()) > 0:
+            if select.select([door], [], [], left)[0]:
+                door.accept()[0].close()
+        if not quiet() and random.random() < RARELY:
+            door.close()
+            hang()
+
+    return accept
+
+
+def asked() -> Callable[[], None]:
+    """Be well, until the day on which the file says that we are not, and we stay."""
+    unwell = f"{QUIET}.{os.environ['HIGHLANDER_PROGRAM']}"
+    if os.path.exists(unwell):  # noqa: PTH110
+        os.unlink(unwell)  # noqa: PTH108
+
+    def live() -> None:
+        _rest()
+        if not quiet() and random.random() < RARELY:
+            with open(unwell, "w"):  # noqa: PTH123
+                hang()
+
+    return live
+
+
 def quiet() -> bool:
     return os.path.exists(QUIET)  # noqa: PTH110
 
@@ -132,16 +172,22 @@ MISCHIEF: dict[str, Callable[[], None]] = {
 """What a kind does each second while it need not be quiet."""
 
 
+LIVES: dict[str, Callable[[], Callable[[], None]]] = {
+    "watched": watched,
+    "web": answering,
+    "door": accepting,
+    "asked": asked,
+}
+"""What a kind begins with that is asked how it is; it returns what that does each second."""
+
+
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback: those are the daemons' own
     begin(*(["stubborn"] if KIND == "deaf" else []))
-    always = {"watched": watched, "web": answering() if KIND == "web" else watched}.get(KIND)
+    live = LIVES[KIND]() if KIND in LIVES else _rest
     while True:
-        if always is not None:
-            always()
-        if KIND != "web":
-            time.sleep(BEAT)
+        live()
         tell("alive")
         if not quiet():
             MISCHIEF.get(KIND, lambda: None)()

@@ -37,7 +37,7 @@ CHECK = (
 )
 EXEC = f"""{{{{ exec = ["{sys.executable}", "-I", "-S", "-c", "{CHECK}"], period = "0.3s", timeout = "5s" }}}}"""
 NOTIFY = '"notify"'
-KINDS = {"http": HTTP, "exec": EXEC, "notify": NOTIFY}
+KINDS = {"http": HTTP, "exec": EXEC, "notify": NOTIFY, "tcp": TCP}
 
 
 def program(ready: str, alive: str = "", **keys: str) -> str:
@@ -45,7 +45,8 @@ def program(ready: str, alive: str = "", **keys: str) -> str:
     port = reserved_port()
     lines = {"ready": ready, **({"alive": alive} if alive else {}), **keys}
     written = "\n".join(f"{key} = {value.format(port=port)}" for key, value in lines.items())
-    return f'[program.web]\ncommand = {CHILD!r}\nenvironment = {{ PORT = "{port}" }}\n{written}\n'
+    environment = f'PORT = "{port}"' + (', DOOR = "1"' if ready == TCP else "")
+    return f"[program.web]\ncommand = {CHILD!r}\nenvironment = {{ {environment} }}\n{written}\n"
 
 
 def says(nodes: Nodes, what: str, so: bool = True) -> None:
@@ -123,12 +124,6 @@ def test_an_ordinary_users_daemon_asks_its_program_and_ends_a_term_in_which_it_h
     says(nodes, "hangs.a")
     wait_for(lambda: ends(database, "web")[0] == "unhealthy", what="the term has ended for it")
     says(nodes, "hangs.a", so=False)
-    await_ready(node)
-
-
-def test_a_tcp_port_that_accepts_is_ready(nodes: Nodes, database: Database) -> None:
-    settled_ledger(database, LEASE)
-    [node] = nodes(database, "a", programs=program(TCP), lease=LEASE)
     await_ready(node)
 
 

@@ -15,16 +15,23 @@ CHILD: Final = Path(__file__).parents[1] / "children" / "soak_child.py"
 SHARE: Final = 1 if SECONDS in os.environ else 5
 """``make test-long`` runs a fifth of them for a moment: that finds no slow growth, but whatever stays, or disagrees."""
 COUNTS: Final[Mapping[str, int]] = {
-    "calm": 60 // SHARE,
+    "calm": 50 // SHARE,
     "crash": 40 // SHARE,
     "spew": 25 // SHARE,
     "watched": 15 // SHARE,
     "web": 15 // SHARE,
+    "door": 5 // SHARE,
+    "asked": 5 // SHARE,
     "fork": 20 // SHARE,
     "deaf": 15 // SHARE,
     "finish": 10 // SHARE,
 }
 """By kind; ``calm`` ones do nothing but live, and nobody signals them."""
+QUESTION: Final = (
+    '[ -e "$SOAK_QUIET" ] || case $(($$$$ % 20)) in 0) sleep 5 ;; 1) sleep 5 & ;; 2) exit 1 ;; esac; '
+    '[ ! -e "$SOAK_QUIET.$HIGHLANDER_PROGRAM" ]'
+)
+"""What a program is asked by a command; `$$` is a dollar there. Some hang, some leave a process behind, some fail."""
 KEYS: Final[Mapping[str, str]] = {
     "deaf": "stop_timeout = 1",
     "finish": 'restart = "on-failure"',
@@ -46,17 +53,24 @@ def kind_of(name: str) -> str:
     return name.rpartition("-")[0]
 
 
-def tables(home: Path, ports: list[int], *, edited: bool) -> str:
+def with_ports() -> list[str]:
+    """Return the names of the programs that listen on a port each."""
+    return [name for name in names() if kind_of(name) in ("web", "door")]
+
+
+def tables(home: Path, ports: Mapping[str, int], *, edited: bool) -> str:
     """Return the programs' part of a node's file; ``edited`` is the other version of it."""
     return "\n".join(_table(name, home, ports, edited=edited) for name in names())
 
 
-def _table(name: str, home: Path, ports: list[int], *, edited: bool) -> str:
-    kind, number = kind_of(name), int(name.rpartition("-")[2])
-    words = [sys.executable, "-I", "-S", str(CHILD), kind, *([str(ports[number])] if kind == "web" else [])]
+def _table(name: str, home: Path, ports: Mapping[str, int], *, edited: bool) -> str:
+    kind, number, port = kind_of(name), int(name.rpartition("-")[2]), ports.get(name)
+    words = [sys.executable, "-I", "-S", str(CHILD), kind, *([] if port is None else [str(port)])]
     lines = [f"[program.{name}]", f"command = {json.dumps(words)}", "backoff_max = 2", KEYS.get(kind, "")]
-    if kind == "web":
-        asked = f'{{ http = "http://127.0.0.1:{ports[number]}/", period = "2s", timeout = "1s", threshold = 2 }}'
+    question = {"web": f'http = "http://127.0.0.1:{port}/"', "door": f'tcp = "127.0.0.1:{port}"'}
+    question["asked"] = f"exec = {json.dumps(['sh', '-c', QUESTION])}"
+    if kind in question:
+        asked = f'{{ {question[kind]}, period = "2s", timeout = "1s", threshold = 3 }}'
         lines += [f"ready = {asked}", f"alive = {asked}"]
     if kind == "spew" and number % 2:
         lines += [f'stdout = "{home}/{name}.log"', "log_max_bytes = 300000", "log_backups = 2", "log_compress = true"]

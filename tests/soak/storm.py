@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
@@ -30,7 +30,7 @@ UP = 120.0
 class Storm:
     """The mischief. Node ``a`` keeps its guardian and its worker, ``b`` its guardian: they are measured."""
 
-    def __init__(self, nodes: Nodes, server: Cluster, ports: list[int], chance: Random) -> None:
+    def __init__(self, nodes: Nodes, server: Cluster, ports: Mapping[str, int], chance: Random) -> None:
         self._nodes, self._server, self._ports, self._chance = nodes, server, ports, chance
         self.done: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()

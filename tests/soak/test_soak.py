@@ -54,7 +54,7 @@ class Bed:
         self.database: Database = server.database()
         self.quiet = nodes.directory / "quiet"
         self.proven = False
-        self._ports = [reserved_port() for _ in range(programs.COUNTS["web"])]
+        self._ports = {name: reserved_port() for name in programs.with_ports()}
         self.storm = Storm(nodes, server, self._ports, Random())
         settled_ledger(self.database, LEASE)
         self.quiet.touch()
@@ -88,7 +88,7 @@ class Bed:
             self.calm()
             terms = self._terms()
             uses = census.uses(self.nodes.nodes)
-            if terms == self._terms():  # else one that hung before the calm was found out only now, and has moved
+            if self._at_home() and terms == self._terms():  # else one that hung was found out only now, and has moved
                 return uses
 
     def _terms(self) -> list[tuple[object, ...]]:

@@ -328,6 +328,11 @@ def test_keys_of_later_versions_are_unknown(key: str) -> None:
             "5: program.x.failback: has no effect without prefer; name the nodes",
         ),
         (POSTGRES + '[program.x]\ncommand = "a && b"', '4: program.x.command: hands "&&" to the program as it is'),
+        (
+            POSTGRES + '[program.x]\ncommand = "a"\nbefore_start = "a | b"',
+            '5: program.x.before_start: hands "|" to the',
+        ),
+        (POSTGRES + '[program.x]\ncommand = "a"\nalive = { exec = "a > b" }', '5: program.x.alive: hands ">" to the'),
     ],
 )
 def test_what_is_probably_not_meant_is_a_warning(text: str, said: str) -> None:

@@ -115,6 +115,7 @@ def test_other_supervisors_words_are_answered_whatever_their_value(value: str) -
             "x.directory: $HOME stays as it is, for no shell reads it; write ${HOME}, or $$HOME where",
         ),
         ('environment = { PATH = "$HOME/bin" }', "x.environment: $HOME stays as it is"),
+        ('after_stop = ["touch", "$HOME/x"]', "x.after_stop: $HOME stays as it is"),
     ],
 )
 def test_what_supervisord_or_a_shell_would_expand_is_warned_of(keys: str, said: str) -> None:
@@ -129,6 +130,9 @@ def test_what_supervisord_or_a_shell_would_expand_is_warned_of(keys: str, said: 
         'command = ["awk", "{ print $1 }"]',
         'command = ["true", "$${HOME}", "$$HOME", "%(asctime)s"]',
         'command = "true"\nenvironment = { PASSWORD = "se$cret" }',
+        'command = "true"\nbefore_stop = ["bash", "-c", "echo $HOME"]',
+        'command = "true"\nready = { exec = ["/bin/sh", "-c", "test -e $HOME"] }',
+        'command = "true"\nalive = { exec = "sh -c \'a $HOME\'" }',
     ],
 )
 def test_a_dollar_that_may_be_meant_is_not_warned_of(keys: str) -> None:

@@ -114,6 +114,16 @@ def test_what_has_no_equal_stands_in_a_comment_with_the_reason(tmp_path: Path) -
     assert "[eventlistener:mem]: left out, for there are no event listeners" in comments
 
 
+def test_what_a_group_says_of_its_own_stands_in_a_comment(tmp_path: Path) -> None:
+    found = made(tmp_path, BEAT + "[fcgi-program:php]\n[group: web]\nprograms=beat, php, gone\npriority=5\n")
+    remarks = [line for line in found.splitlines() if line.startswith("# [group:web]")]
+    assert remarks == [
+        "# [group:web] priority = 5: left out, for after names the programs that one starts after; there is no other "
+        "order",
+        "# [group:web] programs: gone is no program of these files; left out",
+    ]
+
+
 def test_no_password_of_a_socket_is_printed(tmp_path: Path) -> None:
     text = made(tmp_path, BEAT + "[inet_http_server]\nport=9001\nusername=u\npassword=hunter2\n"
                 "[unix_http_server]\nfile=/x\npassword=hunter2\n")  # fmt: skip
