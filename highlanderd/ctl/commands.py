@@ -44,6 +44,7 @@ FILES_PATIENCE: Final = 60.0
 """Seconds that the daemon may take to read its files: a minute is for a slow disk."""
 LOOK_AGAIN: Final = 0.05
 """Seconds between two looks whether the daemon is there."""
+UNKNOWN: Final = "PostgreSQL does not say who leads it"
 AT_ONCE: Final = 200
 """Orders under way; the daemon takes 512 connections."""
 
@@ -139,8 +140,7 @@ def stop(daemon: ControlClient, arguments: Namespace) -> int:
 
 def everywhere(daemon: ControlClient, verb: str, arguments: Namespace) -> int:
     """Order it of programs of the whole cluster, also of those that this node does not have."""
-    known = daemon.ask("GET", "/v1/cluster")["programs"]
-    names = [program["name"] for program in chosen(arguments.names, known, NoSuchProgram.anywhere)]
+    names = [program["name"] for program in _of_cluster(daemon, arguments.names)]
     return _order(daemon, verb, names, arguments, {"everywhere": True})
 
 
@@ -258,7 +258,8 @@ def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
         return f"{name}: {tables.finished(program)}"
     leader = f"led by {tables.plain(program['leader'])}" if program["leader"] else ""
     if state == "stopped":
-        return f"{name}: stopped on {arguments.on or 'this node'}; {leader or 'no node leads it'} now"
+        known = f"{leader or 'no node leads it'} now" if leader or program.get("connected", True) else UNKNOWN
+        return f"{name}: stopped on {arguments.on or 'this node'}; {known}"
     return f"{name}: {state}" + (f", {leader}" if leader else "")
 
 

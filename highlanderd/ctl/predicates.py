@@ -88,10 +88,10 @@ class _DaemonView:
 
 
 class _LedgerView:
-    """As PostgreSQL shows them: of no node, and without news."""
+    """As the cluster shows them: of no node, and without news."""
 
-    def __init__(self, direct: Direct) -> None:
-        self.ask = direct.ask
+    def __init__(self, ask: Callable[[str, str], Answer]) -> None:
+        self.ask = ask
 
     def seen(self, pause: float, left: float) -> Answer:  # noqa: ARG002 - PostgreSQL takes the time that it takes
         time.sleep(pause)
@@ -106,7 +106,7 @@ def _view(daemon: ControlClient, arguments: Namespace) -> _View:
         return _DaemonView(daemon)
     if arguments.state == "stopped":
         raise BadRequest("--for stopped is about this node, whose daemon knows it; leave --dsn and --config out")
-    return _LedgerView(source)
+    return _LedgerView(source.ask)
 
 
 def wait(daemon: ControlClient, arguments: Namespace) -> int:
@@ -143,15 +143,20 @@ class _Waiting:
             sentence = OUTCOMES[self._state](self._view, answer, program)
             return ((program, sentence) if sentence else None), _where(answer, program)
 
-        return self._until(name, look)
+        try:
+            return self._until(name, look)
+        except NoSuchProgram:  # of this node; others may have it
+            if self._state == "stopped" or isinstance(self._view, _LedgerView):
+                raise
+            return self._until(name, look, _LedgerView(self._view.ask))
 
-    def _until(self, what: str, look: Callable[[Answer], tuple[Found | None, str]]) -> Found:
+    def _until(self, what: str, look: Callable[[Answer], tuple[Found | None, str]], view: _View | None = None) -> Found:
         """Return what ``look`` finds, again and again; it also says what it sees now."""
         pause = 0.0
         while True:
             left = max(0.0, self._end - time.monotonic())
             try:
-                found, now = look(self._view.seen(pause, left))
+                found, now = look((view or self._view).seen(pause, left))
                 if found:
                     return found
             except HOPELESS:

@@ -462,7 +462,8 @@ def not_leading(program: ProgramStatus, node: str, in_backoff: str = "") -> str:
 
     ``in_backoff`` is what can be done when it fails there, and no other node leads it.
     """
-    where = f"it is led by {program.leader}" if program.leader else "nobody leads it at the moment"
+    unled = "nobody leads it at the moment" if program.connected else "PostgreSQL does not say who leads it"
+    where = f"it is led by {program.leader}" if program.leader else unled
     why = f" ({program.reason})" if program.reason else ""
     cure = f"; {in_backoff}" if in_backoff and program.state == "backoff" and not program.leader else ""
     state = "in backoff" if program.state == "backoff" else program.state

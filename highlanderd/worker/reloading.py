@@ -125,12 +125,14 @@ class Reloading:
 
 
 def _kept(old: Configuration, new: Configuration) -> Iterator[str]:
-    """Name the sections that a reload cannot change, and the one key of them that it can."""
+    """Name the sections that a reload cannot change, but for those of their keys that it can."""
     for name in ("daemon", "postgres", "control", "metrics", "log"):
         keys = set(difference(getattr(old, name), getattr(new, name)))
         if "dsn" in keys and same_place(*(each.postgres.dsn.get_secret_value() for each in (old, new))):
             keys.remove("dsn")
             yield "[postgres] dsn has other credentials: new connections use them"
+        if name == "daemon":
+            keys.discard("include")  # it says where programs are written, and they are followed
         if name == "postgres" and "lease" in keys:
             keys.remove("lease")
             yield "[postgres] lease: the ledger's own rules; 'highlanderctl ledger set-lease' changes that"

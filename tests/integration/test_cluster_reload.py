@@ -69,15 +69,17 @@ def test_what_waits_for_a_restart_does_not_come_with_the_next_worker(nodes: Node
     [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
     nodes.await_led("beat")
     lock_id = node.program("beat")["lock_id"]
-    node.extra = '\n[program.new]\nstdout = "null"\n'
+    (node.home / "more.toml").write_text('[program.new]\nstdout = "null"\n')
 
     node.lease = LEASE + 1
     node.configure(["beat"], schema="elsewhere")
+    node.file.write_text(node.file.read_text().replace("[daemon]", '[daemon]\ninclude = "more.toml"'))
     node.signal(signal.SIGHUP)
     wait_for(lambda: "new" in nodes.leaders(), what="the reload brought the new program")
     said = node.log.read_text()
     assert "[postgres] lease: the ledger's own rules; 'highlanderctl ledger set-lease' changes that" in said
     assert "[postgres] schema: takes effect when the daemon is restarted" in said
+    assert "include" not in said, "it took effect"
     worker = node.worker
     os.kill(worker, signal.SIGKILL)
 

@@ -128,6 +128,21 @@ def test_a_stop_says_that_no_node_leads_now(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_stop_while_postgresql_is_away_does_not_say_that_no_node_leads(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(ctl(path, "stop", "beat"))
+            await until(lambda: bool(node.orders))
+            node.become("beat", program("beat", "stopped", want="stop", connected=False))
+            done = await asked
+        said = "beat: stopped on this node; PostgreSQL does not say who leads it\n"
+        assert (done.code, done.out) == (0, said)
+
+    run(main)
+
+
 def test_a_release_to_a_node_is_done_when_that_node_leads(tmp_path: Path) -> None:
     node = MemoryNode(leading("beat"), obedient=False)
 

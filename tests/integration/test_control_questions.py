@@ -243,6 +243,26 @@ def test_finished_is_what_the_last_term_of_any_node_says(tmp_path: Path) -> None
     run(main)
 
 
+def test_what_only_other_nodes_have_is_waited_for_there(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+    [known] = node.overview.programs
+    led = replace(known, name="relay", leader="web-2", ready=False)
+    node.overview = replace(node.overview, programs=(led,), by_name={"relay": led})
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "wait", "relay", "--for", "leading")
+            assert (asked.code, asked.out) == (0, "relay: led by web-2, epoch 7\n")
+            late = await ctl(path, "wait", "relay", "--for", "ready", "--timeout", "100ms")
+            assert (late.code, "led by web-2" in late.err) == (7, True)
+            here = await ctl(path, "wait", "relay", "--for", "stopped")
+            assert (here.code, "is configured on this node" in here.err) == (4, True)
+            nowhere = await ctl(path, "wait", "rely", "--for", "leading")
+            assert (nowhere.code, "no node has a program 'rely'" in nowhere.err) == (4, True)
+
+    run(main)
+
+
 def test_wait_ends_with_seven_and_says_how_things_stand(tmp_path: Path) -> None:
     node = MemoryNode(program("beat"))
 

@@ -18,3 +18,8 @@ def test_a_restart_of_a_program_in_backoff_names_the_order_that_starts_it() -> N
 def test_the_order_is_not_named_where_it_would_not_help() -> None:
     assert CURE not in not_leading(program("beat", "backoff", leader="b"), "a", CURE)
     assert CURE not in not_leading(program("beat", "stopped", leader=None), "a", CURE)
+
+
+def test_a_node_that_cannot_ask_postgresql_does_not_say_that_nobody_leads() -> None:
+    cut_off = program("beat", leader=None, connected=False)
+    assert not_leading(cut_off, "a") == '"beat" is waiting on a; PostgreSQL does not say who leads it'
