@@ -34,21 +34,23 @@ _WIDTH: Final = 56
 def printed(sections: Mapping[str, Section], tables: Mapping[str, Table], programs: Iterable[WrittenProgram]) -> str:
     """Return the configuration as TOML, ``[defaults]`` merged into each program; comments say where values are from."""
     parts = [_table(name, sections[name], tables[name]) for name in SECTIONS]
+    now = time.time()
     parts += [
-        _table(spelled(("program", each.program.name)), each.program, each.table) + _next_runs(each.program.times)
+        _table(spelled(("program", each.program.name)), each.program, each.table) + next_runs(each.program.times, now)
         for each in programs
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _next_runs(times: CronTimes | None) -> str:
-    """Return a comment with the next three times of a schedule, by this host's clock."""
+def next_runs(times: CronTimes | None, now: float) -> str:
+    """Return a comment with the next three times of a schedule, on a line of its own; empty without one."""
     if times is None:
         return ""
-    found = [times.following(time.time())]
+    found = [times.following(now)]
     while len(found) < 3:
         found.append(times.following(found[-1]))
-    return f"\n# next runs: {', '.join(times.shown(one) for one in found if one < inf)}"
+    runs = ", ".join(times.shown(one) for one in found if one < inf)
+    return f"\n# next runs: {runs}" if runs else "\n# no run from now on: the schedule names no later time"
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ class ClusterProgram:
     drift: tuple[Drift, ...]
     reason: str = ""
     """What a node that could lead it waits for, while none does: for its next run, say."""
+    scheduled: bool = False
+    """Whether a node has it with a schedule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ def _program(
         stopped=next((stopped[lock_id] for lock_id in lock_ids if lock_id in stopped), None),
         drift=tuple(_drift(found, leading)),
         reason=next((found[node].reason for node, why in hindered.items() if not why), "") if leader is None else "",
+        scheduled=any("schedule" in candidate.digests for candidate in found.values()),
     )
 
 

@@ -64,16 +64,22 @@ async def start(node: Node, name: str, by: Author, patience: Patience) -> Cluste
     with _written("the end of a stop everywhere"):
         await node.start_everywhere(name, by)
     overdue = f"no node leads {name} yet"
-    shown = await patience.until(node, lambda now: _leader(now, name) is not None or _rests(node, name), overdue)
+    shown = await patience.until(node, lambda now: _leader(now, name) is not None or _rests(node, now, name), overdue)
     return shown.program(name)
 
 
-def _rests(node: Node, name: str) -> bool:
-    """Return whether no node is to lead it at present, as far as this one knows: its schedule wants no run."""
+def _rests(node: Node, cluster: ClusterOverview, name: str) -> bool:
+    """Return whether no node is to lead it at present: its schedule wants no run, or it has finished.
+
+    Of a program that is not in the file of this node, the cluster only shows that it has a schedule, and that a node
+    waits for its times again.
+    """
     try:
-        return node.program(name).idle
+        here = node.program(name)
     except NoSuchProgram:
-        return False
+        shown = cluster.program(name)
+        return shown is not None and shown.scheduled and shown.stopped is None and bool(shown.candidates)
+    return here.idle or here.finished
 
 
 def _leader(cluster: ClusterOverview, name: str) -> str | None:

@@ -69,6 +69,12 @@ def test_a_node_that_is_away_drained_or_unable_is_no_candidate() -> None:
     )
 
 
+def test_a_program_with_a_schedule_is_known_by_its_key_on_any_node() -> None:
+    scheduled = replace(BEAT, digests={"schedule": "12ab"})
+    assert overview(NODES, [("a", BEAT), ("b", scheduled)], [LED], {}).by_name["beat"].scheduled
+    assert not overview(NODES, [("a", BEAT)], [LED], {}).by_name["beat"].scheduled
+
+
 def test_another_lock_key_is_drift_and_the_leaders_counts() -> None:
     other = replace(BEAT, lock_id=8, digests={"command": "12ab", "user": "99ff"})
     found = overview(NODES, [("a", BEAT), ("b", other)], [LED], {}).by_name["beat"]

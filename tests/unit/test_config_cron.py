@@ -12,6 +12,7 @@ import pytest
 
 from highlanderd.config import check
 from highlanderd.config.cron import CronTimes, zone_name
+from highlanderd.config.printing import next_runs
 from tests.support.configuration import POSTGRES, loaded, problems
 
 BERLIN = "Europe/Berlin"
@@ -122,6 +123,15 @@ def test_a_host_without_time_zones_names_the_package() -> None:
             zone_name(BERLIN)
     finally:
         reset_tzpath()
+
+
+def test_the_print_says_so_where_no_time_is_left() -> None:
+    last_days = 253402128000.0  # 9999-12-30
+    assert (
+        next_runs(CronTimes("0 0 1 1 *", "UTC"), last_days)
+        == "\n# no run from now on: the schedule names no later time"
+    )
+    assert next_runs(CronTimes("0 0 31 12 *", "UTC"), last_days) == "\n# next runs: 9999-12-31T00:00:00Z"
 
 
 def test_the_print_of_the_configuration_shows_the_next_three_times_and_how_often_a_run_begins(tmp_path: Path) -> None:
