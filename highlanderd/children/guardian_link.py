@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -25,7 +25,10 @@ from highlanderd.guardian.channel import Channel, Message
 from highlanderd.system import linux
 
 HELLO_WITHIN = 5.0  # seconds; the guardian sends ``hello`` before the worker is executed
-STATE_WITHIN = 1.0  # seconds; a keeper answers within a millisecond, and leases run out
+STATE_WITHIN: Final = 1.0
+"""Seconds in which some keeper reports, while any has to: one answers within a millisecond, and leases run out."""
+STATE_ROUNDS: Final = 3
+"""How many such times there are at most: a thousand keepers of a busy machine do not all get a turn within a second."""
 PINGS_UNANSWERED: Final = 3
 
 
@@ -101,19 +104,18 @@ class GuardianLink:
         self._channel.post(messages.attend(), [attention.fd])
 
     async def greeted(self) -> Greeting:
-        """Wait for the list of what the guardian holds, six seconds at most.
+        """Wait for the list of what the guardian holds, eight seconds at most.
 
-        A keeper that does not report within a second is killed, and its last state at the guardian counts. A child of
-        which nothing is known is not among ``found``, but ``holds()`` counts it until its tree is proven empty. Raises
-        HighlanderError when the guardian is gone, silent or speaks another protocol.
+        A keeper that has not reported when none has for a second is killed, and its last state at the guardian counts.
+        A child of which nothing is known is not among ``found``, but ``holds()`` counts it until its tree is proven
+        empty. Raises HighlanderError when the guardian is gone, silent or speaks another protocol.
         """
         done, _ = await asyncio.wait([self._listed], timeout=HELLO_WITHIN)
         if not done:
             raise HighlanderError("the guardian said nothing: it is frozen; restart highlanderd")
         self._listed.result()
         children = list(self._children.values())
-        if reports := [child.reported for child in children if child.reachable]:
-            await asyncio.wait(reports, timeout=STATE_WITHIN)
+        await all_done({child.reported for child in children if child.reachable}, STATE_WITHIN, STATE_ROUNDS)
         found = []
         for child in children:
             if child.reachable and not child.reported.done():
@@ -350,6 +352,14 @@ HANDLERS: Mapping[str, Callable[[GuardianLink, Message, list[int]], None]] = {
     "signal": GuardianLink._on_signal,
     "pong": GuardianLink._on_pong,
 }
+
+
+async def all_done(awaited: Set[asyncio.Future[None]], within: float, rounds: int) -> None:
+    """Wait until all are done, or until none was for ``within`` seconds; for so many times that at most."""
+    for _ in range(rounds if awaited else 0):
+        done, awaited = await asyncio.wait(awaited, timeout=within)
+        if not done or not awaited:
+            return
 
 
 def _nobody(event: ChildEvent) -> None:
