@@ -42,8 +42,8 @@ soak: .venv/ready  ## ten minutes of 200 programs that misbehave on three nodes:
 explore: .venv/ready  ## every way through a small world, as far as time allows; EXPLORE_ARGS='--faults 2 --nodes 3 --minutes 30'
 	exec .venv/bin/python -m tests.exploration $(EXPLORE_ARGS)
 
-bench: .venv/ready  ## measurements: they print, and never fail for being slow
-	.venv/bin/python -m tests.benchmarks
+bench: .venv/ready  ## half an hour of measurements beside peers: they print, and never fail for being slow; BENCH_ARGS='handover start'
+	exec .venv/bin/python -m tests.benchmarks $(BENCH_ARGS)
 
 profile: .venv/ready  ## which functions of a worker take the time; PROFILE_ARGS='--programs 1000 --seconds 30 --replaced'
 	exec .venv/bin/python -m tests.benchmarks.profile $(PROFILE_ARGS)

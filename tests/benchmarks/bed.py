@@ -45,13 +45,6 @@ def milliseconds(seconds: Sequence[float]) -> str:
     return "median {:6.1f} ms   (best {:.1f}, worst {:.1f}; of {})".format(*(1000 * one for one in shown), len(ordered))
 
 
-def distribution(seconds: Sequence[float], beside: Sequence[float]) -> str:
-    """Say the percentiles of a sample in words, and the ratio of its median to that of another one."""
-    ordered = sorted(seconds)
-    p50, p90, p99 = (1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99))
-    return f"p50 {p50:7.1f} ms  p90 {p90:7.1f}  p99 {p99:7.1f}  of {len(ordered)}  x {p50 / 1000 / median(beside):.2f}"
-
-
 def private_kilobytes(pid: int) -> int:
     """Return the memory that this process shares with no other."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()

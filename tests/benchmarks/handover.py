@@ -20,15 +20,16 @@ from highlanderd.system.linux import boottime
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Cluster
 
-from .bed import daemons, distribution, server
+from .bed import daemons, server
 from .lives import Life, Lives
 from .peers import Contenders, etcd, peers
+from .results import OURS, lacking, note
 
 ROUNDS = 40
 LEASE = 10.0
 BETWEEN = 0.6
 """Seconds between two rounds: longer than the backoff, and than it takes a contender to start and to wait."""
-OURS = "highlanderd"
+PART = "handover"
 
 
 class Contest(Protocol):
@@ -91,7 +92,7 @@ def contests(cluster: Cluster, etcd_at: str | None) -> Iterator[tuple[str, Conte
         yield OURS, Daemons(nodes, cluster, lives), lives
     for name, peer in peers(cluster.database(), etcd_at):
         if peer is None:
-            print(f"  {name:24} is not installed")
+            lacking(PART, name, "it is not installed")
             continue
         with own_lives() as lives:
             contenders = Contenders(peer, lives.command)
@@ -104,17 +105,14 @@ def contests(cluster: Cluster, etcd_at: str | None) -> Iterator[tuple[str, Conte
 def main() -> None:
     """Print a row for each."""
     if not shutil.which("cc"):
-        print("  not measured: without a C compiler the start of an interpreter would be most of it")
+        lacking(PART, OURS, "without a C compiler the start of an interpreter would be most of it")
         return
-    first: dict[bool, list[float]] = {}
     with server() as cluster, etcd() as etcd_at:
         for name, contest, lives in contests(cluster, etcd_at):
             lives.await_number(1)
             for kill in (False, True):
-                found = gaps(contest, lives, kill=kill)
-                what = f"{name}, {'child killed' if kill else 'handed over'}"
-                print(f"  {what:38} {distribution(found, first.setdefault(kill, found))}", flush=True)
-    print(f"  load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; ratios are of medians, to {OURS}")
+                found = [1000 * gap for gap in gaps(contest, lives, kill=kill)]
+                note(PART, "child killed" if kill else "handed over", name, found, "ms")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ processors as groups (sched(7), autogroup), and a logger is a session of its own
 
 from __future__ import annotations
 
-import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +26,9 @@ from tests.support.loggers import logger_process
 from tests.support.processes import children, name_of, node_at
 from tests.support.wait import wait_for
 
-ROUNDS = 7
+from .results import OURS, lacking, note
+
+ROUNDS = 5
 SECONDS = 0.8
 MEMORY = Path("/dev/shm")
 BLOCKS = ["dd", "if=/dev/zero", "bs=64k", "status=none"]
@@ -156,22 +156,26 @@ def kinds(home: str) -> dict[str, list[str]]:
     return found
 
 
+def _ours(name: str) -> str:
+    return {"logger": OURS}.get(name, f"{OURS}: {name}" if name.startswith("logger") else name)
+
+
 def main() -> None:
     """Print a row for each kind of output and each way to a file."""
-    found: dict[str, list[Rates]] = {}
+    found: dict[tuple[str, str], list[Rates]] = {}
     with tempfile.TemporaryDirectory(prefix="hl-output-") as programs:
         for _, (kind, command), name in product(range(ROUNDS), kinds(programs).items(), WAYS):
             with tempfile.TemporaryDirectory(prefix="hl-output-", dir=MEMORY if MEMORY.is_dir() else None) as home:
                 try:
-                    found.setdefault(f"{kind:17} {name:15}", []).append(WAYS[name](Path(home), command))
+                    found.setdefault((kind, name), []).append(WAYS[name](Path(home), command))
                 except (OSError, subprocess.SubprocessError) as error:
-                    print(f"{kind:17} {name:15} not measured: {error}")
-    for row, rates in sorted(found.items()):
-        clock, used = (statistics.median(each) for each in zip(*rates, strict=True))
-        print(f"{row} {clock:6.0f} MB/s  {used:6.0f} MB in a second of its CPU")
+                    lacking("output", name, str(error))
+    for (kind, name), rates in sorted(found.items()):
+        clock, used = zip(*rates, strict=True)
+        note("output", f"{kind}, by the clock", _ours(name), clock, "MB/s")
+        note("output", f"{kind}, by CPU", _ours(name), used, "MB in a second of its CPU")
     for what, costed in costs.items():
-        print(f"{what}: {statistics.median(costed):.1f}")
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+        note("output", what, OURS, costed, "")
 
 
 if __name__ == "__main__":

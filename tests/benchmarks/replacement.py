@@ -10,9 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from statistics import median
 
 import psycopg
 
@@ -21,12 +19,13 @@ from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
 from .bed import daemons, server
+from .results import OURS, note
 
-SIZES = tuple(map(int, os.environ.get("REPLACEMENT_PROGRAMS", "1,100,1000").split(",")))
+SIZES = tuple(map(int, os.environ.get("REPLACEMENT_PROGRAMS", "1,10,100,1000").split(",")))
 ROUNDS = 5
+PART = "worker replaced"
 LEASE = 30.0
 """Seconds: no renewal comes between a reattachment and the question when it was."""
-GOALS = {1: 0.05, 100: 0.3, 1000: 2.0}
 HELD = """
 SELECT extract(epoch FROM expires_at - trusted_for)::float8, backend_start / 1e6::float8 FROM highlander.lease
  WHERE backend_start > %s AND released_at IS NULL
@@ -56,26 +55,19 @@ def bare_sessions(database: Database, count: int) -> float:
         return time.monotonic() - begun
 
 
-def measure(database: Database, programs: int) -> Iterator[str]:
-    """Yield a line for each figure of one size."""
+def measure(database: Database, programs: int) -> None:
+    """Kill the worker of a node with so many programs, several times."""
     text = "".join(f'[program.p{number}]\ncommand = ["sleep", "infinity"]\n' for number in range(programs))
     with daemons() as nodes:
         settled_ledger(database, LEASE)
-        [node] = nodes(database, "a", programs=text, lease=LEASE, log="info")
+        [node] = nodes(database, "a", programs=text, lease=LEASE, log="error")
         wait_for(lambda: len(node.leading()) == programs, 120, "all are led")
         rounds = []
         for _ in range(ROUNDS):
             time.sleep(2)  # what the last round has left to do is done
-            node.worker  # noqa: B018 - it is there
             rounds.append(held_again(node, database, programs))
-    first, middle, last = (
-        median(sorted(at for _, at in one)[place] for one in rounds) for place in (0, programs // 2, -1)
-    )
-    began = median(min(began for began, _ in one) for one in rounds)
-    yield (
-        f"{programs:5} led: first session {began:.3f} s, first lock {first:.3f}, half {middle:.3f}, all {last:.3f} "
-        f"(worst of {ROUNDS}: {max(at for one in rounds for _, at in one):.3f}); goal {GOALS.get(programs, 0)}"
-    )
+    note(PART, "each lock held again after", OURS, [at for one in rounds for _, at in one], "s", programs)
+    note(PART, "last lock held again after", OURS, [max(at for _, at in one) for one in rounds], "s", programs)
 
 
 def main() -> None:
@@ -83,10 +75,9 @@ def main() -> None:
     with server(max_connections=str(2 * max(SIZES) + 50)) as cluster:
         for programs in SIZES:
             database = cluster.database()
-            for line in measure(database, programs):
-                print(f"  {line}", flush=True)
-            print(f"  {programs:5} bare sessions, one behind the other: {bare_sessions(database, programs):.3f} s")
-    print(f"  load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+            measure(database, programs)
+            bare = [bare_sessions(database, programs) for _ in range(3)]
+            note(PART, "last session opened after", "bare sessions, in turn", bare, "s", programs)
 
 
 if __name__ == "__main__":

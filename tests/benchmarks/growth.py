@@ -1,0 +1,176 @@
+"""What 1, 10, 100 and 1,000 programs cost: to start, to keep, to wait for, and to ask about. Supervisors beside it.
+
+``sleep infinity`` is each program. For each size one node leads all, and then a second one waits for all. CPU and
+memory are those of the daemon's processes, the programs' own apart, and of PostgreSQL's. supervisord and circus keep
+as many programs on one host: no failover, no lease, no server. ``GROWTH_SIZES`` and ``GROWTH_SECONDS`` change it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from tests.support.nodes import PACKAGE, Node, Nodes, settled_ledger
+from tests.support.ports import reserved_port
+from tests.support.postgres import Cluster, Database
+from tests.support.wait import wait_for
+
+from .bed import daemons, server
+from .processes import below, cpu, name, private_megabytes
+from .results import OURS, lacking, note
+from .supervisors import SUPERVISORS, fetch
+
+SIZES = tuple(map(int, os.environ.get("GROWTH_SIZES", "1,10,100,1000").split(",")))
+SECONDS = float(os.environ.get("GROWTH_SECONDS", "20"))
+LEASE = 10.0
+SETTLED = 5.0
+"""Seconds before a measurement: what comes with a start is over."""
+TIMES = 7
+WORDS = ["sleep", "infinity"]
+PROGRAM = '[program.p{}]\ncommand = ["sleep", "infinity"]\n'
+COUNTS = "SELECT xact_commit + xact_rollback, pg_current_wal_lsn() - '0/0' FROM pg_stat_database WHERE datname = %s"
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+
+
+def parts(node: Node) -> dict[str, list[int]]:
+    """Return the processes of a node by what they are; the programs' own are left out."""
+    found: dict[str, list[int]] = {"worker": [node.worker], "guardian": [node.guardian], "keepers and loggers": []}
+    for pid in below(node.guardian):
+        if name(pid).startswith(("keep ", "log ")):
+            found["keepers and loggers"].append(pid)
+    return found
+
+
+def used(part: str, nodes: Sequence[Node], cluster: Cluster, database: Database, size: int) -> None:
+    """Measure what nodes and their server use while nothing happens."""
+    time.sleep(SETTLED)
+    watched = {f"{node.name}: {what}": pids for node in nodes for what, pids in parts(node).items()}
+    watched["PostgreSQL"] = list(below(cluster.pid))
+    before, [(commits, wal)], began = {k: cpu(p) for k, p in watched.items()}, _counts(database), time.monotonic()
+    time.sleep(SECONDS)
+    lasted, [(after, written)] = time.monotonic() - began, _counts(database)
+    for what, pids in watched.items():
+        note(part, f"{what}, CPU", OURS, [100 * (cpu(pids) - before[what]) / lasted], "% of a core", size)
+        note(part, f"{what}, memory of its own", OURS, [private_megabytes(pids)], "MB", size)
+    note(part, "transactions", OURS, [(after - commits) / lasted], "a second", size)
+    note(part, "WAL", OURS, [float(written - wal) / lasted / 1000], "kB a second", size)
+    note(part, "sessions", OURS, [database.sql(SESSIONS, [database.name], admin=True)[0][0]], "", size)
+
+
+def _counts(database: Database) -> list[tuple[int, float]]:
+    return [(int(commits), float(wal)) for commits, wal in database.sql(COUNTS, [database.name], admin=True)]
+
+
+def timed(action: Callable[[], object], times: int = TIMES) -> list[float]:
+    """Return the milliseconds that an action takes."""
+    taken = []
+    for _ in range(times):
+        began = time.monotonic()
+        action()
+        taken.append(1000 * (time.monotonic() - began))
+    return taken
+
+
+def whole(command: Sequence[str]) -> None:
+    """Run a command as a shell would."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE), "LANG": "C.UTF-8"}
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+
+
+def asked(node: Node, port: int, size: int) -> None:
+    """Measure what it takes to ask."""
+    status = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), "status"]
+    note("asking", "status, whole process", OURS, timed(partial(whole, status)), "ms", size)
+
+    def metrics() -> None:
+        time.sleep(1.1)  # a page is shared for a second
+
+    pages = []
+    for _ in range(TIMES):
+        metrics()
+        pages += timed(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read(), 1)
+    note("asking", "/metrics", OURS, pages, "ms", size)
+
+
+@contextmanager
+def started(nodes: Nodes, dsn: str, node_name: str, size: int, port: int = 0) -> Iterator[Node]:
+    """Start a node as a shell would, and not from a process that has imported everything."""
+    node = Node(node_name, nodes.directory / node_name, dsn, LEASE, nodes.journal)
+    text = "".join(map(PROGRAM.format, range(size)))
+    node.configure(text, log="error")
+    if port:
+        said = node.file.read_text()
+        node.file.write_text(re.sub(r'listen = ""', f'listen = "127.0.0.1:{port}"', said))
+    node.environment = {"PYTHONPATH": str(PACKAGE)}
+    nodes.nodes.append(node)
+    node.start()
+    yield node
+
+
+def ours(size: int) -> None:
+    """Measure all of it for one size."""
+    with server(max_connections=str(2 * size + 60)) as cluster, daemons() as nodes:
+        database, port = cluster.database(), reserved_port()
+        settled_ledger(database, LEASE)
+        began = time.monotonic()
+        with started(nodes, database.dsn, "leader", size, port) as leader:
+            wait_for(lambda: count(leader.guardian) == size, 300, "all run")
+            note("start", "until all run", OURS, [time.monotonic() - began], "s", size)
+            wait_for(lambda: len(leader.leading()) == size, 120, "all are led")
+            used("led", [leader], cluster, database, size)
+            asked(leader, port, size)
+        with started(nodes, database.dsn, "waiting", size) as waiting:
+            nodes.await_up(waiting)
+            used("led and waited for", nodes.nodes, cluster, database, size)
+
+
+def count(pid: int) -> int:
+    """Return how many programs run below a process."""
+    return sum(name(one) == WORDS[0] for one in below(pid))
+
+
+def theirs(who: str, size: int) -> None:
+    """Measure a supervisor."""
+    with tempfile.TemporaryDirectory(prefix="hl-growth-") as home:
+        began = time.monotonic()
+        with SUPERVISORS[who](Path(home), WORDS, size) as found:
+            if found is None:
+                lacking("led", who, "it could not be fetched from PyPI")
+                return
+            wait_for(lambda: count(found.process.pid) == size, 300, "all run")
+            note("start", "until all run", who, [time.monotonic() - began], "s", size)
+            time.sleep(SETTLED)
+            pid, before, began = found.process.pid, cpu([found.process.pid]), time.monotonic()
+            time.sleep(SECONDS / 2)
+            note("led", "CPU", who, [100 * (cpu([pid]) - before) / (time.monotonic() - began)], "% of a core", size)
+            note("led", "memory of its own", who, [private_megabytes([pid])], "MB", size)
+            if shutil.which(found.status[0]):
+                note("asking", "status, whole process", who, timed(partial(_ask, found.status)), "ms", size)
+
+
+def _ask(command: Sequence[str]) -> None:
+    """Ask a supervisor; its exit code says something else than whether it has answered."""
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+
+def main() -> None:
+    """Print the figures."""
+    fetch()
+    for size in SIZES:
+        ours(size)
+        for who in SUPERVISORS:
+            theirs(who, size)
+
+
+if __name__ == "__main__":
+    main()

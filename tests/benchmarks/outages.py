@@ -1,0 +1,91 @@
+"""A node with 100 leads that is stopped, and PostgreSQL that is restarted under 500 and 1,000 leads.
+
+A gap is the time from the old child's last act to the new one's first, of each program. After a restart of PostgreSQL
+the children run on: measured is when each lock is held again, from the moment at which the server answers.
+``OUTAGES_LEADS`` and ``OUTAGES_SIZES`` change the numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.support.nodes import settled_ledger
+from tests.support.postgres import Database
+from tests.support.wait import wait_for
+
+from .bed import daemons, server
+from .replacement import HELD
+from .results import OURS, note
+
+LEADS = int(os.environ.get("OUTAGES_LEADS", "100"))
+SIZES = tuple(map(int, os.environ.get("OUTAGES_SIZES", "500,1000").split(",")))
+LEASE = 10.0
+LONG = 30.0
+"""Seconds: no renewal comes between a reattachment and the question when it was."""
+SHELL = '[program.p{}]\ncommand = ["sh", "-c", "date +b%s.%N >> {}; trap \'date +e%s.%N >> {}; exit\' TERM; {}"]\n'
+"""A child that writes when it begins and ends."""
+WAITING = "while :; do sleep 1000 & wait; done"
+SLEEP = '[program.p{}]\ncommand = ["sleep", "infinity"]\n'
+
+
+def stopped() -> None:
+    """Stop a node that leads all; measure the gap of each program."""
+    with server(max_connections=str(2 * LEADS + 60)) as cluster, daemons() as nodes:
+        database = cluster.database()
+        settled_ledger(database, LEASE)
+        files = [nodes.directory / f"life{number}" for number in range(LEADS)]
+        text = "".join(SHELL.format(number, file, file, WAITING) for number, file in enumerate(files))
+        [first] = nodes(database, "a", programs=text, lease=LEASE, log="error")
+        wait_for(lambda: len(first.leading()) == LEADS, 120, "all are led")
+        [second] = nodes(database, "b", programs=text, lease=LEASE, log="error")
+        time.sleep(3)
+        first.signal(signal.SIGTERM)
+        wait_for(lambda: len(second.leading()) == LEADS, 120, "all are led by the other node")
+        gaps = []
+        for file in files:
+            _await_second(file)
+            acts = {line[0]: float(line[1:]) for line in file.read_text().splitlines()}  # the latest of each
+            gaps.append(1000 * (acts["b"] - acts["e"]))
+        note("node stopped", "gap of each program", OURS, gaps, "ms", LEADS)
+
+
+def _await_second(file: Path) -> None:
+    wait_for(lambda: file.read_text().count("b") == 2, what="it began again")
+
+
+def restarted(database: Database, size: int) -> list[float]:
+    """Restart the server; return after how many seconds each lock was held again."""
+    database.server.stop("fast")  # type: ignore[attr-defined]
+    database.server.start()  # type: ignore[attr-defined]
+    answers = time.time()
+
+    def held() -> list[tuple[float, float]]:
+        rows = database.sql(HELD, [(answers - 1) * 1e6])
+        return rows if len(rows) == size else []
+
+    return [at - answers for at, _ in wait_for(held, 60, "every lock is held again")]
+
+
+def postgres_restarted(size: int) -> None:
+    """Measure it for one size."""
+    with server(max_connections=str(size + 60)) as cluster, daemons() as nodes:
+        database = cluster.database()
+        settled_ledger(database, LONG)
+        [node] = nodes(database, "a", programs="".join(map(SLEEP.format, range(size))), lease=LONG, log="error")
+        wait_for(lambda: len(node.leading()) == size, 300, "all are led")
+        time.sleep(3)
+        note("PostgreSQL restarted", "each lock held again after", OURS, restarted(database, size), "s", size)
+
+
+def main() -> None:
+    """Print the figures."""
+    stopped()
+    for size in SIZES:
+        postgres_restarted(size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What processes use, as the kernel counts it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+
+def cpu(pids: Iterable[int]) -> float:
+    """Return the seconds of CPU that processes have used, and their ended children whom they have waited for."""
+    return sum(map(_cpu, pids))
+
+
+def _cpu(pid: int) -> float:
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def below(pid: int) -> Iterator[int]:
+    """Yield a process and all that descend from it."""
+    yield pid
+    with suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield from below(int(child))
+
+
+def name(pid: int) -> str:
+    """Return its name; empty when it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def private_megabytes(pids: Iterable[int]) -> float:
+    """Return the memory that each of them shares with no other, in all."""
+    return sum(map(_private, pids)) / 1000
+
+
+def _private(pid: int) -> int:
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 0
