@@ -128,6 +128,13 @@ class PostgresSection(Section):
         "running while the daemon reconnects, and is fenced only when the lease runs out. `stop`: it is told to stop "
         "at once; that also happens when the daemon's worker had to be replaced, for its connections end with it.",
     )
+    standby_connections: Literal["own", "shared"] = Field(
+        default="own",
+        description="What programs that wait are connected by. `own`: each has a connection of its own from the start, "
+        "as each program has that is led here. `shared`: all that wait share a few, and a takeover makes one of them "
+        "that program's own. Who may lead, and when, is the same; see [the connection "
+        "budget](../how-to/go-live.md#the-connection-budget).",
+    )
 
 
 class ControlSection(Section):

@@ -90,7 +90,7 @@ class ProgramStatus:
     """Seconds since then."""
     description: str
     connected: bool
-    """Whether its lock connection to PostgreSQL is up."""
+    """Whether it has a connection to PostgreSQL: its own, or one that waiting programs share."""
     last_exit: LastExit | None = None
     """How its latest child on this node has ended, since the daemon was started."""
     finished: bool = False

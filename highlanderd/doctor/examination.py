@@ -70,6 +70,7 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
             len(choices),
             locks,
             str(daemon.state_dir),
+            postgres.standby_connections == "shared",
             instance_at(daemon.state_dir),
         )
         visits = await asyncio.gather(*(_visit(address, plan) for address in choices))

@@ -24,6 +24,8 @@ class Plan:
     locks: Mapping[AdvisoryLock, str] = field(default_factory=dict)
     """The lock ids of programs and of their names, and the program of each."""
     state_dir: str = ""
+    sharing: bool = False
+    """Whether programs that wait share connections."""
     instance: str | None = None
     """Of the daemon that uses it; empty when none ever has, None when that is not known."""
 

@@ -6,16 +6,18 @@ What the daemon itself would refuse is judged by the daemon's own functions (``p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from statistics import median
 from typing import Final
 
 from highlanderd.core.lease import Lease
-from highlanderd.doctor.facts import Facts, Limit
+from highlanderd.doctor.facts import Facts, Limit, Plan
 from highlanderd.doctor.findings import Finding, fine, problem, warning
 from highlanderd.postgres import fitness
 from highlanderd.postgres.addresses import Unfit, startup_options
 from highlanderd.postgres.lease_change import every_commit_waits_for
 from highlanderd.postgres.ledger import identifier
+from highlanderd.postgres.warm import AHEAD, WARM
 
 ASSUMED_NODES: Final = 3
 """Assumed when fewer than two are connected: then their number cannot be seen."""
@@ -122,17 +124,32 @@ def _lost(facts: Facts, *, tcp: bool) -> dict[str, str]:
 
 
 def _connections(facts: Facts) -> Iterator[Finding]:
-    """Each node needs a connection for each program and one that listens; with several hosts, one more to ask them."""
-    each = facts.plan.programs + (1 if facts.plan.hosts == 1 else 2)
     nodes = facts.nodes if facts.nodes > 1 else ASSUMED_NODES
     said = f"{facts.plan.programs} programs on {nodes} nodes"
     said += " (as many as are connected)" if facts.nodes > 1 else " (assumed, for fewer than two are connected)"
-    needed = nodes * each
-    findings = [found for limit in facts.limits if (found := _within(limit, said, needed, each))]
-    yield from findings
+    said += " that share connections while they wait" if facts.plan.sharing else ""
+    needed, room = _needed(facts.plan, nodes, sharing=facts.plan.sharing)
+    shared = sum(_needed(facts.plan, nodes, sharing=True))
+    other = f'; or [postgres] standby_connections = "shared" on every node: {shared} are enough, with that room'
+    findings = [found for limit in facts.limits if (found := _within(limit, said, needed, room))]
+    for found in findings:
+        yield replace(found, sentence=found.sentence + (other if shared < needed + room else ""))
     if not findings:
         free = min(limit.total - limit.others for limit in facts.limits)
         yield fine(f"{said} need {needed} connections; {free} are there for them")
+
+
+def _needed(plan: Plan, nodes: int, *, sharing: bool) -> tuple[int, int]:
+    """Return how many connections all nodes need, and for how many more there should be room when one of them is lost.
+
+    Each node needs a connection for each program and one that listens; with several hosts, one more to ask them. Where
+    waiting programs share some, only leaders have one each, and a silent leader's program has some opened ahead.
+    """
+    rest = 1 if plan.hosts == 1 else 2
+    if not sharing:
+        return nodes * (plan.programs + rest), plan.programs + rest
+    ahead = max(nodes - 2, 0) * min(plan.programs, AHEAD)  # those of the node that leads then count as programs
+    return plan.programs + nodes * (rest + WARM), plan.programs + rest + WARM + ahead
 
 
 def _within(limit: Limit, said: str, needed: int, each: int) -> Finding | None:

@@ -78,7 +78,10 @@ _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]
         "For how long this node may still trust its term.",
         lambda program: program.lease_remaining,
     ),
-    "postgres_connected": ("Whether its lock connection is up.", lambda program: program.connected),
+    "postgres_connected": (
+        "Whether it has a connection to PostgreSQL: its own, or one that waiting programs share.",
+        lambda program: program.connected,
+    ),
 }
 
 

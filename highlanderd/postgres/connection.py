@@ -1,9 +1,9 @@
-"""One verified connection: what ``Server`` opens and a session uses."""
+"""One verified connection, which ``Server`` opens, and what uses it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.sql.dialect import VERSION
@@ -27,3 +27,17 @@ class Connection:
     """The ledger's lease, which this session's timeouts were set for."""
     version: int = VERSION
     """The version of the ledger's schema, or ours if the ledger's is later."""
+
+
+class Client(Protocol):
+    """What needs a connection: the session of a program, or the listener."""
+
+    @property
+    def urgency(self) -> float:
+        """When the lease that hangs on the connection ends, in CLOCK_BOOTTIME seconds; infinity for no lease."""
+
+    def deliver(self, connection: Connection) -> None:
+        """Take the connection over."""
+
+    def keep_alive(self) -> None:
+        """Send something if nothing was sent for half a lease: the server ends sessions that are silent for one."""

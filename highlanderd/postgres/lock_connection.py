@@ -62,6 +62,13 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """There is a connection that others use, too. It carries looks, and never a lock."""
+
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The program has left: there will be no other connection."""
 
@@ -74,7 +81,7 @@ class LockConnection:
     ) -> None:
         """Make one without a connection. ``post`` is called with each event, and must do no more than queue it."""
         self.pool, self.lock, self.post, self.on_alarm = pool, lock, post, on_alarm
-        self.state: Seeking | Connected | Closed = Seeking()
+        self.state: Seeking | Connected | Sharing | Closed = Seeking()
         self._lease_end = inf
         self._known: int | None = None
         """The number of the session that the machine knows of; None once it knows of the loss."""
@@ -87,12 +94,17 @@ class LockConnection:
     @property
     def connection(self) -> Connection | None:
         """The present connection."""
+        return self.state.connection if isinstance(self.state, Connected | Sharing) else None
+
+    @property
+    def own(self) -> Connection | None:
+        """The present connection, if it is no other program's, too."""
         return self.state.connection if isinstance(self.state, Connected) else None
 
     @property
     def connected(self) -> bool:
         """Whether there is a session at the moment."""
-        return isinstance(self.state, Connected)
+        return isinstance(self.state, Connected | Sharing)
 
     @property
     def schema(self) -> int:
@@ -130,11 +142,14 @@ class LockConnection:
 
     def open(self) -> None:
         """Begin to seek a connection, and never stop until ``close``."""
+        self._seek()
+
+    def _seek(self) -> None:
         self.pool.request(self)
 
     def close(self) -> None:
         """Leave. The connection ends, and with it each lock that it held."""
-        connection, self.state = self.connection, Closed()
+        connection, self.state = self.own, Closed()
         self._end_hints()
         self.pool.forget(self)
         if connection is not None:
@@ -142,12 +157,18 @@ class LockConnection:
 
     def deliver(self, connection: Connection) -> None:
         """Use a verified connection from now on. Posts Attached."""
+        self._begin(connection)
+        self._attach()
+
+    def _begin(self, connection: Connection) -> None:
         self.state = Connected(connection)
-        self.number += 1
         self._former.append((connection.pid, connection.identified))
         connection.wire.assign(self)
         name = f"{connecting.SESSIONS}{self.lock.node}/{self.lock.program}"[:63]
         self.say("begin_session", connecting.BEGIN_SESSION, name)
+
+    def _attach(self) -> None:
+        self.number += 1
         self.post(Attached(self.number))
 
     def notified(self, payload: str) -> None:
@@ -155,27 +176,27 @@ class LockConnection:
 
     def lost(self, why: str) -> None:
         """Seek another connection at once. Posts Detached. A session that was dropped here is no loss."""
-        connection = self.connection
+        connection = self.own
         if connection is None:
             return
         self.state = Seeking()
         self.pool.lost(connection, why)
         self.post(Detached(f"no session with PostgreSQL: {why}"))
-        self.pool.request(self)
+        self._seek()
 
     def disconnect(self, why: str, pause: float = RECONNECT_PAUSE) -> None:
         """Drop the session, and seek another one ``pause`` seconds later: what was wrong may still be wrong."""
-        connection = self.connection
-        if connection is None or not self.knows(self.number):
+        if self.connection is None or not self.knows(self.number):
             return
-        self.state = Seeking()
-        connection.wire.drop(why)
+        connection, self.state = self.own, Seeking()
+        if connection is not None:
+            connection.wire.drop(why)
         self.post(Detached(why))
         asyncio.get_running_loop().call_later(pause, self._request_again)
 
     def _request_again(self) -> None:
         if isinstance(self.state, Seeking):
-            self.pool.request(self)
+            self._seek()
 
     def refuse(self, why: str) -> None:
         """Drop the session because its server must not be used, and raise an alarm."""
@@ -190,7 +211,7 @@ class LockConnection:
 
     def keep_alive(self) -> None:
         """Send something if nothing was asked for half a lease."""
-        connection = self.connection
+        connection = self.own
         if connection is not None and boottime() - self._asked > connection.lease.length / 2:
             self.say("keep_alive", connecting.KEEP_ALIVE)
 

@@ -14,11 +14,14 @@ from typing import Final, Protocol
 
 from highlanderd.postgres.lock_connection import Answered, ProgramLock, Query
 from highlanderd.postgres.replies import Reply
-from highlanderd.postgres.sql import leading
+from highlanderd.postgres.sql import dialect, leading
 from highlanderd.system.linux import boottime
 
 AT_ONCE: Final = 200
 """Programs in one statement: the answer to many more would hold up the loop."""
+
+HISTORY_REFUSED: Final = dialect.BLOCKED | dialect.UNDEFINED | {dialect.INSUFFICIENT_PRIVILEGE}
+"""SQLSTATEs after which a look is repeated without the history."""
 
 Columns = tuple[str | None, ...]
 
@@ -39,9 +42,10 @@ class Looker(Protocol):
     def look_alone(self) -> None:
         """Look for itself."""
 
-    def take_look(self, number: int, rows: list[Columns], arrived: float) -> None:
-        """Take the rows of LOOK that another one has read for it, or look alone. There are none after an error.
+    def take_look(self, number: int, rows: list[Columns] | None, arrived: float) -> None:
+        """Take the rows of LOOK that another one has read for it, or look alone.
 
+        There are none after an error, and None stands for no answer.
         ``number`` is the session's when it was to look, and ``arrived`` is CLOCK_BOOTTIME in seconds.
         """
 
@@ -69,21 +73,35 @@ class LookBatch:
             by_schema[numbered[0].schema].append(numbered)
         for together in by_schema.values():
             for first in range(0, len(together), AT_ONCE):
-                _ask(together[first : first + AT_ONCE])
+                _look_at(together[first : first + AT_ONCE])
 
 
-def _ask(lookers: Sequence[Numbered]) -> None:
-    asker, _ = lookers[0]
+def _look_at(lookers: Sequence[Numbered]) -> None:
     if len(lookers) == 1:
-        asker.look_alone()
-        return
+        lookers[0][0].look_alone()
+    else:
+        look_together(lookers)
+
+
+def look_together(lookers: Sequence[Numbered], *, history: bool = True) -> None:
+    """Ask for all of them on the session of the first."""
+    asker, _ = lookers[0]
     locks = [looker.lock for looker, _ in lookers]
     values = ([lock.lock_id for lock in locks], [lock.program for lock in locks], asker.lock.node)
-    answered = partial(_answered, lookers)
-    asker.ask(answered, ("look_at_many", leading.LOOK_AT_MANY, values), unanswered=partial(answered, [Reply()], 0.0))
+    name, sql = ("look_at_many", leading.LOOK_AT_MANY) if history else ("look_at_many_bare", leading.LOOK_AT_MANY_BARE)
+    answered, unanswered = partial(_answered, lookers, history), partial(_unanswered, lookers)
+    asker.ask(answered, (name, sql, values), unanswered=unanswered)
 
 
-def _answered(lookers: Sequence[Numbered], replies: list[Reply], _sent: float) -> None:
+def _unanswered(lookers: Sequence[Numbered]) -> None:
+    for looker, number in lookers:
+        looker.take_look(number, None, boottime())
+
+
+def _answered(lookers: Sequence[Numbered], history: bool, replies: list[Reply], _sent: float) -> None:
+    if history and replies[0].sqlstate in HISTORY_REFUSED:
+        look_together(lookers, history=False)
+        return
     arrived, found = boottime(), defaultdict[str | None, list[Columns]](list)
     for *row, lock_id in replies[0].rows:
         found[lock_id].append(tuple(row))

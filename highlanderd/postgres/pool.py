@@ -37,32 +37,18 @@ import logging
 from contextlib import suppress
 from heapq import nsmallest
 from math import inf
-from typing import Protocol
 
 from highlanderd.postgres.addresses import Unfit
-from highlanderd.postgres.connection import Connection
+from highlanderd.postgres.connection import Client, Connection
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.outage import PROBES, Down, ServerState, Suspected, Untried, Up, pause
 from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
+from highlanderd.postgres.warm import WarmConnections
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
-
-
-class Client(Protocol):
-    """What needs a connection: the session of a program, or the listener."""
-
-    @property
-    def urgency(self) -> float:
-        """When the lease that hangs on the connection ends, in CLOCK_BOOTTIME seconds; infinity for no lease."""
-
-    def deliver(self, connection: Connection) -> None:
-        """Take the connection over."""
-
-    def keep_alive(self) -> None:
-        """Send something if nothing was sent for half a lease: the server ends sessions that are silent for one."""
 
 
 class Pool:
@@ -70,6 +56,7 @@ class Pool:
 
     def __init__(self, server: Server, ledger: Ledger, listener: Listener) -> None:
         self.server, self.ledger, self.listener = server, ledger, listener
+        self.warm = WarmConnections(self)
         self.state: ServerState = Untried()
         self._clients: dict[Client, int] = {}
         """The clients that wait for a connection, and the number of the attempt for each; 0 for none yet."""
@@ -106,6 +93,12 @@ class Pool:
         """Withdraw a client: nothing is delivered to it any more, not even what is under way."""
         self._clients.pop(client, None)
         self._served.discard(client)
+
+    def pass_on(self, former: Client, client: Client) -> None:
+        """Note that one client's connection is the other one's from now on, which needs none from here."""
+        self.forget(former)
+        self._clients.pop(client, None)
+        self._served.add(client)
 
     async def run(self) -> None:
         """Open connections until cancelled."""

@@ -71,7 +71,7 @@ class Server:
         With ``seen_ledger`` the ledger is not created again. ``reread`` returns the DSN as its file says now.
         ``on_alarm`` is called with sentences that an operator must read, ``on_lease`` for another lease than was known.
         """
-        self._ledger, self._node, self._fresh, self._on_lease = ledger, node, fresh, on_lease
+        self._ledger, self.node, self._fresh, self._on_lease = ledger, node, fresh, on_lease
         self._addresses, self.turns, self.notes = Addresses(dsn), Turns(), Notes(on_alarm)
         self._credentials = Credentials(self._addresses, reread)
         self.memory = memory or NodeMemory()
@@ -147,7 +147,7 @@ class Server:
 
     async def _connect(self, attempt: _Attempt) -> Wire:
         address = await self._addresses.choose(attempt.turn, attempt.left)
-        ours = with_options(address, attempt.lease, self._node)
+        ours = with_options(address, attempt.lease, self.node)
         try:
             return await connect(ours, attempt.left, self.notes)
         except ConnectFailed as failure:

@@ -59,7 +59,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Final
 
 from highlanderd.core.effects import Release
 from highlanderd.core.events import Event, Looked, Refused, Settled
@@ -74,18 +73,15 @@ from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.ledger import LedgerView
 from highlanderd.postgres.lock_connection import LockConnection, ProgramLock, Query
-from highlanderd.postgres.look_batch import Columns, LookBatch
+from highlanderd.postgres.look_batch import HISTORY_REFUSED, Columns, LookBatch
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.renewal import Renewal
 from highlanderd.postgres.replies import Reply
-from highlanderd.postgres.sql import dialect, leading, scheduling
+from highlanderd.postgres.sql import leading, scheduling
 from highlanderd.postgres.takeover import Takeover
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
-
-HISTORY_REFUSED: Final = dialect.BLOCKED | dialect.UNDEFINED | {dialect.INSUFFICIENT_PRIVILEGE}
-"""SQLSTATEs after which a look is repeated without the history."""
 
 
 class Session(LockConnection):
@@ -156,7 +152,7 @@ class Session(LockConnection):
             return
         self._seen(view, arrived)
 
-    def take_look(self, number: int, rows: list[Columns], arrived: float) -> None:
+    def take_look(self, number: int, rows: list[Columns] | None, arrived: float) -> None:
         """Take what another session has read for this one, if it shows no more than that another node leads.
 
         On anything else this session looks itself: a term begins with a look on the session that is to hold its lock.

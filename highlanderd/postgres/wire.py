@@ -90,6 +90,11 @@ class Wire:
         """Whether it can still be asked."""
         return self._open
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was asked is answered."""
+        return not self._pending
+
     def assign(self, owner: Owner) -> None:
         """Name the one user of this connection."""
         self._owner = owner

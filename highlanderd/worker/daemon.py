@@ -36,6 +36,7 @@ from highlanderd.output.writer import Writer
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.presence import Presence
+from highlanderd.postgres.sharing import SESSIONS
 from highlanderd.postgres.standing import StandingReader
 from highlanderd.postgres.suspensions import Suspensions
 from highlanderd.system import linux
@@ -148,6 +149,7 @@ class Daemon:
                 on_alarm=self._alarm,
                 on_change=self._changes.note,
             ),
+            session=SESSIONS[self._configuration.postgres.standby_connections],
         )
         fleet.want(handover.programs)
         for found in self._greeting.found:

@@ -142,7 +142,8 @@ class WorkerNode:
         return [members[name] for name in names]
 
     def _connections(self) -> int:
-        return sum(member.session.connected for member in self._fleet.members.values()) + self._pool.listener.connected
+        own = sum(member.session.own is not None for member in self._fleet.members.values())
+        return own + self._pool.warm.count + self._pool.listener.connected
 
     @property
     def name(self) -> str:

@@ -194,6 +194,7 @@ class Program:
     async def run(self, session: LockSession) -> None:
         """Live until the program has left the daemon. Raises ImpossibleEvent for a bug of this project."""
         self._session = session
+        session.note_stake(self.term.kill_at if self.term is not None else inf)
         session.open()
         try:
             while not machine.finished(self.situation):

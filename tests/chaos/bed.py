@@ -132,10 +132,14 @@ class Bed:
         self.start(node)
 
     def configure(self, node: Node, lock_keys: Mapping[str, str] = MappingProxyType({}), **keys: object) -> None:
-        """Write the node's file, as it was or with lock keys for programs and other keys of ``Node.configure``."""
+        """Write the node's file, as it was or with lock keys for programs and other keys of ``Node.configure``.
+
+        The first node's programs wait on connections of their own, those of the others share some.
+        """
         tables = {name: f"[program.{name}]\ncommand = {_array(words)}\n" for name, words in PROGRAMS.items()}
         tables |= {name: f"{tables[name]}lock_key = '{key}'\n" for name, key in lock_keys.items()}
-        node.configure("".join(tables.values()), **keys)
+        connections = "own" if node.name == NAMES[0] else "shared"
+        node.configure("".join(tables.values()), **{"standby_connections": connections, **keys})
 
     def dsn(self, node: str) -> str:
         """Return how a node reaches PostgreSQL."""

@@ -80,6 +80,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "others wait one lease, though clocks run apart": Mutation(
         _rules("cut", step=broken.waiting(1.0), rates=(0.99, 1.01), horizon=50, reconnect="")
     ),
+    "the lock is taken on a connection that others use, too": Mutation(
+        _rules(shared=True, takes_own=False), faults=0, start=waited
+    ),
     "the advisory lock alone": Mutation(_rules("reset", step=broken.waiting(0.0))),
     "the leader trusts for 1.5 leases": Mutation(_rules("cut", lease=broken.Trusting(LEASE))),
     "that a child is ready is not handed over": Mutation(

@@ -101,6 +101,10 @@ class Rules(NamedTuple):
     """The program has a hook ``before_start``, which may take as long as it likes, and may fail."""
     placed: bool = False
     """Every node leaves the program to A for a moment, and takes all others for present, whether they are or not."""
+    shared: bool = False
+    """Waiting nodes look through a shared connection, and have one of their own only to take over and to lead."""
+    takes_own: bool = True
+    """``sharing.py``: what is more than a look is asked on a connection of its own."""
     scheduled: bool = False
     """The program has a schedule with one time, and is repeated until it has done its work."""
     reconnect: str = "ABC"

@@ -130,7 +130,7 @@ def _node(own: Own, world: World) -> Any:
         for one in pg.backends
         if one.who[0] == node.name and one.who[1] >= node.first
     )
-    session = node.connected, node.granted, believed, remembered, node.lock_id
+    session = node.connected, node.own, node.granted, believed, remembered, node.lock_id
     frozen = node.frozen and (node.frozen, own.past(node.frozen_at))
     inbox = None if node.inbox is None else tuple(_event(event, own) for event in node.inbox)
     spawned = own.epoch(node.spawned) if node.spawned else None

@@ -111,6 +111,8 @@ class Node(NamedTuple):
     """Of the first session that this worker remembers."""
     connected: bool = False
     """The client believes in its session."""
+    own: bool = True
+    """Nobody else uses the connection."""
     granted: bool = False
     """The session was granted the lock."""
     believed: int = 0

@@ -39,7 +39,7 @@ from tests.exploration.world_statements import (
     TerminateOld,
     UnlockAll,
 )
-from tests.exploration.world_turn import ask_hosts, cut, news
+from tests.exploration.world_turn import ask_hosts, cut, leads, news, share_again
 
 REFUSED_RETRY = 4
 """Ticks until a lock that another session holds is tried again."""
@@ -52,7 +52,8 @@ def attach(world: World, i: int, server: int = -1) -> World:
     node, pg = world.nodes[i]._replace(met=True), world.servers[server]
     if pg.timeline < dict(node.memory).get(pg.system, 0):
         return set_node(world, i, node)
-    node = node._replace(number=node.number + 1, connected=True, granted=False, pace=pg.ledger.lease)
+    own = not world.rules.shared or leads(node)
+    node = node._replace(number=node.number + 1, connected=True, own=own, granted=False, pace=pg.ledger.lease)
     world = set_server(world, pg, pg.connect(node.who, world.now, node.pace.length))
     return news(set_node(world, i, node.learn(pg.system, pg.timeline)), i, Attached(node.number))
 
@@ -173,7 +174,8 @@ def answer(world: World, ask: Ask) -> World:
         case Look() if reply.observation is not None:
             at = ask.sent if world.rules.looks_from_sending else clock(world, i)
             world = _follow(world, i, reply.observation.meta.lease)
-            return news(world, i, Looked(reply.observation, at, _keeperless(world, i), _peers(world, i)))
+            world = news(world, i, Looked(reply.observation, at, _keeperless(world, i), _peers(world, i)))
+            return share_again(world, i) if world.rules.shared else world
         case WriteSettled() | CloseTerms():
             return news(world, i, Settled())
         case TakeOver() if reply.changed and acknowledged and not ask.replies[-2].granted:

@@ -26,7 +26,7 @@ from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Loo
 from highlanderd.core.states import Cause, Draining, Leading, SessionState, Situation, Stopped, Want
 from tests.exploration.world import Ask, Violation, World, backend, clock, ended, everywhere, set_child, set_node, swept
 from tests.exploration.world_node import Child, Node
-from tests.exploration.world_postgres import FORMER_ID, LOCK_ID
+from tests.exploration.world_postgres import FORMER_ID, LOCK_ID, Postgres
 from tests.exploration.world_statements import (
     CloseIf,
     LockName,
@@ -222,12 +222,52 @@ def _ask(world: World, node: Node, effect: Effect) -> World:
     if under_way and not world.rules.reach_successors:
         raise Violation(f"{node.name}: asks {effect} while another question is under way")
     i = world.nodes.index(node)
+    if not node.own and not isinstance(effect, Look) and world.rules.takes_own:
+        return _take_own(world, i)
+    _check_owned(node, effect)
     ask = Ask(node.who, effect, clock(world, i), _statements(world, node, effect))
     if isinstance(effect, WriteSettled) and node.believed != node.number:
         ask = ask._replace(effect=None, then=Notified())  # a stray's answer is a hint at most
     if isinstance(effect, Release):
         world = set_node(world, i, node._replace(granted=False))
     return world._replace(asks=(*world.asks, ask))
+
+
+def leads(node: Node) -> bool:
+    """Whether a lease hangs on the node's session."""
+    return node.situation is not None and isinstance(node.situation.state, Leading | Draining)
+
+
+def _take_own(world: World, i: int) -> World:
+    """Ask nothing but a look on a connection of its own: the machine is refused, and looks again, on that one."""
+    world = _on_another(world, i, own=True)
+    refused = Ask(world.nodes[i].who, None, clock(world, i), (UnlockAll(),), then=Refused(0, ""))
+    return world._replace(asks=(*world.asks, refused))
+
+
+def share_again(world: World, i: int) -> World:
+    """Give the connection back that is of no use, if nothing is under way on it."""
+    node = world.nodes[i]
+    idle = not any(ask.who == node.who for ask in world.asks) and node.believed == node.number
+    spare = node.connected and node.own and idle and not node.granted and not leads(node)
+    return _on_another(world, i, own=False) if spare else world
+
+
+def _on_another(world: World, i: int, *, own: bool) -> World:
+    """Go on with another connection to the same server, of which the machine hears nothing. It holds no lock."""
+    node, former = world.nodes[i], world.nodes[i].who
+    after = node._replace(number=node.number + 1, believed=node.number + 1, own=own, granted=False)
+
+    def connect(pg: Postgres) -> Postgres:
+        return pg if pg.backend(former) is None else pg.connect(after.who, world.now, node.pace.length)
+
+    world = everywhere(world, connect)
+    return ended(set_node(world, i, after), former)
+
+
+def _check_owned(node: Node, effect: Effect) -> None:
+    if not node.own and isinstance(effect, Renew | Release):
+        raise Violation(f"{node.name}: leads on a connection that others use, too")
 
 
 def _statements(world: World, node: Node, effect: Effect) -> tuple[Statement, ...]:

@@ -157,6 +157,7 @@ def test_the_defaults_that_the_shipped_configuration_names_are_the_defaults(tmp_
             "lease",
             "schema",
             "on_connection_loss",
+            "standby_connections",
             "mode",
             "listen",
             "level",

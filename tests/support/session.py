@@ -25,6 +25,7 @@ from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.session import Session
+from highlanderd.postgres.sharing import SharingSession
 from highlanderd.postgres.sql.leading import SETTLE_FRESH
 from highlanderd.system.linux import boottime
 from tests.support.postgres import Database
@@ -54,18 +55,29 @@ class RecordingSession(Session):
         super().ask(answered, *queries, unanswered=unanswered)
 
 
+class RecordingSharer(RecordingSession, SharingSession):
+    """Does so, too, and shares warm connections while it waits."""
+
+
 class Line:
     """One session, and what it told."""
 
     def __init__(
-        self, pool: Pool, program: str, node: str, instance: str, key: LockKey = "", looks: LookBatch | None = None
+        self,
+        pool: Pool,
+        program: str,
+        node: str,
+        instance: str,
+        key: LockKey = "",
+        looks: LookBatch | None = None,
+        session: type[RecordingSession] = RecordingSession,
     ) -> None:
         self.instance, self.node, self.program = instance, node, program
         self.lock_id = lock_id("highlander", key or program)
         self.knowledge = Knowledge()
         self.alarms: list[str] = []
         self._told: asyncio.Queue[Event] = asyncio.Queue()
-        self.session = RecordingSession(
+        self.session = session(
             pool,
             program=program,
             lock_id=self.lock_id,
@@ -147,10 +159,15 @@ class Desk:
         self.looks = LookBatch()
 
     async def line(
-        self, program: str = "beat", node: str = "n1", instance: str | None = None, key: LockKey = ""
+        self,
+        program: str = "beat",
+        node: str = "n1",
+        instance: str | None = None,
+        key: LockKey = "",
+        session: type[RecordingSession] = RecordingSession,
     ) -> Line:
         """Open a line, under another lock key than the program's name if ``key`` is given, and wait until it is up."""
-        line = Line(self.pool, program, node, instance or self.instance, key, self.looks)
+        line = Line(self.pool, program, node, instance or self.instance, key, self.looks, session)
         line.session.open()
         await line.told(Attached)
         return line
@@ -165,6 +182,7 @@ def pool_of(server: Server, ledger: Ledger) -> Pool:
 async def desk(
     dsn: str,
     *,
+    node: str = "n1",
     lease: float = LEASE,
     schema: str = "highlander",
     memory: NodeMemory | None = None,
@@ -173,7 +191,7 @@ async def desk(
 ) -> AsyncIterator[Desk]:
     """Run a pool for the block."""
     ledger = Ledger(schema, "highlander", lease)
-    pool = pool_of(server(dsn, ledger, node="n1", fresh=None, memory=memory, on_alarm=on_alarm), ledger)
+    pool = pool_of(server(dsn, ledger, node=node, fresh=None, memory=memory, on_alarm=on_alarm), ledger)
     running = asyncio.create_task(pool.run())
     try:
         yield Desk(pool)

@@ -35,11 +35,11 @@ LOOK_WITHOUT_HISTORY: Final = _LOOK_AT_ONE.replace("FLOOR", "NULL::bigint")
 """For when another session keeps the history from being read: the history can never veto a takeover."""
 
 # Parameters: 1 lock ids, 2 their programs, 3 node. Behind the columns of LOOK comes the lock id that was asked for.
-LOOK_AT_MANY: Final = (
-    _LOOK.replace("WHOSE", "unnest($1::bigint[], $2::text[]) AS a(lock_id, program)")
-    .replace("pg_backend_pid()", "pg_backend_pid(), a.lock_id")
-    .replace("FLOOR", _FLOOR)
+_LOOK_AT_MANY = _LOOK.replace("WHOSE", "unnest($1::bigint[], $2::text[]) AS a(lock_id, program)").replace(
+    "pg_backend_pid()", "pg_backend_pid(), a.lock_id"
 )
+LOOK_AT_MANY: Final = _LOOK_AT_MANY.replace("FLOOR", _FLOOR)
+LOOK_AT_MANY_BARE: Final = _LOOK_AT_MANY.replace("FLOOR", "NULL::bigint")
 
 # A statement of its own, before the takeover: the takeover sees all that was committed before the name was granted. All
 # nodes take the name first, because otherwise two that claim at the same moment could refuse each other.
