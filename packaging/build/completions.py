@@ -1,6 +1,6 @@
 """Completions for bash, zsh and fish, made of the commands' own parsers.
 
-Names of programs are asked of the running daemon at the moment of completion; without one there are none.
+Names of programs and nodes are asked of the running daemon at the moment of completion; without one there are none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from typing import Any, Final
 from highlanderd.__main__ import _parser as daemon_parser
 from highlanderd.ctl.arguments import parser as client_parser
 
-NAMES: Final = "timeout 2 highlanderctl status 2>/dev/null | awk 'NR > 1 { print $1 }'"
+ASKED: Final = {
+    "NAME": "timeout 2 highlanderctl status 2>/dev/null | awk 'NR > 1 { print $1 }'",
+    "NODE": "timeout 2 highlanderctl cluster -o tsv 2>/dev/null | awk 'node { print $1 } !NF { getline; node = 1 }'",
+}
+"""By what is to be named: the command that prints what there is. Nodes are the second table, after an empty line."""
 FILES: Final = frozenset({"PATH", "FILE"})
 """What is a file, of what options take."""
 
@@ -27,6 +31,8 @@ class Option:
     spellings: tuple[str, ...]
     value: str
     text: str
+    choices: tuple[str, ...] = ()
+    """What the value may be, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +43,25 @@ class Command:
     text: str
     options: tuple[Option, ...]
     commands: tuple[Command, ...]
-    names: bool
-    """Whether programs are named."""
+    asked: str
+    """What is named in it, if that can be asked for: a key of ``ASKED``, or nothing."""
 
 
 def tree(parser: argparse.ArgumentParser, spellings: Sequence[str], text: str = "") -> Command:
     """Return what a parser accepts."""
     options: list[Option] = []
     commands: tuple[Command, ...] = ()
-    names = False
+    asked = ""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             commands = tuple(_below(action))
         elif action.option_strings and action.help != argparse.SUPPRESS:
             value = "" if action.nargs == 0 else str(action.metavar or action.dest)
-            options.append(Option(tuple(action.option_strings), value, (action.help or "").replace("%(default)s", "")))
-        names = names or (action.metavar == "NAME" and not action.option_strings)
-    return Command(tuple(spellings), text, tuple(options), commands, names)
+            described = (action.help or "").replace("%(default)s", "")
+            options.append(Option(tuple(action.option_strings), value, described, tuple(action.choices or ())))
+        elif action.metavar in ASKED:
+            asked = str(action.metavar)
+    return Command(tuple(spellings), text, tuple(options), commands, asked)
 
 
 def _below(action: argparse._SubParsersAction[Any]) -> Iterator[Command]:
@@ -88,8 +96,7 @@ def bash(program: str, top: Command) -> str:
     )
     below = [path for path, command in everything if command.commands and path]
     deeper = "".join(f"            '{path}') path=\"{path} $word\" ;;\n" for path in below)
-    named = "|".join(f"'{path}'" for path, command in everything if command.names)
-    asks = f'    case $path in\n        {named}) words+=" $({NAMES})" ;;\n    esac\n' if named else ""
+    asks = _bash_asks(everything)
     first = "            '') path=$word ;;\n" if top.commands else ""
     walk = f"        case $path in\n{first}{deeper}        esac\n" if top.commands else ""
     return f"""\
@@ -107,6 +114,11 @@ _{program}() {{
         {_values({option for option in options if option.value in FILES})})
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return ;;
+    esac
+    case "$path $prev" in
+{_bash_values(everything)}
+    esac
+    case $prev in
         {_values(options)}) return ;;
     esac
     case $path in
@@ -120,6 +132,27 @@ _{program}() {{
 }}
 complete -o filenames -F _{program} {program}
 """
+
+
+def _bash_asks(everything: Sequence[tuple[str, Command]]) -> str:
+    """Return what asks for the names that may follow a command."""
+    named = {key: "|".join(f"'{path}'" for path, command in everything if command.asked == key) for key in ASKED}
+    cases = "".join(f'        {paths}) words+=" $({ASKED[key]})" ;;\n' for key, paths in named.items() if paths)
+    return f"    case $path in\n{cases}    esac\n" if cases else ""
+
+
+def _bash_values(everything: Sequence[tuple[str, Command]]) -> str:
+    """Return the cases of options whose values are known, or can be asked for; one of a name may differ by command."""
+    known: dict[str, list[str]] = {}
+    for path, command in everything:
+        for option in command.options:
+            words = " ".join(option.choices) or (f"$({ASKED['NODE']})" if option.value == "NODE" else "")
+            known.setdefault(words, []).extend(f"'{path} {spelling}'" for spelling in option.spellings)
+    return "\n".join(
+        f'        {"|".join(where)}) mapfile -t COMPREPLY < <(compgen -W "{words}" -- "$cur"); return ;;'
+        for words, where in known.items()
+        if words
+    )
 
 
 def _values(options: set[Option]) -> str:
@@ -139,16 +172,20 @@ def _spelt(command: Command) -> str:
 
 def zsh(program: str, top: Command) -> str:
     """Return the completion for zsh."""
-    asks = f'_{program}_programs() {{\n  local -a names\n  names=(${{(f)"$({NAMES})"}})\n  compadd -a names\n}}\n\n'
-    uses = any(command.names for _, command in paths(top))
+    asks = "".join(
+        f'_{program}_{key}() {{\n  local -a found\n  found=(${{(f)"$({asked})"}})\n  compadd -a found\n}}\n\n'
+        for key, asked in ASKED.items()
+        if any(command.asked == key for _, command in paths(top))
+    )
     bodies = "\n".join(_zsh_function(f"_{program}", top))
-    return f'#compdef {program}\n# Generated from its parser.\n\n{asks if uses else ""}{bodies}\n_{program} "$@"\n'
+    return f'#compdef {program}\n# Generated from its parser.\n\n{asks}{bodies}\n_{program} "$@"\n'
 
 
 def _zsh_function(called: str, command: Command) -> Iterator[str]:
-    arguments = [spec for option in command.options for spec in _zsh_option(option)]
-    if command.names:
-        arguments.append(f"'*:program:_{called[1:].split('_')[0]}_programs'")
+    program = called[1:].split("_")[0]
+    arguments = [spec for option in command.options for spec in _zsh_option(option, program)]
+    if command.asked:
+        arguments.append(f"'*:{command.asked}:_{program}_{command.asked}'")
     if not command.commands:
         yield f"{called}() {{\n  _arguments -s {' '.join(arguments)}\n}}\n"
         return
@@ -166,9 +203,11 @@ def _zsh_function(called: str, command: Command) -> Iterator[str]:
         yield from _zsh_function(f"{called}_{_word(below)}", below)
 
 
-def _zsh_option(option: Option) -> Iterator[str]:
+def _zsh_option(option: Option, program: str) -> Iterator[str]:
     text = _quoted(option.text).replace("[", "\\[").replace("]", "\\]")
-    value = f":{option.value}:{'_files' if option.value in FILES else ' '}" if option.value else ""
+    known = {**dict.fromkeys(FILES, "_files"), "NODE": f"_{program}_NODE"}.get(option.value, " ")
+    known = f"({' '.join(option.choices)})" if option.choices else known
+    value = f":{option.value}:{known}" if option.value else ""
     others = f"({' '.join(option.spellings)})" if len(option.spellings) > 1 else ""
     for spelling in option.spellings:
         yield f"'{others}{spelling}[{text}]{value}'"
@@ -199,8 +238,8 @@ def _fish_commands(program: str, command: Command, where: str) -> Iterator[str]:
             yield f"complete -c {program} -n '{where}' -a {called} -d '{_fish(below.text)}'"
         inside = f"__fish_seen_subcommand_from {' '.join(below.spellings)}"
         yield from (_fish_option(program, option, f" -n '{inside}'") for option in below.options)
-        if below.names:
-            yield f"complete -c {program} -n '{inside}' -a '({_fish(NAMES)})'"
+        if below.asked:
+            yield f"complete -c {program} -n '{inside}' -a '({_fish(ASKED[below.asked])})'"
         if below.commands:
             taken = " ".join(called for inner in below.commands for called in inner.spellings)
             yield from _fish_commands(program, below, f"{inside}; and not __fish_seen_subcommand_from {taken}")
@@ -211,6 +250,8 @@ def _fish_option(program: str, option: Option, where: str) -> str:
         f"-l {called[2:]}" if called.startswith("--") else f"-s {called[1:]}" for called in option.spellings
     )
     takes = (" -r -F" if option.value in FILES else " -x") if option.value else ""
+    if known := " ".join(option.choices) or (f"({ASKED['NODE']})" if option.value == "NODE" else ""):
+        takes += f" -a '{_fish(known)}'"
     return f"complete -c {program}{where} {spelt}{takes} -d '{_fish(option.text)}'"
 
 

@@ -85,13 +85,17 @@ def completions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+NODES = "test $1 != cluster || printf '\\nNODE\\tVERSION\\na\\t1\\nb\\t1\\n'\n"
+"""The second table of ``highlanderctl cluster -o tsv``."""
+
+
 def completed(completions: Path, *words: str) -> list[str]:
     """Return what bash offers for the last of these words."""
     script = completions / f"bash-completion/completions/{words[0]}"
     quoted = " ".join(f"'{word}'" for word in words)
     order = f". {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _{words[0]}; echo ${{COMPREPLY[*]}}"
     daemon = completions / "highlanderctl"  # what the completion asks for names, in the place of a running daemon
-    daemon.write_text("#!/bin/sh\necho PROGRAM STATE\necho beat leading\necho bot waiting\n")
+    daemon.write_text("#!/bin/sh\necho PROGRAM STATE\necho beat leading\necho bot waiting\n" + NODES)
     daemon.chmod(0o755)
     environment = {"PATH": f"{completions}:{os.environ['PATH']}"}
     run = subprocess.run([tool("bash"), "-c", order], env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -107,6 +111,11 @@ def test_bash_completes_commands_options_and_names(completions: Path) -> None:
     assert completed(completions, "highlanderctl", "release", "--t") == ["--to", "--timeout"]
     assert completed(completions, "highlanderctl", "ledger", "s") == ["show", "set-lease"]
     assert completed(completions, "highlanderctl", "ledger", "show", "--j") == ["--json"]
+    assert completed(completions, "highlanderctl", "wait", "--for", "") == ["leading", "ready", "stopped", "finished"]
+    assert completed(completions, "highlanderctl", "release", "--for", "") == []
+    assert completed(completions, "highlanderctl", "status", "-o", "t") == ["table", "tsv"]
+    assert completed(completions, "highlanderctl", "release", "beat", "--to", "") == ["a", "b"]
+    assert completed(completions, "highlanderctl", "drain", "") == ["a", "b"]
     assert completed(completions, "highlanderd", "--print-") == ["--print-schema", "--print-json-schema"]
 
 

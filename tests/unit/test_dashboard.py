@@ -37,6 +37,21 @@ def test_prometheus_can_read_every_question_of_the_dashboard(tmp_path: Path) -> 
     assert judged.returncode == 0, judged.stderr.decode()
 
 
+LEGEND = {"displayMode", "placement", "showLegend", "calcs"}
+VARIABLE = {"name", "label", "type", "query", "datasource", "current", "options", "regex", "refresh", "sort", "hide"}
+VARIABLE |= {"includeAll", "allValue", "multi", "skipUrlSync"}
+
+
+def test_legends_and_variables_are_as_the_types_of_grafana_have_them() -> None:
+    # All of it was compiled against the npm package @grafana/schema 13.2.3, whose types have found these two wrong.
+    legends = [panel["options"]["legend"] for panel in PANELS if "legend" in panel.get("options", {})]
+    assert legends
+    assert [set(legend) for legend in legends if set(legend) != LEGEND] == []
+    for variable in DASHBOARD["templating"]["list"]:
+        assert set(variable) <= VARIABLE
+        assert {"text", "value"} <= set(variable.get("current", {"text", "value"}))
+
+
 def test_panels_fit_beside_each_other() -> None:
     places = [panel["gridPos"] for panel in PANELS]
     taken = [
