@@ -15,7 +15,7 @@ from highlanderd.ctl.history import fitted
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import cut, plain
 from highlanderd.durations import since_epoch, span
-from highlanderd.errors import DONE
+from highlanderd.errors import DONE, enumerated
 
 PROGRAMS: Final = ("PROGRAM", "LEADER", "EPOCH", "SINCE", "READY", "STANDBYS", "CANDIDATES")
 NODES: Final = ("NODE", "VERSION", "SEEN", "ADVERTISE", "STATE")
@@ -94,20 +94,28 @@ def _by(held: Mapping[str, Any]) -> str:
 
 
 def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:
-    """Return a line for each thing that an operator should know."""
+    """Return a line for each thing that an operator should know: one for all programs of which it is true."""
+    true_of: dict[str, list[str]] = {}
     for program in answer["programs"]:
-        name = plain(program["name"])
-        if program["stopped"] is not None:
-            yield f"{name}: stopped everywhere {plain(_by(program['stopped']))}"
-        elif program["leader"] is None and program.get("reason"):
-            yield f"{name}: {plain(program['reason'])}"
-        for unable in program["unable"]:
-            yield f"{name}: {plain(unable['node'])} could not take over: {plain(unable['reason'])}"
-        for drift in program["drift"]:
-            yield f"{name}: {plain(drift['node'])} has another {plain(_listed(drift['keys']))}"
+        for sentence in _said_of(program):
+            true_of.setdefault(sentence, []).append(plain(program["name"]))
+    yield from (f"{enumerated(names)}: {sentence}" for sentence, names in true_of.items())
     if answer["maintenance"] is not None:
         under_way = answer["maintenance"]
         yield f"maintenance until {plain(under_way['until'])} by {plain(under_way['author'])}"
+
+
+def _said_of(program: Mapping[str, Any]) -> Iterator[str]:
+    stopped = "" if program["stopped"] is None else f"stopped everywhere {_by(program['stopped'])}"
+    if stopped:
+        yield plain(stopped)
+    elif program["leader"] is None and program.get("reason"):
+        yield plain(program["reason"])
+    for unable in program["unable"]:
+        if unable["reason"] != stopped:  # which is true of all nodes
+            yield f"{plain(unable['node'])} could not take over: {plain(unable['reason'])}"
+    for drift in program["drift"]:
+        yield f"{plain(drift['node'])} has another {plain(_listed(drift['keys']))}"
 
 
 def _listed(keys: Sequence[str]) -> str:

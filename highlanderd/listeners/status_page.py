@@ -125,13 +125,15 @@ PROGRAMS: Final = ("Program", "Leader", "Led for", "Epoch", "Could take over", "
 
 
 def _program(program: ClusterProgram, now: float) -> tuple[str, ...]:
+    everywhere = f"stopped everywhere {program.stopped}"  # a note says that, once for all nodes
+    unable = [one for one in program.unable if one.reason != everywhere]
     return (
         program.name,
         _leader(program),
         "" if program.since is None else element("span", span(_age(program.since, now)), title=program.since),
         "" if program.epoch is None else str(program.epoch),
         joined(", ".join(program.candidates)) if program.candidates else _badge("warn", "no node"),
-        joined([element("p", element("b", one.node), f": {one.reason}") for one in program.unable]),
+        joined([element("p", element("b", one.node), f": {one.reason}") for one in unable]),
     )
 
 

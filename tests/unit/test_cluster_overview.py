@@ -177,3 +177,15 @@ def test_the_picture_has_a_row_for_each_program_and_node_and_a_line_for_each_tro
     assert "beat: b could not take over: drained by uid 0\ufffd[2J" in lines
     assert "beat: b has another command, user" in lines
     assert picture(answer(), 80, 0.0)[-1].split() == ["a", "1", "never", "-", "present"]
+
+
+def test_what_is_true_of_many_programs_or_of_all_nodes_is_said_once() -> None:
+    lost = answer(unable=[{"node": "b", "reason": "its daemon is not connected"}])
+    [program] = lost["programs"]
+    lost["programs"] = [{**program, "name": f"beat-{number}"} for number in range(500)]
+    line = "beat-0, beat-1, beat-2, beat-3, beat-4 and 495 more: b could not take over: its daemon is not connected"
+    assert picture(lost, 80, 0.0)[505:] == [line]
+    why = "stopped everywhere by ann: corrupts data"
+    held = {"by": "ann", "reason": "corrupts data", "since": ""}
+    stopped = answer(stopped=held, unable=[{"node": "a", "reason": why}, {"node": "b", "reason": "drained by ann"}])
+    assert picture(stopped, 80, 0.0)[-2:] == [f"beat: {why}", "beat: b could not take over: drained by ann"]

@@ -106,6 +106,14 @@ def test_what_is_out_of_the_ordinary_is_said_first() -> None:
     assert shown.endswith(" ".join(sentences))
 
 
+def test_a_stop_everywhere_is_said_once_and_not_of_each_node() -> None:
+    held = Held("uid 0 on a", "it corrupts data", AT)
+    unable = (UnableNode("a", f"stopped everywhere {held}"), UnableNode("b", "no such command"))
+    shown = text(Seen(status(), cluster(led("beat", leader=None, stopped=held, unable=unable)), (), NOW))
+    assert shown.count("it corrupts data") == 1
+    assert "b : no such command" in shown
+
+
 def test_terms_that_overlap_are_the_first_thing_that_is_said() -> None:
     late = PastTerm("beat", 7, "a", AT, None, 1.0, None, Former(6, "b", "released"), -2.0)
     endless = PastTerm("relay", 3, "a", AT, None, 1.0, None, Former(2, "b", None), None)
