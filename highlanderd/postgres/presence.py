@@ -72,9 +72,10 @@ class Presence:
         What cannot be taken back within a second is left: ``sharing.TIDY`` forgets it.
         """
         if self._listener.shares:
+            node = self._present()
             with suppress(WireLost, TimeoutError):
                 async with asyncio.timeout(WITHDRAWN_WITHIN):
-                    await self._listener.inquire("withdrawn", sharing.WITHDRAWN, self._present().name)
+                    await self._listener.inquire("withdrawn", sharing.WITHDRAWN, node.name, node.instance)
 
     async def _write(self) -> None:
         backend = self._listener.backend

@@ -165,7 +165,8 @@ class Node:
         """Whether it answers and all its programs have their sessions."""
         assert self._process is not None
         if self._process.poll() is not None:
-            raise AssertionError(f"{self.name} ended at once:\n{self.log.read_text()[-2000:]}")
+            said = self.log.read_text(errors="replace")
+            raise AssertionError(f"{self.name} ended at once:\n{said[-2000:]}")
         try:
             status = self.status()
         except HighlanderError:

@@ -55,6 +55,24 @@ def test_what_changes_while_it_is_written_is_written_next() -> None:
     asyncio.run(main())
 
 
+def test_a_node_that_never_comes_back_takes_back_what_its_own_instance_has_written() -> None:
+    async def main() -> None:
+        asked = []
+
+        class Session(Written):
+            async def inquire(self, name: str, _sql: str, *values: Any) -> Reply:
+                asked.append((name, values))
+                return Reply()
+
+        session = Session()
+        listener: Any = session
+        server: Any = SimpleNamespace()
+        await Presence(server, listener, present=session.present, change=lambda: session.change).withdraw()
+        assert asked == [("withdrawn", ("a", "i"))]
+
+    asyncio.run(main())
+
+
 def test_what_an_operator_waits_for_is_looked_for_now(tmp_path: Path) -> None:
     async def main() -> None:
         command = tmp_path / "beat"

@@ -42,9 +42,9 @@ DELETE FROM {schema}.candidate
  WHERE node = $1::text AND NOT program = ANY (ARRAY(SELECT json_array_elements_text($2::json)))
 """
 
-# Parameter: 1 node, which never comes back.
+# Parameters: 1 node, which never comes back, 2 instance: in two containers, the process ids of two runs may be equal.
 WITHDRAWN: Final = """
-WITH gone AS (DELETE FROM {schema}.node WHERE name = $1::text RETURNING name)
+WITH gone AS (DELETE FROM {schema}.node WHERE name = $1::text AND instance = $2::uuid RETURNING name)
 DELETE FROM {schema}.candidate AS c USING gone WHERE c.node = gone.name
 """
 
