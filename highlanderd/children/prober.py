@@ -90,10 +90,11 @@ class Prober:
 
     async def _hear(self, child: ProbedChild, post: Post) -> None:
         """Wait until the child says that it is ready; pass on what it says before."""
-        told = ("", 0.0)
+        told: tuple[str, float] | None = None
         while (report := child.report) is None or report.ready is None:
-            if report is not None and told != (told := (report.says, report.extended or 0.0)):
-                post(FoundUnready(f"it says: {told[0]}" if told[0] else "", told[1]))
+            if report is not None and told != (said := (report.says, report.extended or 0.0)):
+                told, (says, until) = said, said
+                post(FoundUnready(f"it says: {says}" if says else "it has not said READY=1", until))
             await child.news()
 
     async def _ask_until_good(self, probe: Probe, child: ProbedChild, post: Post) -> None:

@@ -124,7 +124,9 @@ def _others(leader: str | None, program: ClusterProgram | None, local: LocalView
     us = None if local is None else local.node.node
     could = [node for node in program.candidates if node not in (us, leader)]
     could_not = [one for one in program.unable if one.node not in (us, leader)]
-    if could:
+    if could and leader is None and program.reason:
+        yield f"it could be led by {', '.join(could)}; what is waited for: {program.reason}"
+    elif could:
         yield f"it could be led now by {', '.join(could)}"
     for one in could_not:
         yield f"{one.node} could not lead it: {one.reason}"

@@ -72,8 +72,7 @@ def test_a_program_is_ready_when_it_says_so_itself(nodes: Nodes, database: Datab
     says(nodes, "unready")
     [node] = nodes(database, "a", programs=program(KINDS[kind]), lease=LEASE)
     leader(nodes)
-    if kind != "notify":
-        wait_for(lambda: "not ready yet: " in node.program("web")["reason"], what="status says why")
+    wait_for(lambda: "not ready yet: " in node.program("web")["reason"], what="status says why")
     assert not node.program("web")["ready"]
     says(nodes, "unready", so=False)
     await_ready(node)

@@ -210,9 +210,10 @@ def test_what_the_child_says_before_it_is_ready_is_passed_on() -> None:
                 self.speech = asyncio.create_task(speak(self))
             await super().news()
 
-    first, second = findings(config(ready="notify"), STARTED, Speaker(), 2)
-    assert first == FoundUnready("it says: warming up", 50.0)
-    assert isinstance(second, FoundReady)
+    silent, warming_up, ready = findings(config(ready="notify"), STARTED, Speaker(), 3)
+    assert silent == FoundUnready("it has not said READY=1")
+    assert warming_up == FoundUnready("it says: warming up", 50.0)
+    assert isinstance(ready, FoundReady)
 
 
 def test_a_program_that_refuses_is_unready_for_one_reason_until_it_is_another() -> None:

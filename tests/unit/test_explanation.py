@@ -102,6 +102,13 @@ def test_what_this_host_lacks_is_told_though_it_waits() -> None:
     assert "this node, web-1, could not lead it: there is no file /x" in found.because
 
 
+def test_what_another_node_waits_for_is_told_by_a_node_that_never_leads_it() -> None:
+    why = "starts after migrate, which is neither ready anywhere nor finished"
+    never = (UnableNode("web-1", 'the key "never" names this node'),)
+    found = here(overview("web-1", "web-2", candidates=("web-2",), unable=never, reason=why), program("beat"))
+    assert f"it could be led by web-2; what is waited for: {why}" in found.because
+
+
 def test_a_node_without_the_program_speaks_of_the_others() -> None:
     drift = (Drift("web-3", ("command", "user")),)
     found = here(overview("web-1", "web-2", leader="web-2", since=T, candidates=("web-3",), drift=drift), None)
