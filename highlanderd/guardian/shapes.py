@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
 
 _KINDS = {(kind.receiver, kind.name): kind for kind in protocol.MESSAGES}
+_NONE = type(None)
 _TYPES = {"str": str, "int": int, "bool": bool, "bytes": bytes, "dict": dict}
+_PLAIN = {kind: (of,) for kind, of in _TYPES.items()} | {f"{kind} | None": (of, _NONE) for kind, of in _TYPES.items()}
 
 
 def check(receiver: str, message: Message) -> bool:
@@ -41,13 +43,13 @@ def names_term(message: Message) -> bool:
 
 def is_of(value: object, kind: str) -> bool:
     """Return whether a value has a type of the table: ``int``, ``list[int]``, ``str | None``."""
+    if kind in _PLAIN:
+        return type(value) in _PLAIN[kind]
     if kind.endswith(" | None"):
         return value is None or is_of(value, kind.removesuffix(" | None"))
     if kind == "float":
         return type(value) in (float, int) and value == value  # what is no number is no time
     if kind.startswith("list["):
         return type(value) is list and all(is_of(each, kind[5:-1]) for each in value)
-    if kind.startswith("dict["):
-        of_key, of_value = kind[5:-1].split(", ")
-        return type(value) is dict and all(is_of(k, of_key) and is_of(v, of_value) for k, v in value.items())
-    return type(value) is _TYPES[kind]
+    of_key, of_value = kind.removeprefix("dict[")[:-1].split(", ")
+    return type(value) is dict and all(is_of(k, of_key) and is_of(v, of_value) for k, v in value.items())
