@@ -35,8 +35,14 @@ PART, WHAT = "host lost", "led nowhere for"
 
 
 def beats(files: Sequence[Path]) -> list[list[str]]:
-    """Return the command of each child: it writes when it begins, and stays."""
-    return [["sh", "-c", f"date +%s.%N >> {file}; exec sleep 1000"] for file in files]
+    """Return the command of each child: it writes when it begins, and stays. A script: peers read options as theirs."""
+    found = []
+    for file in files:
+        script = file.with_suffix(".sh")
+        script.write_text(f"#!/bin/sh\ndate +%s.%N >> {file}\nexec sleep 1000\n")
+        script.chmod(0o755)
+        found.append([str(script)])
+    return found
 
 
 def begun(file: Path) -> list[float]:
@@ -169,7 +175,7 @@ def main() -> None:
             return
         words = [[str(place / "single-beat")]] * PROGRAMS
         shared = {"SINGLE_BEAT_REDIS_SERVER": f"redis://127.0.0.1:{port}", "SINGLE_BEAT_LOCK_TIME": f"{LEASE:.0f}"}
-        shared |= {"SINGLE_BEAT_HEARTBEAT_INTERVAL": "2", "SINGLE_BEAT_INITIAL_LOCK_TIME": f"{LEASE:.0f}"}
+        shared["SINGLE_BEAT_HEARTBEAT_INTERVAL"] = "2"
         each = [{**shared, "SINGLE_BEAT_IDENTIFIER": f"p{number}"} for number in range(PROGRAMS)]
         note(PART, WHAT, "single-beat", list(theirs(words, each, acts)), "s", PROGRAMS)
 

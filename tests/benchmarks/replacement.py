@@ -22,7 +22,9 @@ from .bed import daemons, server
 from .results import OURS, note
 
 SIZES = tuple(map(int, os.environ.get("REPLACEMENT_PROGRAMS", "1,10,100,1000").split(",")))
-ROUNDS = 5
+ROUNDS = 4
+PAUSE = 10.5
+"""Seconds between two rounds: a worker that dies younger than ten seconds is replaced after a pause."""
 PART = "worker replaced"
 LEASE = 30.0
 """Seconds: no renewal comes between a reattachment and the question when it was."""
@@ -64,7 +66,7 @@ def measure(database: Database, programs: int) -> None:
         wait_for(lambda: len(node.leading()) == programs, 120, "all are led")
         rounds = []
         for _ in range(ROUNDS):
-            time.sleep(2)  # what the last round has left to do is done
+            time.sleep(PAUSE)
             rounds.append(held_again(node, database, programs))
     note(PART, "each lock held again after", OURS, [at for one in rounds for _, at in one], "s", programs)
     note(PART, "last lock held again after", OURS, [max(at for _, at in one) for one in rounds], "s", programs)
