@@ -35,6 +35,7 @@ from highlanderd.core.knowledge import renewed_elsewhere
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Row
 from highlanderd.core.states import (
+    LAPSED,
     OUTLAWED,
     STATE_NAMES,
     UNANNOUNCED,
@@ -303,7 +304,7 @@ class Program:
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1
         former = self.former
-        cause = "first" if former is None else former.reason if former.released else "lapsed"
+        cause = "first" if former is None else former.reason if former.released else LAPSED
         self.child = self._spawn(effect, child_handover.encode(self.situation), self.post, cause)
 
     def _perform_set_deadline(self, effect: SetDeadline) -> None:

@@ -63,10 +63,11 @@ def test_a_run_whose_node_is_lost_is_repeated_for_the_same_time_if_it_may_be(
     leader = nodes.leaders()["yearly"]
     other = b if leader is a else a
     leader.crash()
+    ends = ["lapsed", "finished"][:times]
+    wait_for(lambda: [term["cause"] for term in history(other)["terms"]] == ends, what="the history says how it ended")
     waits(other)
     assert len(runs(nodes)) == times
     assert len(set(runs(nodes))) == 1
-    assert [term["cause"] for term in history(other)["terms"]] == ["lapsed", "finished"][:times]
 
 
 def test_what_is_skipped_stands_in_the_history_with_its_reason(nodes: Nodes, database: Database) -> None:

@@ -33,9 +33,9 @@ SELECT $1::bigint, $2::text, to_timestamp(k.first), to_timestamp(k.last), k.coun
 # it had begun. Parameters: 1 lock id, 2 epoch.
 LAPSED: Final = """
 INSERT INTO {schema}.term AS t (lock_id, epoch, program, node, acquired_at, ended_at, reason{begun_with})
-SELECT r.lock_id, r.epoch, r.program, r.node, r.acquired_at, r.released_at, r.reason{begun_values}
-  FROM {schema}.lease AS r
- WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint AND r.reason = 'lapsed'
+SELECT lock_id, epoch, program, node, acquired_at, released_at, reason{begun_values}
+  FROM {schema}.lease AS begun
+ WHERE lock_id = $1::bigint AND epoch = $2::bigint AND reason = 'lapsed'
     ON CONFLICT (lock_id, epoch) DO UPDATE SET ended_at = excluded.ended_at, reason = excluded.reason
  WHERE t.ended_at IS NULL
 """
