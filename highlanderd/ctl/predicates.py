@@ -101,7 +101,7 @@ class _LedgerView:
 
 
 def _view(daemon: ControlClient, arguments: Namespace) -> _View:
-    source = asked(daemon, arguments)
+    source = asked(daemon, arguments, arguments.timeout)
     if not isinstance(source, Direct):
         return _DaemonView(daemon)
     if arguments.state == "stopped":
@@ -128,7 +128,7 @@ class _Waiting:
         self._end = time.monotonic() + self._patience
 
     def names(self, names: Sequence[str]) -> list[str]:
-        """Return the names of the programs that these names and globs choose; only a glob needs the daemon for that."""
+        """Return the names of the programs that these names and globs choose; only a glob needs a look for that."""
         if len(exact(names)) == len(names):
             return list(names)
         choose = partial(chosen, names)
@@ -139,7 +139,7 @@ class _Waiting:
         """Return the program once it is as wanted, and the sentence about that."""
 
         def look(answer: Answer) -> tuple[tuple[Answer, str] | None, str]:
-            program = _one(answer, name)
+            program = self._one(answer, name)
             sentence = OUTCOMES[self._state](self._view, answer, program)
             return ((program, sentence) if sentence else None), _where(answer, program)
 
@@ -149,6 +149,15 @@ class _Waiting:
             if self._state == "stopped" or isinstance(self._view, _LedgerView):
                 raise
             return self._until(name, look, _LedgerView(self._view.ask))
+
+    def _one(self, answer: Answer, name: str) -> Answer:
+        """Return a program. One that has finished may be in the history alone: a run's node goes with the run."""
+        try:
+            return _one(answer, name)
+        except NoSuchProgram:
+            if answer["node"] is not None or self._state != "finished":
+                raise
+            return {"name": name, "state": "waiting", "leader": None, "epoch": None, "ready": False}
 
     def _until(self, what: str, look: Callable[[Answer], tuple[Found | None, str]], view: _View | None = None) -> Found:
         """Return what ``look`` finds, again and again; it also says what it sees now."""

@@ -25,11 +25,11 @@ def status(daemon: ControlClient, arguments: Namespace) -> int:
     if not arguments.watch:
         measured = arguments.output != "table"  # the table has no column of what children use
         return _show_status(daemon.ask("GET", "/v1/status") if measured else daemon.status(), arguments)
-    resource, drawn = "/v1/status", 0.0
+    resource, drawn = "/v1/status?usage=false", 0.0
     try:
         while True:
             answer = daemon.ask("GET", resource, patience=REFRESH)
-            resource = f"/v1/status?wait={REFRESH:g}"
+            resource = f"/v1/status?usage=false&wait={REFRESH:g}"
             time.sleep(max(0.0, drawn + BREATH - time.monotonic()))
             drawn = time.monotonic()
             _show_status(answer, arguments)
@@ -39,9 +39,8 @@ def status(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def _show_status(answer: Answer, arguments: Namespace) -> int:
-    programs = chosen(arguments.names, answer["programs"])
-    if arguments.state:
-        programs = [program for program in programs if program["state"] in arguments.state]
+    wanted = chosen(arguments.names, answer["programs"])
+    programs = [one for one in wanted if not arguments.state or one["state"] in arguments.state]
     if arguments.output == "table":
         _print_table(answer, programs, arguments.watch)
     else:
@@ -49,7 +48,7 @@ def _show_status(answer: Answer, arguments: Namespace) -> int:
         rows = [tables.HEADINGS, *(tables.cells(program, tables.age(program, now)) for program in programs)]
         give(arguments, {**answer, "programs": programs}, list, lambda: rows)
     named = exact(arguments.names)
-    return NOT_LEADING if any(p["name"] in named and p["state"] != "leading" for p in programs) else DONE
+    return NOT_LEADING if any(p["name"] in named and p["state"] != "leading" for p in wanted) else DONE
 
 
 def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:

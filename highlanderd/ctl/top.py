@@ -24,7 +24,7 @@ from highlanderd.ctl.status import footer
 from highlanderd.errors import DONE, HighlanderError
 
 REFRESH: Final = 1.0
-"""Seconds between two pictures when nothing changes: ages and processor time go on."""
+"""Seconds between two pictures when nothing changes: ages go on."""
 LEAVE: Final = frozenset(b"qQ\x03")
 """The keys that leave: q, and Ctrl-C where the terminal passes it on."""
 LOOK_AT_KEYS: Final = 0.1
@@ -57,11 +57,11 @@ class Watched:
             threading.Thread(target=waiting, daemon=True).start()
 
     def _watch_status(self) -> None:
-        resource = "/v1/status"
+        resource = "/v1/status?usage=false"
         while True:
             try:
                 self.status, self.trouble = self._daemon.ask("GET", resource, patience=REFRESH), ""
-                resource = f"/v1/status?wait={REFRESH:g}"
+                resource = f"/v1/status?usage=false&wait={REFRESH:g}"
             except HighlanderError as error:
                 self.trouble = str(error)
                 time.sleep(AGAIN)
@@ -71,7 +71,9 @@ class Watched:
         stream = "/v1/events?follow=true&snapshot=false"
         while True:
             try:
-                self.events.extend(self._daemon.stream("/v1/events"))
+                lately = list(self._daemon.stream("/v1/events"))
+                self.events.clear()  # of a daemon that was restarted, some are there already
+                self.events.extend(lately)
                 for event in followed(self._daemon, stream, stream):
                     if event is not None:
                         self.events.append(event)
@@ -84,7 +86,7 @@ def top(daemon: ControlClient, arguments: Namespace) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise HighlanderError("top needs a terminal; 'highlanderctl status' and 'highlanderctl events' do not")
     watched = Watched(daemon)
-    watched.status = daemon.ask("GET", "/v1/status")  # a daemon that is not there is refused in one line
+    watched.status = daemon.status()  # a daemon that is not there is refused in one line
     watched.begin()
     with _whole_screen():
         while True:
@@ -115,7 +117,7 @@ def picture(
     if len(below) > room:
         more = f"... {len(programs)} programs; name some to see them, as in 'top web-*'"
         below = [*below[: room - 1], tables.cut(more, width)]
-    events = [line(event, now) for event in watched.events]
+    events = [line(event, now) for event in tuple(watched.events)]  # the other thread adds to them
     left = height - len(head) - len(below) - 2
     shown = ["", "EVENTS", *(events[-left:] if left > 0 else [])]
     cut = [tables.cut(one, width) for one in head]

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 SHARE: Final = 0.1
-"""The part of the event loop's time that rendering takes at most."""
+"""The part of the event loop's time that rendering one page takes at most."""
 AT_ONCE: Final = 0.1
 """Seconds of rendering that need no rest before them: a person's commands, one after the other."""
 LEAST_COST: Final = 0.002
@@ -41,11 +41,12 @@ class SharedPage(Generic[T]):
             if self._page is not None and self._begun >= arrived - self._keep:
                 return self._page
             await asyncio.sleep(max(0.0, self._due - AT_ONCE / SHARE - loop.time()))
-            self._begun = loop.time()
+            asked = loop.time()
             await self._prepare()
             began = loop.time()
             try:
-                self._page = page = self._render()
+                page = self._render()
             finally:
                 self._due = max(self._due, began) + max(LEAST_COST, loop.time() - began) / SHARE
+            self._page, self._begun = page, asked
             return page

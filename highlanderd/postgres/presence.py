@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from highlanderd.core.cluster import CandidatePresence, NodePresence
@@ -30,6 +30,18 @@ WITHDRAWN_WITHIN: Final = 1.0
 """Seconds that the end of a node may wait until its presence is taken back."""
 
 
+@dataclass
+class _Written:
+    """What one session has written: the next one may be on another server."""
+
+    backend: int
+    """The pid of the session's backend."""
+    until: float = 0.0
+    """When the node was seen for so long that it has to be written again, by CLOCK_BOOTTIME in seconds."""
+    programs: Mapping[str, CandidatePresence] | None = None
+    """None while they are not written."""
+
+
 class Presence:
     """What the ledger has of this node, and what is to be written."""
 
@@ -44,26 +56,23 @@ class Presence:
         """``present`` returns what is true now, and ``change`` what is set at the next change."""
         self._server, self._listener = server, listener
         self._present, self._change = present, change
-        self._backend: int | None = None
-        """The session on which it was last written: another one may be on another server."""
-        self._written: Mapping[str, CandidatePresence] = {}
-        self._next = 0.0
-        """When the node was seen for so long that it has to be written again."""
+        self._written: _Written | None = None
 
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
             changed = self._change()  # also what changes until the next writing is written then
+            again: float | None = None
             try:
-                await self._write()
+                again = await self._write()
             except WireLost:
-                self._backend = None
+                self._written = None
             except Exception as error:  # noqa: BLE001 - nothing that leads depends on it
                 self._server.notes.unforeseen("cannot write this node's presence", error)
-            await asyncio.sleep(APART if self._backend is not None else SOON)
-            if self._backend is not None:
+            await asyncio.sleep(SOON if again is None else APART)
+            if again is not None:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, self._next - boottime())):
+                    async with asyncio.timeout(max(0.0, again - boottime())):
                         await changed.wait()
 
     async def withdraw(self) -> None:
@@ -77,33 +86,33 @@ class Presence:
                 async with asyncio.timeout(WITHDRAWN_WITHIN):
                     await self._listener.inquire("withdrawn", sharing.WITHDRAWN, node.name, node.instance)
 
-    async def _write(self) -> None:
+    async def _write(self) -> float | None:
+        """Write what this session has not; return when to look again at the latest, and None without a session."""
         backend = self._listener.backend
         if backend is None or not self._listener.shares:
-            return
-        now, node = boottime(), self._present()
-        anew = backend != self._backend
-        if anew or now >= self._next:
+            return None
+        if self._written is None or self._written.backend != backend:
+            self._written = _Written(backend)
+        now, node, written = boottime(), self._present(), self._written
+        again = now + self._server.lease.length
+        if now >= written.until:
             values = (node.name, node.instance, node.version, node.advertise, node.started)
             if not await self._written_down("present", sharing.PRESENT, *values):
-                self._next = now + self._server.lease.length
-                return
-            self._next = now + self._server.lease.length
-        await self._write_candidates(node, {} if anew else self._written, anew=anew)
-        self._backend = backend
+                return again
+            written.until = again
+        await self._write_candidates(node, written)
+        return written.until
 
-    async def _write_candidates(
-        self, node: NodePresence, known: Mapping[str, CandidatePresence], *, anew: bool
-    ) -> None:
-        programs = {program.program: program for program in node.programs}
+    async def _write_candidates(self, node: NodePresence, written: _Written) -> None:
+        programs, known = {program.program: program for program in node.programs}, written.programs or {}
         changed = [asdict(program) for name, program in programs.items() if known.get(name) != program]
         if changed and not await self._written_down("candidates", sharing.CANDIDATES, node.name, json.dumps(changed)):
             return
-        fewer = node.names is not None and (anew or known.keys() - programs.keys())
+        fewer = node.names is not None and (written.programs is None or known.keys() - programs.keys())
         names = json.dumps([*(node.names or ()), *programs])
         if fewer and not await self._written_down("removed", sharing.REMOVED, node.name, names):
             return
-        self._written = programs
+        written.programs = programs
 
     async def _written_down(self, name: str, sql: str, *values: str | None) -> bool:
         """Return whether the statement was carried out; warn when it was not. Raises WireLost."""

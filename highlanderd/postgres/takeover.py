@@ -54,7 +54,14 @@ class Takeover:
         for row in claim.closing:
             lapsed = "lapsed", scheduling.LAPSED, (row.lock_id, row.epoch)
             queries += [self._close(row, claim.server), lapsed]
-        self._line.ask(lambda _replies, _sent: self._line.post(Settled()), *queries)
+
+        def closed(replies: list[Reply], _sent: float) -> None:
+            unwritten = [reply.error.text for reply in replies[1::2] if reply.error is not None]
+            about = f"{self._lock.program}: the history cannot be written: {{}}"
+            self._line.pool.server.notes.warn(f"lapsed {self._lock.program}", map(about.format, unwritten))
+            self._line.post(Settled())
+
+        self._line.ask(closed, *queries)
 
     @property
     def _shares(self) -> bool:

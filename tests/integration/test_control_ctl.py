@@ -47,6 +47,7 @@ def test_status_of_a_named_program_says_by_its_exit_whether_it_is_led_here(tmp_p
             asked = await ctl(path, "status", "beat", "relay")
             assert asked.code == 3
             assert len(asked.out.splitlines()) == 3
+            assert (await ctl(path, "status", "relay", "--state", "leading")).code == 3
             asked = await ctl(path, "status", "baet")
             assert asked.code == 4
             assert asked.err == ("highlanderctl: no program 'baet' is configured on this node; it has beat, relay\n")

@@ -135,6 +135,15 @@ def test_a_run_is_seen_in_the_cluster_until_it_ends(runs: Runs, database: Databa
     assert database.sql("SELECT name FROM highlander.node UNION SELECT node FROM highlander.candidate") == []
 
 
+def test_a_run_that_has_succeeded_has_finished_though_no_node_has_it_any_more(runs: Runs, database: Database) -> None:
+    assert runs("--name", "job", "--", "true").ended()[0] == 0
+    assert database.sql("SELECT FROM highlander.candidate") == []
+    wait = ("wait", "job", "--timeout", "60s", "--dsn", runs.dsn, "--for")
+    assert highlanderctl(Path("/nonexistent"), *wait, "finished").code == 0
+    assert highlanderctl(Path("/nonexistent"), *wait, "leading").code == 4
+    assert highlanderctl(Path("/nonexistent"), "wait", "other", *wait[2:], "finished").code == 4
+
+
 def _kill(run: Run) -> None:
     """Kill a command and its daemon at one moment: none of them releases what it leads when another one is gone."""
     pids = (run.pid, run.worker, *run.below(b"--state"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ from highlanderd.config import ProgramConfig
 from highlanderd.core.cluster import CandidatePresence, NodePresence
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.presence import Presence
-from highlanderd.postgres.replies import Reply
+from highlanderd.postgres.replies import Reply, ServerMessage
 from highlanderd.worker.presence import WorkerPresence
+from tests.support.driven_loop import DrivenLoop
 from tests.support.memory_node import until
 
 BEAT = CandidatePresence("beat", 7, "draining", False, "released", False, "2026-01-02T03:04:05Z", {})
@@ -71,6 +73,56 @@ def test_a_node_that_never_comes_back_takes_back_what_its_own_instance_has_writt
         assert asked == [("withdrawn", ("a", "i"))]
 
     asyncio.run(main())
+
+
+class Refused:
+    """Stands in for the listening session of a server that refuses some statements; ``asked`` is what was asked."""
+
+    shares = True
+
+    def __init__(self, *refused: str) -> None:
+        self.backend, self.refused, self.asked = 1, refused, list[str]()
+
+    async def inquire(self, name: str, _sql: str, *_values: Any) -> Reply:
+        self.asked.append(name)
+        return Reply(error=ServerMessage("42501", "permission denied", "")) if name in self.refused else Reply()
+
+
+def test_a_presence_that_is_refused_is_written_again_a_lease_later_and_not_at_once() -> None:
+    async def main() -> None:
+        session = Refused("present")
+        node = NodePresence("a", "i", "1", None, "2026-01-02T03:04:05Z", (BEAT,), ("beat",))
+        writing = asyncio.create_task(written_by(session, node).run())
+        await asyncio.sleep(5.0)
+        assert session.asked == ["present"]
+        writing.cancel()
+
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(main())
+
+
+def test_what_a_new_session_refuses_to_write_is_written_on_it_later() -> None:
+    async def main() -> None:
+        session = Refused()
+        node = NodePresence("a", "i", "1", None, "2026-01-02T03:04:05Z", (BEAT,), ("beat",))
+        change = asyncio.Event()
+        writing = asyncio.create_task(written_by(session, node, lambda: change).run())
+        await asyncio.sleep(1.0)
+        session.backend, session.refused = 2, ("candidates",)
+        change.set()
+        await asyncio.sleep(1.5)
+        session.refused, session.asked = (), []
+        await asyncio.sleep(1.5)
+        assert "candidates" in session.asked
+        writing.cancel()
+
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(main())
+
+
+def written_by(session: Any, node: NodePresence, change: Callable[[], asyncio.Event] = asyncio.Event) -> Presence:
+    server: Any = SimpleNamespace(lease=Lease(600.0), notes=SimpleNamespace(warn=lambda *_: None))
+    return Presence(server, session, present=lambda: node, change=change)
 
 
 def test_what_an_operator_waits_for_is_looked_for_now(tmp_path: Path) -> None:

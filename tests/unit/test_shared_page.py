@@ -74,3 +74,22 @@ def test_all_who_wait_share_one_rendering_that_began_after_they_had_asked() -> N
         assert set(answers[1:]) == {begun[-1]}
 
     driven(main)
+
+
+def test_a_page_that_cannot_be_made_is_refused_to_all_who_wait_for_it() -> None:
+    async def main() -> None:
+        answers = iter([1, None, None])
+
+        def render() -> int:
+            found = next(answers)
+            if found is None:
+                raise LookupError
+            return found
+
+        page = SharedPage(render)
+        assert await page.get() == 1
+        await asyncio.sleep(1.0)
+        found = await asyncio.gather(page.get(), page.get(), return_exceptions=True)
+        assert [type(one) for one in found] == [LookupError, LookupError]
+
+    driven(main)
