@@ -14,6 +14,10 @@ DRAINED: Final = "drained "
 """How the reason of each program begins whose node is drained."""
 AWAY: Final = "its daemon is not connected"
 """How it begins where the node's daemon is not there."""
+LIFT: Final = "lift"
+"""The verb of a message to other nodes when a program is started everywhere: no stop of theirs outlives that."""
+ASK: Final = "ask"
+"""The verb of a question to a node before a program is released to it: the node answers why it could not lead it."""
 
 
 @dataclass(frozen=True, slots=True)

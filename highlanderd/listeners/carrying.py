@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from highlanderd.api import DEFAULT_TIMEOUT, MOST_LINES
+from highlanderd.core.cluster import ASK, LIFT
 from highlanderd.core.states import Author
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchNode, NoSuchProgram, NotLeading, NotPermitted
@@ -18,11 +19,6 @@ from highlanderd.listeners.requests import WAITING, checked
 
 LOGS: Final = "logs"
 """What the node that leads is asked for: the last lines of a program. That changes nothing."""
-LIFT: Final = "lift"
-"""The verb of a message to other nodes when a program is started everywhere: no stop of theirs outlives that."""
-ASK: Final = "ask"
-"""The verb of a question to a node before a program is released to it: the node answers why it could not lead it."""
-
 TO_THE_LEADER: Final = frozenset({"release", "restart", "signal", LOGS})
 """Orders that concern the node that leads the program; the others concern the node where they are given."""
 

@@ -10,7 +10,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import Signals
@@ -19,7 +18,6 @@ from typing import Final
 from highlanderd.children.guardian_link import Greeting, GuardianLink
 from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig, dsn_anew
-from highlanderd.core.cluster import NodePresence
 from highlanderd.core.states import Draining, Leading, SessionState, Stopped, Waiting
 from highlanderd.errors import ConfigurationError, one_line, printable
 from highlanderd.guardian.channel import Channel
@@ -28,9 +26,9 @@ from highlanderd.output.writer import Writer
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.outage import Down
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.presence import Presence
 from highlanderd.postgres.session import Session
 from highlanderd.postgres.suspensions import Suspensions
+from highlanderd.run.appearance import RunAppearance
 from highlanderd.run.command import BUSY, LOST, SIGNALLED, UNREACHABLE, of_status, unstarted
 from highlanderd.run.order import CONFIGURATION, RUNNING, RunOrder
 from highlanderd.run.outcome import Outcome, of_term
@@ -47,7 +45,6 @@ from highlanderd.worker.member import Member
 from highlanderd.worker.next_change import Changes
 from highlanderd.worker.notices import Notices
 from highlanderd.worker.persistence import Persistence
-from highlanderd.worker.presence import WorkerPresence
 
 log = logging.getLogger(__name__)
 
@@ -93,21 +90,9 @@ class RunWorker:
         self._fleet = self._make_fleet(handover, writer)
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
         self._suspensions = Suspensions(self._pool.listener, handover.configuration.daemon.node, self._fleet.suspend)
-        self._presence = self._make_presence(handover.configuration.daemon.node)
+        node = handover.configuration.daemon.node
+        self._appearance = RunAppearance(order, node, greeting.instance, self._pool, self._fleet, self._changes)
         self._beat = self._make_beat(wake)
-
-    def _make_presence(self, node: str) -> Presence:
-        """Make what shows this run to the cluster: of its configuration, the command is all that its user chose."""
-        seen = WorkerPresence(node, self._greeting.instance, None, self._fleet, self._order.environment)
-
-        def present() -> NodePresence:
-            now = seen.now()
-            commands = ({key: of for key, of in one.digests.items() if key == "command"} for one in now.programs)
-            programs = (replace(one, digests=found) for one, found in zip(now.programs, commands, strict=True))
-            return replace(now, programs=tuple(programs))
-
-        pool, changes = self._pool, self._changes
-        return Presence(pool.server, pool.listener, present=present, change=lambda: changes.next)
 
     def _make_beat(self, wake: asyncio.Event) -> Beat:
         return Beat(
@@ -167,7 +152,7 @@ class RunWorker:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._pool.run()),
-                presence := group.create_task(self._presence.run()),
+                appearance := group.create_task(self._appearance.run()),
                 group.create_task(self._suspensions.run()),
                 group.create_task(self._beat.run()),
                 group.create_task(_fail_with(self._guardian)),
@@ -178,8 +163,8 @@ class RunWorker:
             self._heed_former()
             self._guardian.listen(self)
             await self._fleet.run()
-            presence.cancel()
-            await self._presence.withdraw()
+            appearance.cancel()
+            await self._appearance.end()
             for task in background:
                 task.cancel()
         await self._persistence.write_last()

@@ -13,7 +13,7 @@ from highlanderd import __version__
 from highlanderd.api import DEFAULT_TIMEOUT
 from highlanderd.choice import chosen
 from highlanderd.config import WrittenKey, keys_of
-from highlanderd.core.cluster import ClusterOverview, Held
+from highlanderd.core.cluster import ASK, LIFT, ClusterOverview, Held
 from highlanderd.core.events import ReleaseOrdered, RestartOrdered, StartOrdered, StopOrdered
 from highlanderd.core.explanation import Explanation, LocalView, explained
 from highlanderd.core.occurrences import Occurrence
@@ -289,7 +289,7 @@ class WorkerNode:
     async def ask_hindrance(self, node: str, name: str) -> str:
         """Return why another node could not lead a program, as it says itself. Raises HighlanderError."""
         try:
-            answer = await self.commands.send(node, Command(carrying.ASK, name, {}, NOBODY), 0.0)
+            answer = await self.commands.send(node, Command(ASK, name, {}, NOBODY), 0.0)
         except TimedOut:
             return "its daemon does not answer"
         return str(answer.get("hindrance", ""))  # a daemon of an earlier release does not know the question
@@ -298,7 +298,7 @@ class WorkerNode:
         """Have every daemon that is there forget a stop of its own. One that does not answer is not waited for."""
         self.lift(name, by)
         others = [one.name for one in (await self._overview.read()).nodes if one.present and one.name != self._name]
-        command = Command(carrying.LIFT, name, {}, by)
+        command = Command(LIFT, name, {}, by)
         lifting = (self.commands.send(node, command, 0.0) for node in others)
         for outcome in await asyncio.gather(*lifting, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, TimedOut):

@@ -144,6 +144,23 @@ def test_a_run_that_has_succeeded_has_finished_though_no_node_has_it_any_more(ru
     assert highlanderctl(Path("/nonexistent"), "wait", "other", *wait[2:], "finished").code == 4
 
 
+def test_a_run_refuses_orders_of_other_nodes_and_is_released_to(runs: Runs, nodes: Nodes, database: Database) -> None:
+    [daemon] = nodes(database, "a", programs=["beat", "mail"], lease=LEASE)
+    nodes.await_led("beat", "mail")
+    run = runs("--name", "beat", "--", *CHILD)
+    name = f"{socket.gethostname()}.run-{run.pid}"
+    wait_for(lambda: daemon.program("beat")["candidates"] == 1, PATIENCE, "it waits")
+    released = highlanderctl(daemon.socket, "release", "beat", "--to", name)
+    assert (released.code, released.err) == (0, "")
+    refused = highlanderctl(daemon.socket, "restart", "beat")
+    assert refused.code == 6
+    assert f"takes no orders; `highlanderctl drain {name}` ends it" in refused.err
+    assert highlanderctl(daemon.socket, "drain", name).code == 0
+    code, _, err = run.ended()
+    assert code == 70
+    assert "the lead was lost: drained by " in err
+
+
 def _kill(run: Run) -> None:
     """Kill a command and its daemon at one moment: none of them releases what it leads when another one is gone."""
     pids = (run.pid, run.worker, *run.below(b"--state"))
