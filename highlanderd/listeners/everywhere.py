@@ -9,7 +9,7 @@ from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
 from highlanderd.core.states import Author
-from highlanderd.errors import NoSuchNode, NoSuchProgram, TimedOut, Unanswered, enumerated
+from highlanderd.errors import HighlanderError, NoSuchNode, NoSuchProgram, TimedOut, Unanswered, enumerated, refusal
 from highlanderd.listeners.candidates import refuse_bare_drain
 from highlanderd.listeners.orders import Node
 
@@ -90,9 +90,14 @@ def _leader(cluster: ClusterOverview, name: str) -> str | None:
 async def drain(node: Node, names: list[str], by: Author, patience: Patience, *, force: bool) -> ClusterOverview:
     """Drain nodes, one after the other; return the cluster then. Raises HighlanderError."""
     with _written("a drain", "; until then, 'systemctl stop highlanderd' on a node ends what it leads"):
-        for name in names:
-            confirm = nothing if force else await refuse_bare_drain(node, name)
-            await node.drain(name, by, confirm)
+        confirms = [nothing if force else await refuse_bare_drain(node, name) for name in names]
+        for at, (name, confirm) in enumerate(zip(names, confirms, strict=True)):
+            try:
+                await node.drain(name, by, confirm)
+            except HighlanderError as error:
+                if not at:
+                    raise
+                raise refusal(error.code, f"{error}; drained are {enumerated(names[:at])}") from error
     return await patience.until(node, lambda now: not _led_by(now, names), f"{enumerated(names)} still lead programs")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
-from highlanderd.core.cluster import ClusterOverview, ClusterProgram, UnableNode
-from highlanderd.core.states import NOBODY
-from highlanderd.errors import TimedOut
-from highlanderd.listeners.everywhere import Patience, start
+from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, UnableNode
+from highlanderd.core.states import NOBODY, Author
+from highlanderd.core.status import MigrationReport
+from highlanderd.errors import NeedsForce, NoSuchNode, TimedOut
+from highlanderd.listeners.everywhere import Patience, drain, start
 from tests.support.memory_node import MemoryNode, program
 
 NIGHTLY = ClusterProgram(
@@ -48,3 +50,27 @@ def test_what_is_between_two_runs_or_has_finished_is_started_though_no_node_lead
         assert _started(MemoryNode(program("nightly", "waiting", **facts)), NIGHTLY) == NIGHTLY
     with pytest.raises(TimedOut):
         _started(MemoryNode(program("nightly", "waiting")), NIGHTLY)
+
+
+class Refusing(MemoryNode):
+    """Refuses to drain node b once that is written."""
+
+    async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:
+        if node == "b":
+            raise NeedsForce("no other node could lead beat now")
+        await super().drain(node, by, confirm)
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_drain_of_several_nodes_is_judged_for_all_and_says_what_stands(force: bool) -> None:
+    node = Refusing()
+    nodes = tuple(ClusterNode(name, "i", "1", None, None, None, present=True) for name in "ab")
+    node.overview, node.migration = ClusterOverview(nodes, (), {}), MigrationReport(3, migrated=False, waits_for=())
+    patience = Patience(0.0, lambda: False)
+    with pytest.raises(NeedsForce, match=r"^no other node could lead beat now; drained are a$"):
+        asyncio.run(drain(node, ["a", "b"], NOBODY, patience, force=force))
+    node.orders.clear()
+    if not force:
+        with pytest.raises(NoSuchNode):
+            asyncio.run(drain(node, ["a", "nix"], NOBODY, patience, force=False))
+        assert node.orders == []
