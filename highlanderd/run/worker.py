@@ -41,6 +41,7 @@ from highlanderd.worker.beat import Beat
 from highlanderd.worker.connecting import ledger_of, server
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.handover import WorkerHandover, begin
+from highlanderd.worker.making import MemberMaker
 from highlanderd.worker.member import Member
 from highlanderd.worker.next_change import Changes
 from highlanderd.worker.notices import Notices
@@ -107,9 +108,9 @@ class RunWorker:
             on_late=lambda _seconds: None,
         )
 
-    def _make_fleet(self, handover: WorkerHandover, writer: Writer) -> Fleet:
+    def _origin(self, handover: WorkerHandover, writer: Writer) -> Origin:
         order, daemon = self._order, handover.configuration.daemon
-        origin = Origin(
+        return Origin(
             guardian=self._guardian,
             writer=writer,
             node=daemon.node,
@@ -121,20 +122,29 @@ class RunWorker:
             exited=lambda *_: None,
             foreground={"group": order.group, "ignored": order.ignored},
         )
-        fleet = Fleet(
+
+    def _make_fleet(self, handover: WorkerHandover, writer: Writer) -> Fleet:
+        origin = self._origin(handover, writer)
+        make = MemberMaker(
             self._pool,
             origin,
             instance=self._greeting.instance,
-            wishes=handover.wishes,
             on_connection_loss="hold",
             recorder=Uncounted(),
-            on_change=self._follow,
             on_alarm=self._alarms.sound,
-            beginnings=handover.beginnings,
-            aside=SetAside(daemon.node, {}, on_alarm=self._alarms.sound, on_change=self._follow),
             session=self._session(),
         )
-        fleet.want({order.name: self._wanted()})
+        fleet = Fleet(
+            self._pool,
+            origin,
+            make,
+            wishes=handover.wishes,
+            beginnings=handover.beginnings,
+            aside=SetAside(origin.node, {}, on_alarm=self._alarms.sound, on_change=self._follow),
+            on_change=self._follow,
+            on_alarm=self._alarms.sound,
+        )
+        fleet.want({self._order.name: self._wanted()})
         for found in self._greeting.found:
             fleet.adopt(found, self._wanted())
         return fleet

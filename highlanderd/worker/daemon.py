@@ -49,6 +49,7 @@ from highlanderd.worker.connecting import ledger_of, server
 from highlanderd.worker.duplicates import Duplicates
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.handover import WorkerHandover, begin
+from highlanderd.worker.making import MemberMaker
 from highlanderd.worker.meter import Meter
 from highlanderd.worker.next_change import Changes
 from highlanderd.worker.node import WorkerNode
@@ -132,29 +133,34 @@ class Daemon:
 
     def _make_fleet(self, handover: WorkerHandover) -> Fleet:
         """Make the fleet, with what an earlier worker left: children, wishes, and the programs that were in force."""
+        origin, daemon = self._origin(), self._configuration.daemon
         fleet = Fleet(
             self._pool,
-            self._origin(),
-            instance=self._greeting.instance,
+            origin,
+            self._make_maker(origin),
             wishes=handover.wishes,
-            on_connection_loss=self._configuration.postgres.on_connection_loss,
-            recorder=self._metrics,
+            beginnings=handover.beginnings,
+            aside=SetAside(daemon.node, self._greeting.quarantined, on_alarm=self._alarm, on_change=self._changes.note),
             on_change=self._changes.note,
             on_alarm=self._alarm,
-            tell=self._chronicle.tell,
-            beginnings=handover.beginnings,
-            aside=SetAside(
-                self._configuration.daemon.node,
-                self._greeting.quarantined,
-                on_alarm=self._alarm,
-                on_change=self._changes.note,
-            ),
-            session=SESSIONS[self._configuration.postgres.standby_connections],
         )
         fleet.want(handover.programs)
         for found in self._greeting.found:
             fleet.adopt(found, handover.programs.get(found.child.program))
         return fleet
+
+    def _make_maker(self, origin: Origin) -> MemberMaker:
+        postgres = self._configuration.postgres
+        return MemberMaker(
+            self._pool,
+            origin,
+            instance=self._greeting.instance,
+            on_connection_loss=postgres.on_connection_loss,
+            recorder=self._metrics,
+            on_alarm=self._alarm,
+            tell=self._chronicle.tell,
+            session=SESSIONS[postgres.standby_connections],
+        )
 
     def _make_beat(self) -> Beat:
         return Beat(

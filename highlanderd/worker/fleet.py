@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from highlanderd.children.guardian_link import Found
-from highlanderd.children.prober import Prober
-from highlanderd.children.spawn import Origin, Spawner
+from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig, difference
 from highlanderd.core import machine
 from highlanderd.core.events import (
@@ -29,24 +28,19 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.observation import Suspension
 from highlanderd.core.placement import Peers
-from highlanderd.core.states import NOBODY, Author, Backoff, Cause, Policy, Situation, Want
+from highlanderd.core.states import NOBODY, Author, Backoff, Cause, Situation, Want
 from highlanderd.guardian import cgroup
-from highlanderd.postgres.look_batch import LookBatch
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.resolver import Resolver
-from highlanderd.postgres.session import Session
 from highlanderd.postgres.standing import Standing
 from highlanderd.system.linux import boottime
 from highlanderd.worker import changes, child_handover
 from highlanderd.worker.aside import SetAside
 from highlanderd.worker.beginnings import Beginnings, Inheritance
-from highlanderd.worker.interfaces import ProgramChild, Recorder
+from highlanderd.worker.interfaces import ProgramChild
+from highlanderd.worker.making import MemberMaker
 from highlanderd.worker.member import Member
 from highlanderd.worker.placement import Placement
-from highlanderd.worker.policy import policy
-from highlanderd.worker.program import Program
 from highlanderd.worker.quiet import quietly
-from highlanderd.worker.records import Tell
 from highlanderd.worker.start_order import StartOrder
 
 log = logging.getLogger(__name__)
@@ -59,22 +53,15 @@ class Fleet:
         self,
         pool: Pool,
         origin: Origin,
+        make: MemberMaker,
         *,
-        instance: str,
         wishes: Mapping[str, Want],
-        on_connection_loss: str,
-        recorder: Recorder,
-        on_change: Callable[[], None],
-        on_alarm: Callable[[str], None],
-        tell: Tell = lambda *_, **__: None,
         beginnings: Beginnings,
         aside: SetAside,
-        session: Callable[..., Session] = Session,
+        on_change: Callable[[], None],
+        on_alarm: Callable[[str], None],
     ) -> None:
-        """Make a fleet without programs. ``beginnings`` is what an earlier worker has left of them.
-
-        ``aside`` says which do not contend here; ``session`` makes a program's session.
-        """
+        """Make a fleet without programs. ``beginnings`` is what an earlier worker has left of them."""
         self.members: dict[str, Member] = {}
         self.wanted: dict[str, ProgramConfig] = {}
         self._led: set[str] = set()
@@ -84,13 +71,9 @@ class Fleet:
         """The order that keeps this node from leading anything, as the ledger showed it last."""
         self.wishes = dict(wishes)
         """What operators have ordered of programs, by name: to run or to stop. It outlives this worker."""
-        self._pool, self._origin, self._instance = pool, origin, instance
-        self._on_connection_loss = on_connection_loss
-        self._recorder, self._on_change, self._on_alarm, self._tell = recorder, on_change, on_alarm, tell
-        self._session, self._looks = session, LookBatch()
-        self._inherited = Inheritance(beginnings)
-        self.aside = aside
-        self._names = Resolver()
+        self._pool, self._origin, self._make = pool, origin, make
+        self._on_change, self._on_alarm = on_change, on_alarm
+        self._inherited, self.aside = Inheritance(beginnings), aside
         self._placement = Placement(lambda: pool.listener.leaders)
         self.start_order = StartOrder(self.members, self._placement)
         self._wake = asyncio.Event()
@@ -232,7 +215,7 @@ class Fleet:
         """Kill everything in a child's cgroup, where there is one: no keeper does it any more."""
         parent = cgroup.own()
         if parent is not None and number:
-            cgroup.kill(f"{parent}/{cgroup.name(self._instance, number)}")
+            cgroup.kill(f"{parent}/{cgroup.name(self._make.instance, number)}")
 
     def is_led(self, name: str) -> bool:
         """Return whether this node leads a program."""
@@ -289,50 +272,21 @@ class Fleet:
         elif keys:
             member.spawner.follow(config)
             member.prober.apply(config)
-            member.program.follow(self._policy(config))
+            member.program.follow(self._make.policy(config, self._inherited.schedule(config)))
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
         name = config.name
-        situation = replace(situation, failures=self._inherited.take_failures(name))
-        spawner, prober = Spawner(self._origin, config), Prober(config, self._names)
-        program = Program(
-            name,
-            situation,
-            self._policy(config),
-            spawn=spawner,
-            prober=prober,
-            recorder=self._recorder,
-            on_change=lambda: self._changed(name),
-            on_alarm=self._on_alarm,
-            attention=self._origin.guardian.attention,
+        member = self.members[name] = self._make.member(
+            config,
+            replace(situation, failures=self._inherited.take_failures(name)),
+            lock_id,
+            schedule=self._inherited.schedule(config),
             last_exit=self._inherited.last_exit(name),
-            tell=self._tell,
-        )
-        member = self.members[name] = Member(
-            program, self._session_of(program, config, lock_id), spawner, prober, lock_id
+            on_change=lambda: self._changed(name),
+            peers=lambda: self._peers(name),
         )
         self._note_term(name)
         return member
-
-    def _session_of(self, program: Program, config: ProgramConfig, lock_id: int) -> Session:
-        name = program.name
-        return self._session(
-            self._pool,
-            program=name,
-            lock_id=lock_id,
-            advisory=config.advisory_lock(self._origin.namespace),
-            node=self._origin.node,
-            instance=self._instance,
-            keeperless=lambda: not self._origin.guardian.holds(lock_id, name),
-            post=program.post,
-            on_alarm=self._on_alarm,
-            peers=lambda: self._peers(name),
-            looks=self._looks,
-        )
-
-    def _policy(self, config: ProgramConfig) -> Policy:
-        origin, schedule = self._origin, self._inherited.schedule(config)
-        return policy(config, origin.node, self._instance, schedule, on_connection_loss=self._on_connection_loss)
 
     def _stays_away(self, member: Member) -> bool:
         """Return whether a program began with a configuration that keeps it from this node."""

@@ -27,6 +27,7 @@ from highlanderd.worker.beginnings import Beginnings
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.foresight import Foresight
 from highlanderd.worker.interfaces import Recorder
+from highlanderd.worker.making import MemberMaker
 from tests.support.session import pool_of, until
 
 UNLIMITED = Limits()
@@ -83,17 +84,24 @@ def _fleet(
         killed=lambda *_: None,
         exited=lambda *_: None,
     )
-    return Fleet(
-        pool_of(Server("host=/nowhere", ledger, node="a", fresh=None), ledger),
+    pool = pool_of(Server("host=/nowhere", ledger, node="a", fresh=None), ledger)
+    make = MemberMaker(
+        pool,
         origin,
         instance="6f3f1b0e-5d4c-4c1b-8f1a-2f6f3b0c9d11",
-        wishes={},
         on_connection_loss="hold",
         recorder=cast("Recorder", recorder or nothing),
-        on_change=lambda: None,
         on_alarm=alarms.append,
+    )
+    return Fleet(
+        pool,
+        origin,
+        make,
+        wishes={},
         beginnings=beginnings,
         aside=SetAside("a", quarantined or {}, on_alarm=alarms.append, on_change=lambda: None, limits=lambda: limits),
+        on_change=lambda: None,
+        on_alarm=alarms.append,
     )
 
 

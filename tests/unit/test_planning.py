@@ -41,7 +41,7 @@ def test_a_time_is_run_when_it_has_come_and_not_before() -> None:
     assert planned(39_600.0) == Run(39_600, after=36_000)
 
 
-def test_a_time_that_nobody_could_run_is_run_late_and_skipped_when_it_is_too_late() -> None:
+def test_a_time_that_no_node_could_run_is_run_late_and_skipped_when_it_is_too_late() -> None:
     last = replace(OVER, ended_ago=4000.0)
     assert planned(39_600 + 300.0, last=last) == Run(39_600, after=36_000)
     missed = Skipped(39_600, 39_600, 1, "missed")

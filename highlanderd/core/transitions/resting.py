@@ -34,7 +34,7 @@ def wait(context: Context[Backoff | Stopped, Due | StartOrdered]) -> Step:
 
 
 def _resumes_schedule(context: Context[Backoff | Stopped, Due | StartOrdered]) -> bool:
-    """Return whether it only waits for its times again: who lets a stopped timer go on does not mean a run now."""
+    """Return whether it only waits for its times again: an operator who starts a stopped job orders no run now."""
     return isinstance(context.state, Stopped) and context.policy.schedule is not None
 
 
