@@ -61,6 +61,7 @@ class SharingSession(Session):
             super()._seek()
         else:
             self._warm.join(self)
+            self._warm.hurry()
 
     def note_stake(self, lease_end: float) -> None:
         """Share nothing from the moment on in which a lease hangs on the connection."""

@@ -8,6 +8,7 @@ connection on which it has asked for no lock.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -24,6 +25,9 @@ WARM: Final = 4
 AHEAD: Final = 32
 """Programs with a silent leader that take a connection before they may take over: a lost host may have led hundreds,
 and each other node that waits for them opens as many."""
+PAUSE: Final = 0.25
+"""Seconds after which what was taken is replaced: to open a connection costs a core some milliseconds, which the child
+that is started now can use."""
 
 
 class Sharer(Client, Protocol):
@@ -120,8 +124,9 @@ class WarmConnection:
 class WarmConnections:
     """The warm connections of one pool, and who shares them. Without sharers there are none."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        self.pool = pool
+    def __init__(self, pool: ConnectionPool, pause: float = PAUSE) -> None:
+        self.pool, self._pause = pool, pause
+        self._refill_due = False
         self._free: dict[WarmConnection, None] = {}
         """The open ones, the first of which carries looks."""
         self._coming: set[WarmConnection] = set()
@@ -147,17 +152,21 @@ class WarmConnections:
         return next((one.connection for one in self._free), None)
 
     def join(self, sharer: Sharer) -> None:
-        """Share from now on, as soon as there is something to share."""
+        """Share from now on, if there is something to share."""
         self._sharers[sharer] = None
         if (connection := self.shared) is not None:
             sharer.share(connection)
-        self._refill()
+        self._refill_later()
+
+    def hurry(self) -> None:
+        """Have something to share as soon as possible."""
+        if not self._free and not self._coming:
+            self._open()
 
     def leave(self, sharer: Sharer) -> None:
         """Share nothing any more."""
         self._sharers.pop(sharer, None)
         self.forgo(sharer)
-        self.trim()
 
     def take(self, sharer: Sharer) -> Connection | None:
         """Return a free connection, which is this program's own from now on; None when only the shared one is left."""
@@ -167,13 +176,14 @@ class WarmConnections:
         del self._free[warm]
         self._wanting.pop(sharer, None)
         self.pool.pass_on(warm, sharer)
-        self._refill()
+        self._refill_later()
         return warm.release()
 
     def want(self, sharer: Sharer) -> None:
         """Deliver the next connection that comes to this program."""
         self._wanting[sharer] = None
-        self._refill()
+        while len(self._coming) < len(self._wanting):
+            self._open()
 
     def expect(self, sharer: Sharer) -> bool:
         """Return whether this program may take one for a takeover that may come: that is so for a few at a time."""
@@ -215,7 +225,7 @@ class WarmConnections:
             sharer = next(iter(self._wanting))
             if (connection := self.take(sharer)) is not None:
                 sharer.deliver(connection)
-        self._refill()
+        self._refill_later()
 
     def lost(self, warm: WarmConnection, connection: Connection, why: str) -> None:
         """Do without a connection: another one carries the looks, if there is one."""
@@ -228,7 +238,9 @@ class WarmConnections:
         else:
             for sharer in tuple(self._sharers):
                 sharer.part(why)
-        self._refill()
+            if self._sharers:
+                self.hurry()
+        self._refill_later()
 
     def statement(self, name: str, sql: str, connection: Connection) -> Statement:
         """Return a statement for the schema as this connection has last seen it."""
@@ -243,11 +255,20 @@ class WarmConnections:
     def _needed(self) -> int:
         return (WARM if self._sharers else 0) + len(self._wanting)
 
+    def _refill_later(self) -> None:
+        if not self._refill_due:
+            self._refill_due = True
+            asyncio.get_running_loop().call_later(self._pause, self._refill)
+
     def _refill(self) -> None:
+        self._refill_due = False
         while len(self._free) + len(self._coming) < self._needed:
-            warm = WarmConnection(self)
-            self._coming.add(warm)
-            self.pool.request(warm)
+            self._open()
+
+    def _open(self) -> None:
+        warm = WarmConnection(self)
+        self._coming.add(warm)
+        self.pool.request(warm)
 
     def trim(self) -> None:
         """Close what is open beyond the need: many programs may have had one of their own for a moment."""

@@ -65,10 +65,17 @@ class OpenPool:
     def lost(self, _connection: Connection, why: str) -> None:
         self.losses.append(why)
 
-    def open(self, count: int = 1) -> None:
-        """Open connections for those who have waited longest."""
+    async def open(self, count: int = 1) -> None:
+        """Open connections for those who have waited longest, once it is asked for that many."""
         for _ in range(count):
+            await rest()
             self.waiting.pop(0).deliver(connection())
+        await rest()
+
+
+async def rest() -> None:
+    """Wait until what was taken is asked for anew."""
+    await asyncio.sleep(0.01)
 
 
 def connection() -> Connection:
@@ -108,7 +115,7 @@ Scenario = Callable[[OpenPool, WarmConnections], Coroutine[Any, Any, None]]
 def play(scenario: Scenario) -> None:
     async def playing() -> None:
         pool = OpenPool()
-        await scenario(pool, WarmConnections(pool))
+        await scenario(pool, WarmConnections(pool, pause=0.0))
 
     asyncio.run(playing())
 
@@ -118,9 +125,10 @@ def test_nobody_who_shares_means_no_connections() -> None:
         assert not pool.waiting
         program = Program()
         warm.join(program)
-        pool.open(WARM)
+        await pool.open(WARM)
         assert warm.count == WARM
         warm.leave(program)
+        warm.trim()
         assert warm.count == 0
 
     play(scenario)
@@ -132,8 +140,9 @@ def test_as_few_connections_serve_many_programs_as_one(programs: int) -> None:
         sharers = [Program() for _ in range(programs)]
         for sharer in sharers:
             warm.join(sharer)
+        await rest()
         assert len(pool.waiting) == WARM
-        pool.open(WARM)
+        await pool.open(WARM)
         assert not pool.waiting
         assert {sharer.shared for sharer in sharers} == {warm.shared}
 
@@ -144,11 +153,12 @@ def test_what_carries_the_looks_is_taken_by_nobody() -> None:
     async def scenario(pool: OpenPool, warm: WarmConnections) -> None:
         programs = [Program() for _ in range(WARM)]
         warm.join(programs[0])
-        pool.open(WARM)
+        await pool.open(WARM)
         shared = warm.shared
         taken = [warm.take(program) for program in programs]
         assert taken.count(None) == 1
         assert shared not in taken
+        await rest()
         assert len(pool.waiting) == WARM - 1  # as many as were taken
 
     play(scenario)
@@ -159,12 +169,12 @@ def test_who_wants_one_has_the_next_that_comes_in_the_order_of_asking() -> None:
         first, second = Program(), Program()
         warm.join(first)
         warm.join(second)
-        pool.open(1)
+        await pool.open(1)
         warm.want(first)
         warm.want(second)
-        pool.open(1)
+        await pool.open(1)
         assert owners((first, second)) == [first]
-        pool.open(1)
+        await pool.open(1)
         assert len(owners((first, second))) == 2
         assert warm.shared not in (first.own, second.own)
 
@@ -176,10 +186,10 @@ def test_who_leaves_is_given_nothing() -> None:
         gone, stays = Program(), Program()
         warm.join(gone)
         warm.join(stays)
-        pool.open(1)
+        await pool.open(1)
         warm.want(gone)
         warm.leave(gone)
-        pool.open(len(pool.waiting))
+        await pool.open(WARM - 1)
         assert gone.own is None
 
     play(scenario)
@@ -189,12 +199,13 @@ def test_the_next_one_carries_the_looks_when_the_first_is_lost() -> None:
     async def scenario(pool: OpenPool, warm: WarmConnections) -> None:
         program = Program()
         warm.join(program)
-        pool.open(2)
+        await pool.open(2)
         lost = warm.shared
         assert lost is not None
         lost.wire.drop("cut")
         assert program.shared is warm.shared is not lost
         assert pool.losses == ["cut"]
+        await rest()
         assert len(pool.waiting) == WARM - 1
 
     play(scenario)
@@ -204,11 +215,11 @@ def test_who_shares_hears_when_nothing_is_left_and_when_there_is_something_again
     async def scenario(pool: OpenPool, warm: WarmConnections) -> None:
         program = Program()
         warm.join(program)
-        pool.open(1)
+        await pool.open(1)
         assert warm.shared is not None
         warm.shared.wire.drop("cut")
         assert program.shared is None
-        pool.open(1)
+        await pool.open(1)
         assert program.shared is warm.shared is not None
 
     play(scenario)
@@ -218,10 +229,10 @@ def test_what_comes_back_is_free_and_what_is_too_many_is_closed() -> None:
     async def scenario(pool: OpenPool, warm: WarmConnections) -> None:
         program = Program()
         warm.join(program)
-        pool.open(WARM)
+        await pool.open(WARM)
         own = warm.take(program)
         assert own is not None
-        pool.open(1)
+        await pool.open(1)
         warm.take_back(program, own)
         assert len(pool.waiting) == 0
         assert warm.count == WARM + 1
