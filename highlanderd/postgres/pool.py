@@ -84,6 +84,11 @@ class Pool:
         """Why there is no connection; empty while there may be one."""
         return self.state.last_error
 
+    @property
+    def pressed(self) -> bool:
+        """Whether a client with a lease at stake waits for a connection."""
+        return any(map(_with_lease, self._clients))
+
     def request(self, client: Client) -> None:
         """Ask for a connection. It comes by ``deliver``, once, as soon as there is one."""
         self._clients.setdefault(client, 0)
@@ -159,8 +164,7 @@ class Pool:
                 self.server.turns.move_on()
             for client in self._unattended(1) or self._hanging():
                 self._start(group, client)
-            lease_at_stake = any(map(_with_lease, self._clients))
-            self._next_probe = now + pause(state, now, self.server.lease, lease_at_stake=lease_at_stake)
+            self._next_probe = now + pause(state, now, self.server.lease, lease_at_stake=self.pressed)
         return max(self._next_probe - now, 0.001) if self._unattended(1) or self._hanging() else None
 
     def _hanging(self) -> list[Client]:

@@ -52,10 +52,15 @@ class Presence:
         *,
         present: Callable[[], NodePresence],
         change: Callable[[], asyncio.Event],
+        pressed: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``present`` returns what is true now, and ``change`` what is set at the next change."""
+        """``present`` returns what is true now, and ``change`` what is set at the next change.
+
+        While ``pressed`` returns True, leases run out elsewhere: a new session's first writing waits, which is the
+        longest.
+        """
         self._server, self._listener = server, listener
-        self._present, self._change = present, change
+        self._present, self._change, self._pressed = present, change, pressed
         self._written: _Written | None = None
 
     async def run(self) -> None:
@@ -87,11 +92,13 @@ class Presence:
                     await self._listener.inquire("withdrawn", sharing.WITHDRAWN, node.name, node.instance)
 
     async def _write(self) -> float | None:
-        """Write what this session has not; return when to look again at the latest, and None without a session."""
+        """Write what this session has not; return when to look again at the latest, and None for soon."""
         backend = self._listener.backend
         if backend is None or not self._listener.shares:
             return None
         if self._written is None or self._written.backend != backend:
+            if self._pressed():
+                return None
             self._written = _Written(backend)
         now, node, written = boottime(), self._present(), self._written
         again = now + self._server.lease.length

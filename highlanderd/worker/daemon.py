@@ -35,7 +35,7 @@ from highlanderd.output.log import log_through
 from highlanderd.output.writer import Writer
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.presence import Presence
+from highlanderd.postgres.presence import SOON, Presence
 from highlanderd.postgres.sharing import SESSIONS
 from highlanderd.postgres.standing import StandingReader
 from highlanderd.postgres.suspensions import Suspensions
@@ -221,7 +221,15 @@ class Daemon:
         def change() -> asyncio.Event:
             return self._changes.next
 
-        presence = Presence(self._pool.server, self._pool.listener, present=self._presence.now, change=change)
+        def pressed() -> bool:
+            return self._pool.pressed
+
+        presence = Presence(
+            self._pool.server, self._pool.listener, present=self._presence.now, change=change, pressed=pressed
+        )
+        await asyncio.sleep(SOON)  # the programs ask for their connections first
+        while pressed():  # noqa: ASYNC110 - many facts: a look at the host takes turns from what takes the locks back
+            await asyncio.sleep(SOON)
         async with asyncio.TaskGroup() as group:
             group.create_task(presence.run())
             group.create_task(self._presence.watch_host(change, self._changes.note))

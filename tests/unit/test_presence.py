@@ -57,6 +57,27 @@ def test_what_changes_while_it_is_written_is_written_next() -> None:
     asyncio.run(main())
 
 
+def test_while_leases_run_out_elsewhere_a_new_session_writes_nothing() -> None:
+    async def main() -> None:
+        session, pressed = Written(), iter([True, True])
+        server: Any = SimpleNamespace(lease=Lease(600.0), notes=SimpleNamespace(warn=lambda *_: None))
+        asked: list[bool] = []
+
+        def hurry() -> bool:
+            asked.append(next(pressed, False))
+            assert not session.candidates or not asked[-1]
+            return asked[-1]
+
+        listener: Any = session
+        presence = Presence(server, listener, present=session.present, change=lambda: session.change, pressed=hurry)
+        writing = asyncio.create_task(presence.run())
+        await until(lambda: bool(session.candidates))
+        writing.cancel()
+        assert asked[:3] == [True, True, False]
+
+    asyncio.run(main())
+
+
 def test_a_node_that_never_comes_back_takes_back_what_its_own_instance_has_written() -> None:
     async def main() -> None:
         asked = []
