@@ -148,8 +148,9 @@ class ControlSection(Section):
     remote: Flag = Field(
         default=True,
         description="Whether this node obeys `release`, `restart`, `signal`, `stop` and `start` that another node "
-        "passes on through PostgreSQL. Who may write into the ledger's tables may order so. Programs that are stopped "
-        "everywhere, drained nodes and maintenance are facts of the ledger, and hold all the same.",
+        "passes on through PostgreSQL, and gives it the last lines of programs. Who may write into the ledger's tables "
+        "may order so. Programs that are stopped everywhere, drained nodes and maintenance are facts of the ledger, "
+        "and hold all the same.",
     )
     mode: Octal = Field(
         default=0o660,

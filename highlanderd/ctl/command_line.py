@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from highlanderd import __version__
 from highlanderd.ctl import INTERRUPTED
 from highlanderd.ctl.arguments import parser
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.commands import COMMANDS
-from highlanderd.errors import FAILED, HighlanderError, one_line
+from highlanderd.errors import FAILED, DaemonUnreachable, HighlanderError, one_line
+
+WITHOUT_DAEMON: Final = "; or ask PostgreSQL itself with --dsn or --config"
+"""The cure that the commands have which take these options."""
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -26,7 +30,8 @@ def run(argv: Sequence[str] | None) -> int:
         code = COMMANDS[arguments.command](client, arguments)
         sys.stdout.flush()
     except HighlanderError as error:
-        print(f"highlanderctl: {error}", file=sys.stderr)
+        direct = isinstance(error, DaemonUnreachable) and hasattr(arguments, "dsn")
+        print(f"highlanderctl: {error}{WITHOUT_DAEMON if direct else ''}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if hasattr(arguments, "wait"):

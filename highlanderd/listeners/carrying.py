@@ -81,7 +81,8 @@ async def carry_out_for_another(
         if verb == ASK:
             return {"hindrance": await node.hindrance(name)}
         if not obedient:
-            raise NotPermitted("it obeys no orders from other nodes: its [control] remote is false")
+            what = "gives no lines to" if verb == LOGS else "obeys no orders from"
+            raise NotPermitted(f"it {what} other nodes: its [control] remote is false")
         if verb == LOGS:
             number = checked(arguments, ("n",)).get("n", MOST_LINES)
             return {"lines": portable([line_facts(name, line) for line in node.lines(name)[-number:]])}

@@ -98,7 +98,8 @@ async def drain(node: Node, names: list[str], by: Author, patience: Patience, *,
                 if not at:
                     raise
                 raise refusal(error.code, f"{error}; drained are {enumerated(names[:at])}") from error
-    return await patience.until(node, lambda now: not _led_by(now, names), f"{enumerated(names)} still lead programs")
+    late = f"{enumerated(names)} still {'leads' if len(names) == 1 else 'lead'} programs"
+    return await patience.until(node, lambda now: not _led_by(now, names), late)
 
 
 async def nothing() -> None:

@@ -51,7 +51,10 @@ def test_a_node_that_obeys_no_others_keeps_its_lines_to_itself(nodes: Nodes, dat
     wait_for(nodes.leaders, what="beat is led")
     [b] = nodes(database, "b", programs=SPEAKS, lease=LEASE)
     refused = highlanderctl(b.socket, "logs", "beat")
-    assert (refused.code, "remote is false" in refused.err) == (6, True)
+    assert (refused.code, "a: it gives no lines to other nodes: its [control] remote is false" in refused.err) == (
+        6,
+        True,
+    )
     assert highlanderctl(a.socket, "logs", "beat").code == 0
 
 

@@ -27,6 +27,9 @@ def test_without_a_daemon_the_socket_and_the_cure_are_told(tmp_path: Path) -> No
         assert asked.code == 5
         assert f"{path} does not exist" in asked.err
         assert "systemctl start highlanderd" in asked.err
+        assert "--dsn" not in asked.err
+        for words in (("cluster",), ("history",), ("events",), ("explain", "beat")):
+            assert "; or ask PostgreSQL itself with --dsn or --config\n" in (await ctl(path, *words)).err
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(path))
         asked = await ctl(path, "status")
