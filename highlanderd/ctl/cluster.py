@@ -13,7 +13,7 @@ from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.direct import asked
 from highlanderd.ctl.history import fitted
 from highlanderd.ctl.printing import give
-from highlanderd.ctl.tables import cut, plain
+from highlanderd.ctl.tables import cut, ordered_by, plain
 from highlanderd.durations import since_epoch, span
 from highlanderd.errors import DONE, enumerated
 
@@ -83,14 +83,10 @@ def _age(moment: str | None, now: float) -> float | None:
 
 
 def _node(node: Mapping[str, Any]) -> tuple[str, ...]:
-    drained = "" if node["drained"] is None else f"drained {_by(node['drained'])}"
+    drained = "" if node["drained"] is None else f"drained {ordered_by(node['drained'])}"
     state = "present" if node["present"] else "not connected"
     seen = "never" if node["seen"] is None else f"{span(node['silent_for'])} ago"
     return plain(node["name"]), plain(node["version"]), seen, plain(node["advertise"]), plain(drained or state)
-
-
-def _by(held: Mapping[str, Any]) -> str:
-    return f"by {held['by']}" + (f": {held['reason']}" if held["reason"] else "")
 
 
 def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:
@@ -106,7 +102,7 @@ def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _said_of(program: Mapping[str, Any]) -> Iterator[str]:
-    stopped = "" if program["stopped"] is None else f"stopped everywhere {_by(program['stopped'])}"
+    stopped = "" if program["stopped"] is None else f"stopped everywhere {ordered_by(program['stopped'])}"
     if stopped:
         yield plain(stopped)
     elif program["leader"] is None and program.get("reason"):

@@ -75,11 +75,11 @@ def footer(answer: Mapping[str, Any], now: float) -> Iterator[str]:
     if answer.get("maintenance"):
         yield from tables.maintenance(answer["maintenance"], answer["postgres"], now)
     if answer.get("drained"):
-        yield f"this node is drained {_by(answer['drained'])}"
+        yield f"this node is drained {tables.plain(tables.ordered_by(answer['drained']))}"
     stopped: dict[str, list[str]] = {}
     for program in answer["programs"]:
         if program.get("stopped"):
-            stopped.setdefault(_by(program["stopped"]), []).append(program["name"])
+            stopped.setdefault(tables.plain(tables.ordered_by(program["stopped"])), []).append(program["name"])
     for by, names in stopped.items():
         yield f"stopped everywhere {by}: {tables.plain(enumerated(names))}"
     alone = [one["name"] for one in answer["programs"] if one["state"] == "leading" and one.get("candidates") == 0]
@@ -89,7 +89,3 @@ def footer(answer: Mapping[str, Any], now: float) -> Iterator[str]:
         why = answer["postgres"]["trouble"] or "not connected yet"
         yield f"warning: PostgreSQL cannot be used: {tables.plain(why)}"
     yield from (f"warning: {tables.plain(trouble)}" for trouble in answer["warnings"])
-
-
-def _by(held: Mapping[str, Any]) -> str:
-    return tables.plain(f"by {held['by']}" + (f", {held['reason']}" if held["reason"] else ""))

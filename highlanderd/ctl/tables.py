@@ -167,6 +167,15 @@ def _coloured(line: str, widths: Sequence[int], state: str) -> str:
     return f"{line[:begin]}\x1b[{_COLOURS[state]}m{line[begin:end]}\x1b[0m{line[end:]}"
 
 
+def ordered_by(held: Mapping[str, Any]) -> str:
+    """Return by whom a node is drained, or a program stopped everywhere, and why.
+
+    >>> ordered_by({"by": "ann", "reason": "new disk"}), ordered_by({"by": "ann", "reason": ""})
+    ('by ann: new disk', 'by ann')
+    """
+    return f"by {held['by']}" + (f": {held['reason']}" if held["reason"] else "")
+
+
 def maintenance(under_way: Mapping[str, Any], postgres: Mapping[str, Any], now: float) -> list[str]:
     """Return the lines of ``status`` about a maintenance of PostgreSQL: until when, by whom, why, and its price.
 

@@ -108,6 +108,7 @@ class Fleet:
             if member.set_aside and not self.aside.why(name):
                 member.recalled.set()
         self._wake.set()
+        self._on_change()
 
     @property
     def ending(self) -> bool:

@@ -334,8 +334,8 @@ def test_whatever_is_out_of_the_ordinary_has_a_line() -> None:
     alone = row("relay", state="leading", candidates=0)
     programs = [row("a", stopped=held), row("b", stopped=held), alone, row("beat", state="leading", candidates=1)]
     assert list(status.footer(answered(*programs, drained=drained), NOON)) == [
-        "this node is drained by uid 0 on node a, new\ufffddisk",
-        "stopped everywhere by uid 0 on node a, it corrupts data: a, b",
+        "this node is drained by uid 0 on node a: new\ufffddisk",
+        "stopped everywhere by uid 0 on node a: it corrupts data: a, b",
         "no standby: no other node could take over relay now",
     ]
     assert list(status.footer(answered(row("beat")), NOON)) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +70,7 @@ def _fleet(
     guardian: object = None,
     limits: Limits = UNLIMITED,
     beginnings: Beginnings = NOTHING,
+    on_change: Callable[[], None] = lambda: None,
 ) -> Fleet:
     ledger = Ledger("highlander", "highlander", 10.0)
     nothing = _Nothing()
@@ -100,9 +101,16 @@ def _fleet(
         wishes={},
         beginnings=beginnings,
         aside=SetAside("a", quarantined or {}, on_alarm=alarms.append, on_change=lambda: None, limits=lambda: limits),
-        on_change=lambda: None,
+        on_change=on_change,
         on_alarm=alarms.append,
     )
+
+
+def test_other_programs_are_a_change_though_none_of_them_has_changed_its_state() -> None:
+    noted: list[str] = []
+    fleet = _fleet([], on_change=lambda: noted.append("changed"))
+    fleet.want({"beat": ProgramConfig(name="beat", command=("true",))})
+    assert noted == ["changed"]
 
 
 def test_a_program_whose_task_fails_sits_out_with_its_reason_and_its_neighbours_go_on() -> None:
