@@ -122,8 +122,8 @@ def _later(schedule: Schedule, latest: float, clock: float) -> Later:
     why = "its schedule has no further time" if at == inf else f"next run at {times.shown(at)}"
     if times.following(clock) < at:
         why += (
-            f"; PostgreSQL's clock was set back, and had shown {times.shown(latest)}: to run the times until then, set "
-            "latest to now() in the ledger's table schedule"
+            f"; PostgreSQL's clock is behind {times.shown(latest)}, the latest time in the ledger's table schedule: it "
+            "was set back, or the table was edited; to run the times until then, set latest to now() there"
         )
     return Later(at, why)
 

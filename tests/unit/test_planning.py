@@ -154,8 +154,8 @@ def test_a_schedule_that_was_brought_by_a_clock_ahead_holds_up_no_changed_one() 
 
 def test_a_clock_that_was_set_back_runs_nothing_twice_and_the_history_says_so_once() -> None:
     hint = (
-        "; PostgreSQL's clock was set back, and had shown 36000: to run the times until then, set latest to now() in "
-        "the ledger's table schedule"
+        "; PostgreSQL's clock is behind 36000, the latest time in the ledger's table schedule: it was set back, or the "
+        "table was edited; to run the times until then, set latest to now() there"
     )
     later = Later(39_600, f"next run at 39600{hint}")
     back = replace(KEPT, set_back=True)
