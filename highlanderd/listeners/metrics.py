@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from itertools import chain
 from typing import Final
 
 from prometheus_client import (
@@ -13,10 +14,10 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    generate_latest,
 )
 
 from highlanderd.core.status import NodeStatus
+from highlanderd.listeners.exposition import text
 from highlanderd.listeners.gauges import Snapshot
 
 ALERTED_CAUSES: Final = ("not_ready", "unhealthy")
@@ -157,6 +158,4 @@ class Metrics:
 
     def render(self, status: NodeStatus) -> bytes:
         """Return the page of ``/metrics``, in Prometheus' text format: the snapshot first."""
-        now = CollectorRegistry(auto_describe=False)
-        now.register(Snapshot(status))
-        return generate_latest(now) + generate_latest(self._registry)
+        return text(chain(Snapshot(status).collect(), self._registry.collect()))

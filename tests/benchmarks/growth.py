@@ -36,6 +36,8 @@ LEASE = 10.0
 SETTLED = 5.0
 """Seconds before a measurement: what comes with a start is over."""
 TIMES = 7
+BETWEEN_PAGES = 5.0
+"""Seconds: a page is shared for one, and rests for ten times what it has cost. Scrapers ask every 15 s."""
 WORDS = ["sleep", "infinity"]
 PROGRAM = '[program.p{}]\ncommand = ["sleep", "infinity"]\n'
 COUNTS = "SELECT xact_commit + xact_rollback, pg_current_wal_lsn() - '0/0' FROM pg_stat_database WHERE datname = %s"
@@ -92,12 +94,9 @@ def asked(node: Node, port: int, size: int) -> None:
     status = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), "status"]
     note("asking", "status, whole process", OURS, timed(partial(whole, status)), "ms", size)
 
-    def metrics() -> None:
-        time.sleep(1.1)  # a page is shared for a second
-
     pages = []
     for _ in range(TIMES):
-        metrics()
+        time.sleep(BETWEEN_PAGES)
         pages += timed(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read(), 1)
     note("asking", "/metrics", OURS, pages, "ms", size)
 
