@@ -102,6 +102,7 @@ Term = TypedDict(
         "node": str,
         "from": str,
         "to": str | None,
+        "led": float,
         "gap": float | None,
         "cause": str | None,
         "exit_status": int | None,

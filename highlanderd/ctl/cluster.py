@@ -39,7 +39,7 @@ def cluster(daemon: ControlClient, arguments: Namespace) -> int:
 
 def _show(answer: Answer, arguments: Namespace) -> None:
     width, height = terminal.size()
-    now = time.time()
+    now = _now(answer)
     if arguments.watch and arguments.output == "table" and sys.stdout.isatty():
         terminal.draw([cut(line, width) for line in picture(answer, width, now)], height)
         sys.stdout.flush()
@@ -51,6 +51,12 @@ def _show(answer: Answer, arguments: Namespace) -> None:
             lambda: picture(answer, width, now),
             lambda: [*_rows(answer, now), empty, NODES, *map(_node, answer["nodes"])],
         )
+
+
+def _now(answer: Answer) -> float:
+    """Return the time by the server's clock, which all times of the ledger are of; this host's may be another."""
+    seen = ((since_epoch(node["seen"]), node.get("silent_for")) for node in answer["nodes"])
+    return next((at + ago for at, ago in seen if at is not None and ago is not None), time.time())
 
 
 def picture(answer: Mapping[str, Any], width: int | None, now: float) -> list[str]:

@@ -48,13 +48,14 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def cells(term: Mapping[str, Any], now: float) -> tuple[str, ...]:
-    """Return one row of the table; ``now`` is the time in seconds of the epoch."""
+    """Return one row of the table; ``now`` is the time in seconds of the epoch, for a daemon that does not say more."""
     began, ended = since_epoch(term["from"]), now if term["to"] is None else since_epoch(term["to"])
+    led = term.get("led", None if began is None or ended is None else ended - began)
     return (
         plain(term["program"]),
         plain(term["node"]),
         moment(term["from"]),
-        span(None if began is None or ended is None else ended - began),
+        span(led),
         gap(term["gap"]),
         _cause(term),
     )

@@ -64,6 +64,7 @@ def _facts(term: PastTerm) -> dict[str, object]:
         "node": term.node,
         "from": term.began,
         "to": term.ended,
+        "led": term.lasted,
         "gap": term.gap,
         "cause": term.cause,
         "exit_status": term.exit_status,

@@ -84,8 +84,8 @@ def _tables(seen: Seen) -> Iterator[Markup]:
     if isinstance(seen.cluster, HighlanderError):
         yield from _section("Programs on this node", OWN, [_own(program, seen.now) for program in seen.status.programs])
     else:
-        programs = sorted(seen.cluster.programs, key=_calm)
-        yield from _section("Programs", PROGRAMS, [_program(program, seen.now) for program in programs])
+        programs, now = sorted(seen.cluster.programs, key=_calm), _server_time(seen)
+        yield from _section("Programs", PROGRAMS, [_program(program, now) for program in programs])
         yield from _section("Nodes", NODES, [_node(node, seen.cluster) for node in seen.cluster.nodes])
     if not isinstance(seen.terms, HighlanderError):
         latest = list(reversed(seen.terms))[:LATEST_TERMS]
@@ -200,6 +200,13 @@ def _own(program: ProgramStatus, now: float) -> tuple[str, ...]:
     kind = "good" if program.state in ("leading", "waiting") else "warn"
     state, since = _badge(kind, program.state), span(_age(program.since, now))
     return program.name, state, since, program.leader or "not known", program.reason
+
+
+def _server_time(seen: Seen) -> float:
+    """Return the time by the server's clock, which all times of the ledger are of; this host's may be another."""
+    nodes = () if isinstance(seen.cluster, HighlanderError) else seen.cluster.nodes
+    known = ((since_epoch(node.seen), node.silent_for) for node in nodes)
+    return next((at + ago for at, ago in known if at is not None), seen.now)
 
 
 def _age(moment: str, now: float) -> float | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -21,7 +24,7 @@ from highlanderd.core.cluster import (
     Overviews,
     UnableNode,
 )
-from highlanderd.ctl.cluster import picture
+from highlanderd.ctl.cluster import cluster, picture
 from highlanderd.worker.presence import digests
 
 BEAT = CandidatePresence("beat", 7, "waiting", True, "", False, "2026-01-02T03:04:05Z", {"command": "12ab"})
@@ -123,8 +126,8 @@ CLUSTERS = st.tuples(
 @given(st.lists(CLUSTERS, min_size=2, max_size=6))
 def test_what_is_kept_of_former_overviews_changes_none(clusters: list[Any]) -> None:
     overviews = Overviews()
-    for cluster in clusters:
-        assert overviews.overview(*cluster) == overview(*cluster)
+    for one in clusters:
+        assert overviews.overview(*one) == overview(*one)
 
 
 def test_digests_differ_where_values_do_and_hide_them() -> None:
@@ -177,6 +180,14 @@ def test_the_picture_has_a_row_for_each_program_and_node_and_a_line_for_each_tro
     assert "beat: b could not take over: drained by uid 0\ufffd[2J" in lines
     assert "beat: b has another command, user" in lines
     assert picture(answer(), 80, 0.0)[-1].split() == ["a", "1", "never", "-", "present"]
+
+
+def test_how_long_a_node_leads_is_by_the_clock_of_postgresql(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = answer(since="2026-01-02T03:00:00Z")
+    shown["nodes"][0] |= {"seen": "2026-01-02T04:00:00Z", "silent_for": 2.5}
+    daemon: Any = SimpleNamespace(ask=lambda *_: shown)
+    assert cluster(daemon, Namespace(dsn=None, config=None, watch=False, output="table")) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[3:6] == ["1h", "2s", "yes"]
 
 
 def test_what_is_true_of_many_programs_or_of_all_nodes_is_said_once() -> None:

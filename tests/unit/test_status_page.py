@@ -106,6 +106,11 @@ def test_what_is_out_of_the_ordinary_is_said_first() -> None:
     assert shown.endswith(" ".join(sentences))
 
 
+def test_how_long_a_node_leads_is_by_the_clock_of_postgresql() -> None:
+    found = cluster(led("beat"), nodes=(replace(node("a"), seen="2026-01-02T03:09:05Z", silent_for=2.0), node("b")))
+    assert "beat a ready 5m 1s 7 b" in text(Seen(status(), found, (), NOW))
+
+
 def test_a_stop_everywhere_is_said_once_and_not_of_each_node() -> None:
     held = Held("uid 0 on a", "it corrupts data", AT)
     unable = (UnableNode("a", f"stopped everywhere {held}"), UnableNode("b", "no such command"))
