@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from highlanderd.config.values import kind, quoted, size
@@ -79,4 +80,23 @@ def beyond(wanted: Mapping[str, int]) -> list[str]:
             shown = "unlimited" if value == UNLIMITED else value
             cure = f"write at most {hard}, or raise the daemon's own limit (systemd: Limit{name.upper()}=)"
             found.append(f"sets {name} to {shown}, above the hard limit {hard} of this process; {cure}")
+    return found
+
+
+def urgent(nice: int | None, oom_score_adj: int | None) -> dict[str, str]:
+    """Return what this process may not grant, a sentence by key: only root may raise a priority, or a protection."""
+    if os.geteuid() == 0:
+        return {}
+    found = {}
+    ceiling = resource.getrlimit(resource.RLIMIT_NICE)[0]
+    least = -20 if ceiling == UNLIMITED else min(os.getpriority(os.PRIO_PROCESS, 0), 20 - ceiling)
+    if nice is not None and nice < least:
+        found["nice"] = (
+            f"is {nice}, and only root may go below {least}; write {least} or more, or run the daemon as root"
+        )
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    if oom_score_adj is not None and oom_score_adj < own:
+        found["oom_score_adj"] = (
+            f"is {oom_score_adj}, and only root may go below the daemon's own {own}; write {own} or more"
+        )
     return found

@@ -47,10 +47,10 @@ def launch(
         ("session", lambda: _stand(spec.get("foreground"))),
         ("cgroup", lambda: cgroup.enter(directory) if directory else None),
         ("umask", lambda: os.umask(spec["umask"])),
+        ("OOM score", lambda: _set_oom_score(spec.get("oom_score_adj"))),  # opens a file, which limits may forbid
         ("limits", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, nofile)),
         ("limits", lambda: _limit(spec.get("limits", {}))),
         ("nice value", lambda: _be_nice(spec.get("nice"))),
-        ("OOM score", lambda: _set_oom_score(spec.get("oom_score_adj"))),
         ("user", lambda: change_user(spec["uid"], spec["gid"], spec["groups"])),
         ("keeper", lambda: _die_with(keeper)),  # again: a change of user has undone it
         ("directory", lambda: os.chdir(spec["cwd"]) if spec["cwd"] is not None else None),

@@ -223,6 +223,11 @@ def test_a_child_gets_its_limits_its_niceness_and_its_oom_score(node: Node) -> N
     assert lines == ["123", "123", "unlimited", "7", "321", "NoNewPrivs:\t1"]
 
 
+def test_a_limit_on_files_is_the_programs_and_not_that_of_its_preparation(node: Node) -> None:
+    epoch = node.spawn("true", limits={"nofile": 3})
+    node.expect("Started", epoch=epoch)  # whether it can live with that, its loader says
+
+
 def test_without_a_wish_a_child_has_the_daemons_limits(node: Node) -> None:
     epoch = node.shell("ulimit -Sn; nice; grep NoNewPrivs /proc/self/status")
     own = str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
