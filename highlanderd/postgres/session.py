@@ -231,9 +231,13 @@ class Session(LockConnection):
         """Make all nodes wait once more, because what this ledger holds has gone back. Posts nothing."""
         self.say("unsettle", leading.UNSETTLE, server.system, server.timeline)
 
-    def take_over(self, claim: Claim) -> None:
-        """Try to begin the claimed term, once the terms that lapsed are closed. Posts Granted or Refused."""
+    def take_over(self, claim: Claim) -> bool:
+        """Try to begin the claimed term, once the terms that lapsed are closed. Posts Granted or Refused.
+
+        Return whether a child may be prepared meanwhile: not where something else comes first.
+        """
         self._takeover.ask(claim)
+        return True
 
     def renew(self, epoch: int, lease: Lease) -> None:
         """Prolong the term under ``lease``; a session that holds no lock takes it back in the same statement.

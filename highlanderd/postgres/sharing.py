@@ -224,11 +224,12 @@ class SharingSession(Session):
             self.post(Refused(pause, f"{WAITS_FOR_OWN}: {trouble}" if trouble else WAITS_FOR_OWN))
         return False
 
-    def take_over(self, claim: Claim) -> None:
+    def take_over(self, claim: Claim) -> bool:
         """Try to begin the claimed term, on a connection of its own. Posts Granted or Refused."""
-        if self._owns():
-            self._note_tried()
-            super().take_over(claim)
+        if not self._owns():
+            return False
+        self._note_tried()
+        return super().take_over(claim)
 
     def renew(self, epoch: int, lease: Lease) -> None:
         """Prolong the term under ``lease``, or take its lock back."""

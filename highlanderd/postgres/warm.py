@@ -22,7 +22,7 @@ from highlanderd.system.linux import boottime
 
 WARM: Final = 4
 """Connections that are kept open while programs wait: one for looks, and three for takeovers at the same moment."""
-AHEAD: Final = 32
+AHEAD: Final = 128
 """Programs with a silent leader that take a connection before they may take over: a lost host may have led hundreds,
 and each other node that waits for them opens as many."""
 PAUSE: Final = 0.25

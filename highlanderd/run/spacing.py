@@ -23,10 +23,11 @@ class SpacedSession(Session):
         super().__init__(*words, **keys)
         self._every, self._on_recent = every, on_recent
 
-    def take_over(self, claim: Claim) -> None:
+    def take_over(self, claim: Claim) -> bool:
         """Take over unless the last success is too recent. Posts Granted or Refused."""
         query = ("last_success", LAST_SUCCESS, (self.lock.lock_id,))
         self.ask(lambda replies, _sent: self._judge(claim, replies[0]), query)
+        return True
 
     def _judge(self, claim: Claim, reply: Reply) -> None:
         pause = claim.lengths.pace.renew_every

@@ -39,8 +39,8 @@ class LockSession(Protocol):
     def write_settled(self, settle: Settle) -> None:
         """Write that a lease was waited out."""
 
-    def take_over(self, claim: Claim) -> None:
-        """Try to begin a term."""
+    def take_over(self, claim: Claim) -> bool:
+        """Try to begin a term. Return whether a child may be prepared meanwhile."""
 
     def write_timetable(self, change: Change) -> None:
         """Write what becomes of scheduled times."""

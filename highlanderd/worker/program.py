@@ -296,10 +296,10 @@ class Program:
 
     def _perform_take_over(self, effect: TakeOver) -> None:
         claim = effect.claim
-        self._lock.take_over(claim)
-        until = boottime() + claim.lengths.spawn_within
-        scheduled = None if claim.run is None else claim.run.at
-        self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled))
+        if self._lock.take_over(claim):
+            until = boottime() + claim.lengths.spawn_within
+            scheduled = None if claim.run is None else claim.run.at
+            self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled))
 
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1

@@ -251,7 +251,7 @@ def test_a_claim_on_a_shared_connection_is_refused_until_there_is_one_of_its_own
             database.sql("UPDATE highlander.lease SET released_at = clock_timestamp(), renewal = renewal + 1")
             claim = line.judge(await line.look())
             assert isinstance(claim, Claim)
-            line.session.take_over(claim)
+            assert not line.session.take_over(claim)  # so no child is prepared for it yet
             assert await line.told(Refused) == Refused(0, "takes a connection of its own")
             assert line.session.own is not None
             assert not line.session.granted

@@ -105,12 +105,12 @@ PROBLEMS = {
         replace(HEALTHY, plan=replace(HEALTHY.plan, programs=40)),
         "40 programs on 3 nodes (assumed, for fewer than two are connected) need 123 connections, but max_connections "
         "leaves 77 (others use 20 now); raise max_connections to 187 (184, and 3 reserved for other roles); or "
-        '[postgres] standby_connections = "shared" on every node: 132 are enough, with that room',
+        '[postgres] standby_connections = "shared" on every node: 140 are enough, with that room',
     ),
     "too few connections even for those who share": (
         replace(HEALTHY, plan=replace(HEALTHY.plan, programs=90, sharing=True)),
         "that share connections while they wait need 105 connections, but max_connections leaves 77 (others use 20 "
-        "now); raise max_connections to 255 (252, and 3 reserved for other roles)",
+        "now); raise max_connections to 313 (310, and 3 reserved for other roles)",
     ),
     "settings that somebody drops": (
         replace(HEALTHY, settings={**startup_options(LEASE), "idle_session_timeout": "0"}),

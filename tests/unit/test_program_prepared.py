@@ -13,6 +13,7 @@ from highlanderd.core.effects import Spawn
 from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused
 from highlanderd.core.lease import Lengths
 from highlanderd.core.states import Policy, Want
+from highlanderd.core.verdict import Claim
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
 from tests.unit.test_program_records import Book, Incurious, Line, Quiet, released
@@ -46,7 +47,15 @@ def led(epoch: int, instance: str = "them") -> Looked:
     return Looked(replace(observation, row=row), boottime(), keeperless=True)
 
 
-def done(*events: Event) -> list[str]:
+class Waiter(Line):
+    """A session to which something else comes first."""
+
+    def take_over(self, claim: Claim) -> bool:
+        super().take_over(claim)
+        return False
+
+
+def done(*events: Event, session: type[Line] = Line) -> list[str]:
     """Return what a waiting program has done about its child once these events have come, and before its end."""
     spawner = Prepares()
 
@@ -62,7 +71,7 @@ def done(*events: Event) -> list[str]:
         )
         for event in (Attached(1), *events):
             program.post(event)
-        task = asyncio.create_task(program.run(Line()))
+        task = asyncio.create_task(program.run(session()))
         while program._inbox:  # noqa: ASYNC110 - what is waited for is that the program has had its turns
             await asyncio.sleep(0)
         found = [*spawner.done]  # whatever ends the program ends what was prepared, too
@@ -81,6 +90,10 @@ def test_the_hint_of_a_release_prepares_the_child_that_the_takeover_is_asked_for
 @pytest.mark.parametrize("over", [Refused(1.0, "another session was faster"), Detached("lost")])
 def test_what_was_prepared_ends_with_a_takeover_that_begins_no_term(over: Event) -> None:
     assert done(free(2), over)[-2:] == ["prepared for 3", "discarded"]
+
+
+def test_nothing_is_prepared_while_the_session_has_something_else_to_do_before_the_takeover() -> None:
+    assert not [one for one in done(free(2), session=Waiter) if "prepared" in one]
 
 
 def test_what_was_prepared_at_a_hint_ends_when_another_node_still_leads() -> None:

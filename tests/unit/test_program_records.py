@@ -103,8 +103,9 @@ class Line:
     def close_terms(self, claim: Claim) -> None:
         self.asked.append(f"close {len(claim.closing)}")
 
-    def take_over(self, claim: Claim) -> None:
+    def take_over(self, claim: Claim) -> bool:
         self.asked.append(f"take over {claim.epoch}")
+        return True
 
     def unsettle(self, server: ServerIdentity) -> None:
         self.asked.append(f"unsettle {server.system}")

@@ -187,7 +187,7 @@ class Contender:
         if epoch is not None and self.link is IDLE:
             self._ask("release", epoch, lambda: self.session.release(Release(epoch, Cause.RELEASED, reservation)))
 
-    def _ask(self, what: str, epoch: int, ask: Callable[[], None]) -> None:
+    def _ask(self, what: str, epoch: int, ask: Callable[[], object]) -> None:
         self.link, after = BUSY, boottime()
         self.contest.asked[self.instance, epoch, what] += 1
         ask()
