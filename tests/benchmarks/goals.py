@@ -39,6 +39,7 @@ GOALS = (
     Goal("PostgreSQL back, 1,000 leads", "PostgreSQL restarted", "each lock held again after", 1000, 3, None, max),
     Goal("1,000 led: the worker's CPU", "led", "leader: worker, CPU", 1000, 12),
     Goal("1,000 waiting: the worker's CPU", "led and waited for", "waiting: worker, CPU", 1000, 3),
+    Goal("1,000 waiting, shared: CPU", "led and waited for, shared", "waiting: worker, CPU", 1000, 2),
     Goal("host lost, worst", "host lost", "led nowhere for", 10, 11.5, None, max),
     Goal("command to first child", "start", "command to first child", 1, 300),
     Goal("status of 1,000 programs", "asking", "status, whole process", 1000, 100),

@@ -1,8 +1,9 @@
 """What 1, 10, 100 and 1,000 programs cost: to start, to keep, to wait for, and to ask about. Supervisors beside it.
 
-``sleep infinity`` is each program. For each size one node leads all, and then a second one waits for all. CPU and
-memory are those of the daemon's processes, the programs' own apart, and of PostgreSQL's. supervisord and circus keep
-as many programs on one host: no failover, no lease, no server. ``GROWTH_SIZES`` and ``GROWTH_SECONDS`` change it.
+``sleep infinity`` is each program. For each size one node leads all, and then a second one waits for all, by
+connections of its own and by shared ones. CPU and memory are those of the daemon's processes, the programs' own apart,
+and of PostgreSQL's. supervisord and circus keep as many programs on one host: no failover, no lease, no server.
+``GROWTH_SIZES`` and ``GROWTH_SECONDS`` change it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +33,7 @@ from .results import OURS, lacking, note
 from .supervisors import SUPERVISORS, fetch
 
 SIZES = tuple(map(int, os.environ.get("GROWTH_SIZES", "1,10,100,1000").split(",")))
-SECONDS = float(os.environ.get("GROWTH_SECONDS", "20"))
+SECONDS = float(os.environ.get("GROWTH_SECONDS", "12"))
 LEASE = 10.0
 SETTLED = 5.0
 """Seconds before a measurement: what comes with a start is over."""
@@ -102,11 +104,11 @@ def asked(node: Node, port: int, size: int) -> None:
 
 
 @contextmanager
-def started(nodes: Nodes, dsn: str, node_name: str, size: int, port: int = 0) -> Iterator[Node]:
+def started(nodes: Nodes, dsn: str, node_name: str, size: int, port: int = 0, **postgres: object) -> Iterator[Node]:
     """Start a node as a shell would, and not from a process that has imported everything."""
     node = Node(node_name, nodes.directory / node_name, dsn, LEASE, nodes.journal)
     text = "".join(map(PROGRAM.format, range(size)))
-    node.configure(text, log="error")
+    node.configure(text, log="error", **postgres)
     if port:
         said = node.file.read_text()
         node.file.write_text(re.sub(r'listen = ""', f'listen = "127.0.0.1:{port}"', said))
@@ -128,9 +130,13 @@ def ours(size: int) -> None:
             wait_for(lambda: len(leader.leading()) == size, 120, "all are led")
             used("led", [leader], cluster, database, size)
             asked(leader, port, size)
-        with started(nodes, database.dsn, "waiting", size) as waiting:
-            nodes.await_up(waiting)
-            used("led and waited for", nodes.nodes, cluster, database, size)
+        for part, how in (("led and waited for", "own"), ("led and waited for, shared", "shared")):
+            with started(nodes, database.dsn, "waiting", size, standby_connections=how) as waiting:
+                nodes.await_up(waiting)
+                used(part, nodes.nodes, cluster, database, size)
+            waiting.signal(signal.SIGTERM)
+            waiting.ended()
+            nodes.nodes.remove(waiting)
 
 
 def count(pid: int) -> int:

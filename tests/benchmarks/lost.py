@@ -27,7 +27,7 @@ from .processes import below
 from .results import OURS, lacking, note
 from .supervisors import fetched
 
-ROUNDS = int(os.environ.get("LOST_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("LOST_ROUNDS", "3"))
 PROGRAMS = 10
 """At once, for us and each peer: one lost host is as many samples."""
 LEASE = 10.0

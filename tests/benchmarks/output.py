@@ -28,7 +28,7 @@ from tests.support.wait import wait_for
 
 from .results import OURS, lacking, note
 
-ROUNDS = 5
+ROUNDS = 3
 SECONDS = 0.8
 MEMORY = Path("/dev/shm")
 BLOCKS = ["dd", "if=/dev/zero", "bs=64k", "status=none"]

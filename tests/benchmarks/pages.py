@@ -29,10 +29,11 @@ TITLES = {
     "asking": "Asking",
     "output": "Output of one child into a file in memory",
     "led": "Programs that are led, lease 10 s",
-    "led and waited for": "The same, and a second node waits for all of them",
+    "led and waited for": 'The same, and a second node waits for all of them, with `standby_connections = "own"`',
+    "led and waited for, shared": 'The same with `standby_connections = "shared"` on the second node',
 }
 ALL_RUN = "until all run"
-IN_SCALE = ("led", "led and waited for")
+IN_SCALE = ("led", "led and waited for", "led and waited for, shared")
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Sample], list[dict[str, str]]]:

@@ -12,8 +12,8 @@ WIDTH, HEIGHT, LEFT, BELOW, ABOVE, RIGHT = 760, 360, 60, 40, 20, 260
 COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#566573")
 CURVES = (
     (OURS, "leader: worker, CPU", "worker that leads, % of a core"),
-    (OURS, "waiting: worker, CPU", "worker that waits, % of a core"),
-    (OURS, "PostgreSQL, CPU", "PostgreSQL, % of a core"),
+    (OURS, "waiting: worker, CPU", "worker that waits (own), % of a core"),
+    (OURS, "PostgreSQL, CPU", "PostgreSQL below both, % of a core"),
     ("supervisord", "CPU", "supervisord, % of a core"),
     ("circus", "CPU", "circus, % of a core"),
 )
@@ -54,7 +54,9 @@ def _grid(sizes: Sequence[int]) -> Iterator[str]:
 
 def _curves(samples: Sequence[Sample], sizes: Sequence[int]) -> Iterator[str]:
     for number, (who, what, words) in enumerate(CURVES):
-        latest = {one.size: median(one.values) for one in samples if (one.who, one.what) == (who, what)}
+        parts = ("led", "led and waited for")
+        chosen = [one for one in samples if (one.who, one.what) == (who, what) and one.part in parts]
+        latest = {one.size: median(one.values) for one in chosen}
         if not latest:
             continue
         colour = COLOURS[number % len(COLOURS)]
