@@ -191,22 +191,46 @@ def _order_led(daemon: ControlClient, verb: str, arguments: Namespace, more: dic
 
 
 def _names_on(daemon: ControlClient, arguments: Namespace) -> list[str]:
-    """Return the programs that are chosen from those of the node that the order is for."""
+    """Return the programs that are chosen from those of the node that the order is for.
+
+    A glob and ``all`` choose from those that it has. That node refuses the order for a named one that it has not.
+    """
     if arguments.on is None:
         return _names(daemon, arguments.names)
-    return [program["name"] for program in _of_cluster(daemon, arguments.names)]
+    named, lacking = exact(arguments.names), _lacked(daemon, arguments.on)
+    found = [one["name"] for one in _of_cluster(daemon, arguments.names)]
+    names = [name for name in found if name in named or name not in lacking]
+    if not names:
+        raise NoSuchProgram(f"{arguments.on} has none of these programs: {enumerated(found)}")
+    return names
+
+
+def _lacked(daemon: ControlClient, node: str) -> set[str]:
+    """Return the programs of the cluster that a node does not have, as far as PostgreSQL says so."""
+    cluster = _cluster(daemon)
+    if all(one["name"] != node for one in cluster["nodes"]):
+        return set()
+    return {
+        program["name"]
+        for program in cluster["programs"]
+        if node not in (program["leader"], *program["candidates"], *(one["node"] for one in program["unable"]))
+    }
+
+
+def _cluster(daemon: ControlClient) -> Answer:
+    try:
+        return daemon.ask("GET", "/v1/cluster")
+    except HighlanderError:  # PostgreSQL does not answer
+        return {"nodes": [], "programs": []}
 
 
 def _of_cluster(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
     """Return the chosen programs of this node, and then those that only others have, if PostgreSQL says which."""
     here: list[Answer] = daemon.status()["programs"]
     ours = {program["name"] for program in here}
-    try:
-        everywhere = daemon.ask("GET", "/v1/cluster")["programs"]
-    except HighlanderError:
-        return chosen(names, here)
+    everywhere = _cluster(daemon)["programs"]
     others = [program for program in everywhere if program["name"] not in ours]
-    return chosen(names, [*here, *others], NoSuchProgram.anywhere)
+    return chosen(names, [*here, *others], NoSuchProgram.anywhere if everywhere else NoSuchProgram.among)
 
 
 def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:

@@ -143,6 +143,22 @@ def test_a_stop_while_postgresql_is_away_does_not_say_that_no_node_leads(tmp_pat
     run(main)
 
 
+def test_all_of_another_node_are_those_that_it_has(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat"), program("bot"))
+    beat, bot = node.overview.programs
+    bot = replace(bot, leader=None, candidates=("web-1",), unable=())
+    node.overview = replace(node.overview, programs=(beat, bot), by_name={"beat": beat, "bot": bot})
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            assert (await ctl(path, "start", "all", "--on", "web-2")).code == 0
+            assert [order[:4] for order in node.orders] == [("relay", "web-2", "start", "beat")]
+            none = await ctl(path, "start", "bo*", "--on", "web-2")
+            assert (none.code, "web-2 has none of these programs: bot" in none.err) == (4, True)
+
+    run(main)
+
+
 def test_a_release_to_a_node_is_done_when_that_node_leads(tmp_path: Path) -> None:
     node = MemoryNode(leading("beat"), obedient=False)
 
