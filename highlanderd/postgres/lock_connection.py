@@ -102,6 +102,11 @@ class LockConnection:
         return self.state.connection if isinstance(self.state, Connected) else None
 
     @property
+    def undivided(self) -> bool:
+        """Whether the present connection is no other program's, too."""
+        return self.own is not None
+
+    @property
     def connected(self) -> bool:
         """Whether there is a session at the moment."""
         return isinstance(self.state, Connected | Sharing)

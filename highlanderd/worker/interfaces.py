@@ -18,6 +18,10 @@ from highlanderd.core.verdict import Claim, Settle
 class LockSession(Protocol):
     """The program's lock connection."""
 
+    @property
+    def undivided(self) -> bool:
+        """Whether no other program uses it, too: then a takeover can be asked at once."""
+
     def open(self) -> None:
         """Begin to look for a connection."""
 

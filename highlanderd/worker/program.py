@@ -257,7 +257,7 @@ class Program:
     def _prepare(self, event: Event, effects: tuple[Effect, ...]) -> None:
         """Prepare a child at the hint of a release, and end what was prepared once no term is asked for any more."""
         match event:
-            case Notified() if effects and (row := self._led_elsewhere()) is not None:
+            case Notified() if effects and self._lock.undivided and (row := self._led_elsewhere()) is not None:
                 until = boottime() + Lease(row.trusted_for).spawn_within
                 self._spawn.prepare(Spawn(row.epoch + 1, until, until), hinted=True)
             case Granted() | Refused() | Detached():  # how each takeover ends

@@ -50,6 +50,10 @@ def led(epoch: int, instance: str = "them") -> Looked:
 class Waiter(Line):
     """A session to which something else comes first."""
 
+    @property
+    def undivided(self) -> bool:
+        return False
+
     def take_over(self, claim: Claim) -> bool:
         super().take_over(claim)
         return False
@@ -93,7 +97,7 @@ def test_what_was_prepared_ends_with_a_takeover_that_begins_no_term(over: Event)
 
 
 def test_nothing_is_prepared_while_the_session_has_something_else_to_do_before_the_takeover() -> None:
-    assert not [one for one in done(free(2), session=Waiter) if "prepared" in one]
+    assert not [one for one in done(led(2), Notified(), free(2), session=Waiter) if "prepared" in one]
 
 
 def test_what_was_prepared_at_a_hint_ends_when_another_node_still_leads() -> None:

@@ -103,6 +103,10 @@ class Line:
     def close_terms(self, claim: Claim) -> None:
         self.asked.append(f"close {len(claim.closing)}")
 
+    @property
+    def undivided(self) -> bool:
+        return True
+
     def take_over(self, claim: Claim) -> bool:
         self.asked.append(f"take over {claim.epoch}")
         return True
