@@ -75,8 +75,8 @@ def test_the_reader_reads_the_cluster_and_its_history_without_a_daemon_and_canno
     roles: tuple[Database, Database],
 ) -> None:
     reader, _ = roles
-    for command in ("cluster", "history"):
-        ctl = [sys.executable, "-m", "highlanderd.ctl", command, "--dsn", reader.dsn, "-o", "json"]
+    for words in (["cluster"], ["history"], ["events"], ["explain", "all"]):
+        ctl = [sys.executable, "-m", "highlanderd.ctl", *words, "--dsn", reader.dsn, "-o", "json"]
         done = asyncio.run(ended(ctl))
         assert (done.code, done.err) == (0, ""), done
         assert "beat" in json.dumps(json.loads(done.out))
