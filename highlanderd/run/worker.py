@@ -89,6 +89,9 @@ class RunWorker:
             update={"argv": tuple(order.command), "umask": order.umask}
         )
         self._fleet = self._make_fleet(handover, writer)
+        self._fleet.want({order.name: self._wanted()})
+        for found in greeting.found:
+            self._fleet.adopt(found, self._wanted())
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
         self._suspensions = Suspensions(self._pool.listener, handover.configuration.daemon.node, self._fleet.suspend)
         node = handover.configuration.daemon.node
@@ -134,7 +137,7 @@ class RunWorker:
             on_alarm=self._alarms.sound,
             session=self._session(),
         )
-        fleet = Fleet(
+        return Fleet(
             self._pool,
             origin,
             make,
@@ -144,10 +147,6 @@ class RunWorker:
             on_change=self._follow,
             on_alarm=self._alarms.sound,
         )
-        fleet.want({self._order.name: self._wanted()})
-        for found in self._greeting.found:
-            fleet.adopt(found, self._wanted())
-        return fleet
 
     def _session(self) -> Callable[..., Session]:
         every = self._order.every
