@@ -183,8 +183,9 @@ class RunWorker:
 
     def _end(self, outcome: Outcome) -> None:
         """End, once for the first reason: drain what runs, wait for nothing else."""
-        self._outcome = self._outcome or outcome
-        self._fleet.end()
+        if self._outcome is None:  # the fleet tells of its end as of any change, which may be a reason to end
+            self._outcome = outcome
+            self._fleet.end()
 
     def _skip(self, _ago: float) -> None:
         self._end(Outcome(0))
