@@ -100,8 +100,8 @@ def _changed(schedule: Schedule, kept: Timetable, seen: TimeFacts) -> Change | L
     if seen.since <= kept.taken_up <= seen.clock:
         return Later(
             inf,
-            f"another node has loaded another schedule since: {kept.words}; write the same schedule into the file of "
-            "each node, and reload them",
+            f"another node has loaded another schedule since: {kept.words:.200}; write the same schedule into "
+            "the file of each node, and reload them",
         )
     reason, edges = _reasons(kept, seen)
     too_late = seen.clock - schedule.catch_up

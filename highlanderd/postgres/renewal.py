@@ -105,6 +105,7 @@ class Renewal:
             ("release", leading.RELEASE, (lock.lock_id, epoch, lock.instance, cause.value, node, seconds)),
             ("unlock", leading.UNLOCK, ()),
             ("notify", leading.NOTIFY, (self._line.pool.ledger.channel, str(lock.lock_id))),
+            ("begin_terms", leading.BEGIN_TERMS, ([lock.lock_id], [epoch])),  # its own session may have been lost
             ("end_term", leading.END_TERM, (lock.lock_id, epoch, cause.value, *_told(ending))),
         )
 

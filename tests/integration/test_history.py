@@ -20,7 +20,7 @@ from tests.support.commands import highlanderctl
 from tests.support.memory_node import run
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Cluster, Database
-from tests.support.session import LEASE, desk, until
+from tests.support.session import LEASE, desk, settle, until
 from tests.support.wait import wait_for
 
 WRITE = """
@@ -69,6 +69,21 @@ def test_the_newest_terms_are_read_with_the_gaps_before_them(database: Database)
             assert [term.epoch for term in newest] == [4294967298, 4294967299]
             assert await history.read([-8], 100) == (terms[1],)
             assert await history.read([], 100) == ()
+
+    run(main)
+
+
+def test_a_term_whose_beginning_was_never_written_is_in_the_history_once_it_has_ended(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            line = await one.line()
+            settle(database)
+            granted = await line.lead()
+            await until(lambda: database.sql("SELECT epoch FROM highlander.term") == [(granted.epoch,)])
+            database.sql("DELETE FROM highlander.term")  # as if the session had been lost before
+            await line.release(granted.epoch)
+            found = "SELECT epoch, reason, ended_at IS NOT NULL FROM highlander.term"
+            await until(lambda: database.sql(found) == [(granted.epoch, "released", True)])
 
     run(main)
 

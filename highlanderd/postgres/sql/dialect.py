@@ -132,8 +132,8 @@ _UNSCHEDULED: Final[Mapping[str, str]] = {
 _SCHEDULED: Final[Mapping[str, str]] = {
     **_SHARED,
     "clock": "extract(epoch FROM clock_timestamp())",
-    "plan": f"""(SELECT json_build_array(s.words, extract(epoch FROM s.taken_up), {LATEST.format("s")}, s.epoch,
-                         extract(epoch FROM s.held_from), extract(epoch FROM s.held_until), s.xmin::text,
+    "plan": f"""(SELECT json_build_array(left(s.words, 10000), extract(epoch FROM s.taken_up), {LATEST.format("s")},
+                         s.epoch, extract(epoch FROM s.held_from), extract(epoch FROM s.held_until), s.xmin::text,
                          s.latest > clock_timestamp() AND NOT EXISTS (
                            SELECT 1 FROM {{schema}}.skipped AS k WHERE k.lock_id = s.lock_id AND k.reason = 'clock'
                               AND k.last_at BETWEEN clock_timestamp() AND s.latest))
