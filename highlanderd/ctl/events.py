@@ -72,11 +72,15 @@ def detail(event: dict[str, Any]) -> str:
 
     >>> detail({"cause": "fenced", "reason": "fenced: the lease could not be renewed in time"})
     'fenced: the lease could not be renewed in time'
+    >>> detail({"event": "snapshot", "node": None, "reason": "next run at 2026-01-03T02:30:00Z"})
+    'led by no node: next run at 2026-01-03T02:30:00Z'
     """
     signal, status = event.get("exit_signal"), event.get("exit_status")
     how = str(signal or ("" if status is None else status))
     cause, reason = event.get("cause") or "", event.get("reason") or ""
+    leader = f"led by {event['node'] or 'no node'}" if event.get("event") == "snapshot" else ""
     parts = [
+        leader,
         "" if reason.startswith(f"{cause}:") else cause,
         f"({how})" if how else "",
         f"by {event['author']}" if event.get("author") else "",

@@ -119,7 +119,8 @@ def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
         return situation.reason
     if leader is not None and leader.leads:
         twin = leader.node == member.program.policy.node and leader.instance != member.program.policy.instance
-        return f'led by another daemon that is called "{leader.node}", too' if twin else f"led by {leader.node}"
+        us = f'node "{leader.node}" as it was before its restart, or by another daemon of that name'
+        return f"led by {us if twin else leader.node}"
     if (other := _under_another_key(member, pool)) is not None:
         return f"led by {other[1].node} under another lock key (lock id {other[0]}): give it one lock_key on all nodes"
     return situation.reason
