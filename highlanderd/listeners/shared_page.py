@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
@@ -23,10 +24,18 @@ class SharedPage(Generic[T]):
     """One page. ``get`` returns one that is at most ``keep`` seconds older than the request, 0 by default."""
 
     def __init__(
-        self, render: Callable[[], T], *, prepare: Callable[[], Awaitable[object]] = _at_once, keep: float = 0.0
+        self,
+        render: Callable[[], T],
+        *,
+        prepare: Callable[[], Awaitable[object]] = _at_once,
+        keep: float = 0.0,
+        processor: Callable[[], float] = time.thread_time,
     ) -> None:
-        """Make a page. ``prepare`` is awaited before each ``render``; only what ``render`` takes counts as its cost."""
-        self._render, self._prepare, self._keep = render, prepare, keep
+        """Make a page. ``prepare`` is awaited before each ``render``; only what ``render`` takes counts as its cost.
+
+        That is taken from ``processor``, in seconds: on a busy machine rendering lasts longer, and costs no more.
+        """
+        self._render, self._prepare, self._keep, self._processor = render, prepare, keep, processor
         self._begun = -1.0
         self._due = 0.0
         """When what was rendered has had its rest."""
@@ -43,10 +52,11 @@ class SharedPage(Generic[T]):
             await asyncio.sleep(max(0.0, self._due - AT_ONCE / SHARE - loop.time()))
             asked = loop.time()
             await self._prepare()
-            began = loop.time()
+            began = self._processor()
             try:
                 page = self._render()
             finally:
-                self._due = max(self._due, began) + max(LEAST_COST, loop.time() - began) / SHARE
+                cost = max(LEAST_COST, self._processor() - began)
+                self._due = max(self._due, loop.time() - cost) + cost / SHARE
             self._page, self._begun = page, asked
             return page

@@ -21,7 +21,7 @@ def renderer() -> tuple[SharedPage[float], list[float]]:
         loop.work(COST)
         return begun[-1]
 
-    return SharedPage(render), begun
+    return SharedPage(render, processor=loop.time), begun
 
 
 def driven(main: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -86,7 +86,7 @@ def test_a_page_that_cannot_be_made_is_refused_to_all_who_wait_for_it() -> None:
                 raise LookupError
             return found
 
-        page = SharedPage(render)
+        page = SharedPage(render, processor=asyncio.get_running_loop().time)
         assert await page.get() == 1
         await asyncio.sleep(1.0)
         found = await asyncio.gather(page.get(), page.get(), return_exceptions=True)
