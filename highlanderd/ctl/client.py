@@ -49,9 +49,13 @@ class ControlClient:
         """Return the answer to one request, for which the daemon may take ``patience`` seconds of its own."""
         return self.begin(method, resource, body, patience)()
 
-    def status(self) -> Answer:
-        """Return the node and its programs. What children use is not looked at for that."""
-        return self.ask("GET", "/v1/status?usage=false")
+    def status(self, wait: float | None = None, patience: float = 0.0) -> Answer:
+        """Return the node and its programs, after the next change, or ``wait`` seconds, if that is given.
+
+        What children use is not looked at for that.
+        """
+        after = "" if wait is None else f"&wait={wait:.3f}"
+        return self.ask("GET", f"/v1/status?usage=false{after}", patience=patience)
 
     def detail(self, name: str) -> Answer:
         """Return everything about one program."""

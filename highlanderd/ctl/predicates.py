@@ -81,10 +81,10 @@ class _DaemonView:
     """As this node's daemon sees them."""
 
     def __init__(self, daemon: ControlClient) -> None:
-        self.ask = daemon.ask
+        self.ask, self._status = daemon.ask, daemon.status
 
     def seen(self, pause: float, left: float) -> Answer:
-        return self.ask("GET", f"/v1/status?usage=false&wait={pause:.3f}", patience=_patience(left))
+        return self._status(pause, _patience(left))
 
 
 class _LedgerView:

@@ -25,11 +25,11 @@ def status(daemon: ControlClient, arguments: Namespace) -> int:
     if not arguments.watch:
         measured = arguments.output != "table"  # the table has no column of what children use
         return _show_status(daemon.ask("GET", "/v1/status") if measured else daemon.status(), arguments)
-    resource, drawn = "/v1/status?usage=false", 0.0
+    wait, drawn = None, 0.0
     try:
         while True:
-            answer = daemon.ask("GET", resource, patience=REFRESH)
-            resource = f"/v1/status?usage=false&wait={REFRESH:g}"
+            answer = daemon.status(wait, REFRESH)
+            wait = REFRESH
             time.sleep(max(0.0, drawn + BREATH - time.monotonic()))
             drawn = time.monotonic()
             _show_status(answer, arguments)

@@ -57,11 +57,11 @@ class Watched:
             threading.Thread(target=waiting, daemon=True).start()
 
     def _watch_status(self) -> None:
-        resource = "/v1/status?usage=false"
+        wait = None
         while True:
             try:
-                self.status, self.trouble = self._daemon.ask("GET", resource, patience=REFRESH), ""
-                resource = f"/v1/status?usage=false&wait={REFRESH:g}"
+                self.status, self.trouble = self._daemon.status(wait, REFRESH), ""
+                wait = REFRESH
             except HighlanderError as error:
                 self.trouble = str(error)
                 time.sleep(AGAIN)

@@ -1,10 +1,10 @@
 """A program's session that shares warm connections while it waits, and has one of its own to lead.
 
 For the machine there is one session all the time. While it shares, its looks go out with those of all others
-(``look_batch.py``), and whatever they show is told. Nothing else is asked on a shared connection: before a takeover,
-and before each other write, the session takes a warm connection as its own, and the machine looks again, on that one.
-``Refused`` says so, at once when a connection was free. So each term begins as it does without sharing: with a look on
-the connection that is to hold the lock.
+(``look_batch.py``), and the machine hears what they show. Nothing that takes a lock is asked on a shared connection.
+Before a takeover, and before each write whose outcome the machine hears, the session takes a warm connection as its
+own, and the machine looks again, on that one. ``Refused`` says so, at once when a connection was free. So each term
+begins as it does without sharing: with a look on the connection that is to hold the lock.
 
 A session takes one of its own sooner where a takeover is near: at a hint, and once a leader has been silent for half a
 lease. It gives it back when a look shows that another node leads in good time, or when it had no use for it. It closes
@@ -106,7 +106,7 @@ class SharingSession(Session):
             super().deliver(connection)
 
     def keep_alive(self) -> None:
-        """Give back what is of no use to a program that asks nothing; else keep it from idling away."""
+        """Give the connection back if this program had no use for it; else keep it from idling away."""
         own = self.own
         if own is not None and boottime() > max(self._own_until, self._asked + own.lease.answer_within):
             self._give_back()  # what was asked was answered, and the answer was read

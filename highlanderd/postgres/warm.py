@@ -60,7 +60,7 @@ class ConnectionPool(Protocol):
 
 
 class WarmConnection:
-    """A client of the pool that has a connection for whoever needs one."""
+    """A client of the pool that has a connection for a program that needs one."""
 
     urgency = float("inf")
 
