@@ -49,7 +49,7 @@ class CronTimes:
         try:
             for time in CronSim(self.schedule, datetime.fromtimestamp(moment, self._zone)):
                 yield time.timestamp()
-        except (OverflowError, ValueError):  # there is none before the year 10000
+        except (OSError, OverflowError, ValueError):  # there is none in the years that can be reckoned with: 1 to 9999
             return
 
     def shown(self, moment: float) -> str:

@@ -72,6 +72,12 @@ def test_a_time_is_not_the_next_after_itself_and_one_that_never_comes_again_is_n
     assert cron.following(inf) == inf
 
 
+@pytest.mark.parametrize("moment", [1e11 * 3, 1e18, -1e18, 1e308, -inf])
+@pytest.mark.parametrize("zone", ["UTC", BERLIN])
+def test_no_time_comes_after_a_moment_that_is_beyond_reckoning(moment: float, zone: str) -> None:
+    assert CronTimes("0 2 * * *", zone).following(moment) == inf
+
+
 def test_a_program_with_a_schedule_begins_each_time_once_unless_it_says_otherwise() -> None:
     said = f'schedule = " 0  2 * * MON-FRI "\ntimezone = "{BERLIN}"'
     nightly = loaded(f'{POSTGRES}[program.x]\ncommand = "x"\n{said}').configuration.programs["x"]
