@@ -103,8 +103,8 @@ class Node(Protocol):
     async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:
         """Order that a node leads nothing until it is resumed. Raises HighlanderError.
 
-        ``confirm`` is awaited once the order is written, and before any daemon follows it. When it raises, the order is
-        taken back.
+        ``confirm`` is awaited once the order is written, and before any daemon is woken for it; one that reads the
+        ledger of itself at that moment may follow it already. When it raises, the order is taken back.
         """
 
     async def resume(self, node: str, by: Author) -> bool:
