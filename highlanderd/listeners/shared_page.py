@@ -10,8 +10,8 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 SHARE: Final = 0.1
 """The part of the event loop's time that rendering one page takes at most."""
-AT_ONCE: Final = 0.1
-"""Seconds of rendering that need no rest before them: a person's commands, one after the other."""
+AT_ONCE: Final = 0.5
+"""Seconds of rendering that need no rest before them: thirty commands one after the other, with 500 programs."""
 LEAST_COST: Final = 0.002
 """Seconds that each page counts for at least: what prepares it may cost other processes."""
 

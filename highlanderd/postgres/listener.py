@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -91,6 +91,10 @@ class Listener:
     def leaders(self) -> Mapping[int, Leader]:
         """Who leads what as the latest survey showed it, by lock id."""
         return self._survey.leaders
+
+    def terms_of(self, program: str) -> Sequence[tuple[int, Leader]]:
+        """Return the last terms of a program by its name, each with its lock id, as the latest survey showed them."""
+        return self._survey.terms_of.get(program, ())
 
     def knows_led(self, leader: Leader) -> bool:
         """Return whether this leader leads as far as can be known: without a session, only while its lease may run."""

@@ -37,6 +37,8 @@ class Survey:
         self._memory = memory
         self.leaders: Mapping[int, Leader] = {}
         """By lock id."""
+        self.terms_of: Mapping[str, Sequence[tuple[int, Leader]]] = {}
+        """The same by program: files that disagree on its lock key give it several lock ids."""
         self.facts: LedgerFacts | None = None
         """None while they are not known."""
         self._read_at = 0.0
@@ -49,8 +51,11 @@ class Survey:
         """Take in the answers to SURVEY and FACTS; ``now`` is CLOCK_BOOTTIME in seconds."""
         self.facts, self._read_at = found, now
         self.leaders = {int(row[0] or 0): _leader(row) for row in rows}
-        for leader in self.leaders.values():
+        terms_of: dict[str, list[tuple[int, Leader]]] = {}
+        for lock_id, leader in self.leaders.items():
             self._memory.learn_epoch(leader.epoch)
+            terms_of.setdefault(leader.program, []).append((lock_id, leader))
+        self.terms_of = terms_of
         led = {lock_id: leader for lock_id, leader in self.leaders.items() if leader.leads}
         longest = max((leader.trusted_for for leader in led.values()), default=0.0)
         self._elsewhere = {

@@ -131,9 +131,8 @@ def _under_another_key(member: Member, pool: Pool) -> tuple[int, Leader] | None:
     leader = pool.listener.leaders.get(member.lock_id)
     if leader is not None and leader.leads:
         return None
-    found = pool.listener.leaders.items()
-    name, known = member.program.name, pool.listener.knows_led
-    return next(((key, one) for key, one in found if one.program == name and known(one)), None)
+    found = pool.listener.terms_of(member.program.name)
+    return next(((key, one) for key, one in found if pool.listener.knows_led(one)), None)
 
 
 def shown(

@@ -95,7 +95,7 @@ def main() -> None:
         first, other = nodes.nodes[:2]
         print(f"  {'python':12}{milliseconds(timed(partial(whole, '-c', 'pass')))}, with nothing to do")
         for line in (["status"], ["cluster"], ["history"], ["events"], ["explain", "p0"], ["version"]):
-            command = partial(whole, "-m", "highlanderd.ctl", "--socket", first.socket, *line)
+            command = partial(whole, Path(sys.executable).with_name("highlanderctl"), "--socket", first.socket, *line)
             print(f"  {line[0]:12}{milliseconds(timed(command))}")
         leader = first if first.leading() else other
         asking = next(node for node in nodes.nodes if node is not leader)
