@@ -74,7 +74,7 @@ async def _refuse(
     node: Node, judge: Callable[[ClusterOverview], HighlanderError | None], within: float = KNOWN_WITHIN
 ) -> None:
     """Raise what ``judge`` says of the cluster, once it has said so for a moment."""
-    if 0 < node.status().postgres.schema < KNOWN_SINCE:
+    if 0 < node.facts().postgres.schema < KNOWN_SINCE:
         return
     end = asyncio.get_running_loop().time() + within
     while why := judge(await node.cluster()):

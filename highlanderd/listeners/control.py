@@ -295,7 +295,7 @@ class _Api:
 
     async def cluster(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
         overview = await self._node.cluster()
-        return answer(cluster_facts(overview, self._node.status().maintenance))
+        return answer(cluster_facts(overview, self._node.facts().maintenance))
 
     async def explain(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

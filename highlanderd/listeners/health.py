@@ -35,6 +35,9 @@ PAGE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class Observed(Protocol):
     """What this listener needs of the daemon."""
 
+    def facts(self) -> NodeStatus:
+        """Return the present snapshot without the programs, which take milliseconds where they are many."""
+
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
 
@@ -144,7 +147,7 @@ class _Answers:
     def _cluster_text(self, overview: ClusterOverview | HighlanderError) -> str | HighlanderError:
         if isinstance(overview, HighlanderError):
             return overview
-        return encoded(cluster_facts(overview, self._node.status().maintenance))
+        return encoded(cluster_facts(overview, self._node.facts().maintenance))
 
 
 def _history_text(facts: dict[str, object] | HighlanderError) -> str | HighlanderError:

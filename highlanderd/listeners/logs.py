@@ -52,7 +52,7 @@ class Logs:
 
         A name means the program wherever it is led. A glob, ``all`` or no name means what this node has lines of.
         """
-        known = [program.name for program in self._node.status().programs]
+        known = self._node.programs
         here: dict[str, None] = {}
         elsewhere: dict[str, str] = {}
         for name in wanted or ["all"]:

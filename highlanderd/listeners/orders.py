@@ -49,6 +49,13 @@ class Node(Protocol):
     def name(self) -> str:
         """The node's name."""
 
+    @property
+    def programs(self) -> Sequence[str]:
+        """The names of its programs."""
+
+    def facts(self) -> NodeStatus:
+        """Return the present snapshot without the programs, which take milliseconds where they are many."""
+
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
 

@@ -110,23 +110,30 @@ class WorkerNode:
 
     # ----------------------------------------------------------------------------------------------------- questions
 
+    @property
+    def programs(self) -> Sequence[str]:
+        """The names of its programs, in the order of the file; those that are leaving come last."""
+        members, wanted = self._fleet.members, self._fleet.wanted
+        return [name for name in wanted if name in members] + [name for name in members if name not in wanted]
+
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
         overview = self._overview.latest(STALE)
         programs = (
             snapshot.shown(member, self._pool, self._name, overview, self._meter.of(member.program.child))
-            for member in self._in_order()
+            for member in map(self._fleet.members.__getitem__, self.programs)
         )
-        return self._facts(tuple(programs))
+        return replace(self.facts(), programs=tuple(programs))
 
-    def _facts(self, programs: tuple[ProgramStatus, ...]) -> NodeStatus:
+    def facts(self) -> NodeStatus:
+        """Return the present snapshot without the programs, which take milliseconds where they are many."""
         facts, drained = self._pool.listener.facts, self._fleet.drained
         return NodeStatus(
             node=self._name,
             instance=self._instance,
             version=__version__,
             postgres=snapshot.postgres_status(self._pool, self._connections()),
-            programs=programs,
+            programs=(),
             warnings=self._warnings(),
             maintenance=None if facts is None else facts.maintenance,
             worker=DaemonProcess(os.getpid(), __version__),
@@ -134,12 +141,6 @@ class WorkerNode:
             restart_due=self._persistence.restart_due,
             drained=None if drained is None else Held(drained.author, drained.remark, drained.since),
         )
-
-    def _in_order(self) -> list[Member]:
-        """Return the programs in the order of the file; those that are leaving come last."""
-        members, wanted = self._fleet.members, self._fleet.wanted
-        names = [name for name in wanted if name in members] + [name for name in members if name not in wanted]
-        return [members[name] for name in names]
 
     def _connections(self) -> int:
         own = sum(member.session.own is not None for member in self._fleet.members.values())
@@ -416,7 +417,7 @@ class WorkerNode:
             unknown = str(error) or "PostgreSQL does not answer in time"
         known = [*dict.fromkeys([*self._fleet.wanted, *self._fleet.members, *(overview.by_name if overview else ())])]
         none = NoSuchProgram.among if overview is None else NoSuchProgram.anywhere
-        node = self._facts(())
+        node = self.facts()
         return tuple(self._explained(name, overview, unknown, node) for name in chosen(names, known, none))
 
     def _explained(self, name: str, overview: ClusterOverview | None, unknown: str, node: NodeStatus) -> Explanation:

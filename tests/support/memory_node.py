@@ -203,6 +203,13 @@ class MemoryNode:
 
     # The Node protocol
 
+    @property
+    def programs(self) -> list[str]:
+        return list(self._programs)
+
+    def facts(self) -> NodeStatus:
+        return replace(self.status(), programs=())
+
     def status(self) -> NodeStatus:
         if self.trouble is not None:
             raise self.trouble
