@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 DRAINED: Final = "drained "
 """How the reason of each program begins whose node is drained."""
 AWAY: Final = "its daemon is not connected"
 """How it begins where the node's daemon is not there."""
+NEXT_RUN: Final = "next run at "
+"""How it begins where a node waits for the next time of a schedule, which follows as RFC 3339."""
 LIFT: Final = "lift"
 """The verb of a message to other nodes when a program is started everywhere: no stop of theirs outlives that."""
 ASK: Final = "ask"
@@ -88,6 +91,8 @@ class UnableNode:
 
     node: str
     reason: str
+    pauses: bool = False
+    """Whether time alone ends that: it is in backoff."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,15 @@ class ClusterProgram:
     """What a node that could lead it waits for, while none does: for its next run, say."""
     scheduled: bool = False
     """Whether a node has it with a schedule."""
+
+    @property
+    def next_run(self) -> str | None:
+        """When its schedule wants it to run next, as RFC 3339, where no node leads it until then."""
+        words = self.reason.removeprefix(NEXT_RUN).partition(";")[0]
+        try:
+            return words if words != self.reason and datetime.fromisoformat(words).tzinfo is not None else None
+        except ValueError:  # each role that may write to the ledger may have written something else
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +236,7 @@ def _program(
         since=last.since if last is not None and last.led else None,
         ready=leading is not None and leading.ready,
         candidates=tuple(node for node, why in hindered.items() if not why),
-        unable=tuple(UnableNode(node, why) for node, why in hindered.items() if why),
+        unable=tuple(UnableNode(node, why, _pauses(absences, node, found)) for node, why in hindered.items() if why),
         stopped=next((stopped[lock_id] for lock_id in lock_ids if lock_id in stopped), None),
         drift=tuple(_drift(found, leading)),
         reason=next((found[node].reason for node, why in hindered.items() if not why), "") if leader is None else "",
@@ -240,6 +254,11 @@ def _absence(node: ClusterNode) -> str:
 def _hindrance(candidate: CandidatePresence) -> str:
     """Return why a node that is there could not take a program over now; empty when it could."""
     return "" if candidate.able else candidate.reason or candidate.state
+
+
+def _pauses(absences: Mapping[str, str], node: str, found: Mapping[str, CandidatePresence]) -> bool:
+    """Return whether a node that is there keeps away for its backoff."""
+    return not absences.get(node, AWAY) and found[node].state == "backoff"
 
 
 def _drift(found: Mapping[str, CandidatePresence], model: CandidatePresence | None) -> Iterator[Drift]:

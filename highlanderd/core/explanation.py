@@ -19,7 +19,9 @@ class Explanation:
     because: tuple[str, ...]
     """Sentences about what that is due to: of the whole cluster, of this node, of the others."""
     earliest: str | None
-    """When time alone may change the verdict: RFC 3339; ``None`` when only an order or an event can."""
+    """When time alone may change the verdict: RFC 3339; ``None`` when only an order or an event can, or ``known_to``."""
+    known_to: tuple[str, ...] = ()
+    """Nodes whose own daemons know when time alone may change the verdict, where the answer does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class LocalView:
     status: ProgramStatus | None
     """``None`` where this node does not have the program."""
     changes: str | None
-    """When time alone ends what keeps this node from leading it: RFC 3339."""
+    """When time alone ends what keeps this node from leading it, or ends its term: RFC 3339."""
     returns: tuple[str, str] | None = None
     """The node that is preferred to this one, which leads it, and when it is given back to that: RFC 3339."""
 
@@ -51,7 +53,9 @@ def explained(name: str, cluster: ClusterOverview | None, local: LocalView | Non
         *([f"what other nodes could do is not known: {unknown}"] if unknown else ()),
         *(_lengths(local.node) if local is not None else ()),
     ]
-    return Explanation(name, _verdict(name, leader, local), tuple(because), _earliest(leader, cluster, program, local))
+    earliest = _earliest(leader, cluster, program, local)
+    known_to = _known_to(leader, cluster, program, local) if earliest is None else ()
+    return Explanation(name, _verdict(name, leader, local), tuple(because), earliest, known_to)
 
 
 def _leader(program: ClusterProgram | None, local: LocalView | None) -> str | None:
@@ -125,7 +129,9 @@ def _others(leader: str | None, program: ClusterProgram | None, local: LocalView
     could = [node for node in program.candidates if node not in (us, leader)]
     could_not = [one for one in program.unable if one.node not in (us, leader)]
     if could and leader is None and program.reason:
-        yield f"it could be led by {', '.join(could)}; what is waited for: {program.reason}"
+        yield f"it could be led by {', '.join(could)}, but not now: {program.reason}"
+    elif could and leader is None and (program.scheduled or program.leader is not None):  # it is about to say why not
+        yield f"it could be led by {', '.join(could)}"
     elif could:
         yield f"it could be led now by {', '.join(could)}"
     for one in could_not:
@@ -147,10 +153,34 @@ def _lengths(node: NodeStatus) -> Iterator[str]:
 def _earliest(
     leader: str | None, cluster: ClusterOverview | None, program: ClusterProgram | None, local: LocalView | None
 ) -> str | None:
-    """Return when this node may lead, where nobody does, or where the leader's daemon is gone."""
-    if local is None or local.status is None or (program is not None and program.stopped is not None):
+    """Return when this node may lead, where nobody does, or where the leader's daemon is gone; else its next run."""
+    if program is not None and program.stopped is not None:
         return None
-    if leader is None or leader == local.node.node:
-        return local.changes
-    present = cluster is None or any(node.name == leader and node.present for node in cluster.nodes)
-    return None if present else local.changes
+    next_run = program.next_run if program is not None and leader is None else None
+    if local is None or local.status is None:
+        return next_run
+    if leader == local.node.node:
+        gives_back = None if local.returns is None else local.returns[1]
+        return min((moment for moment in (local.changes, gives_back) if moment is not None), default=None)
+    if leader is None:
+        return local.changes or next_run
+    return None if _is_present(leader, cluster) else local.changes
+
+
+def _known_to(
+    leader: str | None, cluster: ClusterOverview | None, program: ClusterProgram | None, local: LocalView | None
+) -> tuple[str, ...]:
+    """Return who knows it: a leader whose child is late, who waits for a lost leader's lease, who is in backoff."""
+    us = None if local is None else local.node.node
+    if program is None or program.stopped is not None or (leader is not None and leader == us):
+        return ()
+    if leader is None:
+        return tuple(one.node for one in program.unable if one.pauses and one.node != us)
+    if _is_present(leader, cluster):
+        return () if program.ready or program.leader != leader else (leader,)
+    return tuple(node for node in program.candidates if node not in (us, leader))
+
+
+def _is_present(name: str, cluster: ClusterOverview | None) -> bool:
+    """Return whether a node's daemon is connected, as far as is known."""
+    return cluster is None or any(node.name == name and node.present for node in cluster.nodes)

@@ -192,10 +192,12 @@ def deadline(situation: Situation, policy: Policy) -> float | None:
 
 
 def turns_at(situation: Situation, look: Looked | None, now: float, policy: Policy) -> float | None:
-    """Return when time alone ends what keeps a program from being led here, as far as its last look shows."""
+    """Return when time alone ends what keeps a program from being led here, or ends its term, as far as is known."""
     match situation.state:
         case Waiting() as state if look is not None:
             return waiting.turns_at(situation, state, look, now, policy)
+        case Leading(child=Running(ready_by=ready_by)):
+            return None if ready_by == inf else ready_by
         case Backoff(until):
             return until
         case Draining(phase=Stopping()) as state:

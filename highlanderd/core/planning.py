@@ -17,6 +17,7 @@ from itertools import islice
 from math import inf
 from typing import Final
 
+from highlanderd.core.cluster import NEXT_RUN
 from highlanderd.core.observation import Row
 from highlanderd.core.schedule import (
     CHANGED,
@@ -119,7 +120,7 @@ def _later(schedule: Schedule, latest: float, clock: float) -> Later:
     """Return when the next time comes that has not come before."""
     times = schedule.times
     at = times.following(max(clock, latest))
-    why = "its schedule has no further time" if at == inf else f"next run at {times.shown(at)}"
+    why = "its schedule has no further time" if at == inf else f"{NEXT_RUN}{times.shown(at)}"
     if times.following(clock) < at:
         why += (
             f"; PostgreSQL's clock is behind {times.shown(latest)}, the latest time in the ledger's table schedule: it "

@@ -16,7 +16,7 @@ from highlanderd.ctl.exchange import query, segment
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import clock, span
-from highlanderd.errors import DONE
+from highlanderd.errors import DONE, enumerated
 
 
 def explain(daemon: ControlClient, arguments: Namespace) -> int:
@@ -56,7 +56,18 @@ def _lines(answer: Answer, width: int | None, now: float) -> Iterator[str]:
         yield f"  - {first}"
         yield from (f"    {line}" for line in more)
     if answer["earliest"] is None:
-        yield "only an order or an event changes that"
+        yield _unknown([plain(node) for node in answer.get("known_to", ())])
     else:
         left = datetime.fromisoformat(answer["earliest"]).timestamp() - now
         yield f"time alone may change that at {clock(answer['earliest'], now)}, in {span(left)}"
+
+
+def _unknown(nodes: list[str]) -> str:
+    """Return the last line where no moment is known: early daemons do not say who knows one.
+
+    >>> _unknown([]), _unknown(["a", "b"])
+    ('only an order or an event changes that', 'time alone may change that; when, `explain` says on a, b')
+    """
+    if not nodes:
+        return "only an order or an event changes that"
+    return f"time alone may change that; when, `explain` says on {enumerated(nodes)}"

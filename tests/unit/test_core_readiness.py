@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -18,7 +19,7 @@ from highlanderd.core.events import (
     StopOrdered,
     Unlocked,
 )
-from highlanderd.core.machine import deadline
+from highlanderd.core.machine import deadline, turns_at
 from highlanderd.core.states import Backoff, Cause, Leading, Ready, Running, Situation
 from tests.support.core import LOST, POLICY, draining, go, leading, prolonged
 
@@ -53,6 +54,12 @@ def test_a_child_that_is_not_ready_in_time_ends_its_term_and_this_node_sits_out(
     assert situation.reason == "not ready 3.0 s after its start: connection refused"
     assert situation.failures == 1
     assert effects[0] == Signal()
+
+
+def test_it_is_known_when_time_alone_ends_the_term_of_a_child_that_is_not_ready() -> None:
+    assert turns_at(leading(POLICY), None, 1.5, POLICY) == 4.0
+    assert turns_at(leading(replace(POLICY, ready_timeout=inf)), None, 1.5, POLICY) is None
+    assert turns_at(ready(), None, 1.5, POLICY) is None
 
 
 @pytest.mark.parametrize(("until", "due"), [(3.0, 4.0), (6.0, 6.0)])

@@ -106,7 +106,7 @@ def test_what_another_node_waits_for_is_told_by_a_node_that_never_leads_it() -> 
     why = "starts after migrate, which is neither ready anywhere nor finished"
     never = (UnableNode("web-1", 'the key "never" names this node'),)
     found = here(overview("web-1", "web-2", candidates=("web-2",), unable=never, reason=why), program("beat"))
-    assert f"it could be led by web-2; what is waited for: {why}" in found.because
+    assert f"it could be led by web-2, but not now: {why}" in found.because
 
 
 def test_a_node_without_the_program_speaks_of_the_others() -> None:
@@ -144,3 +144,39 @@ def test_a_maintenance_is_named_with_its_price() -> None:
 def test_a_leader_says_when_it_gives_a_program_back_to_a_node_that_is_preferred() -> None:
     found = explained("beat", overview("web-1"), LocalView(WEB_1, leading("beat"), None, ("web-2", T)))
     assert found.because[1] == f"it goes back to web-2, which is preferred, at {T}, if web-2 could lead it until then"
+
+
+def test_a_leader_names_when_its_term_ends_unless_its_child_is_ready_or_when_it_gives_the_program_back() -> None:
+    late, back = "2026-01-02T03:05:00Z", "2026-01-02T03:04:30Z"
+    assert here(overview("web-1"), leading("beat"), changes=late).earliest == late
+    view = LocalView(WEB_1, leading("beat"), late, ("web-2", back))
+    assert explained("beat", overview("web-1"), view).earliest == back
+
+
+def test_a_scheduled_time_is_named_without_a_daemon_and_by_a_node_that_never_leads_it() -> None:
+    next_run = {"candidates": ("web-2",), "reason": f"next run at {T}; PostgreSQL's clock is behind", "scheduled": True}
+    never = (UnableNode("web-1", 'the key "never" names this node'),)
+    cluster = overview("web-1", "web-2", unable=never, **next_run)
+    assert explained("beat", cluster, None).earliest == T
+    assert here(cluster, None).earliest == T
+    assert here(cluster, program("beat")).earliest == T
+    garbled = overview("web-2", candidates=("web-2",), reason="next run at some time")
+    assert explained("beat", garbled, None).earliest is None
+
+
+def test_where_another_node_knows_the_moment_it_is_named() -> None:
+    paused = (UnableNode("web-2", "exited with status 1", pauses=True), UnableNode("web-3", "drained"))
+    assert explained("beat", overview("web-2", unable=paused), None).known_to == ("web-2",)
+    late = {"leader": "web-2", "since": T, "candidates": ("web-1", "web-3")}
+    assert here(overview("web-1", "web-2", **late), program("beat", leader="web-2")).known_to == ("web-2",)
+    assert explained("beat", overview("web-2", **late, ready=True), None).known_to == ()
+    assert explained("beat", overview("web-1", **late, ready=True), None).known_to == ("web-1", "web-3")
+    held = overview("web-2", unable=paused, stopped=Held("uid 0", "", T))
+    assert explained("beat", held, None).known_to == ()
+
+
+def test_what_is_about_to_say_why_it_waits_is_not_said_to_be_led_now() -> None:
+    stale = overview("web-1", "web-2", leader="web-1", since=T, candidates=("web-2",), ready=True)
+    assert "it could be led by web-2" in here(stale, program("beat")).because
+    between = overview("web-2", candidates=("web-2",), scheduled=True)
+    assert explained("beat", between, None).because == ("it could be led by web-2",)
