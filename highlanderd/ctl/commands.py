@@ -274,8 +274,7 @@ def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
     if verb == "signal":
         return f"{name}: {arguments.signal} sent"
     if state is None:  # of the whole cluster
-        led = program["leader"] is not None
-        return f"{name}: led by {tables.plain(program['leader'])}" if led else f"{name}: led by no node"
+        return f"{name}: {_place(program, verb)}"
     if state == "leading":
         return f"{name}: leading, epoch {program['epoch']}, pid {program['pid']}"
     if program.get("finished"):
@@ -285,6 +284,18 @@ def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
         known = f"{leader or 'no node leads it'} now" if leader or program.get("connected", True) else UNKNOWN
         return f"{name}: stopped on {arguments.on or 'this node'}; {known}"
     return f"{name}: {state}" + (f", {leader}" if leader else "")
+
+
+def _place(program: Answer, verb: str) -> str:
+    """Return where a program of the whole cluster is led, or what it waits for once it may be led.
+
+    >>> _place({"leader": None, "reason": "next run at 2026-11-30T02:30:00Z"}, "start")
+    'waiting, next run at 2026-11-30T02:30:00Z'
+    """
+    if program["leader"] is not None:
+        return f"led by {tables.plain(program['leader'])}"
+    waits = verb == "start" and program.get("reason")
+    return f"waiting, {tables.plain(program['reason'])}" if waits else "led by no node"
 
 
 # -------------------------------------------------------------------------------------------------------- whole node

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
@@ -65,7 +66,17 @@ async def start(node: Node, name: str, by: Author, patience: Patience) -> Cluste
         await node.start_everywhere(name, by)
     overdue = f"no node leads {name} yet"
     shown = await patience.until(node, lambda now: _leader(now, name) is not None or _rests(node, now, name), overdue)
-    return shown.program(name)
+    return _reasoned(node, shown.program(name))
+
+
+def _reasoned(node: Node, program: ClusterProgram | None) -> ClusterProgram | None:
+    """Return it with what it waits for as this node knows it, where the ledger does not say so yet."""
+    if program is None or program.leader is not None or program.reason:
+        return program
+    try:
+        return replace(program, reason=node.program(program.name).reason)
+    except NoSuchProgram:
+        return program
 
 
 def _rests(node: Node, cluster: ClusterOverview, name: str) -> bool:

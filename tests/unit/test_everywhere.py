@@ -52,6 +52,14 @@ def test_what_is_between_two_runs_or_has_finished_is_started_though_no_node_lead
         _started(MemoryNode(program("nightly", "waiting")), NIGHTLY)
 
 
+def test_what_a_started_program_waits_for_is_told_before_the_ledger_says_so() -> None:
+    fresh = replace(NIGHTLY, reason="")
+    why = "finished on a; `start` runs it again"
+    node = MemoryNode(program("nightly", "waiting", finished=True, reason=why))
+    assert _started(node, fresh) == replace(fresh, reason=why)
+    assert _started(MemoryNode(), fresh) == fresh
+
+
 class Refusing(MemoryNode):
     """Refuses to drain node b once that is written."""
 
