@@ -44,6 +44,7 @@ def metric_families() -> list[Family]:
     metrics = Metrics()
     metrics.transition("beat", "waiting", "leading")
     metrics.exited("beat", 0)
+    metrics.exit_failed("beat", 256)
     metrics.term_ended("beat", "released")
     metrics.skipped("beat", "missed", 1)
     metrics.killed("beat", "deadline")

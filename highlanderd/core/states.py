@@ -49,6 +49,15 @@ class Policy:
     grid: float = 0.0
     """Share of a lease. Looks and renewals are moved back to its multiples, so that many programs share one wake-up."""
 
+    def succeeds(self, status: int) -> bool:
+        """Return whether a main process that ended with this wait status has done its work.
+
+        >>> policy = Policy("n1", "i1", success_exit_codes=frozenset({0, 3}))
+        >>> policy.succeeds(3 << 8), policy.succeeds(1 << 8), policy.succeeds(3)
+        (True, False, False)
+        """
+        return not status & 0x7F and status >> 8 in self.success_exit_codes
+
     def shared(self, moment: float, lease: Lease) -> float:
         """Return the last moment on the grid, at or before ``moment``.
 
@@ -333,6 +342,14 @@ FAILURES: Final = frozenset(
 
 UNANNOUNCED: Final = frozenset({Cause.EXITED, Cause.FINISHED, Cause.FENCED, Cause.DISCONNECTED})
 """Causes after which ``before_stop`` does not run: the program has ended by itself, or there is no time."""
+
+ORDERED: Final = frozenset(
+    {
+        *(Cause.RELEASED, Cause.STOPPED, Cause.DRAINED, Cause.RESTARTED),
+        *(Cause.SHUTDOWN, Cause.REMOVED, Cause.CHANGED, Cause.UNWANTED),
+    }
+)
+"""Causes that an operator, or a placement, has brought about: how the child ends then says nothing about its work."""
 
 OUTLAWED: Final = frozenset({Cause.OVERRULED, Cause.FENCED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST, Cause.HOOK_FAILED})
 """Causes after which a tree that has to be killed is not followed by ``after_stop``."""

@@ -55,6 +55,12 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._transitions = self._counter("program_transitions", "Changes of state.", "program", "from", "to")
         self._exits = self._counter("program_exits", "Ends of main processes.", "program", "status")
+        self._failed_exits = self._counter(
+            "program_failed_exits",
+            "Ends of main processes that `success_exit_codes` does not have, and that no order has brought about.",
+            "program",
+            "status",
+        )
         self._terms = self._counter("terms_ended", "Terms of this node that ended.", "program", "reason")
         self._skips = self._counter(
             "schedule_skips", "Times of its schedule that this node has noted as skipped.", "program", "reason"
@@ -101,6 +107,10 @@ class Metrics:
     def exited(self, program: str, status: int) -> None:
         """Count the end of a main process, by its raw wait status."""
         self._exits.labels(program, exit_word(status)).inc()
+
+    def exit_failed(self, program: str, status: int) -> None:
+        """Count the end of a main process that has failed, by its raw wait status."""
+        self._failed_exits.labels(program, exit_word(status)).inc()
 
     def term_ended(self, program: str, cause: str) -> None:
         """Count the end of a term, by its cause as the ledger has it."""

@@ -61,7 +61,7 @@ class Uncounted:
     def _ignore(self, *_: object, **__: object) -> None:
         """Do nothing."""
 
-    transition = exited = term_ended = took_over = leaderless = skipped = _ignore
+    transition = exited = exit_failed = term_ended = took_over = leaderless = skipped = _ignore
     stopped = renewed = renew_failed = reattached = _ignore
 
 

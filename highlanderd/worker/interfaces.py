@@ -142,6 +142,9 @@ class Recorder(Protocol):
     def exited(self, program: str, status: int) -> None:
         """The child's main process ended with this wait status."""
 
+    def exit_failed(self, program: str, status: int) -> None:
+        """It ended so without having done its work, and nobody had ordered its end."""
+
     def term_ended(self, program: str, cause: str) -> None:
         """A term ended."""
 

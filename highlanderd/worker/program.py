@@ -91,7 +91,9 @@ class Program:
         self._spawn, self._on_change, self._on_alarm = spawn, on_change, on_alarm
         self._prober = prober
         self._attention = attention
-        self._records = Records(name, recorder, last_exit, tell=tell)
+        self._records = Records(
+            name, recorder, last_exit, succeeds=lambda status: self.policy.succeeds(status), tell=tell
+        )
         self._last_look: Looked | None = None
         self._inbox: deque[Event] = deque()
         self._waker: asyncio.Future[None] | None = None

@@ -20,7 +20,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.occurrences import ENDED
 from highlanderd.core.schedule import STOPPED, Skipped
-from highlanderd.core.states import FAILURES, STATE_NAMES, Cause, Draining, Leading, Situation, Term
+from highlanderd.core.states import FAILURES, ORDERED, STATE_NAMES, Cause, Draining, Leading, Situation, Term
 from highlanderd.core.terms import exit_of
 from highlanderd.durations import rfc_3339
 from highlanderd.system.linux import boottime
@@ -76,12 +76,21 @@ class Records:
     """Logs and counts what happens to one program: one line for each transition."""
 
     def __init__(
-        self, program: str, recorder: Recorder, last_exit: LastExit | None = None, *, tell: Tell = lambda *_, **__: None
+        self,
+        program: str,
+        recorder: Recorder,
+        last_exit: LastExit | None = None,
+        *,
+        succeeds: Callable[[int], bool],
+        tell: Tell = lambda *_, **__: None,
     ) -> None:
-        """Make the records of a program. ``tell`` is called with each event that people may follow, and its facts."""
+        """Make the records of a program. ``tell`` is called with each event that people may follow, and its facts.
+
+        ``succeeds`` says of a wait status whether it is that of a success.
+        """
         self.entered = boottime()
         """When the present state was entered."""
-        self._program, self._recorder, self._tell = program, recorder, tell
+        self._program, self._recorder, self._succeeds, self._tell = program, recorder, succeeds, tell
         self._stopping_since = 0.0
         self.detached = False
         """Whether the session of the term under way was lost, and no renewal has been acknowledged since."""
@@ -179,6 +188,9 @@ class Records:
         term = term_of(after)
         self.last_exit = event, None if term is None else term.epoch
         self._recorder.exited(self._program, event.status)
+        ordered = isinstance(after.state, Draining) and after.state.cause in ORDERED
+        if not (ordered or self._succeeds(event.status)):
+            self._recorder.exit_failed(self._program, event.status)
         status, signal = exit_of(event.status)
         self._tell("exited", self._program, epoch=self.last_exit[1], exit_status=status, exit_signal=signal)
 

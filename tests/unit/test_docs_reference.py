@@ -25,7 +25,8 @@ PROMISED_METRICS = """
     build_info config_last_reload_successful config_last_reload_timestamp_seconds event_loop_lag_seconds kills_total
     leaderless_seconds lease_remaining_seconds maintenance node_drained output_lines_total pool_connections
     postgres_connected program_candidates program_cpu_seconds_total program_drift program_epoch program_exits_total
-    program_failures program_finished program_last_exit_code program_leading program_memory_bytes
+    program_failed_exits_total program_failures program_finished program_last_exit_code program_leading
+    program_memory_bytes
     program_next_run_timestamp_seconds program_oom_kills_total program_open_files program_processes program_ready
     program_start_time_seconds program_state program_tasks program_transitions_total program_wanted reattached_total
     renew_duration_seconds renew_failures_total schedule_skips_total stop_duration_seconds takeover_duration_seconds

@@ -104,6 +104,7 @@ def test_what_happened_is_counted() -> None:
     metrics.transition("beat", "waiting", "leading")
     metrics.exited("beat", 1 << 8)
     metrics.exited("beat", int(signal.SIGKILL))
+    metrics.exit_failed("beat", 1 << 8)
     metrics.term_ended("beat", "exited")
     metrics.killed("beat", "deadline")
     metrics.reattached()
@@ -114,6 +115,7 @@ def test_what_happened_is_counted() -> None:
     assert value(metrics, "program_transitions_total", program="beat", **{"from": "waiting", "to": "leading"}) == 2
     assert value(metrics, "program_exits_total", program="beat", status="1") == 1
     assert value(metrics, "program_exits_total", program="beat", status="SIGKILL") == 1
+    assert value(metrics, "program_failed_exits_total", program="beat", status="1") == 1
     assert value(metrics, "terms_ended_total", program="beat", reason="exited") == 1
     assert value(metrics, "kills_total", program="beat", by="deadline") == 1
     assert value(metrics, "reattached_total") == 1

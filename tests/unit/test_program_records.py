@@ -20,9 +20,12 @@ from highlanderd.core.events import (
     EndOrdered,
     Event,
     Exited,
+    FoundReady,
+    FoundUnhealthy,
     Granted,
     Looked,
     Renewed,
+    RestartOrdered,
     Settled,
     Started,
     StopOrdered,
@@ -50,6 +53,9 @@ class Book:
 
     def exited(self, program: str, status: int) -> None:
         self.counted[f"{program}: exited {status}"] += 1
+
+    def exit_failed(self, program: str, status: int) -> None:
+        self.counted[f"{program}: failed with {status}"] += 1
 
     def term_ended(self, program: str, cause: str) -> None:
         self.counted[f"{program}: {cause}"] += 1
@@ -222,6 +228,25 @@ def test_scheduled_times_that_this_node_has_skipped_are_counted_by_their_reason(
     assert ledger.counted["beat: skipped, overlap"] == 1
 
 
+@pytest.mark.parametrize(
+    ("events", "failed"),
+    [
+        ((Exited(1 << 8, 0.0),), {"beat: failed with 256"}),
+        ((Exited(9, 0.0),), {"beat: failed with 9"}),
+        ((Exited(3 << 8, 0.0),), set[str]()),
+        ((StopOrdered(), Exited(15, 0.0)), set[str]()),
+        ((RestartOrdered(), Exited(1 << 8, 0.0)), set[str]()),
+        ((FoundUnhealthy("it hangs", 2.0), Exited(15, 0.0)), {"beat: failed with 15"}),
+    ],
+)
+def test_an_end_is_a_failure_unless_its_status_is_a_success_or_an_order_has_brought_it_about(
+    events: tuple[Event, ...], failed: set[str]
+) -> None:
+    policy = Policy("a", "us", restart="never", success_exit_codes=frozenset({0, 3}))
+    ledger, _ = told(policy, Attached(1), *a_lead(2), FoundReady(boottime()), *events)
+    assert {what for what in ledger.counted if "failed with" in what} == failed
+
+
 def test_what_is_prepared_for_a_takeover_is_prepared_for_its_time() -> None:
     prepared: list[Spawn] = []
 
@@ -277,8 +302,8 @@ def test_each_step_of_a_term_is_told_with_its_epoch_and_its_end_with_cause_and_s
         assert program == "beat"
         told_of.append((event, {key: value for key, value in facts.items() if value is not None}))
 
-    records = Records("beat", Book(), tell=tell)
     policy, situation, now = Policy("a", "us", restart="on-failure"), machine.begin(Want.RUN, boottime()), boottime()
+    records = Records("beat", Book(), succeeds=policy.succeeds, tell=tell)
     steps = (Attached(1), *a_lead(7), Exited(256, now), Emptied(), Unlocked())
     for event in steps:
         before, situation = situation, machine.step(situation, event, now, policy)[0]

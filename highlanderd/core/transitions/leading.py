@@ -205,7 +205,7 @@ def exited(context: Context[Leading, Exited]) -> Step:
     event, policy, situation = context.event, context.policy, context.situation
     child = context.state.child
     since = event.at if isinstance(child, Spawning | Preparing) else child.since
-    success = not event.status & 0x7F and event.status >> 8 in policy.success_exit_codes
+    success = policy.succeeds(event.status)
     if policy.restart == "never" or (policy.restart == "on-failure" and success):
         return _ended(context, replace(situation, failures=0), Cause.FINISHED)
     if success:  # it is started again after a pause, which never grows
