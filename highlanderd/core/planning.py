@@ -55,6 +55,11 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """The last run, which `start` had begun for no time, is run again: an operator has ordered that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Closing:
     """The terms that the claim found to be over are closed before anything else becomes of the program."""
 
@@ -74,7 +79,7 @@ class TimeFacts:
     """What is left of the last term."""
 
 
-def plan(schedule: Schedule, seen: TimeFacts, *, repeats: bool) -> Run | Change | Later:
+def plan(schedule: Schedule, seen: TimeFacts, *, repeats: bool) -> Run | Repeat | Change | Later:
     """Return what is to be done. ``repeats`` says whether a run that has failed is repeated until the next time."""
     kept = seen.timetable
     if kept is None:
@@ -83,17 +88,19 @@ def plan(schedule: Schedule, seen: TimeFacts, *, repeats: bool) -> Run | Change 
         return _changed(schedule, kept, seen)
     if kept.set_back and (shown := tuple(_skipped(schedule.times, seen.clock, kept.latest - 1, (), lambda _: CLOCK))):
         return Change(kept, kept.words, kept.latest, shown)
+    if (again := _ordered_again(schedule.times, kept, seen)) is not None:
+        return again
     newest = _newest(schedule.times, kept.latest, seen.clock)
     if newest is None:
-        again = seen.row is not None and _is_to_be_repeated(kept, seen.row, repeats=repeats)
-        return Run(kept.latest, kept.latest) if again else _later(schedule, kept.latest, seen.clock)
+        failed = seen.row is not None and _has_failed(kept, seen.row)
+        return Run(kept.latest, kept.latest) if repeats and failed else _later(schedule, kept.latest, seen.clock)
     reason, edges = _reasons(kept, seen)
     due = reason(newest) == MISSED and seen.clock - newest <= schedule.catch_up
     skipped = tuple(_skipped(schedule.times, kept.latest, newest - 1 if due else newest, edges, reason))
     return Change(kept, kept.words, skipped[-1].last, skipped) if skipped else Run(int(newest), kept.latest)
 
 
-def _changed(schedule: Schedule, kept: Timetable, seen: TimeFacts) -> Change | Later:
+def _changed(schedule: Schedule, kept: Timetable, seen: TimeFacts) -> Run | Repeat | Change | Later:
     """Return what becomes of another schedule in the ledger: the one that was loaded last counts.
 
     A schedule that was brought later than now was brought before the clock was set back: it holds up no other one.
@@ -104,13 +111,15 @@ def _changed(schedule: Schedule, kept: Timetable, seen: TimeFacts) -> Change | L
             f"another node has loaded another schedule since: {kept.words:.200}; write the same schedule into "
             "the file of each node, and reload them",
         )
+    former = schedule.times.of(kept.words)
+    if (again := _ordered_again(former or schedule.times, kept, seen)) is not None:
+        return again
     reason, edges = _reasons(kept, seen)
     too_late = seen.clock - schedule.catch_up
 
     def why(time: float) -> str:
         return CHANGED if reason(time) == MISSED and time >= too_late else reason(time)
 
-    former = schedule.times.of(kept.words)
     until = min(seen.since, seen.clock)
     skipped = () if former is None else tuple(_skipped(former, kept.latest, until, (*edges, too_late), why))
     return Change(kept, schedule.words, max(kept.latest, int(seen.since)), skipped)
@@ -178,6 +187,23 @@ def _skipped(
         yield found
 
 
-def _is_to_be_repeated(kept: Timetable, row: Row, *, repeats: bool) -> bool:
+def _ordered_again(times: Times, kept: Timetable, seen: TimeFacts) -> Run | Repeat | None:
+    """Return the last run once more, if an operator has ordered that, and neither a time nor a stop has come since.
+
+    What had come before its end is skipped once that run is over.
+    """
+    row = seen.row
+    if row is None or row.reason not in _ORDERED:
+        return None
+    ended = seen.clock - row.ended_ago
+    stopped_since = kept.held is not None and kept.held[0] >= ended
+    if stopped_since or times.following(max(kept.latest, ended)) <= seen.clock:
+        return None
+    if kept.epoch == row.epoch:
+        return Run(kept.latest, kept.latest)
+    return None if ended < kept.latest <= seen.clock else Repeat()
+
+
+def _has_failed(kept: Timetable, row: Row) -> bool:
     """Return whether the latest time is that of the last term, and that term has not done its work."""
-    return kept.epoch == row.epoch and (row.reason in _ORDERED or (repeats and row.reason not in _OVER))
+    return kept.epoch == row.epoch and row.reason not in _OVER

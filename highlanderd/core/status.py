@@ -35,6 +35,8 @@ class LastExit:
     """Its exit status; ``None`` when a signal ended it."""
     signal: str | None
     """The signal's name."""
+    success: bool | None = None
+    """Whether ``success_exit_codes`` has the status; ``None`` from a daemon that does not say it."""
 
 
 @dataclass(frozen=True, slots=True)

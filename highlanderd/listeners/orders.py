@@ -202,11 +202,20 @@ def _running(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
         raise HighlanderError(f"a later order has overtaken this one: {now.name} is {now.state}, {now.reason}")
     if now.failures > before.failures:
         raise HighlanderError(f"{now.name} failed: {now.reason or 'it ended'}; see 'highlanderctl show {now.name}'")
-    over = (now.finished or now.idle) and (now.epoch or 0) > (
-        before.epoch or 0
-    )  # a look shows that a moment after its term
+    over = _ended_since(before, now)
     rests = before.want == "stop" and now.idle  # its schedule goes on, and wants no run at present
     return (now.state == "leading" and now.ready) or _elsewhere(now, goal.here) or over or rests
+
+
+def _ended_since(before: ProgramStatus, now: ProgramStatus) -> bool:
+    """Return whether a term since then was a run that is over. Raises HighlanderError for one that failed here."""
+    if not (now.finished or now.idle) or (now.epoch or 0) <= (before.epoch or 0):
+        return False  # a look shows it a moment after its term
+    last = now.last_exit
+    if last is not None and last.epoch == now.epoch and last.success is False:
+        how = f"status {last.status}" if last.signal is None else last.signal
+        raise HighlanderError(f"{now.name} failed: it ended with {how}; see 'highlanderctl show {now.name}'")
+    return True
 
 
 def _released(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
@@ -225,13 +234,18 @@ def _stopped(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:  # 
 
 
 def _restarted(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
-    return _running(before, now, goal) and (now.epoch or 0) > (before.epoch or 0)
+    later = (now.epoch or 0) > (before.epoch or 0)
+    if (now.finished or now.idle) and not later:
+        raise HighlanderError(f"{now.name} has ended, and is not begun again: {now.reason}")
+    return _running(before, now, goal) and later
 
 
 def _came_back(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     """Return whether it runs with its new keys. The one with the old keys is not wanted any more."""
-    if now.want == "stop" or (now.epoch or 0) <= (before.epoch or 0):
+    if now.want == "stop":
         return False
+    if (now.epoch or 0) <= (before.epoch or 0):
+        return now.idle  # a run that is not repeated: its schedule goes on with the new keys
     return _running(replace(before, failures=0), now, goal)
 
 

@@ -94,7 +94,7 @@ def _last_exit(member: Member, now: float) -> LastExit | None:
     if found is None:
         return None
     event, epoch = found
-    return LastExit(wall(event.at, now), epoch, *exit_of(event.status))
+    return LastExit(wall(event.at, now), epoch, *exit_of(event.status), member.program.policy.succeeds(event.status))
 
 
 def is_ready(member: Member) -> bool:

@@ -98,6 +98,23 @@ def test_what_is_skipped_stands_in_the_history_with_its_reason(nodes: Nodes, dat
     assert [term["scheduled"] for term in history(a)["terms"]] == [None]
 
 
+def test_a_run_that_start_has_begun_is_repeated_by_restart_and_release(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=YEARLY.format(f"{WRITES}sleep 600"), lease=LEASE)
+    waits(a)
+    assert highlanderctl(a.socket, "start", "yearly").code == 0
+    again = highlanderctl(a.socket, "restart", "yearly")
+    assert (again.code, again.out.startswith("yearly: leading, epoch 2, pid ")) == (0, True), again
+    assert highlanderctl(a.socket, "release", "yearly", "--for", "1s", "--force").code == 0
+    wait_for(lambda: a.program("yearly")["epoch"] == 3 and nodes.leaders().get("yearly") is a, what="it runs again")
+    assert highlanderctl(a.socket, "stop", "yearly", "--force").code == 0
+    assert highlanderctl(a.socket, "start", "yearly").out == "yearly: waiting\n", "what stop has ended is over"
+    waits(a)
+    ends = ["restarted", "released", "stopped"]
+    wait_for(lambda: [term["cause"] for term in history(a)["terms"]] == ends, what="the history has all of it")
+    assert [term["scheduled"] for term in history(a)["terms"]] == [None] * 3
+
+
 @pytest.mark.long
 def test_a_time_that_comes_in_an_outage_longer_than_catch_up_is_skipped(nodes: Nodes, cluster: Cluster) -> None:
     database = cluster.database()

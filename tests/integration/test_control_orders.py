@@ -47,21 +47,57 @@ def test_a_stop_that_a_later_start_has_overtaken_ends_at_once(tmp_path: Path) ->
     run(main)
 
 
-def test_a_start_of_what_finishes_at_once_says_how_it_has_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("success", "code", "out", "err"),
+    [
+        (True, 0, "beat: finished (status 3), epoch 8\n", ""),
+        (None, 0, "beat: finished (status 3), epoch 8\n", ""),
+        (
+            False,
+            1,
+            "",
+            "highlanderctl: start beat: beat failed: it ended with status 3; see 'highlanderctl show beat'\n",
+        ),
+    ],
+)
+def test_a_start_of_what_finishes_at_once_says_how_it_has_ended(
+    success: bool | None, code: int, out: str, err: str, tmp_path: Path
+) -> None:
     node = MemoryNode(program("beat", finished=True, epoch=7), obedient=False)
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
             asked = asyncio.create_task(ctl(path, "start", "beat"))
             await until(lambda: bool(node.orders))
-            last = LastExit(at="2026-01-02T03:04:05.678Z", epoch=8, status=3, signal=None)
+            last = LastExit(at="2026-01-02T03:04:05.678Z", epoch=8, status=3, signal=None, success=success)
             ended = program("beat", epoch=8, last_exit=last)
             node.become("beat", ended)
             surveys = node.surveys
             await until(lambda: node.surveys > surveys)
             node.become("beat", replace(ended, finished=True))
             done = await asked
-        assert (done.code, done.out) == (0, "beat: finished (status 3), epoch 8\n")
+        assert (done.code, done.out, done.err) == (code, out, err)
+
+    run(main)
+
+
+@pytest.mark.parametrize("over", ["finished", "idle"])
+def test_a_restart_that_comes_after_the_end_of_the_run_ends_at_once(over: str, tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(ctl(path, "restart", "beat"))
+            await until(lambda: bool(node.orders))
+            node.become(
+                "beat",
+                program("beat", epoch=7, reason="next run at noon", finished=over == "finished", idle=over == "idle"),
+            )
+            done = await asked
+        assert (done.code, done.err) == (
+            1,
+            "highlanderctl: restart beat: beat has ended, and is not begun again: next run at noon\n",
+        )
 
     run(main)
 
@@ -300,6 +336,20 @@ def test_a_reload_that_waits_is_done_when_what_it_restarts_runs_again(tmp_path: 
                 await asyncio.sleep(0.1)
                 assert not asked.done()
             node.become("beat", leading("beat", 8))
+            assert (await asked)[0] == 200
+
+    run(main)
+
+
+def test_a_reload_that_waits_is_done_when_it_has_ended_a_run_that_is_not_repeated(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+    node.restarted = ("beat",)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(post(path, "/v1/reload", {"wait": True}))
+            await until(lambda: bool(node.orders))
+            node.become("beat", program("beat", epoch=7, idle=True))
             assert (await asked)[0] == 200
 
     run(main)

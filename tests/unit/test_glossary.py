@@ -39,7 +39,7 @@ name names
 not note notices notifier notify
 of option order origin output owner
 past pause peek pending pipe persistence ping pong postgres preparation problems process
-read record recorder reload remember remove reopen reply report request resolve restart running
+read record recorder reload remember remove reopen repeat reply report request resolve restart running
 scan secret section seeking sent server service set shut shutdown signal socket sources stage stamps start
 stop stream suspected
 tcp text times turn

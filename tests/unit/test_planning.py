@@ -12,7 +12,7 @@ from highlanderd.core.effects import CloseTerms, Look, Spawn, TakeOver, WriteTim
 from highlanderd.core.events import Attached, Granted, Looked, Settled, StartOrdered, StopOrdered
 from highlanderd.core.machine import begin, deadline
 from highlanderd.core.observation import Row
-from highlanderd.core.planning import COUNTED, Later, TimeFacts, plan
+from highlanderd.core.planning import COUNTED, Later, Repeat, TimeFacts, plan
 from highlanderd.core.schedule import Change, Run, Skipped, Timetable
 from highlanderd.core.states import Policy, Situation, Waiting, Want
 from tests.support.core import LENGTHS, go, observation, row, waiting
@@ -25,7 +25,9 @@ OVER = row(released=True, reason="finished", ended_ago=7000.0)
 POLICY = Policy(node="here", instance="ours", schedule=HOURLY, restart="never")
 
 
-def planned(clock: float, kept: Timetable | None = KEPT, last: Row | None = OVER, **facts: Any) -> Run | Change | Later:
+def planned(
+    clock: float, kept: Timetable | None = KEPT, last: Row | None = OVER, **facts: Any
+) -> Run | Repeat | Change | Later:
     repeats = facts.pop("repeats", False)
     since = facts.pop("since", 1.0)
     return plan(replace(HOURLY, **facts), TimeFacts(kept, clock, since, last), repeats=repeats)
@@ -118,9 +120,28 @@ def test_which_run_is_repeated_until_the_next_time(reason: str, never: bool, on_
     again, later = Run(36_000, after=36_000), Later(39_600, "next run at 39600")
     assert planned(39_000.0, last=last) == (again if never else later)
     assert planned(39_000.0, last=last, repeats=True) == (again if on_failure else later)
-    assert planned(39_000.0, last=replace(last, epoch=6), repeats=True) == later, "that term was for no time"
+    of_no_time = planned(39_000.0, last=replace(last, epoch=6, ended_ago=10.0), repeats=True)
+    assert of_no_time == (Repeat() if never else later), "only an order repeats what was begun for no time"
     assert planned(39_000.0, replace(KEPT, epoch=None), last, repeats=True) == later, "the next time has come since"
     assert planned(43_300.0, last=last, repeats=True) != again
+
+
+@pytest.mark.parametrize(("epoch", "again"), [(5, Run(36_000, after=36_000)), (6, Repeat())])
+def test_what_is_ordered_again_comes_before_the_times_that_it_overlaps(epoch: int, again: Run | Repeat) -> None:
+    last = replace(OVER, reason="restarted", epoch=epoch, ended_ago=50.0)
+    assert planned(39_700.0, last=last) == again, "39,600 came before the end of the run"
+    former = replace(KEPT, words="every 7200", taken_up=20_000.0)
+    assert planned(39_700.0, former, last, since=38_000.0) == again, "the run was begun under the former schedule"
+
+
+@pytest.mark.parametrize("epoch", [5, 6])
+def test_what_is_ordered_again_waits_for_no_run_of_long_ago(epoch: int) -> None:
+    last = replace(OVER, reason="released", epoch=epoch, ended_ago=50.0)
+    assert planned(39_620.0, last=last) == Run(39_600, after=36_000), "the next time has come since"
+    stopped = replace(KEPT, held=(38_960.0, 38_980.0))
+    assert planned(39_000.0, stopped, last) == Later(39_600, "next run at 39600"), "it was stopped everywhere since"
+    skipped = replace(KEPT, latest=39_600, epoch=None)
+    assert planned(39_640.0, skipped, last) == Later(43_200, "next run at 43200"), "a time was skipped since"
 
 
 def test_a_schedule_that_was_changed_runs_no_old_time_and_an_older_one_stands_back() -> None:
@@ -226,6 +247,13 @@ def test_start_runs_it_now_and_for_no_time_unless_it_was_stopped() -> None:
     stopped, _ = go(waiting(), looked(39_000.0), (0.1, StopOrdered()), (0.2, StartOrdered()), policy=POLICY)
     situation, effects = go(stopped, looked(39_000.3, at=0.3), policy=POLICY)
     assert (effects, situation.reason) == ((), "next run at 39600")
+
+
+def test_a_run_of_no_time_that_is_ordered_again_is_run_for_no_time() -> None:
+    last = replace(OVER, reason="released", epoch=6, ended_ago=10.0)
+    _, effects = go(waiting(), looked(39_000.0, last=last), policy=POLICY)
+    assert isinstance(effects[0], TakeOver)
+    assert effects[0].claim.run is None
 
 
 def test_start_runs_what_has_never_run_and_a_time_that_is_due_is_that_run() -> None:

@@ -9,7 +9,7 @@ from highlanderd.core.effects import CloseTerms, Disconnect, Look, Spawn, TakeOv
 from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
 from highlanderd.core.observation import Row
 from highlanderd.core.placement import hold_back
-from highlanderd.core.planning import Closing, Later, TimeFacts, plan
+from highlanderd.core.planning import Closing, Later, Repeat, TimeFacts, plan
 from highlanderd.core.schedule import Change
 from highlanderd.core.states import (
     Cause,
@@ -138,6 +138,8 @@ def _scheduled(context: Context[Waiting, Looked], state: Waiting, verdict: Verdi
             if (0 if verdict.judged is None else verdict.judged.epoch) <= state.overridden:
                 return verdict, None
             return NotYet(None if at == inf else context.now + at - clock, why), at
+        case Repeat():
+            return verdict, None
         case run:
             return replace(verdict, run=run), None
 
