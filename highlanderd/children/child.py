@@ -34,12 +34,8 @@ class ChildGuardian(Protocol):
     """What a child needs of the link to the guardian."""
 
     @property
-    def lost(self) -> bool:
-        """The guardian is dead."""
-
-    @property
-    def silent(self) -> bool:
-        """The guardian is frozen."""
+    def absence(self) -> str:
+        """How it is known that the guardian is dead or frozen, as a sentence; empty while it lives."""
 
     def spawn(self, child: Child, request: SpawnRequest) -> None:
         """Ask the guardian to start the child, and hold the child until ``forget``."""
@@ -138,13 +134,16 @@ class Child:
         return self._channel is not None
 
     @property
-    def unprovable(self) -> bool:
-        """Whether no process can prove that its tree is empty.
+    def unprovable(self) -> str:
+        """Why no process can prove that its tree is empty, as a sentence; empty where one can.
 
         Its keeper is dead, or not known yet, and the guardian is dead or frozen.
         """
-        asked = self._stage not in (Stage.PENDING, Stage.OVER)
-        return asked and not self.reachable and (self._guardian.lost or self._guardian.silent)
+        absence = self._guardian.absence
+        if not absence or self.reachable or self._stage in (Stage.PENDING, Stage.OVER):
+            return ""
+        keeper = "its keeper is dead or out of reach" if self.kept else "it has not said whether it has started it"
+        return f"{absence}, and {keeper}"
 
     # ------------------------------------------------------------------------------------------ what its owner does
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,6 +30,8 @@ STATE_WITHIN: Final = 1.0
 STATE_ROUNDS: Final = 3
 """How many such times there are at most: a thousand keepers of a busy machine do not all get a turn within a second."""
 PINGS_UNANSWERED: Final = 3
+FROZEN_AFTER: Final = 0.28
+"""Of a lease, since the first of these pings: they are a tenth apart, unless something wakes the one who sends them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,14 @@ class GuardianLink:
         self.lost = False
         """Whether the guardian is dead."""
         self.silent = False
-        """Whether the guardian is frozen: three pings are unanswered."""
+        """Whether the guardian is frozen: three pings are unanswered, the first for 28/100 of a lease."""
         self._drains = False
         self._children: dict[tuple[int, int], Child] = {}
         self._held: Counter[int | str] = Counter()
         """How many children have a lock id, or a program: ``holds()`` is called in every look."""
-        self._pinged = self._ponged = 0
+        self._pinged = 0
+        self._unanswered: deque[tuple[int, float]] = deque()
+        """The numbers of the oldest pings without an answer, and when each was sent."""
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails when the guardian has sent what cannot be read, and no program alone can bear the consequences."""
@@ -176,15 +180,28 @@ class GuardianLink:
     def ping(self, lease: float) -> bool:
         """Send a sign of life, due every 3/10 of ``lease`` seconds; the first one says that the worker is ready.
 
-        Return whether the guardian lives: False when it is dead, or the last three pings are unanswered.
+        Return whether the guardian lives: False when it is dead or frozen.
         """
         self._channel.read()
         if self.lost:
             return False
-        self.silent = self._pinged - self._ponged >= PINGS_UNANSWERED
+        several = len(self._unanswered) >= PINGS_UNANSWERED  # one alone may be as old because this machine was paused
+        self.silent = several and self._silent_for() >= FROZEN_AFTER * lease
         self._pinged += 1
+        if not several:
+            self._unanswered.append((self._pinged, linux.boottime()))
         self._channel.post(messages.ping(self._pinged, lease))
         return not self.silent
+
+    def _silent_for(self) -> float:
+        return linux.boottime() - self._unanswered[0][1] if self._unanswered else 0.0
+
+    @property
+    def absence(self) -> str:
+        """How it is known that the guardian does nothing at present, as a sentence; empty while it lives."""
+        if self.lost:
+            return "the guardian has died"
+        return f"the guardian has not answered for {self._silent_for():.1f} s" if self.silent else ""
 
     def check(self, now: float, lease: float) -> None:
         """Have keepers killed that owe the acknowledgement of a deadline for 3/10 of ``lease``: they are frozen."""
@@ -327,7 +344,9 @@ class GuardianLink:
             self._listener.signalled(name)
 
     def _on_pong(self, message: Message, _fds: list[int]) -> None:
-        self._ponged, self.silent = message["n"], False
+        self.silent = False
+        while self._unanswered and self._unanswered[0][0] <= message["n"]:
+            self._unanswered.popleft()
 
     def _end(self) -> None:
         self.lost = True

@@ -107,7 +107,7 @@ class RunWorker:
             Notices(lambda _words: None),
             wake=wake,
             shut=tuple,
-            on_frozen=lambda: self._end(Outcome(LOST, "its guardian does not answer: it is frozen")),
+            on_frozen=lambda: self._end(Outcome(LOST, f"{self._guardian.absence}: it is frozen")),
             on_late=lambda _seconds: None,
         )
 

@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Collection
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ from highlanderd.config import Configuration, Loaded, dsn_anew, load
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import DaemonProcess
 from highlanderd.embedded.server import hold
-from highlanderd.errors import DONE, HighlanderError
+from highlanderd.errors import DONE, HighlanderError, enumerated
 from highlanderd.guardian import cgroup
 from highlanderd.guardian.channel import Channel
 from highlanderd.listeners.control import serve_control
@@ -255,6 +256,7 @@ class Daemon:
             for task in background:
                 task.cancel()
         await self._persistence.write_last()
+        log.info("%s; ends with code %d", drained(self._fleet.abandoned), self._exit_code)
         return self._exit_code
 
     def _listeners(self) -> list[Door]:
@@ -302,15 +304,26 @@ class Daemon:
 
     def guardian_lost(self) -> None:
         """Drain everything, because the guardian has died."""
-        log.error("the guardian has died: draining everything in good order")
+        log.error("the guardian has died: draining everything, and ending")
         self._exit_code = 1
         self._drain()
 
     def _guardian_frozen(self) -> None:
         if not self._exit_code:
-            log.error("the guardian does not answer: it is frozen; draining everything")
+            log.error("%s: it is frozen; draining everything, and ending", self._guardian.absence)
             self._exit_code = 1
             self._drain()
+
+
+def drained(abandoned: Collection[str]) -> str:
+    """Return the sentence about what was drained.
+
+    >>> drained([]), drained(["beat"])
+    ('everything is drained', 'all is drained but beat, whose leases run out')
+    """
+    if not abandoned:
+        return "everything is drained"
+    return f"all is drained but {enumerated(sorted(abandoned))}, whose leases run out"
 
 
 async def _fail_with(guardian: GuardianLink) -> None:
@@ -345,7 +358,6 @@ async def serve(path: Path, channel_fd: int, writer: Writer, known: Loaded | Non
     log_through(writer, log_settings.level, log_settings.format, journal=address)
     _hold_embedded(handover.configuration)
     code = await Daemon(path, handover, guardian, greeting, writer).run()
-    log.info("everything is drained; ends with code %d", code)
     guardian.done(code)
     return code
 

@@ -78,6 +78,8 @@ class Fleet:
         self.start_order = StartOrder(self.members, self._placement)
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
+        self.abandoned: set[str] = set()
+        """The programs whose children could not be proven dead."""
 
     @property
     def beginnings(self) -> Beginnings:
@@ -202,13 +204,14 @@ class Fleet:
         """Abandon each program whose child cannot be proven dead any more: its lease ends without a release."""
         for member in self.members.values():
             child = member.program.child
-            if child is not None and child.unprovable:
+            if child is not None and (why := child.unprovable):
                 self._kill_what_is_left(child.number)
                 log.error(
-                    "%s: cannot confirm that its child is dead (guardian and keeper are gone); not releasing: other "
-                    "nodes wait for the lease",
+                    "%s: cannot confirm that its child is dead (%s); not releasing: other nodes wait for the lease",
                     member.program.name,
+                    why,
                 )
+                self.abandoned.add(member.program.name)
                 if member.task is not None:
                     member.task.cancel()
 

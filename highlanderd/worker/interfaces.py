@@ -74,8 +74,8 @@ class ProgramChild(ProbedChild, Protocol):
         """The number that names its cgroup; 0 before it is known."""
 
     @property
-    def unprovable(self) -> bool:
-        """Whether neither keeper nor guardian can prove any more that its tree is empty."""
+    def unprovable(self) -> str:
+        """Why neither keeper nor guardian can prove any more that its tree is empty; empty where one can."""
 
     @property
     def killed_at(self) -> float | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
+
+import pytest
 
 from highlanderd.core.lease import LONGEST
 from highlanderd.system.linux import boottime
@@ -142,6 +145,36 @@ def test_a_frozen_worker_is_replaced_and_no_child_notices(nodes: Nodes, database
     wait_for(lambda: node.up() and renewals(database)["beat"] > renewed["beat"] + 2, what="the next worker renews")
     assert {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()} == before
     assert nodes.await_led(*leaders) == leaders
+
+
+@pytest.mark.long
+def test_what_a_frozen_guardian_has_not_answered_is_named_and_not_called_drained(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    frozen, other = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    if nodes.await_led("beat")["beat"] is frozen:
+        frozen.order("release", "beat")
+        nodes.await_led("beat", without=frozen)
+    worker = frozen.worker
+    stand_still(frozen.guardian)
+
+    other.order("release", "beat", to="a", wait=False)
+
+    wait_for(lambda: "ends with code 1" in frozen.log.read_text(), what="the worker has ended")
+    said = frozen.log.read_text()
+    assert re.search(
+        r"the guardian has not answered for \d+\.\d s: it is frozen; draining everything, and ending", said
+    )
+    assert "cannot confirm that its child is dead (the guardian has not answered for " in said
+    assert "and it has not said whether it has started it); not releasing" in said
+    assert "all is drained but beat, whose leases run out; ends with code 1" in said
+    assert "everything is drained" not in said
+    os.kill(frozen.guardian, signal.SIGCONT)
+    assert frozen.ended() == 1
+    assert gone(worker)
+    nodes.await_led("beat", without=frozen)
+    assert ends(database, "beat")[-2:] == ["lapsed", None]
 
 
 def test_a_frozen_node_is_without_children_when_its_lease_ends_and_comes_back_as_a_candidate(

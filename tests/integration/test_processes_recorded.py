@@ -25,6 +25,9 @@ from highlanderd.system import linux, proctree
 from tests.support.processes import PATIENCE
 from tests.support.recorded import RECORDED, TERM, receive, recorded, send
 
+MOMENT = 1e-6
+"""Seconds of a lease that is over before anything answers."""
+
 
 def _in_loop(claim: Callable[[Channel, GuardianLink], Any]) -> None:
     """Run a claim about the present worker's end, at a channel whose other end speaks as an earlier guardian."""
@@ -134,11 +137,21 @@ def test_signals_and_answers_of_an_earlier_guardian_arrive() -> None:
         link.listen(heard)
         await _greeted(guardian, link, "hello")
         send(guardian, "signal TERM")
-        assert [link.ping(10.0) for _ in range(4)] == [True, True, True, False], "three pings are unanswered"
-        assert link.silent
+        assert [link.ping(MOMENT) for _ in range(4)] == [True, True, True, False], "three pings are unanswered"
+        assert link.absence == "the guardian has not answered for 0.0 s"
         send(guardian, "pong", n=4)
-        assert link.ping(10.0)
+        assert link.ping(MOMENT)
+        assert link.absence == ""
         assert heard.signals == ["TERM"]
+
+    _in_loop(claim)
+
+
+def test_a_guardian_is_not_taken_for_frozen_because_pings_follow_each_other_at_once() -> None:
+    async def claim(guardian: Channel, link: GuardianLink) -> None:
+        await _greeted(guardian, link, "hello")
+        assert all(link.ping(60.0) for _ in range(10))
+        assert not link.silent
 
     _in_loop(claim)
 

@@ -133,7 +133,7 @@ class Quiet:
     pid: int | None = 42
     keeper_pid: int | None = 41
     number = 1
-    unprovable = False
+    unprovable = ""
     killed_at: float | None = None
     unkillable: tuple[int, ...] = ()
     report: KeeperReport | None = None
