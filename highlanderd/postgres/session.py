@@ -251,5 +251,4 @@ class Session(LockConnection):
 
         Posts Unlocked when the row is released or was overtaken; Detached when the answer leaves a doubt.
         """
-        self._takeover.write_history()  # a term that ends at once begins first
         self._renewal.release(ending)

@@ -8,6 +8,7 @@ from typing import Final
 
 from highlanderd.core.events import Granted, Refused, Settled, Suspended
 from highlanderd.core.observation import Row, ServerIdentity
+from highlanderd.core.states import LAPSED
 from highlanderd.core.verdict import Claim
 from highlanderd.postgres import ledger
 from highlanderd.postgres.hindrance import Hindrance
@@ -32,8 +33,6 @@ class Takeover:
         self._line, self._lock, self._hindrance = connection, connection.lock, hindrance
         self._outrun = 0
         """How often in a row a takeover was granted the lock and changed no row."""
-        self._unwritten: int | None = None
-        """The epoch of a term that has begun, and that the history has not heard of."""
 
     def ask(self, claim: Claim) -> None:
         """Try to begin the claimed term."""
@@ -90,10 +89,10 @@ class Takeover:
 
     def _taken(self, claim: Claim, replies: Sequence[Reply], sent: float) -> None:
         name, reply, *then = replies
-        named, locked, count = reply.rows[0] if reply.rows else (None, None, None)
+        named, locked, count, *former = reply.rows[0] if reply.rows else (None, None, None)
         if count == "1" and reply.acknowledged:
             self._suspend(then)
-            self._granted(claim, name, sent)
+            self._granted(claim, name, sent, former)
             return
         if reply.sqlstate in dialect.BLOCKED:
             self._hindrance.note_row_locked(sent)
@@ -114,7 +113,7 @@ class Takeover:
             elif (found := ledger.suspension(reply.rows[0][0])) is not None:
                 self._line.post(Suspended(found))
 
-    def _granted(self, claim: Claim, name: Reply, sent: float) -> None:
+    def _granted(self, claim: Claim, name: Reply, sent: float, former: Sequence[str | None]) -> None:
         if not name.rows or name.rows[0][0] != "t":
             self._line.disconnect(
                 "the lock on the program's name was granted too late to see whether another node leads it"
@@ -124,18 +123,22 @@ class Takeover:
         self._hindrance.note_row_free()
         self._outrun = 0
         scheduled = None if claim.run is None else claim.run.at
-        self._unwritten = claim.epoch
         self._line.post(Granted(claim.epoch, claim.lengths, sent, scheduled))
-        asyncio.get_running_loop().call_soon(self.write_history)
+        asyncio.get_running_loop().call_soon(self._write_history, claim, former)
 
-    def write_history(self) -> None:
-        """Write that a term has begun, unless that is written: after the order for its child, which waits for no more.
+    def _write_history(self, claim: Claim, former: Sequence[str | None]) -> None:
+        """Write that a term has begun, and which ones have lapsed: after the order for its child, which waits no more.
 
-        Whatever becomes of the history, the term has begun.
+        ``former`` is when the former term began. Whatever becomes of the history, the term has begun.
         """
-        epoch, self._unwritten = self._unwritten, None
-        if epoch is not None:
-            self._line.say("begin_terms", leading.BEGIN_TERMS, [self._lock.lock_id], [epoch])
+        for row in claim.closing:
+            if row.lock_id != self._lock.lock_id:
+                self._line.say("lapsed", scheduling.LAPSED, row.lock_id, row.epoch)
+        row = claim.judged
+        if row is not None and former and (row in claim.closing or row.reason == LAPSED):
+            term: tuple[Value, ...] = (row.lock_id, row.epoch, row.program, row.node, former[0])
+            self._line.say("former_term", leading.FORMER_TERM, *term)
+        self._line.say("begin_terms", leading.BEGIN_TERMS, [self._lock.lock_id], [claim.epoch])
 
     def _refusal(self, claim: Claim, reply: Reply, locked: bool, named: bool) -> Refused:
         """Return why the term did not begin: another node was faster, a lock was taken, or the server refused."""

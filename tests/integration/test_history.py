@@ -88,6 +88,40 @@ def test_a_term_whose_beginning_was_never_written_is_in_the_history_once_it_has_
     run(main)
 
 
+def test_a_term_whose_node_was_lost_before_it_could_write_that_it_began_is_in_the_history(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            line = await one.line()
+            settle(database)
+            lost = await line.lead()
+            await until(lambda: database.sql("SELECT epoch FROM highlander.term") == [(lost.epoch,)])
+            [(began,)] = database.sql("DELETE FROM highlander.term RETURNING acquired_at")
+            granted = await line.lead()  # its row says that it leads, and it has no child
+            found = "SELECT epoch, node, acquired_at = %s, reason, ended_at IS NULL FROM highlander.term ORDER BY epoch"
+            await until(lambda: len(database.sql(found, [began])) == 2)
+            assert database.sql(found, [began]) == [
+                (lost.epoch, "n1", True, "lapsed", False),
+                (granted.epoch, "n1", False, None, True),
+            ]
+
+    run(main)
+
+
+def test_a_term_that_lapsed_under_another_lock_key_ends_in_the_history(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            former, line = await one.line(key="former"), await one.line()
+            settle(database)
+            lapsed = await former.lead()
+            former.session.close()
+            granted = await line.lead()
+            found = "SELECT lock_id, epoch, reason FROM highlander.term"
+            terms = {(former.lock_id, lapsed.epoch, "lapsed"), (line.lock_id, granted.epoch, None)}
+            await until(lambda: set(database.sql(found)) == terms)
+
+    run(main)
+
+
 def test_no_session_is_left_of_a_question_and_no_other_session_waits_for_one(database: Database) -> None:
     async def main() -> None:
         async with desk(written(database).dsn) as one:

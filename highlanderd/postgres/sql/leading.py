@@ -75,9 +75,13 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
           {{allowed}}),
 """
 
-_OUTCOME = "NOTED SELECT name.granted, lock.granted, (SELECT count(*) FROM taken) FROM name, lock"
+_OUTCOME = "NOTED SELECT name.granted, lock.granted, (SELECT count(*) FROM taken)FORMER FROM name, lock"
 
-_TAKE_OVER: Final = f"""{_GRANT}
+# When the former term began, as it stood before this statement: afterwards the row tells of the new one alone.
+_FORMER = """, (SELECT (extract(epoch FROM o.acquired_at) * 1000000)::bigint FROM {schema}.lease AS o
+                 WHERE o.lock_id = $1::bigint AND o.epoch = $14::bigint)"""
+
+_TAKE_OVER = f"""{_GRANT}
      taken AS (
        UPDATE {{schema}}.lease AS r
           SET epoch = $5::bigint, renewal = r.renewal + 1, program = $6::text, node = $7::text,
@@ -92,7 +96,7 @@ _TAKE_OVER: Final = f"""{_GRANT}
 {_OUTCOME}
 """
 
-_FIRST_TAKE_OVER: Final = f"""{_GRANT}
+_FIRST_TAKE_OVER = f"""{_GRANT}
      taken AS (
        INSERT INTO {{schema}}.lease AS r (lock_id, epoch, renewal, program, node, instance, system, timeline,
               backend_pid, backend_start, acquired_at, expires_at{{insert_trusted}})
@@ -103,6 +107,9 @@ _FIRST_TAKE_OVER: Final = f"""{_GRANT}
     RETURNING 1)
 {_OUTCOME}
 """
+
+_TAKE_OVER = _TAKE_OVER.replace("FORMER", _FORMER)
+_FIRST_TAKE_OVER = _FIRST_TAKE_OVER.replace("FORMER", "")
 
 TAKE_OVER: Final = _TAKE_OVER.replace("PLANNED", "").replace("NOTED", "")
 FIRST_TAKE_OVER: Final = _FIRST_TAKE_OVER.replace("PLANNED", "").replace("NOTED", "")
@@ -200,6 +207,14 @@ WITH begun AS (SELECT r.* FROM unnest($1::bigint[], $2::bigint[]) AS a(lock_id, 
          FROM begun AS b WHERE t.lock_id = b.lock_id AND t.epoch < b.epoch AND t.ended_at IS NULL)
 INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at{begun_with})
 SELECT lock_id, epoch, program, node, acquired_at{begun_values} FROM begun ON CONFLICT DO NOTHING
+"""
+
+# Sent before it where the former term has lapsed: its leader may have been lost before it wrote that it began.
+# Parameters: 1 lock id, 2 epoch, 3 program, 4 node, 5 when it began, in microseconds of the epoch.
+FORMER_TERM: Final = """
+INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at)
+VALUES ($1::bigint, $2::bigint, $3::text, $4::text, timestamptz 'epoch' + $5::bigint * interval '1 microsecond')
+    ON CONFLICT DO NOTHING
 """
 
 # Parameters: 1 lock id, 2 epoch, 3 cause, 4 exit status, 5 exit signal, 6 author, 7 what he said. The next term may
