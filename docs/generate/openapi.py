@@ -153,6 +153,7 @@ class Led(TypedDict):
     terms: int
     led: float
     gaps: list[Gaps]
+    scheduled: bool
 
 
 Overlap = TypedDict(
@@ -169,13 +170,28 @@ Overlap = TypedDict(
 )
 
 
+Unwritten = TypedDict(
+    "Unwritten",
+    {
+        "program": str,
+        "epoch": int,
+        "node": str,
+        "from": str,
+        "former_epoch": int,
+        "former_node": str,
+        "epochs": int,
+    },
+)
+
+
 class Summary(TypedDict):
-    """What many terms come to, and those that overlap."""
+    """What many terms come to, those that overlap, and those before which epochs stand in no line."""
 
     terms: int
     since: str | None
     programs: list[Led]
     overlaps: list[Overlap]
+    unwritten: list[Unwritten]
 
 
 class Reload(TypedDict):

@@ -31,6 +31,8 @@ class Former:
     node: str
     cause: str | None
     """Why it ended; ``None`` while the ledger does not know of an end."""
+    scheduled: str | None = None
+    """As the term's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,32 @@ class PastTerm:
     """What he gave as the reason."""
     scheduled: str | None = None
     """The scheduled time that it was begun for: RFC 3339 in UTC."""
+    late: float | None = None
+    """Seconds from that time to its beginning; negative after the server's clock was set back."""
 
     @property
     def overlaps(self) -> bool:
         """Whether it began before the former term had ended, by the ledger's own times."""
         return self.former is not None and (self.gap is None or self.gap < 0)
+
+    @property
+    def unled(self) -> float | None:
+        """Seconds of the gap in which it was due; ``None`` without a gap, and where it was not due before.
+
+        A run is due from its scheduled time on. One that was begun by hand, after a run for a time, was not due.
+        """
+        if self.former is None or self.gap is None or self.overlaps:
+            return None
+        if self.late is not None:
+            return min(self.gap, max(0.0, self.late))
+        return None if self.former.scheduled else self.gap
+
+    @property
+    def unwritten(self) -> int:
+        """How many epochs before it no line tells of, back to the former term or to the last promotion."""
+        if self.former is None:
+            return 0
+        return self.epoch - max(self.former.epoch, self.epoch >> 32 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +125,9 @@ class ProgramHistory:
     led: float
     """Seconds."""
     gaps: tuple[GapReport, ...]
+    """Of a program with a schedule, only as far as it was due."""
+    scheduled: bool = False
+    """Whether one of its terms was for a scheduled time."""
 
 
 def by_program(terms: Sequence[PastTerm]) -> tuple[ProgramHistory, ...]:
@@ -111,12 +137,13 @@ def by_program(terms: Sequence[PastTerm]) -> tuple[ProgramHistory, ...]:
 
 
 def _of_one(name: str, terms: Sequence[PastTerm]) -> ProgramHistory:
-    return ProgramHistory(name, len(terms), sum(term.lasted for term in terms), tuple(_gaps(terms)))
+    scheduled = any(term.scheduled for term in terms)
+    return ProgramHistory(name, len(terms), sum(term.lasted for term in terms), tuple(_gaps(terms)), scheduled)
 
 
 def _gaps(terms: Iterable[PastTerm]) -> list[GapReport]:
     found: dict[str, list[float]] = {}
     for term in terms:
-        if term.former is not None and term.gap is not None and not term.overlaps:
-            found.setdefault(term.former.cause or "", []).append(term.gap)
+        if term.former is not None and (unled := term.unled) is not None:
+            found.setdefault(term.former.cause or "", []).append(unled)
     return [GapReport(cause, len(gaps), max(gaps)) for cause, gaps in sorted(found.items())]

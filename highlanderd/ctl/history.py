@@ -16,7 +16,7 @@ from highlanderd.ctl.exchange import query
 from highlanderd.ctl.printing import Row, give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import since_epoch, span
-from highlanderd.errors import DONE, HighlanderError
+from highlanderd.errors import DONE, HighlanderError, enumerated
 
 TERMS: Final = ("PROGRAM", "NODE", "FROM (UTC)", "LED", "GAP", "CAUSE")
 SUMMARY: Final = ("PROGRAM", "TERMS", "LED", "AFTER", "GAPS", "LONGEST")
@@ -113,7 +113,10 @@ def _summary(answer: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     if answer["since"] is None:
         return [*lines, "no terms"]
     terms = f"{answer['terms']} {'term' if answer['terms'] == 1 else 'terms'} since {moment(answer['since'])} UTC"
-    return [*lines, f"{terms}; {'terms overlap' if answer['overlaps'] else 'no two of one lock id overlap'}"]
+    lines.append(f"{terms}; {'terms overlap' if answer['overlaps'] else 'no two of one lock id overlap'}")
+    if scheduled := [plain(one["program"]) for one in answer["programs"] if one.get("scheduled")]:
+        lines.append(f"{enumerated(scheduled)}: only from a scheduled time on is a pause a gap")
+    return [*lines, *map(unwritten, answer.get("unwritten", ()))]
 
 
 def summary_cells(program: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -134,6 +137,16 @@ def overlap(found: Mapping[str, Any]) -> str:
         f"terms of {plain(found['program'])} overlap by the ledger's own times: epoch {found['epoch']} on "
         f"{plain(found['node'])} began at {moment(found['from'])} UTC, {how} epoch {found['former_epoch']} on "
         f"{plain(found['former_node'])} {not_ended}. Either two nodes led at once, or the server's clock was set back"
+    )
+
+
+def unwritten(found: Mapping[str, Any]) -> str:
+    """Return the sentence about epochs that stand in no line."""
+    many = "1 epoch" if found["epochs"] == 1 else f"{plain(found['epochs'])} epochs"
+    return (
+        f"{plain(found['program'])}: no line tells of {many} just before epoch {found['epoch']} on "
+        f"{plain(found['node'])}: a node was lost right after its takeover, or lines with a failover. A term begins "
+        "when the one before is over, but of these the history does not show it"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from multidict import MultiMapping
 
 from highlanderd.api import DEFAULT_TERMS, MOST_TERMS, is_number
-from highlanderd.core.terms import PastTerm, SkippedTimes, by_program
+from highlanderd.core.terms import Former, PastTerm, SkippedTimes, by_program
 from highlanderd.errors import BadRequest
 
 Read = Callable[[Sequence[str], int], Awaitable[tuple[PastTerm, ...]]]
@@ -82,24 +82,36 @@ def _summary(terms: Sequence[PastTerm]) -> dict[str, object]:
             "terms": one.terms,
             "led": one.led,
             "gaps": [{"cause": gaps.cause, "count": gaps.count, "longest": gaps.longest} for gaps in one.gaps],
+            "scheduled": one.scheduled,
         }
         for one in by_program(terms)
     ]
     since = min((term.began for term in terms), default=None)
-    return {"terms": len(terms), "since": since, "programs": programs, "overlaps": _overlaps(terms)}
-
-
-def _overlaps(terms: Sequence[PastTerm]) -> list[dict[str, object]]:
-    return [
-        {
-            "program": term.program,
-            "epoch": term.epoch,
-            "node": term.node,
-            "from": term.began,
-            "former_epoch": term.former.epoch,
-            "former_node": term.former.node,
-            "overlap": None if term.gap is None else -term.gap,
-        }
+    overlaps = [
+        {**_pair(term, term.former), "overlap": None if term.gap is None else -term.gap}
         for term in terms
         if term.former is not None and term.overlaps
     ]
+    unwritten = [
+        {**_pair(term, term.former), "epochs": term.unwritten}
+        for term in terms
+        if term.former is not None and term.unwritten > 0
+    ]
+    return {
+        "terms": len(terms),
+        "since": since,
+        "programs": programs,
+        "overlaps": overlaps,
+        "unwritten": unwritten,
+    }
+
+
+def _pair(term: PastTerm, former: Former) -> dict[str, object]:
+    return {
+        "program": term.program,
+        "epoch": term.epoch,
+        "node": term.node,
+        "from": term.began,
+        "former_epoch": former.epoch,
+        "former_node": former.node,
+    }

@@ -31,7 +31,7 @@ SELECT left(t.program, 100), t.epoch, left(t.node, 100),
        to_char(t.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
        extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.acquired_at), left(t.reason, 100),
        f.epoch, left(f.node, 100), left(f.reason, 100), extract(epoch FROM t.acquired_at - f.ended_at),
-       {told}, {scheduled_at}
+       {told}, {scheduled_at}, {late}, {former_scheduled_at}
   FROM (SELECT n.*
           FROM unnest($1::bigint[]) AS id
                CROSS JOIN LATERAL (SELECT * FROM {schema}.term WHERE lock_id = id
@@ -157,8 +157,10 @@ def terms(reply: Reply) -> tuple[PastTerm, ...]:
 
 def _term(row: tuple[str | None, ...]) -> PastTerm:
     program, epoch, node, began, ended, lasted, cause, former_epoch, former_node, former_cause, gap, *told = row
-    exit_status, exit_signal, author, remark, scheduled = told
-    former = None if former_epoch is None else Former(int(former_epoch), former_node or "", former_cause)
+    exit_status, exit_signal, author, remark, scheduled, late, former_scheduled = told
+    former = None
+    if former_epoch is not None:
+        former = Former(int(former_epoch), former_node or "", former_cause, former_scheduled)
     return PastTerm(
         program=program or "",
         epoch=int(epoch or 0),
@@ -174,6 +176,7 @@ def _term(row: tuple[str | None, ...]) -> PastTerm:
         author=author,
         remark=remark,
         scheduled=scheduled,
+        late=None if late is None else duration(late),
     )
 
 

@@ -131,9 +131,9 @@ class Takeover:
 
         ``former`` is when the former term began. Whatever becomes of the history, the term has begun.
         """
-        for row in claim.closing:
-            if row.lock_id != self._lock.lock_id:
-                self._line.say("lapsed", scheduling.LAPSED, row.lock_id, row.epoch)
+        for other in claim.closing:
+            if other.lock_id != self._lock.lock_id:
+                self._line.say("lapsed", scheduling.LAPSED, other.lock_id, other.epoch)
         row = claim.judged
         if row is not None and former and (row in claim.closing or row.reason == LAPSED):
             term: tuple[Value, ...] = (row.lock_id, row.epoch, row.program, row.node, former[0])

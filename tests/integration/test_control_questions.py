@@ -78,7 +78,7 @@ def test_history_as_json_has_every_key_that_the_reference_names(tmp_path: Path) 
     run(main)
     text = (ROOT / "docs/reference/control-api.md").read_text("utf-8").split("## History")[1].split("\n## ")[0]
     keys = "program epoch node from to led gap cause exit_status exit_signal author reason scheduled skipped"
-    keys += " times recorded since gaps longest overlaps"
+    keys += " times recorded since gaps longest overlaps unwritten epochs"
     assert [key for key in keys.split() if f"`{key}`" not in text] == []
 
 
@@ -111,7 +111,23 @@ def test_a_summary_without_overlaps_certifies_that(tmp_path: Path) -> None:
                 "2 terms since 2026-01-02 03:04:05 UTC; no two of one lock id overlap",
             ]
             answer = json.loads((await ctl(path, "history", "--summary", "--json")).out)
-            assert answer["overlaps"] == []
+            assert (answer["overlaps"], answer["unwritten"]) == ([], [])
+
+    run(main)
+
+
+def test_a_summary_says_which_gaps_it_leaves_out_and_which_epochs_no_line_tells_of(tmp_path: Path) -> None:
+    former = Former(1, "a", "released", "2026-01-01T04:04:00.000Z")
+    late = replace(SECOND, epoch=3, former=former, gap=86400.0, scheduled="2026-01-02T04:04:00.000Z", late=2.5)
+
+    async def main() -> None:
+        async with serving(remembering(FIRST, late), tmp_path) as path:
+            asked = await ctl(path, "history", "--summary")
+            assert (asked.code, asked.err) == (0, "")
+            _, gaps, _, schedule, unwritten = asked.out.splitlines()
+            assert gaps.split()[-3:] == ["released", "1", "2.5s"]
+            assert schedule == "beat: only from a scheduled time on is a pause a gap"
+            assert unwritten.startswith("beat: no line tells of 1 epoch just before epoch 3 on b: ")
 
     run(main)
 

@@ -69,6 +69,12 @@ def test_the_newest_terms_are_read_with_the_gaps_before_them(database: Database)
             assert [term.epoch for term in newest] == [4294967298, 4294967299]
             assert await history.read([-8], 100) == (terms[1],)
             assert await history.read([], 100) == ()
+            late = "UPDATE highlander.term SET scheduled_at = acquired_at - interval '250 ms' WHERE lock_id = 7"
+            database.sql(f"{late} AND epoch > 4294967297")
+            found = [
+                (term.late, term.former and term.former.scheduled, term.unled) for term in await history.read([7], 9)
+            ]
+            assert found == [(None, None, None), (0.25, None, 0.25), (0.25, "2026-01-02T03:01:01.500Z", 0.0)]
 
     run(main)
 

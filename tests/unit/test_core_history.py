@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from highlanderd.core.terms import Former, GapReport, PastTerm, ProgramHistory, by_program
 
 
@@ -41,3 +45,32 @@ def test_a_term_that_began_before_the_former_one_ended_overlaps_and_is_no_gap() 
 def test_a_term_overlaps_a_former_one_that_never_ended() -> None:
     never = PastTerm("beat", 2, "b", "2026-01-02T03:04:05Z", None, 1.0, None, Former(1, "a", None), None)
     assert never.overlaps
+
+
+@pytest.mark.parametrize(
+    ("late", "former", "unled"),
+    [
+        (0.02, "2026-01-01T03:04:05Z", 0.02),
+        (7200.0, "2026-01-02T01:04:05Z", 3600.0),
+        (-60.0, "2026-01-02T01:04:05Z", 0.0),
+        (None, "2026-01-01T03:04:05Z", None),
+        (None, None, 3600.0),
+    ],
+    ids=["on time", "repeated", "clock set back", "begun by hand", "no schedule"],
+)
+def test_a_gap_is_judged_from_when_a_run_was_due(late: float | None, former: str | None, unled: float | None) -> None:
+    due = "2026-01-02T03:04:05Z"
+    run = term("nightly", 2, 3600.0, "finished")
+    run = replace(run, former=Former(1, "a", "finished", former), late=late, scheduled=None if late is None else due)
+    assert run.unled == unled
+    [found] = by_program([run])
+    assert found.gaps == (() if unled is None else (GapReport("finished", 1, unled),))
+    assert found.scheduled == (late is not None)
+
+
+def test_epochs_that_stand_in_no_line_are_counted_back_to_the_last_promotion() -> None:
+    assert [term("beat", epoch, gap).unwritten for epoch, gap in ((7, None), (7, 0.5))] == [0, 0]
+    gone = replace(term("beat", 7, 0.5), former=Former(4, "a", "lapsed"))
+    assert gone.unwritten == 2
+    promoted = replace(gone, epoch=3 << 32 | 1)
+    assert [promoted.unwritten, replace(promoted, epoch=3 << 32 | 2).unwritten] == [0, 1]

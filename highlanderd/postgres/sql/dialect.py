@@ -126,6 +126,8 @@ _UNSCHEDULED: Final[Mapping[str, str]] = {
     "clock": "NULL",
     "plan": "NULL",
     "scheduled_at": "NULL",
+    "former_scheduled_at": "NULL",
+    "late": "NULL",
     "skips": "",
 }
 
@@ -142,6 +144,8 @@ _SCHEDULED: Final[Mapping[str, str]] = {
     "begun_values": f"{_SHARED['begun_values']}, (SELECT s.latest FROM {{schema}}.schedule AS s "
     "WHERE s.lock_id = begun.lock_id AND s.epoch = begun.epoch)",
     "scheduled_at": RFC_3339.format("t.scheduled_at"),
+    "former_scheduled_at": RFC_3339.format("f.scheduled_at"),
+    "late": "extract(epoch FROM t.acquired_at - t.scheduled_at)",
     "skips": f"""
 UNION ALL
   (SELECT recorded_at, 'skipped', node, program, NULL, reason, NULL, NULL, NULL,
