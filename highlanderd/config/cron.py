@@ -109,11 +109,18 @@ def _parse(schedule: str) -> None:
         raise ValueError(f"{quoted(schedule)} never comes; write a time that does") from None
 
 
+OF_A_HOST: Final = frozenset({"localtime", "posixrules"})
+"""Names in zoneinfo that are another time zone on each host."""
+
+
 def zone_name(value: object) -> str:
-    """Accept the name of a time zone that this host knows."""
+    """Accept the name of a time zone that this host knows, and that is the same zone on every host."""
     name = text(value)
     if name == "UTC":
         return name
+    if name in OF_A_HOST:
+        hint = 'all nodes have to mean the same times: name the zone, such as "Europe/Berlin"'
+        raise ValueError(f"{quoted(name)} is whatever zone a host is set to; {hint}")
     try:
         ZoneInfo(name)
     except (LookupError, ValueError, OSError):

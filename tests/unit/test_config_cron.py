@@ -104,6 +104,11 @@ def test_a_program_with_a_schedule_begins_each_time_once_unless_it_says_otherwis
             'x.timezone: "Europe/Atlantis" is no time zone of this host; write a name such as "Europe/Berlin"',
         ),
         ('schedule = "0 2 * * *"\ntimezone = "../etc"', "is no time zone of this host"),
+        (
+            'schedule = "0 2 * * *"\ntimezone = "localtime"',
+            'x.timezone: "localtime" is whatever zone a host is set to; all nodes have to mean the same times',
+        ),
+        ('schedule = "0 2 * * *"\ntimezone = "posixrules"', '"posixrules" is whatever zone a host is set to'),
         ('schedule = "0 2 * * *"\ncatch_up = "0s"', 'x.catch_up: "0s" would skip times that are a moment late'),
         ('schedule = "0 2 * * *"\nrestart = "always"', "x.restart: would start program x again at once, which has a"),
         ('schedule = "0 2 * * *"\nprefer = "a"\nfailback = "1m"', "x.failback: would end a run of program x, which"),
