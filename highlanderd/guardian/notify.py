@@ -25,6 +25,7 @@ AT_ONCE = 16  # datagrams a turn: the deadline is looked at in between
 DEEPEST = 100  # levels between a sender and the keeper
 TELL_EVERY = 0.1  # seconds between two reports of more time: a child that asks without end costs no more
 MICROSECONDS = 1e6
+MOST = 10**15 - 1  # microseconds, some thirty years: a larger number counts as this one, so that each sum is a moment
 _NUMBERS = ("EXTEND_TIMEOUT_USEC", "WATCHDOG_USEC")
 _WORDS = ("READY", "WATCHDOG", "STATUS")
 
@@ -34,14 +35,16 @@ def parse(data: bytes) -> dict[str, str]:
 
     >>> parse(b"READY=1\\nSTATUS=warm\\nMAINPID=1\\nWATCHDOG_USEC=soon")
     {'READY': '1', 'STATUS': 'warm'}
+    >>> parse(b"EXTEND_TIMEOUT_USEC=18446744073709551615")
+    {'EXTEND_TIMEOUT_USEC': '999999999999999'}
     """
     found: dict[str, str] = {}
     for line in data.decode("utf-8", "replace").split("\n"):
         name, equals, value = line.partition("=")
         if equals and name in _WORDS:
             found[name] = "".join(sign if sign.isprintable() else " " for sign in value[:LONGEST_STATUS])
-        elif equals and name in _NUMBERS and value.isascii() and value.isdigit() and len(value) <= 15:
-            found[name] = value
+        elif equals and name in _NUMBERS and value.isascii() and value.isdigit():
+            found[name] = str(min(int(value), MOST))
     return found
 
 
