@@ -19,7 +19,7 @@ class Explanation:
     because: tuple[str, ...]
     """Sentences about what that is due to: of the whole cluster, of this node, of the others."""
     earliest: str | None
-    """When time alone may change the verdict: RFC 3339; ``None`` when only an order or an event can, or ``known_to``."""
+    """When time alone may change the verdict: RFC 3339; ``None`` when only an order or event can, or ``known_to``."""
     known_to: tuple[str, ...] = ()
     """Nodes whose own daemons know when time alone may change the verdict, where the answer does not."""
 
