@@ -25,6 +25,7 @@ from highlanderd.core.schedule import (
     MISSED,
     OVERLAP,
     STOPPED,
+    UNREADABLE,
     Change,
     Run,
     Schedule,
@@ -77,6 +78,8 @@ class TimeFacts:
     """When this node took its schedule up, by that clock."""
     row: Row | None
     """What is left of the last term."""
+    superseded: bool = False
+    """Whether another schedule, which was loaded later, counts instead of this node's."""
 
 
 def plan(schedule: Schedule, seen: TimeFacts, *, repeats: bool) -> Run | Repeat | Change | Later:
@@ -101,11 +104,8 @@ def plan(schedule: Schedule, seen: TimeFacts, *, repeats: bool) -> Run | Repeat 
 
 
 def _changed(schedule: Schedule, kept: Timetable, seen: TimeFacts) -> Run | Repeat | Change | Later:
-    """Return what becomes of another schedule in the ledger: the one that was loaded last counts.
-
-    A schedule that was brought later than now was brought before the clock was set back: it holds up no other one.
-    """
-    if seen.since <= kept.taken_up <= seen.clock:
+    """Return what becomes of another schedule in the ledger: the one that was loaded last counts."""
+    if seen.superseded:
         return Later(
             inf,
             f"another node has loaded another schedule since: {kept.words:.200}; write the same schedule into "
@@ -121,8 +121,19 @@ def _changed(schedule: Schedule, kept: Timetable, seen: TimeFacts) -> Run | Repe
         return CHANGED if reason(time) == MISSED and time >= too_late else reason(time)
 
     until = min(seen.since, seen.clock)
-    skipped = () if former is None else tuple(_skipped(former, kept.latest, until, (*edges, too_late), why))
+    if former is not None:
+        skipped = tuple(_skipped(former, kept.latest, until, (*edges, too_late), why))
+    else:
+        skipped = (Skipped(kept.latest, int(until), 0, UNREADABLE),) if kept.latest < int(until) else ()
     return Change(kept, schedule.words, max(kept.latest, int(seen.since)), skipped)
+
+
+def supersedes(kept: Timetable, clock: float, since: float) -> bool:
+    """Return whether the schedule in the ledger was loaded later than another one, at ``since`` by the server's clock.
+
+    One that was brought later than now was brought before the clock was set back: it holds up no other one.
+    """
+    return since <= kept.taken_up <= clock
 
 
 def _later(schedule: Schedule, latest: float, clock: float) -> Later:

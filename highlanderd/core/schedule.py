@@ -16,6 +16,8 @@ STOPPED: Final = "stopped"
 """Why a time was skipped: it came while the program was stopped everywhere."""
 CHANGED: Final = "changed"
 """Why a time was skipped: another schedule was loaded before it was run."""
+UNREADABLE: Final = "unreadable"
+"""Why times were skipped: they were those of a former schedule that this node cannot read, so nobody knows how many."""
 CLOCK: Final = "clock"
 """Why a time was skipped: the server's clock, which was set back, had shown it before."""
 

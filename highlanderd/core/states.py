@@ -215,6 +215,9 @@ class Waiting:
     infinity for never."""
     vacancy: Vacancy | None = None
     """Set while this node may take over, and leaves it to another one."""
+    superseded: tuple[float, float] | None = None
+    """When this node took up its schedule, and when another one was brought that counts instead, as the last look has
+    shown it. That stays so however the server's clock is set, until either changes."""
     recalled: float = -inf
     """When the order was lifted that had stopped the program everywhere: other nodes come back as this one does."""
 

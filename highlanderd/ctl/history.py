@@ -76,7 +76,8 @@ def _cause(term: Mapping[str, Any]) -> str:
 
 def skipped_cells(skipped: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the row of scheduled times that were not run. ``FROM`` is the first of them."""
-    many = "" if skipped["times"] == 1 else f", {plain(skipped['times'])} times until {moment(skipped['to'])}"
+    many = {0: ", until", 1: ""}.get(skipped["times"], f", {plain(skipped['times'])} times until")
+    many += f" {moment(skipped['to'])}" if many else ""
     begun = moment(skipped["from"])
     return plain(skipped["program"]), "-", begun, "-", "-", f"skipped: {plain(skipped['cause'])}{many}"
 

@@ -219,6 +219,8 @@ class Records:
 def _moments(skipped: Skipped) -> str:
     """Return the scheduled times in words."""
     first, last = rfc_3339(skipped.first, "seconds"), rfc_3339(skipped.last, "seconds")
+    if not skipped.count:
+        return f"what a schedule that this node cannot read had from {first} to {last}"
     return f"the run of {first}" if skipped.count == 1 else f"{skipped.count} runs, {first} to {last}"
 
 

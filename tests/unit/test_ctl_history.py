@@ -137,3 +137,7 @@ def test_a_scheduled_run_and_times_that_were_skipped_stand_in_one_table() -> Non
         "-",
         "skipped: missed, 3 times until 2026-01-02 06:00:00",
     )
+    unknown = {"program": "beat", "cause": "unreadable", "node": "web-2", **times, "times": 0}
+    assert history.skipped_cells(unknown)[-1] == "skipped: unreadable, until 2026-01-02 06:00:00"
+    once = {"program": "beat", "cause": "missed", "node": "web-2", **times, "times": 1}
+    assert history.skipped_cells(once)[-1] == "skipped: missed"

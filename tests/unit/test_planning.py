@@ -12,7 +12,7 @@ from highlanderd.core.effects import CloseTerms, Look, Spawn, TakeOver, WriteTim
 from highlanderd.core.events import Attached, Granted, Looked, Settled, StartOrdered, StopOrdered
 from highlanderd.core.machine import begin, deadline
 from highlanderd.core.observation import Row
-from highlanderd.core.planning import COUNTED, Later, Repeat, TimeFacts, plan
+from highlanderd.core.planning import COUNTED, Later, Repeat, TimeFacts, plan, supersedes
 from highlanderd.core.schedule import Change, Run, Skipped, Timetable
 from highlanderd.core.states import Policy, Situation, Waiting, Want
 from tests.support.core import LENGTHS, go, observation, row, waiting
@@ -30,7 +30,8 @@ def planned(
 ) -> Run | Repeat | Change | Later:
     repeats = facts.pop("repeats", False)
     since = facts.pop("since", 1.0)
-    return plan(replace(HOURLY, **facts), TimeFacts(kept, clock, since, last), repeats=repeats)
+    superseded = kept is not None and supersedes(kept, clock, since)
+    return plan(replace(HOURLY, **facts), TimeFacts(kept, clock, since, last, superseded), repeats=repeats)
 
 
 def test_the_first_look_makes_a_timetable_and_no_time_before_it_counts() -> None:
@@ -165,12 +166,31 @@ def test_times_of_the_former_schedule_that_were_open_are_skipped_with_a_reason()
     )
     assert change == Change(former, "every 3600", 39_100, skipped)
     unknown = replace(former, words="a schedule of a later version")
-    assert planned(40_000.0, unknown, last, since=39_100.0) == Change(unknown, "every 3600", 39_100)
+    unread = (Skipped(36_000, 39_100, 0, "unreadable"),)
+    assert planned(40_000.0, unknown, last, since=39_100.0) == Change(unknown, "every 3600", 39_100, unread)
+    assert planned(40_000.0, replace(unknown, latest=39_100), last, since=39_100.0) == Change(
+        replace(unknown, latest=39_100), "every 3600", 39_100
+    ), "none can have been open"
 
 
 def test_a_schedule_that_was_brought_by_a_clock_ahead_holds_up_no_changed_one() -> None:
     ahead = replace(KEPT, words="every 60", taken_up=90_000.0, latest=90_000)
     assert planned(40_000.0, ahead, since=39_000.0) == Change(ahead, "every 3600", 90_000)
+
+
+@pytest.mark.parametrize("step", [100_000.0, -1000.0])
+def test_a_clock_that_is_set_brings_no_schedule_back_that_was_superseded(step: float) -> None:
+    policy = replace(POLICY, schedule=replace(HOURLY, since=-50.0))
+    newer = replace(KEPT, words="every 7200", taken_up=39_000.0, latest=39_000)
+    stands_back, effects = go(waiting(), looked(39_010.0, newer), policy=policy)
+    assert (effects, at(stands_back).superseded) == ((), (-50.0, 39_000.0))
+    situation, effects = go(stands_back, looked(39_020.0 + step, newer, at=10.0), policy=policy)
+    assert (effects, situation.reason[:41]) == ((), "another node has loaded another schedule ")
+    reloaded = replace(policy, schedule=replace(HOURLY, since=5.0))
+    _, effects = go(stands_back, looked(39_020.0 + step, newer, at=10.0), policy=reloaded)
+    assert isinstance(effects[0], WriteTimetable), "what is loaded after that counts"
+    _, effects = go(stands_back, looked(39_020.0, replace(newer, words="every 3600"), at=10.0), policy=policy)
+    assert effects == (), "it is its own again"
 
 
 def test_a_clock_that_was_set_back_runs_nothing_twice_and_the_history_says_so_once() -> None:

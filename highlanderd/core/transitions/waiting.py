@@ -9,8 +9,8 @@ from highlanderd.core.effects import CloseTerms, Disconnect, Look, Spawn, TakeOv
 from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
 from highlanderd.core.observation import Row
 from highlanderd.core.placement import hold_back
-from highlanderd.core.planning import Closing, Later, Repeat, TimeFacts, plan
-from highlanderd.core.schedule import Change
+from highlanderd.core.planning import Closing, Later, Repeat, TimeFacts, plan, supersedes
+from highlanderd.core.schedule import Change, Schedule
 from highlanderd.core.states import (
     Cause,
     Draining,
@@ -62,7 +62,11 @@ def looked(context: Context[Waiting, Looked]) -> Step:
         return suspend(context.situation, suspension), ()
     row, hinted = context.event.observation.row, context.state.hinted
     state = replace(_seen(context.state, row), hinted=False)
-    state = replace(state, finished=_stays_finished(state, row, context.policy))
+    state = replace(
+        state,
+        finished=_stays_finished(state, row, context.policy),
+        superseded=_superseded(context.event, state, context.policy.schedule, context.now),
+    )
     verdict, next_run = _scheduled(context, state, _verdict(context, state))
     state = replace(state, vacancy=_vacancy(state, verdict, context.now), next_run=next_run)
     situation, verdict = replace(context.situation, state=state), _placed(context, state, verdict)
@@ -130,7 +134,8 @@ def _scheduled(context: Context[Waiting, Looked], state: Waiting, verdict: Verdi
     if verdict.closing:  # the history says so before anything else becomes of the program
         return Closing(verdict), None
     clock = seen.clock + context.now - context.event.at
-    standing = TimeFacts(seen.timetable, clock, clock - (context.now - schedule.since), verdict.judged)
+    since = clock - (context.now - schedule.since)
+    standing = TimeFacts(seen.timetable, clock, since, verdict.judged, state.superseded is not None)
     match plan(schedule, standing, repeats=context.policy.restart == "on-failure"):
         case Change() as change:
             return change, None
@@ -142,6 +147,16 @@ def _scheduled(context: Context[Waiting, Looked], state: Waiting, verdict: Verdi
             return verdict, None
         case run:
             return replace(verdict, run=run), None
+
+
+def _superseded(look: Looked, state: Waiting, schedule: Schedule | None, now: float) -> tuple[float, float] | None:
+    """Return which other schedule counts instead of this node's, if one does."""
+    kept, clock = look.observation.timetable, look.observation.clock
+    if schedule is None or kept is None or clock is None or kept.words == schedule.words:
+        return None
+    both = schedule.since, kept.taken_up
+    later = supersedes(kept, clock + now - look.at, clock + schedule.since - look.at)
+    return both if later or both == state.superseded else None
 
 
 def _vacancy(state: Waiting, verdict: Planned, now: float) -> Vacancy | None:
