@@ -114,6 +114,12 @@ class TimedOut(HighlanderError):
     code = "timed_out"
 
 
+class Interrupted(HighlanderError):
+    """The worker that had taken an order was replaced before it answered; what was ordered may have been done."""
+
+    code = "interrupted"
+
+
 def printable(text: str) -> str:
     """Return text whose lines a terminal and a log only show: whatever could do more is spelled out.
 
@@ -132,10 +138,8 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
-KINDS = {
-    kind.code: kind
-    for kind in (BadRequest, NoSuchProgram, NotLeading, NotPermitted, NeedsForce, TimedOut, HighlanderError)
-}
+_KINDS = (BadRequest, NoSuchProgram, NotLeading, NotPermitted, NeedsForce, TimedOut, Interrupted, HighlanderError)
+KINDS = {kind.code: kind for kind in _KINDS}
 """What another daemon may refuse an order with, by the word for it."""
 
 

@@ -24,7 +24,7 @@ from highlanderd.api import DEFAULT_TIMEOUT
 from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, ProgramDetail
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
-from highlanderd.listeners import carrying, everywhere, leases
+from highlanderd.listeners import carrying, everywhere, leases, witness
 from highlanderd.listeners.answers import (
     answer,
     cluster_facts,
@@ -222,7 +222,7 @@ class _Api:
                 return await self._everywhere(request, verb, by, body)
             where = await carrying.addressee(self._node, verb, name, body)
             if where != self._node.name:
-                return answer(await self._node.relay(where, verb, name, body, by))
+                return answer(await witness.relay(self._node, where, verb, name, body, by))
             before = self._node.program(name)
             after = await carrying.carry_out(self._node, verb, before, body, by, lambda: request.transport is None)
             edited = await self._node.edited() if verb in ("start", "restart") else ()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from highlanderd.core.states import Author
-from highlanderd.errors import HighlanderError, TimedOut, Unanswered, one_line
+from highlanderd.errors import HighlanderError, Interrupted, TimedOut, Unanswered, one_line
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
@@ -34,6 +34,13 @@ MOST_AT_ONCE: Final = 512
 """Orders under way on one node; the rest waits in the ledger until its deadline. The control socket takes as many."""
 
 Answer = dict[str, Any]
+
+_INTERRUPTED: Final[Answer] = {
+    "error": {
+        "code": Interrupted.code,
+        "message": "its worker was replaced before the order had ended; 'highlanderctl cluster' shows what came of it",
+    }
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class Commands:
         self._server, self._ledger, self._listener = server, ledger, listener
         self._node, self._instance, self._carry_out = node, instance, carry_out
         self._under_way = 0
+        self._inherited = True
+        """Whether orders may be left that an earlier worker of this daemon has taken, and has not answered."""
 
     async def run(self) -> None:
         """Take orders until cancelled."""
@@ -79,6 +88,10 @@ class Commands:
             await self._listener.follow(sharing.ORDERED, lambda: self._take_all(group))
 
     async def _take_all(self, group: asyncio.TaskGroup) -> None:
+        if self._listener.shares and self._inherited:
+            values = (self._node, self._instance, json.dumps(_INTERRUPTED))
+            await self._listener.inquire("answer_inherited", sharing.ANSWER_INHERITED, *values)
+            self._inherited = False
         while self._listener.shares and self._under_way < MOST_AT_ONCE:
             reply = await self._listener.inquire("take_command", sharing.TAKE_COMMAND, self._node, self._instance)
             if not reply.acknowledged or not reply.rows:
@@ -100,10 +113,14 @@ class Commands:
         except Exception as error:  # noqa: BLE001 - each role that may write to the ledger may write anything
             self._server.notes.unforeseen("an order from another node cannot be carried out", error)
             answer = {"error": {"code": HighlanderError.code, "message": f"it cannot be carried out: {error!r}"}}
-        with suppress(WireLost):
-            reply = await self._store(number, answer)
-            if reply.error is not None:  # PostgreSQL stores no NUL, and a child may have written one
-                await self._store(number, {"error": {"code": HighlanderError.code, "message": reply.error.text}})
+        end = asyncio.get_running_loop().time() + ANSWER_WITHIN
+        while asyncio.get_running_loop().time() < end:
+            with suppress(WireLost):
+                reply = await self._store(number, answer)
+                if reply.error is not None:  # PostgreSQL stores no NUL, and a child may have written one
+                    await self._store(number, {"error": {"code": HighlanderError.code, "message": reply.error.text}})
+                return
+            await asyncio.sleep(self._server.lease.renew_every)
 
     async def _store(self, number: int, answer: Answer) -> Reply:
         """Write an answer, and wake who waits for it. Raises WireLost."""
@@ -140,7 +157,8 @@ class Commands:
         try:
             reply, _ = await self._listener.inquire_both(written, ("notify", leading.NOTIFY, woken))
         except WireLost as lost:
-            raise Unanswered.because(lost) from lost
+            unknown = "it is not known whether the order stands; see 'highlanderctl cluster'"
+            raise Unanswered(f"{Unanswered.because(lost)}; {unknown}") from lost
         if reply.error is not None:
             raise HighlanderError(reply.error.text)
         if not reply.acknowledged:

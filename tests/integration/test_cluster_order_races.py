@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from highlanderd.errors import HighlanderError, NeedsForce, TimedOut
+from highlanderd.errors import HighlanderError, Interrupted, NeedsForce
 from tests.chaos.clocks import Clocks, clocks_lacking
 from tests.integration.test_cluster_orders import both_know, leader_and_other, stopped
 from tests.support.commands import highlanderctl
@@ -115,13 +115,53 @@ def test_an_order_outlives_the_replacement_of_the_worker_that_is_to_take_it(node
 
 def test_an_order_that_a_worker_has_taken_and_not_survived_is_not_given_twice(nodes: Nodes, database: Database) -> None:
     leader, other = led_elsewhere(nodes, database, 3.0, LONG_LEASE)
-    restart = other.control.order("deaf", "restart", {"wait": True, "timeout": 1}, 60.0)
+    epoch = leader.program("deaf")["epoch"]
+    restart = other.control.order("deaf", "restart", {"wait": True, "timeout": 600}, 600.0)
     wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it was taken")
     os.kill(leader.worker, signal.SIGKILL)
-    with pytest.raises(TimedOut, match="has taken the order to restart deaf, and has not answered in time"):
-        restart()
-    wait_for(lambda: nodes.leaders().get("deaf"), what="it runs again")
+    assert restart()["program"]["leader"], "the ledger has shown it"
     assert ends(database, "deaf") == ["restarted", None]
+    assert nodes.leaders()["deaf"].program("deaf")["epoch"] == epoch + 1
+
+
+def test_an_order_that_its_worker_has_not_survived_is_answered_by_the_next_one(
+    nodes: Nodes, database: Database
+) -> None:
+    leader, other = led_elsewhere(nodes, database, 3.0, LONG_LEASE)
+    body = {"node": leader.name, "force": True, "wait": True, "timeout": 600}
+    stop = other.control.order("deaf", "stop", body, 600.0)
+    wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it was taken")
+    os.kill(leader.worker, signal.SIGKILL)
+    with pytest.raises(Interrupted, match=f"{leader.name}: its worker was replaced before the order had ended"):
+        stop()
+    wait_for(lambda: leader.program("deaf")["state"] == "stopped", what="the next worker goes on with it")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("successor", ["as ordered", "another"])
+def test_a_release_to_a_node_ends_when_the_leader_is_lost_and_another_node_leads(
+    nodes: Nodes, database: Database, successor: str
+) -> None:
+    settled_ledger(database, LEASE)
+    a, b, c = nodes(database, "a", "b", "c", programs=DEAF_CHILD.format(30), lease=LEASE)
+    wait_for(lambda: nodes.leaders().get("deaf"), what="it is led")
+    both_know(nodes, "deaf")
+    leader = nodes.leaders()["deaf"]
+    to, other = (node for node in (a, b, c) if node is not leader)
+    release = other.control.order("deaf", "release", {"to": to.name, "wait": True, "timeout": 600}, 600.0)
+    wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it was taken")
+    if successor == "another":
+        to.crash()
+    else:
+        other.configure([])
+        assert highlanderctl(other.socket, "reload").code == 0
+    leader.crash()
+    if successor == "another":
+        failed = f"{leader.name} has not answered, and deaf was not handed over to {to.name}: {other.name} leads it now"
+        with pytest.raises(HighlanderError, match=failed):
+            release()
+    else:
+        assert release()["program"]["leader"] == to.name
 
 
 def test_a_node_that_is_drained_while_it_reboots_leads_nothing_afterwards(nodes: Nodes, database: Database) -> None:

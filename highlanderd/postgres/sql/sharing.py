@@ -196,6 +196,12 @@ ANSWER_COMMAND: Final = """
 UPDATE {schema}.command SET answered = clock_timestamp(), answer = $2::jsonb WHERE id = $1::bigint
 """
 
+# Parameters: 1 node, 2 instance, 3 answer. An earlier worker of this daemon has taken these orders.
+ANSWER_INHERITED: Final = """
+UPDATE {schema}.command SET answered = clock_timestamp(), answer = $3::jsonb
+ WHERE node = $1::text AND taken_by = $2::uuid AND answered IS NULL
+"""
+
 # Parameter of both: 1 number. Lines of programs do not stay in the ledger once they were read.
 ANSWER_OF: Final = """
 WITH read AS (DELETE FROM {schema}.command
