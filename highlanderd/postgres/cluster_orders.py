@@ -31,13 +31,13 @@ class ClusterOrders:
         names = json.dumps(list(programs))
         await self._give("stop_everywhere", sharing.STOP_EVERYWHERE, list(programs.values()), names, by.name, by.remark)
         for name, lock_id in programs.items():
-            await self.note("stopped_everywhere", None, name, lock_id, by)
+            await self.note_everywhere("stopped_everywhere", None, name, lock_id, by)
 
     async def start_everywhere(self, programs: Mapping[str, int], by: Author) -> bool:
         """Lift such an order. Return whether there was one."""
         reply = await self._give("start_everywhere", sharing.START_EVERYWHERE, list(programs.values()))
         for name, lock_id in programs.items():
-            await self.note("started_everywhere", None, name, lock_id, by)
+            await self.note_everywhere("started_everywhere", None, name, lock_id, by)
         return bool(reply.affected)
 
     async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:
@@ -55,14 +55,14 @@ class ClusterOrders:
             raise
         finally:
             await self._wake()
-        await self.note("drained", node, None, None, by)
+        await self.note_everywhere("drained", node, None, None, by)
 
     async def resume(self, node: str, by: Author) -> bool:
         """Lift such an order. Return whether there was one."""
         reply = await self._give("resume", sharing.RESUME, node)
         lifted = reply.rows[0][0] != "0"
         if lifted:
-            await self.note("resumed", node, None, None, by)
+            await self.note_everywhere("resumed", node, None, None, by)
         return lifted
 
     async def _refuse_unaware(self, node: str | None) -> None:
@@ -94,7 +94,16 @@ class ClusterOrders:
 
     async def note(self, event: str, node: str | None, program: str | None, lock_id: int | None, by: Author) -> None:
         """Add an order to the events, for people. It stands whether or not that works."""
+        await self._note("event", sharing.NOTE_EVENT, event, node, program, lock_id, by.name, by.remark)
+
+    async def note_everywhere(
+        self, event: str, node: str | None, program: str | None, lock_id: int | None, by: Author
+    ) -> None:
+        """Add an order that the ledger holds for all daemons, with the role that has written it."""
+        await self._note("order", sharing.NOTE_ORDER, event, node, program, lock_id, by.name, by.remark)
+
+    async def _note(self, name: str, sql: str, *values: Value) -> None:
         if not self._listener.shares:
             return
         with suppress(WireLost):
-            await self._listener.inquire("event", sharing.NOTE_EVENT, event, node, program, lock_id, by.name, by.remark)
+            await self._listener.inquire(name, sql, *values)

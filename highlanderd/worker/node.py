@@ -452,7 +452,7 @@ class WorkerNode:
         return await self.lease_report()
 
     async def _note_everywhere(self, event: str, by: Author) -> None:
-        await self._cluster_orders.note(event, None, None, None, by)
+        await self._cluster_orders.note_everywhere(event, None, None, None, by)
 
     async def migrate(self) -> MigrationReport:
         """Bring the ledger's schema to this daemon's version. Raises HighlanderError."""

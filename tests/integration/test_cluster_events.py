@@ -84,4 +84,4 @@ def test_a_change_of_leases_is_an_event_with_who_and_why(nodes: Nodes, database:
         ("maintenance_begun", None, "1m: a test"),
         ("maintenance_ended", None, "a test"),
     ]
-    assert all(re.fullmatch(r"uid \d+( \(.*\))? on node a", one["author"]) for one in found)
+    assert all(re.fullmatch(rf"uid \d+( \(.*\))? on node a, role {database.role}", one["author"]) for one in found)

@@ -77,8 +77,9 @@ def test_a_program_that_is_stopped_everywhere_runs_nowhere_until_it_is_started_e
     assert done.code == 0, done
     nodes.await_led("beat")
     assert {*ends(database, "bot")} <= {None, "lapsed"}, "only the crash ended a term of another program"
-    events = database.sql("SELECT event, program FROM highlander.event ORDER BY id")
-    assert events == [("stopped_everywhere", "beat"), ("started_everywhere", "beat")]
+    events = database.sql("SELECT event, program, author FROM highlander.event ORDER BY id")
+    assert [event[:2] for event in events] == [("stopped_everywhere", "beat"), ("started_everywhere", "beat")]
+    assert all(author.endswith(f", role {database.role}") for _, _, author in events)
 
 
 def test_a_drained_node_leads_nothing_even_after_it_was_started_again(nodes: Nodes, database: Database) -> None:

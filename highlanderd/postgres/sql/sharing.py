@@ -168,6 +168,9 @@ INSERT INTO {schema}.event (event, node, program, lock_id, author, reason)
 VALUES ($1::text, $2::text, $3::text, $4::bigint, $5::text, $6::text)
 """
 
+# The same parameters. Of an order that the ledger itself holds: the role that has written it is seen by the server.
+NOTE_ORDER: Final = NOTE_EVENT.replace("$5::text", "$5::text || ', role ' || session_user")
+
 ANSWERED: Final = "answered/"
 """What is notified when an order was answered, with the order's number."""
 
