@@ -178,7 +178,8 @@ def signal(daemon: ControlClient, arguments: Namespace) -> int:
 def _order_led(daemon: ControlClient, verb: str, arguments: Namespace, more: dict[str, Any]) -> int:
     """Order something of programs, each on the node that leads it; with ``--on``, only where that node does.
 
-    A glob and ``all`` choose from those that are led. The daemon refuses the order for a named one that no node leads.
+    A glob and ``all`` choose from those that are led, and name the others. The daemon refuses the order for a named one
+    that no node leads.
     """
     named, on = exact(arguments.names), arguments.on
     programs = _of_cluster(daemon, arguments.names)
@@ -187,6 +188,8 @@ def _order_led(daemon: ControlClient, verb: str, arguments: Namespace, more: dic
         where = "led at the moment" if on is None else f"led by {on}"
         print(f"nothing to {verb}: none of these programs is {where}", file=sys.stderr)
         return NOT_LEADING
+    if unled := [tables.plain(p["name"]) for p in programs if p["leader"] is None and p["name"] not in named]:
+        print(f"highlanderctl: {verb} leaves out what no node leads now: {enumerated(unled)}", file=sys.stderr)
     return _order(daemon, verb, led, arguments, more)
 
 

@@ -279,6 +279,18 @@ def test_orders_as_json_tell_the_outcome_of_each_program(tmp_path: Path) -> None
     run(main)
 
 
+def test_a_glob_names_what_it_leaves_out_because_no_node_leads_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(MemoryNode(leading("web-1"), program("web-2"), leading("beat")), tmp_path) as path:
+            for verb in ("restart", "signal HUP", "release --force"):
+                done = await ctl(path, *verb.split(), "web*", "--no-wait")
+                said = f"highlanderctl: {verb.split()[0]} leaves out what no node leads now: web-2\n"
+                assert (done.code, done.err) == (0, said)
+            assert (await ctl(path, "restart", "web-1", "--no-wait")).err == ""
+
+    run(main)
+
+
 def test_config_reads_a_file_itself_where_no_daemon_runs(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     state, token = f'state_dir = "{tmp_path}"', 'environment = { TOKEN = "xyzzy" }'
