@@ -17,6 +17,9 @@ from highlanderd.ctl.words import WORDS
 
 DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 FORMATS: Final = ("table", "json", "tsv")
+ASKS_DAEMON: Final = (
+    "{} is for cluster, explain, events, history and wait (--config also for config); this command asks a node's daemon"
+)
 UNKNOWN_WIDTH: Final = 80
 """Columns of help where there is no terminal."""
 
@@ -38,6 +41,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2, and answer a word of another tool with what does the same here."""
+        if option := re.search(r"unrecognized arguments: .*?(--(?:dsn|config))\b", message):
+            super().error(ASKS_DAEMON.format(option[1]))  # without its value: it may hold a password
         found = re.search(r"argument COMMAND: invalid choice: '(\w+)'", message)
         answer = WORDS.get(found[1]) if found is not None else None
         super().error(message if answer is None or found is None else f"there is no command {found[1]!r}: {answer}")

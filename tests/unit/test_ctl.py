@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -344,6 +345,19 @@ def test_whatever_is_out_of_the_ordinary_has_a_line() -> None:
         "warning: PostgreSQL cannot be used: connection refused",
         "warning: look",
     ]
+
+
+@pytest.mark.parametrize(
+    "words", [("status", "--dsn", "secret"), ("logs", "--config=secret"), ("show", "a", "--dsn=s")]
+)
+def test_what_only_a_daemon_answers_names_what_postgresql_does_and_shows_no_secret(
+    words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(words)
+    said = capsys.readouterr().err
+    assert (left.value.code, "secret" in said) == (2, False)
+    assert " is for cluster, explain, events, history and wait" in said
 
 
 @pytest.mark.parametrize("word", WORDS)
