@@ -101,11 +101,6 @@ class DaemonUnreachable(HighlanderError):
 class Unanswered(HighlanderError):
     """PostgreSQL gives no answer."""
 
-    @classmethod
-    def because(cls, why: object) -> Unanswered:
-        """Return the error for a connection that ended, or that there is none of."""
-        return cls(f"PostgreSQL does not answer: {why}")
-
 
 class TimedOut(HighlanderError):
     """What was waited for did not happen in time; it may still happen."""

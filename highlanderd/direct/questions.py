@@ -19,16 +19,16 @@ from highlanderd.core.explanation import explained
 from highlanderd.core.lease import Lease
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import PastTerm, SkippedTimes
-from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, Unanswered
+from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram
 from highlanderd.listeners.answers import cluster_facts, config_facts
 from highlanderd.listeners.events import MOST_EVENTS
 from highlanderd.listeners.history import history_facts
-from highlanderd.postgres import history, overview
+from highlanderd.postgres import fitness, history, overview
 from highlanderd.postgres.addresses import Addresses, with_options
 from highlanderd.postgres.dialling import connect
 from highlanderd.postgres.events import occurrences
-from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.replies import Ask, ConnectFailed, Reply, Value, WireLost
+from highlanderd.postgres.ledger import Ledger, identifier
+from highlanderd.postgres.replies import Ask, ConnectFailed, Reply, Value, WireLost, unanswered
 from highlanderd.postgres.sql import connecting, dialect, sharing
 from highlanderd.postgres.sql.remembering import EVENTS
 from highlanderd.postgres.sql.scheduling import SKIPPED
@@ -55,7 +55,7 @@ async def answer(resource: str, dsn: str, schema: str) -> Mapping[str, object]:
         finally:
             wire.drop("answered")
     except (ConnectFailed, WireLost) as lost:
-        raise Unanswered.because(lost) from lost
+        raise unanswered(lost) from lost
 
 
 def configured(resource: str) -> str | None:
@@ -104,10 +104,14 @@ class _Ledger:
 
     async def find_version(self) -> None:
         """Learn which schema it has; call this first. Raises HighlanderError when it cannot be read."""
-        [meta] = await self._ask([(self._ledger.statement("meta", connecting.META), ())])
+        [meta, place] = await self._ask(
+            [
+                (self._ledger.statement("meta", connecting.META), ()),
+                (self._ledger.statement("place", connecting.PLACE), ()),
+            ]
+        )
         if meta.error is not None or not meta.rows:
-            why = meta.error.text if meta.error else "its meta row is gone"
-            raise HighlanderError(f"the ledger cannot be read: {why}")
+            raise HighlanderError(_unreadable(meta, place, self._ledger.schema))
         self._version = min(int(meta.rows[0][0] or 1), dialect.VERSION)
 
     async def cluster(self) -> ClusterOverview:
@@ -133,6 +137,26 @@ class _Ledger:
     async def _named(self, names: Sequence[str]) -> list[int]:
         known = await self._inquire("known", sharing.KNOWN)
         return sorted(history.chosen(names, [(program or "", int(lock_id or 0)) for program, lock_id in known.rows]))
+
+
+def _unreadable(meta: Reply, place: Reply, schema: str) -> str:
+    """Return why there is no ledger to read at a place, and the cure. Raises Unfit where no daemon would have one."""
+    if meta.error is None:
+        return f"the meta row of the ledger in schema {schema} is gone; restore it from a backup"
+    if meta.sqlstate not in {*dialect.UNDEFINED, dialect.INSUFFICIENT_PRIVILEGE} or not place.rows:
+        return f"the ledger cannot be read: {meta.error.text}"
+    [(fsync, database, role)] = place.rows
+    if meta.sqlstate == dialect.INSUFFICIENT_PRIVILEGE:
+        return (
+            f"role {role} may not read the ledger in database {database} ({meta.error.text}); let an administrator "
+            f"run: GRANT USAGE ON SCHEMA {identifier(schema)} TO {identifier(role or '')}; GRANT SELECT ON ALL TABLES "
+            f"IN SCHEMA {identifier(schema)} TO {identifier(role or '')}"
+        )
+    fitness.refuse_fsync_off(fsync != "off")
+    return (
+        f"there is no ledger in schema {schema} of database {database}: name the database of the daemons, or their "
+        "configuration with --config; the first daemon that connects creates it"
+    )
 
 
 async def _cluster(ledger: _Ledger, _name: str | None, _url: URL) -> Mapping[str, object]:

@@ -104,6 +104,12 @@ class Addresses:
         options = {"options": given["options"]} if "options" in given else {}
         return [{**self._parameters, **options, **choice} for choice in await self._all(_hosts(given), within)]
 
+    @property
+    def many(self) -> bool:
+        """Whether the DSN names more than one host."""
+        given = self._complete_or_given()
+        return any("," in given.get(name, "") for name in ("host", "hostaddr", "port"))
+
     def hosts(self) -> list[tuple[str, str, str]]:
         """Return name, numeric address (empty where the name has to be resolved) and port of each host in the DSN.
 

@@ -20,7 +20,7 @@ from highlanderd.errors import HighlanderError, Interrupted, TimedOut, Unanswere
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
-from highlanderd.postgres.replies import Reply, WireLost, document
+from highlanderd.postgres.replies import Reply, WireLost, document, unanswered
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import leading, sharing
 
@@ -158,7 +158,7 @@ class Commands:
             reply, _ = await self._listener.inquire_both(written, ("notify", leading.NOTIFY, woken))
         except WireLost as lost:
             unknown = "it is not known whether the order stands; see 'highlanderctl cluster'"
-            raise Unanswered(f"{Unanswered.because(lost)}; {unknown}") from lost
+            raise Unanswered(f"{unanswered(lost)}; {unknown}") from lost
         if reply.error is not None:
             raise HighlanderError(reply.error.text)
         if not reply.acknowledged:

@@ -185,7 +185,13 @@ def refuse_forgetful(said: ServerFacts, *, embedded: bool) -> None:
     """Refuse a server whose locks other nodes do not see, or that may forget who leads. Raises Unfit."""
     if said.standby:
         raise Unfit(STANDBY)
-    if not said.fsync and not embedded:  # embedded servers are for trying things out
+    if not embedded:  # embedded servers are for trying things out
+        refuse_fsync_off(said.fsync)
+
+
+def refuse_fsync_off(fsync: bool) -> None:
+    """Refuse a server by its setting. Raises Unfit."""
+    if not fsync:
         raise Unfit("the server runs with fsync = off and may forget who leads; switch fsync on")
 
 

@@ -14,12 +14,12 @@ from typing import Final
 from highlanderd import choice
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import Former, PastTerm, SkippedTimes
-from highlanderd.errors import HighlanderError, NoSuchProgram, Unanswered, listed
+from highlanderd.errors import HighlanderError, NoSuchProgram, listed
 from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.events import occurrences
 from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.replies import Reply, Value, WireLost, duration
+from highlanderd.postgres.replies import Reply, Value, WireLost, duration, unanswered
 from highlanderd.postgres.sql import dialect
 from highlanderd.postgres.sql.remembering import EVENTS
 from highlanderd.postgres.sql.scheduling import SKIPPED
@@ -113,9 +113,10 @@ class History:
         try:
             async with asyncio.timeout(2 * pool.server.lease.answer_within):
                 return await reader.ask(pool.ledger, name, sql, values)
-        except (TimeoutError, WireLost) as lost:
-            why = str(lost) or pool.last_error or "no connection came about in time"
-            raise Unanswered.because(why) from lost
+        except WireLost as lost:
+            raise unanswered(lost) from lost
+        except TimeoutError as late:
+            raise unanswered(pool.absence("no connection came about in time")) from late
         finally:
             pool.forget(reader)
             reader.close()

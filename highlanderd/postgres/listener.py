@@ -12,18 +12,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.status import MigrationReport
-from highlanderd.errors import HighlanderError, Unanswered
+from highlanderd.errors import HighlanderError
 from highlanderd.postgres import fitness, ledger, migration
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.connection import RECONNECT_PAUSE, Connection
 from highlanderd.postgres.hosts import Written
 from highlanderd.postgres.housekeeping import Housekeeping
 from highlanderd.postgres.ledger import Ledger, LedgerFacts
-from highlanderd.postgres.replies import Ask, Reply, Value, WireLost
+from highlanderd.postgres.replies import Ask, Reply, Value, WireLost, unanswered
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import connecting, dialect, upkeep
 from highlanderd.postgres.survey import Leader, Survey
@@ -31,6 +31,7 @@ from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
 
+NO_SESSION: Final = "no session"
 
 Query = tuple[str, str, tuple[Value, ...]]
 """The name of a statement, its SQL, and its values."""
@@ -43,9 +44,8 @@ class Unreadable(Exception):
 class Connections(Protocol):
     """What the listener needs of its pool."""
 
-    @property
-    def last_error(self) -> str:
-        """Why there is no connection."""
+    def absence(self, otherwise: str) -> WireLost:
+        """Return why there is no connection; ``otherwise`` where nothing is known of that."""
 
     def request(self, client: Listener) -> None:
         """Ask for a connection."""
@@ -258,7 +258,7 @@ class Listener:
             if self.facts is None:
                 await self.survey()  # the first one may have found out which version of the schema there is
         except WireLost as lost:
-            raise Unanswered.because(lost) from lost
+            raise unanswered(lost) from lost
         except Exception as error:
             raise HighlanderError(f"the ledger cannot be read: {error}") from error
         if self.facts is None:
@@ -277,7 +277,7 @@ class Listener:
         try:
             return await migration.migrate(self.ask, self._ledger, found.version)
         except WireLost as lost:
-            raise Unanswered.because(lost) from lost
+            raise unanswered(lost) from lost
 
     # -------------------------------------------------------------------------------------------------------- asking
 
@@ -307,7 +307,7 @@ class Listener:
         """Return the replies to several statements. Raises WireLost when there is no session."""
         async with self._one_at_a_time:
             if self._connection is None:
-                raise WireLost((self._pool and self._pool.last_error) or "no session")
+                raise WireLost(NO_SESSION) if self._pool is None else self._pool.absence(NO_SESSION)
             return await self._connection.wire.ask(asks, self._connection.lease.answer_within)
 
     async def inquire(self, name: str, sql: str, *values: Value) -> Reply:
@@ -325,7 +325,7 @@ class Listener:
         try:
             reply = await self.inquire(name, sql, *values)
         except WireLost as lost:
-            raise Unanswered.because(lost) from lost
+            raise unanswered(lost) from lost
         if reply.error is not None:
             raise HighlanderError(reply.error.text)
         return reply

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from highlanderd.core.cluster import CandidatePresence, ClusterNode, ClusterOverview, Held, Lead, Overviews
-from highlanderd.errors import HighlanderError, Unanswered
+from highlanderd.errors import HighlanderError
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
-from highlanderd.postgres.replies import Ask, Reply, WireLost, document, duration
+from highlanderd.postgres.replies import Ask, Reply, WireLost, document, duration, unanswered
 from highlanderd.postgres.sql import dialect, sharing
 from highlanderd.system.linux import boottime
 
@@ -46,7 +46,7 @@ class Overview:
         try:
             replies = await self._listener.ask(questions(self._ledger, facts.version))
         except WireLost as lost:
-            raise Unanswered.because(lost) from lost
+            raise unanswered(lost) from lost
         overview = self._reader.read(replies)
         self._latest = asked, overview
         return overview

@@ -43,7 +43,7 @@ from highlanderd.postgres.connection import Client, Connection
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.outage import PROBES, Down, ServerState, Suspected, Untried, Up, pause
-from highlanderd.postgres.replies import ConnectFailed
+from highlanderd.postgres.replies import ConnectFailed, RefusedServer, WireLost
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.warm import WarmConnections
 from highlanderd.system.linux import boottime
@@ -83,6 +83,11 @@ class Pool:
     def last_error(self) -> str:
         """Why there is no connection; empty while there may be one."""
         return self.state.last_error
+
+    def absence(self, otherwise: str) -> WireLost:
+        """Return what those are told who need a connection; ``otherwise`` while there may be one."""
+        refused = isinstance(self.state, Down) and self.state.refused
+        return (RefusedServer if refused else WireLost)(self.last_error or otherwise)
 
     @property
     def pressed(self) -> bool:
@@ -222,7 +227,7 @@ class Pool:
             connection.wire.drop(f"it cannot be used: {error!r}")
 
     def _note_failure(self, why: str, *, refused: bool) -> None:
-        alone = self._under_way == 1
+        alone = self._under_way == 1 or not self.server.has_many_hosts
         # While another attempt is under way elsewhere, a standby that this one met says nothing about the primary.
         self.state = Down(self._suspect(), why, refused and alone)
         level = logging.WARNING if alone or not refused else logging.INFO

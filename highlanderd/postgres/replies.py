@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from highlanderd.errors import Unanswered
+
 Value = str | int | float | bool | None | Sequence[int] | Sequence[str]
 
 WRAPAROUND_SOURCES: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
@@ -40,6 +42,17 @@ def document(value: str | None) -> object:
 
 class WireLost(Exception):
     """The connection is gone. What was asked may have happened or not."""
+
+
+class RefusedServer(WireLost):
+    """There is no connection, because the server must not be used. ``str()`` names the cure."""
+
+
+def unanswered(lost: WireLost | ConnectFailed) -> Unanswered:
+    """Return the error for a person whose question this has left without an answer."""
+    if isinstance(lost, RefusedServer):
+        return Unanswered(f"PostgreSQL cannot be used: {lost}")
+    return Unanswered(f"PostgreSQL does not answer: {lost}")
 
 
 class ConnectFailed(Exception):

@@ -95,6 +95,11 @@ class Server:
             log.info("postgres.dsn has other credentials than before: new connections use them")
 
     @property
+    def has_many_hosts(self) -> bool:
+        """Whether the DSN names more than one host: another one may serve where one does not."""
+        return self._addresses.many
+
+    @property
     def parallel(self) -> int:
         """How many connections to open at once."""
         return self._addresses.parallel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from psycopg.conninfo import make_conninfo
 
 from highlanderd.core.events import Detached, Renewed
 from highlanderd.core.verdict import NotYet
+from highlanderd.direct.questions import answer
+from highlanderd.errors import HighlanderError, Unanswered
 from highlanderd.postgres.addresses import Unfit, parse, startup_options
 from highlanderd.postgres.health import judge
+from highlanderd.postgres.history import History
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.replies import ConnectFailed, WireLost
 from highlanderd.postgres.server import Server
@@ -54,6 +58,44 @@ def test_a_hot_standby_is_refused(clusters: Clusters) -> None:
 
 def test_a_server_that_may_forget_is_refused(clusters: Clusters) -> None:
     assert "switch fsync on" in _refusal(clusters.create(fsync="off").dsn)
+
+
+def test_a_refusal_is_logged_once_and_told_those_who_ask_as_the_server_s_answer(
+    clusters: Clusters, caplog: pytest.LogCaptureFixture
+) -> None:
+    dsn, told = clusters.create(fsync="off").dsn, "PostgreSQL cannot be used: the server runs with fsync = off"
+
+    async def scenario() -> None:
+        async with desk(dsn) as here:
+            lines = [asyncio.ensure_future(here.line(program)) for program in ("beat", "bot", "web")]
+            await until(lambda: here.pool.last_error.endswith("switch fsync on"))
+            with pytest.raises(Unanswered, match=f"^{told}"):
+                await here.pool.listener.fresh_facts()
+            with pytest.raises(Unanswered, match=f"^{told}"):
+                await History(here.pool).events(10)
+            for line in lines:
+                line.cancel()
+
+    caplog.set_level(logging.INFO)
+    asyncio.run(scenario())
+    assert len([record for record in caplog.records if "switch fsync on" in record.message]) == 1
+    with pytest.raises(Unfit, match="switch fsync on"):
+        asyncio.run(answer("/v1/cluster", dsn, SCHEMA))
+
+
+def test_a_database_without_a_ledger_and_a_role_that_may_not_read_it_are_named_with_the_cure(
+    database: Database,
+) -> None:
+    with pytest.raises(HighlanderError, match=f"^there is no ledger in schema highlander of database {database.name}"):
+        asyncio.run(answer("/v1/events", database.dsn, SCHEMA))
+    _create_ledger(database.dsn)
+    stranger = f"{database.role}_stranger"
+    database.sql(f'CREATE ROLE "{stranger}" LOGIN', admin=True)
+    try:
+        with pytest.raises(HighlanderError, match=f"^role {stranger} may not read .* GRANT USAGE ON SCHEMA"):
+            asyncio.run(answer("/v1/cluster", make_conninfo(database.dsn, user=stranger), SCHEMA))
+    finally:
+        database.sql(f'DROP ROLE "{stranger}"', admin=True)
 
 
 def test_a_ledger_that_a_crash_empties_is_refused_and_waited_out_once_it_is_mended(cluster: Cluster) -> None:

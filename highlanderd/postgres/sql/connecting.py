@@ -44,6 +44,9 @@ SELECT pg_is_in_recovery(), pg_backend_pid(), {_BACKEND_KNOWN}, current_setting(
        {_READ_BACK}
 """
 
+# What a question without a daemon has found where there is no ledger.
+PLACE: Final = "SELECT current_setting('fsync'), current_database(), current_user"
+
 # Only for servers that know the name. As a startup option it would have the others refuse the whole session.
 NO_TRANSACTION_LIMIT: Final = """
 SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL
