@@ -58,6 +58,9 @@ class NoSuchProgram(HighlanderError):
 class NoSuchNode(HighlanderError):
     """The ledger knows no node of that name."""
 
+    exit_code = NO_SUCH_PROGRAM
+    code = "no_such_node"
+
     @classmethod
     def among(cls, names: Iterable[str], known: Iterable[str]) -> NoSuchNode:
         """Return the error whose sentence names the nodes that there are."""
@@ -133,7 +136,17 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
-_KINDS = (BadRequest, NoSuchProgram, NotLeading, NotPermitted, NeedsForce, TimedOut, Interrupted, HighlanderError)
+_KINDS = (
+    BadRequest,
+    NoSuchProgram,
+    NoSuchNode,
+    NotLeading,
+    NotPermitted,
+    NeedsForce,
+    TimedOut,
+    Interrupted,
+    HighlanderError,
+)
 KINDS = {kind.code: kind for kind in _KINDS}
 """What another daemon may refuse an order with, by the word for it."""
 

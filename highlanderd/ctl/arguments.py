@@ -64,8 +64,8 @@ def parser(typed: Collection[str] | None = None) -> argparse.ArgumentParser:
     top = _Parser(
         prog="highlanderctl",
         description="Ask the highlanderd of this machine, or pass it an order.",
-        epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program, 5 daemon not reachable, "
-        "6 permission denied, 7 timed out, 78 configuration invalid.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program or node, 5 daemon not "
+        "reachable, 6 permission denied, 7 timed out, 78 configuration invalid.",
         parents=[_shared(os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET, "table")],
     )
     top.add_argument("--version", action="version", version=f"highlanderctl {__version__}")

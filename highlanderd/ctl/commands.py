@@ -31,6 +31,7 @@ from highlanderd.errors import (
     ConfigurationError,
     DaemonUnreachable,
     HighlanderError,
+    NoSuchNode,
     NoSuchProgram,
     TimedOut,
     enumerated,
@@ -185,12 +186,21 @@ def _order_led(daemon: ControlClient, verb: str, arguments: Namespace, more: dic
     programs = _of_cluster(daemon, arguments.names)
     led = [p["name"] for p in programs if p["name"] in named or (p["leader"] if on is None else p["leader"] == on)]
     if not led:
+        if on is not None:
+            _refuse_unknown(daemon, on)
         where = "led at the moment" if on is None else f"led by {on}"
         print(f"nothing to {verb}: none of these programs is {where}", file=sys.stderr)
         return NOT_LEADING
     if unled := [tables.plain(p["name"]) for p in programs if p["leader"] is None and p["name"] not in named]:
         print(f"highlanderctl: {verb} leaves out what no node leads now: {enumerated(unled)}", file=sys.stderr)
     return _order(daemon, verb, led, arguments, more)
+
+
+def _refuse_unknown(daemon: ControlClient, node: str) -> None:
+    """Raise NoSuchNode for a node that no daemon has written down, as far as PostgreSQL says so."""
+    known = [one["name"] for one in _cluster(daemon)["nodes"]]
+    if known and node not in known:
+        raise NoSuchNode.among([node], known)
 
 
 def _names_on(daemon: ControlClient, arguments: Namespace) -> list[str]:

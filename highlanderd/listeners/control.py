@@ -58,6 +58,7 @@ HTTP_STATUS: Mapping[str, int] = {
     BadRequest.code: 400,
     NotPermitted.code: 403,
     NoSuchProgram.code: 404,
+    errors.NoSuchNode.code: 404,
     errors.NotLeading.code: 409,
     errors.NeedsForce.code: 409,
     errors.ConfigurationError.code: 422,

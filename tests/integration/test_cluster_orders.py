@@ -161,7 +161,7 @@ def test_a_node_whose_daemon_is_down_may_be_drained_and_an_unknown_one_needs_for
     assert b.ended() == 0
     assert highlanderctl(a.socket, "drain", "b").code == 0
     refused = highlanderctl(a.socket, "drain", "c")
-    assert refused.code == 1
+    assert refused.code == 4
     assert refused.err.endswith("the ledger knows no node 'c'; it has a, b\n"), "no force is offered for a typo"
     assert highlanderctl(a.socket, "drain", "c", "--force").code == 0
     b.start()

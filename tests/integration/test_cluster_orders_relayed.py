@@ -76,7 +76,7 @@ def test_a_stop_and_a_start_of_another_node_are_carried_out_there(nodes: Nodes, 
         "('stopped', 'a', 'web1', 'a bad disk')",
     ]
     refused = highlanderctl(c.socket, "stop", "web1", "--on", "nowhere")
-    assert (refused.code, refused.out) == (1, "")
+    assert (refused.code, refused.out) == (4, "")
     assert "the ledger knows no node 'nowhere'; it has a, b, c" in refused.err
     assert highlanderctl(c.socket, "stop", "web1", "--on", "a", "--everywhere").code == 2
 

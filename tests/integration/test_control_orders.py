@@ -104,7 +104,7 @@ def test_a_restart_that_comes_after_the_end_of_the_run_ends_at_once(over: str, t
 
 def test_a_drain_without_postgresql_names_what_it_needs_and_what_works_without(tmp_path: Path) -> None:
     node = MemoryNode(leading("beat"))
-    node.unanswered = Unanswered.because("connection refused")
+    node.unanswered = Unanswered("PostgreSQL does not answer: connection refused")
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
@@ -127,7 +127,7 @@ def test_an_order_that_was_written_stands_when_postgresql_goes_away(tmp_path: Pa
         async with serving(node, tmp_path) as path:
             asked = asyncio.create_task(ctl(path, "drain", "--force"))
             await until(lambda: node.orders == [("drain", "web-1")])
-            node.unanswered = Unanswered.because("no session")
+            node.unanswered = Unanswered("PostgreSQL does not answer: no session")
             done = await asked
         assert done.err == (
             "highlanderctl: PostgreSQL does not answer: no session. The order stands; see 'highlanderctl cluster'\n"
@@ -271,9 +271,10 @@ def test_a_node_that_nobody_knows_is_refused_with_those_that_there_are(tmp_path:
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
-            for words in (("release", "beat", "--to", "wbe-2"), ("drain", "wbe-2"), ("stop", "beat", "--on", "wbe-2")):
-                done = await ctl(path, *words)
-                assert (done.code, node.orders) == (1, [])
+            orders = ("release beat --to", "drain", "stop beat --on", "start all --on", "restart be* --on")
+            for words in orders:
+                done = await ctl(path, *words.split(), "wbe-2")
+                assert (words, done.code, node.orders) == (words, 4, [])
                 assert done.err.endswith("the ledger knows no node 'wbe-2'; it has web-1, web-2, web-3, web-4, web-5\n")
 
     run(main)
