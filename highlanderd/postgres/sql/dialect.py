@@ -150,7 +150,8 @@ _SCHEDULED: Final[Mapping[str, str]] = {
 UNION ALL
   (SELECT recorded_at, 'skipped', node, program, NULL, reason, NULL, NULL, NULL,
           CASE WHEN times = 1 THEN {RFC_3339.format("first_at")}
-               ELSE times || ' times, ' || {RFC_3339.format("first_at")} || ' to ' || {RFC_3339.format("last_at")} END,
+               ELSE coalesce(nullif(times, 0) || ' times, ', '') || {RFC_3339.format("first_at")}
+                    || ' to ' || {RFC_3339.format("last_at")} END,
           id
      FROM {{schema}}.skipped ORDER BY id DESC LIMIT $1::integer)""",
 }
