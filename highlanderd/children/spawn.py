@@ -18,7 +18,7 @@ from highlanderd.children.program_output import ProgramOutput
 from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.config import Identity, ProgramConfig, child_environment, identity, looks_elsewhere
 from highlanderd.config.probes import Notify
-from highlanderd.core.effects import Spawn
+from highlanderd.core.effects import Occasion, Spawn
 from highlanderd.core.events import Emptied, Event, Exited, Started
 from highlanderd.durations import rfc_3339
 from highlanderd.errors import HighlanderError
@@ -83,17 +83,17 @@ class Spawner:
         self._prepared: asyncio.Future[Preparation] | None = None
         self._ahead: Spawn | None = None
         """What a keeper is forked ahead for."""
-        self._tried: dict[bool, int] = {}
-        """The last epoch for which that was tried, at a hint and at a takeover."""
+        self._tried: dict[Occasion, int] = {}
+        """The last epoch for which that was tried."""
 
-    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None:
+    def prepare(self, asked: Spawn, occasion: Occasion) -> None:
         """Look up what a child needs, and have its keeper forked ahead: its term may begin within milliseconds.
 
-        ``asked`` is what will be wanted then, but for its times. With ``hinted`` it is not even asked for yet. It is
-        tried once for an epoch: each client of the database can notify, and a takeover that is asked for again and
-        again meets another session's lock.
+        ``asked`` is what will be wanted then, but for its times. At each occasion it is tried once for an epoch: each
+        client of the database can notify, and a takeover that is asked for again and again meets another session's
+        lock.
         """
-        first, self._tried[hinted] = self._tried.get(hinted) != asked.epoch, asked.epoch
+        first, self._tried[occasion] = self._tried.get(occasion) != asked.epoch, asked.epoch
         if self._ahead is not None and self._ahead.epoch == asked.epoch:
             return
         if self._prepared is None or self._prepared.done():

@@ -6,6 +6,7 @@ Effects are named by imperatives, and frozen. Times are CLOCK_BOOTTIME in second
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from highlanderd.core.lease import Lease
 from highlanderd.core.schedule import Change
@@ -89,6 +90,10 @@ class Spawn:
     """When its keeper kills it unless a later deadline arrives before."""
     scheduled: int | None = None
     """The scheduled time that the term is for, in seconds of the epoch."""
+
+
+Occasion = Literal["hint", "takeover"]
+"""What a child is prepared at: a notification says that its term may be free, or that term is being asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from itertools import chain
 from typing import Final
@@ -17,12 +15,12 @@ from prometheus_client import (
 )
 
 from highlanderd.core.status import NodeStatus
+from highlanderd.core.terms import exit_of
 from highlanderd.listeners.exposition import text
 from highlanderd.listeners.gauges import Snapshot
 
 ALERTED_CAUSES: Final = ("not_ready", "unhealthy")
 """Ends of terms that are counted from 0 on: Prometheus sees no increase in a series that begins with 1."""
-_SIGNALS: Final = {int(number): number.name for number in signal.Signals}
 
 # Bounds in seconds. From a takeover on one machine (2 ms) to a spawn that half a lease must suffice for.
 _TAKEOVER: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -41,10 +39,8 @@ def exit_word(status: int) -> str:
     >>> exit_word(256), exit_word(9)
     ('1', 'SIGKILL')
     """
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return _SIGNALS.get(number, f"signal {number}")
-    return str(os.waitstatus_to_exitcode(status))
+    code, name = exit_of(status)
+    return str(code) if name is None else name
 
 
 class Metrics:

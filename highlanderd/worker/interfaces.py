@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from highlanderd.children.checks import ProbedChild
-from highlanderd.core.effects import Release, Spawn
+from highlanderd.core.effects import Occasion, Release, Spawn
 from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import ServerIdentity
@@ -108,11 +108,8 @@ class ProgramChild(ProbedChild, Protocol):
 class ChildSpawner(Protocol):
     """What a program has its children started by."""
 
-    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None:
-        """Prepare all but the execution: this child may be wanted within milliseconds, with other times.
-
-        With ``hinted`` its term is not asked for yet.
-        """
+    def prepare(self, asked: Spawn, occasion: Occasion) -> None:
+        """Prepare all but the execution: this child may be wanted within milliseconds, with other times."""
 
     def discard(self) -> None:
         """End what was prepared, if no child was started since: no term has begun."""

@@ -261,7 +261,7 @@ class Program:
         match event:
             case Notified() if effects and self._lock.undivided and (row := self._led_elsewhere()) is not None:
                 until = boottime() + Lease(row.trusted_for).spawn_within
-                self._spawn.prepare(Spawn(row.epoch + 1, until, until), hinted=True)
+                self._spawn.prepare(Spawn(row.epoch + 1, until, until), "hint")
             case Granted() | Refused() | Detached():  # how each takeover ends
                 self._spawn.discard()
             case Looked() if not any(isinstance(effect, TakeOver) for effect in effects):
@@ -301,7 +301,7 @@ class Program:
         if self._lock.take_over(claim):
             until = boottime() + claim.lengths.spawn_within
             scheduled = None if claim.run is None else claim.run.at
-            self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled))
+            self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled), "takeover")
 
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from highlanderd.core import machine
-from highlanderd.core.effects import Spawn
+from highlanderd.core.effects import Occasion, Spawn
 from highlanderd.core.events import (
     Attached,
     Emptied,
@@ -48,7 +48,7 @@ class Told(Quiet):
         self.heard.append(f"started after {cause}")
         return self
 
-    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None: ...
+    def prepare(self, asked: Spawn, occasion: Occasion) -> None: ...
 
     def discard(self) -> None: ...
 

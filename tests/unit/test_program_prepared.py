@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from highlanderd.core import machine
-from highlanderd.core.effects import Spawn
+from highlanderd.core.effects import Occasion, Spawn
 from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused
 from highlanderd.core.lease import Lengths
 from highlanderd.core.states import Policy, Want
@@ -25,8 +25,8 @@ class Prepares:
     def __init__(self) -> None:
         self.done: list[str] = []
 
-    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None:
-        self.done.append(f"prepared for {asked.epoch}{' at a hint' if hinted else ''}")
+    def prepare(self, asked: Spawn, occasion: Occasion) -> None:
+        self.done.append(f"prepared for {asked.epoch}{' at a hint' if occasion == 'hint' else ''}")
 
     def discard(self) -> None:
         self.done.append("discarded")

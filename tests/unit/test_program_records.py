@@ -12,7 +12,7 @@ import pytest
 
 from highlanderd.children.messages import KeeperReport
 from highlanderd.core import machine
-from highlanderd.core.effects import Release, Spawn
+from highlanderd.core.effects import Occasion, Release, Spawn
 from highlanderd.core.events import (
     Attached,
     Detached,
@@ -182,7 +182,7 @@ def a_lead(epoch: int) -> tuple[Event, ...]:
 class Quiets:
     """Starts children of which nothing is heard."""
 
-    def prepare(self, asked: Spawn, *, hinted: bool = False) -> None: ...
+    def prepare(self, asked: Spawn, occasion: Occasion) -> None: ...
 
     def discard(self) -> None: ...
 
@@ -251,7 +251,7 @@ def test_what_is_prepared_for_a_takeover_is_prepared_for_its_time() -> None:
     prepared: list[Spawn] = []
 
     class Preparing(Quiets):
-        def prepare(self, asked: Spawn, *, hinted: bool = False) -> None:  # noqa: ARG002
+        def prepare(self, asked: Spawn, occasion: Occasion) -> None:  # noqa: ARG002
             prepared.append(asked)
 
     hourly = Policy("a", "us", schedule=every(3600), restart="never")

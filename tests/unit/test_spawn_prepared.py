@@ -15,7 +15,7 @@ from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.messages import SpawnRequest
 from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig, load
-from highlanderd.core.effects import Spawn
+from highlanderd.core.effects import Occasion, Spawn
 from highlanderd.output.writer import Writer
 
 
@@ -63,9 +63,9 @@ class World:
         self.spawner(Spawn(self.epoch, 1e9, 1e9), b"", lambda _: None)
         return (await self.guardian.environments.get())["SAYS"]
 
-    def asks(self, epoch: int, *, hinted: bool = False) -> None:
+    def asks(self, epoch: int, occasion: Occasion = "takeover") -> None:
         """Prepare for the child of a term that is being asked for, or may soon be."""
-        self.spawner.prepare(Spawn(epoch, 1e9, 1e9), hinted=hinted)
+        self.spawner.prepare(Spawn(epoch, 1e9, 1e9), occasion)
 
     async def prepares(self) -> None:
         """Prepare for a child, and wait until that is done."""
@@ -152,8 +152,9 @@ def test_no_keeper_is_forked_ahead_for_a_term_that_was_refused_before_all_was_lo
 
 def test_hints_that_come_again_and_again_fork_one_keeper_and_a_takeover_another(world: World) -> None:
     async def live() -> None:
-        for hinted in (True, True, True, False, False):
-            world.asks(1, hinted=hinted)
+        occasions: list[Occasion] = ["hint", "hint", "hint", "takeover", "takeover"]
+        for occasion in occasions:
+            world.asks(1, occasion)
             assert world.spawner._prepared is not None
             await asyncio.wait([world.spawner._prepared])
             await asyncio.sleep(0)
@@ -165,7 +166,7 @@ def test_hints_that_come_again_and_again_fork_one_keeper_and_a_takeover_another(
 
 def test_what_was_prepared_at_a_hint_serves_the_takeover(world: World) -> None:
     async def live() -> None:
-        world.asks(1, hinted=True)
+        world.asks(1, "hint")
         await world.prepares()
         await world.starts()
 
