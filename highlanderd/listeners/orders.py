@@ -224,7 +224,7 @@ def _released(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
         return over
     if now.leader not in (None, goal.to):
         raise HighlanderError(f"{now.name} was released, but {now.leader} leads it now, not {goal.to}")
-    return now.leader == goal.to
+    return now.leader == goal.to or _was_repeated(before, now)
 
 
 def _stopped(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:  # noqa: ARG001 - one shape for all
@@ -234,10 +234,19 @@ def _stopped(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:  # 
 
 
 def _restarted(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
-    later = (now.epoch or 0) > (before.epoch or 0)
-    if (now.finished or now.idle) and not later:
+    return (_was_repeated(before, now) or _running(before, now, goal)) and (now.epoch or 0) > (before.epoch or 0)
+
+
+def _was_repeated(before: ProgramStatus, now: ProgramStatus) -> bool:
+    """Return whether a run was begun again, and is over. Raises HighlanderError once it never will be, or failed here.
+
+    It may have ended by itself before the order could.
+    """
+    if _ended_since(before, now):
+        return True
+    if now.finished or now.idle:
         raise HighlanderError(f"{now.name} has ended, and is not begun again: {now.reason}")
-    return _running(before, now, goal) and later
+    return False
 
 
 def _came_back(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:

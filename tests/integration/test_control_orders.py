@@ -82,12 +82,15 @@ def test_a_start_of_what_finishes_at_once_says_how_it_has_ended(
 
 
 @pytest.mark.parametrize("over", ["finished", "idle"])
-def test_a_restart_that_comes_after_the_end_of_the_run_ends_at_once(over: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [("restart",), ("release", "--to", "web-3")])
+def test_an_order_that_comes_after_the_end_of_the_run_ends_at_once(
+    order: tuple[str, ...], over: str, tmp_path: Path
+) -> None:
     node = MemoryNode(leading("beat"), obedient=False)
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
-            asked = asyncio.create_task(ctl(path, "restart", "beat"))
+            asked = asyncio.create_task(ctl(path, *order, "beat"))
             await until(lambda: bool(node.orders))
             node.become(
                 "beat",
@@ -96,7 +99,7 @@ def test_a_restart_that_comes_after_the_end_of_the_run_ends_at_once(over: str, t
             done = await asked
         assert (done.code, done.err) == (
             1,
-            "highlanderctl: restart beat: beat has ended, and is not begun again: next run at noon\n",
+            f"highlanderctl: {order[0]} beat: beat has ended, and is not begun again: next run at noon\n",
         )
 
     run(main)
