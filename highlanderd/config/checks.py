@@ -140,6 +140,15 @@ def warn_of_watchdog(written: WrittenProgram, warnings: Problems) -> None:
         warnings.add(written.at("alive_timeout"), 'has no effect without alive = "notify"; write that, or remove it')
 
 
+def warn_of_threshold(written: WrittenProgram, warnings: Problems) -> None:
+    """Warn of a number of failures where one good answer decides."""
+    found = written.table.get("ready")
+    if found is not None and isinstance(found.value, Mapping) and "threshold" in found.value:
+        warnings.add(
+            found.location, "has a threshold, which has no effect: one good answer is enough; write it in alive"
+        )
+
+
 def warn_of_shell(written: WrittenProgram, warnings: Problems) -> None:
     """Warn of each command that was written for a shell."""
     for key, command in _commands(written.program).items():

@@ -25,6 +25,7 @@ from highlanderd.config.checks import (
     warn_of_postgres,
     warn_of_schedule,
     warn_of_shell,
+    warn_of_threshold,
     warn_of_watchdog,
 )
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
@@ -290,6 +291,7 @@ class _Loading:
             warn_of_shell(written, self.warnings)
             warn_of_files(written, self.warnings)
             warn_of_watchdog(written, self.warnings)
+            warn_of_threshold(written, self.warnings)
             warn_of_failback(written, self.warnings)
             warn_of_schedule(written, self.warnings)
             warn_of_expansions(written, self.environ, self.warnings)

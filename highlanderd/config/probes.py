@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from highlanderd.config.values import duration, kind, quoted
+from highlanderd.config.values import LAST_PORT, duration, kind, quoted
 from highlanderd.config.words import words
 from highlanderd.durations import shown
 
@@ -129,6 +129,9 @@ def _probe(table: Mapping[Any, object]) -> Probe:
 
 
 def _http(value: object) -> HttpCheck:
+    found = re.fullmatch(r"https?://[^/?#]*:(\d+)([/?#].*)?", str(value))
+    if found is not None and not 1 <= int(found[1]) <= LAST_PORT:
+        raise ValueError(_of_no_port("http", value, found[1]))
     url = _url(value)
     if url is None or url.scheme not in ("http", "https") or not url.hostname or "#" in str(value):
         raise ValueError(
@@ -155,13 +158,19 @@ def _url(value: object) -> SplitResult | None:
 
 def _tcp(value: object) -> TcpCheck:
     found = re.fullmatch(r"(?:\[([^\s\[\]]+)\]|([^\s:\[\]]+)):(\d{1,5})", value) if isinstance(value, str) else None
-    if found is None or not 1 <= int(found[3]) <= 65535:
+    if found is not None and not 1 <= int(found[3]) <= LAST_PORT:
+        raise ValueError(_of_no_port("tcp", value, found[3]))
+    if found is None:
         raise ValueError(
             f'asks for tcp = {quoted(value)}, which is not HOST:PORT; write "127.0.0.1:8000" or "[::1]:80"'
         )
     host = found[1] or found[2]
     _check_host(host, "tcp")
     return TcpCheck(host, int(found[3]))
+
+
+def _of_no_port(check: str, value: object, port: str) -> str:
+    return f"asks for {check} = {quoted(value)}, whose port is {port}; write one from 1 to {LAST_PORT}"
 
 
 def _check_host(host: str, check: str) -> None:

@@ -206,7 +206,7 @@ class ProgramKeys(Section):
         'duration: it has run for so long. `"notify"`: it says `READY=1`, as sd_notify(3) does. Or a table, which is '
         "asked at once and then each second: `{ http = URL }` is answered with a status from 200 to 399, "
         '`{ tcp = "HOST:PORT" }` accepts a connection, `{ exec = [...] }` ends with status 0. A table also takes '
-        "`period` (10s), `timeout` (3s) and `threshold` (3), which `alive` needs; a shorter `period` counts here, too.",
+        "`period` (10s) and `timeout` (3s), as `alive` does; a shorter `period` counts here, too.",
     )
     ready_timeout: Annotated[Duration, between(0.1, LONGEST, "would end every term")] = Field(
         default=90.0,
@@ -217,8 +217,8 @@ class ProgramKeys(Section):
     alive: Annotated[Liveness | None, BeforeValidator(alive_value)] = Field(
         default=None,
         description="What says that the program still does its work, once it is ready; the same words as in `ready`, "
-        "but for a duration. A table is asked every `period`, and `threshold` failures in a row end the term with the "
-        'cause `unhealthy`: this node stays away for `backoff`, and another one may lead. `"notify"`: the program '
+        "but for a duration. A table is asked every `period`, and `threshold` (3) failures in a row end the term with "
+        'the cause `unhealthy`: this node stays away for `backoff`, and another one may lead. `"notify"`: the program '
         "says `WATCHDOG=1` more often than every `alive_timeout`. Default: a program is well until it ends.",
     )
     alive_timeout: Annotated[Duration, between(0.1, LONGEST, "would end every term")] = Field(

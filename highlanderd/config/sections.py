@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from highlanderd.config.dsn import connection
 from highlanderd.config.values import (
+    LAST_PORT,
     Account,
     Duration,
     Flag,
@@ -54,7 +55,9 @@ def _schema(value: object) -> str:
 def _listen(value: object) -> str:
     address = text(value)
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:\[\]]+):(\d{1,5})", address)
-    if address and (found is None or not 1 <= int(found[2]) <= 65535):
+    if found is not None and not 1 <= int(found[2]) <= LAST_PORT:
+        raise ValueError(f"{quoted(address)} ends with port {found[2]}; write one from 1 to {LAST_PORT}")
+    if address and found is None:
         raise ValueError(
             f'{quoted(address)} is not ADDRESS:PORT; write for example "127.0.0.1:9841", "[::1]:9841", '
             '"0.0.0.0:9841" for every address, or "" for none'

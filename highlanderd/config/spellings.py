@@ -182,6 +182,8 @@ NOBODYS: Final[Mapping[str, Option]] = {
     "pre_start": _hook("before_start"),
     "prestart": _hook("before_start"),
     "post_start": _hook("after_ready"),
+    "after_start": Option("after_ready", "one command; after names programs"),
+    "start_after": Option("after", "programs of the file; for the start alone"),
     "pre_stop": _hook("before_stop"),
     "post_stop": _hook("after_stop"),
     "stop_command": _SIGNAL,

@@ -168,6 +168,7 @@ def signal_number(value: object) -> int:
 
 
 LONGEST_ADDRESS: Final = 300
+LAST_PORT: Final = 65535
 """Characters: a host's name has 253 at most."""
 WEB_ADDRESS: Final = r"https?://[^\s/?#]+/?"
 
@@ -181,6 +182,8 @@ def web_address(value: object) -> str:
     address = text(value)
     if len(address) > LONGEST_ADDRESS or not re.fullmatch(WEB_ADDRESS, address) or not address.isprintable():
         raise ValueError(f'{quoted(address)} is not the address of a listener; write for example "http://web-1:9841"')
+    if (port := re.search(r":(\d+)/?$", address)) and not 1 <= int(port[1]) <= LAST_PORT:
+        raise ValueError(f"{quoted(address)} ends with port {port[1]}; write one from 1 to {LAST_PORT}")
     return address.rstrip("/")
 
 

@@ -93,10 +93,21 @@ def test_a_program_with_a_schedule_begins_each_time_once_unless_it_says_otherwis
     [
         ('schedule = "0 2 * *"', 'x.schedule: "0 2 * *" has 4 fields; write minute, hour, day of month'),
         ('schedule = "0 0 2 * * *"', 'x.schedule: "0 0 2 * * *" has 6 fields; write minute, hour'),
-        ('schedule = "60 2 * * *"', 'x.schedule: "60 2 * * *" is no schedule: its minute makes no sense'),
-        ('schedule = "0 2 * * FOO"', 'x.schedule: "0 2 * * FOO" is no schedule: its day of week makes'),
-        ('schedule = "0 2 31 2 *"', "is no schedule: its day of month makes no sense"),
+        ('schedule = "60 2 * * *"', 'x.schedule: "60 2 * * *" is no schedule: its minute is "60"; write 0 to 59, as'),
+        ('schedule = "0 24 * * *"', 'its hour is "24"; write 0 to 23'),
+        ('schedule = "0 2 0 * *"', 'its day of month is "0"; write 1 to 31'),
+        ('schedule = "0 2 * 1-13 *"', 'its month is "1-13"; write 1 to 12, or JAN to DEC'),
+        ('schedule = "0 2 * * 5#2/3"', 'its day of week is "5#2/3"; write 0 to 7, or SUN to SAT'),
+        (
+            'schedule = "0 2 * * FOO"',
+            'x.schedule: "0 2 * * FOO" is no schedule: its day of week is "FOO"; write 0 to 7',
+        ),
+        (
+            'schedule = "0 2 31 2 *"',
+            'x.schedule: "0 2 31 2 *" never comes: no month named has such a day; write a time that does',
+        ),
         ('schedule = "@daily"', 'x.schedule: "@daily" is a word of crontabs; write "0 0 * * *"'),
+        ('schedule = "@reboot"', 'x.schedule: "@reboot" is no time, and a program without a schedule starts by itself'),
         ('schedule = ""', 'x.schedule: "" has 0 fields'),
         ("schedule = 3600", "x.schedule: is an integer; write a string in quotes"),
         (

@@ -58,14 +58,20 @@ def test_what_is_written_is_understood(written: object, meant: object) -> None:
         ('ready = { http = "a:80" }', '5: program.x.ready: asks for http = "a:80", which is no URL to ask for; write'),
         ('ready = { http = "ftp://a" }', '5: program.x.ready: asks for http = "ftp://a", which is no URL'),
         ('ready = { http = "http://a:port/" }', '5: program.x.ready: asks for http = "http://a:port/", which is no'),
-        ('ready = { http = "http://a:70000/" }', '5: program.x.ready: asks for http = "http://a:70000/", which is no'),
+        (
+            'ready = { http = "http://a:70000/" }',
+            '5: program.x.ready: asks for http = "http://a:70000/", whose port is 70000;',
+        ),
         ('ready = { http = "http://a/ b" }', '5: program.x.ready: asks for http = "http://a/ b", which is no URL'),
         ('ready = { http = "http://a/\\r\\nX: y" }', "5: program.x.ready: asks for http = "),
         ('ready = { http = "http://u:p@a/" }', "5: program.x.ready: has a user in its URL, which is not sent; let"),
         ('ready = { http = "http://a..b/" }', '5: program.x.ready: names the host "a..b" in http, which is no name;'),
         ("ready = { http = 80 }", "5: program.x.ready: asks for http = 80, which is no URL to ask for; write"),
         ('ready = { tcp = "80" }', '5: program.x.ready: asks for tcp = "80", which is not HOST:PORT; write'),
-        ('ready = { tcp = "a:0" }', '5: program.x.ready: asks for tcp = "a:0", which is not HOST:PORT; write'),
+        (
+            'ready = { tcp = "a:0" }',
+            '5: program.x.ready: asks for tcp = "a:0", whose port is 0; write one from 1 to 65535',
+        ),
         ('ready = { tcp = "::1:80" }', '5: program.x.ready: asks for tcp = "::1:80", which is not HOST:PORT; write'),
         ("ready = { exec = [] }", "5: program.x.ready: has an exec that is empty; write a command"),
         ('alive = { tcp = "a:1", threshold = 0 }', "5: program.x.alive: gives threshold 0, which is an integer; write"),
@@ -85,3 +91,12 @@ def test_variables_are_expanded_in_probes_too() -> None:
     alive = loaded(POSTGRES + text, environ={"PORT": "8123"}).configuration.programs["x"].alive
     assert isinstance(alive, Probe)
     assert alive.check == HttpCheck("127.0.0.1", 8123, "127.0.0.1:8123", "/", False)
+
+
+def test_a_threshold_in_ready_has_no_effect_and_is_warned_of() -> None:
+    text = (
+        '[program.x]\ncommand = "x"\nready = { tcp = "a:1", threshold = 2 }\nalive = { tcp = "a:1", threshold = 2 }\n'
+    )
+    said = "5: program.x.ready: has a threshold, which has no effect: one good answer is enough; write it in alive"
+    assert said in "\n".join(loaded(POSTGRES + text).warnings)
+    assert not any("program.x.alive" in one for one in loaded(POSTGRES + text).warnings)

@@ -56,6 +56,8 @@ def test_supervisords_words_are_answered_whatever_their_value(value: str) -> Non
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
+        ("after_start", '"x"', 'another supervisor\'s spelling; write after_ready = "x" (one command; after names'),
+        ("start_after", '["b"]', 'another supervisor\'s spelling; write after = ["b"] (programs of the file'),
         ("RestartSec", "5", 'systemd\'s spelling; write backoff = "5s"'),
         ("restart_sec", '"500ms"', 'systemd\'s spelling; write backoff = "500ms"'),
         ("RestartSec", '"5min 20s"', 'systemd\'s spelling; write backoff = "5m20s"'),
