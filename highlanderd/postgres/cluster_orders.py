@@ -6,17 +6,24 @@ only wakes: a daemon that misses it reads the order a fifth of a lease later.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Final
 
 from highlanderd.core.states import Author
-from highlanderd.errors import HighlanderError, enumerated
+from highlanderd.errors import HighlanderError, Unanswered, enumerated
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
 from highlanderd.postgres.replies import Reply, Value, WireLost
 from highlanderd.postgres.sql import leading, sharing
+
+TAKEN_BACK_WITHIN: Final = 5.0
+"""Seconds for an order to be taken back that was refused once it was written."""
+AGAIN: Final = 0.2
+"""Seconds between two attempts."""
 
 
 class ClusterOrders:
@@ -44,18 +51,31 @@ class ClusterOrders:
         """Keep a node from leading anything until it is resumed.
 
         ``confirm`` is awaited once the order is written, and before any daemon is woken for it: it raises when another
-        order, given at the same moment, speaks against this one. That takes it back.
+        order, given at the same moment, speaks against this one. That takes it back, and no other drain of that node.
         """
         await self._refuse_unaware(node)
-        await self._write("drain", sharing.DRAIN, node, by.name, by.remark)
+        written = await self._write("drain", sharing.DRAIN, node, by.name, by.remark)
         try:
             await confirm()
-        except HighlanderError:
-            await self._write("resume", sharing.RESUME, node)
+        except HighlanderError as refusal:
+            await self._take_back(node, written.rows[0], refusal)
             raise
         finally:
             await self._wake()
         await self.note_everywhere("drained", node, None, None, by)
+
+    async def _take_back(self, node: str, written: Sequence[str | None], why: HighlanderError) -> None:
+        """Take a drain back that was refused. Raises HighlanderError where PostgreSQL does not answer for a while."""
+        end = asyncio.get_running_loop().time() + TAKEN_BACK_WITHIN
+        while True:
+            try:
+                await self._write("take_drain_back", sharing.TAKE_DRAIN_BACK, node, *written)
+                return
+            except Unanswered as error:
+                if asyncio.get_running_loop().time() >= end:
+                    lift = f"'highlanderctl resume {node}' lifts that"
+                    raise HighlanderError(f"{why}; {node} is drained all the same, because {error}; {lift}") from error
+            await asyncio.sleep(AGAIN)
 
     async def resume(self, node: str, by: Author) -> bool:
         """Lift such an order. Return whether there was one."""

@@ -150,6 +150,18 @@ VALUES ($1::text, clock_timestamp(), $2::text || ', role ' || session_user, $3::
     ON CONFLICT (name) DO UPDATE
    SET drained_since = excluded.drained_since, drained_by = excluded.drained_by,
        drained_reason = excluded.drained_reason
+RETURNING n.drained_since::text, (SELECT json_build_array(o.drained_since, o.drained_by, o.drained_reason)
+                                    FROM {schema}.node AS o WHERE o.name = n.name AND o.drained_since IS NOT NULL)
+"""
+
+# Parameters: 1 node; as they came with DRAIN, 2 since when that order drains it, 3 the order that stood before. One
+# that was given since is left alone.
+TAKE_DRAIN_BACK: Final = """
+WITH unseen AS (DELETE FROM {schema}.node
+                 WHERE name = $1::text AND drained_since = $2::timestamptz AND instance IS NULL AND $3::json IS NULL)
+UPDATE {schema}.node
+   SET drained_since = ($3::json ->> 0)::timestamptz, drained_by = $3::json ->> 1, drained_reason = $3::json ->> 2
+ WHERE name = $1::text AND drained_since = $2::timestamptz AND (instance IS NOT NULL OR $3::json IS NOT NULL)
 """
 
 # Parameter: 1 node. A row that was made by the drain alone says nothing afterwards.
