@@ -12,7 +12,7 @@ from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import ProgramStatus
-from highlanderd.errors import HighlanderError, NeedsForce, NoSuchNode, enumerated
+from highlanderd.errors import HighlanderError, NeedsForce, NoSuchNode, Unanswered, enumerated
 from highlanderd.listeners.orders import Node
 
 KNOWN_SINCE: Final = 3
@@ -73,12 +73,18 @@ def _bare(cluster: ClusterOverview, programs: Sequence[str], without: str) -> Hi
 async def _refuse(
     node: Node, judge: Callable[[ClusterOverview], HighlanderError | None], within: float = KNOWN_WITHIN
 ) -> None:
-    """Raise what ``judge`` says of the cluster, once it has said so for a moment."""
+    """Raise what ``judge`` says of the cluster, or that PostgreSQL does not answer, once that was so for a moment."""
     if 0 < node.facts().postgres.schema < KNOWN_SINCE:
         return
-    end = asyncio.get_running_loop().time() + within
-    while why := judge(await node.cluster()):
-        if asyncio.get_running_loop().time() >= end:
+    began = asyncio.get_running_loop().time()
+    while True:
+        try:
+            why, over = judge(await node.cluster()), began + within
+        except Unanswered as error:  # a session that was lost is replaced within a moment
+            why, over = error, began + KNOWN_WITHIN
+        if why is None:
+            return
+        if asyncio.get_running_loop().time() >= over:
             raise why
         await asyncio.sleep(LOOK_AGAIN)
 

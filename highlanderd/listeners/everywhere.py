@@ -39,16 +39,20 @@ class Patience:
     async def until(self, node: Node, fact: Callable[[ClusterOverview], bool], overdue: str) -> ClusterOverview:
         """Return the cluster once it shows ``fact``. Raises TimedOut with what is ``overdue``, HighlanderError."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + (self._seconds or 0.0)
+        end, unknown = loop.time() + (self._seconds or 0.0), ""
         while True:
             try:
-                cluster = await node.cluster()
-            except Unanswered as error:
-                raise Unanswered(f"{error}. The order stands; see 'highlanderctl cluster'") from error
-            if self._seconds is None or fact(cluster):
-                return cluster
+                cluster, unknown = await node.cluster(), ""
+            except Unanswered as error:  # a session may break off meanwhile
+                if self._seconds is None:
+                    raise Unanswered(f"{error}. The order stands; see 'highlanderctl cluster'") from error
+                unknown = f", as far as is known: {error}"
+            else:
+                if self._seconds is None or fact(cluster):
+                    return cluster
             if loop.time() >= end or self._gone():
-                raise TimedOut(f"{overdue} after {self._seconds:g} s. The order stands; see 'highlanderctl cluster'")
+                late = f"{overdue} after {self._seconds:g} s{unknown}"
+                raise TimedOut(f"{late}. The order stands; see 'highlanderctl cluster'")
             await asyncio.sleep(LOOK_EVERY)
 
 

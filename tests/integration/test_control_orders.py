@@ -128,13 +128,38 @@ def test_an_order_that_was_written_stands_when_postgresql_goes_away(tmp_path: Pa
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
-            asked = asyncio.create_task(ctl(path, "drain", "--force"))
+            asked = asyncio.create_task(ctl(path, "drain", "--force", "--timeout", "0.5"))
             await until(lambda: node.orders == [("drain", "web-1")])
             node.unanswered = Unanswered("PostgreSQL does not answer: no session")
             done = await asked
+        assert done.code == 7
         assert done.err == (
-            "highlanderctl: PostgreSQL does not answer: no session. The order stands; see 'highlanderctl cluster'\n"
+            "highlanderctl: web-1 still leads programs after 0.5 s, as far as is known: PostgreSQL does not answer: no "
+            "session. The order stands; see 'highlanderctl cluster'\n"
         )
+
+    run(main)
+
+
+def test_a_session_that_is_lost_for_a_moment_refuses_no_order_and_ends_no_wait(tmp_path: Path) -> None:
+    class Hiccup(MemoryNode):
+        asked = 0
+
+        async def cluster(self) -> ClusterOverview:
+            self.asked += 1
+            if self.asked % 2:
+                raise Unanswered("PostgreSQL does not answer: no session")
+            return await super().cluster()
+
+    node = Hiccup(leading("beat"), obedient=False)
+    node.migration = replace(node.migration, version=3)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(ctl(path, "drain"))
+            await until(lambda: node.orders == [("drain", "web-1")])
+            node.become("beat", program("beat", "waiting"))
+            assert (await asked).code == 0
 
     run(main)
 
