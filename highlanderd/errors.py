@@ -113,7 +113,7 @@ class TimedOut(HighlanderError):
 
 
 class Interrupted(HighlanderError):
-    """The worker that had taken an order was replaced before it answered; what was ordered may have been done."""
+    """The daemon that has an order is ending, or its worker was replaced, before it was answered; it may be done."""
 
     code = "interrupted"
 

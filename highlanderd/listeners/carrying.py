@@ -9,7 +9,7 @@ from highlanderd.api import DEFAULT_TIMEOUT, MOST_LINES
 from highlanderd.core.cluster import ASK, LIFT
 from highlanderd.core.states import Author
 from highlanderd.core.status import ProgramStatus
-from highlanderd.errors import HighlanderError, NoSuchNode, NoSuchProgram, NotLeading, NotPermitted
+from highlanderd.errors import HighlanderError, Interrupted, NoSuchNode, NoSuchProgram, NotLeading, NotPermitted
 from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.candidates import refuse_unless_able
 from highlanderd.listeners.lines import line_facts, portable
@@ -31,7 +31,7 @@ async def addressee(node: Node, verb: str, name: str, body: Mapping[str, Any]) -
         return node.name
     try:
         program = node.program(name)
-    except NoSuchProgram:
+    except (NoSuchProgram, Interrupted):
         return await _leader_elsewhere(node, name)
     return node.name if program.state == "leading" else program.leader or node.name
 

@@ -78,6 +78,8 @@ class Fleet:
         self.start_order = StartOrder(self.members, self._placement)
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
+        self.ended_with: set[str] = set()
+        """The programs that were here when the end began."""
         self.abandoned: set[str] = set()
         """The programs whose children could not be proven dead."""
 
@@ -119,7 +121,8 @@ class Fleet:
 
     def end(self, by: Author = NOBODY) -> None:
         """Drain everything: no program is wanted any more."""
-        self._ending = self._ending or EndOrdered(Cause.SHUTDOWN, by)
+        if self._ending is None:
+            self._ending, self.ended_with = EndOrdered(Cause.SHUTDOWN, by), {*self.wanted, *self.members}
         self.want({})
 
     def adopt(self, found: Found, config: ProgramConfig | None) -> None:

@@ -30,7 +30,7 @@ from highlanderd.core.status import (
 )
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.durations import shown
-from highlanderd.errors import HighlanderError, NoSuchProgram, NotLeading, TimedOut, refusal
+from highlanderd.errors import HighlanderError, Interrupted, NoSuchProgram, NotLeading, TimedOut, refusal
 from highlanderd.listeners import carrying
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres import lease_change
@@ -321,6 +321,9 @@ class WorkerNode:
 
     def _member(self, name: str) -> Member:
         member = self._fleet.members.get(name)
+        if member is None and name in self._fleet.ended_with:
+            gone = f"the daemon on {self._name} is ending, and has done with {name}"
+            raise Interrupted(f"{gone}; 'highlanderctl cluster' shows who leads it now")
         if member is None:
             raise NoSuchProgram.among(name, self._fleet.members)
         return member

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from highlanderd.errors import HighlanderError, Interrupted, NeedsForce
+from highlanderd.errors import HighlanderError, Interrupted, NeedsForce, NotLeading
 from tests.chaos.clocks import Clocks, clocks_lacking
 from tests.integration.test_cluster_orders import both_know, leader_and_other, stopped
 from tests.support.commands import highlanderctl
@@ -162,6 +162,18 @@ def test_a_release_to_a_node_ends_when_the_leader_is_lost_and_another_node_leads
             release()
     else:
         assert release()["program"]["leader"] == to.name
+
+
+def test_a_daemon_that_is_ending_does_not_say_that_it_never_had_a_program(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=f"[program.beat]\n{DEAF_CHILD.format(600)}", lease=LEASE)
+    wait_for(lambda: len(a.leading()) == 2, what="both are led")
+    a.signal(signal.SIGTERM)
+    wait_for(lambda: [one["name"] for one in a.status()["programs"]] == ["deaf"], what="one of them has left")
+    with pytest.raises(Interrupted, match=r"^the daemon on a is ending, and has done with beat; "):
+        a.control.order("beat", "stop", {"force": True})()
+    with pytest.raises(NotLeading, match='nobody leads "beat" at the moment'):
+        a.control.order("beat", "restart", {})()
 
 
 def test_a_node_that_is_drained_while_it_reboots_leads_nothing_afterwards(nodes: Nodes, database: Database) -> None:
