@@ -201,6 +201,7 @@ class Reload(TypedDict):
     changes: list[str]
     warnings: list[str]
     restarted: list[str]
+    added: list[str]
 
 
 class Nodes(TypedDict):

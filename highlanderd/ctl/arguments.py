@@ -223,7 +223,7 @@ class _Commands:
             "--force", action="store_true", help="do it even if it drains what cannot be started here again"
         )
         self._reason(reload)
-        self._waiting(reload, "what was changed runs again", usual=False)
+        self._waiting(reload, "what was changed or added runs", usual=False)
         renew = self._add("renew", "replace the worker by one of the installed code; children run on")
         renew.add_argument(
             "--force", action="store_true", help='do it even if on_connection_loss = "stop" stops children then'

@@ -41,7 +41,7 @@ from highlanderd.listeners.events import happenings
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.logs import Logs
 from highlanderd.listeners.orders import ORDERS, Node
-from highlanderd.listeners.outcomes import next_change, restarted_all
+from highlanderd.listeners.outcomes import next_change, reloaded
 from highlanderd.listeners.requests import body_of, wait_of, whole
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
@@ -275,7 +275,7 @@ class _Api:
         if body.get("wait", False) and not dry_run:
             restarted = [before[name] for name in report.restarted if name in before]
             patience = body.get("timeout", DEFAULT_TIMEOUT)
-            await restarted_all(self._node, restarted, patience, lambda: request.transport is None)
+            await reloaded(self._node, restarted, report.added, patience, lambda: request.transport is None)
         return answer({"dry_run": dry_run, **asdict(report)})
 
     async def renew(self, request: web.Request) -> web.Response:

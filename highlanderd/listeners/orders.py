@@ -40,6 +40,8 @@ class ReloadReport:
     """What the daemon warns of: what is perhaps not meant, and what this machine lacks for a program."""
     restarted: tuple[str, ...] = ()
     """The programs whose child has to be started again for it."""
+    added: tuple[str, ...] = ()
+    """The programs that the node has not had before."""
 
 
 class Node(Protocol):
@@ -258,6 +260,12 @@ def _came_back(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     return _running(replace(before, failures=0), now, goal)
 
 
+def _taken_up(_before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
+    """Return whether it runs on any node, or is not to run now. Raises HighlanderError for a child that failed."""
+    rests = now.state == "stopped" or now.idle or now.finished
+    return rests or _running(replace(now, failures=0), now, goal)
+
+
 def _start(node: Node, name: str, _body: Mapping[str, Any], by: Author) -> None:
     node.start(name, by)
     node.note("started", name, by)
@@ -317,3 +325,5 @@ ORDERS: Mapping[str, NodeOrder] = {
 }
 CHANGED: Final = NodeOrder(lambda *_: None, _came_back)
 """What a reload does to a program whose child it starts again; the fleet gives that order."""
+ADDED: Final = NodeOrder(lambda *_: None, _taken_up)
+"""What a reload does to a program that was not there before."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, NoSuchProgram, TimedOut
-from highlanderd.listeners.orders import CHANGED, Goal, Node, NodeOrder
+from highlanderd.listeners.orders import ADDED, CHANGED, Goal, Node, NodeOrder
 
 LOOK_AGAIN: Final = 1.0
 """Seconds between two looks: no change on this node announces what another node does."""
@@ -52,19 +52,21 @@ async def outcome(
         await node.survey()
 
 
-async def restarted_all(
-    node: Node, programs: Iterable[ProgramStatus], patience: float, gone: Callable[[], bool]
+async def reloaded(
+    node: Node, restarted: Iterable[ProgramStatus], added: Iterable[str], patience: float, gone: Callable[[], bool]
 ) -> None:
-    """Return once each of these programs, given as they were, has a new child. Raises HighlanderError, as ``outcome``.
+    """Return once what a reload has begun is done. Raises HighlanderError, as ``outcome``.
 
-    What a reload changes leaves the daemon, and comes back with its new keys: for a moment there is no such program.
+    ``restarted`` are the programs whose child it starts again, as they were. What it changes leaves the daemon, and
+    comes back with its new keys: for a moment there is no such program, as there is none of those that are ``added``.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + patience
-    for before in programs:
+    changed = [(before.name, CHANGED, before) for before in restarted]
+    for name, order, before in (*changed, *((name, ADDED, None) for name in added)):
         while True:
             try:
-                await outcome(node, CHANGED, before, max(0.0, end - loop.time()), gone)
+                await outcome(node, order, before or node.program(name), max(0.0, end - loop.time()), gone)
                 break
             except NoSuchProgram:
                 if loop.time() >= end or gone():

@@ -40,6 +40,10 @@ class Foresight:
             and changes.needs_new_child(self._fleet.members[name].spawner.config, new)
         )
 
+    def added_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
+        """Return the programs that this node has not now."""
+        return tuple(name for name in programs if name not in self._fleet.wanted)
+
     def relocked_by(self, programs: Mapping[str, ProgramConfig]) -> tuple[str, ...]:
         """Return the programs that would contend for another lock; not those that were stopped here."""
         return tuple(

@@ -73,15 +73,16 @@ class Reloading:
         self._begun += 1
         with self._notices.reload():
             loaded = await self._loaded(force)
-            changes, restarted = self._changes(loaded), self._foresight.restarted_by(loaded.configuration.programs)
+            programs, changes = loaded.configuration.programs, self._changes(loaded)
+            restarted, added = self._foresight.restarted_by(programs), self._foresight.added_by(programs)
             self._persistence.reloaded(loaded)
-            self._fleet.want(loaded.configuration.programs, by)
+            self._fleet.want(programs, by)
             self._persistence.hand_over()
             self._on_reloaded(True)
             for note in (*loaded.warnings, *loaded.findings):
                 log.warning("%s", note)
             log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
-            return ReloadReport(changes, (*loaded.warnings, *loaded.findings), restarted)
+            return ReloadReport(changes, (*loaded.warnings, *loaded.findings), restarted, added)
 
     async def _loaded(self, force: bool) -> Loaded:
         number = self._begun

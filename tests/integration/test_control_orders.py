@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.core.cluster import ClusterOverview
-from highlanderd.core.status import LastExit
+from highlanderd.core.status import LastExit, ProgramStatus
 from highlanderd.errors import HighlanderError, Unanswered
 from tests.support.control import post
 from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving, until
@@ -380,6 +380,40 @@ def test_a_reload_that_waits_is_done_when_it_has_ended_a_run_that_is_not_repeate
             await until(lambda: bool(node.orders))
             node.become("beat", program("beat", epoch=7, idle=True))
             assert (await asked)[0] == 200
+
+    run(main)
+
+
+LED = leading("new", 1)
+RESTS = (program("new", idle=True), program("new", finished=True), program("new", "stopped", want="stop"))
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (LED, 200),
+        (program("new", leader="web-2"), 200),
+        *((one, 200) for one in RESTS),
+        (program("new", "backoff", failures=1), 409),
+    ],
+)
+def test_a_reload_that_waits_is_done_when_what_it_adds_runs_anywhere_or_is_not_to_run_now(
+    tmp_path: Path, end: ProgramStatus, code: int
+) -> None:
+    node = MemoryNode(leading("beat"))
+    node.added = ("new",)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(post(path, "/v1/reload", {"wait": True}))
+            await until(lambda: bool(node.orders))
+            await asyncio.sleep(0.1)  # there is no such program yet
+            for step in (program("new"), leading("new", 1, ready=False)):
+                node.become("new", step)
+                await asyncio.sleep(0.1)
+                assert not asked.done()
+            node.become("new", end)
+            assert (await asked)[0] == code
 
     run(main)
 

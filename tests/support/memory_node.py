@@ -145,6 +145,7 @@ class MemoryNode:
         )
         self.warnings: tuple[str, ...] = ()
         self.restarted: tuple[str, ...] = ()
+        self.added: tuple[str, ...] = ()
         """What a reload starts again."""
         self.edited_files: tuple[str, ...] = ()
         self.lengths = LeaseReport(10.0, 10.0, 10.0, None, 13.0, ())
@@ -347,7 +348,7 @@ class MemoryNode:
             ("beat: changed (umask): drains and starts again here",),
             ("/etc/h.toml:7: no such command",),
         )
-        return ReloadReport(changes, warnings, self.restarted)
+        return ReloadReport(changes, warnings, self.restarted, self.added)
 
     async def edited(self) -> tuple[str, ...]:
         return self.edited_files
