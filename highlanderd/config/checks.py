@@ -20,6 +20,7 @@ from highlanderd.config.program import HOOKS, ProgramConfig
 from highlanderd.config.reading import Table
 from highlanderd.config.values import quoted
 from highlanderd.durations import shown
+from highlanderd.errors import enumerated
 
 RESTART_OF_A_WORKER: Final = 0.7
 """Seconds until the successor of a frozen worker leads on. With a lease shorter than five of them, children die."""
@@ -181,6 +182,24 @@ def warn_of_files(written: WrittenProgram, warnings: Problems) -> None:
                 warnings.add(
                     written.at(key), "has no effect without a log file; give stdout or stderr a path, or remove it"
                 )
+
+
+def warn_of_shared_files(programs: Iterable[WrittenProgram], warnings: Problems) -> None:
+    """Warn of each log file that several programs write to, and rotate behind one another's back."""
+    writers: dict[str, dict[str, tuple[WrittenProgram, str]]] = {}
+    for written in programs:
+        for key in ("stdout", "stderr"):
+            file = getattr(written.program, key)
+            if file not in ("inherit", "null"):
+                writers.setdefault(file, {}).setdefault(written.program.name, (written, key))
+    for file, found in writers.items():
+        (first, key), *others = found.values()
+        if others and any(one.program.log_max_bytes for one, _ in found.values()):
+            warnings.add(
+                first.at(key),
+                f"{file} is a file of {enumerated(list(found))}, and what one of them rotates costs lines of the "
+                "others; give each its own, or set log_max_bytes = 0 and leave the rotation to logrotate",
+            )
 
 
 def warn_of_expansions(written: WrittenProgram, environ: Mapping[str, str], warnings: Problems) -> None:

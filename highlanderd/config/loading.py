@@ -24,6 +24,7 @@ from highlanderd.config.checks import (
     warn_of_names,
     warn_of_postgres,
     warn_of_schedule,
+    warn_of_shared_files,
     warn_of_shell,
     warn_of_threshold,
     warn_of_watchdog,
@@ -287,6 +288,7 @@ class _Loading:
         programs = configuration.programs
         for short in filter(None, (shortage(programs, limits()), scarcity(programs, host_limits.memory()))):
             self.warnings.add(top / "program", short)
+        warn_of_shared_files(self.programs.values(), self.warnings)
         for written in self.programs.values():
             warn_of_shell(written, self.warnings)
             warn_of_files(written, self.warnings)

@@ -359,3 +359,12 @@ def test_keys_of_log_files_have_no_effect_without_one() -> None:
     assert all("has no effect without a log file" in warning for warning in warnings)
     assert "log_compress" in "".join(warnings)
     assert loaded(f'{text}stdout = "/var/log/y"\n').warnings == ()
+
+
+def test_a_file_that_several_programs_rotate_is_warned_of_once() -> None:
+    table = '[program.{}]\ncommand = "x"\nstdout = "/var/log/x"\nstderr = "/var/log/x"\n{}'
+    text = POSTGRES + "".join(table.format(name, "") for name in "abc")
+    (warning,) = loaded(text).warnings
+    assert "program.a.stdout: /var/log/x is a file of a, b, c, and what one of them rotates costs lines" in warning
+    assert loaded(POSTGRES + table.format("a", "")).warnings == ()
+    assert loaded(POSTGRES + "".join(table.format(name, "log_max_bytes = 0\n") for name in "ab")).warnings == ()
