@@ -22,15 +22,16 @@ SHOWN: Final = frozenset({"release", "restart"})
 """The orders whose outcome the ledger shows."""
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks. What both show counts: who has carried an order out answers sooner."""
-
-
+GOES_ON_FOR: Final = 4.0
+"""Seconds for which a program that another worker has taken over is led and ready as before, if it was not ordered to
+end: a worker is up within one or two, and writes at most one later how its programs are."""
 LATE_BY: Final = 8.0
 """Seconds beyond what an order waits for: it is taken within four, and answered within another four."""
 
 
 async def relay(node: Node, to: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
     """Return another node's answer to an order, or what came of it. Raises HighlanderError, also for its refusal."""
-    before = await _before(node, name) if verb in SHOWN and body.get("wait", False) else None
+    before = await _shown(node, name) if verb in SHOWN and body.get("wait", False) else None
     if before is None or before.leader != to:
         return await node.relay(to, verb, name, body, by)
     end = asyncio.get_running_loop().time() + body.get("timeout", DEFAULT_TIMEOUT) + LATE_BY
@@ -40,7 +41,9 @@ async def relay(node: Node, to: str, verb: str, name: str, body: Mapping[str, An
         await asyncio.wait((answer, witness), return_when=asyncio.FIRST_COMPLETED)
         return await (witness if witness.done() else answer)
     except Interrupted as interrupted:
-        await asyncio.wait((witness,), timeout=max(0.0, end - asyncio.get_running_loop().time()))
+        if await _is_lost(node, before, witness, end):
+            unchanged = f"{before.leader} leads it on under epoch {before.epoch}, as if nothing had been ordered"
+            raise Interrupted(f"{interrupted}; {unchanged}: give it again") from interrupted
         if not witness.done():
             raise TimedOut(str(interrupted)) from interrupted
         return await witness
@@ -50,7 +53,21 @@ async def relay(node: Node, to: str, verb: str, name: str, body: Mapping[str, An
         await asyncio.gather(answer, witness, return_exceptions=True)
 
 
-async def _before(node: Node, name: str) -> ClusterProgram | None:
+async def _is_lost(node: Node, before: ClusterProgram, witness: asyncio.Future[dict[str, Any]], end: float) -> bool:
+    """Return whether the program goes on as before; False once the witness has seen something else, or at the end."""
+    now = asyncio.get_running_loop().time
+    since = now()
+    while not witness.done() and now() < end:
+        await asyncio.wait((witness,), timeout=LOOK_EVERY)
+        shown = await _shown(node, before.name)
+        if shown is None or not shown.ready or (shown.leader, shown.epoch) != (before.leader, before.epoch):
+            since = now()  # while it drains, it is not ready
+        elif now() - since >= GOES_ON_FOR:
+            return True
+    return False
+
+
+async def _shown(node: Node, name: str) -> ClusterProgram | None:
     """Return how a program is led at present; None where PostgreSQL does not say."""
     with suppress(HighlanderError):
         return (await node.cluster()).program(name)

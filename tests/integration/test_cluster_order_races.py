@@ -14,6 +14,7 @@ from highlanderd.errors import HighlanderError, Interrupted, NeedsForce, NotLead
 from tests.chaos.clocks import Clocks, clocks_lacking
 from tests.integration.test_cluster_orders import both_know, leader_and_other, stopped
 from tests.support.commands import highlanderctl
+from tests.support.deaths import stand_still
 from tests.support.nodes import Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -135,6 +136,22 @@ def test_an_order_that_its_worker_has_not_survived_is_answered_by_the_next_one(
     with pytest.raises(Interrupted, match=f"{leader.name}: its worker was replaced before the order had ended"):
         stop()
     wait_for(lambda: leader.program("deaf")["state"] == "stopped", what="the next worker goes on with it")
+
+
+@pytest.mark.long
+def test_an_order_that_was_lost_before_it_was_given_is_not_waited_for(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LONG_LEASE)
+    nodes(database, "a", "b", "c", programs=["beat"], lease=LONG_LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    both_know(nodes, "beat")
+    to, other = (node for node in nodes.nodes if node is not leader)
+    stand_still(to.worker)  # so that the leader waits for its word
+    release = other.control.order("beat", "release", {"to": to.name, "wait": True, "timeout": 600}, 600.0)
+    wait_for(lambda: database.sql("SELECT 1 FROM highlander.command WHERE verb = 'ask'"), what="the leader asks it")
+    os.kill(leader.worker, signal.SIGKILL)
+    with pytest.raises(Interrupted, match="leads it on under epoch 1, as if nothing had been ordered: give it again"):
+        release()
+    assert nodes.leaders()["beat"] is leader
 
 
 @pytest.mark.long
