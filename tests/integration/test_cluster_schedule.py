@@ -116,6 +116,28 @@ def test_a_run_that_start_has_begun_is_repeated_by_restart_and_release(nodes: No
 
 
 @pytest.mark.long
+def test_a_start_exits_with_the_failure_of_its_run_and_a_schedule_that_cannot_be_read_is_skipped_with_a_line(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    fails = YEARLY.format("exit 3")
+    [a] = nodes(database, "a", programs=fails, lease=LEASE)
+    waits(a)
+    started = highlanderctl(a.socket, "start", "yearly")
+    assert (started.code, started.out) == (1, "")
+    assert "yearly failed: it ended with status 3" in started.err
+    waits(a)
+    former = "UPDATE highlander.schedule SET words = '0 0 1 1 * Mars/Olympus', taken_up = now() - interval '1 day', "
+    database.sql(f"{former} latest = now() - interval '2 days'")
+    a.configure(fails.replace("0 0 1 1", "0 0 2 1"))
+    assert highlanderctl(a.socket, "reload").code == 0
+    wait_for(lambda: history(a)["skipped"], what="what was open is noted")
+    assert [(one["times"], one["cause"]) for one in history(a)["skipped"]] == [(0, "unreadable")]
+    waits(a)
+    assert a.program("yearly")["next_run"].endswith("-01-02T00:00:00.000Z")
+
+
+@pytest.mark.long
 def test_a_time_that_comes_in_an_outage_longer_than_catch_up_is_skipped(nodes: Nodes, cluster: Cluster) -> None:
     database = cluster.database()
     settled_ledger(database, LEASE)
