@@ -32,6 +32,7 @@ from highlanderd.core.events import (
     HookFinished,
     HookStarted,
     LeaseRefused,
+    LookAdvised,
     Looked,
     Notified,
     Overruled,
@@ -160,6 +161,7 @@ def happenings(place: Place, policy: Policy) -> Iterator[tuple[Event, float]]:
     else:
         yield Detached("the connection broke"), now
         yield Notified(), now
+        yield LookAdvised(), now
     for order in ORDERS:
         yield order, now
     for answer in _answers(place, now):

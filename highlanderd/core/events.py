@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from highlanderd.core.lease import Lease, Lengths
-from highlanderd.core.observation import Observation, Suspension
+from highlanderd.core.observation import Glimpse, Observation, Suspension
 from highlanderd.core.placement import Peers
 from highlanderd.core.schedule import Skipped
 from highlanderd.core.states import NOBODY, Author, Cause
@@ -41,6 +41,11 @@ class Notified:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAdvised:
+    """The surveys of this node show more of the program's row than renewals, or none for a while. It is a hint, too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Looked:
     """A look was answered."""
 
@@ -51,6 +56,10 @@ class Looked:
     """Whether the guardian held no keeper for this lock id nor for this program."""
     peers: Peers = field(default_factory=Peers)
     """The other nodes that wait for the program, for placement."""
+    glimpse: Glimpse | None = None
+    """What a survey had shown of the row when the look was sent."""
+    watched: bool = False
+    """Another node leads, and LookAdvised will say when surveys show anything but its renewals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +247,7 @@ Event = (
     | Attached
     | Detached
     | Notified
+    | LookAdvised
     | Looked
     | Settled
     | Granted

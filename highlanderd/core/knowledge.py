@@ -1,8 +1,9 @@
 """What a program has seen so far, and what each further look changes about it.
 
 A verdict rests on how long something has been known: how long this run of the server, how long this very version of a
-row. So ``observe`` notes when an answer *arrived* that showed a thing for the first time. No clock of a server takes
-part. All times are seconds of this host's CLOCK_BOOTTIME.
+row. So ``observe`` notes when an answer *arrived* that showed a thing for the first time, and ``glimpsed`` when a
+survey of the whole ledger has shown a newer version of the row before. No clock of a server takes part. All times are
+seconds of this host's CLOCK_BOOTTIME.
 
 A *run* is one life of one server on one timeline. While it lasts, a row that stands still has not been renewed. When
 the run or the ledger changes, or when rows go back, that no longer holds: ``observe`` then throws away what it knew
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from highlanderd.core.lease import Lease
-from highlanderd.core.observation import Observation, Row, ServerIdentity
+from highlanderd.core.observation import Glimpse, Observation, Row, ServerIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,21 @@ def observe(knowledge: Knowledge, observation: Observation, at: float) -> Knowle
     )
 
 
+def glimpsed(knowledge: Knowledge, glimpse: Glimpse | None) -> Knowledge:
+    """Return what is known after a survey has shown the program's row, before the program's own look was sent.
+
+    It counts as a look that has shown a newer version of the row and nothing else that is new. So it must have come
+    from the run and ledger that the program knows, and it never takes knowledge back.
+    """
+    known = None if knowledge.row is None else knowledge.versions.get(knowledge.row)
+    if glimpse is None or knowledge.row is None or known is None or glimpse.version <= known[0]:
+        return knowledge
+    if not same_run(knowledge.server, glimpse.server):
+        return knowledge
+    versions = {**knowledge.versions, knowledge.row: (glimpse.version, glimpse.at)}
+    return replace(knowledge, server=glimpse.server, versions=versions)
+
+
 def _first_seen(knowledge: Knowledge, row: Row, at: float) -> tuple[tuple[int, int], float]:
     seen = knowledge.versions.get(row.lock_id)
     return seen if seen is not None and seen[0] == row.version else (row.version, at)
@@ -76,7 +92,7 @@ def _still_true(knowledge: Knowledge, observation: Observation, at: float) -> Kn
     same_ledger = knowledge.server is not None and knowledge.server.ledger == observation.server.ledger
     rewound = same_ledger and _went_back(knowledge, observation)
     unsettled = knowledge.settled and not observation.settled
-    if rewound or unsettled or not _same_run(knowledge.server, observation.server):
+    if rewound or unsettled or not same_run(knowledge.server, observation.server):
         return _anew(knowledge, observation, at, rewound=rewound, same_ledger=same_ledger)
     if _moved_elsewhere(knowledge, observation):
         over = max(knowledge.distrusted_until, at + observation.meta.ceiling.wait)
@@ -106,8 +122,9 @@ def _anew(knowledge: Knowledge, observation: Observation, at: float, *, rewound:
     )
 
 
-def _same_run(before: ServerIdentity | None, now: ServerIdentity) -> bool:
-    if before is None or before.ledger != now.ledger:
+def same_run(before: ServerIdentity | None, now: ServerIdentity | None) -> bool:
+    """Return whether nothing that was committed between two answers can have been lost."""
+    if before is None or now is None or before.ledger != now.ledger:
         return False
     return before.started == now.started and now.position >= before.position
 
@@ -121,7 +138,7 @@ def _went_back(knowledge: Knowledge, observation: Observation) -> bool:
 
 def renewed_elsewhere(knowledge: Knowledge, observation: Observation) -> tuple[Row, ...]:
     """Return the rows that were renewed through another server since the last look of the same run."""
-    if not _same_run(knowledge.server, observation.server):
+    if not same_run(knowledge.server, observation.server):
         return ()
     return tuple(row for row in _moved_elsewhere(knowledge, observation) if not row.released)
 

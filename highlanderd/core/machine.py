@@ -84,6 +84,7 @@ from highlanderd.core.events import (
     HookFinished,
     HookStarted,
     LeaseRefused,
+    LookAdvised,
     Looked,
     Notified,
     Overruled,
@@ -100,7 +101,7 @@ from highlanderd.core.events import (
     Suspended,
     Unlocked,
 )
-from highlanderd.core.knowledge import Knowledge, observe
+from highlanderd.core.knowledge import Knowledge, glimpsed, observe
 from highlanderd.core.states import (
     Backoff,
     Draining,
@@ -137,7 +138,7 @@ def step(situation: Situation, event: Event, now: float, policy: Policy) -> Step
     session = _SESSION_AFTER.get(type(event), situation.session)
     knowledge = situation.knowledge
     if isinstance(event, Looked):
-        knowledge = observe(knowledge, event.observation, event.at)
+        knowledge = observe(glimpsed(knowledge, event.glimpse), event.observation, event.at)
     if isinstance(event, Granted):
         knowledge = replace(knowledge, epoch=max(knowledge.epoch, event.epoch))
     situation = replace(situation, session=session, knowledge=knowledge)
@@ -229,6 +230,7 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Attached: waiting.attached,
         Detached: waiting.detached,
         Notified: waiting.notified,
+        LookAdvised: waiting.notified,
         Looked: waiting.looked,
         Settled: waiting.settled,
         Granted: waiting.granted,
@@ -260,6 +262,7 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Attached: leading.attached,
         Detached: leading.detached,
         Notified: stay,
+        LookAdvised: stay,
         Looked: bug,
         Settled: bug,
         Granted: bug,
@@ -291,6 +294,7 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Attached: draining.attached,
         Detached: stay,
         Notified: stay,
+        LookAdvised: stay,
         Looked: bug,
         Settled: bug,
         Granted: bug,
@@ -322,6 +326,7 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Attached: stay,
         Detached: stay,
         Notified: stay,
+        LookAdvised: stay,
         Looked: bug,
         Settled: bug,
         Granted: bug,
@@ -353,6 +358,7 @@ TABLE: Final[Mapping[type[State], Mapping[type[Event], Cell]]] = {
         Attached: stay,
         Detached: stay,
         Notified: stay,
+        LookAdvised: stay,
         Looked: stay,
         Settled: stay,
         Granted: resting.granted,

@@ -78,6 +78,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What this node has seen of a program's row without a look of the program: a survey shows the rows of all."""
+
+    server: ServerIdentity
+    """As the latest survey that showed this version has said it."""
+    version: tuple[int, int]
+    at: float
+    """Arrival of the survey that showed this version first."""
+
+
+@dataclass(frozen=True, slots=True)
 class LedElsewhere:
     """An unreleased row, of any program, that was last written through another server."""
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from highlanderd.core.key import AdvisoryLock
+from highlanderd.core.observation import Glimpse
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import fitness, ledger, migration
@@ -27,6 +28,7 @@ from highlanderd.postgres.replies import Ask, Reply, Value, WireLost, unanswered
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import connecting, dialect, upkeep
 from highlanderd.postgres.survey import Leader, Survey
+from highlanderd.postgres.watch import Watch
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class Listener:
         would take longer than an answer may."""
         self._arrived = asyncio.Event()
         self._survey = Survey(server.memory)
+        self.watch = Watch(self._survey)
         self._housekeeping = Housekeeping(server, ledger, self._survey, self)
 
     @property
@@ -99,6 +102,10 @@ class Listener:
     def knows_led(self, leader: Leader) -> bool:
         """Return whether this leader leads as far as can be known: without a session, only while its lease may run."""
         return leader.leads if self.connected else self._survey.vouches(leader, boottime())
+
+    def glimpse(self, lock_id: int) -> Glimpse | None:
+        """Return what surveys have shown of a row."""
+        return self._survey.glimpse(lock_id)
 
     @property
     def facts(self) -> LedgerFacts | None:
@@ -163,6 +170,7 @@ class Listener:
     def lost(self, why: str) -> None:
         """Wake all programs: what is notified until the next session is unknown."""
         connection, self._connection = self._connection, None
+        self.watch.clear()
         if connection is not None and self._pool is not None:
             self._pool.lost(connection, why)
         self._wake_all()
@@ -200,9 +208,10 @@ class Listener:
         await connection.wire.ask([(listen, ())], connection.lease.answer_within)
         self._wake_all()
         while self._connection is not None and self._connection.wire is connection.wire:
+            begun, pause = boottime(), self._server.lease.renew_every
             await self.survey()
             await self._housekeeping.run()
-            await asyncio.sleep(self._server.lease.renew_every)
+            await asyncio.sleep(max(begun + pause - boottime(), pause / 4))
 
     # ----------------------------------------------------------------------------------------------------- surveying
 
@@ -213,6 +222,8 @@ class Listener:
         if connection is not None:
             replies = self._own(connection, replies)
         rows, about = replies
+        if about.sqlstate in dialect.BLOCKED or rows.error is not None:
+            self.watch.end()
         if about.sqlstate in dialect.BLOCKED:
             return
         if about.error is not None or not about.rows:
@@ -222,6 +233,8 @@ class Listener:
         if self._follow(found) and rows.error is None:
             unknown = self.facts is None
             self._survey.read(rows.rows, found, boottime())
+            self.watch.compare(boottime())
+            self.watch.expect(self._server.lease)
             self._on_survey(self.leaders)
             if unknown:  # until now, who needs the facts has looked in vain
                 self._wake_all()

@@ -42,6 +42,9 @@ class Looker(Protocol):
     def look_alone(self) -> None:
         """Look for itself."""
 
+    def note_glimpse(self) -> None:
+        """Note what surveys have shown so far."""
+
     def take_look(self, number: int, rows: list[Columns] | None, arrived: float) -> None:
         """Take the rows of LOOK that another one has read for it, or look alone.
 
@@ -86,6 +89,8 @@ def _look_at(lookers: Sequence[Numbered]) -> None:
 def look_together(lookers: Sequence[Numbered], *, history: bool = True) -> None:
     """Ask for all of them on the session of the first."""
     asker, _ = lookers[0]
+    for looker, _ in lookers:
+        looker.note_glimpse()
     locks = [looker.lock for looker, _ in lookers]
     values = ([lock.lock_id for lock in locks], [lock.program for lock in locks], asker.lock.node)
     name, sql = ("look_at_many", leading.LOOK_AT_MANY) if history else ("look_at_many_bare", leading.LOOK_AT_MANY_BARE)

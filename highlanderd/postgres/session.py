@@ -14,6 +14,7 @@ The life of a term, with the event that each request ends with:
 
     connection delivered                                                    Attached
     look         one SELECT on the ledger, or a part of another session's   Looked
+    watched      a survey shows more than a renewal, or none for a while    LookAdvised
     write_settled  the ceiling was waited out on this server                Settled, Refused
     take_over    close lapsed terms, take both locks, change the row        Granted, Refused
     renew        on a session that holds the lock                           Renewed, LeaseRefused, Overruled
@@ -30,6 +31,9 @@ takeover's snapshot contains every row that was written under that name.
 Looks come in batches (``look_batch.py``) while they show that another node leads: programs whose looks are due together
 are asked for in one statement on one of their sessions. Nothing is claimed because of that. When it shows anything
 else, and after a notification, each session looks for itself, and finds out on the way whether it is still of use.
+
+A program that is led elsewhere is watched from then on (``watch.py``): it need not look again before a survey shows
+anything but renewals. Each look brings along since when surveys have shown the row's version.
 
 Every statement changes one row or none, and is committed by its own Sync. A sequence may break off after each of them,
 and leaves something safe behind: the release writes the row before it gives the lock up, and a lock without a row to
@@ -61,10 +65,10 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from highlanderd.core.effects import Release
-from highlanderd.core.events import Event, Looked, Refused, Settled
+from highlanderd.core.events import Event, LookAdvised, Looked, Refused, Settled
 from highlanderd.core.key import AdvisoryLock, name_lock
 from highlanderd.core.lease import Lease
-from highlanderd.core.observation import ServerIdentity
+from highlanderd.core.observation import Glimpse, Row, ServerIdentity
 from highlanderd.core.placement import Peers
 from highlanderd.core.schedule import Change
 from highlanderd.core.verdict import Claim, Settle
@@ -118,6 +122,12 @@ class Session(LockConnection):
         """Whether the next look reads the history; another session may keep it from being read."""
         self._led_elsewhere: int | None = None
         """The number of the session whose latest look has shown that another node leads; None after a hint."""
+        self._glimpse: Glimpse | None = None
+        """What surveys had shown when the latest look was sent."""
+        self._version: tuple[int, int] | None = None
+        """Epoch and renewal of the row as the latest look has shown it."""
+        self._unmoved_since = 0.0
+        """When this version was seen first."""
 
     def look(self) -> None:
         """See what the ledger shows. Posts Looked."""
@@ -128,8 +138,33 @@ class Session(LockConnection):
 
     def look_alone(self) -> None:
         """Do so on this session. Posts Looked."""
+        self.note_glimpse()
         name, sql = ("look", leading.LOOK) if self._history else ("look_bare", leading.LOOK_WITHOUT_HISTORY)
         self.ask(self._looked, (name, sql, (self.lock.lock_id, self.lock.program, self.lock.node)))
+
+    @property
+    def glimpse(self) -> Glimpse | None:
+        """What surveys have shown of the row so far; None for nothing."""
+        return self.pool.listener.glimpse(self.lock.lock_id)
+
+    def note_glimpse(self) -> None:
+        """Note that: what is sent from now on is executed later."""
+        self._glimpse = self.glimpse
+
+    @property
+    def watched_id(self) -> int:
+        """The lock id, for surveys."""
+        return self.lock.lock_id
+
+    def advise(self) -> None:
+        """Have the program look. Posts LookAdvised."""
+        if self.connected:
+            self.post(LookAdvised())
+
+    def close(self) -> None:
+        """Leave."""
+        self.pool.listener.watch.dismiss(self)
+        super().close()
 
     def _hinted(self) -> None:
         """What is notified is looked at on this session: the row may be free now."""
@@ -190,7 +225,24 @@ class Session(LockConnection):
             self.look()  # what the former schema's statement read may lack what counts now
             return
         promised = Lease(0.0 if memory.promise is None else memory.promise.ceiling)
-        self.post(Looked(replace(view.observation, promised=promised), arrived, self._keeperless(), self._peers()))
+        self._note_version(row, arrived)
+        seen, watched = replace(view.observation, promised=promised), self._watched(view, arrived)
+        self.post(Looked(seen, arrived, self._keeperless(), self._peers(), self._glimpse, watched))
+
+    def _note_version(self, row: Row | None, arrived: float) -> None:
+        version, glimpse = None if row is None else row.version, self._glimpse
+        if version != self._version:
+            seen_before = glimpse is not None and glimpse.version == version
+            self._version, self._unmoved_since = version, glimpse.at if glimpse and seen_before else arrived
+
+    def _watched(self, view: LedgerView, arrived: float) -> bool:
+        """Return whether the program need not look again before surveys show more than renewals of another node."""
+        watch, row = self.pool.listener.watch, view.observation.row
+        silent = row is None or arrived >= self._unmoved_since + row.trusted_for / 2
+        if self._is_led_elsewhere(view) and not silent and watch.admit(self, view.observation, arrived):
+            return True
+        watch.dismiss(self)
+        return False
 
     def write_settled(self, settle: Settle) -> None:
         """Write that the ceiling was waited out for this server and ledger. Posts Settled, or Refused on an error."""

@@ -49,10 +49,6 @@ class SharingSession(Session):
         """Until when a connection of its own is worth keeping, in CLOCK_BOOTTIME seconds."""
         self._tried: Wire | None = None
         """The latest connection on which a lock was asked for."""
-        self._version: tuple[int, int] | None = None
-        """Epoch and renewal of the row as the latest look has shown it."""
-        self._unmoved_since = 0.0
-        """When a look has shown this version first."""
 
     # -------------------------------------------------------------------------------------------- coming and going
 
@@ -178,11 +174,8 @@ class SharingSession(Session):
 
     def _seen(self, view: LedgerView, arrived: float) -> None:
         super()._seen(view, arrived)
-        row, led = view.observation.row, self._is_led_elsewhere(view)
-        version = None if row is None else (row.epoch, row.renewal)
-        if version != self._version:
-            self._version, self._unmoved_since = version, arrived
-        if not led or row is None:
+        row = view.observation.row
+        if not self._is_led_elsewhere(view) or row is None:
             return
         if arrived - self._unmoved_since >= row.trusted_for / 2:
             self._expect(view.observation.meta.lease)

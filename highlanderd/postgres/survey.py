@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
+from highlanderd.core.knowledge import same_run
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import Glimpse, ServerIdentity
 from highlanderd.core.promise import LONGEST_CEILING, Promise
 from highlanderd.postgres.ledger import LedgerFacts
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.replies import duration
+
+IN_TIME: Final = 1.25
+"""The next one has come after so many times the pause between two, or it is late."""
+
+Sighting = tuple[tuple[int, int], float]
+"""The version of a row, and the arrival of the survey that showed it first, by CLOCK_BOOTTIME in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +52,43 @@ class Survey:
         """None while they are not known."""
         self._read_at = 0.0
         """When the latest one has come, by CLOCK_BOOTTIME in seconds."""
+        self.server: ServerIdentity | None = None
+        """The server that the latest one was read from; None for a ledger without rows."""
+        self._sightings: Mapping[int, Sighting] = {}
+        """By lock id."""
         self._watch = CeilingWatch()
         self._elsewhere: Mapping[tuple[int, Leader], float] = {}
         """What is led through another server, by lock id, and the arrival of the survey that showed it first."""
 
+    def glimpse(self, lock_id: int) -> Glimpse | None:
+        """Return what surveys have shown of a row that was written through the server that they were read from."""
+        leader, server = self.leaders.get(lock_id), self.server
+        if leader is None or server is None or leader.system != server.system:
+            return None
+        return Glimpse(server, *self._sightings[lock_id])
+
+    def current(self, now: float) -> bool:
+        """Return whether the latest one is the latest that can be expected, and programs are led through one server."""
+        fresh = self.facts is not None and now < self._read_at + IN_TIME * Lease(self.facts.lease).renew_every
+        return fresh and not self.divided
+
+    @property
+    def divided(self) -> bool:
+        """Whether a program is led through another server, whose rows arrive here."""
+        return bool(self._elsewhere)
+
+    def silent(self, lock_id: int, trusted_for: float, now: float) -> bool:
+        """Return whether no renewal was seen for half of a lease."""
+        return now >= self._sightings[lock_id][1] + trusted_for / 2
+
     def read(self, rows: Sequence[tuple[str | None, ...]], found: LedgerFacts, now: float) -> None:
         """Take in the answers to SURVEY and FACTS; ``now`` is CLOCK_BOOTTIME in seconds."""
+        server = _server(rows[0]) if rows else None
+        same, self.server = same_run(self.server, server), server
         self.facts, self._read_at = found, now
-        self.leaders = {int(row[0] or 0): _leader(row) for row in rows}
+        self.leaders = {int(row[5] or 0): _leader(row[5:]) for row in rows}
+        before = self._sightings if same else {}
+        self._sightings = {key: _sighting(before.get(key), leader, now) for key, leader in self.leaders.items()}
         terms_of: dict[str, list[tuple[int, Leader]]] = {}
         for lock_id, leader in self.leaders.items():
             self._memory.learn_epoch(leader.epoch)
@@ -104,6 +142,16 @@ class Survey:
             "maintenance_by": found.maintenance and found.maintenance.author,
             "maintenance_reason": found.maintenance and found.maintenance.reason,
         }
+
+
+def _server(row: tuple[str | None, ...]) -> ServerIdentity:
+    system, timeline, started, position, place = row[:5]
+    return ServerIdentity(int(system or 0), int(timeline or 0), str(started), int(position or 0), place or "")
+
+
+def _sighting(before: Sighting | None, leader: Leader, now: float) -> Sighting:
+    version = leader.epoch, leader.renewal
+    return before if before is not None and before[0] == version else (version, now)
 
 
 def _leader(row: tuple[str | None, ...]) -> Leader:

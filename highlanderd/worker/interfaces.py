@@ -9,7 +9,7 @@ from highlanderd.children.checks import ProbedChild
 from highlanderd.core.effects import Occasion, Release, Spawn
 from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
-from highlanderd.core.observation import ServerIdentity
+from highlanderd.core.observation import Glimpse, ServerIdentity
 from highlanderd.core.schedule import Change
 from highlanderd.core.states import Ready, Running
 from highlanderd.core.verdict import Claim, Settle
@@ -21,6 +21,10 @@ class LockSession(Protocol):
     @property
     def undivided(self) -> bool:
         """Whether no other program uses it, too: then a takeover can be asked at once."""
+
+    @property
+    def glimpse(self) -> Glimpse | None:
+        """What surveys have shown of the row; None for nothing."""
 
     def open(self) -> None:
         """Begin to look for a connection."""

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from highlanderd.core.effects import (
     WriteTimetable,
 )
 from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Notified, Refused
-from highlanderd.core.knowledge import renewed_elsewhere
+from highlanderd.core.knowledge import glimpsed, renewed_elsewhere
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Row
 from highlanderd.core.states import (
@@ -128,7 +129,9 @@ class Program:
     @property
     def turns_at(self) -> float | None:
         """When time alone ends what keeps it from being led here, in CLOCK_BOOTTIME seconds."""
-        return machine.turns_at(self.situation, self._last_look, boottime(), self.policy)
+        glimpse = None if self._session is None else self._session.glimpse
+        situation = replace(self.situation, knowledge=glimpsed(self.situation.knowledge, glimpse))
+        return machine.turns_at(situation, self._last_look, boottime(), self.policy)
 
     @property
     def next_run(self) -> float | None:

@@ -80,6 +80,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     "others wait one lease, though clocks run apart": Mutation(
         _rules("cut", step=broken.waiting(1.0), rates=(0.99, 1.01), horizon=50, reconnect="")
     ),
+    "silence is counted for the row in surveys": Mutation(
+        _rules("cut A", surveyed=True, counts_versions=False, reconnect="")
+    ),
     "the lock is taken on a connection that others use, too": Mutation(
         _rules(shared=True, takes_own=False), faults=0, start=waited
     ),

@@ -13,6 +13,7 @@ What is explored here, breadth first, from the moment at which the first node le
 * children that are asked whether they are ready and well: every moment at which they may be, with such misfortunes;
 * a program that every node leaves to the first one for a moment, whether that is there or not;
 * waiting nodes that share connections, and have one of their own for a takeover;
+* waiting nodes that rest on surveys, and look when those advise it;
 * a program with a schedule, whose one time has come;
 * a hook before the program, which counts as a child: of every length, and failing at any moment;
 * orders for another lease and for maintenance, alone: *all* that can be reached;
@@ -98,6 +99,14 @@ def test_a_program_that_is_left_to_a_preferred_node_for_a_moment_harms_nothing(k
 def test_waiting_nodes_that_share_connections_break_nothing(kind: str) -> None:
     """Each takes one of its own for a takeover, and gives it back when a look shows that it is of no use."""
     rules = Rules(kinds=frozenset({kind}), swift=True, shared=True)
+    found = explore(led(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
+    assert not found.trace, found
+
+
+@pytest.mark.parametrize("kind", [*sorted(ALL_SWIFT), "cut", "crash", "freeze worker", "isolate", "worker", "release"])
+def test_programs_that_rest_on_surveys_while_another_node_leads_break_nothing(kind: str) -> None:
+    """A survey comes at any moment; what it shows of a version counts from then on, and some look only when advised."""
+    rules = Rules(kinds=frozenset({kind}), swift=True, surveyed=True)
     found = explore(led(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
     assert not found.trace, found
 

@@ -16,6 +16,7 @@ from highlanderd.core.ceiling import CeilingWatch
 from highlanderd.core.effects import Effect
 from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import Glimpse
 from highlanderd.core.schedule import Schedule
 from highlanderd.core.states import Policy, Situation, Want
 from tests.exploration.world_node import Child, Node, words
@@ -103,6 +104,10 @@ class Rules(NamedTuple):
     """Every node leaves the program to A for a moment, and takes all others for present, whether they are or not."""
     shared: bool = False
     """Waiting nodes look through a shared connection, and have one of their own only to take over and to lead."""
+    surveyed: bool = False
+    """A program that is led elsewhere looks seldom, and when a survey of its node advises it to."""
+    counts_versions: bool = True
+    """``survey.py``: what is shown of a version counts from the survey that showed it first."""
     takes_own: bool = True
     """``sharing.py``: what is more than a look is asked on a connection of its own."""
     scheduled: bool = False
@@ -145,6 +150,8 @@ class Ask(NamedTuple):
     slow: bool = False
     background: bool = False
     """Nobody waits for its answer."""
+    glimpse: Glimpse | None = None
+    """Of a look: what surveys had shown when it was sent."""
     hung: bool = False
     """Its first statement has done its work and its commit waits for a standby that is out of reach."""
 

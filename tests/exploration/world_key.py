@@ -14,7 +14,7 @@ from highlanderd.core.effects import Renew
 from highlanderd.core.events import Attached, Event, Granted, Looked, Renewed
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lengths
-from highlanderd.core.observation import Observation, Row, ServerIdentity
+from highlanderd.core.observation import Glimpse, Observation, Row, ServerIdentity
 from highlanderd.core.placement import FOR_PREFERRED
 from highlanderd.core.states import (
     Backoff,
@@ -34,7 +34,7 @@ from highlanderd.core.states import (
     Waiting,
 )
 from tests.exploration.world import Ask, World
-from tests.exploration.world_node import Child
+from tests.exploration.world_node import Child, Node
 from tests.exploration.world_postgres import Ledger, Postgres
 from tests.exploration.world_relative import OLD, Origin, Own
 from tests.exploration.world_statements import CloseIf, ReleaseIf, RenewIf, SettleOn, TakeOverIf, TerminateOld
@@ -140,7 +140,21 @@ def _node(own: Own, world: World) -> Any:
     seen = node.pace.length, node.host, node.memory, node.generation
     name = None if own.origin.alike else node.name
     asks = tuple(_ask(ask, own) for ask in own.asks)
-    return situation, session, trees, spawned, prepared, life, seen, frozen, inbox, asks, name, _ownership(own, world)
+    survey = _survey(node, own) if world.rules.surveyed else None
+    told = inbox, asks, survey
+    return situation, session, trees, spawned, prepared, life, seen, frozen, told, name, _ownership(own, world)
+
+
+def _survey(node: Node, own: Own) -> Any:
+    glimpse, standing, at = node.survey
+    rests = standing and (own.epoch(standing[0]), standing[1], own.past(at))
+    return _glimpse(glimpse, own), rests
+
+
+def _glimpse(glimpse: Glimpse | None, own: Own) -> Any:
+    if glimpse is None:
+        return None
+    return _token(glimpse.server), own.origin.version(own.key, glimpse.version), own.past(glimpse.at)
 
 
 def _child(child: Child | None, own: Own) -> Any:
@@ -259,8 +273,8 @@ def _phase(phase: Stopping | Killing | Releasing, own: Own) -> Any:
 
 def _event(event: Event, own: Own) -> Any:
     match event:
-        case Looked(observation, at, keeperless):
-            return _observation(observation, own), own.past(at), keeperless
+        case Looked(observation, at, keeperless, glimpse=glimpse, watched=watched):
+            return _observation(observation, own), own.past(at), keeperless, _glimpse(glimpse, own), watched
         case Granted(epoch, lengths, sent):
             return "granted", own.epoch(epoch), _lengths(lengths), own.past(sent)
         case Renewed(sent, lengths):
@@ -278,7 +292,7 @@ def _ask(ask: Ask, own: Own) -> Any:
         for one in ask.replies
     )
     asked = ask.effect.lease.length if isinstance(ask.effect, Renew) else None
-    how = own.past(ask.sent), ask.then, ask.slow, ask.hung, ask.background
+    how = own.past(ask.sent), ask.then, ask.slow, ask.hung, ask.background, _glimpse(ask.glimpse, own)
     return own.number(ask.who), type(ask.effect), asked, statements, replies, how
 
 

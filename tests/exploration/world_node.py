@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from highlanderd.core.events import Emptied, Event, Exited, HookFinished, HookStarted, SpawnFailed, Started
 from highlanderd.core.lease import Lease
+from highlanderd.core.observation import Glimpse
 from highlanderd.core.states import Draining, Leading, Policy, Situation, Want
 
 GRACE = 2
@@ -93,6 +94,16 @@ class Child(NamedTuple):
         return self if self.killed_at is not None else self._replace(killed_at=now)
 
 
+class Surveyed(NamedTuple):
+    """What a worker's surveys have shown. Times are by its node's clock."""
+
+    glimpse: Glimpse | None = None
+    standing: tuple[int, float] | None = None
+    """Epoch and lease of the row that its program rests on; None while the program looks by itself."""
+    at: float = 0.0
+    """When the latest one was answered, or the look after which the program rests."""
+
+
 class Node(NamedTuple):
     """One host."""
 
@@ -145,6 +156,8 @@ class Node(NamedTuple):
     """Whether this daemon has had a session in its life."""
     inbox: tuple[Event, ...] | None = None
     """What the session has told while the program's task had no turn; None when it has its turn at once."""
+
+    survey: Surveyed = Surveyed()
 
     def learn(self, system: int, timeline: int) -> Node:
         """Know of a timeline."""

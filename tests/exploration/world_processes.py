@@ -13,7 +13,7 @@ from highlanderd.core.events import Detached, Emptied, EndOrdered, SpawnFailed
 from highlanderd.core.states import Cause, Leading, Ready, Want
 from highlanderd.worker import child_handover
 from tests.exploration.world import Violation, World, clock, everywhere, set_child, set_node, swept
-from tests.exploration.world_node import Child, Node
+from tests.exploration.world_node import Child, Node, Surveyed
 from tests.exploration.world_turn import tell
 
 # ---------------------------------------------------------------------------------------------------------- the child
@@ -185,6 +185,7 @@ def lose_worker(world: World, i: int) -> World:
     node = world.nodes[i]
     frozen = tuple(one for one in node.frozen if one != "worker")
     gone = node._replace(situation=None, connected=False, granted=False, believed=0, inbox=None, frozen=frozen)
+    gone = gone._replace(survey=Surveyed())
     unread = node.child is not None and node.child.stage == "ordered"
     if world.rules.discards_prepared and not (unread and world.rules.guardian_hears_last_words):
         gone = gone._replace(prepared=0)

@@ -6,6 +6,8 @@ Stands in for the hearing half of ``session.py``: what counts as acknowledged, a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from highlanderd.core.effects import CloseTerms, Look, Release, Renew, TakeOver, WriteSettled
 from highlanderd.core.events import (
     Attached,
@@ -39,6 +41,7 @@ from tests.exploration.world_statements import (
     TerminateOld,
     UnlockAll,
 )
+from tests.exploration.world_survey import admitted
 from tests.exploration.world_turn import ask_hosts, cut, leads, news, share_again
 
 REFUSED_RETRY = 4
@@ -174,7 +177,10 @@ def answer(world: World, ask: Ask) -> World:
         case Look() if reply.observation is not None:
             at = ask.sent if world.rules.looks_from_sending else clock(world, i)
             world = _follow(world, i, reply.observation.meta.lease)
-            world = news(world, i, Looked(reply.observation, at, _keeperless(world, i), _peers(world, i)))
+            surveyed = admitted(world, i, reply.observation)
+            world = set_node(world, i, world.nodes[i]._replace(survey=surveyed))
+            found = Looked(reply.observation, at, _keeperless(world, i), _peers(world, i), ask.glimpse)
+            world = news(world, i, replace(found, watched=surveyed.standing is not None))
             return share_again(world, i) if world.rules.shared else world
         case WriteSettled() | CloseTerms():
             return news(world, i, Settled())

@@ -38,6 +38,7 @@ from tests.exploration.world_processes import (
 )
 from tests.exploration.world_session import answer, apply, attach, may_attach
 from tests.exploration.world_statements import SUSPENSION, Notify
+from tests.exploration.world_survey import surveys
 from tests.exploration.world_time import hosts_overdue, may_learn, next_moment, overdue, pass_time
 from tests.exploration.world_turn import ask_hosts, cut, detach, tell
 
@@ -223,6 +224,7 @@ def _leisurely(world: World, i: int) -> Iterator[Way]:
         yield ("the guardian reads a dead worker's order", node.name), partial(take_stray, world, i)
     if node.awake:
         yield from _survey(world, i)
+        yield from surveys(world, i)
         yield from _of_session(world, i)
         if world.rules.meets_both and may_learn(world, i) and not hosts_overdue(world, i):
             yield ("asks every host", node.name), partial(ask_hosts, world, i)

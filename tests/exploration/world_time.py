@@ -12,6 +12,7 @@ from tests.exploration.world import LEASE, Violation, World, clock, ended, rate,
 from tests.exploration.world_node import GRACE, SILENCE, Child, Node
 from tests.exploration.world_postgres import Who
 from tests.exploration.world_processes import kill_keeper, lose_worker
+from tests.exploration.world_survey import survey, survey_due, survey_overdue
 from tests.exploration.world_turn import ask_hosts, cut, detach, tell
 
 GUARDIANS_GRACE = 0.02 * LEASE
@@ -56,6 +57,8 @@ def _dues(world: World, node: Node) -> Iterator[float]:
     """What the clock of one node is asked for."""
     if node.awake:
         yield from (ask.sent + node.pace.answer_within for ask in world.asks if ask.who == node.who)
+    if (due := survey_due(node)) is not None:
+        yield ceil(due) if not world.rules.rates else due
     if node.awake and node.inbox is None and node.situation is not None:
         due = machine.deadline(node.situation, node.policy)
         if due is not None:
@@ -151,6 +154,8 @@ def pass_time(world: World, moment: float) -> World:
             world = cut(world, i)
         if hosts_overdue(world, i):
             world = ask_hosts(world, i)
+        if survey_overdue(world, i):
+            world = survey(world, i, world.pg)
     for i, node in enumerate(world.nodes):
         if "worker" in node.frozen and "guardian" not in node.frozen and clock(world, i) >= node.frozen_at + SILENCE:
             world = lose_worker(world, i)

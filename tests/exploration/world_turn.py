@@ -25,7 +25,7 @@ from highlanderd.core.effects import (
 from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Notified, Refused
 from highlanderd.core.states import Cause, Draining, Leading, SessionState, Situation, Stopped, Want
 from tests.exploration.world import Ask, Violation, World, backend, clock, ended, everywhere, set_child, set_node, swept
-from tests.exploration.world_node import Child, Node
+from tests.exploration.world_node import Child, Node, Surveyed
 from tests.exploration.world_postgres import FORMER_ID, LOCK_ID, Postgres
 from tests.exploration.world_statements import (
     CloseIf,
@@ -138,7 +138,7 @@ def _leave(world: World, i: int) -> World:
     if node.child is not None and node.child.stage != "empty":
         raise Violation(f"{node.name}: left the daemon while its child lives")
     world = ended(set_node(world, i, node._replace(connected=False, granted=False)), node.who)
-    node = world.nodes[i]._replace(situation=None, ended=True, inbox=None, believed=0)
+    node = world.nodes[i]._replace(situation=None, ended=True, inbox=None, believed=0, survey=Surveyed())
     if node.lock_id == FORMER_ID:
         again = machine.begin(Want.RUN, clock(world, i))
         node = node._replace(situation=again, ended=False, lock_id=LOCK_ID, wish=Want.RUN, spawned=0)
@@ -225,7 +225,8 @@ def _ask(world: World, node: Node, effect: Effect) -> World:
     if not node.own and not isinstance(effect, Look) and world.rules.takes_own:
         return _take_own(world, i)
     _check_owned(node, effect)
-    ask = Ask(node.who, effect, clock(world, i), _statements(world, node, effect))
+    glimpse = node.survey.glimpse if isinstance(effect, Look) else None
+    ask = Ask(node.who, effect, clock(world, i), _statements(world, node, effect), glimpse=glimpse)
     if isinstance(effect, WriteSettled) and node.believed != node.number:
         ask = ask._replace(effect=None, then=Notified())  # a stray's answer is a hint at most
     if isinstance(effect, Release):

@@ -10,9 +10,20 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from highlanderd.core.effects import Release
-from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused, Settled, Unlocked
+from highlanderd.core.events import (
+    Attached,
+    Detached,
+    Event,
+    Granted,
+    LookAdvised,
+    Looked,
+    Notified,
+    Refused,
+    Settled,
+    Unlocked,
+)
 from highlanderd.core.key import LockKey, advisory_lock, lock_id
-from highlanderd.core.knowledge import Knowledge, observe
+from highlanderd.core.knowledge import Knowledge, glimpsed, observe
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Observation
 from highlanderd.core.states import Cause
@@ -101,7 +112,7 @@ class Line:
             event = await asyncio.wait_for(self._told.get(), within)
             if isinstance(event, kind):
                 return event
-            assert isinstance(event, Notified), f"wanted {kind.__name__}, was told {event}"
+            assert isinstance(event, Notified | LookAdvised), f"wanted {kind.__name__}, was told {event}"
 
     async def outcome(self) -> Granted | Refused:
         """Return how a takeover ended."""
@@ -109,14 +120,18 @@ class Line:
             event = await asyncio.wait_for(self._told.get(), 60)
             if isinstance(event, Granted | Refused):
                 return event
-            assert isinstance(event, Notified), f"wanted the outcome of a takeover, was told {event}"
+            assert isinstance(event, Notified | LookAdvised), f"wanted the outcome of a takeover, was told {event}"
 
     async def look(self) -> Observation:
         """Look, and add what was seen to what is known."""
         self.session.look()
         looked = await self.told(Looked)
-        self.knowledge = observe(self.knowledge, looked.observation, looked.at)
+        self.knowledge = self.known_after(looked)
         return looked.observation
+
+    def known_after(self, looked: Looked) -> Knowledge:
+        """Return what is known once a look was answered."""
+        return observe(glimpsed(self.knowledge, looked.glimpse), looked.observation, looked.at)
 
     def judge(self, observation: Observation) -> Verdict:
         """Judge what a look has just shown."""

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from highlanderd.core.knowledge import Knowledge, observe, renewed_elsewhere
+from highlanderd.core.knowledge import Knowledge, glimpsed, observe, renewed_elsewhere
 from highlanderd.core.lease import Lease
-from highlanderd.core.observation import Observation, ServerIdentity
+from highlanderd.core.observation import Glimpse, Observation, ServerIdentity
 from highlanderd.core.verdict import Claim, NotYet, Refusal, Settle, judge
 from tests.support.core import HERE, LOCK_ID, SERVER, L, observation, row
 
@@ -41,6 +41,38 @@ def test_another_run_throws_away_what_is_known(another: object) -> None:
     later = observe(knowledge, observation(row(), server=another), 8.0)  # type: ignore[arg-type]
     assert later.since == 8.0
     assert later.versions[LOCK_ID] == ((5, 9), 8.0)
+
+
+def test_a_version_that_a_survey_has_shown_is_known_since_then() -> None:
+    later = replace(SERVER, position=150)
+    knowledge = glimpsed(observe(Knowledge(), observation(row()), 1.0), Glimpse(later, (5, 12), 3.0))
+    assert (knowledge.server, knowledge.versions[LOCK_ID]) == (later, ((5, 12), 3.0))
+    assert observe(knowledge, observation(row(renewal=12), server=later), 8.0).versions[LOCK_ID] == ((5, 12), 3.0)
+    assert observe(knowledge, observation(row(renewal=13), server=later), 8.0).versions[LOCK_ID] == ((5, 13), 8.0)
+
+
+def test_a_row_that_is_older_than_a_survey_has_shown_has_gone_back() -> None:
+    knowledge = glimpsed(observe(Knowledge(), observation(row()), 1.0), Glimpse(SERVER, (5, 12), 3.0))
+    assert observe(knowledge, observation(row(renewal=10)), 8.0).rewinds == 1
+
+
+@pytest.mark.parametrize(
+    "glimpse",
+    [
+        None,
+        Glimpse(SERVER, (5, 9), 0.5),
+        Glimpse(SERVER, (5, 8), 3.0),
+        Glimpse(replace(SERVER, position=99), (5, 12), 3.0),
+        Glimpse(replace(SERVER, started="b"), (5, 12), 3.0),
+        Glimpse(PROMOTED, (5, 12), 3.0),
+        Glimpse(REPLACED, (5, 12), 3.0),
+    ],
+    ids=["none", "known", "older", "older log", "restarted", "promoted", "another ledger"],
+)
+def test_what_a_survey_has_shown_of_another_run_or_before_counts_for_nothing(glimpse: Glimpse | None) -> None:
+    knowledge = observe(Knowledge(), observation(row()), 1.0)
+    assert glimpsed(knowledge, glimpse) == knowledge
+    assert glimpsed(Knowledge(), glimpse) == Knowledge()
 
 
 def test_a_log_that_grew_is_the_same_run() -> None:

@@ -14,9 +14,9 @@ from highlanderd.core.events import (
     Due,
     Emptied,
     EndOrdered,
-    Event,
     Exited,
     Granted,
+    LookAdvised,
     Looked,
     Notified,
     Refused,
@@ -29,7 +29,7 @@ from highlanderd.core.events import (
     Unlocked,
 )
 from highlanderd.core.machine import begin, deadline, finished
-from highlanderd.core.observation import Observation
+from highlanderd.core.observation import Glimpse, Observation
 from highlanderd.core.states import Backoff, Cause, Draining, Leading, Policy, Reservation, Situation, Stopped, Want
 from highlanderd.core.transitions.draining import backoff_delay
 from highlanderd.core.verdict import Settle
@@ -39,7 +39,7 @@ FREE = observation(row(released=True))
 TAKEN = observation(row())
 
 
-def looked(seen: Observation, at: float = 0.0) -> tuple[float, Event]:
+def looked(seen: Observation, at: float = 0.0) -> tuple[float, Looked]:
     """An answer to a look, heard on arrival."""
     return at, Looked(seen, at, keeperless=True)
 
@@ -83,6 +83,22 @@ def test_a_notification_while_a_look_is_under_way_makes_its_answer_stale() -> No
     situation, effects = go(waiting(), (0.0, Notified()), looked(TAKEN))
     assert effects == (Look(),)
     assert go(situation, looked(TAKEN))[1] == ()
+
+
+def test_a_program_that_surveys_watch_looks_seldom_and_when_it_is_advised_to() -> None:
+    situation, effects = go(waiting(), (0.0, replace(looked(TAKEN)[1], watched=True)))
+    assert effects == ()
+    assert deadline(situation, POLICY) == pytest.approx(100.0)
+    assert go(situation, (6.0, LookAdvised()))[1] == (Look(),)
+
+
+def test_silence_is_counted_from_the_survey_that_showed_the_version_first() -> None:
+    situation, _ = go(waiting(), looked(TAKEN), (6.0, LookAdvised()))
+    renewed, glimpse = observation(row(renewal=12)), Glimpse(SERVER, (5, 12), 1.0)
+    _, [effect] = go(situation, (11.5, Looked(renewed, 11.5, keeperless=True, glimpse=glimpse)))
+    assert isinstance(effect, TakeOver)
+    assert effect.claim.judged == renewed.row
+    assert go(situation, (11.4, Looked(renewed, 11.4, keeperless=True, glimpse=glimpse)))[1] == ()
 
 
 def test_a_lease_that_was_waited_out_is_written_down_and_looked_at_again() -> None:

@@ -32,7 +32,7 @@ from highlanderd.core.events import (
     Unlocked,
 )
 from highlanderd.core.lease import Lease, Lengths
-from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
+from highlanderd.core.observation import Glimpse, Meta, Observation, Row, ServerIdentity
 from highlanderd.core.schedule import Change, Skipped, Timetable
 from highlanderd.core.states import Cause, Policy, Want
 from highlanderd.core.verdict import Claim, Settle
@@ -108,6 +108,10 @@ class Line:
 
     def close_terms(self, claim: Claim) -> None:
         self.asked.append(f"close {len(claim.closing)}")
+
+    @property
+    def glimpse(self) -> Glimpse | None:
+        return None
 
     @property
     def undivided(self) -> bool:

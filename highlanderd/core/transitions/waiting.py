@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
+from typing import Final
 
 from highlanderd.core.effects import CloseTerms, Disconnect, Look, Spawn, TakeOver, WriteSettled, WriteTimetable
-from highlanderd.core.events import Detached, Due, Event, Granted, Looked, Notified, Refused, Settled, StartOrdered
+from highlanderd.core.events import (
+    Detached,
+    Due,
+    Event,
+    Granted,
+    LookAdvised,
+    Looked,
+    Notified,
+    Refused,
+    Settled,
+    StartOrdered,
+)
+from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Row
 from highlanderd.core.placement import hold_back
 from highlanderd.core.planning import Closing, Later, Repeat, TimeFacts, plan, supersedes
@@ -28,6 +41,9 @@ from highlanderd.core.transitions.context import Context, Step, look_when_idle, 
 from highlanderd.core.transitions.resting import suspend
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Settle, Verdict, judge
 
+WATCHED_FOR: Final = 10
+"""Leases after which a program looks by itself although surveys show that another node renews its term."""
+
 Planned = Verdict | Change | Closing
 """The verdict on a program; with a schedule, also what has to be written first."""
 
@@ -48,7 +64,7 @@ def detached(context: Context[Waiting, Detached]) -> Step:
     return replace(context.situation, reason=context.event.why), ()
 
 
-def notified(context: Context[Waiting, Notified]) -> Step:
+def notified(context: Context[Waiting, Notified | LookAdvised]) -> Step:
     """Look at once, or after the question under way, whose answer may be older than the hint."""
     if context.situation.session is SessionState.BUSY:
         return replace(context.situation, state=replace(context.state, hinted=True)), ()
@@ -84,11 +100,19 @@ def looked(context: Context[Waiting, Looked]) -> Step:
         case NotYet() if hinted:
             return situation, (Look(),)
         case NotYet():
-            lease = context.event.observation.meta.lease
-            regular = context.now + lease.renew_every * (0.9 + 0.2 * context.policy.jitter)
-            regular = context.policy.shared(regular, lease)
-            look_at = regular if verdict.until is None else min(regular, verdict.until)
-            return replace(situation, state=replace(state, look_at=look_at), reason=verdict.why), ()
+            state = replace(state, look_at=_next_look(context, verdict))
+            return replace(situation, state=state, reason=verdict.why), ()
+
+
+def _next_look(context: Context[Waiting, Looked], verdict: NotYet) -> float:
+    """Return when to look again: seldom, while surveys say when anything has changed."""
+    lease = context.event.observation.meta.lease
+    jitter = 0.9 + 0.2 * context.policy.jitter
+    if context.event.watched:
+        long = Lease(lease.length * WATCHED_FOR)
+        return context.policy.shared(context.now + long.length * jitter, long)
+    regular = context.policy.shared(context.now + lease.renew_every * jitter, lease)
+    return regular if verdict.until is None else min(regular, verdict.until)
 
 
 def _seen(state: Waiting, row: Row | None) -> Waiting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.postgres.sql.dialect import SYSTEM, TIMELINE, UNLOGGED
+from highlanderd.postgres.sql.dialect import SERVER_START, SYSTEM, TIMELINE, UNLOGGED
 
 # Keeps the last 90 days, and the last 1,000 terms whatever their age, but never more than 10,000 of one lock id.
 PRUNE: Final = """
@@ -20,10 +20,15 @@ DELETE FROM {schema}.term AS t
         ORDER BY o.epoch LIMIT 1000)
 """
 
-SURVEY: Final = """
-SELECT r.lock_id, r.program, r.node, r.instance, r.epoch, r.renewal, r.released_at IS NULL,
-       extract(epoch FROM {trusted_for}), r.system, r.timeline, pg_backend_pid()
-  FROM {schema}.lease AS r, {schema}.meta AS m
+# Each row begins with the server that shows it: a survey counts as having seen that version of the row there.
+SURVEY: Final = f"""
+WITH server AS MATERIALIZED (
+       SELECT {SYSTEM} AS system, {TIMELINE} AS timeline, {SERVER_START} AS started,
+              (pg_current_wal_lsn() - '0/0')::bigint AS position, {{place}} AS place FROM {{schema}}.meta AS m)
+SELECT s.system, s.timeline, s.started, s.position, s.place,
+       r.lock_id, r.program, r.node, r.instance, r.epoch, r.renewal, r.released_at IS NULL,
+       extract(epoch FROM {{trusted_for}}), r.system, r.timeline, pg_backend_pid()
+  FROM server AS s, {{schema}}.lease AS r, {{schema}}.meta AS m
 """
 
 FACTS: Final = f"""

@@ -20,6 +20,7 @@ from highlanderd.core.events import (
     Detached,
     Event,
     Granted,
+    LookAdvised,
     Looked,
     Notified,
     Overruled,
@@ -29,7 +30,7 @@ from highlanderd.core.events import (
     Unlocked,
 )
 from highlanderd.core.key import AdvisoryLock
-from highlanderd.core.knowledge import Knowledge, observe
+from highlanderd.core.knowledge import Knowledge, glimpsed, observe
 from highlanderd.core.observation import Observation
 from highlanderd.core.states import Cause, Reservation, SessionState
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Settle, judge
@@ -200,7 +201,7 @@ class Contender:
     def _hear(self, event: Event) -> None:
         self.contest.say(f"{self.name} hears: {_shown(event)}")
         self._lapse()
-        if isinstance(event, Notified):
+        if isinstance(event, Notified | LookAdvised):
             self.hinted = True
             return
         self.link = DISCONNECTED if isinstance(event, Detached) else IDLE
@@ -216,7 +217,7 @@ class Contender:
 
     def _looked(self, event: Looked) -> None:
         self._answers("look")
-        self.knowledge = observe(self.knowledge, event.observation, event.at)
+        self.knowledge = observe(glimpsed(self.knowledge, event.glimpse), event.observation, event.at)
         if self.belief is None and self.leaving is None:
             self.observation = event.observation
             candidate = Candidate(self.name, self.instance, event.keeperless)
