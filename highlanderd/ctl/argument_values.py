@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from highlanderd.api import MOST_LINES, is_number
+from highlanderd.api import MOST_LINES, MOST_TERMS, is_number
 from highlanderd.durations import LONGEST_OUTAGE, seconds
 
 STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
@@ -34,6 +34,13 @@ def line_number(text: str) -> str:
     if text != "all" and not is_number(text, MOST_LINES):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of lines: name 1 to {MOST_LINES}, or all")
     return text
+
+
+def term_number(text: str) -> int:
+    """Return a number of terms. Raises argparse.ArgumentTypeError."""
+    if not is_number(text, MOST_TERMS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of terms: name 1 to {MOST_TERMS}")
+    return int(text)
 
 
 def naming(command: argparse.ArgumentParser, *, number: str = "+") -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from highlanderd.api import DEFAULT_LINES, DEFAULT_TERMS, DEFAULT_TIMEOUT, MOST_LINES, MOST_TERMS
-from highlanderd.ctl.argument_values import STATES, duration, line_number, naming
+from highlanderd.ctl.argument_values import STATES, duration, line_number, naming, term_number
 from highlanderd.ctl.predicates import OUTCOMES
 
 Add = Callable[..., argparse.ArgumentParser]
@@ -104,7 +104,7 @@ def _history(add: Add) -> None:
     history.add_argument(
         "-n",
         dest="number",
-        type=int,
+        type=term_number,
         metavar="N",
         help=f"show the newest N terms, 1 to {MOST_TERMS} (default: {DEFAULT_TERMS}, with --summary {MOST_TERMS})",
     )
@@ -112,5 +112,6 @@ def _history(add: Add) -> None:
 
 def _without_daemon(command: argparse.ArgumentParser) -> None:
     """Let a command ask PostgreSQL itself."""
-    command.add_argument("--dsn", metavar="DSN", help="ask this PostgreSQL itself: no daemon is needed")
-    command.add_argument("--config", metavar="FILE", help="ask the PostgreSQL that a daemon's configuration names")
+    one = command.add_mutually_exclusive_group()
+    one.add_argument("--dsn", metavar="DSN", help="ask this PostgreSQL itself: no daemon is needed")
+    one.add_argument("--config", metavar="FILE", help="ask the PostgreSQL that a daemon's configuration names")

@@ -360,6 +360,23 @@ def test_what_only_a_daemon_answers_names_what_postgresql_does_and_shows_no_secr
     assert " is for cluster, explain, events, history and wait" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("history", "-n", "0"), "argument -n: '0' is no number of terms: name 1 to 1000"),
+        (("history", "-n", "1001"), "argument -n: '1001' is no number of terms: name 1 to 1000"),
+        (("cluster", "--dsn", "x", "--config", "y"), "argument --config: not allowed with argument --dsn"),
+    ],
+)
+def test_what_no_daemon_could_answer_is_refused_before_one_is_asked(
+    words: Sequence[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(words)
+    assert left.value.code == 2
+    assert why in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_of_another_tool_is_answered_with_ours(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
