@@ -123,7 +123,8 @@ def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
         return f"led by {us if twin else leader.node}"
     if (other := _under_another_key(member, pool)) is not None:
         return f"led by {other[1].node} under another lock key (lock id {other[0]}): give it one lock_key on all nodes"
-    return situation.reason
+    released = leader is not None and situation.reason == f"led by {leader.node}"  # which the next look will see
+    return "" if released else situation.reason
 
 
 def _under_another_key(member: Member, pool: Pool) -> tuple[int, Leader] | None:
