@@ -14,12 +14,14 @@ from typing import Final
 
 from highlanderd.core.states import Author
 from highlanderd.errors import HighlanderError, Unanswered, enumerated
-from highlanderd.postgres.ledger import Ledger
+from highlanderd.postgres.ledger import Ledger, LedgerFacts
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.overview import refuse_older
 from highlanderd.postgres.replies import Reply, Value, WireLost
 from highlanderd.postgres.sql import leading, sharing
 
+SESSION_WITHIN: Final = 2.0
+"""Seconds for another session to be opened in place of one that was lost."""
 TAKEN_BACK_WITHIN: Final = 5.0
 """Seconds for an order to be taken back that was refused once it was written."""
 AGAIN: Final = 0.2
@@ -87,6 +89,7 @@ class ClusterOrders:
 
     async def _refuse_unaware(self, node: str | None) -> None:
         """Refuse an order that a daemon of an earlier schema on ``node``, or on any node, would not follow."""
+        await self._facts()
         reply = await self._listener.answer("unaware", sharing.UNAWARE)
         unaware = sorted(name or "" for (name,) in reply.rows if node in (None, name))
         if unaware:
@@ -101,11 +104,22 @@ class ClusterOrders:
         return reply
 
     async def _write(self, name: str, sql: str, *values: Value) -> Reply:
-        refuse_older((await self._listener.fresh_facts()).version)
+        refuse_older((await self._facts()).version)
         reply = await self._listener.answer(name, sql, *values)
         if not reply.acknowledged:
             raise HighlanderError(f"PostgreSQL did not confirm it ({reply.warnings[0].text}); look, and try again")
         return reply
+
+    async def _facts(self) -> LedgerFacts:
+        """Return the ledger's facts, once there is a session. Raises HighlanderError when none comes for a moment."""
+        end = asyncio.get_running_loop().time() + SESSION_WITHIN
+        while True:
+            try:
+                return await self._listener.fresh_facts()
+            except Unanswered:
+                if asyncio.get_running_loop().time() >= end:
+                    raise
+            await asyncio.sleep(AGAIN)
 
     async def _wake(self) -> None:
         """Have all daemons read what stands in the ledger. One that is not woken reads it a fifth of a lease later."""

@@ -76,6 +76,8 @@ class Listener:
         """The server takes one after the other anyway. Each may wait for a lock of others', but two such waits together
         would take longer than an answer may."""
         self._arrived = asyncio.Event()
+        self._gone = asyncio.Event()
+        """Set while there is no session, once there was one."""
         self._survey = Survey(server.memory)
         self.watch = Watch(self._survey)
         self._housekeeping = Housekeeping(server, ledger, self._survey, self)
@@ -159,6 +161,7 @@ class Listener:
     def deliver(self, connection: Connection) -> None:
         """Listen on a new connection. What was notified before is unknown, so all programs look."""
         self._connection = connection
+        self._gone.clear()
         connection.wire.assign(self)
         self._arrived.set()
 
@@ -170,6 +173,7 @@ class Listener:
     def lost(self, why: str) -> None:
         """Wake all programs: what is notified until the next session is unknown."""
         connection, self._connection = self._connection, None
+        self._gone.set()
         self.watch.clear()
         if connection is not None and self._pool is not None:
             self._pool.lost(connection, why)
@@ -194,8 +198,8 @@ class Listener:
         """Use one connection until its end."""
         begun = boottime()
         try:
-            await self._listen(connection)
-        except WireLost:
+            with suppress(WireLost):
+                await self._listen(connection)
             if boottime() - begun < RECONNECT_PAUSE:  # what ended this one would end the next one as quickly
                 await asyncio.sleep(RECONNECT_PAUSE)
         except Exception as error:  # noqa: BLE001 - the ledger may hold anything; the next session reads it again
@@ -211,7 +215,9 @@ class Listener:
             begun, pause = boottime(), self._server.lease.renew_every
             await self.survey()
             await self._housekeeping.run()
-            await asyncio.sleep(max(begun + pause - boottime(), pause / 4))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(begun + pause - boottime(), pause / 4)):
+                    await self._gone.wait()
 
     # ----------------------------------------------------------------------------------------------------- surveying
 

@@ -1,4 +1,4 @@
-"""A drain that is refused once it was written is taken back, and no other drain of that node with it."""
+"""Orders for the whole cluster as they are written: without a session for a moment, and taken back when refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from highlanderd.core.lease import LONGEST
 from highlanderd.core.states import Author
 from highlanderd.errors import NeedsForce
 from highlanderd.postgres.cluster_orders import ClusterOrders
@@ -65,3 +66,19 @@ def test_a_drain_that_is_refused_leaves_the_one_that_was_given_meanwhile(databas
             await given.drain("a", ANN, meanwhile)
 
     assert _drained(database, orders) == [("a", "bob", "fan")]
+
+
+def test_an_order_waits_a_moment_for_the_next_session(database: Database) -> None:
+    sessions = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = %s"
+
+    async def main() -> None:
+        async with desk(database.dsn, lease=LONGEST) as one:  # it reads the ledger each twelve seconds
+            await until(lambda: one.pool.listener.shares)
+            given = ClusterOrders(one.pool.ledger, one.pool.listener)
+            for order in (given.drain("a", ANN, _fine), given.stop_everywhere({"beat": 7}, ANN)):
+                database.sql(sessions, [database.role], admin=True)
+                await order
+            assert await given.resume("a", ANN)
+
+    settled_ledger(database, LONGEST)
+    run(main)
