@@ -296,7 +296,8 @@ def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
     if state == "stopped":
         known = f"{leader or 'no node leads it'} now" if leader or program.get("connected", True) else UNKNOWN
         return f"{name}: stopped on {arguments.on or 'this node'}; {known}"
-    return f"{name}: {state}" + (f", {leader}" if leader else "")
+    waits = leader or (tables.plain(program["reason"]) if program.get("idle") else "")
+    return f"{name}: {state}" + (f", {waits}" if waits else "")
 
 
 def _place(program: Answer, verb: str) -> str:

@@ -175,6 +175,17 @@ def test_restart_of_a_name_insists_and_restart_of_all_takes_what_is_here(tmp_pat
     run(main)
 
 
+def test_a_job_that_is_started_says_when_its_schedule_wants_it_next(tmp_path: Path) -> None:
+    node = MemoryNode(program("nightly", want="stop", idle=True, reason="next run at noon"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, "start", "nightly")
+            assert (asked.code, asked.out) == (0, "nightly: waiting, next run at noon\n")
+
+    run(main)
+
+
 def test_an_order_without_wait_says_that_it_was_only_given(tmp_path: Path) -> None:
     node = MemoryNode(leading("beat"), obedient=False)
 
