@@ -21,7 +21,7 @@ class Explanation:
     earliest: str | None
     """When time alone may change the verdict: RFC 3339; ``None`` when only an order or event can, or ``known_to``."""
     known_to: tuple[str, ...] = ()
-    """Nodes whose own daemons know when time alone may change the verdict, where the answer does not."""
+    """Nodes whose own daemons know when time alone may change the verdict: at all, or earlier than ``earliest``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def explained(name: str, cluster: ClusterOverview | None, local: LocalView | Non
         *(_lengths(local.node) if local is not None else ()),
     ]
     earliest = _earliest(leader, cluster, program, local)
-    known_to = _known_to(leader, cluster, program, local) if earliest is None else ()
+    known_to = _known_to(leader, cluster, program, local) if earliest is None or leader is None else ()
     return Explanation(name, _verdict(name, leader, local), tuple(because), earliest, known_to)
 
 

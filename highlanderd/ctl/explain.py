@@ -55,19 +55,21 @@ def _lines(answer: Answer, width: int | None, now: float) -> Iterator[str]:
         first, *more = [text] if width is None else wrap(text, max(width - 4, 20)) or [""]
         yield f"  - {first}"
         yield from (f"    {line}" for line in more)
-    if answer["earliest"] is None:
-        yield _unknown([plain(node) for node in answer.get("known_to", ())])
-    else:
-        left = datetime.fromisoformat(answer["earliest"]).timestamp() - now
-        yield f"time alone may change that at {clock(answer['earliest'], now)}, in {span(left)}"
+    yield _last(answer["earliest"], [plain(node) for node in answer.get("known_to", ())], now)
 
 
-def _unknown(nodes: list[str]) -> str:
-    """Return the last line where no moment is known: early daemons do not say who knows one.
+def _last(earliest: str | None, nodes: list[str], now: float) -> str:
+    """Return the last line. ``nodes`` know of a moment, or of an earlier one; early daemons do not name them.
 
-    >>> _unknown([]), _unknown(["a", "b"])
+    >>> _last(None, [], 0.0), _last(None, ["a", "b"], 0.0)
     ('only an order or an event changes that', 'time alone may change that; when, `explain` says on a, b')
+    >>> _last("1970-01-01T00:00:09Z", [], 0.0), _last("1970-01-01T00:00:09Z", ["b"], 0.0)[51:]
+    ('time alone may change that at 00:00:09 UTC, in 9s', 'or earlier: see `explain` on b')
     """
-    if not nodes:
-        return "only an order or an event changes that"
-    return f"time alone may change that; when, `explain` says on {enumerated(nodes)}"
+    others = enumerated(nodes)
+    if earliest is None:
+        at_all = f"time alone may change that; when, `explain` says on {others}"
+        return at_all if nodes else "only an order or an event changes that"
+    left = datetime.fromisoformat(earliest).timestamp() - now
+    sooner = f", or earlier: see `explain` on {others}" if nodes else ""
+    return f"time alone may change that at {clock(earliest, now)}, in {span(left)}{sooner}"

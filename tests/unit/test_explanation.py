@@ -167,6 +167,8 @@ def test_a_scheduled_time_is_named_without_a_daemon_and_by_a_node_that_never_lea
 def test_where_another_node_knows_the_moment_it_is_named() -> None:
     paused = (UnableNode("web-2", "exited with status 1", pauses=True), UnableNode("web-3", "drained"))
     assert explained("beat", overview("web-2", unable=paused), None).known_to == ("web-2",)
+    both = here(overview("web-1", "web-2", unable=paused), program("beat", "backoff"), changes=T)
+    assert (both.earliest, both.known_to) == (T, ("web-2",))
     late = {"leader": "web-2", "since": T, "candidates": ("web-1", "web-3")}
     assert here(overview("web-1", "web-2", **late), program("beat", leader="web-2")).known_to == ("web-2",)
     assert explained("beat", overview("web-2", **late, ready=True), None).known_to == ()
