@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -12,6 +13,7 @@ from highlanderd.embedded.account import unprivileged
 from highlanderd.embedded.installation import installed, pick, reachable
 from tests.support.nodes import Nodes
 from tests.support.postgres import DISK, Cluster, Clusters, passable_directory
+from tests.support.wait import LOOK_EVERY
 
 
 @contextlib.contextmanager
@@ -36,6 +38,21 @@ def daemons() -> Iterator[Nodes]:
         finally:
             with contextlib.redirect_stdout(None):
                 nodes.close()
+
+
+def await_sparingly(fact: Callable[[], bool], within: float, what: str) -> None:
+    """Wait for a fact that takes long to look at: looking has a fifth of the time, and the measured the rest of it.
+
+    Raises AssertionError when it is not so within so many seconds.
+    """
+    end = time.monotonic() + within
+    while True:
+        began = time.monotonic()
+        if fact():
+            return
+        if began > end:
+            raise AssertionError(f"not within {within:g} s: {what}")
+        time.sleep(max(LOOK_EVERY, 4 * (time.monotonic() - began)))
 
 
 def milliseconds(seconds: Sequence[float]) -> str:

@@ -25,9 +25,8 @@ from pathlib import Path
 from tests.support.nodes import PACKAGE, Node, Nodes, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Cluster, Database
-from tests.support.wait import wait_for
 
-from .bed import daemons, server
+from .bed import await_sparingly, daemons, server
 from .processes import below, cpu, name, private_megabytes
 from .results import OURS, lacking, note
 from .supervisors import SUPERVISORS, fetch
@@ -125,9 +124,9 @@ def ours(size: int) -> None:
         settled_ledger(database, LEASE)
         began = time.monotonic()
         with started(nodes, database.dsn, "leader", size, port) as leader:
-            wait_for(lambda: count(leader.guardian) == size, 300, "all run")
+            await_sparingly(lambda: count(leader.guardian) == size, 300, "all run")
             note("start", "until all run", OURS, [time.monotonic() - began], "s", size)
-            wait_for(lambda: len(leader.leading()) == size, 120, "all are led")
+            await_sparingly(lambda: len(leader.leading()) == size, 120, "all are led")
             used("led", [leader], cluster, database, size)
             asked(leader, port, size)
         for part, how in (("led and waited for", "own"), ("led and waited for, shared", "shared")):
@@ -152,7 +151,7 @@ def theirs(who: str, size: int) -> None:
             if found is None:
                 lacking("led", who, "it could not be fetched from PyPI")
                 return
-            wait_for(lambda: count(found.process.pid) == size, 300, "all run")
+            await_sparingly(lambda: count(found.process.pid) == size, 300, "all run")
             note("start", "until all run", who, [time.monotonic() - began], "s", size)
             time.sleep(SETTLED)
             pid, before, began = found.process.pid, cpu([found.process.pid]), time.monotonic()
