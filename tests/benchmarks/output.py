@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from tests.support.loggers import logger_process
 from tests.support.processes import children, name_of, node_at
 from tests.support.wait import wait_for
 
+from . import supervisors
 from .results import OURS, lacking, note
 
 ROUNDS = 3
@@ -34,19 +34,6 @@ MEMORY = Path("/dev/shm")
 BLOCKS = ["dd", "if=/dev/zero", "bs=64k", "status=none"]
 LINES = ["yes", "a line of some forty characters, as logs go"]
 LINE_BY_LINE = Path(__file__).with_name("line_by_line.c")
-SUPERVISORD = """
-[supervisord]
-nodaemon=true
-logfile={home}/supervisord.log
-pidfile={home}/pid
-user=root
-[program:flood]
-command={command}
-stdout_logfile={path}
-stdout_logfile_maxbytes=0
-"""
-
-
 Rates = tuple[float, float]
 """MB/s by the clock, and by the CPU time of what writes the file."""
 
@@ -119,20 +106,11 @@ def cat(home: Path, command: list[str]) -> Rates:
 
 def supervisord(home: Path, command: list[str]) -> Rates:
     """Return the rates through supervisord; its own start is not counted."""
-    environment = Path(tempfile.gettempdir()) / "highlander-benchmark-supervisor"
-    if not (environment / "bin/supervisord").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        install = [str(environment / "bin/pip"), "install", "--quiet", "supervisor", "setuptools<80"]
-        subprocess.run(install, check=True)
-    path, settings = home / "log", home / "supervisord.conf"
-    settings.write_text(SUPERVISORD.format(home=home, path=path, command=" ".join(command).replace("%", "%%")))
-    with subprocess.Popen(
-        [str(environment / "bin/supervisord"), "-c", str(settings)], stdout=subprocess.DEVNULL
-    ) as one:
-        try:
-            return measure(path, one.pid)
-        finally:
-            one.terminate()
+    path = home / "log"
+    with supervisors.supervisord(home, command, log=str(path)) as found:
+        if found is None:
+            raise OSError("it could not be fetched from PyPI")
+        return measure(path, found.process.pid)
 
 
 WAYS: dict[str, Callable[[Path, list[str]], Rates]] = {

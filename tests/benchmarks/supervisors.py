@@ -8,9 +8,27 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-SUPERVISORD = """
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a supervisor is fetched, told what to run, started and asked. ``{home}`` is its directory."""
+
+    packages: tuple[str, ...]
+    settings: str
+    program: str
+    """What its settings say of one program, by its ``{number}``: the ``{command}``, and the ``{log}`` of its output."""
+    start: str
+    """The command, with ``{file}`` for the settings."""
+    status: str
+    """The command that prints the state of all programs."""
+
+
+SUPERVISORD = Recipe(
+    ("supervisor", "setuptools<80"),
+    """
 [supervisord]
 nodaemon=true
 logfile={home}/supervisord.log
@@ -22,8 +40,18 @@ file={home}/socket
 serverurl=unix://{home}/socket
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
-"""
-CIRCUS = "[circus]\nendpoint = ipc://{home}/endpoint\npubsub_endpoint = ipc://{home}/pubsub\nstatsd = False\n"
+""",
+    "[program:p{number}]\ncommand={command}\nstdout_logfile={log}\nstdout_logfile_maxbytes=0\n",
+    "supervisord -c {file}",
+    "supervisorctl -c {file} status",
+)
+CIRCUS = Recipe(
+    ("circus",),
+    "[circus]\nendpoint = ipc://{home}/endpoint\npubsub_endpoint = ipc://{home}/pubsub\nstatsd = False\n",
+    "[watcher:p{number}]\ncmd = {command}\n",
+    "circusd {file}",
+    "circusctl --endpoint ipc://{home}/endpoint status",
+)
 
 
 def fetched(package: str, *further: str) -> Path | None:
@@ -49,39 +77,33 @@ class Supervisor:
 
 
 @contextmanager
-def supervisord(home: Path, command: Sequence[str], count: int) -> Iterator[Supervisor | None]:
-    """Run supervisord with so many programs of one command; None where it cannot be fetched."""
-    place, settings = fetched("supervisor", "setuptools<80"), home / "supervisord.conf"
+def _supervised(
+    recipe: Recipe, home: Path, command: Sequence[str], count: int = 1, log: str = "NONE"
+) -> Iterator[Supervisor | None]:
+    """Run a supervisor with so many programs of one command; None where it cannot be fetched."""
+    place, file = fetched(*recipe.packages), home / "settings"
     if place is None:
         yield None
         return
-    words = " ".join(command)
-    text = "".join(f"[program:p{number}]\ncommand={words}\nstdout_logfile=NONE\n" for number in range(count))
-    settings.write_text(SUPERVISORD.format(home=home) + text)
-    status = [str(place / "supervisorctl"), "-c", str(settings), "status"]
-    with _running([str(place / "supervisord"), "-c", str(settings)], home) as process:
+    words = " ".join(command).replace("%", "%%")
+    programs = (recipe.program.format(number=number, command=words, log=log) for number in range(count))
+    file.write_text(recipe.settings.format(home=home) + "".join(programs))
+    start, status = (
+        [str(place / program), *arguments]
+        for program, *arguments in (line.format(home=home, file=file).split() for line in (recipe.start, recipe.status))
+    )
+    with _running(start, home) as process:
         yield Supervisor(process, status)
 
 
-@contextmanager
-def circus(home: Path, command: Sequence[str], count: int) -> Iterator[Supervisor | None]:
-    """Run circus with so many programs of one command; None where it cannot be fetched."""
-    place, settings = fetched("circus"), home / "circus.ini"
-    if place is None:
-        yield None
-        return
-    words = " ".join(command)
-    text = "".join(f"[watcher:p{number}]\ncmd = {words}\n" for number in range(count))
-    settings.write_text(CIRCUS.format(home=home) + text)
-    status = [str(place / "circusctl"), "--endpoint", f"ipc://{home}/endpoint", "status"]
-    with _running([str(place / "circusd"), str(settings)], home) as process:
-        yield Supervisor(process, status)
+supervisord = partial(_supervised, SUPERVISORD)
+circus = partial(_supervised, CIRCUS)
 
 
 def fetch() -> None:
     """Fetch both, so that no measurement has to."""
-    fetched("supervisor", "setuptools<80")
-    fetched("circus")
+    for recipe in (SUPERVISORD, CIRCUS):
+        fetched(*recipe.packages)
 
 
 @contextmanager
