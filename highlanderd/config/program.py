@@ -349,7 +349,11 @@ class ProgramKeys(Section):
         default=50 * 10**6,
         description="A log file is rotated before it grows above this: `50MB`, `64MiB`, or bytes. `0`: never.",
     )
-    log_backups: Count = Field(default=10, description="How many rotated files are kept, `.1` the youngest; 0 to 1000.")
+    log_backups: Count = Field(
+        default=10,
+        description="How many rotated files are kept, `.1` the youngest; 0 to 1000. "
+        "Files with a higher number, from when it was more, stay as they are.",
+    )
     log_compress: Flag = Field(
         default=False,
         description="Whether rotated files are compressed, to `.1.gz` and so on: one at a time, by a process of the "
