@@ -262,8 +262,7 @@ def _came_back(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
 
 def _taken_up(_before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     """Return whether it runs on any node, or is not to run now. Raises HighlanderError for a child that failed."""
-    rests = now.state == "stopped" or now.idle or now.finished
-    return rests or _running(replace(now, failures=0), now, goal)
+    return now.state == "stopped" or _running(replace(now, failures=0, epoch=-1), now, goal)
 
 
 def _start(node: Node, name: str, _body: Mapping[str, Any], by: Author) -> None:

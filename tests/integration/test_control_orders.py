@@ -385,6 +385,7 @@ def test_a_reload_that_waits_is_done_when_it_has_ended_a_run_that_is_not_repeate
 
 
 LED = leading("new", 1)
+FAILED = LastExit("2026-01-02T03:04:05Z", 1, 1, None, success=False)
 RESTS = (program("new", idle=True), program("new", finished=True), program("new", "stopped", want="stop"))
 
 
@@ -395,6 +396,7 @@ RESTS = (program("new", idle=True), program("new", finished=True), program("new"
         (program("new", leader="web-2"), 200),
         *((one, 200) for one in RESTS),
         (program("new", "backoff", failures=1), 409),
+        (program("new", finished=True, epoch=1, last_exit=FAILED), 409),
     ],
 )
 def test_a_reload_that_waits_is_done_when_what_it_adds_runs_anywhere_or_is_not_to_run_now(
