@@ -199,6 +199,7 @@ def _facts(place: Place, now: float) -> Iterator[Event]:
     elif place.child == "running":
         yield Exited(0, now)
         yield Exited(256, now)
+        yield Exited(9, now, starved="at its memory_max")
         yield Emptied()
         yield HookFinished("before_stop", "")
         yield from (FoundReady(now), FoundUnready("connection refused", now + 60), FoundUnhealthy("no answer", now))

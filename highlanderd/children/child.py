@@ -119,6 +119,11 @@ class Child:
         return self.report.unkillable if self.report else ()
 
     @property
+    def unlimited(self) -> str | None:
+        """Which limits by cgroup do not hold for it, and why, as ``KeeperReport`` has it."""
+        return self.report.unlimited if self.report else None
+
+    @property
     def number(self) -> int:
         """The guardian's number of its keeper, which names its cgroup; 0 before it is known."""
         return self._keeper

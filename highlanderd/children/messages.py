@@ -62,6 +62,8 @@ class SpawnRequest:
     hook_timeout: float = 30.0
     cause: str = ""
     """Why the term before ended, for ``before_start``."""
+    cgroup_limits: Mapping[str, int] = field(default_factory=dict)
+    """Bytes, tasks, and microseconds of processor time in each ``CPU_PERIOD``, by the names of ``CONTROLLERS``."""
 
     def spec(self) -> bytes:
         """Return the memfd of ``spawn``. Text becomes bytes here, where the configuration's encoding is known."""
@@ -89,6 +91,7 @@ class SpawnRequest:
                 "hooks": {name: [os.fsencode(word) for word in argv] for name, argv in self.hooks.items()},
                 "hook_timeout": self.hook_timeout,
                 "cause": self.cause,
+                "cgroup_limits": dict(self.cgroup_limits),
             },
             MARSHAL_VERSION,
         )
@@ -133,6 +136,9 @@ class KeeperReport:
     hooks: Mapping[str, str | None] | None = None
     """Why each hook that was begun has failed: empty when it has not, None while it runs. None for a keeper of an
     earlier version, which runs none."""
+    unlimited: str | None = None
+    """Which limits by cgroup do not hold, and why: empty when all do. None when none is asked for, and for a keeper of
+    an earlier version, which sets none."""
     unkillable: tuple[int, ...] = ()
     """Processes that SIGKILL has not ended for two seconds, a hundred at most."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.logger_view import Count
 from highlanderd.children.messages import SpawnRequest
 from highlanderd.children.program_output import ProgramOutput
+from highlanderd.children.unlimited import unlimited
 from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.config import Identity, ProgramConfig, child_environment, identity, looks_elsewhere
+from highlanderd.config.limits import cgroup_limits, rlimits
 from highlanderd.config.probes import Notify
 from highlanderd.core.effects import Occasion, Spawn
 from highlanderd.core.events import Emptied, Event, Exited, Started
@@ -53,6 +56,9 @@ class Origin:
     """Called with a program whose tree got SIGKILL, and with why."""
     exited: Callable[[str, Child], None]
     """Called with a program and its child whose main process has ended. Its keeper still waits, with the cgroup."""
+    starved: Callable[[Child], str] = lambda _: ""
+    """Called with a child whose main process got SIGKILL: returns why the kernel had no memory for it, in words; empty
+    if that was not why."""
     foreground: Mapping[str, object] | None = None
     """As ``SpawnRequest`` has it. Such a child gets all of ``environ``, and its output needs no logger."""
 
@@ -80,6 +86,8 @@ class Spawner:
         self._ordered = config
         """What that logger goes by."""
         self._unlogged: list[UnloggedPipe] = []
+        self._unlimited = ""
+        """Which limits did not hold for the last child, and why."""
         self._prepared: asyncio.Future[Preparation] | None = None
         self._ahead: Spawn | None = None
         """What a keeper is forked ahead for."""
@@ -205,26 +213,39 @@ class Spawner:
 
         def take(event: Event) -> None:
             try:
-                self._follow_output(child, event)
+                event = self._follow(child, event)
             except Exception:  # the event counts, whatever becomes of the output
                 log.exception("%s: its output cannot be followed", self.config.name)
             post(event)
 
         child.listen(take, lambda: self._read(child))
 
-    def _follow_output(self, child: Child, event: Event) -> None:
+    def _follow(self, child: Child, event: Event) -> Event:
+        """Take an event in. Return it, with what this node alone knows of the end."""
         if isinstance(event, Exited):
             self._origin.exited(self.config.name, child)
+            if event.status & 0x7F == signal.SIGKILL and (child.report is None or child.report.killed is None):
+                event = replace(event, starved=self._origin.starved(child))
         if isinstance(event, Started | Emptied):
             self._read(child)
         if isinstance(event, Started) and self.config.hooks and child.report and child.report.hooks is None:
             log.warning("%s: its keeper is too old for hooks; restart the daemon after this upgrade", self.config.name)
+        if isinstance(event, Started):
+            self._warn_of_limits(child)
         if isinstance(event, Started) and self._ordered is not self.config:
             self._order()  # it has changed while the child was being started
         if isinstance(event, Emptied):
             self.close()
             if child.report is not None and child.report.killed is not None:
                 self._origin.killed(self.config.name, child.report.killed)
+        return event
+
+    def _warn_of_limits(self, child: Child) -> None:
+        """Log which limits do not hold, once for each reason: a program may be started again and again."""
+        before, self._unlimited = self._unlimited, unlimited(self.config, child)
+        if self._unlimited and self._unlimited != before:
+            name = self.config.name
+            log.warning("%s runs without a limit: %s", name, self._unlimited, extra={"program": name})
 
     def close(self) -> None:
         """Follow no child any more."""
@@ -251,7 +272,7 @@ class Spawner:
             uid=who.uid,
             gid=who.gid,
             groups=who.groups,
-            limits=config.limits,
+            limits=rlimits(config.limits),
             nice=config.nice,
             oom_score_adj=config.oom_score_adj,
             no_new_privileges=config.no_new_privileges,
@@ -263,6 +284,7 @@ class Spawner:
             hooks=config.hooks,
             hook_timeout=config.hook_timeout,
             cause=cause if config.hooks else "",
+            cgroup_limits=cgroup_limits(config.limits),
         )
 
     def _log(self, config: ProgramConfig) -> Mapping[str, object] | None:

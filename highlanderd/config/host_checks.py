@@ -18,7 +18,7 @@ from typing import Final
 from highlanderd.config.checks import WrittenProgram
 from highlanderd.config.environment import PATH, read_environment, unknown_to_shells
 from highlanderd.config.identity import Identity, find_group, find_user, identity
-from highlanderd.config.limits import UNLIMITED, beyond, urgent
+from highlanderd.config.limits import UNLIMITED, beyond, unserved, urgent
 from highlanderd.config.needs import crowd
 from highlanderd.config.paths import WITHIN, PathReader
 from highlanderd.config.probes import ExecCheck, Probe
@@ -152,6 +152,8 @@ class _HostCheck:
                 self._log(Path(target), key)
         for sentence in beyond(program.limits):
             self._report("limits", sentence)
+        for sentence in unserved(program.limits):
+            self.warnings.add(self.written.at("limits"), sentence)
         for key, sentence in urgent(program.nice, program.oom_score_adj).items():
             self._report(key, sentence)
         path = environment.get("PATH", self.environ.get("PATH", PATH))

@@ -61,6 +61,7 @@ WRITTEN: Final[Mapping[Callable[..., Any], Fragment]] = {
     limits.resource_limits: {
         "type": "object",
         "propertyNames": {"enum": list(limits.LIMITS)},
+        "properties": {"cpu_max": {"type": ["number", "string"]}},
         "additionalProperties": {"type": ["integer", "string"]},
     },
     limits.nice_value: {"type": "integer", "minimum": -20, "maximum": 19},

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from highlanderd.config.cron import CronTimes, schedule_fields, zone_name
-from highlanderd.config.limits import LIMITS, nice_value, oom_adjustment, resource_limits
+from highlanderd.config.limits import RLIMITS, nice_value, oom_adjustment, resource_limits
 from highlanderd.config.probes import Delay, Liveness, Notify, Readiness, liveness, readiness
 from highlanderd.config.sections import Section
 from highlanderd.config.values import (
@@ -180,10 +180,14 @@ class ProgramKeys(Section):
     )
     limits: Annotated[dict[str, int], BeforeValidator(resource_limits)] = Field(
         default={},
-        description="Resource limits of the child and of all that it starts, soft and hard alike: a table of "
-        f"setrlimit's names ({', '.join(f'`{name}`' for name in LIMITS)}). A number, a size such as "
+        description="Limits of the child and of all that it starts, a table. Each process has those of setrlimit, soft "
+        f"and hard alike: {', '.join(f'`{name}`' for name in RLIMITS)}. A number, a size such as "
         '`"2GiB"`, or `"unlimited"`; `cpu` counts seconds, `rttime` microseconds. Only a daemon that runs as root can '
-        "raise a limit above its own. Default: the limits that the daemon was started with.",
+        "raise such a limit above its own. Default: the limits that the daemon was started with. The whole tree "
+        "together has those of its cgroup: `memory_max`, a size, above which the kernel kills all of it, and the term "
+        'ends with the cause `out_of_memory`; `cpu_max`, processors, such as `1.5` or `"150%"`; `tasks_max`, processes '
+        "and threads. Where no cgroup can set such a limit, the program runs without, and `--check`, the log and "
+        "`status` say so.",
     )
     nice: Annotated[int | None, BeforeValidator(nice_value)] = Field(
         default=None,

@@ -10,8 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from highlanderd import durations
-from highlanderd.config.limits import LIMITS
-from highlanderd.config.supervisord import PROGRAM, Option, exit_codes, integer, log_file, seconds, signal, truth
+from highlanderd.config.limits import RLIMITS
+from highlanderd.config.supervisord import (
+    PROGRAM,
+    Option,
+    exit_codes,
+    integer,
+    log_file,
+    seconds,
+    signal,
+    size,
+    truth,
+)
 
 
 def _duration(given: object) -> object:
@@ -44,12 +54,29 @@ def _limit(name: str) -> Option:
     return Option("limits", value=lambda given: {name: "unlimited" if given == "infinity" else integer(given)})
 
 
+def _cgroup_limit(name: str, example: object) -> Option:
+    """Return the option of one of systemd's limits by cgroup. ``example`` stands for a share of the machine.
+
+    >>> _cgroup_limit("memory_max", "1GiB").value("512M"), _cgroup_limit("tasks_max", 256).value("10%")
+    ({'memory_max': '512MiB'}, {'tasks_max': 256})
+    """
+
+    def value(given: object) -> object:
+        if given == "infinity":
+            return {name: "unlimited"}
+        if isinstance(given, str) and given.endswith("%") and name != "cpu_max":
+            return {name: example}
+        return {name: size(given) if name == "memory_max" else integer(given)}
+
+    return Option("limits", f"{name}, for the whole tree", value)
+
+
 def _hook(key: str) -> Option:
     """Return the option of a command around the start or the stop."""
     return Option(key, "one command, and never run by a shell")
 
 
-_CGROUP: Final = Option(note="limits sets what setrlimit can; a cgroup's limits belong in the daemon's unit")
+_CGROUP: Final = Option(note="of a cgroup's settings, limits has memory_max, cpu_max and tasks_max")
 _FOREGROUND: Final = Option(note="the program must stay in the foreground; ready says when it is up")
 _NEVER_GIVEN_UP: Final = PROGRAM["startretries"]
 _ONE: Final = PROGRAM["numprocs"]
@@ -98,10 +125,11 @@ SYSTEMD: Final[Mapping[str, Option]] = {
     "WatchdogSec": Option("alive_timeout", 'with alive = "notify"', _duration),
     "After": Option("after", "programs of the file; for the start alone"),
     "Requires": _NO_ORDER,
-    **{f"Limit{name.upper()}": _limit(name) for name in LIMITS},
-    "MemoryMax": _CGROUP,
-    "CPUQuota": _CGROUP,
-    "TasksMax": _CGROUP,
+    **{f"Limit{name.upper()}": _limit(name) for name in RLIMITS},
+    "MemoryMax": _cgroup_limit("memory_max", "1GiB"),
+    "MemoryLimit": _cgroup_limit("memory_max", "1GiB"),
+    "CPUQuota": _cgroup_limit("cpu_max", "150%"),
+    "TasksMax": _cgroup_limit("tasks_max", 256),
     "Nice": Option("nice"),
     "OOMScoreAdjust": Option("oom_score_adj"),
     "NoNewPrivileges": Option("no_new_privileges", value=truth),

@@ -181,6 +181,8 @@ class Exited:
     at: float
     alone: bool = True
     """Whether nothing of its tree was left."""
+    starved: str = ""
+    """Why the kernel killed it for want of memory, in words for operators; empty if it did not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,6 +312,8 @@ class Cause(Enum):
     """A renewal met no row of this term."""
     EXITED = "exited"
     """The child ended, and is to be started again."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The kernel killed the child for want of memory, and it is to be started again."""
     FINISHED = "finished"
     """The child ended, and ``restart`` says that it is not started again."""
     SPAWN_FAILED = "spawn-failed"
@@ -337,13 +339,13 @@ child, and the deadline of such a child lies inside the present lease."""
 
 FAILURES: Final = frozenset(
     {
-        *(Cause.EXITED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST, Cause.NOT_READY, Cause.UNHEALTHY),
+        *(Cause.EXITED, Cause.OUT_OF_MEMORY, Cause.SPAWN_FAILED, Cause.KEEPER_LOST, Cause.NOT_READY, Cause.UNHEALTHY),
         Cause.HOOK_FAILED,
     }
 )
 """Causes that count as a failure of the program on this node: backoff follows."""
 
-UNANNOUNCED: Final = frozenset({Cause.EXITED, Cause.FINISHED, Cause.FENCED, Cause.DISCONNECTED})
+UNANNOUNCED: Final = frozenset({Cause.EXITED, Cause.OUT_OF_MEMORY, Cause.FINISHED, Cause.FENCED, Cause.DISCONNECTED})
 """Causes after which ``before_stop`` does not run: the program has ended by itself, or there is no time."""
 
 ORDERED: Final = frozenset(

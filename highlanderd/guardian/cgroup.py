@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LONGEST = 8192  # characters of the file that names the former daemon
+LEAF = "highlander.daemon"  # below it: where the daemon's own processes are, if ``leaf.py`` has moved them
 REMOVE_WITHIN = 0.2  # seconds for all below one cgroup: the guardian does nothing else meanwhile. 2,000 took 0.55
 POLL_EVERY = 0.01  # seconds between two looks at a dying cgroup; the loop that could wait for an event does not run yet
 
 
 def own() -> str | None:
-    """Return the directory of this process' cgroup v2, hybrid mounts included; None if no child can be made in it."""
-    return next((directory for directory, _ in cgroup_places.places() if os.access(directory, os.W_OK)), None)
+    """Return the directory of the daemon's cgroup v2, hybrid mounts included; None if no child can be made in it.
+
+    It is the one of this process, or the one above for a process in the daemon's leaf.
+    """
+    tops = (directory.removesuffix(f"/{LEAF}") for directory, _ in cgroup_places.places())
+    return next((top for top in tops if os.access(top, os.W_OK)), None)
 
 
 def create(directory: str) -> bool:
@@ -39,7 +44,7 @@ def create(directory: str) -> bool:
 def enter(directory: str) -> None:
     """Move this process into the cgroup, if that is allowed. Its children start there, too."""
     try:
-        _write(f"{directory}/cgroup.procs", b"0")
+        write(f"{directory}/cgroup.procs", b"0")
     except OSError:
         return
 
@@ -67,7 +72,7 @@ def fork_into(directory: str, run: Callable[[], int]) -> int | None:
 def kill(directory: str) -> None:
     """Send SIGKILL to everything in the cgroup and below, forks under way included (Linux 5.14)."""
     try:
-        _write(f"{directory}/cgroup.kill", b"1")
+        write(f"{directory}/cgroup.kill", b"1")
     except OSError:
         return
 
@@ -88,7 +93,8 @@ def kill_by(fd: int) -> None:
         return
 
 
-def _write(path: str, data: bytes) -> None:
+def write(path: str, data: bytes) -> None:
+    """Write to a file of a cgroup. Raises OSError when the kernel refuses that, or there is no such file."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, data)

@@ -47,7 +47,7 @@ if __name__ == "__main__":  # at the end of the path: nothing there can replace 
 from highlanderd import __version__
 
 # The keeper first: what keepers touch then lies together in memory, and each copies 60 KiB less of what is shared.
-from highlanderd.guardian import keeper, messages, protocol, shapes, starting  # noqa: F401
+from highlanderd.guardian import keeper, leaf, messages, protocol, shapes, starting  # noqa: F401
 from highlanderd.guardian.keepers import Keepers
 from highlanderd.guardian.spare import Spare
 from highlanderd.guardian.suspects import DEATHS, Suspects
@@ -371,6 +371,7 @@ def main(arguments: list[str]) -> int:
             "highlanderd needs /proc with a kernel that has CONFIG_PROC_CHILDREN: without it no tree can be killed"
         )
         return FAILED
+    leaf.settle()
     instance = starting.new_instance()
     if not starting.succeed(options["--state"], instance):
         return FAILED

@@ -53,7 +53,7 @@ import os
 import select
 import time
 
-from highlanderd.guardian import cgroup, messages, protocol, shapes
+from highlanderd.guardian import cgroup, cgroup_limits, messages, protocol, shapes
 from highlanderd.guardian.channel import Channel
 from highlanderd.guardian.health import Health
 from highlanderd.guardian.hooks import BEFORE_START, BEFORE_STOP, Hooks
@@ -142,6 +142,8 @@ class Keeper:
         if self._directory and not cgroup.create(self._directory):
             self._directory = None
         self._killer = cgroup.killer(self._directory) if self._directory else None
+        if limits := self._spec.get("cgroup_limits"):
+            self._change(unlimited=cgroup_limits.apply(self._directory, limits))
         if self._hooks is not None and self._hooks.has(BEFORE_START):
             self._hooks.add(BEFORE_START)
         else:

@@ -184,7 +184,10 @@ def leave() -> Message:
 def state(spec: Message) -> Message:
     """Return the first state of a keeper, before it has done anything."""
     nothing = dict.fromkeys(
-        ("pid", "started", "failed", "status", "exited_at", "killed", "killed_at", "ready", "extended", "unhealthy")
+        (
+            *("pid", "started", "failed", "status", "exited_at", "killed", "killed_at"),
+            *("ready", "extended", "unhealthy", "unlimited"),
+        )
     )
     probe = {"probe": 0, "probe_status": None, "probe_failed": None}
     known = {"deadline": spec["deadline"], "memo": spec["memo"]}

@@ -61,11 +61,13 @@ STATE = {
     "probe_status": "int | None",
     "probe_failed": "str | None",
     "hooks": "dict[str, str | None]",
+    "unlimited": "str | None",
 }
 LATER_STATE = (
     *("killed_at", "undying", "keeper"),
     *("ready", "says", "extended", "unhealthy", "probe", "probe_status", "probe_failed"),
     "hooks",
+    "unlimited",
 )
 
 SPEC = {
@@ -91,11 +93,12 @@ SPEC = {
     "hooks": "dict[str, list[bytes]]",
     "hook_timeout": "float",
     "cause": "str",
+    "cgroup_limits": "dict[str, int]",
 }
 """The memfd of ``spawn``, marshalled: the command, its user, and the first deadline."""
 LATER_SPEC = (
     *("limits", "nice", "oom_score_adj", "no_new_privileges", "log", "foreground", "notify"),
-    *("hooks", "hook_timeout", "cause"),
+    *("hooks", "hook_timeout", "cause", "cgroup_limits"),
 )
 
 FOREGROUND = {"group": "int | None", "ignored": "list[int]"}
@@ -393,7 +396,8 @@ MESSAGES = (
         "has said by sd_notify(3): since when it is ready, its status, until when it asks for time, and why its "
         "watchdog was not satisfied. ``probe`` is the number of the latest probe: it runs until ``probe_status``, a "
         "raw wait status, or ``probe_failed`` says how it has ended. ``hooks`` has, of each hook that was begun, why "
-        "it has failed: empty when it has not, None while it runs.",
+        "it has failed: empty when it has not, None while it runs. ``unlimited`` says which limits by cgroup do not "
+        "hold, and why: empty when all do, None when none is asked for.",
         later=LATER_STATE,
     ),
     MessageKind(

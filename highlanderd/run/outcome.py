@@ -17,7 +17,7 @@ class Outcome(NamedTuple):
 
 def of_term(state: Draining, reason: str, unstarted: int) -> Outcome:
     """Return what the end of a term means; ``unstarted`` is the code of a program that was not executed."""
-    if state.cause in (Cause.EXITED, Cause.FINISHED) and state.status is not None:
+    if state.cause in (Cause.EXITED, Cause.OUT_OF_MEMORY, Cause.FINISHED) and state.status is not None:
         return Outcome(of_status(state.status))
     if state.cause is Cause.SPAWN_FAILED:
         return Outcome(unstarted, reason)

@@ -42,7 +42,8 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "supervisorctl": "highlanderctl takes --socket or HIGHLANDER_SOCKET",
     "rpcinterface": "the control socket speaks HTTP and JSON: docs/reference/control-api.md",
     "ctlplugin": "highlanderctl has no plugins",
-    "eventlistener": "there are no event listeners; [metrics], the log and the control socket say what happens",
+    "eventlistener": "there are no event listeners; [metrics], the log and the control socket say what happens, and "
+    "memory_max in limits takes memmon's place",
     "fcgi-program": "the daemon opens no sockets for a program; run it with a server that opens its own",
 }
 """Kinds of sections without an equal, and why."""

@@ -41,7 +41,7 @@ from highlanderd.postgres.sharing import SESSIONS
 from highlanderd.postgres.standing import StandingReader
 from highlanderd.postgres.suspensions import Suspensions
 from highlanderd.system import linux
-from highlanderd.worker import unkillable
+from highlanderd.worker import unkillable, unlimited
 from highlanderd.worker.alarms import Alarms
 from highlanderd.worker.aside import SetAside
 from highlanderd.worker.beat import Beat
@@ -130,6 +130,7 @@ class Daemon:
             count=quietly(self._metrics.output),
             killed=quietly(self._metrics.killed),
             exited=quietly(self._meter.exited),
+            starved=self._meter.starved,
         )
 
     def _make_fleet(self, handover: WorkerHandover) -> Fleet:
@@ -274,7 +275,9 @@ class Daemon:
 
     def _warnings(self) -> tuple[str, ...]:
         trees = unkillable.sentences(self._fleet.members.values()).values()
-        return (*sorted(self._pool.server.notes.warnings), *sorted(self._doors.shut), *trees, *self._alarms.recent())
+        lifted = unlimited.sentences(self._fleet.members.values())
+        notes = sorted(self._pool.server.notes.warnings)
+        return (*notes, *sorted(self._doors.shut), *trees, *lifted, *self._alarms.recent())
 
     # ------------------------------------------------------------------------------------------------- how it ends
 

@@ -89,6 +89,10 @@ class ProgramChild(ProbedChild, Protocol):
     def unkillable(self) -> tuple[int, ...]:
         """Its processes that SIGKILL has not ended for a while."""
 
+    @property
+    def unlimited(self) -> str | None:
+        """Which limits by cgroup do not hold for it, and why: empty when all do, None when nothing says so."""
+
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None:
         """Send a signal to its tree or its main process."""
 

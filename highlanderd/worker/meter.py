@@ -87,6 +87,15 @@ class Meter:
         if (directory := self._directory(child.number)) is not None:
             self._count(child.number, program, cgroup_counts(directory).get("oom_kills"))
 
+    def starved(self, child: ProgramChild) -> str:
+        """Return why the kernel had no memory for a child that it killed, in words; empty if it killed none of it."""
+        directory = self._directory(child.number)
+        counts = {} if directory is None else cgroup_counts(directory)
+        if not counts.get("oom_kills"):
+            return ""
+        own = counts.get("limit_reached")
+        return "at its memory_max" if own else "which this host, or a cgroup above its own, had no more of"
+
     def _count(self, number: int, program: str, kills: int | None) -> None:
         if kills is not None and (more := kills - self._oom_kills.get(number, 0)) > 0:
             self._oom_kills[number] = kills

@@ -108,6 +108,7 @@ _COUNTED: Final = {
     "memory": ("memory.current", ""),
     "tasks": ("pids.current", ""),
     "oom_kills": ("memory.events", "oom_kill"),
+    "limit_reached": ("memory.events", "oom"),
 }
 
 

@@ -111,6 +111,34 @@ def test_all_problems_come_at_once_by_file_and_line() -> None:
             '[program.x]\ncommand = "x"\nlimits.as = "big"',
             '5: program.x.limits: gives as "big", which is no size;',
         ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.MemoryMax = "1G"',
+            '5: program.x.limits: has no "MemoryMax"; write memory_max',
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.memory_max = 512',
+            '5: program.x.limits: gives memory_max 512, in which no program starts; write "16MiB" or more',
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.memory_max = "1G"',
+            '5: program.x.limits: gives memory_max "1G", which is no size; write for example "2GiB",',
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.cpu_max = "much"',
+            '5: program.x.limits: gives cpu_max "much", which is no number of processors; write how many it may use,',
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.cpu_max = true',
+            "5: program.x.limits: gives cpu_max true, which is no number of processors;",
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.cpu_max = 0',
+            "5: program.x.limits: gives cpu_max 0, which the kernel does not take; write 0.01 to 8192 processors",
+        ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.tasks_max = 0',
+            "5: program.x.limits: gives tasks_max 0, with which nothing can be started; write 1 or more",
+        ),
         ('[program.x]\ncommand = "x"\nlimits.nproc = "9"', '5: program.x.limits: gives nproc "9", which is no number;'),
         ('[program.x]\ncommand = "x"\nnice = 20', "5: program.x.nice: 20 is not a nice value; write a number from -20"),
         ('[program.x]\ncommand = "x"\noom_score_adj = "x"', '5: program.x.oom_score_adj: "x" is not an adjustment of'),

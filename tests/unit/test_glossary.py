@@ -37,7 +37,7 @@ last late leave led limits line lines link list listener load local location log
 maker measured member memory message meter metrics migration
 name names
 not note notices notifier notify
-of option order origin output owner
+of option order origin out output owner
 past pause peek pending pipe persistence ping pong postgres preparation problems process
 read record recorder reload remember remove reopen repeat reply report request resolve restart running
 scan secret section seeking sent server service set shut shutdown signal socket sources stage stamps start

@@ -85,7 +85,7 @@ def test_what_the_kernel_counts_of_a_cgroup_goes_before_what_proc_shows(tmp_path
         memory_current="4096\n",
         memory_events="low 0\noom 1\noom_kill 2\noom_group_kill 9\n",
     )
-    assert cgroup_counts(place) == {"cpu": 2_500_000, "memory": 4096, "oom_kills": 2}
+    assert cgroup_counts(place) == {"cpu": 2_500_000, "memory": 4096, "oom_kills": 2, "limit_reached": 1}
     found = usages({7: MeasuredTree(os.getpid(), place)}, 60)[7]
     assert (found.cpu, found.memory, found.oom_kills) == (2.5, 4096, 2)
     assert cgroup_counts(tmp_path / "gone") == {}

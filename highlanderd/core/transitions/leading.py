@@ -210,12 +210,14 @@ def exited(context: Context[Leading, Exited]) -> Step:
         return _ended(context, replace(situation, failures=0), Cause.FINISHED)
     if success:  # it is started again after a pause, which never grows
         return _ended(context, replace(situation, failures=0), Cause.EXITED)
-    return _ended(context, _failed_after(situation, event.at - since, policy), Cause.EXITED)
+    cause = Cause.OUT_OF_MEMORY if event.starved else Cause.EXITED
+    return _ended(context, _failed_after(situation, event.at - since, policy), cause)
 
 
 def _ended(context: Context[Leading, Exited], situation: Situation, cause: Cause) -> Step:
-    status = context.event.status
-    reason = exit_words(status) + (DAEMONIZED if not status and not context.event.alone else "")
+    event, status = context.event, context.event.status
+    reason = exit_words(status) + (DAEMONIZED if not status and not event.alone else "")
+    reason += f": out of memory, {event.starved}" if event.starved else ""
     situation, effects = _leave(context, situation, cause, reason)
     return _amend(situation, status=status), effects
 

@@ -1,0 +1,18 @@
+"""Programs that run without a limit by cgroup that they should have: what ``status`` says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from highlanderd.children.unlimited import unlimited
+from highlanderd.worker.member import Member
+
+
+def sentences(members: Iterable[Member]) -> Iterator[str]:
+    """Yield a sentence for each program that runs without a limit."""
+    for member in members:
+        child = member.program.child
+        if child is not None and member.program.running is not None:
+            why = unlimited(member.spawner.config, child)
+            if why:
+                yield f"{member.program.name} runs without a limit: {why}"
