@@ -9,25 +9,20 @@ from typing import Final, TypeVar
 from highlanderd.errors import HighlanderError, TimedOut
 from highlanderd.listeners.shared_page import SharedPage
 
-T = TypeVar("T")
-P = TypeVar("P")
+Asked = TypeVar("Asked")
+Page = TypeVar("Page")
 KEEP: Final = 1.0
 """Seconds for which it is shared, a refusal as well: each costs PostgreSQL a question."""
 ANSWER_WITHIN: Final = 2.0
 """Seconds that PostgreSQL gets for its answer: those who look have little patience."""
 
 
-def asked_page(ask: Callable[[], Awaitable[T]], render: Callable[[T], P]) -> SharedPage[P]:
+def asked_page(ask: Callable[[], Awaitable[Asked]], render: Callable[[Asked], Page]) -> SharedPage[Asked, Page]:
     """Return a page that ``render`` makes of what ``ask`` returns, which must not raise: see ``refusable``."""
-    found: list[T] = []
-
-    async def look() -> None:
-        found[:] = [await ask()]
-
-    return SharedPage(lambda: render(found.pop()), prepare=look, keep=KEEP)
+    return SharedPage(ask, render, keep=KEEP)
 
 
-async def refusable(answer: Awaitable[T]) -> T | HighlanderError:
+async def refusable(answer: Awaitable[Asked]) -> Asked | HighlanderError:
     """Return an answer or its refusal; a refusal, too, when there is none in time."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN):

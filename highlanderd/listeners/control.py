@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,16 +171,20 @@ def _unread(file: str) -> str:
     return f"{file} has changed since it was loaded; 'highlanderctl reload' applies it"
 
 
+def _detail_text(detail: ProgramDetail) -> str:
+    return encoded(detail_facts(detail))
+
+
 class _Api:
     """One method per endpoint."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._status = SharedPage(self._status_text, prepare=node.survey)
-        self._measured_status = SharedPage(self._status_text, prepare=self._survey_and_measure)
+        self._status = SharedPage(node.survey, self._status_text)
+        self._measured_status = SharedPage(self._survey_and_measure, self._status_text)
         self._streams = Streams()
         self._logs = Logs(node, self._streams)
-        self._details: dict[str, SharedPage[str]] = {}
+        self._details: dict[str, SharedPage[ProgramDetail, str]] = {}
 
     async def status(self, request: web.Request) -> web.Response:
         """Return the snapshot; with ``?wait=SECONDS`` after the next change or that time, whichever comes first.
@@ -191,7 +196,7 @@ class _Api:
             await next_change(self._node, asyncio.get_running_loop().time() + wait)
         return page(await shared.get())
 
-    def _status_text(self) -> str:
+    def _status_text(self, _: object) -> str:
         return encoded(node_facts(self._node.status()))
 
     async def _survey_and_measure(self) -> None:
@@ -200,16 +205,13 @@ class _Api:
     async def detail(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         self._node.program(name)  # only programs that exist have pages
-        return page(await self._details.setdefault(name, self._detail_page(name)).get())
+        self._details = {one: self._details[one] for one in self._node.programs if one in self._details}
+        shared = self._details.setdefault(name, SharedPage(partial(self._detail, name), _detail_text))
+        return page(await shared.get())
 
-    def _detail_page(self, name: str) -> SharedPage[str]:
-        found: list[ProgramDetail] = []
-
-        async def look() -> None:
-            await self._node.survey()
-            found[:] = [await self._node.detail(name)]
-
-        return SharedPage(lambda: encoded(detail_facts(found.pop())), prepare=look)
+    async def _detail(self, name: str) -> ProgramDetail:
+        await self._node.survey()
+        return await self._node.detail(name)
 
     def order(self, verb: str) -> Handler:
         """Return the endpoint of one order on one program."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from multidict import MultiDict
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.core.terms import PastTerm, SkippedTimes
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import HighlanderError, NoSuchProgram
 from highlanderd.listeners.answers import cluster_facts, encoded, failure, page
 from highlanderd.listeners.asked_page import asked_page, refusable
 from highlanderd.listeners.history import history_facts
@@ -35,11 +36,18 @@ PAGE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class Observed(Protocol):
     """What this listener needs of the daemon."""
 
+    @property
+    def name(self) -> str:
+        """The node's name."""
+
     def facts(self) -> NodeStatus:
         """Return the present snapshot without the programs, which take milliseconds where they are many."""
 
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
+
+    def program(self, name: str) -> ProgramStatus:
+        """Return the present status of one program, from memory. Raises NoSuchProgram."""
 
     async def refresh(self) -> None:
         """Refresh which nodes could lead what, and what children use, for half a second at most. Never raises."""
@@ -95,8 +103,8 @@ class _Answers:
 
     def __init__(self, node: Observed, metrics: Metrics, alive: Callable[[], bool]) -> None:
         self._node = node
-        self._status = SharedPage(node.status)
-        self._metrics = SharedPage(lambda: metrics.render(node.status()), prepare=node.refresh, keep=KEEP)
+        self._facts = SharedPage(partial(asyncio.sleep, 0), lambda _: node.facts())
+        self._metrics = SharedPage(node.refresh, lambda _: metrics.render(node.status()), keep=KEEP)
         self._cluster = asked_page(lambda: refusable(node.cluster()), self._cluster_text)
         past = partial(history_facts, node.history, node.skipped, None, MultiDict[str]())
         self._history = asked_page(lambda: refusable(past()), _history_text)
@@ -111,18 +119,17 @@ class _Answers:
         return _answer(alive, "ok" if alive else "the event loop has not run for 3/10 of a lease")
 
     async def readyz(self, _: web.Request) -> web.Response:
-        postgres = (await self._status.get()).postgres
+        postgres = (await self._facts.get()).postgres
         return _answer(
             postgres.connected, "ok" if postgres.connected else f"PostgreSQL cannot be used: {postgres.trouble}"
         )
 
     async def leader(self, request: web.Request) -> web.Response:
         name = request.match_info["program"]
-        status = await self._status.get()
-        for program in status.programs:
-            if program.name == name:
-                return _answer(*_leads(program))
-        return web.Response(status=404, text=f"no program {name!r} is configured on {status.node}\n")
+        try:
+            return _answer(*_leads(self._node.program(name)))
+        except NoSuchProgram:
+            return web.Response(status=404, text=f"no program {name!r} is configured on {self._node.name}\n")
 
     async def cluster(self, _: web.Request) -> web.Response:
         return _json(await self._cluster.get())

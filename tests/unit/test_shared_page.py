@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import cast
 
 from highlanderd.listeners.shared_page import AT_ONCE, SHARE, SharedPage
@@ -12,16 +13,16 @@ from tests.support.driven_loop import DrivenLoop
 COST = AT_ONCE / 10
 
 
-def renderer() -> tuple[SharedPage[float], list[float]]:
+def renderer() -> tuple[SharedPage[None, float], list[float]]:
     """Return a page that takes ``COST`` seconds, and when it was rendered."""
     loop, begun = cast(DrivenLoop, asyncio.get_running_loop()), list[float]()
 
-    def render() -> float:
+    def render(_: None) -> float:
         begun.append(loop.time())
         loop.work(COST)
         return begun[-1]
 
-    return SharedPage(render, processor=loop.time), begun
+    return SharedPage(partial(asyncio.sleep, 0), render, processor=loop.time), begun
 
 
 def driven(main: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -80,13 +81,13 @@ def test_a_page_that_cannot_be_made_is_refused_to_all_who_wait_for_it() -> None:
     async def main() -> None:
         answers = iter([1, None, None])
 
-        def render() -> int:
+        def render(_: None) -> int:
             found = next(answers)
             if found is None:
                 raise LookupError
             return found
 
-        page = SharedPage(render, processor=asyncio.get_running_loop().time)
+        page = SharedPage(partial(asyncio.sleep, 0), render, processor=asyncio.get_running_loop().time)
         assert await page.get() == 1
         await asyncio.sleep(1.0)
         found = await asyncio.gather(page.get(), page.get(), return_exceptions=True)
