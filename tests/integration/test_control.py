@@ -207,6 +207,7 @@ def test_the_whole_node_s_orders(tmp_path: Path) -> None:
                     "changes": ["beat: changed (umask): drains and starts again here"],
                     "warnings": ["/etc/h.toml:7: no such command"],
                     "restarted": [],
+                    "added": [],
                 },
             )
             assert (await post(path, "/v1/reload", {"force": True}))[1]["dry_run"] is False
