@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 import tomli
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highlanderd.config import SECTIONS, ProgramKeys, difference, load, reload_from
@@ -214,6 +214,7 @@ GOOD: dict[str, list[object]] = {
 GOOD_TABLES = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in GOOD.items()})
 
 
+@settings(max_examples=30)  # each loads three times what all keys may be
 @given(GOOD_TABLES, GOOD_TABLES)
 def test_what_loads_loads_again_as_the_same_and_the_own_key_wins(
     defaults: dict[str, object], own: dict[str, object]

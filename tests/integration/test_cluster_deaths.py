@@ -113,6 +113,7 @@ def test_a_child_dies_with_its_keeper_and_the_term_is_released(nodes: Nodes, dat
     assert all(gone(pid) for pid in nodes.journal.lives("beat")[0].pids)
 
 
+@pytest.mark.long  # the chaos loses a machine in each run
 def test_a_machine_that_is_lost_whole_is_succeeded_when_its_lease_has_run_out(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     nodes(database, "a", "b", programs=["beat"], lease=LEASE)
