@@ -130,7 +130,18 @@ def release(daemon: ControlClient, arguments: Namespace) -> int:
 def start(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.everywhere:
         return everywhere(daemon, "start", arguments)
-    return _order(daemon, "start", _names_on(daemon, arguments), arguments, {})
+    names, jobs = _names_on(daemon, arguments), _between_runs(daemon, arguments.names)
+    if left_out := [tables.plain(name) for name in names if name in jobs]:
+        print(f"highlanderctl: start leaves out what waits for its time: {enumerated(left_out)}", file=sys.stderr)
+    return _order(daemon, "start", [name for name in names if name not in jobs], arguments, {})
+
+
+def _between_runs(daemon: ControlClient, names: Sequence[str]) -> set[str]:
+    """Return the programs that wait for their scheduled time, but for those that are named: these run now."""
+    named = exact(names)
+    if len(named) == len(names):
+        return set()
+    return {one["name"] for one in daemon.status()["programs"] if one.get("idle")} - set(named)
 
 
 def stop(daemon: ControlClient, arguments: Namespace) -> int:

@@ -302,6 +302,20 @@ def test_a_glob_names_what_it_leaves_out_because_no_node_leads_it(tmp_path: Path
     run(main)
 
 
+def test_a_job_between_its_runs_is_run_by_its_name_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = MemoryNode(program("nightly", idle=True), program("beat"))
+        async with serving(node, tmp_path) as path:
+            for names in ("all", "[nb]*"):
+                done = await ctl(path, "start", names, "--no-wait")
+                said = "highlanderctl: start leaves out what waits for its time: nightly\n"
+                assert (done.code, done.out, done.err) == (0, "beat: start ordered\n", said)
+            done = await ctl(path, "start", "all", "nightly", "--no-wait")
+            assert (done.out, done.err) == ("nightly: start ordered\nbeat: start ordered\n", "")
+
+    run(main)
+
+
 def test_config_reads_a_file_itself_where_no_daemon_runs(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     state, token = f'state_dir = "{tmp_path}"', 'environment = { TOKEN = "xyzzy" }'
