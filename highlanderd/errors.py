@@ -113,7 +113,7 @@ class TimedOut(HighlanderError):
 
 
 class Interrupted(HighlanderError):
-    """The daemon that has an order is ending, or its worker was replaced, before it was answered; it may be done."""
+    """The daemon that has an order is ending, or its worker was replaced, before it answered; it may be done."""
 
     code = "interrupted"
 

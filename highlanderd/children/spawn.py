@@ -214,8 +214,8 @@ class Spawner:
         def take(event: Event) -> None:
             try:
                 event = self._follow(child, event)
-            except Exception:  # the event counts, whatever becomes of the output
-                log.exception("%s: its output cannot be followed", self.config.name)
+            except Exception:  # the event counts, whatever else fails
+                log.exception("%s: %s of its child cannot be followed", self.config.name, type(event).__name__)
             post(event)
 
         child.listen(take, lambda: self._read(child))
@@ -223,9 +223,9 @@ class Spawner:
     def _follow(self, child: Child, event: Event) -> Event:
         """Take an event in. Return it, with what this node alone knows of the end."""
         if isinstance(event, Exited):
-            self._origin.exited(self.config.name, child)
             if event.status & 0x7F == signal.SIGKILL and (child.report is None or child.report.killed is None):
                 event = replace(event, starved=self._origin.starved(child))
+            self._origin.exited(self.config.name, child)
         if isinstance(event, Started | Emptied):
             self._read(child)
         if isinstance(event, Started) and self.config.hooks and child.report and child.report.hooks is None:

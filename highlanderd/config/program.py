@@ -185,9 +185,9 @@ class ProgramKeys(Section):
         '`"2GiB"`, or `"unlimited"`; `cpu` counts seconds, `rttime` microseconds. Only a daemon that runs as root can '
         "raise such a limit above its own. Default: the limits that the daemon was started with. The whole tree "
         "together has those of its cgroup: `memory_max`, a size, above which the kernel kills all of it, and the term "
-        'ends with the cause `out_of_memory`; `cpu_max`, processors, such as `1.5` or `"150%"`; `tasks_max`, processes '
-        "and threads. Where no cgroup can set such a limit, the program runs without, and `--check`, the log and "
-        "`status` say so.",
+        'ends with the cause `out_of_memory`, or `finished` where `restart = "never"`; `cpu_max`, processors, such as '
+        '`1.5` or `"150%"`; `tasks_max`, processes and threads. Where no cgroup can set such a '
+        "limit, the program runs without, and `--check`, the log and `status` say so.",
     )
     nice: Annotated[int | None, BeforeValidator(nice_value)] = Field(
         default=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
 from highlanderd.core.status import NodeStatus, ProgramStatus
@@ -163,14 +164,15 @@ def _earliest(
         gives_back = None if local.returns is None else local.returns[1]
         return min((moment for moment in (local.changes, gives_back) if moment is not None), default=None)
     if leader is None:
-        return local.changes or next_run
+        moments = [moment for moment in (local.changes, next_run) if moment is not None]
+        return min(moments, key=datetime.fromisoformat, default=None)
     return None if _is_present(leader, cluster) else local.changes
 
 
 def _known_to(
     leader: str | None, cluster: ClusterOverview | None, program: ClusterProgram | None, local: LocalView | None
 ) -> tuple[str, ...]:
-    """Return who knows it: a leader whose child is late, who waits for a lost leader's lease, who is in backoff."""
+    """Return who knows it: a leader with a child not ready, who waits for a lost leader's lease, who is in backoff."""
     us = None if local is None else local.node.node
     if program is None or program.stopped is not None or (leader is not None and leader == us):
         return ()

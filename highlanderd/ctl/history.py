@@ -116,7 +116,7 @@ def _summary(answer: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     terms = f"{answer['terms']} {'term' if answer['terms'] == 1 else 'terms'} since {moment(answer['since'])} UTC"
     lines.append(f"{terms}; {'terms overlap' if answer['overlaps'] else 'no two of one lock id overlap'}")
     if scheduled := [plain(one["program"]) for one in answer["programs"] if one.get("scheduled")]:
-        lines.append(f"{enumerated(scheduled)}: only from a scheduled time on is a pause a gap")
+        lines.append(f"gaps of {enumerated(scheduled)} are counted from the scheduled time on")
     return [*lines, *map(unwritten, answer.get("unwritten", ()))]
 
 
@@ -143,11 +143,11 @@ def overlap(found: Mapping[str, Any]) -> str:
 
 def unwritten(found: Mapping[str, Any]) -> str:
     """Return the sentence about epochs that stand in no line."""
-    many = "1 epoch" if found["epochs"] == 1 else f"{plain(found['epochs'])} epochs"
+    many = "1 term" if found["epochs"] == 1 else f"{plain(found['epochs'])} terms"
     return (
-        f"{plain(found['program'])}: no line tells of {many} just before epoch {found['epoch']} on "
-        f"{plain(found['node'])}: a node was lost right after its takeover, or lines with a failover. A term begins "
-        "when the one before is over, but of these the history does not show it"
+        f"{plain(found['program'])}: the history lacks {many} just before epoch {found['epoch']} on "
+        f"{plain(found['node'])}, so it cannot show that nothing overlapped there: a node was lost right after its "
+        "takeover, or a failover of PostgreSQL lost the lines"
     )
 
 

@@ -18,7 +18,8 @@ from highlanderd.listeners.orders import Node
 KNOWN_SINCE: Final = 3
 """The first schema of the ledger in which each node says what it could lead."""
 KNOWN_WITHIN: Final = 2.0
-"""Seconds for which the ledger may lag behind what a node could lead: it writes a second apart at most."""
+"""Seconds for which a refusal is doubted: nodes write what they could lead a second apart at most, and a session that
+was lost is replaced meanwhile."""
 LOOK_AGAIN: Final = 0.2
 """Seconds between two looks at the ledger meanwhile."""
 

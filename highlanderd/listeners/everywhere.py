@@ -10,7 +10,16 @@ from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
 from highlanderd.core.states import Author
-from highlanderd.errors import HighlanderError, NoSuchNode, NoSuchProgram, TimedOut, Unanswered, enumerated, refusal
+from highlanderd.errors import (
+    HighlanderError,
+    Interrupted,
+    NoSuchNode,
+    NoSuchProgram,
+    TimedOut,
+    Unanswered,
+    enumerated,
+    refusal,
+)
 from highlanderd.listeners.candidates import refuse_bare_drain
 from highlanderd.listeners.orders import Node
 
@@ -20,13 +29,13 @@ LOOK_EVERY: Final = 0.1
 
 @contextmanager
 def _written(order: str, instead: str = "") -> Iterator[None]:
-    """Write an order for the block: where PostgreSQL does not answer, say what that order needs. Raises Unanswered."""
+    """Run a block that writes an order: where PostgreSQL does not answer, say what that needs. Raises Unanswered."""
     try:
         yield
     except Unanswered as error:
         raise Unanswered(
-            f"{error}; {order} is written into the ledger: see 'highlanderd --doctor', and order it again once "
-            f"PostgreSQL answers{instead}"
+            f"{error}; {order} has to be written into the ledger, and perhaps was not: see 'highlanderd --doctor', "
+            f"and order it again once PostgreSQL answers{instead}"
         ) from error
 
 
@@ -78,9 +87,10 @@ def _reasoned(node: Node, program: ClusterProgram | None) -> ClusterProgram | No
     if program is None or program.leader is not None or program.reason:
         return program
     try:
-        return replace(program, reason=node.program(program.name).reason)
-    except NoSuchProgram:
+        here = node.program(program.name)
+    except (NoSuchProgram, Interrupted):
         return program
+    return program if here.stopped is not None else replace(program, reason=here.reason)  # or it has not heard yet
 
 
 def _rests(node: Node, cluster: ClusterOverview, name: str) -> bool:
@@ -91,7 +101,7 @@ def _rests(node: Node, cluster: ClusterOverview, name: str) -> bool:
     """
     try:
         here = node.program(name)
-    except NoSuchProgram:
+    except (NoSuchProgram, Interrupted):
         shown = cluster.program(name)
         return shown is not None and shown.scheduled and shown.stopped is None and bool(shown.candidates)
     return here.idle or here.finished
@@ -133,6 +143,6 @@ async def resume(node: Node, names: list[str], by: Author, patience: Patience) -
     unknown = [name for name in names if name not in known and name not in resumed]
     if unknown:
         raise NoSuchNode.among(unknown, known)
-    late = f"{enumerated(resumed)} still {'keeps' if len(resumed) == 1 else 'keep'} from leading"
+    late = f"{enumerated(resumed)} {'does' if len(resumed) == 1 else 'do'} not know of the resume yet"
     await patience.until(node, lambda now: not any(map(now.hesitates, resumed)), late)
     return resumed

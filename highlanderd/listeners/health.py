@@ -15,7 +15,7 @@ from multidict import MultiDict
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.core.terms import PastTerm, SkippedTimes
-from highlanderd.errors import HighlanderError, NoSuchProgram
+from highlanderd.errors import HighlanderError, Interrupted, NoSuchProgram
 from highlanderd.listeners.answers import cluster_facts, encoded, failure, page
 from highlanderd.listeners.asked_page import asked_page, refusable
 from highlanderd.listeners.history import history_facts
@@ -47,7 +47,7 @@ class Observed(Protocol):
         """Return the present snapshot, from memory."""
 
     def program(self, name: str) -> ProgramStatus:
-        """Return the present status of one program, from memory. Raises NoSuchProgram."""
+        """Return the present status of one program, from memory. Raises NoSuchProgram, and Interrupted at an end."""
 
     async def refresh(self) -> None:
         """Refresh which nodes could lead what, and what children use, for half a second at most. Never raises."""
@@ -130,6 +130,8 @@ class _Answers:
             return _answer(*_leads(self._node.program(name)))
         except NoSuchProgram:
             return web.Response(status=404, text=f"no program {name!r} is configured on {self._node.name}\n")
+        except Interrupted as gone:
+            return _answer(False, str(gone))
 
     async def cluster(self, _: web.Request) -> web.Response:
         return _json(await self._cluster.get())

@@ -15,7 +15,7 @@ from aiohttp import web
 from highlanderd.api import DEFAULT_LINES, MOST_LINES, is_number
 from highlanderd.choice import meant
 from highlanderd.core.states import Author
-from highlanderd.errors import BadRequest, NoSuchProgram, NotLeading
+from highlanderd.errors import BadRequest, Interrupted, NoSuchProgram, NotLeading
 from highlanderd.listeners.carrying import LOGS, addressee
 from highlanderd.listeners.lines import line_facts
 from highlanderd.listeners.orders import Node
@@ -81,7 +81,7 @@ class Logs:
             for name, one in list(following.items()):
                 try:
                     parts = one.more()
-                except NoSuchProgram:
+                except (NoSuchProgram, Interrupted):
                     del following[name]
                     continue
                 for part in parts:

@@ -62,7 +62,7 @@ class Node(Protocol):
         """Return the present snapshot, from memory."""
 
     def program(self, name: str) -> ProgramStatus:
-        """Return the present status of one program, from memory. Raises NoSuchProgram."""
+        """Return the present status of one program, from memory. Raises NoSuchProgram, and Interrupted at an end."""
 
     async def survey(self) -> None:
         """Refresh from the ledger who leads what, and who could, for half a second at most. Never raises."""
@@ -113,7 +113,7 @@ class Node(Protocol):
         """Order that a node leads nothing until it is resumed. Raises HighlanderError.
 
         ``confirm`` is awaited once the order is written, and before any daemon is woken for it; one that reads the
-        ledger of itself at that moment may follow it already. When it raises, the order is taken back.
+        ledger by then anyway may follow it already. When it raises, the order is taken back.
         """
 
     async def resume(self, node: str, by: Author) -> bool:
@@ -262,6 +262,8 @@ def _came_back(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
 
 def _taken_up(_before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     """Return whether it runs on any node, or is not to run now. Raises HighlanderError for a child that failed."""
+    if now.want == "stop":  # it is not to run; or the one with the old keys is still leaving
+        return now.state == "stopped"
     return now.state == "stopped" or _running(replace(now, failures=0, epoch=-1), now, goal)
 
 

@@ -1,7 +1,7 @@
 """Passes an order on to the node that it concerns, and judges by the ledger what came of it where no answer comes.
 
 A node that has taken an order may be lost, or its worker be replaced, before it answers. Who leads then stands in the
-ledger, for every node to read. Of other orders than these two, it does not show whether they were carried out.
+ledger, for every node to read. Of orders other than release and restart, it does not show what became of them.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ async def _witness(node: Node, before: ClusterProgram, verb: str, to: str | None
         await node.survey()
         try:
             return {"program": program_facts(node.program(now.name))}
-        except NoSuchProgram:
+        except (NoSuchProgram, Interrupted):
             return {"program": cluster_part(now)}
 
 

@@ -67,13 +67,13 @@ class ClusterOrders:
         await self.note_everywhere("drained", node, None, None, by)
 
     async def _take_back(self, node: str, written: Sequence[str | None], why: HighlanderError) -> None:
-        """Take a drain back that was refused. Raises HighlanderError where PostgreSQL does not answer for a while."""
+        """Take a drain back that was refused. Raises HighlanderError where that fails for a while."""
         end = asyncio.get_running_loop().time() + TAKEN_BACK_WITHIN
         while True:
             try:
                 await self._write("take_drain_back", sharing.TAKE_DRAIN_BACK, node, *written)
                 return
-            except Unanswered as error:
+            except HighlanderError as error:
                 if asyncio.get_running_loop().time() >= end:
                     lift = f"'highlanderctl resume {node}' lifts that"
                     raise HighlanderError(f"{why}; {node} is drained all the same, because {error}; {lift}") from error

@@ -90,7 +90,9 @@ class Commands:
     async def _take_all(self, group: asyncio.TaskGroup) -> None:
         if self._listener.shares and self._inherited:
             values = (self._node, self._instance, json.dumps(_INTERRUPTED))
-            await self._listener.inquire("answer_inherited", sharing.ANSWER_INHERITED, *values)
+            reply = await self._listener.inquire("answer_inherited", sharing.ANSWER_INHERITED, *values)
+            if not reply.acknowledged:
+                return  # once this worker has taken orders, the statement would answer those, too
             self._inherited = False
         while self._listener.shares and self._under_way < MOST_AT_ONCE:
             reply = await self._listener.inquire("take_command", sharing.TAKE_COMMAND, self._node, self._instance)
@@ -150,7 +152,8 @@ class Commands:
 
     async def _write(self, node: str, command: Command) -> int:
         """Return the number of an order that stands in the ledger now. Raises HighlanderError."""
-        refuse_older((self._listener.facts or await self._listener.fresh_facts()).version)
+        known = self._listener.facts if self._listener.connected else None  # without a session nothing can be sent
+        refuse_older((known or await self._listener.fresh_facts()).version)
         arguments, by = json.dumps(command.arguments), command.by
         values = (node, command.verb, command.program, arguments, by.name, by.remark, TAKEN_WITHIN)
         written, woken = ("command", sharing.COMMAND, values), (self._ledger.channel, sharing.ORDERED)

@@ -322,11 +322,12 @@ def drained(abandoned: Collection[str]) -> str:
     """Return the sentence about what was drained.
 
     >>> drained([]), drained(["beat"])
-    ('everything is drained', 'all is drained but beat, whose leases run out')
+    ('everything is drained', 'everything is drained but beat: not released, so other nodes wait for its lease')
     """
     if not abandoned:
         return "everything is drained"
-    return f"all is drained but {enumerated(sorted(abandoned))}, whose leases run out"
+    its = "its lease" if len(abandoned) == 1 else "their leases"
+    return f"everything is drained but {enumerated(sorted(abandoned))}: not released, so other nodes wait for {its}"
 
 
 async def _fail_with(guardian: GuardianLink) -> None:

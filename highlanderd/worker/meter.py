@@ -88,11 +88,11 @@ class Meter:
             self._count(child.number, program, cgroup_counts(directory).get("oom_kills"))
 
     def starved(self, child: ProgramChild) -> str:
-        """Return why the kernel had no memory for a child that it killed, in words; empty if it killed none of it."""
+        """Return why the kernel had no memory for a child that it has killed just now, in words; else nothing."""
         directory = self._directory(child.number)
         counts = {} if directory is None else cgroup_counts(directory)
-        if not counts.get("oom_kills"):
-            return ""
+        if counts.get("oom_kills", 0) <= self._oom_kills.get(child.number, 0):
+            return ""  # what was counted already has not ended it
         own = counts.get("limit_reached")
         return "at its memory_max" if own else "which this host, or a cgroup above its own, had no more of"
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from highlanderd.errors import ConfigurationError
+from highlanderd.errors import ConfigurationError, HighlanderError
 from tests.support.journal import CHILD
 from tests.support.nodes import PATIENCE, Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
@@ -154,7 +154,8 @@ command = ["sh", "-c", "echo $HIGHLANDER_EPOCH >>$JOURNAL.once; exit 7"]
             wait_for(partial(_knows_it_finished, node, program), what=f"{node.name} knows it of {program}")
     assert ends(database, "job") == ["exited", "exited", "finished"]
 
-    made[1].order("start", "once")
+    with pytest.raises(HighlanderError, match="once failed: it ended with status 7"):
+        made[1].order("start", "once")
 
     wait_for(lambda: ends(database, "once") == ["finished", "finished"], what="it has run again")
     assert _runs(nodes, "job") == ["1", "2", "3"]

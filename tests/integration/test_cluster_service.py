@@ -131,7 +131,7 @@ def test_nobody_feeds_the_watchdog_while_the_guardian_is_frozen(
     node.freeze(node.guardian)
     wait_for(lambda: state(node.guardian) == "T", PATIENCE, "it stands still")
     before = len(service_manager.heard())
-    wait_for(lambda: "the guardian does not answer" in node.log.read_text(), PATIENCE, "the worker notices")
+    wait_for(lambda: "the guardian has not answered for" in node.log.read_text(), PATIENCE, "the worker notices")
     assert len(service_manager.heard()) == before
     node.thaw()
     assert node.ended() == 1

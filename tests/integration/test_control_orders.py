@@ -114,9 +114,9 @@ def test_a_drain_without_postgresql_names_what_it_needs_and_what_works_without(t
             done = await ctl(path, "drain")
         assert (done.code, done.out) == (1, "")
         assert done.err == (
-            "highlanderctl: PostgreSQL does not answer: connection refused; a drain is written into the ledger: see "
-            "'highlanderd --doctor', and order it again once PostgreSQL answers; until then, 'systemctl stop "
-            "highlanderd' on a node ends what it leads\n"
+            "highlanderctl: PostgreSQL does not answer: connection refused; a drain has to be written into the ledger, "
+            "and perhaps was not: see 'highlanderd --doctor', and order it again once PostgreSQL answers; until then, "
+            "'systemctl stop highlanderd' on a node ends what it leads\n"
         )
         assert node.orders == []
 
@@ -443,7 +443,7 @@ def test_a_resume_is_done_when_the_daemon_has_heard_of_it(tmp_path: Path) -> Non
         async with serving(node, tmp_path) as path:
             done = await ctl(path, "resume", "web-4", "--timeout", "0.2")
             assert (done.code, done.out) == (7, "")
-            assert "web-4 still keeps from leading after 0.2 s. The order stands" in done.err
+            assert "web-4 does not know of the resume yet after 0.2 s. The order stands" in done.err
             assert (await ctl(path, "resume", "web-4", "--no-wait")).out == "web-4: resumed\n"
             asked = asyncio.create_task(ctl(path, "resume", "web-4"))
             await until(lambda: len(node.orders) == 3)

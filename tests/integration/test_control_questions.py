@@ -95,7 +95,7 @@ def test_only_so_many_terms_are_read(tmp_path: Path) -> None:
             for number in ("0", "-1", "1001"):
                 asked = await ctl(path, "history", f"-n={number}")
                 assert (asked.code, asked.out) == (2, ""), number
-                assert "must be a number of terms from 1 to 1000" in asked.err
+                assert "is no number of terms: name 1 to 1000" in asked.err
 
     run(main)
 
@@ -126,8 +126,8 @@ def test_a_summary_says_which_gaps_it_leaves_out_and_which_epochs_no_line_tells_
             assert (asked.code, asked.err) == (0, "")
             _, gaps, _, schedule, unwritten = asked.out.splitlines()
             assert gaps.split()[-3:] == ["released", "1", "2.5s"]
-            assert schedule == "beat: only from a scheduled time on is a pause a gap"
-            assert unwritten.startswith("beat: no line tells of 1 epoch just before epoch 3 on b: ")
+            assert schedule == "gaps of beat are counted from the scheduled time on"
+            assert unwritten.startswith("beat: the history lacks 1 term just before epoch 3 on b, ")
 
     run(main)
 

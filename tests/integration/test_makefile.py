@@ -20,10 +20,12 @@ PYTHON = """#!/bin/sh
 [ "$1" = -c ] && exit {old}
 echo "$2" >>log
 mkdir -p .venv/bin
-printf '#!/bin/sh\necho pip >>log\nread go <go\n' >.venv/bin/pip
+printf '#!/bin/sh\necho pip >>log\nuntil read go <go; do :; done\n' >.venv/bin/pip
 chmod +x .venv/bin/pip
 """
-"""Stands in for an interpreter; the pip of its virtual environment waits for a line in a FIFO each time."""
+"""Stands in for an interpreter; the pip of its virtual environment waits for a line in a FIFO each time.
+
+It may have opened it while the writer of the line before had not closed it yet, and find no line."""
 
 
 @pytest.fixture

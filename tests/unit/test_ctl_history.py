@@ -79,10 +79,10 @@ def test_an_overlap_is_told_with_both_terms() -> None:
 def test_epochs_without_a_line_are_told_with_the_term_after_them() -> None:
     found = {"program": "beat", "epoch": 8, "node": "b", "epochs": 1}
     assert history.unwritten(found) == (
-        "beat: no line tells of 1 epoch just before epoch 8 on b: a node was lost right after its takeover, or lines "
-        "with a failover. A term begins when the one before is over, but of these the history does not show it"
+        "beat: the history lacks 1 term just before epoch 8 on b, so it cannot show that nothing overlapped there: a "
+        "node was lost right after its takeover, or a failover of PostgreSQL lost the lines"
     )
-    assert "tells of 3 epochs just before" in history.unwritten({**found, "epochs": 3})
+    assert "lacks 3 terms just before" in history.unwritten({**found, "epochs": 3})
 
 
 @pytest.mark.parametrize(

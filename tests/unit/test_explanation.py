@@ -160,6 +160,8 @@ def test_a_scheduled_time_is_named_without_a_daemon_and_by_a_node_that_never_lea
     assert explained("beat", cluster, None).earliest == T
     assert here(cluster, None).earliest == T
     assert here(cluster, program("beat")).earliest == T
+    later = "9999-12-31T00:00:00.000Z"  # the end of this node's backoff
+    assert here(cluster, program("beat", "backoff"), changes=later).earliest == T
     garbled = overview("web-2", candidates=("web-2",), reason="next run at some time")
     assert explained("beat", garbled, None).earliest is None
 

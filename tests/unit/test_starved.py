@@ -115,6 +115,15 @@ def test_what_the_kernel_counts_says_whose_limit_it_was(tmp_path: Path, events: 
     assert Meter(INSTANCE, None, lambda *_: None).starved(child) == ""
 
 
+def test_a_kill_that_was_counted_before_has_not_ended_the_child(tmp_path: Path) -> None:
+    directory = tmp_path / cgroup.name(INSTANCE, 4)
+    directory.mkdir()
+    (directory / "memory.events").write_text("oom 1\noom_kill 1\n")
+    child, meter = cast("ProgramChild", Reported()), Meter(INSTANCE, str(tmp_path), lambda *_: None)
+    meter.exited("beat", child)
+    assert meter.starved(child) == ""
+
+
 def test_a_child_without_its_limits_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         told(Reported(unlimited="memory_max cannot hold: no"), Started(7, 1.0), Started(8, 2.0))
