@@ -7,7 +7,7 @@ Nothing of this decides who leads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -144,6 +144,8 @@ class ClusterOverview:
     programs: tuple[ClusterProgram, ...]
 
     by_name: Mapping[str, ClusterProgram]
+    lock_ids: Mapping[str, frozenset[int]] = field(default_factory=dict, compare=False)
+    """By program: those under which nodes have it or have led it. While its lock key is changed, they are two."""
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -204,7 +206,11 @@ class Overviews:
         self._programs = {name: self._program(name, found) for name, found in parts.items()}
         programs = {name: program for name, (_, program) in self._programs.items()}
         ordered = tuple(sorted(nodes, key=lambda node: node.name))
-        return ClusterOverview(ordered, tuple(programs.values()), programs)
+        lock_ids = {
+            name: frozenset((*(one.lock_id for one in found.values()), *(lead.lock_id for lead in leads)))
+            for name, (found, leads) in parts.items()
+        }
+        return ClusterOverview(ordered, tuple(programs.values()), programs, lock_ids)
 
     def _program(self, name: str, parts: _Parts) -> tuple[_Parts, ClusterProgram]:
         known = self._programs.get(name)

@@ -69,17 +69,48 @@ async def stop(node: Node, name: str, by: Author, patience: Patience) -> Cluster
     """Stop a program on every node; return how the cluster shows it, once it does. Raises HighlanderError."""
     with _written("a stop everywhere", f"; until then, 'highlanderctl stop {name}' stops it on one node"):
         await node.stop_everywhere(name, by)
-    shown = await patience.until(node, lambda now: _leader(now, name) is None, f"{name} is still led")
-    return shown.program(name)
+    over = _unless_overtaken(
+        lambda now: _leader(now, name) is None,
+        lambda now: _is_stopped(now, name),
+        f"{name} was started everywhere again",
+    )
+    return (await patience.until(node, over, f"{name} is still led")).program(name)
 
 
 async def start(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram | None:
     """Lift such a stop; return how the cluster shows the program, once it does. Raises HighlanderError."""
     with _written("the end of a stop everywhere"):
         await node.start_everywhere(name, by)
-    overdue = f"no node leads {name} yet"
-    shown = await patience.until(node, lambda now: _leader(now, name) is not None or _rests(node, now, name), overdue)
+    over = _unless_overtaken(
+        lambda now: _leader(now, name) is not None or _rests(node, now, name),
+        lambda now: not _is_stopped(now, name),
+        f"{name} was stopped everywhere again",
+    )
+    shown = await patience.until(node, over, f"no node leads {name} yet")
     return _reasoned(node, shown.program(name))
+
+
+def _unless_overtaken(
+    fact: Callable[[ClusterOverview], bool], stands: Callable[[ClusterOverview], bool], what: str
+) -> Callable[[ClusterOverview], bool]:
+    """Return ``fact``; before it is so, that raises HighlanderError once an order that stood stands no longer."""
+    stood = False
+
+    def look(cluster: ClusterOverview) -> bool:
+        nonlocal stood
+        if fact(cluster):
+            return True
+        if stood and not stands(cluster):
+            raise HighlanderError(f"a later order has overtaken this one: {what}")
+        stood = stood or stands(cluster)
+        return False
+
+    return look
+
+
+def _is_stopped(cluster: ClusterOverview, name: str) -> bool:
+    program = cluster.program(name)
+    return program is not None and program.stopped is not None
 
 
 def _reasoned(node: Node, program: ClusterProgram | None) -> ClusterProgram | None:
@@ -124,7 +155,17 @@ async def drain(node: Node, names: list[str], by: Author, patience: Patience, *,
                     raise
                 raise refusal(error.code, f"{error}; drained are {enumerated(names[:at])}") from error
     late = f"{enumerated(names)} still {'leads' if len(names) == 1 else 'lead'} programs"
-    return await patience.until(node, lambda now: not _led_by(now, names), late)
+    over = _unless_overtaken(
+        lambda now: not _led_by(now, names),
+        lambda now: not _resumed(now, names),
+        f"{enumerated(names)} {'was' if len(names) == 1 else 'were, in part,'} resumed",
+    )
+    return await patience.until(node, over, late)
+
+
+def _resumed(cluster: ClusterOverview, names: list[str]) -> list[str]:
+    drained = {one.name for one in cluster.nodes if one.drained is not None}
+    return [name for name in names if name not in drained]
 
 
 async def nothing() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -34,19 +34,21 @@ class ClusterOrders:
     def __init__(self, ledger: Ledger, listener: Listener) -> None:
         self._ledger, self._listener = ledger, listener
 
-    async def stop_everywhere(self, programs: Mapping[str, int], by: Author) -> None:
-        """Stop programs, given by name with their lock ids, on every node until they are started everywhere."""
-        await self._refuse_unaware(None)
-        names = json.dumps(list(programs))
-        await self._give("stop_everywhere", sharing.STOP_EVERYWHERE, list(programs.values()), names, by.name, by.remark)
-        for name, lock_id in programs.items():
-            await self.note_everywhere("stopped_everywhere", None, name, lock_id, by)
+    async def reach(self) -> None:
+        """Return once there is a session. Raises HighlanderError when none comes for a moment."""
+        await self._facts()
 
-    async def start_everywhere(self, programs: Mapping[str, int], by: Author) -> bool:
+    async def stop_everywhere(self, name: str, lock_ids: Sequence[int], by: Author) -> None:
+        """Stop a program, under all of its lock ids, on every node until it is started everywhere."""
+        await self._refuse_unaware(None)
+        names = json.dumps([name] * len(lock_ids))
+        await self._give("stop_everywhere", sharing.STOP_EVERYWHERE, lock_ids, names, by.name, by.remark)
+        await self.note_everywhere("stopped_everywhere", None, name, lock_ids[0], by)
+
+    async def start_everywhere(self, name: str, lock_ids: Sequence[int], by: Author) -> bool:
         """Lift such an order. Return whether there was one."""
-        reply = await self._give("start_everywhere", sharing.START_EVERYWHERE, list(programs.values()))
-        for name, lock_id in programs.items():
-            await self.note_everywhere("started_everywhere", None, name, lock_id, by)
+        reply = await self._give("start_everywhere", sharing.START_EVERYWHERE, lock_ids)
+        await self.note_everywhere("started_everywhere", None, name, lock_ids[0], by)
         return bool(reply.affected)
 
     async def drain(self, node: str, by: Author, confirm: Callable[[], Awaitable[None]]) -> None:

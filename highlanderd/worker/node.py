@@ -248,22 +248,22 @@ class WorkerNode:
 
     async def stop_everywhere(self, name: str, by: Author) -> None:
         """Order that no node leads it until it is started everywhere. Raises NoSuchProgram, HighlanderError."""
-        await self._cluster_orders.stop_everywhere({name: await self._lock_id(name)}, by)
+        await self._cluster_orders.stop_everywhere(name, await self._lock_ids(name), by)
 
     async def start_everywhere(self, name: str, by: Author) -> None:
         """Lift that order. Raises NoSuchProgram, HighlanderError."""
-        await self._cluster_orders.start_everywhere({name: await self._lock_id(name)}, by)
+        await self._cluster_orders.start_everywhere(name, await self._lock_ids(name), by)
         await self._lift_everywhere(name, by)
 
-    async def _lock_id(self, name: str) -> int:
-        """Return the lock id of a program that this node or any other one has."""
-        if name in self._fleet.members:
-            return self._fleet.members[name].lock_id
+    async def _lock_ids(self, name: str) -> list[int]:
+        """Return the lock ids of a program that this node or any other one has: first this node's, or the leader's."""
+        await self._cluster_orders.reach()
         overview = await self._overview.read()
-        program = overview.program(name)
-        if program is None:
+        found = self._fleet.members.get(name) or overview.program(name)
+        if found is None:
             raise NoSuchProgram.anywhere(name, overview.by_name)
-        return program.lock_id
+        first = found.lock_id
+        return [first, *sorted(overview.lock_ids.get(name, frozenset()) - {first})]
 
     def lift(self, name: str, by: Author) -> None:
         """Forget that an operator has stopped a program on this node."""

@@ -283,3 +283,22 @@ def test_a_signal_reaches_the_child_on_the_node_that_leads_it(nodes: Nodes, data
         assert (done.code, done.out, done.err) == (0, "beat: HUP sent\n", "")
         wait_for(partial(_has_come, mark, count), what="the signal has arrived")
     assert "the name or number of a signal" in highlanderctl(nodes.nodes[0].socket, "signal", "NONE", "beat").err
+
+
+def test_a_stop_everywhere_holds_under_every_lock_key_that_nodes_have(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    [a, b] = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
+    led = nodes.await_led("beat")["beat"]
+    other = b if led is a else a
+    other.order("stop", "beat")
+    other.file.write_text(other.file.read_text().replace("[program.beat]", '[program.beat]\nlock_key = "other"'))
+    assert highlanderctl(other.socket, "reload").code == 0
+    wait_for(lambda: "lock_key" in highlanderctl(other.socket, "cluster").out, what="the other lock key is known")
+    led.order("stop", "beat")
+    assert highlanderctl(other.socket, "stop", "beat", "--everywhere").code == 0
+    refused = highlanderctl(led.socket, "start", "beat")
+    assert refused.code == 1
+    assert "beat is stopped everywhere by" in refused.err
+    assert database.sql("SELECT count(*) FROM highlander.wish") == [(2,)]
+    assert highlanderctl(led.socket, "start", "beat", "--everywhere").code == 0
+    assert database.sql("SELECT count(*) FROM highlander.wish") == [(0,)]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import time
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.sql.leading import END_TERM
 from tests.support.commands import highlanderctl
 from tests.support.memory_node import run
-from tests.support.nodes import Nodes, settled_ledger
+from tests.support.nodes import Nodes, ends, settled_ledger
 from tests.support.postgres import Cluster, Database
 from tests.support.session import LEASE, desk, settle, until
 from tests.support.wait import wait_for
@@ -220,3 +221,23 @@ def test_a_term_ends_no_later_than_the_next_began_whichever_is_written_first(nod
     with psycopg.connect(database.dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as connection:
         connection.execute(end.encode(), [lock_id, epoch - 1, "released", None, None, None, None])
     assert database.sql("SELECT node, ended_at FROM highlander.term") == [("b", began)]
+
+
+@pytest.mark.long
+def test_a_term_that_postgresql_hears_of_late_ends_with_its_lease_and_the_gap_after_it_shows(
+    nodes: Nodes, cluster: Cluster
+) -> None:
+    database, lease = cluster.database(), 2.0
+    settled_ledger(database, lease)
+    [node] = nodes(database, "a", programs=["beat"], lease=lease)
+    nodes.await_led("beat")
+    cluster.stop()
+    wait_for(lambda: node.program("beat")["pid"] is None, what="the child was fenced")
+    time.sleep(2 * lease)
+    cluster.start()
+    wait_for(lambda: len(nodes.journal.lives("beat")) == 2, what="beat is led again")
+    wait_for(lambda: ends(database, "beat") == ["fenced", None], what="the end is in the history")
+    [found] = json.loads(highlanderctl(node.socket, "history", "--summary", "--json").out)["programs"]
+    [gaps] = found["gaps"]
+    assert gaps["cause"] == "fenced"
+    assert gaps["longest"] > lease

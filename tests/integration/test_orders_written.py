@@ -75,7 +75,7 @@ def test_an_order_waits_a_moment_for_the_next_session(database: Database) -> Non
         async with desk(database.dsn, lease=LONGEST) as one:  # it reads the ledger each twelve seconds
             await until(lambda: one.pool.listener.shares)
             given = ClusterOrders(one.pool.ledger, one.pool.listener)
-            for order in (given.drain("a", ANN, _fine), given.stop_everywhere({"beat": 7}, ANN)):
+            for order in (given.drain("a", ANN, _fine), given.stop_everywhere("beat", [7], ANN)):
                 database.sql(sessions, [database.role], admin=True)
                 await order
             assert await given.resume("a", ANN)

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, UnableNode
+from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, Held, UnableNode
 from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import MigrationReport
-from highlanderd.errors import NeedsForce, NoSuchNode, TimedOut
-from highlanderd.listeners.everywhere import Patience, drain, start
+from highlanderd.errors import HighlanderError, NeedsForce, NoSuchNode, TimedOut
+from highlanderd.listeners.everywhere import Patience, drain, start, stop
 from tests.support.memory_node import MemoryNode, program
 
 NIGHTLY = ClusterProgram(
@@ -82,3 +82,34 @@ def test_a_drain_of_several_nodes_is_judged_for_all_and_says_what_stands(force: 
         with pytest.raises(NoSuchNode):
             asyncio.run(drain(node, ["a", "nix"], NOBODY, patience, force=False))
         assert node.orders == []
+
+
+class Overtaken(MemoryNode):
+    """Shows first that an order stands, and from the second look on that it stands no longer."""
+
+    def __init__(self, *overviews: ClusterOverview) -> None:
+        super().__init__()
+        self.overviews = list(overviews)
+
+    async def cluster(self) -> ClusterOverview:
+        return self.overviews.pop(0) if len(self.overviews) > 1 else self.overviews[0]
+
+
+def test_an_order_that_a_later_one_overtakes_is_not_waited_for_and_does_not_stand() -> None:
+    held, patience = Held("ann", "", "2026-01-02T03:04:05.678Z"), Patience(5.0, lambda: False)
+
+    def shown(leader: str | None, stopped: Held | None, drained: Held | None = None) -> ClusterOverview:
+        one = replace(NIGHTLY, leader=leader, candidates=(), stopped=stopped)
+        return ClusterOverview(
+            (ClusterNode("a", "i", "1", None, None, drained, present=True),), (one,), {one.name: one}
+        )
+
+    with pytest.raises(HighlanderError, match=r"^a later order has overtaken this one: nightly was started everywhere"):
+        asyncio.run(stop(Overtaken(shown("a", held), shown("a", None)), "nightly", NOBODY, patience))
+    with pytest.raises(HighlanderError, match=r"^a later order has overtaken this one: nightly was stopped everywhere"):
+        asyncio.run(start(Overtaken(shown(None, None), shown(None, held)), "nightly", NOBODY, patience))
+    resumed = Overtaken(shown("a", None, held), shown("a", None))
+    with pytest.raises(HighlanderError, match=r"^a later order has overtaken this one: a was resumed"):
+        asyncio.run(drain(resumed, ["a"], NOBODY, patience, force=True))
+    kept = Overtaken(shown("a", held), shown(None, held))
+    assert asyncio.run(stop(kept, "nightly", NOBODY, patience)) == replace(NIGHTLY, candidates=(), stopped=held)

@@ -186,10 +186,12 @@ SELECT count(pg_terminate_backend(a.pid))
    AND to_timestamp(o.known / 1000000.0) BETWEEN a.backend_start AND a.backend_start + interval '1 minute'
 """
 
-# It never writes system or timeline: a release proves nothing about the server that it reached.
+# It never writes system or timeline: a release proves nothing about the server that it reached. One that PostgreSQL
+# hears of late does not make the lease longer: no child has outlived that.
 RELEASE: Final = f"""
 UPDATE {{schema}}.lease AS r
-   SET renewal = r.renewal + 1, released_at = clock_timestamp(), expires_at = clock_timestamp(),
+   SET renewal = r.renewal + 1, released_at = clock_timestamp(),
+       expires_at = least(r.expires_at, clock_timestamp()),
        reason = $4::text, reserved_for = $5::text, reserved_seconds = $6::double precision
  WHERE {_OURS}
 """
@@ -219,12 +221,13 @@ VALUES ($1::bigint, $2::bigint, $3::text, $4::text, timestamptz 'epoch' + $5::bi
 
 # Parameters: 1 lock id, 2 epoch, 3 cause, 4 exit status, 5 exit signal, 6 author, 7 what he said. The next term may
 # have begun already, and have marked this one as lapsed; or be in the row, and not yet in the history. This one ended
-# before it.
+# before it, and with its lease at the latest: a release may come long after that, once PostgreSQL is back.
 END_TERM: Final = """
 UPDATE {schema}.term AS t
    SET reason = $3::text, {set_told}
        ended_at = coalesce(
-         (SELECT r.released_at FROM {schema}.lease AS r WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
+         (SELECT least(r.released_at, r.expires_at) FROM {schema}.lease AS r
+           WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
          (SELECT min(n.acquired_at)
             FROM (SELECT lock_id, epoch, acquired_at FROM {schema}.term
                    UNION ALL SELECT lock_id, epoch, acquired_at FROM {schema}.lease) AS n
