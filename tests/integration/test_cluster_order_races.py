@@ -185,6 +185,10 @@ def test_a_daemon_that_is_ending_does_not_say_that_it_never_had_a_program(nodes:
     settled_ledger(database, LEASE)
     [a] = nodes(database, "a", programs=f"[program.beat]\n{DEAF_CHILD.format(600)}", lease=LEASE)
     wait_for(lambda: len(a.leading()) == 2, what="both are led")
+    known = {"beat", "deaf"}
+    wait_for(
+        lambda: {one["name"] for one in a.control.ask("GET", "/v1/cluster")["programs"]} == known, what="both are known"
+    )
     a.signal(signal.SIGTERM)
     wait_for(lambda: [one["name"] for one in a.status()["programs"]] == ["deaf"], what="one of them has left")
     with pytest.raises(Interrupted, match=r"^the daemon on a is ending, and has done with beat; "):
