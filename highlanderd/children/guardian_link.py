@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -94,8 +94,8 @@ class GuardianLink:
         self._held: Counter[int | str] = Counter()
         """How many children have a lock id, or a program: ``holds()`` is called in every look."""
         self._pinged = 0
-        self._unanswered: deque[tuple[int, float]] = deque()
-        """The numbers of the oldest pings without an answer, and when each was sent."""
+        self._unanswered: list[float] = []
+        """When the first pings since the guardian's latest message were sent: it may have many to spawn first."""
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails when the guardian has sent what cannot be read, and no program alone can bear the consequences."""
@@ -189,12 +189,12 @@ class GuardianLink:
         self.silent = several and self._silent_for() >= FROZEN_AFTER * lease
         self._pinged += 1
         if not several:
-            self._unanswered.append((self._pinged, linux.boottime()))
+            self._unanswered.append(linux.boottime())
         self._channel.post(messages.ping(self._pinged, lease))
         return not self.silent
 
     def _silent_for(self) -> float:
-        return linux.boottime() - self._unanswered[0][1] if self._unanswered else 0.0
+        return linux.boottime() - self._unanswered[0] if self._unanswered else 0.0
 
     @property
     def absence(self) -> str:
@@ -264,6 +264,8 @@ class GuardianLink:
 
     def _receive(self, message: Message, fds: list[int]) -> None:
         """Act on a message. One about a term that cannot be used costs that term; its child still counts as alive."""
+        self._unanswered.clear()
+        self.silent = False
         try:
             if shapes.check(protocol.WORKER, message):  # a newer guardian may send messages that are not known here
                 HANDLERS[message["is"]](self, message, fds)
@@ -343,10 +345,8 @@ class GuardianLink:
         else:
             self._listener.signalled(name)
 
-    def _on_pong(self, message: Message, _fds: list[int]) -> None:
-        self.silent = False
-        while self._unanswered and self._unanswered[0][0] <= message["n"]:
-            self._unanswered.popleft()
+    def _on_pong(self, _message: Message, _fds: list[int]) -> None:
+        """Nothing more: each message says that the guardian lives."""
 
     def _end(self) -> None:
         self.lost = True

@@ -147,6 +147,18 @@ def test_signals_and_answers_of_an_earlier_guardian_arrive() -> None:
     _in_loop(claim)
 
 
+def test_a_guardian_that_says_anything_is_not_frozen_though_hundreds_of_spawns_come_before_a_pong() -> None:
+    async def claim(guardian: Channel, link: GuardianLink) -> None:
+        link.listen(Heard())
+        await _greeted(guardian, link, "hello")
+        assert all(link.ping(MOMENT) for _ in range(3))
+        send(guardian, "signal TERM")
+        assert link.ping(MOMENT)
+        assert link.absence == ""
+
+    _in_loop(claim)
+
+
 def test_a_guardian_is_not_taken_for_frozen_because_pings_follow_each_other_at_once() -> None:
     async def claim(guardian: Channel, link: GuardianLink) -> None:
         await _greeted(guardian, link, "hello")
