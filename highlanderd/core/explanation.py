@@ -129,7 +129,9 @@ def _others(leader: str | None, program: ClusterProgram | None, local: LocalView
     us = None if local is None else local.node.node
     could = [node for node in program.candidates if node not in (us, leader)]
     could_not = [one for one in program.unable if one.node not in (us, leader)]
-    if could and leader is None and program.reason:
+    if could and leader is None and program.stopped is not None:
+        yield f"it could be led by {', '.join(could)}, once it is started everywhere"
+    elif could and leader is None and program.reason:
         yield f"it could be led by {', '.join(could)}, but not now: {program.reason}"
     elif could and leader is None and (program.scheduled or program.leader is not None):  # it is about to say why not
         yield f"it could be led by {', '.join(could)}"

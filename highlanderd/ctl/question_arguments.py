@@ -30,7 +30,7 @@ def _programs(add: Add) -> None:
     )
     status.add_argument("-w", "--watch", action="store_true", help="print it again at every change, until Ctrl-C")
     naming(add("show", "show everything about programs, with their processes and last output"))
-    naming(add("pid", "print the ids of programs' main processes here; nothing and exit 3 without one"))
+    naming(add("pid", "print the ids of programs' main processes here; exit 3 where one of them has none"))
     config = add("config", "show the keys of one program as they are in force, and where each value was written")
     config.add_argument("name", metavar="NAME", help="one program of this node")
     config.add_argument("--config", metavar="FILE", help="read this file itself: no daemon is needed")

@@ -94,6 +94,8 @@ def test_what_was_stopped_everywhere_waits_for_an_order_and_for_no_moment() -> N
         "'highlanderctl start --everywhere beat' lifts that"
     )
     assert found.earliest is None
+    ready = here(overview("web-1", "web-2", stopped=held, candidates=("web-2",)), program("beat", "stopped"))
+    assert "it could be led by web-2, once it is started everywhere" in ready.because
 
 
 def test_what_this_host_lacks_is_told_though_it_waits() -> None:
