@@ -156,8 +156,8 @@ class Led(TypedDict):
     scheduled: bool
 
 
-Overlap = TypedDict(
-    "Overlap",
+TwoTerms = TypedDict(
+    "TwoTerms",
     {
         "program": str,
         "epoch": int,
@@ -165,23 +165,16 @@ Overlap = TypedDict(
         "from": str,
         "former_epoch": int,
         "former_node": str,
-        "overlap": float | None,
     },
 )
 
 
-Unwritten = TypedDict(
-    "Unwritten",
-    {
-        "program": str,
-        "epoch": int,
-        "node": str,
-        "from": str,
-        "former_epoch": int,
-        "former_node": str,
-        "epochs": int,
-    },
-)
+class Overlap(TwoTerms):
+    overlap: float | None
+
+
+class Unwritten(TwoTerms):
+    epochs: int
 
 
 class Summary(TypedDict):

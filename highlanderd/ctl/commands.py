@@ -130,24 +130,19 @@ def release(daemon: ControlClient, arguments: Namespace) -> int:
 def start(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.everywhere:
         return everywhere(daemon, "start", arguments)
-    names, jobs = _names_on(daemon, arguments), _between_runs(daemon, arguments.names)
-    if left_out := [tables.plain(name) for name in names if name in jobs]:
-        print(f"highlanderctl: start leaves out what waits for its time: {enumerated(left_out)}", file=sys.stderr)
-    return _order(daemon, "start", [name for name in names if name not in jobs], arguments, {})
-
-
-def _between_runs(daemon: ControlClient, names: Sequence[str]) -> set[str]:
-    """Return the programs that wait for their scheduled time, but for those that are named: these run now."""
-    named = exact(names)
-    if len(named) == len(names):
-        return set()
-    return {one["name"] for one in daemon.status()["programs"] if one.get("idle")} - set(named)
+    named, programs = exact(arguments.names), _programs_on(daemon, arguments)
+    jobs = [one["name"] for one in programs if one.get("idle") and one["name"] not in named]  # only a name runs one now
+    if jobs:
+        left_out = enumerated([tables.plain(name) for name in jobs])
+        print(f"highlanderctl: start leaves out what waits for its time: {left_out}", file=sys.stderr)
+    return _order(daemon, "start", [one["name"] for one in programs if one["name"] not in jobs], arguments, {})
 
 
 def stop(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.everywhere:
         return everywhere(daemon, "stop", arguments)
-    return _order(daemon, "stop", _names_on(daemon, arguments), arguments, {"force": arguments.force})
+    names = [one["name"] for one in _programs_on(daemon, arguments)]
+    return _order(daemon, "stop", names, arguments, {"force": arguments.force})
 
 
 def everywhere(daemon: ControlClient, verb: str, arguments: Namespace) -> int:
@@ -214,19 +209,20 @@ def _refuse_unknown(daemon: ControlClient, node: str) -> None:
         raise NoSuchNode.among([node], known)
 
 
-def _names_on(daemon: ControlClient, arguments: Namespace) -> list[str]:
+def _programs_on(daemon: ControlClient, arguments: Namespace) -> list[Answer]:
     """Return the programs that are chosen from those of the node that the order is for.
 
     A glob and ``all`` choose from those that it has. That node refuses the order for a named one that it has not.
     """
     if arguments.on is None:
-        return _names(daemon, arguments.names)
+        return chosen(arguments.names, daemon.status()["programs"])
     named, lacking = exact(arguments.names), _lacked(daemon, arguments.on)
-    found = [one["name"] for one in _of_cluster(daemon, arguments.names)]
-    names = [name for name in found if name in named or name not in lacking]
-    if not names:
-        raise NoSuchProgram(f"{arguments.on} has none of these programs: {enumerated(found)}")
-    return names
+    found = _of_cluster(daemon, arguments.names)
+    programs = [one for one in found if one["name"] in named or one["name"] not in lacking]
+    if not programs:
+        names = enumerated([one["name"] for one in found])
+        raise NoSuchProgram(f"{arguments.on} has none of these programs: {names}")
+    return programs
 
 
 def _lacked(daemon: ControlClient, node: str) -> set[str]:

@@ -238,11 +238,15 @@ class Session(LockConnection):
     def _watched(self, view: LedgerView, arrived: float) -> bool:
         """Return whether the program need not look again before surveys show more than renewals of another node."""
         watch, row = self.pool.listener.watch, view.observation.row
-        silent = row is None or arrived >= self._unmoved_since + row.trusted_for / 2
-        if self._is_led_elsewhere(view) and not silent and watch.admit(self, view.observation, arrived):
+        led = row is not None and self._is_led_elsewhere(view) and not self._is_silent(row, arrived)
+        if led and watch.admit(self, view.observation, arrived):
             return True
         watch.dismiss(self)
         return False
+
+    def _is_silent(self, row: Row, arrived: float) -> bool:
+        """Return whether half of the row's lease has passed without a renewal."""
+        return arrived >= self._unmoved_since + row.trusted_for / 2
 
     def write_settled(self, settle: Settle) -> None:
         """Write that the ceiling was waited out for this server and ledger. Posts Settled, or Refused on an error."""

@@ -177,7 +177,7 @@ class SharingSession(Session):
         row = view.observation.row
         if not self._is_led_elsewhere(view) or row is None:
             return
-        if arrived - self._unmoved_since >= row.trusted_for / 2:
+        if self._is_silent(row, arrived):
             self._expect(view.observation.meta.lease)
         else:
             self._own_until = 0.0

@@ -22,7 +22,7 @@ KINDS = pytest.mark.parametrize("kind", [RecordingSession, RecordingSharer], ids
 async def watched(
     database: Database, kind: type[RecordingSession], lease: float = LEASE
 ) -> AsyncIterator[tuple[Line, int, Line]]:
-    """Give a leader, the epoch of its term, and another node's line that surveys watch."""
+    """Return a leader, the epoch of its term, and another node's line that surveys watch."""
     async with desk(database.dsn, lease=lease) as here, desk(database.dsn, node="n2", lease=lease) as there:
         leader = await here.line("beat")
         settle(database)

@@ -75,13 +75,13 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
           {{allowed}}),
 """
 
-_OUTCOME = "NOTED SELECT name.granted, lock.granted, (SELECT count(*) FROM taken)FORMER FROM name, lock"
+_OUTCOME = "NOTED SELECT name.granted, lock.granted, (SELECT count(*) FROM taken)"
 
 # When the former term began, as it stood before this statement: afterwards the row tells of the new one alone.
 _FORMER = """, (SELECT (extract(epoch FROM o.acquired_at) * 1000000)::bigint FROM {schema}.lease AS o
                  WHERE o.lock_id = $1::bigint AND o.epoch = $14::bigint)"""
 
-_TAKE_OVER = f"""{_GRANT}
+_TAKE_OVER: Final = f"""{_GRANT}
      taken AS (
        UPDATE {{schema}}.lease AS r
           SET epoch = $5::bigint, renewal = r.renewal + 1, program = $6::text, node = $7::text,
@@ -93,10 +93,10 @@ _TAKE_OVER = f"""{_GRANT}
         WHERE r.lock_id = $1::bigint AND r.epoch = $14::bigint AND r.renewal = $15::bigint
           AND r.system = $16::bigint AND r.timeline = $17::bigint AND r.released_at IS NOT NULL
     RETURNING 1)
-{_OUTCOME}
+{_OUTCOME}{_FORMER} FROM name, lock
 """
 
-_FIRST_TAKE_OVER = f"""{_GRANT}
+_FIRST_TAKE_OVER: Final = f"""{_GRANT}
      taken AS (
        INSERT INTO {{schema}}.lease AS r (lock_id, epoch, renewal, program, node, instance, system, timeline,
               backend_pid, backend_start, acquired_at, expires_at{{insert_trusted}})
@@ -105,11 +105,8 @@ _FIRST_TAKE_OVER = f"""{_GRANT}
          FROM judged AS j
            ON CONFLICT DO NOTHING
     RETURNING 1)
-{_OUTCOME}
+{_OUTCOME} FROM name, lock
 """
-
-_TAKE_OVER = _TAKE_OVER.replace("FORMER", _FORMER)
-_FIRST_TAKE_OVER = _FIRST_TAKE_OVER.replace("FORMER", "")
 
 TAKE_OVER: Final = _TAKE_OVER.replace("PLANNED", "").replace("NOTED", "")
 FIRST_TAKE_OVER: Final = _FIRST_TAKE_OVER.replace("PLANNED", "").replace("NOTED", "")
