@@ -148,7 +148,7 @@ def test_alerts_come_and_go_with_the_nodes(nodes: Nodes, database: Database, tmp
         assert prometheus.value('max(highlander_program_candidates{program="beat"})') == 2
         assert [one for one in expressions() if not prometheus.understands(one)] == []
         present = [one for one in expressions() if "[" not in one]  # not what happens now and then
-        assert [one for one in present if not prometheus.ask(one)] == []
+        wait_for(lambda: all(map(prometheus.ask, present)), PATIENCE, "what children use is measured, too")
 
         first = nodes.await_led("beat")["beat"]
         first.crash()
