@@ -31,8 +31,8 @@ async def addressee(node: Node, verb: str, name: str, body: Mapping[str, Any]) -
         return node.name
     try:
         program = node.program(name)
-    except (NoSuchProgram, Interrupted):
-        return await _leader_elsewhere(node, name)
+    except (NoSuchProgram, Interrupted) as refusal:
+        return await _leader_elsewhere(node, name, refusal)
     return node.name if program.state == "leading" else program.leader or node.name
 
 
@@ -42,13 +42,13 @@ async def _known(node: Node, name: str) -> str:
     return name
 
 
-async def _leader_elsewhere(node: Node, name: str) -> str:
-    """Return who leads a program that this node does not have."""
+async def _leader_elsewhere(node: Node, name: str, refusal: NoSuchProgram | Interrupted) -> str:
+    """Return who leads a program that this node does not have, or no longer has because it is ending."""
     cluster = await node.cluster()
     program = cluster.program(name)
-    if program is None:
+    if program is None and isinstance(refusal, NoSuchProgram):
         raise NoSuchProgram.anywhere(name, cluster.by_name)
-    if program.leader is None:
+    if program is None or program.leader is None:
         raise NotLeading(f'nobody leads "{name}" at the moment, and this node does not have it')
     return program.leader
 

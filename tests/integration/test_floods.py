@@ -14,7 +14,7 @@ import pytest
 from tests.support.deaths import stand_still
 from tests.support.floods import FLOOD, alive, dried, frozen
 from tests.support.journal import Journal
-from tests.support.processes import PATIENCE, Node, gone, node_at, state, undying
+from tests.support.processes import LEASE, PATIENCE, Node, gone, node_at, state, undying
 from tests.support.wait import wait_for
 
 BOMB, MANY = 120, 1000
@@ -238,21 +238,22 @@ def test_a_child_that_stops_itself_and_its_group_is_killed_all_the_same(node: No
 # -------------------------------------------------------------------------------------- what holds nobody up
 
 
-def test_a_keeper_that_is_frozen_with_an_empty_tree_does_not_hold_up_the_end(node: Node) -> None:
-    epoch = node.shell("read line < fifo", cwd=str(node.home), stdout="null")
-    os.mkfifo(node.home / "fifo")
-    node.expect("Started", epoch=epoch)
-    keeper = node.keeper()
-    node.tell("pinging", on=False)  # a sign of life would be read, and the keeper let go, before it can be frozen
-    stand_still(node.worker)
-    (node.home / "fifo").write_text("go\n")
-    wait_for(lambda: _waits_to_be_let_go(keeper), what="its tree is empty")
-    stand_still(keeper)
-    os.kill(node.worker, signal.SIGCONT)
-    node.expect("Emptied", epoch=epoch)
-    node.tell("done", code=0)
-    assert node.process.wait(PATIENCE) == 0
-    assert gone(keeper)
+def test_a_keeper_that_is_frozen_with_an_empty_tree_does_not_hold_up_the_end(open_dir: Path) -> None:
+    with node_at(open_dir, lease=6 * LEASE) as node:  # it outlives what it stands still for
+        epoch = node.shell("read line < fifo", cwd=str(node.home), stdout="null")
+        os.mkfifo(node.home / "fifo")
+        node.expect("Started", epoch=epoch)
+        keeper = node.keeper()
+        node.tell("pinging", on=False)  # a sign of life would be read, and the keeper let go, before it can be frozen
+        stand_still(node.worker)
+        (node.home / "fifo").write_text("go\n")
+        wait_for(lambda: _waits_to_be_let_go(keeper), what="its tree is empty")
+        stand_still(keeper)
+        os.kill(node.worker, signal.SIGCONT)
+        node.expect("Emptied", epoch=epoch)
+        node.tell("done", code=0)
+        assert node.process.wait(PATIENCE) == 0
+        assert gone(keeper)
 
 
 def _waits_to_be_let_go(keeper: int) -> bool:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from highlanderd.errors import HighlanderError, Interrupted, NoSuchProgram, NotLeading
+from highlanderd.listeners.carrying import addressee
 from highlanderd.worker.node import not_leading
-from tests.support.memory_node import program
+from tests.support.memory_node import MemoryNode, program
 
 CURE = "'highlanderctl start beat' starts it at once"
 
@@ -23,3 +29,19 @@ def test_the_order_is_not_named_where_it_would_not_help() -> None:
 def test_a_node_that_cannot_ask_postgresql_does_not_say_that_nobody_leads() -> None:
     cut_off = program("beat", leader=None, connected=False)
     assert not_leading(cut_off, "a") == '"beat" is waiting on a; PostgreSQL does not say who leads it'
+
+
+@pytest.mark.parametrize(
+    ("refusal", "answer", "says"),
+    [
+        (Interrupted("the daemon on web-1 is ending, and has done with beat"), NotLeading, "nobody leads"),
+        (NoSuchProgram("web-1 has no program 'beat'"), NoSuchProgram, "no node has"),
+    ],
+)
+def test_a_program_that_an_ending_node_has_done_with_is_not_called_unknown(
+    refusal: HighlanderError, answer: type[HighlanderError], says: str
+) -> None:
+    node = MemoryNode()
+    node.trouble = refusal
+    with pytest.raises(answer, match=says):
+        asyncio.run(addressee(node, "restart", "beat", {}))
