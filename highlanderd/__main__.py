@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from highlanderd import __version__
-from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError, one_line, printable
+from highlanderd.command_parser import CommandParser
+from highlanderd.errors import DONE, FAILED, INTERRUPTED, ConfigurationError, HighlanderError, one_line, printable
 from highlanderd.run import arguments as run
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def main() -> None:
         print(printable(f"highlanderd: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except OSError as error:  # | head, > /dev/full
         if not _only_prints(arguments) or error.filename is not None:
             raise
@@ -53,10 +54,10 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="highlanderd",
         description="Run programs exactly once in a cluster: PostgreSQL decides which node leads each of them.",
-        epilog="Exit codes: 0 done, 1 failed, 2 usage, 78 configuration invalid.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage, 78 configuration invalid, 130 Ctrl-C.",
     )
     parser.add_argument("-c", "--config", type=Path, default=DEFAULT_FILE, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--version", action="version", version=f"highlanderd {__version__}")
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     said = "print what a supervisord.conf says as a configuration of this daemon; what has no equal becomes a comment"
     importing = commands.add_parser("import", help=said, description=said)
     importing.add_argument("file", type=Path, metavar="FILE", help="the supervisord.conf; its [include] is followed")
+    parser.commands = commands.choices
     run.describe(commands.add_parser("run", help=run.SUMMARY, description=run.SUMMARY, epilog=run.EPILOG))
     return parser
 

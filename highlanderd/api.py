@@ -11,6 +11,8 @@ DEFAULT_LINES: Final = 30
 MOST_TERMS: Final = 1000
 """Of one answer: it costs the daemon's event loop some milliseconds. A summary looks at as many."""
 DEFAULT_TERMS: Final = 100
+MOST_EVENTS: Final = 100
+"""Of one answer that does not go on; it is the default, too."""
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds to wait for the outcome of an order: six times the default stop_timeout."""
 LONGEST_REASON: Final = 500

@@ -17,6 +17,8 @@ UNREACHABLE = 5
 NOT_PERMITTED = 6
 TIMED_OUT = 7
 CONFIGURATION_INVALID = 78
+INTERRUPTED = 130
+"""What shells expect after Ctrl-C: 128 and the signal's number."""
 
 
 class HighlanderError(Exception):

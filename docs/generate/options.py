@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 from tables import first_sentence, rows
@@ -149,6 +149,10 @@ def _subcommands(action: argparse._SubParsersAction[Any], called: str) -> Iterat
         yield from inner
 
 
+OTHERWISE: Final = {errors.DONE: "Done.", errors.INTERRUPTED: "Ctrl-C before the answer; what was ordered stands."}
+"""What the exit codes mean that belong to no error."""
+
+
 def exit_codes() -> str:
     """Every exit code, with the word that the control socket gives for it."""
     kinds = defaultdict(list)
@@ -162,7 +166,7 @@ def exit_codes() -> str:
             meaning = first_sentence(kind.__doc__).split(". ")[0].rstrip(".") + "."
             lines.append((f"`{code}`", name, f"`{kind.code}`", meaning))
         if not kinds[code]:
-            lines.append((f"`{code}`", name, "", {0: "Done.", 2: "The command line is wrong."}[code]))
+            lines.append((f"`{code}`", name, "", OTHERWISE[code]))
     return rows(("code", "name", "word", "meaning"), lines)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-INTERRUPTED = 130
-"""What shells expect after Ctrl-C: 128 and the signal's number."""
+from highlanderd.errors import INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from highlanderd.api import MOST_LINES, MOST_TERMS, is_number
+from highlanderd.api import MOST_EVENTS, MOST_LINES, MOST_TERMS, is_number
 from highlanderd.durations import LONGEST_OUTAGE, seconds
 
 STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
@@ -40,6 +40,13 @@ def term_number(text: str) -> int:
     """Return a number of terms. Raises argparse.ArgumentTypeError."""
     if not is_number(text, MOST_TERMS):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of terms: name 1 to {MOST_TERMS}")
+    return int(text)
+
+
+def event_number(text: str) -> int:
+    """Return a number of events. Raises argparse.ArgumentTypeError."""
+    if not is_number(text, MOST_EVENTS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of events: name 1 to {MOST_EVENTS}")
     return int(text)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn, cast
 
 from highlanderd import __version__
 from highlanderd.api import DEFAULT_TIMEOUT, LONGEST_REASON
+from highlanderd.command_parser import CommandParser
 from highlanderd.ctl import terminal
 from highlanderd.ctl.argument_values import duration, naming, outage
 from highlanderd.ctl.question_arguments import add_questions
@@ -31,7 +32,7 @@ class _Help(argparse.HelpFormatter):
         super().__init__(prog, width=(terminal.size()[0] or UNKNOWN_WIDTH) - 2)
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(CommandParser):
     """Takes ``-60s`` for a value, as argparse does ``-60``: then the refusal can say what is wrong with it."""
 
     def __init__(self, **settings: Any) -> None:
@@ -40,12 +41,14 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\d")
 
     def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2, and answer a word of another tool with what does the same here."""
+        """Leave with exit code 2."""
         if option := re.search(r"unrecognized arguments: .*?(--(?:dsn|config))\b", message):
             super().error(ASKS_DAEMON.format(option[1]))  # without its value: it may hold a password
-        found = re.search(r"argument COMMAND: invalid choice: '(\w+)'", message)
-        answer = WORDS.get(found[1]) if found is not None else None
-        super().error(message if answer is None or found is None else f"there is no command {found[1]!r}: {answer}")
+        super().error(message)
+
+    def unknown(self, word: str) -> str:
+        """Return what to say of a word of another tool, or the nearest command."""
+        return f": {WORDS[word]}" if word in WORDS else super().unknown(word)
 
 
 class _NotTyped:
@@ -65,7 +68,7 @@ def parser(typed: Collection[str] | None = None) -> argparse.ArgumentParser:
         prog="highlanderctl",
         description="Ask the highlanderd of this machine, or pass it an order.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program or node, 5 daemon not "
-        "reachable, 6 permission denied, 7 timed out, 78 configuration invalid.",
+        "reachable, 6 permission denied, 7 timed out, 78 configuration invalid, 130 Ctrl-C.",
         parents=[_shared(os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET, "table")],
     )
     top.add_argument("--version", action="version", version=f"highlanderctl {__version__}")
@@ -97,12 +100,13 @@ def _shared(socket: str, output: str) -> _Parser:
 
 
 class _Commands:
-    def __init__(self, top: argparse.ArgumentParser, typed: Collection[str] | None) -> None:
+    def __init__(self, top: _Parser, typed: Collection[str] | None) -> None:
         self._typed, self._needed = typed, True
         made = cast("type[_Parser]", self._parser)  # argparse does no more than call it
         self._sub = top.add_subparsers(
             dest="command", metavar="COMMAND", required=True, prog="highlanderctl", parser_class=made
         )
+        top.commands = self._sub.choices
         # What stands before the command holds, unless another one follows
         self._shared = _shared(argparse.SUPPRESS, argparse.SUPPRESS)
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from highlanderd import __version__
-from highlanderd.ctl import INTERRUPTED
 from highlanderd.ctl.arguments import parser
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.commands import COMMANDS
-from highlanderd.errors import FAILED, DaemonUnreachable, HighlanderError, one_line
+from highlanderd.errors import FAILED, INTERRUPTED, DaemonUnreachable, HighlanderError, one_line
 
 WITHOUT_DAEMON: Final = "; or ask PostgreSQL itself with --dsn or --config"
 """The cure that the commands have which take these options."""

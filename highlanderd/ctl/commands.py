@@ -195,7 +195,7 @@ def _order_led(daemon: ControlClient, verb: str, arguments: Namespace, more: dic
         if on is not None:
             _refuse_unknown(daemon, on)
         where = "led at the moment" if on is None else f"led by {on}"
-        print(f"nothing to {verb}: none of these programs is {where}", file=sys.stderr)
+        print(f"highlanderctl: nothing to {verb}: none of these programs is {where}", file=sys.stderr)
         return NOT_LEADING
     if unled := [tables.plain(p["name"]) for p in programs if p["leader"] is None and p["name"] not in named]:
         print(f"highlanderctl: {verb} leaves out what no node leads now: {enumerated(unled)}", file=sys.stderr)

@@ -37,12 +37,12 @@ def _found(daemon: ControlClient, arguments: Namespace) -> Iterator[dict[str, An
     if isinstance(source, Direct):
         if arguments.follow:
             raise BadRequest("-f asks the daemon of this machine; leave --dsn and --config out, or leave out -f")
-        yield from source.ask("GET", "/v1/events")["events"]
+        yield from source.ask("GET", "/v1/events")["events"][-arguments.number :]
     elif arguments.follow:
         first = f"/v1/events?follow=true&snapshot={str(arguments.snapshot).lower()}"
         yield from (one for one in followed(daemon, first, "/v1/events?follow=true&snapshot=false") if one is not None)
     else:
-        yield from daemon.stream("/v1/events")
+        yield from [*daemon.stream("/v1/events")][-arguments.number :]
 
 
 def _shown(event: dict[str, Any], output: str) -> str:

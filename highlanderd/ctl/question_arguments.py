@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from highlanderd.api import DEFAULT_LINES, DEFAULT_TERMS, DEFAULT_TIMEOUT, MOST_LINES, MOST_TERMS
-from highlanderd.ctl.argument_values import STATES, duration, line_number, naming, term_number
+from highlanderd.api import DEFAULT_LINES, DEFAULT_TERMS, DEFAULT_TIMEOUT, MOST_EVENTS, MOST_LINES, MOST_TERMS
+from highlanderd.ctl.argument_values import STATES, duration, event_number, line_number, naming, term_number
 from highlanderd.ctl.predicates import OUTCOMES
 
 Add = Callable[..., argparse.ArgumentParser]
@@ -58,7 +58,16 @@ def _lines_and_events(add: Add) -> None:
         help=f"the last N lines of each program: 1 to {MOST_LINES}, or all that are kept (default: {DEFAULT_LINES})",
     )
     events = add("events", "print what has happened in the cluster lately, and on this node in detail; the newest last")
-    events.add_argument("-f", "--follow", action="store_true", help="go on with each new event, until Ctrl-C")
+    how_much = events.add_mutually_exclusive_group()
+    how_much.add_argument("-f", "--follow", action="store_true", help="go on with each new event, until Ctrl-C")
+    how_much.add_argument(
+        "-n",
+        dest="number",
+        type=event_number,
+        metavar="N",
+        default=MOST_EVENTS,
+        help=f"the newest N events, 1 to {MOST_EVENTS} (default: {MOST_EVENTS})",
+    )
     events.add_argument(
         "--snapshot",
         action=argparse.BooleanOptionalAction,

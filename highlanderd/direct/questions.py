@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from yarl import URL
 
+from highlanderd.api import MOST_EVENTS
 from highlanderd.choice import chosen
 from highlanderd.config import Loaded, keys_of
 from highlanderd.core.cluster import ClusterOverview
@@ -21,7 +22,6 @@ from highlanderd.core.occurrences import Occurrence
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram
 from highlanderd.listeners.answers import cluster_facts, config_facts
-from highlanderd.listeners.events import MOST_EVENTS
 from highlanderd.listeners.history import history_facts
 from highlanderd.postgres import fitness, history, overview
 from highlanderd.postgres.addresses import Addresses, with_options

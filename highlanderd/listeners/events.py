@@ -11,14 +11,13 @@ from typing import Final
 
 from aiohttp import web
 
+from highlanderd.api import MOST_EVENTS
 from highlanderd.core.occurrences import Occurrence, latest
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.orders import Node
 from highlanderd.listeners.streams import Part, flag
 
-MOST_EVENTS: Final = 100
-"""Without ``follow``."""
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks for what this node has seen."""
 ASK_EVERY: Final = 1.0

@@ -31,6 +31,7 @@ def test_the_version_is_one_line() -> None:
     ("words", "said"),
     [
         (("--frobnicate",), "unrecognized arguments: --frobnicate"),
+        (("rnu", "--", "true"), "there is no command 'rnu'; did you mean 'run'?"),
         (("-c",), "argument -c/--config: expected one argument"),
         (("--check", "--print-schema"), "argument --print-schema: not allowed with argument --check"),
         (("--from", "1"), "--from belongs to --print-schema"),
@@ -57,7 +58,7 @@ def test_a_command_that_is_none_is_named_beside_those_that_there_are() -> None:
 def test_help_names_the_exit_codes_and_hides_what_is_not_for_people() -> None:
     done = highlanderd("--help")
     assert done.code == 0
-    assert "Exit codes: 0 done, 1 failed, 2 usage, 78 configuration invalid." in " ".join(done.out.split())
+    assert "Exit codes: 0 done, 1 failed, 2 usage, 78 configuration invalid, 130 Ctrl-C." in " ".join(done.out.split())
     assert "--worker" not in done.out
 
 

@@ -105,7 +105,10 @@ def test_an_order_that_concerns_the_leader_says_why_nobody_leads(nodes: Nodes, d
         assert (refused.code, refused.out) == (3, "")
         assert ": broken); nobody leads it at the moment" in refused.err
     refused = highlanderctl(other.socket, "restart", "all")
-    assert (refused.code, refused.err) == (3, "nothing to restart: none of these programs is led at the moment\n")
+    assert (refused.code, refused.err) == (
+        3,
+        "highlanderctl: nothing to restart: none of these programs is led at the moment\n",
+    )
 
 
 def test_a_node_that_obeys_no_other_refuses_each_order_and_says_so(nodes: Nodes, database: Database) -> None:

@@ -31,6 +31,7 @@ def test_without_f_the_last_events_of_cluster_and_node_are_told_in_order(tmp_pat
                 "web-1  beat  backoff: exited with status 1",
                 "web-2  relay  ended, epoch 3: exited (1)",
             ]
+            assert (await ctl(path, "events", "-n", "1")).out.splitlines() == asked.out.splitlines()[-1:]
             found = [json.loads(line) for line in (await ctl(path, "events", "--json")).out.splitlines()]
             assert [one["event"] for one in found] == ["leading", "backoff", "ended"]
             assert (await ctl(path, "events", "-o", "tsv")).out.splitlines()[0].split("\t")[:2] == ["TIME", "EVENT"]

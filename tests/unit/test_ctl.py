@@ -365,6 +365,8 @@ def test_what_only_a_daemon_answers_names_what_postgresql_does_and_shows_no_secr
     [
         (("history", "-n", "0"), "argument -n: '0' is no number of terms: name 1 to 1000"),
         (("history", "-n", "1001"), "argument -n: '1001' is no number of terms: name 1 to 1000"),
+        (("events", "-n", "101"), "argument -n: '101' is no number of events: name 1 to 100"),
+        (("events", "-f", "-n", "3"), "argument -n: not allowed with argument -f/--follow"),
         (("cluster", "--dsn", "x", "--config", "y"), "argument --config: not allowed with argument --dsn"),
     ],
 )
@@ -392,6 +394,17 @@ def test_a_word_of_another_tool_is_answered_with_ours(word: str, capsys: pytest.
 def commands() -> set[str]:
     [action] = [one for one in parser()._actions if isinstance(one, argparse._SubParsersAction)]
     return set(action.choices)
+
+
+@pytest.mark.parametrize(("typed", "near"), [("restrat", "restart"), ("is-leadin", "is-leading"), ("statsu", "status")])
+def test_a_mistyped_command_is_answered_with_the_nearest_one(
+    typed: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser([typed, "beat"]).parse_args([typed, "beat"])
+    assert left.value.code == 2
+    said = f"highlanderctl: error: there is no command {typed!r}; did you mean {near!r}?\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_no_command_is_also_answered_as_a_word_of_others() -> None:
