@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from highlanderd.config import load
+from highlanderd.config.dsn import options
 from highlanderd.direct.questions import SCHEMA, answer, configured, keys
 from highlanderd.embedded.server import dsn_of
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import BadRequest, HighlanderError
 
 
 def main() -> int:
@@ -38,7 +39,23 @@ def _answer(resource: str, dsn: str) -> Mapping[str, object]:
         postgres, directory = loaded.configuration.postgres, loaded.configuration.embedded_directory
         dsn = postgres.dsn.get_secret_value() if directory is None else dsn_of(directory)
         schema = postgres.schema_
+    else:
+        _refuse_unusable(dsn)
     return asyncio.run(answer(resource, dsn, schema))
+
+
+def _refuse_unusable(dsn: str) -> None:
+    """Raise BadRequest for what ``--dsn`` does not take."""
+    scheme = dsn.partition(":")[0]
+    if scheme in ("embedded", "file"):
+        raise BadRequest(
+            f"--dsn takes a connection string such as postgresql://highlander@db1/ops; what a configuration means by "
+            f"{scheme!r}, --config FILE says"
+        )
+    try:
+        options(dsn)
+    except ValueError as refusal:
+        raise BadRequest(f"--dsn: {refusal}") from None
 
 
 if __name__ == "__main__":
