@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -126,6 +127,7 @@ class _Waiting:
     def __init__(self, view: _View, arguments: Namespace) -> None:
         self._view, self._state, self._patience = view, arguments.state, arguments.timeout
         self._end = time.monotonic() + self._patience
+        self._told = ""
 
     def names(self, names: Sequence[str]) -> list[str]:
         """Return the names of the programs that these names and globs choose; only a glob needs a look for that."""
@@ -172,11 +174,18 @@ class _Waiting:
                 raise
             except HighlanderError as error:
                 now = str(error)
+                self._tell(now)
                 time.sleep(min(AWAY_PAUSE, left))
             left = max(0.0, self._end - time.monotonic()) if left else 0.0
             if not left:
                 raise TimedOut(f"{what} is not {self._state} after {shown(self._patience)}: {now}")
             pause = min(LOOK_AGAIN, left)
+
+    def _tell(self, trouble: str) -> None:
+        """Say at once, and once, why PostgreSQL itself gives no answer: a refusal will not change by itself."""
+        if isinstance(self._view, _LedgerView) and trouble != self._told:
+            self._told = trouble
+            print(f"highlanderctl: {trouble}; it is asked again until --timeout is over", file=sys.stderr)
 
 
 def _said(program: Answer, sentence: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from highlanderd.postgres.replies import ConnectFailed
+from highlanderd.postgres.replies import ConnectFailed, RefusedConnection
 from highlanderd.postgres.wire import UNWATCHED, Reports, Wire, one_line
 
 
@@ -27,6 +27,18 @@ async def connect(parameters: Mapping[str, str], within: float, reports: Reports
         raise
     dial.close()
     return Wire(pg, reports)
+
+
+def _failure(said: str) -> ConnectFailed:
+    """Return what libpq's message means. Of a server's own message it puts two spaces after the severity.
+
+    >>> _failure('connection to server failed: FATAL:  role "x" does not exist')
+    RefusedConnection('connection to server failed: FATAL: role "x" does not exist')
+    >>> _failure("connection to server failed: Connection refused")
+    ConnectFailed('connection to server failed: Connection refused')
+    """
+    kind = RefusedConnection if ":  " in said else ConnectFailed
+    return kind(one_line(said))
 
 
 class _Dial:
@@ -48,7 +60,7 @@ class _Dial:
         if self.done.done():
             return
         if self._pg.status == pq.ConnStatus.BAD or status == pq.PollingStatus.FAILED:
-            self.done.set_exception(ConnectFailed(one_line(self._pg.get_error_message())))
+            self.done.set_exception(_failure(self._pg.get_error_message()))
         elif status == pq.PollingStatus.OK:
             self.done.set_result(None)
         else:

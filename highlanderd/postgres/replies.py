@@ -50,6 +50,8 @@ class RefusedServer(WireLost):
 
 def unanswered(lost: WireLost | ConnectFailed) -> Unanswered:
     """Return the error for a person whose question this has left without an answer."""
+    if isinstance(lost, RefusedConnection):
+        return Unanswered(f"PostgreSQL refuses the connection: {lost}")
     if isinstance(lost, RefusedServer):
         return Unanswered(f"PostgreSQL cannot be used: {lost}")
     return Unanswered(f"PostgreSQL does not answer: {lost}")
@@ -61,6 +63,10 @@ class ConnectFailed(Exception):
     def __init__(self, why: str, *, timed_out: bool = False) -> None:
         super().__init__(why)
         self.timed_out = timed_out
+
+
+class RefusedConnection(ConnectFailed):
+    """No connection was made, because the server said so itself: there is no such role or database, say."""
 
 
 @dataclass(frozen=True, slots=True)

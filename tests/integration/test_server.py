@@ -90,6 +90,8 @@ def test_a_database_without_a_ledger_and_a_role_that_may_not_read_it_are_named_w
         asyncio.run(answer("/v1/events", database.dsn, SCHEMA))
     _create_ledger(database.dsn)
     stranger = f"{database.role}_stranger"
+    with pytest.raises(Unanswered, match=f'^PostgreSQL refuses the connection: .* role "{stranger}" does not exist'):
+        asyncio.run(answer("/v1/cluster", make_conninfo(database.dsn, user=stranger), SCHEMA))
     database.sql(f'CREATE ROLE "{stranger}" LOGIN', admin=True)
     try:
         with pytest.raises(HighlanderError, match=f"^role {stranger} may not read .* GRANT USAGE ON SCHEMA"):
