@@ -10,9 +10,10 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, Protocol
 
 from highlanderd.children.attention import Attention
@@ -32,6 +33,8 @@ STATE_ROUNDS: Final = 3
 PINGS_UNANSWERED: Final = 3
 FROZEN_AFTER: Final = 0.28
 """Of a lease, since the first of these pings: they are a tenth apart, unless something wakes the one who sends them."""
+BUSY_AFTER: Final = 0.15
+"""Of a lease, since the latest ping: the turns of hundreds of programs hold up the round that sends the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,10 @@ class GuardianLink:
         self._held: Counter[int | str] = Counter()
         """How many children have a lock id, or a program: ``holds()`` is called in every look."""
         self._pinged = 0
+        self._busy_at = inf
+        """When a turn that ends shows the guardian that this worker lives, in CLOCK_BOOTTIME seconds."""
+        self._lease = 0.0
+        """The one that the latest ping has named."""
         self._unanswered: list[float] = []
         """When the first pings since the guardian's latest message were sent: it may have many to spawn first."""
         self._listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -102,10 +109,8 @@ class GuardianLink:
         for future in (self._listed, self.failed):
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._channel = LoopChannel(channel, self._receive, self._end, self._fail)
-        attention = Attention()
-        self.attention = attention.on
-        """Called with a program that is handled for a block: should this worker die of it, the guardian will know."""
-        self._channel.post(messages.attend(), [attention.fd])
+        self._attention = Attention()
+        self._channel.post(messages.attend(), [self._attention.fd])
 
     async def greeted(self) -> Greeting:
         """Wait for the list of what the guardian holds, eight seconds at most.
@@ -187,11 +192,27 @@ class GuardianLink:
             return False
         several = len(self._unanswered) >= PINGS_UNANSWERED  # one alone may be as old because this machine was paused
         self.silent = several and self._silent_for() >= FROZEN_AFTER * lease
-        self._pinged += 1
         if not several:
             self._unanswered.append(linux.boottime())
-        self._channel.post(messages.ping(self._pinged, lease))
+        self._lease = lease
+        self._show_life()
         return not self.silent
+
+    def _show_life(self) -> None:
+        self._pinged += 1
+        self._busy_at = linux.boottime() + BUSY_AFTER * self._lease
+        self._post(messages.ping(self._pinged, self._lease))
+
+    @contextmanager
+    def attention(self, program: str) -> Iterator[None]:
+        """Handle a program for the block: should this worker die of it, the guardian will know.
+
+        A worker that ends one such turn after the other is busy and not frozen: the guardian hears of it in time.
+        """
+        with self._attention.on(program):
+            yield
+        if linux.boottime() >= self._busy_at:
+            self._show_life()
 
     def _silent_for(self) -> float:
         return linux.boottime() - self._unanswered[0] if self._unanswered else 0.0

@@ -159,6 +159,21 @@ def test_a_guardian_that_says_anything_is_not_frozen_though_hundreds_of_spawns_c
     _in_loop(claim)
 
 
+def test_a_worker_that_ends_turns_shows_that_it_lives_though_its_rounds_are_held_up() -> None:
+    async def claim(guardian: Channel, link: GuardianLink) -> None:
+        await _greeted(guardian, link, "hello")
+        with link.attention("beat"):  # nothing is due before the first round
+            pass
+        assert link.ping(MOMENT)
+        for _ in range(2):
+            with link.attention("beat"):
+                pass
+        numbers = [message["n"] for message, _ in iter(guardian.receive, None) if message["is"] == "ping"]
+        assert numbers == [1, 2, 3]
+
+    _in_loop(claim)
+
+
 def test_a_guardian_is_not_taken_for_frozen_because_pings_follow_each_other_at_once() -> None:
     async def claim(guardian: Channel, link: GuardianLink) -> None:
         await _greeted(guardian, link, "hello")
