@@ -28,6 +28,10 @@ rarely), and after five seconds of outage in which no client has a lease at stak
 The first success ends the outage. All others who wait get an attempt at once, even those whose probe still hangs: a
 connection serves any client that still waits when it comes, and what comes too late is closed. A failure of an attempt
 that began before a later success tells of the past, and changes nothing.
+
+Renewals come before all that would make a busy node lead more: while they are late, no client without a lease gets an
+attempt, whatever the state, and sessions refuse takeovers. Otherwise a machine that is too slow for its programs would
+take on one after the other, until the leases of all of them run out.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ import logging
 from contextlib import suppress
 from heapq import nsmallest
 from math import inf
+from typing import Final
 
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.connection import Client, Connection
@@ -50,6 +55,12 @@ from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
 
+LATE_BELOW: Final = 0.6
+"""Of a lease: what is left until SIGKILL when a renewal was due a tenth of the lease ago, and is not acknowledged."""
+LATE_SHARE: Final = 0.1
+"""Of the leases of this node. A few that are late have a trouble of their own: a row that somebody has locked."""
+RENEWALS_FIRST: Final = "this node is too busy to lead more programs: the renewals of those that it leads are late"
+
 
 class Pool:
     """Connections to one server for many clients. ``run`` does the work; the other methods return at once."""
@@ -62,6 +73,8 @@ class Pool:
         """The clients that wait for a connection, and the number of the attempt for each; 0 for none yet."""
         self._served: set[Client] = set()
         """The clients that were given a connection. They may have lost it again."""
+        self.late = False
+        """Whether renewals are late, as the latest review has shown: this node leads as much as it can."""
         self._under_way = 0
         self._attempts = 0
         """How many attempts were begun in all, which is the number of the latest."""
@@ -93,6 +106,15 @@ class Pool:
     def pressed(self) -> bool:
         """Whether a client with a lease at stake waits for a connection."""
         return any(map(_with_lease, self._clients))
+
+    def review(self) -> None:
+        """See whether renewals are late. To be called several times a lease."""
+        now = boottime()
+        left = [client.urgency - now for client in self._served | self._clients.keys() if _with_lease(client)]
+        late = sum(each < LATE_BELOW * self.server.lease.length for each in left)
+        self.late = late > LATE_SHARE * len(left)
+        self.server.notes.warn("late", [RENEWALS_FIRST] if self.late else [])
+        self._wake.set()
 
     def request(self, client: Client) -> None:
         """Ask for a connection. It comes by ``deliver``, once, as soon as there is one."""
@@ -178,7 +200,8 @@ class Pool:
 
     def _unattended(self, count: int) -> list[Client]:
         """Return so many of the clients for which no attempt is under way, the most urgent first."""
-        return nsmallest(count, (client for client, attempt in self._clients.items() if not attempt), key=_urgency)
+        idle = (client for client, attempt in self._clients.items() if not attempt)
+        return nsmallest(count, (client for client in idle if not self.late or client.urgency < inf), key=_urgency)
 
     @property
     def _dialling(self) -> int:

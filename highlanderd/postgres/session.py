@@ -78,7 +78,7 @@ from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.ledger import LedgerView
 from highlanderd.postgres.lock_connection import LockConnection, ProgramLock, Query
 from highlanderd.postgres.look_batch import HISTORY_REFUSED, Columns, LookBatch
-from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.pool import RENEWALS_FIRST, Pool
 from highlanderd.postgres.renewal import Renewal
 from highlanderd.postgres.replies import Reply
 from highlanderd.postgres.sql import leading, scheduling
@@ -292,6 +292,9 @@ class Session(LockConnection):
 
         Return whether a child may be prepared meanwhile: not where something else comes first.
         """
+        if self.pool.late:
+            self.post(Refused(self.pool.server.lease.answer_within, RENEWALS_FIRST))
+            return False
         self._takeover.ask(claim)
         return True
 

@@ -72,6 +72,7 @@ class Beat:
         if not self._guardian.ping(lease) and not self._guardian.lost:
             self._on_frozen()
         self._guardian.check(boottime(), lease)
+        self._pool.review()
         self._persistence.keep()
         self._latest = boottime()
 
