@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -43,7 +43,15 @@ LEFT_TO_MAKE_CHAOS = {
     "maintenance on and off",
     "node lost in a maintenance",
 }
-"""Near enough to another one, or to a test in integration/, for the ten minutes that all of this may take."""
+"""Near enough to another one, or to a test in integration/, for the time that the long tests may take."""
+IN_EACH_RUN = {
+    "wall clock stepped back",
+    "partition, both ways",
+    "release",
+    "pg_ctl restart immediate",
+    "machine lost",
+}
+"""The ones that ``make test`` plays, one of each kind; ``make test-long`` plays the others."""
 Plays = Callable[[Sequence[Planned], str], Outcome]
 
 
@@ -111,3 +119,8 @@ def faults_of(module: str) -> list[Fault]:
     """Return the faults that a module has entered and that the tests have time for."""
     mine = [fault for fault in registry().values() if fault.strike.__module__.endswith(f".{module}")]
     return [fault for fault in mine if fault.name not in LEFT_TO_MAKE_CHAOS]
+
+
+def cases(faults: Iterable[Fault]) -> list[object]:
+    """Return faults for ``parametrize``."""
+    return [fault if fault.name in IN_EACH_RUN else pytest.param(fault, marks=pytest.mark.long) for fault in faults]
