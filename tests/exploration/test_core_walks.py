@@ -66,7 +66,7 @@ def onward(world: World, stubborn: bool) -> World:
 CHOICES = st.lists(st.integers(0, 8 * 64), min_size=20, max_size=250)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(worlds(), CHOICES, st.booleans(), st.booleans())
 def test_whatever_happened_a_daemon_that_is_told_to_end_ends(
     world: World, choices: list[int], stubborn: bool, reachable: bool
@@ -101,7 +101,7 @@ def _goes_on(node: Node) -> tuple[tuple[str, str], ...]:
     return (f"{' and '.join(node.frozen)} goes on", node.name), ("the program has its turn again", node.name)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(worlds(), CHOICES, st.booleans())
 def test_once_the_misfortune_is_over_a_wanted_program_runs_again(
     world: World, choices: list[int], stubborn: bool
@@ -119,7 +119,7 @@ def _leads(situation: Situation | None) -> bool:
     return situation is not None and isinstance(situation.state, Leading)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(worlds(), CHOICES, CHOICES, st.booleans())
 def test_once_it_is_stopped_everywhere_a_program_runs_nowhere(
     world: World, choices: list[int], more: list[int], stubborn: bool
