@@ -210,6 +210,7 @@ def test_a_node_that_is_drained_while_it_reboots_leads_nothing_afterwards(nodes:
     assert ends(database, "deaf") == ["lapsed", None]
 
 
+@pytest.mark.long  # the chaos steps a clock in each run
 def test_wall_clocks_that_are_wrong_change_nothing(nodes: Nodes, database: Database) -> None:
     if lacking := clocks_lacking():
         pytest.skip(lacking)

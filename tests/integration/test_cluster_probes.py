@@ -310,7 +310,7 @@ def _crash_the_node(nodes: Nodes) -> None:
 @pytest.mark.parametrize(
     ("failovers", "lease"),
     [
-        pytest.param([_release] * 3, LEASE, id="orders"),
+        pytest.param([_release] * 3, LEASE, id="orders", marks=pytest.mark.long),
         pytest.param(
             [_kill_the_child, _release_and_kill_the_worker, _crash_the_node], 6.0, id="deaths", marks=pytest.mark.long
         ),

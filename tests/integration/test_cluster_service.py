@@ -162,6 +162,7 @@ def test_a_long_drain_asks_for_time_until_it_is_over(
     assert "draining 1" in service_manager.values("STATUS")
 
 
+@pytest.mark.long  # beside a long drain
 def test_the_last_word_of_each_cycle_of_a_drain_is_a_sign_of_life(
     nodes: Nodes, database: Database, service_manager: ServiceManager
 ) -> None:

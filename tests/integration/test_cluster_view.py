@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.support.commands import highlanderctl
@@ -123,6 +124,7 @@ def test_a_standby_that_lacks_the_command_is_no_candidate(nodes: Nodes, database
     assert found["candidates"] == []
 
 
+@pytest.mark.long  # test_cluster_roles.py has the role that reads
 def test_the_cluster_is_shown_without_a_daemon_to_a_role_that_may_only_read(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)

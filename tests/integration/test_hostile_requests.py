@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.long import first_of
 from tests.support.nodes import PATIENCE, Nodes
 from tests.support.ports import reserved_port
 from tests.support.postgres import Database
@@ -94,7 +95,7 @@ def said(door: Path | int, sent: bytes) -> bytes:
     return answer
 
 
-@pytest.mark.parametrize("door", ["control socket", "TCP listener"])
+@pytest.mark.parametrize("door", first_of(["control socket", "TCP listener"]))
 def test_thousands_of_hostile_requests_are_refused_and_disturb_nobody(
     nodes: Nodes, database: Database, door: str
 ) -> None:

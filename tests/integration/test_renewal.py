@@ -221,6 +221,7 @@ def test_the_lock_is_made_through_no_link(tmp_path: Path) -> None:
     assert not (tmp_path / "control.sock.lock").is_symlink()
 
 
+@pytest.mark.long  # beside a new worker that never answers
 def test_code_that_loads_too_slowly_for_the_leases_does_not_take_over(
     nodes: Nodes, database: Database, installed: Installed
 ) -> None:

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 
+import pytest
+
 from tests.support.deaths import marked
 from tests.support.nodes import PATIENCE, Nodes
 from tests.support.postgres import Database
@@ -35,6 +37,7 @@ def test_a_daemon_that_may_open_nothing_more_goes_on_leading(nodes: Nodes, datab
     strained.works()
 
 
+@pytest.mark.long  # beside a daemon that may open nothing
 def test_descriptors_that_clients_hold_are_not_missed(nodes: Nodes, database: Database) -> None:
     strained = Strained(nodes, database, PROGRAMS)
     node = strained.node
@@ -61,6 +64,7 @@ def test_a_full_disk_costs_lines_and_no_child(nodes: Nodes, database: Database) 
         assert strained.log().count(said) <= 2, "told once per change"
 
 
+@pytest.mark.long  # beside a full disk
 def test_a_log_of_its_own_that_takes_nothing_more_costs_no_child(nodes: Nodes, database: Database) -> None:
     strained = Strained(nodes, database, PROGRAMS)
     node = strained.node

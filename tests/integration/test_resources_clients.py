@@ -57,6 +57,7 @@ def test_a_thousand_clients_that_never_read_disturb_nobody(nodes: Nodes, databas
     strained.works()
 
 
+@pytest.mark.long  # beside a thousand that never read
 def test_a_client_that_never_reads_what_it_asks_for_over_and_over_fills_nothing(
     nodes: Nodes, database: Database
 ) -> None:
@@ -122,6 +123,7 @@ def nobody_reads_much(log: Path) -> Iterator[None]:
     thread.join()
 
 
+@pytest.mark.long  # beside a daemon that may open nothing
 def test_clients_take_no_descriptor_that_others_need(nodes: Nodes, database: Database) -> None:
     """Strangers keep their connections open at both doors; what they ask for is not yet whole."""
     limit, port = 200, reserved_port()

@@ -13,6 +13,7 @@ from highlanderd.core.lease import maintenance_lease
 from highlanderd.errors import HighlanderError, NeedsForce
 from highlanderd.postgres import hosts, lease_change
 from highlanderd.postgres.sql import lengths
+from tests.support.long import first_of
 from tests.support.nodes import settled_ledger
 from tests.support.postgres import Cluster, Clusters, Database
 from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, settle, until
@@ -83,7 +84,7 @@ def test_a_lease_above_the_ceiling_is_written_by_nobody(database: Database) -> N
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("ends", ["by order", "by itself"])
+@pytest.mark.parametrize("ends", first_of(["by order", "by itself"]))
 def test_the_ceiling_comes_down_once_nobody_can_rest_on_a_longer_lease(database: Database, ends: str) -> None:
     """The lease is as short as a busy machine keeps it, and 1.05 of the ceiling is a test's time."""
 

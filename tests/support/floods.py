@@ -18,6 +18,7 @@ import pytest
 
 from highlanderd.guardian import cgroup
 from tests.support.deaths import gone, marked
+from tests.support.long import first_of
 from tests.support.wait import wait_for
 
 FLOOD = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "children" / "flood_child.py")]
@@ -69,7 +70,7 @@ def _kill_all_of(uid: int) -> None:
     subprocess.run([sys.executable, "-I", "-S", "-c", script, str(uid)], stderr=subprocess.DEVNULL, check=False)
 
 
-@pytest.fixture(params=["cgroups", "no cgroups"])
+@pytest.fixture(params=first_of(["cgroups", "no cgroups"]))
 def grouping(request: pytest.FixtureRequest) -> Iterator[bool]:
     """Whether what is started from here on can make cgroups: as the machine has it, and without."""
     own = cgroup.own()
