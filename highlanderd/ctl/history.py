@@ -95,7 +95,7 @@ def moment(text: str) -> str:
 def gap(seconds: float | None) -> str:
     """Return the time without a leader before a term.
 
-    A gap of exactly 0 follows a term that lapsed: the ledger lets it end where the next one begins.
+    A gap of exactly 0 follows a term of which nothing tells when it ended: it ended where the next one began.
 
     >>> gap(0.0042), gap(10.62), gap(3725.0), gap(0.0), gap(-2.0), gap(None)
     ('4ms', '10.6s', '1h 2m', '?', 'overlap', '-')

@@ -57,8 +57,9 @@ class Housekeeping:
         if found is not None:
             await self._keep_ledger(found, now)
         if begun := dict(self._begun):
-            await self._session.inquire("begin_terms", leading.BEGIN_TERMS, list(begun), list(begun.values()))
-            self._begun = {key: epoch for key, epoch in self._begun.items() if begun.get(key) != epoch}
+            reply = await self._session.inquire("begin_terms", leading.BEGIN_TERMS, list(begun), list(begun.values()))
+            if reply.error is None:
+                self._begun = {key: epoch for key, epoch in self._begun.items() if begun.get(key) != epoch}
         if self._to_prune:
             await self._session.inquire("prune", upkeep.PRUNE, self._to_prune.pop())
         if now >= self._next_health:

@@ -127,18 +127,19 @@ class Takeover:
         asyncio.get_running_loop().call_soon(self._write_history, claim, former)
 
     def _write_history(self, claim: Claim, former: Sequence[str | None]) -> None:
-        """Write that a term has begun, and which ones have lapsed: after the order for its child, which waits no more.
+        """Write that a term has begun, and which ones are over: after the order for its child, which waits no more.
 
-        ``former`` is when the former term began. Whatever becomes of the history, the term has begun.
+        ``former`` is when the former term began and ended. Whatever becomes of the history, the term has begun.
         """
         for other in claim.closing:
             if other.lock_id != self._lock.lock_id:
                 self._line.say("lapsed", scheduling.LAPSED, other.lock_id, other.epoch)
-        row = claim.judged
-        if row is not None and former and (row in claim.closing or row.reason == LAPSED):
-            term: tuple[Value, ...] = (row.lock_id, row.epoch, row.program, row.node, former[0])
-            self._line.say("former_term", leading.FORMER_TERM, *term)
-        self._line.say("begin_terms", leading.BEGIN_TERMS, [self._lock.lock_id], [claim.epoch])
+        row, begun = claim.judged, (self._lock.lock_id, claim.epoch)
+        if row is None or not former:
+            self._line.say("begin_terms", leading.BEGIN_TERMS, *([one] for one in begun))
+            return
+        cause = LAPSED if row in claim.closing else row.reason or None
+        self._line.say("succeed_term", leading.SUCCEED_TERM, *begun, row.epoch, row.program, row.node, *former, cause)
 
     def _refusal(self, claim: Claim, reply: Reply, locked: bool, named: bool) -> Refused:
         """Return why the term did not begin: another node was faster, a lock was taken, or the server refused."""

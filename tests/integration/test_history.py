@@ -114,6 +114,86 @@ def test_a_term_whose_node_was_lost_before_it_could_write_that_it_began_is_in_th
     run(main)
 
 
+def test_a_term_that_lapsed_ends_with_its_lease_however_long_nobody_took_over(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            line = await one.line()
+            settle(database)
+            lost = await line.lead()
+            await until(lambda: database.sql("SELECT epoch FROM highlander.term") == [(lost.epoch,)])
+            earlier = "expires_at = expires_at - interval '1 hour', acquired_at = acquired_at - interval '2 hours'"
+            [(over,)] = database.sql(f"UPDATE highlander.lease SET {earlier} RETURNING expires_at")
+            database.sql("UPDATE highlander.term SET acquired_at = (SELECT acquired_at FROM highlander.lease)")
+            await line.lead()
+            found = "SELECT reason, ended_at FROM highlander.term ORDER BY epoch LIMIT 1"
+            await until(lambda: database.sql(found) == [("lapsed", over)])
+            [_, newer] = await (await connected(one.pool)).read([line.lock_id], 9)
+            assert newer.gap is not None
+            assert newer.gap > 3000
+
+    run(main)
+
+
+def test_an_end_that_the_history_could_not_be_told_of_is_told_by_the_next_leader(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            line = await one.line()
+            settle(database)
+            first = await line.lead()
+            await line.release(first.epoch)
+            [(over,)] = database.sql("SELECT least(released_at, expires_at) FROM highlander.lease")
+            await until(lambda: database.sql("SELECT reason FROM highlander.term") == [("released",)])
+            database.sql("DELETE FROM highlander.term")
+            second = await line.lead()
+            found = "SELECT epoch, reason, ended_at FROM highlander.term ORDER BY epoch"
+            await until(lambda: database.sql(found) == [(first.epoch, "released", over), (second.epoch, None, None)])
+
+    run(main)
+
+
+def test_the_former_leader_may_tell_of_its_end_after_the_next_one_has(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            line = await one.line()
+            settle(database)
+            first = await line.lead()
+            await line.release(first.epoch)
+            await until(lambda: database.sql("SELECT reason FROM highlander.term") == [("released",)])
+            database.sql("UPDATE highlander.term SET reason = NULL, ended_at = NULL")
+            second = await line.lead()
+            await until(lambda: len(database.sql("SELECT epoch FROM highlander.term")) == 2)
+            [(over,)] = database.sql("SELECT ended_at FROM highlander.term WHERE ended_at IS NOT NULL")
+            end = Ledger("highlander", "highlander", LEASE).statement("end_term", END_TERM).sql
+            with psycopg.connect(database.dsn) as teller:
+                teller.execute(f"PREPARE x AS {end}".encode())
+                told = f"{line.lock_id}, {first.epoch}, 'stopped', 3, NULL, 'uid 7', 'late'"
+                teller.execute(f"EXECUTE x({told})".encode())
+            found = "SELECT reason, exit_status, author, ended_at FROM highlander.term WHERE epoch < %s"
+            assert database.sql(found, [second.epoch]) == [("stopped", 3, "uid 7", over)]
+
+    run(main)
+
+
+def test_two_nodes_lost_in_a_row_do_not_overlap_in_the_history(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            line = await one.line()
+            settle(database)
+            await line.lead()
+            await until(lambda: len(database.sql("SELECT epoch FROM highlander.term")) == 1)
+            second = await line.lead()
+            await until(lambda: len(database.sql("SELECT epoch FROM highlander.term")) == 2)
+            database.sql("DELETE FROM highlander.term WHERE epoch = %s", [second.epoch])
+            database.sql("UPDATE highlander.term SET ended_at = NULL, reason = NULL")
+            await line.lead()
+            await until(lambda: len(database.sql("SELECT epoch FROM highlander.term")) == 3)
+            terms = await (await connected(one.pool)).read([line.lock_id], 9)
+            assert [term.overlaps for term in terms] == [False, False, False]
+            assert [term.cause for term in terms] == ["lapsed", "lapsed", None]
+
+    run(main)
+
+
 def test_a_term_that_lapsed_under_another_lock_key_ends_in_the_history(database: Database) -> None:
     async def main() -> None:
         async with desk(database.dsn) as one:

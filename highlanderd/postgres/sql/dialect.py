@@ -91,6 +91,7 @@ _UNSHARED: Final[Mapping[str, str]] = {
     "begun_with": "",
     "begun_values": "",
     "set_told": "",
+    "untold": "false",
     "told": "NULL, NULL, NULL, NULL",
 }
 
@@ -114,6 +115,7 @@ _SHARED: Final[Mapping[str, str]] = {
     "begun_values": ", (SELECT o.node FROM {schema}.term AS o WHERE o.lock_id = begun.lock_id "
     "AND o.epoch < begun.epoch ORDER BY o.epoch DESC LIMIT 1), trusted_for",
     "set_told": "exit_status = f.exit_status, exit_signal = f.exit_signal, author = f.author, remark = f.remark, ",
+    "untold": "num_nonnulls(t.exit_status, t.exit_signal, t.author, t.remark) = 0",
     "told": f"t.exit_status, {NAMED.format('t.exit_signal')}, {SAID.format('t.author')}, {SAID.format('t.remark')}",
 }
 

@@ -77,9 +77,15 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($10::bigint) AS granted),
 
 _OUTCOME = "NOTED SELECT name.granted, lock.granted, (SELECT count(*) FROM taken)"
 
-# When the former term began, as it stood before this statement: afterwards the row tells of the new one alone.
-_FORMER = """, (SELECT (extract(epoch FROM o.acquired_at) * 1000000)::bigint FROM {schema}.lease AS o
-                 WHERE o.lock_id = $1::bigint AND o.epoch = $14::bigint)"""
+# When a term ended, by its row: one that was closed because it had lapsed ended with its lease.
+ENDED: Final = "least({0}.released_at, {0}.expires_at)"
+
+# When the former term began and ended, as its row stood before this statement: afterwards that tells of the new one.
+_FORMER = "".join(
+    f""", (SELECT (extract(epoch FROM {moment}) * 1000000)::bigint FROM {{schema}}.lease AS o
+            WHERE o.lock_id = $1::bigint AND o.epoch = $14::bigint)"""
+    for moment in ("o.acquired_at", ENDED.format("o"))
+)
 
 _TAKE_OVER: Final = f"""{_GRANT}
      taken AS (
@@ -196,42 +202,62 @@ UPDATE {{schema}}.lease AS r
 UNLOCK: Final = "SELECT pg_advisory_unlock_all()"
 NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
 
-# The history has statements of its own, sent after those that change the row. A term that lapsed ends, at the latest,
-# with the beginning of the next. Parameters: 1 lock ids, 2 their epochs.
-BEGIN_TERMS: Final = """
-WITH begun AS (SELECT r.* FROM unnest($1::bigint[], $2::bigint[]) AS a(lock_id, epoch)
-                 JOIN {schema}.lease AS r ON r.lock_id = a.lock_id AND r.epoch = a.epoch),
-     lapsed AS (
-       UPDATE {schema}.term AS t SET ended_at = b.acquired_at, reason = 'lapsed'
-         FROM begun AS b WHERE t.lock_id = b.lock_id AND t.epoch < b.epoch AND t.ended_at IS NULL)
+# The history has statements of its own, sent after those that change the row. Where nobody has written when a term
+# ended, it ended with the beginning of the next.
+_OVERDUE = """
+       UPDATE {schema}.term AS t
+          SET reason = 'lapsed',
+              ended_at = least(BEGUN, (SELECT n.acquired_at FROM {schema}.term AS n
+                                        WHERE n.lock_id = t.lock_id AND n.epoch > t.epoch ORDER BY n.epoch LIMIT 1))
+"""
+_BEGIN = """
 INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at{begun_with})
 SELECT lock_id, epoch, program, node, acquired_at{begun_values} FROM begun ON CONFLICT DO NOTHING
 """
 
-# Sent before it where the former term has lapsed: its leader may have been lost before it wrote that it began.
-# Parameters: 1 lock id, 2 epoch, 3 program, 4 node, 5 when it began, in microseconds of the epoch.
-FORMER_TERM: Final = """
-INSERT INTO {schema}.term (lock_id, epoch, program, node, acquired_at)
-VALUES ($1::bigint, $2::bigint, $3::text, $4::text, timestamptz 'epoch' + $5::bigint * interval '1 microsecond')
-    ON CONFLICT DO NOTHING
+# Parameters: 1 lock ids, 2 their epochs.
+BEGIN_TERMS: Final = f"""
+WITH begun AS (SELECT r.* FROM unnest($1::bigint[], $2::bigint[]) AS a(lock_id, epoch)
+                 JOIN {{schema}}.lease AS r ON r.lock_id = a.lock_id AND r.epoch = a.epoch),
+     overdue AS ({_OVERDUE.replace("BEGUN", "b.acquired_at")}
+         FROM begun AS b WHERE t.lock_id = b.lock_id AND t.epoch < b.epoch AND t.ended_at IS NULL)
+{_BEGIN}
+"""
+
+_SINCE_EPOCH = "timestamptz 'epoch' + ${}::bigint * interval '1 microsecond'"
+
+# After a takeover, with what the row told of the former term: its leader may have been lost, or kept from the history,
+# before it wrote when that began or ended. Parameters: 1 lock id, 2 epoch; of the former, 3 epoch, 4 program, 5 node, 6
+# when it began and 7 when it ended, in microseconds of the epoch, 8 cause.
+SUCCEED_TERM: Final = f"""
+WITH begun AS (SELECT r.* FROM {{schema}}.lease AS r WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
+     overdue AS ({_OVERDUE.replace("BEGUN", _SINCE_EPOCH.format(6))}
+        WHERE t.lock_id = $1::bigint AND t.epoch < $3::bigint AND t.ended_at IS NULL),
+     former AS (
+       INSERT INTO {{schema}}.term AS t (lock_id, epoch, program, node, acquired_at, ended_at, reason)
+       VALUES ($1::bigint, $3::bigint, $4::text, $5::text, {_SINCE_EPOCH.format(6)}, {_SINCE_EPOCH.format(7)}, $8::text)
+           ON CONFLICT (lock_id, epoch) DO UPDATE SET ended_at = excluded.ended_at, reason = excluded.reason
+        WHERE t.ended_at IS NULL)
+{_BEGIN}
 """
 
 # Parameters: 1 lock id, 2 epoch, 3 cause, 4 exit status, 5 exit signal, 6 author, 7 what he said. The next term may
-# have begun already, and have marked this one as lapsed; or be in the row, and not yet in the history. This one ended
+# have begun already, and have written that this one ended; or be in the row, and not yet in the history. This one ended
 # before it, and with its lease at the latest: a release may come long after that, once PostgreSQL is back.
-END_TERM: Final = """
-UPDATE {schema}.term AS t
-   SET reason = $3::text, {set_told}
+END_TERM: Final = f"""
+UPDATE {{schema}}.term AS t
+   SET reason = $3::text, {{set_told}}
        ended_at = coalesce(
-         (SELECT least(r.released_at, r.expires_at) FROM {schema}.lease AS r
+         (SELECT {ENDED.format("r")} FROM {{schema}}.lease AS r
            WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
+         t.ended_at,
          (SELECT min(n.acquired_at)
-            FROM (SELECT lock_id, epoch, acquired_at FROM {schema}.term
-                   UNION ALL SELECT lock_id, epoch, acquired_at FROM {schema}.lease) AS n
+            FROM (SELECT lock_id, epoch, acquired_at FROM {{schema}}.term
+                   UNION ALL SELECT lock_id, epoch, acquired_at FROM {{schema}}.lease) AS n
            WHERE n.lock_id = $1::bigint AND n.epoch > $2::bigint),
          clock_timestamp())
   FROM (SELECT $4::integer AS exit_status, $5::text AS exit_signal, $6::text AS author, $7::text AS remark) AS f
- WHERE t.lock_id = $1::bigint AND t.epoch = $2::bigint AND (t.ended_at IS NULL OR t.reason = 'lapsed')
+ WHERE t.lock_id = $1::bigint AND t.epoch = $2::bigint AND (t.ended_at IS NULL OR t.reason = 'lapsed' OR {{untold}})
 """
 
 # Parameter: 1 lock id. Seconds since the last successful run began, NULL for none. The row counts before the history:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from highlanderd.postgres.sql.dialect import LATEST, NAMED, RFC_3339
+from highlanderd.postgres.sql.leading import ENDED
 
 # The first look at a schedule: no time before it counts. Parameters: 1 lock id, 2 program, 3 words, 4 the latest time.
 FIRST_TIMETABLE: Final = """
@@ -31,10 +32,10 @@ SELECT $1::bigint, $2::text, to_timestamp(k.first), to_timestamp(k.last), k.coun
 
 # Sent after CLOSE: what the history says of a term that lapsed, also where its node was lost before it could say that
 # it had begun. Parameters: 1 lock id, 2 epoch.
-LAPSED: Final = """
-INSERT INTO {schema}.term AS t (lock_id, epoch, program, node, acquired_at, ended_at, reason{begun_with})
-SELECT lock_id, epoch, program, node, acquired_at, released_at, reason{begun_values}
-  FROM {schema}.lease AS begun
+LAPSED: Final = f"""
+INSERT INTO {{schema}}.term AS t (lock_id, epoch, program, node, acquired_at, ended_at, reason{{begun_with}})
+SELECT lock_id, epoch, program, node, acquired_at, {ENDED.format("begun")}, reason{{begun_values}}
+  FROM {{schema}}.lease AS begun
  WHERE lock_id = $1::bigint AND epoch = $2::bigint AND reason = 'lapsed'
     ON CONFLICT (lock_id, epoch) DO UPDATE SET ended_at = excluded.ended_at, reason = excluded.reason
  WHERE t.ended_at IS NULL
