@@ -163,8 +163,8 @@ TwoTerms = TypedDict(
         "epoch": int,
         "node": str,
         "from": str,
-        "former_epoch": int,
-        "former_node": str,
+        "former_epoch": int | None,
+        "former_node": str | None,
     },
 )
 

@@ -64,6 +64,8 @@ class PastTerm:
     """The scheduled time that it was begun for: RFC 3339 in UTC."""
     late: float | None = None
     """Seconds from that time to its beginning; negative after the server's clock was set back."""
+    unpruned: bool = False
+    """Whether the ledger holds none before it, and has never removed one for its age: it ought to be the very first."""
 
     @property
     def overlaps(self) -> bool:
@@ -85,9 +87,10 @@ class PastTerm:
     @property
     def unwritten(self) -> int:
         """How many epochs before it no line tells of, back to the former term or to the last promotion."""
-        if self.former is None:
+        if self.former is None and not self.unpruned:
             return 0
-        return self.epoch - max(self.former.epoch, self.epoch >> 32 << 32) - 1
+        former = 0 if self.former is None else self.former.epoch
+        return self.epoch - max(former, self.epoch >> 32 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)

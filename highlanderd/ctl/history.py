@@ -36,8 +36,9 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.summary:
         rows = [SUMMARY, *(row for program in answer["programs"] for row in summary_cells(program))]
         give(arguments, answer, lambda: _summary(answer, rows), lambda: rows)
-        if answer["overlaps"]:
-            raise HighlanderError("\n".join(map(overlap, answer["overlaps"])))
+        unproven = [*map(overlap, answer["overlaps"]), *map(unwritten, answer.get("unwritten", ()))]
+        if unproven:
+            raise HighlanderError("\n".join(unproven))
         return DONE
     now = time.time()
     found = [(term["from"], cells(term, now)) for term in answer["terms"]]
@@ -114,10 +115,11 @@ def _summary(answer: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     if answer["since"] is None:
         return [*lines, "no terms"]
     terms = f"{answer['terms']} {'term' if answer['terms'] == 1 else 'terms'} since {moment(answer['since'])} UTC"
-    lines.append(f"{terms}; {'terms overlap' if answer['overlaps'] else 'no two of one lock id overlap'}")
+    verdict = "terms overlap" if answer["overlaps"] else "no two of one lock id overlap"
+    lines.append(f"{terms}; {verdict}{', as far as the history goes' if answer.get('unwritten') else ''}")
     if scheduled := [plain(one["program"]) for one in answer["programs"] if one.get("scheduled")]:
         lines.append(f"gaps of {enumerated(scheduled)} are counted from the scheduled time on")
-    return [*lines, *map(unwritten, answer.get("unwritten", ()))]
+    return lines
 
 
 def summary_cells(program: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -147,7 +149,7 @@ def unwritten(found: Mapping[str, Any]) -> str:
     return (
         f"{plain(found['program'])}: the history lacks {many} just before epoch {found['epoch']} on "
         f"{plain(found['node'])}, so it cannot show that nothing overlapped there: a node was lost right after its "
-        "takeover, or a failover of PostgreSQL lost the lines"
+        "takeover, a failover of PostgreSQL lost the lines, or somebody has removed them"
     )
 
 

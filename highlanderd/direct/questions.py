@@ -30,7 +30,7 @@ from highlanderd.postgres.events import occurrences
 from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.replies import Ask, ConnectFailed, Reply, Value, WireLost, unanswered
 from highlanderd.postgres.sql import connecting, dialect, sharing
-from highlanderd.postgres.sql.remembering import EVENTS
+from highlanderd.postgres.sql.remembering import EVENTS, HISTORY
 from highlanderd.postgres.sql.scheduling import SKIPPED
 from highlanderd.postgres.wire import Wire
 
@@ -126,7 +126,7 @@ class _Ledger:
 
     async def history(self, names: Sequence[str], limit: int) -> tuple[PastTerm, ...]:
         """Return the newest terms, the newest last."""
-        return history.terms(await self._inquire("history", history.HISTORY, await self._named(names), limit))
+        return history.terms(await self._inquire("history", HISTORY, await self._named(names), limit))
 
     async def skipped(self, names: Sequence[str], limit: int) -> tuple[SkippedTimes, ...]:
         """Return the newest scheduled times that were skipped, the newest last."""

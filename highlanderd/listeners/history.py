@@ -92,11 +92,7 @@ def _summary(terms: Sequence[PastTerm]) -> dict[str, object]:
         for term in terms
         if term.former is not None and term.overlaps
     ]
-    unwritten = [
-        {**_pair(term, term.former), "epochs": term.unwritten}
-        for term in terms
-        if term.former is not None and term.unwritten > 0
-    ]
+    unwritten = [{**_pair(term, term.former), "epochs": term.unwritten} for term in terms if term.unwritten > 0]
     return {
         "terms": len(terms),
         "since": since,
@@ -106,12 +102,12 @@ def _summary(terms: Sequence[PastTerm]) -> dict[str, object]:
     }
 
 
-def _pair(term: PastTerm, former: Former) -> dict[str, object]:
+def _pair(term: PastTerm, former: Former | None) -> dict[str, object]:
     return {
         "program": term.program,
         "epoch": term.epoch,
         "node": term.node,
         "from": term.began,
-        "former_epoch": former.epoch,
-        "former_node": former.node,
+        "former_epoch": None if former is None else former.epoch,
+        "former_node": None if former is None else former.node,
     }

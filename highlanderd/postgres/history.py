@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import Final
 
 from highlanderd import choice
 from highlanderd.core.occurrences import Occurrence
@@ -21,26 +20,8 @@ from highlanderd.postgres.ledger import Ledger, identifier
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.replies import Reply, Value, WireLost, duration, unanswered
 from highlanderd.postgres.sql import dialect
-from highlanderd.postgres.sql.remembering import EVENTS
+from highlanderd.postgres.sql.remembering import EVENTS, HISTORY
 from highlanderd.postgres.sql.scheduling import SKIPPED
-
-# Parameters: 1 lock ids, 2 the number of terms. The newest of all these lock ids, each with the term before it.
-HISTORY: Final = """
-SELECT left(t.program, 100), t.epoch, left(t.node, 100),
-       to_char(t.acquired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-       to_char(t.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-       extract(epoch FROM coalesce(t.ended_at, clock_timestamp()) - t.acquired_at), left(t.reason, 100),
-       f.epoch, left(f.node, 100), left(f.reason, 100), extract(epoch FROM t.acquired_at - f.ended_at),
-       {told}, {scheduled_at}, {late}, {former_scheduled_at}
-  FROM (SELECT n.*
-          FROM unnest($1::bigint[]) AS id
-               CROSS JOIN LATERAL (SELECT * FROM {schema}.term WHERE lock_id = id
-                                    ORDER BY epoch DESC LIMIT $2::integer) AS n
-         ORDER BY n.acquired_at DESC, n.lock_id, n.epoch DESC LIMIT $2::integer) AS t
-       LEFT JOIN LATERAL (SELECT * FROM {schema}.term AS o WHERE o.lock_id = t.lock_id AND o.epoch < t.epoch
-                           ORDER BY o.epoch DESC LIMIT 1) AS f ON true
- ORDER BY t.acquired_at, t.lock_id, t.epoch
-"""
 
 
 class _Reader:
@@ -158,7 +139,7 @@ def terms(reply: Reply) -> tuple[PastTerm, ...]:
 
 def _term(row: tuple[str | None, ...]) -> PastTerm:
     program, epoch, node, began, ended, lasted, cause, former_epoch, former_node, former_cause, gap, *told = row
-    exit_status, exit_signal, author, remark, scheduled, late, former_scheduled = told
+    exit_status, exit_signal, author, remark, scheduled, late, former_scheduled, unpruned = told
     former = None
     if former_epoch is not None:
         former = Former(int(former_epoch), former_node or "", former_cause, former_scheduled)
@@ -178,6 +159,7 @@ def _term(row: tuple[str | None, ...]) -> PastTerm:
         remark=remark,
         scheduled=scheduled,
         late=None if late is None else duration(late),
+        unpruned=unpruned == "t",
     )
 
 

@@ -194,6 +194,34 @@ def test_two_nodes_lost_in_a_row_do_not_overlap_in_the_history(database: Databas
     run(main)
 
 
+def test_what_the_row_tells_of_a_term_stands_in_the_history_that_does_not(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            line, history = await one.line(), await connected(one.pool)
+            settle(database)
+            for _ in range(3):
+                granted = await line.lead()
+                await line.release(granted.epoch)
+            last = await line.lead()
+            await until(lambda: len(database.sql("SELECT epoch FROM highlander.term")) == last.epoch)
+            database.sql("DELETE FROM highlander.term WHERE epoch IN (1, 3, 4)")
+            [second, fourth] = await history.read([line.lock_id], 9)
+            assert [(one.epoch, one.unwritten, one.cause) for one in (second, fourth)] == [
+                (2, 1, "released"),
+                (4, 1, None),
+            ]
+            assert not fourth.overlaps
+            database.sql("UPDATE highlander.lease SET expires_at = acquired_at + interval '1 ms'")
+            [_, fourth] = await history.read([line.lock_id], 9)
+            assert (fourth.cause, fourth.lasted) == ("lapsed", 0.001), "its leader has fallen silent"
+            await line.release(last.epoch)
+            database.sql("DELETE FROM highlander.term")
+            [fourth] = await history.read([line.lock_id], 9)
+            assert (fourth.epoch, fourth.unwritten, fourth.cause) == (4, 3, "released")
+
+    run(main)
+
+
 def test_a_term_that_lapsed_under_another_lock_key_ends_in_the_history(database: Database) -> None:
     async def main() -> None:
         async with desk(database.dsn) as one:

@@ -72,5 +72,6 @@ def test_epochs_that_stand_in_no_line_are_counted_back_to_the_last_promotion() -
     assert [term("beat", epoch, gap).unwritten for epoch, gap in ((7, None), (7, 0.5))] == [0, 0]
     gone = replace(term("beat", 7, 0.5), former=Former(4, "a", "lapsed"))
     assert gone.unwritten == 2
+    assert replace(term("beat", 7, None), unpruned=True).unwritten == 6
     promoted = replace(gone, epoch=3 << 32 | 1)
     assert [promoted.unwritten, replace(promoted, epoch=3 << 32 | 2).unwritten] == [0, 1]

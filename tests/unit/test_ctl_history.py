@@ -80,7 +80,7 @@ def test_epochs_without_a_line_are_told_with_the_term_after_them() -> None:
     found = {"program": "beat", "epoch": 8, "node": "b", "epochs": 1}
     assert history.unwritten(found) == (
         "beat: the history lacks 1 term just before epoch 8 on b, so it cannot show that nothing overlapped there: a "
-        "node was lost right after its takeover, or a failover of PostgreSQL lost the lines"
+        "node was lost right after its takeover, a failover of PostgreSQL lost the lines, or somebody has removed them"
     )
     assert "lacks 3 terms just before" in history.unwritten({**found, "epochs": 3})
 

@@ -1,10 +1,11 @@
-"""The statement about what the ledger remembers: terms and events, the newest last."""
+"""Statements about what the ledger remembers: terms and events, the newest last."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from highlanderd.core.occurrences import ENDED, LED
+from highlanderd.postgres.sql import leading, upkeep
 from highlanderd.postgres.sql.dialect import NAMED, RFC_3339, SAID
 
 # Parameters: 1 the number of events, 2 the number of terms of each lock id that are looked at.
@@ -28,4 +29,38 @@ SELECT {RFC_3339.format("at")}, {NAMED.format("event")}, {NAMED.format("node")},
        {SAID.format("reason")}
   FROM (SELECT * FROM found ORDER BY at DESC LIMIT $1::integer) AS newest
  ORDER BY at, id, epoch
+"""
+
+# What the row of a lock id says of its latest term counts where the history does not say it: nothing waits for that.
+_OVER = "(r.released_at IS NOT NULL OR r.expires_at <= clock_timestamp())"
+
+# Parameters: 1 lock ids, 2 the number of terms. The newest of all these lock ids, each with the term before it, and
+# whether none before it can have been pruned.
+HISTORY: Final = f"""
+SELECT left(t.program, 100), t.epoch, left(t.node, 100),
+       to_char(t.acquired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+       to_char(t.over AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+       extract(epoch FROM coalesce(t.over, clock_timestamp()) - t.acquired_at), left(t.cause, 100),
+       f.epoch, left(f.node, 100), left(f.reason, 100),
+       extract(epoch FROM t.acquired_at - coalesce(f.ended_at, CASE WHEN NOT t.written THEN t.acquired_at END)),
+       {{told}}, {{scheduled_at}}, {{late}}, {{former_scheduled_at}},
+       f.epoch IS NULL AND NOT EXISTS (SELECT FROM {{schema}}.term AS o
+                                        WHERE o.lock_id = t.lock_id OFFSET {upkeep.UNPRUNED - 1})
+  FROM (SELECT n.*,
+               coalesce(n.ended_at, CASE WHEN {_OVER} THEN {leading.ENDED.format("r")} END) AS over,
+               coalesce(n.reason, CASE WHEN r.released_at IS NOT NULL THEN r.reason WHEN {_OVER} THEN 'lapsed' END)
+                 AS cause
+          FROM unnest($1::bigint[]) AS id
+               CROSS JOIN LATERAL (
+                 (SELECT o.*, true AS written FROM {{schema}}.term AS o WHERE o.lock_id = id
+                   ORDER BY o.epoch DESC LIMIT $2::integer)
+                 UNION ALL
+                 SELECT (jsonb_populate_record(NULL::{{schema}}.term, to_jsonb(l))).*, false FROM {{schema}}.lease AS l
+                  WHERE l.lock_id = id AND NOT EXISTS (SELECT FROM {{schema}}.term AS o
+                                                        WHERE o.lock_id = l.lock_id AND o.epoch = l.epoch)) AS n
+               LEFT JOIN {{schema}}.lease AS r ON r.lock_id = n.lock_id AND r.epoch = n.epoch
+         ORDER BY n.acquired_at DESC, n.lock_id, n.epoch DESC LIMIT $2::integer) AS t
+       LEFT JOIN LATERAL (SELECT * FROM {{schema}}.term AS o WHERE o.lock_id = t.lock_id AND o.epoch < t.epoch
+                           ORDER BY o.epoch DESC LIMIT 1) AS f ON true
+ ORDER BY t.acquired_at, t.lock_id, t.epoch
 """
