@@ -174,6 +174,23 @@ def test_the_former_leader_may_tell_of_its_end_after_the_next_one_has(database: 
     run(main)
 
 
+def test_an_end_that_was_written_after_the_takeover_is_not_that_of_the_takeover(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            line = await one.line()
+            settle(database)
+            first = await line.lead()
+            await line.release(first.epoch)
+            await until(lambda: database.sql("SELECT reason FROM highlander.term") == [("released",)])
+            [(over,)] = database.sql("SELECT ended_at FROM highlander.term")
+            database.sql("UPDATE highlander.term SET ended_at = ended_at + interval '1 hour', reason = 'fenced'")
+            await line.lead()
+            found = "SELECT reason, ended_at FROM highlander.term ORDER BY epoch LIMIT 1"
+            await until(lambda: database.sql(found) == [("fenced", over)])
+
+    run(main)
+
+
 def test_two_nodes_lost_in_a_row_do_not_overlap_in_the_history(database: Database) -> None:
     async def main() -> None:
         async with desk(database.dsn) as one:

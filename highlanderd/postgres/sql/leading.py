@@ -227,8 +227,9 @@ WITH begun AS (SELECT r.* FROM unnest($1::bigint[], $2::bigint[]) AS a(lock_id, 
 _SINCE_EPOCH = "timestamptz 'epoch' + ${}::bigint * interval '1 microsecond'"
 
 # After a takeover, with what the row told of the former term: its leader may have been lost, or kept from the history,
-# before it wrote when that began or ended. Parameters: 1 lock id, 2 epoch; of the former, 3 epoch, 4 program, 5 node, 6
-# when it began and 7 when it ended, in microseconds of the epoch, 8 cause.
+# before it wrote when that began or ended, or have found the new term in the row, not its own. Parameters: 1 lock id,
+# 2 epoch; of the former, 3 epoch, 4 program, 5 node, 6 when it began and 7 when it ended, in microseconds of the epoch,
+# 8 cause.
 SUCCEED_TERM: Final = f"""
 WITH begun AS (SELECT r.* FROM {{schema}}.lease AS r WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
      overdue AS ({_OVERDUE.replace("BEGUN", _SINCE_EPOCH.format(6))}
@@ -236,8 +237,9 @@ WITH begun AS (SELECT r.* FROM {{schema}}.lease AS r WHERE r.lock_id = $1::bigin
      former AS (
        INSERT INTO {{schema}}.term AS t (lock_id, epoch, program, node, acquired_at, ended_at, reason)
        VALUES ($1::bigint, $3::bigint, $4::text, $5::text, {_SINCE_EPOCH.format(6)}, {_SINCE_EPOCH.format(7)}, $8::text)
-           ON CONFLICT (lock_id, epoch) DO UPDATE SET ended_at = excluded.ended_at, reason = excluded.reason
-        WHERE t.ended_at IS NULL)
+           ON CONFLICT (lock_id, epoch) DO UPDATE
+          SET ended_at = least(t.ended_at, excluded.ended_at), reason = coalesce(t.reason, excluded.reason)
+        WHERE t.ended_at IS NULL OR t.ended_at > excluded.ended_at)
 {_BEGIN}
 """
 
