@@ -101,9 +101,9 @@ class Listener:
         """Return the last terms of a program by its name, each with its lock id, as the latest survey showed them."""
         return self._survey.terms_of.get(program, ())
 
-    def knows_led(self, leader: Leader) -> bool:
-        """Return whether this leader leads as far as can be known: without a session, only while its lease may run."""
-        return leader.leads if self.connected else self._survey.vouches(leader, boottime())
+    def knows_led(self, lock_id: int) -> bool:
+        """Return whether a lock id is led as far as can be known: not once its leader was silent for its lease."""
+        return self._survey.vouches(lock_id, None if self.connected else boottime())
 
     def glimpse(self, lock_id: int) -> Glimpse | None:
         """Return what surveys have shown of a row."""

@@ -109,9 +109,10 @@ class Survey:
         """Forget the facts: the ledger could not be read, or is of another schema."""
         self.facts = None
 
-    def vouches(self, leader: Leader, now: float) -> bool:
-        """Return whether the latest one still says who leads: the lease that it showed can have been running on."""
-        return leader.leads and now < self._read_at + leader.trusted_for
+    def vouches(self, lock_id: int, now: float | None) -> bool:
+        """Return whether surveys say that it is led ``now``, or when the latest one came: its lease may run on then."""
+        leader, seen = self.leaders[lock_id], self._sightings[lock_id][1]
+        return leader.leads and (self._read_at if now is None else now) < seen + leader.trusted_for
 
     def may_lower(self, now: float) -> bool:
         """Return whether nothing needs the ceiling to be higher than the ledger's lease any more."""

@@ -71,7 +71,11 @@ def _leader(member: Member, pool: Pool, node: str) -> tuple[str | None, int | No
     if term is not None:
         return node, term.epoch
     epoch = None if latest is None else latest.epoch
-    if latest is not None and pool.listener.knows_led(latest) and latest.instance != member.program.policy.instance:
+    if (
+        latest is not None
+        and pool.listener.knows_led(member.lock_id)
+        and latest.instance != member.program.policy.instance
+    ):
         return latest.node, epoch
     other = _under_another_key(member, pool)
     return None if other is None else other[1].node, epoch
@@ -133,7 +137,7 @@ def _under_another_key(member: Member, pool: Pool) -> tuple[int, Leader] | None:
     if leader is not None and leader.leads:
         return None
     found = pool.listener.terms_of(member.program.name)
-    return next(((key, one) for key, one in found if pool.listener.knows_led(one)), None)
+    return next(((key, one) for key, one in found if pool.listener.knows_led(key)), None)
 
 
 def shown(

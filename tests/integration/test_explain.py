@@ -69,6 +69,18 @@ def test_a_program_that_was_stopped_everywhere_says_by_whom_and_how_to_lift_it(
     assert ": it corrupts data, at 20" in found["because"][0]
 
 
+def test_a_lost_leader_leads_no_more_where_nobody_takes_over(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs=["beat"], lease=2.0)
+    leader = nodes.await_led("beat")["beat"]
+    other = b if leader is a else a
+    other.order("stop", "beat")
+    wait_for(lambda: told(other)["verdict"] == f"beat is led by {leader.name}", what="the leader is known")
+    leader.crash()
+    wait_for(lambda: told(other)["verdict"] == "no node leads beat", what="its lease is over")
+    assert other.program("beat")["leader"] is None
+
+
 def test_a_lost_leader_s_lease_ends_at_a_moment(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     a, b = nodes(database, "a", "b", programs=["beat"], lease=20.0)
