@@ -59,7 +59,9 @@ LATE_BELOW: Final = 0.6
 """Of a lease: what is left until SIGKILL when a renewal was due a tenth of the lease ago, and is not acknowledged."""
 LATE_SHARE: Final = 0.1
 """Of the leases of this node. A few that are late have a trouble of their own: a row that somebody has locked."""
-RENEWALS_FIRST: Final = "this node is too busy to lead more programs: the renewals of those that it leads are late"
+FEW: Final = 5
+"""Leases. So few of them make no node too busy."""
+RENEWALS_FIRST: Final = "this node leads no more programs for now: renewals of those that it leads are late"
 
 
 class Pool:
@@ -112,7 +114,7 @@ class Pool:
         now = boottime()
         left = [client.urgency - now for client in self._served | self._clients.keys() if _with_lease(client)]
         late = sum(each < LATE_BELOW * self.server.lease.length for each in left)
-        self.late = late > LATE_SHARE * len(left)
+        self.late = late > max(FEW, LATE_SHARE * len(left))
         self.server.notes.warn("late", [RENEWALS_FIRST] if self.late else [])
         self._wake.set()
 
