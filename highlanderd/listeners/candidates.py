@@ -26,8 +26,8 @@ LOOK_AGAIN: Final = 0.2
 
 async def refuse_unless_able(node: Node, program: ProgramStatus, to: str | None) -> None:
     """Raise NeedsForce unless ``to``, or any node at all, could take a program over that this node leads."""
-    if program.state != "leading" or to == node.name:
-        return  # nothing is taken from it, or it is refused for that
+    if program.state != "leading":
+        return  # nothing is taken from it
     try:
         await _refuse(node, lambda cluster: _refusal(cluster, program.name, to))
         if to is not None and (why := await node.ask_hindrance(to, program.name)):

@@ -58,6 +58,8 @@ async def carry_out(
 ) -> ProgramStatus:
     """Return the program's status after an order, or once it has been carried out. Raises HighlanderError."""
     order = ORDERS[verb]
+    if verb == "release" and before.state == "leading" and body.get("to") == node.name:
+        return before  # it is there already
     if order.hands_over and not body.get("force", False):
         await refuse_unless_able(node, before, body.get("to"))
     order.give(node, before.name, body, by)

@@ -196,10 +196,8 @@ class WorkerNode:
     # ------------------------------------------------------------------------------------------------------- orders
 
     def release(self, name: str, to: str | None, stay_out: float, by: Author) -> None:
-        """Order a release. Raises NoSuchProgram, NotLeading, HighlanderError."""
+        """Order a release. Raises NoSuchProgram, NotLeading."""
         self._refuse_unless_leading(name)
-        if to == self._name:
-            raise HighlanderError(f'this node is "{to}" itself; name another node, or use restart')
         self._fleet.order(name, ReleaseOrdered(to, stay_out, by))
 
     def start(self, name: str, by: Author) -> None:
