@@ -45,6 +45,8 @@ FILES_PATIENCE: Final = 60.0
 """Seconds that the daemon may take to read its files: a minute is for a slow disk."""
 LOOK_AGAIN: Final = 0.05
 """Seconds between two looks whether the daemon is there."""
+LENGTHS: Final = ("lease", "lease_in_force", "ceiling")
+"""Those of the ledger's facts that are seconds."""
 UNKNOWN: Final = "PostgreSQL does not say who leads it"
 AT_ONCE: Final = 200
 """Orders under way; the daemon takes 512 connections."""
@@ -289,6 +291,8 @@ def _order(daemon: ControlClient, verb: str, names: Sequence[str], arguments: Na
 
 def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
     name, state = tables.plain(program["name"]), program.get("state")
+    if verb == "release" and state == "leading" and arguments.to == program["leader"]:
+        return f"{name}: {arguments.to} leads it already, epoch {program['epoch']}"
     if not arguments.wait:
         return f"{name}: {verb} ordered"
     if verb == "signal":
@@ -365,8 +369,9 @@ def ledger(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.action == "migrate":
         return _migrate(daemon, arguments)
     answer = daemon.ask("GET", "/v1/ledger", patience=LEDGER_PATIENCE)
-    rows = [(name, tables.plain(value)) for name, value in answer.items()]
-    give(arguments, answer, lambda: tables.facts(answer.items()), lambda: rows)
+    facts = [(name, shown(value) if name in LENGTHS else value) for name, value in answer.items()]
+    rows = [(name, tables.plain(value)) for name, value in facts]
+    give(arguments, answer, lambda: tables.facts(facts), lambda: rows)
     return DONE
 
 

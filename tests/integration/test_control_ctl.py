@@ -251,7 +251,7 @@ def test_the_ledger_the_version_and_the_end(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(node, tmp_path) as path:
             asked = await ctl(path, "ledger", "show")
-            assert asked.out == "schema   highlander\nlease    10.0\nsettled  -\n"
+            assert asked.out == "schema   highlander\nlease    10s\nsettled  -\n"
             assert json.loads((await ctl(path, "ledger", "show", "--json")).out)["settled"] is None
             asked = await ctl(path, "ledger", "set-lease", "20s")
             assert (asked.code, asked.out.splitlines()[0]) == (0, "the lease is 20s now")
