@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
-from highlanderd.core.status import NodeStatus, ProgramStatus
+from highlanderd.core.status import NodeStatus, ProgramStatus, in_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _here(leader: str | None, program: ClusterProgram | None, local: LocalView) 
     elif status.state != "leading":
         why = status.reason or lacks
         does = "ends its term" if status.state == "draining" else "does not lead it"
-        yield f"this node, {node.node}, {does}: {status.state}" + (f", {why}" if why else "")
+        yield f"this node, {node.node}, {does}: {in_state(status.state, why)}"
         if lacks and lacks != why and status.state == "waiting":
             yield f"this node, {node.node}, could not lead it: {lacks}"
     elif status.reason:

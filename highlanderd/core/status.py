@@ -117,6 +117,17 @@ class ProgramStatus:
     """What its processes use on this node; ``None`` without any, and where that is not known."""
 
 
+def in_state(state: str, reason: str) -> str:
+    """Return a state and why; a reason that begins with the state says both.
+
+    >>> in_state("stopped", "stopped by ann"), in_state("backoff", "exited with status 1"), in_state("waiting", "")
+    ('stopped by ann', 'backoff, exited with status 1', 'waiting')
+    """
+    if reason.startswith(f"{state} "):
+        return reason
+    return f"{state}, {reason}" if reason else state
+
+
 @dataclass(frozen=True, slots=True)
 class OutputLine:
     """One line, the first thousand bytes of it."""

@@ -23,6 +23,7 @@ from highlanderd.core.status import (
     ProgramDetail,
     ProgramStatus,
     RenewalReport,
+    in_state,
 )
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import BadRequest, HighlanderError
@@ -201,7 +202,8 @@ def _elsewhere(now: ProgramStatus, node: str) -> bool:
 
 def _running(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     if now.want == "stop" and now.state in ("draining", "stopped"):
-        raise HighlanderError(f"a later order has overtaken this one: {now.name} is {now.state}, {now.reason}")
+        where = in_state(now.state, now.reason)
+        raise HighlanderError(f"a later order has overtaken this one: {now.name} is {where}")
     if now.failures > before.failures:
         raise HighlanderError(f"{now.name} failed: {now.reason or 'it ended'}; see 'highlanderctl show {now.name}'")
     over = _ended_since(before, now)

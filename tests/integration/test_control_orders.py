@@ -26,7 +26,7 @@ def test_a_start_that_a_later_stop_has_overtaken_ends_at_once_and_says_whose(tmp
             code, answer = await asked
         assert (code, answer["error"]["code"]) == (409, "failed")
         assert answer["error"]["message"] == (
-            "a later order has overtaken this one: beat is stopped, stopped by uid 0 on node web-1"
+            "a later order has overtaken this one: beat is stopped by uid 0 on node web-1"
         )
 
     run(main)

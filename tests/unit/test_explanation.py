@@ -94,6 +94,9 @@ def test_what_was_stopped_everywhere_waits_for_an_order_and_for_no_moment() -> N
         "'highlanderctl start --everywhere beat' lifts that"
     )
     assert found.earliest is None
+    why = "stopped everywhere by uid 0 on node a"
+    twice = here(overview("web-1", stopped=held), program("beat", "stopped", reason=why))
+    assert twice.because[1] == f"this node, web-1, does not lead it: {why}"
     ready = here(overview("web-1", "web-2", stopped=held, candidates=("web-2",)), program("beat", "stopped"))
     assert "it could be led by web-2, once it is started everywhere" in ready.because
 
