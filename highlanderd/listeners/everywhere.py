@@ -20,7 +20,7 @@ from highlanderd.errors import (
     enumerated,
     refusal,
 )
-from highlanderd.listeners.candidates import refuse_bare_drain
+from highlanderd.listeners.candidates import KNOWN_WITHIN, refuse_bare_drain
 from highlanderd.listeners.orders import Node
 
 LOOK_EVERY: Final = 0.1
@@ -80,14 +80,35 @@ async def stop(node: Node, name: str, by: Author, patience: Patience) -> Cluster
 async def start(node: Node, name: str, by: Author, patience: Patience) -> ClusterProgram | None:
     """Lift such a stop; return how the cluster shows the program, once it does. Raises HighlanderError."""
     with _written("the end of a stop everywhere"):
+        before = (await node.cluster()).program(name)
         await node.start_everywhere(name, by)
+    up = _is_up(name, before)
     over = _unless_overtaken(
-        lambda now: _leader(now, name) is not None or _rests(node, now, name),
+        lambda now: up(now) or (_leader(now, name) is None and _rests(node, now, name)),
         lambda now: not _is_stopped(now, name),
         f"{name} was stopped everywhere again",
     )
-    shown = await patience.until(node, over, f"no node leads {name} yet")
+    shown = await patience.until(node, over, f"no node has {name} ready yet")
     return _reasoned(node, shown.program(name))
+
+
+def _is_up(name: str, before: ClusterProgram | None) -> Callable[[ClusterOverview], bool]:
+    """Return what says whether a program is led and ready after such a stop was lifted.
+
+    ``before`` is how it was shown until then: a term that the stop still ends may be shown as ready for a moment.
+    """
+    now = asyncio.get_running_loop().time
+    known_at, ending = now() + KNOWN_WITHIN, None
+    if before is not None and before.leader is not None and before.stopped is not None:
+        ending = before.epoch
+
+    def look(cluster: ClusterOverview) -> bool:
+        shown = cluster.program(name)
+        if shown is None or shown.leader is None or not (shown.ready or shown.leader in cluster.silent):
+            return False
+        return shown.epoch != ending or now() >= known_at
+
+    return look
 
 
 def _unless_overtaken(

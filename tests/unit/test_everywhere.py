@@ -41,7 +41,7 @@ def test_a_job_that_is_not_in_the_file_of_this_node_is_started_once_a_node_waits
     assert _started(MemoryNode(), NIGHTLY) == NIGHTLY
     not_yet = replace(NIGHTLY, candidates=(), unable=(UnableNode("web-2", "stopped everywhere by ann"),))
     for waits in (not_yet, replace(NIGHTLY, scheduled=False)):
-        with pytest.raises(TimedOut, match="no node leads nightly yet after 0 s"):
+        with pytest.raises(TimedOut, match="no node has nightly ready yet after 0 s"):
             _started(MemoryNode(), waits)
 
 
@@ -58,6 +58,23 @@ def test_what_a_started_program_waits_for_is_told_before_the_ledger_says_so() ->
     node = MemoryNode(program("nightly", "waiting", finished=True, reason=why))
     assert _started(node, fresh) == replace(fresh, reason=why)
     assert _started(MemoryNode(), fresh) == fresh
+
+
+def _shown(*terms: ClusterProgram) -> Overtaken:
+    return Overtaken(*(ClusterOverview((), (one,), {one.name: one}) for one in terms))
+
+
+def test_a_start_is_not_done_while_the_leader_drains_for_the_stop_that_it_lifts() -> None:
+    stopped = replace(NIGHTLY, leader="a", ready=True, stopped=Held("ann", "", "2026-01-02T03:04:05.678Z"))
+    ready_still, draining = replace(stopped, stopped=None), replace(stopped, ready=False, stopped=None)
+    again = replace(draining, epoch=8)
+    up, patience = replace(again, ready=True), Patience(60.0, lambda: False)
+    terms = _shown(stopped, ready_still, draining, again, up)
+    assert asyncio.run(start(terms, "nightly", NOBODY, patience)) == up
+    never_drained = _shown(stopped, ready_still)
+    assert asyncio.run(start(never_drained, "nightly", NOBODY, patience)) == ready_still
+    was_up = _shown(up, up)
+    assert asyncio.run(start(was_up, "nightly", NOBODY, Patience(0.0, lambda: False))) == up
 
 
 class Refusing(MemoryNode):
@@ -107,7 +124,9 @@ def test_an_order_that_a_later_one_overtakes_is_not_waited_for_and_does_not_stan
     with pytest.raises(HighlanderError, match=r"^a later order has overtaken this one: nightly was started everywhere"):
         asyncio.run(stop(Overtaken(shown("a", held), shown("a", None)), "nightly", NOBODY, patience))
     with pytest.raises(HighlanderError, match=r"^a later order has overtaken this one: nightly was stopped everywhere"):
-        asyncio.run(start(Overtaken(shown(None, None), shown(None, held)), "nightly", NOBODY, patience))
+        asyncio.run(
+            start(Overtaken(shown(None, held), shown(None, None), shown(None, held)), "nightly", NOBODY, patience)
+        )
     resumed = Overtaken(shown("a", None, held), shown("a", None))
     with pytest.raises(HighlanderError, match=r"^a later order has overtaken this one: a was resumed"):
         asyncio.run(drain(resumed, ["a"], NOBODY, patience, force=True))
