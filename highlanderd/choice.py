@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 
-from highlanderd.errors import NoSuchProgram
+from highlanderd.errors import HighlanderError, NoSuchProgram
 
-Refusal = Callable[[str, Iterable[str]], NoSuchProgram]
+Refusal = Callable[[str, Iterable[str]], HighlanderError]
 """Makes the refusal of a name that none of the known ones is."""
 
 

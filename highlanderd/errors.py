@@ -106,6 +106,14 @@ class DaemonUnreachable(HighlanderError):
 class Unanswered(HighlanderError):
     """PostgreSQL gives no answer."""
 
+    @classmethod
+    def about(cls, name: str, known: Iterable[str], why: str) -> Unanswered:
+        """Return the error for a program that only another node could have; ``why`` is why that cannot be asked."""
+        return cls(
+            f"this node has no program {name!r}, and whether another one has it cannot be asked: {why}; it has "
+            f"{listed(known)}"
+        )
+
 
 class TimedOut(HighlanderError):
     """What was waited for did not happen in time; it may still happen."""

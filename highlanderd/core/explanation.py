@@ -20,7 +20,7 @@ class Explanation:
     because: tuple[str, ...]
     """Sentences about what that is due to: of the whole cluster, of this node, of the others."""
     earliest: str | None
-    """When time alone may change the verdict: RFC 3339; ``None`` when only an order or event can, or ``known_to``."""
+    """When time alone may change that: RFC 3339; ``None`` when only an order or event can, or ``known_to`` know it."""
     known_to: tuple[str, ...] = ()
     """Nodes whose own daemons know when time alone may change the verdict: at all, or earlier than ``earliest``."""
 
@@ -33,7 +33,7 @@ class LocalView:
     status: ProgramStatus | None
     """``None`` where this node does not have the program."""
     changes: str | None
-    """When time alone ends what keeps this node from leading it, or ends its term: RFC 3339."""
+    """When time alone ends what keeps this node from leading it, makes its child ready, or ends its term: RFC 3339."""
     returns: tuple[str, str] | None = None
     """The node that is preferred to this one, which leads it, and when it is given back to that: RFC 3339."""
 
@@ -84,10 +84,13 @@ def _held(name: str, program: ClusterProgram | None) -> Iterator[str]:
 
 def _led(leader: str | None, program: ClusterProgram | None, status: ProgramStatus | None) -> Iterator[str]:
     """Say since when it is led, and whether its child is up."""
+    shown = program if leader is not None and program is not None and program.leader == leader else None
     if status is not None and status.state == "leading":
         since, epoch, ready = status.since, status.epoch, status.ready
-    elif leader is not None and program is not None and program.leader == leader:
-        since, epoch, ready = program.since or "", program.epoch, program.ready
+        if shown is not None and shown.epoch == epoch and shown.since is not None:
+            since = shown.since  # every node says the ledger's moment
+    elif shown is not None:
+        since, epoch, ready = shown.since or "", shown.epoch, shown.ready
     else:
         return
     yield f"{leader} leads it since {since}, in epoch {epoch}; its child is {'ready' if ready else 'not ready'}"

@@ -34,6 +34,7 @@ from highlanderd.errors import (
     NoSuchNode,
     NoSuchProgram,
     TimedOut,
+    Unanswered,
     enumerated,
 )
 
@@ -217,7 +218,7 @@ def _programs_on(daemon: ControlClient, arguments: Namespace) -> list[Answer]:
     A glob and ``all`` choose from those that it has. That node refuses the order for a named one that it has not.
     """
     if arguments.on is None:
-        return chosen(arguments.names, daemon.status()["programs"])
+        return _programs_here(daemon, arguments.names)
     named, lacking = exact(arguments.names), _lacked(daemon, arguments.on)
     found = _of_cluster(daemon, arguments.names)
     programs = [one for one in found if one["name"] in named or one["name"] not in lacking]
@@ -225,6 +226,17 @@ def _programs_on(daemon: ControlClient, arguments: Namespace) -> list[Answer]:
         names = enumerated([one["name"] for one in found])
         raise NoSuchProgram(f"{arguments.on} has none of these programs: {names}")
     return programs
+
+
+def _programs_here(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
+    """Return the chosen programs of this node. One that it has not is refused as the daemon does: it may be ending."""
+    here: list[Answer] = daemon.status()["programs"]
+    try:
+        return chosen(names, here)
+    except NoSuchProgram:
+        for name in exact(names) - {program["name"] for program in here}:
+            daemon.detail(name)
+        raise
 
 
 def _lacked(daemon: ControlClient, node: str) -> set[str]:
@@ -250,9 +262,13 @@ def _of_cluster(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
     """Return the chosen programs of this node, and then those that only others have, if PostgreSQL says which."""
     here: list[Answer] = daemon.status()["programs"]
     ours = {program["name"] for program in here}
-    everywhere = _cluster(daemon)["programs"]
+    try:
+        everywhere = daemon.ask("GET", "/v1/cluster")["programs"]
+    except HighlanderError as error:
+        why = str(error)
+        return chosen(names, here, lambda name, known: Unanswered.about(name, known, why))
     others = [program for program in everywhere if program["name"] not in ours]
-    return chosen(names, [*here, *others], NoSuchProgram.anywhere if everywhere else NoSuchProgram.among)
+    return chosen(names, [*here, *others], NoSuchProgram.anywhere)
 
 
 def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ from highlanderd.core.status import (
 )
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.durations import shown
-from highlanderd.errors import HighlanderError, Interrupted, NoSuchProgram, NotLeading, TimedOut, refusal
+from highlanderd.errors import HighlanderError, Interrupted, NoSuchProgram, NotLeading, TimedOut, Unanswered, refusal
 from highlanderd.listeners import carrying
 from highlanderd.listeners.orders import ReloadReport
 from highlanderd.postgres import lease_change
@@ -408,7 +408,7 @@ class WorkerNode:
         return [line for line in answer["lines"] if isinstance(line, dict)]
 
     async def explain(self, names: Sequence[str]) -> tuple[Explanation, ...]:
-        """Return why programs of this node or any other one are led where they are. Raises NoSuchProgram."""
+        """Return why programs of any node are led where they are. Raises NoSuchProgram, Unanswered."""
         await self.survey()
         overview, unknown = None, ""
         try:
@@ -417,14 +417,16 @@ class WorkerNode:
         except (HighlanderError, TimeoutError) as error:
             unknown = str(error) or "PostgreSQL does not answer in time"
         known = [*dict.fromkeys([*self._fleet.wanted, *self._fleet.members, *(overview.by_name if overview else ())])]
-        none = NoSuchProgram.among if overview is None else NoSuchProgram.anywhere
+        none = (
+            NoSuchProgram.anywhere if overview is not None else lambda name, own: Unanswered.about(name, own, unknown)
+        )
         node = self.facts()
         return tuple(self._explained(name, overview, unknown, node) for name in chosen(names, known, none))
 
     def _explained(self, name: str, overview: ClusterOverview | None, unknown: str, node: NodeStatus) -> Explanation:
         member = self._fleet.members.get(name)
         status = None if member is None else snapshot.program_status(member, self._pool, self._name, overview)
-        turns_at = None if member is None else member.program.turns_at
+        turns_at = None if member is None else snapshot.turns_at(member)
         changes = None if turns_at is None else snapshot.wall(turns_at, boottime())
         back = None if member is None else self._fleet.returns(name)
         returns = None if back is None else (back[0], snapshot.wall(back[1], boottime()))

@@ -6,6 +6,7 @@ import logging
 import time
 
 from highlanderd.config import ProgramConfig
+from highlanderd.config.probes import Delay
 from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.key import LockKey
 from highlanderd.core.states import Leading, Preparing, Ready, Running, Waiting, Want
@@ -104,6 +105,14 @@ def _last_exit(member: Member, now: float) -> LastExit | None:
 def is_ready(member: Member) -> bool:
     """Return whether its child on this node does its work, as its key ``ready`` says it."""
     return isinstance(member.program.running, Ready)
+
+
+def turns_at(member: Member) -> float | None:
+    """Return when time alone makes its child ready, ends its term or lets it be led here: CLOCK_BOOTTIME seconds."""
+    running, ready = member.program.running, member.spawner.config.ready
+    if isinstance(running, Running) and isinstance(ready, Delay):
+        return running.since + ready.seconds
+    return member.program.turns_at
 
 
 def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:

@@ -91,6 +91,9 @@ def test_an_outage_longer_than_the_lease_finds_every_child_dead_in_time_and_all_
     [other] = [node for node in nodes.nodes if node is not leaders["beat"]]
     wait_for(lambda: other.program("beat")["leader"] is None, what="nobody passes for the leader any more")
     assert highlanderctl(other.socket, "wait", "beat", "--for", "leading", "--timeout", "0.1").code == 7
+    refused = highlanderctl(other.socket, "explain", "baet")
+    assert refused.code == 1
+    assert "no program 'baet', and whether another one has it cannot be asked: PostgreSQL " in refused.err
 
     cluster.start()
     nodes.await_led("beat", "bot", "deaf")

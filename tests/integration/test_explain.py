@@ -57,6 +57,20 @@ def test_a_backoff_names_the_moment_at_which_it_ends(nodes: Nodes, database: Dat
     assert 0 < datetime.fromisoformat(found["earliest"]).timestamp() - time.time() < 400
 
 
+def test_a_leader_says_when_its_child_counts_as_ready_which_another_node_leaves_to_it(
+    nodes: Nodes, database: Database
+) -> None:
+    settled_ledger(database, LEASE)
+    a, b = nodes(database, "a", "b", programs='[program.beat]\nready = "1h"\n', lease=LEASE)
+    leader = nodes.await_led("beat")["beat"]
+    other = b if leader is a else a
+    theirs = says(other, f"{other.name}, stands by")
+    found = says(leader, "its child is not ready")
+    assert 3000 < datetime.fromisoformat(found["earliest"]).timestamp() - time.time() < 3700
+    assert theirs["known_to"] == [leader.name]
+    assert theirs["because"][0] == found["because"][0], "both say the ledger's moment"
+
+
 def test_a_program_that_was_stopped_everywhere_says_by_whom_and_how_to_lift_it(
     nodes: Nodes, database: Database
 ) -> None:

@@ -53,6 +53,14 @@ def test_a_leader_explains_itself_and_names_who_could_follow() -> None:
     assert found.earliest is None
 
 
+def test_a_leader_says_since_when_it_leads_as_the_ledger_does() -> None:
+    ledger_s = "2026-01-02T03:04:05.600Z"
+    found = here(overview("web-1", leader="web-1", since=ledger_s), leading("beat"))
+    assert found.because[0] == f"web-1 leads it since {ledger_s}, in epoch 7; its child is ready"
+    later = here(overview("web-1", leader="web-1", since=ledger_s), leading("beat", epoch=8))
+    assert later.because[0] == f"web-1 leads it since {T}, in epoch 8; its child is ready"
+
+
 def test_a_leader_that_lets_go_is_not_said_to_lead_and_not_to_lead_at_once() -> None:
     status = program("beat", state="draining", leader="web-1", reason="fenced: the lease could not be renewed in time")
     found = here(None, status, unknown="PostgreSQL does not answer")
