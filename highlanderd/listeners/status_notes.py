@@ -42,12 +42,17 @@ def notes(
     if isinstance(cluster, HighlanderError):
         yield Note("bad", f"The cluster cannot be shown: {cluster}. This is what the node knows by itself.")
     else:
-        rests = frozenset(program.name for program in status.programs if program.finished or program.idle)
-        yield from _of_cluster(cluster, rests)
+        yield from _of_cluster(cluster, resting(status, cluster))
     if (under_way := status.maintenance) is not None:
         held = Held(under_way.author, under_way.reason, under_way.since)
         yield Note("warn", f"Maintenance of PostgreSQL until {_at(under_way.until)}, begun {held}")
     yield from (Note("warn", text) for text in status.warnings)
+
+
+def resting(status: NodeStatus, cluster: ClusterOverview) -> frozenset[str]:
+    """Return the programs that nobody needs to lead now: they have finished, or wait for their next time."""
+    here = {program.name for program in status.programs if program.finished or program.idle}
+    return frozenset(here | {program.name for program in cluster.programs if program.next_run is not None})
 
 
 def _of_cluster(cluster: ClusterOverview, rests: frozenset[str]) -> Iterator[Note]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -19,7 +19,7 @@ from highlanderd.core.terms import PastTerm
 from highlanderd.durations import clock, shown, since_epoch, span
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.html import Markup, element, joined
-from highlanderd.listeners.status_notes import Note, notes
+from highlanderd.listeners.status_notes import Note, notes, resting
 from highlanderd.listeners.status_style import STYLE
 
 REFRESH: Final = "30"
@@ -84,17 +84,19 @@ def _tables(seen: Seen) -> Iterator[Markup]:
     if isinstance(seen.cluster, HighlanderError):
         yield from _section("Programs on this node", OWN, [_own(program, seen.now) for program in seen.status.programs])
     else:
-        programs, now = sorted(seen.cluster.programs, key=_calm), _server_time(seen)
-        yield from _section("Programs", PROGRAMS, [_program(program, now) for program in programs])
+        rests, now = resting(seen.status, seen.cluster), _server_time(seen)
+        programs = sorted(seen.cluster.programs, key=lambda program: _calm(program, rests))
+        yield from _section("Programs", PROGRAMS, [_program(program, rests, now) for program in programs])
         yield from _section("Nodes", NODES, [_node(node, seen.cluster) for node in seen.cluster.nodes])
     if not isinstance(seen.terms, HighlanderError):
         latest = list(reversed(seen.terms))[:LATEST_TERMS]
         yield from _section("Last terms", TERMS, [_term(term, seen.now) for term in latest])
 
 
-def _calm(program: ClusterProgram) -> tuple[bool, bool, bool, str]:
+def _calm(program: ClusterProgram, rests: Container[str]) -> tuple[bool, bool, bool, str]:
     """Return where a program stands in the table: those that need somebody come first."""
-    return program.leader is not None, bool(program.candidates), program.ready, program.name
+    calm = program.leader is None and program.name in rests
+    return calm or program.leader is not None, bool(program.candidates), calm or program.ready, program.name
 
 
 def _section(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[Markup]:
@@ -124,22 +126,29 @@ def _badge(kind: str, text: str) -> Markup:
 PROGRAMS: Final = ("Program", "Leader", "Led for", "Epoch", "Could take over", "Could not")
 
 
-def _program(program: ClusterProgram, now: float) -> tuple[str, ...]:
+def _program(program: ClusterProgram, rests: Container[str], now: float) -> tuple[str, ...]:
     everywhere = f"stopped everywhere {program.stopped}"  # a note says that, once for all nodes
     unable = [one for one in program.unable if one.reason != everywhere]
     return (
         program.name,
-        _leader(program),
+        _leader(program, rests),
         "" if program.since is None else element("span", span(_age(program.since, now)), title=program.since),
         "" if program.epoch is None else str(program.epoch),
-        joined(", ".join(program.candidates)) if program.candidates else _badge("warn", "no node"),
+        _able(program) if program.candidates else _badge("warn", "no node"),
         joined([element("p", element("b", one.node), f": {one.reason}") for one in unable]),
     )
 
 
-def _leader(program: ClusterProgram) -> Markup:
+def _able(program: ClusterProgram) -> Markup:
+    names = ", ".join(program.candidates)
+    return joined(f"{names}, not now: {program.reason}" if program.reason else names)
+
+
+def _leader(program: ClusterProgram, rests: Container[str]) -> Markup:
     if program.leader is None:
-        return _badge("warn", "stopped everywhere") if program.stopped is not None else _badge("bad", "nobody")
+        if program.stopped is not None:
+            return _badge("warn", "stopped everywhere")
+        return _badge("quiet" if program.name in rests else "bad", "nobody")
     return joined(program.leader, " ", _badge("good", "ready") if program.ready else _badge("warn", "not ready"))
 
 

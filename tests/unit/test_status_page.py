@@ -106,6 +106,26 @@ def test_what_is_out_of_the_ordinary_is_said_first() -> None:
     assert shown.endswith(" ".join(sentences))
 
 
+def test_what_has_finished_or_waits_for_its_time_needs_nobody_and_says_why() -> None:
+    found = cluster(
+        led("nightly", leader=None, since=None, reason="next run at 2026-01-02T04:00:00Z"),
+        led("once", leader=None, since=None, reason="finished on b; `start` runs it again"),
+        led("relay", leader=None, since=None),
+        led("alone", candidates=()),
+    )
+    page = status_page(seen := Seen(status(program("once", finished=True)), found, (), NOW))
+    shown = text(seen)
+    assert "Nobody leads relay No other node" in shown
+    assert "nightly nobody 7 b, not now: next run at 2026-01-02T04:00:00Z" in shown
+    assert "once nobody 7 b, not now: finished on b; `start` runs it again" in shown
+    assert page.count('<span class="badge quiet">nobody</span>') == 2
+    assert page.count('<span class="badge bad">nobody</span>') == 1
+    rows = shown.partition("Could not ")[2]
+    assert [rows.index(name) for name in ("relay", "alone", "nightly", "once")] == sorted(
+        rows.index(name) for name in ("relay", "alone", "nightly", "once")
+    )
+
+
 def test_how_long_a_node_leads_is_by_the_clock_of_postgresql() -> None:
     found = cluster(led("beat"), nodes=(replace(node("a"), seen="2026-01-02T03:09:05Z", silent_for=2.0), node("b")))
     assert "beat a ready 5m 1s 7 b" in text(Seen(status(), found, (), NOW))
