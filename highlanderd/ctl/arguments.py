@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Collection
-from typing import Any, Final, NoReturn, cast
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, cast
 
 from highlanderd import __version__
 from highlanderd.api import DEFAULT_TIMEOUT, LONGEST_REASON
@@ -40,11 +40,10 @@ class _Parser(CommandParser):
         # argparse has no public setting for this; a test sees when the attribute goes.
         self._negative_number_matcher = re.compile(r"-\d")
 
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        if option := re.search(r"unrecognized arguments: .*?(--(?:dsn|config))\b", message):
-            super().error(ASKS_DAEMON.format(option[1]))  # without its value: it may hold a password
-        super().error(message)
+    def not_taken(self, words: Sequence[str]) -> str:
+        """Return what to say of words that are left over."""
+        option = next((found[0] for word in words if (found := re.match("--(?:dsn|config)(?![^=])", word))), None)
+        return super().not_taken(words) if option is None else ASKS_DAEMON.format(option)
 
     def unknown(self, word: str) -> str:
         """Return what to say of a word of another tool, or the nearest command."""

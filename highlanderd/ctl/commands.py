@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from highlanderd import __version__
@@ -229,14 +230,26 @@ def _programs_on(daemon: ControlClient, arguments: Namespace) -> list[Answer]:
 
 
 def _programs_here(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
-    """Return the chosen programs of this node. One that it has not is refused as the daemon does: it may be ending."""
-    here: list[Answer] = daemon.status()["programs"]
-    try:
-        return chosen(names, here)
-    except NoSuchProgram:
-        for name in exact(names) - {program["name"] for program in here}:
-            daemon.detail(name)
-        raise
+    return chosen(names, daemon.status()["programs"], lambda *refused: _not_here(daemon, *refused))
+
+
+def _not_here(daemon: ControlClient, name: str, here: Iterable[str]) -> NoSuchProgram:
+    """Return the refusal of a name that this node has not: it says which nodes have it, as far as PostgreSQL does.
+
+    Raises Interrupted where the daemon is ending, and has done with the program.
+    """
+    with suppress(NoSuchProgram):
+        daemon.detail(name)
+    found = (one for one in _cluster(daemon)["programs"] if one["name"] == name)
+    if nodes := sorted({node for one in found for node in _nodes_with(one)}):
+        where = f"it is on {enumerated(nodes)}, so add --on {nodes[0]}"
+        return NoSuchProgram(f"no program {name!r} is configured on this node; {where}")
+    return NoSuchProgram.among(name, here)
+
+
+def _nodes_with(program: Answer) -> Iterator[str]:
+    yield from (node for node in (program["leader"], *program["candidates"]) if node is not None)
+    yield from (one["node"] for one in program["unable"])
 
 
 def _lacked(daemon: ControlClient, node: str) -> set[str]:
@@ -244,11 +257,7 @@ def _lacked(daemon: ControlClient, node: str) -> set[str]:
     cluster = _cluster(daemon)
     if all(one["name"] != node for one in cluster["nodes"]):
         return set()
-    return {
-        program["name"]
-        for program in cluster["programs"]
-        if node not in (program["leader"], *program["candidates"], *(one["node"] for one in program["unable"]))
-    }
+    return {program["name"] for program in cluster["programs"] if node not in _nodes_with(program)}
 
 
 def _cluster(daemon: ControlClient) -> Answer:

@@ -30,7 +30,7 @@ def test_the_version_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--frobnicate",), "unrecognized arguments: --frobnicate"),
+        (("--frobnicate",), "there is no option --frobnicate; 'highlanderd --help' lists those that there are"),
         (("rnu", "--", "true"), "there is no command 'rnu'; did you mean 'run'?"),
         (("-c",), "argument -c/--config: expected one argument"),
         (("--check", "--print-schema"), "argument --print-schema: not allowed with argument --check"),
@@ -46,6 +46,12 @@ def test_usage_errors_exit_with_two(words: tuple[str, ...], said: str) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines()[0].startswith("usage: highlanderd [-h]")
     assert done.err.splitlines()[-1] == f"highlanderd: error: {said}"
+
+
+def test_an_option_that_a_command_has_not_is_answered_with_its_usage() -> None:
+    done = highlanderd("run", "--at-most-evry", "1h", "--", "true")
+    assert (done.code, done.err.startswith("usage: highlanderd run ")) == (2, True)
+    assert "highlanderd run: error: there is no option --at-most-evry; did you mean --at-most-every?" in done.err
 
 
 def test_a_command_that_is_none_is_named_beside_those_that_there_are() -> None:

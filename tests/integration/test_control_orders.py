@@ -223,6 +223,25 @@ def test_all_of_another_node_are_those_that_it_has(tmp_path: Path) -> None:
     run(main)
 
 
+def test_an_order_for_this_node_on_what_only_others_have_names_them(tmp_path: Path) -> None:
+    node = MemoryNode(program("beat"))
+    [beat] = node.overview.programs
+    far = replace(beat, name="far", leader="web-3", candidates=("web-2",), unable=())
+    node.overview = replace(node.overview, programs=(beat, far), by_name={"beat": beat, "far": far})
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            for verb in ("start", "stop"):
+                done = await ctl(path, verb, "far")
+                said = "no program 'far' is configured on this node; it is on web-2, web-3, so add --on web-2"
+                assert (done.code, said in done.err) == (4, True), done
+            unknown = await ctl(path, "start", "fra")
+            assert (unknown.code, "it has beat" in unknown.err) == (4, True), unknown
+        assert node.orders == []
+
+    run(main)
+
+
 def test_a_release_to_a_node_is_done_when_that_node_leads(tmp_path: Path) -> None:
     node = MemoryNode(leading("beat"), obedient=False)
 

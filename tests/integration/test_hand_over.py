@@ -41,3 +41,5 @@ def test_the_page_shows_what_happens(nodes: Nodes, database: Database) -> None:
     assert nodes.await_led("counter")["counter"] is a
     wait_for(lambda: _could_lead(a) == ["b"], what="b could lead it again")
     assert run(a, "release counter --to nowhere") == shown["release counter --to nowhere"]
+    code = highlanderctl(a.socket, "release", "counter", "--to", "nowhere").code
+    assert f"\n$ echo $?\n{code}\n" in PAGE.read_text("utf-8")

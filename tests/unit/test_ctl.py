@@ -75,6 +75,11 @@ def test_names_globs_and_all_choose_programs_once_each(names: list[str], found: 
     assert [program["name"] for program in chosen(names, PROGRAMS)] == found
 
 
+@pytest.mark.parametrize("glob", ["b*", "all"])
+def test_where_one_program_is_to_be_named_a_glob_is_told_with_what_it_means(glob: str) -> None:
+    assert str(NoSuchProgram.among(glob, ["bot", "beat"])) == f"{glob!r} means beat, bot here; name one program"
+
+
 def test_a_name_that_chooses_nothing_is_told_with_what_there_is() -> None:
     with pytest.raises(NoSuchProgram, match=r"'baet'.*beat, web-1, web-2"):
         chosen(["beat", "baet"], PROGRAMS)
@@ -368,6 +373,14 @@ def test_what_only_a_daemon_answers_names_what_postgresql_does_and_shows_no_secr
         (("events", "-n", "101"), "argument -n: '101' is no number of events: name 1 to 100"),
         (("events", "-f", "-n", "3"), "argument -n: not allowed with argument -f/--follow"),
         (("cluster", "--dsn", "x", "--config", "y"), "argument --config: not allowed with argument --dsn"),
+        ((), "name a command; 'highlanderctl --help' lists them"),
+        (("--jsno", "status"), "highlanderctl: error: there is no option --jsno; did you mean --json?"),
+        (("status", "--sate=leading"), "highlanderctl status: error: there is no option --sate; did you mean --state?"),
+        (("history", "--sumary"), "highlanderctl history: error: there is no option --sumary; did you mean --summary?"),
+        (("shutdown", "--on", "b"), "no option --on; 'highlanderctl shutdown --help' lists those that there are"),
+        (("cluster", "-psecret"), "no option -p; 'highlanderctl cluster --help' lists those that there are"),
+        (("config", "beat", "relay"), "highlanderctl config: error: 'relay' is one word too many"),
+        (("ledger", "show", "all"), "highlanderctl ledger show: error: 'all' is one word too many"),
     ],
 )
 def test_what_no_daemon_could_answer_is_refused_before_one_is_asked(
