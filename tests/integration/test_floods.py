@@ -14,13 +14,19 @@ import pytest
 from tests.support.deaths import stand_still
 from tests.support.floods import FLOOD, alive, dried, frozen
 from tests.support.journal import Journal
-from tests.support.long import first_of
 from tests.support.processes import LEASE, PATIENCE, Node, gone, node_at, state, undying
 from tests.support.wait import wait_for
 
 BOMB, MANY = 120, 1000
-FORKING = [("bomb", BOMB), ("spray", BOMB), ("chains", 20)]
-STANDING = [("zombies", MANY), ("threads", 200)]
+FORKING = [
+    pytest.param("bomb", BOMB),
+    pytest.param("spray", BOMB, marks=pytest.mark.long),
+    pytest.param("chains", 20, marks=pytest.mark.long),
+]
+STANDING = [
+    pytest.param("zombies", MANY, marks=pytest.mark.long),
+    pytest.param("threads", 200, marks=pytest.mark.long),
+]
 
 
 @dataclass
@@ -49,7 +55,7 @@ def flooded(open_dir: Path) -> Iterator[Flooded]:
 
 
 @pytest.mark.parametrize("cgroup", [True, False])
-@pytest.mark.parametrize(("kind", "count"), first_of([*FORKING, *STANDING]))
+@pytest.mark.parametrize(("kind", "count"), [*FORKING, *STANDING])
 def test_a_flood_is_killed_whole_on_order(flooded: Flooded, kind: str, count: int, cgroup: bool) -> None:
     epoch = flooded.flood(kind, count, cgroup=cgroup)
     flooded.node.tell("kill", epoch=epoch)
@@ -59,7 +65,7 @@ def test_a_flood_is_killed_whole_on_order(flooded: Flooded, kind: str, count: in
 
 
 @pytest.mark.parametrize("cgroup", [True, False])
-@pytest.mark.parametrize(("kind", "count"), first_of(FORKING))
+@pytest.mark.parametrize(("kind", "count"), FORKING)
 def test_a_keeper_ends_a_flood_at_its_deadline_with_everybody_above_it_frozen(
     flooded: Flooded, kind: str, count: int, cgroup: bool
 ) -> None:
@@ -82,7 +88,7 @@ def _deadline_is_known(node: Node, epoch: int) -> bool:
 
 
 @pytest.mark.parametrize("cgroup", [True, False])
-@pytest.mark.parametrize(("kind", "count"), first_of(FORKING))
+@pytest.mark.parametrize(("kind", "count"), FORKING)
 def test_the_guardian_ends_the_flood_that_a_dead_keeper_has_left(
     flooded: Flooded, kind: str, count: int, cgroup: bool
 ) -> None:
