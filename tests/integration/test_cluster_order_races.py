@@ -284,6 +284,7 @@ def test_orders_that_are_written_twice_are_taken_once_each_and_never_make_two_ch
     assert nodes.await_led("beat")["beat"] is a
 
 
+@pytest.mark.long  # three thousand of them take a while
 def test_thousands_of_orders_cost_no_term_and_leave_the_node_answering(nodes: Nodes, database: Database) -> None:
     a = alone(nodes, database)
     worker, life = a.worker, nodes.life("beat")

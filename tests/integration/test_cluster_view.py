@@ -103,8 +103,8 @@ def test_presence_that_cannot_be_written_costs_no_renewal(nodes: Nodes, database
     with psycopg.connect(database.dsn) as blocker:
         blocker.execute("LOCK highlander.node, highlander.candidate IN ACCESS EXCLUSIVE MODE")
         wait_for(
-            lambda: database.sql("SELECT renewal FROM highlander.lease") > [(renewal + 15,)],
-            what="three leases of renewals",
+            lambda: database.sql("SELECT renewal FROM highlander.lease") > [(renewal + 6,)],
+            what="more than a lease of renewals",
         )
         wait_for(
             lambda: any("other nodes do not see" in note for note in node.status()["warnings"]), what="the status warns"

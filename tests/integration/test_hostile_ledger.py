@@ -19,7 +19,7 @@ from tests.support.ports import reserved_port
 from tests.support.postgres import Database
 
 LEASE = 10.0
-ROUNDS, ROWS = 25, 8
+ROUNDS, ROWS = 12, 8
 TEXTS: Final = (
     "", " ", "a", "b", "relay", "\x1b[2J\r\n", "caf\u00e9\u202e", "x" * 5000, "'; --", "%s", "\ufeff", "null", "*",
 )  # fmt: skip

@@ -183,6 +183,7 @@ def test_unread_answers_do_not_hold_the_control_socket(tmp_path: Path) -> None:
     run(main)
 
 
+@pytest.mark.long  # they take a while to be there
 def test_a_tree_of_thousands_is_shown_in_part_and_says_so(nodes: Nodes, database: Database) -> None:
     command = [*FLOOD, "zombies", str(ZOMBIES)]
     strained = Strained(nodes, database, f"[program.beat]\n[program.many]\ncommand = {command!r}\n".replace("'", '"'))

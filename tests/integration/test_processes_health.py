@@ -16,6 +16,7 @@ import pytest
 from highlanderd.guardian import messages
 from highlanderd.guardian.notify import TELL_EVERY, NotifySocket
 from highlanderd.system import linux
+from tests.support.long import first_of
 from tests.support.processes import Fact, Node, children, gone, node_at
 from tests.support.wait import wait_for
 
@@ -192,7 +193,7 @@ def test_a_probe_that_hangs_is_killed_with_what_it_has_started(node: Node, tmp_p
     assert not gone(main)
 
 
-@pytest.mark.parametrize("cgroup", [True, False])
+@pytest.mark.parametrize("cgroup", first_of([True, False]))
 def test_a_tree_is_empty_only_without_its_probe_which_dies_with_it(node: Node, cgroup: bool) -> None:
     epoch = node.shell("exec sleep 1000", cgroup=cgroup)
     main = node.expect("Started", epoch=epoch)["pid"]

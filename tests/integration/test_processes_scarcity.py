@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deaths import open_files
+from tests.support.long import first_of
 from tests.support.processes import Node, gone, node_at
 from tests.support.scarcity import let_open_again, let_open_nothing_more
 from tests.support.wait import wait_for
@@ -27,7 +28,7 @@ def tree(node: Node, cgroup: bool) -> tuple[int, list[int]]:
     return epoch, [node.expect("Started", epoch=epoch)["pid"], grandchild]
 
 
-@pytest.mark.parametrize("cgroup", [True, False])
+@pytest.mark.parametrize("cgroup", first_of([True, False]))
 def test_a_keeper_that_may_open_nothing_still_kills_its_whole_tree(node: Node, cgroup: bool) -> None:
     epoch, pids = tree(node, cgroup)
     let_open_nothing_more(node.keeper())
@@ -50,7 +51,7 @@ def test_a_stop_signal_that_finds_no_descriptor_is_sent_once_there_is_one(node: 
     assert all(map(gone, pids))
 
 
-@pytest.mark.parametrize("cgroup", [True, False])
+@pytest.mark.parametrize("cgroup", first_of([True, False]))
 def test_a_guardian_that_may_open_nothing_still_buries_a_keepers_tree(node: Node, cgroup: bool) -> None:
     epoch, pids = tree(node, cgroup)
     let_open_nothing_more(node.pid)

@@ -53,7 +53,9 @@ def test_a_release_that_nobody_was_notified_of_is_advised(database: Database, ki
     asyncio.run(scenario())
 
 
-@KINDS
+@pytest.mark.parametrize(
+    "kind", [RecordingSession, pytest.param(RecordingSharer, marks=pytest.mark.long)], ids=["own", "shared"]
+)
 def test_a_leader_that_falls_silent_is_replaced_a_lease_after_the_survey_that_showed_its_last_renewal(
     database: Database, kind: type[RecordingSession]
 ) -> None:

@@ -80,6 +80,7 @@ def test_orders_of_a_user_without_a_name_are_carried_out_and_leave_no_threads(
     assert node.program("beat")["state"] == "stopped"
 
 
+@pytest.mark.long  # beside a user that cannot be looked up
 def test_a_daemon_whose_control_group_cannot_be_looked_up_leads_and_tries_again(
     nodes: Nodes, database: Database, tmp_path: Path
 ) -> None:
