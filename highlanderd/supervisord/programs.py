@@ -11,13 +11,19 @@ from dataclasses import dataclass, field
 from highlanderd.config.supervisord import PROGRAM, integer, truth
 from highlanderd.core.key import LABEL
 from highlanderd.errors import ConfigurationError
-from highlanderd.supervisord.reading import SupervisorSection, expand, written
+from highlanderd.supervisord.reading import SupervisorSection, expand, settled, written
 
 _UNSAID = {"autorestart": "unexpected", "stopasgroup": "false"}
 """Options whose default there is another one: they are written even where the file is silent."""
 
 _APART = frozenset({"command", "environment", "process_name", "numprocs", "numprocs_start", "redirect_stderr"})
 """Options that are translated by a function of their own."""
+
+_SETTLED = frozenset(
+    {"autorestart", "autostart", "exitcodes", "numprocs", "numprocs_start", "redirect_stderr", "stopasgroup"}
+    | {"stdout_logfile_backups", "stderr_logfile_backups"}
+)
+"""Options whose value is no text here, so that no ``${X}`` can stand for it: the import settles it."""
 
 _SHARED = {"stderr_logfile_maxbytes": "stdout_logfile_maxbytes", "stderr_logfile_backups": "stdout_logfile_backups"}
 """Options of standard error for which one key serves both streams: standard output's value rules."""
@@ -41,11 +47,11 @@ def programs(
 
     Raises ConfigurationError with file, section, option and cure for what supervisord would refuse as well.
     """
-    count = _number(section, "numprocs", 1)
-    first = _number(section, "numprocs_start", 0)
+    names = _names(section, group, variables)
+    count = _number(section, "numprocs", 1, names)
+    first = _number(section, "numprocs_start", 0, names)
     for number in range(first, first + count):
-        known = {**_names(section, group, variables), "numprocs": count, "process_num": number}
-        options = {name: expanded(section, name, value, known) for name, value in section.options.items()}
+        options = _options(section, {**names, "numprocs": count, "process_num": number})
         called = options.get("process_name", section.name) if count > 1 else section.name
         name = usable(called, taken)
         table = Table(f"program.{name}" if re.fullmatch(r"[\w-]+", name) else f'program."{name}"')
@@ -53,10 +59,29 @@ def programs(
             table.remarks.append(f'"{called}" is no name for a program here, or is taken: it is "{name}"')
         if group is not None:
             table.remarks.append(f"group {group}: there are no groups; highlanderctl takes many names and patterns")
+        table.remarks += _settlements(section)
         _fill(table, section, options)
         if number > first:
             table.remarks.clear()  # the first one has said it
         yield table
+
+
+def _options(section: SupervisorSection, known: Mapping[str, object]) -> dict[str, str]:
+    """Return the options of one process, expanded: all but ``environment`` see as ``%(ENV_X)s`` what that sets."""
+    given = dict(section.options)
+    text = expanded(section, "environment", given.pop("environment", ""), known)
+    own = {f"ENV_{name}": value for name, value in environment(section, text).items()}
+    options = {name: expanded(section, name, value, {**known, **own}) for name, value in given.items()}
+    return {**options, "environment": text} if "environment" in section.options else options
+
+
+def _settlements(section: SupervisorSection) -> list[str]:
+    """Return a remark for each option whose variable the import has replaced by its present value."""
+    return [
+        f"{option} = {value}: as the variable was when this was imported, for no variable can stand here"
+        for option, value in section.options.items()
+        if option in _SETTLED and "%(ENV_" in value
+    ]
 
 
 def _names(section: SupervisorSection, group: str | None, variables: Mapping[str, str]) -> dict[str, object]:
@@ -158,13 +183,14 @@ def _split(section: SupervisorSection, command: str) -> list[str]:
 def expanded(section: SupervisorSection, option: str, value: str, known: Mapping[str, object]) -> str:
     """Return an option's value with its ``%(name)s`` expanded. Raises ConfigurationError as supervisord would."""
     try:
-        return expand(value, known)
+        text = expand(value, known)
+        return settled(text, os.environ) if option in _SETTLED else text
     except (ValueError, TypeError) as error:
         raise _refusal(section, option, str(error)) from None
 
 
-def _number(section: SupervisorSection, option: str, default: int) -> int:
-    given = integer(section.options.get(option, str(default)))
+def _number(section: SupervisorSection, option: str, default: int, known: Mapping[str, object]) -> int:
+    given = integer(expanded(section, option, section.options.get(option, str(default)), known))
     if not isinstance(given, int):
         raise _refusal(section, option, f"{_shown(str(given))} is no number; write digits")
     return given

@@ -100,6 +100,23 @@ def expand(text: str, known: Mapping[str, object]) -> str:
     return _REFERENCE.sub(value, text)
 
 
+def settled(text: str, environ: Mapping[str, str]) -> str:
+    """Return expanded text with its variables replaced by their values.
+
+    Raises ValueError with a sentence for a variable that is not set.
+
+    >>> settled(expand("%(ENV_WORKERS)s", {}), {"WORKERS": "4"})
+    '4'
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in environ:
+            raise ValueError(f"names %(ENV_{found[1]})s, which is not set; set it for the import, or write the value")
+        return environ[found[1]]
+
+    return _VARIABLE.sub(value, text)
+
+
 def written(text: str) -> str:
     """Return expanded text as this daemon's file has it: its dollars kept from expansion, variables as ``${X}``.
 

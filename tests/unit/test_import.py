@@ -107,6 +107,27 @@ def test_a_program_sees_what_the_daemon_sets_for_all(tmp_path: Path) -> None:
     assert values == {"WHO": "the world", "GREETING": "hello the world"}
 
 
+def test_a_program_s_options_see_what_its_own_environment_sets(tmp_path: Path) -> None:
+    text = "[program:p]\ncommand=/bin/echo %(ENV_OWN)s %(ENV_PATH)s\nenvironment=OWN='a b',PATH='/x:%(ENV_PATH)s'\n"
+    (p,) = loaded(tmp_path, text, PATH="/bin").configuration.programs.values()
+    assert p.argv == ("/bin/echo", "a", "b", "/x:/bin")
+    assert p.environment["PATH"].get_secret_value() == "/x:/bin"
+
+
+def test_a_variable_that_stands_for_no_text_is_settled_by_the_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKERS", "2")
+    monkeypatch.setenv("AUTO", "false")
+    text = BEAT + (
+        "numprocs=%(ENV_WORKERS)s\nprocess_name=%(program_name)s_%(process_num)d\nautostart=%(ENV_AUTO)s\n"
+        "stopwaitsecs=%(ENV_WAIT)s\n"
+    )
+    found = loaded(tmp_path, text, WAIT="20").configuration.programs
+    assert {name: program.autostart for name, program in found.items()} == {"beat_0": False, "beat_1": False}
+    assert "# autostart = %(ENV_AUTO)s: as the variable was when this was imported" in made(tmp_path, text)
+
+
 def test_what_has_no_equal_stands_in_a_comment_with_the_reason(tmp_path: Path) -> None:
     text = made(tmp_path, KINDS["every other option"] + "[eventlistener:mem]\ncommand=memmon\n")
     comments = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
@@ -151,6 +172,10 @@ def test_includes_are_read_in_order_each_with_its_own_place(tmp_path: Path) -> N
         ("[program:x]\n", "supervisord.conf: [program:x] command: is missing; write what to run"),
         ("[program:x]\ncommand=a 'b\n", "[program:x] command: cannot be split into words (no closing quotation)"),
         ("[program:x]\ncommand=a\nnumprocs=many\n", "[program:x] numprocs: many is no number; write digits"),
+        (
+            "[program:x]\ncommand=a\nnumprocs=%(ENV_NOPE)s\n",
+            "[program:x] numprocs: names %(ENV_NOPE)s, which is not set",
+        ),
         ("[program:x]\ncommand=a %(nope)s\n", "[program:x] command: names %(nope)s, which supervisord does not"),
         ("[program:x]\ncommand=a %H\n", '[program:x] command: holds a "%" that begins no %(name)s; write %%'),
         ("[program:x]\ncommand=a\nenvironment=A\n", '[program:x] environment: is not NAME="value",NAME="value"'),
