@@ -119,7 +119,7 @@ class Child:
         return self.report.unkillable if self.report else ()
 
     @property
-    def unlimited(self) -> str | None:
+    def missing_limits(self) -> str | None:
         """Which limits by cgroup do not hold for it, and why, as ``KeeperReport`` has it."""
         return self.report.unlimited if self.report else None
 

@@ -15,8 +15,8 @@ from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.logger_view import Count
 from highlanderd.children.messages import SpawnRequest
+from highlanderd.children.missing_limits import missing_limits
 from highlanderd.children.program_output import ProgramOutput
-from highlanderd.children.unlimited import unlimited
 from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.config import Identity, ProgramConfig, child_environment, identity, looks_elsewhere
 from highlanderd.config.limits import cgroup_limits, rlimits
@@ -86,7 +86,7 @@ class Spawner:
         self._ordered = config
         """What that logger goes by."""
         self._unlogged: list[UnloggedPipe] = []
-        self._unlimited = ""
+        self._missing_limits = ""
         """Which limits did not hold for the last child, and why."""
         self._prepared: asyncio.Future[Preparation] | None = None
         self._ahead: Spawn | None = None
@@ -242,10 +242,10 @@ class Spawner:
 
     def _warn_of_limits(self, child: Child) -> None:
         """Log which limits do not hold, once for each reason: a program may be started again and again."""
-        before, self._unlimited = self._unlimited, unlimited(self.config, child)
-        if self._unlimited and self._unlimited != before:
+        before, self._missing_limits = self._missing_limits, missing_limits(self.config, child)
+        if self._missing_limits and self._missing_limits != before:
             name = self.config.name
-            log.warning("%s runs without a limit: %s", name, self._unlimited, extra={"program": name})
+            log.warning("%s runs without a limit: %s", name, self._missing_limits, extra={"program": name})
 
     def close(self) -> None:
         """Follow no child any more."""

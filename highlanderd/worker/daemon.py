@@ -41,7 +41,7 @@ from highlanderd.postgres.sharing import SESSIONS
 from highlanderd.postgres.standing import StandingReader
 from highlanderd.postgres.suspensions import Suspensions
 from highlanderd.system import linux
-from highlanderd.worker import unkillable, unlimited
+from highlanderd.worker import missing_limits, unkillable
 from highlanderd.worker.alarms import Alarms
 from highlanderd.worker.aside import SetAside
 from highlanderd.worker.beat import Beat
@@ -275,9 +275,9 @@ class Daemon:
 
     def _warnings(self) -> tuple[str, ...]:
         trees = unkillable.sentences(self._fleet.members.values()).values()
-        lifted = unlimited.sentences(self._fleet.members.values())
+        without_limits = missing_limits.sentences(self._fleet.members.values())
         notes = sorted(self._pool.server.notes.warnings)
-        return (*notes, *sorted(self._doors.shut), *trees, *lifted, *self._alarms.recent())
+        return (*notes, *sorted(self._doors.shut), *trees, *without_limits, *self._alarms.recent())
 
     # ------------------------------------------------------------------------------------------------- how it ends
 

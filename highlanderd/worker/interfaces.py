@@ -90,7 +90,7 @@ class ProgramChild(ProbedChild, Protocol):
         """Its processes that SIGKILL has not ended for a while."""
 
     @property
-    def unlimited(self) -> str | None:
+    def missing_limits(self) -> str | None:
         """Which limits by cgroup do not hold for it, and why: empty when all do, None when nothing says so."""
 
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None:

@@ -140,7 +140,7 @@ class Quiet:
     unprovable = ""
     killed_at: float | None = None
     unkillable: tuple[int, ...] = ()
-    unlimited: str | None = None
+    missing_limits: str | None = None
     report: KeeperReport | None = None
 
     def signal(self, signum: int, to: Literal["tree", "main"]) -> None: ...

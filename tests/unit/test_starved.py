@@ -15,15 +15,15 @@ import pytest
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.messages import KeeperReport
+from highlanderd.children.missing_limits import missing_limits
 from highlanderd.children.spawn import Origin, Spawner
-from highlanderd.children.unlimited import unlimited
 from highlanderd.config import ProgramConfig
 from highlanderd.core.events import Event, Exited, Started
 from highlanderd.core.states import Cause, Policy
 from highlanderd.guardian import cgroup
 from highlanderd.output.writer import Writer
 from highlanderd.run.outcome import of_term
-from highlanderd.worker import unlimited as worker_unlimited
+from highlanderd.worker import missing_limits as worker_missing_limits
 from highlanderd.worker.interfaces import ProgramChild
 from highlanderd.worker.member import Member
 from highlanderd.worker.meter import Meter
@@ -42,7 +42,7 @@ class Reported:
     """A child as its keeper reports it."""
 
     report: KeeperReport = REPORT
-    unlimited: str | None = ""
+    missing_limits: str | None = ""
     number: int = 4
     kept: bool = False
     post: Callable[[Event], None] = print
@@ -126,17 +126,17 @@ def test_a_kill_that_was_counted_before_has_not_ended_the_child(tmp_path: Path) 
 
 def test_a_child_without_its_limits_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        told(Reported(unlimited="memory_max cannot hold: no"), Started(7, 1.0), Started(8, 2.0))
+        told(Reported(missing_limits="memory_max cannot hold: no"), Started(7, 1.0), Started(8, 2.0))
         told(Reported(), Started(7, 1.0))
     said = [record.getMessage() for record in caplog.records]
     assert said == ["beat runs without a limit: memory_max cannot hold: no"]
 
 
 def test_a_keeper_of_an_earlier_version_sets_no_limits() -> None:
-    child = Reported(unlimited=None)
-    assert unlimited(BEAT, child).startswith("its keeper is of an earlier version")
-    assert unlimited(ProgramConfig(name="beat", command=("true",)), child) == ""
-    assert unlimited(BEAT.model_copy(update={"limits": {"memory_max": -1, "nofile": 9}}), child) == ""
+    child = Reported(missing_limits=None)
+    assert missing_limits(BEAT, child).startswith("its keeper is of an earlier version")
+    assert missing_limits(ProgramConfig(name="beat", command=("true",)), child) == ""
+    assert missing_limits(BEAT.model_copy(update={"limits": {"memory_max": -1, "nofile": 9}}), child) == ""
 
 
 def test_status_names_a_program_for_as_long_as_it_runs_without_its_limit() -> None:
@@ -144,6 +144,6 @@ def test_status_names_a_program_for_as_long_as_it_runs_without_its_limit() -> No
         program = SimpleNamespace(name="beat", child=child, running=running)
         return cast("Member", SimpleNamespace(program=program, spawner=SimpleNamespace(config=BEAT)))
 
-    lifted = Reported(unlimited="memory_max cannot hold: no")
-    members = [member(lifted, object()), member(lifted, None), member(None, None), member(Reported(), object())]
-    assert list(worker_unlimited.sentences(members)) == ["beat runs without a limit: memory_max cannot hold: no"]
+    bare = Reported(missing_limits="memory_max cannot hold: no")
+    members = [member(bare, object()), member(bare, None), member(None, None), member(Reported(), object())]
+    assert list(worker_missing_limits.sentences(members)) == ["beat runs without a limit: memory_max cannot hold: no"]

@@ -12,14 +12,14 @@ class RunningChild(Protocol):
     """What has to be known of a child."""
 
     @property
-    def unlimited(self) -> str | None:
+    def missing_limits(self) -> str | None:
         """Which limits by cgroup do not hold for it, and why: empty when all do, None when nothing says so."""
 
 
-def unlimited(config: ProgramConfig, child: RunningChild) -> str:
+def missing_limits(config: ProgramConfig, child: RunningChild) -> str:
     """Return which limits do not hold for a child that runs, and why; empty when all do that its program has."""
     if not cgroup_limits(config.limits):
         return ""
-    if child.unlimited is None:
+    if child.missing_limits is None:
         return "its keeper is of an earlier version, which sets none by cgroup; restart the daemon after this upgrade"
-    return child.unlimited
+    return child.missing_limits
