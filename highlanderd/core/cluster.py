@@ -91,8 +91,8 @@ class UnableNode:
 
     node: str
     reason: str
-    pauses: bool = False
-    """Whether time alone ends that: it is in backoff."""
+    in_backoff: bool = False
+    """Whether time alone ends that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,9 @@ def _program(
         since=last.since if last is not None and last.led else None,
         ready=leading is not None and leading.ready,
         candidates=tuple(node for node, why in hindered.items() if not why),
-        unable=tuple(UnableNode(node, why, _pauses(absences, node, found)) for node, why in hindered.items() if why),
+        unable=tuple(
+            UnableNode(node, why, _in_backoff(absences, node, found)) for node, why in hindered.items() if why
+        ),
         stopped=next((stopped[lock_id] for lock_id in lock_ids if lock_id in stopped), None),
         drift=tuple(_drift(found, leading)),
         reason=next((found[node].reason for node, why in hindered.items() if not why), "") if leader is None else "",
@@ -262,7 +264,7 @@ def _hindrance(candidate: CandidatePresence) -> str:
     return "" if candidate.able else candidate.reason or candidate.state
 
 
-def _pauses(absences: Mapping[str, str], node: str, found: Mapping[str, CandidatePresence]) -> bool:
+def _in_backoff(absences: Mapping[str, str], node: str, found: Mapping[str, CandidatePresence]) -> bool:
     """Return whether a node that is there keeps away for its backoff."""
     return not absences.get(node, AWAY) and found[node].state == "backoff"
 

@@ -182,7 +182,7 @@ def _known_to(
     if program is None or program.stopped is not None or (leader is not None and leader == us):
         return ()
     if leader is None:
-        return tuple(one.node for one in program.unable if one.pauses and one.node != us)
+        return tuple(one.node for one in program.unable if one.in_backoff and one.node != us)
     if _is_present(leader, cluster):
         return () if program.ready or program.leader != leader else (leader,)
     return tuple(node for node in program.candidates if node not in (us, leader))

@@ -180,7 +180,7 @@ def test_a_scheduled_time_is_named_without_a_daemon_and_by_a_node_that_never_lea
 
 
 def test_where_another_node_knows_the_moment_it_is_named() -> None:
-    paused = (UnableNode("web-2", "exited with status 1", pauses=True), UnableNode("web-3", "drained"))
+    paused = (UnableNode("web-2", "exited with status 1", in_backoff=True), UnableNode("web-3", "drained"))
     assert explained("beat", overview("web-2", unable=paused), None).known_to == ("web-2",)
     both = here(overview("web-1", "web-2", unable=paused), program("beat", "backoff"), changes=T)
     assert (both.earliest, both.known_to) == (T, ("web-2",))
