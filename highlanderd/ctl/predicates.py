@@ -77,6 +77,12 @@ class _View(Protocol):
     def seen(self, pause: float, left: float) -> Answer:
         """Return the programs after the next news, ``pause`` seconds later at most. Raises HighlanderError."""
 
+    def wider(self) -> _View | None:
+        """Return the view that also has programs which are not here; None when there is no wider one."""
+
+    def tell(self, trouble: str) -> None:
+        """Say why there is no answer, if that will not change by itself."""
+
 
 class _DaemonView:
     """As this node's daemon sees them."""
@@ -87,18 +93,33 @@ class _DaemonView:
     def seen(self, pause: float, left: float) -> Answer:
         return self._status(pause, _patience(left))
 
+    def wider(self) -> _View:
+        return _LedgerView(self.ask)
+
+    def tell(self, trouble: str) -> None:
+        """Say nothing: a daemon that is away comes back."""
+
 
 class _LedgerView:
     """As the cluster shows them: of no node, and without news."""
 
     def __init__(self, ask: Callable[[str, str], Answer]) -> None:
-        self.ask = ask
+        self.ask, self._told = ask, ""
 
     def seen(self, pause: float, left: float) -> Answer:  # noqa: ARG002 - PostgreSQL takes the time that it takes
         time.sleep(pause)
         found = self.ask("GET", "/v1/cluster")["programs"]
         programs = [{**one, "state": "leading" if one["leader"] else "waiting"} for one in found]
         return {"node": None, "programs": programs}
+
+    def wider(self) -> None:
+        return None
+
+    def tell(self, trouble: str) -> None:
+        """Say at once, and once, why PostgreSQL itself gives no answer: a refusal will not change by itself."""
+        if trouble != self._told:
+            self._told = trouble
+            print(f"highlanderctl: {trouble}; it is asked again until --timeout is over", file=sys.stderr)
 
 
 def _view(daemon: ControlClient, arguments: Namespace) -> _View:
@@ -127,7 +148,6 @@ class _Waiting:
     def __init__(self, view: _View, arguments: Namespace) -> None:
         self._view, self._state, self._patience = view, arguments.state, arguments.timeout
         self._end = time.monotonic() + self._patience
-        self._told = ""
 
     def names(self, names: Sequence[str]) -> list[str]:
         """Return the names of the programs that these names and globs choose; only a glob needs a look for that."""
@@ -148,9 +168,10 @@ class _Waiting:
         try:
             return self._until(name, look)
         except NoSuchProgram:  # of this node; others may have it
-            if self._state == "stopped" or isinstance(self._view, _LedgerView):
+            wider = self._view.wider()
+            if self._state == "stopped" or wider is None:
                 raise
-            return self._until(name, look, _LedgerView(self._view.ask))
+            return self._until(name, look, wider)
 
     def _one(self, answer: Answer, name: str) -> Answer:
         """Return a program. One that has finished may be in the history alone: a run's node goes with the run."""
@@ -174,18 +195,12 @@ class _Waiting:
                 raise
             except HighlanderError as error:
                 now = str(error)
-                self._tell(now)
+                self._view.tell(now)
                 time.sleep(min(AWAY_PAUSE, left))
             left = max(0.0, self._end - time.monotonic()) if left else 0.0
             if not left:
                 raise TimedOut(f"{what} is not {self._state} after {shown(self._patience)}: {now}")
             pause = min(LOOK_AGAIN, left)
-
-    def _tell(self, trouble: str) -> None:
-        """Say at once, and once, why PostgreSQL itself gives no answer: a refusal will not change by itself."""
-        if isinstance(self._view, _LedgerView) and trouble != self._told:
-            self._told = trouble
-            print(f"highlanderctl: {trouble}; it is asked again until --timeout is over", file=sys.stderr)
 
 
 def _said(program: Answer, sentence: str) -> list[str]:
