@@ -16,7 +16,9 @@ Add = Callable[..., argparse.ArgumentParser]
 def add_questions(add: Add) -> None:
     """Add every command that only reads."""
     _programs(add)
-    _lines_and_events(add)
+    _logs(add)
+    _events(add)
+    _top(add)
     _predicates(add)
     _history(add)
     add("version", "print the versions of highlanderctl and of the running daemon")
@@ -43,7 +45,7 @@ def _programs(add: Add) -> None:
     _without_daemon(explain)
 
 
-def _lines_and_events(add: Add) -> None:
+def _logs(add: Add) -> None:
     logs = add(
         "logs", "print the last lines of programs where they are led; without a name, those of this node", "tail"
     )
@@ -57,6 +59,9 @@ def _lines_and_events(add: Add) -> None:
         default=str(DEFAULT_LINES),
         help=f"the last N lines of each program: 1 to {MOST_LINES}, or all that are kept (default: {DEFAULT_LINES})",
     )
+
+
+def _events(add: Add) -> None:
     events = add("events", "print what has happened in the cluster lately, and on this node in detail; the newest last")
     how_much = events.add_mutually_exclusive_group()
     how_much.add_argument("-f", "--follow", action="store_true", help="go on with each new event, until Ctrl-C")
@@ -75,6 +80,9 @@ def _lines_and_events(add: Add) -> None:
         help="with -f: begin with who leads what (default: do)",
     )
     _without_daemon(events)
+
+
+def _top(add: Add) -> None:
     top = add("top", "show programs and events on the whole screen, until q or Ctrl-C")
     naming(top, number="*")
 
