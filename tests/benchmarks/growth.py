@@ -37,6 +37,8 @@ LEASE = 10.0
 SETTLED = 5.0
 """Seconds before a measurement: what comes with a start is over."""
 TIMES = 7
+PATIENCE = 600.0
+"""Seconds for all of a size to run: a busy machine starts a thousand slowly, so that it can renew their leases."""
 BETWEEN_PAGES = 5.0
 """Seconds: a page is shared for one, and rests for ten times what it has cost. Scrapers ask every 15 s."""
 WORDS = ["sleep", "infinity"]
@@ -124,9 +126,9 @@ def ours(size: int) -> None:
         settled_ledger(database, LEASE)
         began = time.monotonic()
         with started(nodes, database.dsn, "leader", size, port) as leader:
-            await_sparingly(lambda: count(leader.guardian) == size, 300, "all run")
+            await_sparingly(lambda: count(leader.guardian) == size, PATIENCE, "all run")
             note("start", "until all run", OURS, [time.monotonic() - began], "s", size)
-            await_sparingly(lambda: len(leader.leading()) == size, 120, "all are led")
+            await_sparingly(lambda: len(leader.leading()) == size, PATIENCE, "all are led")
             used("led", [leader], cluster, database, size)
             asked(leader, port, size)
         for part, how in (("led and waited for", "own"), ("led and waited for, shared", "shared")):
@@ -151,7 +153,7 @@ def theirs(who: str, size: int) -> None:
             if found is None:
                 lacking("led", who, "it could not be fetched from PyPI")
                 return
-            await_sparingly(lambda: count(found.process.pid) == size, 300, "all run")
+            await_sparingly(lambda: count(found.process.pid) == size, PATIENCE, "all run")
             note("start", "until all run", who, [time.monotonic() - began], "s", size)
             time.sleep(SETTLED)
             pid, before, began = found.process.pid, cpu([found.process.pid]), time.monotonic()
