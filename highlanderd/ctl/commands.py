@@ -236,8 +236,10 @@ def _programs_here(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
 def _not_here(daemon: ControlClient, name: str, here: Iterable[str]) -> NoSuchProgram:
     """Return the refusal of a name that this node has not: it says which nodes have it, as far as PostgreSQL does.
 
-    Raises Interrupted where the daemon is ending, and has done with the program.
+    A glob is looked for here alone. Raises Interrupted where the daemon is ending, and has done with the program.
     """
+    if not exact([name]):
+        return NoSuchProgram.among(name, here)
     with suppress(NoSuchProgram):
         daemon.detail(name)
     found = (one for one in _cluster(daemon)["programs"] if one["name"] == name)
