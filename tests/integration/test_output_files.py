@@ -345,6 +345,10 @@ def test_one_logger_writes_root_s_file_as_root_and_the_user_s_as_that_user(overf
             files["stderr"].unlink()
             files["stderr"].symlink_to(canary)
             logger.send(signal.SIGUSR1)
-            logger.write(b"more\n", "stderr")
-            wait_for(lambda: str(files["stderr"]) in logger.report()["troubles"], what="it says that it cannot write")
+
+            def refused() -> bool:
+                logger.write(b"more\n", "stderr")  # what is written before the signal arrives goes into the old file
+                return str(files["stderr"]) in logger.report()["troubles"]
+
+            wait_for(refused, what="it says that it cannot write")
         assert canary.read_text() == "root's\n"
