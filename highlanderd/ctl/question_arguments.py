@@ -97,7 +97,7 @@ def _predicates(add: Add) -> None:
         "--for",
         dest="state",
         choices=OUTCOMES,
-        metavar="STATE",
+        metavar=f"{{{','.join(OUTCOMES)}}}",
         required=True,
         help="leading, ready or finished: on any node; stopped: on this one",
     )

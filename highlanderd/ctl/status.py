@@ -35,28 +35,31 @@ def status(daemon: ControlClient, arguments: Namespace) -> int:
             _show_status(answer, arguments)
             sys.stdout.flush()
     except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            print()  # the picture ends within its last line
         return DONE
 
 
 def _show_status(answer: Answer, arguments: Namespace) -> int:
     wanted = chosen(arguments.names, answer["programs"])
     programs = [one for one in wanted if not arguments.state or one["state"] in arguments.state]
+    asked = {**answer, "programs": programs}
     if arguments.output == "table":
-        _print_table(answer, programs, arguments.watch)
+        _print_table(asked, arguments.watch)
     else:
         now = time.time()
         rows = [tables.HEADINGS, *(tables.cells(program, tables.age(program, now)) for program in programs)]
-        give(arguments, {**answer, "programs": programs}, list, lambda: rows)
+        give(arguments, asked, list, lambda: rows)
     named = exact(arguments.names)
     return NOT_LEADING if any(p["name"] in named and p["state"] != "leading" for p in wanted) else DONE
 
 
-def _print_table(answer: Answer, programs: list[Answer], watch: bool) -> None:
+def _print_table(answer: Answer, watch: bool) -> None:
     on_terminal = sys.stdout.isatty()
     width, height = terminal.size()
     colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     now = time.time()
-    drawn = watch and on_terminal
+    drawn, programs = watch and on_terminal, answer["programs"]
     shown = tables.sickest_first(programs) if drawn else programs
     rows = [tables.cells(program, tables.age(program, now)) for program in shown]
     lines = [tables.counts(programs)] if drawn else []

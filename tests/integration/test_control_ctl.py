@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from highlanderd.errors import ConfigurationError
@@ -51,6 +52,18 @@ def test_status_of_a_named_program_says_by_its_exit_whether_it_is_led_here(tmp_p
             asked = await ctl(path, "status", "baet")
             assert asked.code == 4
             assert asked.err == ("highlanderctl: no program 'baet' is configured on this node; it has beat, relay\n")
+
+    run(main)
+
+
+def test_status_of_a_named_program_says_nothing_of_the_others(tmp_path: Path) -> None:
+    node = MemoryNode(*(replace(leading(name), candidates=0) for name in ("beat", "relay")))
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            everything, one = await ctl(path, "status"), await ctl(path, "status", "beat")
+            assert everything.err == "no standby: no other node could take over beat, relay now\n"
+            assert one.err == "no standby: no other node could take over beat now\n"
 
     run(main)
 
