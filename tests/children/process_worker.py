@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class TestBench:
     def spawn(self, request: SpawnRequest) -> None:
         child = Child(self.guardian, request.program, request.lock_id, request.epoch)
         self.children[child.epoch] = child
-        child.listen(self.listener(child.epoch))
+        child.listen(self.listener(child.epoch), partial(self.read_pipes, child.epoch))
         child.start(request)
 
     def act(self, command: str, epoch: int = 0, **more: Any) -> None:
@@ -136,7 +137,7 @@ class TestBench:
         found = []
         for each in greeting.found:
             child = self.children[each.child.epoch] = each.child
-            child.listen(self.listener(child.epoch))
+            child.listen(self.listener(child.epoch), partial(self.read_pipes, child.epoch))
             found.append({"epoch": child.epoch, "pid": child.pid, "memo": each.report.memo.decode()})
             self.read_pipes(child.epoch)
         memo = None if greeting.memo is None else greeting.memo.decode()
