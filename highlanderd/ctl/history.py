@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,18 +27,21 @@ SHORTEST_NAME: Final = 7
 
 
 def history(daemon: ControlClient, arguments: Namespace) -> int:
-    usual = MOST_TERMS if arguments.summary else DEFAULT_TERMS
+    summary = arguments.summary or arguments.max_gap is not None
+    usual = MOST_TERMS if summary else DEFAULT_TERMS
     limit = usual if arguments.number is None else arguments.number
     asking: list[tuple[str, object]] = [("limit", limit), *(("name", name) for name in arguments.names)]
-    if arguments.summary:
+    if summary:
         asking.append(("summary", "true"))
     answer = asked(daemon, arguments).ask("GET", f"/v1/history?{query(asking)}")
-    if arguments.summary:
+    if summary:
         rows = [SUMMARY, *(row for program in answer["programs"] for row in summary_cells(program))]
         give(arguments, answer, lambda: _summary(answer, rows), lambda: rows)
-        unproven = [*map(overlap, answer["overlaps"]), *map(unwritten, answer.get("unwritten", ()))]
-        if unproven:
-            raise HighlanderError("\n".join(unproven))
+        faults = [*map(overlap, answer["overlaps"]), *map(unwritten, answer.get("unwritten", ()))]
+        if arguments.max_gap is not None:
+            faults += too_long(answer["programs"], arguments.max_gap)
+        if faults:
+            raise HighlanderError("\n".join(faults))
         return DONE
     now = time.time()
     found = [(term["from"], cells(term, now)) for term in answer["terms"]]
@@ -151,6 +154,15 @@ def unwritten(found: Mapping[str, Any]) -> str:
         f"{plain(found['node'])}, so it cannot show that nothing overlapped there: a node was lost right after its "
         "takeover, a failover of PostgreSQL lost the lines, or somebody has removed them"
     )
+
+
+def too_long(programs: Iterable[Mapping[str, Any]], most: float) -> Iterator[str]:
+    """Return a sentence about each program and cause with a gap of more than ``most`` seconds."""
+    for program in programs:
+        for gaps in program["gaps"]:
+            if gaps["longest"] > most:
+                name, cause, long = plain(program["program"]), plain(gaps["cause"]), gap(gaps["longest"])
+                yield f"{name}: no node led it for {long} after a term that ended as {cause}: more than {most:g} s"
 
 
 def fitted(rows: Sequence[Sequence[str]], width: int | None, elastic: Sequence[int] = NAMES) -> list[str]:

@@ -116,7 +116,12 @@ def _history(add: Add) -> None:
     naming(history, number="*")
     _without_daemon(history)
     history.add_argument(
-        "--summary", action="store_true", help="sum up by program; exit 1 when two terms of one lock id overlap"
+        "--summary",
+        action="store_true",
+        help="sum up by program; exit 1 when two terms of one lock id overlap, or the history lacks some",
+    )
+    history.add_argument(
+        "--max-gap", type=duration, metavar="DURATION", help="--summary, and exit 1 when a gap was longer as well"
     )
     history.add_argument(
         "-n",

@@ -116,6 +116,21 @@ def test_a_summary_without_overlaps_certifies_that(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_summary_exits_with_one_where_a_gap_was_longer_than_it_may_be(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(remembering(FIRST, SECOND), tmp_path) as path:
+            assert (await ctl(path, "history", "--summary", "--max-gap", "0.012")).code == 0
+            asked = await ctl(path, "history", "--max-gap", "0.01")
+            assert asked.code == 1
+            assert asked.out.splitlines()[0] == "PROGRAM  TERMS  LED    AFTER     GAPS  LONGEST"
+            assert asked.err == (
+                "highlanderctl: beat: no node led it for 12ms after a term that ended as released: more than 0.01 s\n"
+            )
+            assert (await ctl(path, "history", "--max-gap", "soon")).code == 2
+
+    run(main)
+
+
 def test_a_summary_says_which_gaps_it_leaves_out_and_which_epochs_no_line_tells_of(tmp_path: Path) -> None:
     former = Former(1, "a", "released", "2026-01-01T04:04:00.000Z")
     late = replace(SECOND, epoch=3, former=former, gap=86400.0, scheduled="2026-01-02T04:04:00.000Z", late=2.5)
