@@ -11,7 +11,7 @@ import pytest
 from highlanderd.ctl.arguments import parser
 from highlanderd.ctl.printing import give
 
-VALUES = {"DURATION": "10s", "STATE": "leading"}
+VALUES = {"DURATION": "10s"}
 """What an argument may be, by what it is called; anything else may be a name."""
 
 
@@ -23,9 +23,11 @@ def lines(above: argparse.ArgumentParser, *words: str) -> Iterator[tuple[str, ..
             yield from lines(inner, *words, word)
     if not below:
         needed = [action for action in above._actions if action.required]
-        yield words + tuple(
-            part for one in needed for part in (*one.option_strings[:1], VALUES.get(str(one.metavar), "x"))
-        )
+        yield words + tuple(part for one in needed for part in (*one.option_strings[:1], _value(one)))
+
+
+def _value(needed: argparse.Action) -> str:
+    return next(iter(needed.choices)) if needed.choices else VALUES.get(str(needed.metavar), "x")
 
 
 @pytest.mark.parametrize("line", list(lines(parser())), ids=" ".join)
