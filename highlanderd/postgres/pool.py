@@ -114,9 +114,10 @@ class Pool:
         now = boottime()
         left = [client.urgency - now for client in self._served | self._clients.keys() if _with_lease(client)]
         late = sum(each < LATE_BELOW * self.server.lease.length for each in left)
-        self.late = late > max(FEW, LATE_SHARE * len(left))
+        before, self.late = self.late, late > max(FEW, LATE_SHARE * len(left))
         self.server.notes.warn("late", [RENEWALS_FIRST] if self.late else [])
-        self._wake.set()
+        if before and not self.late:
+            self._wake.set()
 
     def request(self, client: Client) -> None:
         """Ask for a connection. It comes by ``deliver``, once, as soon as there is one."""
