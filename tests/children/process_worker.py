@@ -48,7 +48,6 @@ class TestBench:
 
     def listener(self, epoch: int) -> Callable[[ChildEvent], None]:
         def told(event: ChildEvent) -> None:
-            self.read_pipes(epoch)
             facts = {name: getattr(event, name) for name in type(event).__slots__}
             self.tell(type(event).__name__, epoch=epoch, **facts)
 
