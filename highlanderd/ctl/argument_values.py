@@ -38,15 +38,17 @@ def line_number(text: str) -> str:
 
 def term_number(text: str) -> int:
     """Return a number of terms. Raises argparse.ArgumentTypeError."""
-    if not is_number(text, MOST_TERMS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of terms: name 1 to {MOST_TERMS}")
-    return int(text)
+    return _number(text, "terms", MOST_TERMS)
 
 
 def event_number(text: str) -> int:
     """Return a number of events. Raises argparse.ArgumentTypeError."""
-    if not is_number(text, MOST_EVENTS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of events: name 1 to {MOST_EVENTS}")
+    return _number(text, "events", MOST_EVENTS)
+
+
+def _number(text: str, things: str, most: int) -> int:
+    if not is_number(text, most):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of {things}: name 1 to {most}")
     return int(text)
 
 

@@ -11,6 +11,7 @@ import time
 import psycopg
 import pytest
 
+from highlanderd.core.events import Granted
 from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.history import History
@@ -21,7 +22,7 @@ from tests.support.commands import highlanderctl
 from tests.support.memory_node import run
 from tests.support.nodes import Nodes, ends, settled_ledger
 from tests.support.postgres import Cluster, Database
-from tests.support.session import LEASE, desk, settle, until
+from tests.support.session import LEASE, Desk, Line, desk, settle, until
 from tests.support.wait import wait_for
 
 WRITE = """
@@ -134,15 +135,21 @@ def test_a_term_that_lapsed_ends_with_its_lease_however_long_nobody_took_over(da
     run(main)
 
 
+async def _released(here: Desk, database: Database) -> tuple[Line, Granted]:
+    """Return a line that has led for the first time, with that term: it was released, and the history says so."""
+    line = await here.line()
+    settle(database)
+    first = await line.lead()
+    await line.release(first.epoch)
+    await until(lambda: database.sql("SELECT reason FROM highlander.term") == [("released",)])
+    return line, first
+
+
 def test_an_end_that_the_history_could_not_be_told_of_is_told_by_the_next_leader(database: Database) -> None:
     async def main() -> None:
         async with desk(database.dsn) as one:
-            line = await one.line()
-            settle(database)
-            first = await line.lead()
-            await line.release(first.epoch)
+            line, first = await _released(one, database)
             [(over,)] = database.sql("SELECT least(released_at, expires_at) FROM highlander.lease")
-            await until(lambda: database.sql("SELECT reason FROM highlander.term") == [("released",)])
             database.sql("DELETE FROM highlander.term")
             second = await line.lead()
             found = "SELECT epoch, reason, ended_at FROM highlander.term ORDER BY epoch"
@@ -154,11 +161,7 @@ def test_an_end_that_the_history_could_not_be_told_of_is_told_by_the_next_leader
 def test_the_former_leader_may_tell_of_its_end_after_the_next_one_has(database: Database) -> None:
     async def main() -> None:
         async with desk(database.dsn) as one:
-            line = await one.line()
-            settle(database)
-            first = await line.lead()
-            await line.release(first.epoch)
-            await until(lambda: database.sql("SELECT reason FROM highlander.term") == [("released",)])
+            line, first = await _released(one, database)
             database.sql("UPDATE highlander.term SET reason = NULL, ended_at = NULL")
             second = await line.lead()
             await until(lambda: len(database.sql("SELECT epoch FROM highlander.term")) == 2)
@@ -177,11 +180,7 @@ def test_the_former_leader_may_tell_of_its_end_after_the_next_one_has(database: 
 def test_an_end_that_was_written_after_the_takeover_is_not_that_of_the_takeover(database: Database) -> None:
     async def main() -> None:
         async with desk(database.dsn) as one:
-            line = await one.line()
-            settle(database)
-            first = await line.lead()
-            await line.release(first.epoch)
-            await until(lambda: database.sql("SELECT reason FROM highlander.term") == [("released",)])
+            line, _ = await _released(one, database)
             [(over,)] = database.sql("SELECT ended_at FROM highlander.term")
             database.sql("UPDATE highlander.term SET ended_at = ended_at + interval '1 hour', reason = 'fenced'")
             await line.lead()
