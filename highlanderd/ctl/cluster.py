@@ -11,9 +11,8 @@ from typing import Any, Final
 from highlanderd.ctl import terminal
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.direct import asked
-from highlanderd.ctl.history import fitted
 from highlanderd.ctl.printing import give
-from highlanderd.ctl.tables import cut, ordered_by, plain
+from highlanderd.ctl.tables import cut, fitted, ordered_by, plain
 from highlanderd.durations import since_epoch, span
 from highlanderd.errors import DONE, enumerated
 

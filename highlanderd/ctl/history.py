@@ -14,16 +14,14 @@ from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.direct import asked
 from highlanderd.ctl.exchange import query
 from highlanderd.ctl.printing import Row, give
-from highlanderd.ctl.tables import plain
+from highlanderd.ctl.tables import fitted, plain
 from highlanderd.durations import since_epoch, span
 from highlanderd.errors import DONE, HighlanderError, enumerated
 
 TERMS: Final = ("PROGRAM", "NODE", "FROM (UTC)", "LED", "GAP", "CAUSE")
 SUMMARY: Final = ("PROGRAM", "TERMS", "LED", "AFTER", "GAPS", "LONGEST")
-NAMES: Final = (0, 1)
-"""Columns that are cut where the terminal is too narrow: the others say what happened."""
-CAUSE: Final = 5
-SHORTEST_NAME: Final = 7
+ELASTIC: Final = (5, 0, 1)
+"""CAUSE, PROGRAM and NODE: the columns of terms that are cut where the terminal is too narrow."""
 
 
 def history(daemon: ControlClient, arguments: Namespace) -> int:
@@ -47,7 +45,7 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
     found = [(term["from"], cells(term, now)) for term in answer["terms"]]
     found += [(skipped["from"], skipped_cells(skipped)) for skipped in answer.get("skipped", ())]
     rows = [TERMS, *(row for _, row in sorted(found, key=lambda one: str(one[0]))[-limit:])]
-    give(arguments, answer, lambda: fitted(rows, terminal.size()[0], (CAUSE, *NAMES)), lambda: rows)
+    give(arguments, answer, lambda: fitted(rows, terminal.size()[0], ELASTIC), lambda: rows)
     return DONE
 
 
@@ -163,18 +161,3 @@ def too_long(programs: Iterable[Mapping[str, Any]], most: float) -> Iterator[str
             if gaps["longest"] > most:
                 name, cause, long = plain(program["program"]), plain(gaps["cause"]), gap(gaps["longest"])
                 yield f"{name}: no node led it for {long} after a term that ended as {cause}: more than {most:g} s"
-
-
-def fitted(rows: Sequence[Sequence[str]], width: int | None, elastic: Sequence[int] = NAMES) -> list[str]:
-    """Return aligned lines, with the ``elastic`` columns cut as far as a terminal of ``width`` columns needs it."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
-        widest = max(elastic, key=lambda column: widths[column])
-        if widths[widest] <= SHORTEST_NAME:
-            break
-        widths[widest] -= 1
-    return ["  ".join(map(_cell, row, widths)).rstrip() for row in rows]
-
-
-def _cell(text: str, size: int) -> str:
-    return text.ljust(size) if len(text) <= size else f"{text[: size - 1]}…"

@@ -86,6 +86,19 @@ def table(rows: Sequence[tuple[str, ...]], *, width: int | None, colour: bool) -
     return lines
 
 
+def fitted(rows: Sequence[Sequence[str]], width: int | None, elastic: Sequence[int]) -> list[str]:
+    """Return aligned lines, with the ``elastic`` columns cut as far as a terminal of ``width`` columns needs it."""
+    widths = _widths(rows)
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        widest = max(elastic, key=lambda column: widths[column])
+        if widths[widest] <= SHORTEST_NAME:
+            break
+        widths[widest] -= 1
+    return [
+        "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(*rows, strict=True)]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from highlanderd.ctl import history
+from highlanderd.ctl import history, tables
 from highlanderd.ctl.arguments import parser
 
 NOON = 1767355200.0
@@ -35,7 +35,8 @@ def test_a_term_without_an_end_is_under_way_and_lasts_until_now() -> None:
 
 def test_the_table_fits_eighty_columns_and_cuts_nothing_but_names() -> None:
     longest = term(program="p" * 60, node="n" * 40, to="2026-09-02T02:05:05Z", gap=86399.0, cause="spawn-failed")
-    lines = history.fitted([history.TERMS, history.cells(longest, NOON), history.cells(term(), NOON)], 80)
+    rows = [history.TERMS, history.cells(longest, NOON), history.cells(term(), NOON)]
+    lines = tables.fitted(rows, 80, history.ELASTIC)
     assert max(map(len, lines)) <= 80
     assert "…" in lines[1]
     assert lines[1].endswith("2026-01-02 03:04:05  242d 23h  23h 59m  spawn-failed")
@@ -50,7 +51,7 @@ def test_a_row_tells_how_the_child_ended_and_who_ordered_it() -> None:
 
 
 def test_without_a_terminal_nothing_is_cut() -> None:
-    lines = history.fitted([history.TERMS, history.cells(term(program="p" * 60), NOON)], None)
+    lines = tables.fitted([history.TERMS, history.cells(term(program="p" * 60), NOON)], None, history.ELASTIC)
     assert "p" * 60 in lines[1]
 
 
