@@ -23,3 +23,8 @@ def chosen(
 def exact(names: Sequence[str]) -> set[str]:
     """Return those that name one program; globs and ``all`` do not."""
     return {name for name in names if name != "all" and not set(name) & set("*?[")}
+
+
+def one_named(names: Sequence[str]) -> bool:
+    """Return whether one program is asked for, by its name: then its facts alone are the answer."""
+    return len(names) == len(exact(names)) == 1

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from highlanderd import __version__
 from highlanderd.ctl import tables
-from highlanderd.ctl.choice import chosen, exact
+from highlanderd.ctl.choice import chosen, exact, one_named
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.cluster import cluster
 from highlanderd.ctl.direct import asked
@@ -60,7 +60,7 @@ AT_ONCE: Final = 200
 def show(daemon: ControlClient, arguments: Namespace) -> int:
     """Print one program, or several with an empty line between them."""
     names = list(dict.fromkeys(arguments.names))
-    if alone := len(names) == len(exact(names)) == 1:
+    if alone := one_named(names):
         answers = [daemon.detail(names[0])]
     else:
         known = chosen(names, daemon.status()["programs"])
@@ -89,7 +89,7 @@ def _top(daemon: ControlClient, arguments: Namespace) -> int:
 def pid(daemon: ControlClient, arguments: Namespace) -> int:
     """Print nothing on standard output for a program without a process: its reader may be ``kill``."""
     programs = chosen(arguments.names, daemon.status()["programs"])
-    alone = len(arguments.names) == len(exact(arguments.names)) == 1
+    alone = one_named(arguments.names)
     found = [(tables.plain(program["name"]), str(program["pid"])) for program in programs if program["pid"]]
     facts = {"programs": [{"name": program["name"], "pid": program["pid"]} for program in programs]}
     if found or arguments.output == "json":

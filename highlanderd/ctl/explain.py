@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import chain
 
 from highlanderd.ctl import terminal
-from highlanderd.ctl.choice import exact
+from highlanderd.ctl.choice import one_named
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.direct import asked
 from highlanderd.ctl.exchange import query, segment
@@ -21,8 +21,7 @@ from highlanderd.errors import DONE, enumerated
 
 def explain(daemon: ControlClient, arguments: Namespace) -> int:
     source, names = asked(daemon, arguments), arguments.names
-    alone = len(names) == len(exact(names)) == 1
-    if alone:
+    if one_named(names):
         answer = source.ask("GET", f"/v1/explain/{segment(names[0])}")
         found = [answer]
     else:

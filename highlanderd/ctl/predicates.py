@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from highlanderd.ctl.choice import chosen, exact
+from highlanderd.ctl.choice import chosen, exact, one_named
 from highlanderd.ctl.client import PATIENCE, Answer, ControlClient
 from highlanderd.ctl.direct import Direct, asked
 from highlanderd.ctl.exchange import segment
@@ -136,7 +136,7 @@ def wait(daemon: ControlClient, arguments: Namespace) -> int:
     waiting = _Waiting(_view(daemon, arguments), arguments)
     found = [(name, *waiting.until_reached(name)) for name in waiting.names(arguments.names)]
     programs = [program for _, program, _ in found]
-    alone = len(arguments.names) == len(exact(arguments.names)) == 1
+    alone = one_named(arguments.names)
     lines = [line for _, program, sentence in found for line in _said(program, sentence)]
     give(arguments, programs[0] if alone else {"programs": programs}, lambda: lines)
     return DONE
