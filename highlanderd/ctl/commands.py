@@ -49,7 +49,7 @@ LOOK_AGAIN: Final = 0.05
 """Seconds between two looks whether the daemon is there."""
 LENGTHS: Final = ("lease", "lease_in_force", "ceiling")
 """Those of the ledger's facts that are seconds."""
-UNKNOWN: Final = "PostgreSQL does not say who leads it"
+LEADER_UNKNOWN: Final = "PostgreSQL does not say who leads it"
 AT_ONCE: Final = 200
 """Orders under way; the daemon takes 512 connections."""
 
@@ -133,7 +133,7 @@ def release(daemon: ControlClient, arguments: Namespace) -> int:
 
 def start(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.everywhere:
-        return everywhere(daemon, "start", arguments)
+        return _everywhere(daemon, "start", arguments)
     named, programs = exact(arguments.names), _programs_on(daemon, arguments)
     jobs = [one["name"] for one in programs if one.get("idle") and one["name"] not in named]  # only a name runs one now
     if jobs:
@@ -144,31 +144,27 @@ def start(daemon: ControlClient, arguments: Namespace) -> int:
 
 def stop(daemon: ControlClient, arguments: Namespace) -> int:
     if arguments.everywhere:
-        return everywhere(daemon, "stop", arguments)
+        return _everywhere(daemon, "stop", arguments)
     names = [one["name"] for one in _programs_on(daemon, arguments)]
     return _order(daemon, "stop", names, arguments, {"force": arguments.force})
 
 
-def everywhere(daemon: ControlClient, verb: str, arguments: Namespace) -> int:
+def _everywhere(daemon: ControlClient, verb: str, arguments: Namespace) -> int:
     """Order it of programs of the whole cluster, also of those that this node does not have."""
     names = [program["name"] for program in _of_cluster(daemon, arguments.names)]
     return _order(daemon, verb, names, arguments, {"everywhere": True})
 
 
 def drain(daemon: ControlClient, arguments: Namespace) -> int:
-    body = {"reason": arguments.reason, "force": arguments.force, "wait": arguments.wait, **_nodes(arguments)}
-    if arguments.wait:
-        body["timeout"] = arguments.timeout
-    patience = LEDGER_PATIENCE + (arguments.timeout if arguments.wait else 0.0)
-    answer = daemon.ask("POST", "/v1/drain", body, patience)
+    body = {"reason": arguments.reason, "force": arguments.force, **_nodes(arguments)}
+    answer = _ledger_order(daemon, "/v1/drain", body, arguments)
     names = [tables.plain(name) for name in answer["nodes"]]
     give(arguments, answer, lambda: [f"{name}: drained until 'highlanderctl resume {name}'" for name in names])
     return DONE
 
 
 def resume(daemon: ControlClient, arguments: Namespace) -> int:
-    body = {"reason": arguments.reason, "wait": arguments.wait, "timeout": arguments.timeout, **_nodes(arguments)}
-    answer = daemon.ask("POST", "/v1/resume", body, LEDGER_PATIENCE + (arguments.timeout if arguments.wait else 0.0))
+    answer = _ledger_order(daemon, "/v1/resume", {"reason": arguments.reason, **_nodes(arguments)}, arguments)
     lines = [f"{tables.plain(name)}: resumed" for name in answer["nodes"]] or ["no such node was drained"]
     give(arguments, answer, lambda: lines)
     return DONE
@@ -176,6 +172,17 @@ def resume(daemon: ControlClient, arguments: Namespace) -> int:
 
 def _nodes(arguments: Namespace) -> dict[str, Any]:
     return {"nodes": arguments.nodes} if arguments.nodes else {}
+
+
+def _ledger_order(daemon: ControlClient, resource: str, body: dict[str, Any], arguments: Namespace) -> Answer:
+    """Return the answer to an order that is written into the ledger, and that may be waited for after that."""
+    waited = _waited(arguments)
+    return daemon.ask("POST", resource, body | waited, LEDGER_PATIENCE + waited.get("timeout", 0.0))
+
+
+def _waited(arguments: Namespace) -> dict[str, Any]:
+    """Return what an order says of how long the client waits for it."""
+    return {"wait": True, "timeout": arguments.timeout} if arguments.wait else {"wait": False}
 
 
 def restart(daemon: ControlClient, arguments: Namespace) -> int:
@@ -282,22 +289,15 @@ def _of_cluster(daemon: ControlClient, names: Sequence[str]) -> list[Answer]:
     return chosen(names, [*here, *others], NoSuchProgram.anywhere)
 
 
-def _names(daemon: ControlClient, names: Sequence[str]) -> list[str]:
-    return [program["name"] for program in chosen(names, daemon.status()["programs"])]
-
-
 def _order(daemon: ControlClient, verb: str, names: Sequence[str], arguments: Namespace, more: dict[str, Any]) -> int:
     """Send one order for many programs at once; return the highest exit code of the outcomes."""
-    body: dict[str, Any] = {**more, "reason": arguments.reason, "wait": arguments.wait}
+    body: dict[str, Any] = {**more, "reason": arguments.reason, **_waited(arguments)}
     if arguments.on is not None:
         body["node"] = arguments.on
-    patience = 0.0
-    if arguments.wait:
-        body["timeout"] = patience = arguments.timeout
     worst, warnings, outcomes = DONE, dict[str, None](), list[Answer]()
     for first in range(0, len(names), AT_ONCE):
         batch = names[first : first + AT_ONCE]
-        under_way = [(name, daemon.order(name, verb, body, patience)) for name in batch]
+        under_way = [(name, daemon.order(name, verb, body, body.get("timeout", 0.0))) for name in batch]
         for name, answer in under_way:
             try:
                 given = answer()
@@ -311,9 +311,13 @@ def _order(daemon: ControlClient, verb: str, names: Sequence[str], arguments: Na
                 worst = max(worst, error.exit_code)
     if arguments.output == "json":
         print(json.dumps({"programs": outcomes}, indent=2))
+    _warn(warnings)
+    return worst
+
+
+def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         print(f"warning: {tables.plain(warning)}", file=sys.stderr)
-    return worst
 
 
 def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
@@ -332,7 +336,7 @@ def _outcome(program: Answer, verb: str, arguments: Namespace) -> str:
         return f"{name}: {tables.finished(program)}"
     leader = f"led by {tables.plain(program['leader'])}" if program["leader"] else ""
     if state == "stopped":
-        known = f"{leader or 'no node leads it'} now" if leader or program.get("connected", True) else UNKNOWN
+        known = f"{leader or 'no node leads it'} now" if leader or program.get("connected", True) else LEADER_UNKNOWN
         return f"{name}: stopped on {arguments.on or 'this node'}; {known}"
     waits = leader or (tables.plain(program["reason"]) if program.get("idle") else "")
     return f"{name}: {state}" + (f", {waits}" if waits else "")
@@ -355,7 +359,7 @@ def _place(program: Answer, verb: str) -> str:
 
 def reopen(daemon: ControlClient, arguments: Namespace) -> int:
     worst, outcomes = DONE, list[Answer]()
-    for name in _names(daemon, arguments.names):
+    for name in [program["name"] for program in chosen(arguments.names, daemon.status()["programs"])]:
         try:
             outcomes.append({"name": name, **daemon.order(name, "reopen", {}, REOPENING)()})
         except HighlanderError as error:
@@ -372,7 +376,7 @@ def _reopened(outcome: Answer) -> str:
 
 def reload(daemon: ControlClient, arguments: Namespace) -> int:
     more = {"force": arguments.force, "reason": arguments.reason}  # early daemons know none of them
-    more |= {"wait": True, "timeout": arguments.timeout} if arguments.wait and not arguments.dry_run else {}
+    more |= {} if arguments.dry_run else _waited(arguments)
     body = {"dry_run": arguments.dry_run} | {key: value for key, value in more.items() if value}
     try:
         answer = daemon.ask("POST", "/v1/reload", body, FILES_PATIENCE + (arguments.timeout if arguments.wait else 0.0))
@@ -382,8 +386,7 @@ def reload(daemon: ControlClient, arguments: Namespace) -> int:
         raise
     if arguments.quiet:
         return DONE
-    for warning in answer.get("warnings", ()):
-        print(f"warning: {tables.plain(warning)}", file=sys.stderr)
+    _warn(answer.get("warnings", ()))
     heading = ["A reload would do this:"] if arguments.dry_run and answer["changes"] else []
     give(arguments, answer, lambda: [*heading, *(answer["changes"] or ["nothing to change"])])
     return DONE
@@ -425,13 +428,8 @@ def maintenance(daemon: ControlClient, arguments: Namespace) -> int:
 
 def _lengths(daemon: ControlClient, resource: str, body: dict[str, Any], arguments: Namespace, headline: str) -> int:
     """Order another length of leases, and print what holds then."""
-    body["wait"], patience = arguments.wait, LEDGER_PATIENCE
-    if arguments.wait:
-        body["timeout"] = arguments.timeout
-        patience += arguments.timeout
-    answer = daemon.ask("POST", resource, body, patience)
-    for warning in answer.get("warnings", ()):
-        print(f"warning: {tables.plain(warning)}", file=sys.stderr)
+    answer = _ledger_order(daemon, resource, body, arguments)
+    _warn(answer.get("warnings", ()))
     give(arguments, answer, lambda: tables.lengths(answer, headline, time.time()))
     return DONE
 
