@@ -31,21 +31,21 @@ SELECT {RFC_3339.format("at")}, {NAMED.format("event")}, {NAMED.format("node")},
  ORDER BY at, id, epoch
 """
 
-# What the row of a lock id says of its latest term counts where the history does not say it: nothing waits for that.
+# Nothing waits for the history, so it may lack the latest term of a lock id, or its end: then the row tells of them.
 _OVER = "(r.released_at IS NOT NULL OR r.expires_at <= clock_timestamp())"
 
 # Parameters: 1 lock ids, 2 the number of terms. The newest of all these lock ids, each with the term before it, and
 # whether none before it can have been pruned.
 HISTORY: Final = f"""
-SELECT left(t.program, 100), t.epoch, left(t.node, 100),
-       to_char(t.acquired_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-       to_char(t.over AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-       extract(epoch FROM coalesce(t.over, clock_timestamp()) - t.acquired_at), left(t.cause, 100),
-       f.epoch, left(f.node, 100), left(f.reason, 100),
+SELECT {NAMED.format("t.program")}, t.epoch, {NAMED.format("t.node")},
+       {RFC_3339.format("t.acquired_at")},
+       {RFC_3339.format("t.over")},
+       extract(epoch FROM coalesce(t.over, clock_timestamp()) - t.acquired_at), {NAMED.format("t.cause")},
+       f.epoch, {NAMED.format("f.node")}, {NAMED.format("f.reason")},
        extract(epoch FROM t.acquired_at - coalesce(f.ended_at, CASE WHEN NOT t.written THEN t.acquired_at END)),
        {{told}}, {{scheduled_at}}, {{late}}, {{former_scheduled_at}},
        f.epoch IS NULL AND NOT EXISTS (SELECT FROM {{schema}}.term AS o
-                                        WHERE o.lock_id = t.lock_id OFFSET {upkeep.UNPRUNED - 1})
+                                        WHERE o.lock_id = t.lock_id OFFSET {upkeep.ALWAYS_KEPT - 1})
   FROM (SELECT n.*,
                coalesce(n.ended_at, CASE WHEN {_OVER} THEN {leading.ENDED.format("r")} END) AS over,
                coalesce(n.reason, CASE WHEN r.released_at IS NOT NULL THEN r.reason WHEN {_OVER} THEN 'lapsed' END)

@@ -6,20 +6,21 @@ from typing import Final
 
 from highlanderd.postgres.sql.dialect import SERVER_START, SYSTEM, TIMELINE, UNLOGGED
 
-UNPRUNED: Final = 1000
+ALWAYS_KEPT: Final = 1000
 """The latest terms of a lock id that are kept whatever their age."""
+MOST_KEPT: Final = 10_000
+"""The terms of a lock id that are kept at most, however many there were in 90 days."""
 
-# Keeps the last 90 days, and the last 1,000 terms whatever their age, but never more than 10,000 of one lock id.
 PRUNE: Final = f"""
 DELETE FROM {{schema}}.term AS t
  WHERE (t.lock_id, t.epoch) IN (
        SELECT o.lock_id, o.epoch FROM {{schema}}.term AS o
         WHERE o.lock_id = $1::bigint AND (
               o.epoch < (SELECT epoch FROM {{schema}}.term WHERE lock_id = $1::bigint
-                          ORDER BY epoch DESC OFFSET {UNPRUNED - 1} LIMIT 1)
+                          ORDER BY epoch DESC OFFSET {ALWAYS_KEPT - 1} LIMIT 1)
               AND o.ended_at < clock_timestamp() - interval '90 days'
            OR o.epoch < (SELECT epoch FROM {{schema}}.term WHERE lock_id = $1::bigint
-                          ORDER BY epoch DESC OFFSET 9999 LIMIT 1))
+                          ORDER BY epoch DESC OFFSET {MOST_KEPT - 1} LIMIT 1))
         ORDER BY o.epoch LIMIT 1000)
 """
 
