@@ -103,7 +103,7 @@ class Listener:
 
     def knows_led(self, lock_id: int) -> bool:
         """Return whether a lock id is led as far as can be known: not once its leader was silent for its lease."""
-        return self._survey.vouches(lock_id, None if self.connected else boottime())
+        return self._survey.vouches(lock_id, self._survey.read_at if self.connected else boottime())
 
     def glimpse(self, lock_id: int) -> Glimpse | None:
         """Return what surveys have shown of a row."""

@@ -50,7 +50,7 @@ class Survey:
         """The same by program: files that disagree on its lock key give it several lock ids."""
         self.facts: LedgerFacts | None = None
         """None while they are not known."""
-        self._read_at = 0.0
+        self.read_at = 0.0
         """When the latest one has come, by CLOCK_BOOTTIME in seconds."""
         self.server: ServerIdentity | None = None
         """The server that the latest one was read from; None for a ledger without rows."""
@@ -69,7 +69,7 @@ class Survey:
 
     def current(self, now: float) -> bool:
         """Return whether the latest one is the latest that can be expected, and programs are led through one server."""
-        fresh = self.facts is not None and now < self._read_at + IN_TIME * Lease(self.facts.lease).renew_every
+        fresh = self.facts is not None and now < self.read_at + IN_TIME * Lease(self.facts.lease).renew_every
         return fresh and not self.divided
 
     @property
@@ -85,7 +85,7 @@ class Survey:
         """Take in the answers to SURVEY and FACTS; ``now`` is CLOCK_BOOTTIME in seconds."""
         server = _server(rows[0]) if rows else None
         same, self.server = same_run(self.server, server), server
-        self.facts, self._read_at = found, now
+        self.facts, self.read_at = found, now
         self.leaders = {int(row[5] or 0): _leader(row[5:]) for row in rows}
         before = self._sightings if same else {}
         self._sightings = {key: _sighting(before.get(key), leader, now) for key, leader in self.leaders.items()}
@@ -109,10 +109,10 @@ class Survey:
         """Forget the facts: the ledger could not be read, or is of another schema."""
         self.facts = None
 
-    def vouches(self, lock_id: int, now: float | None) -> bool:
-        """Return whether surveys say that it is led ``now``, or when the latest one came: its lease may run on then."""
+    def vouches(self, lock_id: int, at: float) -> bool:
+        """Return whether a lock id is led ``at`` a moment, as far as surveys show: its lease may still run then."""
         leader, seen = self.leaders[lock_id], self._sightings[lock_id][1]
-        return leader.leads and (self._read_at if now is None else now) < seen + leader.trusted_for
+        return leader.leads and at < seen + leader.trusted_for
 
     def may_lower(self, now: float) -> bool:
         """Return whether nothing needs the ceiling to be higher than the ledger's lease any more."""

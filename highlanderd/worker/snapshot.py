@@ -71,15 +71,11 @@ def _leader(member: Member, pool: Pool, node: str) -> tuple[str | None, int | No
     term, latest = member.program.term, pool.listener.leaders.get(member.lock_id)
     if term is not None:
         return node, term.epoch
-    epoch = None if latest is None else latest.epoch
-    if (
-        latest is not None
-        and pool.listener.knows_led(member.lock_id)
-        and latest.instance != member.program.policy.instance
-    ):
-        return latest.node, epoch
+    ours = member.program.policy.instance
+    if latest is not None and latest.instance != ours and pool.listener.knows_led(member.lock_id):
+        return latest.node, latest.epoch
     other = _under_another_key(member, pool)
-    return None if other is None else other[1].node, epoch
+    return None if other is None else other[1].node, None if latest is None else latest.epoch
 
 
 def _wish(member: Member) -> Want:
