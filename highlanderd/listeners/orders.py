@@ -178,7 +178,7 @@ class Node(Protocol):
         """Return the last lines of a program that another node leads, as JSON. Raises HighlanderError."""
 
     async def explain(self, names: Sequence[str]) -> tuple[Explanation, ...]:
-        """Return why programs of any node are led where they are, or nowhere. Raises NoSuchProgram.
+        """Return why programs of any node are led where they are, or nowhere. Raises NoSuchProgram, Unanswered.
 
         A name may be a glob, or ``all``; without one, it is all of them.
         """

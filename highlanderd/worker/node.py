@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -417,20 +417,28 @@ class WorkerNode:
         except (HighlanderError, TimeoutError) as error:
             unknown = str(error) or "PostgreSQL does not answer in time"
         known = [*dict.fromkeys([*self._fleet.wanted, *self._fleet.members, *(overview.by_name if overview else ())])]
-        none = (
-            NoSuchProgram.anywhere if overview is not None else lambda name, own: Unanswered.about(name, own, unknown)
-        )
         node = self.facts()
-        return tuple(self._explained(name, overview, unknown, node) for name in chosen(names, known, none))
 
-    def _explained(self, name: str, overview: ClusterOverview | None, unknown: str, node: NodeStatus) -> Explanation:
+        def none(name: str, known: Iterable[str]) -> HighlanderError:
+            return Unanswered.about(name, known, unknown) if unknown else NoSuchProgram.anywhere(name, known)
+
+        return tuple(
+            explained(name, overview, self._local_view(name, overview, node), unknown)
+            for name in chosen(names, known, none)
+        )
+
+    def _local_view(self, name: str, overview: ClusterOverview | None, node: NodeStatus) -> LocalView:
+        """Return what this node knows of a program by itself."""
         member = self._fleet.members.get(name)
-        status = None if member is None else snapshot.program_status(member, self._pool, self._name, overview)
-        turns_at = None if member is None else snapshot.turns_at(member)
-        changes = None if turns_at is None else snapshot.wall(turns_at, boottime())
-        back = None if member is None else self._fleet.returns(name)
-        returns = None if back is None else (back[0], snapshot.wall(back[1], boottime()))
-        return explained(name, overview, LocalView(node, status, changes, returns), unknown)
+        if member is None:
+            return LocalView(node, None, None)
+        now, turns_at, back = boottime(), snapshot.turns_at(member), self._fleet.returns(name)
+        return LocalView(
+            node,
+            snapshot.program_status(member, self._pool, self._name, overview),
+            None if turns_at is None else snapshot.wall(turns_at, now),
+            None if back is None else (back[0], snapshot.wall(back[1], now)),
+        )
 
     async def lease_report(self) -> LeaseReport:
         """Return the lengths of leases in force. Raises HighlanderError."""
