@@ -36,7 +36,8 @@ class CommandParser(argparse.ArgumentParser):
         """Return what to say of words that are left over, without the value of any: it may be secret."""
         import difflib  # for this message only
 
-        options = [word.partition("=")[0] if word[1] == "-" else word[:2] for word in words if word[:1] == "-" < word]
+        typed = [word for word in words if word.startswith("-") and word != "-"]
+        options = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in typed]
         if not options:
             return f"{words[0]!r} is one word too many"
         near = difflib.get_close_matches(options[0], self._option_string_actions, 1, NEAR)
