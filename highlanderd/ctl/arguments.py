@@ -150,7 +150,7 @@ class _Commands:
         self._waiting(release)
 
     def _orders(self) -> None:
-        start = self._add("start", "let programs run on this node; done once each is led, here or elsewhere")
+        start = self._add("start", "let programs run on this node; done once each is ready here, or led elsewhere")
         stop = self._add("stop", "stop programs on this node and keep it from leading them")
         restart = self._add("restart", "give programs a new process, each on the node that leads it")
         sent = self._add("signal", "send a signal to the main processes of programs, on the nodes that lead them")

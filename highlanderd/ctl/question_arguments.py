@@ -121,7 +121,7 @@ def _history(add: Add) -> None:
         help="sum up by program; exit 1 when two terms of one lock id overlap, or the history lacks some",
     )
     history.add_argument(
-        "--max-gap", type=duration, metavar="DURATION", help="--summary, and exit 1 when a gap was longer as well"
+        "--max-gap", type=duration, metavar="DURATION", help="as --summary, and exit 1 also when a gap was longer"
     )
     history.add_argument(
         "-n",
