@@ -201,7 +201,8 @@ def _elsewhere(now: ProgramStatus, node: str) -> bool:
 
 
 def _running(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
-    if now.want == "stop" and now.state in ("draining", "stopped"):
+    held = now.suspended and now.state == "stopped"  # before, its reason is still why it drains
+    if held or (now.want == "stop" and now.state in ("draining", "stopped")):
         where = in_state(now.state, now.reason)
         raise HighlanderError(f"a later order has overtaken this one: {now.name} is {where}")
     if now.failures > before.failures:
@@ -226,6 +227,10 @@ def _released(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
     over = now.state not in ("leading", "draining") or now.epoch != before.epoch
     if goal.to is None or not over:
         return over
+    if now.stopped is not None:
+        raise HighlanderError(
+            f"a later order has overtaken this one: {now.name} was released, but is stopped everywhere {now.stopped}"
+        )
     if now.leader not in (None, goal.to):
         raise HighlanderError(f"{now.name} was released, but {now.leader} leads it now, not {goal.to}")
     return now.leader == goal.to or _was_repeated(before, now)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from highlanderd.core.cluster import ClusterOverview
+from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.status import LastExit, ProgramStatus
 from highlanderd.errors import HighlanderError, Unanswered
 from tests.support.control import post
@@ -28,6 +29,49 @@ def test_a_start_that_a_later_stop_has_overtaken_ends_at_once_and_says_whose(tmp
         assert answer["error"]["message"] == (
             "a later order has overtaken this one: beat is stopped by uid 0 on node web-1"
         )
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "message"),
+    [
+        ("restart", {}, "beat is stopped everywhere by ann"),
+        ("start", {}, "beat is stopped everywhere by ann"),
+        ("release", {"to": "web-2"}, "beat was released, but is stopped everywhere by ann: it corrupts data"),
+    ],
+)
+def test_an_order_that_a_later_stop_everywhere_has_overtaken_ends_at_once_and_says_whose(
+    verb: str, body: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    node = MemoryNode(leading("beat") if verb != "start" else program("beat"), obedient=False)
+    everywhere = Held("ann", "it corrupts data", "2026-01-02T03:04:05.678Z")
+    held = program("beat", "stopped", suspended=True, stopped=everywhere, epoch=7, reason="stopped everywhere by ann")
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(post(path, f"/v1/programs/beat/{verb}", {"wait": True, **body}))
+            await until(lambda: bool(node.orders))
+            node.become("beat", held)
+            code, answer = await asked
+        assert (code, answer["error"]["code"]) == (409, "failed")
+        assert answer["error"]["message"] == f"a later order has overtaken this one: {message}"
+
+    run(main)
+
+
+def test_a_restart_that_a_later_drain_has_overtaken_ends_once_the_program_has_stopped(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"), obedient=False)
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = asyncio.create_task(post(path, "/v1/programs/beat/restart", {"wait": True}))
+            await until(lambda: bool(node.orders))
+            node.become("beat", program("beat", "draining", suspended=True, epoch=7, reason="restarted"))
+            node.become("beat", program("beat", "stopped", suspended=True, epoch=7, reason="drained by ann"))
+            code, answer = await asked
+        assert (code, answer["error"]["code"]) == (409, "failed")
+        assert answer["error"]["message"] == "a later order has overtaken this one: beat is stopped, drained by ann"
 
     run(main)
 
