@@ -16,7 +16,7 @@ class RunningChild(Protocol):
         """Which limits by cgroup do not hold for it, and why: empty when all do, None when nothing says so."""
 
 
-def missing_limits(config: ProgramConfig, child: RunningChild) -> str:
+def reason(config: ProgramConfig, child: RunningChild) -> str:
     """Return which limits do not hold for a child that runs, and why; empty when all do that its program has."""
     if not cgroup_limits(config.limits):
         return ""

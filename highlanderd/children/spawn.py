@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from highlanderd.children import missing_limits
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.logger_view import Count
 from highlanderd.children.messages import SpawnRequest
-from highlanderd.children.missing_limits import missing_limits
 from highlanderd.children.program_output import ProgramOutput
 from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.config import Identity, ProgramConfig, child_environment, identity, looks_elsewhere
@@ -242,7 +242,7 @@ class Spawner:
 
     def _warn_of_limits(self, child: Child) -> None:
         """Log which limits do not hold, once for each reason: a program may be started again and again."""
-        before, self._missing_limits = self._missing_limits, missing_limits(self.config, child)
+        before, self._missing_limits = self._missing_limits, missing_limits.reason(self.config, child)
         if self._missing_limits and self._missing_limits != before:
             name = self.config.name
             log.warning("%s runs without a limit: %s", name, self._missing_limits, extra={"program": name})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from highlanderd.children.missing_limits import missing_limits
+from highlanderd.children.missing_limits import reason
 from highlanderd.worker.member import Member
 
 
@@ -13,6 +13,6 @@ def sentences(members: Iterable[Member]) -> Iterator[str]:
     for member in members:
         child = member.program.child
         if child is not None and member.program.running is not None:
-            why = missing_limits(member.spawner.config, child)
+            why = reason(member.spawner.config, child)
             if why:
                 yield f"{member.program.name} runs without a limit: {why}"

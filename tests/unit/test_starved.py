@@ -15,7 +15,7 @@ import pytest
 from highlanderd.children.child import Child
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.messages import KeeperReport
-from highlanderd.children.missing_limits import missing_limits
+from highlanderd.children.missing_limits import reason
 from highlanderd.children.spawn import Origin, Spawner
 from highlanderd.config import ProgramConfig
 from highlanderd.core.events import Event, Exited, Started
@@ -23,7 +23,7 @@ from highlanderd.core.states import Cause, Policy
 from highlanderd.guardian import cgroup
 from highlanderd.output.writer import Writer
 from highlanderd.run.outcome import of_term
-from highlanderd.worker import missing_limits as worker_missing_limits
+from highlanderd.worker import missing_limits
 from highlanderd.worker.interfaces import ProgramChild
 from highlanderd.worker.member import Member
 from highlanderd.worker.meter import Meter
@@ -134,9 +134,9 @@ def test_a_child_without_its_limits_is_logged_once(caplog: pytest.LogCaptureFixt
 
 def test_a_keeper_of_an_earlier_version_sets_no_limits() -> None:
     child = Reported(missing_limits=None)
-    assert missing_limits(BEAT, child).startswith("its keeper is of an earlier version")
-    assert missing_limits(ProgramConfig(name="beat", command=("true",)), child) == ""
-    assert missing_limits(BEAT.model_copy(update={"limits": {"memory_max": -1, "nofile": 9}}), child) == ""
+    assert reason(BEAT, child).startswith("its keeper is of an earlier version")
+    assert reason(ProgramConfig(name="beat", command=("true",)), child) == ""
+    assert reason(BEAT.model_copy(update={"limits": {"memory_max": -1, "nofile": 9}}), child) == ""
 
 
 def test_status_names_a_program_for_as_long_as_it_runs_without_its_limit() -> None:
@@ -146,4 +146,4 @@ def test_status_names_a_program_for_as_long_as_it_runs_without_its_limit() -> No
 
     bare = Reported(missing_limits="memory_max cannot hold: no")
     members = [member(bare, object()), member(bare, None), member(None, None), member(Reported(), object())]
-    assert list(worker_missing_limits.sentences(members)) == ["beat runs without a limit: memory_max cannot hold: no"]
+    assert list(missing_limits.sentences(members)) == ["beat runs without a limit: memory_max cannot hold: no"]
