@@ -160,9 +160,12 @@ class _Commands:
         for command in (start, stop, restart, sent):
             naming(command)
         sent.add_argument("--tree", action="store_true", help="to all processes of each program")
-        for command in (start, stop):
+        for command, everywhere in (
+            (start, "on all nodes: lift stop --everywhere"),
+            (stop, "on all nodes, until start --everywhere"),
+        ):
             where = command.add_mutually_exclusive_group()
-            where.add_argument("--everywhere", action="store_true", help="on all nodes, until start --everywhere")
+            where.add_argument("--everywhere", action="store_true", help=everywhere)
             where.add_argument("--on", metavar="NODE", help="on this node instead, through PostgreSQL")
         for command in (restart, sent):
             command.add_argument("--on", metavar="NODE", help="only what this node leads")
