@@ -14,11 +14,14 @@ import pytest
 
 from highlanderd.listeners.control import CLIENTS
 from highlanderd.listeners.health import SCRAPERS
+from highlanderd.listeners.places import KEPT
 from tests.integration.test_control_metrics import get, listening
 from tests.support.long import first_of
 from tests.support.memory_node import LOOPS, MemoryNode, leading, run, serving, until
 from tests.support.nodes import PATIENCE
 
+PLACES = CLIENTS - KEPT
+"""Those that a user gets who may not do more than others."""
 HOG, OTHER, GROUP = 54321, 54322, 54320
 """Users that no other process here is, and the group that may command."""
 WAITING = b"GET /v1/status?wait=3600 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -58,21 +61,42 @@ class Client:
         except ConnectionResetError:
             return b""
 
+    @property
+    def holds_a_place(self) -> bool:
+        """Whether the listener has not closed it, as far as has come here. Nothing was answered to it."""
+        try:
+            return bool(self._socket.recv(1))
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+
     def close(self) -> None:
         self._socket.close()
 
 
+async def decided(client: Client, node: MemoryNode) -> Client:
+    """Have a client wait for a change; return it once its request has arrived, or it was turned away."""
+    before = node.waits
+    await client.send(WAITING)
+    await until(lambda: node.waits > before or not client.holds_a_place)
+    return client
+
+
+def holding(clients: list[Client]) -> int:
+    return sum(client.holds_a_place for client in clients)
+
+
 @asynccontextmanager
-async def filled(path: Path) -> AsyncIterator[list[Client]]:
-    """Have one user hold all places that there are, each with a request that waits."""
+async def filled(path: Path, node: MemoryNode) -> AsyncIterator[list[Client]]:
+    """Have one user hold all places that there are for him, each with a request that waits."""
     hogs: list[Client] = []
     try:
         for _ in range(CLIENTS):
             hogs.append(Client(path, HOG))
             await hogs[-1].send(WAITING)
             await asyncio.sleep(0)
-        for _ in range(10):
-            await asyncio.sleep(0.2)  # each waits by now: a listener answers hundreds in a second
+        await until(lambda: holding(hogs) == PLACES <= node.waits)
         yield hogs
     finally:
         for hog in hogs:
@@ -86,7 +110,8 @@ def test_a_user_who_holds_every_place_keeps_no_other_out(
     open_dir: Path, uid: int, loop_factory: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def main() -> None:
-        async with serving(MemoryNode(leading("beat")), open_dir, group=str(GROUP)) as path, filled(path):
+        node = MemoryNode(leading("beat"))
+        async with serving(node, open_dir, group=str(GROUP)) as path, filled(path, node):
             for _ in range(5):
                 other = Client(path, uid)
                 await other.send(NOW)
@@ -99,17 +124,15 @@ def test_a_user_who_holds_every_place_keeps_no_other_out(
 @as_root
 def test_users_who_hold_equal_shares_keep_each_other_and_leave_places_for_root(open_dir: Path) -> None:
     async def main() -> None:
-        async with serving(MemoryNode(leading("beat")), open_dir, group=str(GROUP)) as path, filled(path) as hogs:
-            others = [Client(path, OTHER) for _ in range(CLIENTS)]
-            for other in others:
-                await other.send(WAITING)
-            await asyncio.sleep(1)
+        node = MemoryNode(leading("beat"))
+        async with serving(node, open_dir, group=str(GROUP)) as path, filled(path, node) as hogs:
+            others = [await decided(Client(path, OTHER), node) for _ in range(PLACES // 2 + 3)]
+            assert holding(hogs) == holding(others) == PLACES // 2
             root = Client(path, 0)
             await root.send(NOW)
             assert await root.answer() == b"HTTP/1.1 200"
             for client in (*others, root):
                 client.close()
-            assert hogs
 
     run(main)
 

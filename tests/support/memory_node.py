@@ -327,6 +327,11 @@ class MemoryNode:
         self.authors.append(by)
         return True
 
+    @property
+    def waits(self) -> int:
+        """How many have begun to wait for a change since the latest one."""
+        return len(self._waiting)
+
     async def changed(self) -> None:
         one: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(one)
