@@ -11,7 +11,8 @@ from highlanderd.postgres.pool import FEW, RENEWALS_FIRST
 from highlanderd.postgres.server import Server
 from highlanderd.system.linux import boottime
 from tests.support.postgres import Database
-from tests.support.session import LEASE, Desk, Line, desk, until
+from tests.support.session import LEASE, Desk, Line, desk
+from tests.support.wait import until
 
 LATE, TIMELY = 0.4 * LEASE, 1000 * LEASE
 """What is left of a lease until SIGKILL, in seconds."""

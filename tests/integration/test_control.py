@@ -11,7 +11,8 @@ import pytest
 
 from highlanderd.errors import ConfigurationError
 from tests.support.control import get, post
-from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run, serving, until
+from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run, serving
+from tests.support.wait import until
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.control import client, get, hang_up, post
-from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run, serving, until
+from tests.support.memory_node import LOOPS, MemoryNode, leading, program, run, serving
+from tests.support.wait import until
 
 
 @pytest.mark.parametrize(

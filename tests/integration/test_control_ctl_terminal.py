@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.memory_node import MemoryNode, ctl, ended, leading, program, run, serving, until
+from tests.support.memory_node import MemoryNode, ctl, ended, leading, program, run, serving
+from tests.support.wait import until
 
 
 def test_without_a_daemon_the_socket_and_the_cure_are_told(tmp_path: Path) -> None:

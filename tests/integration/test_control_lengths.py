@@ -15,7 +15,8 @@ from highlanderd.errors import HighlanderError, TimedOut
 from highlanderd.listeners import leases
 from highlanderd.listeners.sockets import Peer
 from tests.support.control import get, post
-from tests.support.memory_node import MemoryNode, leading, run, serving, until
+from tests.support.memory_node import MemoryNode, leading, run, serving
+from tests.support.wait import until
 
 LENGTHS: dict[str, object] = {
     "lease": 10.0,

@@ -13,7 +13,8 @@ from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.status import LastExit, ProgramStatus
 from highlanderd.errors import HighlanderError, Unanswered
 from tests.support.control import post
-from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving, until
+from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving
+from tests.support.wait import until
 
 
 def test_a_start_that_a_later_stop_has_overtaken_ends_at_once_and_says_whose(tmp_path: Path) -> None:

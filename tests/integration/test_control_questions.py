@@ -13,7 +13,8 @@ import pytest
 
 from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
-from tests.support.memory_node import Ended, MemoryNode, ctl, leading, program, run, serving, until
+from tests.support.memory_node import Ended, MemoryNode, ctl, leading, program, run, serving
+from tests.support.wait import until
 
 ROOT = Path(__file__).parents[2]
 FIRST = PastTerm(

@@ -22,8 +22,8 @@ from tests.support.commands import highlanderctl
 from tests.support.memory_node import run
 from tests.support.nodes import Nodes, ends, settled_ledger
 from tests.support.postgres import Cluster, Database
-from tests.support.session import LEASE, Desk, Line, desk, settle, until
-from tests.support.wait import wait_for
+from tests.support.session import LEASE, Desk, Line, desk, settle
+from tests.support.wait import until, wait_for
 
 WRITE = """
 INSERT INTO highlander.term (lock_id, epoch, program, node, acquired_at, ended_at, reason)

@@ -20,8 +20,8 @@ from highlanderd.postgres.sql import dialect, upkeep
 from tests.support.maintenance import await_renewed
 from tests.support.nodes import PACKAGE, Node, Nodes
 from tests.support.postgres import Database
-from tests.support.session import desk, settle, until
-from tests.support.wait import wait_for
+from tests.support.session import desk, settle
+from tests.support.wait import until, wait_for
 
 SCHEMA_1 = "a36353b"
 """The last commit whose daemons know schema 1 only."""

@@ -17,8 +17,9 @@ from highlanderd.listeners.health import SCRAPERS
 from highlanderd.listeners.places import KEPT
 from tests.integration.test_control_metrics import get, listening
 from tests.support.long import first_of
-from tests.support.memory_node import LOOPS, MemoryNode, leading, run, serving, until
+from tests.support.memory_node import LOOPS, MemoryNode, leading, run, serving
 from tests.support.nodes import PATIENCE
+from tests.support.wait import until
 
 PLACES = CLIENTS - KEPT
 """Those that a user gets who may not do more than others."""

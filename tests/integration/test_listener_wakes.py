@@ -12,7 +12,7 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import sharing
 from tests.support.postgres import Database
-from tests.support.session import until
+from tests.support.wait import until
 
 NEXT_ROUND = LONGEST / 5 - 0.5
 """Seconds within which nobody is done who waits for the next round: one is a fifth of a lease."""

@@ -13,7 +13,8 @@ from highlanderd.postgres.cluster_orders import ClusterOrders
 from tests.support.memory_node import run
 from tests.support.nodes import settled_ledger
 from tests.support.postgres import Database
-from tests.support.session import LEASE, desk, until
+from tests.support.session import LEASE, desk
+from tests.support.wait import until
 
 DRAINS = "SELECT name, split_part(drained_by, ',', 1), drained_reason FROM highlander.node ORDER BY name"
 ANN, BOB = Author("ann", "disk"), Author("bob", "fan")

@@ -13,9 +13,9 @@ import pytest
 
 from highlanderd.children.unlogged import UnloggedPipe
 from highlanderd.output.writer import LIMIT, Writer
-from tests.support.memory_node import run, until
+from tests.support.memory_node import run
 from tests.support.output import writing_to
-from tests.support.wait import wait_for
+from tests.support.wait import until, wait_for
 
 
 def read_all(fd: int) -> bytes:

@@ -19,7 +19,8 @@ from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
 from tests.support.postgres import SCHEMA, Clusters, Database
 from tests.support.proxy import Door, OpensDoors
-from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, pool_of, until
+from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, pool_of
+from tests.support.wait import until
 
 HANGING = LONGEST / 5 - 0.5
 """Seconds within which nobody is done who waits for a silent address: an attempt has a fifth of a lease."""

@@ -15,6 +15,7 @@ from highlanderd.core.events import SpawnFailed
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.system.linux import boottime, read_whole
+from tests.support.wait import until
 
 LEASE = 10.0
 
@@ -119,10 +120,9 @@ async def _end_twice() -> None:
     keeper = introduce(ours, child)
     guardian.ping(LEASE)
     assert keeper.send(state(child, deadline=0.0, empty=True))
-    await asyncio.sleep(0.05)
-    assert not guardian.holds(7, "beat")
+    await until(lambda: not guardian.holds(7, "beat"))
     keeper.close()
-    await asyncio.sleep(0.05)
+    await until(lambda: not child.reachable)
     for number in range(100):
         child.set_deadline(boottime() + number, b"")
     assert len(child._waiting) <= 2, "nobody hears it"
@@ -133,8 +133,7 @@ async def _end_twice() -> None:
     assert guardian.holds(7, "beat"), "its tree is not proven empty in the eyes of the guardian"
     assert ours.send({"is": "emptied", **term})
     guardian.ping(LEASE)
-    await asyncio.sleep(0.05)
-    assert not guardian.holds(7, "beat")
+    await until(lambda: not guardian.holds(7, "beat"))
     ours.close()
     guardian.ping(LEASE)
 

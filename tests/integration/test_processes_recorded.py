@@ -22,8 +22,8 @@ from highlanderd.guardian.keeper_handle import KeeperHandle
 from highlanderd.guardian.keepers import Keepers
 from highlanderd.guardian.worker import Worker
 from highlanderd.system import linux, proctree
-from tests.support.processes import PATIENCE
 from tests.support.recorded import RECORDED, TERM, receive, recorded, send
+from tests.support.wait import until
 
 MOMENT = 1e-6
 """Seconds of a lease that is over before anything answers."""
@@ -37,15 +37,9 @@ def _in_loop(claim: Callable[[Channel, GuardianLink], Any]) -> None:
         link = GuardianLink(worker)
         await claim(guardian, link)
         guardian.close()
-        await _until(lambda: link.lost)
+        await until(lambda: link.lost)
 
     asyncio.run(run())
-
-
-async def _until(fact: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not fact():  # noqa: ASYNC110 - what is waited for is another's state
-            await asyncio.sleep(0.005)
 
 
 def _pipe_end() -> int:
@@ -124,7 +118,7 @@ def test_a_term_that_an_earlier_guardian_proves_empty_is_acknowledged_and_over()
         events: list[ChildEvent] = []
         greeting.found[0].child.listen(events.append)
         send(guardian, "emptied")
-        await _until(lambda: Emptied() in events)
+        await until(lambda: Emptied() in events)
         assert receive(guardian, "ack") == ({"is": "ack", "lock_id": 7, "epoch": 1}, [])
         assert not link.holds(7, "beat")
 
@@ -190,7 +184,7 @@ def test_what_an_earlier_guardian_refuses_has_failed() -> None:
         await _greeted(guardian, link, "hello")
         _spawn(link, events.append, epoch=message["epoch"])
         send(guardian, "refused")
-        await _until(lambda: events)
+        await until(lambda: events)
         assert events == [SpawnFailed(message["why"])]
 
     _in_loop(claim)
@@ -220,9 +214,9 @@ def test_the_states_of_an_earlier_keeper_become_events(labels: list[str], told: 
         send(guardian, "keeper", workers.detach())
         for label in labels:
             message, count = recorded(label)
-            await _until(lambda: child.reachable)
+            await until(lambda: child.reachable)
             message = send(keeper, label, *(_pipe_end() for _ in range(count)))
-            await _until(partial(_shows, child, message))
+            await until(partial(_shows, child, message))
         pipes = child.pipes()
         over = bool(told) and told[-1] in (Emptied, SpawnFailed)
         assert sorted(pipes) == ([] if over else sorted(recorded(labels[0])[0]["fds"]))
@@ -232,7 +226,7 @@ def test_the_states_of_an_earlier_keeper_become_events(labels: list[str], told: 
         if over:
             receive(keeper, "leave")
         keeper.close()
-        await _until(lambda: not child.reachable)
+        await until(lambda: not child.reachable)
 
     _in_loop(claim)
 

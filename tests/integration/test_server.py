@@ -24,8 +24,8 @@ from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import upkeep
 from tests.support.pooler import pooler
 from tests.support.postgres import SCHEMA, Cluster, Clusters, Database
-from tests.support.session import LEASE, SHORT_LEASE, desk, settle, until
-from tests.support.wait import wait_for
+from tests.support.session import LEASE, SHORT_LEASE, desk, settle
+from tests.support.wait import until, wait_for
 
 
 def _refusal(dsn: str, *, namespace: str = "highlander", schema: str = SCHEMA) -> str:

@@ -14,7 +14,8 @@ from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
 from tests.support.postgres import SCHEMA, Database
 from tests.support.proxy import OpensDoors
-from tests.support.session import LEASE, desk, until
+from tests.support.session import LEASE, desk
+from tests.support.wait import until
 
 
 def _service(monkeypatch: pytest.MonkeyPatch, directory: Path, **options: str) -> Path:

@@ -16,7 +16,8 @@ from highlanderd.errors import HighlanderError
 from highlanderd.postgres import lease_change
 from highlanderd.postgres.sql import dialect
 from tests.support.postgres import Database
-from tests.support.session import LEASE, SHORT_LEASE, desk, locks_of_beat, row_of, settle, until
+from tests.support.session import LEASE, SHORT_LEASE, desk, locks_of_beat, row_of, settle
+from tests.support.wait import until
 
 
 def test_a_new_ledger_is_waited_out_for_one_lease_then_one_of_two_leads(database: Database) -> None:

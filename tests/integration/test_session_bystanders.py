@@ -17,7 +17,8 @@ from highlanderd.core.key import name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.core.verdict import NotYet
 from tests.support.postgres import Database
-from tests.support.session import SHORT_LEASE, Line, desk, settle, until
+from tests.support.session import SHORT_LEASE, Line, desk, settle
+from tests.support.wait import until
 
 
 @contextmanager

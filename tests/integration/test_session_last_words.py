@@ -7,7 +7,8 @@ import asyncio
 from highlanderd.core.events import Detached
 from tests.support.postgres import Database
 from tests.support.proxy import OpensDoors
-from tests.support.session import desk, until
+from tests.support.session import desk
+from tests.support.wait import until
 
 
 def test_an_error_that_a_session_outlived_is_not_why_it_was_lost(database: Database, door: OpensDoors) -> None:

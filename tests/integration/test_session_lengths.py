@@ -16,7 +16,8 @@ from highlanderd.postgres.sql import lengths
 from tests.support.long import first_of
 from tests.support.nodes import settled_ledger
 from tests.support.postgres import Cluster, Clusters, Database
-from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, settle, until
+from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, settle
+from tests.support.wait import until
 
 
 async def _begin(here: Desk, outage: float, *, force: bool = False) -> None:

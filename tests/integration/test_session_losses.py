@@ -13,7 +13,8 @@ import pytest
 from highlanderd.core.events import Attached, Contended, Detached, Overruled, Renewed
 from tests.support.postgres import Database
 from tests.support.proxy import OpensDoors
-from tests.support.session import SHORT_LEASE, Line, desk, locks_of_beat, row_of, settle, until
+from tests.support.session import SHORT_LEASE, Line, desk, locks_of_beat, row_of, settle
+from tests.support.wait import until
 
 
 def _hold_as_former_session(old: psycopg.Connection[Any], line: Line, identified: str = "0 s") -> None:

@@ -15,7 +15,8 @@ from highlanderd.core.states import Cause
 from highlanderd.core.verdict import Claim
 from tests.support.postgres import Database
 from tests.support.schedules import every
-from tests.support.session import Line, desk, settle, until
+from tests.support.session import Line, desk, settle
+from tests.support.wait import until
 
 SECONDLY = every(1)
 TERMS = "SELECT epoch, node, reason, extract(epoch FROM scheduled_at)::bigint FROM highlander.term ORDER BY epoch"

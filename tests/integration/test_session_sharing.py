@@ -13,7 +13,8 @@ from highlanderd.core.verdict import Claim
 from highlanderd.postgres.warm import WARM
 from highlanderd.system.linux import boottime
 from tests.support.postgres import Database
-from tests.support.session import Desk, Line, RecordingSharer, desk, locks_of_beat, settle, until
+from tests.support.session import Desk, Line, RecordingSharer, desk, locks_of_beat, settle
+from tests.support.wait import until
 
 
 @dataclass(frozen=True, slots=True)

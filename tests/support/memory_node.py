@@ -54,15 +54,6 @@ def run(
         runner.run(main())
 
 
-async def until(fact: Callable[[], bool], within: float = 60.0) -> None:
-    """Wait for a fact that the loop itself brings about."""
-    async with asyncio.timeout(within):
-        while True:
-            if fact():
-                return
-            await asyncio.sleep(0.005)
-
-
 def program(name: str, state: str = "waiting", **facts: Any) -> ProgramStatus:
     """Return a snapshot; what is not named is as after a quiet start."""
     quiet = ProgramStatus(

@@ -221,14 +221,6 @@ def settle(database: Database) -> None:
     database.sql(Ledger("highlander", "highlander", LEASE).statement("settle_fresh", SETTLE_FRESH).sql)
 
 
-async def until(fact: Callable[[], object], within: float = 60.0) -> None:
-    """Wait for a fact inside the loop."""
-    end = boottime() + within
-    while not fact():
-        assert boottime() < end, f"not within {within:g} s"
-        await asyncio.sleep(0.01)
-
-
 def row_of(database: Database, line: Line, columns: str) -> tuple[object, ...]:
     rows = database.sql(f"SELECT {columns} FROM highlander.lease WHERE lock_id = %s", [line.lock_id])
     return tuple(rows[0])

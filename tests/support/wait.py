@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -35,3 +36,11 @@ def wait_for(fact: Callable[[], Fact], within: float = 60.0, what: str = "") -> 
             raise AssertionError(f"not within {within:g} s: {what or fact}; last seen: {seen!r}")
         time.sleep(min(max(LOOK_EVERY, waited / 20), LOOK_AT_LEAST_EVERY))
     return seen
+
+
+async def until(fact: Callable[[], object], within: float = 60.0) -> None:
+    """Wait, on the event loop, for a fact that the loop itself or another process brings about."""
+    end = time.monotonic() + within
+    while not fact():
+        assert time.monotonic() < end, f"not within {within:g} s"
+        await asyncio.sleep(0.005)

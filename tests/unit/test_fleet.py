@@ -28,7 +28,8 @@ from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.foresight import Foresight
 from highlanderd.worker.interfaces import Recorder
 from highlanderd.worker.making import MemberMaker
-from tests.support.session import pool_of, until
+from tests.support.session import pool_of
+from tests.support.wait import until
 
 UNLIMITED = Limits()
 NOTHING = Beginnings()

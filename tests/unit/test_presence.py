@@ -16,7 +16,7 @@ from highlanderd.postgres.presence import Presence
 from highlanderd.postgres.replies import Reply, ServerMessage
 from highlanderd.worker.presence import WorkerPresence
 from tests.support.driven_loop import DrivenLoop
-from tests.support.memory_node import until
+from tests.support.wait import until
 
 BEAT = CandidatePresence("beat", 7, "draining", False, "released", False, "2026-01-02T03:04:05Z", {})
 
