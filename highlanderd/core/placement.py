@@ -56,7 +56,7 @@ def hold_back(policy: Policy, peers: Peers, row: Row | None, since_recalled: flo
     was stopped on all of them: each that is present may wait for it again by now, also the one that led last.
     """
     if peers.missing:
-        return HoldBack(inf, f"starts after {peers.missing}, which is neither ready anywhere nor finished")
+        return HoldBack(inf, f"starts after {peers.missing}, which is neither ready anywhere nor finished with success")
     if row is not None and row.released and row.reserved_for == policy.node:
         return HoldBack()
     last, rank = None if row is None else row.node, _rank(policy, policy.node)

@@ -52,11 +52,11 @@ def test_a_program_starts_after_others_are_ready_on_any_node_or_have_finished(no
     first = '[program.migrate]\ncommand = ["sh", "-c", "test -e $TEST_HOME/go"]\nrestart = "never"\nready = "1d"\n'
     after = '[program.web]\nafter = ["migrate", "db"]\n'
     [a] = nodes(database, "a", programs=f"{first}[program.db]\nautostart = false\n{after}", lease=LEASE)
-    failed = "starts after migrate, which is neither ready anywhere nor finished"
+    failed = "starts after migrate, which is neither ready anywhere nor finished with success"
     wait_for(lambda: a.program("migrate")["finished"] and a.program("web")["reason"] == failed, what="it has failed")
     (a.home / "go").touch()
     assert highlanderctl(a.socket, "start", "migrate").code == 0
-    missing = "starts after db, which is neither ready anywhere nor finished"
+    missing = "starts after db, which is neither ready anywhere nor finished with success"
     wait_for(lambda: a.program("web")["reason"] == missing, what="one of two is there")
     assert missing in highlanderctl(a.socket, "explain", "web").out
     assert not nodes.journal.lives("web")

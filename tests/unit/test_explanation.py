@@ -116,7 +116,7 @@ def test_what_this_host_lacks_is_told_though_it_waits() -> None:
 
 
 def test_what_another_node_waits_for_is_told_by_a_node_that_never_leads_it() -> None:
-    why = "starts after migrate, which is neither ready anywhere nor finished"
+    why = "starts after migrate, which is neither ready anywhere nor finished with success"
     never = (UnableNode("web-1", 'the key "never" names this node'),)
     found = here(overview("web-1", "web-2", candidates=("web-2",), unable=never, reason=why), program("beat"))
     assert f"it could be led by web-2, but not now: {why}" in found.because

@@ -264,7 +264,7 @@ def test_a_program_waits_for_what_it_starts_after_however_long_that_takes() -> N
     lacking = Looked(observation(FREE), 1.0, keeperless=True, peers=Peers({}, missing="db"))
     situation, effects = go(waiting(), (1.0, lacking))
     assert effects == ()
-    assert situation.reason == "starts after db, which is neither ready anywhere nor finished"
+    assert situation.reason == "starts after db, which is neither ready anywhere nor finished with success"
     assert turns_at(situation, lacking, 1.5, POLICY) is None
     assert deadline(situation, POLICY) == pytest.approx(3.0), "and looks again as ever"
     _, [effect] = go(situation, looked(FREE, 1000.0))
