@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from highlanderd.config.values import MOST_BACKUPS
+
 
 @dataclass(frozen=True)
 class Option:
@@ -66,12 +68,22 @@ def signal(given: object) -> object:
 def restart(given: object) -> object:
     """Return the value of ``restart``.
 
-    >>> restart("unexpected"), restart("true"), restart(False)
+    >>> restart("Unexpected"), restart("true"), restart(False)
     ('on-failure', 'always', 'never')
     """
     known = {True: "always", False: "never", "unexpected": "on-failure"}
-    meant = truth(given)
+    meant = truth(given.lower() if isinstance(given, str) else given)
     return known.get(meant, given) if isinstance(meant, bool | str) else given
+
+
+def backups(given: object) -> object:
+    """Return how many rotated files are kept: the nearest number that may be.
+
+    >>> backups("7"), backups("2000"), backups("-1")
+    (7, 1000, 0)
+    """
+    found = re.fullmatch(r"\s*([+-]?\d+)\s*", given) if isinstance(given, str) else None
+    return min(max(int(found[1]), 0), MOST_BACKUPS) if found else given
 
 
 def exit_codes(given: object) -> object:
@@ -108,7 +120,7 @@ def log_file(given: object) -> object:
 _NO_EVENTS: Final = Option(note="there are no event listeners")
 _NO_SYSLOG: Final = Option(note='the daemon writes to standard error, which journald reads; "inherit" sends it there')
 _BYTES: Final = Option("log_max_bytes", "for stdout and stderr together; their MB is 2**20 bytes, a MiB here", size)
-_BACKUPS: Final = Option("log_backups", "for stdout and stderr together", integer)
+_BACKUPS: Final = Option("log_backups", f"for stdout and stderr together; {MOST_BACKUPS} at most", backups)
 
 PROGRAM: Final[Mapping[str, Option]] = {
     "command": Option("command", "split like a shell does, and never run by one, as there"),
@@ -129,7 +141,8 @@ PROGRAM: Final[Mapping[str, Option]] = {
     "redirect_stderr": Option(note='both streams may name one file: write stderr as stdout; "inherit" shows both'),
     "stdout_logfile": Option(
         "stdout",
-        "`AUTO`, `syslog`, and the output of a container (`/proc/1/fd/1`) are `inherit`, `NONE` is `null`",
+        "`AUTO`, `syslog`, and the output of a container (`/proc/1/fd/1`) are `inherit`, `NONE` is `null`; a relative "
+        "path starts at the file that says so, and not where the daemon runs",
         log_file,
     ),
     "stdout_logfile_maxbytes": _BYTES,
@@ -144,7 +157,7 @@ PROGRAM: Final[Mapping[str, Option]] = {
     "stderr_events_enabled": _NO_EVENTS,
     "stderr_syslog": _NO_SYSLOG,
     "environment": Option("environment", 'a table: `{ NAME = "value" }`; `%(ENV_X)s` is `${X}`'),
-    "directory": Option("directory"),
+    "directory": Option("directory", "a relative path starts at the file that says so, and not where the daemon runs"),
     "umask": Option("umask"),
     "serverurl": Option(note="children see HIGHLANDER_CONTROL_SOCKET"),
 }

@@ -30,6 +30,7 @@ _KINDS: Final = (
     (dict, "a table"),
 )
 LONGEST: Final = 366 * 86400.0  # far above any use, and far below what timers overflow at
+MOST_BACKUPS: Final = 1000
 _SIZE: Final = re.compile(r"(\d+)\s*([kmgt]?i?b)", re.IGNORECASE)
 _FACTORS: Final = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
@@ -219,8 +220,8 @@ def exit_code(value: object) -> int:
 
 def count(value: object) -> int:
     """Accept a number of files to keep, 0 to 1000."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1000:
-        raise ValueError(f"{quoted(value)} is not a number of files; write 0 to 1000")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_BACKUPS:
+        raise ValueError(f"{quoted(value)} is not a number of files; write 0 to {MOST_BACKUPS}")
     return value
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from highlanderd.config.supervisord import PROGRAM, integer, truth
+from highlanderd.config.values import MOST_BACKUPS
 from highlanderd.core.key import LABEL
 from highlanderd.errors import ConfigurationError
 from highlanderd.supervisord.reading import SupervisorSection, expand, settled, written
@@ -24,6 +25,9 @@ _SETTLED = frozenset(
     | {"stdout_logfile_backups", "stderr_logfile_backups"}
 )
 """Options whose value is no text here, so that no ``${X}`` can stand for it: the import settles it."""
+
+_MAY_BE_EMPTY = frozenset({"environment", "exitcodes", "stdout_logfile", "stderr_logfile"})
+"""Options with a key here that supervisord takes without a value; it starts nothing with another one that is empty."""
 
 _SHARED = {"stderr_logfile_maxbytes": "stdout_logfile_maxbytes", "stderr_logfile_backups": "stdout_logfile_backups"}
 """Options of standard error for which one key serves both streams: standard output's value rules."""
@@ -69,10 +73,23 @@ def programs(
 def _options(section: SupervisorSection, known: Mapping[str, object]) -> dict[str, str]:
     """Return the options of one process, expanded: all but ``environment`` see as ``%(ENV_X)s`` what that sets."""
     given = dict(section.options)
+    _refuse_empty(section)
     text = expanded(section, "environment", given.pop("environment", ""), known)
     own = {f"ENV_{name}": value for name, value in environment(section, text).items()}
     options = {name: expanded(section, name, value, {**known, **own}) for name, value in given.items()}
     return {**options, "environment": text} if "environment" in section.options else options
+
+
+def _refuse_empty(section: SupervisorSection) -> None:
+    """Raise ConfigurationError for an option whose missing value supervisord does not run the program with either."""
+    for option, value in section.options.items():
+        if (
+            option in PROGRAM
+            and PROGRAM[option].key
+            and option not in {*_MAY_BE_EMPTY, "command"}
+            and not value.strip()
+        ):
+            raise _refusal(section, option, "is empty; write a value, or leave the option out")
 
 
 def _settlements(section: SupervisorSection) -> list[str]:
@@ -141,6 +158,22 @@ def _translate(table: Table, option: str, value: str, options: Mapping[str, str]
     else:
         given = known.value(re.sub(r"^~(?=/|$)", "\ue000HOME\ue001", value.strip()))
         table.keys[known.key] = written(given) if isinstance(given, str) else given
+        table.remarks += _differences(option, value, known.key, given)
+
+
+def _differences(option: str, value: str, key: str, given: object) -> Iterator[str]:
+    """Yield what a reader has to know of a key that cannot do quite the same as the option."""
+    if key == "log_backups" and str(given) != value.strip():
+        yield f"{option} = {_shown(value)}: {key} is 0 to {MOST_BACKUPS}"
+    if key in ("stdout", "stderr", "directory") and isinstance(given, str) and _relative(given):
+        yield (
+            f"{option} = {_shown(value)}: supervisord takes it from the directory that it runs in itself, and here it "
+            "starts at the directory of this file; write the whole path"
+        )
+
+
+def _relative(path: str) -> bool:
+    return path not in ("inherit", "null") and not path.startswith(("/", "\ue000"))
 
 
 def environment(section: SupervisorSection, text: str) -> dict[str, str]:

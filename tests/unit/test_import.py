@@ -135,6 +135,27 @@ def test_what_has_no_equal_stands_in_a_comment_with_the_reason(tmp_path: Path) -
     assert "[eventlistener:mem]: left out, for there are no event listeners" in comments
 
 
+def test_a_number_of_backups_that_is_none_here_becomes_the_nearest_one_and_is_named(tmp_path: Path) -> None:
+    text = BEAT + "stdout_logfile=/tmp/beat.log\nstdout_logfile_backups={}\n"
+    for given, written in (("2000", 1000), ("-1", 0)):
+        assert loaded(tmp_path, text.format(given)).configuration.programs["beat"].log_backups == written
+        assert f"# stdout_logfile_backups = {given}: log_backups is 0 to 1000" in made(tmp_path, text.format(given))
+    assert "log_backups is" not in made(tmp_path, text.format(7))
+
+
+def test_a_relative_path_is_named_for_it_starts_elsewhere_here(tmp_path: Path) -> None:
+    text = made(tmp_path, BEAT + "stdout_logfile=beat.log\nstderr_logfile=%(ENV_LOGS)s/err.log\ndirectory=work\n")
+    comments = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
+    for said in ("stdout_logfile = beat.log", "directory = work"):
+        assert f"{said}: supervisord takes it from the directory that it runs in itself" in comments
+    assert "err.log: supervisord takes" not in comments
+
+
+@pytest.mark.parametrize("option", ["environment", "exitcodes", "stdout_logfile", "serverurl"])
+def test_an_option_that_supervisord_takes_empty_is_taken_empty(tmp_path: Path, option: str) -> None:
+    assert loaded(tmp_path, BEAT + f"{option}=\n").configuration.programs["beat"].argv == ("/bin/sleep", "60")
+
+
 def test_what_a_group_says_of_its_own_stands_in_a_comment(tmp_path: Path) -> None:
     found = made(tmp_path, BEAT + "[fcgi-program:php]\n[group: web]\nprograms=beat, php, gone\npriority=5\n")
     remarks = [line for line in found.splitlines() if line.startswith("# [group:web]")]
@@ -179,6 +200,9 @@ def test_includes_are_read_in_order_each_with_its_own_place(tmp_path: Path) -> N
         ("[program:x]\ncommand=a %(nope)s\n", "[program:x] command: names %(nope)s, which supervisord does not"),
         ("[program:x]\ncommand=a %H\n", '[program:x] command: holds a "%" that begins no %(name)s; write %%'),
         ("[program:x]\ncommand=a\nenvironment=A\n", '[program:x] environment: is not NAME="value",NAME="value"'),
+        ("[program:x]\ncommand=a\nuser=\n", "[program:x] user: is empty; write a value, or leave the option out"),
+        ("[program:x]\ncommand=a\ndirectory= ; none\n", "[program:x] directory: is empty; write a value"),
+        ("[program:x]\ncommand=\n", "[program:x] command: is missing; write what to run"),
         ("[other]\na=b\n", "supervisord.conf: this is no supervisord.conf: it has no [program:...] section"),
         ("plain text\n", "supervisord.conf: this is no supervisord.conf: File contains no section headers"),
         ("[include]\nfiles=%(nope)s\n", "[include] files: names %(nope)s"),
