@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.listener import Listener
@@ -19,10 +19,14 @@ class _Shut:
     since: float
     """When the first did, or when the latest alarm was raised."""
     latest: float
+    asked: float
+    """When it was last asked which session holds the lock; at first, when the first takeover found it taken."""
+    holders: str = ""
+    """The sessions that the latest answer has named."""
 
 
 class Hindrance:
-    """For how long a row was locked, or a lock taken. After a whole lease, an alarm names the session."""
+    """For how long a row was locked, or a lock taken. The session is named, after a whole lease by an alarm."""
 
     def __init__(self, listener: Listener, lock: ProgramLock, on_alarm: Callable[[str], None]) -> None:
         self._listener, self._lock, self._on_alarm = listener, lock, on_alarm
@@ -54,19 +58,25 @@ class Hindrance:
                 f"{self._lock.program}: cannot write its row, because {blockers} holds a lock on it; end that session"
             )
 
-    def note_lock_taken(self, pace: Lease) -> None:
-        """Note that a takeover found a lock taken. Once in each lease of that, the alarm names the session."""
+    def note_lock_taken(self, pace: Lease) -> str:
+        """Note that a takeover found a lock taken; return which sessions hold it, empty while that is not known.
+
+        They are asked for once in each interval of renewals. Once in each lease of that, the alarm names them.
+        """
         now, shut = boottime(), self._shut
         if shut is None or now - shut.latest > pace.length:  # an earlier case is another story
-            shut = _Shut(now, now)
-        if now - shut.since > pace.length:
-            shut = _Shut(now, now)
-            _in_passing(self._name_holders())
-        self._shut = _Shut(shut.since, now)
+            shut = _Shut(now, now, now)
+        due, asks = now - shut.since > pace.length, now - shut.asked > pace.renew_every
+        if asks:
+            _in_passing(self._name_holders(due))
+        self._shut = _Shut(now if due and asks else shut.since, now, now if asks else shut.asked, shut.holders)
+        return shut.holders
 
-    async def _name_holders(self) -> None:
+    async def _name_holders(self, alarms: bool) -> None:
         holders = await self._listener.holders(self._lock.advisory, self._lock.name_lock)
-        if holders:
+        if self._shut is not None:
+            self._shut = replace(self._shut, holders=holders)
+        if alarms and holders:
             self._on_alarm(
                 f"{self._lock.program}: no node leads it, because its advisory lock is held by {holders}; end that "
                 "session, and if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"

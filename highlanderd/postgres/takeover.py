@@ -148,8 +148,8 @@ class Takeover:
         if reply.error is not None:
             return Refused(claim.lengths.pace.renew_every, f"cannot take over: {reply.error.text}")
         if not (named and locked):
-            self._hindrance.note_lock_taken(claim.lengths.pace)
-            which = "" if named else " on the program's name"
+            holders = self._hindrance.note_lock_taken(claim.lengths.pace)
+            which = ("" if named else " on the program's name") + (f": {holders}" if holders else "")
             return Refused(REFUSED_RETRY, f"another session holds the advisory lock{which}")
         self._outrun += 1  # once is a race; more often the answer itself is in doubt, and a pause is due
         why = (

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.support.commands import highlanderctl
 from tests.support.nodes import PATIENCE, Node, Nodes
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -40,7 +41,8 @@ def test_a_program_takes_over_when_the_other_session_ends_and_keeps_it_out_then(
         other.stdin.flush()
         assert other.stdout.readline() == "t\n"
         [a] = nodes(database, "a", programs=PROGRAM)
-        wait_for(lambda: reason(a) == "another session holds the advisory lock", PATIENCE, "the program waits")
+        wait_for(lambda: "holds the advisory lock: pid " in reason(a), PATIENCE, "the program waits, and says for whom")
+        assert "application 'psql'" in highlanderctl(a.socket, "explain", "clock").out
         assert not nodes.journal.lives()
         other.kill()
         database.sql(END)

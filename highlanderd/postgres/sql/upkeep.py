@@ -56,7 +56,8 @@ SELECT coalesce(string_agg(CASE WHEN pid = 0 THEN 'a prepared transaction (see p
 HOLDERS: Final = """
 SELECT (l.classid::bigint << 32) | l.objid::bigint,
        CASE WHEN l.pid IS NULL THEN 'a prepared transaction (see pg_prepared_xacts)'
-            ELSE format('pid %s (role %s, application %L)', l.pid, pg_get_userbyid(a.usesysid), a.application_name) END,
+            ELSE format('pid %s (role %s, application %L%s)', l.pid, pg_get_userbyid(a.usesysid), a.application_name,
+                        ', client ' || host(a.client_addr)) END,
        coalesce(has_table_privilege(a.usesysid, {lease_table}::regclass, 'UPDATE'), false)
   FROM pg_locks AS l LEFT JOIN pg_stat_get_activity(NULL) AS a ON a.pid = l.pid
  WHERE l.locktype = 'advisory' AND l.granted
