@@ -229,12 +229,15 @@ def _embedded_lacks(path: Path, configuration: Configuration | None) -> Iterator
     """Yield what keeps the embedded server from starting, if the configuration wants one."""
     if configuration is None or configuration.embedded_directory is None:
         return
+    from highlanderd.embedded.account import refusal
     from highlanderd.embedded.installation import installed, pick
 
     try:
         pick(installed(), None)
     except HighlanderError as error:
         yield f"{path}: postgres.dsn: {error}"
+    if refused := refusal(configuration.embedded_directory.resolve()):
+        yield f"{path}: postgres.dsn: {refused}"
 
 
 def _shared_account(configuration: Configuration | None) -> Iterator[str]:

@@ -100,6 +100,21 @@ def shared(directory: Path, users: Mapping[str, int | None]) -> str:
     )
 
 
+def refusal(directory: Path) -> str:
+    """Return why ``owner_of`` would refuse the directory; empty if it would not. Creates nothing."""
+    try:
+        step = next(step for step in (directory, *directory.parents) if step.exists())
+        account = unprivileged()
+        if step == directory:
+            account = _fit(directory, directory.stat().st_uid)
+        _check_way(step, account)
+    except OSError as error:
+        return f"{directory} cannot be looked at: {(error.strerror or str(error)).lower()}"
+    except HighlanderError as error:
+        return str(error)
+    return ""
+
+
 def owner_of(directory: Path) -> Account:
     """Return the account that owns ``directory``, which is created when it is missing.
 
@@ -109,6 +124,13 @@ def owner_of(directory: Path) -> Account:
         owner = directory.stat().st_uid
     except FileNotFoundError:
         owner = _create(directory, unprivileged())
+    account = _fit(directory, owner)
+    _check_way(directory, account)
+    return account
+
+
+def _fit(directory: Path, owner: int) -> Account:
+    """Return the owner's account. Raises HighlanderError if PostgreSQL, or this process, could not run as it."""
     if owner == 0:
         raise HighlanderError(
             f"{directory} belongs to root, and PostgreSQL refuses to run as root: name a directory that does not exist "
@@ -119,9 +141,7 @@ def owner_of(directory: Path) -> Account:
             f"{directory} belongs to {account_of(owner).name}, and this daemon runs as {unprivileged().name}: "
             "run it as that user, or name another directory"
         )
-    account = account_of(owner)
-    _check_way(directory, account)
-    return account
+    return account_of(owner)
 
 
 def _create(directory: Path, account: Account) -> int:

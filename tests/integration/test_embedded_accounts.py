@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from highlanderd.embedded import server as embedded
-from highlanderd.embedded.account import Account, account_of, unprivileged
+from highlanderd.embedded.account import Account, account_of, refusal, unprivileged
 from highlanderd.embedded.installation import PACKAGE, installed, pick
 from highlanderd.errors import HighlanderError
+from tests.support.commands import highlanderd
 from tests.support.embedded import (
     REPOSITORY,
     Users,
@@ -130,6 +131,7 @@ def test_a_directory_of_root_is_refused_and_left_as_it_was(users: Users, open_di
     directory.mkdir(mode=0o755)
     assert "belongs to root" in str(users(directory).told()["refused"])
     assert directory.stat().st_uid == 0
+    assert "belongs to root" in refusal(directory)
     assert not list(directory.iterdir())
 
 
@@ -138,6 +140,12 @@ def test_a_directory_out_of_reach_is_refused_by_naming_the_barrier(users: Users,
     barrier = open_dir / "private"
     barrier.mkdir(mode=0o700)
     assert f"may not pass {barrier}:" in str(users(barrier / "pg").told()["refused"])
+    assert f"may not pass {barrier}:" in refusal(barrier / "not/there")
+    assert not list(barrier.iterdir())
+    file = open_dir / "highlander.toml"
+    file.write_text(f'[daemon]\nstate_dir = "state"\nrun_dir = "run"\n[postgres]\ndsn = "embedded:{barrier}/pg"\n')
+    checked = highlanderd("-c", file, "--check")
+    assert (checked.code, f"may not pass {barrier}:" in checked.err) == (78, True)
     assert barrier.stat().st_mode & 0o777 == 0o700
 
 
