@@ -102,7 +102,7 @@ def status_fields() -> str:
         status.Process,
         status.LeaseReport,
         status.DaemonProcess,
-        status.RenewalReport,
+        status.ReplacementReport,
         status.MigrationReport,
     )
     return "\n\n".join(_fields(kind) for kind in kinds)

@@ -236,7 +236,7 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "POST /v1/resume": Nodes,
     "POST /v1/programs/{name}/reopen": Reopened,
     "POST /v1/reload": Reload,
-    "POST /v1/renew": status.RenewalReport,
+    "POST /v1/renew": status.ReplacementReport,
     "POST /v1/shutdown": Ending,
     **{f"POST /v1/programs/{{name}}/{verb}": Ordered for verb in ("release", "start", "stop", "restart", "signal")},
     "GET /cluster": Cluster,

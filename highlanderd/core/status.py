@@ -245,7 +245,7 @@ class DaemonProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class RenewalReport:
+class ReplacementReport:
     """What the daemon says when its worker gives way to the next one."""
 
     node: str

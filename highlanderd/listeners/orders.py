@@ -22,7 +22,7 @@ from highlanderd.core.status import (
     OutputLine,
     ProgramDetail,
     ProgramStatus,
-    RenewalReport,
+    ReplacementReport,
     in_state,
 )
 from highlanderd.core.terms import PastTerm, SkippedTimes
@@ -135,7 +135,7 @@ class Node(Protocol):
         Raises ConfigurationError for a bad one, and without ``force`` for one that drains what cannot start here again.
         """
 
-    async def renew(self, *, force: bool = False) -> RenewalReport:
+    async def renew(self, *, force: bool = False) -> ReplacementReport:
         """Have a worker of the installed code take over, once that has loaded this machine's configuration.
 
         The worker ends a moment after this has returned. Raises ConfigurationError, NeedsForce, HighlanderError.

@@ -26,7 +26,7 @@ from highlanderd.core.status import (
     OutputLine,
     ProgramDetail,
     ProgramStatus,
-    RenewalReport,
+    ReplacementReport,
 )
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.durations import shown
@@ -343,7 +343,7 @@ class WorkerNode:
             self.note("reloaded", None, by)
         return report
 
-    async def renew(self, *, force: bool = False) -> RenewalReport:
+    async def renew(self, *, force: bool = False) -> ReplacementReport:
         """Have a worker of the installed code take over. Raises ConfigurationError, NeedsForce, HighlanderError."""
         return await self._replacement.begin(force=force)
 

@@ -1,4 +1,4 @@
-"""The renewal: a worker of the installed code takes the place of this one, and no child notices.
+"""The replacement of the worker: one of the installed code takes the place of this one, and no child notices.
 
 First the installed code has to load what it would be handed over. It does so below this worker: as the daemon's user,
 in the unit's sandbox, by the command that the guardian executes for a worker. Then this worker ends, and the
@@ -16,7 +16,7 @@ from math import inf
 from typing import Final
 
 from highlanderd import __version__
-from highlanderd.core.status import DaemonProcess, RenewalReport
+from highlanderd.core.status import DaemonProcess, ReplacementReport
 from highlanderd.errors import CONFIGURATION_INVALID, DONE, ConfigurationError, HighlanderError, NeedsForce, enumerated
 from highlanderd.system import linux
 from highlanderd.system.linux import boottime
@@ -59,7 +59,7 @@ class WorkerReplacement:
         self._end = end
         self._under_way = False
 
-    async def begin(self, *, force: bool) -> RenewalReport:
+    async def begin(self, *, force: bool) -> ReplacementReport:
         """Check the installed code, and end this worker soon.
 
         Raises ConfigurationError, NeedsForce, HighlanderError.
@@ -67,7 +67,7 @@ class WorkerReplacement:
         if self._fleet.ending:
             raise HighlanderError("the daemon is ending; the one that is started next has the installed code")
         if self._under_way:
-            raise HighlanderError("a renewal is under way already; 'highlanderctl version' says when it is over")
+            raise HighlanderError("the worker is being replaced already; 'highlanderctl version' says when it is over")
         led = self._led()
         if led and self._stops_children and not force:
             raise NeedsForce(
@@ -83,7 +83,7 @@ class WorkerReplacement:
         self._persistence.hand_over()
         log.info("renewing: the installed code loads this machine's configuration; this worker gives way to the next")
         asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._end)
-        return RenewalReport(self._node, DaemonProcess(os.getpid(), __version__), self._led(), warnings)
+        return ReplacementReport(self._node, DaemonProcess(os.getpid(), __version__), self._led(), warnings)
 
     def _led(self) -> dict[str, int]:
         programs = {name: member.program for name, member in self._fleet.members.items()}
@@ -119,7 +119,7 @@ class WorkerReplacement:
         """Have the installed code load what it would be handed over; return its warnings."""
         try:
             handover = linux.memfd("handover", self._persistence.encoded())
-            code, said = await in_thread(lambda: self._rehearse(handover), "renewal")
+            code, said = await in_thread(lambda: self._rehearse(handover), "replacement")
         except subprocess.TimeoutExpired:
             raise HighlanderError(f"{REFUSED}: it has not loaded within {CHECK_WITHIN:g} s") from None
         except OSError as error:

@@ -33,7 +33,7 @@ from highlanderd.core.status import (
     Process,
     ProgramDetail,
     ProgramStatus,
-    RenewalReport,
+    ReplacementReport,
 )
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
@@ -349,11 +349,11 @@ class MemoryNode:
     async def edited(self) -> tuple[str, ...]:
         return self.edited_files
 
-    async def renew(self, *, force: bool = False) -> RenewalReport:
+    async def renew(self, *, force: bool = False) -> ReplacementReport:
         self._must_have_evidence(force)
         self.orders.append(("renew", force))
         led = {one.name: one.epoch or 0 for one in self._programs.values() if one.state == "leading"}
-        return RenewalReport("web-1", DaemonProcess(4000, "0.1.0"), led, ())
+        return ReplacementReport("web-1", DaemonProcess(4000, "0.1.0"), led, ())
 
     def shutdown(self, by: Author) -> None:
         self.authors.append(by)
