@@ -56,11 +56,14 @@ def programs(
     first = _number(section, "numprocs_start", 0, names)
     for number in range(first, first + count):
         options = _options(section, {**names, "numprocs": count, "process_num": number})
-        called = options.get("process_name", section.name) if count > 1 else section.name
+        given = options.get("process_name", section.name)
+        called = given if count > 1 else section.name
         name = usable(called, taken)
         table = Table(f"program.{name}" if re.fullmatch(r"[\w-]+", name) else f'program."{name}"')
         if name != called:
             table.remarks.append(f'"{called}" is no name for a program here, or is taken: it is "{name}"')
+        if given != called:
+            table.remarks.append(f"process_name = {_shown(given)}: left out, for {PROGRAM['process_name'].note}")
         if group is not None:
             table.remarks.append(f"group {group}: there are no groups; highlanderctl takes many names and patterns")
         table.remarks += _settlements(section)

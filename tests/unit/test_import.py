@@ -178,6 +178,12 @@ def test_a_name_that_cannot_be_used_is_replaced_and_said(tmp_path: Path) -> None
     assert '# "all" is no name for a program here, or is taken: it is "all-1"' in text
 
 
+def test_the_name_of_a_single_process_is_left_out_and_said(tmp_path: Path) -> None:
+    said = "# process_name = other: left out, for a program is called as its table"
+    assert said in made(tmp_path, BEAT + "process_name=other\n")
+    assert "process_name" not in made(tmp_path, BEAT + "process_name=%(program_name)s\n")
+
+
 def test_includes_are_read_in_order_each_with_its_own_place(tmp_path: Path) -> None:
     (tmp_path / "conf.d").mkdir()
     for name in ("b", "a"):
