@@ -15,6 +15,7 @@ from highlanderd.postgres.replies import Reply
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.warm import AHEAD, WARM, WarmConnection, WarmConnections
 from highlanderd.postgres.wire import Wire
+from tests.support.driven_loop import DrivenLoop
 
 
 class QuietWire:
@@ -117,7 +118,8 @@ def play(scenario: Scenario) -> None:
         pool = OpenPool()
         await scenario(pool, WarmConnections(pool, pause=0.0))
 
-    asyncio.run(playing())
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(playing())
 
 
 def test_nobody_who_shares_means_no_connections() -> None:
