@@ -113,6 +113,16 @@ def _candidates(name: str, *nodes: str) -> ClusterProgram:
     )
 
 
+def _overview(*names: str) -> ClusterOverview:
+    known = {name: _candidates(name, "web-2", "web-3") for name in names}
+    return ClusterOverview(_NODES, tuple(known.values()), known)
+
+
+_POSTGRES = PostgresStatus(
+    connected=True, server="db1:5432/ops", version="15.18", trouble="", lease=10.0, timeline=1, connections=3
+)
+
+
 class MemoryNode:
     """A node whose orders are noted, and carried out when ``obedient``."""
 
@@ -125,19 +135,11 @@ class MemoryNode:
         """Who has given orders on programs."""
         self.surveys = self.measurements = 0
         self.trouble: Exception | None = None
-        self.postgres = PostgresStatus(
-            connected=True,
-            server="db1:5432/ops",
-            version="15.18",
-            trouble="",
-            lease=10.0,
-            timeline=1,
-            connections=3,
-        )
+        self.postgres = _POSTGRES
         self.warnings: tuple[str, ...] = ()
         self.restarted: tuple[str, ...] = ()
-        self.added: tuple[str, ...] = ()
         """What a reload starts again."""
+        self.added: tuple[str, ...] = ()
         self.edited_files: tuple[str, ...] = ()
         self.lengths = LeaseReport(10.0, 10.0, 10.0, None, 13.0, ())
         self.looks = 0
@@ -151,9 +153,7 @@ class MemoryNode:
         self.migration = MigrationReport(2, migrated=True, waits_for=())
         self.terms: tuple[PastTerm, ...] = ()
         self.skips: tuple[SkippedTimes, ...] = ()
-        names = [one.name for one in programs]
-        known = {name: _candidates(name, "web-2", "web-3") for name in names}
-        self.overview = ClusterOverview(_NODES, tuple(known.values()), known)
+        self.overview = _overview(*(one.name for one in programs))
         self.remembered: list[Occurrence] = []
         """What the ledger remembers."""
         self.seen: list[Occurrence] = []
