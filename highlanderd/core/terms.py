@@ -6,6 +6,7 @@ All times are those of the server's clock, as the ledger holds them.
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -117,6 +118,8 @@ class GapReport:
     count: int
     longest: float
     """Seconds."""
+    unknown: int = 0
+    """Of how many of them nothing tells how long they were: nobody has written when the former term ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,10 @@ def _of_one(name: str, terms: Sequence[PastTerm]) -> ProgramHistory:
 
 def _gaps(terms: Iterable[PastTerm]) -> list[GapReport]:
     found: dict[str, list[float]] = {}
+    unknown = Counter[str]()
     for term in terms:
         if term.former is not None and (unled := term.unled) is not None:
-            found.setdefault(term.former.cause or "", []).append(unled)
-    return [GapReport(cause, len(gaps), max(gaps)) for cause, gaps in sorted(found.items())]
+            cause = term.former.cause or ""
+            found.setdefault(cause, []).append(unled)
+            unknown[cause] += term.gap == 0
+    return [GapReport(cause, len(gaps), max(gaps), unknown[cause]) for cause, gaps in sorted(found.items())]

@@ -155,9 +155,13 @@ def unwritten(found: Mapping[str, Any]) -> str:
 
 
 def too_long(programs: Iterable[Mapping[str, Any]], most: float) -> Iterator[str]:
-    """Return a sentence about each program and cause with a gap of more than ``most`` seconds."""
+    """Return a sentence about each program and cause with a gap of more than ``most`` seconds, or of unknown length."""
     for program in programs:
         for gaps in program["gaps"]:
+            name, cause = plain(program["program"]), plain(gaps["cause"])
             if gaps["longest"] > most:
-                name, cause, long = plain(program["program"]), plain(gaps["cause"]), gap(gaps["longest"])
+                long = gap(gaps["longest"])
                 yield f"{name}: no node led it for {long} after a term that ended as {cause}: more than {most:g} s"
+            if unknown := gaps.get("unknown", 0):
+                many = "1 gap was" if unknown == 1 else f"{plain(unknown)} gaps were"
+                yield f"{name}: how long {many} after a term that ended as {cause} is not known: no line tells its end"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 
 from multidict import MultiMapping
 
@@ -81,7 +82,7 @@ def _summary(terms: Sequence[PastTerm]) -> dict[str, object]:
             "program": one.program,
             "terms": one.terms,
             "led": one.led,
-            "gaps": [{"cause": gaps.cause, "count": gaps.count, "longest": gaps.longest} for gaps in one.gaps],
+            "gaps": [asdict(gaps) for gaps in one.gaps],
             "scheduled": one.scheduled,
         }
         for one in by_program(terms)

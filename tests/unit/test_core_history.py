@@ -31,6 +31,11 @@ def test_gaps_count_for_the_cause_of_the_term_before_them() -> None:
     )
 
 
+def test_gaps_of_which_nothing_tells_how_long_they_were_are_counted_apart() -> None:
+    terms = [term("beat", 2, 0.0, "lapsed"), term("beat", 3, 12.5, "lapsed"), term("beat", 4, 0.0, "lapsed")]
+    assert by_program(terms)[0].gaps == (GapReport("lapsed", 3, 12.5, unknown=2),)
+
+
 def test_nothing_overlaps_where_nothing_was_led_before_or_it_had_ended() -> None:
     assert not term("beat", 1, None).overlaps
     assert not term("beat", 2, 0.0).overlaps

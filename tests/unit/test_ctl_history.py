@@ -86,6 +86,18 @@ def test_epochs_without_a_line_are_told_with_the_term_after_them() -> None:
     assert "lacks 3 terms just before" in history.unwritten({**found, "epochs": 3})
 
 
+def test_a_gap_of_unknown_length_may_have_been_too_long() -> None:
+    gaps = [
+        {"cause": "lapsed", "count": 3, "longest": 2.0, "unknown": 1},
+        {"cause": "released", "count": 2, "longest": 0.1, "unknown": 0},
+        {"cause": "fenced", "count": 2, "longest": 40.0},
+    ]
+    assert list(history.too_long([{"program": "beat", "gaps": gaps}], 30.0)) == [
+        "beat: how long 1 gap was after a term that ended as lapsed is not known: no line tells its end",
+        "beat: no node led it for 40.0s after a term that ended as fenced: more than 30 s",
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
