@@ -49,6 +49,7 @@ def explained(name: str, cluster: ClusterOverview | None, local: LocalView | Non
     because = [
         *_held(name, program),
         *_led(leader, program, status),
+        *_gone(leader, cluster, local),
         *(_here(leader, program, local) if local is not None else ()),
         *_others(leader, program, local),
         *([f"what other nodes could do is not known: {unknown}"] if unknown else ()),
@@ -94,6 +95,17 @@ def _led(leader: str | None, program: ClusterProgram | None, status: ProgramStat
     else:
         return
     yield f"{leader} leads it since {since}, in epoch {epoch}; its child is {'ready' if ready else 'not ready'}"
+
+
+def _gone(leader: str | None, cluster: ClusterOverview | None, local: LocalView | None) -> Iterator[str]:
+    """Say of a leader whose daemon is not connected what ends its term; of itself this node knows better."""
+    if cluster is None or (local is not None and leader == local.node.node):
+        return
+    if (node := next((one for one in cluster.nodes if one.name == leader), None)) is not None and not node.present:
+        yield (
+            f"the daemon of {leader} is not connected, last seen {node.seen}: another node may lead once its lease "
+            "is over"
+        )
 
 
 def _here(leader: str | None, program: ClusterProgram | None, local: LocalView) -> Iterator[str]:

@@ -83,6 +83,17 @@ def test_where_the_leader_s_daemon_is_gone_the_end_of_its_lease_is_named() -> No
     assert here(cluster, program("beat", leader="web-2"), changes=T).earliest == T
 
 
+def test_a_leader_whose_daemon_is_gone_is_told_with_what_ends_its_term() -> None:
+    cluster = overview("web-1", leader="web-2", since=T, ready=True)
+    gone = ClusterNode("web-2", "i", "0.1.0", T, None, None, present=False)
+    lost = replace(cluster, nodes=(*cluster.nodes, gone))
+    sentence = f"the daemon of web-2 is not connected, last seen {T}: another node may lead once its lease is over"
+    assert here(lost, program("beat", leader="web-2"), changes=T).because[1] == sentence
+    assert explained("beat", lost, None).because[1] == sentence
+    itself = replace(cluster, nodes=(replace(gone, name="web-1"),))
+    assert not any("not connected" in one for one in here(itself, leading("beat", leader="web-1")).because)
+
+
 def test_a_backoff_ends_at_a_moment_and_the_failures_are_counted() -> None:
     found = here(overview("web-1"), program("beat", "backoff", reason="exited with status 1", failures=3), changes=T)
     assert found.verdict == "no node leads beat"
