@@ -169,7 +169,9 @@ def _json(text: str | HighlanderError) -> web.Response:
 
 def _leads(program: ProgramStatus) -> tuple[bool, str]:
     if program.state != "leading":
-        return False, f"{program.name} is {program.state} here; led by {program.leader or 'nobody'}"
+        unknown = program.leader is None and not program.connected
+        led = "who leads it is not known" if unknown else f"led by {program.leader or 'nobody'}"
+        return False, f"{program.name} is {program.state} here; {led}"
     if not program.lease_remaining:
         return False, f"{program.name} was led here, and its lease has run out"
     return program.ready, f"{program.name} is led here" + ("" if program.ready else ", but not ready yet")

@@ -116,6 +116,9 @@ def test_a_load_balancer_finds_the_one_ready_leader() -> None:
             assert await get(address, "/leader/slow") == (503, "slow is led here, but not ready yet\n")
             assert await get(address, "/leader/relay") == (503, "relay is waiting here; led by web-2\n")
             assert (await get(address, "/leader/baet"))[0] == 404
+            assert await get(address, "/leader/web%2F1") == (503, "web/1 is waiting here; led by nobody\n")
+            node.become("web/1", program("web/1", connected=False, reason="connection refused"))
+            assert await get(address, "/leader/web%2F1") == (503, "web/1 is waiting here; who leads it is not known\n")
             node.become("beat", program("beat", "draining", leader="web-1"))
             assert (await get(address, "/leader/beat"))[0] == 503
 
