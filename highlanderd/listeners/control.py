@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from highlanderd import errors
 from highlanderd.api import DEFAULT_TIMEOUT
 from highlanderd.core.states import Author
 from highlanderd.core.status import LeaseReport, ProgramDetail
-from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut
+from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut, Unanswered
 from highlanderd.listeners import carrying, everywhere, leases, witness
 from highlanderd.listeners.answers import (
     answer,
@@ -175,6 +176,17 @@ def _detail_text(detail: ProgramDetail) -> str:
     return encoded(detail_facts(detail))
 
 
+@contextmanager
+def _read() -> Iterator[None]:
+    """Run a question to the ledger: where PostgreSQL does not answer it, say what does. Raises Unanswered."""
+    try:
+        yield
+    except Unanswered as error:
+        raise Unanswered(
+            f"{error}; 'highlanderd --doctor' says why, and 'highlanderctl status' what this node knows by itself"
+        ) from error
+
+
 class _Api:
     """One method per endpoint."""
 
@@ -294,10 +306,12 @@ class _Api:
 
     async def history(self, request: web.Request) -> web.Response:
         name, node = request.match_info.get("name"), self._node
-        return answer(await history_facts(node.history, node.skipped, name, request.query))
+        with _read():
+            return answer(await history_facts(node.history, node.skipped, name, request.query))
 
     async def cluster(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
-        overview = await self._node.cluster()
+        with _read():
+            overview = await self._node.cluster()
         return answer(cluster_facts(overview, self._node.facts().maintenance))
 
     async def explain(self, request: web.Request) -> web.Response:

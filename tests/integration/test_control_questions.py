@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.core.terms import Former, PastTerm
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import HighlanderError, Unanswered
 from tests.support.memory_node import Ended, MemoryNode, ctl, leading, program, run, serving
 from tests.support.wait import until
 
@@ -175,6 +175,23 @@ def test_history_without_postgresql_is_a_sentence_and_exits_with_one(tmp_path: P
                 assert (asked.code, asked.out, asked.err) == (1, "", f"highlanderctl: {node.unanswered}\n")
             node.unanswered = None
             assert (await ctl(path, "history", "baet")).code == 4
+
+    run(main)
+
+
+@pytest.mark.parametrize("question", ["cluster", "history"])
+def test_where_postgresql_does_not_answer_it_is_said_what_does(question: str, tmp_path: Path) -> None:
+    node = remembering(FIRST)
+    node.unanswered = Unanswered("PostgreSQL does not answer: no session")
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            asked = await ctl(path, question)
+            assert (asked.code, asked.out) == (1, "")
+            assert asked.err == (
+                f"highlanderctl: {node.unanswered}; 'highlanderd --doctor' says why, and 'highlanderctl status' what "
+                "this node knows by itself\n"
+            )
 
     run(main)
 
