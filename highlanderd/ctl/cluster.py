@@ -62,8 +62,16 @@ def picture(answer: Mapping[str, Any], width: int | None, now: float) -> list[st
     """Return the lines: programs, nodes, and a line for whatever is out of the ordinary."""
     programs = fitted(_rows(answer, now), width, ELASTIC)
     nodes = fitted([NODES, *(_node(node) for node in answer["nodes"])], width, (0, 4))
-    remarks = list(_remarks(answer))
+    remarks = [line for remark in _remarks(answer) for line in _wrapped(remark, width)]
     return [*programs, "", *nodes, *([""] if remarks else []), *remarks]
+
+
+def _wrapped(remark: str, width: int | None) -> list[str]:
+    if width is None:
+        return [remark]
+    from textwrap import wrap  # for this alone
+
+    return wrap(remark, max(width, 20), subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _rows(answer: Mapping[str, Any], now: float) -> list[tuple[str, ...]]:

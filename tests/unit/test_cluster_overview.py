@@ -195,7 +195,11 @@ def test_what_is_true_of_many_programs_or_of_all_nodes_is_said_once() -> None:
     [program] = lost["programs"]
     lost["programs"] = [{**program, "name": f"beat-{number}"} for number in range(500)]
     line = "beat-0, beat-1, beat-2, beat-3, beat-4 and 495 more: b could not take over: its daemon is not connected"
-    assert picture(lost, 80, 0.0)[505:] == [line]
+    assert picture(lost, None, 0.0)[505:] == [line]
+    assert picture(lost, 80, 0.0)[505:] == [
+        "beat-0, beat-1, beat-2, beat-3, beat-4 and 495 more: b could not take over: its",
+        "    daemon is not connected",
+    ]
     why = "stopped everywhere by ann: corrupts data"
     held = {"by": "ann", "reason": "corrupts data", "since": ""}
     stopped = answer(stopped=held, unable=[{"node": "a", "reason": why}, {"node": "b", "reason": "drained by ann"}])
