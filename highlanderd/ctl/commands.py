@@ -165,7 +165,10 @@ def drain(daemon: ControlClient, arguments: Namespace) -> int:
 
 def resume(daemon: ControlClient, arguments: Namespace) -> int:
     answer = _ledger_order(daemon, "/v1/resume", {"reason": arguments.reason, **_nodes(arguments)}, arguments)
-    lines = [f"{tables.plain(name)}: resumed" for name in answer["nodes"]] or ["no such node was drained"]
+    resumed = [tables.plain(name) for name in answer["nodes"]]
+    asked_for = arguments.nodes or ([] if resumed else [daemon.status()["node"]])
+    others = [name for name in map(tables.plain, asked_for) if name not in resumed]
+    lines = [*(f"{name}: resumed" for name in resumed), *(f"{name}: was not drained" for name in others)]
     give(arguments, answer, lambda: lines)
     return DONE
 

@@ -7,12 +7,16 @@ import sys
 from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Final
 
+from highlanderd.ctl.choice import exact
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.exchange import query
 from highlanderd.ctl.following import followed
 from highlanderd.ctl.tables import plain
 from highlanderd.errors import DONE
+
+NOTHING_HERE: Final = "no lines on this node; those of a program that is named, without a glob, come from its leader"
 
 
 def logs(daemon: ControlClient, arguments: Namespace) -> int:
@@ -21,6 +25,8 @@ def logs(daemon: ControlClient, arguments: Namespace) -> int:
         lines = sorted(daemon.stream(_resource(arguments, arguments.number)), key=_moment)
         for line in lines:
             _print(line, arguments.output, several=several)
+        if not lines and not exact(arguments.names):
+            print(f"highlanderctl: {NOTHING_HERE}", file=sys.stderr)
         return DONE
     try:
         for line in _following(daemon, arguments):

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from highlanderd.ctl import logs
 from highlanderd.ctl.arguments import parser
@@ -42,6 +46,16 @@ def followed(*streams: list[Answer]) -> list[str]:
     with suppress(DaemonUnreachable):  # which has ended
         found.extend(str(one["line"]) for one in lines)
     return found
+
+
+@pytest.mark.parametrize(("names", "said"), [(["m*"], True), ([], True), (["mailer"], False)])
+def test_where_a_glob_means_no_lines_that_is_said(
+    names: list[str], said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon: Any = SimpleNamespace(stream=lambda _: iter(()))
+    assert logs.logs(daemon, parser().parse_args(["logs", *names])) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, "no lines on this node" in shown.err) == ("", said)
 
 
 def test_a_line_of_the_same_moment_as_the_last_one_is_not_left_out() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from highlanderd.ctl.arguments import parser
@@ -58,3 +61,15 @@ def test_what_this_node_has_not_is_refused_as_its_daemon_does(line: str, refusal
 def test_a_glob_that_means_nothing_here_is_refused_without_asking() -> None:
     with pytest.raises(NoSuchProgram, match=r"'x\*' is configured on this node; it has own"):
         ordered("stop x*", Interrupted(ENDING))
+
+
+@pytest.mark.parametrize(
+    ("line", "resumed", "said"),
+    [("resume a b", ["a"], "a: resumed\nb: was not drained\n"), ("resume", [], "a: was not drained\n")],
+)
+def test_a_node_that_was_not_drained_is_named(
+    line: str, resumed: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon: Any = SimpleNamespace(ask=lambda *_: {"nodes": resumed}, status=lambda: {"node": "a"})
+    assert COMMANDS["resume"](daemon, parser().parse_args(line.split())) == 0
+    assert capsys.readouterr().out == said
