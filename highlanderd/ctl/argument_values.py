@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
+import signal
+from collections.abc import Callable
 from typing import Final
 
 from highlanderd.api import MOST_EVENTS, MOST_LINES, MOST_TERMS, is_number
@@ -36,6 +39,26 @@ def line_number(text: str) -> str:
     return text
 
 
+def signal_name(text: str) -> str:
+    """Return the name or number of a signal, in capitals. Raises argparse.ArgumentTypeError."""
+    name = text.upper()
+    if re.fullmatch(r"(SIG)?(RTMIN\+|RTMAX-)?[0-9]{1,2}", name) or f"SIG{name.removeprefix('SIG')}" in _SIGNALS:
+        return name
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not the name or number of a signal, which stands before the programs, as in 'signal HUP beat'"
+    )
+
+
+_SIGNALS: Final = frozenset(one.name for one in signal.Signals)
+
+
+def logged_name(text: str) -> str:
+    """Return a name of a program whose lines are wanted. Raises argparse.ArgumentTypeError."""
+    if re.fullmatch(r"-[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: the number of lines is written '-n {text[1:]}'")
+    return text
+
+
 def term_number(text: str) -> int:
     """Return a number of terms. Raises argparse.ArgumentTypeError."""
     return _number(text, "terms", MOST_TERMS)
@@ -52,6 +75,8 @@ def _number(text: str, things: str, most: int) -> int:
     return int(text)
 
 
-def naming(command: argparse.ArgumentParser, *, number: str = "+") -> None:
+def naming(command: argparse.ArgumentParser, *, number: str = "+", kind: Callable[[str], str] = str) -> None:
     """Let a command take programs."""
-    command.add_argument("names", nargs=number, metavar="NAME", help="programs; globs such as 'web-*', or all")
+    command.add_argument(
+        "names", nargs=number, type=kind, metavar="NAME", help="programs; globs such as 'web-*', or all"
+    )

@@ -12,7 +12,7 @@ from highlanderd import __version__
 from highlanderd.api import DEFAULT_TIMEOUT, LONGEST_REASON
 from highlanderd.command_parser import CommandParser
 from highlanderd.ctl import terminal
-from highlanderd.ctl.argument_values import duration, naming, outage
+from highlanderd.ctl.argument_values import duration, naming, outage, signal_name
 from highlanderd.ctl.question_arguments import add_questions
 from highlanderd.ctl.words import WORDS
 
@@ -155,7 +155,7 @@ class _Commands:
         restart = self._add("restart", "give programs a new process, each on the node that leads it")
         sent = self._add("signal", "send a signal to the main processes of programs, on the nodes that lead them")
         sent.add_argument(
-            "signal", metavar="SIG", type=str.upper, help="its name or number, such as HUP, SIGUSR1, RTMIN+1 or 10"
+            "signal", metavar="SIG", type=signal_name, help="its name or number, such as HUP, SIGUSR1, RTMIN+1 or 10"
         )
         for command in (start, stop, restart, sent):
             naming(command)

@@ -6,7 +6,15 @@ import argparse
 from collections.abc import Callable
 
 from highlanderd.api import DEFAULT_LINES, DEFAULT_TERMS, DEFAULT_TIMEOUT, MOST_EVENTS, MOST_LINES, MOST_TERMS
-from highlanderd.ctl.argument_values import STATES, duration, event_number, line_number, naming, term_number
+from highlanderd.ctl.argument_values import (
+    STATES,
+    duration,
+    event_number,
+    line_number,
+    logged_name,
+    naming,
+    term_number,
+)
 from highlanderd.ctl.predicates import OUTCOMES
 
 Add = Callable[..., argparse.ArgumentParser]
@@ -49,7 +57,7 @@ def _logs(add: Add) -> None:
     logs = add(
         "logs", "print the last lines of programs where they are led; without a name, those of this node", "tail"
     )
-    naming(logs, number="*")
+    naming(logs, number="*", kind=logged_name)
     logs.add_argument("-f", "--follow", action="store_true", help="go on with each new line, until Ctrl-C")
     logs.add_argument(
         "-n",

@@ -380,6 +380,8 @@ def test_what_only_a_daemon_answers_names_what_postgresql_does_and_shows_no_secr
         (("shutdown", "--on", "b"), "no option --on; 'highlanderctl shutdown --help' lists those that there are"),
         (("cluster", "-psecret"), "no option -p; 'highlanderctl cluster --help' lists those that there are"),
         (("config", "beat", "relay"), "highlanderctl config: error: 'relay' is one word too many"),
+        (("tail", "-5", "relay"), "argument NAME: '-5' is no name: the number of lines is written '-n 5'"),
+        (("signal", "beat", "HUP"), "argument SIG: 'beat' is not the name or number of a signal, which stands before"),
         (("ledger", "show", "all"), "highlanderctl ledger show: error: 'all' is one word too many"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from highlanderd.ctl.arguments import parser
 from highlanderd.ctl.printing import give
 
-VALUES = {"DURATION": "10s"}
+VALUES = {"SIG": "HUP", "DURATION": "10s"}
 """What an argument may be, by what it is called; anything else may be a name."""
 
 
