@@ -14,14 +14,14 @@ from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.direct import asked
 from highlanderd.ctl.exchange import query
 from highlanderd.ctl.printing import Row, give
-from highlanderd.ctl.tables import fitted, plain
+from highlanderd.ctl.tables import fitted, folded, plain
 from highlanderd.durations import since_epoch, span
 from highlanderd.errors import DONE, HighlanderError, enumerated
 
 TERMS: Final = ("PROGRAM", "NODE", "FROM (UTC)", "LED", "GAP", "CAUSE")
 SUMMARY: Final = ("PROGRAM", "TERMS", "LED", "AFTER", "GAPS", "LONGEST")
-ELASTIC: Final = (5, 0, 1)
-"""CAUSE, PROGRAM and NODE: the columns of terms that are cut where the terminal is too narrow."""
+NAME_COLUMNS: Final = (0, 1)
+"""Of programs and nodes: they are cut where the terminal is too narrow."""
 
 
 def history(daemon: ControlClient, arguments: Namespace) -> int:
@@ -45,7 +45,7 @@ def history(daemon: ControlClient, arguments: Namespace) -> int:
     found = [(term["from"], cells(term, now)) for term in answer["terms"]]
     found += [(skipped["from"], skipped_cells(skipped)) for skipped in answer.get("skipped", ())]
     rows = [TERMS, *(row for _, row in sorted(found, key=lambda one: str(one[0]))[-limit:])]
-    give(arguments, answer, lambda: fitted(rows, terminal.size()[0], ELASTIC), lambda: rows)
+    give(arguments, answer, lambda: folded(rows, terminal.size()[0], NAME_COLUMNS), lambda: rows)
     return DONE
 
 

@@ -73,17 +73,31 @@ def table(rows: Sequence[tuple[str, ...]], *, width: int | None, colour: bool) -
     reason goes on below.
     """
     whole = _without_spare([HEADINGS, *rows], width)
-    widths = _fitting(_widths(whole), width)
-    indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    widths = _fitting(_widths(whole), width, NAME_COLUMNS)
     lines = []
     for number, row in enumerate(whole):
-        cells = [cut(cell, size).ljust(size) for cell, size in zip(row[:-1], widths, strict=False)]
-        first, *more = _reason(row[-1], indent, width)
-        line = cut("  ".join([*cells, first]).rstrip(), width)
+        line, *more = _folded_row(row, widths, width)
         if colour and number:
             line = _coloured(line, widths, row[STATE_COLUMN])
-        lines += [line, *more]
+        lines += [line, *more] if number else [line]
     return lines
+
+
+def folded(rows: Sequence[Sequence[str]], width: int | None, names: Sequence[int]) -> list[str]:
+    """Return aligned lines under headings, whose last column goes on below where ``width`` columns do not hold it.
+
+    The columns of ``names`` are cut where that leaves it no room.
+    """
+    widths = _fitting(_widths(rows), width, names)
+    headings, *below = [_folded_row(row, widths, width) for row in rows]
+    return [headings[0], *(line for lines in below for line in lines)]
+
+
+def _folded_row(row: Sequence[str], widths: Sequence[int], width: int | None) -> list[str]:
+    """Return the line of a row, and the lines on which its last cell goes on."""
+    cells = [cut(cell, size).ljust(size) for cell, size in zip(row[:-1], widths, strict=False)]
+    first, *more = _reason(row[-1], sum(widths[:-1]) + 2 * (len(widths) - 1), width)
+    return [cut("  ".join([*cells, first]).rstrip(), width), *more]
 
 
 def fitted(rows: Sequence[Sequence[str]], width: int | None, elastic: Sequence[int]) -> list[str]:
@@ -117,10 +131,10 @@ def _without_spare(rows: Sequence[tuple[str, ...]], width: int | None) -> list[t
     return [tuple(row[column] for column in columns) for row in rows]
 
 
-def _fitting(widths: list[int], width: int | None) -> list[int]:
+def _fitting(widths: list[int], width: int | None, names: Sequence[int]) -> list[int]:
     """Return the widths of the columns, with names cut as far as the reason needs room in ``width`` columns."""
     while width is not None and sum(widths[:-1]) + 2 * (len(widths) - 1) + REASON_ROOM > width:
-        widest = max(NAME_COLUMNS, key=lambda column: widths[column])
+        widest = max(names, key=lambda column: widths[column])
         if widths[widest] <= SHORTEST_NAME:
             break
         widths[widest] -= 1
@@ -137,7 +151,7 @@ def _reason(reason: str, indent: int, width: int | None) -> list[str]:
         first, *more = wrap(reason, width - indent) or [""]
         if len(more) < TALLEST_REASON:
             return [first, *(" " * indent + line for line in more)]
-    return ["", *(f"    {line}" for line in wrap(reason, max(width - 4, 1)) if reason != HEADINGS[-1])]
+    return ["", *(f"    {line}" for line in wrap(reason, max(width - 4, 1)))]
 
 
 def counts(programs: Sequence[Mapping[str, Any]]) -> str:

@@ -36,11 +36,23 @@ def test_a_term_without_an_end_is_under_way_and_lasts_until_now() -> None:
 def test_the_table_fits_eighty_columns_and_cuts_nothing_but_names() -> None:
     longest = term(program="p" * 60, node="n" * 40, to="2026-09-02T02:05:05Z", gap=86399.0, cause="spawn-failed")
     rows = [history.TERMS, history.cells(longest, NOON), history.cells(term(), NOON)]
-    lines = tables.fitted(rows, 80, history.ELASTIC)
+    lines = tables.folded(rows, 80, history.NAME_COLUMNS)
     assert max(map(len, lines)) <= 80
     assert "…" in lines[1]
     assert lines[1].endswith("2026-01-02 03:04:05  242d 23h  23h 59m  spawn-failed")
     assert lines[2].split() == ["beat", "web-1", "2026-01-02", "03:04:05", "2h", "1m", "12ms", "released"]
+
+
+def test_who_ordered_it_and_why_is_told_in_eighty_columns() -> None:
+    author, why = "uid 0 (root) on node b, role highlander", "a kernel update, which has waited for three weeks"
+    ordered = term(cause="released", exit_status=0, author=author, reason=why)
+    lines = tables.folded([history.TERMS, history.cells(ordered, NOON), history.cells(term(), NOON)], 80, (0, 1))
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("CAUSE")
+    assert f"released (0) by {author}: {why}" in " ".join(" ".join(lines[1:-1]).split())
+    short = history.cells(term(cause="restarted", author="ann", reason="it leaks"), NOON)
+    beside = tables.folded([history.TERMS, short], 80, (0, 1))
+    assert [line[beside[0].index("CAUSE") :] for line in beside] == ["CAUSE", "restarted by ann: it leaks"]
 
 
 def test_a_row_tells_how_the_child_ended_and_who_ordered_it() -> None:
@@ -51,7 +63,7 @@ def test_a_row_tells_how_the_child_ended_and_who_ordered_it() -> None:
 
 
 def test_without_a_terminal_nothing_is_cut() -> None:
-    lines = tables.fitted([history.TERMS, history.cells(term(program="p" * 60), NOON)], None, history.ELASTIC)
+    lines = tables.folded([history.TERMS, history.cells(term(program="p" * 60), NOON)], None, history.NAME_COLUMNS)
     assert "p" * 60 in lines[1]
 
 
