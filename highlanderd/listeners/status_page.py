@@ -156,7 +156,7 @@ NODES: Final = ("Node", "State", "Leads", "Version", "Last seen", "Address")
 
 
 def _node(node: ClusterNode, cluster: ClusterOverview) -> tuple[str, ...]:
-    state = _badge("good", "connected") if node.present else _badge("bad", "not connected")
+    state = _badge("good", "present") if node.present else _badge("bad", "not connected")
     drained = "" if node.drained is None else _badge("warn", "drained")
     return (
         node.name,
