@@ -215,7 +215,17 @@ class Machine:
 
     def renew(self) -> None:
         """Renew the daemon, as soon as the machine is not too busy for that."""
-        wait_for(lambda: self.run("highlanderctl", "renew").returncode == 0, PATIENCE, f"{self.name} is renewed")
+        said: list[str] = []
+
+        def renewed() -> bool:
+            done = self.run("highlanderctl", "renew")
+            said.append(done.stdout)
+            return done.returncode == 0
+
+        try:
+            wait_for(renewed, PATIENCE, f"{self.name} is renewed")
+        except AssertionError as late:
+            raise AssertionError(f"{late}; it was told: {said[-1]}") from late
 
     def worker(self) -> str:
         """Return the pid of the daemon's worker."""
