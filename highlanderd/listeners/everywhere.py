@@ -174,7 +174,8 @@ async def drain(node: Node, names: list[str], by: Author, patience: Patience, *,
             except HighlanderError as error:
                 if not at:
                     raise
-                raise refusal(error.code, f"{error}; drained are {enumerated(names[:at])}") from error
+                lift = f"'highlanderctl resume {' '.join(names[:at])}'"
+                raise refusal(error.code, f"{error}; drained are {enumerated(names[:at])}, until {lift}") from error
     late = f"{enumerated(names)} still {'leads' if len(names) == 1 else 'lead'} programs"
     over = _unless_overtaken(
         lambda now: not _led_by(now, names),

@@ -92,7 +92,8 @@ def test_a_drain_of_several_nodes_is_judged_for_all_and_says_what_stands(force: 
     nodes = tuple(ClusterNode(name, "i", "1", None, None, None, present=True) for name in "ab")
     node.overview, node.migration = ClusterOverview(nodes, (), {}), MigrationReport(3, migrated=False, waits_for=())
     patience = Patience(0.0, lambda: False)
-    with pytest.raises(NeedsForce, match=r"^no other node could lead beat now; drained are a$"):
+    stands = "no other node could lead beat now; drained are a, until 'highlanderctl resume a'"
+    with pytest.raises(NeedsForce, match=f"^{stands}$"):
         asyncio.run(drain(node, ["a", "b"], NOBODY, patience, force=force))
     node.orders.clear()
     if not force:
