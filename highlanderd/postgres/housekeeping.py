@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
+from contextlib import suppress
 from typing import Final, Protocol
 
 from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.verdict import Candidate, Settle, judge
 from highlanderd.postgres import health, ledger, migration
 from highlanderd.postgres.ledger import Ledger, LedgerFacts
-from highlanderd.postgres.replies import Ask, Reply, Value
+from highlanderd.postgres.replies import Ask, Query, Reply, Value
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import dialect, leading, lengths, scheduling, sharing, upkeep
 from highlanderd.postgres.survey import Survey
@@ -19,6 +21,9 @@ log = logging.getLogger(__name__)
 
 HEALTH_EVERY: Final = 60.0
 """Seconds between two looks at what others do to the tables: it changes slowly, and the question is not for free."""
+
+MOST_UNWRITTEN: Final = 1000
+"""Lines of the history that this node still has to write: beyond them the oldest is lost."""
 
 
 class Asking(Protocol):
@@ -39,6 +44,8 @@ class Housekeeping:
         self._to_prune: set[int] = set()
         self._begun: dict[int, int] = {}
         """By lock id, the epoch of a term that the history may not have heard of."""
+        self._unwritten = deque[Query](maxlen=MOST_UNWRITTEN)
+        """What sessions were to write into the history, and could not."""
         self._knowledge: Knowledge | None = None
         """What was seen of the server since the ledger was found unsettled on it."""
         self._next_health = self._next_migration = 0.0
@@ -51,6 +58,10 @@ class Housekeeping:
         """Have the history say that this term has begun, if it does not say so yet: for many terms in one statement."""
         self._begun[lock_id] = epoch
 
+    def note_unwritten(self, query: Query) -> None:
+        """Write this into the history later, as often as it takes: its table was locked, or a session was lost."""
+        self._unwritten.append(query)
+
     async def run(self) -> None:
         """Do what is due after a survey. Raises WireLost."""
         now, found = boottime(), self._survey.facts
@@ -60,6 +71,12 @@ class Housekeeping:
             reply = await self._session.inquire("begin_terms", leading.BEGIN_TERMS, list(begun), list(begun.values()))
             if reply.error is None:
                 self._begun = {key: epoch for key, epoch in self._begun.items() if begun.get(key) != epoch}
+        for query in tuple(self._unwritten):
+            name, sql, values = query
+            if (await self._session.inquire(name, sql, *values)).error is not None:
+                break
+            with suppress(ValueError):  # more were noted meanwhile than there is room for
+                self._unwritten.remove(query)
         if self._to_prune:
             await self._session.inquire("prune", upkeep.PRUNE, self._to_prune.pop())
         if now >= self._next_health:

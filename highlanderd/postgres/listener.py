@@ -24,7 +24,7 @@ from highlanderd.postgres.connection import RECONNECT_PAUSE, Connection
 from highlanderd.postgres.hosts import Written
 from highlanderd.postgres.housekeeping import Housekeeping
 from highlanderd.postgres.ledger import Ledger, LedgerFacts
-from highlanderd.postgres.replies import Ask, Reply, Value, WireLost, unanswered
+from highlanderd.postgres.replies import Ask, Query, Reply, Value, WireLost, unanswered
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import connecting, dialect, upkeep
 from highlanderd.postgres.survey import Leader, Survey
@@ -34,9 +34,6 @@ from highlanderd.system.linux import boottime
 log = logging.getLogger(__name__)
 
 NO_SESSION: Final = "no session"
-
-Query = tuple[str, str, tuple[Value, ...]]
-"""The name of a statement, its SQL, and its values."""
 
 
 class Unreadable(Exception):
@@ -155,6 +152,10 @@ class Listener:
     def note_begun(self, lock_id: int, epoch: int) -> None:
         """Have the history say later that this term has begun, if it does not say so yet."""
         self._housekeeping.note_begun(lock_id, epoch)
+
+    def note_unwritten(self, query: Query) -> None:
+        """Write this into the history later, as often as it takes."""
+        self._housekeeping.note_unwritten(query)
 
     # ---------------------------------------------------------------------------------------------------- listening
 

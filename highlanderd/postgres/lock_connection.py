@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
@@ -19,7 +19,7 @@ from highlanderd.core.lease import Lease
 from highlanderd.postgres.connection import RECONNECT_PAUSE, Connection
 from highlanderd.postgres.fitness import refuse_newer
 from highlanderd.postgres.pool import Pool
-from highlanderd.postgres.replies import Reply, Statement, Value
+from highlanderd.postgres.replies import Query, Reply, Statement, Value
 from highlanderd.postgres.sql import connecting, dialect, leading
 from highlanderd.system.linux import boottime
 
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 REMEMBERED: Final = 8
 """Former backends of this program that may still hold its lock, if their network died."""
 
-Query = tuple[str, str, Sequence[Value]]
-"""A name, one of the texts in ``sql/``, and the values of its parameters."""
 Answered = Callable[[list[Reply], float], None]
 """Called with the replies, and the CLOCK_BOOTTIME moment at which the queries were sent."""
 

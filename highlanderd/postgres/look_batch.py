@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from highlanderd.postgres.lock_connection import Answered, ProgramLock, Query
-from highlanderd.postgres.replies import Reply
+from highlanderd.postgres.lock_connection import Answered, ProgramLock
+from highlanderd.postgres.replies import Query, Reply
 from highlanderd.postgres.sql import dialect, leading
 from highlanderd.system.linux import boottime
 

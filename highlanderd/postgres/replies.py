@@ -122,3 +122,6 @@ class Reply:
 
 Ask = tuple[Statement, Sequence[Value]]
 """A statement and the values of its parameters."""
+
+Query = tuple[str, str, Sequence[Value]]
+"""A name, one of the texts in ``sql/``, and the values of its parameters: an Ask, before the schema is known."""

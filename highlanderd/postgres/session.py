@@ -76,11 +76,11 @@ from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.ledger import LedgerView
-from highlanderd.postgres.lock_connection import LockConnection, ProgramLock, Query
+from highlanderd.postgres.lock_connection import LockConnection, ProgramLock
 from highlanderd.postgres.look_batch import HISTORY_REFUSED, Columns, LookBatch
 from highlanderd.postgres.pool import RENEWALS_FIRST, Pool
 from highlanderd.postgres.renewal import Renewal
-from highlanderd.postgres.replies import Reply
+from highlanderd.postgres.replies import Query, Reply
 from highlanderd.postgres.sql import leading, scheduling
 from highlanderd.postgres.takeover import Takeover
 from highlanderd.system.linux import boottime

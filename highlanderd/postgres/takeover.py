@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from highlanderd.core.events import Granted, Refused, Settled, Suspended
@@ -12,8 +13,8 @@ from highlanderd.core.states import LAPSED
 from highlanderd.core.verdict import Claim
 from highlanderd.postgres import ledger
 from highlanderd.postgres.hindrance import Hindrance
-from highlanderd.postgres.lock_connection import LockConnection, Query
-from highlanderd.postgres.replies import Reply, Value
+from highlanderd.postgres.lock_connection import LockConnection
+from highlanderd.postgres.replies import Query, Reply, Value
 from highlanderd.postgres.sql import dialect, leading, scheduling, sharing
 
 _FIRST: Final = (("first_take_over", leading.FIRST_TAKE_OVER), ("first_take_over_for", leading.FIRST_TAKE_OVER_FOR))
@@ -133,13 +134,24 @@ class Takeover:
         """
         for other in claim.closing:
             if other.lock_id != self._lock.lock_id:
-                self._line.say("lapsed", scheduling.LAPSED, other.lock_id, other.epoch)
+                self._write(("lapsed", scheduling.LAPSED, (other.lock_id, other.epoch)))
         row, begun = claim.judged, (self._lock.lock_id, claim.epoch)
         if row is None or not former:
-            self._line.say("begin_terms", leading.BEGIN_TERMS, *([one] for one in begun))
+            self._write(("begin_terms", leading.BEGIN_TERMS, [[one] for one in begun]))
             return
         cause = LAPSED if row in claim.closing else row.reason or None
-        self._line.say("succeed_term", leading.SUCCEED_TERM, *begun, row.epoch, row.program, row.node, *former, cause)
+        values = (*begun, row.epoch, row.program, row.node, *former, cause)
+        self._write(("succeed_term", leading.SUCCEED_TERM, values))
+
+    def _write(self, query: Query) -> None:
+        """Write into the history now, or else later, when nothing keeps it out any more."""
+        later = partial(self._line.pool.listener.note_unwritten, query)
+
+        def answered(replies: list[Reply], _sent: float) -> None:
+            if replies[0].error is not None:
+                later()
+
+        self._line.ask(answered, query, unanswered=later)
 
     def _refusal(self, claim: Claim, reply: Reply, locked: bool, named: bool) -> Refused:
         """Return why the term did not begin: another node was faster, a lock was taken, or the server refused."""

@@ -17,7 +17,7 @@ from highlanderd.core.key import name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.core.verdict import NotYet
 from tests.support.postgres import Database
-from tests.support.session import SHORT_LEASE, Line, desk, settle
+from tests.support.session import SHORT_LEASE, Line, desk, row_of, settle
 from tests.support.wait import until
 
 
@@ -303,5 +303,26 @@ def test_foreign_triggers_on_the_ledger_are_warned_of(database: Database) -> Non
         async with desk(database.dsn) as here:
             await here.line()
             await until(lambda: any("foreign triggers (audit)" in note for note in here.pool.server.notes.warnings))
+
+    asyncio.run(scenario())
+
+
+def test_what_a_locked_history_did_not_take_is_written_once_it_is_free(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            settle(database)
+            first = (await line.lead()).epoch
+            await line.release(first)
+            database.sql("DELETE FROM highlander.term")  # as if the former leader had written nothing
+            with psycopg.connect(database.dsn) as bystander:
+                bystander.execute("LOCK TABLE highlander.term IN ACCESS EXCLUSIVE MODE")
+                second = (await line.lead()).epoch
+                [leader] = row_of(database, line, "backend_pid")
+                waits = f"SELECT 1 FROM pg_locks WHERE NOT granted AND pid = {leader}"
+                await until(lambda: database.sql(waits))
+                await until(lambda: not database.sql(waits))  # it has given up
+            written = "SELECT epoch, ended_at IS NOT NULL, reason FROM highlander.term ORDER BY epoch"
+            await until(lambda: database.sql(written) == [(first, True, "released"), (second, False, None)])
 
     asyncio.run(scenario())

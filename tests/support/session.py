@@ -30,10 +30,11 @@ from highlanderd.core.states import Cause
 from highlanderd.core.verdict import Candidate, Claim, Settle, Verdict, judge
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
-from highlanderd.postgres.lock_connection import Answered, Query
+from highlanderd.postgres.lock_connection import Answered
 from highlanderd.postgres.look_batch import LookBatch
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.replies import Query
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.session import Session
 from highlanderd.postgres.sharing import SharingSession
