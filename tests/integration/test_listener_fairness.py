@@ -62,9 +62,8 @@ class Client:
         except ConnectionResetError:
             return b""
 
-    @property
     def holds_a_place(self) -> bool:
-        """Whether the listener has not closed it, as far as has come here. Nothing was answered to it."""
+        """Return whether the listener has not closed it yet, by what has come here. It was never answered."""
         try:
             return bool(self._socket.recv(1))
         except BlockingIOError:
@@ -80,17 +79,17 @@ async def decided(client: Client, node: MemoryNode) -> Client:
     """Have a client wait for a change; return it once its request has arrived, or it was turned away."""
     before = node.waits
     await client.send(WAITING)
-    await until(lambda: node.waits > before or not client.holds_a_place)
+    await until(lambda: node.waits > before or not client.holds_a_place())
     return client
 
 
 def holding(clients: list[Client]) -> int:
-    return sum(client.holds_a_place for client in clients)
+    return sum(client.holds_a_place() for client in clients)
 
 
 @asynccontextmanager
 async def filled(path: Path, node: MemoryNode) -> AsyncIterator[list[Client]]:
-    """Have one user hold all places that there are for him, each with a request that waits."""
+    """Have one user hold all places that one may have, each with a request that waits."""
     hogs: list[Client] = []
     try:
         for _ in range(CLIENTS):
