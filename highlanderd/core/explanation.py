@@ -102,10 +102,8 @@ def _gone(leader: str | None, cluster: ClusterOverview | None, local: LocalView 
     if cluster is None or (local is not None and leader == local.node.node):
         return
     if (node := next((one for one in cluster.nodes if one.name == leader), None)) is not None and not node.present:
-        yield (
-            f"the daemon of {leader} is not connected, last seen {node.seen}: another node may lead once its lease "
-            "is over"
-        )
+        seen = f", last seen {node.seen}" if node.seen else ""
+        yield f"the daemon of {leader} is not connected{seen}: another node may lead once its lease is over"
 
 
 def _here(leader: str | None, program: ClusterProgram | None, local: LocalView) -> Iterator[str]:

@@ -90,6 +90,8 @@ def test_a_leader_whose_daemon_is_gone_is_told_with_what_ends_its_term() -> None
     sentence = f"the daemon of web-2 is not connected, last seen {T}: another node may lead once its lease is over"
     assert here(lost, program("beat", leader="web-2"), changes=T).because[1] == sentence
     assert explained("beat", lost, None).because[1] == sentence
+    never = replace(cluster, nodes=(*cluster.nodes, replace(gone, seen=None)))
+    assert explained("beat", never, None).because[1] == sentence.replace(f", last seen {T}", "")
     itself = replace(cluster, nodes=(replace(gone, name="web-1"),))
     assert not any("not connected" in one for one in here(itself, leading("beat", leader="web-1")).because)
 
