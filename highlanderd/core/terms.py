@@ -53,7 +53,10 @@ class PastTerm:
     former: Former | None
     """``None`` for the first term that the ledger holds."""
     gap: float | None
-    """Seconds from the end of the former term to the beginning of this one, negative when they overlap."""
+    """Seconds from the end of the former term to the beginning of this one, negative when they overlap.
+
+    Exactly 0 where nothing tells when the former one ended.
+    """
     exit_status: int | None = None
     """Of the main process; ``None`` as well where a signal has ended it, or the history does not know."""
     exit_signal: str | None = None

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from highlanderd.ctl.choice import exact
+from highlanderd.ctl.choice import exact, one_named
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.exchange import query
 from highlanderd.ctl.following import followed
@@ -20,7 +20,7 @@ NOTHING_HERE: Final = "no lines on this node; those of a program that is named, 
 
 
 def logs(daemon: ControlClient, arguments: Namespace) -> int:
-    several = len(arguments.names) != 1 or arguments.names[0] == "all" or bool(set(arguments.names[0]) & set("*?["))
+    several = not one_named(arguments.names)
     if not arguments.follow:
         lines = sorted(daemon.stream(_resource(arguments, arguments.number)), key=_moment)
         for line in lines:

@@ -104,9 +104,7 @@ def refusal(directory: Path) -> str:
     """Return why ``owner_of`` would refuse the directory; empty if it would not. Creates nothing."""
     try:
         step = next(step for step in (directory, *directory.parents) if step.exists())
-        account = unprivileged()
-        if step == directory:
-            account = _fit(directory, directory.stat().st_uid)
+        account = _fit(directory, directory.stat().st_uid) if step == directory else unprivileged()
         _check_way(step, account)
     except OSError as error:
         return f"{directory} cannot be looked at: {(error.strerror or str(error)).lower()}"

@@ -177,8 +177,8 @@ def _detail_text(detail: ProgramDetail) -> str:
 
 
 @contextmanager
-def _read() -> Iterator[None]:
-    """Run a question to the ledger: where PostgreSQL does not answer it, say what does. Raises Unanswered."""
+def _question_to_the_ledger() -> Iterator[None]:
+    """Add to a question that PostgreSQL does not answer what answers instead. Raises Unanswered."""
     try:
         yield
     except Unanswered as error:
@@ -306,11 +306,11 @@ class _Api:
 
     async def history(self, request: web.Request) -> web.Response:
         name, node = request.match_info.get("name"), self._node
-        with _read():
+        with _question_to_the_ledger():
             return answer(await history_facts(node.history, node.skipped, name, request.query))
 
     async def cluster(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
-        with _read():
+        with _question_to_the_ledger():
             overview = await self._node.cluster()
         return answer(cluster_facts(overview, self._node.facts().maintenance))
 

@@ -201,7 +201,7 @@ def _elsewhere(now: ProgramStatus, node: str) -> bool:
 
 
 def _running(before: ProgramStatus, now: ProgramStatus, goal: Goal) -> bool:
-    held = now.suspended and now.state == "stopped"  # before, its reason is still why it drains
+    held = now.suspended and now.state == "stopped"  # while it drains, its reason is an earlier one
     if held or (now.want == "stop" and now.state in ("draining", "stopped")):
         where = in_state(now.state, now.reason)
         raise HighlanderError(f"a later order has overtaken this one: {now.name} is {where}")

@@ -51,6 +51,7 @@ def programs(
 
     Raises ConfigurationError with file, section, option and cure for what supervisord would refuse as well.
     """
+    _refuse_empty(section)
     names = _names(section, group, variables)
     count = _number(section, "numprocs", 1, names)
     first = _number(section, "numprocs_start", 0, names)
@@ -76,7 +77,6 @@ def programs(
 def _options(section: SupervisorSection, known: Mapping[str, object]) -> dict[str, str]:
     """Return the options of one process, expanded: all but ``environment`` see as ``%(ENV_X)s`` what that sets."""
     given = dict(section.options)
-    _refuse_empty(section)
     text = expanded(section, "environment", given.pop("environment", ""), known)
     own = {f"ENV_{name}": value for name, value in environment(section, text).items()}
     options = {name: expanded(section, name, value, {**known, **own}) for name, value in given.items()}
@@ -86,12 +86,8 @@ def _options(section: SupervisorSection, known: Mapping[str, object]) -> dict[st
 def _refuse_empty(section: SupervisorSection) -> None:
     """Raise ConfigurationError for an option whose missing value supervisord does not run the program with either."""
     for option, value in section.options.items():
-        if (
-            option in PROGRAM
-            and PROGRAM[option].key
-            and option not in {*_MAY_BE_EMPTY, "command"}
-            and not value.strip()
-        ):
+        known = PROGRAM.get(option)
+        if known is not None and known.key and not value.strip() and option not in {*_MAY_BE_EMPTY, "command"}:
             raise _refusal(section, option, "is empty; write a value, or leave the option out")
 
 
