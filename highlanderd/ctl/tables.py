@@ -21,7 +21,7 @@ GOOD_REASON: Final = 40
 SHORTEST_NAME: Final = 7
 """Letters that are left of a name."""
 REASON_ROOM: Final = 24
-"""Columns that a reason gets before a name is cut."""
+"""Columns that a reason, or a cause, gets before a name is cut."""
 NARROWEST_REASON: Final = 12
 """Columns that a reason needs in its row; with fewer it stands below."""
 TALLEST_REASON: Final = 2
@@ -73,7 +73,7 @@ def table(rows: Sequence[tuple[str, ...]], *, width: int | None, colour: bool) -
     reason goes on below.
     """
     whole = _without_spare([HEADINGS, *rows], width)
-    widths = _fitting(_widths(whole), width, NAME_COLUMNS)
+    widths = _narrowed([*_widths(whole)[:-1], REASON_ROOM], width, NAME_COLUMNS)
     lines = []
     for number, row in enumerate(whole):
         line, *more = _folded_row(row, widths, width)
@@ -88,7 +88,7 @@ def folded(rows: Sequence[Sequence[str]], width: int | None, names: Sequence[int
 
     The columns of ``names`` are cut where that leaves it no room.
     """
-    widths = _fitting(_widths(rows), width, names)
+    widths = _narrowed([*_widths(rows)[:-1], REASON_ROOM], width, names)
     headings, *below = [_folded_row(row, widths, width) for row in rows]
     return [headings[0], *(line for lines in below for line in lines)]
 
@@ -102,12 +102,7 @@ def _folded_row(row: Sequence[str], widths: Sequence[int], width: int | None) ->
 
 def fitted(rows: Sequence[Sequence[str]], width: int | None, elastic: Sequence[int]) -> list[str]:
     """Return aligned lines, with the ``elastic`` columns cut as far as a terminal of ``width`` columns needs it."""
-    widths = _widths(rows)
-    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
-        widest = max(elastic, key=lambda column: widths[column])
-        if widths[widest] <= SHORTEST_NAME:
-            break
-        widths[widest] -= 1
+    widths = _narrowed(_widths(rows), width, elastic)
     return [
         "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
@@ -131,10 +126,10 @@ def _without_spare(rows: Sequence[tuple[str, ...]], width: int | None) -> list[t
     return [tuple(row[column] for column in columns) for row in rows]
 
 
-def _fitting(widths: list[int], width: int | None, names: Sequence[int]) -> list[int]:
-    """Return the widths of the columns, with names cut as far as the reason needs room in ``width`` columns."""
-    while width is not None and sum(widths[:-1]) + 2 * (len(widths) - 1) + REASON_ROOM > width:
-        widest = max(names, key=lambda column: widths[column])
+def _narrowed(widths: list[int], width: int | None, elastic: Sequence[int]) -> list[int]:
+    """Return the widths, with the widest of the ``elastic`` columns cut until a row fits, or names are too short."""
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        widest = max(elastic, key=lambda column: widths[column])
         if widths[widest] <= SHORTEST_NAME:
             break
         widths[widest] -= 1
