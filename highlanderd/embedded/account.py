@@ -136,7 +136,7 @@ def _fit(directory: Path, owner: int) -> Account:
         )
     if os.geteuid() not in (0, owner):
         raise HighlanderError(
-            f"{directory} belongs to {account_of(owner).name}, and this daemon runs as {unprivileged().name}: "
+            f"{directory} belongs to {account_of(owner).name}, and highlanderd runs here as {unprivileged().name}: "
             "run it as that user, or name another directory"
         )
     return account_of(owner)
