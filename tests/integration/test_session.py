@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from highlanderd.core.effects import Release
 from highlanderd.core.events import Event, Granted, Notified, Refused, Renewed, Unlocked
 from highlanderd.core.lease import Lengths
-from highlanderd.core.states import Cause
-from highlanderd.core.verdict import Settle
+from highlanderd.core.states import Cause, Reservation
+from highlanderd.core.verdict import Claim, NotYet, Settle
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import lease_change
 from highlanderd.postgres.sql import dialect
@@ -79,6 +80,23 @@ def test_a_release_wakes_the_other_node_and_the_epoch_grows(database: Database) 
             terms = [(1, "n1", "released"), (2, "n2", None)]
             history = "SELECT epoch, node, reason FROM highlander.term ORDER BY epoch"
             await until(lambda: database.sql(history) == terms)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_reserved_for_a_node_that_is_drained_since_is_any_nodes(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here, desk(database.dsn) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            first = await ours.lead()
+            ours.session.release(Release(first.epoch, Cause.RELEASED, Reservation("n3", 60.0)))
+            await ours.told(Unlocked)
+            assert theirs.judge(await theirs.look()) == NotYet(ANY, "reserved for n3")
+            database.sql(
+                "INSERT INTO highlander.node (name, drained_since, drained_by) VALUES ('n3', now(), 'an operator')"
+            )
+            assert isinstance(theirs.judge(await theirs.look()), Claim)
 
     asyncio.run(scenario())
 

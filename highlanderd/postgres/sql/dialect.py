@@ -87,6 +87,7 @@ _SCHEMA_2: Final[Mapping[str, str]] = {
 
 _UNSHARED: Final[Mapping[str, str]] = {
     "suspension": "nullif($3::text, $3::text)",
+    "reserved_for": "r.reserved_for",
     "allowed": "",
     "begun_with": "",
     "begun_values": "",
@@ -109,6 +110,8 @@ _SHARED: Final[Mapping[str, str]] = {
     "suspension": f"""coalesce(
          (SELECT {STOPPED} FROM {{schema}}.wish AS w WHERE w.lock_id = a.lock_id),
          (SELECT {DRAINED} FROM {{schema}}.node AS n WHERE n.name = $3::text AND n.drained_since IS NOT NULL))""",
+    "reserved_for": """CASE WHEN NOT EXISTS (SELECT 1 FROM {schema}.node AS n WHERE n.name = r.reserved_for
+                                                AND n.drained_since IS NOT NULL) THEN r.reserved_for END""",
     "allowed": """AND NOT EXISTS (SELECT 1 FROM {schema}.wish AS w WHERE w.lock_id = $1::bigint)
           AND NOT EXISTS (SELECT 1 FROM {schema}.node AS n WHERE n.name = $7::text AND n.drained_since IS NOT NULL)""",
     "begun_with": ", previous_node, lease",

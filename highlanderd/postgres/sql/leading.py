@@ -19,7 +19,7 @@ SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::big
        (SELECT json_agg(json_build_array(f.program, f.node, f.lock_id, f.epoch, f.renewal, {{elsewhere_for}}))
           FROM {{schema}}.lease AS f WHERE f.system <> {SYSTEM} AND f.released_at IS NULL),
        r.lock_id, r.program, r.epoch, r.renewal, r.node, r.instance, r.system, r.timeline, r.released_at IS NOT NULL,
-       extract(epoch FROM {{trusted_for}}), r.reason, r.reserved_for, r.reserved_seconds,
+       extract(epoch FROM {{trusted_for}}), r.reason, {{reserved_for}}, r.reserved_seconds,
        greatest(extract(epoch FROM clock_timestamp() - coalesce(r.released_at, r.expires_at)), 0),
        {{suspension}}, {{clock}}, {{plan}}, pg_backend_pid()
   FROM {{schema}}.meta AS m CROSS JOIN WHOSE
