@@ -78,8 +78,9 @@ class Hindrance:
             self._shut = replace(self._shut, holders=holders)
         if alarms and holders:
             self._on_alarm(
-                f"{self._lock.program}: no node leads it, because its advisory lock is held by {holders}; end that "
-                "session, and if it should not be there, REVOKE CONNECT ON DATABASE ... FROM PUBLIC"
+                f"{self._lock.program}: no node has led it for a whole lease, because its advisory lock was held by "
+                f"{holders}; end that session if it still holds it, and if it should not be there, REVOKE CONNECT ON "
+                "DATABASE ... FROM PUBLIC"
             )
 
 
