@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.observation import Glimpse
 from highlanderd.core.status import MigrationReport
-from highlanderd.errors import HighlanderError
+from highlanderd.errors import HighlanderError, enumerated
 from highlanderd.postgres import fitness, ledger, migration
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.connection import RECONNECT_PAUSE, Connection
@@ -311,13 +311,13 @@ class Listener:
         return reply.rows[0][0] or "" if reply.rows else ""
 
     async def holders(self, lock: AdvisoryLock, name_lock: int) -> str:
-        """Return the sessions that keep a program from being led; empty when none does. Raises WireLost.
+        """Return the first sessions that keep a program from being led; empty when none does. Raises WireLost.
 
         The lock on its name comes second: each session that tries to take over has that one for a moment.
         """
         reply = await self.inquire("holders", upkeep.HOLDERS, [lock.number, name_lock], [lock.space, 1])
         rows = [row for row in reply.rows if row[0] == str(lock.number)] or reply.rows
-        return ", ".join(dict.fromkeys(row[1] or "" for row in rows))
+        return enumerated(list(dict.fromkeys(row[1] or "" for row in rows)))
 
     def _query(self, name: str, sql: str, *values: Value) -> Ask:
         version = self._connection.version if self._connection is not None else dialect.VERSION

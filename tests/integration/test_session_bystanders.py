@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
@@ -13,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Json
 
 from highlanderd.core.events import Attached, Detached, Granted, Refused, Renewed
-from highlanderd.core.key import name_lock
+from highlanderd.core.key import advisory_lock, name_lock
 from highlanderd.core.lease import Lease
 from highlanderd.core.verdict import NotYet
 from tests.support.postgres import Database
@@ -224,6 +225,25 @@ def test_a_stranger_who_keeps_a_lock_while_nobody_leads_is_named(database: Datab
         asyncio.run(scenario())
     finally:
         database.sql(f'DROP ROLE "{stranger_role}"', admin=True)
+
+
+def test_of_many_sessions_that_share_a_lock_the_first_are_named(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            await until(lambda: here.pool.listener.connected)
+            with ExitStack() as open_sessions:
+                pids = []
+                for _ in range(7):
+                    one = open_sessions.enter_context(psycopg.connect(database.dsn, autocommit=True))
+                    one.execute("SELECT pg_advisory_lock_shared(4711)")
+                    pids.append(one.info.backend_pid)
+                said = await here.pool.listener.holders(
+                    advisory_lock("highlander", 4711), name_lock("highlander", "beat")
+                )
+            assert [int(pid) for pid in re.findall(r"pid (\d+)", said)] == sorted(pids)[:5]
+            assert said.endswith(" and 2 more")
+
+    asyncio.run(scenario())
 
 
 def test_a_pair_is_the_lock_that_other_software_takes_with_two_numbers(database: Database) -> None:
