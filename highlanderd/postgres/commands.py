@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from highlanderd.core.cluster import ASK
 from highlanderd.core.states import Author
 from highlanderd.errors import HighlanderError, Interrupted, TimedOut, Unanswered, one_line
 from highlanderd.postgres.ledger import Ledger
@@ -58,7 +59,8 @@ def _command(row: Sequence[str | None]) -> Command:
     arguments = document(row[2])
     verb, program, _, author, role, reason = (one_line(text or "") for text in row)
     command = Command(verb, program, arguments, Author(f"{author}, role {role}", reason))
-    log.info("ordered by %s: %s %s", command.by.name, command.verb, command.program)
+    if verb != ASK:  # a question is no order
+        log.info("ordered by %s: %s %s", command.by.name, command.verb, command.program)
     return command
 
 
