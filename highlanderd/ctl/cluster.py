@@ -97,9 +97,10 @@ def _age(moment: str | None, now: float) -> float | None:
 
 def _node(node: Mapping[str, Any]) -> tuple[str, ...]:
     drained = "" if node["drained"] is None else f"drained {ordered_by(node['drained'])}"
-    state = "present" if node["present"] else "not connected"
+    away = "" if node["present"] else "not connected"
+    state = "; ".join(filter(None, (away, drained))) or "present"
     seen = "never" if node["seen"] is None else f"{span(node['silent_for'])} ago"
-    return plain(node["name"]), plain(node["version"]), seen, plain(node["advertise"]), plain(drained or state)
+    return plain(node["name"]), plain(node["version"]), seen, plain(node["advertise"]), plain(state)
 
 
 def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:

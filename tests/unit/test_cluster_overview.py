@@ -182,6 +182,15 @@ def test_the_picture_has_a_row_for_each_program_and_node_and_a_line_for_each_tro
     assert picture(answer(), 80, 0.0)[-1].split() == ["a", "1", "never", "-", "present"]
 
 
+def test_a_drained_node_whose_daemon_is_gone_is_said_to_be_both() -> None:
+    shown = answer()
+    drained = {"by": "ann", "reason": "new disk", "since": ""}
+    shown["nodes"][0] |= {"present": False, "drained": drained}
+    assert picture(shown, 120, 0.0)[-1].endswith("not connected; drained by ann: new disk")
+    shown["nodes"][0]["present"] = True
+    assert picture(shown, 120, 0.0)[-1].endswith("-          drained by ann: new disk")
+
+
 def test_how_long_a_node_leads_is_by_the_clock_of_postgresql(capsys: pytest.CaptureFixture[str]) -> None:
     shown = answer(since="2026-01-02T03:00:00Z")
     shown["nodes"][0] |= {"seen": "2026-01-02T04:00:00Z", "silent_for": 2.5}
