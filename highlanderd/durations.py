@@ -87,6 +87,17 @@ def span(seconds: float | None) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
+def brief(seconds: float) -> str:
+    """Return a measured duration as exactly as somebody who reads many of them needs it.
+
+    >>> brief(0.0042), brief(19.162), brief(3725.0)
+    ('4ms', '19.2s', '1h 2m')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    return f"{seconds:.1f}s" if seconds < 60 else span(seconds)
+
+
 def clock(moment: str, now: float) -> str:
     """Return an RFC 3339 moment as the time of day in UTC, with the date unless it is today's.
 

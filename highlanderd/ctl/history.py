@@ -15,7 +15,7 @@ from highlanderd.ctl.direct import asked
 from highlanderd.ctl.exchange import query
 from highlanderd.ctl.printing import Row, give
 from highlanderd.ctl.tables import fitted, folded, plain
-from highlanderd.durations import since_epoch, span
+from highlanderd.durations import brief, since_epoch, span
 from highlanderd.errors import DONE, HighlanderError, enumerated
 
 TERMS: Final = ("PROGRAM", "NODE", "FROM (UTC)", "LED", "GAP", "CAUSE")
@@ -106,9 +106,7 @@ def gap(seconds: float | None) -> str:
         return "-"
     if seconds <= 0:
         return "overlap" if seconds < 0 else "?"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms"
-    return f"{seconds:.1f}s" if seconds < 60 else span(seconds)
+    return brief(seconds)
 
 
 def _summary(answer: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Final
 from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram
 from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.core.terms import PastTerm
-from highlanderd.durations import clock, shown, since_epoch, span
+from highlanderd.durations import brief, clock, since_epoch, span
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.html import Markup, element, joined
 from highlanderd.listeners.status_notes import Note, notes, resting
@@ -193,7 +193,7 @@ def _gap(term: PastTerm) -> str:
         return _badge("bad", "overlap")
     if term.gap == 0:  # the ledger lets a term that lapsed end where the next one begins
         return "not known"
-    return "" if term.gap is None else shown(round(term.gap, 3))
+    return "" if term.gap is None else brief(term.gap)
 
 
 def _end(term: PastTerm) -> str:

@@ -76,7 +76,7 @@ def test_a_quiet_cluster_is_shown_from_every_side() -> None:
     assert "Nothing is out of the ordinary." in shown
     assert "beat a ready 0s 7 b" in shown
     assert "a present 1 0.1.0" in shown
-    assert "beat a 7 03:04:05 UTC 1h 2m 10.62s under way beat b 6 03:04:05 UTC 1m exited (status 1)" in shown
+    assert "beat a 7 03:04:05 UTC 1h 2m 10.6s under way beat b 6 03:04:05 UTC 1m exited (status 1)" in shown
 
 
 def test_what_is_out_of_the_ordinary_is_said_first() -> None:
