@@ -197,8 +197,11 @@ def turns_at(situation: Situation, look: Looked | None, now: float, policy: Poli
     match situation.state:
         case Waiting() as state if look is not None:
             return waiting.turns_at(situation, state, look, now, policy)
-        case Leading(child=Running(ready_by=ready_by)):
-            return None if ready_by == inf else ready_by
+        case Leading(term, child):
+            ready_by = child.ready_by if isinstance(child, Running) else inf
+            lost = situation.session is SessionState.DISCONNECTED
+            moment = min(ready_by, term.fence_at(policy.stop_timeout)) if lost else ready_by
+            return None if moment == inf else moment
         case Backoff(until):
             return until
         case Draining(phase=Stopping()) as state:

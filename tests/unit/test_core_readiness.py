@@ -62,6 +62,13 @@ def test_it_is_known_when_time_alone_ends_the_term_of_a_child_that_is_not_ready(
     assert turns_at(ready(), None, 1.5, POLICY) is None
 
 
+def test_it_is_known_when_time_alone_ends_the_term_of_a_leader_that_has_lost_its_session() -> None:
+    lost = go(ready(), (2.0, LOST), policy=POLICY)[0]
+    assert turns_at(lost, None, 2.0, POLICY) == deadline(lost, POLICY) == 7.0
+    waits = go(leading(POLICY), (2.0, LOST), policy=POLICY)[0]
+    assert turns_at(waits, None, 2.0, POLICY) == 4.0, "the child has to be ready before that"
+
+
 @pytest.mark.parametrize(("until", "due"), [(3.0, 4.0), (6.0, 6.0)])
 def test_a_child_may_ask_for_more_time_and_never_gets_less(until: float, due: float) -> None:
     situation = go(leading(POLICY), (1.5, LOST), (2.0, FoundUnready("", until)), policy=POLICY)[0]
