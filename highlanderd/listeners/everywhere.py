@@ -201,11 +201,10 @@ def _led_by(cluster: ClusterOverview, names: list[str]) -> list[str]:
 async def resume(node: Node, names: list[str], by: Author, patience: Patience) -> list[str]:
     """Resume nodes; return those that were drained, once their daemons know. Raises HighlanderError."""
     with _written("a resume"):
-        resumed = [name for name in names if await node.resume(name, by)]
         known = {one.name for one in (await node.cluster()).nodes}
-    unknown = [name for name in names if name not in known and name not in resumed]
-    if unknown:
-        raise NoSuchNode.among(unknown, known)
+        if unknown := [name for name in names if name not in known]:
+            raise NoSuchNode.among(unknown, known)
+        resumed = [name for name in names if await node.resume(name, by)]
     late = f"{enumerated(resumed)} {'does' if len(resumed) == 1 else 'do'} not know of the resume yet"
     await patience.until(node, lambda now: not any(map(now.hesitates, resumed)), late)
     return resumed

@@ -505,6 +505,8 @@ def test_a_resume_is_done_when_the_daemon_has_heard_of_it(tmp_path: Path) -> Non
 
     async def main() -> None:
         async with serving(node, tmp_path) as path:
+            mistyped = await ctl(path, "resume", "web-4", "web4")
+            assert (mistyped.code, node.orders) == (4, []), "none is resumed in silence"
             done = await ctl(path, "resume", "web-4", "--timeout", "0.2")
             assert (done.code, done.out) == (7, "")
             assert "web-4 does not know of the resume yet after 0.2 s. The order stands" in done.err
