@@ -40,7 +40,7 @@ def notes(
     if names := sorted({term.program for term in terms if term.overlaps}):
         yield Note("bad", f"Terms overlap: {enumerated(names, MOST)}; 'highlanderctl history --summary' says which")
     if isinstance(cluster, HighlanderError):
-        yield Note("bad", f"The cluster cannot be shown: {cluster}. This is what the node knows by itself.")
+        yield Note("bad", f"Only what the node knows by itself can be shown: {cluster}")
     else:
         yield from _of_cluster(cluster, resting(status, cluster))
     if (under_way := status.maintenance) is not None:
