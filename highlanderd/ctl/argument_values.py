@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -41,15 +40,15 @@ def line_number(text: str) -> str:
 
 def signal_name(text: str) -> str:
     """Return the name or number of a signal, in capitals. Raises argparse.ArgumentTypeError."""
+    from signal import Signals  # for this alone
+
     name = text.upper()
-    if re.fullmatch(r"(SIG)?(RTMIN\+|RTMAX-)?[0-9]{1,2}", name) or f"SIG{name.removeprefix('SIG')}" in _SIGNALS:
+    numbered = re.fullmatch(r"(SIG)?(RTMIN\+|RTMAX-)?[0-9]{1,2}", name)
+    if numbered or f"SIG{name.removeprefix('SIG')}" in Signals.__members__:
         return name
     raise argparse.ArgumentTypeError(
         f"{text!r} is not the name or number of a signal, which stands before the programs, as in 'signal HUP beat'"
     )
-
-
-_SIGNALS: Final = frozenset(one.name for one in signal.Signals)
 
 
 def logged_name(text: str) -> str:
