@@ -2,7 +2,7 @@
 # PYTHON names another interpreter (3.11 or newer); PYTEST_ARGS are handed to pytest.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>&- && echo $$python && break; done)
 # Most tests wait for something most of the time, so more of them than cores may run side by side.
-TEST_PROCESSES ?= 7
+TEST_PROCESSES ?= 8
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url

@@ -60,6 +60,7 @@ def _drain(node: Node) -> bool:
     return False
 
 
+@pytest.mark.long  # two at once are rare
 def test_of_two_drains_at_once_one_is_refused_and_the_program_keeps_a_node(nodes: Nodes, database: Database) -> None:
     leader, other = leader_and_other(nodes, database)
     for _ in range(5):

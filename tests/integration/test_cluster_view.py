@@ -93,6 +93,7 @@ def test_drift_is_named_by_key_and_shows_no_value(nodes: Nodes, database: Databa
     assert not any(secret in row for (row,) in rows)
 
 
+@pytest.mark.long  # a server that refuses one table
 def test_presence_that_cannot_be_written_costs_no_renewal(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     [node] = nodes(database, "a", programs=["beat"], lease=LEASE)

@@ -158,6 +158,7 @@ def test_a_daemon_of_today_leads_renews_and_releases_on_a_ledger_that_may_not_be
         asyncio.run(scenario())
 
 
+@pytest.mark.long  # beside the upgrade of a whole cluster
 def test_a_ledger_is_migrated_under_a_term_that_goes_on(database: Database) -> None:
     ledger = _begin_schema_1(database)
 

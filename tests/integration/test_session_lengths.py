@@ -103,6 +103,7 @@ def test_the_ceiling_comes_down_once_nobody_can_rest_on_a_longer_lease(database:
     asyncio.run(scenario())
 
 
+@pytest.mark.long  # beside the ceiling that comes down
 def test_a_row_that_carries_a_longer_lease_holds_the_ceiling_up(database: Database) -> None:
     async def scenario() -> None:
         async with desk(database.dsn, lease=4.0) as here:
@@ -159,6 +160,7 @@ def _replicated(clusters: Clusters) -> tuple[Cluster, Database]:
     return primary, database
 
 
+@pytest.mark.long  # with standbys of its own
 def test_a_longer_lease_needs_every_standby_to_have_been_told(clusters: Clusters) -> None:
     primary, database = _replicated(clusters)
     standby = clusters.standby(primary)
@@ -223,6 +225,7 @@ def test_a_standby_that_is_away_without_a_slot_is_asked_through_the_dsn(clusters
     asyncio.run(scenario())
 
 
+@pytest.mark.long  # with standbys of its own
 def test_an_old_primary_that_follows_without_a_rewind_is_no_evidence_however_far_it_had_come(
     clusters: Clusters,
 ) -> None:
