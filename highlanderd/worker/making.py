@@ -20,6 +20,7 @@ from highlanderd.worker.interfaces import Recorder
 from highlanderd.worker.member import Member
 from highlanderd.worker.program import Program
 from highlanderd.worker.records import LastExit, Tell
+from highlanderd.worker.starts import Starts
 
 GRID: Final = 0.02
 """Share of a lease to which times are rounded: 100 programs then share some twenty wake-ups in each round."""
@@ -45,6 +46,7 @@ class MemberMaker:
         self._pool, self._origin, self._on_connection_loss = pool, origin, on_connection_loss
         self._recorder, self._on_alarm, self._tell = recorder, on_alarm, tell
         self._session, self._looks, self._names = session, LookBatch(), Resolver()
+        self._starts = Starts()
 
     def member(
         self,
@@ -71,6 +73,7 @@ class MemberMaker:
             attention=self._origin.guardian.attention,
             last_exit=last_exit,
             tell=self._tell,
+            starts=self._starts,
         )
         return Member(program, self._session_of(program, config, lock_id, peers), spawner, prober, lock_id)
 

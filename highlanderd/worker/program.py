@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -48,14 +49,17 @@ from highlanderd.core.states import (
     Releasing,
     Running,
     Situation,
+    Spawning,
     Stopped,
     Term,
     Waiting,
 )
+from highlanderd.core.verdict import Claim
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import ChildProber, ChildSpawner, LockSession, ProgramChild, Recorder
 from highlanderd.worker.records import LastExit, Records, Tell, term_of
+from highlanderd.worker.starts import Starts
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +81,11 @@ class Program:
         attention: Callable[[str], AbstractContextManager[object]] = nullcontext,
         last_exit: LastExit | None = None,
         tell: Tell = lambda *_, **__: None,
+        starts: Starts | None = None,
     ) -> None:
         """Make it without a session. ``attention`` is entered with its name for each turn: a worker may die in one.
 
+        Programs with the same ``starts`` begin few terms at a time.
         ``last_exit`` is how its latest child had ended before. ``tell`` is called with what people may follow.
         """
         self.name = name
@@ -91,7 +97,7 @@ class Program:
         self._session: LockSession | None = None
         self._spawn, self._on_change, self._on_alarm = spawn, on_change, on_alarm
         self._prober = prober
-        self._attention = attention
+        self._attention, self._starts = attention, starts or Starts()
         self._records = Records(
             name, recorder, last_exit, succeeds=lambda status: self.policy.succeeds(status), tell=tell
         )
@@ -208,6 +214,7 @@ class Program:
                 with self._attention(self.name):
                     self._turn()
         finally:
+            self._starts.withdraw(self.name)
             self._prober.stop()
             self._spawn.discard()
             session.close()
@@ -253,6 +260,7 @@ class Program:
             self._compare(before, event)
         for effect in effects:
             _PERFORM[type(effect)](self, effect)
+        self._note_start(event)
         self._prepare(event, effects)
         self._records.step(before, event, self.situation, now)  # a child that is to start waits for no line of the log
         self._prober.follow(self.child, self.running, self.post)
@@ -269,6 +277,14 @@ class Program:
                 self._spawn.discard()
             case Looked() if not any(isinstance(effect, TakeOver) for effect in effects):
                 self._spawn.discard()
+
+    def _note_start(self, event: Event) -> None:
+        """Let another program begin a term once this one has its child, or begins none."""
+        state = self.situation.state
+        if isinstance(event, Refused | Detached):
+            self._starts.withdraw(self.name)
+        elif not isinstance(state, Waiting) and not (isinstance(state, Leading) and isinstance(state.child, Spawning)):
+            self._starts.over(self.name)
 
     def _led_elsewhere(self) -> Row | None:
         """Return the row of another node's term, as the last look has shown it, where this node waits for its end."""
@@ -300,11 +316,14 @@ class Program:
         return self._session
 
     def _perform_take_over(self, effect: TakeOver) -> None:
-        claim = effect.claim
-        if self._lock.take_over(claim):
-            until = boottime() + claim.lengths.spawn_within
-            scheduled = None if claim.run is None else claim.run.at
-            self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled), "takeover")
+        self._starts.ask(self.name, partial(self._take_over, effect.claim))
+
+    def _take_over(self, claim: Claim) -> None:
+        with self._attention(self.name):
+            if self._lock.take_over(claim):
+                until = boottime() + claim.lengths.spawn_within
+                scheduled = None if claim.run is None else claim.run.at
+                self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled), "takeover")
 
     def _perform_spawn(self, effect: Spawn) -> None:
         self.restarts += 1

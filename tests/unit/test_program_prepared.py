@@ -10,12 +10,13 @@ import pytest
 
 from highlanderd.core import machine
 from highlanderd.core.effects import Occasion, Spawn
-from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused
+from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, Notified, Refused, SpawnFailed, Started
 from highlanderd.core.lease import Lengths
 from highlanderd.core.states import Policy, Want
 from highlanderd.core.verdict import Claim
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
+from highlanderd.worker.starts import AT_ONCE, Starts
 from tests.unit.test_program_records import Book, Incurious, Line, Quiet, released
 
 
@@ -107,3 +108,69 @@ def test_what_was_prepared_at_a_hint_ends_when_another_node_still_leads() -> Non
 def test_a_hint_prepares_nothing_for_a_program_whose_row_was_free_or_ones_own() -> None:
     assert not [one for one in done(led(2, "us"), Notified()) if "hint" in one]
     assert not [one for one in done(free(2), Refused(1.0, "busy"), Notified()) if "hint" in one]
+
+
+def begun(*events: Event) -> list[str]:
+    """Return which of as many programs as may begin at once, and one more, have asked for a takeover.
+
+    All have seen a free row; then the events befall the first one.
+    """
+    starts, asked = Starts(), list[str]()
+
+    class Named(Line):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self._name = name
+
+        def take_over(self, claim: Claim) -> bool:
+            asked.append(self._name)
+            return super().take_over(claim)
+
+    def program(name: str) -> Program:
+        return Program(
+            name,
+            machine.begin(Want.RUN, boottime()),
+            Policy("a", "us"),
+            spawn=Prepares(),
+            prober=Incurious(),
+            recorder=Book(),
+            on_change=lambda: None,
+            starts=starts,
+        )
+
+    async def live() -> list[str]:
+        programs = [program(f"p{number}") for number in range(AT_ONCE + 1)]
+        tasks = [asyncio.create_task(one.run(Named(one.name))) for one in programs]
+        for one in programs:
+            one.post(Attached(1))
+            one.post(free(2))
+        for event in events:
+            programs[0].post(event)
+        while any(one._inbox for one in programs):  # noqa: ASYNC110 - what is waited for is that all had their turns
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the next one begins in a turn of its own
+        found = [*asked]
+        for task in tasks:
+            task.cancel()
+        return found
+
+    return asyncio.run(live())
+
+
+def granted() -> Granted:
+    return Granted(3, Lengths.alike(10), boottime())
+
+
+def test_a_takeover_waits_while_as_many_programs_as_may_begin_have_no_child() -> None:
+    assert begun() == [f"p{number}" for number in range(AT_ONCE)]
+    assert begun(granted()) == [f"p{number}" for number in range(AT_ONCE)]
+
+
+@pytest.mark.parametrize("end", [Refused(1.0, "another session was faster"), Detached("lost")])
+def test_it_begins_once_one_of_them_begins_no_term(end: Event) -> None:
+    assert begun(end) == [f"p{number}" for number in range(AT_ONCE + 1)]
+
+
+@pytest.mark.parametrize("end", [Started(42, 0.0), SpawnFailed("no such user")])
+def test_it_begins_once_one_of_them_has_its_child_or_gets_none(end: Event) -> None:
+    assert begun(granted(), end) == [f"p{number}" for number in range(AT_ONCE + 1)]
