@@ -66,13 +66,14 @@ class Hindrance:
         now, shut = boottime(), self._shut
         if shut is None or now - shut.latest > pace.length:  # an earlier case is another story
             shut = _Shut(now, now, now)
-        due, asks = now - shut.since > pace.length, now - shut.asked > pace.renew_every
-        if asks:
-            _in_passing(self._name_holders(due))
-        self._shut = _Shut(now if due and asks else shut.since, now, now if asks else shut.asked, shut.holders)
+        if now - shut.asked > pace.renew_every:
+            due = now - shut.since > pace.length
+            _in_passing(self._name_holders(alarms=due))
+            shut = replace(shut, asked=now, since=now if due else shut.since)
+        self._shut = replace(shut, latest=now)
         return shut.holders
 
-    async def _name_holders(self, alarms: bool) -> None:
+    async def _name_holders(self, *, alarms: bool) -> None:
         holders = await self._listener.holders(self._lock.advisory, self._lock.name_lock)
         if self._shut is not None:
             self._shut = replace(self._shut, holders=holders)
