@@ -6,7 +6,6 @@ All times are those of the server's clock, as the ledger holds them.
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -75,6 +74,11 @@ class PastTerm:
     def overlaps(self) -> bool:
         """Whether it began before the former term had ended, by the ledger's own times."""
         return self.former is not None and (self.gap is None or self.gap < 0)
+
+    @property
+    def of_unknown_gap(self) -> bool:
+        """Whether nobody has written when the former term ended, so that the gap may have had any length."""
+        return self.gap == 0
 
     @property
     def unled(self) -> float | None:
@@ -151,11 +155,11 @@ def _of_one(name: str, terms: Sequence[PastTerm]) -> ProgramHistory:
 
 
 def _gaps(terms: Iterable[PastTerm]) -> list[GapReport]:
-    found: dict[str, list[float]] = {}
-    unknown = Counter[str]()
+    found: dict[str, list[tuple[float, bool]]] = {}
     for term in terms:
         if term.former is not None and (unled := term.unled) is not None:
-            cause = term.former.cause or ""
-            found.setdefault(cause, []).append(unled)
-            unknown[cause] += term.gap == 0
-    return [GapReport(cause, len(gaps), max(gaps), unknown[cause]) for cause, gaps in sorted(found.items())]
+            found.setdefault(term.former.cause or "", []).append((unled, term.of_unknown_gap))
+    return [
+        GapReport(cause, len(gaps), max(unled for unled, _ in gaps), sum(unknown for _, unknown in gaps))
+        for cause, gaps in sorted(found.items())
+    ]

@@ -191,7 +191,7 @@ def _term(term: PastTerm, now: float) -> tuple[str, ...]:
 def _gap(term: PastTerm) -> str:
     if term.overlaps:
         return _badge("bad", "overlap")
-    if term.gap == 0:  # the ledger lets a term that lapsed end where the next one begins
+    if term.of_unknown_gap:
         return "not known"
     return "" if term.gap is None else brief(term.gap)
 
