@@ -154,9 +154,13 @@ class ClusterOverview:
 
     def hesitates(self, name: str) -> bool:
         """Return whether a node that is not drained says that it is: its daemon has not heard of the order yet."""
-        drained = any(node.name == name and node.drained is not None for node in self.nodes)
+        drained = (node := self.node(name)) is not None and node.drained is not None
         unable = (one for program in self.programs for one in program.unable if one.node == name)
         return not drained and any(one.reason.startswith(DRAINED) for one in unable)
+
+    def node(self, name: str | None) -> ClusterNode | None:
+        """Return the node of that name, if one is known."""
+        return next((node for node in self.nodes if node.name == name), None)
 
     def program(self, name: str) -> ClusterProgram | None:
         """Return the program of that name, if any node has it."""

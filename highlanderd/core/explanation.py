@@ -101,7 +101,7 @@ def _gone(leader: str | None, cluster: ClusterOverview | None, local: LocalView 
     """Say of a leader whose daemon is not connected what ends its term; of itself this node knows better."""
     if cluster is None or (local is not None and leader == local.node.node):
         return
-    if (node := next((one for one in cluster.nodes if one.name == leader), None)) is not None and not node.present:
+    if (node := cluster.node(leader)) is not None and not node.present:
         seen = f", last seen {node.seen}" if node.seen else ""
         yield f"the daemon of {leader} is not connected{seen}: another node may lead once its lease is over"
 
@@ -200,4 +200,4 @@ def _known_to(
 
 def _is_present(name: str, cluster: ClusterOverview | None) -> bool:
     """Return whether a node's daemon is connected, as far as is known."""
-    return cluster is None or any(node.name == name and node.present for node in cluster.nodes)
+    return cluster is None or ((node := cluster.node(name)) is not None and node.present)
