@@ -17,21 +17,29 @@ from tests.support.memory_node import MemoryNode, ctl, leading, program, run, se
 from tests.support.wait import until
 
 
-def test_a_start_that_a_later_stop_has_overtaken_ends_at_once_and_says_whose(tmp_path: Path) -> None:
-    node = MemoryNode(program("beat"), obedient=False)
+def refused(before: ProgramStatus, verb: str, directory: Path, *later: ProgramStatus, **body: Any) -> str:
+    """Return why an order that waits has failed, once its program has become these, one after the other."""
+    node, said = MemoryNode(before, obedient=False), list[str]()
 
     async def main() -> None:
-        async with serving(node, tmp_path) as path:
-            asked = asyncio.create_task(post(path, "/v1/programs/beat/start", {"wait": True}))
+        async with serving(node, directory) as path:
+            asked = asyncio.create_task(post(path, f"/v1/programs/beat/{verb}", {"wait": True, **body}))
             await until(lambda: bool(node.orders))
-            node.become("beat", program("beat", "stopped", want="stop", reason="stopped by uid 0 on node web-1"))
+            for status in later:
+                node.become("beat", status)
             code, answer = await asked
         assert (code, answer["error"]["code"]) == (409, "failed")
-        assert answer["error"]["message"] == (
-            "a later order has overtaken this one: beat is stopped by uid 0 on node web-1"
-        )
+        said.append(answer["error"]["message"])
 
     run(main)
+    return said[0]
+
+
+def test_a_start_that_a_later_stop_has_overtaken_ends_at_once_and_says_whose(tmp_path: Path) -> None:
+    stopped = program("beat", "stopped", want="stop", reason="stopped by uid 0 on node web-1")
+    assert refused(program("beat"), "start", tmp_path, stopped) == (
+        "a later order has overtaken this one: beat is stopped by uid 0 on node web-1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,51 +53,23 @@ def test_a_start_that_a_later_stop_has_overtaken_ends_at_once_and_says_whose(tmp
 def test_an_order_that_a_later_stop_everywhere_has_overtaken_ends_at_once_and_says_whose(
     verb: str, body: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    node = MemoryNode(leading("beat") if verb != "start" else program("beat"), obedient=False)
+    before = leading("beat") if verb != "start" else program("beat")
     everywhere = Held("ann", "it corrupts data", "2026-01-02T03:04:05.678Z")
     held = program("beat", "stopped", suspended=True, stopped=everywhere, epoch=7, reason="stopped everywhere by ann")
-
-    async def main() -> None:
-        async with serving(node, tmp_path) as path:
-            asked = asyncio.create_task(post(path, f"/v1/programs/beat/{verb}", {"wait": True, **body}))
-            await until(lambda: bool(node.orders))
-            node.become("beat", held)
-            code, answer = await asked
-        assert (code, answer["error"]["code"]) == (409, "failed")
-        assert answer["error"]["message"] == f"a later order has overtaken this one: {message}"
-
-    run(main)
+    assert refused(before, verb, tmp_path, held, **body) == f"a later order has overtaken this one: {message}"
 
 
 def test_a_restart_that_a_later_drain_has_overtaken_ends_once_the_program_has_stopped(tmp_path: Path) -> None:
-    node = MemoryNode(leading("beat"), obedient=False)
-
-    async def main() -> None:
-        async with serving(node, tmp_path) as path:
-            asked = asyncio.create_task(post(path, "/v1/programs/beat/restart", {"wait": True}))
-            await until(lambda: bool(node.orders))
-            node.become("beat", program("beat", "draining", suspended=True, epoch=7, reason="restarted"))
-            node.become("beat", program("beat", "stopped", suspended=True, epoch=7, reason="drained by ann"))
-            code, answer = await asked
-        assert (code, answer["error"]["code"]) == (409, "failed")
-        assert answer["error"]["message"] == "a later order has overtaken this one: beat is stopped, drained by ann"
-
-    run(main)
+    drains = program("beat", "draining", suspended=True, epoch=7, reason="restarted")
+    drained = program("beat", "stopped", suspended=True, epoch=7, reason="drained by ann")
+    assert refused(leading("beat"), "restart", tmp_path, drains, drained) == (
+        "a later order has overtaken this one: beat is stopped, drained by ann"
+    )
 
 
 def test_a_stop_that_a_later_start_has_overtaken_ends_at_once(tmp_path: Path) -> None:
-    node = MemoryNode(leading("beat"), obedient=False)
-
-    async def main() -> None:
-        async with serving(node, tmp_path) as path:
-            asked = asyncio.create_task(post(path, "/v1/programs/beat/stop", {"wait": True}))
-            await until(lambda: bool(node.orders))
-            node.become("beat", leading("beat", epoch=8))
-            code, answer = await asked
-        assert (code, answer["error"]["code"]) == (409, "failed")
-        assert "beat was started again, and is leading" in answer["error"]["message"]
-
-    run(main)
+    why = refused(leading("beat"), "stop", tmp_path, leading("beat", epoch=8))
+    assert "beat was started again, and is leading" in why
 
 
 @pytest.mark.parametrize(
@@ -305,18 +285,10 @@ def test_a_release_to_a_node_is_done_when_that_node_leads(tmp_path: Path) -> Non
 
 
 def test_a_release_to_a_node_fails_when_another_one_leads_instead(tmp_path: Path) -> None:
-    node = MemoryNode(leading("beat"), obedient=False)
-
-    async def main() -> None:
-        async with serving(node, tmp_path) as path:
-            asked = asyncio.create_task(post(path, "/v1/programs/beat/release", {"wait": True, "to": "web-3"}))
-            await until(lambda: bool(node.orders))
-            node.become("beat", program("beat", leader="web-2", epoch=8))
-            code, answer = await asked
-        assert (code, answer["error"]["code"]) == (409, "failed")
-        assert answer["error"]["message"] == "beat was released, but web-2 leads it now, not web-3"
-
-    run(main)
+    elsewhere = program("beat", leader="web-2", epoch=8)
+    assert refused(leading("beat"), "release", tmp_path, elsewhere, to="web-3") == (
+        "beat was released, but web-2 leads it now, not web-3"
+    )
 
 
 @pytest.mark.parametrize("verb", ["start", "restart"])
