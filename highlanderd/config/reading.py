@@ -112,6 +112,19 @@ def merged(defaults: Table, own: Table) -> dict[str, Key]:
     return whole
 
 
+def objection(key: str, value: object) -> str | None:
+    """Return why a program's key would be refused with this value; None if it would not.
+
+    >>> objection("umask", "022"), objection("success_exit_codes", [256])
+    (None, '256 is not an exit code; write a number from 0 to 255')
+    """
+    try:
+        ProgramKeys.model_validate({"command": ["true"], key: value})
+    except ValidationError as error:
+        return _sentence(error.errors(include_url=False)[0])
+    return None
+
+
 def _where(table: Table, location: Location, loc: tuple[int | str, ...]) -> Location:
     head, *rest = loc
     if head not in table:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from highlanderd.config.values import MOST_BACKUPS
+from highlanderd.config.values import LONGEST, MOST_BACKUPS
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,26 @@ class Option:
 
 
 def seconds(given: object) -> object:
-    """Return a duration of a number of seconds; anything else as it is.
+    """Return the nearest duration of a number of seconds; anything else as it is.
 
-    >>> seconds("10"), seconds(3600)
-    ('10s', '3600s')
+    >>> seconds("10"), seconds(3600), seconds("-1"), seconds("+99999999")
+    ('10s', '3600s', '0s', '31622400s')
     """
-    return f"{given}s" if isinstance(given, int) or (isinstance(given, str) and given.isdigit()) else given
+    number = integer(given)
+    return f"{min(max(number, 0), int(LONGEST))}s" if isinstance(number, int) else given
 
 
 def size(given: object) -> object:
-    """Return a size in our words: supervisord's ``MB`` is 2**20 bytes.
+    """Return a size in our words: supervisord's ``MB`` is 2**20 bytes, and what is below 0 is 0.
 
-    >>> size("10MB"), size("0"), size(4096)
-    ('10MiB', 0, 4096)
+    >>> size("10MB"), size("0"), size(4096), size("-1")
+    ('10MiB', 0, 4096, 0)
     """
-    found = re.fullmatch(r"(\d+)\s*([kmg]?)b?", given.strip().lower()) if isinstance(given, str) else None
+    found = re.fullmatch(r"(-?\d+)\s*([kmg]?)b?", given.strip().lower()) if isinstance(given, str) else None
     if found is None:
         return given
+    if found[1].startswith("-"):
+        return 0
     return f"{found[1]}{found[2].upper()}iB" if found[2] else int(found[1])
 
 
@@ -56,8 +59,27 @@ def truth(given: object) -> object:
 
 
 def integer(given: object) -> object:
-    """Return the number that a text holds; anything else as it is."""
-    return int(given) if isinstance(given, str) and re.fullmatch(r"\s*\d+\s*", given) else given
+    """Return the number that a text holds; anything else as it is.
+
+    >>> integer("4"), integer(" -1 "), integer("four")
+    (4, -1, 'four')
+    """
+    try:
+        return int(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+
+
+def mask(given: object) -> object:
+    """Return the permission bits of an octal text; anything else as it is.
+
+    >>> mask("22"), mask("7777"), mask("9")
+    ('022', '777', '9')
+    """
+    try:
+        return f"{int(given, 8) & 0o777:03o}" if isinstance(given, str) else given
+    except ValueError:
+        return given
 
 
 def signal(given: object) -> object:
@@ -82,8 +104,8 @@ def backups(given: object) -> object:
     >>> backups("7"), backups("2000"), backups("-1")
     (7, 1000, 0)
     """
-    found = re.fullmatch(r"\s*([+-]?\d+)\s*", given) if isinstance(given, str) else None
-    return min(max(int(found[1]), 0), MOST_BACKUPS) if found else given
+    number = integer(given)
+    return min(max(number, 0), MOST_BACKUPS) if isinstance(number, int) else given
 
 
 def exit_codes(given: object) -> object:
@@ -96,8 +118,13 @@ def exit_codes(given: object) -> object:
 
 
 def stop_to(given: object) -> object:
-    """Return the value of ``stop_to``."""
-    return "tree" if truth(given) is True else "main"
+    """Return the value of ``stop_to``; anything else as it is.
+
+    >>> stop_to("yes"), stop_to("0"), stop_to("maybe")
+    ('tree', 'main', 'maybe')
+    """
+    meant = truth(given)
+    return given if not isinstance(meant, bool) else "tree" if meant else "main"
 
 
 def log_file(given: object) -> object:
@@ -114,7 +141,7 @@ def log_file(given: object) -> object:
         return "inherit"
     if not given or given.upper() in ("NONE", "OFF") or given == "/dev/null":
         return "null"
-    return given if "/" in given else f"./{given}"
+    return given if "/" in given or given.startswith("\ue000") else f"./{given}"
 
 
 _NO_EVENTS: Final = Option(note="there are no event listeners")
@@ -127,14 +154,16 @@ PROGRAM: Final[Mapping[str, Option]] = {
     "process_name": Option(note="a program is called as its table: [program.NAME]"),
     "numprocs": Option(note="a program runs once in the whole cluster; each of several needs a table of its own"),
     "numprocs_start": Option(note="a program runs once in the whole cluster"),
-    "priority": Option(note="after names the programs that one starts after; there is no other order"),
+    "priority": Option(note="the key `after` names the programs that one starts after; there is no other order"),
     "autostart": Option("autostart", value=truth),
-    "startsecs": Option("ready", "for how long it has run; `backoff_reset` ends a row of failures", seconds),
+    "startsecs": Option(
+        "ready", "for how long it has run, up to 366 days; `backoff_reset` ends a row of failures", seconds
+    ),
     "startretries": Option(note="a program is never given up, and `backoff_max` says how seldom it is tried"),
     "autorestart": Option("restart", "`unexpected`, the default there, is `on-failure`", restart),
     "exitcodes": Option("success_exit_codes", value=exit_codes),
-    "stopsignal": Option("stop_signal", value=signal),
-    "stopwaitsecs": Option("stop_timeout", value=seconds),
+    "stopsignal": Option("stop_signal", "`STOP`, `TSTP` and `CONT` end no program and are refused", signal),
+    "stopwaitsecs": Option("stop_timeout", "up to 366 days", seconds),
     "stopasgroup": Option("stop_to", "`false`, the default there, is `main`", stop_to),
     "killasgroup": Option(note="SIGKILL always goes to the whole tree"),
     "user": Option("user"),
@@ -158,7 +187,7 @@ PROGRAM: Final[Mapping[str, Option]] = {
     "stderr_syslog": _NO_SYSLOG,
     "environment": Option("environment", 'a table: `{ NAME = "value" }`; `%(ENV_X)s` is `${X}`'),
     "directory": Option("directory", "a relative path starts at the file that says so, and not where the daemon runs"),
-    "umask": Option("umask"),
+    "umask": Option("umask", "`000` to `777`", mask),
     "serverurl": Option(note="children see HIGHLANDER_CONTROL_SOCKET"),
 }
 """Every option of ``[program:x]``."""

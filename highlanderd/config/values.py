@@ -150,7 +150,7 @@ def any_signal(value: object) -> int:
 def _signal_of(name: str) -> int | None:
     found = re.fullmatch(r"(RTMIN\+|RTMAX-|)([0-9]{1,2})", name)
     if found is None:
-        return {item.name.removeprefix("SIG"): int(item) for item in signal.Signals}.get(name)
+        return {known.removeprefix("SIG"): int(item) for known, item in signal.Signals.__members__.items()}.get(name)
     offset = int(found[2])
     number = {"": offset, "RTMIN+": signal.SIGRTMIN + offset, "RTMAX-": signal.SIGRTMAX - offset}[found[1]]
     return number if not found[1] or number >= signal.SIGRTMIN else None

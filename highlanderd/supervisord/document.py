@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Final
 
-from highlanderd.config.supervisord import PROGRAM
-from highlanderd.supervisord.programs import Table, environment, expanded, groups, programs, variables_written
-from highlanderd.supervisord.reading import SupervisorSection, sections, written
+from highlanderd.config.supervisord import PROGRAM, mask
+from highlanderd.supervisord.keys import translate
+from highlanderd.supervisord.programs import environment, expanded, groups, programs, variables_written
+from highlanderd.supervisord.reading import SupervisorSection, sections
+from highlanderd.supervisord.table import Table
 
 _LEVELS: Final = {
     "critical": "error", "error": "error", "warn": "warning", "warning": "warning", "info": "info",
@@ -60,7 +62,8 @@ def imported(path: Path) -> str:
     members, taken = groups(found), set[str]()
     for section in found:
         if section.kind == "program":
-            document += map(_text, programs(section, members.get(section.name), variables, taken))
+            tables = [_text(table) for table in programs(section, members.get(section.name), variables, taken)]
+            document += tables or ["\n".join(_comment(f"{section.title}: left out, for its numprocs is below 1"))]
     document += _left_out(found)
     return "\n\n".join(document) + "\n"
 
@@ -100,7 +103,7 @@ def _own_tables(found: list[SupervisorSection], variables: Mapping[str, str]) ->
         elif section.kind == "unix_http_server":
             _socket(section, control)
     if variables:
-        defaults.keys["environment"] = variables_written(variables)
+        defaults.keys["environment"] = variables_written(defaults, variables)
     yield from (table for table in (control, log, defaults) if table.keys or table.remarks)
 
 
@@ -109,7 +112,7 @@ def _daemon(section: SupervisorSection, log: Table, defaults: Table) -> None:
         if option == "loglevel":
             log.keys["level"] = _LEVELS.get(value.strip().lower(), "info")
         elif option in ("umask", "directory"):
-            defaults.keys[option] = written(expanded(section, option, value, _here(section)))
+            translate(defaults, section, option, expanded(section, option, value, _here(section)))
         elif option != "environment":
             why = _SUPERVISORD.get(option)
             said = f"left out, for {why}" if why else "no option of supervisord's; left out"
@@ -119,7 +122,7 @@ def _daemon(section: SupervisorSection, log: Table, defaults: Table) -> None:
 def _socket(section: SupervisorSection, control: Table) -> None:
     for option, value in section.options.items():
         if option == "chmod":
-            control.keys["mode"] = str(value)
+            control.keys["mode"] = mask(str(value))
         elif option == "chown":
             control.remarks.append(f'chown = {value}: write group = "..." for who may command')
         elif option == "file":
@@ -144,7 +147,9 @@ def _of_group(section: SupervisorSection, named: Set[str]) -> Iterator[str]:
     for option, value in section.options.items():
         if option != "programs":
             known = PROGRAM.get(option)
-            yield f"{section.title} {option} = {value}: left out" + (f", for {known.note}" if known else "")
+            yield f"{section.title} {option} = {value}: left out" + (
+                f", for {known.note.replace('`', '')}" if known else ""
+            )
     for name in section.options.get("programs", "").split(","):
         if name.strip() and name.strip() not in named:
             yield f"{section.title} programs: {name.strip()} is no program of these files; left out"

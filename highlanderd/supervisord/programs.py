@@ -6,18 +6,20 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
-from highlanderd.config.supervisord import PROGRAM, integer, truth
-from highlanderd.config.values import MOST_BACKUPS
+from highlanderd.config.reading import objection
+from highlanderd.config.supervisord import PROGRAM, integer
 from highlanderd.core.key import LABEL
-from highlanderd.errors import ConfigurationError
+from highlanderd.supervisord.keys import join, own_files, redirect, rotate, translate
 from highlanderd.supervisord.reading import SupervisorSection, expand, settled, written
+from highlanderd.supervisord.table import Table, refusal, shown
 
 _UNSAID = {"autorestart": "unexpected", "stopasgroup": "false"}
 """Options whose default there is another one: they are written even where the file is silent."""
 
-_APART = frozenset({"command", "environment", "process_name", "numprocs", "numprocs_start", "redirect_stderr"})
+_ROTATION = frozenset(f"{stream}_logfile_{what}" for stream in ("stdout", "stderr") for what in ("maxbytes", "backups"))
+
+_APART = _ROTATION | {"command", "environment", "process_name", "numprocs", "numprocs_start", "redirect_stderr"}
 """Options that are translated by a function of their own."""
 
 _SETTLED = frozenset(
@@ -26,20 +28,8 @@ _SETTLED = frozenset(
 )
 """Options whose value is no text here, so that no ``${X}`` can stand for it: the import settles it."""
 
-_MAY_BE_EMPTY = frozenset({"environment", "exitcodes", "stdout_logfile", "stderr_logfile"})
+_MAY_BE_EMPTY = frozenset({"command", "environment", "exitcodes", "stdout_logfile", "stderr_logfile"})
 """Options with a key here that supervisord takes without a value; it starts nothing with another one that is empty."""
-
-_SHARED = {"stderr_logfile_maxbytes": "stdout_logfile_maxbytes", "stderr_logfile_backups": "stdout_logfile_backups"}
-"""Options of standard error for which one key serves both streams: standard output's value rules."""
-
-
-@dataclass
-class Table:
-    """A table of the result: keys with TOML values, and remarks that stand above it as comments."""
-
-    title: str
-    keys: dict[str, object] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
 
 
 def programs(
@@ -64,7 +54,7 @@ def programs(
         if name != called:
             table.remarks.append(f'"{called}" is no name for a program here, or is taken: it is "{name}"')
         if given != called:
-            table.remarks.append(f"process_name = {_shown(given)}: left out, for {PROGRAM['process_name'].note}")
+            table.remarks.append(f"process_name = {shown(given)}: left out, for {PROGRAM['process_name'].note}")
         if group is not None:
             table.remarks.append(f"group {group}: there are no groups; highlanderctl takes many names and patterns")
         table.remarks += _settlements(section)
@@ -87,8 +77,9 @@ def _refuse_empty(section: SupervisorSection) -> None:
     """Raise ConfigurationError for an option whose missing value supervisord does not run the program with either."""
     for option, value in section.options.items():
         known = PROGRAM.get(option)
-        if known is not None and known.key and not value.strip() and option not in {*_MAY_BE_EMPTY, "command"}:
-            raise _refusal(section, option, "is empty; write a value, or leave the option out")
+        serves = known is not None and (known.key or option in _APART)
+        if serves and not value.strip() and option not in _MAY_BE_EMPTY:
+            raise refusal(section, option, "is empty; write a value, or leave the option out")
 
 
 def _settlements(section: SupervisorSection) -> list[str]:
@@ -128,51 +119,17 @@ def usable(name: str, taken: set[str]) -> str:
 
 
 def _fill(table: Table, section: SupervisorSection, options: Mapping[str, str]) -> None:
-    command = options.get("command", "").strip()
-    if not command:
-        raise _refusal(section, "command", "is missing; write what to run")
-    table.keys["command"] = [written(word) for word in _split(section, command)]
+    table.keys["command"] = [written(word) for word in _split(section, options.get("command", ""))]
+    redirected = redirect(section, options)
+    apart = _APART | {"stderr_logfile"} if redirected else _APART
     for option, value in {**_UNSAID, **options}.items():
-        if option not in _APART:
-            _translate(table, option, value, options)
-    if truth(options.get("redirect_stderr", "false")) is True and "stdout" in table.keys:
-        table.keys["stderr"] = table.keys["stdout"]
-    if not any("/" in str(table.keys.get(stream, "")) for stream in ("stdout", "stderr")):
-        for key in ("log_max_bytes", "log_backups"):  # no file grows
-            table.keys.pop(key, None)
+        if option not in apart:
+            translate(table, section, option, value)
+    rotate(table, section, options, own_files(table))
+    if redirected:
+        join(table, options)
     if "environment" in options:
-        table.keys["environment"] = variables_written(environment(section, options["environment"]))
-
-
-def _translate(table: Table, option: str, value: str, options: Mapping[str, str]) -> None:
-    """Add the key that does the same as ``option``, or a remark why there is none."""
-    known = PROGRAM.get(option)
-    if known is None:
-        table.remarks.append(f"{option} = {_shown(value)}: no option of supervisord's; left out")
-    elif not known.key:
-        table.remarks.append(f"{option} = {_shown(value)}: left out, for {known.note.replace('`', '')}")
-    elif option in _SHARED and _SHARED[option] in options:
-        if options[_SHARED[option]] != value:
-            table.remarks.append(f"{option} = {_shown(value)}: {known.key} is {known.note}; stdout's is written")
-    else:
-        given = known.value(re.sub(r"^~(?=/|$)", "\ue000HOME\ue001", value.strip()))
-        table.keys[known.key] = written(given) if isinstance(given, str) else given
-        table.remarks += _differences(option, value, known.key, given)
-
-
-def _differences(option: str, value: str, key: str, given: object) -> Iterator[str]:
-    """Yield what a reader has to know of a key that cannot do quite the same as the option."""
-    if key == "log_backups" and str(given) != value.strip():
-        yield f"{option} = {_shown(value)}: {key} is 0 to {MOST_BACKUPS}"
-    if key in ("stdout", "stderr", "directory") and isinstance(given, str) and _relative(given):
-        yield (
-            f"{option} = {_shown(value)}: supervisord takes it from the directory that it runs in itself, and here it "
-            "starts at the directory of this file; write the whole path"
-        )
-
-
-def _relative(path: str) -> bool:
-    return path not in ("inherit", "null") and not path.startswith(("/", "\ue000"))
+        table.keys["environment"] = variables_written(table, environment(section, options["environment"]))
 
 
 def environment(section: SupervisorSection, text: str) -> dict[str, str]:
@@ -185,19 +142,26 @@ def environment(section: SupervisorSection, text: str) -> dict[str, str]:
     try:
         tokens = list(lexer)
     except ValueError as error:
-        raise _refusal(section, "environment", f"cannot be split ({error}); close the quotes") from None
+        raise refusal(section, "environment", f"cannot be split ({error}); close the quotes") from None
     found = {}
     for start in range(0, len(tokens), 4):
         name, equals, value = [*tokens[start : start + 3], "", "", ""][:3]
         if equals != "=" or tokens[start + 3 : start + 4] not in ([], [","]):
-            raise _refusal(section, "environment", 'is not NAME="value",NAME="value"; put values in double quotes')
+            raise refusal(section, "environment", 'is not NAME="value",NAME="value"; put values in double quotes')
         found[name] = value.strip("'\"")
     return found
 
 
-def variables_written(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return variables as this daemon's file has them."""
-    return {name: _plain(written(value)) for name, value in variables.items()}
+def variables_written(table: Table, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables as this daemon's file has them; say in ``table`` which may not be set here."""
+    kept = {}
+    for name, value in variables.items():
+        problem = objection("environment", {name: ""})
+        if problem is None:
+            kept[name] = _plain(written(value))
+        else:
+            table.remarks.append(f"environment: {name} is left out, for it {problem}")
+    return kept
 
 
 def _plain(value: str) -> str:
@@ -207,9 +171,12 @@ def _plain(value: str) -> str:
 
 def _split(section: SupervisorSection, command: str) -> list[str]:
     try:
-        return shlex.split(command)
+        words = shlex.split(command)
     except ValueError as error:
-        raise _refusal(section, "command", f"cannot be split into words ({error}); close the quotes") from None
+        raise refusal(section, "command", f"cannot be split into words ({error}); close the quotes") from None
+    if not words or not words[0]:
+        raise refusal(section, "command", "is missing; write what to run")
+    return words
 
 
 def expanded(section: SupervisorSection, option: str, value: str, known: Mapping[str, object]) -> str:
@@ -218,24 +185,14 @@ def expanded(section: SupervisorSection, option: str, value: str, known: Mapping
         text = expand(value, known)
         return settled(text, os.environ) if option in _SETTLED else text
     except (ValueError, TypeError) as error:
-        raise _refusal(section, option, str(error)) from None
+        raise refusal(section, option, str(error)) from None
 
 
 def _number(section: SupervisorSection, option: str, default: int, known: Mapping[str, object]) -> int:
     given = integer(expanded(section, option, section.options.get(option, str(default)), known))
     if not isinstance(given, int):
-        raise _refusal(section, option, f"{_shown(str(given))} is no number; write digits")
+        raise refusal(section, option, f"{shown(str(given))} is no number; write digits")
     return given
-
-
-def _refusal(section: SupervisorSection, option: str, said: str) -> ConfigurationError:
-    return ConfigurationError((f"{section.file}: {section.title} {option}: {said}",))
-
-
-def _shown(value: str) -> str:
-    """Return a value for a comment: on one line, and short."""
-    words = " ".join(written(value).split())
-    return words if len(words) <= 60 else f"{words[:56]} ..."
 
 
 def groups(found: Iterable[SupervisorSection]) -> dict[str, str]:

@@ -151,6 +151,90 @@ def test_a_relative_path_is_named_for_it_starts_elsewhere_here(tmp_path: Path) -
     assert "err.log: supervisord takes" not in comments
 
 
+@pytest.mark.parametrize(
+    ("said", "key", "written"),
+    [
+        ("stopwaitsecs = 99999999", "stop_timeout", "31622400s"),
+        ("stopwaitsecs = -1", "stop_timeout", "0s"),
+        ("startsecs = -1", "ready", "0s"),
+        ("umask = 7777", "umask", "777"),
+    ],
+)
+def test_a_value_beyond_what_a_key_takes_becomes_the_nearest_one_and_is_named(
+    tmp_path: Path, said: str, key: str, written: str
+) -> None:
+    (beat,) = programs(tmp_path, BEAT + said)
+    assert programs(tmp_path, BEAT + said)[beat][key] == written
+    assert f"# {said}: {key} is 0" in made(tmp_path, BEAT + said)
+    assert loaded(tmp_path, BEAT + said).configuration.programs
+
+
+@pytest.mark.parametrize("said", ["stopwaitsecs=+5", "stopwaitsecs=3_600", "startsecs=0", "umask=2", "umask=00000022"])
+def test_a_number_that_supervisord_reads_otherwise_is_written_so_that_it_loads(tmp_path: Path, said: str) -> None:
+    assert loaded(tmp_path, BEAT + said).configuration.programs
+    assert said.partition("=")[0] not in made(tmp_path, BEAT + said).replace("umask = ", "")
+
+
+@pytest.mark.parametrize("signal", ["STOP", "SIGTSTP", "cont", "19"])
+def test_a_signal_that_ends_no_program_is_left_out_and_named(tmp_path: Path, signal: str) -> None:
+    said = made(tmp_path, BEAT + f"stopsignal={signal}")
+    assert f"# stopsignal = {signal}: left out, for it ends no program; TERM is sent instead" in said
+    assert loaded(tmp_path, BEAT + f"stopsignal={signal}").configuration.programs["beat"].stop_signal == 15
+
+
+def test_a_signal_may_have_its_other_name(tmp_path: Path) -> None:
+    assert loaded(tmp_path, BEAT + "stopsignal=SIGPOLL").configuration.programs["beat"].stop_signal == 29
+
+
+def test_rotation_without_a_file_is_left_out_and_named(tmp_path: Path) -> None:
+    text = made(tmp_path, BEAT + "stdout_logfile_maxbytes=5MB\nstderr_logfile=NONE\nstderr_logfile_backups=3\n")
+    assert "# stdout_logfile_maxbytes = 5MB: left out, for stdout goes to no file of its own here" in text
+    assert "# stderr_logfile_backups = 3: left out, for stderr goes to no file of its own here" in text
+    assert "log_" not in [line.split()[0] for line in text.splitlines() if line.startswith("log_")]
+
+
+def test_the_stream_with_a_file_says_how_that_is_rotated(tmp_path: Path) -> None:
+    text = (
+        "stdout_logfile=/dev/stdout\nstdout_logfile_maxbytes=0\n"
+        "stderr_logfile=/var/log/e.log\nstderr_logfile_maxbytes=5MB\n"
+    )
+    (beat,) = programs(tmp_path, BEAT + text).values()
+    assert (beat["stderr"], beat["log_max_bytes"]) == ("/var/log/e.log", "5MiB")
+
+
+def test_redirected_standard_error_has_no_file_of_its_own(tmp_path: Path) -> None:
+    text = BEAT + "redirect_stderr=true\nstderr_logfile=/tmp/e.log\n"
+    (beat,) = programs(tmp_path, text).values()
+    assert "stderr" not in beat
+    assert "# stderr_logfile = /tmp/e.log: left out, for redirect_stderr sends it where stdout goes" in made(
+        tmp_path, text
+    )
+
+
+def test_a_log_file_that_a_variable_names_is_left_to_it(tmp_path: Path) -> None:
+    text = BEAT + "stdout_logfile=%(ENV_LOG)s\nstdout_logfile_maxbytes=5MB\n"
+    beat = loaded(tmp_path, text, LOG="/var/log/beat.log").configuration.programs["beat"]
+    assert (beat.stdout, beat.log_max_bytes) == ("/var/log/beat.log", 5 * 2**20)
+
+
+def test_a_program_of_no_process_is_left_out_and_named(tmp_path: Path) -> None:
+    assert "# [program:beat]: left out, for its numprocs is below 1" in made(tmp_path, BEAT + "numprocs=0\n")
+
+
+def test_a_variable_that_the_daemon_sets_is_left_out_and_named(tmp_path: Path) -> None:
+    text = BEAT + "environment=HIGHLANDER_EPOCH=3,A=b\n"
+    said = "# environment: HIGHLANDER_EPOCH is left out, for it is set by the daemon itself for each child"
+    assert said in made(tmp_path, text)
+    assert list(loaded(tmp_path, text).configuration.programs["beat"].environment) == ["A"]
+
+
+def test_what_supervisord_sets_for_all_is_translated_as_for_one(tmp_path: Path) -> None:
+    text = "[supervisord]\numask=7022\ndirectory=~\n[unix_http_server]\nfile=/x\nchmod=7770\n" + BEAT
+    configuration = loaded(tmp_path, text, HOME="/root").configuration
+    assert (configuration.programs["beat"].umask, configuration.control.mode) == (0o022, 0o770)
+    assert configuration.programs["beat"].directory == Path("/root")
+
+
 @pytest.mark.parametrize("option", ["environment", "exitcodes", "stdout_logfile", "serverurl"])
 def test_an_option_that_supervisord_takes_empty_is_taken_empty(tmp_path: Path, option: str) -> None:
     assert loaded(tmp_path, BEAT + f"{option}=\n").configuration.programs["beat"].argv == ("/bin/sleep", "60")
@@ -160,8 +244,8 @@ def test_what_a_group_says_of_its_own_stands_in_a_comment(tmp_path: Path) -> Non
     found = made(tmp_path, BEAT + "[fcgi-program:php]\n[group: web]\nprograms=beat, php, gone\npriority=5\n")
     remarks = [line for line in found.splitlines() if line.startswith("# [group:web]")]
     assert remarks == [
-        "# [group:web] priority = 5: left out, for after names the programs that one starts after; there is no other "
-        "order",
+        "# [group:web] priority = 5: left out, for the key after names the programs that one "
+        "starts after; there is no other",
         "# [group:web] programs: gone is no program of these files; left out",
     ]
 
@@ -209,6 +293,19 @@ def test_includes_are_read_in_order_each_with_its_own_place(tmp_path: Path) -> N
         ("[program:x]\ncommand=a\nuser=\n", "[program:x] user: is empty; write a value, or leave the option out"),
         ("[program:x]\ncommand=a\ndirectory= ; none\n", "[program:x] directory: is empty; write a value"),
         ("[program:x]\ncommand=\n", "[program:x] command: is missing; write what to run"),
+        ("[program:x]\ncommand='' a\n", "[program:x] command: is missing; write what to run"),
+        ("[program:x]\ncommand=a\nnumprocs=\n", "[program:x] numprocs: is empty; write a value, or leave the option"),
+        (
+            "[program:x]\ncommand=a\nstopsignal=FOO\n",
+            '[program:x] stopsignal: cannot become stop_signal here: "FOO" is',
+        ),
+        ("[program:x]\ncommand=a\nautorestart=maybe\n", '[program:x] autorestart: cannot become restart here: "maybe"'),
+        ("[program:x]\ncommand=a\nstopasgroup=maybe\n", '[program:x] stopasgroup: cannot become stop_to here: "maybe"'),
+        ("[program:x]\ncommand=a\nredirect_stderr=maybe\n", '[program:x] redirect_stderr: "maybe" is neither yes nor'),
+        (
+            "[program:x]\ncommand=a\nexitcodes=256\n",
+            "[program:x] exitcodes: cannot become success_exit_codes here: 256",
+        ),
         ("[other]\na=b\n", "supervisord.conf: this is no supervisord.conf: it has no [program:...] section"),
         ("plain text\n", "supervisord.conf: this is no supervisord.conf: File contains no section headers"),
         ("[include]\nfiles=%(nope)s\n", "[include] files: names %(nope)s"),
