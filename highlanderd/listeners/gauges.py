@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import platform
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from highlanderd.core.states import STATE_NAMES
 from highlanderd.core.status import LastExit, NodeStatus, ProgramStatus, Usage
+from highlanderd.listeners.exposition import family, labels
 
 
 def _seconds(moment: str | None) -> float | None:
@@ -85,6 +83,10 @@ _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]
 }
 
 
+Labelled = Sequence[tuple[str, ProgramStatus]]
+"""The label of each program, as text, and what is known of it."""
+
+
 def exit_code(last: LastExit) -> int | None:
     """Return what a shell calls the exit status.
 
@@ -97,62 +99,51 @@ def exit_code(last: LastExit) -> int | None:
     return 128 + (int(last.signal.removeprefix("signal ")) if known is None else known)
 
 
-class Snapshot(Collector):
-    """The gauges of one snapshot."""
-
-    def __init__(self, status: NodeStatus) -> None:
-        self._status = status
-
-    def collect(self) -> Iterator[Metric]:
-        """Return the families, those of the node first."""
-        status = self._status
-        guardian = "" if status.guardian is None else status.guardian.version or ""
-        yield _one(
-            "build_info",
-            "Versions of the daemon: of its worker, and of its guardian and keepers.",
-            1,
-            version=status.version,
-            guardian_version=guardian,
-            python=platform.python_version(),
-        )
-        yield _one(
-            "restart_due_timestamp_seconds",
-            "Since when the guardian is of another version than the worker; 0 while it is of the same.",
-            _seconds(status.restart_due) or 0,
-        )
-        yield _one("pool_connections", "Connections to PostgreSQL.", status.postgres.connections)
-        yield from _lengths(status)
-        yield _states(status)
-        for name, (text, value_of) in _PER_PROGRAM.items():
-            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            family = kind(f"highlander_{name}", text, labels=("program",))
-            for program in status.programs:
-                value = value_of(program)
-                if value is not None:
-                    family.add_metric((program.name,), value)
-            yield family
+def snapshot(status: NodeStatus) -> Iterator[str]:
+    """Yield the lines of the gauges, those of the node first."""
+    guardian = "" if status.guardian is None else status.guardian.version or ""
+    versions = {"guardian_version": guardian, "python": platform.python_version(), "version": status.version}
+    yield from _one(
+        "build_info", "Versions of the daemon: of its worker, and of its guardian and keepers.", 1, labels(versions)
+    )
+    yield from _one(
+        "restart_due_timestamp_seconds",
+        "Since when the guardian is of another version than the worker; 0 while it is of the same.",
+        _seconds(status.restart_due) or 0,
+    )
+    yield from _one("pool_connections", "Connections to PostgreSQL.", status.postgres.connections)
+    yield from _lengths(status)
+    labelled = [(labels({"program": program.name}), program) for program in status.programs]
+    yield from _states(labelled)
+    for name, (text, value_of) in _PER_PROGRAM.items():
+        kind = "counter" if name.endswith("_total") else "gauge"
+        shown = ((label, value_of(program)) for label, program in labelled)
+        samples = [(label, value) for label, value in shown if value is not None]
+        yield from family(f"highlander_{name}", kind, text, samples)
 
 
-def _states(status: NodeStatus) -> GaugeMetricFamily:
-    family = GaugeMetricFamily("highlander_program_state", "Whether it is in that state.", labels=("program", "state"))
-    for program in status.programs:
-        for state in STATE_NAMES.values():
-            family.add_metric((program.name, state), program.state == state)
-    return family
+def _states(labelled: Labelled) -> Iterator[str]:
+    states = {state: f',state="{state}"}}' for state in STATE_NAMES.values()}
+    samples = (
+        (label.removesuffix("}") + more, program.state == state)
+        for label, program in labelled
+        for state, more in states.items()
+    )
+    return family("highlander_program_state", "gauge", "Whether it is in that state.", samples)
 
 
-def _lengths(status: NodeStatus) -> Iterator[GaugeMetricFamily]:
+def _lengths(status: NodeStatus) -> Iterator[str]:
     """Show the lengths of leases, and whether a maintenance has made them longer."""
     postgres = status.postgres
-    yield _one("maintenance", "Whether a maintenance of PostgreSQL is under way.", status.maintenance is not None)
-    yield _one("node_drained", "Whether this node is drained.", status.drained is not None)
-    yield _one("lease_seconds", "The ledger's lease.", postgres.lease)
-    yield _one("lease_in_force_seconds", "The lease that leaders use at present.", postgres.lease_in_force)
-    yield _one("lease_ceiling_seconds", "The longest lease that any leader may have been promised.", postgres.ceiling)
-    yield _one("ledger_schema_version", "Version of the ledger's schema; 0 until it was read.", postgres.schema)
+    yield from _one("maintenance", "Whether a maintenance of PostgreSQL is under way.", status.maintenance is not None)
+    yield from _one("node_drained", "Whether this node is drained.", status.drained is not None)
+    yield from _one("lease_seconds", "The ledger's lease.", postgres.lease)
+    yield from _one("lease_in_force_seconds", "The lease that leaders use at present.", postgres.lease_in_force)
+    ceiling = "The longest lease that any leader may have been promised."
+    yield from _one("lease_ceiling_seconds", ceiling, postgres.ceiling)
+    schema = "Version of the ledger's schema; 0 until it was read."
+    yield from _one("ledger_schema_version", schema, postgres.schema)
 
 
-def _one(name: str, text: str, value: float, **labels: str) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"highlander_{name}", text, labels=tuple(labels))
-    family.add_metric(tuple(labels.values()), value)
-    return family
+def _one(name: str, text: str, value: float, label: str = "") -> Iterator[str]:
+    return family(f"highlander_{name}", "gauge", text, [(label, value)])

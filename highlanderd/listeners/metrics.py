@@ -16,8 +16,8 @@ from prometheus_client import (
 
 from highlanderd.core.status import NodeStatus
 from highlanderd.core.terms import exit_of
-from highlanderd.listeners.exposition import text
-from highlanderd.listeners.gauges import Snapshot
+from highlanderd.listeners.exposition import page, registered
+from highlanderd.listeners.gauges import snapshot
 
 ALERTED_CAUSES: Final = ("not_ready", "unhealthy")
 """Ends of terms that are counted from 0 on: Prometheus sees no increase in a series that begins with 1."""
@@ -164,4 +164,4 @@ class Metrics:
 
     def render(self, status: NodeStatus) -> bytes:
         """Return the page of ``/metrics``, in Prometheus' text format: the snapshot first."""
-        return text(chain(Snapshot(status).collect(), self._registry.collect()))
+        return page(chain(snapshot(status), registered(self._registry.collect())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from highlanderd.listeners.exposition import text
+from highlanderd.listeners.exposition import page, registered
 
 
 def _registry() -> CollectorRegistry:
@@ -24,5 +24,5 @@ def _registry() -> CollectorRegistry:
 
 def test_the_page_is_read_as_the_librarys_own_page_is() -> None:
     registry = _registry()
-    ours, theirs = text(registry.collect()).decode(), generate_latest(registry).decode()
+    ours, theirs = page(registered(registry.collect())).decode(), generate_latest(registry).decode()
     assert list(text_string_to_metric_families(ours)) == list(text_string_to_metric_families(theirs))
