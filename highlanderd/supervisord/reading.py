@@ -1,7 +1,8 @@
 """Read a supervisord.conf and the files that it includes, by supervisord's own rules.
 
-Its files are INI with comments after `` ;`` and `` #``, a section may come again, and later options win. Only the
-main file's ``[include]`` counts; its patterns are relative to that file and read in sorted order.
+Its files are INI with comments after `` ;`` and `` #``. A section may come again, also in another of the files: it is
+one section, and later options win. Only the main file's ``[include]`` counts; its patterns are relative to that file
+and read in sorted order.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +26,10 @@ _VARIABLE: Final = re.compile("\ue000(.*?)\ue001")
 
 @dataclass(frozen=True)
 class SupervisorSection:
-    """A section of one of the files, its options not yet expanded."""
+    """A section, its options not yet expanded but for ``%(here)s``, which is the directory of the file that says it."""
 
     file: Path
+    """The first one that has it."""
     kind: str
     name: str
     options: Mapping[str, str]
@@ -39,7 +41,7 @@ class SupervisorSection:
 
 
 def sections(path: Path) -> list[SupervisorSection]:
-    """Return the sections of the file, then those of its includes.
+    """Return the sections of the file, then what only its includes have.
 
     Raises ConfigurationError for a file that cannot be read, is no INI, or has neither programs nor supervisord in it.
     """
@@ -50,7 +52,15 @@ def sections(path: Path) -> list[SupervisorSection]:
             found += _sections(included)
     if not any(section.kind in ("supervisord", "program", "group", "include") for section in found):
         raise ConfigurationError((f"{path}: this is no supervisord.conf: it has no [program:...] section",))
-    return found
+    return _merged(found)
+
+
+def _merged(found: list[SupervisorSection]) -> list[SupervisorSection]:
+    merged: dict[str, SupervisorSection] = {}
+    for section in found:
+        former = merged.setdefault(section.title, section)
+        merged[section.title] = replace(former, options={**former.options, **section.options})
+    return [*merged.values()]
 
 
 def _included(path: Path, pattern: str) -> list[Path]:
@@ -74,9 +84,11 @@ def _sections(path: Path) -> Iterator[SupervisorSection]:
     except configparser.Error as error:
         said = " ".join(error.message.split())
         raise ConfigurationError((f"{path}: this is no supervisord.conf: {said}",)) from None
+    here = os.fspath(path.absolute().parent).replace("%", "%%")
     for title in parser.sections():
         kind, _, name = title.partition(":")
-        yield SupervisorSection(path, kind.strip(), name.strip(), dict(parser.items(title)))
+        options = {option: text.replace("%(here)s", here) for option, text in parser.items(title)}
+        yield SupervisorSection(path, kind.strip(), name.strip(), options)
 
 
 def expand(text: str, known: Mapping[str, object]) -> str:

@@ -277,6 +277,18 @@ def test_includes_are_read_in_order_each_with_its_own_place(tmp_path: Path) -> N
     assert found["a"]["command"] == ["/bin/echo", str(tmp_path / "conf.d")]
 
 
+def test_a_section_that_comes_again_in_another_file_is_the_same_one(tmp_path: Path) -> None:
+    """Two programs of it would be two copies of what is to run once; a pattern may even name the main file."""
+    (tmp_path / "conf.d").mkdir()
+    again = "[program:beat]\ndirectory=%(here)s\nautostart=false\n"
+    (tmp_path / "conf.d" / "beat.conf").write_text(again)
+    text = "[program:beat]\ncommand=/bin/echo %(here)s\nautostart=true\n[include]\nfiles = *.conf conf.d/*.conf\n"
+    (beat,) = programs(tmp_path, text).items()
+    assert beat[0] == "beat"
+    assert beat[1]["command"] == ["/bin/echo", str(tmp_path)]
+    assert (beat[1]["directory"], beat[1]["autostart"]) == (str(tmp_path / "conf.d"), False)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
