@@ -83,7 +83,7 @@ ADDRESS = "10.203.0.100"
 SERVER = f"""
 [program.web]
 command = ["{sys.executable}", "-m", "http.server", "--bind", "{ADDRESS}", "--directory", "/var/empty", "8000"]
-before_start = ["ip", "address", "add", "{ADDRESS}/24", "dev", "eth0"]
+before_start = ["ip", "address", "replace", "{ADDRESS}/24", "dev", "eth0"]
 after_stop = ["ip", "address", "del", "{ADDRESS}/24", "dev", "eth0"]
 ready = {{ tcp = "{ADDRESS}:8000" }}
 """
@@ -122,12 +122,13 @@ def _another(link: Path, ours: Path) -> bool:
 @pytest.mark.long
 @pytest.mark.skipif(bool(namespaces_lacking()), reason=namespaces_lacking())
 def test_hooks_move_a_real_address_with_the_program(nodes: Nodes, database: Database) -> None:
-    settled_ledger(database, LEASE)
+    lease = 6.0
+    settled_ledger(database, lease)
     assert isinstance(database.server, Cluster)
     dsn = make_conninfo(database.dsn, host=str(database.server.directory))
     with namespaces() as enter:
         for name in ("a", "b"):
-            node = Node(name, nodes.directory / name, dsn, LEASE, nodes.journal)
+            node = Node(name, nodes.directory / name, dsn, lease, nodes.journal)
             node.enter = enter[name]
             nodes.nodes.append(node)
             node.configure(SERVER)
@@ -141,7 +142,14 @@ def test_hooks_move_a_real_address_with_the_program(nodes: Nodes, database: Data
         wait_for(lambda: _holders(enter) == [other.name], what="the address has moved")
         wait_for(lambda: other.program("web")["ready"], what="and the program with it")
         _reached(enter[node.name])
-        assert highlanderctl(node.socket, "stop", "web", "--everywhere", "--force").code == 0
+        node.signal(signal.SIGTERM)
+        assert node.ended() == 0
+        other.crash()
+        assert _holders(enter) == [other.name], "no hook runs when all of the daemon is killed"
+        other.start()
+        nodes.await_up(other)
+        wait_for(lambda: other.program("web")["ready"], what="the address that was left is no veto")
+        assert highlanderctl(other.socket, "stop", "web", "--everywhere", "--force").code == 0
         wait_for(lambda: _holders(enter) == [], what="the address is gone with the program")
         nodes.end()
 
