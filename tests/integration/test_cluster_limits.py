@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.system import cgroup_places, controllers
+from tests.support.commands import NOBODY, as_nobody
 from tests.support.nodes import Node, Nodes, ends
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
@@ -49,8 +50,18 @@ def _removed(top: Path) -> bool:
     return True
 
 
+@pytest.fixture(params=["root", "an ordinary user"])
+def becomes(request: pytest.FixtureRequest, delegated: Path, nodes: Nodes) -> tuple[str, ...]:
+    """Return the words before a daemon's command that make it somebody's, who has been given the cgroup."""
+    if request.param == "root":
+        return ()
+    for path in (nodes.directory, delegated, *(delegated / f"cgroup.{name}" for name in ("procs", "subtree_control"))):
+        os.chown(path, NOBODY, NOBODY)
+    return as_nobody()
+
+
 def test_limits_hold_and_a_tree_without_memory_is_killed_as_a_whole(
-    delegated: Path, nodes: Nodes, database: Database
+    delegated: Path, becomes: tuple[str, ...], nodes: Nodes, database: Database
 ) -> None:
     command = f'command = ["{sys.executable}", "-I", "-S", "-c", "{HOG}"]'
     limits = 'limits = { memory_max = "64MiB", cpu_max = 0.5, tasks_max = 30 }'
@@ -58,7 +69,8 @@ def test_limits_hold_and_a_tree_without_memory_is_killed_as_a_whole(
     node = Node("a", nodes.directory / "a", database.dsn, 20.0, nodes.journal)
     nodes.nodes.append(node)
     node.configure(programs)
-    node.enter = ("sh", "-c", f'echo 0 >{delegated}/cgroup.procs && exec "$0" "$@"')
+    os.chown(node.home, nodes.directory.stat().st_uid, -1)
+    node.enter = ("sh", "-c", f'echo 0 >{delegated}/cgroup.procs && exec "$0" "$@"', *becomes)
     node.start()
     nodes.await_up(node)
     wait_for(lambda: ends(database, "hog")[:1] == ["out_of_memory"], what="the kernel has killed it, and is named")
