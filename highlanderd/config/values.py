@@ -225,10 +225,20 @@ def count(value: object) -> int:
     return value
 
 
+LAST_ACCOUNT: Final = 2**32 - 2
+"""The highest number of a user or group: the kernel takes the one after it for "as before", which may be root."""
+
+
 def account(value: object) -> str:
-    """Accept the name or number of a user or group."""
+    """Accept the name or number of a user or group.
+
+    >>> account("nobody"), account(65534)
+    ('nobody', '65534')
+    """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return str(value)
+        return account(str(value))
+    if isinstance(value, str) and value.isdecimal() and (len(value) > 10 or int(value) > LAST_ACCOUNT):
+        raise ValueError(f"{quoted(value)} is not a number of a user or group; write 0 to {LAST_ACCOUNT}, or a name")
     if not isinstance(value, str) or not re.fullmatch(r"[^\s:,/\0]+", value):
         raise ValueError(f"{quoted(value)} is not a name; write the name or the number of one that exists")
     return value

@@ -60,7 +60,7 @@ WRONG: Final[Mapping[Callable[[object], object], tuple[object, ...]]] = {
     values.signal_number: ("TERMINATE", 0, 65, True, "STOP", "CONT", "", "²", "RTMIN+31", "RTMAX-60", "RTMIN+"),
     values.web_address: ("", "web-1:9841", "http://", "ftp://a", "http://a/b", "http://a b", "http://a\u202e", 3),
     values.output: ("none", "", "beat.log", 3),
-    values.account: ("", "a b", -1, True, "a:b"),
+    values.account: ("", "a b", -1, True, "a:b", 2**32 - 1, "4294967295", 2**64, "9" * 5000),
     values.variable: ("", "A=B", "A B", 3),
     values.label: ("", "a/b", "-a", ".", "ä", "a" * 64, 3),
     values.exit_code: (256, -1, True, "0"),
