@@ -8,11 +8,11 @@ from typing import Any
 from highlanderd.core.events import Refused
 from highlanderd.core.verdict import Claim
 from highlanderd.postgres.replies import Reply
-from highlanderd.postgres.session import Session
 from highlanderd.postgres.sql.leading import LAST_SUCCESS
+from highlanderd.run.waiting import WaitingSession
 
 
-class SpacedSession(Session):
+class SpacedSession(WaitingSession):
     """A session that looks for the last success between its look and the takeover.
 
     Nothing can come between: the takeover changes the row only as it was when it was judged, and each run changes it.
@@ -23,7 +23,7 @@ class SpacedSession(Session):
         super().__init__(*words, **keys)
         self._every, self._on_recent = every, on_recent
 
-    def take_over(self, claim: Claim) -> bool:
+    def begin(self, claim: Claim) -> bool:
         """Take over unless the last success is too recent. Posts Granted or Refused."""
         query = ("last_success", LAST_SUCCESS, (self.lock.lock_id,))
         self.ask(lambda replies, _sent: self._judge(claim, replies[0]), query)
@@ -37,7 +37,7 @@ class SpacedSession(Session):
             return
         [(ago,)] = reply.rows
         if ago is None or float(ago) >= self._every:
-            super().take_over(claim)
+            super().begin(claim)
             return
         self._on_recent(float(ago))
         self.post(Refused(pause, "it has succeeded too recently"))

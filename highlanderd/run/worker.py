@@ -33,6 +33,7 @@ from highlanderd.run.command import BUSY, LOST, SIGNALLED, UNREACHABLE, of_statu
 from highlanderd.run.order import CONFIGURATION, RUNNING, RunOrder
 from highlanderd.run.outcome import Outcome, of_term
 from highlanderd.run.spacing import SpacedSession
+from highlanderd.run.waiting import WaitingSession
 from highlanderd.system.linux import boottime
 from highlanderd.system.proctree import parent
 from highlanderd.worker.alarms import Alarms
@@ -149,8 +150,10 @@ class RunWorker:
         )
 
     def _session(self) -> Callable[..., Session]:
-        every = self._order.every
-        return Session if every is None else partial(SpacedSession, every=every, on_recent=self._skip)
+        front, every = self._order.front, self._order.every
+        if every is None:
+            return partial(WaitingSession, front=front)
+        return partial(SpacedSession, front=front, every=every, on_recent=self._skip)
 
     def _wanted(self) -> ProgramConfig:
         """Return the program. A success counts as finished; that another run has finished keeps none from its own."""

@@ -201,6 +201,21 @@ def test_a_signal_ends_the_wait(runs: Runs, name: str) -> None:
     assert not (runs.directory / "ran").exists()
 
 
+def test_a_run_that_is_stopped_while_it_waits_begins_once_it_is_continued(runs: Runs, database: Database) -> None:
+    first = runs.leading()
+    waiting = runs("--name", "beat", "--", "touch", "ran")
+    of_it = "SELECT reason FROM highlander.candidate WHERE state = 'waiting'"
+    wait_for(lambda: database.sql(of_it), PATIENCE, "it waits")
+    waiting.process.send_signal(signal.SIGSTOP)
+    first.process.terminate()
+    wait_for(lambda: any("is stopped" in why for (why,) in database.sql(of_it)), PATIENCE, "it leaves the lead alone")
+    assert runs("--name", "beat", "--", "true").ended()[0] == 0
+    assert not (runs.directory / "ran").exists()
+    waiting.process.send_signal(signal.SIGCONT)
+    assert waiting.ended() == (0, "", "")
+    assert (runs.directory / "ran").exists()
+
+
 def test_signals_reach_the_program_and_what_it_makes_of_them_is_its_own(runs: Runs) -> None:
     run = runs("--", sys.executable, "-c", COUNTING)
     spoken(run)
