@@ -20,6 +20,8 @@ ASKED: Final = {
     "NODE": "timeout 2 highlanderctl cluster -o tsv 2>/dev/null | awk 'node { print $1 } !NF { getline; node = 1 }'",
 }
 """By what is to be named: the command that prints what there is. Nodes are the second table, after an empty line."""
+SIGNALS: Final = ("HUP", "INT", "QUIT", "TERM", "KILL", "USR1", "USR2", "CONT", "STOP", "WINCH")
+"""What a command that takes a signal first is offered: the usual ones."""
 FILES: Final = frozenset({"PATH", "FILE"})
 """What is a file, of what options take."""
 
@@ -45,6 +47,8 @@ class Command:
     commands: tuple[Command, ...]
     asked: str
     """What is named in it, if that can be asked for: a key of ``ASKED``, or nothing."""
+    first: tuple[str, ...] = ()
+    """What its first word may be, where that is known."""
 
 
 def tree(parser: argparse.ArgumentParser, spellings: Sequence[str], text: str = "") -> Command:
@@ -52,6 +56,7 @@ def tree(parser: argparse.ArgumentParser, spellings: Sequence[str], text: str = 
     options: list[Option] = []
     commands: tuple[Command, ...] = ()
     asked = ""
+    first: tuple[str, ...] = ()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             commands = tuple(_below(action))
@@ -61,7 +66,9 @@ def tree(parser: argparse.ArgumentParser, spellings: Sequence[str], text: str = 
             options.append(Option(tuple(action.option_strings), value, described, tuple(action.choices or ())))
         elif action.metavar in ASKED:
             asked = str(action.metavar)
-    return Command(tuple(spellings), text, tuple(options), commands, asked)
+        elif action.metavar == "SIG":
+            first = SIGNALS
+    return Command(tuple(spellings), text, tuple(options), commands, asked, first)
 
 
 def _below(action: argparse._SubParsersAction[Any]) -> Iterator[Command]:
@@ -160,7 +167,7 @@ def _values(options: set[Option]) -> str:
 
 
 def _called(command: Command) -> str:
-    return " ".join(called for inner in command.commands for called in inner.spellings)
+    return " ".join((*command.first, *(called for inner in command.commands for called in inner.spellings)))
 
 
 def _spelt(command: Command) -> str:
@@ -184,6 +191,8 @@ def zsh(program: str, top: Command) -> str:
 def _zsh_function(called: str, command: Command) -> Iterator[str]:
     program = called[1:].split("_")[0]
     arguments = [spec for option in command.options for spec in _zsh_option(option, program)]
+    if command.first:
+        arguments.append(f"'1:word:({' '.join(command.first)})'")
     if command.asked:
         arguments.append(f"'*:{command.asked}:_{program}_{command.asked}'")
     if not command.commands:
@@ -238,6 +247,8 @@ def _fish_commands(program: str, command: Command, where: str) -> Iterator[str]:
             yield f"complete -c {program} -n '{where}' -a {called} -d '{_fish(below.text)}'"
         inside = f"__fish_seen_subcommand_from {' '.join(below.spellings)}"
         yield from (_fish_option(program, option, f" -n '{inside}'") for option in below.options)
+        if below.first:
+            yield f"complete -c {program} -n '{inside}' -a '{' '.join(below.first)}'"
         if below.asked:
             yield f"complete -c {program} -n '{inside}' -a '({_fish(ASKED[below.asked])})'"
         if below.commands:

@@ -116,6 +116,8 @@ def test_bash_completes_commands_options_and_names(completions: Path) -> None:
     assert completed(completions, "highlanderctl", "status", "-o", "t") == ["table", "tsv"]
     assert completed(completions, "highlanderctl", "release", "beat", "--to", "") == ["a", "b"]
     assert completed(completions, "highlanderctl", "drain", "") == ["a", "b"]
+    assert completed(completions, "highlanderctl", "signal", "U") == ["USR1", "USR2"]
+    assert completed(completions, "highlanderctl", "signal", "HUP", "b") == ["beat", "bot"]
     assert completed(completions, "highlanderd", "--print-") == ["--print-schema", "--print-json-schema"]
 
 
