@@ -27,8 +27,6 @@ FIRST_PAUSE = 0.05  # seconds; the first replacement comes at once
 END_WITHIN = 2.0  # seconds for the last lines, once the daemon waits for nothing else
 WHERE = ("files", "inherit")
 """Keys of an order that hold for a child's whole life."""
-DESCRIPTORS = 3
-"""What one child's logger costs the guardian: two pipes and a report."""
 MOST_LEAVING = 3  # loggers of one program that have not ended, for want of a disk that works
 
 
