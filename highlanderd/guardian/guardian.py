@@ -81,7 +81,10 @@ class Guardian:
         children: proctree.Children,
         instance: str,
         nofile: tuple[int, int],
+        front: int | None = None,
     ) -> None:
+        self._front = front
+        """The pid of the command that was typed, our parent while it lives; None for a daemon."""
         self._worker, self._service, self._instance = worker, service, instance
         self._signals = linux.Signals([signal.SIGCHLD, *PASSED_ON])
         self._poller = linux.Poller()
@@ -110,8 +113,9 @@ class Guardian:
         return not alive and (self._code is not None or self._hopeless())
 
     def _hopeless(self) -> bool:
-        """An orderly end was asked for, and no worker comes up to lead it."""
-        return self._draining and self._worker.pid is None and self._worker.failed_starts >= HOPELESS_AFTER
+        """An end was asked for, or nobody waits for us any more, and no worker comes up to lead it."""
+        fails = self._worker.pid is None and self._worker.failed_starts >= HOPELESS_AFTER
+        return fails and (self._draining or self._front not in (None, os.getppid()))
 
     # -------------------------------------------------------------------------------------------------- turn by turn
 
@@ -353,7 +357,8 @@ HANDLERS: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
 def main(arguments: list[str]) -> int:
     """Guard a node: ``--lock-fd N --state DIR --node NAME -- WORKER...``; return the exit code.
 
-    The inherited descriptor holds the lock. ``--input keep``: a child shall read this process' standard input.
+    The inherited descriptor holds the lock. ``--front PID``: the command that was typed;
+    a child shall read its standard input.
     ``--spare FD,PID,CODE``: this process has forked the first worker before it became the guardian.
     """
     split = arguments.index("--")
@@ -363,7 +368,8 @@ def main(arguments: list[str]) -> int:
     linux.become_subreaper()
     linux.set_name("highlanderd")
     os.set_inheritable(int(options["--lock-fd"]), False)
-    starting.fill_standard_descriptors(keep_input=options.get("--input") == "keep")
+    front = int(options["--front"]) if "--front" in options else None
+    starting.fill_standard_descriptors(keep_input=front is not None)
     try:
         children = proctree.Children()
     except FileNotFoundError:
@@ -378,7 +384,7 @@ def main(arguments: list[str]) -> int:
     spare = Spare.forked_before(options["--spare"]) if "--spare" in options else None
     worker = Worker(arguments[split + 1 :], options["--node"], spare)
     service = ServiceNotifier(os.environ, os.getpid())
-    guardian = Guardian(worker, service, children, instance, starting.raise_file_limit())
+    guardian = Guardian(worker, service, children, instance, starting.raise_file_limit(), front)
     gc.freeze()
     return guardian.run()
 

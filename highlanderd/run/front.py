@@ -117,7 +117,7 @@ def _start(home: Path, dsn: str) -> int:
     isolated = "-ISB" if sys.dont_write_bytecode else "-IS"
     own = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
     command = [sys.executable, isolated, str(guardian), "--lock-fd", str(lock), "--state", str(home), "--node", _node()]
-    command += ["--input", "keep", "--", sys.executable, *own, "run", "--serve", str(home)]
+    command += ["--front", str(os.getpid()), "--", sys.executable, *own, "run", "--serve", str(home)]
     environ = {name: value for name, value in os.environ.items() if name not in OF_THE_SERVICE}
     pid = os.posix_spawn(sys.executable, command, {**environ, "HIGHLANDER_DSN": dsn}, setpgroup=0)
     os.close(lock)

@@ -63,6 +63,13 @@ def test_environment_directory_and_umask_are_the_callers(runs: Runs) -> None:
     assert lines[-2:] == ["0027", str(runs.directory)]
 
 
+def test_nothing_is_left_of_a_run_that_is_killed_while_no_worker_can_start(runs: Runs) -> None:
+    run = runs("--name", "x", "--", "true", before=("prlimit", "--nofile=9"))
+    [guardian] = wait_for(lambda: run.below(b"--state"), PATIENCE, "it has a guardian")
+    run.process.kill()
+    wait_for(lambda: gone(guardian), PATIENCE, "it has ended")
+
+
 def test_what_cannot_be_executed_is_126_or_127_as_with_env(runs: Runs) -> None:
     plain, odd = runs.directory / "plain", runs.directory / "odd"
     plain.write_text("text")
@@ -283,7 +290,7 @@ def test_the_tree_dies_when_all_of_ours_are_killed(runs: Runs) -> None:
 def test_a_guardian_that_is_killed_is_70_once_the_tree_is_gone(runs: Runs) -> None:
     run = runs.leading()
     [life] = runs.journal.lives()
-    os.kill(run.below(b"--input")[0], signal.SIGKILL)
+    os.kill(run.below(b"--front")[0], signal.SIGKILL)
     code, _, err = run.ended()
     assert (code, gone(life.main)) == (70, True)
     assert "its guardian was killed" in err
