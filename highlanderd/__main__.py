@@ -30,6 +30,7 @@ CERTIFICATES: Final = "SSL_CERT_FILE"
 
 def main() -> None:
     """Run the command and exit with its code."""
+    _fill_standard_descriptors()
     gc.disable()  # imports make no garbage to speak of, and looking for it takes a tenth of the time that they take
     arguments = _arguments()
     try:
@@ -51,6 +52,15 @@ def main() -> None:
             print(f"highlanderd: cannot write the output: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null as those of the three that are closed: other files would take their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for as long as we live
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -299,6 +299,7 @@ async def serve(home: Path, channel_fd: int, writer: Writer) -> int:
     """Be a worker of the run in this directory; return the exit code."""
     guardian = GuardianLink(Channel.of(channel_fd))
     greeting = await guardian.greeted()
+    _leave_removed_directory()
     try:
         handover = begin(home / CONFIGURATION, greeting.memo, os.environ).under(greeting.version)
     except ConfigurationError as error:
@@ -315,6 +316,14 @@ async def serve(home: Path, channel_fd: int, writer: Writer) -> int:
         shutil.rmtree(home, ignore_errors=True)  # the command that was typed would have done it
     guardian.done(outcome.code)
     return outcome.code
+
+
+def _leave_removed_directory() -> None:
+    """Go elsewhere if the caller's directory was removed: nothing can be read by a relative path there."""
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib says the same
+    except FileNotFoundError:
+        os.chdir("/")
 
 
 def _without_file(problems: str, home: Path) -> str:

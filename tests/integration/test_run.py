@@ -63,6 +63,20 @@ def test_environment_directory_and_umask_are_the_callers(runs: Runs) -> None:
     assert lines[-2:] == ["0027", str(runs.directory)]
 
 
+@pytest.mark.parametrize("closing", first_of(["<&- >&- 2>&-", ">&-"]))
+def test_standard_streams_that_are_closed_are_null_and_the_exit_code_is_the_programs(runs: Runs, closing: str) -> None:
+    looks = "readlink /proc/self/fd/1 > seen; exit 3"
+    command = (sys.executable, "-m", "highlanderd", "run", "--name", "x", "--", "sh", "-c", looks)
+    assert runs.start(("sh", "-c", f'exec "$@" {closing}', "sh", *command)).ended()[0] == 3
+
+
+def test_a_caller_whose_directory_was_removed_runs_its_command(runs: Runs) -> None:
+    command = (sys.executable, "-m", "highlanderd", "run", "--name", "x", "--", "sh", "-c", "exit 3")
+    assert (
+        runs.start(("sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", *command)).ended()[0] == 3
+    )
+
+
 def test_nothing_is_left_of_a_run_that_is_killed_while_no_worker_can_start(runs: Runs) -> None:
     run = runs("--name", "x", "--", "true", before=("prlimit", "--nofile=9"))
     [guardian] = wait_for(lambda: run.below(b"--state"), PATIENCE, "it has a guardian")
