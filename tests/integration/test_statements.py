@@ -38,3 +38,31 @@ def test_every_statement_can_be_prepared(database: Database) -> None:
             except psycopg.Error as error:
                 refused[name] = str(error)
     assert not refused
+
+
+LEASE = """
+INSERT INTO highlander.lease (lock_id, epoch, renewal, program, node, instance, system, timeline, backend_pid,
+       backend_start, acquired_at, expires_at, trusted_for, released_at, reason)
+VALUES (1, 2, 1, 'beat', 'a', gen_random_uuid(), 1, 1, 1, 1, now(), now(), interval '3 s', now(), 'operator')
+"""
+UNHURRIED = (
+    ("NOTIFY", "'highlander', '1'"),
+    ("BEGIN_TERMS", "ARRAY[1], ARRAY[2]"),
+    ("SUCCEED_TERM", "1, 2, 1, 'beat', 'b', 0, 1, 'operator'"),
+    ("END_TERM", "1, 2, 'operator', NULL, NULL, NULL, NULL"),
+)
+"""Statements that nobody has to wait for, each with its parameters."""
+
+
+def test_hints_and_the_history_do_not_wait_for_the_disk(database: Database) -> None:
+    settled_ledger(database, 3.0)
+    ledger = Ledger("highlander", "", 0.0)
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute(LEASE)
+        for name, values in UNHURRIED:
+            statement = ledger.statement(name, STATEMENTS[f"leading.{name}"])
+            connection.execute(f"SET LOCAL synchronous_commit = on; PREPARE {name} AS {statement.sql}".encode())
+            connection.execute(f"EXECUTE {name} ({values})".encode())
+            assert connection.execute("SHOW synchronous_commit").fetchone() == ("off",), name
+        connection.commit()
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)

@@ -199,8 +199,12 @@ UPDATE {{schema}}.lease AS r
  WHERE {_OURS}
 """
 
+# In a statement that nobody has to wait for: its commit is written to the disk with the next one. What changes a row of
+# leases waits for the disk as ever.
+_UNHURRIED: Final = "set_config('synchronous_commit', 'off', true)"
+
 UNLOCK: Final = "SELECT pg_advisory_unlock_all()"
-NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
+NOTIFY: Final = f"SELECT pg_notify($1::text, $2::text), {_UNHURRIED}"
 
 # The history has statements of its own, sent after those that change the row. Where nobody has written when a term
 # ended, it ended with the beginning of the next.
@@ -217,7 +221,7 @@ SELECT lock_id, epoch, program, node, acquired_at{begun_values} FROM begun ON CO
 
 # Parameters: 1 lock ids, 2 their epochs.
 BEGIN_TERMS: Final = f"""
-WITH begun AS (SELECT r.* FROM unnest($1::bigint[], $2::bigint[]) AS a(lock_id, epoch)
+WITH begun AS (SELECT r.*, {_UNHURRIED} FROM unnest($1::bigint[], $2::bigint[]) AS a(lock_id, epoch)
                  JOIN {{schema}}.lease AS r ON r.lock_id = a.lock_id AND r.epoch = a.epoch),
      overdue AS ({_OVERDUE.replace("BEGUN", "b.acquired_at")}
          FROM begun AS b WHERE t.lock_id = b.lock_id AND t.epoch < b.epoch AND t.ended_at IS NULL)
@@ -231,7 +235,8 @@ _SINCE_EPOCH = "timestamptz 'epoch' + ${}::bigint * interval '1 microsecond'"
 # 2 epoch; of the former, 3 epoch, 4 program, 5 node, 6 when it began and 7 when it ended, in microseconds of the epoch,
 # 8 cause.
 SUCCEED_TERM: Final = f"""
-WITH begun AS (SELECT r.* FROM {{schema}}.lease AS r WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
+WITH begun AS (SELECT r.*, {_UNHURRIED} FROM {{schema}}.lease AS r
+                WHERE r.lock_id = $1::bigint AND r.epoch = $2::bigint),
      overdue AS ({_OVERDUE.replace("BEGUN", _SINCE_EPOCH.format(6))}
         WHERE t.lock_id = $1::bigint AND t.epoch < $3::bigint AND t.ended_at IS NULL),
      former AS (
@@ -258,7 +263,8 @@ UPDATE {{schema}}.term AS t
                    UNION ALL SELECT lock_id, epoch, acquired_at FROM {{schema}}.lease) AS n
            WHERE n.lock_id = $1::bigint AND n.epoch > $2::bigint),
          clock_timestamp())
-  FROM (SELECT $4::integer AS exit_status, $5::text AS exit_signal, $6::text AS author, $7::text AS remark) AS f
+  FROM (SELECT $4::integer AS exit_status, $5::text AS exit_signal, $6::text AS author, $7::text AS remark,
+               {_UNHURRIED}) AS f
  WHERE t.lock_id = $1::bigint AND t.epoch = $2::bigint AND (t.ended_at IS NULL OR t.reason = 'lapsed' OR {{untold}})
 """
 
