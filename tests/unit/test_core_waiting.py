@@ -31,6 +31,7 @@ from highlanderd.core.events import (
 from highlanderd.core.machine import begin, deadline, finished
 from highlanderd.core.observation import Glimpse, Observation
 from highlanderd.core.states import Backoff, Cause, Draining, Leading, Policy, Reservation, Situation, Stopped, Want
+from highlanderd.core.transitions.context import LEFT_ALONE
 from highlanderd.core.transitions.draining import backoff_delay
 from highlanderd.core.verdict import Settle
 from tests.support.core import LENGTHS, POLICY, SERVER, L, go, leading, observation, row, spawning, waiting
@@ -208,6 +209,21 @@ def test_a_start_ends_the_staying_out() -> None:
 def test_a_release_to_a_node_reserves_the_row_for_it() -> None:
     situation, _ = go(leading(), (2.0, ReleaseOrdered("there", 30.0)))
     assert go(situation, (2.0, Emptied()))[1] == (Release(6, Cause.RELEASED, Reservation("there", 30.0)),)
+
+
+def test_what_was_released_here_is_looked_at_once_another_node_has_had_a_moment_for_its_takeover() -> None:
+    order = (3.0, ReleaseOrdered(None, 30.0))
+    situation, effects = go(leading(), order, (3.5, Exited(0, 3.5)), (3.5, Emptied()), (4.0, Unlocked()))
+    assert (effects, deadline(situation, POLICY)) == ((), 4.0 + LEFT_ALONE)
+    situation, effects = go(situation, (4.01, Notified()))
+    assert (effects, deadline(situation, POLICY)) == ((), 4.0 + LEFT_ALONE)
+    assert go(situation, (4.0 + LEFT_ALONE, Due()))[1] == (Look(),)
+
+
+def test_a_hint_about_what_was_released_here_brings_the_next_look_forward() -> None:
+    situation, _ = go(released_by_us(), (2.1, Due()), looked(ours(), 2.1))
+    situation, effects = go(situation, (3.0, Notified()))
+    assert (effects, deadline(situation, POLICY)) == ((), 3.0 + LEFT_ALONE)
 
 
 def test_a_restart_reserves_the_row_for_this_node_and_does_not_stay_out() -> None:

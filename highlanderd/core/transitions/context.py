@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from highlanderd.core.effects import Effect, Look, Release, Renew
 from highlanderd.core.events import Event
@@ -12,6 +12,10 @@ from highlanderd.core.states import Author, Draining, Policy, SessionState, Situ
 Step = tuple[Situation, tuple[Effect, ...]]
 S_co = TypeVar("S_co", bound=State, covariant=True)
 E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+LEFT_ALONE: Final = 0.1
+"""Seconds for which a node that has released a program for another one asks nothing about it: the takeover, which the
+same processors and the same server have to do, comes first."""
 
 
 class ImpossibleEvent(Exception):

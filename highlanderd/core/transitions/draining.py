@@ -42,6 +42,7 @@ from highlanderd.core.states import (
     Want,
 )
 from highlanderd.core.transitions.context import (
+    LEFT_ALONE,
     Context,
     ImpossibleEvent,
     Step,
@@ -167,9 +168,10 @@ def _rest(context: Context[Draining, Event], reason: str) -> Step:
         return replace(situation, state=Stopped()), ()
     if state.cause in FAILURES:
         return replace(situation, state=Backoff(context.now + backoff_delay(situation.failures, context.policy))), ()
-    abstention = Abstention(state.term.epoch, context.now + state.abstain_for) if state.abstain_for else None
-    waiting = Waiting(look_at=context.now, abstention=abstention, insistent=state.insistent)
-    return look_when_idle(replace(situation, state=waiting))
+    if state.abstain_for:
+        abstention = Abstention(state.term.epoch, context.now + state.abstain_for)
+        return replace(situation, state=Waiting(context.now + LEFT_ALONE, abstention=abstention)), ()
+    return look_when_idle(replace(situation, state=Waiting(look_at=context.now, insistent=state.insistent)))
 
 
 def backoff_delay(failures: int, policy: Policy) -> float:

@@ -37,7 +37,7 @@ from highlanderd.core.states import (
     Vacancy,
     Waiting,
 )
-from highlanderd.core.transitions.context import Context, Step, look_when_idle, release_when_idle
+from highlanderd.core.transitions.context import LEFT_ALONE, Context, Step, look_when_idle, release_when_idle
 from highlanderd.core.transitions.resting import suspend
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Settle, Verdict, judge
 
@@ -65,9 +65,16 @@ def detached(context: Context[Waiting, Detached]) -> Step:
 
 
 def notified(context: Context[Waiting, Notified | LookAdvised]) -> Step:
-    """Look at once, or after the question under way, whose answer may be older than the hint."""
+    """Look at once, or after the question under way, whose answer may be older than the hint.
+
+    Where the program was released for another node, that one's takeover comes first: this node looks a moment later.
+    """
+    state = context.state
     if context.situation.session is SessionState.BUSY:
-        return replace(context.situation, state=replace(context.state, hinted=True)), ()
+        return replace(context.situation, state=replace(state, hinted=True)), ()
+    if state.abstention is not None:
+        look_at = min(state.look_at, context.now + LEFT_ALONE)
+        return replace(context.situation, state=replace(state, look_at=look_at)), ()
     return look_when_idle(context.situation)
 
 
