@@ -15,7 +15,7 @@ from highlanderd.core.effects import Look, TakeOver
 from highlanderd.core.events import Due, Looked, Refused, Resumed, Suspended
 from highlanderd.core.machine import deadline, turns_at
 from highlanderd.core.observation import Row, Suspension
-from highlanderd.core.placement import FOR_PREFERRED, FOR_SPREAD, Failback, Peers, failback, hold_back
+from highlanderd.core.placement import DOUBLINGS, FOR_PREFERRED, FOR_SPREAD, Failback, Peers, failback, hold_back
 from highlanderd.core.states import Policy, Situation
 from highlanderd.postgres.standing import Standing, StandingReader
 from highlanderd.postgres.survey import Leader
@@ -193,6 +193,10 @@ def test_the_time_doubles_with_each_failure_there_in_a_row(former: Row, failures
     found = back(given, 20.0, epoch=9, former=former, first="x")
     assert found.failures == failures
     assert found.due(60.0) == 20.0 + 60.0 * 2**failures
+
+
+def test_the_time_doubles_no_further_however_often_it_fails_there() -> None:
+    assert Failback(7, "first", "x", failures=2000).due(1.0) == 2.0**DOUBLINGS
 
 
 # ----------------------------------------------------------------------------------------------------------- the worker
