@@ -21,13 +21,14 @@ class Life:
 
 
 class Lives:
-    """The children of one contest, all with one file."""
+    """The children of one program, all with one file."""
 
-    def __init__(self, directory: Path) -> None:
-        """Compile the child."""
-        self._file = directory / "acts"
+    def __init__(self, directory: Path, number: int = 0) -> None:
+        """Compile the child, if that is not in the directory yet. Each program needs a ``number`` of its own."""
+        self._file = directory / f"acts{number}"
         program = directory / "instant_child"
-        subprocess.run(["cc", "-O2", "-static", "-o", str(program), str(SOURCE)], check=True)
+        if not program.exists():
+            subprocess.run(["cc", "-O2", "-static", "-o", str(program), str(SOURCE)], check=True)
         self.command = [str(program), str(self._file)]
         directory.chmod(0o755)
 
