@@ -126,6 +126,7 @@ class Guardian:
             self._poller.add(worker, writable=bool(worker.unsent))
         ready = self._poller.wait()
         self._keepers.receive(ready)
+        self._keepers.loggers.receive(ready)
         if worker is not None and worker.fileno() in ready:
             worker.flush()
             self._receive_from_worker()

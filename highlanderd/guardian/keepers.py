@@ -101,8 +101,10 @@ class Keepers:
             return f"epoch {order['epoch']} is not above {last}, the last one that was started for this lock id"
         if linux.boottime() >= order["not_after"]:
             return "the order came too late; the machine is too slow or was paused"
+        program, lock_id = order["program"], order["lock_id"]
         for handle in [*self._living.values(), *self._dead.unproven]:
-            if handle.program != order["program"] and handle.term["lock_id"] != order["lock_id"]:
+            term = handle.term  # not its properties: there may be a thousand, and this is asked for each start
+            if term["program"] != program and term["lock_id"] != lock_id:
                 continue
             if handle in self._dead.unproven:
                 return f"processes of {handle.program}'s dead keeper are not proven gone yet"

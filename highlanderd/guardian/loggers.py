@@ -1,7 +1,8 @@
 """The loggers as the guardian sees them: one for each child whose output is not thrown away, replaced when it dies.
 
 The guardian opens the pipes, hands the write ends to the keeper, and holds the read ends: they outlive loggers,
-workers and the keeper, and a new logger goes on where the last one was.
+workers and the keeper, and a new logger goes on where the last one was. A child that has no file of its own gets its
+logger with its first output: many programs are silent for days, and a logger costs as much memory as a keeper.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Loggers:
     def __init__(self, worker: Worker, poller: linux.Poller, signals: linux.Signals) -> None:
         self._worker, self._poller, self._signals = worker, poller, signals
         self._handles: list[LoggerHandle] = []
+        self._silent: dict[int, LoggerHandle] = {}
+        """By the read ends of its pipes, what waits for the first output of a child."""
         self._killed: set[int] = set()
         """Pids of forgotten loggers that may still live, because a disk that hangs keeps them from dying."""
 
@@ -99,19 +102,46 @@ class Loggers:
             self._forget(handle)
 
     def begin(self, spec: Spec) -> None:
-        """Show the worker the report of a child's logger, and fork it soon: the child's own start comes first."""
+        """Show the worker the report of a child's logger, and fork it soon: the child's own start comes first.
+
+        Files are made at once. Where there are none, the logger is forked with the first output.
+        """
         for handle in self._handles:
             if handle.spec is spec:
                 self._tell(handle)
-                handle.start_at = linux.boottime() + START_AFTER
-                self._poller.by(handle.start_at)
+                if spec["log"]["files"]:
+                    handle.start_at = linux.boottime() + START_AFTER
+                    self._poller.by(handle.start_at)
+                else:
+                    self._silent |= dict.fromkeys(handle.pipes.values(), handle)
+                    for fd in handle.pipes.values():
+                        self._poller.add(fd)
 
     def hasten(self, term: Message) -> None:
-        """Fork the logger of a term now, unless one was forked: the child's start is over."""
+        """Fork the logger of a term now, unless one was forked, or waits: the child's start is over."""
         for handle in self._handles:
-            if handle.term == term and not handle.runs:
-                handle.start_at = 0.0
-                self._poller.by(linux.boottime())
+            if handle.term == term and not handle.runs and not self._is_silent(handle):
+                self._start_now(handle)
+
+    def receive(self, ready: set[int]) -> None:
+        """Fork the loggers of children whose first output has come through ``ready`` descriptors, or its end."""
+        for fd in ready & self._silent.keys():
+            if (handle := self._silent.get(fd)) is not None:  # its other pipe may be ready, too
+                self._start_now(handle)
+
+    def _start_now(self, handle: LoggerHandle) -> None:
+        self._hear(handle)
+        handle.start_at = 0.0
+        self._poller.by(linux.boottime())
+
+    def _is_silent(self, handle: LoggerHandle) -> bool:
+        return any(fd in self._silent for fd in handle.pipes.values())
+
+    def _hear(self, handle: LoggerHandle) -> None:
+        """Wait for its first output no more."""
+        for fd in handle.pipes.values():
+            if self._silent.pop(fd, None) is not None:
+                self._poller.drop(fd)
 
     def list_to_worker(self) -> None:
         """Show a new worker what the loggers of living children report."""
@@ -166,11 +196,16 @@ class Loggers:
 
     def leave(self, term: Message) -> None:
         """Have the logger of a term whose tree is empty write what the pipes hold, and end."""
-        for handle in self._handles:
+        for handle in list(self._handles):
             if handle.term == term:
                 self._leave(handle)
 
     def _leave(self, handle: LoggerHandle) -> None:
+        if self._is_silent(handle):
+            if not any(held(fd) for fd in handle.pipes.values()):
+                self._forget(handle)
+                return
+            self._start_now(handle)
         if not handle.leaving:
             handle.leaving = True
             self._send(handle, signal.SIGTERM)
@@ -197,7 +232,7 @@ class Loggers:
 
     def dismiss(self, now: float) -> None:
         """End all loggers, because the daemon ends; each has a moment for its last lines."""
-        for handle in self._handles:
+        for handle in list(self._handles):
             self._leave(handle)
             handle.kill_at = min(handle.kill_at, now + END_WITHIN)
 
@@ -237,5 +272,6 @@ class Loggers:
             linux.send(handle.pid, signum)  # not reaped yet, so the pid is its own
 
     def _forget(self, handle: LoggerHandle) -> None:
+        self._hear(handle)
         handle.close()
         self._handles.remove(handle)

@@ -121,15 +121,15 @@ class Poller:
         self._fds: set[int] = set()
         self.add(self._timer)
 
-    def add(self, source: Source, writable: bool = False) -> None:
-        """Wait for it to become readable, or also writable."""
+    def add(self, source: Source | int, writable: bool = False) -> None:
+        """Wait for it, or for a descriptor, to become readable, or also writable."""
         self._poller.register(source, select.POLLIN | (select.POLLOUT if writable else 0))
-        self._fds.add(source.fileno())
+        self._fds.add(_descriptor(source))
 
-    def drop(self, source: Source) -> None:
+    def drop(self, source: Source | int) -> None:
         """Wait for it no more. Raises KeyError if it was never added."""
         self._poller.unregister(source)
-        self._fds.discard(source.fileno())
+        self._fds.discard(_descriptor(source))
 
     @property
     def at(self) -> float:
@@ -154,6 +154,10 @@ class Poller:
     def set(self, at: float) -> None:
         """End the wait at ``at``; ``NEVER`` waits without end."""
         self._timer.set(at)
+
+
+def _descriptor(source: Source | int) -> int:
+    return source if isinstance(source, int) else source.fileno()
 
 
 def block_signals() -> None:

@@ -80,6 +80,26 @@ def test_a_child_s_lines_reach_the_file_and_the_logger_ends_with_it(node: Node, 
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_child_without_a_file_gets_its_logger_with_its_first_output(node: Node, tmp_path: Path) -> None:
+    log = {"files": {}, "inherit": ["stdout", "stderr"]}
+    epoch = node.shell("while [ ! -e go ]; do sleep 0.02; done; echo out; exec sleep 1000", log=log, cwd=str(tmp_path))
+    node.expect("Started", epoch=epoch)
+    quiet = node.shell("exec sleep 1000", program="quiet", lock_id=2, log=log)  # the guardian has turned since
+    node.expect("Started", epoch=quiet)
+    assert not node.loggers()
+    (tmp_path / "go").touch()
+    wait_for(lambda: told(node, epoch, "lines") == {"stdout": 1, "stderr": 0}, what="the line is counted")
+    assert len(node.loggers()) == 1
+
+
+def test_the_last_words_of_a_child_that_ends_at_once_are_written(node: Node) -> None:
+    log = {"files": {}, "inherit": ["stdout", "stderr"]}
+    epoch = node.shell("echo out; echo err >&2", log=log)
+    node.expect("Emptied", epoch=epoch)
+    wait_for(lambda: told(node, epoch, "lines") == {"stdout": 1, "stderr": 1}, what="both lines are counted")
+    wait_for(lambda: not node.loggers(), what="the logger has ended")
+
+
 def test_a_killed_worker_costs_no_line(node: Node, tmp_path: Path) -> None:
     path = tmp_path / "log"
     epoch = logged(node, numbers(), path)
