@@ -14,7 +14,7 @@ from highlanderd.ctl.client import PATIENCE, Answer, ControlClient
 from highlanderd.ctl.direct import Direct, asked
 from highlanderd.ctl.exchange import segment
 from highlanderd.ctl.printing import give
-from highlanderd.ctl.tables import plain
+from highlanderd.ctl.tables import finished_somewhere, plain
 from highlanderd.durations import shown
 from highlanderd.errors import (
     DONE,
@@ -238,7 +238,7 @@ def _finished(view: _View, answer: Answer, program: Answer) -> str:  # noqa: ARG
     terms = view.ask("GET", f"/v1/history/{segment(program['name'])}?limit=1")["terms"]
     if not terms or terms[-1]["to"] is None or terms[-1]["cause"] != "finished":
         return ""
-    return f"finished on {plain(terms[-1]['node'])}, epoch {terms[-1]['epoch']}"
+    return finished_somewhere(terms[-1])
 
 
 OUTCOMES: Final[dict[str, Callable[[_View, Answer, Answer], str]]] = {

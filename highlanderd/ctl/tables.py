@@ -312,6 +312,17 @@ def finished(program: Mapping[str, Any]) -> str:
     return f"finished{how}, epoch {epoch}"
 
 
+def finished_somewhere(term: Mapping[str, Any]) -> str:
+    """Return where a term has finished, and how as far as the history knows.
+
+    >>> finished_somewhere({"node": "b", "epoch": 7, "exit_status": 3, "exit_signal": None})
+    'finished on b (status 3), epoch 7'
+    """
+    last = {"status": term["exit_status"], "signal": term["exit_signal"]}
+    how = "" if last["status"] is None and last["signal"] is None else f" ({_how(last)})"
+    return f"finished on {plain(term['node'])}{how}, epoch {term['epoch']}"
+
+
 def _how(last: Mapping[str, Any]) -> str:
     return f"status {last['status']}" if last["signal"] is None else f"killed by {last['signal']}"
 

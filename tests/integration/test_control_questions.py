@@ -301,10 +301,17 @@ def test_finished_is_what_the_last_term_of_any_node_says(tmp_path: Path) -> None
         async with serving(node, tmp_path) as path:
             waiting = await meanwhile(ctl(path, "wait", "beat", "--for", "finished"), node)
             assert not waiting.done()
-            node.terms = (FIRST, replace(SECOND, ended="2026-01-02T05:05:05Z", cause="finished"))
+            ended = replace(SECOND, ended="2026-01-02T05:05:05Z", cause="finished")
+            node.terms = (FIRST, ended)
             node.become("beat", program("beat"))
             asked = await waiting
-            assert (asked.code, asked.out) == (0, "beat: finished on b, epoch 2\n")
+            assert (asked.code, asked.out) == (0, "beat: finished on b, epoch 2\n"), "how is not known"
+            node.terms = (FIRST, replace(ended, exit_status=3))
+            asked = await ctl(path, "wait", "beat", "--for", "finished")
+            assert (asked.code, asked.out) == (0, "beat: finished on b (status 3), epoch 2\n")
+            node.terms = (FIRST, replace(ended, exit_signal="SIGKILL"))
+            asked = await ctl(path, "wait", "beat", "--for", "finished")
+            assert (asked.code, asked.out) == (0, "beat: finished on b (killed by SIGKILL), epoch 2\n")
             node.become("beat", program("beat", leader="web-2", epoch=3))
             assert (await ctl(path, "wait", "beat", "--for", "finished", "--timeout", "100ms")).code == 7
 

@@ -233,13 +233,21 @@ def test_a_restart_reserves_the_row_for_this_node_and_does_not_stay_out() -> Non
     assert go(situation, (2.0, Unlocked()))[1] == (Look(),)
 
 
-@pytest.mark.parametrize("restart", ["never", "on-failure"])
-def test_a_program_that_has_finished_is_started_nowhere_again(restart: Literal["never", "on-failure"]) -> None:
+@pytest.mark.parametrize(
+    ("restart", "said"),
+    [
+        ("never", "finished on there, and the history says how; `start` runs it again"),
+        ("on-failure", "finished on there; `start` runs it again"),
+    ],
+)
+def test_a_program_that_has_finished_is_started_nowhere_again(
+    restart: Literal["never", "on-failure"], said: str
+) -> None:
     policy = replace(POLICY, restart=restart)
     done = observation(row(released=True, reason="finished"))
     situation, effects = go(waiting(), looked(done), policy=policy)
     assert effects == ()
-    assert situation.reason == "finished on there; `start` runs it again"
+    assert situation.reason == said
     assert go(situation, (1.0, StartOrdered()), policy=policy)[1] == (Look(),)
 
 

@@ -145,7 +145,8 @@ def _verdict(context: Context[Waiting, Looked], state: Waiting) -> Verdict:
         return verdict
     row = verdict.judged
     if row is not None and state.finished:
-        return NotYet(None, f"finished on {row.node}; `start` runs it again")
+        how = ", and the history says how" if policy.restart == "never" else ""  # "on-failure": with success
+        return NotYet(None, f"finished on {row.node}{how}; `start` runs it again")
     if state.abstention is not None and now < state.abstention.until:
         return NotYet(state.abstention.until, "released here; leaves it to another node for now")
     return verdict
