@@ -125,7 +125,8 @@ def _lost(facts: Facts, *, tcp: bool) -> dict[str, str]:
 
 def _connections(facts: Facts) -> Iterator[Finding]:
     nodes = facts.nodes if facts.nodes > 1 else ASSUMED_NODES
-    said = f"{facts.plan.programs} programs on {nodes} nodes"
+    programs = facts.plan.programs
+    said = f"{programs} program{'' if programs == 1 else 's'} on {nodes} nodes"
     said += " (as many as are connected)" if facts.nodes > 1 else " (assumed, for fewer than two are connected)"
     said += " that share connections while they wait" if facts.plan.sharing else ""
     needed, room = _needed(facts.plan, nodes, sharing=facts.plan.sharing)

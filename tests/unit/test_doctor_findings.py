@@ -67,6 +67,15 @@ def test_a_healthy_server_has_nothing_but_fine_findings() -> None:
     ]
 
 
+def test_one_program_is_not_called_programs() -> None:
+    [said] = [
+        found.sentence
+        for found in judge(replace(HEALTHY, plan=replace(HEALTHY.plan, programs=1)))
+        if " need " in found.sentence
+    ]
+    assert said.startswith("1 program on 3 nodes ")
+
+
 PROBLEMS = {
     "fsync = off": (replace(HEALTHY, server_facts=replace(GREETING, fsync=False)), "switch fsync on"),
     "a synchronous standby that is away": (
