@@ -6,7 +6,6 @@ Names of programs and nodes are asked of the running daemon at the moment of com
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,7 +281,10 @@ def files() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    taken = argparse.ArgumentParser(description="Write the completions of bash, zsh and fish into a directory.")
+    taken.add_argument("directory", type=Path, help="what stands for /usr/share; made where it is not there")
+    directory = taken.parse_args().directory
     for place, script in files().items():
-        path = Path(sys.argv[1]) / place
+        path = directory / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(script, "utf-8")

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -100,6 +101,16 @@ def completed(completions: Path, *words: str) -> list[str]:
     environment = {"PATH": f"{completions}:{os.environ['PATH']}"}
     run = subprocess.run([tool("bash"), "-c", order], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return run.stdout.split()
+
+
+def test_completions_asked_for_help_write_nothing(tmp_path: Path) -> None:
+    script = ROOT / "packaging" / "build" / "completions.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "directory" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_bash_completes_commands_options_and_names(completions: Path) -> None:
