@@ -56,7 +56,9 @@ def name_of(arguments: argparse.Namespace, words: list[str]) -> str:
     """Return the program's name. Exits with 2 when it can be none."""
     name: str = words[0].rpartition("/")[2] if arguments.name is None else arguments.name
     if not re.fullmatch(LABEL, name) or name == "all":
-        cure = f"write {LABEL_WORDS}, and not all" if arguments.name is not None else "give it one with --name"
+        cure = (
+            f'write {LABEL_WORDS}, and not the word "all"' if arguments.name is not None else "give it one with --name"
+        )
         arguments.refuse(f"a program cannot be named {name!r}; {cure}")
     return name
 
