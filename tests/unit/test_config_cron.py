@@ -106,6 +106,8 @@ def test_a_program_with_a_schedule_begins_each_time_once_unless_it_says_otherwis
             'schedule = "0 2 31 2 *"',
             'x.schedule: "0 2 31 2 *" never comes: no month named has such a day; write a time that does',
         ),
+        ('schedule = "0 2 */10 2 MON#5"', "never comes: no month named has such a day; write a time that does"),
+        (f'schedule = "{"9" * 5000} 2 * * *"', "its minute is"),
         ('schedule = "@daily"', 'x.schedule: "@daily" is a word of crontabs; write "0 0 * * *"'),
         ('schedule = "@reboot"', 'x.schedule: "@reboot" is no time, and a program without a schedule starts by itself'),
         ('schedule = ""', 'x.schedule: "" has 0 fields'),
