@@ -68,7 +68,8 @@ def _noticed(program: ProgramConfig) -> str:
     """Return when the end of a program's term begins that does not answer any more."""
     alive = program.alive
     if isinstance(alive, Probe):
-        return f"its own stop begins at most {shown(alive.period * alive.threshold + alive.timeout)} later"
+        later = alive.period + (alive.threshold - 1) * max(alive.period, alive.timeout) + alive.timeout
+        return f"its own stop begins at most {shown(later)} later"
     return f"its own stop begins {shown(program.alive_timeout)} after its last WATCHDOG=1, unless it chooses otherwise"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from highlanderd.config.bounds import bounds
 from tests.support.configuration import loaded
 
@@ -44,6 +46,20 @@ def test_programs_are_named_where_their_bounds_differ() -> None:
         "  a planned handover                     the child's own stop, at most 10s (beat, relay)",
         "                                         the child's own stop, at most 500ms (bot)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("alive", "said"),
+    [
+        ('{ tcp = "db:1", period = "10s", timeout = "2s", threshold = 3 }', "at most 32s later"),
+        ('{ tcp = "db:1", period = "1s", timeout = "10s", threshold = 3 }', "at most 31s later"),
+        ('"notify"', "20s after its last WATCHDOG=1, unless it chooses otherwise"),
+    ],
+    ids=["asked each period", "asked once the last question has ended", "says it itself"],
+)
+def test_a_program_that_hangs_is_noticed_in_time(alive: str, said: str) -> None:
+    lines = table(program("beat") + f'alive = {alive}\nalive_timeout = "20s"\n')
+    assert f"  a program no longer does its work      its own stop begins {said}" in lines
 
 
 def test_hooks_take_their_time_in_a_handover() -> None:
