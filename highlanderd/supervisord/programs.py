@@ -105,8 +105,8 @@ def _names(section: SupervisorSection, group: str | None, variables: Mapping[str
 def usable(name: str, taken: set[str]) -> str:
     """Return a name that a program may have here and that is not taken; add it to ``taken``.
 
-    >>> usable("mail out", {"mail_out"}), usable("all", set())
-    ('mail_out-2', 'all-1')
+    >>> usable("mail out", {"mail_out"}), usable("all", set()), usable("...", set())
+    ('mail_out-2', 'all-1', 'program')
     """
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60].lstrip(".-") or "program"
     candidates = [plain] if re.fullmatch(LABEL, plain) and plain != "all" else [f"{plain}-1"]

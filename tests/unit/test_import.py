@@ -18,7 +18,7 @@ BEAT = "[program:beat]\ncommand=/bin/sleep 60\n"
 def made(directory: Path, text: str) -> str:
     """Write a supervisord.conf and return what is made of it."""
     path = directory / "supervisord.conf"
-    path.write_text(text)
+    path.write_text(text, "utf-8")
     return imported(path)
 
 
@@ -58,6 +58,8 @@ KINDS = {
     "serverurl=AUTO\nstdout_syslog=true\n",
     "names that are none here": "[program:all]\ncommand=/bin/true\n[program:mail out]\ncommand=/bin/true\n"
     "[program:mail_out]\ncommand=/bin/true\n[program:caf\u00e9]\ncommand=/bin/true\n",
+    "a byte order mark": f"\ufeff{BEAT}",
+    "characters that TOML has no place for": BEAT + "environment=A='\x7f',B='\\x'\n",
     "dollars": BEAT + "environment=A='$HOME ${X} $$',B='file:///etc/hosts'\n",
     "no program": "[supervisord]\nnodaemon=true\n",
 }
@@ -72,6 +74,13 @@ def test_each_process_of_several_becomes_a_program(tmp_path: Path) -> None:
     found = programs(tmp_path, KINDS["several processes"])
     assert list(found) == ["mail_08", "mail_09", "mail_10", "mail_11"]
     assert found["mail_10"]["command"] == ["/bin/sleep", "104"]
+    assert made(tmp_path, KINDS["several processes"] + "startretries=9\n").count("startretries = 9") == 1
+
+
+def test_the_level_of_the_log_is_the_one_that_shows_as_much(tmp_path: Path) -> None:
+    for given, written in {"BLATHER": "debug", "critical": "error", "warn": "warning"}.items():
+        text = made(tmp_path, f"[supervisord]\nloglevel={given}\n{BEAT}")
+        assert tomli.loads(text)["log"] == {"level": written}
 
 
 def test_what_supervisord_does_unasked_is_written(tmp_path: Path) -> None:
@@ -202,6 +211,17 @@ def test_the_stream_with_a_file_says_how_that_is_rotated(tmp_path: Path) -> None
     assert (beat["stderr"], beat["log_max_bytes"]) == ("/var/log/e.log", "5MiB")
 
 
+def test_of_two_files_that_are_rotated_otherwise_the_first_one_rules_and_the_other_is_named(tmp_path: Path) -> None:
+    text = BEAT + (
+        "stdout_logfile=/tmp/o.log\nstdout_logfile_maxbytes=5MB\nstdout_logfile_backups=3\n"
+        "stderr_logfile=/tmp/e.log\nstderr_logfile_maxbytes=1MB\nstderr_logfile_backups=3\n"
+    )
+    (beat,) = programs(tmp_path, text).values()
+    assert beat["log_max_bytes"] == "5MiB"
+    assert "# stderr_logfile_maxbytes = 1MB: log_max_bytes is for stdout and stderr together" in made(tmp_path, text)
+    assert "stderr_logfile_backups" not in made(tmp_path, text)
+
+
 def test_redirected_standard_error_has_no_file_of_its_own(tmp_path: Path) -> None:
     text = BEAT + "redirect_stderr=true\nstderr_logfile=/tmp/e.log\n"
     (beat,) = programs(tmp_path, text).values()
@@ -275,6 +295,12 @@ def test_includes_are_read_in_order_each_with_its_own_place(tmp_path: Path) -> N
     found = programs(tmp_path, BEAT + "[include]\nfiles = conf.d/*.conf nowhere/*.ini\n")
     assert list(found) == ["beat", "a", "b"]
     assert found["a"]["command"] == ["/bin/echo", str(tmp_path / "conf.d")]
+
+
+def test_the_place_of_a_file_may_have_a_percent_sign(tmp_path: Path) -> None:
+    (tmp_path / "100%").mkdir()
+    (beat,) = programs(tmp_path / "100%", "[program:beat]\ncommand=/bin/echo %(here)s\n").values()
+    assert beat["command"] == ["/bin/echo", str(tmp_path / "100%")]
 
 
 def test_a_section_that_comes_again_in_another_file_is_the_same_one(tmp_path: Path) -> None:
