@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from highlanderd.config.values import LAST_PORT, duration, kind, quoted
+from highlanderd.config.values import LAST_PORT, duration, quoted
 from highlanderd.config.words import words
 from highlanderd.durations import shown
 
@@ -209,8 +209,7 @@ def _seconds(name: str, value: object, shortest: float = 0.01) -> float:
 def _threshold(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
         raise ValueError(
-            f"gives {name} {quoted(value)}, which is {kind(value)}; write how many failures in a row end the term: "
-            "1 to 1000"
+            f"gives {name} {quoted(value)}; write how many failures in a row end the term, a number from 1 to 1000"
         )
     return value
 

@@ -66,6 +66,7 @@ def test_what_is_written_is_understood(written: object, meant: object) -> None:
         ('ready = { http = "http://a/\\r\\nX: y" }', "5: program.x.ready: asks for http = "),
         ('ready = { http = "http://u:p@a/" }', "5: program.x.ready: has a user in its URL, which is not sent; let"),
         ('ready = { http = "http://a..b/" }', '5: program.x.ready: names the host "a..b" in http, which is no name;'),
+        (f'ready = {{ tcp = "{"a." * 130}b:1" }}', '5: program.x.ready: names the host "a.a.a.a.'),
         ("ready = { http = 80 }", "5: program.x.ready: asks for http = 80, which is no URL to ask for; write"),
         ('ready = { tcp = "80" }', '5: program.x.ready: asks for tcp = "80", which is not HOST:PORT; write'),
         (
@@ -74,8 +75,11 @@ def test_what_is_written_is_understood(written: object, meant: object) -> None:
         ),
         ('ready = { tcp = "::1:80" }', '5: program.x.ready: asks for tcp = "::1:80", which is not HOST:PORT; write'),
         ("ready = { exec = [] }", "5: program.x.ready: has an exec that is empty; write a command"),
-        ('alive = { tcp = "a:1", threshold = 0 }', "5: program.x.alive: gives threshold 0, which is an integer; write"),
-        ('alive = { tcp = "a:1", threshold = "3" }', '5: program.x.alive: gives threshold "3", which is a string;'),
+        ('alive = { tcp = "a:1", threshold = 0 }', "5: program.x.alive: gives threshold 0; write how many failures"),
+        (
+            'alive = { tcp = "a:1", threshold = "3" }',
+            '5: program.x.alive: gives threshold "3"; write how many failures',
+        ),
         ('alive = { tcp = "a:1", period = "0s" }', '5: program.x.alive: gives period "0s"; write a duration from'),
         ('alive = { tcp = "a:1", timeout = "often" }', '5: program.x.alive: gives timeout a value: "often" is not a'),
         ("ready_timeout = 0", '5: program.x.ready_timeout: "0s" would end every term; write a duration from'),
