@@ -228,6 +228,11 @@ def test_nothing_is_found_where_nothing_is_missing(tmp_path: Path) -> None:
     assert findings(f'{keys}\nuser = "root"\ngroup = 0', {"PATH": "/nowhere"}) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a daemon of another user may start programs as its own alone")
+def test_a_number_without_an_entry_lacks_nothing_with_a_group_of_its_own() -> None:
+    assert findings('command = "sh"\nuser = 2147483641\ngroup = 0', {"PATH": "/usr/bin:/bin"}) == []
+
+
 def test_a_missing_group_of_the_control_socket_is_found() -> None:
     (finding,) = loaded(POSTGRES + '[control]\ngroup = "no-such"\n').findings
     assert finding.startswith('/etc/highlander.toml:4: control.group: there is no group "no-such" on this machine;')

@@ -92,6 +92,14 @@ def test_times_beyond_those_that_are_counted_have_their_own_reason() -> None:
     )
 
 
+def test_times_beyond_those_that_are_counted_stay_at_the_bound_where_a_reason_goes_on() -> None:
+    hours = 3600 * COUNTED
+    kept = replace(KEPT, held=(36_010.0 + 2 * hours, 36_020.0 + 2 * hours))  # a stop between two times
+    change = planned(36_000 + 4.0 * hours + 1000, kept, replace(OVER, ended_ago=4.0 * hours + 990))
+    assert isinstance(change, Change)
+    assert change.skipped == (Skipped(39_600, 36_000 + 4 * hours, COUNTED, "missed"),)
+
+
 def test_each_reason_has_a_line_of_its_own() -> None:
     kept, clock = replace(KEPT, held=(43_000.0, 47_000.0)), 54_500.0
     change = planned(clock, kept, replace(OVER, ended_ago=clock - 40_000))

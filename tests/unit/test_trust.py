@@ -81,6 +81,17 @@ def test_a_way_that_everybody_may_change_is_refused(etc: Path) -> None:
 
 
 @as_root
+def test_who_may_write_what_a_program_of_another_user_runs_is_that_users_own_affair(etc: Path) -> None:
+    shutil.copy("/bin/true", etc / "command")
+    os.chown(etc / "command", STRANGER, STRANGER)
+    beat = f'[program.beat]\ncommand = "{etc}/command"\n'
+    (etc / "conf.d/beat.toml").write_text(f"{beat}user = {STRANGER}\ngroup = {STRANGER}\n")
+    assert warnings(etc) == []
+    (etc / "conf.d/beat.toml").write_text(beat)
+    assert warnings(etc)[0].startswith(f"command: user {STRANGER} may write to it, and so decide what is run")
+
+
+@as_root
 @pytest.mark.parametrize("name", ["main.toml", "conf.d/beat.toml", "conf.d", "dsn"])
 def test_what_another_user_or_group_may_write_is_warned_of(etc: Path, name: str) -> None:
     os.chown(etc / name, STRANGER, 0)
@@ -244,6 +255,41 @@ def test_a_place_that_is_no_cgroup_is_left_alone(tmp_path: Path, instance: str) 
     (tmp_path / "instance").write_text(f"{instance}\n{tmp_path}\n")
     assert cgroup.succeed(str(tmp_path / "instance"), str(uuid.uuid4()), 0.1) == []
     assert (mine / "cgroup.kill").read_text() == ""
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file that names an earlier daemon, which has left a cgroup with a process in it."""
+    monkeypatch.setattr("highlanderd.system.cgroup_places.mounts", lambda *_: [("/", str(tmp_path / "cgroup"))])
+    instance = str(uuid.uuid4())
+    mine = tmp_path / "cgroup" / f"highlander.{instance}.1"
+    mine.mkdir(parents=True)
+    (mine / "cgroup.kill").write_text("")
+    (mine / "cgroup.events").write_text("populated 1\n")
+    (tmp_path / "instance").write_text(f"{instance}\n{tmp_path / 'cgroup'}\n")
+    return tmp_path / "instance"
+
+
+def killed(left: Path) -> bool:
+    """Return whether a daemon that starts kills what the one has left that is named there."""
+    cgroup.succeed(str(left), str(uuid.uuid4()), 0.1)
+    [mine] = left.parent.glob("cgroup/highlander.*.1")
+    return (mine / "cgroup.kill").read_text() == "1"
+
+
+def test_what_an_earlier_daemon_has_left_is_killed(left: Path) -> None:
+    assert killed(left)
+
+
+@as_root
+def test_what_another_user_says_that_an_earlier_daemon_has_left_is_not_killed(left: Path) -> None:
+    os.chown(left, STRANGER, STRANGER)
+    assert not killed(left)
+
+
+def test_nothing_is_killed_by_a_way_that_leads_out_of_the_cgroups_and_in_again(left: Path) -> None:
+    left.write_text(left.read_text().replace("/cgroup\n", "/cgroup/../cgroup\n"))
+    assert not killed(left)
 
 
 def test_a_state_directory_that_is_none_is_refused(etc: Path) -> None:
