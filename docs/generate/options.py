@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from tables import first_sentence, rows
 
 from highlanderd import errors
-from highlanderd.__main__ import _parser as daemon_parser
+from highlanderd.command_line import _parser as daemon_parser
 from highlanderd.config import SECTIONS, ProgramKeys, json_schema
 from highlanderd.config import sections as configuration
 from highlanderd.config.spellings import SYSTEMD

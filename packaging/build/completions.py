@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from highlanderd.__main__ import _parser as daemon_parser
+from highlanderd.command_line import _parser as daemon_parser
 from highlanderd.ctl.arguments import parser as client_parser
 
 ASKED: Final = {

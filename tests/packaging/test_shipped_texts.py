@@ -18,7 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from highlanderd import __version__
-from highlanderd.__main__ import _parser as daemon_parser
+from highlanderd.command_line import _parser as daemon_parser
 from highlanderd.config import SECTIONS, ProgramKeys, load
 from highlanderd.ctl.commands import COMMANDS
 from tests.support.packages import ROOT, tool

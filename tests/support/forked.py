@@ -23,6 +23,7 @@ _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(
     [
         *COMMANDS.values(),
+        "highlanderd.command_line",
         "highlanderd.ctl.command_line",
         "highlanderd.ctl.direct",
         "highlanderd.doctor",

@@ -23,7 +23,7 @@ pxVRY0xdYOuAbzO+YPPiAZQg2kaFSd66FnmkDA==
 IMPORT = "from aiohttp import connector; print(len(connector._SSL_CONTEXT_VERIFIED.get_ca_certs()))"
 AS_AT_A_START = f"""
 import os
-from highlanderd.__main__ import CERTIFICATES, without_certificates
+from highlanderd.command_line import CERTIFICATES, without_certificates
 before = os.environ[CERTIFICATES]
 with without_certificates():
     {IMPORT}
@@ -38,3 +38,23 @@ def test_no_certificates_are_loaded_for_a_client_that_is_not_used(script: str, l
     environment = {**os.environ, "SSL_CERT_FILE": str(file), "SSL_CERT_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert int(ran.stdout) == loaded
+
+
+INTERRUPTED = """
+import sys
+
+class Interrupt:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "argparse":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt)
+from highlanderd.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_rest_is_imported_ends_the_command_with_130_and_without_a_traceback() -> None:
+    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
