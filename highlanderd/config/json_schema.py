@@ -87,7 +87,9 @@ class _AsWritten(GenerateJsonSchema):
     def function_before_schema(self, schema: Any) -> Fragment:
         reads = schema["function"]["function"]
         inner = super().function_before_schema(schema)
-        if reads is values.listed:  # one may stand for an array of one
+        if reads is values.distinct:
+            inner["uniqueItems"] = True
+        if reads in (values.listed, values.distinct):  # one may stand for an array of one
             return {"anyOf": [inner["items"], inner]}
         return copy.deepcopy(WRITTEN[reads]) if reads in WRITTEN else inner
 

@@ -26,6 +26,8 @@ LIMITS: Final = tuple(sorted((*RLIMITS, *CGROUP_LIMITS)))
 _SYSTEMDS: Final = {"memorymax": "memory_max", "cpuquota": "cpu_max", "tasksmax": "tasks_max"}
 LEAST_MEMORY: Final = 16 << 20
 """Bytes: what is forked for a child is a Python until it executes the program, and has to fit in."""
+LEAST_FILES: Final = 4
+"""The standard streams, and the file that a program is loaded from."""
 LEAST_CPU, MOST_CPU = 0.01, 8192
 """Processors: the kernel gives a millisecond at least, and knows no more of them."""
 
@@ -65,6 +67,8 @@ def _limit(name: str, value: object) -> int:
         raise ValueError("gives tasks_max 0, with which nothing can be started; write 1 or more")
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f'gives {name} {quoted(value)}, which is no number; write one, or "unlimited"')
+    if name == "nofile" and value < LEAST_FILES:
+        raise ValueError(f"gives nofile {value}, with which nothing can be started; write {LEAST_FILES} or more")
     return value
 
 

@@ -197,6 +197,19 @@ def listed(value: object) -> tuple[object, ...]:
     return tuple(value)
 
 
+def distinct(value: object) -> tuple[object, ...]:
+    """Return a tuple as ``listed`` does; nothing may be in it twice.
+
+    >>> distinct(["a", "b"])
+    ('a', 'b')
+    """
+    names = listed(value)
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ValueError(f"names {quoted(name)} twice; remove one of them")
+    return names
+
+
 def numbers(value: object) -> tuple[object, ...]:
     """Return a tuple of what the array holds."""
     if not isinstance(value, list | tuple | frozenset):
@@ -352,5 +365,5 @@ Output = Annotated[str, BeforeValidator(output)]
 Secret = Annotated[SecretStr, BeforeValidator(secret)]
 Variable = Annotated[str, BeforeValidator(variable)]
 Label = Annotated[str, BeforeValidator(label)]
-Programs = Annotated[tuple[Label, ...], BeforeValidator(listed)]
-Nodes = Annotated[tuple[Label, ...], BeforeValidator(listed)]
+Programs = Annotated[tuple[Label, ...], BeforeValidator(distinct)]
+Nodes = Annotated[tuple[Label, ...], BeforeValidator(distinct)]

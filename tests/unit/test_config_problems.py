@@ -139,6 +139,12 @@ def test_all_problems_come_at_once_by_file_and_line() -> None:
             '[program.x]\ncommand = "x"\nlimits.tasks_max = 0',
             "5: program.x.limits: gives tasks_max 0, with which nothing can be started; write 1 or more",
         ),
+        (
+            '[program.x]\ncommand = "x"\nlimits.nofile = 0',
+            "5: program.x.limits: gives nofile 0, with which nothing can be started; write 4 or more",
+        ),
+        ('[program.x]\ncommand = "x"\nprefer = ["a", "b", "a"]', '5: program.x.prefer: names "a" twice; remove one'),
+        ('[program.x]\ncommand = "x"\nnever = ["a", "a"]', '5: program.x.never: names "a" twice; remove one of them'),
         ('[program.x]\ncommand = "x"\nlimits.nproc = "9"', '5: program.x.limits: gives nproc "9", which is no number;'),
         ('[program.x]\ncommand = "x"\nnice = 20', "5: program.x.nice: 20 is not a nice value; write a number from -20"),
         ('[program.x]\ncommand = "x"\noom_score_adj = "x"', '5: program.x.oom_score_adj: "x" is not an adjustment of'),
