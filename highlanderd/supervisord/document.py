@@ -81,13 +81,9 @@ def _variables(found: list[SupervisorSection]) -> dict[str, str]:
     variables: dict[str, str] = {}
     for section in found:
         if section.kind == "supervisord" and "environment" in section.options:
-            text = expanded(section, "environment", section.options["environment"], _here(section))
+            text = expanded(section, "environment", section.options["environment"], {})
             variables.update(environment(section, text))
     return variables
-
-
-def _here(section: SupervisorSection) -> dict[str, str]:
-    return {"here": str(section.file.absolute().parent)}
 
 
 def _own_tables(found: list[SupervisorSection], variables: Mapping[str, str]) -> Iterator[Table]:
@@ -112,7 +108,7 @@ def _daemon(section: SupervisorSection, log: Table, defaults: Table) -> None:
         if option == "loglevel":
             log.keys["level"] = _LEVELS.get(value.strip().lower(), "info")
         elif option in ("umask", "directory"):
-            translate(defaults, section, option, expanded(section, option, value, _here(section)))
+            translate(defaults, section, option, expanded(section, option, value, {}))
         elif option != "environment":
             why = _SUPERVISORD.get(option)
             said = f"left out, for {why}" if why else "no option of supervisord's; left out"
@@ -122,7 +118,7 @@ def _daemon(section: SupervisorSection, log: Table, defaults: Table) -> None:
 def _socket(section: SupervisorSection, control: Table) -> None:
     for option, value in section.options.items():
         if option == "chmod":
-            control.keys["mode"] = mask(str(value))
+            control.keys["mode"] = mask(value)
         elif option == "chown":
             control.remarks.append(f'chown = {value}: write group = "..." for who may command')
         elif option == "file":

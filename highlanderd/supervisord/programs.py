@@ -95,7 +95,6 @@ def _names(section: SupervisorSection, group: str | None, variables: Mapping[str
     """Return what ``%(name)s`` stands for in all processes of a program."""
     return {
         **{f"ENV_{name}": value for name, value in variables.items()},
-        "here": str(section.file.absolute().parent),
         "host_node_name": os.uname().nodename,
         "program_name": section.name,
         "group_name": group or section.name,

@@ -66,7 +66,7 @@ def _merged(found: list[SupervisorSection]) -> list[SupervisorSection]:
 def _included(path: Path, pattern: str) -> list[Path]:
     """Return the files that a pattern of ``[include]`` names, sorted."""
     try:
-        relative = expand(pattern, {"here": str(path.absolute().parent), "host_node_name": os.uname().nodename})
+        relative = expand(pattern, {"host_node_name": os.uname().nodename})
     except ValueError as error:
         raise ConfigurationError((f"{path}: [include] files: {error}",)) from None
     where = path.parent / _VARIABLE.sub(lambda found: os.environ.get(found[1], ""), relative)
