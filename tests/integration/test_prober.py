@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ STARTED, READY = Running(7, 0.0, 1e9), Ready(7, 0.0, 1.0)
 
 
 def test_a_child_is_ready_once_it_has_run_for_so_long() -> None:
-    found = findings(config(ready="1s"), Running(7, boottime() - 0.9, 1e9), Child(), 1)
+    found = findings(config(ready="1h"), Running(7, boottime() - 3600, 1e9), Child(), 1)
     assert isinstance(found[0], FoundReady)
 
 
@@ -216,10 +217,57 @@ def test_what_the_child_says_before_it_is_ready_is_passed_on() -> None:
     assert isinstance(ready, FoundReady)
 
 
-def test_a_program_that_refuses_is_unready_for_one_reason_until_it_is_another() -> None:
-    probe = Probe(TcpCheck("127.0.0.1", 1), period=0.1)
-    [found] = findings(config(ready=probe), STARTED, Child(), 1)
-    assert found == FoundUnready("tcp 127.0.0.1 port 1 cannot be asked: Connection refused")
+class Script:
+    """Host names that cannot be looked up for one reason after the other; where there is none, this host is meant."""
+
+    def __init__(self, *reasons: str) -> None:
+        self.left = [*reasons]
+
+    async def addresses(self, _host: str, _within: float) -> tuple[str, ...]:
+        if reason := self.left.pop(0):
+            raise OSError(reason)
+        return ("127.0.0.1",)
+
+
+@pytest.fixture
+def door() -> Iterator[TcpCheck]:
+    """Return a question that is answered well wherever its host is this one."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield TcpCheck("web", listening.getsockname()[1])
+
+
+def test_a_program_that_refuses_is_unready_for_one_reason_until_it_is_another(door: TcpCheck) -> None:
+    probe = Probe(door, period=0.1)
+    *unready, ready = findings(config(ready=probe), STARTED, Child(), 3, Script("lost", "lost", "gone", "gone", ""))
+    asked = f"tcp web port {door.port} cannot be asked"
+    assert unready == [FoundUnready(f"{asked}: lost"), FoundUnready(f"{asked}: gone")]
+    assert isinstance(ready, FoundReady)
+
+
+def test_a_program_is_asked_anew_in_a_moment_whether_it_is_ready_however_long_its_period(door: TcpCheck) -> None:
+    found = findings(config(ready=Probe(door, period=3600.0)), STARTED, Child(), 2, Script("lost", ""))
+    assert isinstance(found[1], FoundReady)
+
+
+def test_a_good_answer_ends_a_row_of_bad_ones(door: TcpCheck) -> None:
+    script = Script("lost", "lost", "", "lost", "lost", "gone")
+    [found] = findings(config(alive=Probe(door, period=0.1, threshold=3)), READY, Child(), 1, script)
+    assert found.why == f"not alive: tcp web port {door.port} cannot be asked: gone, 3 times in a row"
+
+
+def test_a_reload_has_a_child_asked_anew_only_where_the_question_has_changed() -> None:
+    async def main() -> list[int]:
+        child, asked = Child(), []
+        prober = Prober(config(alive=Notify()), Resolver())
+        for applied in (config(alive=Notify(), nice=1), config(alive=Notify()), config(alive=Notify(), ready="9s")):
+            prober.apply(applied)
+            prober.follow(child, READY, lambda _: None)
+            await asyncio.sleep(0)
+            asked.append(len(child.watched))
+        prober.stop()
+        return asked
+
+    assert asyncio.run(main()) == [1, 1, 2]
 
 
 def test_so_many_bad_answers_in_a_row_are_one_finding() -> None:
