@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from highlanderd import __version__
+from highlanderd import __version__, descriptors
 from highlanderd.command_parser import CommandParser
 from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError, one_line, printable
 from highlanderd.run import arguments as run
@@ -30,7 +30,7 @@ CERTIFICATES: Final = "SSL_CERT_FILE"
 
 def main() -> None:
     """Run the command and exit with its code."""
-    _fill_standard_descriptors()
+    descriptors.fill()
     gc.disable()  # imports make no garbage to speak of, and looking for it takes a tenth of the time that they take
     arguments = _arguments()
     try:
@@ -50,15 +50,6 @@ def main() -> None:
             print(f"highlanderd: cannot write the output: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
-
-
-def _fill_standard_descriptors() -> None:
-    """Open /dev/null as those of the three that are closed: other files would take their numbers."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for as long as we live
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from highlanderd import descriptors
 from highlanderd.errors import INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Ctrl-C while the rest is imported is answered, too."""
     try:
+        descriptors.fill()
         from highlanderd.ctl.command_line import run
 
         return run(argv)

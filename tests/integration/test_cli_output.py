@@ -42,3 +42,10 @@ def test_a_full_disk_is_a_sentence_of_the_client(tmp_path: Path) -> None:
         assert (done.code, done.err) == (1, "highlanderctl: cannot write the output: No space left on device\n")
 
     run(main)
+
+
+def test_a_client_whose_standard_output_is_closed_says_what_is_wrong_and_no_traceback(tmp_path: Path) -> None:
+    ctl = f"{DAEMON}.ctl --socket {tmp_path}/none status >&-"
+    done = subprocess.run(["sh", "-c", ctl], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith("highlanderctl: no daemon is running here: ")
