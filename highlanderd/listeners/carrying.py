@@ -60,6 +60,9 @@ async def carry_out(
     order = ORDERS[verb]
     if verb == "release" and before.state == "leading" and body.get("to") == node.name:
         return before  # it is there already
+    if verb == "release" and (to := body.get("to")) is not None and node.bars(before.name, to):
+        said = f'the key "never" names {to}; remove it there, and say highlanderctl reload'
+        raise HighlanderError(f"{to} never runs {before.name}: {said}")
     if order.hands_over and not body.get("force", False):
         await refuse_unless_able(node, before, body.get("to"))
     order.give(node, before.name, body, by)

@@ -74,6 +74,9 @@ class Node(Protocol):
     async def detail(self, name: str) -> ProgramDetail:
         """Return everything about one program. Raises NoSuchProgram."""
 
+    def bars(self, name: str, node: str) -> bool:
+        """Return whether the configuration here says that a node never runs a program."""
+
     def release(self, name: str, to: str | None, stay_out: float, by: Author) -> None:
         """Order a release, for node ``to``; stay out for ``stay_out`` seconds. Raises NoSuchProgram, NotLeading."""
 

@@ -50,9 +50,9 @@ class SetAside:
         self._limits = self._find_limits()  # a unit's TasksMax may have been raised since the last time
         self._affordable = needs.affordable(programs, self._limits)
 
-    def barred(self, name: str) -> bool:
-        """Return whether the configuration says that this node never runs a program."""
-        return name in self._wanted and self._node in self._wanted[name].never
+    def barred(self, name: str, node: str | None = None) -> bool:
+        """Return whether the configuration says that a node, this one by default, never runs a program."""
+        return name in self._wanted and (node or self._node) in self._wanted[name].never
 
     def quarantine(self, name: str) -> str:
         """Return what workers have died of that handled this program; empty for none."""

@@ -195,6 +195,10 @@ class WorkerNode:
 
     # ------------------------------------------------------------------------------------------------------- orders
 
+    def bars(self, name: str, node: str) -> bool:
+        """Return whether the configuration here says that a node never runs a program."""
+        return self._fleet.aside.barred(name, node)
+
     def release(self, name: str, to: str | None, stay_out: float, by: Author) -> None:
         """Order a release. Raises NoSuchProgram, NotLeading."""
         self._refuse_unless_leading(name)

@@ -35,8 +35,11 @@ def test_a_program_goes_back_to_the_preferred_node_and_to_the_next_one_when_that
 def test_a_node_never_runs_what_its_file_says_that_it_never_runs(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     programs = '[program.beat]\n[program.bot]\nnever = ["a", "c"]\n'
-    [a] = nodes(database, "a", programs="[program.beat]\n[program.bot]\n", lease=LEASE)
+    [a] = nodes(database, "a", programs='[program.beat]\n[program.bot]\nnever = ["c"]\n', lease=LEASE)
     nodes.await_led("bot")
+    useless = highlanderctl(a.socket, "release", "bot", "--to", "c", "--force")
+    said = 'highlanderctl: release bot: c never runs bot: the key "never" names c; remove it there, '
+    assert (useless.code, useless.err) == (1, f"{said}and say highlanderctl reload\n")
     a.configure(programs, lease=LEASE)
     assert "bot: changed (never): drains and leaves this node" in highlanderctl(a.socket, "reload", "--force").out
     wait_for(lambda: a.program("bot")["state"] == "stopped", what="it has left")

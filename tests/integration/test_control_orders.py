@@ -329,6 +329,21 @@ def test_a_release_to_a_node_that_could_not_lead_needs_force(tmp_path: Path, to:
     run(main)
 
 
+def test_a_release_to_a_node_that_never_runs_it_is_refused_also_with_force(tmp_path: Path) -> None:
+    node = MemoryNode(leading("beat"))
+    node.barred = {("beat", "web-2")}
+
+    async def main() -> None:
+        async with serving(node, tmp_path) as path:
+            for force in ((), ("--force",)):
+                done = await ctl(path, "release", "beat", "--to", "web-2", *force)
+                said = 'the key "never" names web-2; remove it there, and say highlanderctl reload\n'
+                assert (done.code, done.err) == (1, f"highlanderctl: release beat: web-2 never runs beat: {said}")
+        assert node.orders == []
+
+    run(main)
+
+
 def test_a_node_that_nobody_knows_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     node = MemoryNode(leading("beat"))
     node.migration = replace(node.migration, version=3)

@@ -141,6 +141,8 @@ class MemoryNode:
         """What a reload starts again."""
         self.added: tuple[str, ...] = ()
         self.edited_files: tuple[str, ...] = ()
+        self.barred: set[tuple[str, str]] = set()
+        """A program, and a node that never runs it."""
         self.lengths = LeaseReport(10.0, 10.0, 10.0, None, 13.0, ())
         self.looks = 0
         """How often somebody looked since the lengths changed: an obedient leader uses them from the second look on."""
@@ -292,6 +294,9 @@ class MemoryNode:
     def lift(self, name: str, by: Author) -> None:
         self.orders.append(("lift", name))
         self.authors.append(by)
+
+    def bars(self, name: str, node: str) -> bool:
+        return (name, node) in self.barred
 
     async def relay(self, node: str, verb: str, name: str, body: Mapping[str, Any], by: Author) -> dict[str, Any]:
         self.orders.append(("relay", node, verb, name, dict(body)))
