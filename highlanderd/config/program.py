@@ -263,7 +263,8 @@ class ProgramKeys(Section):
         default="always",
         description="Whether a child that has ended is started again, here or on another node. `always`: after a "
         "pause (`backoff`), which grows with failures only. `on-failure`: unless its exit code is one of "
-        "`success_exit_codes`. `never`: not before an operator says `highlanderctl start`. With `schedule` it is about "
+        "`success_exit_codes`. `never`: not before an operator says `highlanderctl start`; "
+        "what was lost with its node has not ended, and is begun again on another one. With `schedule` it is about "
         "one run. `never`, the default then: each time is begun at most once, whatever becomes of it. `on-failure`: a "
         "run that failed, or was lost with its node, is repeated until the next time comes.",
     )
@@ -306,7 +307,8 @@ class ProgramKeys(Section):
     failback: Annotated[float | None, BeforeValidator(failback_time)] = Field(
         default=None,
         description="How long a node that is preferred to the present leader has to be able to lead, without a break, "
-        "until the leader releases the program to it; twice as long after each time that it fails there. Default: "
+        "until the leader releases the program to it; twice as long after each time that it fails there, or is sent "
+        "back from there. Default: "
         '`"never"`.',
     )
     spread: Flag = Field(

@@ -106,7 +106,7 @@ def failback(
     ``former`` is the row that its term began with, and ``able`` has the token of each node that could lead the program.
     """
     if before is None or before.epoch != epoch:
-        before = Failback(epoch, failures=0 if before is None else _failures(before, former))
+        before = Failback(epoch, failures=0 if before is None else _failures(before, former, policy.node))
     better = policy.prefer[: _rank(policy, policy.node)]
     node = next((node for node in better if node in able), "")
     token = able.get(node, "")
@@ -115,9 +115,15 @@ def failback(
     return replace(before, node=node, token=token, since=now)
 
 
-def _failures(before: Failback, former: Row | None) -> int:
-    """Return the failures in a row, now that the program has come back: it failed there, or was not taken over."""
+def _failures(before: Failback, former: Row | None, here: str) -> int:
+    """Return the failures in a row, now that the program has come back to ``here``.
+
+    It failed there, was not taken over, or was sent back: two nodes whose files contradict each other would do that for
+    ever.
+    """
     if former is None or not former.released or not before.node:
         return 0
-    failed = former.node == before.node and former.reason in {cause.value for cause in FAILURES}
-    return before.failures + 1 if failed or former.reserved_for == before.node else 0
+    there = former.node == before.node
+    failed = there and former.reason in {cause.value for cause in FAILURES}
+    sent_back = there and former.reserved_for == here
+    return before.failures + 1 if failed or sent_back or former.reserved_for == before.node else 0

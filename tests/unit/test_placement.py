@@ -183,10 +183,11 @@ def test_nothing_is_given_back_to_a_node_that_is_not_preferred_to_this_one() -> 
         (row(released=True, node="first", reason="exited"), 2),
         (row(released=True, node="first", reason="not_ready"), 2),
         (row(released=True, node="here", reserved_for="first"), 2),
+        (row(released=True, node="first", reserved_for="here"), 2),
         (row(released=True, node="first", reason="stopped"), 0),
         (row(released=True, node="other", reason="exited"), 0),
     ],
-    ids=["failed there", "never ready there", "not taken over", "stopped there", "failed elsewhere"],
+    ids=["failed there", "never ready there", "not taken over", "sent back", "stopped there", "failed elsewhere"],
 )
 def test_the_time_doubles_with_each_failure_there_in_a_row(former: Row, failures: int) -> None:
     given = Failback(7, "first", "x", 10.0, failures=1)
