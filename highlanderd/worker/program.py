@@ -270,7 +270,7 @@ class Program:
     def _prepare(self, event: Event, effects: tuple[Effect, ...]) -> None:
         """Prepare a child at the hint of a release, and end what was prepared once no term is asked for any more."""
         match event:
-            case Notified() if effects and self._lock.undivided and (row := self._led_elsewhere()) is not None:
+            case Notified() if effects and not self._starts.crowded and (row := self._hinted()) is not None:
                 until = boottime() + Lease(row.trusted_for).spawn_within
                 self._spawn.prepare(Spawn(row.epoch + 1, until, until), "hint")
             case Granted() | Refused() | Detached():  # how each takeover ends
@@ -286,8 +286,10 @@ class Program:
         elif not isinstance(state, Waiting) and not (isinstance(state, Leading) and isinstance(state.child, Spawning)):
             self._starts.over(self.name)
 
-    def _led_elsewhere(self) -> Row | None:
+    def _hinted(self) -> Row | None:
         """Return the row of another node's term, as the last look has shown it, where this node waits for its end."""
+        if not self._lock.undivided:
+            return None
         state, row = self.situation.state, self.former
         if not isinstance(state, Waiting) or state.abstention is not None or row is None or self.policy.schedule:
             return None  # with a schedule, a release begins nothing
@@ -320,7 +322,7 @@ class Program:
 
     def _take_over(self, claim: Claim) -> None:
         with self._attention(self.name):
-            if self._lock.take_over(claim):
+            if self._lock.take_over(claim) and not self._starts.crowded:
                 until = boottime() + claim.lengths.spawn_within
                 scheduled = None if claim.run is None else claim.run.at
                 self._spawn.prepare(Spawn(claim.epoch, until, until, scheduled), "takeover")

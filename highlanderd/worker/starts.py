@@ -9,6 +9,9 @@ from typing import Final
 AT_ONCE: Final = 16
 """Programs. They keep the server and the guardian busy, and the first of them wait for no more than these."""
 
+CROWD: Final = 4
+"""Programs. Beyond them the processors are busy anyway, and to prepare one child more makes all others wait."""
+
 
 class Starts:
     """Lets the takeovers of few programs begin, and the others wait for their turn, first come, first served.
@@ -28,6 +31,11 @@ class Starts:
             begin()
         else:
             self._waiting[program] = begin
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many begin that a child which is prepared ahead takes the processors from the others."""
+        return len(self._begun) > CROWD
 
     def withdraw(self, program: str) -> None:
         """Forget a program that begins no term after all."""

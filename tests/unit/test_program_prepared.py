@@ -16,7 +16,7 @@ from highlanderd.core.states import Policy, Want
 from highlanderd.core.verdict import Claim
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
-from highlanderd.worker.starts import AT_ONCE, Starts
+from highlanderd.worker.starts import AT_ONCE, CROWD, Starts
 from tests.unit.test_program_records import Book, Incurious, Line, Quiet, released
 
 
@@ -60,7 +60,7 @@ class Waiter(Line):
         return False
 
 
-def done(*events: Event, session: type[Line] = Line) -> list[str]:
+def done(*events: Event, session: type[Line] = Line, starts: Starts | None = None) -> list[str]:
     """Return what a waiting program has done about its child once these events have come, and before its end."""
     spawner = Prepares()
 
@@ -73,6 +73,7 @@ def done(*events: Event, session: type[Line] = Line) -> list[str]:
             prober=Incurious(),
             recorder=Book(),
             on_change=lambda: None,
+            starts=starts,
         )
         for event in (Attached(1), *events):
             program.post(event)
@@ -99,6 +100,16 @@ def test_what_was_prepared_ends_with_a_takeover_that_begins_no_term(over: Event)
 
 def test_nothing_is_prepared_while_the_session_has_something_else_to_do_before_the_takeover() -> None:
     assert not [one for one in done(led(2), Notified(), free(2), session=Waiter) if "prepared" in one]
+
+
+@pytest.mark.parametrize("events", [(led(2), Notified()), (free(2),)])
+def test_nothing_is_prepared_while_many_programs_begin(events: tuple[Event, ...]) -> None:
+    starts = Starts()
+    for number in range(CROWD):
+        assert [one for one in done(*events, starts=starts) if "prepared" in one]
+        starts.ask(f"p{number}", lambda: None)
+    starts.ask("one more", lambda: None)
+    assert not [one for one in done(*events, starts=starts) if "prepared" in one]
 
 
 def test_what_was_prepared_at_a_hint_ends_when_another_node_still_leads() -> None:
