@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from highlanderd.guardian.suspects import NOTHING, SLOT, written
 from highlanderd.system import linux
@@ -13,17 +12,31 @@ from highlanderd.system import linux
 class Attention:
     """The program that the worker handles at this moment. Raises OSError when there is no memory for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: Callable[[], None] = lambda: None) -> None:
+        """``after`` is called when a program was handled without an exception."""
         self.fd = linux.memfd("attention", NOTHING)
         """The memory, which ``attend`` sends to the guardian."""
-        self._memory = mmap.mmap(self.fd, SLOT.size)
+        self.memory, self.after = mmap.mmap(self.fd, SLOT.size), after
 
-    @contextmanager
-    def on(self, program: str) -> Iterator[None]:
+    def on(self, program: str) -> Handling:
         """Handle a program for the block, which must not wait."""
-        before = self._memory[:]
-        self._memory[:] = written(program, linux.boottime())
-        try:
-            yield
-        finally:
-            self._memory[:] = before
+        return Handling(self, program)
+
+
+class Handling:
+    """One block in which a program is handled. There are several for each step, so it is no generator's."""
+
+    __slots__ = ("_attention", "_before", "_program")
+
+    def __init__(self, attention: Attention, program: str) -> None:
+        self._attention, self._program, self._before = attention, program, NOTHING
+
+    def __enter__(self) -> None:
+        memory = self._attention.memory
+        self._before = memory[:]
+        memory[:] = written(self._program, linux.boottime())
+
+    def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
+        self._attention.memory[:] = self._before
+        if raised is None:
+            self._attention.after()

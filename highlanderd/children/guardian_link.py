@@ -10,13 +10,13 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Protocol
 
-from highlanderd.children.attention import Attention
+from highlanderd.children.attention import Attention, Handling
 from highlanderd.children.child import Child
 from highlanderd.children.loop_channel import LoopChannel
 from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest
@@ -109,7 +109,7 @@ class GuardianLink:
         for future in (self._listed, self.failed):
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._channel = LoopChannel(channel, self._receive, self._end, self._fail)
-        self._attention = Attention()
+        self._attention = Attention(self._show_work)
         self._channel.post(messages.attend(), [self._attention.fd])
 
     async def greeted(self) -> Greeting:
@@ -203,14 +203,14 @@ class GuardianLink:
         self._busy_at = linux.boottime() + BUSY_AFTER * self._lease
         self._post(messages.ping(self._pinged, self._lease))
 
-    @contextmanager
-    def attention(self, program: str) -> Iterator[None]:
+    def attention(self, program: str) -> Handling:
         """Handle a program for the block: should this worker die of it, the guardian will know.
 
         A worker that ends one such turn after the other is busy and not frozen: the guardian hears of it in time.
         """
-        with self._attention.on(program):
-            yield
+        return self._attention.on(program)
+
+    def _show_work(self) -> None:
         if linux.boottime() >= self._busy_at:
             self._show_life()
 

@@ -7,7 +7,7 @@ seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
@@ -131,22 +131,21 @@ class Term:
     @property
     def trusted_until(self) -> float:
         """Return when this term ends unless it is renewed."""
-        return min(lease.trusted_until(sent) for sent, lease in self._promises())
+        return self._earliest(Lease.trusted_until)
 
     @property
     def kill_at(self) -> float:
         """Return when the child's tree must be killed unless the term is renewed."""
-        return min(lease.kill_at(sent) for sent, lease in self._promises())
+        return self._earliest(Lease.kill_at)
 
     def fence_at(self, stop_timeout: float) -> float:
         """Return when to ask the child to stop unless the term is renewed; it takes up to ``stop_timeout`` seconds."""
-        return min(lease.fence_at(sent, stop_timeout) for sent, lease in self._promises())
+        return self._earliest(lambda lease, sent: lease.fence_at(sent, stop_timeout))
 
-    def _promises(self) -> Iterator[tuple[float, Lease]]:
-        """Return what the row may say at this moment: each time a lease, and when it was sent."""
-        yield self.sent, self.lengths.trusted
-        if self.shortening is not None:
-            yield self.shortening.sent, self.shortening.lease
+    def _earliest(self, moment: Callable[[Lease, float], float]) -> float:
+        """Return a moment of a lease and of when it was sent, for the one of what the row may say that ends first."""
+        at, shorter = moment(self.lengths.trusted, self.sent), self.shortening
+        return at if shorter is None else min(at, moment(shorter.lease, shorter.sent))
 
     def asking(self, now: float) -> Term:
         """Return the term once a renewal is sent, which happens at ``now`` or later.
