@@ -144,6 +144,7 @@ def test_a_grandchild_that_holds_the_pipe_delays_nothing(node: Node) -> None:
         (["/no/such/program"], {}, ["cannot execute '/no/such/program'", "No such file", "correct `command`"]),
         (["no-such-program"], {}, ["cannot execute 'no-such-program'", "PATH"]),
         (["/etc/passwd"], {}, ["cannot execute '/etc/passwd'", "Permission denied", "chmod +x"]),
+        (["passwd"], {"env": {"PATH": "/etc:/nowhere"}}, ["cannot execute 'passwd'", "Permission denied", "chmod +x"]),
         (["/dir/script"], {}, ["interpreter is missing", "install the interpreter"]),
         (["/dir/data"], {}, ["cannot execute", "#!/bin/sh"]),
         (["true"], {"cwd": "/no/such/place"}, ["cannot enter directory '/no/such/place'", "create it"]),
