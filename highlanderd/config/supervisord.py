@@ -13,6 +13,10 @@ from typing import Final
 
 from highlanderd.config.values import LONGEST, MOST_BACKUPS
 
+OPENED, CLOSED = "\ue000", "\ue001"
+"""Private code points around the name of a variable in an expanded value: what is split into words keeps it whole, and
+nobody can judge the value before the daemon expands it."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -21,6 +25,11 @@ class Option:
     key: str = ""
     note: str = ""
     value: Callable[[object], object] = lambda given: given
+
+    @property
+    def remark(self) -> str:
+        """The note for a comment in a file, where no word is marked as code."""
+        return self.note.replace("`", "")
 
 
 def seconds(given: object) -> object:
@@ -141,7 +150,7 @@ def log_file(given: object) -> object:
         return "inherit"
     if not given or given.upper() in ("NONE", "OFF") or given == "/dev/null":
         return "null"
-    return given if "/" in given or given.startswith("\ue000") else f"./{given}"
+    return given if "/" in given or given.startswith(OPENED) else f"./{given}"
 
 
 _NO_EVENTS: Final = Option(note="there are no event listeners")

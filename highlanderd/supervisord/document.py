@@ -143,9 +143,8 @@ def _of_group(section: SupervisorSection, named: Set[str]) -> Iterator[str]:
     for option, value in section.options.items():
         if option != "programs":
             known = PROGRAM.get(option)
-            yield f"{section.title} {option} = {value}: left out" + (
-                f", for {known.note.replace('`', '')}" if known else ""
-            )
+            why = f", for {known.remark}" if known else ""
+            yield f"{section.title} {option} = {value}: left out{why}"
     for name in section.options.get("programs", "").split(","):
         if name.strip() and name.strip() not in named:
             yield f"{section.title} programs: {name.strip()} is no program of these files; left out"

@@ -7,13 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from highlanderd.config.reading import objection
-from highlanderd.config.supervisord import PROGRAM, truth
+from highlanderd.config.supervisord import CLOSED, OPENED, PROGRAM, truth
 from highlanderd.config.values import LONGEST, MOST_BACKUPS, any_signal
 from highlanderd.supervisord.reading import SupervisorSection, written
 from highlanderd.supervisord.table import Table, refusal, shown
-
-_MARK: Final = "\ue000"
-"""What a variable begins with in an expanded value: nobody can judge that before the daemon expands it."""
 
 _STREAMS: Final = ("stdout", "stderr")
 _RANGES: Final[Mapping[str, str]] = {
@@ -34,12 +31,12 @@ def translate(table: Table, section: SupervisorSection, option: str, value: str)
     if known is None:
         table.remarks.append(f"{option} = {shown(value)}: no option of supervisord's; left out")
     elif not known.key:
-        table.remarks.append(f"{option} = {shown(value)}: left out, for {known.note.replace('`', '')}")
+        table.remarks.append(f"{option} = {shown(value)}: left out, for {known.remark}")
     elif known.key == "stop_signal" and not _ends(value):
         table.remarks.append(f"{option} = {shown(value)}: left out, for it ends no program; TERM is sent instead")
     else:
-        given = known.value(re.sub(r"^~(?=/|$)", f"{_MARK}HOME\ue001", value.strip()))
-        problem = None if _MARK in value or _MARK in str(given) else objection(known.key, given)
+        given = known.value(re.sub(r"^~(?=/|$)", f"{OPENED}HOME{CLOSED}", value.strip()))
+        problem = None if OPENED in value or OPENED in str(given) else objection(known.key, given)
         if problem is not None:
             raise refusal(section, option, f"cannot become {known.key} here: {problem}")
         table.keys[known.key] = written(given) if isinstance(given, str) else given
@@ -57,7 +54,7 @@ def _ends(value: str) -> bool:
 
 def _differences(option: str, value: str, key: str, given: object) -> Iterator[str]:
     """Yield what a reader has to know of a key that cannot do quite the same as the option."""
-    if key in _RANGES and _MARK not in value and _number(key, given) != _number(key, value):
+    if key in _RANGES and OPENED not in value and _number(key, given) != _number(key, value):
         yield f"{option} = {shown(value)}: {key} is {_RANGES[key]}"
     if key in (*_STREAMS, "directory") and isinstance(given, str) and _relative(given):
         yield (
@@ -72,7 +69,7 @@ def _number(key: str, value: object) -> int | float:
 
 
 def _relative(path: str) -> bool:
-    return path not in ("inherit", "null") and not path.startswith(("/", _MARK))
+    return path not in ("inherit", "null") and not path.startswith(("/", OPENED))
 
 
 def redirect(section: SupervisorSection, options: Mapping[str, str]) -> bool:

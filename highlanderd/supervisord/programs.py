@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from highlanderd.config.reading import objection
-from highlanderd.config.supervisord import PROGRAM, integer
+from highlanderd.config.supervisord import CLOSED, OPENED, PROGRAM, integer
 from highlanderd.core.key import LABEL
 from highlanderd.supervisord.keys import join, own_files, redirect, rotate, translate
 from highlanderd.supervisord.reading import SupervisorSection, expand, settled, written
@@ -54,7 +54,7 @@ def programs(
         if name != called:
             table.remarks.append(f'"{called}" is no name for a program here, or is taken: it is "{name}"')
         if given != called:
-            table.remarks.append(f"process_name = {shown(given)}: left out, for {PROGRAM['process_name'].note}")
+            table.remarks.append(f"process_name = {shown(given)}: left out, for {PROGRAM['process_name'].remark}")
         if group is not None:
             table.remarks.append(f"group {group}: there are no groups; highlanderctl takes many names and patterns")
         table.remarks += _settlements(section)
@@ -137,7 +137,7 @@ def environment(section: SupervisorSection, text: str) -> dict[str, str]:
     Raises ConfigurationError for a text that is not of that form.
     """
     lexer = shlex.shlex(text)
-    lexer.wordchars += "/.+-():\ue000\ue001"
+    lexer.wordchars += f"/.+-():{OPENED}{CLOSED}"
     try:
         tokens = list(lexer)
     except ValueError as error:

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from highlanderd.config.supervisord import CLOSED, OPENED
 from highlanderd.config.toml import whole
 from highlanderd.errors import ConfigurationError
 
 _REFERENCE: Final = re.compile(r"%(?:%|\((?P<name>[^()]*)\)(?P<how>[-#0 +]*\d*(?:\.\d+)?[sdi])|(?P<other>))")
-_VARIABLE: Final = re.compile("\ue000(.*?)\ue001")
-"""Private code points around the name of a variable, so that what is split into words keeps it whole."""
+_VARIABLE: Final = re.compile(f"{OPENED}(.*?){CLOSED}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def expand(text: str, known: Mapping[str, object]) -> str:
         if name is None:
             raise ValueError('holds a "%" that begins no %(name)s; write %% for a plain one')
         if name.startswith("ENV_") and name not in known:
-            return f"\ue000{name.removeprefix('ENV_')}\ue001"
+            return f"{OPENED}{name.removeprefix('ENV_')}{CLOSED}"
         if name not in known:
             raise ValueError(f"names %({name})s, which supervisord does not know here")
         return f"%{found['how']}" % known[name]
