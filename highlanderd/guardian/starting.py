@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
+from highlanderd import descriptors
 from highlanderd.guardian import cgroup
 from highlanderd.system import linux
 
@@ -16,12 +17,11 @@ def fill_standard_descriptors(*, keep_input: bool) -> None:
 
     With ``keep_input`` stdin stays what it is: a child shall read it.
     """
-    null = os.open("/dev/null", os.O_RDWR)
-    while null <= 2:
-        null = os.open("/dev/null", os.O_RDWR)
+    descriptors.open_closed()
     if not keep_input:
+        null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 0)
-    os.close(null)
+        os.close(null)
 
 
 def raise_file_limit() -> tuple[int, int]:
