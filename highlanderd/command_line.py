@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from highlanderd.config import Configuration, Loaded
 
 DEFAULT_FILE: Final = Path("/etc/highlander.toml")
-CERTIFICATES: Final = "SSL_CERT_FILE"
-"""The variable by which OpenSSL finds the machine's certificates."""
 
 
 def main() -> None:
@@ -142,8 +140,7 @@ def _run_configured(path: Path, arguments: argparse.Namespace) -> int:
         return _examine(loaded)
     for note in (*loaded.warnings, *loaded.findings, *_shared_account(loaded.configuration)):
         print(one_line(f"warning: {note}"), file=sys.stderr)
-    with without_certificates():
-        from highlanderd.worker.startup import become_daemon
+    from highlanderd.worker.startup import become_daemon
 
     return become_daemon(path, loaded, code)
 
@@ -284,29 +281,11 @@ def _schema(configuration: Configuration, version: int | None) -> str:
     return f"BEGIN;\n\n{ledger.script()}{grants}\nCOMMIT;\n"
 
 
-@contextlib.contextmanager
-def without_certificates() -> Iterator[None]:
-    """Import in the block what imports aiohttp. Its client, which is not used, loads the machine's certificates then.
-
-    That takes a fifth of the time of all imports.
-    """
-    given = os.environ.get(CERTIFICATES)
-    os.environ[CERTIFICATES] = os.devnull
-    try:
-        yield
-    finally:
-        del os.environ[CERTIFICATES]
-        if given is not None:
-            os.environ[CERTIFICATES] = given
-
-
 def _work(path: Path, channel_fd: int) -> int:
     """Be a worker that the guardian has executed."""
     from highlanderd.guardian.spare import DESCRIPTOR
-
-    with without_certificates():
-        from highlanderd.worker.daemon import work
-        from highlanderd.worker.spare import with_spare
+    from highlanderd.worker.daemon import work
+    from highlanderd.worker.spare import with_spare
 
     gc.freeze()
     spare_fd = os.environ.pop(DESCRIPTOR, None)  # a guardian of an earlier version gives none

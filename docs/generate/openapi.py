@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 from highlanderd import __version__
 from highlanderd.core import cluster, explanation, occurrences, status
 from highlanderd.listeners.control import HTTP_STATUS
-from highlanderd.listeners.requests import FIELDS, WANTED
+from highlanderd.listeners.fields import FIELDS, WANTED
 
 REFERENCE: Final = Path(__file__).parents[1] / "reference"
 PAGE: Final = REFERENCE / "openapi.json"

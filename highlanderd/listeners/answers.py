@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from operator import attrgetter
 
-from aiohttp import web
-
 from highlanderd.config import WrittenKey, written
 from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, Drift, Held, UnableNode
 from highlanderd.core.status import (
@@ -111,21 +109,6 @@ def config_facts(name: str, keys: Iterable[WrittenKey]) -> dict[str, object]:
     return {"program": name, "keys": found}
 
 
-def failure(status: int, code: str, message: str) -> web.Response:
-    """Return the answer to a request that failed."""
-    return answer({"error": {"code": code, "message": message}}, status)
-
-
-def answer(facts: Mapping[str, object], status: int = 200) -> web.Response:
-    """Return facts as JSON, with a line's end for people who use curl."""
-    return page(encoded(facts), status)
-
-
 def encoded(facts: Mapping[str, object]) -> str:
-    """Return facts as the text of an answer."""
+    """Return facts as the text of an answer, with a line's end for people who use curl."""
     return json.dumps(facts, default=str) + "\n"
-
-
-def page(text: str, status: int = 200) -> web.Response:
-    """Return the answer with this text."""
-    return web.Response(text=text, status=status, content_type="application/json")

@@ -12,10 +12,10 @@ from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, Interrupted, NoSuchNode, NoSuchProgram, NotLeading, NotPermitted
 from highlanderd.listeners.answers import program_facts
 from highlanderd.listeners.candidates import refuse_unless_able
+from highlanderd.listeners.fields import WAITING, checked
 from highlanderd.listeners.lines import line_facts, portable
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import outcome
-from highlanderd.listeners.requests import WAITING, checked
 
 LOGS: Final = "logs"
 """What the node that leads is asked for: the last lines of a program. That changes nothing."""

@@ -28,15 +28,12 @@ from highlanderd.core.status import LeaseReport, ProgramDetail
 from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPermitted, TimedOut, Unanswered
 from highlanderd.listeners import carrying, everywhere, leases, witness
 from highlanderd.listeners.answers import (
-    answer,
     cluster_facts,
     cluster_part,
     config_facts,
     detail_facts,
     encoded,
-    failure,
     node_facts,
-    page,
     program_facts,
 )
 from highlanderd.listeners.events import happenings
@@ -44,9 +41,11 @@ from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.logs import Logs
 from highlanderd.listeners.orders import ORDERS, Node
 from highlanderd.listeners.outcomes import next_change, reloaded
+from highlanderd.listeners.peers import Peer, may_command, peer_of
 from highlanderd.listeners.requests import body_of, wait_of, whole
+from highlanderd.listeners.responses import answer, failure, page
 from highlanderd.listeners.shared_page import SharedPage
-from highlanderd.listeners.sockets import Closer, Lend, Peer, group_id, keep, may_command, peer_of, serve, unix_door
+from highlanderd.listeners.sockets import Closer, Lend, group_id, keep, serve, unix_door
 from highlanderd.listeners.streams import Streams, flag
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,11 @@ from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import NodeStatus, ProgramStatus
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import HighlanderError, Interrupted, NoSuchProgram
-from highlanderd.listeners.answers import cluster_facts, encoded, failure, page
+from highlanderd.listeners.answers import cluster_facts, encoded
 from highlanderd.listeners.asked_page import asked_page, refusable
 from highlanderd.listeners.history import history_facts
 from highlanderd.listeners.metrics import Metrics
+from highlanderd.listeners.responses import failure, page
 from highlanderd.listeners.shared_page import SharedPage
 from highlanderd.listeners.sockets import Closer, Lend, keep, serve, tcp_door
 from highlanderd.listeners.status_page import HEADERS, LATEST_TERMS, Seen, status_page

@@ -18,7 +18,7 @@ from highlanderd.core.status import LeaseReport
 from highlanderd.durations import shown
 from highlanderd.errors import BadRequest, HighlanderError, TimedOut, enumerated
 from highlanderd.listeners.orders import Node
-from highlanderd.listeners.sockets import Peer
+from highlanderd.listeners.peers import Peer
 from highlanderd.system.user_database import user_numbered
 from highlanderd.threads import in_thread
 

@@ -6,14 +6,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from highlanderd.errors import HighlanderError
-from highlanderd.listeners.sockets import Closer
+
+if TYPE_CHECKING:
+    from highlanderd.listeners.sockets import Closer
 
 log = logging.getLogger(__name__)
 
-Door = Callable[[], Awaitable[Closer]]
+Door = Callable[[], "Awaitable[Closer]"]
 """What opens a listener. Raises HighlanderError."""
 LISTEN_AGAIN: Final = 5.0
 """Seconds until a listener that could not be opened is tried again."""

@@ -14,11 +14,9 @@ import logging
 import os
 import socket
 import stat
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from highlanderd.config.identity import NotAnswered, find_group
 from highlanderd.errors import HighlanderError
+from highlanderd.listeners.peers import peer_of
 from highlanderd.listeners.places import AT_A_TIME, Places
 from highlanderd.threads import in_thread
 
@@ -43,48 +42,8 @@ FAREWELL = 0.3
 """Seconds that requests under way get at the end, and once more when they are cancelled."""
 UNREAD = 30_000
 """Milliseconds for which a TCP client may leave an answer unread."""
-SO_PEERGROUPS = 59
-"""Linux 4.13; the socket module does not name it."""
-MOST_GROUPS = 1024
-"""Bytes, 256 groups: the most that Python's getsockopt takes. Of a peer with more only the primary group counts."""
 BINDING = 2.0
 """Seconds to wait for another process that binds a socket in the same directory; that takes milliseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The process at the other end of a Unix socket, as the kernel vouches for it."""
-
-    pid: int
-    uid: int
-    groups: frozenset[int]
-
-
-def peer_of(connection: socket.socket) -> Peer:
-    """Ask the kernel who connected. Raises OSError when the connection is gone."""
-    pid, uid, gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return Peer(pid, uid, frozenset((gid, *_supplementary(connection))))
-
-
-def _supplementary(connection: socket.socket) -> tuple[int, ...]:
-    try:
-        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_GROUPS)
-    except OSError as error:
-        if error.errno != errno.ERANGE:
-            raise
-        return ()
-    return struct.unpack(f"{len(raw) // 4}I", raw)
-
-
-def may_command(peer: Peer, own_uid: int, gid: int | None) -> bool:
-    """Return whether a peer may give orders: root, the daemon's own user, and members of the group may.
-
-    >>> may_command(Peer(1, 1000, frozenset({1000, 27})), own_uid=33, gid=27)
-    True
-    >>> may_command(Peer(1, 1000, frozenset({1000})), own_uid=33, gid=None)
-    False
-    """
-    return peer.uid in (0, own_uid) or gid in peer.groups
 
 
 async def group_id(group: str | None) -> int | None:

@@ -27,8 +27,7 @@ from highlanderd.embedded.server import hold
 from highlanderd.errors import DONE, HighlanderError, enumerated
 from highlanderd.guardian import cgroup
 from highlanderd.guardian.channel import Channel
-from highlanderd.listeners.control import serve_control
-from highlanderd.listeners.health import serve_health
+from highlanderd.listeners import library
 from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.opening import Door, Doors
 from highlanderd.output import journal
@@ -248,7 +247,7 @@ class Daemon:
                 group.create_task(self._node.commands.run()),
                 group.create_task(self._beat.run()),
                 group.create_task(_fail_with(self._guardian)),
-                group.create_task(self._doors.open(self._listeners(), opened, self._notices.ready)),
+                group.create_task(self._open_doors(opened)),
             ]
             if self._greeting.draining:
                 self._drain()
@@ -260,7 +259,17 @@ class Daemon:
         log.info("%s; ends with code %d", drained(self._fleet.abandoned), self._exit_code)
         return self._exit_code
 
+    async def _open_doors(self, opened: AsyncExitStack) -> None:
+        """Open the listeners. A worker that has to import their library first lets programs begin."""
+        if not library.imported():
+            await asyncio.sleep(SOON)
+            library.bring()
+        await self._doors.open(self._listeners(), opened, self._notices.ready)
+
     def _listeners(self) -> list[Door]:
+        from highlanderd.listeners.control import serve_control
+        from highlanderd.listeners.health import serve_health
+
         control, metrics = self._configuration.control, self._configuration.metrics
         doors: list[Door] = [
             lambda: serve_control(self._node, control.socket, control.mode, control.group, self._guardian.lend)

@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import sys
+from typing import Final
 
 from highlanderd.errors import DONE
 from highlanderd.guardian import messages, protocol, shapes, starting
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.worker import confine
+from highlanderd.listeners import library
 from highlanderd.system import command_line
+
+IMPORTED_AFTER: Final = 2.0
+"""Seconds after which the first spare imports what its worker has not imported yet: the programs have begun by then."""
 
 
 def own_command() -> list[str]:
@@ -91,10 +97,13 @@ def _waited(channel: Channel) -> tuple[int, int]:
     poller.register(channel.fileno(), select.POLLIN)
     try:
         while True:
-            poller.poll()
+            if not poller.poll(None if library.imported() else 1000 * IMPORTED_AFTER):
+                library.bring()
+                gc.freeze()
+                continue
             received = channel.receive()
             if received is not None and shapes.check(protocol.SPARE, received[0]):
                 command_line.show([*own_command(), "--worker"])
                 return channel.detach(), received[1][0]
-    except (EOFError, ValueError, IndexError):
+    except (EOFError, ValueError, IndexError, ImportError):
         os._exit(DONE)

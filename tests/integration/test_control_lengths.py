@@ -13,7 +13,7 @@ import pytest
 from highlanderd.core.states import Author
 from highlanderd.errors import HighlanderError, TimedOut
 from highlanderd.listeners import leases
-from highlanderd.listeners.sockets import Peer
+from highlanderd.listeners.peers import Peer
 from tests.support.control import get, post
 from tests.support.memory_node import MemoryNode, leading, run, serving
 from tests.support.wait import until

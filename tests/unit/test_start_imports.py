@@ -23,7 +23,7 @@ pxVRY0xdYOuAbzO+YPPiAZQg2kaFSd66FnmkDA==
 IMPORT = "from aiohttp import connector; print(len(connector._SSL_CONTEXT_VERIFIED.get_ca_certs()))"
 AS_AT_A_START = f"""
 import os
-from highlanderd.command_line import CERTIFICATES, without_certificates
+from highlanderd.listeners.library import CERTIFICATES, without_certificates
 before = os.environ[CERTIFICATES]
 with without_certificates():
     {IMPORT}
@@ -58,3 +58,11 @@ main()
 def test_an_interrupt_while_the_rest_is_imported_ends_the_command_with_130_and_without_a_traceback() -> None:
     ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
+AT_A_START = "import sys, highlanderd.worker.startup; print(*sorted({'aiohttp', 'attr', 'yarl'} & set(sys.modules)))"
+
+
+def test_programs_do_not_wait_for_what_the_listeners_are_made_of() -> None:
+    ran = subprocess.run([sys.executable, "-c", AT_A_START], capture_output=True, text=True, check=True)
+    assert ran.stdout == "\n"
