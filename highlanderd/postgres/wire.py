@@ -192,10 +192,7 @@ class Wire:
                 if batch.closed == len(batch.replies):
                     batch.finish()
             case pq.ExecStatus.TUPLES_OK:
-                width = range(result.nfields)
-                reply.rows = [
-                    tuple(_decoded(result.get_value(row, column)) for column in width) for row in range(result.ntuples)
-                ]
+                reply.rows = _rows(result)
             case pq.ExecStatus.COMMAND_OK:
                 reply.affected = result.command_tuples or 0
             case pq.ExecStatus.PIPELINE_ABORTED:  # its Prepare has failed just before
@@ -278,8 +275,13 @@ def _element(item: str | int) -> str:
     return '"' + item.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
-def _decoded(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
+def _rows(result: pq.abc.PGresult) -> list[tuple[str | None, ...]]:
+    """Return the rows as text. A survey of a thousand programs has sixteen thousand values: no call for each."""
+    value_of, columns = result.get_value, range(result.nfields)
+    return [
+        tuple([None if (value := value_of(row, column)) is None else value.decode() for column in columns])
+        for row in range(result.ntuples)
+    ]
 
 
 def _message(result: pq.abc.PGresult) -> ServerMessage:
