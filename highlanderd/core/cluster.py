@@ -187,6 +187,9 @@ class Overviews:
         self._common: tuple[Mapping[str, str], Mapping[int, Held]] = {}, {}
         """What each program may depend on: why no program of a node could be led there, and what is stopped."""
         self._programs: Mapping[str, tuple[_Parts, ClusterProgram]] = {}
+        self._put_together: tuple[object, ...] = ()
+        """What the latest one was put together from, its nodes' times apart."""
+        self._latest = ClusterOverview((), (), {})
 
     def overview(
         self,
@@ -196,25 +199,38 @@ class Overviews:
         stopped: Mapping[int, Held],
     ) -> ClusterOverview:
         """Return the cluster as its parts show it: ``candidates`` by node, ``stopped`` by lock id."""
+        common = {node.name: _absence(node) for node in nodes}, stopped
+        parts = list(candidates), list(leads), common
+        if parts != self._put_together:
+            self._latest, self._put_together = self._anew(*parts), parts
+        ordered = tuple(sorted(nodes, key=lambda node: node.name))
+        return ClusterOverview(ordered, self._latest.programs, self._latest.by_name, self._latest.lock_ids)
+
+    def _anew(
+        self,
+        candidates: Iterable[tuple[str, CandidatePresence]],
+        leads: Iterable[Lead],
+        common: tuple[Mapping[str, str], Mapping[int, Held]],
+    ) -> ClusterOverview:
+        """Return the cluster without its nodes."""
         by_name: dict[str, dict[str, CandidatePresence]] = {}
         for node, candidate in candidates:
             by_name.setdefault(candidate.program, {})[node] = candidate
         terms: dict[str, list[Lead]] = {}
         for lead in leads:
             terms.setdefault(lead.program, []).append(lead)
+        stopped = common[1]
         held = {name for name, found in terms.items() if any(lead.led or lead.lock_id in stopped for lead in found)}
         parts = {name: (by_name.get(name, {}), terms.get(name, [])) for name in sorted(by_name.keys() | held)}
-        common = {node.name: _absence(node) for node in nodes}, stopped
         if common != self._common:
             self._common, self._programs = common, {}
         self._programs = {name: self._program(name, found) for name, found in parts.items()}
         programs = {name: program for name, (_, program) in self._programs.items()}
-        ordered = tuple(sorted(nodes, key=lambda node: node.name))
         lock_ids = {
             name: frozenset((*(one.lock_id for one in found.values()), *(lead.lock_id for lead in leads)))
             for name, (found, leads) in parts.items()
         }
-        return ClusterOverview(ordered, tuple(programs.values()), programs, lock_ids)
+        return ClusterOverview((), tuple(programs.values()), programs, lock_ids)
 
     def _program(self, name: str, parts: _Parts) -> tuple[_Parts, ClusterProgram]:
         known = self._programs.get(name)
