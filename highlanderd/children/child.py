@@ -66,8 +66,9 @@ class Child:
 
     def __init__(self, guardian: ChildGuardian, program: str, lock_id: int, epoch: int) -> None:
         self.program, self.lock_id, self.epoch = program, lock_id, epoch
-        self.report: KeeperReport | None = None
-        """The latest report of its keeper, or of the guardian for a dead one; None before the first."""
+        self._report: KeeperReport | None = None
+        self._acknowledged: tuple[float, bytes] | None = None
+        """The deadline that its keeper has acknowledged since, and its memo."""
         self.reported: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done with the first report that came from the keeper itself."""
         self._guardian = guardian
@@ -92,6 +93,14 @@ class Child:
     # ----------------------------------------------------------------------------------------------- what is known
 
     @property
+    def report(self) -> KeeperReport | None:
+        """The latest report of its keeper, or of the guardian for a dead one; None before the first."""
+        if self._report is not None and self._acknowledged is not None:
+            deadline, memo = self._acknowledged
+            self._report, self._acknowledged = replace(self._report, deadline=deadline, memo=memo), None
+        return self._report
+
+    @property
     def term(self) -> Message:
         """Which term it is of, as messages name it."""
         return {"program": self.program, "lock_id": self.lock_id, "epoch": self.epoch}
@@ -99,29 +108,29 @@ class Child:
     @property
     def pid(self) -> int | None:
         """The main process, once it was forked."""
-        return self.report.pid if self.report else None
+        return self._report.pid if self._report else None
 
     @property
     def keeper_pid(self) -> int | None:
         """Its keeper, below which all of its processes are. A keeper of an earlier version does not say it."""
-        if self.report is None:
+        if self._report is None:
             return None
-        return self.report.keeper or (self.pid and (proctree.parent(self.pid) or None))
+        return self._report.keeper or (self.pid and (proctree.parent(self.pid) or None))
 
     @property
     def killed_at(self) -> float | None:
         """When its tree first got SIGKILL, in CLOCK_BOOTTIME seconds."""
-        return self.report.killed_at if self.report else None
+        return self._report.killed_at if self._report else None
 
     @property
     def unkillable(self) -> tuple[int, ...]:
         """Its processes that SIGKILL has not ended for two seconds."""
-        return self.report.unkillable if self.report else ()
+        return self._report.unkillable if self._report else ()
 
     @property
     def missing_limits(self) -> str | None:
         """Which limits by cgroup do not hold for it, and why, as ``KeeperReport`` has it."""
-        return self.report.unlimited if self.report else None
+        return self._report.unlimited if self._report else None
 
     @property
     def number(self) -> int:
@@ -205,7 +214,7 @@ class Child:
 
     def probe(self, argv: tuple[str, ...], timeout: float) -> int:
         """Have the keeper run a command in the tree for so long at most; return the number that reports give it."""
-        number = ((self.report and self.report.probe) or 0) + 1
+        number = ((self._report and self._report.probe) or 0) + 1
         if self._channel is not None:
             self._send(messages.probe(number, [os.fsencode(word) for word in argv], timeout), self._channel)
         return number
@@ -242,10 +251,10 @@ class Child:
 
     def found(self) -> None:
         """Deliver no ``Started``: it was found running by this worker, and its ``Found`` says so."""
-        if self.report is not None and self.report.started is not None:
-            facts = list(self.report.facts())
+        if self._report is not None and self._report.started is not None:
+            facts = list(self._report.facts())
             self._delivered = 1 + next(n for n, fact in enumerate(facts) if isinstance(fact, Started))
-            self._hooks_ended = {*self.report.finished_hooks}
+            self._hooks_ended = {*self._report.finished_hooks}
 
     def attached(self, keeper: int, channel: Channel | None) -> None:
         """Take its keeper's number, and the channel to it; None when that was lost on the way."""
@@ -332,7 +341,7 @@ class Child:
 
     def _send(self, order: Message, channel: LoopChannel) -> None:
         if order["is"] == "deadline":
-            self._deadlines.send(order["at"], linux.boottime())
+            self._deadlines.send(order["at"], order["memo"], linux.boottime())
         channel.post(order)
 
     def _read(self) -> None:
@@ -354,6 +363,11 @@ class Child:
     def _take_in(self, message: Message, fds: list[int]) -> None:
         if not shapes.check(protocol.WORKER, message):
             return
+        if message["is"] == "acknowledged":
+            memo = self._deadlines.acknowledge(message["deadline"])
+            if memo is not None:
+                self._acknowledged = message["deadline"], memo
+            return
         names = message.get("fds", [])
         if len(names) != len(fds):
             self.kill_keeper(SHORT_OF_FILES)  # nobody could read the child's output, and the child would block on it
@@ -366,7 +380,7 @@ class Child:
 
     def _learn(self, report: KeeperReport) -> None:
         self._deadlines.acknowledge(report.deadline)
-        self.report = report
+        self._report, self._acknowledged = report, None
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
         self._deliver()
@@ -375,11 +389,11 @@ class Child:
         """Post what has happened and was not delivered yet."""
         if self._post is None:
             return
-        for hook, why in (self.report.finished_hooks if self.report else {}).items():
+        for hook, why in (self._report.finished_hooks if self._report else {}).items():
             if hook not in self._hooks_ended:
                 self._hooks_ended.add(hook)
                 self._conclude(HookFinished(hook, why))
-        for event in list(self.report.facts() if self.report else ())[self._delivered :]:
+        for event in list(self._report.facts() if self._report else ())[self._delivered :]:
             self._delivered += 1
             self._conclude(event)
         if self._stage is Stage.PROVEN:

@@ -13,18 +13,20 @@ class SentDeadlines:
     """Each deadline that awaits its acknowledgement, with when it was sent. Times are CLOCK_BOOTTIME seconds."""
 
     def __init__(self) -> None:
-        self._sent: deque[tuple[float, float]] = deque()
+        self._sent: deque[tuple[float, bytes, float]] = deque()
 
-    def send(self, kill_at: float, now: float) -> None:
-        """Note that a deadline is sent ``now``."""
-        self._sent.append((kill_at, now))
+    def send(self, kill_at: float, memo: bytes, now: float) -> None:
+        """Note that a deadline is sent ``now``, with its memo."""
+        self._sent.append((kill_at, memo, now))
 
-    def acknowledge(self, kill_at: float) -> None:
-        """Drop the deadline that a report shows, and those before it. A report of another one acknowledges nothing."""
-        if any(each == kill_at for each, _ in self._sent):
-            while self._sent.popleft()[0] != kill_at:
-                pass
+    def acknowledge(self, kill_at: float) -> bytes | None:
+        """Drop this deadline and those before it, and return its memo. One that was not sent acknowledges nothing."""
+        if all(each != kill_at for each, *_ in self._sent):
+            return None
+        while (sent := self._sent.popleft())[0] != kill_at:
+            pass
+        return sent[1]
 
     def overdue(self, now: float, lease: float) -> bool:
         """Return whether the oldest one was sent more than 3/10 of ``lease`` seconds ago."""
-        return bool(self._sent) and now - self._sent[0][1] > ACKNOWLEDGED_WITHIN * lease
+        return bool(self._sent) and now - self._sent[0][2] > ACKNOWLEDGED_WITHIN * lease

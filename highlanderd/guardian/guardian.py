@@ -137,8 +137,8 @@ class Guardian:
                 self._pass_on(PASSED_ON[signum])
 
     def _left(self) -> float:
-        """Return the seconds until the service manager must kill the daemon, should it freeze now."""
-        return self._keepers.left(linux.boottime(), OVERDUE)
+        """Return the seconds until the service manager must kill the daemon, should it freeze now, if it watches."""
+        return self._keepers.left(linux.boottime(), OVERDUE) if self._service.watches else linux.NEVER
 
     def _judge(self, now: float) -> None:
         """Do what is due by now, and set the next moment."""

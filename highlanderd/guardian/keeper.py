@@ -12,10 +12,11 @@ A keeper may be forked before its term has begun. Its child then waits at a gate
 the guardian's ``execute`` comes. A term that does not begin ends both.
 
 Everything that is known of the child is one dict, ``_state``. After each change all of it is sent to the guardian and
-to the worker. A channel that is full now gets a newer state later, so a slow reader costs nothing.
+to the worker. A channel that is full now gets a newer state later, so a slow reader costs nothing. A deadline that only
+moves on is noted where the guardian reads it (``deadline_notes.py``), and acknowledged to the worker in a few words.
 
 One loop waits for signals (SIGCHLD), for the deadline's timer, for both channels, for the child's answer and for what
-it says of itself. Then each turn takes the same steps, whatever woke it:
+it says of itself. Then each turn takes the same steps, whatever woke it, but for new deadlines alone:
 
 1. read the channels, the guardian's before the worker's, which it may replace;
 2. hear what the child says by sd_notify(3), before what has said it is reaped; kill a probe whose time is over;
@@ -64,6 +65,7 @@ from highlanderd.system import linux, priority, proctree
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from highlanderd.guardian.channel import Message
@@ -78,7 +80,8 @@ class Keeper:
     """One child from its fork to the proof. ``spec`` is the worker's request, with term and ``not_after`` added.
 
     ``signals`` may be the guardian's: a signalfd delivers to the process that reads it. All but SIGCHLD are ignored.
-    With ``gated`` the term has not begun: ``execute`` says when it has.
+    With ``gated`` the term has not begun: ``execute`` says when it has. ``note`` is called with each deadline that was
+    moved on, and its memo, and raises OSError where it cannot note them; without it the guardian is sent them.
     """
 
     def __init__(
@@ -91,9 +94,10 @@ class Keeper:
         logged: dict[str, int],
         *,
         gated: bool = False,
+        note: Callable[[float, bytes], None] | None = None,
     ) -> None:
         self._spec, self._signals, self._directory, self._logged = spec, signals, directory, logged
-        self._gated = gated
+        self._gated, self._note = gated, note
         self._nofile = (0, 0)
         self._guardian: Channel | None = guardian
         self._worker: Channel | None = worker
@@ -103,6 +107,10 @@ class Keeper:
         self._state = {**messages.state(spec), "keeper": os.getpid()}
         self._pipes: dict[str, int] = {}
         self._owed_guardian = self._owed_worker = self._owed_pipes = True
+        self._owed_acknowledgement = False
+        """To the worker, which knows all but the deadline and the memo."""
+        self._told: Message = {}
+        """The last state that was sent to the worker."""
         self._reported_at = 0.0
         """When a state was last sent to the guardian."""
         self._children: proctree.Children | None = None
@@ -117,6 +125,9 @@ class Keeper:
         """Whether the tree is being killed; and whether no hook may run any more."""
         self._killing_since = 0.0
         self._released = self._again = self._complained = False
+        self._quiet = False
+        """Whether nothing has happened since the last turn, but that the worker has sent something."""
+        self._poller = select.poll()
 
     def run(self, nofile: tuple[int, int]) -> int:
         """Keep the child until its tree is empty and that is acknowledged; return the exit code."""
@@ -166,34 +177,52 @@ class Keeper:
 
     def _wait(self) -> None:
         """Wait for the next event. The wait has no end only while a child or a channel can end it."""
-        poller = select.poll()
-        hook = None if self._hooks is None else self._hooks.source
-        for source in (self._signals, self._timer, self._start, self._health.source, hook):
-            if source is not None:
-                poller.register(source, select.POLLIN)
-        for channel, owed in ((self._guardian, self._owed_guardian), (self._worker, self._owed_worker)):
-            if channel is not None:
-                poller.register(channel, select.POLLIN | (select.POLLOUT if owed and not self._gated else 0))
+        owed_worker = self._owed_worker or self._owed_acknowledgement
+        if not self._quiet or self._owed_guardian or owed_worker:
+            self._poller = self._all_sources(owed_worker)
         killing = self._state["killed"] and not self._state["empty"]
         at_once = killing and self._kills and self._killing.unfinished
         again = 0 if at_once else AGAIN if killing or self._again else linux.NEVER
         again = min(again, 1000 * self._health.patience)
         if self._hooks is not None:
             again = min(again, 1000 * self._hooks.patience)
+        self._quiet = False
         try:
-            poller.poll(None if again == linux.NEVER else again)
-        except OSError as error:  # for want of memory, for instance; each turn looks at everything anyway
+            ready = self._poller.poll(None if again == linux.NEVER else again)
+        except OSError as error:  # for want of memory, for instance; the next turn looks at everything
             self._complain(error)
             time.sleep(AGAIN / 1000)
+        else:
+            worker = None if self._worker is None or killing or self._again else self._worker.fileno()
+            self._quiet = ready == [(worker, select.POLLIN)]
+
+    def _all_sources(self, owed_worker: bool) -> select.poll:
+        poller = select.poll()
+        hook = None if self._hooks is None else self._hooks.source
+        for source in (self._signals, self._timer, self._start, self._health.source, hook):
+            if source is not None:
+                poller.register(source, select.POLLIN)
+        for channel, owed in ((self._guardian, self._owed_guardian), (self._worker, owed_worker)):
+            if channel is not None:
+                poller.register(channel, select.POLLIN | (select.POLLOUT if owed and not self._gated else 0))
+        return poller
 
     def _turn(self) -> None:
-        """Take all steps. One that the system refuses now is taken again in a later turn, and stops no other."""
+        """Take all steps; or what deadlines need, if the worker has sent nothing else, and nothing else has happened.
+
+        One that the system refuses now is taken again in a later turn, and stops no other.
+        """
         self._again = False
-        for step in STEPS:
-            try:
-                step(self)
-            except OSError as error:
-                self._complain(error)
+        if self._quiet:
+            self._take(Keeper._receive_worker)
+        for step in STEPS_OF_RENEWAL if self._quiet else STEPS:
+            self._take(step)
+
+    def _take(self, step: Callable[[Keeper], None]) -> None:
+        try:
+            step(self)
+        except OSError as error:
+            self._complain(error)
 
     def _complain(self, error: OSError | ValueError) -> None:
         self._again = True
@@ -207,16 +236,22 @@ class Keeper:
         """Read the guardian's messages before those of the worker that they may replace."""
         self._signals.take()
         self._guardian = self._receive(self._guardian)
+        self._receive_worker()
+
+    def _receive_worker(self) -> None:
         self._worker = self._receive(self._worker)
 
     def _receive(self, channel: Channel | None) -> Channel | None:
         try:
             while channel is not None and (received := channel.receive()) is not None:
+                name = received[0]["is"]
+                self._quiet = self._quiet and name == "deadline"
                 if shapes.check(protocol.KEEPER, received[0]):  # a newer worker may send what is not known here
-                    HANDLERS[received[0]["is"]](self, *received)
+                    HANDLERS[name](self, *received)
         except ValueError as error:  # what it asks for is not known; the deadline holds
             self._complain(error)
         except EOFError:
+            self._quiet = False
             if channel is not None:
                 channel.close()
             return None
@@ -239,7 +274,26 @@ class Keeper:
             self._start.open_gate(deadline, not_after)
 
     def _on_deadline(self, message: Message, _fds: list[int]) -> None:
-        self._change(deadline=message["at"], memo=message["memo"])
+        state = self._state
+        later = message["at"] >= state["deadline"]
+        state["deadline"], state["memo"] = message["at"], message["memo"]
+        self._owed_guardian = self._owed_guardian or not (self._noted() and later)
+        told = self._told
+        told["deadline"], told["memo"] = message["at"], message["memo"]
+        if message.get("brief") and told == state:
+            self._owed_acknowledgement = True
+        else:
+            self._change()
+
+    def _noted(self) -> bool:
+        """Note the deadline, and return whether that has succeeded."""
+        if self._note is None:
+            return False
+        try:
+            self._note(self._state["deadline"], self._state["memo"])
+        except OSError:
+            return False
+        return True
 
     def _on_kill(self, message: Message, _fds: list[int]) -> None:
         if not (message.get("after") and self._hooks is not None and self._hooks.after):
@@ -288,6 +342,10 @@ class Keeper:
             names, fds = (list(self._pipes), list(self._pipes.values())) if self._owed_pipes else ([], [])
             self._owed_worker = not self._worker.send(messages.state_with_pipes(self._state, names), fds)
             self._owed_pipes = self._owed_pipes and self._owed_worker
+            if not self._owed_worker:
+                self._told, self._owed_acknowledgement = dict(self._state), False
+        elif self._owed_acknowledgement and self._worker is not None:
+            self._owed_acknowledgement = not self._worker.send(messages.acknowledged(self._state["deadline"]))
 
     # ----------------------------------------------------------------------------------------------------- the child
 
@@ -428,6 +486,7 @@ STEPS = (
     Keeper._signal,
     Keeper._report,
 )
+STEPS_OF_RENEWAL = (Keeper._judge, Keeper._report)
 HANDLERS = {
     "worker": Keeper._on_worker,
     "execute": Keeper._on_execute,

@@ -11,6 +11,7 @@ from highlanderd.system.stdlib import signal
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from highlanderd.guardian.channel import Channel, Message
+    from highlanderd.guardian.deadline_notes import DeadlineNotes
     from highlanderd.guardian.launch import Spec
 
 SHORTEST_GRACE, GRACE = 0.05, 0.02  # seconds, share of a lease: from its deadline to its report that it kills
@@ -21,13 +22,27 @@ END_WITHIN = 2.0  # seconds from its dismissal with an empty tree to its own end
 class KeeperHandle:
     """A keeper that was forked and is not reaped yet, or is dead with a tree that is not proven empty."""
 
-    __slots__ = ("channel", "directory", "dismissed_at", "killed", "number", "pid", "reported_at", "state", "term")
+    __slots__ = (
+        *("_notes", "_place"),
+        *("channel", "directory", "dismissed_at", "killed", "number", "pid", "reported_at", "state", "term"),
+    )
 
-    def __init__(self, number: int, pid: int, channel: Channel, spec: Spec, directory: str | None) -> None:
+    def __init__(
+        self,
+        number: int,
+        pid: int,
+        channel: Channel,
+        spec: Spec,
+        directory: str | None,
+        notes: DeadlineNotes | None = None,
+        place: int = 0,
+    ) -> None:
+        """``place`` is where it notes its deadlines in ``notes``."""
         self.number, self.pid, self.channel, self.directory = number, pid, channel, directory
+        self._notes, self._place = notes, place
         self.term = protocol.term_of(spec)
         self.state = messages.state(spec)
-        """The last one that it has sent."""
+        """The last one that it has sent, with what it has noted since, as far as that was looked at."""
         self.reported_at = 0.0
         self.killed = False
         """It got SIGKILL from the guardian."""
@@ -43,6 +58,20 @@ class KeeperHandle:
     def receive(self, state: Message) -> None:
         """Take in a state that it has sent."""
         self.state, self.reported_at = state, linux.boottime()
+
+    def look(self) -> None:
+        """Take in what it has noted. Until then an earlier deadline is known: it reports one that comes nearer."""
+        if self._notes is not None:
+            deadline, memo = self._notes.read(self._place)
+            if deadline > self.state["deadline"]:
+                self.state["deadline"], self.state["memo"] = deadline, memo
+
+    def reaped(self) -> None:
+        """Take in that its process is gone, and what it has noted."""
+        self.look()
+        if self._notes is not None:
+            self._notes.give_back(self._place)
+            self._notes = None
 
     def kill_at(self, lease: float) -> float:
         """Return when to kill it, unless it reports in time.

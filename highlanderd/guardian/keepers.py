@@ -11,6 +11,7 @@ import os
 from highlanderd.guardian import cgroup, messages, protocol, shapes
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.dead_keepers import DeadKeepers
+from highlanderd.guardian.deadline_notes import DeadlineNotes
 from highlanderd.guardian.keeper import Keeper
 from highlanderd.guardian.keeper_handle import KeeperHandle
 from highlanderd.guardian.loggers import Loggers
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.worker import Worker
 
 AGAIN = 0.1  # seconds until what no event wakes us for is tried again: a round of killing, a connection
+SOON = 0.35  # of a lease: deadlines that may be so near are looked up; the worker is judged every 3/10 anyway
 
 
 class Keepers:
@@ -56,6 +58,7 @@ class Keepers:
         self._dead = DeadKeepers(worker, children, self.loggers)
         self._unconnected: list[KeeperHandle] = []
         """Keepers that the worker has no channel to yet."""
+        self._notes = DeadlineNotes()
         self._epochs: dict[int, int] = {}
         """The highest epoch spawned, by lock id."""
         self._spawned = 0
@@ -135,12 +138,14 @@ class Keepers:
         if self._cgroup is not None and spec["cgroup"]:
             directory = f"{self._cgroup}/{cgroup.name(self._instance, self._spawned)}"
         logged: dict[str, int] = {}
+        place = self._notes.take()
         try:
             logged = self.loggers.open(spec)
             ours, keepers = channel_pair()
             workers, theirs = channel_pair()
-            pid = linux.fork(lambda: self._become_keeper(spec, keepers, theirs, directory, logged, gated))
+            pid = linux.fork(lambda: self._become_keeper(spec, keepers, theirs, directory, logged, place, gated))
         except OSError:
+            self._notes.give_back(place)
             self.loggers.drop(spec)
             raise
         finally:
@@ -148,10 +153,18 @@ class Keepers:
                 os.close(fd)
         keepers.close()
         theirs.close()
-        return ForkedKeeper(KeeperHandle(self._spawned, pid, ours, spec, directory), workers, spec)
+        handle = KeeperHandle(self._spawned, pid, ours, spec, directory, self._notes, place)
+        return ForkedKeeper(handle, workers, spec)
 
     def _become_keeper(
-        self, spec: Spec, guardian: Channel, worker: Channel, directory: str | None, logged: dict[str, int], gated: bool
+        self,
+        spec: Spec,
+        guardian: Channel,
+        worker: Channel,
+        directory: str | None,
+        logged: dict[str, int],
+        place: int,
+        gated: bool,
     ) -> int:
         foreground = spec.get("foreground")
         if foreground is None or foreground["group"] is None:
@@ -160,10 +173,16 @@ class Keepers:
             os.setpgid(0, 0)  # Ctrl-C is for the child alone
         linux.become_subreaper()
         linux.set_name(f"keep {spec['program']}")
-        linux.close_all_but(0, 1, 2, self._signals.fileno(), guardian.fileno(), worker.fileno(), *logged.values())
+        channels = guardian.fileno(), worker.fileno()
+        linux.close_all_but(0, 1, 2, self._signals.fileno(), self._notes.fileno(), *channels, *logged.values())
         if foreground is None:
             os.dup2(0, 1)
-        return Keeper(spec, self._signals, guardian, worker, directory, logged, gated=gated).run(self._nofile)
+
+        def note(deadline: float, memo: bytes) -> None:
+            self._notes.write(place, deadline, memo)
+
+        keeper = Keeper(spec, self._signals, guardian, worker, directory, logged, gated=gated, note=note)
+        return keeper.run(self._nofile)
 
     # ----------------------------------------------------------------------------------------------- a new worker
 
@@ -176,6 +195,7 @@ class Keepers:
         for handle in list(self._living.values()):
             self._receive(handle)
         for handle in [*self._living.values(), *self._dead.unproven]:
+            handle.look()
             self._worker.send(messages.term(handle.number, handle.term, handle.state))
         self.loggers.list_to_worker()
         self._unconnected = list(self._living.values())
@@ -257,7 +277,10 @@ class Keepers:
 
     def judge(self, now: float) -> float:
         """Kill keepers that are frozen, and what dead ones have left; return when to judge again."""
+        soon = now + SOON * self._lease
         for handle in list(self._living.values()):
+            if soon >= handle.kill_at(self._lease):
+                handle.look()
             if now >= handle.kill_at(self._lease):
                 self._receive(handle)  # it is silent only if nothing is left to read
                 if now >= handle.kill_at(self._lease):
@@ -278,7 +301,10 @@ class Keepers:
 
     def left(self, now: float, grace: float) -> float:
         """Return the seconds until a deadline is missed by ``grace`` of a lease: its tree is not even being killed."""
-        moments = (handle.state["deadline"] for handle in self._living.values() if not handle.ending)
+        running = [handle for handle in self._living.values() if not handle.ending]
+        for handle in running:
+            handle.look()
+        moments = (handle.state["deadline"] for handle in running)
         return min(moments, default=linux.NEVER) + grace * self._lease - now
 
     def kill(self, number: int, why: str) -> None:
@@ -311,6 +337,7 @@ class Keepers:
             return
         self._receive(handle)  # what it has sent before its death
         self._hang_up(handle)
+        handle.reaped()
         del self._living[pid]
         if status == 0 or handle.state["empty"]:  # it reports an empty tree, and ends with 0, after ECHILD only
             self._dead.conclude(handle)

@@ -150,7 +150,7 @@ def execute(kill_at: float, not_after: float, memo: bytes) -> Message:
 
 
 def deadline(kill_at: float, memo: bytes) -> Message:
-    return {"is": "deadline", "at": kill_at, "memo": memo}
+    return {"is": "deadline", "at": kill_at, "memo": memo, "brief": True}
 
 
 def signal(signum: int, to: str) -> Message:
@@ -203,6 +203,10 @@ def state(spec: Message) -> Message:
         **probe,
         "hooks": {},
     }
+
+
+def acknowledged(kill_at: float) -> Message:
+    return {"is": "acknowledged", "deadline": kill_at}
 
 
 def state_with_pipes(state: Message, pipes: list[str]) -> Message:

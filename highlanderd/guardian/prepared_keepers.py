@@ -110,6 +110,7 @@ class PreparedKeepers:
         if pid not in self._ending:
             return False
         _, forked = self._ending.pop(pid)
+        forked.handle.reaped()
         if forked.handle.directory:
             cgroup.remove(forked.handle.directory)
         return True

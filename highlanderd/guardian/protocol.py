@@ -20,7 +20,7 @@ spare is the worker's once the spare begins::
     guardian ---- worker, execute ------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
     worker   ---- deadline, signal, watch, probe, hook, end, kill, leave ---------> keeper
-    worker   <--- state ----------------------------------------------------------- keeper
+    worker   <--- state, acknowledged ---------------------------------------------- keeper
 
 The first message to a worker is ``hello``. The guardian then lists all its terms, each as a ``keeper``, a ``term`` or
 an ``emptied``, and ends the list with ``listed``. After that both sides send whenever they have something to say.
@@ -336,9 +336,10 @@ MESSAGES = (
         WORKER,
         KEEPER,
         "deadline",
-        {"at": "float", "memo": "bytes"},
+        {"at": "float", "memo": "bytes", "brief": "bool"},
         "Kill the tree at ``at``, and at no earlier deadline any more. Replace the memo. The next ``state`` is the "
-        "acknowledgement.",
+        "acknowledgement; with ``brief``, ``acknowledged`` may take its place.",
+        later=("brief",),
     ),
     MessageKind(
         WORKER,
@@ -408,6 +409,14 @@ MESSAGES = (
         "The same. ``fds`` names the descriptors: ``stdout``, ``stderr``.",
         descriptors="the read ends of the child's output, once for each worker",
         later=LATER_STATE,
+    ),
+    MessageKind(
+        KEEPER,
+        WORKER,
+        "acknowledged",
+        {"deadline": "float"},
+        "This deadline holds, and the memo that came with it. Nothing else has changed since the latest ``state``. "
+        "Sent to a worker that has asked for ``brief`` answers.",
     ),
 )
 

@@ -66,6 +66,11 @@ class ServiceNotifier:
         finally:
             connection.close()
 
+    @property
+    def watches(self) -> bool:
+        """Whether it wants signs of life."""
+        return self._patience > 0
+
     def cycled(self, lease: float, left: float) -> None:
         """Send a sign of life: a worker has completed a cycle, and the next is due within 7/10 of ``lease`` seconds.
 

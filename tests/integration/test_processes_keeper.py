@@ -68,6 +68,23 @@ def test_the_proof_waits_for_a_worker(node: Node) -> None:
     assert node.expect("holds")["answer"] is False
 
 
+def test_a_deadline_that_moves_on_wakes_no_guardian(node: Node) -> None:
+    epoch, renewals = node.spawn("sleep", "1000"), 30
+    node.expect("Started", epoch=epoch)
+    before = _waits(node.pid)
+    for renewal in range(renewals):
+        node.tell("entrust", epoch=epoch, deadline=60 + renewal, memo=f"renewal {renewal}")
+        while _memo(node, epoch) != f"renewal {renewal}":
+            pass
+    assert _waits(node.pid) - before < renewals / 2, "it wakes for pings alone"
+
+
+def _waits(pid: int) -> int:
+    """Return how often a process has waited for something."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("voluntary")]
+    return int(line.split()[1])
+
+
 def test_a_frozen_keeper_is_killed_when_it_owes_an_acknowledgement(node: Node) -> None:
     epoch, pids = _tree(node)
     keeper = node.keeper()

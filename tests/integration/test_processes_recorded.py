@@ -231,6 +231,37 @@ def test_the_states_of_an_earlier_keeper_become_events(labels: list[str], told: 
     _in_loop(claim)
 
 
+@pytest.mark.parametrize("label", ["started", "acknowledged"])
+def test_a_deadline_is_acknowledged_by_the_whole_state_of_an_earlier_keeper_or_in_brief(label: str) -> None:
+    async def claim(guardian: Channel, link: GuardianLink) -> None:
+        await _greeted(guardian, link, "hello")
+        child, lease = _spawn(link, lambda _: None), 10.0
+        keeper, workers = channel_pair()
+        send(guardian, "keeper", workers.detach())
+        await until(lambda: child.reachable)
+        message, count = recorded("forked")
+        send(keeper, "forked", *(_pipe_end() for _ in range(count)))
+        for at in (50.0, 60.0):
+            child.set_deadline(at, b"led")
+        assert receive(keeper, "deadline", at=60.0)[0]["brief"]
+        fits = {"memo": b"led"} if label == "started" else {}
+        await until(lambda: child.report is not None)
+        send(keeper, label, **fits, deadline=70.0)
+        child.check(linux.boottime() + lease, lease)
+        assert receive(guardian, "kill"), "a deadline that was never sent is acknowledged by nothing"
+        send(keeper, label, **fits, deadline=60.0)
+        await until(lambda: child.report is not None and (child.report.deadline, child.report.memo) == (60.0, b"led"))
+        assert child.report is not None
+        assert child.report.pid == message["pid"], "all else is as it was"
+        assert not child._deadlines.overdue(linux.boottime() + lease, lease)
+        for fd in child.pipes().values():
+            os.close(fd)
+        keeper.close()
+        await until(lambda: not child.reachable)
+
+    _in_loop(claim)
+
+
 def _shows(child: Child, state: Message) -> bool:
     report = child.report
     facts = ("pid", "started", "failed", "status", "exited_at", "killed", "killed_at", "empty", "memo")

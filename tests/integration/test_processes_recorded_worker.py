@@ -124,6 +124,28 @@ def test_a_keeper_obeys_an_earlier_worker_until_it_is_let_go(earlier: EarlierWor
     assert receive(earlier.channel, "listed") == ({"is": "listed"}, []), "the acknowledged term is forgotten"
 
 
+def test_a_keeper_answers_briefly_only_when_it_is_asked_to_and_when_nothing_else_has_changed(
+    earlier: EarlierWorker,
+) -> None:
+    _, keeper, _, _ = earlier.spawn()
+    moved = send(keeper, "deadline, with a brief answer")
+    assert _next(keeper) == {"is": "acknowledged", "deadline": moved["at"]}
+    moved = send(keeper, "deadline")
+    answer = _next(keeper)
+    assert (answer["is"], answer["deadline"], answer["memo"]) == ("state", moved["at"], b"moved")
+    send(keeper, "kill")
+    receive(keeper, "state", empty=True)
+    moved = send(keeper, "deadline, with a brief answer", at=linux.boottime() + 70)
+    assert _next(keeper) == {"is": "acknowledged", "deadline": moved["at"]}, "the end was told before"
+
+
+def _next(channel: Channel) -> Message:
+    assert select.select([channel], [], [], PATIENCE)[0]
+    received = channel.receive()
+    assert received is not None
+    return received[0]
+
+
 def test_a_keeper_that_an_earlier_worker_has_killed_is_proven_empty(earlier: EarlierWorker) -> None:
     introduced, _, state, _ = earlier.spawn()
     send(earlier.channel, "kill a keeper", id=introduced["id"])

@@ -67,6 +67,7 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "kill": (WORKER, KEEPER, messages.kill()),
     "leave": (WORKER, KEEPER, messages.leave()),
     "state": (KEEPER, GUARDIAN, STATE),
+    "acknowledged": (KEEPER, WORKER, messages.acknowledged(1.0)),
     "state_with_pipes": (KEEPER, WORKER, messages.state_with_pipes(STATE, ["stdout"])),
 }
 """What each constructor makes, by its name, with sender and receiver."""
@@ -119,9 +120,10 @@ def test_only_their_page_builds_messages() -> None:
     assert not [path.name for path in others if '"is":' in path.read_text("utf-8")]
 
 
-def test_a_keeper_sends_nothing_but_its_state() -> None:
-    """Guardian and worker read all that a keeper sends as its state, and need no table of handlers for it."""
-    assert {name for sender, _, name in KINDS if sender == KEEPER} == {"state"}
+def test_a_keeper_sends_nothing_but_its_state_and_briefly_that_a_deadline_holds() -> None:
+    """Guardian and worker read what a keeper sends without a table of handlers."""
+    sent = {(receiver, name) for sender, receiver, name in KINDS if sender == KEEPER}
+    assert sent == {(GUARDIAN, "state"), (WORKER, "state"), (WORKER, "acknowledged")}
 
 
 @pytest.mark.parametrize("whole", [True, False])
