@@ -160,6 +160,8 @@ def test_the_tutorial_shows_what_its_reader_sees(reader: Reader, cluster: Cluste
     _begin(reader, steps)
     _fail(reader, steps)
     reader.interrupt()
+    for _ in range(2):  # that reader has a checkout
+        assert "conf.d/second.toml" in next(steps).command
     _move(reader, steps, cluster)
     _take_away(reader, steps, cluster)
     shutdown = next(steps)
