@@ -134,10 +134,18 @@ def ours(size: int) -> None:
         for part, how in (("led and waited for", "own"), ("led and waited for, shared", "shared")):
             with started(nodes, database.dsn, "waiting", size, standby_connections=how) as waiting:
                 nodes.await_up(waiting)
+                await_sparingly(partial(_has_all, leader, waiting, size), PATIENCE, "the first node leads all again")
                 used(part, nodes.nodes, cluster, database, size)
             waiting.signal(signal.SIGTERM)
             waiting.ended()
             nodes.nodes.remove(waiting)
+
+
+def _has_all(leader: Node, waiting: Node, size: int) -> bool:
+    """Have the second node only wait: its start can make the first one late, and then leads move to it."""
+    for program in waiting.leading():
+        waiting.control.order(program, "release", {"to": leader.name})()
+    return len(leader.leading()) == size
 
 
 def count(pid: int) -> int:
