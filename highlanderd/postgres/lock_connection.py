@@ -216,7 +216,8 @@ class LockConnection:
         """Send something if nothing was asked for half a lease."""
         connection = self.own
         if connection is not None and boottime() - self._asked > connection.lease.length / 2:
-            self.say("keep_alive", connecting.KEEP_ALIVE)
+            self._asked = boottime()
+            connection.wire.keep_alive(connection.lease.answer_within)
 
     def say(self, name: str, sql: str, *values: Value) -> None:
         """Send a query whose answer does not matter, if there is a session."""

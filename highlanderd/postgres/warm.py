@@ -110,7 +110,8 @@ class WarmConnection:
         """Send something if nothing was said here for half a lease."""
         self._group.trim()
         if self.connection is not None and boottime() - self._asked > self.connection.lease.length / 2:
-            self.say("keep_alive", connecting.KEEP_ALIVE)
+            self._asked = boottime()
+            self.connection.wire.keep_alive(self.connection.lease.answer_within)
 
     def say(self, name: str, sql: str, *values: Value) -> None:
         """Send a query whose answer does not matter."""

@@ -119,12 +119,11 @@ class Wire:
         The future fails with WireLost when the connection ends first. When not all is answered ``within`` seconds, the
         connection is dropped.
         """
-        future: asyncio.Future[list[Reply]] = self._loop.create_future()
         if not self._open:
-            future.set_exception(WireLost(self._last_words or "the connection is closed"))
-            return future
-        timer = self._loop.call_later(within, self._expire, within)
-        batch = _Batch(future, timer, [Reply() for _ in asks])
+            closed: asyncio.Future[list[Reply]] = self._loop.create_future()
+            closed.set_exception(WireLost(self._last_words or "the connection is closed"))
+            return closed
+        batch = self._batch(len(asks), within)
         try:
             for reply, (statement, values) in zip(batch.replies, asks, strict=True):
                 self._pending.append(_Pending(statement.name, reply, batch))
@@ -132,7 +131,27 @@ class Wire:
             self._flush()
         except OperationalError as error:
             self.drop(one_line(str(error)))
-        return future
+        return batch.future
+
+    def _batch(self, count: int, within: float) -> _Batch:
+        timer = self._loop.call_later(within, self._expire, within)
+        return _Batch(self._loop.create_future(), timer, [Reply() for _ in range(count)])
+
+    def keep_alive(self, within: float) -> None:
+        """Have the server see that this end lives: a Sync alone, for which it executes nothing.
+
+        The connection is dropped when that is not answered ``within`` seconds.
+        """
+        if not self._open:
+            return
+        batch = self._batch(1, within)
+        batch.future.add_done_callback(lambda done: done.exception())
+        self._pending.append(_Pending("", batch.replies[0], batch))
+        try:
+            self._pg.pipeline_sync()
+            self._flush()
+        except OperationalError as error:
+            self.drop(one_line(str(error)))
 
     def _send(self, statement: Statement, values: Sequence[Value]) -> None:
         name = statement.name.encode()

@@ -196,6 +196,25 @@ def test_a_waiting_session_is_idle_and_holds_nothing_back(database: Database) ->
     asyncio.run(scenario())
 
 
+@pytest.mark.long
+def test_a_session_that_asks_nothing_outlives_the_limit_on_idle_ones_and_has_nothing_executed(
+    database: Database,
+) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=SHORT_LEASE) as here:
+            line = await here.line()
+            await line.look()
+            await asyncio.sleep(SHORT_LEASE / 10)  # nothing is under way
+            connection = line.session.connection
+            assert connection is not None
+            executed = "SELECT query_start FROM pg_stat_activity WHERE pid = %s"
+            last = database.sql(executed, [connection.pid], admin=True)
+            await asyncio.sleep(1.5 * SHORT_LEASE)
+            assert database.sql(executed, [connection.pid], admin=True) == last
+
+    asyncio.run(scenario())
+
+
 def test_the_lease_of_the_ledger_changes_while_a_term_runs(database: Database) -> None:
     async def scenario() -> None:
         async with desk(database.dsn) as here:

@@ -90,8 +90,6 @@ END
 $highlanderd$
 """
 
-KEEP_ALIVE: Final = "SELECT 1"
-
 # For a program's session. It asks by keys alone, so values change no plan; to plan a takeover anew takes as long as its
 # commit, and PostgreSQL does that for each of the first five.
 BEGIN_SESSION: Final = """
