@@ -11,7 +11,6 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +27,7 @@ from highlanderd.core import status
 from highlanderd.listeners.metrics import Metrics
 from highlanderd.listeners.orders import ORDERS
 from highlanderd.postgres import ledger
+from highlanderd.structs import replace
 
 HERE: Final = Path(__file__).parents[1]
 ROOT: Final = HERE.parent

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import make_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NotRequired
 
-from pydantic import TypeAdapter
+from msgspec import Struct
+from msgspec.structs import fields
+from pydantic import GetCoreSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema
 from tables import first_sentence, member_docstrings
 from typing_extensions import TypedDict
 
@@ -409,12 +413,29 @@ class _Schemas:
 _MODULES: Final = (status, cluster, explanation, occurrences)
 
 
+@cache
+def _dataclass(kind: type[Struct]) -> type:
+    """Return a struct as what pydantic makes a schema of."""
+    found = [(field.name, field.type) for field in fields(kind)]
+    return make_dataclass(kind.__name__, found, namespace={"__doc__": kind.__doc__})
+
+
+def _schema(_cls: type, kind: type[Struct], handler: GetCoreSchemaHandler) -> CoreSchema:
+    return handler.generate_schema(_dataclass(kind))
+
+
+for _module in _MODULES:
+    for _kind in vars(_module).values():
+        if isinstance(_kind, type) and issubclass(_kind, Struct):
+            _kind.__get_pydantic_core_schema__ = classmethod(_schema)  # type: ignore[attr-defined]
+
+
 def _worded(name: str, schema: Schema) -> Schema:
     """Return a schema with the words of the model's docstrings. Every field of a snapshot is always there."""
     for one in schema["properties"].values():
         one.pop("title", None)
     kind = next((found for module in _MODULES if (found := getattr(module, name, None)) is not None), None)
-    if not isinstance(kind, type) or not is_dataclass(kind):
+    if not isinstance(kind, type) or not issubclass(kind, Struct):
         return schema
     meanings = dict(member_docstrings(kind))
     properties = schema["properties"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, get_args
 
@@ -53,6 +53,7 @@ from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity, Suspension
 from highlanderd.core.states import Cause, Draining, Leading, Policy, SessionState, Situation, State, Waiting, Want
 from highlanderd.core.transitions.context import bug, stay
+from highlanderd.structs import replace
 
 LEASE: Final = Lease(10.0)
 LENGTHS: Final = Lengths.alike(10.0)

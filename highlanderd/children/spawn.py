@@ -7,7 +7,7 @@ import logging
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from highlanderd.core.events import Emptied, Event, Exited, Started
 from highlanderd.durations import rfc_3339
 from highlanderd.errors import HighlanderError
 from highlanderd.output.writer import Writer
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 

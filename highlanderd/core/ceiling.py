@@ -9,14 +9,14 @@ stays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseUse:
+class LeaseUse(Struct, frozen=True):
     """Which leases one survey of the ledger found in use. Lengths are seconds."""
 
     where: tuple[int, int, str]
@@ -34,8 +34,7 @@ class LeaseUse:
         return self.where, self.lease, self.ceiling
 
 
-@dataclass(frozen=True, slots=True)
-class CeilingWatch:
+class CeilingWatch(Struct, frozen=True):
     """Since when nothing has used a longer lease than the ledger's."""
 
     use: LeaseUse | None = None

@@ -7,9 +7,10 @@ Nothing of this decides who leads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct, field
 
 DRAINED: Final = "drained "
 """How the reason of each program begins whose node is drained."""
@@ -23,8 +24,7 @@ ASK: Final = "ask"
 """The verb of a question to a node before a program is released to it: the node answers why it could not lead it."""
 
 
-@dataclass(frozen=True, slots=True)
-class CandidatePresence:
+class CandidatePresence(Struct, frozen=True):
     """One program of one node, as its daemon describes it."""
 
     program: str
@@ -41,8 +41,7 @@ class CandidatePresence:
     """By key that differs from its default: a short digest of the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodePresence:
+class NodePresence(Struct, frozen=True):
     """What a daemon says of itself."""
 
     name: str
@@ -55,8 +54,7 @@ class NodePresence:
     """Of all its programs, also of those that it has not begun with. None while the daemon ends: it may come back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """A node that is drained, or a program that is stopped everywhere: by whom, why, and since when."""
 
     by: str
@@ -68,8 +66,7 @@ class Held:
         return f"by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterNode:
+class ClusterNode(Struct, frozen=True):
     """One node, as its daemon wrote it last."""
 
     name: str
@@ -85,8 +82,7 @@ class ClusterNode:
     """Seconds since it was last seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnableNode:
+class UnableNode(Struct, frozen=True):
     """A node that has the program, and could not take it over now."""
 
     node: str
@@ -95,16 +91,14 @@ class UnableNode:
     """Whether time alone ends that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(Struct, frozen=True):
     """A node whose configuration of a program is another one than the leader's."""
 
     node: str
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterProgram:
+class ClusterProgram(Struct, frozen=True):
     """One program in the whole cluster."""
 
     name: str
@@ -136,15 +130,14 @@ class ClusterProgram:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterOverview:
+class ClusterOverview(Struct, frozen=True):
     """All nodes and programs, by name."""
 
     nodes: tuple[ClusterNode, ...]
     programs: tuple[ClusterProgram, ...]
 
     by_name: Mapping[str, ClusterProgram]
-    lock_ids: Mapping[str, frozenset[int]] = field(default_factory=dict, compare=False)
+    lock_ids: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """By program: those under which nodes have it or have led it. While its lock key is changed, they are two."""
 
     @property
@@ -167,8 +160,7 @@ class ClusterOverview:
         return self.by_name.get(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(Struct, frozen=True):
     """The last term of a lock id."""
 
     program: str

@@ -5,8 +5,9 @@ Effects are named by imperatives, and frozen. Times are CLOCK_BOOTTIME in second
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease
 from highlanderd.core.schedule import Change
@@ -14,41 +15,35 @@ from highlanderd.core.states import NOBODY, Author, Cause, Reservation
 from highlanderd.core.verdict import Claim, Settle
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """Ask the session what the ledger shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class TakeOver:
+class TakeOver(Struct, frozen=True):
     """Ask the session to take over: the claimed term begins, if the ledger still shows what was judged."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
-class WriteSettled:
+class WriteSettled(Struct, frozen=True):
     """Ask the session to write into the ledger that it is settled."""
 
     settle: Settle
 
 
-@dataclass(frozen=True, slots=True)
-class WriteTimetable:
+class WriteTimetable(Struct, frozen=True):
     """Ask the session to write what becomes of scheduled times, if the ledger still shows what was judged."""
 
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
-class CloseTerms:
+class CloseTerms(Struct, frozen=True):
     """Ask the session to close the terms that the claim found to be over, and to begin none."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Struct, frozen=True):
     """Ask the session to renew the term. A new session takes the lock back in the same statement."""
 
     epoch: int
@@ -56,8 +51,7 @@ class Renew:
     """The lease under which the row is to be written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """Ask the session to mark the row released, to unlock and to notify, in this order.
 
     The machine returns it only after the child's tree was proven empty.
@@ -72,15 +66,13 @@ class Release:
     """Who has ordered it, for the history."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnect:
+class Disconnect(Struct, frozen=True):
     """Drop the session, because its server must not be used."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Struct, frozen=True):
     """Ask the guardian for the term's one child."""
 
     epoch: int
@@ -96,25 +88,21 @@ Occasion = Literal["hint", "takeover"]
 """What a child is prepared at: a notification says that its term may be free, or that term is being asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunHook:
+class RunHook(Struct, frozen=True):
     """Have the child's keeper run the hook ``after_ready``."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetDeadline:
+class SetDeadline(Struct, frozen=True):
     """Send the keeper the deadline at which it kills the tree on its own."""
 
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(Struct, frozen=True):
     """Send the program's stop signal to the child."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     """Send SIGKILL to the child's whole tree until it is empty."""
 
 

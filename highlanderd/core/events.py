@@ -5,8 +5,9 @@ Events are named by past participles, and frozen. Times are CLOCK_BOOTTIME in se
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Glimpse, Observation, Suspension
@@ -15,38 +16,32 @@ from highlanderd.core.schedule import Skipped
 from highlanderd.core.states import NOBODY, Author, Cause
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(Struct, frozen=True):
     """The situation's deadline has passed. It is handled before anything that is queued."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Struct, frozen=True):
     """A new session is up. It holds no lock yet."""
 
     number: int = 0
     """The session's number: a request that was meant for a lost session must not reach its successor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Detached:
+class Detached(Struct, frozen=True):
     """The session is lost, and with it the answer to what was asked."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Notified:
+class Notified(Struct, frozen=True):
     """A notification says that the row changed. It is a hint, and never evidence."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookAdvised:
+class LookAdvised(Struct, frozen=True):
     """The surveys of this node show more of the program's row than renewals, or none for a while. It is a hint, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(Struct, frozen=True):
     """A look was answered."""
 
     observation: Observation
@@ -62,16 +57,14 @@ class Looked:
     """Another node leads, and LookAdvised will say when surveys show anything but its renewals."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """A request to write something that begins no term was answered. The next look shows what the ledger says."""
 
     skipped: tuple[Skipped, ...] = ()
     """The scheduled times that this node has written to be skipped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True):
     """A takeover was acknowledged: the term has begun."""
 
     epoch: int
@@ -81,16 +74,14 @@ class Granted:
     """The scheduled time that it is for, in seconds of the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A takeover changed nothing, and the session holds no lock. The next look is due in ``again_in`` seconds."""
 
     again_in: float
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(Struct, frozen=True):
     """A renewal was acknowledged. On a new session it has also taken the lock back."""
 
     sent: float
@@ -98,59 +89,50 @@ class Renewed:
     """The lease under which the row was written, and what the ledger wants next."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRefused:
+class LeaseRefused(Struct, frozen=True):
     """A renewal changed nothing. It may have asked for a longer lease than the ledger promises to any leader."""
 
     pace: Lease
     """The ledger's lease as the session knows it. It is shorter than what was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Overruled:
+class Overruled(Struct, frozen=True):
     """A renewal met no row of this term: the term is over, and another node may lead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contended:
+class Contended(Struct, frozen=True):
     """The lock could not be taken back yet. Another session still holds it, perhaps this program's lost one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unlocked:
+class Unlocked(Struct, frozen=True):
     """The release was answered: the row is released, or another node has overruled the term before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """The child's program was executed."""
 
     pid: int
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class HookStarted:
+class HookStarted(Struct, frozen=True):
     """The hook ``before_start`` was executed, in the child's place: the order to start it has arrived in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class HookFinished:
+class HookFinished(Struct, frozen=True):
     """A hook has ended. ``why`` it has failed is a sentence for operators, empty when it has not."""
 
     hook: str
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class FoundReady:
+class FoundReady(Struct, frozen=True):
     """The child is ready, as the program's ``ready`` says it."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class FoundUnready:
+class FoundUnready(Struct, frozen=True):
     """The child is not ready yet. ``why`` is a sentence for operators, empty where nothing is known."""
 
     why: str
@@ -158,23 +140,20 @@ class FoundUnready:
     """The child has asked for time until then, if that is longer than it has anyway."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundUnhealthy:
+class FoundUnhealthy(Struct, frozen=True):
     """The child does not answer any more, as the program's ``alive`` says it. ``why`` is a sentence for operators."""
 
     why: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(Struct, frozen=True):
     """There is no child, and there will be none in this term. ``why`` is a sentence for operators."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(Struct, frozen=True):
     """The child's main process ended with this wait status. Other processes of its tree may live on."""
 
     status: int
@@ -185,34 +164,29 @@ class Exited:
     """Why the kernel killed it for want of memory, in words for operators; empty if it did not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Emptied:
+class Emptied(Struct, frozen=True):
     """The child's tree is proven empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartOrdered:
+class StartOrdered(Struct, frozen=True):
     """An operator wants the program to run."""
 
     by: Author = NOBODY
 
 
-@dataclass(frozen=True, slots=True)
-class StopOrdered:
+class StopOrdered(Struct, frozen=True):
     """An operator wants the program not to run on this node."""
 
     by: Author = NOBODY
 
 
-@dataclass(frozen=True, slots=True)
-class RestartOrdered:
+class RestartOrdered(Struct, frozen=True):
     """An operator wants a new child on this node."""
 
     by: Author = NOBODY
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseOrdered:
+class ReleaseOrdered(Struct, frozen=True):
     """An operator wants another node to lead."""
 
     to: str | None
@@ -221,20 +195,17 @@ class ReleaseOrdered:
     by: Author = NOBODY
 
 
-@dataclass(frozen=True, slots=True)
-class Suspended:
+class Suspended(Struct, frozen=True):
     """The ledger shows an order that keeps the program from being led on this node."""
 
     suspension: Suspension
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Struct, frozen=True):
     """The ledger shows no such order any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndOrdered:
+class EndOrdered(Struct, frozen=True):
     """The program leaves this daemon: that shuts down, or the program is no longer in the configuration.
 
     With ``CHANGED`` it comes back at once, with other keys.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
 from highlanderd.core.status import NodeStatus, ProgramStatus, in_state
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """What ``highlanderctl explain`` prints."""
 
     program: str
@@ -25,8 +25,7 @@ class Explanation:
     """Nodes whose own daemons know when time alone may change the verdict: at all, or earlier than ``earliest``."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalView:
+class LocalView(Struct, frozen=True):
     """What the node that is asked knows of a program by itself."""
 
     node: NodeStatus

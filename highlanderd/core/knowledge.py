@@ -14,14 +14,15 @@ until when an earlier promise binds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
 
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Glimpse, Observation, Row, ServerIdentity
+from highlanderd.structs import replace
 
 
-@dataclass(frozen=True, slots=True)
-class Knowledge:
+class Knowledge(Struct, frozen=True):
     """What one program's sessions, one after the other, have seen so far."""
 
     server: ServerIdentity | None = None

@@ -5,15 +5,15 @@ No clock of a server takes part. All times are seconds of this host's CLOCK_BOOT
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
+
+from msgspec import Struct
 
 SHORTEST, LONGEST, DEFAULT = 2.0, 60.0, 10.0
 """Bounds of a ledger's lease, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """The clocks of one lease of ``length`` seconds.
 
     The child's tree gets SIGKILL at 9/10 of it, the leader stops trusting its term at 1, and every other node waits for
@@ -109,8 +109,7 @@ def replaced_within(trusted_for: float, lease: float) -> float:
     return 1.05 * trusted_for + 0.25 * lease
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(Struct, frozen=True):
     """The lengths that rule one term."""
 
     trusted: Lease

@@ -54,7 +54,6 @@ raises ``ImpossibleEvent``, which ends the program's task: its child is killed, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
@@ -120,6 +119,7 @@ from highlanderd.core.states import (
 )
 from highlanderd.core.transitions import draining, leading, resting, waiting
 from highlanderd.core.transitions.context import Context, ImpossibleEvent, Step, bug, stay
+from highlanderd.structs import replace
 
 __all__ = ["TABLE", "ImpossibleEvent", "Step", "adopt", "begin", "deadline", "finished", "step"]
 

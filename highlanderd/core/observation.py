@@ -5,14 +5,13 @@ Values only. Everything in an observation comes from one answer of PostgreSQL. A
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from highlanderd.core.lease import Lease
 from highlanderd.core.schedule import Timetable
 
 
-@dataclass(frozen=True, slots=True)
-class ServerIdentity:
+class ServerIdentity(Struct, frozen=True):
     """Which PostgreSQL answered, as it says itself in the same answer."""
 
     system: int
@@ -32,8 +31,7 @@ class ServerIdentity:
         return self.system, self.timeline, self.place
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(Struct, frozen=True):
     """The ledger's one row about itself."""
 
     lease: Lease
@@ -50,8 +48,7 @@ class Meta:
     """The highest epoch of this lock id that row and history show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """The ledger's row of one lock id. (epoch, renewal) is its version: every write changes it."""
 
     lock_id: int
@@ -77,8 +74,7 @@ class Row:
         return self.epoch, self.renewal
 
 
-@dataclass(frozen=True, slots=True)
-class Glimpse:
+class Glimpse(Struct, frozen=True):
     """What this node has seen of a program's row without a look of the program: a survey shows the rows of all."""
 
     server: ServerIdentity
@@ -88,8 +84,7 @@ class Glimpse:
     """Arrival of the survey that showed this version first."""
 
 
-@dataclass(frozen=True, slots=True)
-class LedElsewhere:
+class LedElsewhere(Struct, frozen=True):
     """An unreleased row, of any program, that was last written through another server."""
 
     program: str
@@ -99,8 +94,7 @@ class LedElsewhere:
     trusted_for: Lease
 
 
-@dataclass(frozen=True, slots=True)
-class Suspension:
+class Suspension(Struct, frozen=True):
     """An order in the ledger that keeps a program from being led on this node."""
 
     drained: bool
@@ -121,8 +115,7 @@ class Suspension:
         return f"{what} by {self.author}" + (f": {self.remark}" if self.remark else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """What one look saw."""
 
     server: ServerIdentity

@@ -6,8 +6,9 @@ The beginning and the end of a term are in both. Their key is the same, so nobod
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 LED: Final = "leading"
 """A term has begun."""
@@ -15,8 +16,7 @@ ENDED: Final = "ended"
 """A term has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(Struct, frozen=True):
     """One line of ``highlanderctl events``."""
 
     time: str

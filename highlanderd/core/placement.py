@@ -9,12 +9,14 @@ others is delayed here, too, on every node, until they are up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
+from msgspec import Struct, field
+
 from highlanderd.core.observation import Row
 from highlanderd.core.states import FAILURES, Policy
+from highlanderd.structs import replace
 
 FOR_PREFERRED: Final = 2.0
 """Seconds for which a node waits at most for one that is preferred: many times what a takeover needs."""
@@ -26,8 +28,7 @@ DOUBLINGS: Final = 16
 """How often the time before a program is given back doubles at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peers:
+class Peers(Struct, frozen=True):
     """The other nodes that wait for a program, as this node knows them."""
 
     able: Mapping[str, int] | None = None
@@ -40,8 +41,7 @@ class Peers:
     """The first program that this one starts after, and that is not up anywhere; empty when all are."""
 
 
-@dataclass(frozen=True, slots=True)
-class HoldBack:
+class HoldBack(Struct, frozen=True):
     """How long this node leaves a program that is free to others, in seconds, and why."""
 
     seconds: float = 0.0
@@ -79,8 +79,7 @@ def _rank(policy: Policy, node: str) -> int:
     return policy.prefer.index(node) if node in policy.prefer else len(policy.prefer)
 
 
-@dataclass(frozen=True, slots=True)
-class Failback:
+class Failback(Struct, frozen=True):
     """A node that is preferred to the present leader, and since when it could have led the program."""
 
     epoch: int

@@ -12,10 +12,11 @@ before: the history says so once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.cluster import NEXT_RUN
 from highlanderd.core.observation import Row
@@ -47,28 +48,24 @@ _OVER: Final = frozenset(cause.value for cause in (Cause.FINISHED, Cause.STOPPED
 """Causes after which none is: it has done its work, or an operator has ended it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
+class Later(Struct, frozen=True):
     """Nothing is to be run before ``at``, in seconds of the epoch; infinity where only an event changes that."""
 
     at: float
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(Struct, frozen=True):
     """The last run, which `start` had begun for no time, is run again: an operator has ordered that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(Struct, frozen=True):
     """The terms that the claim found to be over are closed before anything else becomes of the program."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
-class TimeFacts:
+class TimeFacts(Struct, frozen=True):
     """What a look has shown, of a program whose last term is over."""
 
     timetable: Timetable | None

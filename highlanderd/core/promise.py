@@ -7,19 +7,20 @@ directory, where it outlives the daemon.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import LONGEST, Lease, maintenance_lease
 from highlanderd.core.observation import ServerIdentity
+from highlanderd.structs import replace
 
 LONGEST_CEILING: Final = maintenance_lease(LONGEST, 86400)
 """Seconds: the lease of a maintenance for an outage of a day. No ledger promises more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(Struct, frozen=True):
     """What one ledger has promised to leaders: its ceiling and its lease. Lengths are seconds."""
 
     system: int
@@ -43,8 +44,7 @@ class Promise:
         return Knowledge(server=server, ceiling=Lease(self.ceiling))
 
 
-@dataclass(frozen=True, slots=True)
-class Promises:
+class Promises(Struct, frozen=True):
     """The promise to wait for, and what may take its place.
 
     A settled ledger may lower its own promise. What another ledger says counts once the former promise was waited out.

@@ -5,8 +5,9 @@ Values only. Times are whole seconds of the epoch; no clock of a node takes part
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 MISSED: Final = "missed"
 """Why a time was skipped: no node, or no PostgreSQL, was there to run it, for longer than ``catch_up``."""
@@ -35,8 +36,7 @@ class Times(Protocol):
         """Return the times that a schedule with these words has; None where they make no sense on this node."""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """When a program is to run."""
 
     times: Times
@@ -48,8 +48,7 @@ class Schedule:
     """When this node took it up, in CLOCK_BOOTTIME seconds. The schedule that was taken up last counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timetable:
+class Timetable(Struct, frozen=True):
     """What the ledger keeps of a program's schedule. All times are those of the server's clock."""
 
     words: str
@@ -67,8 +66,7 @@ class Timetable:
     """Of the ledger's row, as a bare token: every write changes it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """The time that a claimed term is for."""
 
     at: int
@@ -76,8 +74,7 @@ class Run:
     """The latest time that was run or skipped before: the takeover begins only if the ledger still says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """Times in a row that were skipped for one reason."""
 
     first: int
@@ -87,8 +84,7 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What is to be written of a timetable, if the ledger still shows it as it was."""
 
     before: Timetable | None

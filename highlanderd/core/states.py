@@ -8,19 +8,20 @@ seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Suspension
 from highlanderd.core.schedule import Schedule
+from highlanderd.structs import replace
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """What the configuration says about one program's life. Durations are seconds."""
 
     node: str
@@ -68,8 +69,7 @@ class Policy:
         return moment if not step else round(moment // step * step, 6)
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
+class Author(Struct, frozen=True):
     """Who has ordered something, and the reason that was given. Both are shown, and decide nothing."""
 
     name: str = ""
@@ -107,8 +107,7 @@ class SessionState(Enum):
     """One request is under way. There is never a second one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shortening:
+class Shortening(Struct, frozen=True):
     """A renewal under way that shortens the lease. Other nodes may go by it already, even if no answer ever comes."""
 
     sent: float
@@ -116,8 +115,7 @@ class Shortening:
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """One stretch of leadership, and how long it may be trusted."""
 
     epoch: int
@@ -169,32 +167,28 @@ class Term:
         return replace(self, lengths=replace(self.lengths, wanted=pace, pace=pace))
 
 
-@dataclass(frozen=True, slots=True)
-class Abstention:
+class Abstention(Struct, frozen=True):
     """This node stays out until another one has led under a later epoch than ``epoch``, or until ``until``."""
 
     epoch: int
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Vacancy:
+class Vacancy(Struct, frozen=True):
     """The verdict has let this node take over, after the term of ``epoch``, since a moment."""
 
     epoch: int
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(Struct, frozen=True):
     """A released row waits for ``node``, so long and no longer."""
 
     node: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """The program wants to lead: it looks at the ledger until a verdict lets it take over."""
 
     look_at: float
@@ -221,21 +215,18 @@ class Waiting:
     """When the order was lifted that had stopped the program everywhere: other nodes come back as this one does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawning:
+class Spawning(Struct, frozen=True):
     """The guardian was asked for a child. Until it answers, the child counts as running."""
 
     not_after: float
     """Nothing is executed from this moment on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preparing:
+class Preparing(Struct, frozen=True):
     """The hook ``before_start`` runs. Its keeper ends it in time, and then executes the program, or does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Struct, frozen=True):
     """The child's program was executed, and is not ready yet."""
 
     pid: int
@@ -246,8 +237,7 @@ class Running:
     """Why it was not found ready when it was asked last, for operators."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """The child's program was executed, and was found ready."""
 
     pid: int
@@ -257,8 +247,7 @@ class Ready:
     """When it was found ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leading:
+class Leading(Struct, frozen=True):
     """The term has begun and a child is wanted."""
 
     term: Term
@@ -266,20 +255,17 @@ class Leading:
     renew_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(Struct, frozen=True):
     """The child was asked to stop. It gets SIGKILL at ``kill_at``, or earlier when the lease says so."""
 
     kill_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Killing:
+class Killing(Struct, frozen=True):
     """SIGKILL was ordered. The program waits for the proof that the tree is empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Releasing:
+class Releasing(Struct, frozen=True):
     """The tree is proven empty. The release is not acknowledged yet."""
 
     give_up_at: float | None = None
@@ -359,8 +345,7 @@ OUTLAWED: Final = frozenset({Cause.OVERRULED, Cause.FENCED, Cause.SPAWN_FAILED, 
 """Causes after which a tree that has to be killed is not followed by ``after_stop``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Draining:
+class Draining(Struct, frozen=True):
     """The term ends: the child is leaving, or it is gone and the release is not acknowledged yet.
 
     This node still holds the term, and renews it while the child leaves.
@@ -395,15 +380,13 @@ class Draining:
         return self.kill_at if self.cause is Cause.FENCED else self.term.kill_at
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """The program has crashed or could not be started here. This node sits out; other nodes may lead."""
 
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """The program does not contend on this node: an operator stopped it, or it was not started yet, or it leaves."""
 
 
@@ -419,8 +402,7 @@ STATE_NAMES: Final[Mapping[type[State], str]] = {
 """What log, metrics and commands call each state, in the order in which an operator looks for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(Struct, frozen=True):
     """All that decides about one program on this node: wish, state, session, knowledge and reason, kept apart."""
 
     want: Want

@@ -7,13 +7,13 @@ because people script against them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from highlanderd.core.cluster import Held
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True):
     """One process of a program's tree on this node."""
 
     pid: int
@@ -24,8 +24,7 @@ class Process:
     """The kernel's letter for what it does: ``R`` runs, ``S`` sleeps, ``D`` waits for a device, ``Z`` has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastExit:
+class LastExit(Struct, frozen=True):
     """How a child of a program has ended on this node."""
 
     at: str
@@ -39,8 +38,7 @@ class LastExit:
     """Whether ``success_exit_codes`` has the status; ``None`` from a daemon that does not say it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What the processes of a program use on this node, as they were looked at a moment ago."""
 
     cpu: float
@@ -57,8 +55,7 @@ class Usage:
     """Processes of this child that the kernel killed for want of memory; ``None`` where no cgroup counts them."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramStatus:
+class ProgramStatus(Struct, frozen=True):
     """One program as this node sees it."""
 
     name: str
@@ -128,8 +125,7 @@ def in_state(state: str, reason: str) -> str:
     return f"{state}, {reason}" if reason else state
 
 
-@dataclass(frozen=True, slots=True)
-class OutputLine:
+class OutputLine(Struct, frozen=True):
     """One line, the first thousand bytes of it."""
 
     number: int
@@ -142,8 +138,7 @@ class OutputLine:
     """What is not UTF-8 shows as replacement characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramDetail:
+class ProgramDetail(Struct, frozen=True):
     """Everything about one program: what ``highlanderctl show`` prints."""
 
     status: ProgramStatus
@@ -166,8 +161,7 @@ class ProgramDetail:
     """Log files that cannot be written at present, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class MaintenanceStatus:
+class MaintenanceStatus(Struct, frozen=True):
     """A maintenance of PostgreSQL that is under way."""
 
     outage: float
@@ -180,8 +174,7 @@ class MaintenanceStatus:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseReport:
+class LeaseReport(Struct, frozen=True):
     """The lengths of leases, in seconds."""
 
     lease: float
@@ -199,8 +192,7 @@ class LeaseReport:
     """What the node that answers has not on its disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationReport:
+class MigrationReport(Struct, frozen=True):
     """Where a migration of the ledger's schema stands."""
 
     version: int
@@ -211,8 +203,7 @@ class MigrationReport:
     """What is in the way: sessions of older daemons, or an administrator."""
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresStatus:
+class PostgresStatus(Struct, frozen=True):
     """The coordinator as this node sees it."""
 
     connected: bool
@@ -235,8 +226,7 @@ class PostgresStatus:
     """Version of the ledger's schema; 0 until it was read."""
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonProcess:
+class DaemonProcess(Struct, frozen=True):
     """One of the daemon's own processes."""
 
     pid: int
@@ -244,8 +234,7 @@ class DaemonProcess:
     """The version of highlanderd that it runs; ``None`` for a guardian that is too old to say it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplacementReport:
+class ReplacementReport(Struct, frozen=True):
     """What the daemon says when its worker gives way to the next one."""
 
     node: str
@@ -257,8 +246,7 @@ class ReplacementReport:
     """What the installed code says about this machine's configuration."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
+class NodeStatus(Struct, frozen=True):
     """One node: what ``highlanderctl status --json`` prints."""
 
     node: str

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 def exit_of(status: int) -> tuple[int | None, str | None]:
@@ -23,8 +24,7 @@ def exit_of(status: int) -> tuple[int | None, str | None]:
     return None, names.get(number, f"signal {number}")
 
 
-@dataclass(frozen=True, slots=True)
-class Former:
+class Former(Struct, frozen=True):
     """The term before another one of the same lock id."""
 
     epoch: int
@@ -35,8 +35,7 @@ class Former:
     """As the term's."""
 
 
-@dataclass(frozen=True, slots=True)
-class PastTerm:
+class PastTerm(Struct, frozen=True):
     """One term of one lock id."""
 
     program: str
@@ -101,8 +100,7 @@ class PastTerm:
         return self.epoch - max(former, self.epoch >> 32 << 32) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class SkippedTimes:
+class SkippedTimes(Struct, frozen=True):
     """Scheduled times of a program in a row that were not run, for one reason."""
 
     program: str
@@ -117,8 +115,7 @@ class SkippedTimes:
     recorded: str
 
 
-@dataclass(frozen=True, slots=True)
-class GapReport:
+class GapReport(Struct, frozen=True):
     """The gaps of one program after terms that ended for one cause."""
 
     cause: str
@@ -129,8 +126,7 @@ class GapReport:
     """Of how many of them nothing tells how long they were: nobody has written when the former term ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramHistory:
+class ProgramHistory(Struct, frozen=True):
     """What the terms of one program say together."""
 
     program: str

@@ -19,8 +19,9 @@ No clock of a server takes part. All times are seconds of this host's CLOCK_BOOT
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import Lease, Lengths
@@ -31,8 +32,7 @@ LONGEST_RESERVATION: Final = 60.0
 """Seconds for which a reservation keeps others away at most, so that a lost node cannot keep a program down."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """A takeover to try: the versions that were judged, and the epoch that would begin.
 
     The statements change exactly these versions on exactly this server and ledger, or nothing.
@@ -49,8 +49,7 @@ class Claim:
     """The scheduled time that the term is for; ``None`` where no schedule wants it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(Struct, frozen=True):
     """Write into ``meta`` that the ceiling was waited out for exactly this (system, timeline, place)."""
 
     system: int
@@ -60,16 +59,14 @@ class Settle:
     """The upper half of the highest epoch that this node has seen; -1 for none. New offsets lie above it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotYet:
+class NotYet(Struct, frozen=True):
     """Not now. ``until`` is when time alone turns the verdict; ``None`` when only an event can."""
 
     until: float | None
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """This server must not be used: it shows a past that this node has already left behind."""
 
     why: str
@@ -78,8 +75,7 @@ class Refusal:
 Verdict = Claim | Settle | NotYet | Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """Who asks."""
 
     node: str

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
+from msgspec.structs import asdict
 from yarl import URL
 
 from highlanderd.api import MOST_EVENTS

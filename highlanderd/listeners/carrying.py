@@ -10,7 +10,7 @@ from highlanderd.core.cluster import ASK, LIFT
 from highlanderd.core.states import Author
 from highlanderd.core.status import ProgramStatus
 from highlanderd.errors import HighlanderError, Interrupted, NoSuchNode, NoSuchProgram, NotLeading, NotPermitted
-from highlanderd.listeners.answers import program_facts
+from highlanderd.listeners.answers import facts_of
 from highlanderd.listeners.candidates import refuse_unless_able
 from highlanderd.listeners.fields import WAITING, checked
 from highlanderd.listeners.lines import line_facts, portable
@@ -99,4 +99,4 @@ async def carry_out_for_another(
         after = await carry_out(node, verb, node.program(name), body, by, lambda: False)
     except HighlanderError as error:
         return {"error": {"code": error.code, "message": str(error)}}
-    return {"program": program_facts(after)}
+    return {"program": facts_of(after)}

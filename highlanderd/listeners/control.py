@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,10 @@ from highlanderd.errors import BadRequest, HighlanderError, NoSuchProgram, NotPe
 from highlanderd.listeners import carrying, everywhere, leases, witness
 from highlanderd.listeners.answers import (
     cluster_facts,
-    cluster_part,
     config_facts,
     detail_facts,
     encoded,
-    node_facts,
-    program_facts,
+    facts_of,
 )
 from highlanderd.listeners.events import happenings
 from highlanderd.listeners.history import history_facts
@@ -208,7 +205,7 @@ class _Api:
         return page(await shared.get())
 
     def _status_text(self, _: object) -> str:
-        return encoded(node_facts(self._node.status()))
+        return encoded(facts_of(self._node.status()))
 
     async def _survey_and_measure(self) -> None:
         await asyncio.gather(self._node.survey(), self._node.measure())
@@ -240,7 +237,7 @@ class _Api:
             before = self._node.program(name)
             after = await carrying.carry_out(self._node, verb, before, body, by, lambda: request.transport is None)
             edited = await self._node.edited() if verb in ("start", "restart") else ()
-            return answer({"program": program_facts(after), "warnings": [_unread(file) for file in edited]})
+            return answer({"program": facts_of(after), "warnings": [_unread(file) for file in edited]})
 
         return give
 
@@ -252,7 +249,7 @@ class _Api:
             raise BadRequest("'everywhere' means all nodes, so 'node' cannot go with it")
         name = request.match_info["name"]
         program = await give(self._node, name, by, self._patience(request, body))
-        return answer({"program": {"name": name, "leader": None} if program is None else cluster_part(program)})
+        return answer({"program": {"name": name, "leader": None} if program is None else facts_of(program)})
 
     def _patience(self, request: web.Request, body: Mapping[str, Any]) -> everywhere.Patience:
         seconds = body.get("timeout", DEFAULT_TIMEOUT) if body.get("wait", False) else None
@@ -289,11 +286,11 @@ class _Api:
             restarted = [before[name] for name in report.restarted if name in before]
             patience = body.get("timeout", DEFAULT_TIMEOUT)
             await reloaded(self._node, restarted, report.added, patience, lambda: request.transport is None)
-        return answer({"dry_run": dry_run, **asdict(report)})
+        return answer({"dry_run": dry_run, **facts_of(report)})
 
     async def renew(self, request: web.Request) -> web.Response:
         body = await body_of(request)
-        return answer(asdict(await self._node.renew(force=body.get("force", False))))
+        return answer(facts_of(await self._node.renew(force=body.get("force", False))))
 
     async def shutdown(self, request: web.Request) -> web.Response:
         body = await body_of(request)
@@ -318,11 +315,11 @@ class _Api:
         found = {one.program: one for one in await self._node.explain([name])}
         if name not in found:  # a glob
             raise NoSuchProgram.anywhere(name, found)
-        return answer(asdict(found[name]))
+        return answer(facts_of(found[name]))
 
     async def explain_many(self, request: web.Request) -> web.Response:
         found = await self._node.explain(request.query.getall("name", []))
-        return answer({"programs": [asdict(one) for one in found]})
+        return answer({"programs": [facts_of(one) for one in found]})
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         by = await self._author(request, {})
@@ -343,10 +340,10 @@ class _Api:
 
     async def migrate(self, request: web.Request) -> web.Response:
         await body_of(request)
-        return answer(asdict(await self._node.migrate()))
+        return answer(facts_of(await self._node.migrate()))
 
     async def lease_report(self, request: web.Request) -> web.Response:  # noqa: ARG002 - an endpoint takes its request
-        return answer(asdict(await self._node.lease_report()))
+        return answer(facts_of(await self._node.lease_report()))
 
     async def maintenance(self, request: web.Request) -> web.Response:
         """Begin or end a maintenance of PostgreSQL."""
@@ -365,4 +362,4 @@ class _Api:
         if body.get("wait", False):
             patience = body.get("timeout", DEFAULT_TIMEOUT)
             report = await leases.in_force(self._node, report, changed, patience, lambda: request.transport is None)
-        return answer(asdict(report))
+        return answer(facts_of(report))

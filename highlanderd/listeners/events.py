@@ -6,10 +6,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Hashable, Iterable
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Final
 
 from aiohttp import web
+from msgspec.structs import asdict
 
 from highlanderd.api import MOST_EVENTS
 from highlanderd.core.occurrences import Occurrence, latest

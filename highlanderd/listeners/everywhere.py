@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram
@@ -22,6 +21,7 @@ from highlanderd.errors import (
 )
 from highlanderd.listeners.candidates import KNOWN_WITHIN, refuse_bare_drain
 from highlanderd.listeners.orders import Node
+from highlanderd.structs import replace
 
 LOOK_EVERY: Final = 0.1
 """Seconds between two looks at the ledger while an order is waited for."""

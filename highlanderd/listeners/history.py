@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 
+from msgspec.structs import asdict
 from multidict import MultiMapping
 
 from highlanderd.api import DEFAULT_TERMS, MOST_TERMS, is_number

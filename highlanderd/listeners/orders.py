@@ -6,8 +6,9 @@ Orders are passed on at once and never wait; whether one has taken effect is rea
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
+
+from msgspec import Struct
 
 from highlanderd.config import WrittenKey
 from highlanderd.config.values import any_signal
@@ -27,13 +28,13 @@ from highlanderd.core.status import (
 )
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import BadRequest, HighlanderError
+from highlanderd.structs import replace
 
 DEFAULT_STAY_OUT = 30.0
 """Seconds for which a releasing node stays out, unless another one has led before."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadReport:
+class ReloadReport(Struct, frozen=True):
     """What a reload did, or would do: lines such as ``beat: changed (umask): drains and starts again here``."""
 
     changes: tuple[str, ...]
@@ -296,8 +297,7 @@ def _signal(node: Node, name: str, body: Mapping[str, Any], by: Author) -> None:
     node.note("signalled", name, by.about(what))
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
+class Goal(Struct, frozen=True):
     """Where an order is to have its effect."""
 
     here: str
@@ -306,8 +306,7 @@ class Goal:
     """The node that is to lead next."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeOrder:
+class NodeOrder(Struct, frozen=True):
     """One order on one program: how to give it, and when it has been carried out."""
 
     give: Callable[[Node, str, Mapping[str, Any], Author], None]

@@ -15,7 +15,7 @@ from highlanderd.api import DEFAULT_TIMEOUT
 from highlanderd.core.cluster import ClusterProgram
 from highlanderd.core.states import Author
 from highlanderd.errors import HighlanderError, Interrupted, NoSuchProgram, TimedOut
-from highlanderd.listeners.answers import cluster_part, program_facts
+from highlanderd.listeners.answers import facts_of
 from highlanderd.listeners.orders import Node
 
 SHOWN: Final = frozenset({"release", "restart"})
@@ -94,9 +94,9 @@ async def _witness(node: Node, before: ClusterProgram, verb: str, to: str | None
             )
         await node.survey()
         try:
-            return {"program": program_facts(node.program(now.name))}
+            return {"program": facts_of(node.program(now.name))}
         except (NoSuchProgram, Interrupted):
-            return {"program": cluster_part(now)}
+            return {"program": facts_of(now)}
 
 
 async def _successor(node: Node, before: ClusterProgram) -> ClusterProgram | None:

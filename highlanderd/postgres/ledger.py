@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from math import inf
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import LedElsewhere, Meta, Observation, Row, ServerIdentity, Suspension
@@ -20,8 +21,7 @@ from highlanderd.postgres.sql.dialect import FRAGMENTS, NEEDED, VERSION
 from highlanderd.postgres.sql.upkeep import GUARD, MIGRATE
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
+class Ledger(Struct, frozen=True):
     """One ledger's names: a schema of one namespace."""
 
     schema: str
@@ -119,8 +119,7 @@ def literal(text: str) -> str:
     return f"${tag}${text}${tag}$"
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerView:
+class LedgerView(Struct, frozen=True):
     """The answer to one look."""
 
     observation: Observation
@@ -218,8 +217,7 @@ def _row(values: tuple[str | None, ...]) -> Row:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerFacts:
+class LedgerFacts(Struct, frozen=True):
     """What the ledger says of itself. Lengths are seconds."""
 
     version: int
@@ -267,8 +265,7 @@ def facts(row: tuple[str | None, ...]) -> LedgerFacts:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RenewalAnswer:
+class RenewalAnswer(Struct, frozen=True):
     """What the answer to a renewal says of the ledger."""
 
     lengths: Lengths

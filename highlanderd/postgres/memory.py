@@ -11,9 +11,10 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+from msgspec.structs import asdict
 
 from highlanderd.core.knowledge import Knowledge
 from highlanderd.core.lease import LONGEST, SHORTEST

@@ -10,8 +10,10 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import asdict
 
 from highlanderd.core.cluster import CandidatePresence, NodePresence
 from highlanderd.postgres.listener import Listener

@@ -62,7 +62,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+
+from msgspec.structs import asdict
 
 from highlanderd.core.effects import Release
 from highlanderd.core.events import Event, LookAdvised, Looked, Refused, Settled
@@ -83,6 +84,7 @@ from highlanderd.postgres.renewal import Renewal
 from highlanderd.postgres.replies import Query, Reply
 from highlanderd.postgres.sql import leading, scheduling
 from highlanderd.postgres.takeover import Takeover
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ lead its program, before that is released to it.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from highlanderd.core.cluster import ASK, LIFT, NodePresence
@@ -16,6 +15,7 @@ from highlanderd.postgres.commands import Command, Commands
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.presence import Presence
 from highlanderd.run.order import RunOrder
+from highlanderd.structs import replace
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.next_change import Changes
 from highlanderd.worker.presence import WorkerPresence

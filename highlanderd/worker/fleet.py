@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from highlanderd.children.guardian_link import Found
 from highlanderd.children.spawn import Origin
@@ -32,6 +31,7 @@ from highlanderd.core.states import NOBODY, Author, Backoff, Cause, Situation, W
 from highlanderd.guardian import cgroup
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.standing import Standing
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.worker import changes, child_handover
 from highlanderd.worker.aside import SetAside

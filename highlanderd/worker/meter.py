@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from highlanderd.core.status import Usage
 from highlanderd.guardian import cgroup
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 from highlanderd.worker.interfaces import ProgramChild

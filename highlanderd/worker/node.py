@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
 
 from highlanderd import __version__
@@ -41,6 +40,7 @@ from highlanderd.postgres.overview import Overview
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.remembered import Events
 from highlanderd.postgres.sql.dialect import SCHEDULED
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 from highlanderd.worker import snapshot

@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -55,6 +54,7 @@ from highlanderd.core.states import (
     Waiting,
 )
 from highlanderd.core.verdict import Claim
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.worker import child_handover
 from highlanderd.worker.interfaces import ChildProber, ChildSpawner, LockSession, ProgramChild, Recorder

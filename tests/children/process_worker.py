@@ -48,7 +48,7 @@ class TestBench:
 
     def listener(self, epoch: int) -> Callable[[ChildEvent], None]:
         def told(event: ChildEvent) -> None:
-            facts = {name: getattr(event, name) for name in type(event).__slots__}
+            facts = {name: getattr(event, name) for name in type(event).__struct_fields__}
             self.tell(type(event).__name__, epoch=epoch, **facts)
 
         return told

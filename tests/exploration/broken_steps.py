@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from highlanderd.core import machine
 from highlanderd.core.effects import CloseTerms, Effect, Release, Renew, SetDeadline, Spawn, TakeOver
@@ -36,6 +35,7 @@ from highlanderd.core.states import (
     Term,
     Waiting,
 )
+from highlanderd.structs import replace
 
 Changed = Callable[[Situation, Event, float, Policy], machine.Step]
 
@@ -43,7 +43,7 @@ Changed = Callable[[Situation, Event, float, Policy], machine.Step]
 # -------------------------------------------------------------------------------------------------- clocks of the lease
 
 
-class Trusting(Lease):
+class Trusting(Lease, frozen=True):
     """The leader trusts its term for longer than others wait."""
 
     def trusted_until(self, sent: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +23,7 @@ from highlanderd.core.events import (
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import deadline, step
 from highlanderd.core.states import Draining, Killing, Leading, Policy, SessionState, Situation, Term
+from highlanderd.structs import replace
 from tests.support.core import POLICY, prolonged
 
 LOST = Detached("lost")

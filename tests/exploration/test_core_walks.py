@@ -6,13 +6,13 @@ in a term, a renewal of what cannot be trusted, a situation that waits for nothi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highlanderd.core.states import Leading, Policy, Situation
+from highlanderd.structs import replace
 from tests.exploration.explore import is_wanted
 from tests.exploration.world import LEASE, PROBE_FAULTS, Rules, World, beginning, set_server
 from tests.exploration.world_node import Node

@@ -6,11 +6,10 @@ Not in it: a guardian that is frozen or dead while one of its keepers dies. Then
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from highlanderd.core import machine
 from highlanderd.core.events import Detached, Emptied, EndOrdered, SpawnFailed
 from highlanderd.core.states import Cause, Leading, Ready, Want
+from highlanderd.structs import replace
 from highlanderd.worker import child_handover
 from tests.exploration.world import Violation, World, clock, everywhere, set_child, set_node, swept
 from tests.exploration.world_node import Child, Node, Surveyed

@@ -6,8 +6,6 @@ Stands in for the hearing half of ``session.py``: what counts as acknowledged, a
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from highlanderd.core.effects import CloseTerms, Look, Release, Renew, TakeOver, WriteSettled
 from highlanderd.core.events import (
     Attached,
@@ -26,6 +24,7 @@ from highlanderd.core.events import (
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.placement import Peers
 from highlanderd.core.states import Waiting
+from highlanderd.structs import replace
 from tests.exploration.world import Ask, Violation, World, clock, ended, everywhere, set_node, set_server, swept
 from tests.exploration.world_postgres import LAST_LOCKERS, Postgres
 from tests.exploration.world_statements import (

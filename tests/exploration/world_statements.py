@@ -7,7 +7,6 @@ itself to them, on a real server. The verdict is not in here: it is the product'
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from highlanderd.core.effects import Release
@@ -16,6 +15,7 @@ from highlanderd.core.observation import Observation, Row, ServerIdentity, Suspe
 from highlanderd.core.schedule import Timetable
 from highlanderd.core.states import Reservation
 from highlanderd.core.verdict import Claim, Settle
+from highlanderd.structs import replace
 from tests.exploration.world_postgres import NAME_ID, Postgres, Who, meta
 
 WORDS = "once"

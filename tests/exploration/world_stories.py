@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from math import inf
 from typing import Final, NamedTuple
 
@@ -11,6 +10,7 @@ from highlanderd.core import machine
 from highlanderd.core.effects import Release
 from highlanderd.core.events import EndOrdered, ReleaseOrdered, RestartOrdered
 from highlanderd.core.states import Cause, Leading, SessionState, Want
+from highlanderd.structs import replace
 from tests.exploration.world import LEASE, LONGER, Rules, World, beginning, ended, former_key, set_node, swept
 from tests.exploration.world_faults import change_lengths, isolated_primary, order_lengths, replicated_to_all
 from tests.exploration.world_postgres import OTHER_ID, Ledger, Postgres

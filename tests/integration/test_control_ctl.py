@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from highlanderd.errors import ConfigurationError
+from highlanderd.structs import replace
 from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving
 
 

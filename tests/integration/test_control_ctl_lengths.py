@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from highlanderd.core.states import Author
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError
+from highlanderd.structs import replace
 from tests.support.memory_node import MemoryNode, ctl, leading, run, serving
 
 ON = ("maintenance", "on", "--for", "1m")

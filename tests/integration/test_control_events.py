@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.errors import HighlanderError
+from highlanderd.structs import replace
 from tests.integration.test_control_logs import objects, streaming
 from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from highlanderd.core.states import Author
 from highlanderd.errors import HighlanderError, TimedOut
 from highlanderd.listeners import leases
 from highlanderd.listeners.peers import Peer
+from highlanderd.structs import replace
 from tests.support.control import get, post
 from tests.support.memory_node import MemoryNode, leading, run, serving
 from tests.support.wait import until

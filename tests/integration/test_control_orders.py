@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from highlanderd.core.cluster import ClusterOverview, Held
 from highlanderd.core.status import LastExit, ProgramStatus
 from highlanderd.errors import HighlanderError, Unanswered
+from highlanderd.structs import replace
 from tests.support.control import post
 from tests.support.memory_node import MemoryNode, ctl, leading, program, run, serving
 from tests.support.wait import until

@@ -6,13 +6,13 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError, Unanswered
+from highlanderd.structs import replace
 from tests.support.memory_node import Ended, MemoryNode, ctl, leading, program, run, serving
 from tests.support.wait import until
 

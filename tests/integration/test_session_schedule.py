@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import psycopg
 
@@ -13,6 +12,7 @@ from highlanderd.core.planning import Later, TimeFacts, plan
 from highlanderd.core.schedule import Change, Run, Schedule, Skipped, Timetable
 from highlanderd.core.states import Cause
 from highlanderd.core.verdict import Claim
+from highlanderd.structs import replace
 from tests.support.postgres import Database
 from tests.support.schedules import every
 from tests.support.session import Line, desk, settle

@@ -117,7 +117,7 @@ def test_every_library_loads(unpacked: Path, version: str) -> None:
     code = (
         f"import sys; sys.path.append({str(site)!r})\n"
         "import highlanderd.worker.daemon, uvloop, aiohttp._http_parser, multidict._multidict, frozenlist._frozenlist\n"
-        "import propcache._helpers_c, yarl._quoting_c, pydantic_core, psycopg, cronsim\n"
+        "import propcache._helpers_c, yarl._quoting_c, pydantic_core, msgspec._core, psycopg, cronsim\n"
         "outside = [name for name, module in sys.modules.items() if 'site-packages' in str(module)]\n"
         "print(outside, psycopg.pq.__impl__)"
     )
@@ -180,6 +180,7 @@ def test_the_wheel_says_what_it_needs_and_how_it_is_called(wheel: Path) -> None:
     assert {need.partition(">")[0] for need in needs if "extra" not in need} == {
         "aiohttp",
         "cronsim",
+        "msgspec",
         "prometheus-client",
         "psycopg",
         "pydantic",

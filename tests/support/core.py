@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from highlanderd.core.effects import Effect
@@ -14,6 +13,7 @@ from highlanderd.core.observation import Meta, Observation, Row, ServerIdentity
 from highlanderd.core.states import Draining, Policy, Situation, Want
 from highlanderd.core.transitions.context import Step
 from highlanderd.core.verdict import Candidate, Claim, Verdict, judge
+from highlanderd.structs import replace
 
 L = Lease(10.0)
 LENGTHS = Lengths.alike(10.0)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,10 @@ from highlanderd.core.status import (
 )
 from highlanderd.core.terms import PastTerm, SkippedTimes
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchProgram, NotLeading
-from highlanderd.listeners.answers import program_facts
+from highlanderd.listeners.answers import facts_of
 from highlanderd.listeners.control import serve_control
 from highlanderd.listeners.orders import ReloadReport
+from highlanderd.structs import replace
 from tests.support.forked import Forked, forkable
 from tests.support.postgres import throwaway_place
 
@@ -303,7 +304,7 @@ class MemoryNode:
         self.authors.append(by)
         if self.refusal is not None:
             raise self.refusal
-        return {"program": program_facts(self.program(name))}
+        return {"program": facts_of(self.program(name))}
 
     async def hindrance(self, name: str) -> str:
         return "" if self.of(name).state in ("waiting", "leading") else self.of(name).reason

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from highlanderd.core.schedule import Schedule
+from highlanderd.structs import replace
 
 
 @dataclass(frozen=True, slots=True)

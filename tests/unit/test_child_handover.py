@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -22,6 +21,7 @@ from highlanderd.core.events import (
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import adopt, deadline
 from highlanderd.core.states import Cause, Draining, Leading, Term
+from highlanderd.structs import replace
 from highlanderd.worker import child_handover
 from tests.support.core import LENGTHS, POLICY, go, leading, prolonged, renewed, spawning, waiting
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +24,7 @@ from highlanderd.core.cluster import (
     UnableNode,
 )
 from highlanderd.ctl.cluster import cluster, picture
+from highlanderd.structs import replace
 from highlanderd.worker.presence import digests
 
 BEAT = CandidatePresence("beat", 7, "waiting", True, "", False, "2026-01-02T03:04:05Z", {"command": "12ab"})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
+from highlanderd.structs import replace
 
 QUIET = LeaseUse(where=(1, 3, "the ledger"), lease=10.0, ceiling=90.0, wanted=10.0, longest=10.0)
 BUSY = {"a row": replace(QUIET, longest=90.0), "a maintenance": replace(QUIET, wanted=90.0)}

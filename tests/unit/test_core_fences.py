@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highlanderd.core.effects import Kill, Look, Release, Renew, SetDeadline, Signal
@@ -29,6 +27,7 @@ from highlanderd.core.states import (
     Situation,
     Stopped,
 )
+from highlanderd.structs import replace
 from tests.support.core import LOST, POLICY, L, draining, go, leading, renewed
 
 # ----------------------------------------------------------------------------------------- when the connection breaks

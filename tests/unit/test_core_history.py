@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highlanderd.core.terms import Former, GapReport, PastTerm, ProgramHistory, by_program
+from highlanderd.structs import replace
 
 
 def term(program: str, epoch: int, gap: float | None, cause: str | None = "released", lasted: float = 60.0) -> PastTerm:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highlanderd.core.effects import Kill, Release, RunHook, SetDeadline, Signal
@@ -22,6 +20,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.machine import deadline
 from highlanderd.core.states import Backoff, Cause, Leading, Preparing, Running, Situation, Spawning, Stopping
+from highlanderd.structs import replace
 from highlanderd.worker import child_handover
 from tests.support.core import LOST, POLICY, draining, go, leading, spawning
 

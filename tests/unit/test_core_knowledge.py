@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highlanderd.core.knowledge import Knowledge, glimpsed, observe, renewed_elsewhere
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Glimpse, Observation, ServerIdentity
 from highlanderd.core.verdict import Claim, NotYet, Refusal, Settle, judge
+from highlanderd.structs import replace
 from tests.support.core import HERE, LOCK_ID, SERVER, L, observation, row
 
 PROMOTED = replace(SERVER, timeline=SERVER.timeline + 1)

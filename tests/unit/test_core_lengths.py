@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highlanderd.core.effects import Kill, Release, Renew, SetDeadline, Signal, Spawn
@@ -24,6 +22,7 @@ from highlanderd.core.events import (
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import deadline
 from highlanderd.core.states import Cause, Draining, Leading, Policy, Situation, Term
+from highlanderd.structs import replace
 from tests.support.core import POLICY, L, go, leading, observation, prolonged, renewed, row, spawning, waiting
 
 LOST = Detached("lost")

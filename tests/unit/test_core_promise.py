@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from highlanderd.core.observation import LedElsewhere
 from highlanderd.core.promise import Promise, Promises
 from highlanderd.core.verdict import Claim, NotYet, Settle, judge
 from highlanderd.postgres.memory import NodeMemory
+from highlanderd.structs import replace
 from tests.support.core import HERE, L, observation, row
 
 LONG = Promise(system=1, timeline=3, place="the ledger", ceiling=90.0, lease=10.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 
 import pytest
@@ -21,6 +20,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.machine import deadline, turns_at
 from highlanderd.core.states import Backoff, Cause, Leading, Ready, Running, Situation
+from highlanderd.structs import replace
 from tests.support.core import LOST, POLICY, draining, go, leading, prolonged
 
 POLICY = replace(POLICY, ready_timeout=3.0)

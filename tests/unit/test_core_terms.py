@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -38,6 +37,7 @@ from highlanderd.core.states import (
     Waiting,
     Want,
 )
+from highlanderd.structs import replace
 from tests.support.core import LOST, POLICY, L, draining, go, leading, renewed, spawning
 
 SLOW = replace(POLICY, stop_timeout=30.0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highlanderd.core.knowledge import Knowledge, observe
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.observation import Observation, Row, ServerIdentity
 from highlanderd.core.verdict import LONGEST_RESERVATION, Claim, NotYet, Settle, judge, next_epoch
+from highlanderd.structs import replace
 from tests.support.core import HERE, LENGTHS, SERVER, L, observation, row, verdict
 
 PROMOTED = replace(SERVER, timeline=SERVER.timeline + 1)

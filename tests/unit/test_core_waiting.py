@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -34,6 +33,7 @@ from highlanderd.core.states import Backoff, Cause, Draining, Leading, Policy, R
 from highlanderd.core.transitions.context import LEFT_ALONE
 from highlanderd.core.transitions.draining import backoff_delay
 from highlanderd.core.verdict import Settle
+from highlanderd.structs import replace
 from tests.support.core import LENGTHS, POLICY, SERVER, L, go, leading, observation, row, spawning, waiting
 
 FREE = observation(row(released=True))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from highlanderd.core.occurrences import Occurrence
 from highlanderd.ctl import terminal
@@ -17,7 +17,7 @@ from tests.unit.test_ctl import NOON, answered, row
 
 
 def event(number: int) -> dict[str, Any]:
-    return dataclasses.asdict(Occurrence("2026-01-02T03:04:05Z", "backoff", "a", f"p{number}", reason="\x1b[2J" * 50))
+    return asdict(Occurrence("2026-01-02T03:04:05Z", "backoff", "a", f"p{number}", reason="\x1b[2J" * 50))
 
 
 def watched(*programs: dict[str, Any], events: int = 0) -> Watched:

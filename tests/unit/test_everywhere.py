@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -13,6 +12,7 @@ from highlanderd.core.states import NOBODY, Author
 from highlanderd.core.status import MigrationReport
 from highlanderd.errors import HighlanderError, NeedsForce, NoSuchNode, TimedOut
 from highlanderd.listeners.everywhere import Patience, drain, start, stop
+from highlanderd.structs import replace
 from tests.support.memory_node import MemoryNode, program
 
 NIGHTLY = ClusterProgram(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, Drift, Held, UnableNode
 from highlanderd.core.explanation import Explanation, LocalView, explained
 from highlanderd.core.status import MaintenanceStatus, NodeStatus, PostgresStatus, ProgramStatus
+from highlanderd.structs import replace
 from tests.support.memory_node import leading, program
 
 T = "2026-01-02T03:04:05.678Z"

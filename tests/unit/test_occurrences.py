@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import asdict
 
 from highlanderd.core.occurrences import Occurrence, latest
 from highlanderd.ctl.events import detail, line
+from highlanderd.structs import replace
 from highlanderd.worker.chronicle import KEPT, Chronicle
 
 
 def at(second: int, event: str, **facts: object) -> Occurrence:
-    return dataclasses.replace(Occurrence(f"2026-01-02T03:04:{second:02d}.000Z", event, "a", "beat", 7), **facts)  # type: ignore[arg-type]
+    return replace(Occurrence(f"2026-01-02T03:04:{second:02d}.000Z", event, "a", "beat", 7), **facts)  # type: ignore[arg-type]
 
 
 def test_a_term_that_node_and_ledger_tell_of_is_shown_once_as_the_ledger_has_it() -> None:
@@ -41,8 +42,8 @@ def test_a_chronicle_keeps_the_newest_and_numbers_all() -> None:
 
 
 def test_a_line_tells_who_what_and_why_and_cannot_steer_the_terminal() -> None:
-    ended = dataclasses.asdict(at(5, "ended", cause="stopped", exit_signal="SIGTERM", author="ann", reason="\x1b[2J"))
+    ended = asdict(at(5, "ended", cause="stopped", exit_signal="SIGTERM", author="ann", reason="\x1b[2J"))
     assert detail(ended) == "stopped (SIGTERM) by ann: \x1b[2J"
     assert line(ended, 1767312000.0) == "03:04:05 UTC  a  beat  ended, epoch 7: stopped (SIGTERM) by ann: \ufffd[2J"
-    drained = dataclasses.asdict(Occurrence("2026-01-02T03:04:05Z", "drained", "a", author="ann"))
+    drained = asdict(Occurrence("2026-01-02T03:04:05Z", "drained", "a", author="ann"))
     assert line(drained, 1767312000.0) == "03:04:05 UTC  a  -  drained: by ann"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +18,7 @@ from highlanderd.core.placement import DOUBLINGS, FOR_PREFERRED, FOR_SPREAD, Fai
 from highlanderd.core.states import Policy, Situation
 from highlanderd.postgres.standing import Standing, StandingReader
 from highlanderd.postgres.survey import Leader
+from highlanderd.structs import replace
 from highlanderd.worker.placement import Placement
 from tests.support.core import POLICY, L, go, observation, row, waiting
 

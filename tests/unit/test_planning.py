@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -15,6 +14,7 @@ from highlanderd.core.observation import Row
 from highlanderd.core.planning import COUNTED, Later, Repeat, TimeFacts, plan, supersedes
 from highlanderd.core.schedule import Change, Run, Skipped, Timetable
 from highlanderd.core.states import Policy, Situation, Waiting, Want
+from highlanderd.structs import replace
 from tests.support.core import LENGTHS, go, observation, row, waiting
 from tests.support.schedules import every
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from highlanderd.core.cluster import CandidatePresence, NodePresence
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.presence import Presence
 from highlanderd.postgres.replies import Reply, ServerMessage
+from highlanderd.structs import replace
 from highlanderd.worker.presence import WorkerPresence
 from tests.support.driven_loop import DrivenLoop
 from tests.support.wait import until

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -28,6 +27,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.observation import Row
 from highlanderd.core.states import Cause, Policy, Want
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
 from tests.support.core import observation, row

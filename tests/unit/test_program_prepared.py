@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -14,6 +13,7 @@ from highlanderd.core.events import Attached, Detached, Event, Granted, Looked, 
 from highlanderd.core.lease import Lengths
 from highlanderd.core.states import Policy, Want
 from highlanderd.core.verdict import Claim
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
 from highlanderd.worker.starts import AT_ONCE, CROWD, Starts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -36,6 +35,7 @@ from highlanderd.core.observation import Glimpse, Meta, Observation, Row, Server
 from highlanderd.core.schedule import Change, Skipped, Timetable
 from highlanderd.core.states import Cause, Policy, Want
 from highlanderd.core.verdict import Claim, Settle
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
 from highlanderd.worker.records import Records

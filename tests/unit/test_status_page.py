@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram, Drift, Held, UnableNode
@@ -14,6 +13,7 @@ from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.listeners.status_page import HEADERS, Seen, status_page
 from highlanderd.listeners.status_style import STYLE
+from highlanderd.structs import replace
 from tests.support.memory_node import leading, program
 
 HOSTILE = "</title></style><script>alert(1)</script>\" onload='x' &lt;\x1b[2J\u202e"

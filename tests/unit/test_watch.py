@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from highlanderd.postgres.ledger import LedgerFacts
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.survey import Survey
 from highlanderd.postgres.watch import Watch
+from highlanderd.structs import replace
 from tests.support.core import LOCK_ID, SERVER, L, observation, row
 
 SEEN = observation(row())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
+
+from msgspec import Struct
 
 from highlanderd.core.effects import Effect, Look, Release, Renew
 from highlanderd.core.events import Event
 from highlanderd.core.states import Author, Draining, Policy, SessionState, Situation, State, Term, Want
+from highlanderd.structs import replace
 
 Step = tuple[Situation, tuple[Effect, ...]]
 S_co = TypeVar("S_co", bound=State, covariant=True)
@@ -22,8 +24,7 @@ class ImpossibleEvent(Exception):
     """An event came in a state in which it cannot happen. That is a bug, and ends the program's task."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context(Generic[S_co, E_co]):
+class Context(Struct, Generic[S_co, E_co], frozen=True):
     """One event meeting one state. ``now`` is CLOCK_BOOTTIME in seconds."""
 
     situation: Situation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -53,6 +52,7 @@ from highlanderd.core.transitions.context import (
 )
 from highlanderd.core.transitions.leading import CONTENDED_RETRY
 from highlanderd.core.transitions.resting import suspend
+from highlanderd.structs import replace
 
 
 def due(context: Context[Draining, Due]) -> Step:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
@@ -51,6 +50,7 @@ from highlanderd.core.states import (
 )
 from highlanderd.core.terms import exit_of
 from highlanderd.core.transitions.context import Context, Step, ordered_by, release_when_idle, renewing
+from highlanderd.structs import replace
 
 CONTENDED_RETRY: Final = 0.1
 """Seconds until the next attempt to take the lock back. A backend that is being terminated needs less to die."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 
 from highlanderd.core.events import Due, EndOrdered, Granted, Resumed, StartOrdered, StopOrdered, Suspended
@@ -21,6 +20,7 @@ from highlanderd.core.states import (
 )
 from highlanderd.core.transitions.context import Context, Step, look_when_idle, ordered_by, release_when_idle
 from highlanderd.core.transitions.leading import END_WORDS
+from highlanderd.structs import replace
 
 
 def wait(context: Context[Backoff | Stopped, Due | StartOrdered]) -> Step:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 from typing import Final
 
@@ -40,6 +39,7 @@ from highlanderd.core.states import (
 from highlanderd.core.transitions.context import LEFT_ALONE, Context, Step, look_when_idle, release_when_idle
 from highlanderd.core.transitions.resting import suspend
 from highlanderd.core.verdict import Candidate, Claim, NotYet, Refusal, Settle, Verdict, judge
+from highlanderd.structs import replace
 
 WATCHED_FOR: Final = 10
 """Leases after which a program looks by itself although surveys show that another node renews its term."""
