@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from enum import Enum
 from typing import Final, Literal, Protocol
 
@@ -22,6 +21,7 @@ from highlanderd.core.events import Emptied, HookFinished, SpawnFailed, Started
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian import messages, protocol, shapes
 from highlanderd.guardian.channel import Channel, Message
+from highlanderd.structs import replace
 from highlanderd.system import linux, proctree
 
 log = logging.getLogger(__name__)

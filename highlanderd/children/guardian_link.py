@@ -12,9 +12,10 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Protocol
+
+from msgspec import Struct, field
 
 from highlanderd.children.attention import Attention, Handling
 from highlanderd.children.child import Child
@@ -37,16 +38,14 @@ BUSY_AFTER: Final = 0.15
 """Of a lease, since the latest ping: the turns of hundreds of programs hold up the round that sends the next one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A term of an earlier worker whose tree is not proven empty. ``child.listen()`` must be called."""
 
     child: Child
     report: KeeperReport
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(Struct, frozen=True):
     """What a worker begins with."""
 
     instance: str
@@ -71,8 +70,7 @@ class GuardianListener(Protocol):
         """Drain everything: the guardian has died. Called once."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Hello:
+class _Hello(Struct, frozen=True):
     instance: str = ""
     draining: bool = False
     memo: bytes | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import marshal
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from highlanderd.core.events import Emptied, Exited, HookFinished, HookStarted, SpawnFailed, Started
 from highlanderd.guardian.channel import MARSHAL_VERSION, Message
@@ -22,8 +23,7 @@ def check_memo(memo: bytes) -> None:
         raise ValueError(f"a keeper's memo may have {LONGEST_MEMO} bytes, not {len(memo)}")
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnRequest:
+class SpawnRequest(Struct, frozen=True):
     """What to start, as whom, and until when. Times are CLOCK_BOOTTIME seconds; users and groups are numbers."""
 
     program: str
@@ -97,8 +97,7 @@ class SpawnRequest:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class KeeperReport:
+class KeeperReport(Struct, frozen=True):
     """A keeper's whole state. Times are CLOCK_BOOTTIME seconds."""
 
     pid: int | None
@@ -160,7 +159,7 @@ class KeeperReport:
     @classmethod
     def of(cls, message: Message) -> KeeperReport:
         """Return the report in a ``state`` message. A keeper of an earlier version may leave keys out."""
-        facts = {name: message[name] for name in cls.__slots__ if name in message}
+        facts = {name: message[name] for name in cls.__struct_fields__ if name in message}
         return cls(**facts, unkillable=tuple(message.get("undying", ())))
 
     def facts(self) -> Iterator[ChildEvent]:

@@ -7,9 +7,10 @@ import logging
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from highlanderd.children import missing_limits
 from highlanderd.children.child import Child
@@ -41,8 +42,7 @@ PREPARED_FOR = 2.0
 """Seconds for which what was looked up for a child counts: a takeover takes less, unless PostgreSQL hangs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where children come from: what is the same for all programs of this node."""
 
     guardian: GuardianLink
@@ -64,8 +64,7 @@ class Origin:
     """As ``SpawnRequest`` has it. Such a child gets all of ``environ``, and its output needs no logger."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
+class Preparation(Struct, frozen=True):
     """What a child needs from files and from the user database, which may take long to answer."""
 
     config: ProgramConfig

@@ -12,8 +12,9 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from highlanderd.core.cluster import ASK
 from highlanderd.core.states import Author
@@ -44,8 +45,7 @@ _INTERRUPTED: Final[Answer] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """One order for this node, as another one has passed it on."""
 
     verb: str

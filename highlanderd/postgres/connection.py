@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.sql.dialect import VERSION
@@ -13,8 +14,7 @@ RECONNECT_PAUSE: Final = 0.2
 """Seconds before a session that we dropped ourselves is replaced: the reason may still be there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True):
     """A connection to a server that was found fit, and what is known of it."""
 
     wire: Wire

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.addresses import Unfit, startup_options
@@ -86,8 +87,7 @@ class Forgetful(Unfit):
     """The ledger's tables are emptied by a crash of the server, and perhaps were."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
+class ServerFacts(Struct, frozen=True):
     """What a server says of itself and of the session: the answer to IDENTIFY."""
 
     standby: bool

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.lock_connection import ProgramLock
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 
 
-@dataclass(frozen=True, slots=True)
-class _Shut:
+class _Shut(Struct, frozen=True):
     """The state in which takeovers find a lock taken."""
 
     since: float

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.addresses import Addresses, Unfit, with_options
@@ -26,8 +27,7 @@ log = logging.getLogger(__name__)
 DIVIDED: Final = "postgres.dsn names two servers that both take writes"
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """What one host says of itself: the answer to HOST."""
 
     address: str
@@ -41,8 +41,7 @@ class Host:
     """In bytes: up to here WAL is on its disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(Struct, frozen=True):
     """The answers of the hosts of a DSN."""
 
     hosts: Sequence[Host] = ()
@@ -146,8 +145,7 @@ async def _ask_one(choice: Mapping[str, str], ledger: Ledger, lease: Lease, node
     return Host(name, system or "", int(timeline or 0), standby == "t", started or "", int(position or 0))
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """Up to where a primary has written; ``system`` and ``started`` identify it."""
 
     system: str

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final, Protocol
 
 from highlanderd.core.key import AdvisoryLock
@@ -29,6 +28,7 @@ from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import connecting, dialect, upkeep
 from highlanderd.postgres.survey import Leader, Survey
 from highlanderd.postgres.watch import Watch
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.events import Attached, Detached, Event, Notified
 from highlanderd.core.key import AdvisoryLock
@@ -21,6 +22,7 @@ from highlanderd.postgres.fitness import refuse_newer
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.replies import Query, Reply, Statement, Value
 from highlanderd.postgres.sql import connecting, dialect, leading
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,7 @@ Answered = Callable[[list[Reply], float], None]
 """Called with the replies, and the CLOCK_BOOTTIME moment at which the queries were sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramLock:
+class ProgramLock(Struct, frozen=True):
     """The lock of one program, and the node that asks for it."""
 
     program: str
@@ -45,13 +46,11 @@ class ProgramLock:
     instance: str
 
 
-@dataclass(frozen=True, slots=True)
-class Seeking:
+class Seeking(Struct, frozen=True):
     """There is no connection. The pool was asked for one, or will be after a pause."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """There is a connection."""
 
     connection: Connection
@@ -59,15 +58,13 @@ class Connected:
     """Whether its backend holds the lock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sharing:
+class Sharing(Struct, frozen=True):
     """There is a connection that others use, too. It carries looks, and never a lock."""
 
     connection: Connection
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """The program has left: there will be no other connection."""
 
 

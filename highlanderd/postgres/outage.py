@@ -11,8 +11,9 @@ Untried, Suspected, Down --an attempt succeeded--> Up
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease
 
@@ -26,22 +27,19 @@ PROBES: Final = 10
 """Probes under way at once: each ends after a fifth of a lease at the latest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Untried:
+class Untried(Struct, frozen=True):
     """No attempt to connect has ended yet."""
 
     last_error: ClassVar = "not connected yet"
 
 
-@dataclass(frozen=True, slots=True)
-class Up:
+class Up(Struct, frozen=True):
     """The latest attempt succeeded, and no session was lost since."""
 
     last_error: ClassVar = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Suspected:
+class Suspected(Struct, frozen=True):
     """A session was lost, and no attempt has ended since."""
 
     last_error: ClassVar = ""
@@ -50,8 +48,7 @@ class Suspected:
     """On the loop's clock, as all times here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
+class Down(Struct, frozen=True):
     """An attempt to connect has failed since the latest success."""
 
     since: float

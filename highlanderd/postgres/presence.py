@@ -10,9 +10,9 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from highlanderd.core.cluster import CandidatePresence, NodePresence
@@ -32,8 +32,7 @@ WITHDRAWN_WITHIN: Final = 1.0
 """Seconds that the end of a node may wait until its presence is taken back."""
 
 
-@dataclass
-class _Written:
+class _Written(Struct):
     """What one session has written: the next one may be on another server."""
 
     backend: int

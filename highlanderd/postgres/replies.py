@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from highlanderd.errors import Unanswered
 
@@ -69,16 +70,14 @@ class RefusedConnection(ConnectFailed):
     """No connection was made, because the server said so itself: there is no such role or database, say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """A statement, which each connection prepares under ``name`` when it is first asked."""
 
     name: str
     sql: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServerMessage:
+class ServerMessage(Struct, frozen=True):
     """An error or a warning. Only ``sqlstate`` and ``source`` are for decisions; ``text`` is for people."""
 
     sqlstate: str
@@ -92,8 +91,7 @@ class ServerMessage:
         return not self.source or _OF_COMMITS.search(self.source) is not None
 
 
-@dataclass(slots=True)
-class Reply:
+class Reply(Struct):
     """All that came back for one statement, up to the ReadyForQuery that follows its Sync."""
 
     rows: list[tuple[str | None, ...]] = field(default_factory=list)

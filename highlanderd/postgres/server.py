@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.lease import Lease
 from highlanderd.postgres import fitness
@@ -33,8 +34,7 @@ FIRST_WITHIN: Final = 2.0
 """Seconds at least for each attempt to connect before this node has seen the ledger, and with it the ledger's lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(Struct, frozen=True):
     """One attempt to connect."""
 
     turn: int

@@ -6,15 +6,15 @@ The reader looks a fifth of a lease apart, and at once when an order was written
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.replies import document
 from highlanderd.postgres.sql import sharing
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What the ledger shows of programs on all nodes."""
 
     waiting: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
 from highlanderd.core.knowledge import same_run
@@ -22,8 +23,7 @@ Sighting = tuple[tuple[int, int], float]
 """The version of a row, and the arrival of the survey that showed it first, by CLOCK_BOOTTIME in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leader:
+class Leader(Struct, frozen=True):
     """Who leads a lock id, as the ledger shows it."""
 
     node: str

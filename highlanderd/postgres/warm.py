@@ -9,7 +9,6 @@ connection on which it has asked for no lock.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Final, Protocol
 
 from highlanderd.core.lease import Lease
@@ -18,6 +17,7 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.replies import Statement, Value
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import connecting, leading
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 
 WARM: Final = 4

@@ -15,9 +15,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from msgspec import Struct
 from psycopg import OperationalError, pq
 
 from highlanderd.postgres.replies import WRAPAROUND_SOURCES, Ask, Reply, ServerMessage, Statement, Value, WireLost
@@ -248,8 +248,7 @@ class Wire:
         self._owner.lost(why)
 
 
-@dataclass(slots=True)
-class _Batch:
+class _Batch(Struct):
     """Statements that were asked together."""
 
     future: asyncio.Future[list[Reply]]
@@ -268,8 +267,7 @@ class _Batch:
             self.future.set_exception(WireLost(why))
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(Struct, frozen=True):
     """A statement that waits for its Sync."""
 
     name: str

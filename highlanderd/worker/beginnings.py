@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from highlanderd.config import ProgramConfig
 from highlanderd.core.events import Exited
@@ -22,8 +24,7 @@ TakenUp = tuple[str, float]
 """The words of a schedule, and when this node took it up, by CLOCK_BOOTTIME."""
 
 
-@dataclass(frozen=True, slots=True)
-class Beginnings:
+class Beginnings(Struct, frozen=True):
     """What there was of each program, by name."""
 
     stops: Mapping[str, str] = field(default_factory=dict)

@@ -9,9 +9,10 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from highlanderd import __version__
 from highlanderd.config import Configuration, Loaded, ProgramConfig, load, reload_from
@@ -20,13 +21,13 @@ from highlanderd.durations import rfc_3339
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.addresses import same_place
 from highlanderd.postgres.memory import GENERATION, PROMISE, TIMELINES
+from highlanderd.structs import replace
 from highlanderd.worker.beginnings import Beginnings
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerHandover:
+class WorkerHandover(Struct, frozen=True):
     """The configuration in force, operators' wishes, and what was learnt of the server. Secrets are in it."""
 
     base: Loaded

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from highlanderd.children.prober import Prober
 from highlanderd.children.spawn import Spawner
@@ -13,8 +14,7 @@ from highlanderd.postgres.session import Session
 from highlanderd.worker.program import Program
 
 
-@dataclass(slots=True)
-class Member:
+class Member(Struct):
     """One program that lives here, and what belongs to it."""
 
     program: Program

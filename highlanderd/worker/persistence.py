@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Any, Final
 
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.config import Loaded
 from highlanderd.postgres.server import Server
+from highlanderd.structs import replace
 from highlanderd.threads import in_thread
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.handover import WorkerHandover

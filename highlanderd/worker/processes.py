@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.status import Process
 from highlanderd.system import proctree
@@ -19,8 +20,7 @@ WALKED_WITHIN: Final = 2.0
 """Seconds; a thousand processes take some twenty milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """Processes, parents first."""
 
     processes: tuple[Process, ...] = ()

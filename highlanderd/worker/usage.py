@@ -9,11 +9,12 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.status import Usage
 from highlanderd.system import proctree
@@ -26,16 +27,14 @@ MOST_FILES: Final = 100_000
 """Open files of one process that are counted one by one, where the kernel does not say their number (before 6.2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredTree:
+class MeasuredTree(Struct, frozen=True):
     """One child: its keeper's pid, and its cgroup's directory, which perhaps does not exist."""
 
     keeper: int
     directory: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Process:
+class _Process(Struct, frozen=True):
     """One process, as ``/proc/PID/stat`` shows it. Times are ticks."""
 
     parent: int

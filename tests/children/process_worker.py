@@ -96,7 +96,8 @@ class TestBench:
         elif command == "entrust" and child:
             child.set_deadline(boottime() + more["deadline"], more["memo"].encode())
         elif command == "report" and child:
-            report = {name: getattr(child.report, name, None) for name in KeeperReport.__slots__}  # perhaps none yet
+            fields = KeeperReport.__struct_fields__
+            report = {name: getattr(child.report, name, None) for name in fields}  # perhaps none yet
             self.tell("report", epoch=epoch, **{**report, "memo": (report["memo"] or b"").decode()})
         elif command in ("signal", "kill", "watch", "run_hook", "end") and child:
             getattr(child, command)(**more)

@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from highlanderd.config.probes import ExecCheck, HttpCheck, Notify, Probe, TcpCh
 from highlanderd.core.events import FoundReady, FoundUnhealthy, FoundUnready
 from highlanderd.core.states import Ready, Running
 from highlanderd.postgres.resolver import Resolver
+from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 
 REPORT = KeeperReport(7, 1.0, None, None, None, None, empty=False, deadline=60.0, memo=b"", probe=0)

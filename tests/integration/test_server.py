@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.replies import ConnectFailed, WireLost
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.sql import upkeep
+from highlanderd.structs import replace
 from tests.support.pooler import pooler
 from tests.support.postgres import SCHEMA, Cluster, Clusters, Database
 from tests.support.session import LEASE, SHORT_LEASE, desk, settle

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from highlanderd.core.events import Exited
 from highlanderd.core.states import Want
+from highlanderd.structs import replace
 from highlanderd.worker.beginnings import Beginnings
 from highlanderd.worker.handover import WorkerHandover, begin
 

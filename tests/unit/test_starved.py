@@ -92,7 +92,7 @@ def test_a_program_that_is_not_started_again_has_finished_all_the_same() -> None
 def test_only_a_kill_of_the_kernels_own_is_asked_about() -> None:
     assert told(Reported(), Exited(9, 3.0)) == [KILLED]
     assert told(Reported(), Exited(256, 3.0)) == [Exited(256, 3.0)]
-    by_us = KeeperReport(**{name: getattr(REPORT, name) for name in REPORT.__slots__} | {"killed": "order"})
+    by_us = KeeperReport(**{name: getattr(REPORT, name) for name in REPORT.__struct_fields__} | {"killed": "order"})
     assert told(Reported(by_us), Exited(9, 3.0)) == [Exited(9, 3.0)]
 
 
