@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.config.configuration import Configuration
 from highlanderd.config.dsn import options
@@ -33,8 +34,7 @@ _OF_A_SHELL: Final = re.compile(r"(?<!\$)\$([A-Za-z_][A-Za-z0-9_]*)")
 _SHELL: Final = frozenset({"&&", "||", "|", "&", ";", ">", ">>", "<", "2>&1", "2>", "&>"})
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenProgram:
+class WrittenProgram(Struct, frozen=True):
     """A program, and where it is written."""
 
     program: ProgramConfig

@@ -8,14 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from highlanderd.config.dsn import embedded_directory
 from highlanderd.config.program import ProgramConfig
 from highlanderd.config.sections import ControlSection, DaemonSection, LogSection, MetricsSection, PostgresSection
 from highlanderd.config.sources import Sources
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(Struct, frozen=True):
     """The whole configuration. ``programs`` is in the order of the files."""
 
     daemon: DaemonSection

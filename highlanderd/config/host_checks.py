@@ -11,9 +11,10 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.config.checks import WrittenProgram
 from highlanderd.config.environment import PATH, read_environment, unknown_to_shells
@@ -130,8 +131,7 @@ def _find_group(name: str, location: Location, report: Problems) -> None:
         report.add(location, error.args[0])
 
 
-@dataclass(frozen=True, slots=True)
-class _HostCheck:
+class _HostCheck(Struct, frozen=True):
     """Looks for what one program needs of this host."""
 
     written: WrittenProgram

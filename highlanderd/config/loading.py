@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from highlanderd.config.checks import (
     WrittenProgram,
@@ -139,8 +140,7 @@ def _judge_directories(configuration: Configuration, loading: _Loading) -> None:
             loading.problems.add(written.location, problem)
 
 
-@dataclass(slots=True)
-class _Loading:
+class _Loading(Struct):
     source: Disk | Memory
     environ: Mapping[str, str]
     problems: Problems = field(default_factory=Problems)

@@ -8,10 +8,11 @@ start themselves is not known, and not counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.config.probes import ExecCheck, Probe
 from highlanderd.config.program import ProgramConfig
@@ -31,8 +32,7 @@ KEEPERS_MEMORY, LOGGERS_MEMORY = 1_500_000, 2_000_000
 """Bytes of each one's own; measured: 1.4 to 1.6 and 1.5 to 2.0 MB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What this host lets the daemon have."""
 
     files: HostLimit = NO_LIMIT
@@ -96,8 +96,7 @@ def memory(programs: Iterable[ProgramConfig]) -> int:
     return OWN_MEMORY + sum(KEEPERS_MEMORY + LOGGERS_MEMORY * bool(_streams(program)) for program in programs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Usage:
+class _Usage(Struct, frozen=True):
     """What is taken of one limit: by the daemon itself, and for each program that is led."""
 
     limit: Callable[[Limits], HostLimit]

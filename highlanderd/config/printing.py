@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
 from pydantic import SecretStr
 
 from highlanderd.config.checks import WrittenProgram
@@ -53,8 +53,7 @@ def next_runs(times: CronTimes | None, now: float) -> str:
     return f"\n# next runs: {runs}" if runs else "\n# no run from now on: the schedule names no later time"
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenKey:
+class WrittenKey(Struct, frozen=True):
     """One key as it is in force, with where its value was written. A secret is hidden."""
 
     key: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
+
+from msgspec import Struct, field
 
 from highlanderd.config.lines import Path, locate, nearest
 
@@ -34,8 +35,7 @@ class Document:
         return dict(locate(self.text))
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True):
     """Where a key is written, or a table that lacks one."""
 
     document: Document
@@ -64,8 +64,7 @@ def spelled(path: Path) -> str:
     return text
 
 
-@dataclass(slots=True)
-class Problems:
+class Problems(Struct):
     """Sentences about locations. The same sentence about the same location is kept once."""
 
     _sentences: dict[str, tuple[str, int]] = field(default_factory=dict)

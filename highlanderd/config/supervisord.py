@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.config.values import LONGEST, MOST_BACKUPS
 
@@ -18,8 +19,7 @@ OPENED, CLOSED = "\ue000", "\ue001"
 nobody can judge the value before the daemon expands it."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(Struct, frozen=True):
     """One option: ``key`` is highlanderd's, or empty; ``note`` is for a reader; ``value`` converts a value."""
 
     key: str = ""

@@ -10,8 +10,9 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.config import Configuration
 from highlanderd.core.key import AdvisoryLock, name_lock
@@ -40,8 +41,7 @@ SAMPLES: Final = 20
 COMMITS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Struct, frozen=True):
     """What was found at one address."""
 
     host: AskedHost

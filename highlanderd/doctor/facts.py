@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.lease import Lease
@@ -11,8 +12,7 @@ from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What the configuration asks of PostgreSQL."""
 
     ledger: Ledger
@@ -35,8 +35,7 @@ class Plan:
         return Lease(self.ledger.lease)
 
 
-@dataclass(frozen=True, slots=True)
-class AskedHost:
+class AskedHost(Struct, frozen=True):
     """One host of the DSN, and the server that answered there."""
 
     place: str
@@ -47,8 +46,7 @@ class AskedHost:
     """From the beginning of the connection to the first answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """A setting of a session that brings none of its own."""
 
     value: str
@@ -56,8 +54,7 @@ class Setting:
     """As pg_settings words it: ``default``, ``configuration file``, ``role``, ``database`` ..."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionEnds:
+class ConnectionEnds(Struct, frozen=True):
     """The connection as both ends see it."""
 
     ours: str
@@ -68,8 +65,7 @@ class ConnectionEnds:
     """TCP_USER_TIMEOUT on our end, in milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """One of the limits on the number of connections."""
 
     name: str
@@ -88,8 +84,7 @@ class Limit:
         return f"{whole} ({wanted}, and {self.reserved} reserved for other roles)" if self.reserved else whole
 
 
-@dataclass(frozen=True, slots=True)
-class Replication:
+class Replication(Struct, frozen=True):
     """The standbys, as far as this role may see them."""
 
     names: str
@@ -107,8 +102,7 @@ class Replication:
         return bool(self.names) and (self.attached == 0 or self.synchronous == 0)
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaAccess:
+class SchemaAccess(Struct, frozen=True):
     """The schema of the ledger and what the role may do there."""
 
     tables: int
@@ -119,8 +113,7 @@ class SchemaAccess:
     """Privileges that the role lacks on what exists."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """Everything about the one server that programs would use."""
 
     plan: Plan

@@ -6,7 +6,6 @@ What the daemon itself would refuse is judged by the daemon's own functions (``p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from statistics import median
 from typing import Final
 
@@ -18,6 +17,7 @@ from highlanderd.postgres.addresses import Unfit, startup_options
 from highlanderd.postgres.lease_change import every_commit_waits_for
 from highlanderd.postgres.ledger import identifier
 from highlanderd.postgres.warm import AHEAD, WARM
+from highlanderd.structs import replace
 
 ASSUMED_NODES: Final = 3
 """Assumed when fewer than two are connected: then their number cannot be seen."""

@@ -11,9 +11,10 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.errors import HighlanderError, enumerated
 from highlanderd.system import user_database
@@ -24,8 +25,7 @@ PACKAGED: Final = ("highlander", "/var/lib/highlander")
 NOBODY: Final = 65534  # the kernel's overflow id; for images whose /etc/passwd is too short to name it
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """The user that PostgreSQL runs as: that of this process, or another one when this process is root."""
 
     uid: int

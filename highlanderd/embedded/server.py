@@ -23,10 +23,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from highlanderd.embedded import steward
 from highlanderd.embedded.account import Account, account_of, owner_of
@@ -58,8 +59,7 @@ SETTINGS: Final = {
 SETTINGS_SINCE: Final = {18: {"io_method": "sync"}}  # saves three processes
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(Struct, frozen=True):
     """A running embedded server, and the caller's use of it."""
 
     dsn: str

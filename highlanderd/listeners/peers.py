@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 SO_PEERGROUPS = 59
 """Linux 4.13; the socket module does not name it."""
@@ -13,8 +14,7 @@ MOST_GROUPS = 1024
 """Bytes, 256 groups: the most that Python's getsockopt takes. Of a peer with more only the primary group counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """The process at the other end of a Unix socket, as the kernel vouches for it."""
 
     pid: int

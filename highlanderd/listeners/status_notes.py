@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from highlanderd.core.cluster import ClusterOverview, ClusterProgram, Held
 from highlanderd.core.status import NodeStatus
@@ -17,8 +18,7 @@ MOST: Final = 10
 """Names in one sentence, and sentences of one kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """One sentence, and how grave it is."""
 
     kind: Literal["bad", "warn"]

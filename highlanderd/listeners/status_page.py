@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.core.cluster import ClusterNode, ClusterOverview, ClusterProgram
 from highlanderd.core.status import NodeStatus, ProgramStatus
@@ -38,8 +39,7 @@ HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What the page is made of."""
 
     status: NodeStatus

@@ -12,20 +12,21 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from highlanderd.config.supervisord import CLOSED, OPENED
 from highlanderd.config.toml import whole
 from highlanderd.errors import ConfigurationError
+from highlanderd.structs import replace
 
 _REFERENCE: Final = re.compile(r"%(?:%|\((?P<name>[^()]*)\)(?P<how>[-#0 +]*\d*(?:\.\d+)?[sdi])|(?P<other>))")
 _VARIABLE: Final = re.compile(f"{OPENED}(.*?){CLOSED}")
 
 
-@dataclass(frozen=True)
-class SupervisorSection:
+class SupervisorSection(Struct, frozen=True):
     """A section, its options not yet expanded but for ``%(here)s``, which is the directory of the file that says it."""
 
     file: Path

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from highlanderd.errors import ConfigurationError
 from highlanderd.supervisord.reading import SupervisorSection, written
 
 
-@dataclass
-class Table:
+class Table(Struct):
     """A table of the result: keys with TOML values, and remarks that stand above it as comments."""
 
     title: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highlanderd.core.lease import Lease
@@ -14,6 +12,7 @@ from highlanderd.doctor.judgement import judge
 from highlanderd.postgres.addresses import startup_options
 from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
+from highlanderd.structs import replace
 
 LEASE = Lease(10.0)
 GREETING = ServerFacts(
