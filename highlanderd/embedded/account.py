@@ -11,10 +11,9 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-from msgspec import Struct
 
 from highlanderd.errors import HighlanderError, enumerated
 from highlanderd.system import user_database
@@ -25,7 +24,8 @@ PACKAGED: Final = ("highlander", "/var/lib/highlander")
 NOBODY: Final = 65534  # the kernel's overflow id; for images whose /etc/passwd is too short to name it
 
 
-class Account(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Account:
     """The user that PostgreSQL runs as: that of this process, or another one when this process is root."""
 
     uid: int
