@@ -44,6 +44,7 @@ from math import inf
 from typing import Final
 
 from highlanderd.postgres.addresses import Unfit
+from highlanderd.postgres.afterwards import Afterwards
 from highlanderd.postgres.connection import Client, Connection
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
@@ -70,6 +71,7 @@ class Pool:
     def __init__(self, server: Server, ledger: Ledger, listener: Listener) -> None:
         self.server, self.ledger, self.listener = server, ledger, listener
         self.warm = WarmConnections(self)
+        self.afterwards = Afterwards()
         self.state: ServerState = Untried()
         self._clients: dict[Client, int] = {}
         """The clients that wait for a connection, and the number of the attempt for each; 0 for none yet."""

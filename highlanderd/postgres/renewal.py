@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Final
 
 from highlanderd.core.effects import Release
 from highlanderd.core.events import Contended, LeaseRefused, Overruled, Renewed, Unlocked
 from highlanderd.core.lease import Lease
+from highlanderd.core.states import Cause
 from highlanderd.core.terms import exit_of
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
@@ -14,6 +17,11 @@ from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.replies import Reply, Value
 from highlanderd.postgres.sql import dialect, leading
+
+LED_ON: Final = frozenset({Cause.RESTARTED, Cause.CHANGED})
+"""Causes after which this node is to lead again at once."""
+PUT_OFF: Final = 0.05
+"""Of a lease: for so long the history may wait until many handovers are over."""
 
 
 class Renewal:
@@ -92,7 +100,8 @@ class Renewal:
     def release(self, ending: Release) -> None:
         """End the term: the row, then the lock, then the notification, each committed by itself.
 
-        Posts Unlocked when the row is released or was overtaken; Detached when the answer leaves a doubt.
+        The history is written once the takeover elsewhere is over, which needs the same server. Posts Unlocked then, if
+        the row is released or was overtaken; Detached when the answer leaves a doubt.
         """
         lock, epoch, cause, reservation = self._lock, ending.epoch, ending.cause, ending.reservation
         node, seconds = (None, None) if reservation is None else (reservation.node, reservation.seconds)
@@ -100,21 +109,32 @@ class Renewal:
         first = [] if self._line.granted else [self._line.terminate_old(epoch)]
         self._line.note_granted(False)
         self._line.ask(
-            lambda replies, _sent: self._released(*replies[len(first) : len(first) + 2]),
+            lambda replies, _sent: self._released(ending, *replies[len(first) : len(first) + 2]),
             *first,
             ("release", leading.RELEASE, (lock.lock_id, epoch, lock.instance, cause.value, node, seconds)),
             ("unlock", leading.UNLOCK, ()),
             ("notify", leading.NOTIFY, (self._line.pool.ledger.channel, str(lock.lock_id))),
-            ("begin_terms", leading.BEGIN_TERMS, ([lock.lock_id], [epoch])),  # its own session may have been lost
-            ("end_term", leading.END_TERM, (lock.lock_id, epoch, cause.value, *_told(ending))),
         )
 
-    def _released(self, release: Reply, unlock: Reply) -> None:
-        if release.acknowledged and unlock.error is None:
-            self._line.pool.listener.prune(self._lock.lock_id)
-            self._line.post(Unlocked())
-        else:
+    def _released(self, ending: Release, release: Reply, unlock: Reply) -> None:
+        if not release.acknowledged or unlock.error is not None:
             self._line.disconnect(f"the release was not acknowledged: {release.doubt}")
+        elif ending.cause in LED_ON:
+            self._write_end(ending, self._line.number)
+        else:
+            put_off = partial(self._write_end, ending, self._line.number)
+            self._line.pool.afterwards.call(put_off, self._line.pool.server.lease.length * PUT_OFF)
+
+    def _write_end(self, ending: Release, number: int) -> None:
+        """Write the end into the history, and post Unlocked. Another session than ``number`` releases once more."""
+        lock, epoch = self._lock, ending.epoch
+        if self._line.knows(number):
+            self._line.pool.listener.prune(lock.lock_id)
+            self._line.ask(
+                lambda _replies, _sent: self._line.post(Unlocked()),
+                ("begin_terms", leading.BEGIN_TERMS, ([lock.lock_id], [epoch])),  # its own session may have been lost
+                ("end_term", leading.END_TERM, (lock.lock_id, epoch, ending.cause.value, *_told(ending))),
+            )
 
 
 def _told(ending: Release) -> tuple[Value, ...]:

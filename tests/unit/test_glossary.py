@@ -22,7 +22,7 @@ ROOMS: Final = ("core", "config", "postgres", "guardian", "children", "worker")
 """The packages whose class names are nouns of the domain. The others name what every daemon has."""
 
 _PLAIN: Final = """
-ack acknowledged address alarm answer as aside asking attempt author
+ack acknowledged address afterwards alarm answer as aside asking attempt author
 batch beat begin birth busy
 change check client command compression config configuration connect connection context control credentials cron
 daemon dead delay detail diagnose dial discard disconnect disk document done down due duplicate
