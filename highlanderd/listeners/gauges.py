@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from highlanderd.core.states import STATE_NAMES
 from highlanderd.core.status import LastExit, NodeStatus, ProgramStatus, Usage
@@ -83,8 +84,7 @@ _PER_PROGRAM: Final[dict[str, tuple[str, Callable[[ProgramStatus], float | None]
 }
 
 
-Labelled = Sequence[tuple[str, ProgramStatus]]
-"""The label of each program, as text, and what is known of it."""
+Fact = TypeVar("Fact")
 
 
 def exit_code(last: LastExit) -> int | None:
@@ -99,8 +99,52 @@ def exit_code(last: LastExit) -> int | None:
     return 128 + (int(last.signal.removeprefix("signal ")) if known is None else known)
 
 
-def snapshot(status: NodeStatus) -> Iterator[str]:
-    """Yield the lines of the gauges, those of the node first."""
+class Gauges:
+    """Writes the gauges of one node, page after page. Of many programs, most are as they were on the page before."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._labels: list[str] = []
+        self._written: dict[str, tuple[Sequence[object], str]] = {}
+        """By metric: the facts of the programs that its lines were written of, and these."""
+
+    def lines(self, status: NodeStatus) -> Iterator[str]:
+        """Yield the lines, those of the node first."""
+        yield from _node(status)
+        programs = status.programs
+        names = [program.name for program in programs]
+        if names != self._names:
+            self._names, self._labels = names, [labels({"program": name}) for name in names]
+            self._written = {}
+        yield self._lines("program_state", [program.state for program in programs], _states)
+        for name, (text, value_of) in _PER_PROGRAM.items():
+            yield self._lines(name, [value_of(program) for program in programs], partial(_samples, name, text))
+
+    def _lines(
+        self, name: str, facts: Sequence[Fact], write: Callable[[Iterable[tuple[str, Fact]]], Iterator[str]]
+    ) -> str:
+        known = self._written.get(name)
+        if known is None or known[0] != facts:
+            known = self._written[name] = facts, "\n".join(write(zip(self._labels, facts, strict=True)))
+        return known[1]
+
+
+def _samples(name: str, text: str, values: Iterable[tuple[str, float | None]]) -> Iterator[str]:
+    """Show a metric of the programs, by their labels; nothing of one whose value is None."""
+    kind = "counter" if name.endswith("_total") else "gauge"
+    samples = [(label, value) for label, value in values if value is not None]
+    return family(f"highlander_{name}", kind, text, samples)
+
+
+def _states(found: Iterable[tuple[str, str]]) -> Iterator[str]:
+    states = {state: f',state="{state}"}}' for state in STATE_NAMES.values()}
+    samples = (
+        (label.removesuffix("}") + more, now == state) for label, now in found for state, more in states.items()
+    )
+    return family("highlander_program_state", "gauge", "Whether it is in that state.", samples)
+
+
+def _node(status: NodeStatus) -> Iterator[str]:
     guardian = "" if status.guardian is None else status.guardian.version or ""
     versions = {"guardian_version": guardian, "python": platform.python_version(), "version": status.version}
     yield from _one(
@@ -113,23 +157,6 @@ def snapshot(status: NodeStatus) -> Iterator[str]:
     )
     yield from _one("pool_connections", "Connections to PostgreSQL.", status.postgres.connections)
     yield from _lengths(status)
-    labelled = [(labels({"program": program.name}), program) for program in status.programs]
-    yield from _states(labelled)
-    for name, (text, value_of) in _PER_PROGRAM.items():
-        kind = "counter" if name.endswith("_total") else "gauge"
-        shown = ((label, value_of(program)) for label, program in labelled)
-        samples = [(label, value) for label, value in shown if value is not None]
-        yield from family(f"highlander_{name}", kind, text, samples)
-
-
-def _states(labelled: Labelled) -> Iterator[str]:
-    states = {state: f',state="{state}"}}' for state in STATE_NAMES.values()}
-    samples = (
-        (label.removesuffix("}") + more, program.state == state)
-        for label, program in labelled
-        for state, more in states.items()
-    )
-    return family("highlander_program_state", "gauge", "Whether it is in that state.", samples)
 
 
 def _lengths(status: NodeStatus) -> Iterator[str]:

@@ -17,7 +17,7 @@ from prometheus_client import (
 from highlanderd.core.status import NodeStatus
 from highlanderd.core.terms import exit_of
 from highlanderd.listeners.exposition import page, registered
-from highlanderd.listeners.gauges import snapshot
+from highlanderd.listeners.gauges import Gauges
 
 ALERTED_CAUSES: Final = ("not_ready", "unhealthy")
 """Ends of terms that are counted from 0 on: Prometheus sees no increase in a series that begins with 1."""
@@ -49,6 +49,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the time of each series' first sample: nobody asks, and it doubles the page
         self._registry = CollectorRegistry(auto_describe=False)
+        self._gauges = Gauges()
         self._transitions = self._counter("program_transitions", "Changes of state.", "program", "from", "to")
         self._exits = self._counter("program_exits", "Ends of main processes.", "program", "status")
         self._failed_exits = self._counter(
@@ -164,4 +165,4 @@ class Metrics:
 
     def render(self, status: NodeStatus) -> bytes:
         """Return the page of ``/metrics``, in Prometheus' text format: the snapshot first."""
-        return page(chain(snapshot(status), registered(self._registry.collect())))
+        return page(chain(self._gauges.lines(status), registered(self._registry.collect())))
