@@ -415,3 +415,18 @@ class Situation(Struct, frozen=True):
     """Crashes and failed starts in a row."""
     reason: str = ""
     """Why the program is where it is, as a sentence for operators."""
+
+
+def alike(before: Situation, after: Situation) -> bool:
+    """Return whether nobody who asks sees a difference: times have moved at most, by a renewal or a look.
+
+    Each program is renewed, or looked at, several times a lease. What is told of changes would do nothing else.
+    """
+    if before.reason != after.reason:
+        return False
+    match before.state, after.state:
+        case Leading(term, child), Leading(renewed, the_same):
+            return child == the_same and (term.epoch, term.lengths) == (renewed.epoch, renewed.lengths)
+        case Waiting() as waiting, Waiting() as looked:
+            return replace(waiting, look_at=looked.look_at, hinted=looked.hinted) == looked
+    return before.state == after.state

@@ -52,6 +52,7 @@ from highlanderd.core.states import (
     Stopped,
     Term,
     Waiting,
+    alike,
 )
 from highlanderd.core.verdict import Claim
 from highlanderd.structs import replace
@@ -264,7 +265,7 @@ class Program:
         self._prepare(event, effects)
         self._records.step(before, event, self.situation, now)  # a child that is to start waits for no line of the log
         self._prober.follow(self.child, self.running, self.post)
-        if self.situation.state != before.state or self.situation.reason != before.reason:
+        if isinstance(event, Attached | Detached) or not alike(before, self.situation):
             self._on_change()
 
     def _prepare(self, event: Event, effects: tuple[Effect, ...]) -> None:

@@ -199,14 +199,16 @@ def renewed() -> Renewed:
     return Renewed(boottime(), Lengths.alike(10))
 
 
-def told(policy: Policy, *events: Event, spawn: Quiets | None = None) -> tuple[Book, Line]:
+def told(
+    policy: Policy, *events: Event, spawn: Quiets | None = None, on_change: Callable[[], None] = lambda: None
+) -> tuple[Book, Line]:
     """Live through events that the outside world tells, one by one."""
     ledger, line = Book(), Line()
 
     async def live() -> None:
         begun = machine.begin(Want.RUN, boottime())
         program = Program(
-            "beat", begun, policy, spawn=spawn or Quiets(), prober=Incurious(), recorder=ledger, on_change=lambda: None
+            "beat", begun, policy, spawn=spawn or Quiets(), prober=Incurious(), recorder=ledger, on_change=on_change
         )
         for event in (*events, EndOrdered(Cause.SHUTDOWN), Emptied(), Unlocked()):
             program.post(event)
@@ -280,6 +282,24 @@ def test_a_lock_that_was_taken_back_counts_once() -> None:
     ledger, line = told(holds, Attached(1), *a_lead(2), *back)
     assert [ask for ask in line.asked if "take" in ask] == ["take over 2"]
     assert ledger.counted["reattached"] == 1
+
+
+def changes(*events: Event) -> int:
+    """Return how often a program says that it has changed which leads, and then lives through events."""
+    noted: list[None] = []
+    told(Policy("a", "us"), Attached(1), *events, on_change=lambda: noted.append(None))
+    return len(noted)
+
+
+def test_a_renewal_or_a_look_that_shows_nothing_new_is_no_change_to_tell_of() -> None:
+    ready = (*a_lead(2), FoundReady(boottime()))
+    assert changes(*ready, renewed(), renewed()) == changes(*ready)
+    assert changes(*ready, renewed(), Detached("the server went away"), Attached(2)) == changes(*ready) + 2
+    longer = Renewed(boottime(), Lengths.alike(20))
+    assert changes(*ready, longer, longer) == changes(*ready) + 1
+    led = replace(released(1), row=Row(1, "beat", 1, 1, "b", "them", 1, 1, released=False, trusted_for=10))
+    looked = Looked(led, boottime(), keeperless=True)
+    assert changes(looked, looked, looked) == changes(looked)
 
 
 @pytest.mark.parametrize(
