@@ -291,11 +291,15 @@ class Child:
             self._stage = Stage.PROVEN
         self._deliver()
 
+    def owes(self, now: float, lease: float) -> bool:
+        """Return whether its keeper owes an acknowledgement for 3/10 of ``lease``, as far as its messages were read."""
+        return self._deadlines.overdue(now, lease) and self.reachable
+
     def check(self, now: float, lease: float) -> None:
         """Have its keeper killed if that is frozen: it owes an acknowledgement for 3/10 of ``lease``."""
-        if self.reachable and self._deadlines.overdue(now, lease):
+        if self.owes(now, lease):
             self._read()  # it is silent only if nothing is left to read
-            if self.reachable and self._deadlines.overdue(now, lease):
+            if self.owes(now, lease):
                 self.kill_keeper()
 
     def kill_keeper(self, why: str = "does not answer") -> None:

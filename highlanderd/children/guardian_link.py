@@ -224,7 +224,7 @@ class GuardianLink:
 
     def check(self, now: float, lease: float) -> None:
         """Have keepers killed that owe the acknowledgement of a deadline for 3/10 of ``lease``: they are frozen."""
-        for child in list(self._children.values()):
+        for child in [child for child in self._children.values() if child.owes(now, lease)]:
             with self.attention(child.program):
                 child.check(now, lease)
 

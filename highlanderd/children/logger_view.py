@@ -14,8 +14,8 @@ from highlanderd.guardian.channel import Message
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY: Final = 0.5
-"""Seconds between two looks at what was counted and at what is wrong."""
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at what is wrong, for the log. Who asks for counts, or for a program, looks at once."""
 LAST_LOOK: Final = 2.0
 """Seconds from the end of a child until its logger has written its last lines."""
 COUNTED: Final = ("lines", "bytes", "dropped")
@@ -35,6 +35,8 @@ class LoggerView:
         self._program, self._count = program, count
         self._seen = 0
         """The number of the latest report that was read."""
+        self._noted = 0
+        """The number of the latest one that was taken note of: it may be read for who asks before that."""
         self._report: Message = dict(log_report.NOTHING)
         self._counted: dict[tuple[str, str], int] = {}
         self._troubles: dict[str, str] = {}
@@ -54,9 +56,15 @@ class LoggerView:
                 self._give_up(self._fd, error)
         return self._report
 
+    def catch_up(self) -> None:
+        """Take note of what the logger has reported since the last look, if that is anything."""
+        if self._fd is not None and log_report.number(self._fd) != self._noted:
+            self.look()
+
     def look(self) -> None:
         """Take note of what the logger has reported since the last look."""
         report = self.report
+        self._noted = self._seen
         for kind in COUNTED:
             for stream, number in report[kind].items():
                 more = number - self._counted.get((stream, kind), 0)
@@ -93,8 +101,7 @@ class LoggerView:
 
     def _look_again(self) -> None:
         self._timer = self._loop.call_later(LOOK_EVERY, self._look_again)
-        if self._fd is not None and log_report.number(self._fd) != self._seen:
-            self.look()
+        self.catch_up()
 
     def _say(self, report: Message) -> None:
         told = {"program": self._program}

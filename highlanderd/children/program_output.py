@@ -31,6 +31,11 @@ class ProgramOutput:
         )
         return (*self._former, *present)[-min(most, KEPT) :]
 
+    def catch_up(self) -> None:
+        """Count what the present logger has reported since it was looked at last."""
+        if self._view is not None:
+            self._view.catch_up()
+
     def follow(self, report: int) -> None:
         """Look at another logger from now on. Owns the descriptor of its reports."""
         if self._view is not None:

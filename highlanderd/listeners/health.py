@@ -51,7 +51,10 @@ class Observed(Protocol):
         """Return the present status of one program, from memory. Raises NoSuchProgram, and Interrupted at an end."""
 
     async def refresh(self) -> None:
-        """Refresh which nodes could lead what, and what children use, for half a second at most. Never raises."""
+        """Refresh which nodes could lead what, what children use, and what they write, for half a second at most.
+
+        Never raises.
+        """
 
     async def cluster(self) -> ClusterOverview:
         """Return who leads what, and who could take it over. Raises HighlanderError when the ledger cannot be read."""

@@ -181,7 +181,9 @@ class WorkerNode:
         await self._meter.measure(self._fleet.children)
 
     async def refresh(self) -> None:
-        """Refresh which nodes could lead what, and what children use, for half a second at most. Never raises."""
+        """Refresh what the metrics show, for half a second at most. Never raises."""
+        for member in self._fleet.members.values():
+            member.spawner.output.catch_up()
         await asyncio.gather(self._count_candidates(), self.measure())
 
     async def _count_candidates(self) -> None:

@@ -154,3 +154,12 @@ def test_counts_that_go_back_are_not_counted(memory: int) -> None:
             log_report.publish(memory, {**log_report.NOTHING, "lines": {"stdout": lines}})
             view.look()
     assert counted == [("beat", "stdout", "lines", 5), ("beat", "stdout", "lines", 1)]
+
+
+def test_what_was_read_for_somebody_is_counted_all_the_same(memory: int) -> None:
+    log_report.publish(memory, {**log_report.NOTHING, "lines": {"stdout": 5}})
+    with viewed(memory) as (view, counted):
+        assert view.report["lines"] == {"stdout": 5}
+        view.catch_up()
+        view.catch_up()
+        assert counted == [("beat", "stdout", "lines", 5)]
