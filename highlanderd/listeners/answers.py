@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct, to_builtins
+from msgspec.json import Encoder
+from msgspec.json import format as laid_out
 
 from highlanderd.config import WrittenKey, written
 from highlanderd.core.cluster import ClusterOverview
 from highlanderd.core.status import MaintenanceStatus, ProgramDetail
+
+_ENCODER: Final = Encoder(enc_hook=str)
 
 
 def facts_of(snapshot: Struct) -> dict[str, Any]:
@@ -43,6 +47,10 @@ def config_facts(name: str, keys: Iterable[WrittenKey]) -> dict[str, object]:
     return {"program": name, "keys": found}
 
 
-def encoded(facts: Mapping[str, object]) -> str:
+def encoded(facts: Struct | Mapping[str, object]) -> str:
     """Return facts as the text of an answer, with a line's end for people who use curl."""
-    return json.dumps(facts, default=str) + "\n"
+    try:
+        text = laid_out(_ENCODER.encode(facts), indent=0).decode()
+    except UnicodeEncodeError:  # a name that is no UTF-8: JSON can say it, and msgspec cannot
+        text = json.dumps(to_builtins(facts, enc_hook=str))
+    return text + "\n"

@@ -205,7 +205,7 @@ class _Api:
         return page(await shared.get())
 
     def _status_text(self, _: object) -> str:
-        return encoded(facts_of(self._node.status()))
+        return encoded(self._node.status())
 
     async def _survey_and_measure(self) -> None:
         await asyncio.gather(self._node.survey(), self._node.measure())

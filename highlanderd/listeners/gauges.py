@@ -138,9 +138,7 @@ def _samples(name: str, text: str, values: Iterable[tuple[str, float | None]]) -
 
 def _states(found: Iterable[tuple[str, str]]) -> Iterator[str]:
     states = {state: f',state="{state}"}}' for state in STATE_NAMES.values()}
-    samples = (
-        (label.removesuffix("}") + more, now == state) for label, now in found for state, more in states.items()
-    )
+    samples = ((label.removesuffix("}") + more, now == state) for label, now in found for state, more in states.items())
     return family("highlander_program_state", "gauge", "Whether it is in that state.", samples)
 
 
