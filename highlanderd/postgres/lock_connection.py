@@ -224,10 +224,18 @@ class LockConnection:
             future = connection.wire.ask([(self._statement(name, sql), values)], connection.lease.answer_within)
             future.add_done_callback(lambda done: done.exception())
 
-    def ask(self, answered: Answered, *queries: Query, unanswered: Callable[[], None] = lambda: None) -> None:
+    def ask(
+        self,
+        answered: Answered,
+        *queries: Query,
+        unanswered: Callable[[], None] = lambda: None,
+        due_since: float | None = None,
+    ) -> None:
         """Send queries, and call ``answered`` with the replies, or ``unanswered`` when the connection ends first.
 
         A query that was meant for an earlier session is dropped: its Detached is on the way to the machine.
+        ``due_since`` is when another session was asked the same for this one, in CLOCK_BOOTTIME seconds: the time that
+        the answer may take runs from then on.
         """
         connection = self.connection
         if connection is None or not self.knows(self.number):
@@ -235,7 +243,9 @@ class LockConnection:
             return
         sent = self._asked = boottime()
         asks = [(self._statement(name, sql), values) for name, sql, values in queries]
-        future = connection.wire.ask(asks, connection.lease.answer_within)
+        lease = connection.lease
+        passed = 0.0 if due_since is None else min(sent - due_since, lease.together_within)
+        future = connection.wire.ask(asks, lease.answer_within - passed)
 
         def done(replies: asyncio.Future[list[Reply]]) -> None:
             if (

@@ -1,4 +1,4 @@
-"""Prolong a term, take its lock back on another session, and end it."""
+"""Prolong a term, together with others or alone, take its lock back on another session, and end it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.lock_connection import LockConnection
+from highlanderd.postgres.renewal_batch import Renewable, RenewalBatch
 from highlanderd.postgres.replies import Reply, Value
 from highlanderd.postgres.sql import dialect, leading
 
@@ -27,19 +28,42 @@ PUT_OFF: Final = 0.05
 class Renewal:
     """Prolongs or ends a term that has begun, on this session or on an earlier one."""
 
-    def __init__(self, connection: LockConnection, hindrance: Hindrance) -> None:
+    def __init__(self, connection: LockConnection, hindrance: Hindrance, together: RenewalBatch) -> None:
         self._line, self._lock, self._hindrance = connection, connection.lock, hindrance
+        self._together = together
 
     def ask(self, epoch: int, lease: Lease) -> None:
         """Prolong the term under ``lease``. A session without the lock takes it back in the same statement.
 
         Posts Renewed, LeaseRefused, Overruled or Contended; Detached when the answer leaves a doubt.
         """
+        line, connection = self._line, self._line.connection
+        if connection is not None and line.granted and lease == connection.lease and line.knows(line.number):
+            self._together.join(Renewable(self, line, epoch, connection, line.number))
+        else:
+            self._ask_alone(epoch, lease)
+
+    def alone(self, one: Renewable, due_since: float | None = None) -> None:
+        """Ask on its own session what was to be asked together with others, unless that session is lost.
+
+        ``due_since`` is when another session was asked, in CLOCK_BOOTTIME seconds. Posts as ``ask`` does.
+        """
+        if one.stands:
+            self._ask_alone(one.epoch, one.connection.lease, due_since)
+
+    def prolonged(self, one: Renewable, renewed: Renewed) -> None:
+        """Post that another session's statement has prolonged the term, unless its own session is lost."""
+        if one.stands:
+            self._hindrance.note_row_free()
+            self._line.post(renewed)
+            self._line.keep_alive()
+
+    def _ask_alone(self, epoch: int, lease: Lease, due_since: float | None = None) -> None:
         connection = self._line.connection
         values: tuple[Value, ...] = (self._lock.lock_id, epoch, self._lock.instance, lease.length)
         if self._line.granted:
             renew = ("renew", leading.RENEW, values)
-            self._line.ask(lambda replies, sent: self._renewed(lease, replies[0], sent), renew)
+            self._line.ask(lambda replies, sent: self._renewed(lease, replies[0], sent), renew, due_since=due_since)
         else:
             moment = 0 if connection is None else connection.identified
             values = (*values, moment, self._lock.name_lock, *self._lock.advisory.pair)

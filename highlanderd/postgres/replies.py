@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from highlanderd.errors import Unanswered
 
-Value = str | int | float | bool | None | Sequence[int] | Sequence[str]
+Value = str | int | float | bool | None | Sequence[int] | Sequence[int | None] | Sequence[str]
 
 WRAPAROUND_SOURCES: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 """Server functions whose warnings announce a transaction id wraparound: an alarm, and no doubt about the commit."""

@@ -17,7 +17,7 @@ The life of a term, with the event that each request ends with:
     watched      a survey shows more than a renewal, or none for a while    LookAdvised
     write_settled  the ceiling was waited out on this server                Settled, Refused
     take_over    close lapsed terms, take both locks, change the row        Granted, Refused
-    renew        on a session that holds the lock                           Renewed, LeaseRefused, Overruled
+    renew        on a session that holds the lock, or on another one's      Renewed, LeaseRefused, Overruled
     connection lost                                                         Detached
     connection delivered                                                    Attached
     renew        on a session that does not: takes the lock back, too       as above, or Contended
@@ -31,6 +31,11 @@ takeover's snapshot contains every row that was written under that name.
 Looks come in batches (``look_batch.py``) while they show that another node leads: programs whose looks are due together
 are asked for in one statement on one of their sessions. Nothing is claimed because of that. When it shows anything
 else, and after a notification, each session looks for itself, and finds out on the way whether it is still of use.
+
+So do renewals (``renewal_batch.py``) while they change nothing but the time. One statement renews all that are due, on
+the session of one of the programs, and for each of the others only while its own session holds the lock, as the server
+sees it. It can only succeed: in any other case each session renews for itself. What it asks anyway, so that neither end
+takes it for dead, is ``keep_alive``.
 
 A program that is led elsewhere is watched from then on (``watch.py``): it need not look again before a survey shows
 anything but renewals. Each look brings along since when surveys have shown the row's version.
@@ -81,6 +86,7 @@ from highlanderd.postgres.lock_connection import LockConnection, ProgramLock
 from highlanderd.postgres.look_batch import HISTORY_REFUSED, Columns, LookBatch
 from highlanderd.postgres.pool import RENEWALS_FIRST, Pool
 from highlanderd.postgres.renewal import Renewal
+from highlanderd.postgres.renewal_batch import RenewalBatch
 from highlanderd.postgres.replies import Query, Reply
 from highlanderd.postgres.sql import leading, scheduling
 from highlanderd.postgres.takeover import Takeover
@@ -107,11 +113,13 @@ class Session(LockConnection):
         on_alarm: Callable[[str], None] = log.warning,
         peers: Callable[[], Peers] = Peers,
         looks: LookBatch | None = None,
+        renewals: RenewalBatch | None = None,
     ) -> None:
         """Make a session without a connection.
 
         ``keeperless`` returns whether this node has no keeper for the program: only then its death is certain.
-        ``peers`` returns the other nodes that wait for the program. Sessions with the same ``looks`` look together.
+        ``peers`` returns the other nodes that wait for the program. Sessions with the same ``looks`` look
+        together, and those with the same ``renewals`` renew together.
         ``post`` is called with each event, and must do no more than queue it. ``on_alarm`` is called with each sentence
         that an operator must read.
         """
@@ -119,7 +127,8 @@ class Session(LockConnection):
         super().__init__(pool, lock, post=post, on_alarm=on_alarm)
         self._keeperless, self._peers, self._looks = keeperless, peers, looks or LookBatch()
         hindrance = Hindrance(pool.listener, lock, on_alarm)
-        self._takeover, self._renewal = Takeover(self, hindrance), Renewal(self, hindrance)
+        self._takeover = Takeover(self, hindrance)
+        self._renewal = Renewal(self, hindrance, renewals or RenewalBatch())
         self._history = True
         """Whether the next look reads the history; another session may keep it from being read."""
         self._led_elsewhere: int | None = None

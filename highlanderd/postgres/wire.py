@@ -285,8 +285,10 @@ def _encoded(value: Value) -> bytes | None:
     return ("{" + ",".join(_element(item) for item in value) + "}").encode()
 
 
-def _element(item: str | int) -> str:
+def _element(item: str | int | None) -> str:
     """Return an element of an array; a text may hold what separates elements."""
+    if item is None:
+        return "NULL"
     if isinstance(item, int):
         return str(item)
     return '"' + item.replace("\\", r"\\").replace('"', r"\"") + '"'

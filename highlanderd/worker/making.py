@@ -14,6 +14,7 @@ from highlanderd.core.schedule import Schedule
 from highlanderd.core.states import Policy, Situation
 from highlanderd.postgres.look_batch import LookBatch
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.renewal_batch import RenewalBatch
 from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.session import Session
 from highlanderd.worker.interfaces import Recorder
@@ -45,7 +46,8 @@ class MemberMaker:
         self.instance = instance
         self._pool, self._origin, self._on_connection_loss = pool, origin, on_connection_loss
         self._recorder, self._on_alarm, self._tell = recorder, on_alarm, tell
-        self._session, self._looks, self._names = session, LookBatch(), Resolver()
+        self._session, self._names = session, Resolver()
+        self._looks, self._renewals = LookBatch(), RenewalBatch()
         self._starts = Starts()
 
     def member(
@@ -90,6 +92,7 @@ class MemberMaker:
             on_alarm=self._on_alarm,
             peers=peers,
             looks=self._looks,
+            renewals=self._renewals,
         )
 
     def policy(self, config: ProgramConfig, schedule: Schedule | None) -> Policy:

@@ -34,6 +34,7 @@ from highlanderd.postgres.lock_connection import Answered
 from highlanderd.postgres.look_batch import LookBatch
 from highlanderd.postgres.memory import NodeMemory
 from highlanderd.postgres.pool import Pool
+from highlanderd.postgres.renewal_batch import RenewalBatch
 from highlanderd.postgres.replies import Query
 from highlanderd.postgres.server import Server
 from highlanderd.postgres.session import Session
@@ -61,10 +62,16 @@ class RecordingSession(Session):
         self.asked: list[str] = []
         super().__init__(*words, **keys)
 
-    def ask(self, answered: Answered, *queries: Query, unanswered: Callable[[], None] = lambda: None) -> None:
+    def ask(
+        self,
+        answered: Answered,
+        *queries: Query,
+        unanswered: Callable[[], None] = lambda: None,
+        due_since: float | None = None,
+    ) -> None:
         """Keep the names, and ask."""
         self.asked += [name for name, *_ in queries]
-        super().ask(answered, *queries, unanswered=unanswered)
+        super().ask(answered, *queries, unanswered=unanswered, due_since=due_since)
 
 
 class RecordingSharer(RecordingSession, SharingSession):
@@ -82,6 +89,7 @@ class Line:
         instance: str,
         key: LockKey = "",
         looks: LookBatch | None = None,
+        renewals: RenewalBatch | None = None,
         session: type[RecordingSession] = RecordingSession,
     ) -> None:
         self.instance, self.node, self.program = instance, node, program
@@ -100,6 +108,7 @@ class Line:
             post=self._hear,
             on_alarm=self.alarms.append,
             looks=looks,
+            renewals=renewals,
         )
 
     def _hear(self, event: Event) -> None:
@@ -172,7 +181,7 @@ class Desk:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.instance = str(uuid.uuid4())
-        self.looks = LookBatch()
+        self.looks, self.renewals = LookBatch(), RenewalBatch()
 
     async def line(
         self,
@@ -183,7 +192,7 @@ class Desk:
         session: type[RecordingSession] = RecordingSession,
     ) -> Line:
         """Open a line, under another lock key than the program's name if ``key`` is given, and wait until it is up."""
-        line = Line(self.pool, program, node, instance or self.instance, key, self.looks, session)
+        line = Line(self.pool, program, node, instance or self.instance, key, self.looks, self.renewals, session)
         line.session.open()
         await line.told(Attached)
         return line

@@ -166,6 +166,38 @@ UPDATE {{schema}}.lease AS r
 RETURNING {_LENGTHS}
 """
 
+# For many programs of one node, on a session of one of them, which alone has its lock. It renews only what stays as it
+# is: the row was written on this very server, under this lease, and names the session that holds the program's lock. So
+# a late one undoes nothing that came after it. A row that another transaction has locked holds up no other one. A lock
+# that can be had here is held by nobody, and let go with the transaction; it is tried for rows of ours only.
+# Parameters: 1 lock ids, 2 epochs; 3 instance, 4 lease of all; 5 backends, 6 when they identified themselves; 7 and 8
+# the pairs. The last column has the lock ids of the rows that were renewed.
+RENEW_MANY: Final = f"""
+WITH server AS MATERIALIZED (SELECT {SYSTEM} AS system, {TIMELINE} AS timeline),
+     ours AS MATERIALIZED (
+       SELECT a.lock_id, a.pid, a.first, a.second
+         FROM server AS s, {{schema}}.meta AS m,
+              unnest($1::bigint[], $2::bigint[], $5::integer[], $6::bigint[], $7::integer[], $8::integer[])
+                AS a(lock_id, epoch, pid, identified, first, second)
+         JOIN {{schema}}.lease AS r ON r.lock_id = a.lock_id
+        WHERE r.epoch = a.epoch AND r.instance = $3::uuid AND r.released_at IS NULL
+          AND r.backend_pid = a.pid AND r.backend_start = a.identified
+          AND r.system = s.system AND r.timeline = s.timeline
+          AND {{trusted_for}} = {ASKED} AND {ASKED} <= {{ceiling}}
+          FOR NO KEY UPDATE OF r SKIP LOCKED),
+     held AS MATERIALIZED (
+       SELECT o.lock_id FROM ours AS o
+        WHERE CASE WHEN o.pid = pg_backend_pid() THEN true
+                   WHEN o.first IS NULL THEN NOT pg_try_advisory_xact_lock(o.lock_id)
+                   ELSE NOT pg_try_advisory_xact_lock(o.first, o.second) END),
+     renewed AS (
+       UPDATE {{schema}}.lease AS r
+          SET renewal = r.renewal + 1, expires_at = clock_timestamp() + {ASKED}
+         FROM held AS h WHERE r.lock_id = h.lock_id
+    RETURNING r.lock_id)
+SELECT {_LENGTHS}, (SELECT json_agg(lock_id) FROM renewed) FROM {{schema}}.meta AS m
+"""
+
 # Further parameters: 5 when the backend identified itself, 6 lock id of the program's name, 7 and 8 the pair.
 REATTACH: Final = f"""
 WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
