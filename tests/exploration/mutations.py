@@ -25,6 +25,7 @@ from tests.exploration.world_stories import (
     lagging,
     led,
     maintained,
+    overtaken,
     releasing,
     renamed,
     replicated,
@@ -64,6 +65,18 @@ UNSETTLED = _flawed(compares_settled=False)
 MUTATIONS: Final[Mapping[str, Mutation]] = {
     "trust counts from the arrival of the answer": Mutation(
         _rules("stall A", "cut A", reconnect="", trusts_from_arrival=True), faults=2
+    ),
+    "what another session has renewed counts from the arrival of its answer": Mutation(
+        _rules("freeze worker A", "cut A", batches=True, reconnect="", trusts_from_arrival=True), faults=2
+    ),
+    "what another session has renewed is told to a program that has lost its own": Mutation(
+        _rules("stall A", "reset A", batches=True, minds_loss=False), faults=2
+    ),
+    "another session renews a term whose lock nobody holds": Mutation(
+        _rules("reset A", batches=True, sql=_flawed(minds_lock=False))
+    ),
+    "another session's late statement shortens a lease": Mutation(
+        _rules("cut A", batches=True, reconnect="", sql=_flawed(compares_length=False)), start=overtaken
     ),
     "a look counts from its sending": Mutation(
         _rules("stall B", "cut A", reconnect="", looks_from_sending=True),

@@ -14,6 +14,7 @@ What is explored here, breadth first, from the moment at which the first node le
 * a program that every node leaves to the first one for a moment, whether that is there or not;
 * waiting nodes that share connections, and have one of their own for a takeover;
 * waiting nodes that rest on surveys, and look when those advise it;
+* renewals that another program's session asks for, on whichever server, and however late;
 * a program with a schedule, whose one time has come;
 * a hook before the program, which counts as a child: of every length, and failing at any moment;
 * orders for another lease and for maintenance, alone: *all* that can be reached;
@@ -32,7 +33,7 @@ import pytest
 from tests.exploration.explore import explore
 from tests.exploration.mutations import MUTATIONS
 from tests.exploration.world import FAULTS, LENGTHS, ORDERS, PROBE_FAULTS, Rules, World
-from tests.exploration.world_stories import SCENES, STORIES, led, waited
+from tests.exploration.world_stories import SCENES, STORIES, led, overtaken, waited
 from tests.support.long import first_of
 
 ALL_WAYS = frozenset({"cancel", "exit", "freeze guardian", "freeze keeper", "keeper"})
@@ -55,6 +56,7 @@ FOUND_LATE = frozenset(
         "released is trusted across a change of timeline",
         "a takeover beside another unreleased row of the program",
         "a look counts from its sending",
+        "what another session has renewed counts from the arrival of its answer",
     }
 )
 """Broken rules that take a search many seconds."""
@@ -128,6 +130,33 @@ def test_programs_that_rest_on_surveys_while_another_node_leads_break_nothing(ki
     """A survey comes at any moment; what it shows of a version counts from then on, and some look only when advised."""
     rules = Rules(kinds=frozenset({kind}), swift=True, surveyed=True)
     found = explore(led(rules, "AB", int(kind not in ORDERS), int(kind in ORDERS)), _bound(whole=False))
+    assert not found.trace, found
+
+
+TOGETHER = ("reset", "stall", "cut", "restart", "isolate", "crash", "freeze worker", "worker", *sorted(ALL_SWIFT))
+
+
+@pytest.mark.parametrize("kind", first_of((*TOGETHER, *ORDERS, *LENGTHS)))
+def test_renewals_that_another_programs_session_asks_for_break_nothing(kind: str) -> None:
+    """Whichever server that one is with, however late it comes, and whatever befalls the program's own session."""
+    rules = Rules(kinds=frozenset({kind}), swift=True, batches=True)
+    ordered = kind in {*ORDERS, *LENGTHS}
+    found = explore(led(rules, "AB", int(not ordered), int(ordered)), _bound(whole=False))
+    assert not found.trace, found
+
+
+def test_a_late_renewal_of_another_session_takes_nothing_from_a_lease_that_was_made_longer() -> None:
+    rules = Rules(kinds=frozenset({"cut A"}), swift=True, batches=True, reconnect="")
+    found = explore(overtaken(rules, "AB", 1, 0), ALL)
+    assert found.complete, found
+    assert not found.trace, found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_that_befalls_a_ledger_breaks_the_promise_where_other_sessions_renew(name: str) -> None:
+    scene = SCENES[name]
+    found = explore(scene._replace(rules=scene.rules._replace(batches=True)).world(swift=True), FIRST_WORLDS)
     assert not found.trace, found
 
 

@@ -31,7 +31,7 @@ def worlds(draw: st.DrawFn) -> World:
     probed = draw(st.booleans())
     kinds = Rules().kinds | (set(PROBE_FAULTS) if probed else set())
     rules = Rules(kinds=kinds, probes=probed, hooks=draw(st.booleans()), placed=draw(st.booleans()))
-    rules = rules._replace(shared=draw(st.booleans()))
+    rules = rules._replace(shared=draw(st.booleans()), batches=draw(st.booleans()))
     world = start(rules, names, draw(st.integers(0, 6)), draw(st.integers(0, 5)))
     choice = {
         "on_connection_loss": draw(st.sampled_from(["hold", "stop"])),

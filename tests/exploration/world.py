@@ -1,8 +1,8 @@
 """A small world around the real machine, lease, verdict and memo: nodes, PostgreSQL, messages that travel.
 
-This is its state. ``world_turn`` lets a machine have its turn, ``world_session`` and ``world_processes`` are what
-happens between a node and PostgreSQL and its child, ``world_steps`` and ``world_faults`` list every way on, and
-``world_key`` says when two worlds are the same. ``explore`` walks them all.
+This is its state. ``world_turn`` lets a machine have its turn, ``world_session``, ``world_batch`` and
+``world_processes`` are what happens between a node and PostgreSQL and its child, ``world_steps`` and ``world_faults``
+list every way on, and ``world_key`` says when two worlds are the same. ``explore`` walks them all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from highlanderd.core import machine
 from highlanderd.core.ceiling import CeilingWatch
-from highlanderd.core.effects import Effect
+from highlanderd.core.effects import Effect, Renew
 from highlanderd.core.events import Event
 from highlanderd.core.lease import Lease
 from highlanderd.core.observation import Glimpse
@@ -21,7 +21,7 @@ from highlanderd.core.schedule import Schedule
 from highlanderd.core.states import Policy, Situation, Want
 from tests.exploration.world_node import Child, Node, words
 from tests.exploration.world_postgres import FORMER_ID, LOCK_ID, Backend, Ledger, Postgres, Who
-from tests.exploration.world_statements import WORDS, Flaws, Reply, Statement
+from tests.exploration.world_statements import WORDS, Flaws, RenewManyIf, Reply, Statement
 
 LEASE = 20
 """Ticks: all clocks of the lease are whole then (renewal 4, answer 6, start 10, fence 14, SIGKILL 18, wait 21)."""
@@ -106,6 +106,10 @@ class Rules(NamedTuple):
     """Waiting nodes look through a shared connection, and have one of their own only to take over and to lead."""
     surveyed: bool = False
     """A program that is led elsewhere looks seldom, and when a survey of its node advises it to."""
+    batches: bool = False
+    """Renewals that change nothing but the time are asked for on another program's session."""
+    minds_loss: bool = True
+    """``renewal_batch.py``: what another session has renewed is told only while its own session is there."""
     counts_versions: bool = True
     """``survey.py``: what is shown of a version counts from the survey that showed it first."""
     takes_own: bool = True
@@ -156,6 +160,23 @@ class Ask(NamedTuple):
     """Its first statement has done its work and its commit waits for a standby that is out of reach."""
 
 
+class Batch(NamedTuple):
+    """A renewal that another program's session asks for; with what is asked for others it is one statement."""
+
+    who: Who
+    """Its program's own session."""
+    renew: Renew
+    sent: float
+    """By the clock of its node."""
+    statement: RenewManyIf
+    reply: Reply | None = None
+    slow: bool = False
+    awaited: bool = True
+    """It was not given up."""
+    hung: bool = False
+    """Its commit waits for a standby that is out of reach."""
+
+
 class World(NamedTuple):
     """Everything there is at one moment."""
 
@@ -165,6 +186,7 @@ class World(NamedTuple):
     nodes: tuple[Node, ...]
     now: float = 0
     asks: tuple[Ask, ...] = ()
+    batches: tuple[Batch, ...] = ()
     faults: int = 0
     """How many may still happen."""
     orders: int = 0

@@ -17,6 +17,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.lease import Lease
 from highlanderd.core.states import Cause, Leading, Ready, Running, Want
+from tests.exploration import world_batch
 from tests.exploration.world import LEASE, LENGTHS, LONGER, World, backend, believes, set_node, set_server, swept
 from tests.exploration.world_node import Node
 from tests.exploration.world_postgres import Ledger, Postgres
@@ -36,6 +37,7 @@ def faults(world: World) -> Iterator[Way]:
             yield ("a message stalls", ask.who[0]), partial(poorer._replace, asks=asks)
         if rules.allows("cancel", ask.who[0]) and ask.hung and backend(world, ask.who) is not None:
             yield ("somebody cancels the wait for the standby", ask.who[0]), partial(cancel, poorer, ask)
+    yield from world_batch.stalls(poorer)
     for kind, words, may_be, changed in _LEDGER_FAULTS:
         if kind in rules.kinds and may_be(world):
             yield (words,), partial(changed, poorer)

@@ -33,7 +33,7 @@ from highlanderd.core.states import (
     Term,
     Waiting,
 )
-from tests.exploration.world import Ask, World
+from tests.exploration.world import Ask, Batch, World
 from tests.exploration.world_node import Child, Node
 from tests.exploration.world_postgres import Ledger, Postgres
 from tests.exploration.world_relative import OLD, Origin, Own
@@ -141,7 +141,8 @@ def _node(own: Own, world: World) -> Any:
     name = None if own.origin.alike else node.name
     asks = tuple(_ask(ask, own) for ask in own.asks)
     survey = _survey(node, own) if world.rules.surveyed else None
-    told = inbox, asks, survey
+    batches = tuple(_batch(batch, own) for batch in world.batches if batch.who[0] == node.name)
+    told = inbox, asks, survey, batches
     return situation, session, trees, spawned, prepared, life, seen, frozen, told, name, _ownership(own, world)
 
 
@@ -294,6 +295,13 @@ def _ask(ask: Ask, own: Own) -> Any:
     asked = ask.effect.lease.length if isinstance(ask.effect, Renew) else None
     how = own.past(ask.sent), ask.then, ask.slow, ask.hung, ask.background, _glimpse(ask.glimpse, own)
     return own.number(ask.who), type(ask.effect), asked, statements, replies, how
+
+
+def _batch(batch: Batch, own: Own) -> Any:
+    statement, reply = batch.statement, batch.reply
+    waits = batch.awaited and own.past(batch.sent)
+    asked = own.epoch(statement.epoch), own.life(statement.instance), statement.asked.length
+    return own.number(batch.who), waits, asked, reply and (reply.changed, reply.lengths), batch.slow, batch.hung
 
 
 def _observation(observation: Observation | None, own: Own) -> Any:

@@ -56,6 +56,12 @@ class Flaws(NamedTuple):
     """No takeover of a program that is stopped everywhere, whatever the look before it has shown."""
     compares_time: bool = True
     """The takeover for a scheduled time begins only if no time was run or skipped since the look."""
+    minds_lock: bool = True
+    """A session renews the term of another one's program only while the lock of that is held."""
+    compares_length: bool = True
+    """And only under the lease that its row carries."""
+    compares_session: bool = True
+    """And only if its row was written for the session that has joined."""
     takes_closed_only: bool = True
     """The takeover changes a row that is released already, by its leader or by the closing."""
 
@@ -192,6 +198,33 @@ class RenewIf(NamedTuple):
         row = replace(row, renewal=row.renewal + 1, system=pg.system, timeline=pg.timeline)
         row = replace(row, trusted_for=self.asked.length)
         return pg.write(row, who if self.takes_lock else None), Reply(lengths=(pg.ledger.wanted, pg.ledger.lease))
+
+
+class RenewManyIf(NamedTuple):
+    """``RENEW_MANY``, for one of many: it renews only what stays as it is."""
+
+    lock_id: int
+    epoch: int
+    instance: str
+    asked: Lease
+    own: Who
+    """The session that holds the program's lock."""
+    flaws: Flaws
+
+    def on(self, pg: Postgres, _who: Who) -> tuple[Postgres, Reply]:
+        """Take no lock; a try that succeeds is over with its transaction."""
+        row = _ours(pg, self.lock_id, self.epoch, self.instance)
+        lengths = pg.ledger.wanted, pg.ledger.lease
+        if row is None or not (self._stays(pg, row) and self.asked.length <= pg.ledger.ceiling.length):
+            return pg, Reply(changed=False, lengths=lengths)
+        return pg.write(replace(row, renewal=row.renewal + 1, trusted_for=self.asked.length)), Reply(lengths=lengths)
+
+    def _stays(self, pg: Postgres, row: Row) -> bool:
+        held = pg.holder(self.lock_id) is not None or not self.flaws.minds_lock
+        alike = row.trusted_for == self.asked.length or not self.flaws.compares_length
+        here = (row.system, row.timeline) == (pg.system, pg.timeline)
+        theirs = dict(pg.ledger.row_backends).get(self.lock_id) == self.own or not self.flaws.compares_session
+        return held and alike and here and theirs
 
 
 class TerminateOld(NamedTuple):

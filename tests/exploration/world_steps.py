@@ -12,6 +12,7 @@ from functools import partial
 from highlanderd.core import machine
 from highlanderd.core.events import FoundReady, Resumed, Suspended
 from highlanderd.core.states import Running
+from tests.exploration import world_batch
 from tests.exploration.world import (
     World,
     backend,
@@ -62,6 +63,7 @@ def steps(world: World) -> Iterator[Way]:
     prompt = [
         *_replication(world),
         *_travelling(world, slow=False),
+        *world_batch.ways(world, slow=False),
         *(way for i in _indexes(world) for way in _near(world, i, slow=False)),
     ]
     if world.rules.swift and prompt:
@@ -79,6 +81,7 @@ def steps(world: World) -> Iterator[Way]:
 
 def _unhurried(world: World) -> Iterator[Way]:
     yield from _travelling(world, slow=True)
+    yield from world_batch.ways(world, slow=True)
     for i in _indexes(world):
         yield from _near(world, i, slow=True)
     yield from _of_servers(world)
@@ -142,6 +145,8 @@ def _near(world: World, i: int, *, slow: bool) -> Iterator[Way]:
         yield ("the child does not wait", node.name), partial(open_gate, world, i)
     if not slow and overdue(world, i):
         yield ("no answer in time", node.name), partial(cut, world, i)
+    if not slow and (late := world_batch.overdue(world, i)) is not None:
+        yield ("another session has no answer in time", node.name), partial(world_batch.give_up, world, late, i)
     if not slow and hosts_overdue(world, i):
         yield ("asks every host", node.name), partial(ask_hosts, world, i)
     if child is None:

@@ -11,6 +11,7 @@ from highlanderd.core.effects import Release
 from highlanderd.core.events import EndOrdered, ReleaseOrdered, RestartOrdered
 from highlanderd.core.states import Cause, Leading, SessionState, Want
 from highlanderd.structs import replace
+from tests.exploration import world_batch
 from tests.exploration.world import LEASE, LONGER, Rules, World, beginning, ended, former_key, set_node, swept
 from tests.exploration.world_faults import change_lengths, isolated_primary, order_lengths, replicated_to_all
 from tests.exploration.world_postgres import OTHER_ID, Ledger, Postgres
@@ -68,6 +69,18 @@ def maintained(rules: Rules, names: str, faults: int, orders: int) -> World:
 def longer(rules: Rules, names: str, faults: int, orders: int) -> World:
     """The ledger's lease was made longer, and the leader's row carries it."""
     return _lengthened("lengthen", rules, names)._replace(rules=rules, faults=faults, orders=orders)
+
+
+def overtaken(rules: Rules, names: str, faults: int, orders: int) -> World:
+    """A leader uses a longer lease; what another session was asked before it knew of that is still under way."""
+    world = order_lengths(led(_calm(rules), names, 0, 0), "lengthen")
+    world = _onward_until(lambda world: bool(world.batches), world)
+    (batch,) = world.batches
+    kept = batch._replace(slow=True, awaited=False)
+    world = world_batch.give_up(world, batch, 0)._replace(batches=())
+    world = _onward_until(lambda world: world.pg.ledger.rows[0].trusted_for == LONGER, world)
+    world = _onward_until(_settled_down, world._replace(rules=world.rules._replace(batches=False)))
+    return world._replace(rules=rules, faults=faults, orders=orders, batches=(kept,))
 
 
 def _lengthened(kind: str, rules: Rules, names: str) -> World:
@@ -216,7 +229,7 @@ def _settled_down(world: World) -> bool:
         for node in others
     )
     running = first.child is not None and first.child.told > 0
-    return leading and running and knowing and not world.asks
+    return leading and running and knowing and not world.asks and not world.batches
 
 
 STORIES: Final[Mapping[str, Story]] = {

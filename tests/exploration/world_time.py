@@ -8,6 +8,7 @@ from math import ceil, inf
 from highlanderd.core import machine
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
 from highlanderd.core.lease import Lease
+from tests.exploration import world_batch
 from tests.exploration.world import LEASE, Violation, World, clock, ended, rate, set_child, set_server
 from tests.exploration.world_node import GRACE, SILENCE, Child, Node
 from tests.exploration.world_postgres import Who
@@ -57,6 +58,7 @@ def _dues(world: World, node: Node) -> Iterator[float]:
     """What the clock of one node is asked for."""
     if node.awake:
         yield from (ask.sent + node.pace.answer_within for ask in world.asks if ask.who == node.who)
+        yield from world_batch.dues(world, node)
     if (due := survey_due(node)) is not None:
         yield ceil(due) if not world.rules.rates else due
     if node.awake and node.inbox is None and node.situation is not None:
@@ -152,6 +154,8 @@ def pass_time(world: World, moment: float) -> World:
     for i in range(len(world.nodes)):
         if overdue(world, i):
             world = cut(world, i)
+        if (late := world_batch.overdue(world, i)) is not None:
+            world = world_batch.give_up(world, late, i)
         if hosts_overdue(world, i):
             world = ask_hosts(world, i)
         if survey_overdue(world, i):

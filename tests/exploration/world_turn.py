@@ -24,7 +24,19 @@ from highlanderd.core.effects import (
 )
 from highlanderd.core.events import Attached, Detached, Due, Event, Granted, Looked, Notified, Refused
 from highlanderd.core.states import Cause, Draining, Leading, SessionState, Situation, Stopped, Want
-from tests.exploration.world import Ask, Violation, World, backend, clock, ended, everywhere, set_child, set_node, swept
+from tests.exploration.world import (
+    Ask,
+    Batch,
+    Violation,
+    World,
+    backend,
+    clock,
+    ended,
+    everywhere,
+    set_child,
+    set_node,
+    swept,
+)
 from tests.exploration.world_node import Child, Node, Surveyed
 from tests.exploration.world_postgres import FORMER_ID, LOCK_ID, Postgres
 from tests.exploration.world_statements import (
@@ -34,6 +46,7 @@ from tests.exploration.world_statements import (
     Notify,
     ReleaseIf,
     RenewIf,
+    RenewManyIf,
     SettleOn,
     Statement,
     TakeOverIf,
@@ -126,7 +139,7 @@ def _check_not_stuck(world: World, node: Node, situation: Situation) -> None:
     owed = node.child is not None or situation.session is not SessionState.IDLE or isinstance(situation.state, Stopped)
     if not owed and machine.deadline(situation, node.policy) is None:
         raise Violation(f"{node.name}: waits for nothing, for ever: {situation}")
-    asked = any(ask.who == node.who and not ask.background for ask in world.asks)
+    asked = _under_way(world, world.nodes.index(node))
     unasked = situation.session is SessionState.BUSY and not asked
     if unasked and node.inbox is None and node.connected and backend(world, node.who) is not None:
         raise Violation(f"{node.name}: waits for an answer to nothing: {situation}")
@@ -218,13 +231,14 @@ def _ask(world: World, node: Node, effect: Effect) -> World:
     meant = node.believed == node.number or isinstance(effect, world.rules.reach_successors)
     if not (node.connected and meant):
         return world
-    under_way = any(ask.who == node.who and not ask.background for ask in world.asks)
-    if under_way and not world.rules.reach_successors:
-        raise Violation(f"{node.name}: asks {effect} while another question is under way")
     i = world.nodes.index(node)
+    if _under_way(world, i) and not world.rules.reach_successors:
+        raise Violation(f"{node.name}: asks {effect} while another question is under way")
     if not node.own and not isinstance(effect, Look) and world.rules.takes_own:
         return _take_own(world, i)
     _check_owned(node, effect)
+    if isinstance(effect, Renew) and _may_join(world, node, effect):
+        return _join(world, node, effect, clock(world, i))
     glimpse = node.survey.glimpse if isinstance(effect, Look) else None
     ask = Ask(node.who, effect, clock(world, i), _statements(world, node, effect), glimpse=glimpse)
     if isinstance(effect, WriteSettled) and node.believed != node.number:
@@ -232,6 +246,32 @@ def _ask(world: World, node: Node, effect: Effect) -> World:
     if isinstance(effect, Release):
         world = set_node(world, i, node._replace(granted=False))
     return world._replace(asks=(*world.asks, ask))
+
+
+def _under_way(world: World, i: int) -> bool:
+    who = world.nodes[i].who
+    asked = any(ask.who == who and not ask.background for ask in world.asks)
+    return asked or any(batch.who == who and stands(world, i, batch) for batch in world.batches)
+
+
+def stands(world: World, i: int, batch: Batch) -> bool:
+    """Whether a machine waits for what another session was asked for it."""
+    node = world.nodes[i]
+    if not world.rules.minds_loss:
+        return batch.awaited and node.connected and batch.who[0] == node.name
+    return batch.awaited and node.connected and batch.who == node.who and node.believed == node.number
+
+
+def _may_join(world: World, node: Node, renew: Renew) -> bool:
+    """Whether a renewal changes nothing but the time."""
+    return world.rules.batches and node.granted and renew.lease == node.pace
+
+
+def _join(world: World, node: Node, renew: Renew, now: float) -> World:
+    """Have another session ask."""
+    flaws = world.rules.sql
+    statement = RenewManyIf(node.lock_id, renew.epoch, node.instance, renew.lease, node.who, flaws)
+    return world._replace(batches=(*world.batches, Batch(node.who, renew, now, statement)))
 
 
 def leads(node: Node) -> bool:
