@@ -19,6 +19,7 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.sql.leading import RENEW_MANY
 from tests.support.postgres import Database
 from tests.support.session import LEASE, SHORT_LEASE, Desk, Line, desk, row_of, settle
+from tests.support.wait import wait_for
 
 KEYS: dict[str, LockKey] = {"beat": "", "relay": (7, -52318), "clock": 4711}
 VERSION = "renewal::int"
@@ -135,6 +136,29 @@ def test_a_session_that_was_terminated_is_replaced_while_the_others_are_renewed(
             lost.renew(1)
             await lost.told(Renewed)
             assert asked([lost])[-1] == "reattach"
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_is_lost_meanwhile_is_told_no_answer(database: Database) -> None:
+    async def scenario() -> None:
+        async with led(database) as [first, lost, last]:
+            before = versions(database, [lost])
+            renew([first, lost, last])
+            await asyncio.sleep(0)
+            assert asked([first, lost, last]) == ["renew_many"]
+            wait_for(
+                lambda: versions(database, [lost]) != before, 60, "it is committed, and the loop has read no answer"
+            )
+            assert lost.session.connection is not None
+            lost.session.connection.wire.drop("cut")
+            await first.told(Renewed)
+            await last.told(Renewed)
+            await lost.told(Detached)
+            await lost.told(Attached)
+            lost.renew(1)
+            assert (await lost.told(Renewed)).lengths == Lengths.alike(LEASE)  # one answer to one question
+            assert asked([lost])[0] == "reattach"
 
     asyncio.run(scenario())
 
