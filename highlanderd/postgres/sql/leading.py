@@ -169,22 +169,24 @@ RETURNING {_LENGTHS}
 # For many programs of one node, on a session of one of them, which alone has its lock. It renews only what stays as it
 # is: the row was written on this very server, under this lease, and names the session that holds the program's lock. So
 # a late one undoes nothing that came after it. A row that another transaction has locked holds up no other one. A lock
-# that can be had here is held by nobody, and let go with the transaction; it is tried for rows of ours only.
+# that can be had here is held by nobody, and let go with the transaction; it is tried for rows of ours only. Each row
+# is looked up by its key, whatever the statistics say: a join compared all with all on a table never analyzed.
 # Parameters: 1 lock ids, 2 epochs; 3 instance, 4 lease of all; 5 backends, 6 when they identified themselves; 7 and 8
 # the pairs. The last column has the lock ids of the rows that were renewed.
 RENEW_MANY: Final = f"""
 WITH server AS MATERIALIZED (SELECT {SYSTEM} AS system, {TIMELINE} AS timeline),
      ours AS MATERIALIZED (
        SELECT a.lock_id, a.pid, a.first, a.second
-         FROM server AS s, {{schema}}.meta AS m,
-              unnest($1::bigint[], $2::bigint[], $5::integer[], $6::bigint[], $7::integer[], $8::integer[])
+         FROM server AS s CROSS JOIN {{schema}}.meta AS m
+        CROSS JOIN unnest($1::bigint[], $2::bigint[], $5::integer[], $6::bigint[], $7::integer[], $8::integer[])
                 AS a(lock_id, epoch, pid, identified, first, second)
-         JOIN {{schema}}.lease AS r ON r.lock_id = a.lock_id
-        WHERE r.epoch = a.epoch AND r.instance = $3::uuid AND r.released_at IS NULL
-          AND r.backend_pid = a.pid AND r.backend_start = a.identified
-          AND r.system = s.system AND r.timeline = s.timeline
-          AND {{trusted_for}} = {ASKED} AND {ASKED} <= {{ceiling}}
-          FOR NO KEY UPDATE OF r SKIP LOCKED),
+        CROSS JOIN LATERAL (
+              SELECT FROM {{schema}}.lease AS r
+               WHERE r.lock_id = a.lock_id AND r.epoch = a.epoch AND r.instance = $3::uuid AND r.released_at IS NULL
+                 AND r.backend_pid = a.pid AND r.backend_start = a.identified
+                 AND r.system = s.system AND r.timeline = s.timeline AND {{trusted_for}} = {ASKED}
+                 FOR NO KEY UPDATE OF r SKIP LOCKED) AS r
+        WHERE {ASKED} <= {{ceiling}}),
      held AS MATERIALIZED (
        SELECT o.lock_id FROM ours AS o
         WHERE CASE WHEN o.pid = pg_backend_pid() THEN true
