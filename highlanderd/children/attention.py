@@ -17,6 +17,8 @@ class Attention:
         self.fd = linux.memfd("attention", NOTHING)
         """The memory, which ``attend`` sends to the guardian."""
         self.memory, self.after = mmap.mmap(self.fd, SLOT.size), after
+        self.shown = NOTHING
+        """What the memory holds."""
 
     def on(self, program: str) -> Handling:
         """Handle a program for the block, which must not wait."""
@@ -32,11 +34,12 @@ class Handling:
         self._attention, self._program, self._before = attention, program, NOTHING
 
     def __enter__(self) -> None:
-        memory = self._attention.memory
-        self._before = memory[:]
-        memory[:] = written(self._program, linux.boottime())
+        attention = self._attention
+        self._before = attention.shown
+        attention.memory[:] = attention.shown = written(self._program, linux.boottime())
 
     def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
-        self._attention.memory[:] = self._before
+        attention = self._attention
+        attention.memory[:] = attention.shown = self._before
         if raised is None:
-            self._attention.after()
+            attention.after()

@@ -35,7 +35,8 @@ class LoopChannel:
         """Send a message, later if there is no room now. A closed channel drops it. ``fds`` are closed once sent."""
         if self.open:
             self._channel.post(message, fds)
-            self._write()
+            if self._writing or self._channel.unsent:
+                self._write()
         else:
             for fd in fds:
                 os.close(fd)

@@ -72,8 +72,12 @@ class Channel:
 
     def post(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send, and what does not fit now at the next ``flush()``, in order. ``fds`` are closed once sent."""
-        self._unsent.append((message, tuple(fds)))
-        self.flush()
+        if self._unsent or not self.send(message, fds):
+            self._unsent.append((message, tuple(fds)))
+            self.flush()
+            return
+        for fd in fds:
+            os.close(fd)
 
     def flush(self) -> bool:
         """Send what was posted and is not sent yet; return whether all is sent."""

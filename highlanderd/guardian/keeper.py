@@ -248,6 +248,8 @@ class Keeper:
                 self._quiet = self._quiet and name == "deadline"
                 if shapes.check(protocol.KEEPER, received[0]):  # a newer worker may send what is not known here
                     HANDLERS[name](self, *received)
+                if self._quiet:  # most often there is no other one, and else it wakes us
+                    break
         except ValueError as error:  # what it asks for is not known; the deadline holds
             self._complain(error)
         except EOFError:

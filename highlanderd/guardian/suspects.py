@@ -25,7 +25,7 @@ CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE
 
 def written(program: str, since: float) -> bytes:
     """Return what the worker writes while it handles a program."""
-    return SLOT.pack(since, os.fsencode(program))
+    return SLOT.pack(since, program.encode("utf-8", "surrogateescape"))
 
 
 NOTHING = SLOT.pack(0.0, b"")

@@ -28,20 +28,36 @@ from highlanderd.core.states import (
 )
 
 
-def encode(situation: Situation) -> bytes:
-    """Return the handover of a situation that is leading or draining; empty for any other, which has no child."""
-    state = situation.state
-    if not isinstance(state, Leading | Draining):
-        return b""
+class ChildHandover:
+    """The handovers of one program. Of those that follow each other, what they have in common is encoded once."""
+
+    def __init__(self) -> None:
+        self._facts: tuple[object, ...] = ()
+        self._encoded = b""
+
+    def encode(self, situation: Situation) -> bytes:
+        """Return the handover of a situation that is leading or draining; empty for any other, which has no child."""
+        state = situation.state
+        if not isinstance(state, Leading | Draining):
+            return b""
+        term = state.term
+        rest = state.child if isinstance(state, Leading) else state
+        facts = (situation.want, term.epoch, term.lengths, term.began, term.shortening, rest)
+        if facts != self._facts:
+            self._facts, self._encoded = facts, json.dumps(_facts(situation.want, state))[:-1].encode()
+        return b'%b, "sent": %b}' % (self._encoded, repr(term.sent).encode())
+
+
+def _facts(want: Want, state: Leading | Draining) -> dict[str, Any]:
+    """Return all but when the last acknowledged renewal was sent."""
     term = state.term
     facts: dict[str, Any] = {
-        "want": situation.want.value,
+        "want": want.value,
         "epoch": term.epoch,
         "lease": term.lengths.trusted.length,
         "wanted": term.lengths.wanted.length,
         "pace": term.lengths.pace.length,
         "began": term.began,
-        "sent": term.sent,
     }
     if term.shortening is not None:
         facts["shortening"] = [term.shortening.sent, term.shortening.lease.length]
@@ -55,7 +71,7 @@ def encode(situation: Situation) -> bytes:
         facts["status"], facts["by"] = state.status, [state.by.name, state.by.remark]
         if state.reservation is not None:
             facts["reservation"] = [state.reservation.node, state.reservation.seconds]
-    return json.dumps(facts).encode()
+    return facts
 
 
 def _readiness(child: Spawning | Preparing | Running | Ready) -> list[object]:

@@ -57,7 +57,7 @@ from highlanderd.core.states import (
 from highlanderd.core.verdict import Claim
 from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
-from highlanderd.worker import child_handover
+from highlanderd.worker.child_handover import ChildHandover
 from highlanderd.worker.interfaces import ChildProber, ChildSpawner, LockSession, ProgramChild, Recorder
 from highlanderd.worker.records import LastExit, Records, Tell, term_of
 from highlanderd.worker.starts import Starts
@@ -102,7 +102,10 @@ class Program:
         self._records = Records(
             name, recorder, last_exit, succeeds=lambda status: self.policy.succeeds(status), tell=tell
         )
+        self._handover = ChildHandover()
         self._last_look: Looked | None = None
+        self._due: tuple[Situation, Policy, float | None] | None = None
+        """The moment of a situation under a policy, as it was last worked out."""
         self._inbox: deque[Event] = deque()
         self._waker: asyncio.Future[None] | None = None
 
@@ -227,7 +230,7 @@ class Program:
             return
         loop = asyncio.get_running_loop()
         self._waker = loop.create_future()
-        due = machine.deadline(self.situation, self.policy)
+        due = self._deadline()
         timer = None if due is None else loop.call_later(max(0.0, due - boottime()), self._wake)
         try:
             await self._waker
@@ -239,7 +242,7 @@ class Program:
     def _turn(self) -> None:
         """A passed deadline comes before anything that is queued."""
         now = boottime()
-        due = machine.deadline(self.situation, self.policy)
+        due = self._deadline()
         if due is not None and due <= now:
             before = self.situation
             self._step(Due(), now)
@@ -248,12 +251,21 @@ class Program:
         elif self._inbox:
             self._step(self._inbox.popleft(), now)
 
+    def _deadline(self) -> float | None:
+        """Return the moment at which time itself changes something, or None when only events can."""
+        situation, policy = self.situation, self.policy
+        if self._due is None or self._due[0] is not situation or self._due[1] is not policy:
+            self._due = situation, policy, machine.deadline(situation, policy)
+        return self._due[2]
+
     def _step(self, event: Event, now: float) -> None:
         before = self.situation
         if isinstance(event, Attached | Detached):
             self._lock.note_known(event.number if isinstance(event, Attached) else None)
         self.situation, effects = machine.step(before, event, now, self.policy)
-        self._lock.note_stake(self.term.kill_at if self.term is not None else inf)
+        moved = self.situation.state is not before.state
+        if moved:
+            self._lock.note_stake(self.term.kill_at if self.term is not None else inf)
         if isinstance(before.state, Draining) and not isinstance(self.situation.state, Draining):
             self.child = None
         if isinstance(event, Looked):
@@ -261,10 +273,11 @@ class Program:
             self._compare(before, event)
         for effect in effects:
             _PERFORM[type(effect)](self, effect)
-        self._note_start(event)
+        self._note_start(event, moved=moved)
         self._prepare(event, effects)
         self._records.step(before, event, self.situation, now)  # a child that is to start waits for no line of the log
-        self._prober.follow(self.child, self.running, self.post)
+        if moved:
+            self._prober.follow(self.child, self.running, self.post)
         if isinstance(event, Attached | Detached) or not alike(before, self.situation):
             self._on_change()
 
@@ -279,12 +292,16 @@ class Program:
             case Looked() if not any(isinstance(effect, TakeOver) for effect in effects):
                 self._spawn.discard()
 
-    def _note_start(self, event: Event) -> None:
+    def _note_start(self, event: Event, *, moved: bool) -> None:
         """Let another program begin a term once this one has its child, or begins none."""
         state = self.situation.state
         if isinstance(event, Refused | Detached):
             self._starts.withdraw(self.name)
-        elif not isinstance(state, Waiting) and not (isinstance(state, Leading) and isinstance(state.child, Spawning)):
+        elif (
+            moved
+            and not isinstance(state, Waiting)
+            and not (isinstance(state, Leading) and isinstance(state.child, Spawning))
+        ):
             self._starts.over(self.name)
 
     def _hinted(self) -> Row | None:
@@ -332,11 +349,11 @@ class Program:
         self.restarts += 1
         former = self.former
         cause = "first" if former is None else former.reason if former.released else LAPSED
-        self.child = self._spawn(effect, child_handover.encode(self.situation), self.post, cause)
+        self.child = self._spawn(effect, self._handover.encode(self.situation), self.post, cause)
 
     def _perform_set_deadline(self, effect: SetDeadline) -> None:
         if self.child is not None:
-            self.child.set_deadline(effect.deadline, child_handover.encode(self.situation))
+            self.child.set_deadline(effect.deadline, self._handover.encode(self.situation))
 
     def _perform_signal(self, _effect: Signal) -> None:
         if self.child is not None:

@@ -105,14 +105,14 @@ class Records:
         self.detached = True
 
     def _step(self, before: Situation, event: Event, after: Situation, now: float) -> None:
-        if type(before.state) is not type(after.state):
+        old, new = type(before.state), type(after.state)
+        if old is not new:
             self.entered = now
         record = _RECORD.get(type(event))
         if record is not None:
             record(self, event, after, now)
-        old, new = STATE_NAMES[type(before.state)], STATE_NAMES[type(after.state)]
-        if old != new:
-            self._transition(before, after, old, new)
+        if old is not new:
+            self._transition(before, after, STATE_NAMES[old], STATE_NAMES[new])
 
     def _transition(self, before: Situation, after: Situation, old: str, new: str) -> None:
         self._recorder.transition(self._program, old, new)

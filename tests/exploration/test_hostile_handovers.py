@@ -22,7 +22,7 @@ VALUES = st.recursive(
 )
 TERM = Term(3, Lengths.alike(10.0), 1.0, 2.0)
 LEFT = json.loads(
-    child_handover.encode(
+    child_handover.ChildHandover().encode(
         Situation(Want.RUN, Draining(TERM, Killing(), Cause.STOPPED, 4.0, 0.0, Reservation("b", 30.0), False))
     )
 )

@@ -151,7 +151,7 @@ def start_worker(world: World, i: int) -> World:
     if child is None:
         return tell(set_node(world, i, node._replace(situation=machine.begin(node.wish, now))), i)
     started = child.began if child.programmed else None
-    memo = child_handover.encode(child.memo)
+    memo = child_handover.ChildHandover().encode(child.memo)
     within = node.policy.ready_timeout
     state, want = child_handover.decode(memo, child.epoch, started, within, preparing=child.hooked)
     if want is not node.wish:

@@ -48,7 +48,7 @@ MOMENTS = {
 @pytest.mark.parametrize("name", MOMENTS)
 def test_term_wish_and_how_it_ends_survive_the_worker(name: str) -> None:
     situation = MOMENTS[name]
-    state, want = child_handover.decode(child_handover.encode(situation), 42, 1.0, 90.0)
+    state, want = child_handover.decode(child_handover.ChildHandover().encode(situation), 42, 1.0, 90.0)
     due = state.term.sent + state.term.lengths.renew_every
     assert want is situation.want
     assert isinstance(situation.state, Leading | Draining)
@@ -56,12 +56,12 @@ def test_term_wish_and_how_it_ends_survive_the_worker(name: str) -> None:
 
 
 def test_a_child_that_is_not_executed_yet_has_until_half_a_lease() -> None:
-    state, _ = child_handover.decode(child_handover.encode(spawning()), 42, None, 90.0)
+    state, _ = child_handover.decode(child_handover.ChildHandover().encode(spawning()), 42, None, 90.0)
     assert state == spawning().state
 
 
 def test_the_next_worker_trusts_an_unanswered_shortening_no_longer_than_the_one_that_sent_it() -> None:
-    state, want = child_handover.decode(child_handover.encode(MOMENTS["shortening"]), 42, 1.0, 90.0)
+    state, want = child_handover.decode(child_handover.ChildHandover().encode(MOMENTS["shortening"]), 42, 1.0, 90.0)
     adopted = adopt(state, want)
     assert deadline(adopted, POLICY) == 11.0
     asking, effects = go(adopted, (6.0, Attached(1)))
@@ -98,25 +98,25 @@ def test_a_memo_of_the_former_version_is_a_term_with_one_lease(name: str) -> Non
 def test_a_worker_of_the_former_version_reads_what_it_needs_of_a_term() -> None:
     """A package may be put back while children run on."""
     for name, facts in FORMER.items():
-        assert facts.keys() <= json.loads(child_handover.encode(MOMENTS[name])).keys()
+        assert facts.keys() <= json.loads(child_handover.ChildHandover().encode(MOMENTS[name])).keys()
 
 
 def test_a_fence_that_has_begun_is_not_called_back_by_the_next_worker() -> None:
-    state, want = child_handover.decode(child_handover.encode(MOMENTS["fenced"]), 42, 1.0, 90.0)
+    state, want = child_handover.decode(child_handover.ChildHandover().encode(MOMENTS["fenced"]), 42, 1.0, 90.0)
     situation, _ = go(adopt(state, want), (8.0, Attached(1)), (8.1, renewed(8.0)))
     assert deadline(situation, POLICY) == 9.0
     assert go(situation, (9.0, Due()))[1] == (Kill(),)
 
 
 def test_a_child_whose_lease_ran_out_meanwhile_is_killed_first_of_all() -> None:
-    state, want = child_handover.decode(child_handover.encode(MOMENTS["leading"]), 42, 1.0, 90.0)
+    state, want = child_handover.decode(child_handover.ChildHandover().encode(MOMENTS["leading"]), 42, 1.0, 90.0)
     adopted = adopt(state, want)
     assert deadline(adopted, POLICY) == 7.0
     assert go(adopted, (9.5, Due()))[1][0] == Kill()
 
 
 def test_a_situation_without_a_child_has_no_memo() -> None:
-    assert child_handover.encode(waiting()) == b""
+    assert child_handover.ChildHandover().encode(waiting()) == b""
 
 
 @pytest.mark.parametrize(
@@ -126,3 +126,9 @@ def test_a_situation_without_a_child_has_no_memo() -> None:
 def test_a_memo_that_cannot_be_read_is_an_error_that_shows_it(broken: bytes) -> None:
     with pytest.raises(ValueError, match="memo cannot be read"):
         child_handover.decode(broken, 42, 1.0, 90.0)
+
+
+def test_what_the_handovers_of_one_program_have_in_common_is_kept_only_while_it_holds() -> None:
+    handover = child_handover.ChildHandover()
+    for situation in (*MOMENTS.values(), waiting(), spawning(), *MOMENTS.values()):
+        assert handover.encode(situation) == child_handover.ChildHandover().encode(situation)

@@ -96,7 +96,7 @@ def test_a_hook_gives_a_child_that_has_ended_or_is_fenced_no_more_time() -> None
 
 
 def test_the_next_worker_knows_that_the_hook_runs_and_counts_no_time_against_the_start() -> None:
-    memo = child_handover.encode(preparing())
+    memo = child_handover.ChildHandover().encode(preparing())
     assert isinstance(child_handover.decode(memo, None, None, 90.0, preparing=True)[0].child, Preparing)  # type: ignore[union-attr]
     assert isinstance(child_handover.decode(memo, None, None, 90.0)[0].child, Spawning)  # type: ignore[union-attr]
     assert isinstance(child_handover.decode(memo, 42, 1.0, 90.0, preparing=True)[0].child, Running)  # type: ignore[union-attr]
