@@ -47,7 +47,7 @@ if __name__ == "__main__":  # at the end of the path: nothing there can replace 
 from highlanderd import __version__
 
 # The keeper first: what keepers touch then lies together in memory, and each copies 60 KiB less of what is shared.
-from highlanderd.guardian import keeper, leaf, messages, protocol, shapes, starting  # noqa: F401
+from highlanderd.guardian import deadline_notes, keeper, leaf, messages, protocol, shapes, starting  # noqa: F401
 from highlanderd.guardian.keepers import Keepers
 from highlanderd.guardian.spare import Spare
 from highlanderd.guardian.suspects import DEATHS, Suspects
