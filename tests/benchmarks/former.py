@@ -1,0 +1,108 @@
+"""Before and after in one run: these measurements of an earlier commit's daemons and of this one's, part by part.
+
+``python -m tests.benchmarks.former COMMIT``; parts may be named behind it. Peers are left out. An earlier commit needs
+a ledger of its own schema, takes orders with fewer fields, and is started by an exec: so are both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from tests.support import nodes
+from tests.support.postgres import Database
+
+from . import handover
+from .lives import Life
+from .processes import below
+
+SIZES = {"OUTAGES_SIZES": "100", "REPLACEMENT_PROGRAMS": "1,10,100", "GROWTH_SIZES": "1,100"}
+"""What an earlier commit may not manage is left out."""
+PARTS = ("handover", "start", "outages", "replacement", "growth")
+SCHEMA = """
+import json, sys
+from highlanderd.postgres.ledger import Ledger
+try:
+    from highlanderd.postgres.sql.leading import SETTLE_FRESH
+except ImportError:  # the first ones
+    from highlanderd.postgres.ledger import SETTLE_FRESH
+made = Ledger("highlander", "highlander", float(sys.argv[1]))
+print(json.dumps([made.creation().sql, made.statement("settle", SETTLE_FRESH).sql]))
+"""
+
+
+def exported(commit: str, tree: Path) -> Path:
+    """Return a directory with that commit's package. Raises CalledProcessError where there is no such commit."""
+    archive = subprocess.run(
+        ["git", "-C", str(nodes.PACKAGE), "archive", commit, "highlanderd"], stdout=subprocess.PIPE, check=True
+    )
+    subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+    return tree
+
+
+def settle(tree: Path, database: Database, lease: float) -> None:
+    """Create a settled ledger, as ``settled_ledger`` does, in the words of another commit."""
+    as_admin = conninfo_to_dict(make_conninfo(database.dsn, user=database.server.user))
+    database.sql(f'GRANT CREATE ON DATABASE "{as_admin["dbname"]}" TO "{database.role}"', admin=True)
+    said = subprocess.run(
+        [sys.executable, "-c", SCHEMA, str(lease)], env={"PYTHONPATH": str(tree)}, stdout=subprocess.PIPE, check=True
+    )
+    for statement in json.loads(said.stdout):
+        database.sql(statement)
+
+
+class FormerDaemons(handover.Daemons):
+    """Two daemons of another commit."""
+
+    def hand_over(self, life: Life) -> None:
+        """Release it in words that the first daemons knew, too."""
+        leader = next(node for node in self._nodes.nodes if life.pid in below(node.guardian))
+        leader.control.order("beat", "release", {})()
+
+
+def measure(part: str, tree: Path) -> None:
+    """Run one part with the daemons of ``tree``."""
+    module = importlib.import_module(f"tests.benchmarks.{part}")
+    _replace(module, PACKAGE=tree, SUPERVISORS={}, fetch=lambda: None, peers=lambda *_: iter(()))
+    _replace(module, settled_ledger=lambda database, lease: settle(tree, database, lease), Daemons=FormerDaemons)
+    _replace(module, HELD=getattr(module, "HELD", "").replace("trusted_for", "interval '30 s'"))
+    _replace(nodes, PACKAGE=tree, forkable=lambda *_: False)
+    module.main()
+
+
+def _replace(module: ModuleType, **values: object) -> None:
+    for name, value in values.items():
+        if hasattr(module, name):
+            setattr(module, name, value)
+
+
+def main() -> None:
+    """Run each part twice, one after the other."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.former", description=__doc__)
+    parser.add_argument("commit")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--tree", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.tree is not None:
+        measure(arguments.parts[0], arguments.tree)
+        return
+    with tempfile.TemporaryDirectory(prefix="hl-former-") as place:
+        former = exported(arguments.commit, Path(place))
+        for part in arguments.parts or PARTS:
+            for what, tree in ((f"at {arguments.commit}", former), ("now", nodes.PACKAGE)):
+                print(f"\n{part}, {what}", flush=True)
+                command = [sys.executable, "-m", "tests.benchmarks.former", arguments.commit, part, "--tree", str(tree)]
+                subprocess.run(command, cwd=nodes.PACKAGE, env={**SIZES, **os.environ}, check=False)
+
+
+if __name__ == "__main__":
+    main()
