@@ -129,12 +129,12 @@ class Term(Struct, frozen=True):
     @property
     def trusted_until(self) -> float:
         """Return when this term ends unless it is renewed."""
-        return self._earliest(Lease.trusted_until)
+        return self._earliest(lambda lease, sent: lease.trusted_until(sent))
 
     @property
     def kill_at(self) -> float:
         """Return when the child's tree must be killed unless the term is renewed."""
-        return self._earliest(Lease.kill_at)
+        return self._earliest(lambda lease, sent: lease.kill_at(sent))
 
     def fence_at(self, stop_timeout: float) -> float:
         """Return when to ask the child to stop unless the term is renewed; it takes up to ``stop_timeout`` seconds."""
