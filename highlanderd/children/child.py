@@ -376,11 +376,11 @@ class Child:
         if len(names) != len(fds):
             self.kill_keeper(SHORT_OF_FILES)  # nobody could read the child's output, and the child would block on it
         self._pipes.update(zip(names, fds, strict=False))
+        if self._pipes:  # before the events: the last one closes what nobody has taken
+            self._pipes_came()
         if not self.reported.done():
             self.reported.set_result(None)
         self._learn(KeeperReport.of(message))
-        if self._pipes:
-            self._pipes_came()
 
     def _learn(self, report: KeeperReport) -> None:
         self._deadlines.acknowledge(report.deadline)
