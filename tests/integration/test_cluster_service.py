@@ -54,7 +54,7 @@ def test_it_is_ready_once_it_can_be_asked_and_its_main_process_says_so(
     nodes: Nodes, database: Database, service_manager: ServiceManager
 ) -> None:
     node = _started(nodes, database, service_manager)
-    assert service_manager.values("READY") == ["1"]
+    wait_for(lambda: service_manager.values("READY") == ["1"], PATIENCE, "it says that it is ready")
     assert {notice.pid for notice in service_manager.heard()} == {node.guardian}
 
 

@@ -27,6 +27,8 @@ _fork.set_forkserver_preload(
         "highlanderd.ctl.command_line",
         "highlanderd.ctl.direct",
         "highlanderd.doctor",
+        "highlanderd.listeners.control",
+        "highlanderd.listeners.health",
         "highlanderd.worker.daemon",
         __name__,
     ]

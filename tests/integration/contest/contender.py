@@ -11,6 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from highlanderd.core.effects import Release
@@ -192,9 +193,15 @@ class Contender:
         self.link, after = BUSY, boottime()
         self.contest.asked[self.instance, epoch, what] += 1
         ask()
-        self.question = Question(what, epoch, after, boottime(), self.contest.outage)
+        self.question = question = Question(what, epoch, after, boottime(), self.contest.outage)
+        if what == "renew":  # with others', if there are any: sent in the loop's next turn
+            asyncio.get_running_loop().call_soon(self._sent, question)
         self._due = after + self.contest.lease.renew_every
         self.contest.say(f"{self.name} asks: {what} {epoch or ''}")
+
+    def _sent(self, question: Question) -> None:
+        if self.question is question:
+            self.question = replace(question, before=boottime())
 
     # ------------------------------------------------------------------------------------------------------- hearing
 
