@@ -127,8 +127,8 @@ class Keepers:
         self._living[handle.pid] = self._by_channel[handle.channel.fileno()] = handle
         self._poller.add(handle.channel)
         self._poller.by(handle.kill_at(self._lease))
+        self.loggers.begin(forked.spec)  # told of first: the keeper may report at once that all is over
         self._worker.send(messages.keeper(handle.number, handle.term), forked.worker.detach())
-        self.loggers.begin(forked.spec)
         return None
 
     def _fork_keeper(self, spec: Spec, *, gated: bool = False) -> ForkedKeeper:
