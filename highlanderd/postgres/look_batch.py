@@ -6,7 +6,6 @@ moments of these looks lie on a grid, so that many are due together: one of thei
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,10 +14,8 @@ from typing import Final, Protocol
 from highlanderd.postgres.lock_connection import Answered, ProgramLock
 from highlanderd.postgres.replies import Query, Reply
 from highlanderd.postgres.sql import dialect, leading
+from highlanderd.postgres.turn_batch import TurnBatch
 from highlanderd.system.linux import boottime
-
-AT_ONCE: Final = 200
-"""Programs in one statement: the answer to many more would hold up the loop."""
 
 HISTORY_REFUSED: Final = dialect.BLOCKED | dialect.UNDEFINED | {dialect.INSUFFICIENT_PRIVILEGE}
 """SQLSTATEs after which a look is repeated without the history."""
@@ -61,22 +58,11 @@ class LookBatch:
     """Collects looks until the loop's next turn."""
 
     def __init__(self) -> None:
-        self._joined: list[Numbered] = []
+        self._batch = TurnBatch[Numbered](lambda numbered: numbered[0].schema, _look_at)
 
     def join(self, looker: Looker) -> None:
         """Have a session look together with the others that are to look now."""
-        if not self._joined:
-            asyncio.get_running_loop().call_soon(self._look)
-        self._joined.append((looker, looker.number))
-
-    def _look(self) -> None:
-        joined, self._joined = self._joined, []
-        by_schema = defaultdict[int, list[Numbered]](list)
-        for numbered in joined:
-            by_schema[numbered[0].schema].append(numbered)
-        for together in by_schema.values():
-            for first in range(0, len(together), AT_ONCE):
-                _look_at(together[first : first + AT_ONCE])
+        self._batch.join((looker, looker.number))
 
 
 def _look_at(lookers: Sequence[Numbered]) -> None:

@@ -18,9 +18,8 @@ Each session that joins is asked for once: it posts one event, asks itself, or w
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -32,10 +31,8 @@ from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.replies import Query, Reply, document
 from highlanderd.postgres.sql import leading
 from highlanderd.postgres.sql.dialect import VERSION
+from highlanderd.postgres.turn_batch import TurnBatch
 from highlanderd.system.linux import boottime
-
-AT_ONCE: Final = 200
-"""Programs in one statement: the answer to many more would hold up the loop."""
 
 
 class Renewer(Protocol):
@@ -71,29 +68,24 @@ class RenewalBatch:
     """Collects renewals until the loop's next turn."""
 
     def __init__(self) -> None:
-        self._joined: list[Renewable] = []
+        self._batch = TurnBatch[Renewable](_alike, _renew_those)
 
     def join(self, one: Renewable) -> None:
         """Have a term renewed together with the others that are to be renewed now."""
-        if not self._joined:
-            asyncio.get_running_loop().call_soon(self._renew)
-        self._joined.append(one)
-
-    def _renew(self) -> None:
-        joined, self._joined = self._joined, []
-        alike = defaultdict[tuple[int, Lease, str], list[Renewable]](list)
-        for one in joined:
-            if one.stands:
-                alike[one.connection.version, one.connection.lease, one.line.lock.instance].append(one)
-        for (version, lease, _), together in alike.items():
-            for first in range(0, len(together), AT_ONCE):
-                _renew_those(together[first : first + AT_ONCE], version, lease)
+        self._batch.join(one)
 
 
-def _renew_those(those: Sequence[Renewable], version: int, lease: Lease) -> None:
+def _alike(one: Renewable) -> tuple[int, Lease, str]:
+    """Return what those that one statement renews have in common."""
+    return one.connection.version, one.connection.lease, one.line.lock.instance
+
+
+def _renew_those(joined: Sequence[Renewable]) -> None:
+    those = [one for one in joined if one.stands]
     if len(those) == 1:
         those[0].renewer.alone(those[0])
-    else:
+    elif those:
+        version, lease, _ = _alike(those[0])
         _SharedRenewal(those, version, lease)
 
 

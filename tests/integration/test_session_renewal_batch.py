@@ -14,7 +14,7 @@ import pytest
 from highlanderd.core.events import Attached, Detached, Renewed
 from highlanderd.core.key import LockKey
 from highlanderd.core.lease import Lengths
-from highlanderd.postgres import renewal_batch
+from highlanderd.postgres import turn_batch
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.sql.leading import RENEW_MANY
 from tests.support.postgres import Database
@@ -82,7 +82,7 @@ def test_one_session_asks_for_all_whatever_their_keys_are_and_trust_counts_from_
 
 
 def test_more_than_one_statement_takes_are_split(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewal_batch, "AT_ONCE", 2)
+    monkeypatch.setattr(turn_batch, "AT_ONCE", 2)
 
     async def scenario() -> None:
         async with led(database) as lines:
