@@ -37,8 +37,8 @@ class Lease(Struct, frozen=True):
     def together_within(self) -> float:
         """Return how long a renewal waits for a statement that renews many, before its own session asks.
 
-        Its own question has the rest of ``answer_within``: both are over when one that was asked alone would be. The
-        rest is longer than the time limit of 2/10 for locks, so that a locked row is told from silence.
+        Its own question has the rest of ``answer_within``, so a session is given up when it would be without the other
+        statement. That rest is longer than ``lock_timeout``, 2/10: the server still says that a row is locked.
         """
         return self.length * 0.06
 

@@ -109,7 +109,7 @@ class Rules(NamedTuple):
     batches: bool = False
     """Renewals that change nothing but the time are asked for on another program's session."""
     minds_loss: bool = True
-    """``renewal_batch.py``: what another session has renewed is told only while its own session is there."""
+    """``renewal_batch.py``: a program hears of its renewal by another session only while its own session is there."""
     counts_versions: bool = True
     """``survey.py``: what is shown of a version counts from the survey that showed it first."""
     takes_own: bool = True

@@ -63,7 +63,7 @@ def execute(world: World, batch: Batch, pg: Postgres) -> World:
 
 
 def hear(world: World, batch: Batch, i: int) -> World:
-    """A success is told, in which nothing has changed; anything else is asked alone."""
+    """The batch tells a program of its renewal if nothing else has changed; else the program asks alone."""
     reply, lease = batch.reply, batch.renew.lease
     world = _without(world, batch)
     if reply is None or not reply.changed or reply.lengths != (lease, lease):

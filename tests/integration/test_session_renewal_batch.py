@@ -37,7 +37,7 @@ async def lead(here: Desk, database: Database, keys: dict[str, LockKey]) -> list
 
 @asynccontextmanager
 async def led(database: Database, lease: float = LEASE) -> AsyncIterator[list[Line]]:
-    """Give lines that lead, each with its own kind of key."""
+    """Yield sessions that lead; their lock keys are of each kind."""
     async with desk(database.dsn, lease=lease) as here:
         yield await lead(here, database, KEYS)
 

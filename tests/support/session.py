@@ -62,16 +62,10 @@ class RecordingSession(Session):
         self.asked: list[str] = []
         super().__init__(*words, **keys)
 
-    def ask(
-        self,
-        answered: Answered,
-        *queries: Query,
-        unanswered: Callable[[], None] = lambda: None,
-        due_since: float | None = None,
-    ) -> None:
+    def ask(self, answered: Answered, *queries: Query, **more: Any) -> None:
         """Keep the names, and ask."""
         self.asked += [name for name, *_ in queries]
-        super().ask(answered, *queries, unanswered=unanswered, due_since=due_since)
+        super().ask(answered, *queries, **more)
 
 
 class RecordingSharer(RecordingSession, SharingSession):
