@@ -20,7 +20,7 @@ from .goals import judged
 from .pages import read
 
 PLACE = Path(__file__).parent
-PARTS = ("handover", "start", "replacement", "outages", "lost", "growth", "output")
+PARTS = ("handover", "start", "replacement", "frozen", "outages", "lost", "growth", "output")
 LONGEST = 900.0
 """Seconds for one part."""
 

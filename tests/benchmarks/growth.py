@@ -44,7 +44,7 @@ BETWEEN_PAGES = 5.0
 WORDS = ["sleep", "infinity"]
 PROGRAM = '[program.p{}]\ncommand = ["sleep", "infinity"]\n'
 COUNTS = "SELECT xact_commit + xact_rollback, pg_current_wal_lsn() - '0/0' FROM pg_stat_database WHERE datname = %s"
-SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE '%%/' || %s || '%%'"
 
 
 def parts(node: Node) -> dict[str, list[int]]:
@@ -69,7 +69,9 @@ def used(part: str, nodes: Sequence[Node], cluster: Cluster, database: Database,
         note(part, f"{what}, memory of its own", OURS, [private_megabytes(pids)], "MB", size)
     note(part, "transactions", OURS, [(after - commits) / lasted], "a second", size)
     note(part, "WAL", OURS, [float(written - wal) / lasted / 1000], "kB a second", size)
-    note(part, "sessions", OURS, [database.sql(SESSIONS, [database.name], admin=True)[0][0]], "", size)
+    for node in nodes:
+        [[sessions]] = database.sql(SESSIONS, [database.name, node.name], admin=True)
+        note(part, f"{node.name}: sessions", OURS, [sessions], "", size)
 
 
 def _counts(database: Database) -> list[tuple[int, float]]:

@@ -23,6 +23,7 @@ TITLES = {
     "handover": "From the old child's last act to the new one's first",
     "start": "From the command to the first child",
     "worker replaced": "A worker is killed, and the next one takes all locks back",
+    "worker frozen": "A worker is frozen: lease 2 s, ten processes that keep two processors busy",
     "node stopped": "A node that leads 100 programs is stopped",
     "PostgreSQL restarted": "PostgreSQL is restarted",
     "host lost": "A host is lost, lease and peers' times 10 s",
