@@ -50,7 +50,7 @@ def main() -> None:
     into.unlink(missing_ok=True)
     environment = {**os.environ, "BENCH_RESULTS": str(into)}
     for part in arguments.parts or PARTS:
-        print(f"\n{part}", flush=True)
+        print(f"\n{part}, after {(time.time() - began) / 60:.1f} minutes", flush=True)
         command = [sys.executable, "-m", f"tests.benchmarks.{part}"]
         try:
             subprocess.run(command, cwd=PLACE.parents[1], env=environment, check=True, timeout=LONGEST)
