@@ -146,9 +146,10 @@ def sweep(parent: str, instance: str, within: float) -> list[str]:
     while left and time.monotonic() < end:
         for directory in left:
             kill(directory)
-            if not populated(directory):
-                remove(directory, within=max(end - time.monotonic(), 0.0))
-        left = [directory for directory in left if populated(directory)]
+        alive = [directory for directory in left if populated(directory)]
+        for directory in set(left).difference(alive):  # whoever has died since is removed in the next round
+            remove(directory, within=max(end - time.monotonic(), 0.0))
+        left = alive
         if left:
             time.sleep(POLL_EVERY)
     return left

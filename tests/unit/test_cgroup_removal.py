@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from highlanderd.guardian import cgroup
 from highlanderd.system import linux
 
@@ -44,3 +46,14 @@ def test_where_something_lives_the_others_go(tmp_path: Path) -> None:
     (tmp_path / "top" / "lives" / "process").touch()  # as a cgroup with processes, it cannot be removed
     cgroup.remove(str(tmp_path / "top"), within=linux.NEVER)
     assert sorted(path.name for path in (tmp_path / "top").iterdir()) == ["lives"]
+
+
+def test_a_cgroup_that_empties_while_it_is_looked_at_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is killed dies a moment later, between any two looks: nobody looks for it again after the last one."""
+    (tmp_path / "highlander.former.1").mkdir()
+    looks = iter([True])
+    monkeypatch.setattr(cgroup, "populated", lambda _: next(looks, False))
+    assert cgroup.sweep(str(tmp_path), "former", within=60.0) == []
+    assert list(tmp_path.iterdir()) == []
