@@ -30,6 +30,7 @@ def test_each_program_is_led_exactly_once_and_a_release_moves_it(nodes: Nodes, d
     assert (after.epoch, after.lock_id) == (before.epoch + 1, before.lock_id)
     assert after.node != before.node
     assert [life.program for life in nodes.journal.lives()].count("beat") == 2
-    terms = database.sql("SELECT epoch, node, reason FROM highlander.term WHERE program = 'beat' ORDER BY epoch")
-    assert terms == [(1, before.node, "released"), (2, after.node, None)]
+    terms = "SELECT epoch, node, reason FROM highlander.term WHERE program = 'beat' ORDER BY epoch"
+    written = [(1, before.node, "released"), (2, after.node, None)]
+    wait_for(lambda: database.sql(terms) == written, what="the history has both terms")
     wait_for(lambda: leaders["beat"].program("beat")["leader"] == after.node, what="the old leader sees the new one")

@@ -197,7 +197,9 @@ def test_an_order_goes_to_the_node_that_leads_and_its_answer_comes_back(nodes: N
     assert (done.code, done.err) == (0, "")
     assert nodes.await_led("beat", without=leader)["beat"] is third
     assert "ordered by" not in third.log.read_text(), "it was asked whether it could lead, which is no order"
-    rows = database.sql("SELECT reason, author, remark FROM highlander.term WHERE ended_at IS NOT NULL ORDER BY epoch")
+    told = "SELECT reason, author, remark FROM highlander.term WHERE author IS NOT NULL ORDER BY epoch"
+    wait_for(lambda: len(database.sql(told)) == 2, what="the former leader has written who released it")
+    rows = database.sql(told)
     assert [(cause, remark) for cause, _, remark in rows] == [("restarted", "a leak"), ("released", None)]
     assert all(author.endswith(f" on node {asked.name}, role {database.role}") for _, author, _ in rows)
     taken = database.sql(

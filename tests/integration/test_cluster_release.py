@@ -90,7 +90,8 @@ def test_the_releasing_node_stays_out_for_as_long_as_it_is_told_to(nodes: Nodes,
     assert done.code == 0, done
     wait_for(lambda: "leaves it to another node for now" in a.program("beat")["reason"], what="it stays out")
     nodes.await_led("beat")
-    assert database.sql("SELECT node FROM highlander.term ORDER BY epoch") == [("a",), ("a",)]
+    terms = "SELECT node FROM highlander.term ORDER BY epoch"
+    wait_for(lambda: database.sql(terms) == [("a",), ("a",)], what="the history has both terms")
 
 
 def test_each_of_many_programs_goes_to_the_node(nodes: Nodes, database: Database) -> None:
@@ -103,4 +104,4 @@ def test_each_of_many_programs_goes_to_the_node(nodes: Nodes, database: Database
     assert (done.code, done.err) == (0, ""), done
     wait_for(lambda: nodes.leaders() == {"web1": b, "web2": b, "bot": a}, what="each is where it belongs")
     said = "SELECT DISTINCT remark FROM highlander.term WHERE reason = 'released'"
-    assert database.sql(said) == [("less load on a",)]
+    wait_for(lambda: database.sql(said) == [("less load on a",)], what="the former leader has written why, of each")

@@ -57,7 +57,8 @@ def test_a_change_of_all_nodes_costs_at_most_one_handover_in_either_order(
         assert highlanderctl(node.socket, "reload").code == 0
     wait_for(lambda: ends(database, "beat")[:1] == ["changed"], what="the term has ended")
     nodes.await_led("beat")
-    assert database.sql("SELECT node FROM highlander.term WHERE program = 'beat'") == [("a",), ("a",)]
+    terms = "SELECT node FROM highlander.term WHERE program = 'beat'"
+    wait_for(lambda: database.sql(terms) == [("a",), ("a",)], what="the history has both terms")
     assert len(nodes.journal.lives("beat")) == 2
 
 
@@ -71,5 +72,5 @@ def test_the_new_file_comes_with_one_handover_to_another_node(nodes: Nodes, data
     assert highlanderctl(by_name["a"].socket, "reload").code == 0
     assert nodes.await_led("beat")["beat"] is by_name["b"]
     terms = "SELECT node, reason FROM highlander.term WHERE program = 'beat' ORDER BY epoch"
-    assert database.sql(terms) == [("a", "released"), ("b", None)]
+    wait_for(lambda: database.sql(terms) == [("a", "released"), ("b", None)], what="the history has both terms")
     assert len(nodes.journal.lives("beat")) == 2

@@ -304,6 +304,9 @@ def test_every_node_tells_what_happened_and_when_a_program_had_finished(nodes: N
     first = nodes.await_led("beat")["beat"]
     assert highlanderctl(first.socket, "release", "beat", "--reason", "disk full").code == 0
     nodes.await_led("beat", without=first)
+    told = "SELECT program, coalesce(exit_signal, exit_status::text) IS NOT NULL FROM highlander.term ORDER BY 1, epoch"
+    known = [("beat", True), ("beat", False), ("once", True)]
+    wait_for(lambda: database.sql(told) == known, what="the history has every term, and how those that are over ended")
     for node in nodes.nodes:
         done = highlanderctl(node.socket, "wait", "once", "--for", "finished")
         assert (done.code, done.err) == (0, "")
