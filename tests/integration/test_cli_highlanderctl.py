@@ -34,6 +34,7 @@ def pair(nodes: Nodes, database: Database) -> Iterator[tuple[Node, Node]]:
     [leader] = nodes(database, "a", programs=PROGRAMS, lease=LEASE)
     led(leader, "beat", "deaf")
     [other] = nodes(database, "b", programs=PROGRAMS, lease=LEASE)
+    wait_for(lambda: all(other.program(name)["leader"] == "a" for name in ("beat", "deaf")), what="b knows who leads")
     yield leader, other
 
 

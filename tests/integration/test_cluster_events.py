@@ -13,6 +13,7 @@ from typing import Any
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Database
+from tests.support.wait import wait_for
 
 LEASE = 10.0
 NOWHERE = Path("/nowhere/control.sock")
@@ -29,6 +30,7 @@ def test_what_happens_on_one_node_is_followed_on_another(nodes: Nodes, database:
     a, b = nodes(database, "a", "b", programs=["beat"], lease=LEASE)
     leader = nodes.await_led("beat")["beat"]
     other = b if leader is a else a
+    wait_for(lambda: other.program("beat")["leader"] == leader.name, what="the other node knows who leads")
     with subprocess.Popen(
         [sys.executable, "-m", "highlanderd.ctl", "--socket", str(other.socket), "events", "-f", "--json"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},

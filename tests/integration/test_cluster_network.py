@@ -15,8 +15,8 @@ from tests.support.proxy import Door, OpensDoors
 from tests.support.wait import wait_for
 
 LEASE = 10.0
-SPARING_LEASE = 20.0
-"""Seconds, where no child may be lost: a tenth of it is for the reconnection after the heal."""
+SPARING_LEASE = 30.0
+"""Seconds, where no child may be lost: a tenth of it is for the reconnection after the heal, on a busy machine."""
 BREAKS: dict[str, Callable[[Door], None]] = {
     "cut": Door.cut,
     "stalled": Door.stall,
@@ -30,10 +30,9 @@ def test_a_partition_of_four_tenths_of_a_lease_costs_no_child(
 ) -> None:
     settled_ledger(database, SPARING_LEASE)
     way = door(database.dsn)
-    [node] = nodes(way.dsn(database.dsn), "a", programs=["beat", "bot"], lease=SPARING_LEASE)
+    nodes(way.dsn(database.dsn), "a", programs=["beat", "bot"], lease=SPARING_LEASE)
+    nodes.await_led("beat", "bot")
     [rival] = nodes(database, "b", programs=["beat", "bot"], lease=SPARING_LEASE)
-    leaders = nodes.await_led("beat", "bot")
-    assert set(leaders.values()) == {node}
     before = {life.program: (life.epoch, life.pids) for life in nodes.journal.lives()}
 
     BREAKS[how](way)
@@ -55,8 +54,8 @@ def test_behind_a_longer_partition_children_are_fenced_in_time_and_the_other_nod
     way = door(database.dsn)
     programs = '[program.beat]\n[program.deaf]\ncommand = ["sh", "-c", "$CHILD stubborn"]\n'
     [node] = nodes(way.dsn(database.dsn), "a", programs=programs, lease=LEASE)
+    nodes.await_led("beat", "deaf")
     [rival] = nodes(database, "b", programs=programs, lease=LEASE)
-    assert set(nodes.await_led("beat", "deaf").values()) == {node}
     families = {life.program: life.pids for life in nodes.journal.lives()}
 
     BREAKS[how](way)

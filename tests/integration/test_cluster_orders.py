@@ -217,6 +217,7 @@ def test_an_order_to_a_node_that_obeys_no_other_is_refused(nodes: Nodes, databas
     leader.start()
     nodes.await_up(leader)
     nodes.await_led("beat", without=leader)
+    both_know(nodes, "beat")
     assert highlanderctl(other.socket, "release", "beat", "--to", leader.name).code == 0
     nodes.await_led("beat", without=other)
     refused = highlanderctl(other.socket, "release", "beat")

@@ -29,8 +29,12 @@ def shown(node: Node, name: str = "beat") -> dict[str, Any]:
 
 def becomes(node: Node, fact: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
     """Wait until the node shows it, and return the program as it is shown then."""
-    wait_for(lambda: fact(shown(node)), what=what)
-    return shown(node)
+
+    def so() -> dict[str, Any]:
+        found = shown(node)
+        return found if fact(found) else {}
+
+    return wait_for(so, what=what)
 
 
 def unable(program: dict[str, Any]) -> dict[str, str]:
@@ -120,8 +124,8 @@ def test_a_standby_that_lacks_the_command_is_no_candidate(nodes: Nodes, database
     nodes.await_led("beat")
     missing = '[program.beat]\ncommand = ["/nowhere/beat"]\n'
     nodes(database, "b", programs=missing, lease=LEASE)
-    found = becomes(a, lambda it: it["unable"], "b could not start it")
-    assert unable(found) == {"b": "there is no file /nowhere/beat; install it, or correct the path"}
+    why = {"b": "there is no file /nowhere/beat; install it, or correct the path"}
+    found = becomes(a, lambda it: unable(it) == why, "b could not start it")  # at first it has no session yet
     assert found["candidates"] == []
 
 

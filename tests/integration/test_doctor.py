@@ -118,13 +118,13 @@ def test_another_daemon_of_this_node_s_name_is_named_while_it_lives(
     def warned() -> list[str]:
         return [line for line in found(doctor(tmp_path, database.dsn), "warning") if "another daemon" in line]
 
-    assert any(line.startswith(named) for line in warned())
+    wait_for(lambda: any(line.startswith(named) for line in warned()), what="it has written who it is")
     (tmp_path / "state").mkdir(mode=0o700)
     shutil.copy(node.home / "state/instance", tmp_path / "state")
     assert warned() == [], "it is this state_dir's own"
     (tmp_path / "state/instance").write_text(f"{uuid.uuid4()}\n")
     node.crash()
-    assert warned() == [], "a dead one may be a former life of this daemon"
+    wait_for(lambda: warned() == [], what="the server knows that it is dead: it may be a former life of this daemon")
 
 
 def test_settings_that_hurt_are_overridden_and_named(tmp_path: Path, database: Database) -> None:

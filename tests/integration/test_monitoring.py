@@ -145,7 +145,8 @@ def test_alerts_come_and_go_with_the_nodes(nodes: Nodes, database: Database, tmp
         nodes.await_led("beat")
         wait_for(lambda: prometheus.value(up) == len(addresses), PATIENCE, "all are scraped")
         prometheus.await_firing()
-        assert prometheus.value('max(highlander_program_candidates{program="beat"})') == 2
+        candidates = 'max(highlander_program_candidates{program="beat"})'
+        wait_for(lambda: prometheus.value(candidates) == 2, PATIENCE, "both standbys are scraped")
         assert [one for one in expressions() if not prometheus.understands(one)] == []
         present = [one for one in expressions() if "[" not in one]  # not what happens now and then
         wait_for(lambda: all(map(prometheus.ask, present)), PATIENCE, "what children use is measured, too")
