@@ -22,6 +22,8 @@ from tests.support.wait import wait_for
 LEASE = 6.0
 LONG_LEASE = 30.0
 """Seconds; for a worker that was killed, and has to be replaced within half of it."""
+DRAINS_FOR = 6.0
+"""Seconds within which a test sees that a program drains, and kills the worker."""
 WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE '%/beat'"
 DEAF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
 """The session by which a node hears of orders: without it the node hears of them when it has connected anew."""
@@ -97,7 +99,7 @@ def led_elsewhere(nodes: Nodes, database: Database, seconds: float, lease: float
 def test_an_order_to_another_node_that_a_later_one_overtakes_ends_at_once_and_says_so(
     nodes: Nodes, database: Database
 ) -> None:
-    leader, other = led_elsewhere(nodes, database, 4.0)
+    leader, other = led_elsewhere(nodes, database, 60.0)
     stop = other.control.order("deaf", "stop", {"node": leader.name, "wait": True, "timeout": 60}, 60.0)
     wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it stops")
     start = other.control.order("deaf", "start", {"node": leader.name}, 60.0)
@@ -116,7 +118,7 @@ def test_an_order_outlives_the_replacement_of_the_worker_that_is_to_take_it(node
 
 
 def test_an_order_that_a_worker_has_taken_and_not_survived_is_not_given_twice(nodes: Nodes, database: Database) -> None:
-    leader, other = led_elsewhere(nodes, database, 3.0, LONG_LEASE)
+    leader, other = led_elsewhere(nodes, database, DRAINS_FOR, LONG_LEASE)
     epoch = leader.program("deaf")["epoch"]
     restart = other.control.order("deaf", "restart", {"wait": True, "timeout": 600}, 600.0)
     wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it was taken")
@@ -129,7 +131,7 @@ def test_an_order_that_a_worker_has_taken_and_not_survived_is_not_given_twice(no
 def test_an_order_that_its_worker_has_not_survived_is_answered_by_the_next_one(
     nodes: Nodes, database: Database
 ) -> None:
-    leader, other = led_elsewhere(nodes, database, 3.0, LONG_LEASE)
+    leader, other = led_elsewhere(nodes, database, DRAINS_FOR, LONG_LEASE)
     body = {"node": leader.name, "force": True, "wait": True, "timeout": 600}
     stop = other.control.order("deaf", "stop", body, 600.0)
     wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it was taken")
@@ -199,7 +201,7 @@ def test_a_daemon_that_is_ending_does_not_say_that_it_never_had_a_program(nodes:
 
 
 def test_a_node_that_is_drained_while_it_reboots_leads_nothing_afterwards(nodes: Nodes, database: Database) -> None:
-    leader, other = led_elsewhere(nodes, database, 5.0)
+    leader, other = led_elsewhere(nodes, database, 60.0)
     drain = other.control.begin("POST", "/v1/drain", {"nodes": [leader.name], "wait": True, "timeout": 60}, 60.0)
     wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it drains")
     leader.crash()

@@ -16,7 +16,7 @@ from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Cluster, Database
 from tests.support.wait import wait_for
 
-LEASE = 3.0
+LEASE = 6.0
 YEARLY = '[program.yearly]\nschedule = "0 0 1 1 *"\ncatch_up = "366d"\ncommand = ["sh", "-c", "{}"]\n'
 WRITES = "echo $HIGHLANDER_SCHEDULED_AT >> $JOURNAL.runs; "
 LATE = "UPDATE highlander.schedule SET latest = date_trunc('year', now(), 'UTC') - interval '{}'"

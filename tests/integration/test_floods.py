@@ -71,7 +71,7 @@ def test_a_keeper_ends_a_flood_at_its_deadline_with_everybody_above_it_frozen(
 ) -> None:
     node, epoch = flooded.node, flooded.flood(kind, count, cgroup=cgroup)
     worker, keeper = node.worker, node.keeper()
-    node.tell("entrust", epoch=epoch, deadline=2.0, memo="known")
+    node.tell("entrust", epoch=epoch, deadline=5.0, memo="known")
     wait_for(lambda: _deadline_is_known(node, epoch), what="the keeper knows its deadline")
     for pid in (node.pid, worker):
         stand_still(pid)

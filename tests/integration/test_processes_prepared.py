@@ -85,7 +85,7 @@ def test_another_order_ends_what_was_prepared(node: Node, order: dict[str, objec
 
 @pytest.mark.parametrize("end", ["the worker dies", "its time is over", "the keeper dies", "the keeper is frozen"])
 def test_what_was_prepared_ends_with(end: str, node: Node, order: dict[str, object], tmp_path: Path) -> None:
-    waiting = prepared(node, 1, **order, not_after=1.0 if end == "its time is over" else 60.0)
+    waiting = prepared(node, 1, **order, not_after=3.0 if end == "its time is over" else 60.0)
     if end == "the worker dies":
         node.tell("crash")
         node.meet()

@@ -87,7 +87,7 @@ def test_waiting_programs_share_a_few_connections_and_one_statement(database: Da
             asked = [name for line in waiting for name in line.session.asked]
             assert asked.count("look_at_many") == len(asked) == 1
             assert all(line.session.own is None and line.session.connected for line in waiting)
-            assert sessions(database) == WARM + 1
+            await until(lambda: sessions(database) == WARM + 1)
 
     asyncio.run(scenario())
 
