@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from highlanderd.core.events import Granted
+from highlanderd.core.occurrences import ENDED, LED
 from highlanderd.core.terms import Former, PastTerm
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres.history import History
@@ -173,6 +174,23 @@ def test_the_former_leader_may_tell_of_its_end_after_the_next_one_has(database: 
                 teller.execute(f"EXECUTE x({told})".encode())
             found = "SELECT reason, exit_status, author, ended_at FROM highlander.term WHERE epoch < %s"
             assert database.sql(found, [second.epoch]) == [("stopped", 3, "uid 7", over)]
+
+    run(main)
+
+
+def test_an_end_is_no_event_before_the_former_leader_has_told_of_it_or_could_have(database: Database) -> None:
+    async def main() -> None:
+        async with desk(database.dsn) as one:
+            await _released(one, database)
+            history = await connected(one.pool)
+            untold = "UPDATE highlander.term SET exit_status = NULL, exit_signal = NULL, author = NULL, ended_at = "
+            database.sql(f"{untold} clock_timestamp() + interval '1 hour'")  # just now
+            assert [found.event for found in await history.events(9)] == [LED]
+            database.sql("UPDATE highlander.term SET author = 'ann'")
+            assert [(found.event, found.author) for found in await history.events(9)] == [(LED, None), (ENDED, "ann")]
+            database.sql(f"{untold} acquired_at, acquired_at = acquired_at - interval '1 minute'")
+            database.sql("UPDATE highlander.term SET ended_at = ended_at - interval '30 seconds'")
+            assert [found.event for found in await history.events(9)] == [LED, ENDED]
 
     run(main)
 

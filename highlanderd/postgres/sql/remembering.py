@@ -8,6 +8,11 @@ from highlanderd.core.occurrences import ENDED, LED
 from highlanderd.postgres.sql import leading, upkeep
 from highlanderd.postgres.sql.dialect import NAMED, RFC_3339, SAID
 
+# The next leader writes that a term is over; the former one writes how, by whom and why, a moment later. Until then the
+# end is no event: whoever follows them is told each of them once.
+_TOLD = """(coalesce(exit_signal, exit_status::text, author) IS NOT NULL
+            OR ended_at < clock_timestamp() - interval '2 seconds')"""
+
 # Parameters: 1 the number of events, 2 the number of terms of each lock id that are looked at.
 EVENTS: Final = f"""
 WITH recent AS (
@@ -23,7 +28,7 @@ UNION ALL
      FROM recent ORDER BY acquired_at DESC LIMIT $1::integer)
 UNION ALL
   (SELECT ended_at, '{ENDED}', node, program, epoch, reason, exit_status, exit_signal, author, remark, 0
-     FROM recent WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT $1::integer){{skips}})
+     FROM recent WHERE ended_at IS NOT NULL AND {_TOLD} ORDER BY ended_at DESC LIMIT $1::integer){{skips}})
 SELECT {RFC_3339.format("at")}, {NAMED.format("event")}, {NAMED.format("node")}, {NAMED.format("program")}, epoch,
        {NAMED.format("cause")}, exit_status, {NAMED.format("exit_signal")}, {SAID.format("author")},
        {SAID.format("reason")}
