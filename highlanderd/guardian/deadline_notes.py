@@ -3,6 +3,9 @@
 Each renewal moves a deadline on. A message for each would wake the guardian hundreds of times, for what it needs to
 know when the deadline is near, when the keeper has died, or when another worker begins. So a keeper notes it here,
 before the worker hears that it holds. The guardian forks all keepers, so both sides are of one version.
+
+The guardian may read while a keeper writes, and a keeper may be killed while it writes. The checksum tells such a note
+from a whole one. It is Python's own hash, which a process and what it has forked have in common.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import os
 import struct
 
-HEAD = struct.Struct("=ddI")  # the deadline, twice: a half-written note shows two; and the memo's length
+HEAD = struct.Struct("=dqI")  # the deadline, a checksum of it and the memo, and the memo's length
 PLACE = 20480  # bytes of one keeper: head and memo, 16 KiB at most; what is not written takes no memory
 
 
@@ -31,7 +34,7 @@ class DeadlineNotes:
     def take(self) -> int:
         """Return a place that no keeper has, with nothing in it. Raises OSError when there is no memory for it."""
         place = self._free[-1] if self._free else self._places
-        os.pwrite(self._fd, HEAD.pack(0.0, 0.0, 0), place * PLACE)
+        os.pwrite(self._fd, HEAD.pack(0.0, 0, 0), place * PLACE)
         if self._free:
             self._free.pop()
         else:
@@ -44,12 +47,12 @@ class DeadlineNotes:
 
     def write(self, place: int, deadline: float, memo: bytes) -> None:
         """Note a keeper's deadline, and its memo. Raises OSError when there is no memory for it."""
-        os.pwrite(self._fd, HEAD.pack(deadline, deadline, len(memo)) + memo, place * PLACE)
+        head = HEAD.pack(deadline, hash((deadline, memo)), len(memo))
+        os.pwrite(self._fd, head + memo, place * PLACE)
 
     def read(self, place: int) -> tuple[float, bytes]:
-        """Return the deadline and the memo that a keeper has noted last: 0 before the first, or while it writes."""
+        """Return the deadline and the memo that a keeper has noted last: 0 where no whole note is found."""
         data = os.pread(self._fd, PLACE, place * PLACE)
-        deadline, again, length = HEAD.unpack_from(data)
-        if deadline != again:
-            return 0.0, b""
-        return deadline, data[HEAD.size : HEAD.size + length]
+        deadline, checksum, length = HEAD.unpack_from(data)
+        memo = data[HEAD.size : HEAD.size + length]
+        return (deadline, memo) if checksum == hash((deadline, memo)) else (0.0, b"")

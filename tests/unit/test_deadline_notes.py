@@ -44,10 +44,13 @@ def test_a_place_that_is_taken_again_holds_nothing_of_its_former_keeper(notes: D
     assert notes.read(place) == (0.0, b"")
 
 
-def test_a_deadline_that_is_half_written_is_not_believed(notes: DeadlineNotes) -> None:
-    place = notes.take()
-    notes.write(place, 20.0, b"whole")
-    os.pwrite(notes.fileno(), HEAD.pack(30.0, 30.0, 5)[:8], place * PLACE)
+@pytest.mark.parametrize("bytes_written", [8, HEAD.size, HEAD.size + 3])
+def test_a_note_that_is_half_written_is_not_believed(notes: DeadlineNotes, bytes_written: int) -> None:
+    place, other = notes.take(), notes.take()
+    notes.write(place, 20.0, b"former")
+    notes.write(other, 30.0, b"latest")
+    latest = os.pread(notes.fileno(), bytes_written, other * PLACE)
+    os.pwrite(notes.fileno(), latest, place * PLACE)
     assert notes.read(place) == (0.0, b"")
 
 
