@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from highlanderd.ctl import main
+from highlanderd.ctl import command
 
-sys.exit(main())
+sys.exit(command())

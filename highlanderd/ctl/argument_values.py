@@ -11,6 +11,8 @@ from highlanderd.api import MOST_EVENTS, MOST_LINES, MOST_TERMS, is_number
 from highlanderd.durations import LONGEST_OUTAGE, seconds
 
 STATES: Final = ("waiting", "leading", "draining", "backoff", "stopped")
+OUTCOMES: Final = ("leading", "ready", "stopped", "finished")
+"""What ``wait`` may wait for."""
 
 
 def duration(text: str) -> float:

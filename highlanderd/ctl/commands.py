@@ -14,17 +14,8 @@ from highlanderd import __version__
 from highlanderd.ctl import tables
 from highlanderd.ctl.choice import chosen, exact, one_named
 from highlanderd.ctl.client import Answer, ControlClient
-from highlanderd.ctl.cluster import cluster
-from highlanderd.ctl.direct import asked
-from highlanderd.ctl.events import events
 from highlanderd.ctl.exchange import segment
-from highlanderd.ctl.explain import explain
-from highlanderd.ctl.history import history
-from highlanderd.ctl.logs import logs
-from highlanderd.ctl.predicates import is_leading, wait
 from highlanderd.ctl.printing import give
-from highlanderd.ctl.renewal import renew
-from highlanderd.ctl.status import status
 from highlanderd.durations import shown
 from highlanderd.errors import (
     DONE,
@@ -53,6 +44,9 @@ LEADER_UNKNOWN: Final = "PostgreSQL does not say who leads it"
 AT_ONCE: Final = 200
 """Orders under way; the daemon takes 512 connections."""
 
+Command = Callable[[ControlClient, Namespace], int]
+"""Prints an answer, and returns the exit code."""
+
 
 # --------------------------------------------------------------------------------------------------------- questions
 
@@ -72,18 +66,14 @@ def show(daemon: ControlClient, arguments: Namespace) -> int:
 
 
 def config(daemon: ControlClient, arguments: Namespace) -> int:
+    from highlanderd.ctl.direct import asked  # of these commands for this one alone
+
     answer = asked(daemon, arguments).ask("GET", f"/v1/programs/{segment(arguments.name)}/config")
     rows = [("KEY", "VALUE", "FROM")]
     rows += [(one["key"], tables.plain(one["toml"].partition(" = ")[2]), one["from"]) for one in answer["keys"]]
     lines = [f"{tables.plain(one['toml']):56}  # {one['from']}" for one in answer["keys"]]
     give(arguments, answer, lambda: lines, lambda: rows)
     return DONE
-
-
-def _top(daemon: ControlClient, arguments: Namespace) -> int:
-    from highlanderd.ctl.top import top  # no other command needs threads and a terminal's modes
-
-    return top(daemon, arguments)
 
 
 def pid(daemon: ControlClient, arguments: Namespace) -> int:
@@ -460,19 +450,29 @@ def _has_ended(daemon: ControlClient, guardian: Answer | None) -> bool:
         return not daemon.lives
 
 
-COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
-    "status": status,
+def _of(module: str, name: str) -> Command:
+    """Return a command of another module, which is imported for it alone."""
+
+    def carry_out(daemon: ControlClient, arguments: Namespace) -> int:
+        command: Command = getattr(__import__(f"highlanderd.ctl.{module}", fromlist=[name]), name)
+        return command(daemon, arguments)
+
+    return carry_out
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "status": _of("status", "status"),
     "show": show,
     "pid": pid,
     "config": config,
-    "cluster": cluster,
-    "explain": explain,
-    "logs": logs,
-    "events": events,
-    "top": _top,
-    "history": history,
-    "is-leading": is_leading,
-    "wait": wait,
+    "cluster": _of("cluster", "cluster"),
+    "explain": _of("explain", "explain"),
+    "logs": _of("logs", "logs"),
+    "events": _of("events", "events"),
+    "top": _of("top", "top"),
+    "history": _of("history", "history"),
+    "is-leading": _of("predicates", "is_leading"),
+    "wait": _of("predicates", "wait"),
     "version": version,
     "release": release,
     "start": start,
@@ -483,7 +483,7 @@ COMMANDS: Final[dict[str, Callable[[ControlClient, Namespace], int]]] = {
     "resume": resume,
     "reopen": reopen,
     "reload": reload,
-    "renew": renew,
+    "renew": _of("renewal", "renew"),
     "ledger": ledger,
     "maintenance": maintenance,
     "shutdown": shutdown,

@@ -7,7 +7,7 @@ raises ConnectionResetError, and what is no such answer ValueError.
 
 from __future__ import annotations
 
-import socket
+import _socket as socket  # all of it that a Unix socket needs: the module around it takes as long to import as argparse
 import struct
 import time
 from collections.abc import Iterator, Sequence

@@ -162,7 +162,7 @@ class _Waiting:
 
         def look(answer: Answer) -> tuple[tuple[Answer, str] | None, str]:
             program = self._one(answer, name)
-            sentence = OUTCOMES[self._state](self._view, answer, program)
+            sentence = _SENTENCES[self._state](self._view, answer, program)
             return ((program, sentence) if sentence else None), _where(answer, program)
 
         try:
@@ -241,10 +241,10 @@ def _finished(view: _View, answer: Answer, program: Answer) -> str:  # noqa: ARG
     return finished_somewhere(terms[-1])
 
 
-OUTCOMES: Final[dict[str, Callable[[_View, Answer, Answer], str]]] = {
+_SENTENCES: Final[dict[str, Callable[[_View, Answer, Answer], str]]] = {
     "leading": _leading,
     "ready": _ready,
     "stopped": _stopped,
     "finished": _finished,
 }
-"""What may be waited for: each returns the sentence about it, empty before it has come about."""
+"""By each outcome: what returns the sentence about it, empty before it has come about."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from highlanderd.api import DEFAULT_LINES, DEFAULT_TERMS, DEFAULT_TIMEOUT, MOST_EVENTS, MOST_LINES, MOST_TERMS
 from highlanderd.ctl.argument_values import (
+    OUTCOMES,
     STATES,
     duration,
     event_number,
@@ -15,7 +16,6 @@ from highlanderd.ctl.argument_values import (
     naming,
     term_number,
 )
-from highlanderd.ctl.predicates import OUTCOMES
 
 Add = Callable[..., argparse.ArgumentParser]
 """Called with a command's name, its help and its aliases."""
