@@ -41,7 +41,12 @@ _UNWRITABLE: Final = {
 
 
 def check_host(
-    programs: Iterable[WrittenProgram], control: Table, environ: Mapping[str, str], report: Problems, warnings: Problems
+    programs: Iterable[WrittenProgram],
+    control: Table,
+    environ: Mapping[str, str],
+    paths: PathReader,
+    report: Problems,
+    warnings: Problems,
 ) -> dict[str, tuple[str, ...]]:
     """Report what the configuration names and this host lacks; return it by program, too.
 
@@ -53,21 +58,20 @@ def check_host(
         _find_group(str(group.value), group.location, report)
     lacks: dict[str, tuple[str, ...]] = {}
     users: dict[int, list[WrittenProgram]] = {}
-    with PathReader() as paths:
-        for written in programs:
-            own, who = Problems(), _identity(written)
-            _accounts(written, own)
-            _HostCheck(written, who, environ, paths, own, warnings).check()
-            if who.uid not in (None, 0, os.geteuid()):
-                users.setdefault(who.uid, []).append(written)
-            if paths.hung is not None:
-                hint = "mend its file system; no program after this one was checked"
-                own.add(written.location, f"{paths.hung} did not answer within {WITHIN:g} s; {hint}")
-            report.include(own)
-            if found := own.sorted():
-                lacks[written.program.name] = found
-            if paths.hung is not None:  # each further one could cost as long again
-                break
+    for written in programs:
+        own, who = Problems(), _identity(written)
+        _accounts(written, own)
+        _HostCheck(written, who, environ, paths, own, warnings).check()
+        if who.uid not in (None, 0, os.geteuid()):
+            users.setdefault(who.uid, []).append(written)
+        if paths.hung is not None:
+            hint = "mend its file system; no program after this one was checked"
+            own.add(written.location, f"{paths.hung} did not answer within {WITHIN:g} s; {hint}")
+        report.include(own)
+        if found := own.sorted():
+            lacks[written.program.name] = found
+        if paths.hung is not None:  # each further one could cost as long again
+            break
     for together in users.values():
         warn_of_crowd(together, host_limits.processes_of_users(), warnings)
     return lacks
@@ -89,7 +93,8 @@ def warn_of_crowd(together: Iterable[WrittenProgram], inherited: HostLimit, warn
 def lacks_now(programs: Iterable[ProgramConfig], environ: Mapping[str, str]) -> dict[str, str]:
     """Return, by program, the first thing that this host lacks for it at the moment. It may take seconds."""
     written = [WrittenProgram(program, {}, Location(Document(program.name, ""), ())) for program in programs]
-    found = check_host(written, {}, environ, Problems(), Problems())
+    with PathReader() as paths:
+        found = check_host(written, {}, environ, paths, Problems(), Problems())
     return {name: sentences[0].partition(": ")[2] for name, sentences in found.items()}
 
 

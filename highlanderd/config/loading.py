@@ -33,6 +33,7 @@ from highlanderd.config.checks import (
 from highlanderd.config.configuration import Configuration, Judgement, Loaded
 from highlanderd.config.host_checks import check_host
 from highlanderd.config.needs import limits, scarcity, shortage
+from highlanderd.config.paths import PathReader
 from highlanderd.config.printing import WrittenKey, printed, printed_keys
 from highlanderd.config.problems import Document, Location, Problems
 from highlanderd.config.program import ProgramConfig, ProgramKeys, name_problem
@@ -58,12 +59,14 @@ def load(path: Path, environ: Mapping[str, str], read: Reader = whole) -> Loaded
     """
     source = Disk(path, read)
     loading = _Loading(source, environ)
-    configuration = loading.configuration()
-    _judge_files(source, loading)
-    if problems := loading.problems.sorted():
-        raise ConfigurationError(problems)
-    findings = Problems()
-    lacks = check_host(loading.programs.values(), loading.tables["control"], environ, findings, loading.warnings)
+    with PathReader() as paths:
+        paths.begin()
+        configuration = loading.configuration()
+        _judge_files(source, loading)
+        if problems := loading.problems.sorted():
+            raise ConfigurationError(problems)
+        findings, control = Problems(), loading.tables["control"]
+        lacks = check_host(loading.programs.values(), control, environ, paths, findings, loading.warnings)
     return Loaded(configuration, findings.sorted(), loading.warnings.sorted(), loading.source.sources, lacks)
 
 
@@ -77,9 +80,9 @@ def check(path: Path, environ: Mapping[str, str], read: Reader = whole) -> Judge
     _judge_files(source, loading)
     if configuration is not None:
         _judge_directories(configuration, loading)
-    check_host(
-        loading.programs.values(), loading.tables.get("control", {}), environ, loading.problems, loading.warnings
-    )
+    with PathReader() as paths:
+        control = loading.tables.get("control", {})
+        check_host(loading.programs.values(), control, environ, paths, loading.problems, loading.warnings)
 
     def merged() -> str:
         return "" if configuration is None else loading.printed(configuration)

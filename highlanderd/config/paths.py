@@ -79,7 +79,7 @@ _hung: dict[Path, _ReaderProcess] = {}
 
 
 class PathReader:
-    """Answers about paths, until it is closed. The process is started for the first question.
+    """Answers about paths, until it is closed. The process is started for the first question, or ahead of it.
 
     Every method raises OSError; TimeoutError when there is no answer.
     """
@@ -101,6 +101,11 @@ class PathReader:
         if self._reader is not None:
             self._reader.kill()
             self._reader.ended(WITHIN)
+
+    def begin(self) -> None:
+        """Start the process, which takes a while, ahead of the first question."""
+        with suppress(OSError):  # the first question says why
+            self._reader = self._started()
 
     def read(self, path: Path, who: Identity) -> bytes:
         """Return what a regular file of 1 MiB at most holds.

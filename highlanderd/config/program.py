@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from highlanderd.config.cron import CronTimes, schedule_fields, zone_name
 from highlanderd.config.limits import RLIMITS, nice_value, oom_adjustment, resource_limits
@@ -119,6 +119,8 @@ class ProgramKeys(Section):
 
     A program's own key replaces the default's, except that ``environment`` is merged variable by variable.
     """
+
+    model_config = ConfigDict(defer_build=True)  # until it is used: most often that is ``ProgramConfig`` alone
 
     command: Annotated[tuple[Text, ...], BeforeValidator(words)] = Field(
         description="What to run: an array of words, or one string that is split like a shell would and never run by "
