@@ -29,6 +29,8 @@ class Spare:
 
     def __init__(self, code: int | None, ours: Channel, theirs: Channel | None, pid: int | None = None) -> None:
         self._code, self._ours, self._theirs, self._pid = code, ours, theirs, pid
+        self._living = "SR" if pid is None else "SRD"
+        """States of its process in which it can begin. The first one may read a disk: it still imports."""
 
     @classmethod
     def to_fork(cls, code: int | None) -> Spare:
@@ -69,7 +71,7 @@ class Spare:
         Raises OSError when no channel can be made.
         """
         pid = self.pid
-        if pid is None or proctree.parent(pid) != os.getpid() or proctree.state(pid) not in ("S", "R"):
+        if pid is None or proctree.parent(pid) != os.getpid() or proctree.state(pid) not in self._living:
             return None
         if self._code is None or installed() != self._code:
             return None

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from highlanderd.errors import DONE
@@ -32,8 +33,8 @@ def own_command() -> list[str]:
     return [sys.executable, *argv[1 : argv.index("--worker") if "--worker" in argv else None]]
 
 
-def forked_ahead(code: int | None) -> tuple[int | None, tuple[str, ...]]:
-    """Fork the first spare, in the process that is about to become the guardian.
+def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | None, tuple[str, ...]]:
+    """Fork the first spare, in the process that is about to become the guardian. The spare calls ``prepare``.
 
     Return the guardian's options that say so; in the spare, once it is to begin as the worker, the descriptor of its
     channel. ``code`` is ``guardian.spare.installed()`` from before the first import.
@@ -54,6 +55,8 @@ def forked_ahead(code: int | None) -> tuple[int | None, tuple[str, ...]]:
     _reset_signals()
     starting.fill_standard_descriptors(keep_input=False)
     starting.raise_file_limit()
+    prepare()
+    gc.freeze()
     return with_spare(*_waited(theirs)), ()
 
 

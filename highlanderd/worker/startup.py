@@ -21,7 +21,6 @@ from highlanderd.config import Configuration, DaemonSection, Loaded
 from highlanderd.config.trust import directory_problem
 from highlanderd.errors import HighlanderError
 from highlanderd.system import ownership
-from highlanderd.worker.daemon import work
 from highlanderd.worker.spare import forked_ahead, own_command
 
 IN_THE_WAY: Final = "remove what stands there and is no directory, or name another one"
@@ -53,10 +52,17 @@ def become_daemon(path: Path, loaded: Loaded, code: int | None) -> int:
     _mark(configuration.control.socket)
     _start_embedded(configuration)
     gc.freeze()
-    channel_fd, spare = forked_ahead(code)
+    channel_fd, spare = forked_ahead(code, _import_worker)
     if channel_fd is None:
         _become_guardian(lock, daemon, spare)
+    from highlanderd.worker.daemon import work
+
     return work(path, channel_fd, loaded)
+
+
+def _import_worker() -> None:
+    """Import what a worker needs, in the first one alone: the guardian begins meanwhile."""
+    import highlanderd.worker.daemon  # noqa: F401
 
 
 def _become_guardian(lock: int, daemon: DaemonSection, spare: tuple[str, ...]) -> NoReturn:

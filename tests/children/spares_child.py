@@ -54,7 +54,7 @@ def guard(spare: Spare) -> None:
 
 
 if __name__ == "__main__":
-    descriptor, options = forked_ahead(installed())
+    descriptor, options = forked_ahead(installed(), lambda: None)
     if descriptor is None:
         guard(Spare.forked_before(options[1]))
     else:
