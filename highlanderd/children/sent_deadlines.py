@@ -20,12 +20,14 @@ class SentDeadlines:
         self._sent.append((kill_at, memo, now))
 
     def acknowledge(self, kill_at: float) -> bytes | None:
-        """Drop this deadline and those before it, and return its memo. One that was not sent acknowledges nothing."""
-        if all(each != kill_at for each, *_ in self._sent):
-            return None
-        while (sent := self._sent.popleft())[0] != kill_at:
-            pass
-        return sent[1]
+        """Drop this deadline and those before it, and return its memo. One that was not sent acknowledges nothing.
+
+        The same one may have been sent twice, with another memo: a keeper that reads both at once answers once.
+        """
+        memo = None
+        while any(each == kill_at for each, *_ in self._sent):
+            _, memo, _ = self._sent.popleft()
+        return memo
 
     def overdue(self, now: float, lease: float) -> bool:
         """Return whether the oldest one was sent more than 3/10 of ``lease`` seconds ago."""

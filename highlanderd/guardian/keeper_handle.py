@@ -63,7 +63,7 @@ class KeeperHandle:
         """Take in what it has noted. Until then an earlier deadline is known: it reports one that comes nearer."""
         if self._notes is not None:
             deadline, memo = self._notes.read(self._place)
-            if deadline > self.state["deadline"]:
+            if deadline >= self.state["deadline"]:  # the same one may have come again, with another memo
                 self.state["deadline"], self.state["memo"] = deadline, memo
 
     def reaped(self) -> None:

@@ -74,3 +74,12 @@ def test_what_a_keeper_has_noted_is_known_after_its_death_and_its_place_is_free(
     notes.write(0, 40.0, b"another keeper's")
     keeper.look()
     assert (keeper.state["deadline"], keeper.state["memo"]) == (20.0, b"noted")
+
+
+def test_a_memo_that_came_with_the_same_deadline_again_is_taken_in(notes: DeadlineNotes) -> None:
+    keeper = handle(notes, notes.take())
+    notes.write(0, 20.0, b"leading")
+    keeper.look()
+    notes.write(0, 20.0, b"to be stopped")
+    keeper.look()
+    assert (keeper.state["deadline"], keeper.state["memo"]) == (20.0, b"to be stopped")
