@@ -24,8 +24,8 @@ DIGITS: Final = 4
 """Hexadecimal digits of a digest. A value may be a secret, and so few digits fit any number of guesses."""
 HOST_EVERY: Final = 60.0
 """Seconds between two looks at what this host lacks."""
-LOOK_WITHIN: Final = 1.0
-"""Seconds that a look at the host may take while an operator waits for it."""
+LOOK_WITHIN: Final = 3.0
+"""Seconds that a look at the host may take while an operator waits for it. A busy machine has taken longer than one."""
 LONGEST_REASON: Final = 300
 """Characters: a sentence."""
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {"command": ("command", "argv")}

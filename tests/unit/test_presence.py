@@ -149,7 +149,7 @@ def written_by(session: Any, node: NodePresence, change: Callable[[], asyncio.Ev
 
 
 def test_what_an_operator_waits_for_is_looked_for_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("highlanderd.worker.presence.LOOK_WITHIN", 60.0)  # a busy machine may need more than a second
+    monkeypatch.setattr("highlanderd.worker.presence.LOOK_WITHIN", 60.0)  # a busy machine may need longer
 
     async def main() -> None:
         command = tmp_path / "beat"
