@@ -206,7 +206,9 @@ def test_the_loss_of_all_connections_is_told_once_and_ends(database: Database) -
                 await line.told(Attached)
                 assert (await line.look()).row is not None
             await until(lambda: there.pool.warm.count == WARM)
-            assert all(line.session.own is None for line in waiting)
+            for line in waiting:
+                while line.session.own is not None:  # a listener that begins had it look by itself
+                    await line.look()
 
     asyncio.run(scenario())
 
