@@ -41,7 +41,7 @@ def directory() -> Iterator[str]:
     made = f"{own}/{cgroup.name(str(uuid4()), 1)}"
     assert cgroup.create(made)
     yield made
-    cgroup.remove(made)
+    cgroup.remove(made, within=60.0)
     assert not Path(made).exists()
 
 

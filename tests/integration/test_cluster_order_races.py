@@ -99,7 +99,7 @@ def led_elsewhere(nodes: Nodes, database: Database, seconds: float, lease: float
 def test_an_order_to_another_node_that_a_later_one_overtakes_ends_at_once_and_says_so(
     nodes: Nodes, database: Database
 ) -> None:
-    leader, other = led_elsewhere(nodes, database, 60.0)
+    leader, other = led_elsewhere(nodes, database, DRAINS_FOR)
     stop = other.control.order("deaf", "stop", {"node": leader.name, "wait": True, "timeout": 60}, 60.0)
     wait_for(lambda: leader.program("deaf")["state"] == "draining", what="it stops")
     start = other.control.order("deaf", "start", {"node": leader.name}, 60.0)
