@@ -211,18 +211,15 @@ class LockConnection:
 
     def keep_alive(self) -> None:
         """Send something if nothing was asked for half a lease."""
-        connection = self.own
-        if connection is not None and boottime() - self._asked > connection.lease.length / 2:
-            self._asked = boottime()
-            connection.wire.keep_alive(connection.lease.answer_within)
+        if (connection := self.own) is not None:
+            self._asked = connection.keep_alive(self._asked)
 
     def say(self, name: str, sql: str, *values: Value) -> None:
         """Send a query whose answer does not matter, if there is a session."""
         connection = self.connection
         if connection is not None:
             self._asked = boottime()
-            future = connection.wire.ask([(self._statement(name, sql), values)], connection.lease.answer_within)
-            future.add_done_callback(lambda done: done.exception())
+            connection.say(self._statement(name, sql), values)
 
     def ask(
         self,

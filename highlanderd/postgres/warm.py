@@ -109,17 +109,14 @@ class WarmConnection:
     def keep_alive(self) -> None:
         """Send something if nothing was said here for half a lease."""
         self._group.trim()
-        if self.connection is not None and boottime() - self._asked > self.connection.lease.length / 2:
-            self._asked = boottime()
-            self.connection.wire.keep_alive(self.connection.lease.answer_within)
+        if self.connection is not None:
+            self._asked = self.connection.keep_alive(self._asked)
 
     def say(self, name: str, sql: str, *values: Value) -> None:
         """Send a query whose answer does not matter."""
         if self.connection is not None:
             self._asked = boottime()
-            statement = self._group.statement(name, sql, self.connection)
-            asked = self.connection.wire.ask([(statement, values)], self.connection.lease.answer_within)
-            asked.add_done_callback(lambda done: done.exception())
+            self.connection.say(self._group.statement(name, sql, self.connection), values)
 
 
 class WarmConnections:
