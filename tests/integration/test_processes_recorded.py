@@ -254,6 +254,11 @@ def test_a_deadline_is_acknowledged_by_the_whole_state_of_an_earlier_keeper_or_i
         assert child.report is not None
         assert child.report.pid == message["pid"], "all else is as it was"
         assert not child._deadlines.overdue(linux.boottime() + lease, lease)
+        child.set_deadline(80.0, b"next")
+        child.set_deadline(90.0, b"last")
+        send(keeper, "acknowledged", deadline=80.0)
+        send(keeper, "started", memo=b"last", deadline=90.0)
+        await until(lambda: child.report is not None and (child.report.deadline, child.report.memo) == (90.0, b"last"))
         for fd in child.pipes().values():
             os.close(fd)
         keeper.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from highlanderd.core.events import (
 )
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.core.machine import adopt, deadline
-from highlanderd.core.states import Cause, Draining, Leading, Term
+from highlanderd.core.states import Cause, Draining, Leading, Shortening, Situation, Term, Want
 from highlanderd.structs import replace
 from highlanderd.worker import child_handover
 from tests.support.core import LENGTHS, POLICY, go, leading, prolonged, renewed, spawning, waiting
@@ -132,3 +133,26 @@ def test_what_the_handovers_of_one_program_have_in_common_is_kept_only_while_it_
     handover = child_handover.ChildHandover()
     for situation in (*MOMENTS.values(), waiting(), spawning(), *MOMENTS.values()):
         assert handover.encode(situation) == child_handover.ChildHandover().encode(situation)
+
+
+def _with_term(**changed: Any) -> Situation:
+    situation = leading()
+    assert isinstance(situation.state, Leading)
+    return replace(situation, state=replace(situation.state, term=replace(situation.state.term, **changed)))
+
+
+@pytest.mark.parametrize(
+    "next_one",
+    [
+        pytest.param(replace(leading(), want=Want.STOP), id="wish"),
+        pytest.param(_with_term(epoch=99), id="epoch"),
+        pytest.param(_with_term(lengths=Lengths(Lease(90.0), Lease(90.0), Lease(90.0))), id="lengths"),
+        pytest.param(_with_term(began=0.5), id="began"),
+        pytest.param(_with_term(shortening=Shortening(4.0, Lease(5.0))), id="shortening"),
+        pytest.param(_with_term(sent=0.5), id="sent"),
+    ],
+)
+def test_whatever_has_changed_since_the_last_handover_is_in_the_next_one(next_one: Situation) -> None:
+    handover = child_handover.ChildHandover()
+    former = handover.encode(leading())
+    assert handover.encode(next_one) == child_handover.ChildHandover().encode(next_one) != former
