@@ -98,6 +98,16 @@ def test_a_program_that_is_gone_leaves_the_snapshot_s_metrics() -> None:
     assert value(metrics, "program_leading", program="beat") is None
 
 
+def test_a_program_in_the_place_of_another_one_is_shown_under_its_own_name() -> None:
+    node = MemoryNode(leading("beat"))
+    metrics = Scraped(node)
+    assert value(metrics, "program_leading", program="beat") == 1
+    node.become("beat", None)
+    node.become("relay", leading("relay"))
+    assert value(metrics, "program_leading", program="relay") == 1
+    assert value(metrics, "program_leading", program="beat") is None
+
+
 def test_what_happened_is_counted() -> None:
     metrics = Scraped(MemoryNode())
     metrics.transition("beat", "waiting", "leading")

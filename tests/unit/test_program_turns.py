@@ -1,0 +1,90 @@
+"""What the turns of a program tell its session and its prober, and until when it sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+
+from highlanderd.core import machine
+from highlanderd.core.events import Attached, Detached, Emptied, EndOrdered, Event, StopOrdered, Unlocked
+from highlanderd.core.states import Cause, Policy, Running, Want
+from highlanderd.structs import replace
+from highlanderd.system.linux import boottime
+from highlanderd.worker.program import Program
+from tests.unit.test_program_records import Book, Incurious, Line, Quiets, a_lead, renewed
+
+
+class Staked(Line):
+    """A session that remembers which stakes it was told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stakes: list[float] = []
+
+    def note_stake(self, lease_end: float) -> None:
+        self.stakes.append(lease_end)
+
+
+class Follower(Incurious):
+    """A prober that remembers what it was to follow last."""
+
+    child: object = None
+    running: object = None
+
+    def follow(self, child: object, running: object, post: object) -> None:  # noqa: ARG002
+        self.child, self.running = child, running
+
+
+def begun(prober: Follower | None = None) -> Program:
+    return Program(
+        "beat",
+        machine.begin(Want.RUN, boottime()),
+        Policy("a", "us"),
+        spawn=Quiets(),
+        prober=prober or Follower(),
+        recorder=Book(),
+        on_change=lambda: None,
+    )
+
+
+def live(program: Program, *events: Event, session: Line | None = None) -> None:
+    """Let it take its turns for these events."""
+
+    async def turns() -> None:
+        for event in events:
+            program.post(event)
+        task = asyncio.create_task(program.run(session or Line()))
+        while program._inbox:  # noqa: ASYNC110 - what is waited for is that the program has had its turns
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(turns())
+
+
+def test_a_session_knows_when_the_lease_that_hangs_on_it_ends() -> None:
+    session, program = Staked(), begun()
+    live(program, Attached(1), *a_lead(2), session=session)
+    assert program.term is not None
+    assert session.stakes[-1] == program.term.kill_at
+    live(program, renewed(), session=session)
+    assert session.stakes[-1] == program.term.kill_at
+    live(program, EndOrdered(Cause.SHUTDOWN), Emptied(), Unlocked(), session=session)
+    assert session.stakes[-1] == inf
+
+
+def test_a_new_policy_counts_for_the_moment_at_which_time_changes_something() -> None:
+    program = begun()
+    live(program, Attached(1), *a_lead(2), Detached("lost"))
+    former = program._deadline()
+    program.follow(replace(program.policy, stop_timeout=0.5))
+    assert program._deadline() == machine.deadline(program.situation, program.policy) != former
+
+
+def test_a_prober_follows_the_child_from_its_start_until_it_is_to_end() -> None:
+    prober = Follower()
+    program = begun(prober)
+    live(program, Attached(1), *a_lead(2))
+    assert prober.child is program.child is not None
+    assert isinstance(prober.running, Running)
+    live(program, StopOrdered())
+    assert prober.running is None
