@@ -26,7 +26,7 @@ class Attention:
 
 
 class Handling:
-    """One block in which a program is handled. There are several for each step, so it is no generator's."""
+    """One block in which a program is handled. Blocks are many, and ``contextmanager`` would make each cost more."""
 
     __slots__ = ("_attention", "_before", "_program")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.worker import Worker
 
 AGAIN = 0.1  # seconds until what no event wakes us for is tried again: a round of killing, a connection
-SOON = 0.35  # of a lease: deadlines that may be so near are looked up; the worker is judged every 3/10 anyway
+SOON = 0.35  # of a lease: a keeper's note is read when its known deadline is so near; judgements are 3/10 apart at most
 
 
 class Keepers:
