@@ -6,7 +6,6 @@ The package's own code is executed when something of it is asked for that is no 
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from collections.abc import Mapping
 
@@ -60,4 +59,4 @@ def connection_string(parameters: Mapping[str, str]) -> bytes:
 
 
 def _escaped(value: str) -> str:
-    return re.sub(r"([\\'])", r"\\\1", value)
+    return value.replace("\\", r"\\").replace("'", r"\'")
