@@ -27,6 +27,8 @@ from highlanderd.system import linux, proctree
 log = logging.getLogger(__name__)
 
 
+LEAVE_AFTER: Final = 0.05
+"""Seconds until the keeper of a proven end may go: its own end takes processors from the takeover elsewhere."""
 SHORT_OF_FILES: Final = "cannot be reached, because the worker may open no more files; raise its limit (LimitNOFILE)"
 
 
@@ -411,7 +413,7 @@ class Child:
         if last:
             self._stage = Stage.OVER
             self._guardian.forget(self)
-            self._order(messages.leave())
+            asyncio.get_running_loop().call_later(LEAVE_AFTER, self._order, messages.leave())
         self._post(event)
         if last:
             for fd in self.pipes().values():

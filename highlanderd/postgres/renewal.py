@@ -13,6 +13,7 @@ from highlanderd.core.states import Cause
 from highlanderd.core.terms import exit_of
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
+from highlanderd.postgres.afterwards import PUT_OFF
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.renewal_batch import Renewable, RenewalBatch
@@ -21,8 +22,6 @@ from highlanderd.postgres.sql import dialect, leading
 
 LED_ON: Final = frozenset({Cause.RESTARTED, Cause.CHANGED})
 """Causes after which this node is to lead again at once."""
-PUT_OFF: Final = 0.05
-"""Of a lease: for so long the history may wait until many handovers are over."""
 
 
 class Renewal:

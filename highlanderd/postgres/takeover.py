@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -12,6 +11,7 @@ from highlanderd.core.observation import Row, ServerIdentity
 from highlanderd.core.states import LAPSED
 from highlanderd.core.verdict import Claim
 from highlanderd.postgres import ledger
+from highlanderd.postgres.afterwards import PUT_OFF
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.replies import Query, Reply, Value
@@ -125,10 +125,11 @@ class Takeover:
         self._outrun = 0
         scheduled = None if claim.run is None else claim.run.at
         self._line.post(Granted(claim.epoch, claim.lengths, sent, scheduled))
-        asyncio.get_running_loop().call_soon(self._write_history, claim, former)
+        put_off = partial(self._write_history, claim, former)
+        self._line.pool.afterwards.call(put_off, claim.lengths.pace.length * PUT_OFF)
 
     def _write_history(self, claim: Claim, former: Sequence[str | None]) -> None:
-        """Write that a term has begun, and which ones are over: after the order for its child, which waits no more.
+        """Write that a term has begun, and which ones are over: later, so that its child waits for none of it.
 
         ``former`` is when the former term began and ended. Whatever becomes of the history, the term has begun.
         """

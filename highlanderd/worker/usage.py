@@ -111,10 +111,14 @@ _COUNTED: Final = {
 }
 
 
-def cgroup_counts(directory: Path) -> dict[str, int]:
-    """Return what the kernel has counted for a cgroup: less where a controller is not switched on for it."""
+def cgroup_counts(directory: Path, *names: str) -> dict[str, int]:
+    """Return what the kernel has counted for a cgroup: less where a controller is not switched on for it.
+
+    ``names`` are those of ``_COUNTED`` that are wanted; all of them without any.
+    """
     found = {}
-    for name, (file, word) in _COUNTED.items():
+    for name in names or _COUNTED:
+        file, word = _COUNTED[name]
         with suppress(OSError):
             for line in (directory / file).read_text().splitlines():
                 if line.rpartition(" ")[0] == word:

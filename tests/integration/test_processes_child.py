@@ -138,6 +138,27 @@ async def _end_twice() -> None:
     guardian.ping(LEASE)
 
 
+def test_a_keeper_leaves_after_the_worker_has_acted_on_the_proof() -> None:
+    asyncio.run(_leave())
+
+
+async def _leave() -> None:
+    ours, theirs = channel_pair()
+    guardian = GuardianLink(theirs)
+    child, told = Child(guardian, "beat", 7, 1), list[list[dict[str, Any]]]()
+    child.listen(lambda _event: told.append(heard(keeper)))
+    child.start(order("beat", 7))
+    keeper = introduce(ours, child)
+    guardian.ping(LEASE)
+    assert keeper.send(state(child, deadline=0.0, empty=True))
+    await until(lambda: bool(told))
+    assert told == [[]], "its end takes processors from the takeover"
+    await until(lambda: heard(keeper) == [{"is": "leave"}])
+    for channel in (keeper, ours):
+        channel.close()
+    guardian.ping(LEASE)
+
+
 def test_a_child_that_is_stopped_before_its_request_is_written_is_never_started() -> None:
     asyncio.run(_stop_early())
 
