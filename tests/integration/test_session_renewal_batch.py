@@ -17,9 +17,9 @@ from highlanderd.core.lease import Lengths
 from highlanderd.postgres import turn_batch
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.sql.leading import RENEW_MANY
-from tests.support.postgres import Database
+from tests.support.postgres import Cluster, Clusters, Database
 from tests.support.session import SHORT_LEASE, Desk, Line, desk, row_of, settle
-from tests.support.wait import wait_for
+from tests.support.wait import until, wait_for
 
 KEYS: dict[str, LockKey] = {"beat": "", "relay": (7, -52318), "clock": 4711}
 VERSION = "renewal::int"
@@ -180,6 +180,42 @@ def test_the_end_of_the_session_that_asks_leaves_no_other_without_an_answer(data
             await first.told(Attached)
 
     asyncio.run(scenario())
+
+
+def test_a_wait_for_a_standby_that_was_cancelled_renews_no_program(clusters: Clusters) -> None:
+    """The statement reports success then, with a warning: a standby may be promoted that never heard of it."""
+    primary = clusters.create()
+    database = primary.database()
+
+    async def scenario() -> None:
+        async with led(database) as lines:
+            primary.configure(synchronous_standby_names="nobody_there")
+            while not await _renew_and_wait(primary, lines):  # a reload reaches the server's processes one by one
+                for line in lines:
+                    await line.told(Renewed)
+                asked(lines)
+            primary.sql("SELECT pg_cancel_backend(%s)", [pid_of(lines[0])])
+            await until(lambda: all(line.session.asked[-1:] == ["renew"] for line in lines))
+            assert asked(lines) == ["renew_many", "renew", "renew", "renew"]
+            primary.configure(synchronous_standby_names="")
+            for line in lines:
+                await line.told(Renewed)  # as its own session's question was answered
+
+    asyncio.run(scenario())
+
+
+async def _renew_and_wait(primary: Cluster, lines: Sequence[Line]) -> bool:
+    """Renew; return whether the statement for all waits for a standby, once it does or was answered."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+    renew(lines)
+    await until(lambda: lines[0].session.asked)
+    connection = lines[0].session.connection
+    assert connection is not None
+    waits = False
+    while not connection.wire.idle and not waits:
+        waits = bool(primary.sql(waiting, [connection.pid]))
+        await asyncio.sleep(0)
+    return waits
 
 
 @contextmanager
