@@ -127,7 +127,7 @@ def test_more_takeovers_than_warm_connections_get_one_each_in_their_turn(databas
 
 def test_a_silent_leader_has_a_connection_taken_before_its_lease_is_over(database: Database) -> None:
     async def scenario() -> None:
-        async with desk(database.dsn, lease=4.0) as here, desk(database.dsn, node="n2", lease=4.0) as there:
+        async with desk(database.dsn, lease=8.0) as here, desk(database.dsn, node="n2", lease=8.0) as there:
             leader = await here.line("beat")
             settle(database)
             await leader.lead()
