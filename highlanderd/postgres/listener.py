@@ -96,7 +96,7 @@ class Listener:
 
     def terms_of(self, program: str) -> Sequence[tuple[int, Leader]]:
         """Return the last terms of a program by its name, each with its lock id, as the latest survey showed them."""
-        return self._survey.terms_of.get(program, ())
+        return self._survey.terms_of(program)
 
     def knows_led(self, lock_id: int) -> bool:
         """Return whether a lock id is led as far as can be known: not once its leader was silent for its lease."""
@@ -237,9 +237,9 @@ class Listener:
             self._survey.forget()  # the next session asks which schema the ledger has now
             raise Unreadable(about.error.text if about.error else "its meta row is gone")
         found = ledger.facts(about.rows[0])
-        if self._follow(found) and rows.error is None:
+        if self._follow(found) and rows.rows:
             unknown = self.facts is None
-            self._survey.read(rows.rows, found, boottime())
+            self._survey.read(rows.rows[0], found, boottime())
             self.watch.compare(boottime())
             self.watch.expect(self._server.lease)
             self._on_survey(self.leaders)

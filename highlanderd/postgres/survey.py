@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, json
 
 from highlanderd.core.ceiling import CeilingWatch, LeaseUse
 from highlanderd.core.knowledge import same_run
@@ -14,16 +15,12 @@ from highlanderd.core.observation import Glimpse, ServerIdentity
 from highlanderd.core.promise import LONGEST_CEILING, Promise
 from highlanderd.postgres.ledger import LedgerFacts
 from highlanderd.postgres.memory import NodeMemory
-from highlanderd.postgres.replies import duration
 
 IN_TIME: Final = 1.25
 """The next one has come after so many times the pause between two, or it is late."""
 
-Sighting = tuple[tuple[int, int], float]
-"""The version of a row, and the arrival of the survey that showed it first, by CLOCK_BOOTTIME in seconds."""
 
-
-class Leader(Struct, frozen=True):
+class Leader(Struct, frozen=True, array_like=True, gc=False):
     """Who leads a lock id, as the ledger shows it."""
 
     node: str
@@ -39,6 +36,9 @@ class Leader(Struct, frozen=True):
     """The server that the row was last written through."""
 
 
+_TERMS: Final = json.Decoder(list[tuple[int, Leader]])
+
+
 class Survey:
     """The latest survey, and what it takes several of them to know."""
 
@@ -46,16 +46,16 @@ class Survey:
         self._memory = memory
         self.leaders: Mapping[int, Leader] = {}
         """By lock id."""
-        self.terms_of: Mapping[str, Sequence[tuple[int, Leader]]] = {}
-        """The same by program: files that disagree on its lock key give it several lock ids."""
+        self._terms_of: Mapping[str, Sequence[tuple[int, Leader]]] | None = None
+        """The same by program, once that was asked for."""
         self.facts: LedgerFacts | None = None
         """None while they are not known."""
         self.read_at = 0.0
         """When the latest one has come, by CLOCK_BOOTTIME in seconds."""
         self.server: ServerIdentity | None = None
-        """The server that the latest one was read from; None for a ledger without rows."""
-        self._sightings: Mapping[int, Sighting] = {}
-        """By lock id."""
+        """The server that the latest one was read from."""
+        self._seen: Mapping[int, float] = {}
+        """By lock id, the arrival of the survey that showed this version of the row first, by CLOCK_BOOTTIME."""
         self._watch = CeilingWatch()
         self._elsewhere: Mapping[tuple[int, Leader], float] = {}
         """What is led through another server, by lock id, and the arrival of the survey that showed it first."""
@@ -65,7 +65,16 @@ class Survey:
         leader, server = self.leaders.get(lock_id), self.server
         if leader is None or server is None or leader.system != server.system:
             return None
-        return Glimpse(server, *self._sightings[lock_id])
+        return Glimpse(server, (leader.epoch, leader.renewal), self._seen[lock_id])
+
+    def terms_of(self, program: str) -> Sequence[tuple[int, Leader]]:
+        """Return the last terms of a program, each with its lock id: files that disagree on its key give it several."""
+        if self._terms_of is None:
+            terms_of = defaultdict[str, list[tuple[int, Leader]]](list)
+            for lock_id, leader in self.leaders.items():
+                terms_of[leader.program].append((lock_id, leader))
+            self._terms_of = terms_of
+        return self._terms_of.get(program, ())
 
     def current(self, now: float) -> bool:
         """Return whether the latest one is the latest that can be expected, and programs are led through one server."""
@@ -79,28 +88,30 @@ class Survey:
 
     def silent(self, lock_id: int, trusted_for: float, now: float) -> bool:
         """Return whether no renewal was seen for half of a lease."""
-        return now >= self._sightings[lock_id][1] + trusted_for / 2
+        return now >= self._seen[lock_id] + trusted_for / 2
 
-    def read(self, rows: Sequence[tuple[str | None, ...]], found: LedgerFacts, now: float) -> None:
-        """Take in the answers to SURVEY and FACTS; ``now`` is CLOCK_BOOTTIME in seconds."""
-        server = _server(rows[0]) if rows else None
-        same, self.server = same_run(self.server, server), server
-        self.facts, self.read_at = found, now
-        self.leaders = {int(row[5] or 0): _leader(row[5:]) for row in rows}
-        before = self._sightings if same else {}
-        self._sightings = {key: _sighting(before.get(key), leader, now) for key, leader in self.leaders.items()}
-        terms_of: dict[str, list[tuple[int, Leader]]] = {}
-        for lock_id, leader in self.leaders.items():
-            self._memory.learn_epoch(leader.epoch)
-            terms_of.setdefault(leader.program, []).append((lock_id, leader))
-        self.terms_of = terms_of
-        led = {lock_id: leader for lock_id, leader in self.leaders.items() if leader.leads}
-        longest = max((leader.trusted_for for leader in led.values()), default=0.0)
-        self._elsewhere = {
-            (lock_id, leader): self._elsewhere.get((lock_id, leader), now)
-            for lock_id, leader in led.items()
-            if leader.system != found.where[0]
+    def read(self, row: Sequence[str | None], found: LedgerFacts, now: float) -> None:
+        """Take in the answers to SURVEY and FACTS; ``now`` is CLOCK_BOOTTIME in seconds.
+
+        Raises ValueError for what no ledger holds.
+        """
+        *identity, terms = row
+        server, leaders = _server(identity), dict(_TERMS.decode(terms or "[]"))
+        before, seen = self.leaders if same_run(self.server, server) else {}, self._seen
+        self._seen = {
+            key: seen[key] if (known := before.get(key)) and _same_version(known, leader) else now
+            for key, leader in leaders.items()
         }
+        self.server, self.facts, self.read_at = server, found, now
+        self.leaders, self._terms_of = leaders, None
+        self._memory.learn_epoch(max((leader.epoch for leader in leaders.values()), default=0))
+        self._learn_lengths(found, now)
+
+    def _learn_lengths(self, found: LedgerFacts, now: float) -> None:
+        led = [each for each in self.leaders.items() if each[1].leads]
+        longest = max((leader.trusted_for for _, leader in led), default=0.0)
+        system = found.where[0]
+        self._elsewhere = {each: self._elsewhere.get(each, now) for each in led if each[1].system != system}
         self._watch = self._watch.after(LeaseUse(found.where, found.lease, found.ceiling, found.wanted, longest), now)
         ceiling = max(found.ceiling, min(longest, LONGEST_CEILING))  # where a row carries more, it has gone back
         self._memory.learn_promise(Promise(*found.where, ceiling, found.lease), now, settled=found.settled)
@@ -111,7 +122,7 @@ class Survey:
 
     def vouches(self, lock_id: int, at: float) -> bool:
         """Return whether a lock id is led ``at`` a moment, as far as surveys show: its lease may still run then."""
-        leader, seen = self.leaders[lock_id], self._sightings[lock_id][1]
+        leader, seen = self.leaders[lock_id], self._seen[lock_id]
         return leader.leads and at < seen + leader.trusted_for
 
     def may_lower(self, now: float) -> bool:
@@ -145,26 +156,10 @@ class Survey:
         }
 
 
-def _server(row: tuple[str | None, ...]) -> ServerIdentity:
-    system, timeline, started, position, place = row[:5]
+def _server(identity: Sequence[str | None]) -> ServerIdentity:
+    system, timeline, started, position, place = identity
     return ServerIdentity(int(system or 0), int(timeline or 0), str(started), int(position or 0), place or "")
 
 
-def _sighting(before: Sighting | None, leader: Leader, now: float) -> Sighting:
-    version = leader.epoch, leader.renewal
-    return before if before is not None and before[0] == version else (version, now)
-
-
-def _leader(row: tuple[str | None, ...]) -> Leader:
-    _, program, node, instance, epoch, renewal, leads, trusted_for, system, timeline = row
-    return Leader(
-        node=node or "",
-        instance=instance or "",
-        epoch=int(epoch or 0),
-        renewal=int(renewal or 0),
-        leads=leads == "t",
-        program=program or "",
-        trusted_for=duration(trusted_for),
-        system=int(system or 0),
-        timeline=int(timeline or 0),
-    )
+def _same_version(one: Leader, other: Leader) -> bool:
+    return one.renewal == other.renewal and one.epoch == other.epoch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -56,10 +57,9 @@ class Bed:
         """Survey, and return how often the watcher was advised so far."""
         shown = row(**changed)
         server = SERVER.system, SERVER.timeline, changed.get("started", "a"), position, SERVER.place
-        term = shown.lock_id, shown.program, shown.node, shown.instance, shown.epoch, shown.renewal
-        leads, length = "f" if shown.released else "t", shown.trusted_for
-        said = (*server, *term, leads, length, shown.system, shown.timeline)
-        self.survey.read([tuple(map(str, said))], facts, at)
+        term = shown.node, shown.instance, shown.epoch, shown.renewal, not shown.released, shown.program
+        said = [[shown.lock_id, [*term, shown.trusted_for, shown.system, shown.timeline]]]
+        self.survey.read((*map(str, server), json.dumps(said)), facts, at)
         self.watch.compare(at)
         return self.watcher.advised
 

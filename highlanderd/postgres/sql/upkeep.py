@@ -24,15 +24,16 @@ DELETE FROM {{schema}}.term AS t
         ORDER BY o.epoch LIMIT 1000)
 """
 
-# Each row begins with the server that shows it: a survey counts as having seen that version of the row there.
+# One row: the server that shows it, and all rows of leases, as ``survey.py`` decodes them. A survey counts as having
+# seen these versions there. JSON has no infinity, so what is longer than any lease is cut.
 SURVEY: Final = f"""
-WITH server AS MATERIALIZED (
-       SELECT {SYSTEM} AS system, {TIMELINE} AS timeline, {SERVER_START} AS started,
-              (pg_current_wal_lsn() - '0/0')::bigint AS position, {{place}} AS place FROM {{schema}}.meta AS m)
-SELECT s.system, s.timeline, s.started, s.position, s.place,
-       r.lock_id, r.program, r.node, r.instance, r.epoch, r.renewal, r.released_at IS NULL,
-       extract(epoch FROM {{trusted_for}}), r.system, r.timeline, pg_backend_pid()
-  FROM server AS s, {{schema}}.lease AS r, {{schema}}.meta AS m
+SELECT {SYSTEM}, {TIMELINE}, {SERVER_START}, (pg_current_wal_lsn() - '0/0')::bigint, {{place}},
+       (SELECT json_agg(json_build_array(r.lock_id, json_build_array(
+               r.node, r.instance, r.epoch, r.renewal, r.released_at IS NULL, r.program,
+               least(greatest(extract(epoch FROM {{trusted_for}}), -1e9), 1e9), r.system, r.timeline)))
+          FROM {{schema}}.lease AS r),
+       pg_backend_pid()
+  FROM {{schema}}.meta AS m
 """
 
 FACTS: Final = f"""
