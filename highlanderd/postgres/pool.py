@@ -114,9 +114,10 @@ class Pool:
     def review(self) -> None:
         """See whether renewals are late. To be called several times a lease."""
         now = boottime()
-        left = [client.urgency - now for client in self._served | self._clients.keys() if _with_lease(client)]
-        late = sum(each < LATE_BELOW * self.server.lease.length for each in left)
-        before, self.late = self.late, late > max(FEW, LATE_SHARE * len(left))
+        ends = [end for client in self._served | self._clients.keys() if now < (end := client.urgency) < inf]
+        in_time = now + LATE_BELOW * self.server.lease.length
+        late = sum(end < in_time for end in ends)
+        before, self.late = self.late, late > max(FEW, LATE_SHARE * len(ends))
         self.server.notes.warn("late", [RENEWALS_FIRST] if self.late else [])
         if before and not self.late:
             self._wake.set()
@@ -153,7 +154,7 @@ class Pool:
     async def _keep_alive(self) -> None:
         """Keep all connections from idling away: a program that is stopped asks nothing, and keeps its connection."""
         while True:
-            await asyncio.sleep(self.server.lease.length / 4)
+            await asyncio.sleep(self.server.lease.renew_every)
             for client in tuple(self._served):
                 try:
                     client.keep_alive()

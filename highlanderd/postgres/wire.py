@@ -72,6 +72,9 @@ class Wire:
         self._fd = pg.socket
         self._loop = asyncio.get_running_loop()
         self._pending: deque[_Pending] = deque()
+        self._nobody: asyncio.Future[list[Reply]] = self._loop.create_future()
+        """Done, for what nobody waits for."""
+        self._nobody.set_result([])
         self._prepared: set[str] = set()
         self._last_words = ""
         self._open = True
@@ -123,7 +126,7 @@ class Wire:
             closed: asyncio.Future[list[Reply]] = self._loop.create_future()
             closed.set_exception(WireLost(self._last_words or "the connection is closed"))
             return closed
-        batch = self._batch(len(asks), within)
+        batch = self._batch(self._loop.create_future(), len(asks), within)
         try:
             for reply, (statement, values) in zip(batch.replies, asks, strict=True):
                 self._pending.append(_Pending(statement.name, reply, batch))
@@ -133,9 +136,9 @@ class Wire:
             self.drop(one_line(str(error)))
         return batch.future
 
-    def _batch(self, count: int, within: float) -> _Batch:
+    def _batch(self, future: asyncio.Future[list[Reply]], count: int, within: float) -> _Batch:
         timer = self._loop.call_later(within, self._expire, within)
-        return _Batch(self._loop.create_future(), timer, [Reply() for _ in range(count)])
+        return _Batch(future, timer, [Reply() for _ in range(count)])
 
     def keep_alive(self, within: float) -> None:
         """Have the server see that this end lives: a Sync alone, for which it executes nothing.
@@ -144,8 +147,7 @@ class Wire:
         """
         if not self._open:
             return
-        batch = self._batch(1, within)
-        batch.future.add_done_callback(lambda done: done.exception())
+        batch = self._batch(self._nobody, 1, within)
         self._pending.append(_Pending("", batch.replies[0], batch))
         try:
             self._pg.pipeline_sync()
