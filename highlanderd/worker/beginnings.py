@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from highlanderd.config import ProgramConfig
 from highlanderd.core.events import Exited
 from highlanderd.core.schedule import Schedule
-from highlanderd.core.states import Backoff, Situation, Want
+from highlanderd.core.states import Backoff, Want
 from highlanderd.system.linux import boottime
 from highlanderd.worker.program import Program
 from highlanderd.worker.records import LastExit, Pause
@@ -131,27 +131,29 @@ class Inheritance:
 
     def note(self, program: Program) -> None:
         """Take in how a program's latest child has ended, and why it is stopped."""
-        situation = program.situation
-        if program.last_exit is not None:
-            self._exits[program.name] = program.last_exit
-        if program.state == "stopped" and situation.want is Want.STOP and situation.reason:
+        situation, last_exit = program.situation, program.last_exit
+        if last_exit is not None:
+            self._exits[program.name] = last_exit
+        if situation.want is Want.STOP and program.state == "stopped" and situation.reason:
             self._stops[program.name] = situation.reason
 
     def left(self, programs: Iterable[Program], wanted: Collection[str], wishes: Mapping[str, Want]) -> Beginnings:
         """Return what each of these, and each that is wanted and has not begun, would begin with next time."""
-        known, situations = {*wanted}, dict[str, Situation]()
+        known = {*wanted}
+        failures = {name: count for name, count in self._failures.items() if name in known}
+        pauses = {name: pause for name, pause in self._pauses.items() if name in known}
         for program in programs:
             self.note(program)
-            situations[program.name] = program.situation
-        failures = {name: count for name, count in self._failures.items() if name in known}
-        failures |= {name: at.failures for name, at in situations.items()}
-        pauses = {name: pause for name, pause in self._pauses.items() if name in known}
-        pauses |= {
-            name: (at.state.until, at.reason) for name, at in situations.items() if isinstance(at.state, Backoff)
-        }
+            name, situation = program.name, program.situation
+            known.add(name)
+            failures.pop(name, None)
+            if situation.failures:
+                failures[name] = situation.failures
+            if isinstance(situation.state, Backoff):
+                pauses[name] = situation.state.until, situation.reason
         return Beginnings(
             stops={name: why for name, why in self._stops.items() if wishes.get(name) is Want.STOP},
-            exits={name: end for name, end in self._exits.items() if name in known | situations.keys()},
+            exits={name: end for name, end in self._exits.items() if name in known},
             failures={name: count for name, count in failures.items() if count},
             pauses=pauses,
             schedules=dict(self._schedules),
