@@ -363,17 +363,17 @@ class Child:
     # ----------------------------------------------------------------------------------------------------- its reports
 
     def _receive(self, message: Message, fds: list[int]) -> None:
-        with self._guardian.attention(self.program):
-            self._take_in(message, fds)
-
-    def _take_in(self, message: Message, fds: list[int]) -> None:
         if not shapes.check(protocol.WORKER, message):
             return
-        if message["is"] == "acknowledged":
+        if message["is"] == "acknowledged":  # of each renewal, and nothing to die of
             memo = self._deadlines.acknowledge(message["deadline"])
             if memo is not None:
                 self._acknowledged = message["deadline"], memo
             return
+        with self._guardian.attention(self.program):
+            self._take_in(message, fds)
+
+    def _take_in(self, message: Message, fds: list[int]) -> None:
         names = message.get("fds", [])
         if len(names) != len(fds):
             self.kill_keeper(SHORT_OF_FILES)  # nobody could read the child's output, and the child would block on it

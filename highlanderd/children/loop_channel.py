@@ -29,7 +29,7 @@ class LoopChannel:
         self._fd = channel.fileno()
         self._writing = False
         self.open = True
-        self._loop.add_reader(self._fd, self.read)
+        self._loop.add_reader(self._fd, self._read_one)
 
     def post(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send a message, later if there is no room now. A closed channel drops it. ``fds`` are closed once sent."""
@@ -48,13 +48,22 @@ class LoopChannel:
 
     def read(self) -> None:
         """Receive everything that has arrived by now."""
+        while self._read_one():
+            pass
+
+    def _read_one(self) -> bool:
+        """Receive one message, and return whether there was one: the loop calls again while there are more."""
         try:
-            while self.open and (received := self._channel.receive()) is not None:
-                self._receive(*received)
+            if not self.open or (received := self._channel.receive()) is None:
+                return False
+            self._receive(*received)
         except EOFError:
             self._ended()
         except Exception as error:  # noqa: BLE001 - whatever it was, it belongs to this peer
             self._failed(error)
+        else:
+            return True
+        return False
 
     def close(self) -> None:
         """Close the channel, with the descriptors of what was never sent."""

@@ -144,7 +144,7 @@ def step(situation: Situation, event: Event, now: float, policy: Policy) -> Step
     situation = replace(situation, session=session, knowledge=knowledge)
     cell = TABLE[type(situation.state)][type(event)]
     after, effects = cell(Context(situation, situation.state, event, now, policy))
-    if any(isinstance(effect, _REQUESTS) for effect in effects):
+    if not _REQUESTS.isdisjoint(map(type, effects)):
         after = replace(after, session=SessionState.BUSY)
     return after, effects
 
@@ -160,7 +160,7 @@ _ANSWERS: Final[tuple[type[Event], ...]] = (
     Contended,
     Unlocked,
 )
-_REQUESTS: Final = (Look, TakeOver, WriteSettled, WriteTimetable, CloseTerms, Renew, Release, Disconnect)
+_REQUESTS: Final = frozenset({Look, TakeOver, WriteSettled, WriteTimetable, CloseTerms, Renew, Release, Disconnect})
 _SESSION_AFTER: Final[Mapping[type[Event], SessionState]] = {
     Attached: SessionState.IDLE,
     Detached: SessionState.DISCONNECTED,
