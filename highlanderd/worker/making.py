@@ -19,6 +19,7 @@ from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.session import Session
 from highlanderd.worker.interfaces import Recorder
 from highlanderd.worker.member import Member
+from highlanderd.worker.moments import Moments
 from highlanderd.worker.program import Program
 from highlanderd.worker.records import LastExit, Tell
 from highlanderd.worker.starts import Starts
@@ -48,7 +49,7 @@ class MemberMaker:
         self._recorder, self._on_alarm, self._tell = recorder, on_alarm, tell
         self._session, self._names = session, Resolver()
         self._looks, self._renewals = LookBatch(), RenewalBatch()
-        self._starts = Starts()
+        self._starts, self._moments = Starts(), Moments()
 
     def member(
         self,
@@ -76,6 +77,7 @@ class MemberMaker:
             last_exit=last_exit,
             tell=self._tell,
             starts=self._starts,
+            moments=self._moments,
         )
         return Member(program, self._session_of(program, config, lock_id, peers), spawner, prober, lock_id)
 

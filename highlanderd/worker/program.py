@@ -59,6 +59,7 @@ from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.worker.child_handover import ChildHandover
 from highlanderd.worker.interfaces import ChildProber, ChildSpawner, LockSession, ProgramChild, Recorder
+from highlanderd.worker.moments import Moments
 from highlanderd.worker.records import LastExit, Records, Tell, term_of
 from highlanderd.worker.starts import Starts
 
@@ -83,10 +84,11 @@ class Program:
         last_exit: LastExit | None = None,
         tell: Tell = lambda *_, **__: None,
         starts: Starts | None = None,
+        moments: Moments | None = None,
     ) -> None:
         """Make it without a session. ``attention`` is entered with its name for each turn: a worker may die in one.
 
-        Programs with the same ``starts`` begin few terms at a time.
+        Programs with the same ``starts`` begin few terms at a time, and those with the same ``moments`` share timers.
         ``last_exit`` is how its latest child had ended before. ``tell`` is called with what people may follow.
         """
         self.name = name
@@ -98,7 +100,7 @@ class Program:
         self._session: LockSession | None = None
         self._spawn, self._on_change, self._on_alarm = spawn, on_change, on_alarm
         self._prober = prober
-        self._attention, self._starts = attention, starts or Starts()
+        self._attention, self._starts, self._moments = attention, starts or Starts(), moments or Moments()
         self._records = Records(
             name, recorder, last_exit, succeeds=lambda status: self.policy.succeeds(status), tell=tell
         )
@@ -108,6 +110,8 @@ class Program:
         """The moment of a situation under a policy, as it was last worked out."""
         self._inbox: deque[Event] = deque()
         self._waker: asyncio.Future[None] | None = None
+        self._awaited: float | None = None
+        """The latest moment at which it is to be woken, until that has come."""
 
     @property
     def state(self) -> str:
@@ -228,16 +232,20 @@ class Program:
         if self._inbox:
             await asyncio.sleep(0)
             return
-        loop = asyncio.get_running_loop()
-        self._waker = loop.create_future()
+        self._waker = asyncio.get_running_loop().create_future()
         due = self._deadline()
-        timer = None if due is None else loop.call_later(max(0.0, due - boottime()), self._wake)
+        if due is not None and due != self._awaited:
+            self._awaited = due
+            self._moments.call_at(due, self._moment_come)
         try:
             await self._waker
         finally:
             self._waker = None
-            if timer is not None:
-                timer.cancel()
+
+    def _moment_come(self, moment: float) -> None:
+        if moment == self._awaited:  # any other was awaited in a situation that is past
+            self._awaited = None
+            self._wake()
 
     def _turn(self) -> None:
         """A passed deadline comes before anything that is queued."""

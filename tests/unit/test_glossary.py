@@ -34,7 +34,7 @@ identity idle impossible inheritance inherited
 judgement
 key keys kill kind
 last late leave led limits line lines link list listener load local location log logged loop lost
-maker measured member memory message meter metrics migration
+maker measured member memory message meter metrics migration moments
 name names
 not note notices notifier notify
 of option order origin out output owner
