@@ -126,17 +126,12 @@ def test_a_keeper_acknowledges_in_time_while_orphans_rain_on_it(flooded: Flooded
     flooded.flood("orphans", MANY)
     for number in range(50):
         node.tell("entrust", epoch=epoch, deadline=60, memo=f"renewal {number}")
-    wait_for(lambda: _memo(node, epoch) == "renewal 49", what="all is acknowledged")
+    wait_for(lambda: node.memo(epoch) == "renewal 49", what="all is acknowledged")
     assert "killing it" not in node.errors.read_text()
     listed = Path(f"/proc/{node.keeper()}/task/{node.keeper()}/children")
     wait_for(lambda: len(listed.read_text().split()) == 1, what="every orphan is taken note of")
     node.tell("kill", epoch=epoch)
     node.expect("Emptied", epoch=epoch)
-
-
-def _memo(node: Node, epoch: int) -> str:
-    node.tell("report", epoch=epoch)
-    return str(node.expect("report", epoch=epoch)["memo"])
 
 
 # ------------------------------------------------------------------------------------------------ what does not die

@@ -102,9 +102,13 @@ def test_the_keeper_kills_at_the_deadline_when_everybody_above_it_is_frozen(node
 def test_a_later_deadline_keeps_the_child_alive(node: Node) -> None:
     epoch = node.spawn("sleep", "1000", deadline=10.0)
     pid = node.expect("Started", epoch=epoch)["pid"]
-    node.tell("entrust", epoch=epoch, deadline=600, memo="")
+    node.tell("entrust", epoch=epoch, deadline=9.0, memo="first")
+    wait_for(lambda: node.memo(epoch) == "first", what="its keeper has reported")
+    node.tell(
+        "entrust", epoch=epoch, deadline=600, memo="noted"
+    )  # as nothing else has changed, the guardian looks it up
     other = node.spawn("sleep", "1000", program="other", lock_id=8, deadline=10.0)
-    node.expect("Emptied", epoch=other)  # it died of its deadline, which is later than the first one was
+    node.expect("Emptied", epoch=other)  # it died of its deadline, which is later than the earlier ones were
     assert not gone(pid)
 
 

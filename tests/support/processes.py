@@ -169,6 +169,11 @@ class Node:
                     return one
             self._read(f"{facts} {wanted}")
 
+    def memo(self, epoch: int) -> str:
+        """Ask for the memo of a child's keeper, as far as the worker knows it."""
+        self.tell("report", epoch=epoch)
+        return str(self.expect("report", epoch=epoch)["memo"])
+
     def line(self, epoch: int, pipe: str = "stdout") -> str:
         """Wait for a whole line of a child's output and take it; what came together with it stays for later."""
         text = ""
