@@ -76,6 +76,7 @@ def test_a_spare_that_is_frozen_or_dead_is_passed_over(nodes: Nodes, database: D
         os.kill(dead, signal.SIGKILL)
         wait_for(partial(another_works, node, dead, spare), PATIENCE, "another worker works")
         wait_for(partial(gone, spare), PATIENCE, "nothing is left of the spare")
+    assert "no sign of life" not in node.log.read_text(), "nobody has waited for it"
     assert strained.await_led() == strained.led
 
 
