@@ -145,31 +145,30 @@ def _states(found: Iterable[tuple[str, str]]) -> Iterator[str]:
 def _node(status: NodeStatus) -> Iterator[str]:
     guardian = "" if status.guardian is None else status.guardian.version or ""
     versions = {"guardian_version": guardian, "python": platform.python_version(), "version": status.version}
-    yield from gauge(
+    yield from _one(
         "build_info", "Versions of the daemon: of its worker, and of its guardian and keepers.", 1, labels(versions)
     )
-    yield from gauge(
+    yield from _one(
         "restart_due_timestamp_seconds",
         "Since when the guardian is of another version than the worker; 0 while it is of the same.",
         _seconds(status.restart_due) or 0,
     )
-    yield from gauge("pool_connections", "Connections to PostgreSQL.", status.postgres.connections)
+    yield from _one("pool_connections", "Connections to PostgreSQL.", status.postgres.connections)
     yield from _lengths(status)
 
 
 def _lengths(status: NodeStatus) -> Iterator[str]:
     """Show the lengths of leases, and whether a maintenance has made them longer."""
     postgres = status.postgres
-    yield from gauge("maintenance", "Whether a maintenance of PostgreSQL is under way.", status.maintenance is not None)
-    yield from gauge("node_drained", "Whether this node is drained.", status.drained is not None)
-    yield from gauge("lease_seconds", "The ledger's lease.", postgres.lease)
-    yield from gauge("lease_in_force_seconds", "The lease that leaders use at present.", postgres.lease_in_force)
+    yield from _one("maintenance", "Whether a maintenance of PostgreSQL is under way.", status.maintenance is not None)
+    yield from _one("node_drained", "Whether this node is drained.", status.drained is not None)
+    yield from _one("lease_seconds", "The ledger's lease.", postgres.lease)
+    yield from _one("lease_in_force_seconds", "The lease that leaders use at present.", postgres.lease_in_force)
     ceiling = "The longest lease that any leader may have been promised."
-    yield from gauge("lease_ceiling_seconds", ceiling, postgres.ceiling)
+    yield from _one("lease_ceiling_seconds", ceiling, postgres.ceiling)
     schema = "Version of the ledger's schema; 0 until it was read."
-    yield from gauge("ledger_schema_version", schema, postgres.schema)
+    yield from _one("ledger_schema_version", schema, postgres.schema)
 
 
-def gauge(name: str, text: str, value: float, label: str = "") -> Iterator[str]:
-    """Return the lines of a gauge with one sample."""
+def _one(name: str, text: str, value: float, label: str = "") -> Iterator[str]:
     return family(f"highlander_{name}", "gauge", text, [(label, value)])

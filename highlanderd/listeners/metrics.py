@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from itertools import chain
 from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 
 from highlanderd.core.status import NodeStatus
 from highlanderd.core.terms import exit_of
-from highlanderd.listeners.counters import Counter, Histogram
-from highlanderd.listeners.exposition import page
-from highlanderd.listeners.gauges import Gauges, gauge
+from highlanderd.listeners.exposition import page, registered
+from highlanderd.listeners.gauges import Gauges
 
 ALERTED_CAUSES: Final = ("not_ready", "unhealthy")
 """Ends of terms that are counted from 0 on: Prometheus sees no increase in a series that begins with 1."""
@@ -37,11 +44,11 @@ def exit_word(status: int) -> str:
 
 
 class Metrics:
-    """Everything that is counted. Programs are named, durations are seconds."""
+    """Everything that is counted, in a registry of its own. Programs are named, durations are seconds."""
 
     def __init__(self) -> None:
-        self._counted: list[Counter | Histogram] = []
-        """In the order of the page."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the time of each series' first sample: nobody asks, and it doubles the page
+        self._registry = CollectorRegistry(auto_describe=False)
         self._gauges = Gauges()
         self._transitions = self._counter("program_transitions", "Changes of state.", "program", "from", "to")
         self._exits = self._counter("program_exits", "Ends of main processes.", "program", "status")
@@ -75,39 +82,40 @@ class Metrics:
         self._stop = self._histogram("stop_duration", "From the order to stop to the empty tree.", _STOP)
         self._renew = self._histogram("renew_duration", "Round trips of renewals.", _RENEW)
         self._lag = self._histogram("event_loop_lag", "How late the event loop's turns came.", _LAG)
-        self._reload_ok, self._reload_at = True, time.time()  # the start has loaded one
+        self._reload_ok = self._gauge("config_last_reload_successful", "Whether the last reload was applied.")
+        self._reload_at = self._gauge("config_last_reload_timestamp_seconds", "When a reload was last applied.")
+        self.reloaded(True)  # the start has loaded one
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        made = Counter(f"highlander_{name}_total", text, *labels)
-        self._counted.append(made)
-        return made
+        return Counter(f"highlander_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"highlander_{name}", text, registry=self._registry)
 
     def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
-        made = Histogram(f"highlander_{name}_seconds", text, bounds)
-        self._counted.append(made)
-        return made
+        return Histogram(f"highlander_{name}_seconds", text, registry=self._registry, buckets=bounds)
 
     def transition(self, program: str, old: str, new: str) -> None:
         """Count a change of state, by the states' names."""
-        self._transitions.add(program, old, new)
+        self._transitions.labels(program, old, new).inc()
         for cause in ALERTED_CAUSES:
-            self._terms.add(program, cause, more=0)
+            self._terms.labels(program, cause)
 
     def exited(self, program: str, status: int) -> None:
         """Count the end of a main process, by its raw wait status."""
-        self._exits.add(program, exit_word(status))
+        self._exits.labels(program, exit_word(status)).inc()
 
     def exit_failed(self, program: str, status: int) -> None:
         """Count the end of a main process that has failed, by its raw wait status."""
-        self._failed_exits.add(program, exit_word(status))
+        self._failed_exits.labels(program, exit_word(status)).inc()
 
     def term_ended(self, program: str, cause: str) -> None:
         """Count the end of a term, by its cause as the ledger has it."""
-        self._terms.add(program, cause)
+        self._terms.labels(program, cause).inc()
 
     def skipped(self, program: str, reason: str, times: int) -> None:
         """Count scheduled times that were skipped for a reason."""
-        self._skips.add(program, reason, more=times)
+        self._skips.labels(program, reason).inc(times)
 
     def took_over(self, seconds: float) -> None:
         """Record the time from a grant to its child."""
@@ -123,15 +131,15 @@ class Metrics:
 
     def killed(self, program: str, by: str) -> None:
         """Count a tree that was killed: ``deadline``, ``order`` or ``abandoned``."""
-        self._kills.add(program, by)
+        self._kills.labels(program, by).inc()
 
     def oom_killed(self, program: str, more: int) -> None:
         """Count processes of a program that the kernel killed for want of memory."""
-        self._oom_kills.add(program, more=more)
+        self._oom_kills.labels(program).inc(more)
 
     def reattached(self) -> None:
         """Count a term that went on with a new session."""
-        self._reattached.add()
+        self._reattached.inc()
 
     def renewed(self, seconds: float) -> None:
         """Record the round trip of an acknowledged renewal."""
@@ -139,17 +147,17 @@ class Metrics:
 
     def renew_failed(self) -> None:
         """Count a renewal without acknowledgement."""
-        self._renew_failures.add()
+        self._renew_failures.inc()
 
     def reloaded(self, ok: bool) -> None:
         """Record the outcome of a reload, at the time of the call."""
-        self._reload_ok = ok
+        self._reload_ok.set(ok)
         if ok:
-            self._reload_at = time.time()
+            self._reload_at.set(time.time())
 
     def output(self, program: str, stream: str, kind: str, more: int) -> None:
         """Count ``lines``, ``bytes`` or ``dropped`` lines of a child's ``stdout`` or ``stderr``."""
-        self._output[kind].add(program, stream, more=more)
+        self._output[kind].labels(program, stream).inc(more)
 
     def loop_lag(self, seconds: float) -> None:
         """Record how late a turn of the event loop came."""
@@ -157,8 +165,4 @@ class Metrics:
 
     def render(self, status: NodeStatus) -> bytes:
         """Return the page of ``/metrics``, in Prometheus' text format: the snapshot first."""
-        return page([*self._gauges.lines(status), *(one.text() for one in self._counted), *self._reloads()])
-
-    def _reloads(self) -> Iterator[str]:
-        yield from gauge("config_last_reload_successful", "Whether the last reload was applied.", self._reload_ok)
-        yield from gauge("config_last_reload_timestamp_seconds", "When a reload was last applied.", self._reload_at)
+        return page(chain(self._gauges.lines(status), registered(self._registry.collect())))

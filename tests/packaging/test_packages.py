@@ -181,6 +181,7 @@ def test_the_wheel_says_what_it_needs_and_how_it_is_called(wheel: Path) -> None:
         "aiohttp",
         "cronsim",
         "msgspec",
+        "prometheus-client",
         "psycopg",
         "pydantic",
         "tomli",
