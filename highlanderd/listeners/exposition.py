@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from prometheus_client import Counter
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
@@ -49,6 +50,25 @@ def labels(labelled: Mapping[str, str]) -> str:
     if not labelled:
         return ""
     return "{" + ",".join([f'{name}="{_escaped(value)}"' for name, value in labelled.items()]) + "}"
+
+
+class LabelledCounter:
+    """A counter with labels. Its text is kept until more is counted: on a quiet day, all day long."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._text: str | None = None
+
+    def labels(self, *values: str) -> Counter:
+        """Return the counter of these values, to be counted up at once. It is there from now on."""
+        self._text = None
+        return self._counter.labels(*values)
+
+    def text(self) -> str:
+        """Return its lines."""
+        if self._text is None:
+            self._text = "\n".join(registered(self._counter.collect()))
+        return self._text
 
 
 def _head(name: str, kind: str, said: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from prometheus_client import (
 
 from highlanderd.core.status import NodeStatus
 from highlanderd.core.terms import exit_of
-from highlanderd.listeners.exposition import page, registered
+from highlanderd.listeners.exposition import LabelledCounter, page, registered
 from highlanderd.listeners.gauges import Gauges
 
 ALERTED_CAUSES: Final = ("not_ready", "unhealthy")
@@ -49,29 +49,30 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the time of each series' first sample: nobody asks, and it doubles the page
         self._registry = CollectorRegistry(auto_describe=False)
+        self._counters: list[LabelledCounter] = []
         self._gauges = Gauges()
-        self._transitions = self._counter("program_transitions", "Changes of state.", "program", "from", "to")
-        self._exits = self._counter("program_exits", "Ends of main processes.", "program", "status")
-        self._failed_exits = self._counter(
+        self._transitions = self._labelled("program_transitions", "Changes of state.", "program", "from", "to")
+        self._exits = self._labelled("program_exits", "Ends of main processes.", "program", "status")
+        self._failed_exits = self._labelled(
             "program_failed_exits",
             "Ends of main processes that `success_exit_codes` does not have, and that no order has brought about.",
             "program",
             "status",
         )
-        self._terms = self._counter("terms_ended", "Terms of this node that ended.", "program", "reason")
-        self._skips = self._counter(
+        self._terms = self._labelled("terms_ended", "Terms of this node that ended.", "program", "reason")
+        self._skips = self._labelled(
             "schedule_skips", "Times of its schedule that this node has noted as skipped.", "program", "reason"
         )
-        self._kills = self._counter("kills", "Trees that had to be killed.", "program", "by")
-        self._oom_kills = self._counter(
+        self._kills = self._labelled("kills", "Trees that had to be killed.", "program", "by")
+        self._oom_kills = self._labelled(
             "program_oom_kills", "Its processes that the kernel killed for want of memory.", "program"
         )
         self._reattached = self._counter("reattached", "Terms that outlived the loss of their session.")
         self._renew_failures = self._counter("renew_failures", "Renewals that were not acknowledged.")
         self._output = {
-            "lines": self._counter("output_lines", "Lines that children wrote.", "program", "stream"),
-            "bytes": self._counter("output_bytes", "Bytes that children wrote.", "program", "stream"),
-            "dropped": self._counter(
+            "lines": self._labelled("output_lines", "Lines that children wrote.", "program", "stream"),
+            "bytes": self._labelled("output_bytes", "Bytes that children wrote.", "program", "stream"),
+            "dropped": self._labelled(
                 "output_dropped_lines", "Lines of children that could not be written.", "program", "stream"
             ),
         }
@@ -86,8 +87,12 @@ class Metrics:
         self._reload_at = self._gauge("config_last_reload_timestamp_seconds", "When a reload was last applied.")
         self.reloaded(True)  # the start has loaded one
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"highlander_{name}", text, labels, registry=self._registry)
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"highlander_{name}", text, registry=self._registry)
+
+    def _labelled(self, name: str, text: str, *labels: str) -> LabelledCounter:
+        self._counters.append(LabelledCounter(Counter(f"highlander_{name}", text, labels, registry=None)))
+        return self._counters[-1]
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"highlander_{name}", text, registry=self._registry)
@@ -165,4 +170,5 @@ class Metrics:
 
     def render(self, status: NodeStatus) -> bytes:
         """Return the page of ``/metrics``, in Prometheus' text format: the snapshot first."""
-        return page(chain(self._gauges.lines(status), registered(self._registry.collect())))
+        counted = (one.text() for one in self._counters)
+        return page(chain(self._gauges.lines(status), counted, registered(self._registry.collect())))

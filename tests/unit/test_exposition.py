@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from highlanderd.listeners.exposition import page, registered
+from highlanderd.listeners.exposition import LabelledCounter, page, registered
 
 
 def _registry() -> CollectorRegistry:
@@ -26,3 +26,17 @@ def test_the_page_is_read_as_the_librarys_own_page_is() -> None:
     registry = _registry()
     ours, theirs = page(registered(registry.collect())).decode(), generate_latest(registry).decode()
     assert list(text_string_to_metric_families(ours)) == list(text_string_to_metric_families(theirs))
+
+
+def test_a_labelled_counter_says_all_that_was_counted_before_each_page() -> None:
+    ends = LabelledCounter(Counter("ends", "Ends.", ("program",), registry=None))
+    pages = [ends.text()]
+    for program, more in (("beat", 1), ("cron", 2), ("beat", 3)):
+        ends.labels(program).inc(more)
+        pages.append(ends.text())
+    assert [page.splitlines()[2:] for page in pages] == [
+        [],
+        ['ends_total{program="beat"} 1.0'],
+        ['ends_total{program="beat"} 1.0', 'ends_total{program="cron"} 2.0'],
+        ['ends_total{program="beat"} 4.0', 'ends_total{program="cron"} 2.0'],
+    ]
