@@ -72,6 +72,12 @@ class Suspects:
         data = b"" if self._fd is None else os.pread(self._fd, SLOT.size, 0)
         if self._fd is None or len(data) < SLOT.size:
             return "", 0.0
-        os.pwrite(self._fd, NOTHING, 0)
+        try:
+            os.pwrite(self._fd, NOTHING, 0)
+        except (
+            OSError
+        ):  # for want of memory, or by RLIMIT_FSIZE: the guardian lives on, and the next worker lends its own
+            os.close(self._fd)
+            self._fd = None
         since, name = SLOT.unpack(data)
         return os.fsdecode(name.partition(b"\0")[0]), since

@@ -68,3 +68,11 @@ def test_a_turn_within_a_turn_gives_the_outer_one_back(attention: Attention, sus
         with pytest.raises(LookupError), attention.on("bot"):
             raise LookupError
         assert suspects.worker_died(signal.SIGSEGV, boottime(), stopped=False) == "beat"
+
+
+def test_memory_that_cannot_be_emptied_is_forgotten_and_the_guardian_lives(attention: Attention) -> None:
+    suspects = Suspects()
+    suspects.attend(os.open(f"/proc/self/fd/{attention.fd}", os.O_RDONLY))
+    with attention.on("beat"):
+        assert suspects.worker_died(signal.SIGSEGV, boottime(), stopped=False) == "beat"
+        assert suspects.worker_died(signal.SIGSEGV, boottime(), stopped=False) is None
