@@ -30,7 +30,7 @@ from highlanderd.postgres.diagnosis import diagnose
 from highlanderd.postgres.dialling import connect
 from highlanderd.postgres.fitness import ServerFacts
 from highlanderd.postgres.ledger import Ledger
-from highlanderd.postgres.replies import ConnectFailed, Reply, Statement, WireLost
+from highlanderd.postgres.replies import ConnectFailed, RefusedConnection, Reply, Statement, WireLost
 from highlanderd.postgres.sql import connecting, upkeep
 from highlanderd.postgres.wire import Wire
 
@@ -49,6 +49,8 @@ class Visit(Struct, frozen=True):
     """Of a primary."""
     failure: str = ""
     """Why a primary could not be examined."""
+    silent: bool = False
+    """No server is there, not even one that refuses."""
 
 
 async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
@@ -76,7 +78,7 @@ async def examine(configuration: Configuration) -> tuple[str, list[Finding]]:
         visits = await asyncio.gather(*(_visit(address, plan) for address in choices))
     except (ConnectFailed, Unfit) as failure:
         return addresses.address, [problem(str(failure))]
-    if directory is not None and not any(visit.host.server_facts for visit in visits):
+    if directory is not None and all(visit.silent for visit in visits):
         return addresses.address, [
             warning(f"no embedded server runs in {directory}: highlanderd starts it; ask again while it runs")
         ]
@@ -109,10 +111,15 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
         host = AskedHost(place, server_facts=said, seconds=asyncio.get_running_loop().time() - begun)
         return Visit(host) if said.standby else await _examined(wire, address, host, said, plan)
     except (ConnectFailed, Unfit, WireLost) as failure:
-        return Visit(AskedHost(place, str(failure)))
+        return Visit(AskedHost(place, str(failure)), silent=_silent(failure))
     finally:
         if wire is not None:
             wire.drop("examined")
+
+
+def _silent(failure: Exception) -> bool:
+    answered = isinstance(failure, RefusedConnection) or (isinstance(failure, ConnectFailed) and failure.timed_out)
+    return isinstance(failure, ConnectFailed) and not answered
 
 
 async def _examined(wire: Wire, address: Mapping[str, str], host: AskedHost, said: ServerFacts, plan: Plan) -> Visit:

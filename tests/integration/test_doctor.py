@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import socketserver
 import subprocess
+import threading
 import uuid
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from highlanderd.core.key import lock_id
+from highlanderd.embedded.server import dsn_of
 from highlanderd.postgres.ledger import Ledger
 from tests.support.commands import highlanderd
 from tests.support.long import first_of
@@ -342,6 +346,36 @@ def test_an_embedded_server_that_does_not_run_is_not_started(tmp_path: Path) -> 
     assert (done.code, found(done, "problem")) == (0, [])
     assert "no embedded server runs" in found(done, "warning")[0]
     assert [path.name for path in tmp_path.iterdir()] == ["doctor.toml"]
+
+
+def test_an_embedded_server_without_a_free_connection_runs_and_is_a_problem(open_dir: Path) -> None:
+    with full_server(conninfo_to_dict(dsn_of(open_dir / "pg"))):
+        done = doctor(open_dir, "embedded:pg")
+    assert (done.code, found(done, "warning")) == (1, [])
+    assert "too many clients" in found(done, "problem")[0]
+
+
+@contextlib.contextmanager
+def full_server(parameters: Mapping[str, object]) -> Iterator[None]:
+    """Be a server on that Unix socket, all of whose connections are in use."""
+    said = b"SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0"
+
+    class Refusal(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.read1()
+            self.wfile.write(b"E" + (len(said) + 4).to_bytes(4, "big") + said)
+
+    directory = Path(str(parameters["host"]))
+    directory.mkdir(parents=True)
+    place = str(directory / f".s.PGSQL.{parameters['port']}")
+    with socketserver.ThreadingUnixStreamServer(place, Refusal) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("mode", first_of(["transaction", "session"]))
