@@ -61,6 +61,8 @@ def main() -> None:
         file.write(json.dumps({**facts, "seconds": time.time() - began}) + "\n")
     print(f"\ngoals, on {facts['machine']}, load {os.getloadavg()[0]:.1f} at the end")
     for words, found, limit, verdict in judged(read(into)[1]):
+        if found == "not measured" and arguments.parts:
+            continue
         print(f"  {words:46} {found:>14}   limit {limit:>12}   {verdict}")
     print(f"\nraw samples: {into}; into the documentation: {sys.executable} -m tests.benchmarks.pages {into}")
 
