@@ -260,9 +260,9 @@ class Daemon:
         return self._exit_code
 
     async def _open_doors(self, opened: AsyncExitStack) -> None:
-        """Open the listeners. First programs begin, or take back the locks that a former worker held."""
-        await asyncio.sleep(SOON)
+        """Open the listeners. A worker that has to import their library first lets programs begin."""
         if not library.imported():
+            await asyncio.sleep(SOON)
             library.bring()
         await self._doors.open(self._listeners(), opened, self._notices.ready)
 

@@ -224,7 +224,7 @@ def test_the_states_of_an_earlier_keeper_become_events(labels: list[str], told: 
             os.close(fd)
         assert [type(event) for event in events] == told
         if over:
-            receive(keeper, "leave")
+            await asyncio.to_thread(receive, keeper, "leave")
         keeper.close()
         await until(lambda: not child.reachable)
 

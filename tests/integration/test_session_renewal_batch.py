@@ -33,8 +33,13 @@ async def lead(here: Desk, database: Database, keys: dict[str, LockKey]) -> list
     settle(database)
     for line in lines:
         await line.lead()
+    await until(lambda: all("begin_terms" in line.session.asked and _idle(line) for line in lines))
     asked(lines)
     return lines
+
+
+def _idle(line: Line) -> bool:
+    return line.session.connection is not None and line.session.connection.wire.idle
 
 
 @asynccontextmanager
