@@ -39,7 +39,7 @@ SETTLED = 5.0
 TIMES = 7
 PATIENCE = 600.0
 """Seconds for all of a size to run: a busy machine starts a thousand slowly, so that it can renew their leases."""
-BETWEEN_PAGES = 5.0
+BETWEEN_PAGES = 3.0
 """Seconds: a page is shared for one, and rests for ten times what it has cost. Scrapers ask every 15 s."""
 WORDS = ["sleep", "infinity"]
 PROGRAM = '[program.p{}]\ncommand = ["sleep", "infinity"]\n'
