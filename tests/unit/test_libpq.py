@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highlanderd.libpq import OperationalError, connection_string, parsed
@@ -14,6 +14,7 @@ from highlanderd.libpq import OperationalError, connection_string, parsed
 WORDS = st.text(st.characters(codec="utf-8", min_codepoint=1))
 
 
+@settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from(["host", "user", "password", "options", "dbname"]), WORDS))
 def test_libpq_reads_what_was_written(parameters: dict[str, str]) -> None:
     assert parsed(connection_string(parameters).decode()) == parameters
