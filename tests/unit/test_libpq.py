@@ -1,9 +1,6 @@
-"""libpq's connection strings, and what of psycopg a daemon imports."""
+"""libpq's connection strings."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, settings
@@ -23,22 +20,3 @@ def test_libpq_reads_what_was_written(parameters: dict[str, str]) -> None:
 def test_what_libpq_does_not_know_is_refused() -> None:
     with pytest.raises(OperationalError, match="hots"):
         parsed(connection_string({"hots": "db1"}).decode())
-
-
-@pytest.mark.parametrize(
-    ("imported", "missing"),
-    [
-        ("highlanderd.worker.daemon", "psycopg.connection"),
-        ("highlanderd.worker.startup", "highlanderd.worker.daemon"),  # the guardian begins while that is imported
-    ],
-)
-def test_a_start_waits_for_no_import_that_it_does_not_need(imported: str, missing: str) -> None:
-    words = f"import sys, {imported}; sys.exit({missing!r} in sys.modules)"
-    subprocess.run([sys.executable, "-c", words], check=True)
-
-
-@pytest.mark.parametrize(
-    "words", ["import psycopg; psycopg.connect", "import psycopg; psycopg.errors.UniqueViolation; psycopg.Cursor"]
-)
-def test_all_of_psycopg_can_be_used_afterwards(words: str) -> None:
-    subprocess.run([sys.executable, "-c", f"import highlanderd.libpq; {words}"], check=True)

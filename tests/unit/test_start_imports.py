@@ -66,3 +66,8 @@ AT_A_START = "import sys, highlanderd.worker.startup; print(*sorted({'aiohttp', 
 def test_programs_do_not_wait_for_what_the_listeners_are_made_of() -> None:
     ran = subprocess.run([sys.executable, "-c", AT_A_START], capture_output=True, text=True, check=True)
     assert ran.stdout == "\n"
+
+
+def test_the_guardian_begins_while_a_worker_s_modules_are_imported() -> None:
+    words = "import sys, highlanderd.worker.startup; sys.exit('highlanderd.worker.daemon' in sys.modules)"
+    subprocess.run([sys.executable, "-c", words], check=True)
