@@ -74,9 +74,7 @@ class Suspects:
             return "", 0.0
         try:
             os.pwrite(self._fd, NOTHING, 0)
-        except (
-            OSError
-        ):  # for want of memory, or by RLIMIT_FSIZE: the guardian lives on, and the next worker lends its own
+        except OSError:  # for want of memory, or by RLIMIT_FSIZE; the next worker lends its own
             os.close(self._fd)
             self._fd = None
         since, name = SLOT.unpack(data)
