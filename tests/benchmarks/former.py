@@ -101,7 +101,8 @@ def main() -> None:
             for what, tree in ((f"at {arguments.commit}", former), ("now", nodes.PACKAGE)):
                 print(f"\n{part}, {what}", flush=True)
                 command = [sys.executable, "-m", "tests.benchmarks.former", arguments.commit, part, "--tree", str(tree)]
-                subprocess.run(command, cwd=nodes.PACKAGE, env={**SIZES, **os.environ}, check=False)
+                environment = {**SIZES, **os.environ, "PYTHONPATH": str(nodes.PACKAGE)}
+                subprocess.run(command, cwd="/", env=environment, check=False)  # -m prefers what is in its directory
 
 
 if __name__ == "__main__":
