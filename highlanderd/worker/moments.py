@@ -15,15 +15,16 @@ class Moments:
     """One timer for each moment, however many wait for it. Nothing ends the waiting."""
 
     def __init__(self) -> None:
-        self._waiting: dict[float, list[WokenAt]] = {}
+        self._waiting: dict[float, dict[WokenAt, None]] = {}
+        """Whoever awaits a moment again, as a program does that was busy meanwhile, is there once."""
 
     def call_at(self, moment: float, woken: WokenAt) -> None:
         """Have ``woken`` called at a moment, in CLOCK_BOOTTIME seconds; soon, if that has passed."""
         waiting = self._waiting.get(moment)
         if waiting is None:
-            waiting = self._waiting[moment] = []
+            waiting = self._waiting[moment] = {}
             asyncio.get_running_loop().call_later(max(0.0, moment - boottime()), self._come, moment)
-        waiting.append(woken)
+        waiting[woken] = None
 
     def _come(self, moment: float) -> None:
         for woken in self._waiting.pop(moment):

@@ -28,3 +28,16 @@ def test_all_who_wait_for_a_moment_are_woken_by_one_timer(monkeypatch: pytest.Mo
         return order, len(timers)
 
     assert asyncio.run(woken()) == (["first", "second"], 2)
+
+
+def test_who_awaits_a_moment_twice_is_woken_once() -> None:
+    async def woken() -> list[float]:
+        moments, now, came = Moments(), boottime(), list[float]()
+        last, wake = asyncio.get_running_loop().create_future(), came.append
+        for _ in range(2):
+            moments.call_at(now + 0.02, wake)
+        moments.call_at(now + 0.04, last.set_result)
+        await last
+        return came
+
+    assert len(asyncio.run(woken())) == 1
