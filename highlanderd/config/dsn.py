@@ -42,14 +42,15 @@ def options(words: str) -> dict[str, str]:
 
     Raises ValueError with libpq's sentence, without what could be a secret.
     """
-    from highlanderd.libpq import OperationalError, parsed  # only those pay who have a connection string
+    from psycopg import OperationalError, pq  # a fifth of a second that only those pay who have a connection string
 
     try:
-        said = parsed(words)
+        found = pq.Conninfo.parse(words.encode())
     except OperationalError as error:
         raise ValueError(
             f"libpq cannot read it: {redacted(str(error), words)}; correct the connection string"
         ) from None
+    said = {option.keyword.decode(): option.val.decode() for option in found if option.val is not None}
     _check_place(said.get("host", ""), said.get("port", ""))
     if hosts := said.get("hostaddr") or said.get("host", ""):  # without any, those of PGHOST or a service are meant
         check_ports(len(hosts.split(",")), len(said.get("port", "").split(",")))

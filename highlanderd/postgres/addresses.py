@@ -11,10 +11,12 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+from psycopg import ProgrammingError, pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 from highlanderd.config.dsn import check_ports
 from highlanderd.core.lease import Lease
 from highlanderd.errors import HighlanderError
-from highlanderd.libpq import OperationalError, connection_string, parsed, pq
 from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.resolver import Resolver
 from highlanderd.postgres.sql import connecting
@@ -183,8 +185,8 @@ def _place(parameters: Mapping[str, str]) -> dict[str, str]:
 def parse(dsn: str) -> dict[str, str]:
     """Return the parameters of a DSN or URI. Raises Unfit with a sentence that repeats nothing of it."""
     try:
-        return parsed(dsn)
-    except OperationalError as error:
+        return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    except ProgrammingError as error:
         raise Unfit(
             "postgres.dsn is not a PostgreSQL connection string (postgresql://... or host=... user=...)"
         ) from error
@@ -196,7 +198,7 @@ def completed(parameters: Mapping[str, str]) -> dict[str, str]:
     Raises Unfit when it cannot complete them, as when the service is not defined. Nothing is connected to.
     """
     unusable = {**parameters, "gssencmode": NO_CONNECTION}
-    pg = pq.PGconn.connect_start(connection_string(unusable))
+    pg = pq.PGconn.connect_start(make_conninfo(**unusable).encode())
     try:
         found = {one.keyword.decode(): one.val.decode() for one in pg.info if one.val}
         if found.get("gssencmode") != NO_CONNECTION:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from highlanderd.libpq import connection_string, pq
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
 from highlanderd.postgres.replies import ConnectFailed, RefusedConnection
 from highlanderd.postgres.wire import UNWATCHED, Reports, Wire, one_line
 
@@ -15,7 +17,7 @@ async def connect(parameters: Mapping[str, str], within: float, reports: Reports
 
     ``parameters`` are libpq's, for one host, whose name is resolved to ``hostaddr``: libpq would block on a name.
     """
-    pg = pq.PGconn.connect_start(connection_string(parameters))
+    pg = pq.PGconn.connect_start(make_conninfo(**parameters).encode())
     dial = _Dial(pg, within)
     try:
         await dial.done

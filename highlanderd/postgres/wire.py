@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
+from psycopg import OperationalError, pq
 
-from highlanderd.libpq import OperationalError, pq
 from highlanderd.postgres.replies import WRAPAROUND_SOURCES, Ask, Reply, ServerMessage, Statement, Value, WireLost
 
 log = logging.getLogger(__name__)
