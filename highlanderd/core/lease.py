@@ -43,6 +43,11 @@ class Lease(Struct, frozen=True):
         return self.length * 0.06
 
     @property
+    def history_within(self) -> float:
+        """Return how long the history may wait until many handovers are over."""
+        return self.length * 0.05
+
+    @property
     def spawn_within(self) -> float:
         """Return how long after sending the takeover its child may be started; later it is not started in this term."""
         return self.length / 2

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-PUT_OFF: Final = 0.05
-"""Of a lease: for so long the history may wait until many handovers are over."""
 APART: Final = 0.05
 """Seconds without another handover, after which they count as over."""
 

@@ -13,7 +13,6 @@ from highlanderd.core.states import Cause
 from highlanderd.core.terms import exit_of
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
-from highlanderd.postgres.afterwards import PUT_OFF
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.renewal_batch import Renewable, RenewalBatch
@@ -146,7 +145,7 @@ class Renewal:
             self._write_end(ending, self._line.number)
         else:
             put_off = partial(self._write_end, ending, self._line.number)
-            self._line.pool.afterwards.call(put_off, self._line.pool.server.lease.length * PUT_OFF)
+            self._line.pool.afterwards.call(put_off, self._line.pool.server.lease.history_within)
 
     def _write_end(self, ending: Release, number: int) -> None:
         """Write the end into the history, and post Unlocked. Another session than ``number`` releases once more."""

@@ -11,7 +11,6 @@ from highlanderd.core.observation import Row, ServerIdentity
 from highlanderd.core.states import LAPSED
 from highlanderd.core.verdict import Claim
 from highlanderd.postgres import ledger
-from highlanderd.postgres.afterwards import PUT_OFF
 from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.replies import Query, Reply, Value
@@ -126,7 +125,7 @@ class Takeover:
         scheduled = None if claim.run is None else claim.run.at
         self._line.post(Granted(claim.epoch, claim.lengths, sent, scheduled))
         put_off = partial(self._write_history, claim, former)
-        self._line.pool.afterwards.call(put_off, claim.lengths.pace.length * PUT_OFF)
+        self._line.pool.afterwards.call(put_off, claim.lengths.pace.history_within)
 
     def _write_history(self, claim: Claim, former: Sequence[str | None]) -> None:
         """Write that a term has begun, and which ones are over: later, so that its child waits for none of it.
