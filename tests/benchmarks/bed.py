@@ -28,6 +28,11 @@ def server(**settings: str) -> Iterator[Cluster]:
             yield clusters.create(**settings)
 
 
+def sleepers(count: int) -> str:
+    """Return the sections of so many programs that do nothing: p0, p1 and so on."""
+    return "".join(f'[program.p{number}]\ncommand = ["sleep", "infinity"]\n' for number in range(count))
+
+
 @contextlib.contextmanager
 def daemons() -> Iterator[Nodes]:
     """Return daemons to start, and leave nothing of them."""

@@ -20,7 +20,7 @@ from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-from .bed import daemons, milliseconds, server
+from .bed import daemons, milliseconds, server, sleepers
 
 PROGRAMS = int(os.environ.get("CLUSTER_PROGRAMS", "500"))
 SECONDS = float(os.environ.get("CLUSTER_SECONDS", "60"))
@@ -86,7 +86,7 @@ def orders(first: Node, other: Node) -> list[float]:
 
 def main() -> None:
     """Print the figures."""
-    programs = "".join(f'[program.p{number}]\ncommand = ["sleep", "infinity"]\n' for number in range(PROGRAMS))
+    programs = sleepers(PROGRAMS)
     with server(max_connections=str(3 * PROGRAMS + 50)) as cluster, daemons() as nodes:
         database = cluster.database()
         settled_ledger(database, LEASE)

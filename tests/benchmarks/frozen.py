@@ -16,8 +16,9 @@ from tests.support.deaths import gone, stand_still
 from tests.support.nodes import Node, settled_ledger
 from tests.support.wait import wait_for
 
-from .bed import daemons, server
+from .bed import daemons, server, sleepers
 from .processes import below, name
+from .replacement import PAUSE
 from .results import OURS, note
 
 PART = "worker frozen"
@@ -27,8 +28,6 @@ LEASE = 2.0
 LOAD = 10
 LONGEST = 300
 """Seconds after which the load ends by itself."""
-PAUSE = 10.5
-"""Seconds between two rounds: a worker that dies younger than ten seconds is replaced after a pause."""
 COUNTING = f"import time\nend = time.monotonic() + {LONGEST}\nwhile time.monotonic() < end: pass"
 
 
@@ -60,7 +59,7 @@ def cost(node: Node) -> int:
 
 def main() -> None:
     """Print the figure."""
-    text = "".join(f'[program.p{number}]\ncommand = ["sleep", "infinity"]\n' for number in range(PROGRAMS))
+    text = sleepers(PROGRAMS)
     with server() as cluster, daemons() as nodes:
         database = cluster.database()
         settled_ledger(database, LEASE)

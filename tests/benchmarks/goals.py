@@ -15,7 +15,7 @@ p99: Statistic = partial(percentile, share=0.99)
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure of ours, and the most that it may be: a number, or so many times the median of somebody in this run."""
+    """A figure of ours and its limit, which is ``most`` or, where ``beside`` is named, ``most`` times their median."""
 
     words: str
     part: str

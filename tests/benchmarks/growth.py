@@ -26,7 +26,7 @@ from tests.support.nodes import PACKAGE, Node, Nodes, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Cluster, Database
 
-from .bed import await_sparingly, daemons, server
+from .bed import await_sparingly, daemons, server, sleepers
 from .processes import below, cpu, name, private_megabytes
 from .results import OURS, lacking, note
 from .supervisors import SUPERVISORS, fetch
@@ -42,7 +42,6 @@ PATIENCE = 600.0
 BETWEEN_PAGES = 3.0
 """Seconds: a page is shared for one, and rests for ten times what it has cost. Scrapers ask every 15 s."""
 WORDS = ["sleep", "infinity"]
-PROGRAM = '[program.p{}]\ncommand = ["sleep", "infinity"]\n'
 COUNTS = "SELECT xact_commit + xact_rollback, pg_current_wal_lsn() - '0/0' FROM pg_stat_database WHERE datname = %s"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE '%%/' || %s || '%%'"
 
@@ -110,8 +109,7 @@ def asked(node: Node, port: int, size: int) -> None:
 def started(nodes: Nodes, dsn: str, node_name: str, size: int, port: int = 0, **postgres: object) -> Iterator[Node]:
     """Start a node as a shell would, and not from a process that has imported everything."""
     node = Node(node_name, nodes.directory / node_name, dsn, LEASE, nodes.journal)
-    text = "".join(map(PROGRAM.format, range(size)))
-    node.configure(text, log="error", **postgres)
+    node.configure(sleepers(size), log="error", **postgres)
     if port:
         said = node.file.read_text()
         node.file.write_text(re.sub(r'listen = ""', f'listen = "127.0.0.1:{port}"', said))

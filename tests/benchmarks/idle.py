@@ -15,7 +15,7 @@ from tests.support.deaths import marked
 from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.wait import wait_for
 
-from .bed import daemons, private_kilobytes, server
+from .bed import daemons, private_kilobytes, server, sleepers
 
 PROGRAMS = int(os.environ.get("IDLE_PROGRAMS", "200"))
 SECONDS = float(os.environ.get("IDLE_SECONDS", "60"))
@@ -55,7 +55,7 @@ def divide(nodes: Nodes, first: Node, second: Node) -> None:
 
 def main() -> None:
     """Print the figures."""
-    programs = "".join(f'[program.p{number}]\ncommand = ["sleep", "infinity"]\n' for number in range(PROGRAMS))
+    programs = sleepers(PROGRAMS)
     with server(max_connections=str(2 * PROGRAMS + 50)) as cluster, daemons() as nodes:
         database = cluster.database()
         settled_ledger(database, LEASE)

@@ -18,7 +18,7 @@ from tests.support.nodes import settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-from .bed import daemons, server
+from .bed import daemons, server, sleepers
 from .lives import Lives
 from .replacement import HELD
 from .results import OURS, lacking, note
@@ -29,7 +29,6 @@ LEASE = 10.0
 LONG = 30.0
 """Seconds: no renewal comes between a reattachment and the question when it was."""
 TERSE = '[program.p{}]\ncommand = ["{}", "{}"]\n'
-SLEEP = '[program.p{}]\ncommand = ["sleep", "infinity"]\n'
 
 
 def stopped() -> None:
@@ -73,7 +72,7 @@ def postgres_restarted(size: int) -> None:
     with server(max_connections=str(size + 60)) as cluster, daemons() as nodes:
         database = cluster.database()
         settled_ledger(database, LONG)
-        [node] = nodes(database, "a", programs="".join(map(SLEEP.format, range(size))), lease=LONG, log="error")
+        [node] = nodes(database, "a", programs=sleepers(size), lease=LONG, log="error")
         wait_for(lambda: len(node.leading()) == size, 300, "all are led")
         time.sleep(3)
         note("PostgreSQL restarted", "each lock held again after", OURS, restarted(database, size), "s", size)

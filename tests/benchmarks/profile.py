@@ -18,7 +18,7 @@ from tests.support.nodes import PACKAGE, Node, Nodes, settled_ledger
 from tests.support.postgres import Cluster
 from tests.support.wait import wait_for
 
-from .bed import daemons, server
+from .bed import daemons, server, sleepers
 
 SETTLED = 5.0
 """Seconds after which a worker has done what comes with its start."""
@@ -29,7 +29,7 @@ def started(nodes: Nodes, cluster: Cluster, arguments: argparse.Namespace) -> No
     database = cluster.database()
     settled_ledger(database, arguments.lease)
     node = Node("a", nodes.directory / "a", database.dsn, arguments.lease, nodes.journal)
-    text = "".join(f'[program.p{number}]\ncommand = ["sleep", "infinity"]\n' for number in range(arguments.programs))
+    text = sleepers(arguments.programs)
     node.configure(text, log="info")
     node.enter = (sys.executable, "-m", "tests.benchmarks.profiled")
     node.environment = {

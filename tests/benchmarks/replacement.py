@@ -18,7 +18,7 @@ from tests.support.nodes import Node, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-from .bed import daemons, server
+from .bed import daemons, server, sleepers
 from .results import OURS, note
 
 SIZES = tuple(map(int, os.environ.get("REPLACEMENT_PROGRAMS", "1,10,100,1000").split(",")))
@@ -59,7 +59,7 @@ def bare_sessions(database: Database, count: int) -> float:
 
 def measure(database: Database, programs: int) -> None:
     """Kill the worker of a node with so many programs, several times."""
-    text = "".join(f'[program.p{number}]\ncommand = ["sleep", "infinity"]\n' for number in range(programs))
+    text = sleepers(programs)
     with daemons() as nodes:
         settled_ledger(database, LEASE)
         [node] = nodes(database, "a", programs=text, lease=LEASE, log="error")
