@@ -420,7 +420,7 @@ class Situation(Struct, frozen=True):
 def alike(before: Situation, after: Situation) -> bool:
     """Return whether nobody who asks sees a difference: times have moved at most, by a renewal or a look.
 
-    Whoever is told of changes would else be told of each renewal and each look, several times a lease for each program.
+    A program is renewed or looked at several times a lease, and nobody who follows changes wants to hear of that.
     """
     if before.reason != after.reason:
         return False

@@ -118,8 +118,10 @@ async def _visit(address: Mapping[str, str], plan: Plan) -> Visit:
 
 
 def _silent(failure: Exception) -> bool:
-    answered = isinstance(failure, RefusedConnection) or (isinstance(failure, ConnectFailed) and failure.timed_out)
-    return isinstance(failure, ConnectFailed) and not answered
+    """Return whether there was nobody to refuse, and not merely no answer in time."""
+    if isinstance(failure, RefusedConnection):
+        return False
+    return isinstance(failure, ConnectFailed) and not failure.timed_out
 
 
 async def _examined(wire: Wire, address: Mapping[str, str], host: AskedHost, said: ServerFacts, plan: Plan) -> Visit:

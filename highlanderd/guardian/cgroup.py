@@ -147,7 +147,7 @@ def sweep(parent: str, instance: str, within: float) -> list[str]:
         for directory in left:
             kill(directory)
         alive = [directory for directory in left if populated(directory)]
-        for directory in set(left).difference(alive):  # whoever has died since is removed in the next round
+        for directory in set(left).difference(alive):  # one that dies from here on has the next round
             remove(directory, within=max(end - time.monotonic(), 0.0))
         left = alive
         if left:

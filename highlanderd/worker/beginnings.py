@@ -146,9 +146,7 @@ class Inheritance:
             self.note(program)
             name, situation = program.name, program.situation
             known.add(name)
-            failures.pop(name, None)
-            if situation.failures:
-                failures[name] = situation.failures
+            failures[name] = situation.failures
             if isinstance(situation.state, Backoff):
                 pauses[name] = situation.state.until, situation.reason
         return Beginnings(

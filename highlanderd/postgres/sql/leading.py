@@ -168,9 +168,9 @@ RETURNING {_LENGTHS}
 
 # For many programs of one node, on a session of one of them, which alone has its lock. It renews only what stays as it
 # is: the row was written on this very server, under this lease, and names the session that holds the program's lock. So
-# a late one undoes nothing that came after it. A row that another transaction has locked holds up no other one. Whether
-# a lock is held is found out by trying to take it, for rows of ours only; the transaction's end lets it go. Each row is
-# looked up by its key, whatever the statistics say: a join compared all with all on a table never analyzed.
+# a late one undoes nothing that came after it. A row that another transaction has locked holds up no other one. The
+# statement tries to take the lock of each row of ours: it gets those that no session holds, until the transaction ends.
+# Each row is looked up by its key, whatever the statistics say: a join compared all with all on a table never analyzed.
 # Parameters: 1 lock ids, 2 epochs; 3 instance, 4 lease of all; 5 backends, 6 when they identified themselves; 7 and 8
 # the pairs. The last column has the lock ids of the rows that were renewed.
 RENEW_MANY: Final = f"""

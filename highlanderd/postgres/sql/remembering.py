@@ -8,8 +8,8 @@ from highlanderd.core.occurrences import ENDED, LED
 from highlanderd.postgres.sql import leading, upkeep
 from highlanderd.postgres.sql.dialect import NAMED, RFC_3339, SAID
 
-# The next leader writes that a term is over; the former one writes how, by whom and why, a moment later. Until then the
-# end is no event: whoever follows them is told each of them once.
+# The next leader writes that a term is over. The former leader writes how, by whom and why, a moment later, and the
+# end is an event only from then on: a follower is told of each end once.
 _TOLD = """(coalesce(exit_signal, exit_status::text, author) IS NOT NULL
             OR ended_at < clock_timestamp() - interval '2 seconds')"""
 
