@@ -46,6 +46,11 @@ class LoggerHandle:
         self.leaving = self.ended = False
         self.kill_at = linux.NEVER
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing calls for a logger yet: no file has to be made, and no output has come."""
+        return self.start_at == linux.NEVER and not self.runs
+
     def due(self) -> float:
         """Return when something has to be done."""
         if self.pid is not None:
@@ -120,26 +125,31 @@ class Loggers:
     def hasten(self, term: Message) -> None:
         """Fork the logger of a term now, unless one was forked, or waits: the child's start is over."""
         for handle in self._handles:
-            if handle.term == term and not handle.runs and not self._is_silent(handle):
+            if handle.term == term and not handle.runs and not handle.silent:
                 self._start_now(handle)
 
     def receive(self, ready: set[int]) -> None:
-        """Fork the loggers of children whose first output has come through ``ready`` descriptors, or its end."""
+        """Fork the loggers of children whose first output has come through ``ready`` descriptors.
+
+        A pipe that has ended without any needs none.
+        """
         for fd in ready & self._silent.keys():
-            if (handle := self._silent.get(fd)) is not None:  # its other pipe may be ready, too
+            handle = self._silent.get(fd)
+            if handle is None:  # its other pipe was ready, too
+                continue
+            if held(fd):
                 self._start_now(handle)
+            else:
+                self._hear(fd)
 
     def _start_now(self, handle: LoggerHandle) -> None:
-        self._hear(handle)
+        self._hear(*handle.pipes.values())
         handle.start_at = 0.0
         self._poller.by(linux.boottime())
 
-    def _is_silent(self, handle: LoggerHandle) -> bool:
-        return any(fd in self._silent for fd in handle.pipes.values())
-
-    def _hear(self, handle: LoggerHandle) -> None:
-        """Wait for its first output no more."""
-        for fd in handle.pipes.values():
+    def _hear(self, *fds: int) -> None:
+        """Wait for the first output through these descriptors no more."""
+        for fd in fds:
             if self._silent.pop(fd, None) is not None:
                 self._poller.drop(fd)
 
@@ -201,7 +211,7 @@ class Loggers:
                 self._leave(handle)
 
     def _leave(self, handle: LoggerHandle) -> None:
-        if self._is_silent(handle):
+        if handle.silent:
             if not any(held(fd) for fd in handle.pipes.values()):
                 self._forget(handle)
                 return
@@ -272,6 +282,6 @@ class Loggers:
             linux.send(handle.pid, signum)  # not reaped yet, so the pid is its own
 
     def _forget(self, handle: LoggerHandle) -> None:
-        self._hear(handle)
+        self._hear(*handle.pipes.values())
         handle.close()
         self._handles.remove(handle)

@@ -92,6 +92,18 @@ def test_a_child_without_a_file_gets_its_logger_with_its_first_output(node: Node
     assert len(node.loggers()) == 1
 
 
+def test_a_stream_that_ends_without_output_needs_no_logger(node: Node, tmp_path: Path) -> None:
+    log = {"files": {}, "inherit": ["stdout", "stderr"]}
+    script = "exec 2>&-; : > ended; while [ ! -e go ]; do sleep 0.02; done; echo out; exec sleep 1000"
+    epoch = node.shell(script, log=log, cwd=str(tmp_path))
+    wait_for((tmp_path / "ended").exists, what="its stderr has ended")
+    quiet = node.shell("exec sleep 1000", program="quiet", lock_id=2, log=log)  # the guardian has turned since
+    node.expect("Started", epoch=quiet)
+    assert not node.loggers()
+    (tmp_path / "go").touch()
+    wait_for(lambda: told(node, epoch, "lines") == {"stdout": 1, "stderr": 0}, what="the line is counted")
+
+
 def test_the_last_words_of_a_child_that_ends_at_once_are_written(node: Node) -> None:
     log = {"files": {}, "inherit": ["stdout", "stderr"]}
     epoch = node.shell("echo out; echo err >&2", log=log)
