@@ -332,6 +332,8 @@ class Child:
             self._stage = Stage.KEPT
 
     def _order(self, message: Message) -> None:
+        if self._report is not None and self._report.empty and message["is"] != "leave":
+            return  # nothing is left that an order could change, and the release comes first
         if self._channel is not None:
             self._send(message, self._channel)
         elif self._stage is Stage.PENDING and message["is"] not in ("deadline", "end"):

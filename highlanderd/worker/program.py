@@ -109,6 +109,8 @@ class Program:
         self._due: tuple[Situation, Policy, float | None] | None = None
         """The moment of a situation under a policy, as it was last worked out."""
         self._inbox: deque[Event] = deque()
+        self._unrecorded: list[tuple[Situation, Event, Situation, float]] = []
+        """Steps that the log and the metrics do not have yet: what a queued event leads to comes first."""
         self._waker: asyncio.Future[None] | None = None
         self._awaited: float | None = None
         """The latest moment at which it is to be woken, until that has come."""
@@ -222,6 +224,7 @@ class Program:
                 with self._attention(self.name):
                     self._turn()
         finally:
+            self._record()
             self._starts.withdraw(self.name)
             self._prober.stop()
             self._spawn.discard()
@@ -258,6 +261,13 @@ class Program:
                 raise machine.ImpossibleEvent(f"{self.name}: a deadline passed and changed nothing: {before}")
         elif self._inbox:
             self._step(self._inbox.popleft(), now)
+        if not self._inbox:
+            self._record()
+
+    def _record(self) -> None:
+        steps, self._unrecorded = self._unrecorded, []
+        for step in steps:
+            self._records.step(*step)
 
     def _deadline(self) -> float | None:
         """Return the moment at which time itself changes something, or None when only events can."""
@@ -283,7 +293,7 @@ class Program:
             _PERFORM[type(effect)](self, effect)
         self._note_start(event, moved=moved)
         self._prepare(event, effects)
-        self._records.step(before, event, self.situation, now)  # a child that is to start waits for no line of the log
+        self._unrecorded.append((before, event, self.situation, now))  # no child or release waits for a line of the log
         if moved:
             self._prober.follow(self.child, self.running, self.post)
         if isinstance(event, Attached | Detached) or not alike(before, self.situation):

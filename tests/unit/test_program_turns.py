@@ -6,7 +6,8 @@ import asyncio
 from math import inf
 
 from highlanderd.core import machine
-from highlanderd.core.events import Attached, Detached, Emptied, EndOrdered, Event, StopOrdered, Unlocked
+from highlanderd.core.effects import Release
+from highlanderd.core.events import Attached, Detached, Emptied, EndOrdered, Event, Exited, StopOrdered, Unlocked
 from highlanderd.core.states import Cause, Policy, Running, Want
 from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
@@ -35,14 +36,27 @@ class Follower(Incurious):
         self.child, self.running = child, running
 
 
-def begun(prober: Follower | None = None) -> Program:
+class Leaver(Line):
+    """A session that remembers what was recorded when it was asked to release a term."""
+
+    def __init__(self, book: Book) -> None:
+        super().__init__()
+        self.recorded: set[str] = set()
+        self._book = book
+
+    def release(self, ending: Release) -> None:
+        super().release(ending)
+        self.recorded = {*self._book.counted}
+
+
+def begun(prober: Follower | None = None, book: Book | None = None) -> Program:
     return Program(
         "beat",
         machine.begin(Want.RUN, boottime()),
         Policy("a", "us"),
         spawn=Quiets(),
         prober=prober or Follower(),
-        recorder=Book(),
+        recorder=book or Book(),
         on_change=lambda: None,
     )
 
@@ -88,3 +102,14 @@ def test_a_prober_follows_the_child_from_its_start_until_it_is_to_end() -> None:
     assert isinstance(prober.running, Running)
     live(program, StopOrdered())
     assert prober.running is None
+
+
+def test_a_release_waits_for_no_record_of_the_end_before_it() -> None:
+    book = Book()
+    session, program = Leaver(book), begun(book=book)
+    live(program, Attached(1), *a_lead(2), session=session)
+    ends = {"beat: leading to draining", "beat: exited 9"}
+    live(program, Exited(9, boottime()), Emptied(), session=session)
+    assert "release 2: exited, None" in session.asked
+    assert ends.isdisjoint(session.recorded)
+    assert ends <= book.counted.keys()
