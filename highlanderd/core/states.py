@@ -129,21 +129,21 @@ class Term(Struct, frozen=True):
     @property
     def trusted_until(self) -> float:
         """Return when this term ends unless it is renewed."""
-        return self._earliest(lambda lease, sent: lease.trusted_until(sent))
+        return self._earliest(Lease.trusted_until)
 
     @property
     def kill_at(self) -> float:
         """Return when the child's tree must be killed unless the term is renewed."""
-        return self._earliest(lambda lease, sent: lease.kill_at(sent))
+        return self._earliest(Lease.kill_at)
 
     def fence_at(self, stop_timeout: float) -> float:
         """Return when to ask the child to stop unless the term is renewed; it takes up to ``stop_timeout`` seconds."""
-        return self._earliest(lambda lease, sent: lease.fence_at(sent, stop_timeout))
+        return self._earliest(Lease.fence_at, stop_timeout)
 
-    def _earliest(self, moment: Callable[[Lease, float], float]) -> float:
+    def _earliest(self, moment: Callable[..., float], *more: float) -> float:
         """Return a moment of a lease and of when it was sent, for the one of what the row may say that ends first."""
-        at, shorter = moment(self.lengths.trusted, self.sent), self.shortening
-        return at if shorter is None else min(at, moment(shorter.lease, shorter.sent))
+        at, shorter = moment(self.lengths.trusted, self.sent, *more), self.shortening
+        return at if shorter is None else min(at, moment(shorter.lease, shorter.sent, *more))
 
     def asking(self, now: float) -> Term:
         """Return the term once a renewal is sent, which happens at ``now`` or later.
@@ -424,6 +424,8 @@ def alike(before: Situation, after: Situation) -> bool:
     """
     if before.reason != after.reason:
         return False
+    if before.state is after.state:
+        return True
     match before.state, after.state:
         case Leading(term, child), Leading(renewed, the_same):
             return child == the_same and (term.epoch, term.lengths) == (renewed.epoch, renewed.lengths)

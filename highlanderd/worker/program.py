@@ -1,6 +1,7 @@
 """The shell around the machine: inbox, step, perform.
 
-One task owns a program's situation; all others post events. Its session and its child are known here as Protocols only.
+A program takes one turn after the other on the loop; all others post events. Its session and its child are known here
+as Protocols only.
 """
 
 from __future__ import annotations
@@ -111,7 +112,10 @@ class Program:
         self._inbox: deque[Event] = deque()
         self._unrecorded: list[tuple[Situation, Event, Situation, float]] = []
         """Steps that the log and the metrics do not have yet: what a queued event leads to comes first."""
-        self._waker: asyncio.Future[None] | None = None
+        self._over: asyncio.Future[None] | None = None
+        """While it runs: done once it has left the daemon, or a turn has failed."""
+        self._due_soon = False
+        """Whether the loop's next round brings a turn."""
         self._awaited: float | None = None
         """The latest moment at which it is to be woken, until that has come."""
 
@@ -205,50 +209,60 @@ class Program:
         self.situation = Situation(self.situation.want, Stopped(), reason=why)
 
     def post(self, event: Event) -> None:
-        """Put an event into the inbox; the program's own task handles it."""
+        """Put an event into the inbox; one of the next rounds of the loop handles it."""
         self._inbox.append(event)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waker is not None and not self._waker.done():
-            self._waker.set_result(None)
+        self._turn_soon()
 
     async def run(self, session: LockSession) -> None:
         """Live until the program has left the daemon. Raises ImpossibleEvent for a bug of this project."""
         self._session = session
         session.note_stake(self.term.kill_at if self.term is not None else inf)
         session.open()
+        over = self._over = asyncio.get_running_loop().create_future()
+        self._due_soon = False
         try:
-            while not machine.finished(self.situation):
-                await self._news()
-                with self._attention(self.name):
-                    self._turn()
+            self._await_news()
+            await over
         finally:
+            self._over = None
             self._record()
             self._starts.withdraw(self.name)
             self._prober.stop()
             self._spawn.discard()
             session.close()
 
-    async def _news(self) -> None:
-        """Wait for an event or the deadline; what has no deadline waits for an event alone."""
-        if self._inbox:
-            await asyncio.sleep(0)
+    def _turn_soon(self) -> None:
+        if self._over is not None and not self._due_soon:
+            self._due_soon = True
+            self._over.get_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Take a turn, unless the program is over; it is, with the exception, when a turn fails."""
+        self._due_soon = False
+        if self._over is None or self._over.done():
             return
-        self._waker = asyncio.get_running_loop().create_future()
-        due = self._deadline()
-        if due is not None and due != self._awaited:
+        try:
+            with self._attention(self.name):
+                self._turn()
+            self._await_news()
+        except Exception as error:  # noqa: BLE001 - ``run`` raises it
+            self._over.set_exception(error)
+
+    def _await_news(self) -> None:
+        """Have the next event, or the deadline, bring a turn; what has no deadline waits for an event alone."""
+        if machine.finished(self.situation):
+            if self._over is not None:
+                self._over.set_result(None)
+        elif self._inbox:
+            self._turn_soon()
+        elif (due := self._deadline()) is not None and due != self._awaited:
             self._awaited = due
             self._moments.call_at(due, self._moment_come)
-        try:
-            await self._waker
-        finally:
-            self._waker = None
 
     def _moment_come(self, moment: float) -> None:
         if moment == self._awaited:  # any other was awaited in a situation that is past
             self._awaited = None
-            self._wake()
+            self._take_turn()
 
     def _turn(self) -> None:
         """A passed deadline comes before anything that is queued."""
