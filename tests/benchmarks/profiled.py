@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from highlanderd.config import Loaded
-from highlanderd.worker import daemon, startup
+from highlanderd.worker import daemon
 
 INTO = Path(os.environ["PROFILE_INTO"])
 FROM, SECONDS = float(os.environ["PROFILE_FROM"]), float(os.environ["PROFILE_SECONDS"])
+unwatched = daemon.work
 
 
 def work(path: Path, channel_fd: int, known: Loaded | None = None) -> int:
@@ -27,7 +28,7 @@ def work(path: Path, channel_fd: int, known: Loaded | None = None) -> int:
     rings = _rings(cProfile.Profile(time.thread_time))
     signal.signal(signal.SIGALRM, lambda _number, _frame: next(rings, None))
     signal.setitimer(signal.ITIMER_REAL, FROM or 1e-6, SECONDS)
-    return daemon.work(path, channel_fd, known)
+    return unwatched(path, channel_fd, known)
 
 
 def _rings(profile: cProfile.Profile) -> Iterator[None]:
@@ -43,6 +44,6 @@ def _rings(profile: cProfile.Profile) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    setattr(startup, "work", work)  # noqa: B010 - mypy knows it as an import only
+    daemon.work = work
     sys.argv = sys.argv[sys.argv.index("highlanderd") :]
     runpy.run_module("highlanderd", run_name="__main__")
