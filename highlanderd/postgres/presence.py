@@ -28,7 +28,7 @@ APART: Final = 1.0
 SOON: Final = 0.2
 """Seconds until it is tried again whether there is a session to write on."""
 
-WITHDRAWN_WITHIN: Final = 1.0
+WITHDRAWN_WITHIN: Final = 5.0
 """Seconds that the end of a node may wait until its presence is taken back."""
 
 
@@ -84,7 +84,7 @@ class Presence:
     async def withdraw(self) -> None:
         """Take back what was written, by a node that never comes back. ``run`` must have been cancelled.
 
-        What cannot be taken back within a second is left: ``sharing.TIDY`` forgets it.
+        What cannot be taken back in time is left: ``sharing.TIDY`` forgets it.
         """
         if self._listener.shares:
             node = self._present()

@@ -153,12 +153,13 @@ def test_a_run_is_seen_in_the_cluster_until_it_ends(runs: Runs, database: Databa
     wait_for(lambda: waits in written() and leads not in written(), PATIENCE, "only the other one is seen")
     second.process.terminate()
     second.ended()
-    assert database.sql("SELECT name FROM highlander.node UNION SELECT node FROM highlander.candidate") == []
+    left = "SELECT name FROM highlander.node UNION SELECT node FROM highlander.candidate"
+    wait_for(lambda: database.sql(left) == [], PATIENCE, "none is seen")
 
 
 def test_a_run_that_has_succeeded_has_finished_though_no_node_has_it_any_more(runs: Runs, database: Database) -> None:
     assert runs("--name", "job", "--", "true").ended()[0] == 0
-    assert database.sql("SELECT FROM highlander.candidate") == []
+    wait_for(lambda: database.sql("SELECT FROM highlander.candidate") == [], PATIENCE, "it is seen no more")
     wait = ("wait", "job", "--timeout", "60s", "--dsn", runs.dsn, "--for", "finished")
     assert highlanderctl(Path("/nonexistent"), *wait).code == 0
 
