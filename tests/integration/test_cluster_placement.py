@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from highlanderd.core.placement import FOR_PREFERRED
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Database
@@ -75,7 +78,10 @@ def test_what_was_stopped_everywhere_comes_back_to_the_preferred_node_and_not_to
     nodes(database, "a", programs=programs, lease=LEASE)
     nodes.await_led("beat")
     [b] = nodes(database, "b", programs=programs, lease=LEASE)
-    for _ in range(3):
+    for _ in range(2):
         assert highlanderctl(b.socket, "stop", "beat", "--everywhere").code == 0
+        [(ordered,)] = database.sql("SELECT clock_timestamp()")
         assert highlanderctl(b.socket, "start", "beat", "--everywhere").code == 0
-        assert nodes.await_led("beat")["beat"].name == "a"
+        nodes.await_led("beat")
+        [(node, waited)] = database.sql("SELECT node, acquired_at - %s FROM highlander.lease", [ordered])
+        assert node == "a" or waited >= timedelta(seconds=FOR_PREFERRED), "b was not to lead before a could have"

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.integration.test_cluster_orders import both_know, stopped
+from tests.integration.test_cluster_orders import stopped
 from tests.support.commands import highlanderctl
 from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Database
@@ -95,12 +95,18 @@ def test_the_releasing_node_stays_out_for_as_long_as_it_is_told_to(nodes: Nodes,
     wait_for(lambda: database.sql(terms) == [("a",), ("a",)], what="the history has both terms")
 
 
+def _knows(node: Node, candidates: dict[str, int]) -> bool:
+    return {program["name"]: program["candidates"] for program in node.status()["programs"]} == candidates
+
+
 def test_each_of_many_programs_goes_to_the_node(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     [a] = nodes(database, "a", programs=["web1", "web2", "bot"], lease=LEASE)
     nodes.await_led("web1", "web2", "bot")
     [b, c] = nodes(database, "b", "c", programs=["web1", "web2", "bot"], lease=LEASE)
-    both_know(nodes, "web1", "web2", "bot")
+    candidates = {"web1": 2, "web2": 2, "bot": 2}
+    for node in (a, b, c):
+        wait_for(partial(_knows, node, candidates), what="each knows that both others could lead all of them")
     done = highlanderctl(c.socket, "release", "web*", "--to", "b", "--reason", "less load on a")
     assert (done.code, done.err) == (0, ""), done
     wait_for(lambda: nodes.leaders() == {"web1": b, "web2": b, "bot": a}, what="each is where it belongs")

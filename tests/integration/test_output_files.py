@@ -34,6 +34,12 @@ def text(lines: list[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
+def endless(path: Path) -> None:
+    """Make a file that takes no room and an hour to compress: also a test that comes late sees that, and cuts it."""
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
 def opened(logger: LoggerProcess) -> list[Path]:
     return [Path(name) for name in open_files(logger.pid).values()]
 
@@ -255,15 +261,16 @@ def test_a_rotation_waits_for_no_compression_and_loses_nothing_to_one(tmp_path: 
         frozen: set[int] = set()
         logger.write(text(first))
         wait_for(lambda: (tmp_path / "log.1.gz").exists(), what="the first is compressed")
-        (tmp_path / "log.7").write_bytes(text(numbered(1_000_000)))  # one that takes a while
+        endless(tmp_path / "log.7")
         logger.order(compress=False)
         logger.order(compress=True)
         frozen.add(wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed"))
         stand_still(next(iter(frozen)))
         logger.write(text(more))
         wait_for(lambda: (tmp_path / "log.9").exists(), what="it has moved on")
+        os.truncate(tmp_path / "log.9", 0)
         os.kill(next(iter(frozen)), signal.SIGCONT)
-        packed(tmp_path / f"log.{9 + 0}")
+        packed(tmp_path / "log.9")
         wait_for(lambda: not [file for file in tmp_path.glob("log.*") if file.suffix != ".gz"], what="all are")
         assert logger.end() == 0
     (tmp_path / "log.9.gz").unlink()
@@ -272,7 +279,7 @@ def test_a_rotation_waits_for_no_compression_and_loses_nothing_to_one(tmp_path: 
 
 def test_a_compression_that_was_cut_short_is_begun_anew_by_the_next_logger(tmp_path: Path) -> None:
     backup = tmp_path / "log.1"
-    backup.write_bytes(text(numbered(2_000_000)))
+    endless(backup)
     with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=2, compress=True) as logger:
         packer = wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed")
         wait_for(lambda: Path(f"/proc/{packer}/comm").read_text() == "log gzip\n", what="it will go with the logger")
@@ -281,9 +288,10 @@ def test_a_compression_that_was_cut_short_is_begun_anew_by_the_next_logger(tmp_p
         logger.wait()
         wait_for(lambda: not Path(f"/proc/{packer}").exists(), what="it took the process along")
         assert backup.exists()
+        backup.write_bytes(text(numbered(2000)))
         logger.start(again=True)
         packed(backup)
-    assert gzip.decompress((tmp_path / "log.1.gz").read_bytes()) == text(numbered(2_000_000))
+    assert gzip.decompress((tmp_path / "log.1.gz").read_bytes()) == text(numbered(2000))
     assert [file.name for file in tmp_path.glob("*part*")] == []
 
 
@@ -314,7 +322,7 @@ def test_compressions_that_fail_for_want_of_room_cost_one_line_and_leave_nothing
 
 
 def test_compression_runs_at_the_lowest_priority(tmp_path: Path) -> None:
-    (tmp_path / "log.1").write_bytes(text(numbered(2_000_000)))
+    endless(tmp_path / "log.1")
     with logger_process(files={"stdout": tmp_path / "log"}, max_bytes=30_000, backups=2, compress=True) as logger:
         packer = wait_for(lambda: next(iter(packers(logger.pid)), 0), what="it is being compressed")
         wait_for(lambda: os.sched_getscheduler(packer) == os.SCHED_IDLE, what="it yields to every other process")
