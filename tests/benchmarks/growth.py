@@ -73,6 +73,21 @@ def used(part: str, nodes: Sequence[Node], cluster: Cluster, database: Database,
         note(part, f"{node.name}: sessions", OURS, [sessions], "", size)
 
 
+def statements(part: str, node: Node, cluster: Cluster, size: int) -> None:
+    """Count what a node's sessions ask, by the server's log: not while CPU is measured, because logging takes some."""
+    cluster.configure(log_statement="all", log_line_prefix="%a|")
+    time.sleep(SETTLED)
+    began, at = cluster.log.stat().st_size, time.monotonic()
+    time.sleep(SECONDS)
+    lasted = time.monotonic() - at
+    with cluster.log.open("rb") as log:
+        log.seek(began)
+        asked = log.read(cluster.log.stat().st_size - began)
+    cluster.configure(log_statement="none")
+    found = re.findall(rb"^[^|\n]*/%b\b[^|\n]*\|\w+: +(?:execute|statement)" % node.name.encode(), asked, re.MULTILINE)
+    note(part, f"{node.name}: statements", OURS, [len(found) / lasted], "a second", size)
+
+
 def _counts(database: Database) -> list[tuple[int, float]]:
     return [(int(commits), float(wal)) for commits, wal in database.sql(COUNTS, [database.name], admin=True)]
 
@@ -136,6 +151,8 @@ def ours(size: int) -> None:
                 nodes.await_up(waiting)
                 await_sparingly(partial(_has_all, leader, waiting, size), PATIENCE, "the first node leads all again")
                 used(part, nodes.nodes, cluster, database, size)
+                if size == max(SIZES):
+                    statements(part, waiting, cluster, size)
             waiting.signal(signal.SIGTERM)
             waiting.ended()
             nodes.nodes.remove(waiting)
