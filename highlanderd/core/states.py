@@ -341,6 +341,9 @@ ORDERED: Final = frozenset(
 )
 """Causes that an operator, or a placement, has brought about: how the child ends then says nothing about its work."""
 
+HANDED_OVER: Final = frozenset(cause.value for cause in (Cause.RELEASED, Cause.DRAINED, Cause.SHUTDOWN))
+"""What the ledger says of terms that were given up by order, for another node to lead."""
+
 OUTLAWED: Final = frozenset({Cause.OVERRULED, Cause.FENCED, Cause.SPAWN_FAILED, Cause.KEEPER_LOST, Cause.HOOK_FAILED})
 """Causes after which a tree that has to be killed is not followed by ``after_stop``."""
 

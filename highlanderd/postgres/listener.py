@@ -181,7 +181,7 @@ class Listener:
         self._wake_all()
 
     def _wake_all(self) -> None:
-        for callbacks in self._hints.values():
+        for callbacks in tuple(self._hints.values()):  # one may ask for another hint
             for callback in tuple(callbacks):
                 callback()
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from highlanderd.core.events import Granted, Refused, Settled, Suspended
 from highlanderd.core.observation import Row, ServerIdentity
-from highlanderd.core.states import LAPSED
+from highlanderd.core.states import HANDED_OVER, LAPSED
 from highlanderd.core.verdict import Claim
 from highlanderd.postgres import ledger
 from highlanderd.postgres.hindrance import Hindrance
@@ -124,6 +124,9 @@ class Takeover:
         self._outrun = 0
         scheduled = None if claim.run is None else claim.run.at
         self._line.post(Granted(claim.epoch, claim.lengths, sent, scheduled))
+        if claim.judged is not None and claim.judged.reason in HANDED_OVER:
+            word = f"{sharing.LED}{self._lock.lock_id}"
+            self._line.say("notify", leading.NOTIFY, self._line.pool.ledger.channel, word)
         put_off = partial(self._write_history, claim, former)
         self._line.pool.afterwards.call(put_off, claim.lengths.pace.history_within)
 

@@ -291,11 +291,17 @@ class Daemon:
     # ------------------------------------------------------------------------------------------------- how it ends
 
     def _drain(self, by: Author = NOBODY) -> None:
-        """Drain everything and end. A worker that comes after this one goes on with it."""
+        """Drain everything and end; at once when it is asked for again. A later worker goes on with it."""
         self._guardian.draining()
-        if not self._fleet.ending:  # however often it is asked for: the guardian has to answer each round's ping
+        if self._fleet.ending:
+            self._fleet.hasten()
+        else:  # however often it is asked for: the guardian has to answer each round's ping
             self._wake.set()
         self._fleet.end(by)
+
+    def _drain_at_once(self) -> None:
+        self._fleet.hasten()
+        self._drain()
 
     def _give_way(self) -> None:
         """Write the log, and end at once, as a worker may at any moment: the guardian starts the next one."""
@@ -318,13 +324,13 @@ class Daemon:
         """Drain everything, because the guardian has died."""
         log.error("the guardian has died: draining everything, and ending")
         self._exit_code = 1
-        self._drain()
+        self._drain_at_once()
 
     def _guardian_frozen(self) -> None:
         if not self._exit_code:
             log.error("%s: it is frozen; draining everything, and ending", self._guardian.absence)
             self._exit_code = 1
-            self._drain()
+            self._drain_at_once()
 
 
 def drained(abandoned: Collection[str]) -> str:

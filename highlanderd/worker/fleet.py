@@ -37,6 +37,7 @@ from highlanderd.worker import changes, child_handover
 from highlanderd.worker.aside import SetAside
 from highlanderd.worker.beginnings import Beginnings, Inheritance
 from highlanderd.worker.interfaces import ProgramChild
+from highlanderd.worker.leave_orders import LeaveOrders
 from highlanderd.worker.making import MemberMaker
 from highlanderd.worker.member import Member
 from highlanderd.worker.placement import Placement
@@ -76,6 +77,7 @@ class Fleet:
         self._inherited, self.aside = Inheritance(beginnings), aside
         self._placement = Placement(lambda: pool.listener.leaders)
         self.start_order = StartOrder(self.members, self._placement)
+        self._leave_orders = LeaveOrders(self.members, self._placement, pool.listener)
         self._wake = asyncio.Event()
         self._ending: EndOrdered | None = None
         self.ended_with: set[str] = set()
@@ -125,6 +127,10 @@ class Fleet:
             self._ending, self.ended_with = EndOrdered(Cause.SHUTDOWN, by), {*self.wanted, *self.members}
         self.want({})
 
+    def hasten(self) -> None:
+        """Have no program lead on that is to leave and waits for its turn, now or later."""
+        self._leave_orders.hasten()
+
     def adopt(self, found: Found, config: ProgramConfig | None) -> None:
         """Go on with a child of an earlier worker. Without a configuration it is only ended."""
         with self._handling(found.child.program):
@@ -156,7 +162,7 @@ class Fleet:
         member = self.members[name]
         if wish is not None:
             self.wishes[name] = member.wish = wish
-        member.program.post(order)
+        self._leave_orders.give(member, order)
         if isinstance(order, StartOrdered):
             member.recalled.set()
             if self.aside.lift(name):
@@ -173,12 +179,14 @@ class Fleet:
 
     def suspend(self, everywhere: Mapping[int, Suspension], drained: Suspension | None) -> None:
         """Follow the orders that the ledger shows at present: those by lock id, and the one for this node."""
+        if self.drained is not None and drained != self.drained:
+            self._leave_orders.resume(self.drained)
         self.drained = drained
         for member in self.members.values():
             suspension = everywhere.get(member.lock_id, drained)
             if suspension == member.program.situation.suspension:
                 continue
-            member.program.post(Resumed() if suspension is None else Suspended(suspension))
+            self._leave_orders.give(member, Resumed() if suspension is None else Suspended(suspension))
 
     def place(self, standing: Standing) -> None:
         """Go by which other nodes wait for which programs, and give back what one of them is preferred for."""
@@ -199,6 +207,7 @@ class Fleet:
         self._on_change()
         self._note_term(name)
         self.start_order.follow(name)
+        self._leave_orders.follow(name)
 
     def _note_term(self, name: str) -> None:
         (self._led.add if self.is_led(name) else self._led.discard)(name)
@@ -273,13 +282,17 @@ class Fleet:
         keys = () if config is None else difference(member.spawner.config, config)
         by = self._wanted_by
         if config is None or (self.aside.barred(config.name) and not self._stays_away(member)):
-            member.order_end(self._ending or EndOrdered(Cause.REMOVED, by))
+            self._end(member, self._ending or EndOrdered(Cause.REMOVED, by))
         elif lock_id != member.lock_id or changes.needs_new_child(member.spawner.config, config):
-            member.order_end(self._ending or EndOrdered(Cause.CHANGED, by))
+            self._end(member, self._ending or EndOrdered(Cause.CHANGED, by))
         elif keys:
             member.spawner.follow(config)
             member.prober.apply(config)
             member.program.follow(self._make.policy(config, self._inherited.schedule(config)))
+
+    def _end(self, member: Member, order: EndOrdered) -> None:
+        if member.note_end(order):
+            self._leave_orders.give(member, order)
 
     def _member(self, config: ProgramConfig, situation: Situation, lock_id: int) -> Member:
         name = config.name
@@ -313,6 +326,7 @@ class Fleet:
             self._inherited.note(member.program)
             del self.members[name]
             self._note_term(name)
+            self._leave_orders.follow(name)
             self._wake.set()
             self._on_change()
 

@@ -34,10 +34,11 @@ class Member(Struct):
     _end: EndOrdered | None = None
     """The latest order to end: a program that was to come back with other keys may be removed meanwhile."""
 
-    def order_end(self, order: EndOrdered) -> None:
-        """Order the program to leave, once for each cause."""
-        if self._end is None or order.cause is not self._end.cause:
-            self._end = order
-            self.leaves.set()
-            self.recalled.set()
-            self.program.post(order)
+    def note_end(self, order: EndOrdered) -> bool:
+        """Note that the program is to leave; return whether it has to be told, as it has once for each cause."""
+        if self._end is not None and order.cause is self._end.cause:
+            return False
+        self._end = order
+        self.leaves.set()
+        self.recalled.set()
+        return True

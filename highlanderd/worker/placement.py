@@ -44,6 +44,10 @@ class Placement:
         others = {node: counts[node] for node, programs in self._standing.others.items() if program in programs}
         return Peers(able, led, others, missing)
 
+    def awaited(self, program: str) -> bool:
+        """Return whether another node waits for a program, and could lead it."""
+        return self._standing is not None and any(program in programs for programs in self._standing.waiting.values())
+
     def _counts(self) -> Counter[str]:
         leaders = self._leaders()
         if leaders is not self._counted[0]:  # each survey is another mapping

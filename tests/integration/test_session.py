@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from unittest.mock import ANY
 
 import psycopg
@@ -16,6 +17,7 @@ from highlanderd.core.verdict import Claim, NotYet, Settle
 from highlanderd.errors import HighlanderError
 from highlanderd.postgres import lease_change
 from highlanderd.postgres.sql import dialect
+from highlanderd.postgres.sql.sharing import LED
 from tests.support.postgres import Database
 from tests.support.session import LEASE, SHORT_LEASE, desk, locks_of_beat, row_of, settle
 from tests.support.wait import until
@@ -80,6 +82,21 @@ def test_a_release_wakes_the_other_node_and_the_epoch_grows(database: Database) 
             terms = [(1, "n1", "released"), (2, "n2", None)]
             history = "SELECT epoch, node, reason FROM highlander.term ORDER BY epoch"
             await until(lambda: database.sql(history) == terms)
+
+    asyncio.run(scenario())
+
+
+def test_a_former_leader_hears_that_what_it_gave_up_by_order_is_led_again(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn) as here, desk(database.dsn) as there:
+            ours, theirs = await here.line(), await there.line(node="n2")
+            settle(database)
+            await until(lambda: here.pool.listener.facts is not None)  # from here on each hint is a notification
+            heard = list[str]()
+            here.pool.listener.hint(f"{LED}{ours.lock_id}", partial(heard.append, "led"))
+            await ours.release((await ours.lead()).epoch, Cause.SHUTDOWN)
+            await theirs.lead()
+            await until(lambda: heard)
 
     asyncio.run(scenario())
 

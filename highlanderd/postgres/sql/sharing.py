@@ -9,6 +9,10 @@ from highlanderd.postgres.sql.dialect import DRAINED, NAMED, ORDERED_BY, RFC_333
 ORDERED: Final = "ordered"
 """What is notified, instead of a lock id, when an order was written: each daemon looks whether it concerns its node."""
 
+LED: Final = "led "
+"""What is notified, with a lock id, when a term begins after one that was given up by order: the former leader has
+others to give up."""
+
 # A crash of the server may lose what a daemon writes again within a lease: no commit waits for a disk or a standby.
 _QUICK = "quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))"
 
