@@ -1,9 +1,9 @@
 """What dead keepers have left behind: it is killed here, and proven gone before anything else may run in its place.
 
 A living process has a living line of parents up to the guardian, and a living keeper holds its own tree. So the trees
-of dead keepers are empty once the guardian has no child but worker, spare, keepers and loggers. The list of children is
-exact, because nothing but the guardian itself reaps what is on it. Several dead keepers are therefore proven empty
-together: nothing says which of them an orphan belonged to.
+of dead keepers are empty once the guardian has no child but worker, spare, fork server, keepers and loggers. The list
+of children is exact, because nothing but the guardian itself reaps what is on it. Several dead keepers are therefore
+proven empty together: nothing says which of them an orphan belonged to.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class DeadKeepers:
         self._inherited.discard(pid)
 
     def kill(self, living: Set[int]) -> None:
-        """Kill one round of what they have left; if nothing is left, conclude. ``living`` are keepers and loggers.
+        """Kill one round of what they have left; if nothing is left, conclude. ``living`` are keepers, loggers and
+        the fork server.
 
         If the worker has left an orphan, it dies with the others.
         """

@@ -101,6 +101,7 @@ class Guardian:
 
     def run(self) -> int:
         """Guard until an orderly end is complete; return the exit code."""
+        self._keepers.fork_server.begin()
         self._poller.by(linux.boottime())
         self._judge(linux.boottime())
         while not self._ended():  # looked at after each judgement: no event would follow the last proof

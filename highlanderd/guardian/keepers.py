@@ -9,10 +9,10 @@ import marshal
 import os
 
 from highlanderd.guardian import cgroup, messages, protocol, shapes
-from highlanderd.guardian.channel import Channel, channel_pair
+from highlanderd.guardian.channel import channel_pair
 from highlanderd.guardian.dead_keepers import DeadKeepers
 from highlanderd.guardian.deadline_notes import DeadlineNotes
-from highlanderd.guardian.keeper import Keeper
+from highlanderd.guardian.fork_server import ForkServer
 from highlanderd.guardian.keeper_handle import KeeperHandle
 from highlanderd.guardian.loggers import Loggers
 from highlanderd.guardian.prepared_keepers import ForkedKeeper, PreparedKeepers
@@ -43,8 +43,7 @@ class Keepers:
         instance: str,
         nofile: tuple[int, int],
     ) -> None:
-        self._worker, self._poller, self._signals = worker, poller, signals
-        self._instance, self._nofile = instance, nofile
+        self._worker, self._poller, self._instance = worker, poller, instance
         self._cgroup = cgroup.own()
         """Where keepers may make the cgroups of their children."""
         self._lease = 0.0
@@ -53,12 +52,13 @@ class Keepers:
         """By pid, until the keeper is reaped."""
         self._by_channel: dict[int, KeeperHandle] = {}
         """By descriptor: those whose channel is open."""
-        self.loggers = Loggers(worker, poller, signals)
+        self._notes = DeadlineNotes()
+        self.fork_server = ForkServer(signals, self._notes, nofile)
+        self.loggers = Loggers(worker, poller, self.fork_server)
         self.prepared = PreparedKeepers(poller, self.loggers)
         self._dead = DeadKeepers(worker, children, self.loggers)
         self._unconnected: list[KeeperHandle] = []
         """Keepers that the worker has no channel to yet."""
-        self._notes = DeadlineNotes()
         self._epochs: dict[int, int] = {}
         """The highest epoch spawned, by lock id."""
         self._spawned = 0
@@ -141,9 +141,9 @@ class Keepers:
         place = self._notes.take()
         try:
             logged = self.loggers.open(spec)
-            ours, keepers = channel_pair()
             workers, theirs = channel_pair()
-            pid = linux.fork(lambda: self._become_keeper(spec, keepers, theirs, directory, logged, place, gated))
+            order = messages.become_keeper(place, directory, list(logged), gated=gated)
+            pid, ours = self.fork_server.fork(order, spec, [theirs.fileno(), *logged.values()])
         except OSError:
             self._notes.give_back(place)
             self.loggers.drop(spec)
@@ -151,38 +151,9 @@ class Keepers:
         finally:
             for fd in logged.values():
                 os.close(fd)
-        keepers.close()
         theirs.close()
         handle = KeeperHandle(self._spawned, pid, ours, spec, directory, self._notes, place)
         return ForkedKeeper(handle, workers, spec)
-
-    def _become_keeper(
-        self,
-        spec: Spec,
-        guardian: Channel,
-        worker: Channel,
-        directory: str | None,
-        logged: dict[str, int],
-        place: int,
-        gated: bool,
-    ) -> int:
-        foreground = spec.get("foreground")
-        if foreground is None or foreground["group"] is None:
-            os.setsid()
-        else:
-            os.setpgid(0, 0)  # Ctrl-C is for the child alone
-        linux.become_subreaper()
-        linux.set_name(f"keep {spec['program']}")
-        channels = guardian.fileno(), worker.fileno()
-        linux.close_all_but(0, 1, 2, self._signals.fileno(), self._notes.fileno(), *channels, *logged.values())
-        if foreground is None:
-            os.dup2(0, 1)
-
-        def note(deadline: float, memo: bytes) -> None:
-            self._notes.write(place, deadline, memo)
-
-        keeper = Keeper(spec, self._signals, guardian, worker, directory, logged, gated=gated, note=note)
-        return keeper.run(self._nofile)
 
     # ----------------------------------------------------------------------------------------------- a new worker
 
@@ -286,7 +257,7 @@ class Keepers:
                 if now >= handle.kill_at(self._lease):
                     self._worker.log(f"the keeper of {handle.program} {handle.fault}: killing it", linux.ERROR)
                     handle.kill()
-        self._dead.kill(self._living.keys() | self.prepared.pids() | self.loggers.pids())
+        self._dead.kill(self._living.keys() | self.prepared.pids() | self.loggers.pids() | self.fork_server.pids())
         self._connect_all()
         unfinished = bool(self._dead.unproven) or not priority.restore_priority() or bool(self._unconnected)
         again = now if self._dead.again_at_once else now + AGAIN
@@ -330,7 +301,7 @@ class Keepers:
     def reaped(self, pid: int, status: int) -> None:
         """Take in the death of a child of the guardian."""
         self._dead.reaped(pid)
-        if self.loggers.reaped(pid, status) or self.prepared.reaped(pid):
+        if self.fork_server.reaped(pid) or self.loggers.reaped(pid, status) or self.prepared.reaped(pid):
             return
         handle = self._living.get(pid)
         if handle is None:

@@ -11,7 +11,7 @@ import os
 
 from highlanderd.guardian import log_report, messages, protocol, shapes
 from highlanderd.guardian.log_pipe import held
-from highlanderd.guardian.logger import REPLACE_ME, become_logger
+from highlanderd.guardian.logger import REPLACE_ME
 from highlanderd.guardian.pauses import Pauses
 from highlanderd.guardian.start import PIPE_SIZE
 from highlanderd.system import linux
@@ -20,6 +20,7 @@ from highlanderd.system.stdlib import signal
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
+    from highlanderd.guardian.fork_server import ForkServer
     from highlanderd.guardian.launch import Spec
     from highlanderd.guardian.worker import Worker
 
@@ -67,8 +68,8 @@ class LoggerHandle:
 class Loggers:
     """All loggers of one guardian. Times are CLOCK_BOOTTIME seconds."""
 
-    def __init__(self, worker: Worker, poller: linux.Poller, signals: linux.Signals) -> None:
-        self._worker, self._poller, self._signals = worker, poller, signals
+    def __init__(self, worker: Worker, poller: linux.Poller, fork_server: ForkServer) -> None:
+        self._worker, self._poller, self._fork_server = worker, poller, fork_server
         self._handles: list[LoggerHandle] = []
         self._silent: dict[int, LoggerHandle] = {}
         """By the read ends of its pipes, what waits for the first output of a child."""
@@ -169,13 +170,14 @@ class Loggers:
     def _start(self, handle: LoggerHandle, now: float) -> None:
         again = handle.runs > 0
         try:
-            handle.pid = linux.fork(
-                lambda: become_logger(handle.spec, handle.pipes, handle.report, self._signals, again=again)
-            )
+            order = messages.become_logger(list(handle.pipes), again=again)
+            fds = [handle.report, *handle.pipes.values()]
+            handle.pid, channel = self._fork_server.fork(order, handle.spec, fds)
         except OSError as error:
             self._worker.log(f"no logger can be forked for {handle.term['program']}: {error.strerror}; trying again")
             self._plan(handle, now, FIRST_PAUSE)
             return
+        channel.close()
         handle.runs += 1
         if handle.leaving:
             self._send(handle, signal.SIGTERM)

@@ -138,6 +138,25 @@ def begin() -> Message:
     return {"is": "begin"}
 
 
+# --------------------------------------------------------------------------------- the fork server, and what it forks
+
+
+def fork() -> Message:
+    return {"is": "fork"}
+
+
+def forked(pid: int | None) -> Message:
+    return {"is": "forked", "pid": pid}
+
+
+def become_keeper(place: int, directory: str | None, logged: list[str], *, gated: bool) -> Message:
+    return {"is": "keeper", "place": place, "directory": directory, "logged": logged, "gated": gated}
+
+
+def become_logger(pipes: list[str], *, again: bool) -> Message:
+    return {"is": "logger", "pipes": pipes, "again": again}
+
+
 # ---------------------------------------------------------------------------------------- to keepers, and from them
 
 

@@ -9,14 +9,17 @@ new worker talks to them. So these rules hold for every release:
   never come
 * a key keeps its name, its type and its meaning
 
-A worker has one channel to the guardian and one to each keeper. The guardian has one to each keeper. The channel of a
-spare is the worker's once the spare begins::
+A worker has one channel to the guardian and one to each keeper. The guardian has one to the fork server and one to each
+keeper. The channel of a spare is the worker's once the spare begins::
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
     guardian <--- ping, prepare, discard, spawn, remember, attend, listener ------- worker
     guardian <--- lift, ack, kill, log, reopen, draining, notify, done ------------ worker
     guardian ---- begin ----------------------------------------------------------> spare
     guardian <--- spare ----------------------------------------------------------- spare
+    guardian ---- fork -----------------------------------------------------------> fork server
+    guardian <--- forked ---------------------------------------------------------- fork server
+    guardian ---- keeper, logger -------------------------------------------------> forked process
     guardian ---- worker, execute ------------------------------------------------> keeper
     guardian <--- state ----------------------------------------------------------- keeper
     worker   ---- deadline, signal, watch, probe, hook, end, kill, leave ---------> keeper
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # sent in ``hello``; a worker that speaks another version ends at once
 GUARDIAN, WORKER, SPARE, KEEPER = "guardian", "worker", "spare", "keeper"
+FORK_SERVER, FORKED = "fork server", "forked process"
 
 TERM = {"program": "str", "lock_id": "int", "epoch": "int"}
 STATE = {
@@ -315,6 +319,34 @@ MESSAGES = (
         {},
         "Fork the next spare, and work: this channel is the worker's now, and ``hello`` follows.",
         descriptors="the next spare's channel",
+    ),
+    MessageKind(
+        GUARDIAN,
+        FORK_SERVER,
+        "fork",
+        {},
+        "Fork a process that owns this descriptor. It is the guardian's child.",
+        descriptors="the process' end of the guardian's channel to it",
+    ),
+    MessageKind(
+        FORK_SERVER, GUARDIAN, "forked", {"pid": "int | None"}, "It is forked; ``pid`` is None when that has failed."
+    ),
+    MessageKind(
+        GUARDIAN,
+        FORKED,
+        "keeper",
+        {"place": "int", "directory": "str | None", "logged": "list[str]", "gated": "bool"},
+        "Become a keeper, which notes its deadlines in this ``place``, and makes this ``directory`` the cgroup of its "
+        "child. ``logged`` names the descriptors. With ``gated`` the child waits for ``execute``.",
+        descriptors="the request, in a memfd; a channel to the worker; write ends of pipes that a logger reads",
+    ),
+    MessageKind(
+        GUARDIAN,
+        FORKED,
+        "logger",
+        {"pipes": "list[str]", "again": "bool"},
+        "Become a logger. ``pipes`` names the descriptors. ``again``: an earlier logger of this child has died.",
+        descriptors="the request, in a memfd; the memfd of its reports; read ends of pipes",
     ),
     MessageKind(
         GUARDIAN,

@@ -43,7 +43,7 @@ WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
 PIPE_BUF = select.PIPE_BUF
 ERROR, WARNING, INFO = "<3>", "<4>", "<6>"  # sd-daemon(3)
 CLONE3 = 435  # the number of the system call on every architecture
-CLONE_INTO_CGROUP = 0x200000000
+CLONE_PARENT, CLONE_INTO_CGROUP = 0x8000, 0x200000000
 CLONE_ARGS_SIZE = 88  # bytes of struct clone_args with its last member, cgroup (Linux 5.7)
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
@@ -225,13 +225,17 @@ def set_name(name: str) -> None:
     _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-def fork(run: Callable[[], int], cgroup: int | None = None) -> int:
+def fork(run: Callable[[], int], cgroup: int | None = None, *, sibling: bool = False) -> int:
     """Fork a process that calls ``run`` and exits with its result, or with 70 if it raises. Return the pid.
 
     It never returns into the frames of its parent, whose clean-up would close the wrong descriptors. ``cgroup`` is the
-    directory that it is born in. Then this process must have one thread. Raises OSError.
+    directory that it is born in. A ``sibling`` is a child of this process' parent. With either this process must have
+    one thread. Raises OSError.
     """
-    pid = os.fork() if cgroup is None else _fork_into(cgroup)
+    if sibling:
+        pid = _clone(CLONE_PARENT, 0, 0)
+    else:
+        pid = os.fork() if cgroup is None else _clone(CLONE_INTO_CGROUP, signal.SIGCHLD, cgroup)
     if pid:
         return pid
     code = 70
@@ -244,9 +248,13 @@ def fork(run: Callable[[], int], cgroup: int | None = None) -> int:
         os._exit(code)
 
 
-def _fork_into(cgroup: int) -> int:
-    """Fork into a cgroup, as ``os.fork`` does otherwise. To move there later waits for an RCU grace period: 10 ms."""
-    arguments = struct.pack("@11Q", CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup)
+def _clone(flags: int, signum: int, cgroup: int) -> int:
+    """Fork as ``os.fork`` does, but into a cgroup, or a sibling.
+
+    To move into a cgroup later waits for an RCU grace period: 10 ms. A sibling's death sends the signal that this
+    process' own does.
+    """
+    arguments = struct.pack("@11Q", flags, 0, 0, 0, signum, 0, 0, 0, 0, 0, cgroup)
     _before_fork()
     pid: int = _clone3(CLONE3, arguments, CLONE_ARGS_SIZE)
     number = ctypes.get_errno()

@@ -52,6 +52,8 @@ def parts(node: Node) -> dict[str, list[int]]:
     for pid in below(node.guardian):
         if name(pid).startswith(("keep ", "log ")):
             found["keepers and loggers"].append(pid)
+        elif name(pid) == "fork server":
+            found["guardian"].append(pid)
     return found
 
 

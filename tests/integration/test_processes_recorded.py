@@ -88,7 +88,7 @@ def test_memo_and_drain_come_over_from_an_earlier_guardian() -> None:
     _in_loop(drains)
 
 
-YOUNGER = {"begin", "logger", "probe", "spare", "watch"}
+YOUNGER = {"begin", "fork", "forked", "logger", "probe", "spare", "watch"}
 """Messages that did not exist when the others were recorded."""
 
 

@@ -65,6 +65,11 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in words if not gone(int(word))]
 
 
+def fork_servers(guardian: int) -> list[int]:
+    """List a guardian's fork servers: one, or none for a moment."""
+    return [pid for pid in children(guardian) if name_of(pid) == "fork server"]
+
+
 @contextmanager
 def undying(pid: int) -> Iterator[None]:
     """Have a process stay below its parent however it is killed, as one in uninterruptible sleep does.

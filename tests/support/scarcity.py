@@ -41,16 +41,18 @@ def no_descriptors(*pids: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_more_processes(pid: int, spare: int = 0) -> Iterator[None]:
-    """Let a process and what it forks fork ``spare`` times more for the block; then EAGAIN.
+def no_more_processes(*pids: int, spare: int = 0) -> Iterator[None]:
+    """Let these processes and what they fork fork ``spare`` times more for the block; then EAGAIN.
 
     As root by a cgroup, because no limit counts for root; skipped where none can be made.
     """
     if os.geteuid():
-        most = resource.prlimit(pid, resource.RLIMIT_NPROC)
-        resource.prlimit(pid, resource.RLIMIT_NPROC, (min(1, spare), most[1]))  # it counts all of the user's
+        most = resource.prlimit(pids[0], resource.RLIMIT_NPROC)
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_NPROC, (min(1, spare), most[1]))  # it counts all of the user's
         yield
-        resource.prlimit(pid, resource.RLIMIT_NPROC, most)
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_NPROC, most)
         return
     top = next((top for top in PIDS if _counts_processes(top)), None)
     if top is None:
@@ -58,7 +60,8 @@ def no_more_processes(pid: int, spare: int = 0) -> Iterator[None]:
     group = top / f"highlander-test-{os.getpid()}"
     group.mkdir()
     try:
-        (group / "cgroup.procs").write_text(str(pid))
+        for pid in pids:
+            (group / "cgroup.procs").write_text(str(pid))
         (group / "pids.max").write_text(str(int((group / "pids.current").read_text()) + spare))
         yield
     finally:

@@ -12,9 +12,9 @@ import pytest
 
 from highlanderd.children import guardian_link
 from highlanderd.children.messages import SpawnRequest
-from highlanderd.guardian import guardian, keeper, messages, protocol, shapes
+from highlanderd.guardian import forked, guardian, keeper, messages, protocol, shapes
 from highlanderd.guardian.channel import Message
-from highlanderd.guardian.protocol import GUARDIAN, KEEPER, SPARE, WORKER
+from highlanderd.guardian.protocol import FORK_SERVER, FORKED, GUARDIAN, KEEPER, SPARE, WORKER
 
 TERM = {"program": "beat", "lock_id": 7, "epoch": 2}
 LOG = {
@@ -56,6 +56,10 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "done": (WORKER, GUARDIAN, messages.done(0)),
     "spare": (SPARE, GUARDIAN, messages.spare(4711)),
     "begin": (GUARDIAN, SPARE, messages.begin()),
+    "fork": (GUARDIAN, FORK_SERVER, messages.fork()),
+    "forked": (FORK_SERVER, GUARDIAN, messages.forked(4711)),
+    "become_keeper": (GUARDIAN, FORKED, messages.become_keeper(3, "/sys/fs/cgroup/beat", ["stdout"], gated=True)),
+    "become_logger": (GUARDIAN, FORKED, messages.become_logger(["stdout"], again=False)),
     "worker": (GUARDIAN, KEEPER, messages.worker()),
     "execute": (GUARDIAN, KEEPER, messages.execute(1.0, 0.5, b"led")),
     "deadline": (WORKER, KEEPER, messages.deadline(1.0, b"led")),
@@ -107,6 +111,7 @@ def test_a_constructor_makes_exactly_the_keys_of_its_row(constructor: str) -> No
         (GUARDIAN, {WORKER}, guardian.HANDLERS),
         (WORKER, {GUARDIAN}, guardian_link.HANDLERS),
         (KEEPER, {GUARDIAN, WORKER}, keeper.HANDLERS),
+        (FORKED, {GUARDIAN}, forked.HANDLERS),
     ],
 )
 def test_a_receiver_handles_exactly_its_rows(receiver: str, senders: set[str], handlers: Mapping[str, object]) -> None:
