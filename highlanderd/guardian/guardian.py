@@ -54,6 +54,7 @@ from highlanderd.guardian.suspects import DEATHS, Suspects
 from highlanderd.guardian.watchdog import OVERDUE, ServiceNotifier
 from highlanderd.guardian.worker import Worker
 from highlanderd.system import linux, proctree
+from highlanderd.system.immortal import make_all_immortal
 from highlanderd.system.stdlib import signal
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
@@ -101,9 +102,10 @@ class Guardian:
 
     def run(self) -> int:
         """Guard until an orderly end is complete; return the exit code."""
-        self._keepers.fork_server.begin()
         self._poller.by(linux.boottime())
         self._judge(linux.boottime())
+        make_all_immortal()  # while the worker begins
+        self._keepers.fork_server.begin()
         while not self._ended():  # looked at after each judgement: no event would follow the last proof
             self._turn()
             self._judge(linux.boottime())

@@ -15,11 +15,10 @@ from tests.support.deaths import open_files, stand_still
 from tests.support.processes import GUARDIAN, LEASE, Node, gone, node_at, undying
 from tests.support.wait import wait_for
 
-BOUND = 1280 if sys.version_info >= (3, 12) else 1536
-"""KiB of private memory that a running child may cost in its keeper: a megabyte, and a tenth for what differs from run
-to run (1,136 to 1,192 were seen with Python 3.12, 1,364 to 1,476 with 3.11). Python 3.11 writes a reference count
-into each constant that it looks at, and so copies more of what it shares with the guardian. A keeper checks the shape
-of each message, and forks its child into a cgroup, which costs some of it."""
+BOUND = 1000 if sys.version_info >= (3, 12) else 1536
+"""KiB of private memory that a running child may cost in its keeper (740 were seen with Python 3.12, 1,310 to 1,420
+with 3.11, which writes a reference count into each object that it looks at, and so copies more of what it shares). A
+keeper checks the shape of each message, and forks its child into a cgroup, which costs some of it."""
 
 
 @pytest.fixture
