@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from msgspec import Struct
+
+_SIGNALS: Final = {member.value: member.name for member in signal.Signals}
 
 
 def exit_of(status: int) -> tuple[int | None, str | None]:
@@ -20,8 +23,7 @@ def exit_of(status: int) -> tuple[int | None, str | None]:
     number = status & 0x7F
     if not number:
         return status >> 8, None
-    names = {member.value: member.name for member in signal.Signals}
-    return None, names.get(number, f"signal {number}")
+    return None, _SIGNALS.get(number, f"signal {number}")
 
 
 class Former(Struct, frozen=True):
