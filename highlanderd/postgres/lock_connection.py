@@ -64,6 +64,9 @@ class Sharing(Struct, frozen=True):
     connection: Connection
 
 
+_Delivered = Connected | Sharing
+
+
 class Closed(Struct, frozen=True):
     """The program has left: there will be no other connection."""
 
@@ -89,7 +92,7 @@ class LockConnection:
     @property
     def connection(self) -> Connection | None:
         """The present connection."""
-        return self.state.connection if isinstance(self.state, Connected | Sharing) else None
+        return self.state.connection if isinstance(self.state, _Delivered) else None
 
     @property
     def own(self) -> Connection | None:
@@ -104,7 +107,7 @@ class LockConnection:
     @property
     def connected(self) -> bool:
         """Whether there is a session at the moment."""
-        return isinstance(self.state, Connected | Sharing)
+        return isinstance(self.state, _Delivered)
 
     @property
     def schema(self) -> int:

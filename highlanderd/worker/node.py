@@ -41,7 +41,6 @@ from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.remembered import Events
 from highlanderd.postgres.sql.dialect import SCHEDULED
 from highlanderd.structs import replace
-from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 from highlanderd.worker import snapshot
 from highlanderd.worker.aside import NEVER
@@ -118,9 +117,9 @@ class WorkerNode:
 
     def status(self) -> NodeStatus:
         """Return the present snapshot, from memory."""
-        overview = self._overview.latest(STALE)
+        seen = self._view(self._overview.latest(STALE))
         programs = (
-            snapshot.shown(member, self._pool, self._name, overview, self._meter.of(member.program.child))
+            snapshot.shown(member, seen, self._meter.of(member.program.child))
             for member in map(self._fleet.members.__getitem__, self.programs)
         )
         return replace(self.facts(), programs=tuple(programs))
@@ -142,6 +141,9 @@ class WorkerNode:
             drained=None if drained is None else Held(drained.author, drained.remark, drained.since),
         )
 
+    def _view(self, overview: ClusterOverview | None = None) -> snapshot.View:
+        return snapshot.view(self._pool, self._name, overview)
+
     def _connections(self) -> int:
         own = sum(member.session.own is not None for member in self._fleet.members.values())
         return own + self._pool.warm.count + self._pool.listener.connected
@@ -153,9 +155,8 @@ class WorkerNode:
 
     def program(self, name: str) -> ProgramStatus:
         """Return the present status of one program, from memory. Raises NoSuchProgram."""
-        member, overview = self._member(name), self._overview.latest(STALE)
-        usage = self._meter.of(member.program.child)
-        return snapshot.program_status(member, self._pool, self._name, overview, usage)
+        member, seen = self._member(name), self._view(self._overview.latest(STALE))
+        return snapshot.program_status(member, seen, self._meter.of(member.program.child))
 
     async def detail(self, name: str) -> ProgramDetail:
         """Return everything about one program. Raises NoSuchProgram."""
@@ -166,7 +167,7 @@ class WorkerNode:
             began = loop.time()
             tree = await tree_below(None if child is None else child.keeper_pid)
             self._next_walk = loop.time() + WALK_REST * (loop.time() - began)
-        return snapshot.program_detail(self._member(name), self._pool, self._name, tree)
+        return snapshot.program_detail(self._member(name), self._view(), tree)
 
     async def survey(self) -> None:
         """Refresh who leads what, and who could, for half a second at most. All who ask at once share one question."""
@@ -336,7 +337,8 @@ class WorkerNode:
         """Refuse an order on a child where there is none; ``in_backoff`` is the cure there. Raises NotLeading."""
         member = self._member(name)
         if member.program.state != "leading":
-            raise NotLeading(not_leading(snapshot.program_status(member, self._pool, ""), self._name, in_backoff))
+            seen = snapshot.view(self._pool, "")
+            raise NotLeading(not_leading(snapshot.program_status(member, seen), self._name, in_backoff))
 
     async def reopen(self, name: str) -> bool:
         """Have a program's log files opened anew; False where it writes none. Raises NoSuchProgram, HighlanderError."""
@@ -438,12 +440,12 @@ class WorkerNode:
         member = self._fleet.members.get(name)
         if member is None:
             return LocalView(node, None, None)
-        now, turns_at, back = boottime(), snapshot.turns_at(member), self._fleet.returns(name)
+        seen, turns_at, back = self._view(overview), snapshot.turns_at(member), self._fleet.returns(name)
         return LocalView(
             node,
-            snapshot.program_status(member, self._pool, self._name, overview),
-            None if turns_at is None else snapshot.wall(turns_at, now),
-            None if back is None else (back[0], snapshot.wall(back[1], now)),
+            snapshot.program_status(member, seen),
+            None if turns_at is None else seen.wall(turns_at),
+            None if back is None else (back[0], seen.wall(back[1])),
         )
 
     async def lease_report(self) -> LeaseReport:

@@ -66,6 +66,8 @@ from highlanderd.worker.starts import Starts
 
 log = logging.getLogger(__name__)
 
+_Executed = Running | Ready
+
 
 class Program:
     """One program on this node. ``run`` lasts as long as the program does; everything reaches it as an event."""
@@ -156,9 +158,10 @@ class Program:
     @property
     def next_run(self) -> float | None:
         """When its schedule wants it to run next, in seconds of the epoch; None without one, and until it is known."""
-        schedule, clock, state = self.policy.schedule, self._clock, self.situation.state
-        if schedule is None or clock is None:
+        schedule = self.policy.schedule
+        if schedule is None or (clock := self._clock) is None:
             return None
+        state = self.situation.state
         known = state.next_run if isinstance(state, Waiting) else None  # to find it out anew takes a moment
         at = known if known is not None and clock < known else schedule.times.following(clock)
         return None if at == inf else at
@@ -166,10 +169,11 @@ class Program:
     @property
     def idle(self) -> bool:
         """Whether its schedule wants no run at present, as far as the last look shows."""
-        state, clock = self.situation.state, self._clock
-        return (
-            isinstance(state, Waiting) and state.next_run is not None and clock is not None and clock < state.next_run
-        )
+        state = self.situation.state
+        if not isinstance(state, Waiting) or state.next_run is None:
+            return False
+        clock = self._clock
+        return clock is not None and clock < state.next_run
 
     @property
     def _clock(self) -> float | None:
@@ -191,7 +195,7 @@ class Program:
     def running(self) -> Running | Ready | None:
         """The child, while it is wanted and its program was executed."""
         state = self.situation.state
-        return state.child if isinstance(state, Leading) and isinstance(state.child, Running | Ready) else None
+        return state.child if isinstance(state, Leading) and isinstance(state.child, _Executed) else None
 
     def adopt(self, child: ProgramChild) -> None:
         """Go on with a child that an earlier worker started."""

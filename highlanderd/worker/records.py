@@ -37,6 +37,9 @@ LastExit = tuple[Exited, int | None]
 Tell = Callable[..., None]
 """Called with an event, the program, and facts of an ``Occurrence``."""
 
+_WithTerm = Leading | Draining
+"""Put together once: this is asked many times a second of each program."""
+
 LOST: Final = frozenset({Cause.FENCED, Cause.OVERRULED, Cause.KEEPER_LOST, Cause.DISCONNECTED})
 """Causes of an end that neither an operator nor the program has brought about."""
 
@@ -44,7 +47,7 @@ LOST: Final = frozenset({Cause.FENCED, Cause.OVERRULED, Cause.KEEPER_LOST, Cause
 def term_of(situation: Situation) -> Term | None:
     """Return the term under way."""
     state = situation.state
-    return state.term if isinstance(state, Leading | Draining) else None
+    return state.term if isinstance(state, _WithTerm) else None
 
 
 def _level(before: Situation, after: Situation) -> int:

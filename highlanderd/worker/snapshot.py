@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import lru_cache
+
+from msgspec import Struct
 
 from highlanderd.config import ProgramConfig
 from highlanderd.config.probes import Delay
@@ -25,36 +28,57 @@ from highlanderd.worker.unkillable import unkillable, unkillable_words
 log = logging.getLogger(__name__)
 
 
-def program_status(
-    member: Member, pool: Pool, node: str, overview: ClusterOverview | None = None, usage: Usage | None = None
-) -> ProgramStatus:
-    """Return one program as this node sees it. Without an overview it is not known who else could lead it."""
-    program, now = member.program, boottime()
+class View(Struct, frozen=True):
+    """From where and when programs are seen: it is the same for all of one snapshot."""
+
+    pool: Pool
+    node: str
+    overview: ClusterOverview | None
+    """Without one it is not known who else could lead a program."""
+    now: float
+    """In CLOCK_BOOTTIME seconds."""
+    ahead: float
+    """Seconds that the wall clock is ahead of CLOCK_BOOTTIME."""
+
+    def wall(self, moment: float) -> str:
+        """Return a moment as ``wall`` does."""
+        return _written(moment, self.ahead)
+
+
+def view(pool: Pool, node: str, overview: ClusterOverview | None = None) -> View:
+    """Return the view at this moment of the node of that name."""
+    now = boottime()
+    return View(pool, node, overview, now, _ahead(now))
+
+
+def program_status(member: Member, seen: View, usage: Usage | None = None) -> ProgramStatus:
+    """Return one program as this node sees it."""
+    program, now = member.program, seen.now
     situation, term, running, next_run = program.situation, program.term, program.running, program.next_run
-    leader, epoch = _leader(member, pool, node)
+    leader, epoch = _leader(member, seen)
     left = unkillable(member)
-    known = None if overview is None else overview.program(program.name)
+    known = None if seen.overview is None else seen.overview.program(program.name)
     return ProgramStatus(
         name=program.name,
         state=program.state,
         want="run" if _wish(member) is Want.RUN else "stop",
-        reason=_reason(member, pool, left),
-        since=wall(program.entered, now),
+        reason=_reason(member, seen.pool, left),
+        since=seen.wall(program.entered),
         leader=leader,
         epoch=epoch,
         lock_id=member.lock_id,
         pid=program.pid,
-        ready=is_ready(member) and not left,
+        ready=isinstance(running, Ready) and not left,
         failures=situation.failures,
         restarts=max(0, program.restarts),
         lease_remaining=max(0.0, term.trusted_until - now) if term is not None else None,
-        started=wall(running.since, now) if running is not None else None,
+        started=seen.wall(running.since) if running is not None else None,
         uptime=now - running.since if running is not None else None,
         description=member.spawner.config.description,
         connected=member.session.connected,
         unkillable=left,
         detached=program.detached,
-        last_exit=_last_exit(member, now),
+        last_exit=_last_exit(member, seen),
         stopped=_stopped(member),
         finished=isinstance(situation.state, Waiting) and situation.state.finished,
         next_run=None if next_run is None else rfc_3339(next_run),
@@ -66,12 +90,12 @@ def program_status(
     )
 
 
-def _leader(member: Member, pool: Pool, node: str) -> tuple[str | None, int | None]:
+def _leader(member: Member, seen: View) -> tuple[str | None, int | None]:
     """Return the node that leads the program, and the epoch of the latest term that is known."""
-    term, latest = member.program.term, pool.listener.leaders.get(member.lock_id)
-    if term is not None:
-        return node, term.epoch
-    ours = member.program.policy.instance
+    if (term := member.program.term) is not None:
+        return seen.node, term.epoch
+    pool = seen.pool
+    latest, ours = pool.listener.leaders.get(member.lock_id), member.program.policy.instance
     if latest is not None and latest.instance != ours and pool.listener.knows_led(member.lock_id):
         return latest.node, latest.epoch
     other = _under_another_key(member, pool)
@@ -90,12 +114,12 @@ def _stopped(member: Member) -> Held | None:
     return None if found is None or found.drained else Held(found.author, found.remark, found.since)
 
 
-def _last_exit(member: Member, now: float) -> LastExit | None:
+def _last_exit(member: Member, seen: View) -> LastExit | None:
     found = member.program.last_exit
     if found is None:
         return None
     event, epoch = found
-    return LastExit(wall(event.at, now), epoch, *exit_of(event.status), member.program.policy.succeeds(event.status))
+    return LastExit(seen.wall(event.at), epoch, *exit_of(event.status), member.program.policy.succeeds(event.status))
 
 
 def is_ready(member: Member) -> bool:
@@ -113,7 +137,7 @@ def turns_at(member: Member) -> float | None:
 
 def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
     """Return why it is in its state. A candidate without a session waits for what keeps the pool from PostgreSQL."""
-    situation, leader = member.program.situation, pool.listener.leaders.get(member.lock_id)
+    situation = member.program.situation
     if left:
         return f"{situation.reason}; {unkillable_words(member, left)}".removeprefix("; ")
     if not isinstance(situation.state, Waiting):
@@ -124,6 +148,7 @@ def _reason(member: Member, pool: Pool, left: tuple[Process, ...]) -> str:
         return situation.reason or lack
     if not member.session.connected and pool.last_error:
         return pool.last_error
+    leader = pool.listener.leaders.get(member.lock_id)
     if situation.reason == ROW_LOCKED:  # the row still names the last leader, who is gone
         return situation.reason
     if leader is not None and leader.leads:
@@ -145,12 +170,10 @@ def _under_another_key(member: Member, pool: Pool) -> tuple[int, Leader] | None:
     return next(((key, one) for key, one in found if pool.listener.knows_led(key)), None)
 
 
-def shown(
-    member: Member, pool: Pool, node: str, overview: ClusterOverview | None, usage: Usage | None
-) -> ProgramStatus:
+def shown(member: Member, seen: View, usage: Usage | None) -> ProgramStatus:
     """Return one program as this node sees it; only its name and state, and why, when the rest cannot be shown."""
     try:
-        return program_status(member, pool, node, overview, usage)
+        return program_status(member, seen, usage)
     except Exception as error:  # the others are to be shown all the same
         log.exception("%s: cannot be shown", member.program.name)
         return ProgramStatus(
@@ -158,7 +181,7 @@ def shown(
             state=member.program.state,
             want="run" if member.program.situation.want is Want.RUN else "stop",
             reason=f"cannot be shown ({error!r}), which is a fault of highlanderd",
-            since=wall(member.program.entered, boottime()),
+            since=seen.wall(member.program.entered),
             leader=None,
             epoch=None,
             lock_id=member.lock_id,
@@ -174,10 +197,10 @@ def shown(
         )
 
 
-def program_detail(member: Member, pool: Pool, node: str, tree: Tree) -> ProgramDetail:
+def program_detail(member: Member, seen: View, tree: Tree) -> ProgramDetail:
     """Return everything about one program but its secrets: no values of variables, no expanded arguments."""
     config: ProgramConfig = member.spawner.config
-    status = program_status(member, pool, node)
+    status = program_status(member, seen)
     return ProgramDetail(
         status=status,
         lock_key=_shown(config.key),
@@ -219,4 +242,14 @@ def postgres_status(pool: Pool, connections: int) -> PostgresStatus:
 
 def wall(moment: float, now: float) -> str:
     """Return a CLOCK_BOOTTIME moment as RFC 3339, by today's wall clock: for people, never for decisions."""
-    return rfc_3339(round(time.time() - (now - moment), 3))
+    return _written(moment, _ahead(now))
+
+
+def _ahead(now: float) -> float:
+    """Return by how much the wall clock is ahead of CLOCK_BOOTTIME, to a millisecond: each text is made once then."""
+    return round(time.time() - now, 3)
+
+
+@lru_cache(maxsize=8192)
+def _written(moment: float, ahead: float) -> str:
+    return rfc_3339(round(moment + ahead, 3))
