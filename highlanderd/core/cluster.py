@@ -192,7 +192,7 @@ class Overviews:
     ) -> ClusterOverview:
         """Return the cluster as its parts show it: ``candidates`` by node, ``stopped`` by lock id."""
         common = {node.name: _absence(node) for node in nodes}, stopped
-        parts = list(candidates), list(leads), common
+        parts = list(candidates), sorted(leads, key=lambda lead: lead.lock_id), common  # each renewal moves a row
         if parts != self._put_together:
             self._latest, self._put_together = self._anew(*parts), parts
         ordered = tuple(sorted(nodes, key=lambda node: node.name))

@@ -51,6 +51,12 @@ def test_all_but_the_leader_are_candidates() -> None:
     assert (found.candidates, found.unable, found.drift) == (("b", "c"), (), ())
 
 
+def test_rows_in_another_order_are_put_together_once() -> None:
+    overviews, mail = Overviews(), Lead("mail", 8, "b", 1, LED.since, led=True)
+    first = overviews.overview(NODES, [("a", BEAT)], [LED, mail], {})
+    assert overviews.overview(NODES, [("a", BEAT)], [mail, LED], {}).programs is first.programs
+
+
 def test_where_nobody_leads_every_able_node_is_a_candidate() -> None:
     found = overview(NODES, [("a", BEAT), ("b", BEAT)], [replace(LED, led=False)], {}).by_name["beat"]
     assert (found.leader, found.epoch, found.since, found.ready) == (None, 3, None, False)
