@@ -15,7 +15,7 @@ from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 from highlanderd.worker.interfaces import ProgramChild
-from highlanderd.worker.usage import MeasuredTree, cgroup_counts, usages
+from highlanderd.worker.usage import EVENTS, MeasuredTree, cgroup_counts, usages
 
 WAIT: Final = 0.02
 """Seconds that one waits for a look; after that one gets the reading before it, and the next question this one's."""
@@ -85,12 +85,12 @@ class Meter:
     def exited(self, program: str, child: ProgramChild) -> None:
         """Count what the kernel has killed of a child whose main process has ended, and whose cgroup is still there."""
         if (directory := self._directory(child.number)) is not None:
-            self._count(child.number, program, cgroup_counts(directory, "oom_kills").get("oom_kills"))
+            self._count(child.number, program, cgroup_counts(directory, EVENTS).get("oom_kills"))
 
     def starved(self, child: ProgramChild) -> str:
         """Return why the kernel had no memory for a child that it has killed just now, in words; else nothing."""
         directory = self._directory(child.number)
-        counts = {} if directory is None else cgroup_counts(directory, "oom_kills", "limit_reached")
+        counts = {} if directory is None else cgroup_counts(directory, EVENTS)
         if counts.get("oom_kills", 0) <= self._oom_kills.get(child.number, 0):
             return ""  # what was counted already has not ended it
         own = counts.get("limit_reached")

@@ -101,28 +101,29 @@ def _descendants(keeper: int, below: Mapping[int, list[int]]) -> Iterator[int]:
         level = [child for pid in level for child in below.get(pid, ())]
 
 
-# By what is counted, in microseconds and bytes: the file of a cgroup, and the word before the number in it.
+EVENTS: Final = "memory.events"
+"""The file of a cgroup that counts what its lack of memory has led to."""
+# By file of a cgroup and the word before the number in it: what is counted there, in microseconds and bytes.
 _COUNTED: Final = {
-    "cpu": ("cpu.stat", "usage_usec"),
-    "memory": ("memory.current", ""),
-    "tasks": ("pids.current", ""),
-    "oom_kills": ("memory.events", "oom_kill"),
-    "limit_reached": ("memory.events", "oom"),
+    "cpu.stat": {b"usage_usec": "cpu"},
+    "memory.current": {b"": "memory"},
+    "pids.current": {b"": "tasks"},
+    EVENTS: {b"oom_kill": "oom_kills", b"oom": "limit_reached"},
 }
 
 
-def cgroup_counts(directory: Path, *names: str) -> dict[str, int]:
+def cgroup_counts(directory: Path, *files: str) -> dict[str, int]:
     """Return what the kernel has counted for a cgroup: less where a controller is not switched on for it.
 
-    ``names`` are those of ``_COUNTED`` that are wanted; all of them without any.
+    ``files`` are those of ``_COUNTED`` that are wanted; all of them without any.
     """
     found = {}
-    for name in names or _COUNTED:
-        file, word = _COUNTED[name]
+    for file in files or _COUNTED:
         with suppress(OSError):
-            for line in (directory / file).read_text().splitlines():
-                if line.rpartition(" ")[0] == word:
-                    found[name] = int(line.rpartition(" ")[2])
+            for line in proctree.contents(f"{directory}/{file}").splitlines():
+                word, _, number = line.rpartition(b" ")
+                if name := _COUNTED[file].get(word):
+                    found[name] = int(number)
     return found
 
 
