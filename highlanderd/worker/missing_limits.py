@@ -11,8 +11,8 @@ from highlanderd.worker.member import Member
 def sentences(members: Iterable[Member]) -> Iterator[str]:
     """Yield a sentence for each program that runs without a limit."""
     for member in members:
-        child = member.program.child
-        if child is not None and member.program.running is not None:
-            why = reason(member.spawner.config, child)
+        config, program = member.spawner.config, member.program
+        if config.limits and program.child is not None and program.running is not None:
+            why = reason(config, program.child)
             if why:
-                yield f"{member.program.name} runs without a limit: {why}"
+                yield f"{program.name} runs without a limit: {why}"

@@ -30,11 +30,10 @@ class UnkillableLog:
 
 def sentences(members: Iterable[Member]) -> Mapping[str, str]:
     """Return a sentence for each program whose tree does not die, by its name."""
-    found = ((member, unkillable(member)) for member in members if member.program.child is not None)
     return {
         (name := member.program.name): f"{name}: {unkillable_words(member, processes)}; {_outlook(member)}"
-        for member, processes in found
-        if processes
+        for member in members
+        if (processes := unkillable(member))
     }
 
 
