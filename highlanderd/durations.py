@@ -77,10 +77,12 @@ def span(seconds: float | None) -> str:
     >>> span(42.9), span(7260), span(90000), span(None)
     ('42s', '2h 1m', '1d 1h', '-')
     """
-    if seconds is None:
-        return "-"
-    left = max(0, int(seconds))
-    parts = []
+    return "-" if seconds is None else _span(int(seconds))
+
+
+@lru_cache  # the programs of a node are often as old as each other
+def _span(seconds: int) -> str:
+    left, parts = max(0, seconds), []
     for unit in ("d", "h", "m", "s"):
         number, left = divmod(left, int(_UNITS[unit]))
         parts += [f"{number}{unit}"] if number else []

@@ -95,6 +95,8 @@ def folded(rows: Sequence[Sequence[str]], width: int | None, names: Sequence[int
 
 def _folded_row(row: Sequence[str], widths: Sequence[int], width: int | None) -> list[str]:
     """Return the line of a row, and the lines on which its last cell goes on."""
+    if width is None:
+        return ["  ".join(map(str.ljust, row, widths)).rstrip()]
     cells = [cut(cell, size).ljust(size) for cell, size in zip(row[:-1], widths, strict=False)]
     first, *more = _reason(row[-1], sum(widths[:-1]) + 2 * (len(widths) - 1), width)
     return [cut("  ".join([*cells, first]).rstrip(), width), *more]
