@@ -5,6 +5,7 @@ One term is one spawn, and a program has one keeper.
 
 from __future__ import annotations
 
+import errno
 import marshal
 import os
 
@@ -121,7 +122,9 @@ class Keepers:
         try:
             forked = self.prepared.take(spec) or self._fork_keeper(spec)
         except OSError as error:
-            return f"no keeper can be forked: {error.strerror}; raise the limit on processes or open files"
+            size = "the size of files (LimitFSIZE), which holds for memory, too"
+            limit = size if error.errno == errno.EFBIG else "processes or open files"
+            return f"no keeper can be forked: {error.strerror}; raise the limit on {limit}"
         handle = forked.handle
         self._epochs[spec["lock_id"]] = spec["epoch"]
         self._living[handle.pid] = self._by_channel[handle.channel.fileno()] = handle

@@ -297,7 +297,10 @@ class Logger:
         self._report["bytes"] = {pipe.name: pipe.bytes for pipe in self._pipes}
         self._report["dropped"] = {pipe.name: pipe.all_dropped for pipe in self._pipes}
         self._report["last"], self._report["number"] = self._last.cut(), self._last.number
-        log_report.publish(self._report_fd, self._report)
+        try:
+            log_report.publish(self._report_fd, self._report)
+        except OSError:  # for want of memory, or by RLIMIT_FSIZE: lines are written all the same
+            self._changed = True
 
 
 def _drops(order: Spec) -> bool:

@@ -239,8 +239,17 @@ class Loggers:
             if handle.term == term:
                 fixed = {key: handle.spec["log"][key] for key in WHERE if key in handle.spec["log"]}
                 handle.spec["log"] = {**handle.spec["log"], **order, **fixed}  # for the next logger
-                log_report.give_order(handle.report, handle.spec["log"])
-                self._send(handle, signal.SIGHUP)
+                self._give(handle)
+
+    def _give(self, handle: LoggerHandle) -> None:
+        program = handle.term["program"]
+        try:
+            log_report.give_order(handle.report, handle.spec["log"])
+        except OSError as error:  # for want of memory, or by RLIMIT_FSIZE
+            why = f"{error.strerror}; restart {program} to have it go by them"
+            self._worker.log(f"the logger of {program} cannot be told its new settings: {why}")
+        else:
+            self._send(handle, signal.SIGHUP)
 
     def dismiss(self, now: float) -> None:
         """End all loggers, because the daemon ends; each has a moment for its last lines."""

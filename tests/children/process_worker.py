@@ -101,6 +101,8 @@ class TestBench:
             self.tell("report", epoch=epoch, **{**report, "memo": (report["memo"] or b"").decode()})
         elif command in ("signal", "kill", "watch", "run_hook", "end") and child:
             getattr(child, command)(**more)
+        elif command == "order_log" and child:
+            self.guardian.order_log(child, more["order"])
         elif command == "probe" and child:
             self.tell("probing", epoch=epoch, n=child.probe(tuple(more["argv"]), more["timeout"]))
         elif command == "logged":

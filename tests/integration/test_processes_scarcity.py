@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,3 +74,19 @@ def test_a_guardian_that_may_start_no_worker_loses_no_descriptor_over_it(node: N
     let_open_again(node.pid)
     assert node.meet()["memo"] == "the sessions"
     wait_for(lambda: len(open_files(node.pid)) == before, what="it holds as many as before")
+
+
+def test_under_a_limit_on_the_size_of_files_a_refusal_names_it_and_nothing_that_runs_ends(
+    node: Node, tmp_path: Path
+) -> None:
+    log = {"files": {"stdout": str(tmp_path / "log")}}
+    epoch = node.shell("exec sleep 1000", log=dict(log))
+    child = node.expect("Started", epoch=epoch)["pid"]
+    resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # its words still have room
+    node.tell("order_log", epoch=epoch, order={"files": {}, "max_bytes": 7, "backups": 0})
+    said = "the logger of beat cannot be told its new settings: File too large; restart beat to have it go by them"
+    wait_for(lambda: said in node.errors.read_text(), what="the guardian says so, and lives")
+    refused = node.shell("true", program="bot", lock_id=2, log=dict(log))
+    why = "no keeper can be forked: File too large; raise the limit on the size of files (LimitFSIZE), "
+    assert why in node.expect("SpawnFailed", epoch=refused)["why"]
+    assert not gone(child)
