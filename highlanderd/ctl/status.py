@@ -89,6 +89,14 @@ def footer(answer: Mapping[str, Any], now: float) -> Iterator[str]:
     if alone:
         yield f"no standby: no other node could take over {tables.plain(enumerated(alone))} now"
     if not answer["postgres"]["connected"]:
-        why = answer["postgres"]["trouble"] or "not connected yet"
-        yield f"warning: PostgreSQL cannot be used: {tables.plain(why)}"
+        yield f"warning: {_unconnected(answer)}"
     yield from (f"warning: {tables.plain(trouble)}" for trouble in answer["warnings"])
+
+
+def _unconnected(answer: Mapping[str, Any]) -> str:
+    """Return why the latest attempt to connect has failed, and for whom: it may have been one of many."""
+    why = tables.plain(answer["postgres"]["trouble"] or "not connected yet")
+    without = [one["name"] for one in answer["programs"] if not one["connected"]]
+    if 0 < len(without) < len(answer["programs"]):
+        return f"no connection to PostgreSQL for {tables.plain(enumerated(without))}: {why}"
+    return f"PostgreSQL cannot be used: {why}"

@@ -350,6 +350,11 @@ def test_whatever_is_out_of_the_ordinary_has_a_line() -> None:
         "warning: PostgreSQL cannot be used: connection refused",
         "warning: look",
     ]
+    full = {"connected": False, "trouble": "sorry, too many clients already"}
+    few = answered(row("a"), row("b", connected=False), row("c", connected=False), postgres=full)
+    assert list(status.footer(few, NOON)) == [
+        "warning: no connection to PostgreSQL for b, c: sorry, too many clients already"
+    ]
 
 
 @pytest.mark.parametrize(
