@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from highlanderd import __version__, descriptors
 from highlanderd.command_parser import CommandParser
-from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError, one_line, printable
+from highlanderd.errors import DONE, FAILED, ConfigurationError, HighlanderError, lacking, one_line, printable
 from highlanderd.run import arguments as run
 
 if TYPE_CHECKING:
@@ -183,8 +183,7 @@ def _give_up(channel_fd: int, error: ImportError) -> int:
     from highlanderd.guardian.channel import Channel
     from highlanderd.run.command import LOST
 
-    why = " ".join(str(error).split())
-    print(printable(f"highlanderd: it cannot start, for want of a library: {why}; install that"), file=sys.stderr)
+    print(printable(lacking(error)), file=sys.stderr)
     Channel.of(channel_fd).send(messages.done(LOST))
     return LOST
 

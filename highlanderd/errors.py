@@ -186,3 +186,9 @@ def listed(names: Iterable[str]) -> str:
     ('a, b', 'none')
     """
     return enumerated(sorted(names), 20) or "none"
+
+
+def lacking(error: ImportError) -> str:
+    """Return the sentence of a command that cannot go on without a library."""
+    why = " ".join(str(error).split())
+    return f"highlanderd: it cannot start, for want of a library: {why}; install that"

@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 from highlanderd.config import Configuration, DaemonSection, Loaded
 from highlanderd.config.trust import directory_problem
 from highlanderd.errors import HighlanderError
+from highlanderd.listeners import library
 from highlanderd.system import ownership
 from highlanderd.worker.spare import forked_ahead, own_command
 
@@ -61,8 +62,10 @@ def become_daemon(path: Path, loaded: Loaded, code: int | None) -> int:
 
 
 def _import_worker() -> None:
-    """Import what a worker needs, in the first one alone: the guardian begins meanwhile."""
+    """Import what a worker needs, in the first one alone: the guardian begins meanwhile. Raises ImportError."""
     import highlanderd.worker.daemon  # noqa: F401
+
+    library.require()
 
 
 def _become_guardian(lock: int, daemon: DaemonSection, spare: tuple[str, ...]) -> NoReturn:

@@ -48,6 +48,17 @@ def test_usage_errors_exit_with_two(words: tuple[str, ...], said: str) -> None:
     assert done.err.splitlines()[-1] == f"highlanderd: error: {said}"
 
 
+def test_a_daemon_that_lacks_a_library_of_its_worker_ends_with_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("raise ImportError('No module named prometheus_client')")
+    (tmp_path / "node.toml").write_text(f'{GOOD}[metrics]\nlisten = ""\n[control]\nsocket = "run/control.sock"\n')
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = highlanderd("-c", tmp_path / "node.toml", PYTHONPATH=path)
+    said = "it cannot start, for want of a library: No module named prometheus_client; install that"
+    assert (done.code, done.out) == (1, "")
+    assert f"highlanderd: {said}\n" in done.err
+    assert "worker" not in done.err
+
+
 def test_an_option_that_a_command_has_not_is_answered_with_its_usage() -> None:
     done = highlanderd("run", "--at-most-evry", "1h", "--", "true")
     assert (done.code, done.err.startswith("usage: highlanderd run ")) == (2, True)
