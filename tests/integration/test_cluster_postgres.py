@@ -102,6 +102,28 @@ def test_an_outage_longer_than_the_lease_finds_every_child_dead_in_time_and_all_
         assert ends(database, name) == ["fenced", None]
 
 
+@pytest.mark.long
+def test_a_stalled_synchronous_standby_ends_every_program_in_time_and_lets_none_begin(
+    nodes: Nodes, cluster: Cluster
+) -> None:
+    database = cluster.database()
+    settled_ledger(database, LEASE)
+    nodes(database, "a", "b", programs=["beat", "bot"], lease=LEASE)
+    leaders = nodes.await_led("beat", "bot")
+    families = {name: nodes.life(name).pids for name in leaders}
+
+    cluster.configure(synchronous_standby_names="nobody_there")
+    trusted = {name: node.trusted_until(name) for name, node in leaders.items()}
+    alive = deaths(families)
+    assert [name for name in families if max(alive[name], nodes.life(name).last) >= trusted[name]] == []
+    held = "no node has led it for a whole lease"
+    wait_for(lambda: all(held in str(node.status()["warnings"]) for node in nodes.nodes), what="both alarm")
+    assert len(nodes.journal.lives()) == len(families), "nobody has begun a term"
+
+    cluster.configure(synchronous_standby_names="")
+    nodes.await_led("beat", "bot")
+
+
 def test_a_terminated_backend_costs_no_child(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LONG_LEASE)
     nodes(database, "a", "b", programs=["beat"], lease=LONG_LEASE)
