@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from highlanderd.guardian.deadline_notes import DeadlineNotes
     from highlanderd.guardian.launch import Spec
 
-ANSWER_WITHIN = 200  # milliseconds; it takes one. A worker takes the guardian for frozen after 3/10 of a lease
+SHORTEST_WAIT, WAIT = 0.05, 0.02  # seconds, share of a lease: for an answer, which takes a thousandth of a second
 
 
 class ForkServer:
@@ -47,6 +47,11 @@ class ForkServer:
         self._pid: int | None = None
         """From its fork until it is reaped."""
         self._channel: Channel | None = None
+        self._within = SHORTEST_WAIT
+
+    def follow(self, lease: float) -> None:
+        """Wait by a lease of so many seconds from now on: a keeper that is frozen waits for the guardian meanwhile."""
+        self._within = max(SHORTEST_WAIT, WAIT * lease)
 
     def begin(self) -> None:
         """Fork the server, unless one lives. Where there is no room for it, the next fork tries again."""
@@ -108,7 +113,7 @@ class ForkServer:
         if self._channel.send(messages.fork(), [theirs.fileno()]):
             poller = select.poll()
             poller.register(self._channel, select.POLLIN)
-            poller.poll(ANSWER_WITHIN)
+            poller.poll(1000 * self._within)
             try:
                 answer = self._channel.receive()
             except EOFError:

@@ -210,6 +210,7 @@ class Keepers:
     def follow(self, lease: float) -> None:
         """Judge keepers by a lease of so many seconds from now on."""
         self._lease = lease
+        self.fork_server.follow(lease)
 
     def receive(self, ready: set[int]) -> None:
         """Take in the states that came through ``ready`` descriptors."""

@@ -38,8 +38,8 @@ def _runs(node: Node, number: int = 0) -> int:
 
 
 def _begun() -> ForkServer:
-    fork_server.ANSWER_WITHIN = 1000 * int(PATIENCE)
     server = ForkServer(linux.Signals([signal.SIGCHLD]), DeadlineNotes(), (64, 64))
+    server.follow(PATIENCE / fork_server.WAIT)
     server.begin()
     return server
 
