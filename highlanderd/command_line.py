@@ -183,7 +183,7 @@ def _give_up(channel_fd: int, error: ImportError) -> int:
     from highlanderd.guardian.channel import Channel
     from highlanderd.run.command import LOST
 
-    print(printable(lacking(error)), file=sys.stderr)
+    print(printable(f"highlanderd: {lacking(error)}"), file=sys.stderr)
     Channel.of(channel_fd).send(messages.done(LOST))
     return LOST
 

@@ -188,7 +188,6 @@ def listed(names: Iterable[str]) -> str:
     return enumerated(sorted(names), 20) or "none"
 
 
-def lacking(error: ImportError) -> str:
+def lacking(why: object) -> str:
     """Return the sentence of a command that cannot go on without a library."""
-    why = " ".join(str(error).split())
-    return f"highlanderd: it cannot start, for want of a library: {why}; install that"
+    return f"it cannot start, for want of a library: {' '.join(str(why).split())}; install that"

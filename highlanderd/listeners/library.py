@@ -20,14 +20,6 @@ def imported() -> bool:
     return all(name in sys.modules for name in USERS)
 
 
-def require() -> None:
-    """Raise ImportError where it is not installed, without importing it."""
-    from importlib.util import find_spec
-
-    if find_spec("aiohttp") is None:
-        raise ImportError("No module named 'aiohttp'")
-
-
 def bring() -> None:
     """Import it, which takes some 0.1 s. The first spare does that once nothing waits for it; a daemon, for a door."""
     with without_certificates():

@@ -11,9 +11,9 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
-from highlanderd.errors import DONE, FAILED, lacking, printable
+from highlanderd.errors import DONE
 from highlanderd.guardian import messages, protocol, shapes, starting
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.worker import confine
@@ -55,22 +55,9 @@ def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | N
     _reset_signals()
     starting.fill_standard_descriptors(keep_input=False)
     starting.raise_file_limit()
-    try:
-        prepare()
-    except ImportError as error:
-        _give_up(theirs, error)
+    prepare()
     gc.freeze()
     return with_spare(*_waited(theirs)), ()
-
-
-def _give_up(channel: Channel, error: ImportError) -> NoReturn:
-    """Have the daemon end once the guardian is there: no worker can ever begin, and no child lives yet."""
-    print(printable(lacking(error)), file=sys.stderr)
-    poller = select.poll()
-    poller.register(channel.fileno(), select.POLLIN)
-    poller.poll()
-    channel.send(messages.done(FAILED))
-    os._exit(FAILED)
 
 
 def _reset_signals() -> None:

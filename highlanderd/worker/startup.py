@@ -14,13 +14,13 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NoReturn
 
 from highlanderd.config import Configuration, DaemonSection, Loaded
 from highlanderd.config.trust import directory_problem
-from highlanderd.errors import HighlanderError
-from highlanderd.listeners import library
+from highlanderd.errors import HighlanderError, lacking
 from highlanderd.system import ownership
 from highlanderd.worker.spare import forked_ahead, own_command
 
@@ -33,6 +33,8 @@ CURES: Final = {
     errno.EROFS: "mount its file system writable, or name another directory",
 }
 """What helps against what a directory is refused with."""
+LIBRARIES: Final = ("aiohttp", "prometheus_client", "psycopg", "uvloop")
+"""What a worker imports, and this process does not."""
 EMBEDDED_WITHIN: Final = 60.0
 """Seconds for the embedded server to start: initdb on a slow disk, or recovery after a crash."""
 
@@ -44,6 +46,7 @@ def become_daemon(path: Path, loaded: Loaded, code: int | None) -> int:
     before the first import. Raises HighlanderError when this host or the state directory does not allow it.
     """
     configuration, daemon = loaded.configuration, loaded.configuration.daemon
+    _refuse_missing()
     _refuse_living(configuration.control.socket)
     os.umask(os.umask(0o777) | 0o022)  # whatever the umask of the process that started this one
     _make("state_dir", daemon.state_dir)
@@ -61,11 +64,16 @@ def become_daemon(path: Path, loaded: Loaded, code: int | None) -> int:
     return work(path, channel_fd, loaded)
 
 
-def _import_worker() -> None:
-    """Import what a worker needs, in the first one alone: the guardian begins meanwhile. Raises ImportError."""
-    import highlanderd.worker.daemon  # noqa: F401
+def _refuse_missing() -> None:
+    """Refuse to start without a library that is not imported here: each worker would die of that."""
+    for name in LIBRARIES:
+        if find_spec(name) is None:
+            raise HighlanderError(lacking(f"No module named '{name}'"))
 
-    library.require()
+
+def _import_worker() -> None:
+    """Import what a worker needs, in the first one alone: the guardian begins meanwhile."""
+    import highlanderd.worker.daemon  # noqa: F401
 
 
 def _become_guardian(lock: int, daemon: DaemonSection, spare: tuple[str, ...]) -> NoReturn:

@@ -14,6 +14,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from highlanderd import __version__
+from highlanderd.config import load
+from highlanderd.errors import HighlanderError
+from highlanderd.worker import startup
+from highlanderd.worker.startup import LIBRARIES
 from tests.support.commands import highlanderd, led
 from tests.support.nodes import Nodes
 from tests.support.postgres import Database
@@ -48,15 +52,18 @@ def test_usage_errors_exit_with_two(words: tuple[str, ...], said: str) -> None:
     assert done.err.splitlines()[-1] == f"highlanderd: error: {said}"
 
 
-def test_a_daemon_that_lacks_a_library_of_its_worker_ends_with_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "prometheus_client.py").write_text("raise ImportError('No module named prometheus_client')")
-    (tmp_path / "node.toml").write_text(f'{GOOD}[metrics]\nlisten = ""\n[control]\nsocket = "run/control.sock"\n')
-    path = f"{tmp_path}{os.pathsep}{ROOT}"
-    done = highlanderd("-c", tmp_path / "node.toml", PYTHONPATH=path)
-    said = "it cannot start, for want of a library: No module named prometheus_client; install that"
-    assert (done.code, done.out) == (1, "")
-    assert f"highlanderd: {said}\n" in done.err
-    assert "worker" not in done.err
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_daemon_that_lacks_a_library_of_its_worker_ends_with_one_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def found(wanted: str) -> object:
+        return None if wanted == name else object()
+
+    monkeypatch.setattr(startup, "find_spec", found)
+    (tmp_path / "node.toml").write_text(GOOD)
+    with pytest.raises(HighlanderError, match=f"for want of a library: No module named '{name}'; install that"):
+        startup.become_daemon(tmp_path / "node.toml", load(tmp_path / "node.toml", {}), None)
+    assert [file.name for file in tmp_path.iterdir()] == ["node.toml"]
 
 
 def test_an_option_that_a_command_has_not_is_answered_with_its_usage() -> None:

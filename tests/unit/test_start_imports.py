@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from highlanderd.listeners import library
-
 CERTIFICATE = """-----BEGIN CERTIFICATE-----
 MIIBODCB66ADAgECAhQ4q+jgZDBq70dIzS0d681bHhmXkjAFBgMrZXAwETEPMA0G
 A1UEAwwGbm9ib2R5MCAXDTI2MTEyODIyMDA0MVoYDzIxMjYxMTA0MjIwMDQxWjAR
@@ -40,15 +38,6 @@ def test_no_certificates_are_loaded_for_a_client_that_is_not_used(script: str, l
     environment = {**os.environ, "SSL_CERT_FILE": str(file), "SSL_CERT_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert int(ran.stdout) == loaded
-
-
-def test_the_library_of_the_listeners_is_missed_at_once_though_it_is_imported_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    library.require()
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ImportError, match="No module named 'aiohttp'"):
-        library.require()
 
 
 INTERRUPTED = """
