@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
@@ -19,9 +19,11 @@ from highlanderd.core.key import AdvisoryLock
 from highlanderd.core.lease import Lease
 from highlanderd.postgres.connection import RECONNECT_PAUSE, Connection
 from highlanderd.postgres.fitness import refuse_newer
+from highlanderd.postgres.joint import JointClient, JointConnection
 from highlanderd.postgres.pool import Pool
 from highlanderd.postgres.replies import Query, Reply, Statement, Value
 from highlanderd.postgres.sql import connecting, dialect, leading
+from highlanderd.postgres.sql.joint import UNLOCK_ONE
 from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
 
@@ -64,14 +66,27 @@ class Sharing(Struct, frozen=True):
     connection: Connection
 
 
-_Delivered = Connected | Sharing
+class Joined(Struct, frozen=True):
+    """There is a connection that holds the locks of others, too."""
+
+    joint: JointConnection
+    granted: bool = False
+    """Whether it holds the lock of this program."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection."""
+        return self.joint.connection
+
+
+_Delivered = Connected | Joined | Sharing
 
 
 class Closed(Struct, frozen=True):
     """The program has left: there will be no other connection."""
 
 
-class LockConnection:
+class LockConnection(JointClient):
     """The present connection of one program, and the search for the next one."""
 
     def __init__(
@@ -79,13 +94,15 @@ class LockConnection:
     ) -> None:
         """Make one without a connection. ``post`` is called with each event, and must do no more than queue it."""
         self.pool, self.lock, self.post, self.on_alarm = pool, lock, post, on_alarm
-        self.state: Seeking | Connected | Sharing | Closed = Seeking()
+        self.state: Seeking | Connected | Joined | Sharing | Closed = Seeking()
         self._lease_end = inf
         self._known: int | None = None
         """The number of the session that the machine knows of; None once it knows of the loss."""
         self.number = 0
         """The number of the latest session."""
         self._asked = 0.0
+        self._apart = False
+        """Whether the next connection is to be its own, because it has left one that was not."""
         self._former: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
         self._end_hints = pool.listener.hint(lock.lock_id, self._hinted)
 
@@ -98,6 +115,11 @@ class LockConnection:
     def own(self) -> Connection | None:
         """The present connection, if it is no other program's, too."""
         return self.state.connection if isinstance(self.state, Connected) else None
+
+    @property
+    def joint(self) -> JointConnection | None:
+        """The present connection, if it holds the locks of others, too."""
+        return self.state.joint if isinstance(self.state, Joined) else None
 
     @property
     def undivided(self) -> bool:
@@ -117,7 +139,7 @@ class LockConnection:
     @property
     def granted(self) -> bool:
         """Whether the present session holds the lock."""
-        return isinstance(self.state, Connected) and self.state.granted
+        return isinstance(self.state, Connected | Joined) and self.state.granted
 
     @property
     def urgency(self) -> float:
@@ -127,6 +149,9 @@ class LockConnection:
     def note_stake(self, lease_end: float) -> None:
         """Note when the lease that hangs on a connection ends, in CLOCK_BOOTTIME seconds; infinity for no lease."""
         self._lease_end = lease_end
+        if lease_end == inf and isinstance(self.state, Joined):
+            self._leave("its term is over: it seeks a connection of its own")
+            self._seek()
 
     def note_known(self, number: int | None) -> None:
         """Note which session the machine knows of: ``number`` is from Attached, and None stands for Detached."""
@@ -138,7 +163,7 @@ class LockConnection:
 
     def note_granted(self, granted: bool) -> None:
         """Note whether the present session holds the lock."""
-        if isinstance(self.state, Connected):
+        if isinstance(self.state, Connected | Joined):
             self.state = replace(self.state, granted=granted)
 
     # ------------------------------------------------------------------------------------------- coming and going
@@ -152,9 +177,12 @@ class LockConnection:
 
     def close(self) -> None:
         """Leave. The connection ends, and with it each lock that it held."""
-        connection, self.state = self.own, Closed()
+        connection, joint, unlock = self.own, self.joint, self.unlocking
+        self.state = Closed()
         self._end_hints()
         self.pool.forget(self)
+        if joint is not None:
+            joint.leave(self, unlock)
         if connection is not None:
             connection.wire.drop("closed")
 
@@ -163,8 +191,33 @@ class LockConnection:
         self._begin(connection)
         self._attach()
 
+    @property
+    def joinable(self) -> bool:
+        """Whether it waits for a connection, for the sake of a lease, and one in common with others would do."""
+        return self._lease_end < inf and isinstance(self.state, Seeking) and not self._apart
+
+    def join(self, joint: JointConnection) -> None:
+        """Use a joint connection from now on. Posts Attached."""
+        self.state = Joined(joint)
+        self._former.append((joint.connection.pid, joint.connection.identified))
+        self._attach()
+
+    def _leave(self, why: str) -> None:
+        """Leave the joint connection, and have the lock freed there. Posts Detached."""
+        joint, unlock = self.joint, self.unlocking
+        self.state = Seeking()
+        if joint is not None:
+            joint.leave(self, unlock)
+        self.post(Detached(why))
+
+    def parted(self, why: str, pause: float) -> None:
+        """Seek another connection ``pause`` seconds later: the joint one has ended. Posts Detached."""
+        self.state = Seeking()
+        self.post(Detached(why))
+        self._seek_later(pause)
+
     def _begin(self, connection: Connection) -> None:
-        self.state = Connected(connection)
+        self.state, self._apart = Connected(connection), False
         self._former.append((connection.pid, connection.identified))
         connection.wire.assign(self)
         name = f"{connecting.SESSIONS}{self.lock.node}/{self.lock.program}"[:63]
@@ -188,13 +241,23 @@ class LockConnection:
         self._seek()
 
     def disconnect(self, why: str, pause: float = RECONNECT_PAUSE) -> None:
-        """Drop the session, and seek another one ``pause`` seconds later: what was wrong may still be wrong."""
+        """Drop the session, and seek another one ``pause`` seconds later: what was wrong may still be wrong.
+
+        A joint one is left to the others, and the next one is this program's own.
+        """
         if self.connection is None or not self.knows(self.number):
             return
-        connection, self.state = self.own, Seeking()
-        if connection is not None:
-            connection.wire.drop(why)
-        self.post(Detached(why))
+        if self.joint is not None:
+            self._apart = True
+            self._leave(why)
+        else:
+            connection, self.state = self.own, Seeking()
+            if connection is not None:
+                connection.wire.drop(why)
+            self.post(Detached(why))
+        self._seek_later(pause)
+
+    def _seek_later(self, pause: float) -> None:
         asyncio.get_running_loop().call_later(pause, self._request_again)
 
     def _request_again(self) -> None:
@@ -216,6 +279,8 @@ class LockConnection:
         """Send something if nothing was asked for half a lease."""
         if (connection := self.own) is not None:
             self._asked = connection.keep_alive(self._asked)
+        elif (joint := self.joint) is not None:
+            joint.keep_alive()
 
     def say(self, name: str, sql: str, *values: Value) -> None:
         """Send a query whose answer does not matter, if there is a session."""
@@ -277,6 +342,8 @@ class LockConnection:
         """Go by what an answer says of the ledger. Raises Unfit when this daemon is too old for it."""
         refuse_newer(compatible_from)
         state, version = self.state, min(version, dialect.VERSION)
+        if isinstance(state, Joined):
+            state.joint.follow(lease, version)
         if not isinstance(state, Connected):
             return
         if lease != state.connection.lease:
@@ -284,8 +351,41 @@ class LockConnection:
             self.say("limits", connecting.LIMITS, *self.pool.server.limits)
         self.state = replace(state, connection=replace(state.connection, lease=lease, version=version))
 
+    @property
+    def unlocking(self) -> list[Query]:
+        """The query that frees the lock here: it may be the only one of this connection, or not even be held."""
+        if not isinstance(self.state, Joined):
+            return [("unlock", leading.UNLOCK, ())]
+        return [self.unlock_one] if self.state.granted else []
+
+    @property
+    def unlock_one(self) -> Query:
+        """The query that frees the lock of this program, among others."""
+        return "unlock_one", UNLOCK_ONE, (self.lock.lock_id, *self.lock.advisory.pair, self.lock.name_lock)
+
     def terminate_old(self, epoch: int) -> Query:
-        """Return the query that ends former sessions of this term: the row's, and those that this worker remembers."""
-        pids, moments = [pid for pid, _ in self._former], [moment for _, moment in self._former]
-        term: tuple[Value, ...] = (self.lock.lock_id, epoch, self.lock.instance)
-        return "terminate_old", leading.TERMINATE_OLD, (*term, pids, moments)
+        """Return the query that ends former sessions of this term."""
+        return terminate_old([(self, epoch)])
+
+    @property
+    def former(self) -> Sequence[tuple[int, int]]:
+        """The backends of its former sessions, and when they identified themselves, as this worker remembers them."""
+        return self._former
+
+
+def terminate_old(terms: Sequence[tuple[LockConnection, int]]) -> Query:
+    """Return the query that ends former sessions of these terms of one pool, each with its epoch.
+
+    It ends those of the rows, and those that this worker remembers, but for joint ones that live on for others.
+    """
+    lines = [line for line, _ in terms]
+    former = {backend for line in lines for backend in line.former}
+    values: tuple[Value, ...] = (
+        [line.lock.lock_id for line in lines],
+        [epoch for _, epoch in terms],
+        lines[0].lock.instance,
+        [pid for pid, _ in former],
+        [moment for _, moment in former],
+        lines[0].pool.joints.pids,
+    )
+    return "terminate_old", leading.TERMINATE_OLD, values

@@ -29,6 +29,9 @@ The first success ends the outage. All others who wait get an attempt at once, e
 connection serves any client that still waits when it comes, and what comes too late is closed. A failure of an attempt
 that began before a later success tells of the past, and changes nothing.
 
+When many clients with a lease at stake wait, each connection that comes is for many of them (``joint.py``), and no more
+are opened than they need.
+
 Renewals come before all that would make a busy node lead more: while they are late, no client without a lease gets an
 attempt, whatever the state, and sessions refuse takeovers. Otherwise a machine that is too slow for its programs would
 take on one after the other, until the leases of all of them run out.
@@ -46,6 +49,7 @@ from typing import Final
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.afterwards import Afterwards
 from highlanderd.postgres.connection import Client, Connection
+from highlanderd.postgres.joint import MANY, JointClient, JointConnections
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.outage import PROBES, Down, ServerState, Suspected, Untried, Up, pause
@@ -71,6 +75,7 @@ class Pool:
     def __init__(self, server: Server, ledger: Ledger, listener: Listener) -> None:
         self.server, self.ledger, self.listener = server, ledger, listener
         self.warm = WarmConnections(self)
+        self.joints = JointConnections(self)
         self.afterwards = Afterwards()
         self.state: ServerState = Untried()
         self._clients: dict[Client, int] = {}
@@ -183,9 +188,22 @@ class Pool:
         state = self.state
         if isinstance(state, Suspected | Down):
             return self._probe(group, state)
-        for client in self._unattended(self.server.parallel - self._dialling):
+        waiting = self._join()
+        more = self.server.parallel - self._dialling
+        if waiting >= MANY:
+            more = min(more, self.joints.needed(waiting) - self._under_way)
+        for client in self._unattended(max(more, 0)):
             self._start(group, client)
         return None
+
+    def _join(self, connection: Connection | None = None) -> int:
+        """Have many that wait with a lease at stake share connections, and return how many still wait."""
+        waiting = [client for client in self._clients if isinstance(client, JointClient) and client.joinable]
+        admitted = self.joints.admit(sorted(waiting, key=_urgency), connection) if len(waiting) >= MANY else ()
+        for client in admitted:
+            del self._clients[client]
+            self._served.add(client)
+        return len(waiting) - len(admitted)
 
     def _probe(self, group: asyncio.TaskGroup, state: Suspected | Down) -> float | None:
         """Start a probe if one is due. Return the seconds until the next one, or None for an event."""
@@ -239,14 +257,20 @@ class Pool:
 
     def _hand_over(self, client: Client, attempt: int, connection: Connection | None) -> None:
         """Serve the client if it still waits. Close a connection that no client wants; replace a dead one."""
-        if connection is not None and client in self._clients and connection.wire.open:
+        if connection is not None and connection.wire.open and self._may_join(client):
+            self._join(connection)
+        joint = connection is not None and self.joints.has(connection)
+        if connection is not None and not joint and client in self._clients and connection.wire.open:
             del self._clients[client]
             self._served.add(client)
             self._deliver(client, connection)
         elif self._clients.get(client) == attempt:
             self._clients[client] = 0
-        elif connection is not None:
+        elif connection is not None and not joint:
             connection.wire.drop("no client waits for it any more")
+
+    def _may_join(self, client: Client) -> bool:
+        return client not in self._clients or (isinstance(client, JointClient) and client.joinable)
 
     def _deliver(self, client: Client, connection: Connection) -> None:
         try:

@@ -14,6 +14,7 @@ from highlanderd.core.terms import exit_of
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.hindrance import Hindrance
+from highlanderd.postgres.joint_renewal import JointRenewal
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.renewal_batch import Renewable, RenewalBatch
 from highlanderd.postgres.replies import Reply, Value
@@ -29,6 +30,8 @@ class Renewal:
     def __init__(self, connection: LockConnection, hindrance: Hindrance, together: RenewalBatch) -> None:
         self._line, self._lock, self._hindrance = connection, connection.lock, hindrance
         self._together = together
+        self._asked_again = False
+        """Whether its row was locked when it last asked for its lock on a joint connection."""
 
     def ask(self, epoch: int, lease: Lease) -> None:
         """Prolong the term under ``lease``. A session without the lock takes it back in the same statement.
@@ -36,7 +39,10 @@ class Renewal:
         Posts Renewed, LeaseRefused, Overruled or Contended; Detached when the answer leaves a doubt.
         """
         line, connection = self._line, self._line.connection
-        if connection is not None and line.granted and lease == connection.lease and line.knows(line.number):
+        if (joint := line.joint) is not None:
+            self._together.join_joint(JointRenewal(self, line, joint, epoch, lease, line.number, line.granted))
+            self._hindrance.watch(joint.connection.pid, joint.connection.lease)
+        elif connection is not None and line.granted and lease == connection.lease and line.knows(line.number):
             self._together.join(Renewable(self, line, epoch, connection, line.number))
         else:
             self._ask_alone(epoch, lease)
@@ -56,6 +62,26 @@ class Renewal:
             self._line.post(renewed)
             self._line.keep_alive()
 
+    def held(self, one: JointRenewal, lengths: Sequence[str | None], sent: float) -> None:
+        """Note that the joint connection holds the lock, and has prolonged the term. Posts Renewed."""
+        self._asked_again = False
+        self._line.note_granted(True)
+        self._prolonged(one.lease, lengths, sent)
+        if not one.granted:
+            self._line.pool.listener.note_begun(self._lock.lock_id, one.epoch)
+
+    def row_locked(self, one: JointRenewal) -> None:
+        """Ask once more if it has only joined: Contended says so. Else leave the joint connection."""
+        again, self._asked_again = not (one.granted or self._asked_again), not one.granted
+        if again:
+            self._line.post(Contended())
+        else:
+            self._line.disconnect("another transaction has locked its row", 0.0)
+
+    def note_row_locked(self, sent: float) -> None:
+        """Note that what was asked at ``sent`` has waited for another transaction."""
+        self._hindrance.note_row_locked(sent)
+
     def _ask_alone(self, epoch: int, lease: Lease, due_since: float | None = None) -> None:
         connection = self._line.connection
         values: tuple[Value, ...] = (self._lock.lock_id, epoch, self._lock.instance, lease.length)
@@ -74,7 +100,7 @@ class Renewal:
         if reply.acknowledged and reply.rows:
             self._prolonged(asked, reply.rows[0], sent)
         elif reply.sqlstate in dialect.UNDEFINED or (reply.error is None and not reply.rows):
-            self._unmatched(asked)
+            self.unmatched(asked)
         else:
             self._doubted("renewal", reply, sent)
 
@@ -94,7 +120,7 @@ class Renewal:
             # The session that should have written the history may have been lost before it did.
             self._line.pool.listener.note_begun(self._lock.lock_id, epoch)
         else:
-            self._unmatched(asked)
+            self.unmatched(asked)
 
     def _prolonged(self, asked: Lease, values: Sequence[str | None], sent: float) -> None:
         """Post Renewed, unless the ledger is no longer for daemons as old as this one."""
@@ -107,7 +133,7 @@ class Renewal:
         else:
             self._line.post(Renewed(sent, written.lengths))
 
-    def _unmatched(self, asked: Lease) -> None:
+    def unmatched(self, asked: Lease) -> None:
         """Post why no row was changed: another term has it, or the ledger promises no lease as long as ``asked``."""
         pace = asked if self._line.connection is None else self._line.connection.lease
         self._line.post(LeaseRefused(pace) if asked.length > pace.length else Overruled())
@@ -128,18 +154,21 @@ class Renewal:
         lock, epoch, cause, reservation = self._lock, ending.epoch, ending.cause, ending.reservation
         node, seconds = (None, None) if reservation is None else (reservation.node, reservation.seconds)
         # A former session that missed its client's death would keep the lock from the next leader.
-        first = [] if self._line.granted else [self._line.terminate_old(epoch)]
+        first, unlock = [] if self._line.granted else [self._line.terminate_old(epoch)], self._line.unlocking
         self._line.note_granted(False)
         self._line.ask(
-            lambda replies, _sent: self._released(ending, *replies[len(first) : len(first) + 2]),
+            lambda replies, _sent: self._released(ending, *replies[len(first) : -1]),
             *first,
             ("release", leading.RELEASE, (lock.lock_id, epoch, lock.instance, cause.value, node, seconds)),
-            ("unlock", leading.UNLOCK, ()),
+            *unlock,
             ("notify", leading.NOTIFY, (self._line.pool.ledger.channel, str(lock.lock_id))),
         )
 
-    def _released(self, ending: Release, release: Reply, unlock: Reply) -> None:
-        if not release.acknowledged or unlock.error is not None:
+    def _released(self, ending: Release, release: Reply, *unlock: Reply) -> None:
+        joint = self._line.joint
+        if joint is not None and not joint.note_unlocked(unlock):
+            return  # its end was told to each of its programs
+        if not release.acknowledged or any(reply.error is not None for reply in unlock):
             self._line.disconnect(f"the release was not acknowledged: {release.doubt}")
         elif ending.cause in LED_ON:
             self._write_end(ending, self._line.number)

@@ -27,6 +27,7 @@ from highlanderd.core.events import Renewed
 from highlanderd.core.lease import Lease, Lengths
 from highlanderd.postgres import ledger
 from highlanderd.postgres.connection import Connection
+from highlanderd.postgres.joint_renewal import JointRenewal, JointRenewals
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.replies import Query, Reply, document
 from highlanderd.postgres.sql import leading
@@ -68,11 +69,15 @@ class RenewalBatch:
     """Collects renewals until the loop's next turn."""
 
     def __init__(self) -> None:
-        self._batch = TurnBatch[Renewable](_alike, _renew_those)
+        self._batch, self._joint = TurnBatch[Renewable](_alike, _renew_those), JointRenewals()
 
     def join(self, one: Renewable) -> None:
         """Have a term renewed together with the others that are to be renewed now."""
         self._batch.join(one)
+
+    def join_joint(self, one: JointRenewal) -> None:
+        """Have a term renewed, and perhaps its lock taken back, together with the others of its joint connection."""
+        self._joint.join(one)
 
 
 def _alike(one: Renewable) -> tuple[int, Lease, str]:

@@ -21,6 +21,7 @@ The life of a term, with the event that each request ends with:
     connection lost                                                         Detached
     connection delivered                                                    Attached
     renew        on a session that does not: takes the lock back, too       as above, or Contended
+    joined       what is delivered is one session for many programs         Attached
     release      row, lock, notification, history                           Unlocked
 
 The advisory lock keeps two nodes of one server apart while both are connected; the row says who leads when they are
@@ -36,6 +37,10 @@ So do renewals (``renewal_batch.py``) while they change nothing but the time. On
 the session of one of the programs, and for each of the others only while its own session holds the lock, as the server
 sees it. It can only succeed: in any other case each session renews for itself. What it asks anyway, so that neither end
 takes it for dead, is ``keep_alive``.
+
+When many sessions are lost at once, the next one is for many programs (``joint.py``). Whatever a program asks there is
+its own affair, and so is the end of its lock; its machine notices no difference. It leaves with the end of its term, or
+when its own row makes trouble.
 
 A program that is led elsewhere is watched from then on (``watch.py``): it need not look again before a survey shows
 anything but renewals. Each look brings along since when surveys have shown the row's version.

@@ -146,7 +146,7 @@ class WorkerNode:
 
     def _connections(self) -> int:
         own = sum(member.session.own is not None for member in self._fleet.members.values())
-        return own + self._pool.warm.count + self._pool.listener.connected
+        return own + len(self._pool.joints.pids) + self._pool.warm.count + self._pool.listener.connected
 
     @property
     def name(self) -> str:

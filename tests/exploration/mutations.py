@@ -26,6 +26,7 @@ from tests.exploration.world_stories import (
     led,
     maintained,
     overtaken,
+    rejoined,
     releasing,
     renamed,
     replicated,
@@ -74,6 +75,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     ),
     "another session renews a term whose lock nobody holds": Mutation(
         _rules("reset A", batches=True, sql=_flawed(minds_lock=False))
+    ),
+    "a lock is freed before what was asked on its joint session is done": Mutation(
+        _rules("leave A", "stall A", joint=True, unlocks_in_order=False), faults=2, start=rejoined
     ),
     "another session's late statement shortens a lease": Mutation(
         _rules("cut A", batches=True, reconnect="", sql=_flawed(compares_length=False)), start=overtaken

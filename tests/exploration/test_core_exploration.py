@@ -15,6 +15,7 @@ What is explored here, breadth first, from the moment at which the first node le
 * waiting nodes that share connections, and have one of their own for a takeover;
 * waiting nodes that rest on surveys, and look when those advise it;
 * renewals that another program's session asks for, on whichever server, and however late;
+* a session that holds the locks of other programs, too, which a program may leave at any moment;
 * a program with a schedule, whose one time has come;
 * a hook before the program, which counts as a child: of every length, and failing at any moment;
 * orders for another lease and for maintenance, alone: *all* that can be reached;
@@ -32,8 +33,8 @@ import pytest
 
 from tests.exploration.explore import explore
 from tests.exploration.mutations import MUTATIONS
-from tests.exploration.world import FAULTS, LENGTHS, ORDERS, PROBE_FAULTS, Rules, World
-from tests.exploration.world_stories import SCENES, STORIES, led, overtaken, waited
+from tests.exploration.world import FAULTS, LEAVES, LENGTHS, ORDERS, PROBE_FAULTS, Rules, World
+from tests.exploration.world_stories import SCENES, STORIES, led, overtaken, rejoined, waited
 from tests.support.long import first_of
 
 ALL_WAYS = frozenset({"cancel", "exit", "freeze guardian", "freeze keeper", "keeper"})
@@ -149,6 +150,23 @@ def test_a_late_renewal_of_another_session_takes_nothing_from_a_lease_that_was_m
     rules = Rules(kinds=frozenset({"cut A"}), swift=True, batches=True, reconnect="")
     found = explore(overtaken(rules, "AB", 1, 0), ALL)
     assert found.complete, found
+    assert not found.trace, found
+
+
+@pytest.mark.parametrize("kind", first_of((LEAVES, *TOGETHER, *ORDERS, *LENGTHS)))
+def test_a_session_that_holds_the_locks_of_other_programs_too_breaks_nothing(kind: str) -> None:
+    """It is lost, or the program leaves it with whatever is under way there; then it has one of its own."""
+    rules = Rules(kinds=frozenset({kind, LEAVES}), swift=True, joint=True)
+    ordered = kind in {*ORDERS, *LENGTHS}
+    found = explore(rejoined(rules, "AB", 2 - ordered, int(ordered)), _bound(whole=False))
+    assert not found.trace, found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SCENES)
+def test_nothing_that_befalls_a_ledger_breaks_the_promise_where_many_locks_are_on_one_session(name: str) -> None:
+    scene = SCENES[name]
+    found = explore(scene._replace(rules=scene.rules._replace(joint=True)).world(swift=True), FIRST_WORLDS)
     assert not found.trace, found
 
 

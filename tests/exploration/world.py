@@ -35,6 +35,8 @@ FAULTS = (
     *("freeze worker", "freeze guardian", "freeze keeper", "freeze node"),
     *("freeze worker and keeper", "freeze worker and guardian"),
 )
+LEAVES = "leave"
+"""A program's own trouble on a joint session: its row is locked, say."""
 PROBE_FAULTS = ("unhealthy", "delayed")
 """What is found of a child, where children are asked."""
 READY_TIMEOUT = 6
@@ -108,6 +110,10 @@ class Rules(NamedTuple):
     """A program that is led elsewhere looks seldom, and when a survey of its node advises it to."""
     batches: bool = False
     """Renewals that change nothing but the time are asked for on another program's session."""
+    joint: bool = False
+    """Who leads and has lost its session has one that holds the locks of other programs, too."""
+    unlocks_in_order: bool = True
+    """``joint.py``: what a program has asked on a joint session comes before the end of its lock there."""
     minds_loss: bool = True
     """``renewal_batch.py``: a program hears of its renewal by another session only while its own session is there."""
     counts_versions: bool = True

@@ -23,7 +23,7 @@ from tests.exploration.world_node import Node
 from tests.exploration.world_postgres import Ledger, Postgres
 from tests.exploration.world_processes import child_fault, crash, freeze, kill_keeper, lose_worker
 from tests.exploration.world_session import cancel, reset
-from tests.exploration.world_turn import cut, tell
+from tests.exploration.world_turn import cut, leave, tell
 
 Way = tuple[tuple[str, ...], Callable[[], World]]
 
@@ -168,6 +168,7 @@ def probed(node: Node, kind: type[Running | Ready]) -> bool:
 _NODE_FAULTS: tuple[tuple[str, Callable[[World, Node], bool], Callable[[World, int], World]], ...] = (
     ("cut", lambda _, node: node.connected and node.awake, cut),
     ("reset", _has_session, _terminated),
+    ("leave", lambda _, node: node.connected and node.joint and node.awake, leave),
     ("worker", lambda _, node: node.situation is not None, lose_worker),
     ("crash", lambda _, node: node.up, crash),
     ("exit", _child_is("running"), lambda world, i: child_fault(world, i, stage="left")),

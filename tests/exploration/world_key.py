@@ -37,7 +37,16 @@ from tests.exploration.world import Ask, Batch, World
 from tests.exploration.world_node import Child, Node
 from tests.exploration.world_postgres import Ledger, Postgres
 from tests.exploration.world_relative import OLD, Origin, Own
-from tests.exploration.world_statements import CloseIf, ReleaseIf, RenewIf, SettleOn, TakeOverIf, TerminateOld
+from tests.exploration.world_statements import (
+    CloseIf,
+    HoldIf,
+    ReleaseIf,
+    RenewIf,
+    SettleOn,
+    TakeOverIf,
+    TerminateOld,
+    UnlockOne,
+)
 
 
 def key(world: World) -> Any:
@@ -101,7 +110,7 @@ def _ownership(own: Own, world: World) -> Any:
     found = []
     for pg in world.servers:
         backends = tuple(
-            (own.number(one.who), round(one.idle_since - world.now, 4), one.idle_limit, one.orphaned)
+            (own.number(one.who), round(one.idle_since - world.now, 4), one.idle_limit, one.orphaned, one.joint)
             for one in pg.backends
             if one.who[0] == name
         )
@@ -130,7 +139,7 @@ def _node(own: Own, world: World) -> Any:
         for one in pg.backends
         if one.who[0] == node.name and one.who[1] >= node.first
     )
-    session = node.connected, node.own, node.granted, believed, remembered, node.lock_id
+    session = node.connected, node.own, node.granted, believed, remembered, node.lock_id, node.joint, node.apart
     frozen = node.frozen and (node.frozen, own.past(node.frozen_at))
     inbox = None if node.inbox is None else tuple(_event(event, own) for event in node.inbox)
     spawned = own.epoch(node.spawned) if node.spawned else None
@@ -342,6 +351,10 @@ def _statement(statement: Any, own: Own) -> Any:
             return "close", row.lock_id, _row(row, own.origin), _token(server)
         case RenewIf(_, epoch, instance, asked, takes_lock):
             return "renew", own.epoch(epoch), own.life(instance), asked.length, takes_lock
+        case HoldIf(_, epoch, instance, asked, held):
+            return "hold", own.epoch(epoch), own.life(instance), asked.length, held
+        case UnlockOne(held, leaves):
+            return "unlock one", held, leaves
         case ReleaseIf(_, release, instance):
             kept = release.reservation and (release.reservation.node == own.node.name or release.reservation.node)
             return "release", own.epoch(release.epoch), own.life(instance), release.cause, kept

@@ -124,6 +124,10 @@ class Node(NamedTuple):
     """The client believes in its session."""
     own: bool = True
     """Nobody else uses the connection."""
+    joint: bool = False
+    """It holds the locks of other programs, too."""
+    apart: bool = False
+    """It has left such a session: the next one is its own."""
     granted: bool = False
     """The session was granted the lock."""
     believed: int = 0

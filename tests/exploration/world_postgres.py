@@ -26,6 +26,8 @@ class Backend(NamedTuple):
     """``idle_session_timeout``: the ledger's lease as its client knew it."""
     orphaned: bool = False
     """Its client is gone and the server has not noticed yet: it keeps its lock."""
+    joint: bool = False
+    """It holds the locks of other programs, too, as long as its client is there."""
 
 
 class Ledger(NamedTuple):
@@ -99,9 +101,9 @@ class Postgres(NamedTuple):
         """Return the server's end of a session, if it lives."""
         return next((one for one in self.backends if one.who == who), None)
 
-    def connect(self, who: Who, now: float, idle_limit: float) -> Postgres:
+    def connect(self, who: Who, now: float, idle_limit: float, *, joint: bool = False) -> Postgres:
         """Begin a session; it holds no lock."""
-        return self._replace(backends=(*self.backends, Backend(who, now, idle_limit)))
+        return self._replace(backends=(*self.backends, Backend(who, now, idle_limit, joint=joint)))
 
     def end(self, who: Who) -> Postgres:
         """A session ends, whatever ended it, and its locks with it."""

@@ -30,6 +30,7 @@ from tests.exploration.world_postgres import LAST_LOCKERS, Postgres
 from tests.exploration.world_statements import (
     WRITES,
     CloseIf,
+    HoldIf,
     LockName,
     Notify,
     ReleaseIf,
@@ -55,8 +56,10 @@ def attach(world: World, i: int, server: int = -1) -> World:
     if pg.timeline < dict(node.memory).get(pg.system, 0):
         return set_node(world, i, node)
     own = not world.rules.shared or leads(node)
+    joint = world.rules.joint and leads(node) and not node.apart
     node = node._replace(number=node.number + 1, connected=True, own=own, granted=False, pace=pg.ledger.lease)
-    world = set_server(world, pg, pg.connect(node.who, world.now, node.pace.length))
+    node = node._replace(joint=joint, apart=False)
+    world = set_server(world, pg, pg.connect(node.who, world.now, node.pace.length, joint=joint))
     return news(set_node(world, i, node.learn(pg.system, pg.timeline)), i, Attached(node.number))
 
 
@@ -119,11 +122,10 @@ def cancel(world: World, ask: Ask) -> World:
 
 def _check(world: World, pg: Postgres, statement: Statement, ask: Ask, reply: Reply) -> None:
     """What the ledger must never be made to say."""
-    if isinstance(statement, TakeOverIf | RenewIf) and reply.changed:
+    if isinstance(statement, TakeOverIf | RenewIf | HoldIf) and reply.changed:
         holder = pg.holder(statement.lock_id)
-        if holder not in (None, ask.who) or (
-            holder is None and isinstance(statement, RenewIf) and not statement.takes_lock
-        ):
+        takes = statement.takes_lock if isinstance(statement, RenewIf) else not getattr(statement, "held", False)
+        if holder not in (None, ask.who) or (holder is None and not takes):
             raise Violation(f"{ask.who[0]} writes its term into the ledger without the advisory lock")
     if isinstance(statement, TakeOverIf) and reply.changed and pg.ledger.suspended:
         raise Violation(f"{ask.who[0]} begins a term of a program that is stopped everywhere")

@@ -58,6 +58,8 @@ class Flaws(NamedTuple):
     """The takeover for a scheduled time begins only if no time was run or skipped since the look."""
     minds_lock: bool = True
     """A session renews the term of another one's program only while the lock of that is held."""
+    frees_what_is_of_no_use: bool = True
+    """A joint session keeps no lock of a program whose row it could not renew."""
     compares_length: bool = True
     """And only under the lease that its row carries."""
     compares_session: bool = True
@@ -200,6 +202,38 @@ class RenewIf(NamedTuple):
         return pg.write(row, who if self.takes_lock else None), Reply(lengths=(pg.ledger.wanted, pg.ledger.lease))
 
 
+class HoldIf(NamedTuple):
+    """``HOLD_MANY``, for one of many: RENEW where the joint session holds the lock already, and else REATTACH."""
+
+    lock_id: int
+    epoch: int
+    instance: str
+    asked: Lease
+    held: bool
+    flaws: Flaws
+
+    def on(self, pg: Postgres, who: Who) -> tuple[Postgres, Reply]:
+        """Keep no lock that was granted for nothing."""
+        renew = RenewIf(self.lock_id, self.epoch, self.instance, self.asked, not self.held, self.flaws)
+        after, reply = renew.on(pg, who)
+        if reply.changed or self.held:
+            return after, reply
+        return after.unlock(who) if self.flaws.frees_what_is_of_no_use else after, reply
+
+
+class UnlockOne(NamedTuple):
+    """``UNLOCK_ONE``, if the lock is held as far as the client knows; ``leaves`` says that the program has left."""
+
+    held: bool
+    leaves: bool
+
+    def on(self, pg: Postgres, who: Who) -> tuple[Postgres, Reply]:
+        """Of a joint session nobody is left that this world knows, once the program has left it."""
+        if self.leaves:
+            return pg.end(who), Reply(changed=False)
+        return pg.unlock(who) if self.held else pg, Reply(changed=False)
+
+
 class RenewManyIf(NamedTuple):
     """``RENEW_MANY``, for one of many: it renews only what stays as it is."""
 
@@ -242,7 +276,8 @@ class TerminateOld(NamedTuple):
         written = dict(pg.ledger.row_backends).get(self.lock_id)
         if written is not None and written != who and _ours(pg, self.lock_id, self.epoch, self.instance):
             old.add(written)
-        for one in sorted(old):
+        spared = {one.who for one in pg.backends if one.joint and not one.orphaned}
+        for one in sorted(old - spared):
             pg = pg.end(one)
         return pg, Reply()
 
@@ -334,14 +369,16 @@ Statement = (
     | CloseIf
     | TakeOverIf
     | RenewIf
+    | HoldIf
     | TerminateOld
     | ReleaseIf
     | UnlockAll
+    | UnlockOne
     | Notify
     | SettleOn
     | Unsettle
 )
-WRITES = CloseIf | TakeOverIf | RenewIf | ReleaseIf | SettleOn | Unsettle
+WRITES = CloseIf | TakeOverIf | RenewIf | HoldIf | ReleaseIf | SettleOn | Unsettle
 
 
 def _ours(pg: Postgres, lock_id: int, epoch: int, instance: str) -> Row | None:

@@ -19,6 +19,7 @@ from tests.exploration.world import (
     believes,
     clock,
     ended,
+    everywhere,
     set_child,
     set_node,
     set_server,
@@ -26,6 +27,7 @@ from tests.exploration.world import (
 )
 from tests.exploration.world_faults import change_lengths, faults, orders, probed, replicated_to_all
 from tests.exploration.world_node import GRACE, Child, Node
+from tests.exploration.world_postgres import Backend
 from tests.exploration.world_processes import (
     boot,
     end_hook,
@@ -237,10 +239,17 @@ def _leisurely(world: World, i: int) -> Iterator[Way]:
         if not any(ask.hung and ask.who == lost.who for ask in world.asks):
             label = "the server notices a lost client", *map(str, lost.who)
             yield label, partial(ended, world, lost.who)
+    for left in [one for pg in world.servers for one in pg.backends if one.joint and one.who[0] == node.name]:
+        if not left.orphaned and not believes(world, left.who):
+            yield ("others lose the joint session, too", *map(str, left.who)), partial(_orphaned, world, left)
     if "child" not in node.frozen:
         yield from _of_tree(world, i)
         if world.rules.probes and node.child is not None and node.child.alive and probed(node, Running):
             yield ("the child is found ready", node.name), partial(_found_ready, world, i, node.child)
+
+
+def _orphaned(world: World, left: Backend) -> World:
+    return everywhere(world, lambda pg: pg.orphan(left.who))
 
 
 def _found_ready(world: World, i: int, child: Child) -> World:

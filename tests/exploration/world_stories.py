@@ -29,6 +29,14 @@ def led(rules: Rules, names: str, faults: int, orders: int) -> World:
     return _onward_until(_settled_down, world)._replace(rules=rules, faults=faults, orders=orders)
 
 
+def rejoined(rules: Rules, names: str, faults: int, orders: int) -> World:
+    """The first node leads, and a session that holds the locks of other programs, too, has its lock."""
+    world = led(_calm(rules), names, 0, 0)
+    world = ended(world, world.nodes[0].who)
+    world = _onward_until(lambda world: world.nodes[0].joint and world.nodes[0].granted, world)
+    return _onward_until(_settled_down, world)._replace(rules=rules, faults=faults, orders=orders)
+
+
 def waited(rules: Rules, names: str, faults: int, orders: int) -> World:
     """Nobody has ever led, and the lease that all have to wait on a new ledger is nearly over."""
     world = _onward_until(lambda world: world.now >= 20, beginning(_calm(rules), names, 0, 0))

@@ -41,6 +41,7 @@ from tests.exploration.world_node import Child, Node, Surveyed
 from tests.exploration.world_postgres import FORMER_ID, LOCK_ID, Postgres
 from tests.exploration.world_statements import (
     CloseIf,
+    HoldIf,
     LockName,
     LookAt,
     Notify,
@@ -52,6 +53,7 @@ from tests.exploration.world_statements import (
     TakeOverIf,
     TerminateOld,
     UnlockAll,
+    UnlockOne,
     Unsettle,
 )
 
@@ -74,6 +76,9 @@ def tell(world: World, i: int, *events: Event) -> World:
         _check_transition(node, situation, event, after)
         node = _remembering(node._replace(situation=after, believed=_believed(node, event)), event)
         world = set_node(world, i, node)
+        if node.joint and not leads(node):
+            world = _leave_joint(world, i, apart=False)
+            queue.append(Detached("its term is over"))
         if isinstance(event, Looked) and after.knowledge.rewinds > situation.knowledge.rewinds:
             world = _unsettle(world, node, event)
         for effect in effects:
@@ -264,7 +269,7 @@ def stands(world: World, i: int, batch: Batch) -> bool:
 
 def _may_join(world: World, node: Node, renew: Renew) -> bool:
     """Whether a renewal changes nothing but the time."""
-    return world.rules.batches and node.granted and renew.lease == node.pace
+    return world.rules.batches and node.granted and not node.joint and renew.lease == node.pace
 
 
 def _join(world: World, node: Node, renew: Renew, now: float) -> World:
@@ -309,6 +314,8 @@ def _on_another(world: World, i: int, *, own: bool) -> World:
 def _check_owned(node: Node, effect: Effect) -> None:
     if not node.own and isinstance(effect, Renew | Release):
         raise Violation(f"{node.name}: leads on a connection that others use, too")
+    if node.joint and not isinstance(effect, Renew | Release):
+        raise Violation(f"{node.name}: asks {effect} on a connection that holds the locks of others")
 
 
 def _statements(world: World, node: Node, effect: Effect) -> tuple[Statement, ...]:
@@ -327,10 +334,13 @@ def _statements(world: World, node: Node, effect: Effect) -> tuple[Statement, ..
             return *own, *closing, LockName(flaws), TakeOverIf(claim, key, node.name, node.instance, flaws)
         case CloseTerms(claim):
             return tuple(CloseIf(row, claim.server, flaws) for row in claim.closing)
+        case Renew(epoch, lease) if node.joint:
+            return (HoldIf(key, epoch, node.instance, lease, node.granted, flaws),)
         case Renew(epoch, lease):
             return (RenewIf(key, epoch, node.instance, lease, not node.granted, flaws),)
         case Release(epoch):
-            release = ReleaseIf(key, effect, node.instance, flaws), UnlockAll(), Notify()
+            unlock = UnlockOne(node.granted, leaves=False) if node.joint else UnlockAll()
+            release = ReleaseIf(key, effect, node.instance, flaws), unlock, Notify()
             return release if node.granted else (TerminateOld(key, epoch, node.instance, node.first), *release)
     raise AssertionError(effect)
 
@@ -340,6 +350,21 @@ def detach(world: World, i: int) -> World:
     node = world.nodes[i]
     world = swept(set_node(world, i, node._replace(connected=False, granted=False)))
     return news(world, i, Detached("lost"))
+
+
+def leave(world: World, i: int) -> World:
+    """The program has its lock freed on a joint session, and seeks one of its own."""
+    return news(_leave_joint(world, i, apart=True), i, Detached("its own trouble"))
+
+
+def _leave_joint(world: World, i: int, *, apart: bool) -> World:
+    """Leave a joint session, which goes on. What was asked there comes before the lock's end."""
+    node = world.nodes[i]
+    world = set_node(world, i, node._replace(connected=False, joint=False, granted=False, apart=apart))
+    if not world.rules.unlocks_in_order:
+        return everywhere(world, lambda pg: pg.unlock(node.who))
+    unlock = Ask(node.who, None, clock(world, i), (UnlockOne(held=True, leaves=True),), background=True)
+    return swept(world._replace(asks=(*world.asks, unlock)))
 
 
 def ask_hosts(world: World, i: int) -> World:

@@ -118,6 +118,12 @@ class Line:
                 return event
             assert isinstance(event, Notified | LookAdvised), f"wanted {kind.__name__}, was told {event}"
 
+    async def next(self) -> Event:
+        """Return the next event, passing over hints."""
+        while isinstance(event := await asyncio.wait_for(self._told.get(), 60), Notified | LookAdvised):
+            pass
+        return event
+
     async def outcome(self) -> Granted | Refused:
         """Return how a takeover ended."""
         while True:

@@ -153,17 +153,17 @@ UPDATE {{schema}}.lease AS r
 
 _OURS = "r.lock_id = $1::bigint AND r.epoch = $2::bigint AND r.instance = $3::uuid AND r.released_at IS NULL"
 
-_PROLONGED = f"""renewal = r.renewal + 1, expires_at = clock_timestamp() + {ASKED}, {{set_trusted}}
+PROLONGED: Final = f"""renewal = r.renewal + 1, expires_at = clock_timestamp() + {ASKED}, {{set_trusted}}
        system = {SYSTEM}, timeline = {TIMELINE}"""
 
-_LENGTHS = "extract(epoch FROM {wanted}), extract(epoch FROM m.lease), m.version, {compatible_from}"
+LENGTHS: Final = "extract(epoch FROM {wanted}), extract(epoch FROM m.lease), m.version, {compatible_from}"
 
 # Parameters of both: 1 lock id, 2 epoch, 3 instance, 4 lease asked for.
 RENEW: Final = f"""
 UPDATE {{schema}}.lease AS r
-   SET {_PROLONGED}
+   SET {PROLONGED}
   FROM {{schema}}.meta AS m WHERE {_OURS} AND {ASKED} <= {{ceiling}}
-RETURNING {_LENGTHS}
+RETURNING {LENGTHS}
 """
 
 # For many programs of one node, on a session of one of them, which alone has its lock. It renews only what stays as it
@@ -197,7 +197,7 @@ WITH server AS MATERIALIZED (SELECT {SYSTEM} AS system, {TIMELINE} AS timeline),
           SET renewal = r.renewal + 1, expires_at = clock_timestamp() + {ASKED}
          FROM held AS h WHERE r.lock_id = h.lock_id
     RETURNING r.lock_id)
-SELECT {_LENGTHS}, (SELECT json_agg(lock_id) FROM renewed) FROM {{schema}}.meta AS m
+SELECT {LENGTHS}, (SELECT json_agg(lock_id) FROM renewed) FROM {{schema}}.meta AS m
 """
 
 # Further parameters: 5 when the backend identified itself, 6 lock id of the program's name, 7 and 8 the pair.
@@ -206,20 +206,23 @@ WITH name AS MATERIALIZED (SELECT pg_try_advisory_lock($6::bigint) AS granted),
      lock AS MATERIALIZED (SELECT {_try("$7", "$8")} AS granted FROM name),
      renewed AS (
        UPDATE {{schema}}.lease AS r
-          SET {_PROLONGED}, backend_pid = pg_backend_pid(), backend_start = $5::bigint
+          SET {PROLONGED}, backend_pid = pg_backend_pid(), backend_start = $5::bigint
          FROM lock AS l, {{schema}}.meta AS m WHERE l.granted AND {_OURS} AND {ASKED} <= {{ceiling}}
     RETURNING 1)
-SELECT {_LENGTHS}, lock.granted, (SELECT count(*) FROM renewed) FROM lock, {{schema}}.meta AS m
+SELECT {LENGTHS}, lock.granted, (SELECT count(*) FROM renewed) FROM lock, {{schema}}.meta AS m
 """
 
 # What is known of a backend are its pid, and a moment in its life soon after its start. A backend that has inherited
-# the pid started later; the minute is for a clock that was set back in between.
-TERMINATE_OLD: Final = f"""
+# the pid started later; the minute is for a clock that was set back in between. Parameters: 1 lock ids, 2 epochs,
+# 3 instance; the backends that are remembered, 4 pids and 5 moments; 6 pids of those that live on for other programs.
+TERMINATE_OLD: Final = """
 SELECT count(pg_terminate_backend(a.pid))
   FROM pg_stat_get_activity(NULL) AS a
-  JOIN (SELECT r.backend_pid, r.backend_start FROM {{schema}}.lease AS r WHERE {_OURS}
-        UNION ALL SELECT * FROM unnest($4::integer[], $5::bigint[])) AS o(pid, known) ON o.pid = a.pid
- WHERE a.pid <> pg_backend_pid()
+  JOIN (SELECT r.backend_pid, r.backend_start FROM unnest($1::bigint[], $2::bigint[]) AS t(lock_id, epoch)
+          JOIN {schema}.lease AS r
+            ON r.lock_id = t.lock_id AND r.epoch = t.epoch AND r.instance = $3::uuid AND r.released_at IS NULL
+         UNION SELECT * FROM unnest($4::integer[], $5::bigint[])) AS o(pid, known) ON o.pid = a.pid
+ WHERE a.pid <> pg_backend_pid() AND a.pid <> ALL ($6::integer[])
    AND to_timestamp(o.known / 1000000.0) BETWEEN a.backend_start AND a.backend_start + interval '1 minute'
 """
 
