@@ -106,6 +106,7 @@ class RunWorker:
             self._pool,
             self._persistence,
             Notices(lambda _words: None),
+            self._changes,
             wake=wake,
             shut=tuple,
             on_frozen=lambda: self._end(Outcome(LOST, f"{self._guardian.absence}: it is frozen")),

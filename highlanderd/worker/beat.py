@@ -7,13 +7,14 @@ worker. A process that is frozen, this one or another, must be noticed within 3/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.postgres.pool import Pool
 from highlanderd.system.linux import boottime
 from highlanderd.worker.fleet import Fleet
+from highlanderd.worker.next_change import Changes
 from highlanderd.worker.notices import Notices, summary
 from highlanderd.worker.persistence import Persistence
 from highlanderd.worker.quiet import quietly
@@ -30,6 +31,7 @@ class Beat:
         pool: Pool,
         persistence: Persistence,
         notices: Notices,
+        changes: Changes,
         *,
         wake: asyncio.Event,
         shut: Callable[[], Iterable[str]],
@@ -38,6 +40,12 @@ class Beat:
     ) -> None:
         self._guardian, self._fleet, self._pool = guardian, fleet, pool
         self._persistence, self._notices, self._wake = persistence, notices, wake
+        self._changes = changes
+        self._next: asyncio.Event | None = None
+        """The next change after those that the following know of."""
+        self._states: Sequence[str] = ()
+        self._leases: Sequence[float] = ()
+        """Those of all terms, in seconds."""
         self._shut = shut
         """Returns why listeners are shut."""
         self._on_frozen, self._on_late = on_frozen, on_late
@@ -57,7 +65,8 @@ class Beat:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            lease = self._shortest_lease()
+            self._look()
+            lease = min([self._pool.server.lease.length, *self._leases])  # the shortest that anything rests on
             self._round(lease)
             due = loop.time() + lease / 10
             with suppress(TimeoutError):
@@ -76,17 +85,16 @@ class Beat:
         self._persistence.keep()
         self._latest = boottime()
 
-    def _shortest_lease(self) -> float:
-        """Return the shortest lease that anything rests on, in seconds."""
-        terms = (member.program.term for member in self._fleet.members.values())
-        return min(
-            [self._pool.server.lease.length, *(term.lengths.trusted.length for term in terms if term is not None)]
-        )
+    def _look(self) -> None:
+        """Look at all programs, which may be a thousand, if any has changed, come or gone."""
+        if self._next is not self._changes.next or len(self._states) != len(self._fleet.members):
+            self._next = self._changes.next
+            programs = [member.program for member in self._fleet.members.values()]
+            self._states = [program.state for program in programs]
+            self._leases = [term.lengths.trusted.length for program in programs if (term := program.term) is not None]
 
     def _notify(self) -> None:
         """Show the service manager how things stand, and that a drain goes on: it must not be cut short."""
-        members = self._fleet.members.values()
-        states = (member.program.state for member in members)
-        self._notices.status(summary(states, self._pool.last_error, self._shut()))
-        if self._fleet.ending and members:
+        self._notices.status(summary(self._states, self._pool.last_error, self._shut()))
+        if self._fleet.ending and self._fleet.members:
             self._notices.draining()

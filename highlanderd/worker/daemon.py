@@ -170,6 +170,7 @@ class Daemon:
             self._pool,
             self._persistence,
             self._notices,
+            self._changes,
             wake=self._wake,
             shut=lambda: self._doors.shut,
             on_frozen=self._guardian_frozen,

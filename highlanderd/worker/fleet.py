@@ -75,6 +75,8 @@ class Fleet:
         self._pool, self._origin, self._make = pool, origin, make
         self._on_change, self._on_alarm = on_change, on_alarm
         self._inherited, self.aside = Inheritance(beginnings), aside
+        self._beginnings: Beginnings | None = None
+        """As they were worked out last; None since a change."""
         self._placement = Placement(lambda: pool.listener.leaders)
         self.start_order = StartOrder(self.members, self._placement)
         self._leave_orders = LeaveOrders(self.members, self._placement, pool.listener)
@@ -88,7 +90,10 @@ class Fleet:
     @property
     def beginnings(self) -> Beginnings:
         """What programs would begin with under the next worker."""
-        return self._inherited.left((member.program for member in self.members.values()), self.wanted, self.wishes)
+        if self._beginnings is None:
+            programs = (member.program for member in self.members.values())
+            self._beginnings = self._inherited.left(programs, self.wanted, self.wishes)
+        return self._beginnings
 
     @property
     def children(self) -> Mapping[str, ProgramChild]:
@@ -114,7 +119,7 @@ class Fleet:
             if member.set_aside and not self.aside.why(name):
                 member.recalled.set()
         self._wake.set()
-        self._on_change()
+        self._note_change()
 
     @property
     def ending(self) -> bool:
@@ -162,6 +167,7 @@ class Fleet:
         member = self.members[name]
         if wish is not None:
             self.wishes[name] = member.wish = wish
+            self._beginnings = None
         self._leave_orders.give(member, order)
         if isinstance(order, StartOrdered):
             member.recalled.set()
@@ -176,6 +182,7 @@ class Fleet:
         if config.autostart:
             self.order(name, StartOrdered(by))
         del self.wishes[name]
+        self._beginnings = None
 
     def suspend(self, everywhere: Mapping[int, Suspension], drained: Suspension | None) -> None:
         """Follow the orders that the ledger shows at present: those by lock id, and the one for this node."""
@@ -203,8 +210,12 @@ class Fleet:
     def _peers(self, program: str) -> Peers:
         return self._placement.peers(program, len(self._led), self.start_order.missing(program))
 
-    def _changed(self, name: str) -> None:
+    def _note_change(self) -> None:
+        self._beginnings = None
         self._on_change()
+
+    def _changed(self, name: str) -> None:
+        self._note_change()
         self._note_term(name)
         self.start_order.follow(name)
         self._leave_orders.follow(name)
@@ -306,6 +317,7 @@ class Fleet:
             peers=lambda: self._peers(name),
         )
         self._note_term(name)
+        self._beginnings = None
         return member
 
     def _stays_away(self, member: Member) -> bool:
@@ -328,7 +340,7 @@ class Fleet:
             self._note_term(name)
             self._leave_orders.follow(name)
             self._wake.set()
-            self._on_change()
+            self._note_change()
 
 
 def _leaving(name: str) -> ProgramConfig:

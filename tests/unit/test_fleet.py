@@ -256,6 +256,22 @@ def test_a_pause_is_no_longer_than_the_longest_that_the_file_allows_now() -> Non
     asyncio.run(scenario())
 
 
+def test_what_programs_would_begin_with_is_worked_out_once_for_each_change() -> None:
+    async def scenario() -> None:
+        fleet = _fleet([])
+        fleet.want({"beat": ProgramConfig(name="beat", command=("false",))})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: fleet.members)
+        before = fleet.beginnings
+        assert fleet.beginnings is before
+        fleet.order("beat", StopOrdered())
+        assert fleet.beginnings is not before
+        fleet.end()
+        await asyncio.wait_for(running, 60)
+
+    asyncio.run(scenario())
+
+
 def test_failures_in_a_row_go_on_with_the_next_worker_and_a_changed_program_begins_anew() -> None:
     beat = ProgramConfig(name="beat", command=("false",))
 
