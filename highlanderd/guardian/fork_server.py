@@ -22,6 +22,7 @@ import select
 from highlanderd.guardian import messages
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.forked import Forked
+from highlanderd.guardian.waiting_fork import WaitingFork
 from highlanderd.system import linux
 from highlanderd.system.stdlib import signal
 
@@ -42,7 +43,10 @@ class ForkServer:
     ``nofile`` are the limits on open files that children get.
     """
 
-    def __init__(self, signals: linux.Signals, notes: DeadlineNotes, nofile: tuple[int, int]) -> None:
+    def __init__(
+        self, signals: linux.Signals, notes: DeadlineNotes, nofile: tuple[int, int], poller: linux.Poller
+    ) -> None:
+        self.ahead = WaitingFork(self._ask, poller)
         self._signals, self._notes, self._nofile = signals, notes, nofile
         self._pid: int | None = None
         """From its fork until it is reaped."""
@@ -76,7 +80,7 @@ class ForkServer:
         """
         request = linux.memfd("request", marshal.dumps(spec))
         try:
-            pid, channel = self._ask() or self._fork()
+            pid, channel = self.ahead.take() or self._ask() or self._fork()
             if not channel.send(order, [request, *fds]):  # without it that process ends
                 channel.close()
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -134,13 +138,13 @@ class ForkServer:
         self._channel = None
 
     def pids(self) -> set[int]:
-        """Return its pid, while it has one."""
-        return set() if self._pid is None else {self._pid}
+        """Return its pid, while it has one, and that of the process that it has forked ahead."""
+        return self.ahead.pids() | (set() if self._pid is None else {self._pid})
 
     def reaped(self, pid: int) -> bool:
-        """Take in the death of a child of the guardian's. Return whether it was the server."""
+        """Take in the death of a child of the guardian's. Return whether it was one of these."""
         if pid != self._pid:
-            return False
+            return self.ahead.reaped(pid)
         self._pid = None
         self._hang_up()
         return True

@@ -34,6 +34,7 @@ class Forked:
 
     def run(self) -> int:
         """Carry out the order that comes, or end without one; return the exit code."""
+        linux.set_name("forked")
         poller = select.poll()
         poller.register(self._channel, select.POLLIN)
         received = None

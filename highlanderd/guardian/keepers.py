@@ -54,7 +54,7 @@ class Keepers:
         self._by_channel: dict[int, KeeperHandle] = {}
         """By descriptor: those whose channel is open."""
         self._notes = DeadlineNotes()
-        self.fork_server = ForkServer(signals, self._notes, nofile)
+        self.fork_server = ForkServer(signals, self._notes, nofile, poller)
         self.loggers = Loggers(worker, poller, self.fork_server)
         self.prepared = PreparedKeepers(poller, self.loggers)
         self._dead = DeadKeepers(worker, children, self.loggers)
@@ -266,7 +266,7 @@ class Keepers:
         unfinished = bool(self._dead.unproven) or not priority.restore_priority() or bool(self._unconnected)
         again = now if self._dead.again_at_once else now + AGAIN
         moments = [handle.kill_at(self._lease) for handle in self._living.values()]
-        moments += [self.prepared.judge(now), self.loggers.judge(now)]
+        moments += [self.prepared.judge(now), self.loggers.judge(now), self.fork_server.ahead.judge(now)]
         return min(moments + ([again] if unfinished else []), default=linux.NEVER)
 
     @property

@@ -52,7 +52,7 @@ def parts(node: Node) -> dict[str, list[int]]:
     for pid in below(node.guardian):
         if name(pid).startswith(("keep ", "log ")):
             found["keepers and loggers"].append(pid)
-        elif name(pid) == "fork server":
+        elif name(pid) in ("fork server", "forked"):
             found["guardian"].append(pid)
     return found
 

@@ -14,7 +14,7 @@ from highlanderd.guardian.channel import Channel
 from highlanderd.guardian.deadline_notes import DeadlineNotes
 from highlanderd.guardian.fork_server import ForkServer
 from highlanderd.system import linux, proctree
-from tests.support.processes import PATIENCE, Node, apart, fork_servers, gone, name_of, node_at
+from tests.support.processes import PATIENCE, Node, apart, fork_servers, gone, name_of, node_at, state, waiting_fork
 from tests.support.wait import wait_for
 
 FAILED = 70
@@ -38,7 +38,7 @@ def _runs(node: Node, number: int = 0) -> int:
 
 
 def _begun() -> ForkServer:
-    server = ForkServer(linux.Signals([signal.SIGCHLD]), DeadlineNotes(), (64, 64))
+    server = ForkServer(linux.Signals([signal.SIGCHLD]), DeadlineNotes(), (64, 64), linux.Poller())
     server.follow(PATIENCE / fork_server.WAIT)
     server.begin()
     return server
@@ -49,7 +49,7 @@ def _ask() -> int:
     assert asked is not None
     pid, channel = asked
     assert proctree.parent(pid) == os.getpid()
-    assert name_of(pid) == "fork server", "it was not forked by this process itself"
+    assert name_of(pid) in ("fork server", "forked"), "it was not forked by this process itself"
     channel.close()
     assert os.waitpid(pid, 0) == (pid, 0)
     return 0
@@ -97,6 +97,7 @@ def test_the_server_outlives_the_proof_that_a_tree_is_empty(node: Node) -> None:
     epoch = node.spawn("sleep", "1000")
     node.expect("Started", epoch=epoch)
     server = _server(node)
+    waiting_fork(node.pid)  # else it may still have the server's name
     os.kill(node.keeper(), signal.SIGKILL)
     node.expect("Emptied", epoch=epoch)
     assert fork_servers(node.pid) == [server]
@@ -107,3 +108,35 @@ def test_the_server_dies_with_the_guardian_also_when_it_is_stopped(node: Node) -
     os.kill(server, signal.SIGSTOP)
     os.kill(node.pid, signal.SIGKILL)
     wait_for(lambda: gone(server), what="it is gone")
+
+
+def test_a_process_that_was_forked_ahead_becomes_the_next_keeper_and_another_one_follows(node: Node) -> None:
+    ahead = waiting_fork(node.pid)
+    _runs(node)
+    assert node.keeper() == ahead
+    assert waiting_fork(node.pid) != ahead
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_was_forked_ahead_and_cannot_run_stops_no_program(node: Node, signum: int) -> None:
+    ahead = waiting_fork(node.pid)
+    os.kill(ahead, signum)
+    wait_for(lambda: gone(ahead) or state(ahead) in "TZ", what="it cannot run")
+    _runs(node)
+    assert node.keeper() != ahead
+    wait_for(lambda: gone(ahead), what="it is gone")
+
+
+def test_the_process_that_was_forked_ahead_outlives_the_proof_that_a_tree_is_empty(node: Node) -> None:
+    epoch = node.spawn("sleep", "1000")
+    node.expect("Started", epoch=epoch)
+    ahead = waiting_fork(node.pid)
+    os.kill(node.keeper(), signal.SIGKILL)
+    node.expect("Emptied", epoch=epoch)
+    assert waiting_fork(node.pid) == ahead
+
+
+def test_the_process_that_was_forked_ahead_ends_with_the_guardian(node: Node) -> None:
+    ahead = waiting_fork(node.pid)
+    os.kill(node.pid, signal.SIGKILL)
+    wait_for(lambda: gone(ahead), what="it is gone")

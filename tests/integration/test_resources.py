@@ -12,7 +12,7 @@ import pytest
 from tests.support.deaths import marked
 from tests.support.nodes import PATIENCE, Nodes
 from tests.support.postgres import Database
-from tests.support.processes import children, fork_servers
+from tests.support.processes import children, fork_servers, waiting_fork
 from tests.support.scarcity import no_descriptors, no_more_processes, no_room, tiny_disk
 from tests.support.undisturbed import Strained
 from tests.support.wait import wait_for
@@ -78,7 +78,9 @@ def test_a_log_of_its_own_that_takes_nothing_more_costs_no_child(nodes: Nodes, d
 def test_a_daemon_that_may_fork_nothing_starts_what_it_could_not_once_it_may(nodes: Nodes, database: Database) -> None:
     strained = Strained(nodes, database, PROGRAMS)
     node = strained.node
+    next_keeper = waiting_fork(node.guardian)
     with no_more_processes(node.guardian, *fork_servers(node.guardian)):
+        os.kill(next_keeper, signal.SIGKILL)
         node.control.ask("POST", "/v1/programs/beat/restart", {"wait": False})
         wait_for(lambda: node.program("beat")["failures"] > 1, PATIENCE, "it was tried more than once")
     assert "no keeper can be forked: Resource temporarily unavailable; raise the limit" in strained.log()
@@ -90,7 +92,7 @@ def test_a_daemon_that_may_fork_nothing_starts_what_it_could_not_once_it_may(nod
 def test_a_keeper_that_may_not_fork_its_child_gives_way_to_another(nodes: Nodes, database: Database) -> None:
     strained = Strained(nodes, database, PROGRAMS)
     node = strained.node
-    with no_more_processes(node.guardian, *fork_servers(node.guardian), spare=1):
+    with no_more_processes(waiting_fork(node.guardian)):  # the next keeper
         node.control.ask("POST", "/v1/programs/beat/restart", {"wait": False})
         wait_for(lambda: node.program("beat")["failures"] > 0, PATIENCE, "it was tried")
     after = strained.await_led()

@@ -70,6 +70,13 @@ def fork_servers(guardian: int) -> list[int]:
     return [pid for pid in children(guardian) if name_of(pid) == "fork server"]
 
 
+def waiting_fork(guardian: int) -> int:
+    """Wait until a guardian has a process that was forked ahead, and return its pid."""
+    return wait_for(
+        lambda: next((pid for pid in children(guardian) if name_of(pid) == "forked"), 0), what="one is forked ahead"
+    )
+
+
 @contextmanager
 def undying(pid: int) -> Iterator[None]:
     """Have a process stay below its parent however it is killed, as one in uninterruptible sleep does.
