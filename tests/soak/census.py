@@ -60,11 +60,14 @@ def _lesser(one: Use, other: Use) -> Use:
 def _of_node(node: Node) -> Iterator[tuple[int, Use]]:
     workers = node.mine(b"--worker")
     for pid in own(node):
-        kind, _, program = proc_file(f"/proc/{pid}/comm").decode().strip().partition(" ")
+        name = proc_file(f"/proc/{pid}/comm").decode().strip()
+        kind, _, program = name.partition(" ")
         if pid == node.guardian:
             kind, program = "guardian", ""
         elif pid in workers:
             kind, program = "worker", ""
+        elif name == "fork server":
+            kind, program = name, ""
         elif kind not in ("keep", "log"):
             kind, program = "spare", ""
         status = dict(line.split(":", 1) for line in proc_file(f"/proc/{pid}/status").decode().splitlines())
@@ -77,7 +80,7 @@ def _of_node(node: Node) -> Iterator[tuple[int, Use]]:
 
 
 def own(node: Node) -> list[int]:
-    """Return the pids of a daemon: guardian, worker, spare, keepers, loggers."""
+    """Return the pids of a daemon: guardian, fork server, worker, spare, keepers, loggers."""
     if not node.runs:
         return []
     ours = [node.guardian]

@@ -37,13 +37,14 @@ WARM_UP = 0.25
 """Share of the time after which the baseline is taken: what is imported, cached and allocated once is there then."""
 QUIET_WITHIN = float(os.environ.get("QW", "240"))
 """Seconds until all is quiet and at home."""
-DESCRIPTORS = {"guardian": 0, "worker": 3, "spare": 0, "keep": 0, "log": 0}
+DESCRIPTORS = {"guardian": 0, "fork server": 0, "worker": 3, "spare": 0, "keep": 0, "log": 0}
 """By which a process may have more descriptors than before, or than others of its kind had."""
-KILOBYTES = {"guardian": 1024, "worker": 12288, "spare": 2048, "keep": 1024, "log": 2560}
-"""By which it may have grown since the warm-up. A keeper is forked from the guardian, and has what that has. A logger
-keeps 1 MiB of what it has used (KEPT_MEMORY), and the buffers of one block; 80 MB later it has no more. A worker keeps
-the last lines and events of 200 programs, each up to a bound: after 2,000 lives it grows by tens of bytes a life,
-and its heap keeps some MiB of a busy hour."""
+KILOBYTES = {"guardian": 1024, "fork server": 1024, "worker": 12288, "spare": 2048, "keep": 1024, "log": 2560}
+"""By which it may have grown since the warm-up. A keeper shares what the fork server has, and that what the guardian
+had when it forked it; on a busy machine the guardian forks another one, or a keeper itself. A logger keeps 1 MiB of
+what it has used (KEPT_MEMORY), and the buffers of one block; 80 MB later it has no more. A worker keeps the last
+lines and events of 200 programs, each up to a bound: after 2,000 lives it grows by tens of bytes a life, and its heap
+keeps some MiB of a busy hour."""
 
 
 class Bed:
