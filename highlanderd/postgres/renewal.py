@@ -65,7 +65,8 @@ class Renewal:
     def held(self, one: JointRenewal, lengths: Sequence[str | None], sent: float) -> None:
         """Note that the joint connection holds the lock, and has prolonged the term. Posts Renewed."""
         self._asked_again = False
-        self._line.note_granted(True)
+        if not one.granted:  # else a release that was sent meanwhile may free it
+            self._line.note_granted(True)
         self._prolonged(one.lease, lengths, sent)
         if not one.granted:
             self._line.pool.listener.note_begun(self._lock.lock_id, one.epoch)

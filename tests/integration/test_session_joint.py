@@ -286,6 +286,25 @@ def test_a_release_frees_one_lock_for_who_waits_and_leaves_the_others(database: 
     asyncio.run(scenario())
 
 
+def test_a_release_that_overtakes_a_renewals_answer_costs_the_others_nothing(database: Database) -> None:
+    async def scenario() -> None:
+        async with joined(database) as [released, *others]:
+            joint = joint_of(released)
+            released.renew(1, LEASE)
+            await asyncio.sleep(0)
+            assert not idle(released), "the renewal is on its way"
+            released.session.release(Release(1, Cause.STOPPED, None))
+            await released.told(Renewed)
+            await released.told(Unlocked)
+            released.session.note_stake(inf)
+            await released.told(Detached)
+            await take_back(others)
+            assert all(joint_of(line) is joint for line in others)
+            assert held_by(database, joint.connection.pid) == 2 * len(others)
+
+    asyncio.run(scenario())
+
+
 def test_the_last_one_ends_the_connection(database: Database) -> None:
     async def scenario() -> None:
         async with joined(database) as lines:
