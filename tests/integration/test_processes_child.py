@@ -82,7 +82,7 @@ async def _owe() -> None:
     ours.close()
     guardian.ping(LEASE)
     assert guardian.lost
-    await asyncio.sleep(0)  # the keeper's end is noticed
+    await until(lambda: child._channel is None)
 
 
 def test_a_program_and_a_lock_are_held_until_the_last_child_of_theirs_is_over() -> None:
