@@ -1,1 +1,1 @@
-"""PostgreSQL as the only coordinator: the driver, the pool, the ledger, and one session per program."""
+"""PostgreSQL as the only coordinator: the driver, the pool, the ledger, and the programs' sessions."""
