@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from highlanderd.errors import HighlanderError, Interrupted, NeedsForce, NotLeading
+from highlanderd.postgres.sql.connecting import SESSIONS
 from tests.chaos.clocks import Clocks, clocks_lacking
 from tests.integration.test_cluster_orders import both_know, leader_and_other, stopped
 from tests.support.commands import highlanderctl
@@ -42,7 +43,7 @@ def test_no_child_starts_after_a_stop_of_the_cluster_was_answered_though_a_takeo
         holder.execute("SELECT 1 FROM highlander.lease FOR KEY SHARE")
         leader.control.order("beat", "release", {})()
         wait_for(lambda: database.sql(WAITS, admin=True), what="the takeover waits for that transaction")
-        database.sql(DEAF, [f"highlander/3/{other.name}"], admin=True)
+        assert database.sql(DEAF, [f"{SESSIONS}{other.name}"], admin=True), "it had a session that listens"
         answer = leader.control.order("beat", "stop", {"everywhere": True, "wait": True})()
         assert answer["program"]["leader"] is None
         began = f"{WAITS} AND query_start < (SELECT since FROM highlander.wish)"
