@@ -90,6 +90,8 @@ class Reloading:
             loaded = await in_thread(lambda: load(self._path, os.environ), "reload")
             if number != self._begun:
                 raise HighlanderError("this reload was not applied, because a later one has begun meanwhile")
+            if self._fleet.ending:  # its programs would be led again, and it would never end
+                raise HighlanderError("this reload was not applied, because the daemon drains everything, and ends")
             if not force:
                 self._refuse_two_locks(loaded)
                 self._refuse_to_drain(loaded)

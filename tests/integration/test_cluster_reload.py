@@ -64,6 +64,22 @@ def test_a_bad_file_changes_nothing(nodes: Nodes, database: Database) -> None:
     assert life.pids == pids
 
 
+def test_a_reload_keeps_no_daemon_from_ending(nodes: Nodes, database: Database) -> None:
+    settled_ledger(database, LEASE)
+    programs = "[program.beat]\n[program.slow]\nstop_timeout = 60\ncommand = ['sh', '-c', 'exec $CHILD stubborn']\n"
+    [node] = nodes(database, "a", programs=programs, lease=LEASE)
+    nodes.await_led("beat", "slow")
+    node.signal(signal.SIGTERM)
+    wait_for(lambda: _programs(node) == {"slow"}, what="what ends at once has left")
+
+    reload(node, programs)
+
+    os.kill(nodes.life("slow").main, signal.SIGKILL)
+    assert node.ended() == 0
+    assert "this reload was not applied, because the daemon drains everything" in node.log.read_text()
+    assert len(nodes.journal.lives("beat")) == 1
+
+
 def test_what_waits_for_a_restart_does_not_come_with_the_next_worker(nodes: Nodes, database: Database) -> None:
     settled_ledger(database, LEASE)
     [node] = nodes(database, "a", programs=["beat"], lease=LEASE)
