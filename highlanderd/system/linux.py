@@ -43,13 +43,14 @@ WAIT_AGAIN = 0.05  # seconds until what cannot be waited for is looked at
 PIPE_BUF = select.PIPE_BUF
 ERROR, WARNING, INFO = "<3>", "<4>", "<6>"  # sd-daemon(3)
 CLONE3 = 435  # the number of the system call on every architecture
+CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine) if struct.calcsize("P") == 8 else None
 CLONE_PARENT, CLONE_INTO_CGROUP = 0x8000, 0x200000000
 CLONE_ARGS_SIZE = 88  # bytes of struct clone_args with its last member, cgroup (Linux 5.7)
 EVERY_SIGNAL = frozenset(range(1, 65)) - {32, 33}  # 32 and 33 belong to the C library's threads
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _python = ctypes.PyDLL(None, use_errno=True)  # whose calls keep the interpreter's lock
-_clone3, _before_fork = _python.syscall, _python.PyOS_BeforeFork  # bound here: each is memory that keepers share
+_syscall, _before_fork = _python.syscall, _python.PyOS_BeforeFork  # bound here: each is memory that keepers share
 _after_fork_parent, _after_fork_child = _python.PyOS_AfterFork_Parent, _python.PyOS_AfterFork_Child
 _libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
 _libc.tee.restype = ctypes.c_ssize_t
@@ -233,7 +234,7 @@ def fork(run: Callable[[], int], cgroup: int | None = None, *, sibling: bool = F
     one thread. Raises OSError.
     """
     if sibling:
-        pid = _clone(CLONE_PARENT, 0, 0)
+        pid = _clone_sibling()
     else:
         pid = os.fork() if cgroup is None else _clone(CLONE_INTO_CGROUP, signal.SIGCHLD, cgroup)
     if pid:
@@ -251,12 +252,24 @@ def fork(run: Callable[[], int], cgroup: int | None = None, *, sibling: bool = F
 def _clone(flags: int, signum: int, cgroup: int) -> int:
     """Fork as ``os.fork`` does, but into a cgroup, or a sibling.
 
-    To move into a cgroup later waits for an RCU grace period: 10 ms. A sibling's death sends the signal that this
-    process' own does.
+    To move into a cgroup later waits for an RCU grace period: 10 ms.
     """
     arguments = struct.pack("@11Q", flags, 0, 0, 0, signum, 0, 0, 0, 0, 0, cgroup)
+    return _forked(CLONE3, arguments, CLONE_ARGS_SIZE)
+
+
+def _clone_sibling() -> int:
+    """Fork a child of this process' parent. Its death sends the signal that this process' own does.
+
+    systemd refuses ``clone3`` to a service with RestrictNamespaces=, so ``clone`` is called where its number is known.
+    """
+    return _clone(CLONE_PARENT, 0, 0) if CLONE is None else _forked(CLONE, CLONE_PARENT, 0, 0, 0, 0)
+
+
+def _forked(*call: int | bytes) -> int:
+    """Return what a system call that forks returns, to both processes. Raises OSError."""
     _before_fork()
-    pid: int = _clone3(CLONE3, arguments, CLONE_ARGS_SIZE)
+    pid: int = _syscall(*(ctypes.c_long(one) if isinstance(one, int) else one for one in call))
     number = ctypes.get_errno()
     if pid == 0:
         _after_fork_child()

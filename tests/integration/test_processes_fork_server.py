@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import runpy
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from highlanderd.system import linux, proctree
 from tests.support.processes import PATIENCE, Node, apart, fork_servers, gone, name_of, node_at, state, waiting_fork
 from tests.support.wait import wait_for
 
+SANDBOX = Path(__file__).parents[1] / "children" / "sandboxed_child.py"
 FAILED = 70
 """The exit code of what raises an exception."""
 
@@ -57,6 +60,18 @@ def _ask() -> int:
 
 def test_what_the_server_forks_is_the_guardians_child_and_ends_when_no_order_comes() -> None:
     with apart(_ask) as asker:
+        assert asker.wait(PATIENCE) == 0
+
+
+def _ask_without_clone3() -> int:
+    runpy.run_path(str(SANDBOX))["refuse"](linux.CLONE3)
+    return _ask()
+
+
+@pytest.mark.skipif(linux.CLONE is None, reason=f"needs the number of clone on {platform.machine()}")
+def test_it_forks_in_a_sandbox_that_refuses_clone3() -> None:
+    """As the packages' unit does: systemd cannot see in its arguments whether it makes a namespace."""
+    with apart(_ask_without_clone3) as asker:
         assert asker.wait(PATIENCE) == 0
 
 
