@@ -112,12 +112,18 @@ def _tell_overruled(one: JointRenewal) -> None:
 
 
 def _doubt(those: Sequence[JointRenewal], reply: Reply, sent: float) -> None:
-    """What is in doubt costs the connection: whatever it has locked is free then."""
+    """What is in doubt costs the connection: whatever it has locked is free then.
+
+    What the server refuses may be the row of one of them: each asks on a connection of its own next.
+    """
     why = f"the renewal of many was not acknowledged: {reply.doubt}"
     if reply.sqlstate in dialect.BLOCKED:
         why = "the renewal waited for another transaction, which holds a lock on the ledger"
         for one in those:
             one.renewer.note_row_locked(sent)
+    elif reply.error is not None:
+        for one in those:
+            one.line.stay_apart()
     those[0].joint.give_up(why)
 
 

@@ -216,6 +216,10 @@ class LockConnection(JointClient):
         self.post(Detached(why))
         self._seek_later(pause)
 
+    def stay_apart(self) -> None:
+        """Have the next connection be this program's own."""
+        self._apart = True
+
     def _begin(self, connection: Connection) -> None:
         self.state, self._apart = Connected(connection), False
         self._former.append((connection.pid, connection.identified))

@@ -440,3 +440,29 @@ def test_what_blocks_all_costs_the_connection_and_no_lock_stays_there(database: 
             assert held_by(database, pid_of(lines[0])) == 2 * len(lines)
 
     asyncio.run(scenario())
+
+
+REFUSES_ONE = """
+CREATE FUNCTION highlander.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this row'; END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON highlander.lease FOR EACH ROW WHEN (OLD.program = 'beat')
+EXECUTE FUNCTION highlander.refuse();
+"""
+
+
+def test_a_row_that_cannot_be_written_costs_no_other_program_its_term(database: Database) -> None:
+    async def scenario() -> None:
+        async with joined(database) as [refused, *others]:
+            for statement in REFUSES_ONE.split("\n\n"):
+                database.sql(statement)
+            for line in (refused, *others):
+                line.renew(1, LEASE)
+            for line in (refused, *others):
+                await line.told(Detached)
+            for line in (refused, *others):
+                await line.told(Attached)
+            refused.renew(1, LEASE)
+            await take_back(others)
+            assert all(line.session.undivided for line in others)
+            await refused.told(Detached)
+
+    asyncio.run(scenario())
