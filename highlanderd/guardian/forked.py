@@ -37,9 +37,12 @@ class Forked:
         linux.set_name("forked")
         poller = select.poll()
         poller.register(self._channel, select.POLLIN)
+        poller.register(self._signals, select.POLLIN)
         received = None
         while received is None:
-            poller.poll()
+            if self._channel.fileno() not in dict(poller.poll()):
+                self._signals.take()  # meant for the whole daemon: a logger would take them as its own later
+                continue
             try:
                 received = self._channel.receive()
             except EOFError:

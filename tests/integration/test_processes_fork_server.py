@@ -155,3 +155,15 @@ def test_the_process_that_was_forked_ahead_ends_with_the_guardian(node: Node) ->
     ahead = waiting_fork(node.pid)
     os.kill(node.pid, signal.SIGKILL)
     wait_for(lambda: gone(ahead), what="it is gone")
+
+
+def test_a_signal_for_the_whole_daemon_does_not_wait_for_what_was_forked_ahead(node: Node) -> None:
+    ahead = waiting_fork(node.pid)
+    os.kill(ahead, signal.SIGTERM)
+    wait_for(lambda: _pending(ahead) == 0, what="it has no signal before it")
+    assert waiting_fork(node.pid) == ahead
+
+
+def _pending(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:")))
