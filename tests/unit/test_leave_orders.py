@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from types import SimpleNamespace
 from typing import cast
 
@@ -19,12 +20,13 @@ from highlanderd.core.events import (
     StopOrdered,
     Suspended,
 )
+from highlanderd.core.lease import Lengths
 from highlanderd.core.observation import Suspension
-from highlanderd.core.states import Cause, Waiting
+from highlanderd.core.states import Cause, Draining, Killing, Releasing, Situation, Stopping, Term, Waiting, Want
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.standing import Standing
 from highlanderd.worker.leave_orders import LeaveOrders
-from highlanderd.worker.leave_turns import AT_ONCE
+from highlanderd.worker.leave_turns import AT_ONCE, STOPS_WITHIN
 from highlanderd.worker.member import Member
 from highlanderd.worker.placement import Placement
 from tests.support.driven_loop import DrivenLoop
@@ -39,10 +41,9 @@ END = EndOrdered(Cause.SHUTDOWN)
 class Fake:
     """A program as far as orders know it."""
 
-    situation = SimpleNamespace(state=Waiting(0.0))
-
     def __init__(self, name: str, programs: Programs) -> None:
         self.name, self.post, self._states = name, programs.told[name].append, programs.states
+        self.situation = SimpleNamespace(state=Waiting(0.0))
 
     @property
     def state(self) -> str:
@@ -71,6 +72,10 @@ class Programs:
     def lose_listener(self) -> None:
         """Lose the session that notifies, which wakes all."""
         self.connected = False
+        self.lead()
+
+    def lead(self) -> None:
+        """Have another node lead those whose turn it is."""
         for callback in tuple(self._hints):
             callback()
 
@@ -153,6 +158,36 @@ def test_a_program_whose_term_ends_while_it_waits_is_told_what_was_ordered() -> 
         programs.states[LAST] = "draining"
         programs.orders.follow(LAST)
         assert programs.told[LAST] == [END]
+
+    driven(story)
+
+
+@pytest.mark.parametrize(("phase", "others"), [(Stopping(inf), 1), (Killing(), 1), (Releasing(), 0)])
+def test_the_next_one_waits_for_a_node_that_takes_over_and_not_for_a_child_that_stops(
+    phase: Stopping | Killing | Releasing, others: int
+) -> None:
+    async def story() -> None:
+        programs = Programs()
+        programs.give(END)
+        draining = Draining(Term(1, Lengths.alike(10), 0.0, 0.0), phase, Cause.SHUTDOWN, inf)
+        programs.members[NAMES[0]].program.situation = Situation(Want.STOP, draining)
+        await asyncio.sleep(1.5 * STOPS_WITHIN)
+        assert programs.ordered == AT_ONCE + others
+
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(story())
+
+
+def test_a_program_that_is_gone_while_it_waits_holds_up_no_other() -> None:
+    def story() -> None:
+        programs = Programs()
+        programs.give(END)
+        gone, *left = NAMES[AT_ONCE:]
+        del programs.members[gone]
+        programs.orders.follow(gone)
+        programs.lead()
+        assert programs.told[gone] == []
+        assert all(programs.told[name] for name in left[:AT_ONCE])
 
     driven(story)
 

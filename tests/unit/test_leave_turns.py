@@ -111,6 +111,17 @@ def test_a_node_that_takes_over_slowly_holds_them_up_for_a_moment_and_one_that_n
     driven(story)
 
 
+def test_only_those_that_are_late_in_a_row_end_the_turns() -> None:
+    async def story(programs: Programs) -> None:
+        programs.end([f"p{number}" for number in range(10 * LATE_AT_MOST)])
+        for _ in range(LATE_AT_MOST):
+            await asyncio.sleep(LED_WITHIN * 1.1)
+            programs.lead(programs.under_way[0])
+        assert len(programs.left) <= AT_ONCE * (LATE_AT_MOST + 1) + LATE_AT_MOST
+
+    driven(story)
+
+
 def test_however_many_they_are_the_last_one_ends_in_bounded_time() -> None:
     async def story(programs: Programs) -> None:
         names = [f"p{number}" for number in range(1000)]

@@ -11,6 +11,7 @@ from highlanderd.core.events import Attached, Detached, Emptied, EndOrdered, Eve
 from highlanderd.core.states import Cause, Policy, Running, Want
 from highlanderd.structs import replace
 from highlanderd.system.linux import boottime
+from highlanderd.worker.moments import Moments, WokenAt
 from highlanderd.worker.program import Program
 from tests.unit.test_program_records import Book, Incurious, Line, Quiets, a_lead, renewed
 
@@ -49,7 +50,18 @@ class Leaver(Line):
         self.recorded = {*self._book.counted}
 
 
-def begun(prober: Follower | None = None, book: Book | None = None) -> Program:
+class Awaited(Moments):
+    """Moments that come when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = list[tuple[float, WokenAt]]()
+
+    def call_at(self, moment: float, woken: WokenAt) -> None:
+        self.all.append((moment, woken))
+
+
+def begun(prober: Follower | None = None, book: Book | None = None, moments: Moments | None = None) -> Program:
     return Program(
         "beat",
         machine.begin(Want.RUN, boottime()),
@@ -58,6 +70,7 @@ def begun(prober: Follower | None = None, book: Book | None = None) -> Program:
         prober=prober or Follower(),
         recorder=book or Book(),
         on_change=lambda: None,
+        moments=moments,
     )
 
 
@@ -113,3 +126,36 @@ def test_a_release_waits_for_no_record_of_the_end_before_it() -> None:
     assert "release 2: exited, None" in session.asked
     assert ends.isdisjoint(session.recorded)
     assert ends <= book.counted.keys()
+
+
+def test_a_program_that_is_given_up_takes_no_turn_more_and_what_it_has_done_is_recorded() -> None:
+    async def given_up(program: Program, line: Line) -> None:
+        for event in (Attached(1), *a_lead(2), StopOrdered(), Emptied()):
+            program.post(event)
+        task = asyncio.create_task(program.run(line))
+        while len(program._inbox) > 1:  # noqa: ASYNC110 - what is waited for is that all but one had their turns
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    book, line = Book(), Line()
+    asyncio.run(given_up(begun(book=book), line))
+    assert not [ask for ask in line.asked if "release" in ask]
+    assert book.counted["beat: leading to draining"] == 1
+
+
+def test_a_moment_that_comes_before_its_time_is_awaited_again() -> None:
+    async def woken_early(program: Program, awaited: Awaited) -> None:
+        for event in (Attached(1), *a_lead(2)):
+            program.post(event)
+        task = asyncio.create_task(program.run(Line()))
+        while program._inbox:  # noqa: ASYNC110 - what is waited for is that the program has had its turns
+            await asyncio.sleep(0)
+        before = [*awaited.all]
+        moment, woken = before[-1]
+        woken(moment)
+        assert awaited.all == [*before, before[-1]]
+        task.cancel()
+
+    awaited = Awaited()
+    asyncio.run(woken_early(begun(moments=awaited), awaited))
