@@ -25,7 +25,8 @@ RESERVE: Final = 64
 """Descriptors for control, metrics and keepers' first messages, which programs must never take."""
 GUARDIANS_OWN: Final = 48
 OWN_PROCESSES: Final = 16
-"""Guardian, fork server, worker and spare with their threads, a rehearsal, and those that look at paths and users."""
+"""Guardian, fork server and the fork that waits, worker and spare with their threads, a rehearsal, and those that look
+at paths and users."""
 OWN_MEMORY: Final = 80 << 20
 """Bytes of guardian, worker and spare; measured: 76 MB, what they share counted once."""
 KEEPERS_MEMORY, LOGGERS_MEMORY = 1_500_000, 2_000_000
