@@ -4,7 +4,7 @@ To open a session costs the server many times what it costs to take a lock. When
 wait for a connection, the first that comes is for up to ``AT_ONCE`` of them, the most urgent first, and so are the next
 ones. For each program it is its session: it takes the lock back and renews there (``joint_renewal.py``), and it
 releases there. It stays so until its term is over. A joint connection holds no lock of a program that is not its
-member, begins no term, and carries no statement that waits for what others have locked, but for the end of a term.
+member, begins no term, and carries no statement that waits for a row or for the history, which others may have locked.
 
 A program leaves it when its term is over, and when its own row makes trouble: it has its lock freed there, and seeks a
 connection of its own, as each program does that is not one of many. What concerns all, such as an answer in doubt, ends

@@ -17,8 +17,8 @@ from highlanderd.postgres.hindrance import Hindrance
 from highlanderd.postgres.joint_renewal import JointRenewal
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.renewal_batch import Renewable, RenewalBatch
-from highlanderd.postgres.replies import Reply, Value
-from highlanderd.postgres.sql import dialect, leading
+from highlanderd.postgres.replies import Query, Reply, Value
+from highlanderd.postgres.sql import connecting, dialect, leading
 
 LED_ON: Final = frozenset({Cause.RESTARTED, Cause.CHANGED})
 """Causes after which this node is to lead again at once."""
@@ -156,11 +156,14 @@ class Renewal:
         node, seconds = (None, None) if reservation is None else (reservation.node, reservation.seconds)
         # A former session that missed its client's death would keep the lock from the next leader.
         first, unlock = [] if self._line.granted else [self._line.terminate_old(epoch)], self._line.unlocking
+        name, sql = ("release", leading.RELEASE)
+        if self._line.joint is not None:
+            name, sql = "release_at_once", leading.RELEASE_AT_ONCE
         self._line.note_granted(False)
         self._line.ask(
             lambda replies, _sent: self._released(ending, *replies[len(first) : -1]),
             *first,
-            ("release", leading.RELEASE, (lock.lock_id, epoch, lock.instance, cause.value, node, seconds)),
+            (name, sql, (lock.lock_id, epoch, lock.instance, cause.value, node, seconds)),
             *unlock,
             ("notify", leading.NOTIFY, (self._line.pool.ledger.channel, str(lock.lock_id))),
         )
@@ -180,13 +183,26 @@ class Renewal:
     def _write_end(self, ending: Release, number: int) -> None:
         """Write the end into the history, and post Unlocked. Another session than ``number`` releases once more."""
         lock, epoch = self._lock, ending.epoch
-        if self._line.knows(number):
-            self._line.pool.listener.prune(lock.lock_id)
-            self._line.ask(
-                lambda _replies, _sent: self._line.post(Unlocked()),
-                ("begin_terms", leading.BEGIN_TERMS, ([lock.lock_id], [epoch])),  # its own session may have been lost
-                ("end_term", leading.END_TERM, (lock.lock_id, epoch, ending.cause.value, *_told(ending))),
-            )
+        if not self._line.knows(number):
+            return
+        listener = self._line.pool.listener
+        listener.prune(lock.lock_id)
+        history: list[Query] = [
+            ("begin_terms", leading.BEGIN_TERMS, ([lock.lock_id], [epoch])),  # its own session may have been lost
+            ("end_term", leading.END_TERM, (lock.lock_id, epoch, ending.cause.value, *_told(ending))),
+        ]
+        if self._line.joint is None:
+            self._line.ask(lambda _replies, _sent: self._line.post(Unlocked()), *history)
+            return
+
+        def written(replies: list[Reply], _sent: float) -> None:
+            for reply, query in zip(replies[1:-1], history, strict=True):
+                if reply.error is not None:
+                    listener.note_unwritten(query)
+            self._line.post(Unlocked())
+
+        limits = "limits", connecting.LIMITS, self._line.pool.server.limits
+        self._line.ask(written, ("no_waiting", connecting.NO_WAITING, ()), *history, limits)
 
 
 def _told(ending: Release) -> tuple[Value, ...]:

@@ -31,6 +31,7 @@ UNHELD = """
 SELECT count(*) = 0 FROM pg_locks
  WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+BLOCKED = "SELECT count(*) FROM pg_locks WHERE locktype <> 'advisory' AND NOT granted"
 WAITS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid = %s"
 
 
@@ -464,5 +465,32 @@ def test_a_row_that_cannot_be_written_costs_no_other_program_its_term(database: 
             await take_back(others)
             assert all(line.session.undivided for line in others)
             await refused.told(Detached)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "lock", ["SELECT FROM highlander.lease WHERE program = 'beat' FOR UPDATE", "LOCK TABLE highlander.term"]
+)
+def test_a_release_keeps_no_other_program_waiting(database: Database, lock: str) -> None:
+    """Whoever has locked its row, or the history, is waited for on a connection of its own, or not at all."""
+
+    async def scenario() -> None:
+        async with joined(database) as [released, *others]:
+            with psycopg.connect(database.dsn) as other:
+                other.execute(lock.encode())
+                released.session.release(Release(1, Cause.RESTARTED, None))
+                await take_back(others)
+                assert database.sql(BLOCKED) == [(0,)]
+                other.rollback()
+            joint = joint_of(others[0])
+            if "lease" in lock:
+                await released.told(Detached)
+                await released.told(Attached)
+                await released.release(1)
+            else:
+                await released.told(Unlocked)
+            assert row_of(database, released, "released_at IS NOT NULL") == (True,)
+            assert held_by(database, joint.connection.pid) == 2 * len(others)
 
     asyncio.run(scenario())

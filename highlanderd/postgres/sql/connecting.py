@@ -59,6 +59,9 @@ SELECT set_config('lock_timeout', $1::text, false), set_config('statement_timeou
        set_config('client_connection_check_interval', $5::text, false)
 """
 
+# For what is not worth waiting, until LIMITS again.
+NO_WAITING: Final = "SELECT set_config('lock_timeout', '1ms', false)"
+
 # Asked before anything is known of the schema's version. The answer ends with the backend's pid, as those to SURVEY and
 # FACTS do: a proxy that spreads statements over servers sends plain reads to another one than IDENTIFY.
 META: Final = f"""

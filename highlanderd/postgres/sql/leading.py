@@ -228,12 +228,18 @@ SELECT count(pg_terminate_backend(a.pid))
 
 # It never writes system or timeline: a release proves nothing about the server that it reached. One that PostgreSQL
 # hears of late does not make the lease longer: no child has outlived that.
-RELEASE: Final = f"""
-UPDATE {{schema}}.lease AS r
+_RELEASED = """
+UPDATE {schema}.lease AS r
    SET renewal = r.renewal + 1, released_at = clock_timestamp(),
        expires_at = least(r.expires_at, clock_timestamp()),
        reason = $4::text, reserved_for = $5::text, reserved_seconds = $6::double precision
- WHERE {_OURS}
+"""
+RELEASE: Final = f"{_RELEASED} WHERE {_OURS}"
+
+# On a session that holds the locks of others, too, which may not wait for whoever has locked this row.
+RELEASE_AT_ONCE: Final = f"""
+WITH free AS MATERIALIZED (SELECT FROM {{schema}}.lease AS r WHERE {_OURS} FOR NO KEY UPDATE NOWAIT)
+{_RELEASED} FROM free WHERE {_OURS}
 """
 
 # In a statement that nobody has to wait for: its commit is written to the disk with the next one. What changes a row of
