@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,11 +16,15 @@ from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.children.spawn import Origin
 from highlanderd.config import ProgramConfig
 from highlanderd.config.needs import Limits, descriptors, processes
-from highlanderd.core.events import StartOrdered, StopOrdered, Unlocked
+from highlanderd.core.events import Exited, StartOrdered, StopOrdered, Unlocked
+from highlanderd.core.lease import Lengths
 from highlanderd.core.observation import Suspension
+from highlanderd.core.states import Leading, Running, Situation, Term, Want
 from highlanderd.output.writer import Writer
+from highlanderd.postgres.connection import Connection
 from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.server import Server
+from highlanderd.postgres.standing import Standing
 from highlanderd.system.host_limits import HostLimit
 from highlanderd.system.linux import boottime
 from highlanderd.worker.aside import NEVER, SetAside
@@ -27,7 +32,9 @@ from highlanderd.worker.beginnings import Beginnings
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.foresight import Foresight
 from highlanderd.worker.interfaces import Recorder
+from highlanderd.worker.leave_turns import LED_WITHIN
 from highlanderd.worker.making import MemberMaker
+from tests.support.driven_loop import DrivenLoop
 from tests.support.session import pool_of
 from tests.support.wait import until
 
@@ -406,3 +413,41 @@ def test_another_lock_is_named_before_it_is_applied_unless_the_program_is_stoppe
         await asyncio.wait_for(running, 60)
 
     asyncio.run(scenario())
+
+
+def _lead(fleet: Fleet) -> None:
+    """Have all programs lead, and another node wait for them."""
+    fleet._pool.listener._connection = cast("Connection", object())
+    fleet._placement.read(Standing({"b": dict.fromkeys(fleet.members, "1")}))
+    term = Term(1, Lengths.alike(600), boottime(), boottime())
+    for member in fleet.members.values():
+        member.program.situation = Situation(Want.RUN, Leading(term, Running(42, boottime(), inf), inf))
+
+
+def _led(fleet: Fleet) -> set[str]:
+    return {name for name, member in fleet.members.items() if member.program.state == "leading"}
+
+
+def test_a_drain_is_known_to_who_waits_for_a_turn_once_its_term_ends_and_to_no_other_once_it_is_lifted() -> None:
+    drain, leaving, waiting = Suspension(True, "uid 0 on node a", "new disk"), {"p0", "p1"}, {"p2", "p3", "p4"}
+
+    async def scenario() -> None:
+        fleet = _fleet([])
+        fleet.want({name: ProgramConfig(name=name, command=("true",)) for name in sorted(leaving | waiting)})
+        running = asyncio.create_task(fleet.run())
+        await until(lambda: len(fleet.members) == 5)
+        _lead(fleet)
+        fleet.suspend({}, drain)
+        crashed = fleet.members["p2"].program
+        crashed.post(Exited(9, boottime()))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert _led(fleet) == waiting - {"p2"}
+        assert crashed.situation.suspension == drain
+        fleet.suspend({}, None)
+        await asyncio.sleep(2 * LED_WITHIN)
+        assert _led(fleet) == waiting - {"p2"}
+        running.cancel()
+
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(scenario())
