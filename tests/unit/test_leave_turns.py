@@ -143,7 +143,7 @@ def test_what_was_ordered_before_is_told_before_and_once_and_what_is_lifted_is_n
     async def story(programs: Programs) -> None:
         first, *_, waits, other = NAMES
         programs.end(NAMES[:AT_ONCE])
-        for order in (RELEASE, END, RELEASE):
+        for order in (RELEASE, END, RELEASE, END):
             programs.turns.ask(waits, order)
         programs.turns.ask(other, RELEASE)
         programs.turns.withdraw(RELEASE)
