@@ -477,13 +477,14 @@ def test_a_release_keeps_no_other_program_waiting(database: Database, lock: str)
 
     async def scenario() -> None:
         async with joined(database) as [released, *others]:
+            joint = joint_of(released)
             with psycopg.connect(database.dsn) as other:
                 other.execute(lock.encode())
                 released.session.release(Release(1, Cause.RESTARTED, None))
-                await take_back(others)
+                await until(lambda: joint.connection.wire.idle or database.sql(BLOCKED) != [(0,)])
                 assert database.sql(BLOCKED) == [(0,)]
+                await take_back(others)
                 other.rollback()
-            joint = joint_of(others[0])
             if "lease" in lock:
                 await released.told(Detached)
                 await released.told(Attached)
