@@ -14,6 +14,7 @@ from highlanderd.core.terms import exit_of
 from highlanderd.postgres import ledger
 from highlanderd.postgres.addresses import Unfit
 from highlanderd.postgres.hindrance import Hindrance
+from highlanderd.postgres.joint import JointConnection
 from highlanderd.postgres.joint_renewal import JointRenewal
 from highlanderd.postgres.lock_connection import LockConnection
 from highlanderd.postgres.renewal_batch import Renewable, RenewalBatch
@@ -172,6 +173,8 @@ class Renewal:
         joint = self._line.joint
         if joint is not None and not joint.note_unlocked(unlock):
             return  # its end was told to each of its programs
+        if joint is not None and self._line.granted:
+            self._free(joint)
         if not release.acknowledged or any(reply.error is not None for reply in unlock):
             self._line.disconnect(f"the release was not acknowledged: {release.doubt}")
         elif ending.cause in LED_ON:
@@ -179,6 +182,16 @@ class Renewal:
         else:
             put_off = partial(self._write_end, ending, self._line.number)
             self._line.pool.afterwards.call(put_off, self._line.pool.server.lease.history_within)
+
+    def _free(self, joint: JointConnection) -> None:
+        """Free the lock that was being taken back when its release was sent, and tell those who have waited for it."""
+        unlock, channel = self._line.unlock_one, self._line.pool.ledger.channel
+        self._line.note_granted(False)
+        joint.ask(
+            lambda replies, _sent: joint.note_unlocked(replies[:1]),
+            unlock,
+            ("notify", leading.NOTIFY, (channel, str(self._lock.lock_id))),
+        )
 
     def _write_end(self, ending: Release, number: int) -> None:
         """Write the end into the history, and post Unlocked. Another session than ``number`` releases once more."""

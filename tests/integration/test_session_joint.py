@@ -306,6 +306,27 @@ def test_a_release_that_overtakes_a_renewals_answer_costs_the_others_nothing(dat
     asyncio.run(scenario())
 
 
+def test_a_lock_that_is_taken_back_after_its_release_was_asked_for_is_freed_at_once(database: Database) -> None:
+    async def scenario() -> None:
+        async with desk(database.dsn, lease=LEASE) as here:
+            [released, *others] = lines = await lead(here, database, KEYS)
+            await lose(lines)
+            wait_for(lambda: _unheld(database), 60, "the former sessions have ended")
+            await take_back(others)
+            released.renew(1, LEASE)
+            await asyncio.sleep(0)
+            assert not idle(released), "its lock is being taken back"
+            released.session.release(Release(1, Cause.STOPPED, None))
+            await released.told(Renewed)
+            await released.told(Unlocked)
+            assert held_by(database, pid_of(others[0])) == 2 * len(others)
+            released.session.note_stake(inf)
+            await released.told(Detached)
+            await take_back(others)
+
+    asyncio.run(scenario())
+
+
 def test_the_last_one_ends_the_connection(database: Database) -> None:
     async def scenario() -> None:
         async with joined(database) as lines:
