@@ -7,7 +7,7 @@ seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from math import inf
 from typing import Final, Literal
@@ -129,21 +129,19 @@ class Term(Struct, frozen=True):
     @property
     def trusted_until(self) -> float:
         """Return when this term ends unless it is renewed."""
-        return self._earliest(Lease.trusted_until)
+        at, shorter = self.lengths.trusted.trusted_until(self.sent), self.shortening
+        return at if shorter is None else min(at, shorter.lease.trusted_until(shorter.sent))
 
     @property
     def kill_at(self) -> float:
         """Return when the child's tree must be killed unless the term is renewed."""
-        return self._earliest(Lease.kill_at)
+        at, shorter = self.lengths.trusted.kill_at(self.sent), self.shortening
+        return at if shorter is None else min(at, shorter.lease.kill_at(shorter.sent))
 
     def fence_at(self, stop_timeout: float) -> float:
         """Return when to ask the child to stop unless the term is renewed; it takes up to ``stop_timeout`` seconds."""
-        return self._earliest(Lease.fence_at, stop_timeout)
-
-    def _earliest(self, moment: Callable[..., float], *more: float) -> float:
-        """Return a moment of a lease and of when it was sent, for the one of what the row may say that ends first."""
-        at, shorter = moment(self.lengths.trusted, self.sent, *more), self.shortening
-        return at if shorter is None else min(at, moment(shorter.lease, shorter.sent, *more))
+        at, shorter = self.lengths.trusted.fence_at(self.sent, stop_timeout), self.shortening
+        return at if shorter is None else min(at, shorter.lease.fence_at(shorter.sent, stop_timeout))
 
     def asking(self, now: float) -> Term:
         """Return the term once a renewal is sent, which happens at ``now`` or later.
