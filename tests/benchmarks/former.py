@@ -74,7 +74,7 @@ def measure(part: str, tree: Path) -> None:
     module = importlib.import_module(f"tests.benchmarks.{part}")
     _replace(module, PACKAGE=tree, SUPERVISORS={}, fetch=lambda: None, peers=lambda *_: iter(()))
     _replace(module, settled_ledger=lambda database, lease: settle(tree, database, lease), Daemons=FormerDaemons)
-    _replace(module, HELD=getattr(module, "HELD", "").replace("trusted_for", "interval '30 s'"))
+    _replace(module, HELD=getattr(module, "HELD", "").replace("r.trusted_for", "interval '30 s'"))
     _replace(nodes, PACKAGE=tree, forkable=lambda *_: False)
     module.main()
 
