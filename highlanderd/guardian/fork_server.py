@@ -107,7 +107,8 @@ class ForkServer:
         theirs.close()
         if pid is None:
             ours.close()
-        return None if pid is None else (pid, ours)
+            return None
+        return pid, ours
 
     def _answer(self, theirs: Channel) -> int | None:
         """Return the pid of the process that the server has forked, and that owns ``theirs``."""

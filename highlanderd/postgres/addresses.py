@@ -157,7 +157,7 @@ def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[st
     return {
         **address,
         "options": f"{theirs} {ours}".strip(),
-        "application_name": f"{connecting.SESSIONS}{node}"[:63],
+        "application_name": connecting.application_name(node),
         "client_encoding": "UTF8",
         "gssencmode": "disable",
         "keepalives": "1",

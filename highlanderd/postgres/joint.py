@@ -166,7 +166,7 @@ class JointConnections:
     @property
     def name(self) -> str:
         """How sessions call themselves that belong to no single program."""
-        return f"{connecting.SESSIONS}{self.pool.server.node}"[:63]
+        return connecting.application_name(self.pool.server.node)
 
     @property
     def pids(self) -> list[int]:

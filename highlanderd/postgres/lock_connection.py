@@ -224,7 +224,7 @@ class LockConnection(JointClient):
         self.state, self._apart = Connected(connection), False
         self._former.append((connection.pid, connection.identified))
         connection.wire.assign(self)
-        name = f"{connecting.SESSIONS}{self.lock.node}/{self.lock.program}"[:63]
+        name = connecting.application_name(f"{self.lock.node}/{self.lock.program}")
         self.say("begin_session", connecting.BEGIN_SESSION, name)
 
     def _attach(self) -> None:

@@ -137,7 +137,7 @@ class WarmConnections:
     @property
     def name(self) -> str:
         """How sessions call themselves that belong to no program."""
-        return f"{connecting.SESSIONS}{self.pool.server.node}"[:63]
+        return connecting.application_name(self.pool.server.node)
 
     @property
     def count(self) -> int:

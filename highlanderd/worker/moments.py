@@ -16,7 +16,7 @@ class Moments:
 
     def __init__(self) -> None:
         self._waiting: dict[float, dict[WokenAt, None]] = {}
-        """Whoever awaits a moment again, as a program does that was busy meanwhile, is there once."""
+        """By moment, who waits for it: once, although a program that was busy meanwhile awaits the moment again."""
 
     def call_at(self, moment: float, woken: WokenAt) -> None:
         """Have ``woken`` called at a moment, in CLOCK_BOOTTIME seconds; soon, if that has passed."""

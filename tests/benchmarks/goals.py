@@ -15,7 +15,7 @@ p99: Statistic = partial(percentile, share=0.99)
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure of ours and its limit, which is ``most`` or, where ``beside`` is named, ``most`` times their median."""
+    """A figure of ours and its limit: ``most``, times the median of ``beside`` where that is named."""
 
     words: str
     part: str

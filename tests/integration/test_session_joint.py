@@ -494,7 +494,7 @@ def test_a_row_that_cannot_be_written_costs_no_other_program_its_term(database: 
     "lock", ["SELECT FROM highlander.lease WHERE program = 'beat' FOR UPDATE", "LOCK TABLE highlander.term"]
 )
 def test_a_release_keeps_no_other_program_waiting(database: Database, lock: str) -> None:
-    """Whoever has locked its row, or the history, is waited for on a connection of its own, or not at all."""
+    """It waits for a locked row on a connection of its own, and for a locked history not at all."""
 
     async def scenario() -> None:
         async with joined(database) as [released, *others]:

@@ -9,6 +9,12 @@ from highlanderd.postgres.sql.dialect import SERVER_START, SYSTEM, TIMELINE, UNL
 SESSIONS: Final = f"highlander/{VERSION}/"
 """How the application_name of each session begins; daemons that know schema 1 only say ``highlanderd/``."""
 
+
+def application_name(whose: str) -> str:
+    """Return the name of a session that belongs to a node, or to ``node/program``: as much as PostgreSQL keeps."""
+    return f"{SESSIONS}{whose}"[:63]
+
+
 # Not when the backend started: to look that up, a server copies what it knows of each of its sessions.
 _BACKEND_KNOWN = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 

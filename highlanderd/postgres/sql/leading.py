@@ -236,7 +236,7 @@ UPDATE {schema}.lease AS r
 """
 RELEASE: Final = f"{_RELEASED} WHERE {_OURS}"
 
-# On a session that holds the locks of others, too, which may not wait for whoever has locked this row.
+# For a joint session: when another transaction has locked this row, the other programs must not wait for that.
 RELEASE_AT_ONCE: Final = f"""
 WITH free AS MATERIALIZED (SELECT FROM {{schema}}.lease AS r WHERE {_OURS} FOR NO KEY UPDATE NOWAIT)
 {_RELEASED} FROM free WHERE {_OURS}

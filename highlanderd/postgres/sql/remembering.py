@@ -8,8 +8,8 @@ from highlanderd.core.occurrences import ENDED, LED
 from highlanderd.postgres.sql import leading, upkeep
 from highlanderd.postgres.sql.dialect import NAMED, RFC_3339, SAID
 
-# The next leader writes that a term is over. The former leader writes how, by whom and why, a moment later, and the
-# end is an event only from then on: a follower is told of each end once.
+# The next leader writes that a term is over. The former leader writes how, by whom and why, a moment later. The end
+# counts as an event from that moment on, so that a follower is told of it once.
 _TOLD = """(coalesce(exit_signal, exit_status::text, author) IS NOT NULL
             OR ended_at < clock_timestamp() - interval '2 seconds')"""
 
