@@ -122,11 +122,13 @@ class GuardianLink:
             raise HighlanderError("the guardian said nothing: it is frozen; restart highlanderd")
         self._listed.result()
         children = list(self._children.values())
-        await all_done({child.reported for child in children if child.reachable}, STATE_WITHIN, STATE_ROUNDS)
-        found = []
-        for child in children:
+        waited_for = [child for child in children if child.reachable]  # others may be reached meanwhile
+        await all_done({child.reported for child in waited_for}, STATE_WITHIN, STATE_ROUNDS)
+        for child in waited_for:
             if child.reachable and not child.reported.done():
                 child.kill_keeper()
+        found = []
+        for child in children:
             if child.report is None:
                 child.listen(_nobody)
             else:
