@@ -117,7 +117,7 @@ class _Ledger:
     async def cluster(self) -> ClusterOverview:
         """Return the cluster as its daemons have written it."""
         overview.refuse_older(self._version)
-        return overview.OverviewReader().read(await self._ask(overview.questions(self._ledger, self._version)))
+        return await overview.OverviewReader(self._ledger).read(self._ask, self._version)
 
     async def events(self) -> Sequence[Occurrence]:
         """Return the newest events, the newest last."""

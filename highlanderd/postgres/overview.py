@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
+from typing import Final
 
 from highlanderd.core.cluster import CandidatePresence, ClusterNode, ClusterOverview, Held, Lead, Overviews
 from highlanderd.errors import HighlanderError
@@ -21,8 +22,7 @@ class Overview:
     """The cluster as a daemon reads it, on its listening session."""
 
     def __init__(self, ledger: Ledger, listener: Listener) -> None:
-        self._ledger, self._listener = ledger, listener
-        self._reader = OverviewReader()
+        self._listener, self._reader = listener, OverviewReader(ledger)
         self._reading: asyncio.Future[ClusterOverview] | None = None
         self._latest: tuple[float, ClusterOverview] | None = None
 
@@ -44,10 +44,9 @@ class Overview:
         refuse_older(facts.version)
         asked = boottime()
         try:
-            replies = await self._listener.ask(questions(self._ledger, facts.version))
+            overview = await self._reader.read(self._listener.ask, facts.version)
         except WireLost as lost:
             raise unanswered(lost) from lost
-        overview = self._reader.read(replies)
         self._latest = asked, overview
         return overview
 
@@ -61,40 +60,55 @@ def refuse_older(version: int) -> None:
         )
 
 
-def questions(ledger: Ledger, version: int) -> list[Ask]:
-    """Return the questions whose replies an ``OverviewReader`` takes."""
-    asked = {
-        "nodes": sharing.NODES,
-        "standing": sharing.STANDING,
-        "leads": sharing.LEADS,
-        "stopped": sharing.WISHES,
-    }
-    return [(ledger.statement(name, sql, version), ()) for name, sql in asked.items()]
+_ALWAYS: Final = {"shown": sharing.SHOWN, "nodes": sharing.NODES, "stopped": sharing.WISHES}
+"""What is asked each time, by name. The first one says whether what is kept has changed."""
+_KEPT: Final = {"standing": sharing.STANDING, "leads": sharing.LEADS}
+"""What many rows answer, and is asked anew only once it has changed."""
 
 
 class OverviewReader:
-    """Reads the replies. Most rows are as they were the last time, and what they say is kept for that."""
+    """Reads the cluster, and keeps what has not changed since it was read last."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._overviews = Overviews()
+        self._versions: Mapping[str, str | None] = {}
+        """Of what is kept, by name."""
         self._candidates: Mapping[Row, CandidatePresence] = {}
         self._leads: Mapping[Row, Lead] = {}
 
-    def read(self, replies: Sequence[Reply]) -> ClusterOverview:
-        """Return the cluster. Raises HighlanderError for a reply that is an error."""
-        for reply in replies:
-            if reply.error is not None:
-                raise HighlanderError(f"the cluster cannot be read: {reply.error.text}")
-        nodes, standing, leads, stopped = (reply.rows for reply in replies)
-        digests = cache(_digests)  # the nodes of a program mostly have the same ones
-        self._candidates = {row: self._candidates.get(row) or _candidate(row, digests(row[-1])) for row in standing}
-        self._leads = {row: self._leads.get(row) or _lead(row) for row in leads}
+    async def read(self, ask: Callable[[list[Ask]], Awaitable[list[Reply]]], version: int) -> ClusterOverview:
+        """Return the cluster as a ledger of this schema's version shows it.
+
+        Raises WireLost, and HighlanderError for a reply that is an error.
+        """
+
+        async def rows(asked: Mapping[str, str]) -> list[list[Row]]:
+            replies = await ask([(self._ledger.statement(name, sql, version), ()) for name, sql in asked.items()])
+            if (error := next((reply.error for reply in replies if reply.error is not None), None)) is not None:
+                raise HighlanderError(f"the cluster cannot be read: {error.text}")
+            return [reply.rows for reply in replies]
+
+        [shown], nodes, stopped = await rows(_ALWAYS)
+        versions = dict(zip(_KEPT, shown, strict=True))
+        changed = {name: sql for name, sql in _KEPT.items() if versions[name] != self._versions.get(name)}
+        if changed:
+            self._keep(**dict(zip(changed, await rows(changed), strict=True)))
+            self._versions = versions
         return self._overviews.overview(
             [_node(row) for row in nodes],
-            [(row[0] or "", self._candidates[row]) for row in standing],
-            [self._leads[row] for row in leads],
+            [(row[0] or "", candidate) for row, candidate in self._candidates.items()],
+            self._leads.values(),
             {int(row[0] or 0): Held(row[1] or "", row[2] or "", row[3] or "") for row in stopped},
         )
+
+    def _keep(self, standing: Sequence[Row] | None = None, leads: Sequence[Row] | None = None) -> None:
+        """Take in what was read anew. Most rows are as they were, and what they say is kept for that."""
+        if standing is not None:
+            digests = cache(_digests)  # the nodes of a program mostly have the same ones
+            self._candidates = {row: self._candidates.get(row) or _candidate(row, digests(row[-1])) for row in standing}
+        if leads is not None:
+            self._leads = {row: self._leads.get(row) or _lead(row) for row in leads}
 
 
 def _node(row: Row) -> ClusterNode:

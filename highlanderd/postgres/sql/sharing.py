@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from highlanderd.postgres.sql.dialect import DRAINED, NAMED, ORDERED_BY, RFC_3339, SAID, STOPPED
+from highlanderd.postgres.sql.dialect import DRAINED, NAMED, ORDERED_BY, RFC_3339, SAID, SERVER_START, STOPPED
 
 ORDERED: Final = "ordered"
 """What is notified, instead of a lock id, when an order was written: each daemon looks whether it concerns its node."""
@@ -87,10 +87,22 @@ SELECT {NAMED.format("node")}, {NAMED.format("program")}, lock_id, {NAMED.format
 """
 
 # A term whose lease has run out is over for people, whether or not another node has closed it.
+_LED = "released_at IS NULL AND expires_at > clock_timestamp()"
 LEADS: Final = f"""
-SELECT {NAMED.format("program")}, lock_id, {NAMED.format("node")}, epoch, {RFC_3339.format("acquired_at")},
-       released_at IS NULL AND expires_at > clock_timestamp()
+SELECT {NAMED.format("program")}, lock_id, {NAMED.format("node")}, epoch, {RFC_3339.format("acquired_at")}, {_LED}
   FROM {{schema}}.lease
+"""
+
+# One row: two texts, of which the first changes with what STANDING shows, and the second with what LEADS shows. A
+# renewal changes neither. Both are those of one session alone: a server that has crashed may give a transaction's
+# number to another one.
+SHOWN: Final = f"""
+SELECT concat_ws('/', s.session, (SELECT concat_ws('/', count(*), sum(hashtextextended(xmin::text || ctid::text, 0)))
+                                    FROM {{schema}}.candidate)),
+       concat_ws('/', s.session, (SELECT concat_ws('/', count(*), sum(hash_record_extended(
+                                           ROW(lock_id, program, node, epoch, acquired_at, {_LED}), 0)))
+                                    FROM {{schema}}.lease))
+  FROM (SELECT concat_ws('/', {SERVER_START}, pg_backend_pid()) AS session) AS s
 """
 
 # Parameter: 1 node. The programs of other nodes, and since when they are what they are: those which each waits for and
