@@ -149,9 +149,9 @@ def _hosts(given: Mapping[str, str]) -> list[tuple[str, str, str]]:
 def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[str, str]:
     """Return libpq's parameters, and last those that make a session safe: they win over the user's.
 
-    ``address`` is one of ``Addresses``, whose ``options`` are complete.
+    ``address`` is one of ``Addresses``, whose ``options`` are complete. The kernel's own probes are off: beside
+    ``tcp_user_timeout`` the first one that gets lost would end the session.
     """
-    seconds = max(1, round(lease.renew_every))
     theirs = address.get("options", "")
     ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in startup_options(lease).items())
     return {
@@ -160,10 +160,7 @@ def with_options(address: Mapping[str, str], lease: Lease, node: str) -> dict[st
         "application_name": connecting.application_name(node),
         "client_encoding": "UTF8",
         "gssencmode": "disable",
-        "keepalives": "1",
-        "keepalives_idle": str(seconds),
-        "keepalives_interval": str(seconds),
-        "keepalives_count": "3",
+        "keepalives": "0",
         "tcp_user_timeout": str(round(lease.answer_within * 1000)),
     }
 

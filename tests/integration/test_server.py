@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -240,6 +242,18 @@ def test_the_users_own_options_stay_and_ours_win(database: Database) -> None:
             assert reply.rows == [("123kB", f"{round(LEASE * 200)}")]  # milliseconds
 
     asyncio.run(scenario())
+
+
+def test_an_idle_session_does_not_hang_on_a_probe_of_the_kernels(database: Database) -> None:
+    async def scenario() -> int:
+        server = Server(f"{database.dsn} keepalives=1", Ledger(SCHEMA, "highlander", LEASE), node="n1", fresh=None)
+        wire = (await server.open()).wire
+        with socket.socket(fileno=os.dup(wire.descriptor)) as ours:
+            probes = ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        wire.drop("seen")
+        return probes
+
+    assert not asyncio.run(scenario())
 
 
 def test_limits_on_the_server_stay_below_half_a_lease_and_an_idle_session_ends_after_one() -> None:
