@@ -46,8 +46,10 @@ class LeaveOrders:
             member.program.post(order)
 
     def _pays(self, member: Member) -> bool:
-        awaited = self._listener.connected and self._placement.awaited(member.program.name)
-        return awaited and not self._hastens and member.program.state == "leading"
+        """Return whether a turn is worth waiting for; so it may be as long as who waits for a program is not known."""
+        if self._hastens or member.program.state != "leading":
+            return False
+        return not self._placement.known or (self._listener.connected and self._placement.awaited(member.program.name))
 
     def hasten(self) -> None:
         """Have no program wait for its turn from now on."""

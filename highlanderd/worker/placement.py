@@ -35,6 +35,11 @@ class Placement:
         """Take in which other nodes wait for which programs."""
         self._standing = standing
 
+    @property
+    def known(self) -> bool:
+        """Whether that was read already."""
+        return self._standing is not None
+
     def peers(self, program: str, led: int, missing: str = "") -> Peers:
         """Return the nodes that wait for a program; ``led`` is how many programs this node leads."""
         if self._standing is None:

@@ -26,7 +26,7 @@ from highlanderd.core.states import Cause, Draining, Killing, Releasing, Situati
 from highlanderd.postgres.listener import Listener
 from highlanderd.postgres.standing import Standing
 from highlanderd.worker.leave_orders import LeaveOrders
-from highlanderd.worker.leave_turns import AT_ONCE, STOPS_WITHIN
+from highlanderd.worker.leave_turns import AT_ONCE, LATE_AT_MOST, LED_WITHIN, STOPS_WITHIN
 from highlanderd.worker.member import Member
 from highlanderd.worker.placement import Placement
 from tests.support.driven_loop import DrivenLoop
@@ -53,13 +53,14 @@ class Fake:
 class Programs:
     """Programs that this node leads and another one waits for, and what each was told."""
 
-    def __init__(self, waited_for: list[str] = NAMES) -> None:
+    def __init__(self, waited_for: list[str] | None = NAMES) -> None:
         self.told: dict[str, list[Event]] = {name: [] for name in NAMES}
         self.states = dict.fromkeys(NAMES, "leading")
         self.connected, self._hints = True, list[Callable[[], None]]()
         self.members = {name: self._member(name) for name in NAMES}
         placement = Placement(dict)
-        placement.read(Standing({"b": dict.fromkeys(waited_for, "1")}))
+        if waited_for is not None:
+            placement.read(Standing({"b": dict.fromkeys(waited_for, "1")}))
         self.orders = LeaveOrders(self.members, placement, cast("Listener", self))
 
     def _member(self, name: str) -> Member:
@@ -132,6 +133,19 @@ def test_nothing_waits_for_a_turn_without_a_peer_that_waits_or_without_postgresq
             assert programs.ordered == len(NAMES)
 
     driven(story)
+
+
+def test_a_worker_that_goes_on_with_a_drain_has_programs_leave_in_turn_and_for_a_moment_only() -> None:
+    async def story() -> None:
+        programs = Programs(None)
+        programs.connected = False
+        programs.give(END)
+        assert programs.ordered == AT_ONCE
+        await asyncio.sleep(LATE_AT_MOST * LED_WITHIN)
+        assert programs.ordered == len(NAMES)
+
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(story())
 
 
 def test_nothing_waits_once_haste_was_ordered_or_the_listener_is_lost() -> None:
