@@ -8,8 +8,8 @@ member, begins no term, and carries no statement that waits for a row or for the
 
 A program leaves it when its term is over, and when its own row makes trouble: it has its lock freed there, and seeks a
 connection of its own, as each program does that is not one of many. What concerns all, such as an answer in doubt, ends
-the connection, and each of them seeks another one: one of its own where the server has refused a statement, because
-that may be for the row of a single program.
+the connection, and each of them seeks another one: one of its own where the server has refused a statement, or ended
+it because it took too long, since that may be for the row of a single program.
 """
 
 from __future__ import annotations

@@ -114,10 +114,11 @@ def _tell_overruled(one: JointRenewal) -> None:
 def _doubt(those: Sequence[JointRenewal], reply: Reply, sent: float) -> None:
     """What is in doubt costs the connection: whatever it has locked is free then.
 
-    What the server refuses may be the row of one of them: each asks on a connection of its own next.
+    What the server refuses, or ends because it takes too long, may be the row of one of them: each asks on a connection
+    of its own next. A table that another transaction has locked keeps all of them waiting, wherever they ask.
     """
     why = f"the renewal of many was not acknowledged: {reply.doubt}"
-    if reply.sqlstate in dialect.BLOCKED:
+    if reply.sqlstate == dialect.LOCK_NOT_AVAILABLE:
         why = "the renewal waited for another transaction, which holds a lock on the ledger"
         for one in those:
             one.renewer.note_row_locked(sent)

@@ -464,27 +464,30 @@ def test_what_blocks_all_costs_the_connection_and_no_lock_stays_there(database: 
     asyncio.run(scenario())
 
 
-REFUSES_ONE = """
-CREATE FUNCTION highlander.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this row'; END $$;
-CREATE TRIGGER refuse BEFORE UPDATE ON highlander.lease FOR EACH ROW WHEN (OLD.program = 'beat')
-EXECUTE FUNCTION highlander.refuse();
+TROUBLES_ONE = """
+CREATE FUNCTION highlander.trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {}; RETURN NEW; END $$;
+CREATE TRIGGER trouble BEFORE UPDATE ON highlander.lease FOR EACH ROW WHEN (OLD.program = 'beat')
+EXECUTE FUNCTION highlander.trouble();
 """
 
 
-def test_a_row_that_cannot_be_written_costs_no_other_program_its_term(database: Database) -> None:
+@pytest.mark.parametrize("trouble", ["RAISE 'not this row'", "PERFORM pg_sleep(3600)"])
+def test_a_row_that_cannot_be_written_costs_no_other_program_its_term(database: Database, trouble: str) -> None:
     async def scenario() -> None:
         async with joined(database) as [refused, *others]:
-            for statement in REFUSES_ONE.split("\n\n"):
+            for statement in TROUBLES_ONE.format(trouble).split("\n\n"):
                 database.sql(statement)
+            soon = "set", "SELECT set_config('statement_timeout', '50ms', false)", ()
+            joint_of(refused).ask(lambda _replies, _sent: None, soon)
             for line in (refused, *others):
                 line.renew(1, LEASE)
             for line in (refused, *others):
                 await line.told(Detached)
             for line in (refused, *others):
                 await line.told(Attached)
-            refused.renew(1, LEASE)
             await take_back(others)
             assert all(line.session.undivided for line in others)
+            refused.renew(1, LEASE)
             await refused.told(Detached)
 
     asyncio.run(scenario())

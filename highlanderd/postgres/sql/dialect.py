@@ -29,7 +29,9 @@ UNDEFINED: Final = frozenset({"42P01", "3F000"})
 
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
-BLOCKED: Final = frozenset({"55P03", "57014"})
+LOCK_NOT_AVAILABLE: Final = "55P03"
+
+BLOCKED: Final = frozenset({LOCK_NOT_AVAILABLE, "57014"})
 """SQLSTATE: the statement waited for a lock until lock_timeout or statement_timeout ended it."""
 
 SYSTEM = "(SELECT system_identifier FROM pg_control_system())"
