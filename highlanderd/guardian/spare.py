@@ -18,6 +18,8 @@ from highlanderd.system.stdlib import signal
 
 DESCRIPTOR = "HIGHLANDER_SPARE_FD"
 """The environment variable that gives a worker the channel of the spare that it is to fork."""
+START_WITHIN = 30.0  # seconds until a worker's first ping: imports from a cold disk, a large configuration
+BEGIN_WITHIN = 10.0  # seconds until that of one that has imported all
 PACKAGE = os.path.abspath(__file__).rsplit("/", 2)[0]
 
 
@@ -29,8 +31,8 @@ class Spare:
 
     def __init__(self, code: int | None, ours: Channel, theirs: Channel | None, pid: int | None = None) -> None:
         self._code, self._ours, self._theirs, self._pid = code, ours, theirs, pid
-        self._living = "SR" if pid is None else "SRD"
-        """States of its process in which it can begin. The first one may read a disk: it still imports."""
+        self._living, self.within = ("SR", BEGIN_WITHIN) if pid is None else ("SRD", START_WITHIN)
+        """States of its process in which it can begin, and how long that may take. The first one still imports."""
 
     @classmethod
     def to_fork(cls, code: int | None) -> Spare:

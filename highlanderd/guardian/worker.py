@@ -9,7 +9,7 @@ import os
 
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.pauses import Pauses
-from highlanderd.guardian.spare import DESCRIPTOR, Spare, installed
+from highlanderd.guardian.spare import DESCRIPTOR, START_WITHIN, Spare, installed
 from highlanderd.system import linux, proctree
 from highlanderd.system.stdlib import signal, socket
 
@@ -17,8 +17,6 @@ TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
     from highlanderd.guardian.channel import Message
 
-START_WITHIN = 30.0  # seconds from its fork to its first ping: imports from a cold disk, a large configuration
-BEGIN_WITHIN = 10.0  # seconds from the order to begin to its first ping, for a spare: it has imported all
 FIRST_PAUSE = 0.1  # seconds; the first restart comes at once
 GOOD_LIFE = 10.0  # seconds of life after which a death is a first one again
 KEPT = frozenset({0, 1, 2, 6, 7, 10, 19, 24})
@@ -71,14 +69,16 @@ class Worker:
 
     def start(self, now: float) -> None:
         """Have the spare begin, or execute a new process. Raises OSError when there is no room for one."""
-        begun = None if self._spare is None or self.failed_starts else self._spare.begins()
-        if begun is None:
+        spare = None if self.failed_starts else self._spare
+        within = START_WITHIN
+        if spare is not None and (begun := spare.begins()) is not None:
+            self.pid, self.channel, self._spare = begun
+            within = spare.within
+        else:
             self.dismiss_spare()
             self._execute()
-        else:
-            self.pid, self.channel, self._spare = begun
         self.lease, self._killed, self.stopped = None, False, False
-        self._since, self._kill_at = now, now + (START_WITHIN if begun is None else BEGIN_WITHIN)
+        self._since, self._kill_at = now, now + within
 
     def _execute(self) -> None:
         """Fork and execute it with its end of a new channel, and with its spare's."""

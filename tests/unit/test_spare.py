@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
+from highlanderd.guardian.channel import channel_pair
+from highlanderd.guardian.spare import START_WITHIN, Spare, installed
+from highlanderd.guardian.worker import Worker
 from tests.support.nodes import PACKAGE
 
 
@@ -13,3 +17,17 @@ def test_the_spare_of_the_first_worker_has_a_channel_when_it_begins() -> None:
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     assert len(set(run.stdout.split())) == 2
+
+
+def test_the_first_spare_may_take_as_long_to_begin_as_a_new_process_because_it_still_imports() -> None:
+    ours, theirs = channel_pair()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        worker = Worker([], "test", Spare.forked_before(f"{os.dup(ours.fileno())},{process.pid},{installed()}"))
+        worker.start(7.0)
+        due = worker.judge_at()
+        worker.dismiss_spare()
+        worker.hang_up()
+        process.kill()
+        assert (worker.pid, due) == (process.pid, 7.0 + START_WITHIN)
+    ours.close()
+    theirs.close()
