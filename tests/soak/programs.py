@@ -58,13 +58,18 @@ def with_ports() -> list[str]:
     return [name for name in names() if kind_of(name) in ("web", "door")]
 
 
+def with_files() -> set[str]:
+    """Return the names of the programs that write into a file of their own."""
+    return {name for name in names() if kind_of(name) == "spew" and int(name.rpartition("-")[2]) % 2}
+
+
 def tables(home: Path, ports: Mapping[str, int], *, edited: bool) -> str:
     """Return the programs' part of a node's file; ``edited`` is the other version of it."""
     return "\n".join(_table(name, home, ports, edited=edited) for name in names())
 
 
 def _table(name: str, home: Path, ports: Mapping[str, int], *, edited: bool) -> str:
-    kind, number, port = kind_of(name), int(name.rpartition("-")[2]), ports.get(name)
+    kind, port = kind_of(name), ports.get(name)
     words = [sys.executable, "-I", "-S", str(CHILD), kind, *([] if port is None else [str(port)])]
     lines = [f"[program.{name}]", f"command = {json.dumps(words)}", "backoff_max = 2", KEYS.get(kind, "")]
     question = {"web": f'http = "http://127.0.0.1:{port}/"', "door": f'tcp = "127.0.0.1:{port}"'}
@@ -72,7 +77,7 @@ def _table(name: str, home: Path, ports: Mapping[str, int], *, edited: bool) -> 
     if kind in question:
         asked = f'{{ {question[kind]}, period = "2s", timeout = "1s", threshold = 3 }}'
         lines += [f"ready = {asked}", f"alive = {asked}"]
-    if kind == "spew" and number % 2:
+    if name in with_files():
         lines += [f'stdout = "{home}/{name}.log"', "log_max_bytes = 300000", "log_backups = 2", "log_compress = true"]
     if edited:
         lines += ["umask = '077'"] if name in EDITED else ["log_timestamps = true"] if kind == "spew" else []

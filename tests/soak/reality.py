@@ -70,9 +70,12 @@ def _drifts(of_cluster: Facts) -> bool:
 
 
 def _of_keepers(nodes: list[Node], said: Mapping[str, Mapping[str, Facts]]) -> Iterator[str]:
+    """Yield what is wrong with keepers and loggers. A program without a file has a logger once it says something."""
     for node in nodes:
-        led = sum(one["state"] == "leading" for one in said[node.name].values())
-        names = [(proc_file(f"/proc/{pid}/comm").split() or [b""])[0] for pid in census.own(node)]
-        for kind in (b"keep", b"log"):
-            if names.count(kind) != led:
-                yield f"{node.name} leads {led} programs with {names.count(kind)} processes called {kind.decode()}"
+        led = {name for name, one in said[node.name].items() if one["state"] == "leading"}
+        kinds = [proc_file(f"/proc/{pid}/comm").decode().partition(" ") for pid in census.own(node)]
+        keepers, loggers = ([name.strip() for kind, _, name in kinds if kind == which] for which in ("keep", "log"))
+        if sorted(keepers) != sorted(led):
+            yield f"{node.name} leads {sorted(led)} with keepers of {sorted(keepers)}"
+        if not programs.with_files() & led <= set(loggers) <= led or len(loggers) != len(set(loggers)):
+            yield f"{node.name} leads {sorted(led)} with loggers of {sorted(loggers)}"
