@@ -56,6 +56,12 @@ def await_led(machine: Machine) -> dict[str, int]:
     return machine.led()
 
 
+def await_forked(machine: Machine) -> None:
+    """Wait until a fork waits to become a keeper; none does where the sandbox keeps the fork server from forking."""
+    names = ("ps", "-o", "comm=", "--ppid", machine.main_pid())
+    wait_for(lambda: "forked" in machine.says(*names).splitlines(), PATIENCE, "the fork server has forked ahead")
+
+
 def files_in(root: Path) -> dict[str, str]:
     """Return what is in a root file system, but for what booting and running machines write all the time."""
     running = (
@@ -106,6 +112,7 @@ def test_from_installation_to_purge(machine: Machine, database: Database, tmp_pa
     for pid in pids.values():
         assert "/highlanderd.service/highlander." in machine.says("cat", f"/proc/{pid}/cgroup")
     assert machine.does("dpkg", "--verify", "highlander").splitlines() == ["??5?????? c /etc/highlander.toml"]
+    await_forked(machine)
 
     # A reload tells its outcome.
     wrong = machine.root / "etc/highlander/conf.d/wrong.toml"
@@ -204,6 +211,7 @@ def test_a_hardened_daemon_leads(machine: Machine, database: Database, hardening
     machine.does("systemctl", "start", "highlanderd")
     for pid in await_led(machine).values():
         assert "/highlanderd.service/highlander." in machine.says("cat", f"/proc/{pid}/cgroup")
+    await_forked(machine)
     assert machine.says("stat", "-c", "%G %a", "/run/highlander/control.sock") == "highlander 660"
     text = ("systemctl", "show", "--property=StatusText", "--value", "highlanderd")
     wait_for(lambda: machine.says(*text) == "leading 2", PATIENCE, "the status of the service has no trouble")
