@@ -5,7 +5,6 @@ Bugs of this project are not among them: they travel as they are, and end the wo
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Sequence
 
 # Exit codes that people script against; sysexits.h for 78.
@@ -50,7 +49,9 @@ class NoSuchProgram(HighlanderError):
     @classmethod
     def among(cls, name: str, known: Iterable[str]) -> NoSuchProgram:
         """Return the error whose sentence names the programs that this node has, or those that a glob means there."""
-        if these := sorted(known) if name == "all" else fnmatch.filter(sorted(known), name):
+        from fnmatch import filter as matching  # for this message only
+
+        if these := sorted(known) if name == "all" else matching(sorted(known), name):
             return cls(f"{name!r} means {listed(these)} here; name one program")
         return cls(f"no program {name!r} is configured on this node; it has {listed(known)}")
 

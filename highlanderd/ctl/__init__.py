@@ -18,9 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Ctrl-C while the rest is imported is answered, too."""
     try:
         descriptors.fill()
+        from highlanderd.ctl.ahead import asked
+
+        words = sys.argv[1:] if argv is None else argv
+        ahead = asked(words)
         from highlanderd.ctl.command_line import run
 
-        return run(argv)
+        return run(words, ahead)
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, cast
@@ -12,11 +11,11 @@ from highlanderd import __version__
 from highlanderd.api import DEFAULT_TIMEOUT, LONGEST_REASON
 from highlanderd.command_parser import CommandParser
 from highlanderd.ctl import terminal
+from highlanderd.ctl.ahead import DEFAULT_SOCKET, default_socket
 from highlanderd.ctl.argument_values import duration, naming, outage, signal_name
 from highlanderd.ctl.question_arguments import add_questions
 from highlanderd.ctl.words import WORDS
 
-DEFAULT_SOCKET: Final = "/run/highlander/control.sock"
 FORMATS: Final = ("table", "json", "tsv")
 ASKS_DAEMON: Final = (
     "{} is for cluster, explain, events, history and wait (--config also for config); this command asks a node's daemon"
@@ -68,7 +67,7 @@ def parser(typed: Collection[str] | None = None) -> argparse.ArgumentParser:
         description="Ask the highlanderd of this machine, or pass it an order.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not leading here, 4 no such program or node, 5 daemon not "
         "reachable, 6 permission denied, 7 timed out, 78 configuration invalid, 130 Ctrl-C.",
-        parents=[_shared(os.environ.get("HIGHLANDER_SOCKET") or DEFAULT_SOCKET, "table")],
+        parents=[_shared(default_socket(), "table")],
     )
     top.add_argument("--version", action="version", version=f"highlanderctl {__version__}")
     _Commands(top, typed).add_all()

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from highlanderd.ctl.exchange import Exchange, Request, segment
+from highlanderd.ctl.ahead import STATUS
+from highlanderd.ctl.exchange import PATIENCE, Exchange, Request, segment
 from highlanderd.errors import (
     ConfigurationError,
     DaemonUnreachable,
@@ -21,8 +22,6 @@ from highlanderd.errors import (
 )
 from highlanderd.system import ownership
 
-PATIENCE: Final = 10.0
-"""Seconds that an answer may take beyond what the daemon was asked to wait."""
 AGAIN: Final = 0.05
 """Seconds until a daemon is asked again whose worker is being replaced."""
 REPLACED: Final = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError)
@@ -35,10 +34,13 @@ class ControlClient:
     """The daemon that owns ``path``. Every failure is a HighlanderError.
 
     ``as_text``: answers are meant for people, and hold nothing that a terminal would do more with than show it.
+    ``send`` makes an exchange of a request; it raises OSError.
     """
 
-    def __init__(self, path: str, *, as_text: bool = False) -> None:
-        self._path, self._as_text = path, as_text
+    def __init__(
+        self, path: str, *, as_text: bool = False, send: Callable[[str, Request], Exchange] = Exchange
+    ) -> None:
+        self._path, self._as_text, self._send = path, as_text, send
 
     @property
     def lives(self) -> bool:
@@ -50,12 +52,9 @@ class ControlClient:
         return self.begin(method, resource, body, patience)()
 
     def status(self, wait: float | None = None, patience: float = 0.0) -> Answer:
-        """Return the node and its programs, after the next change, or ``wait`` seconds, if that is given.
-
-        What children use is not looked at for that.
-        """
+        """Return the node and its programs, after the next change, or ``wait`` seconds, if that is given."""
         after = "" if wait is None else f"&wait={wait:.3f}"
-        return self.ask("GET", f"/v1/status?usage=false{after}", patience=patience)
+        return self.ask("GET", STATUS + after, patience=patience)
 
     def detail(self, name: str) -> Answer:
         """Return everything about one program."""
@@ -93,7 +92,7 @@ class ControlClient:
     def _sent(self, request: Request, end: float) -> Exchange:
         while True:
             try:
-                return Exchange(self._path, request)
+                return self._send(self._path, request)
             except OSError as error:
                 self._await_worker(error, end)
 

@@ -8,24 +8,26 @@ from collections.abc import Sequence
 from typing import Final
 
 from highlanderd import __version__
+from highlanderd.ctl.ahead import Ahead
 from highlanderd.ctl.arguments import parser
 from highlanderd.ctl.client import ControlClient
 from highlanderd.ctl.commands import COMMANDS
+from highlanderd.ctl.exchange import Exchange
 from highlanderd.errors import FAILED, INTERRUPTED, DaemonUnreachable, HighlanderError, one_line
 
 WITHOUT_DAEMON: Final = "; or ask PostgreSQL itself with --dsn or --config"
 """The cure that the commands have which take these options."""
 
 
-def run(argv: Sequence[str] | None) -> int:
-    """Run one command; return its exit code."""
-    words = sys.argv[1:] if argv is None else argv
+def run(words: Sequence[str], ahead: Ahead | None = None) -> int:
+    """Run one command; return its exit code. ``ahead`` is what was asked already."""
     arguments = parser(words).parse_args(words)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a child's output may hold what this terminal cannot show
     try:
-        client = ControlClient(arguments.socket, as_text=arguments.output != "json")
+        send = Exchange if ahead is None else ahead.send
+        client = ControlClient(arguments.socket, as_text=arguments.output != "json", send=send)
         code = COMMANDS[arguments.command](client, arguments)
         sys.stdout.flush()
     except HighlanderError as error:

@@ -11,17 +11,18 @@ import _socket as socket  # all of it that a Unix socket needs: the module aroun
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
 
-LONGEST: Final = 1 << 26
+PATIENCE = 10.0
+"""Seconds that an answer may take beyond what the daemon was asked to wait."""
+LONGEST = 1 << 26
 """Bytes of an answer that are read at most: thousands of programs with their last lines are some megabytes."""
-LONGEST_LINE: Final = 1 << 20
+LONGEST_LINE = 1 << 20
 """Bytes of one line of an answer that goes on; the longest one of a program has a thousand letters."""
-LONGEST_HEAD: Final = 1 << 14
+LONGEST_HEAD = 1 << 14
 """Bytes of status and headers; daemons send two hundred."""
-SILENT_FOR: Final = 60.0
+SILENT_FOR = 60.0
 """Seconds without a word of a daemon that streams: it gives a sign each ten seconds."""
-AT_A_TIME: Final = 1 << 18
+AT_A_TIME = 1 << 18
 """Bytes that are taken from the kernel at once."""
 _HEADS_END, _LINES_END = b"\r\n\r\n", b"\r\n"
 

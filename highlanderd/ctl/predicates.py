@@ -10,9 +10,9 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from highlanderd.ctl.choice import chosen, exact, one_named
-from highlanderd.ctl.client import PATIENCE, Answer, ControlClient
+from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.direct import Direct, asked
-from highlanderd.ctl.exchange import segment
+from highlanderd.ctl.exchange import PATIENCE, segment
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import finished_somewhere, plain
 from highlanderd.durations import shown

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from highlanderd.ctl import tables, terminal
+from highlanderd.ctl.ahead import MEASURED
 from highlanderd.ctl.choice import chosen, exact
 from highlanderd.ctl.client import Answer, ControlClient
 from highlanderd.ctl.printing import give
@@ -24,7 +25,7 @@ BREATH: Final = 0.2
 def status(daemon: ControlClient, arguments: Namespace) -> int:
     if not arguments.watch:
         measured = arguments.output != "table"  # the table has no column of what children use
-        return _show_status(daemon.ask("GET", "/v1/status") if measured else daemon.status(), arguments)
+        return _show_status(daemon.ask("GET", MEASURED) if measured else daemon.status(), arguments)
     wait, drawn = None, 0.0
     try:
         while True:

@@ -157,6 +157,7 @@ def test_ctrl_c_says_that_an_order_stands(
     def interrupted(_daemon: object, _arguments: object) -> int:
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("HIGHLANDER_SOCKET", "nowhere")  # whatever runs on this machine is not asked
     monkeypatch.setitem(COMMANDS, words[0], interrupted)
     assert ctl.main(words) == 130
     err = capsys.readouterr().err
