@@ -103,8 +103,8 @@ class Guardian:
     def run(self) -> int:
         """Guard until an orderly end is complete; return the exit code."""
         self._poller.by(linux.boottime())
-        self._judge(linux.boottime())
-        make_all_immortal()  # while the worker begins
+        self._judge_worker(linux.boottime())
+        make_all_immortal()  # while the worker begins, and before there is a fork server, which keepers share all with
         self._keepers.fork_server.begin()
         while not self._ended():  # looked at after each judgement: no event would follow the last proof
             self._turn()
