@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from statistics import median
 
@@ -20,12 +21,14 @@ class Goal:
     words: str
     part: str
     what: str
+    """A pattern, of which a version of Python may be a part."""
     size: int
     most: float
     beside: str | None = None
     statistic: Statistic = median
 
 
+KEEPERS_OF_312 = "leader: keepers and loggers of Python 3.1[2-9], memory of its own"
 GOALS = (
     Goal("handover below etcdctl lock's", "handover", "handed over", 1, 1, "etcdctl lock"),
     Goal("handover within 3 x of a bare lock and spawn", "handover", "handed over", 1, 3, "advisory lock and spawn"),
@@ -40,7 +43,7 @@ GOALS = (
     Goal("PostgreSQL back, 500 leads", "PostgreSQL restarted", "each lock held again after", 500, 1.5, None, max),
     Goal("PostgreSQL back, 1,000 leads", "PostgreSQL restarted", "each lock held again after", 1000, 3, None, max),
     Goal("1,000 led: the worker's CPU", "led", "leader: worker, CPU", 1000, 12),
-    Goal("1,000 led: keepers and loggers", "led", "leader: keepers and loggers, memory of its own", 1000, 1000),
+    Goal("1,000 led, Python 3.12 or later: keepers and loggers", "led", KEEPERS_OF_312, 1000, 1000),
     Goal("1,000 waiting: the worker's CPU", "led and waited for", "waiting: worker, CPU", 1000, 3),
     Goal("1,000 waiting: statements", "led and waited for", "waiting: statements", 1000, 250),
     Goal("1,000 waiting, shared: CPU", "led and waited for, shared", "waiting: worker, CPU", 1000, 2),
@@ -67,6 +70,7 @@ def judged(samples: Sequence[Sample]) -> Iterator[tuple[str, str, str, str]]:
 
 def _figure(samples: Sequence[Sample], goal: Goal, who: str, statistic: Statistic) -> tuple[float | None, str]:
     for sample in samples:
-        if (sample.part, sample.what, sample.size, sample.who) == (goal.part, goal.what, goal.size, who):
+        same = (sample.part, sample.size, sample.who) == (goal.part, goal.size, who)
+        if same and fnmatchcase(sample.what, goal.what):
             return statistic(sample.values), sample.unit
     return None, ""

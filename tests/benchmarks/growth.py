@@ -3,12 +3,14 @@
 ``sleep infinity`` is each program. For each size one node leads all, and then a second one waits for all, by
 connections of its own and by shared ones. CPU and memory are those of the daemon's processes, the programs' own apart,
 and of PostgreSQL's. supervisord and circus keep as many programs on one host: no failover, no lease, no server.
+The memory of the most keepers is measured on a newer Python, too, where one is found, because it depends on that.
 ``GROWTH_SIZES`` and ``GROWTH_SECONDS`` change it.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import signal
@@ -21,11 +23,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.support.nodes import PACKAGE, Node, Nodes, settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.postgres import Cluster, Database
 
+from . import interpreters
 from .bed import await_sparingly, daemons, server, sleepers
 from .processes import below, cpu, name, private_megabytes
 from .results import OURS, lacking, note
@@ -39,19 +43,26 @@ SETTLED = 5.0
 TIMES = 7
 PATIENCE = 600.0
 """Seconds for all of a size to run: a busy machine starts a thousand slowly, so that it can renew their leases."""
-BETWEEN_PAGES = 3.0
-"""Seconds: a page is shared for one, and rests for ten times what it has cost. Scrapers ask every 15 s."""
+SHARED, RESTS = 1.2, 12.0
+"""A page is shared for a second, and rests for ten times what it has cost: seconds, times. Scrapers ask every 15 s."""
 WORDS = ["sleep", "infinity"]
+RUNS_ON = ".".join(platform.python_version_tuple()[:2])
+MODES: dict[str, dict[str, Any]] = {
+    "led and waited for": {},
+    "led and waited for, shared": {"standby_connections": "shared"},
+}
+"""How a second node waits, by the table that it is in."""
 COUNTS = "SELECT xact_commit + xact_rollback, pg_current_wal_lsn() - '0/0' FROM pg_stat_database WHERE datname = %s"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE '%%/' || %s || '%%'"
 
 
-def parts(node: Node) -> dict[str, list[int]]:
+def parts(node: Node, version: str = RUNS_ON) -> dict[str, list[int]]:
     """Return the processes of a node by what they are; the programs' own are left out."""
-    found: dict[str, list[int]] = {"worker": [node.worker], "guardian": [node.guardian], "keepers and loggers": []}
+    few = f"keepers and loggers of Python {version}"
+    found: dict[str, list[int]] = {"worker": [node.worker], "guardian": [node.guardian], few: []}
     for pid in below(node.guardian):
         if name(pid).startswith(("keep ", "log ")):
-            found["keepers and loggers"].append(pid)
+            found[few].append(pid)
         elif name(pid) in ("fork server", "forked"):
             found["guardian"].append(pid)
     return found
@@ -115,17 +126,20 @@ def asked(node: Node, port: int, size: int) -> None:
     status = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), "status"]
     note("asking", "status, whole process", OURS, timed(partial(whole, status)), "ms", size)
 
-    pages = []
+    pages = [0.0]
     for _ in range(TIMES):
-        time.sleep(BETWEEN_PAGES)
+        time.sleep(max(SHARED, RESTS * pages[-1] / 1000))
         pages += timed(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read(), 1)
-    note("asking", "/metrics", OURS, pages, "ms", size)
+    note("asking", "/metrics", OURS, pages[1:], "ms", size)
 
 
 @contextmanager
-def started(nodes: Nodes, dsn: str, node_name: str, size: int, port: int = 0, **postgres: object) -> Iterator[Node]:
+def started(
+    nodes: Nodes, dsn: str, node_name: str, size: int, port: int = 0, python: str = sys.executable, **postgres: object
+) -> Iterator[Node]:
     """Start a node as a shell would, and not from a process that has imported everything."""
     node = Node(node_name, nodes.directory / node_name, dsn, LEASE, nodes.journal)
+    node.python = python
     node.configure(sleepers(size), log="error", **postgres)
     if port:
         said = node.file.read_text()
@@ -143,13 +157,11 @@ def ours(size: int) -> None:
         settled_ledger(database, LEASE)
         began = time.monotonic()
         with started(nodes, database.dsn, "leader", size, port) as leader:
-            await_sparingly(lambda: count(leader.guardian) == size, PATIENCE, "all run")
-            note("start", "until all run", OURS, [time.monotonic() - began], "s", size)
-            await_sparingly(lambda: len(leader.leading()) == size, PATIENCE, "all are led")
+            note("start", "until all run", OURS, [await_led(leader, size) - began], "s", size)
             used("led", [leader], cluster, database, size)
             asked(leader, port, size)
-        for part, how in (("led and waited for", "own"), ("led and waited for, shared", "shared")):
-            with started(nodes, database.dsn, "waiting", size, standby_connections=how) as waiting:
+        for part, how in MODES.items():
+            with started(nodes, database.dsn, "waiting", size, **how) as waiting:
                 nodes.await_up(waiting)
                 await_sparingly(partial(_has_all, leader, waiting, size), PATIENCE, "the first node leads all again")
                 used(part, nodes.nodes, cluster, database, size)
@@ -158,6 +170,32 @@ def ours(size: int) -> None:
             waiting.signal(signal.SIGTERM)
             waiting.ended()
             nodes.nodes.remove(waiting)
+
+
+def await_led(leader: Node, size: int) -> float:
+    """Wait until all programs are led; return when all ran."""
+    await_sparingly(lambda: count(leader.guardian) == size, PATIENCE, "all run")
+    ran = time.monotonic()
+    await_sparingly(lambda: len(leader.leading()) == size, PATIENCE, "all are led")
+    return ran
+
+
+def newer(size: int) -> None:
+    """Measure the keepers' and loggers' memory on the newest Python that is found."""
+    found = interpreters.newest()
+    if found is None:
+        lacking("led", OURS, "there is no Python 3.12 or later, or its packages could not be fetched from PyPI")
+        return
+    version, python = found
+    with server(max_connections=str(size + 60)) as cluster, daemons() as nodes:
+        database = cluster.database()
+        settled_ledger(database, LEASE)
+        with started(nodes, database.dsn, "leader", size, python=python) as leader:
+            await_led(leader, size)
+            time.sleep(SETTLED)
+            for what, pids in parts(leader, version).items():
+                if version in what:
+                    note("led", f"leader: {what}, memory of its own", OURS, [private_megabytes(pids)], "MB", size)
 
 
 def _has_all(leader: Node, waiting: Node, size: int) -> bool:
@@ -203,6 +241,8 @@ def main() -> None:
         ours(size)
         for who in SUPERVISORS:
             theirs(who, size)
+    if sys.version_info < (3, 12):
+        newer(max(SIZES))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class Node:
 
     def __init__(self, name: str, home: Path, dsn: str, lease: float, journal: Journal, extra: str = "") -> None:
         self.name, self.home, self.dsn, self.lease, self.journal, self.extra = name, home, dsn, lease, journal, extra
+        self.python = sys.executable
         self.enter: tuple[str, ...] = ()
         """The words before its command that make it run elsewhere: in a network namespace."""
         self.environment: dict[str, str] = {}
@@ -81,7 +82,7 @@ class Node:
 
     def start(self) -> None:
         """Start the daemon; it is up a moment later."""
-        command = [*self.enter, sys.executable, "-m", "highlanderd", "-c", str(self.file)]
+        command = [*self.enter, self.python, "-m", "highlanderd", "-c", str(self.file)]
         ours = {"PYTHONPATH": str(PACKAGE), "TEST_HOME": str(self.home), "SSL_CERT_FILE": NO_CERTIFICATES}
         environment = {**os.environ, **ours, **self.environment}
         if forkable(command, self.environment):
