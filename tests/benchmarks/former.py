@@ -1,7 +1,8 @@
 """Before and after in one run: these measurements of an earlier commit's daemons and of this one's, part by part.
 
 ``python -m tests.benchmarks.former COMMIT``; parts may be named behind it. Peers are left out. An earlier commit needs
-a ledger of its own schema, takes orders with fewer fields, and is started by an exec: so are both.
+a ledger of its own schema, takes orders with fewer fields, and is started by an exec: so are both. Output is measured
+through whole daemons, because not every commit has a process of its own for it.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.support import nodes
 from tests.support.postgres import Database
 
-from . import handover
+from . import growth, handover, output
 from .lives import Life
 from .processes import below
+from .results import OURS, lacking
 
 SIZES = {"OUTAGES_SIZES": "100", "REPLACEMENT_PROGRAMS": "1,10,100", "GROWTH_SIZES": "1,100"}
 """What an earlier commit may not manage is left out."""
-PARTS = ("handover", "start", "outages", "replacement", "growth")
+PARTS = ("handover", "start", "outages", "replacement", "growth", "output")
 SCHEMA = """
 import json, sys
 from highlanderd.postgres.ledger import Ledger
@@ -69,12 +72,24 @@ class FormerDaemons(handover.Daemons):
         leader.control.order("beat", "release", {})()
 
 
+def modes(tree: Path) -> dict[str, dict[str, Any]]:
+    """Return how a second node can wait there; say which way an earlier commit does not know."""
+    key = "standby_connections"
+    if any(key in file.read_text() for file in tree.glob("highlanderd/**/*.py")):
+        return growth.MODES
+    lacking("growth", OURS, f"this commit has no {key}, so a second node waits in one way only")
+    return {part: keys for part, keys in growth.MODES.items() if key not in keys}
+
+
 def measure(part: str, tree: Path) -> None:
     """Run one part with the daemons of ``tree``."""
     module = importlib.import_module(f"tests.benchmarks.{part}")
     _replace(module, PACKAGE=tree, SUPERVISORS={}, fetch=lambda: None, peers=lambda *_: iter(()))
     _replace(module, settled_ledger=lambda database, lease: settle(tree, database, lease), Daemons=FormerDaemons)
     _replace(module, HELD=getattr(module, "HELD", "").replace("r.trusted_for", "interval '30 s'"))
+    if part == "growth":
+        _replace(module, MODES=modes(tree), newer=lambda _: None)
+    _replace(module, WAYS={OURS: output.whole_daemon})
     _replace(nodes, PACKAGE=tree, forkable=lambda *_: False)
     module.main()
 

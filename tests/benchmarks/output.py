@@ -22,14 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.loggers import logger_process
+from tests.support.nodes import settled_ledger
 from tests.support.processes import children, name_of, node_at
 from tests.support.wait import wait_for
 
 from . import supervisors
+from .bed import daemons, server
+from .processes import below, cpu, name, private_megabytes
 from .results import OURS, lacking, note
 
 ROUNDS = 3
 SECONDS = 0.8
+LEASE = 10.0
 MEMORY = Path("/dev/shm")
 BLOCKS = ["dd", "if=/dev/zero", "bs=64k", "status=none"]
 LINES = ["yes", "a line of some forty characters, as logs go"]
@@ -38,14 +42,14 @@ Rates = tuple[float, float]
 """MB/s by the clock, and by the CPU time of what writes the file."""
 
 
-def measure(path: Path, writer: int) -> Rates:
-    """Return the rates into ``path`` from its first byte on: by the clock, and by the CPU time that ``writer`` uses."""
+def measure(path: Path, *writers: int) -> Rates:
+    """Return the rates into ``path`` from its first byte on: by the clock, and by the CPU time that ``writers`` use."""
     while not path.exists() or not path.stat().st_size:
         time.sleep(0.01)
-    begun, used, before = time.monotonic(), cpu(writer), path.stat().st_size
+    begun, used, before = time.monotonic(), cpu(writers), path.stat().st_size
     time.sleep(SECONDS)
     size = (path.stat().st_size - before) / 1e6
-    used = max(cpu(writer) - used, 0.01)
+    used = max(cpu(writers) - used, 0.01)
     return size / (time.monotonic() - begun), size / used
 
 
@@ -56,10 +60,10 @@ def logger(home: Path, command: list[str]) -> Rates:
         node.spawn(*command, log={"files": {"stdout": str(path)}})
         node.expect("Started")
         [pid] = wait_for(lambda: [one for one in children(node.pid) if name_of(one).startswith("log ")], what="logger")
-        before = cpu(node.worker)
+        before = cpu([node.worker])
         rates = measure(path, pid)
-        costs["logger, KiB of its own"].append(private(pid))
-        costs["worker, % of a CPU"].append(100 * (cpu(node.worker) - before) / SECONDS)
+        costs["logger, KiB of its own"].append(1000 * private_megabytes([pid]))
+        costs["worker, % of a CPU"].append(100 * (cpu([node.worker]) - before) / SECONDS)
         return rates
 
 
@@ -78,16 +82,17 @@ def shaped(order: dict[str, Any], home: Path, command: list[str]) -> Rates:
             source.wait()
 
 
-def private(pid: int) -> int:
-    """Return the private memory of a process in KiB."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
-
-
-def cpu(pid: int) -> float:
-    """Return the seconds of CPU that a process has used since it was started."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+def whole_daemon(home: Path, command: list[str]) -> Rates:
+    """Return the rates through a daemon, by the CPU time of all its processes: an earlier one's worker wrote itself."""
+    path, words = home / "log", ", ".join(f'"{word}"' for word in command)
+    home.chmod(0o755)
+    with server() as cluster, daemons() as nodes:
+        database = cluster.database()
+        settled_ledger(database, LEASE)
+        program = f'[program.p]\ncommand = [{words}]\nstdout = "{path}"\nlog_max_bytes = 0\n'
+        [node] = nodes(database, "a", programs=program, lease=LEASE, log="error")
+        wait_for(path.exists, what="the child writes")
+        return measure(path, *(pid for pid in below(node.guardian) if name(pid) != Path(command[0]).name))
 
 
 def cat(home: Path, command: list[str]) -> Rates:
