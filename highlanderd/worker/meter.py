@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from highlanderd.core.status import Usage
@@ -18,7 +17,8 @@ from highlanderd.worker.interfaces import ProgramChild
 from highlanderd.worker.usage import EVENTS, MeasuredTree, cgroup_counts, usages
 
 WAIT: Final = 0.02
-"""Seconds that one waits for a look; after that one gets the reading before it, and the next question this one's."""
+"""Seconds that one waits for a look; after that one gets the reading before it, and the next question this one's. Where
+the look before took longer than that, nobody waits."""
 FIRST_WAIT: Final = 0.25
 """Seconds that one waits while there is no reading, or an old one only."""
 LOOK_WITHIN: Final = 5.0
@@ -39,11 +39,10 @@ class Meter:
 
         ``count_oom`` is called with a program, and with how many more of its processes the kernel killed for memory.
         """
-        self._instance, self._count_oom = instance, count_oom
-        self._cgroups = None if cgroups is None else Path(cgroups)
+        self._instance, self._cgroups, self._count_oom = instance, cgroups, count_oom
         self._look: asyncio.Future[None] | None = None
         self._due = 0.0
-        self._taken = 0.0
+        self._taken, self._lasted = 0.0, 0.0
         self._readings: Mapping[int, Usage] = {}
         self._oom_kills: dict[int, int] = {}
         """By child: how many were counted."""
@@ -62,22 +61,26 @@ class Meter:
         if (self._look is None or self._look.done()) and boottime() >= self._due:
             self._look = asyncio.ensure_future(self._measure(dict(children)))
             self._look.add_done_callback(lambda done: done.cancelled() or done.exception())
-        if self._look is not None:
-            known = boottime() - self._taken <= STALE
+        known = boottime() - self._taken <= STALE
+        if self._look is not None and not (known and self._lasted > WAIT):
             await asyncio.wait([self._look], timeout=WAIT if known else FIRST_WAIT)
 
     async def _measure(self, children: Mapping[str, ProgramChild]) -> None:
         programs = {child.number: program for program, child in children.items() if child.number}
-        keepers = {child.number: child.keeper_pid for child in children.values()}
-        kept = {number: MeasuredTree(pid, self._directory(number)) for number in programs if (pid := keepers[number])}
+        kept = {
+            number: MeasuredTree(pid, self._directory(number))
+            for child in children.values()
+            if (number := child.number) and (pid := child.keeper_pid)
+        }
         began, readings = boottime(), dict[int, Usage]()
         with suppress(OSError):  # a TimeoutError is one; what is not known is not shown
             readings.update(await in_thread(partial(usages, kept, LOOK_WITHIN), "measure children"))
-        for number in readings.keys() & self._readings.keys():  # what nobody waited for is lost where /proc is asked
-            spent = max(readings[number].cpu, self._readings[number].cpu)
-            readings[number] = replace(readings[number], cpu=spent)
+        for number in readings.keys() & self._readings.keys():
+            if readings[number].cpu < (spent := self._readings[number].cpu):  # what nobody waited for is lost in /proc
+                readings[number] = replace(readings[number], cpu=spent)
         self._readings, self._taken = readings, boottime()
-        self._due = self._taken + max(LEAST_REST, REST * (self._taken - began))
+        self._lasted = self._taken - began
+        self._due = self._taken + max(LEAST_REST, REST * self._lasted)
         self._oom_kills = {number: kills for number, kills in self._oom_kills.items() if number in programs}
         for number, usage in readings.items():
             self._count(number, programs[number], usage.oom_kills)
@@ -101,5 +104,5 @@ class Meter:
             self._oom_kills[number] = kills
             self._count_oom(program, more)
 
-    def _directory(self, number: int) -> Path | None:
-        return None if self._cgroups is None else self._cgroups / cgroup.name(self._instance, number)
+    def _directory(self, number: int) -> str | None:
+        return None if self._cgroups is None else f"{self._cgroups}/{cgroup.name(self._instance, number)}"

@@ -31,7 +31,7 @@ class MeasuredTree(Struct, frozen=True):
     """One child: its keeper's pid, and its cgroup's directory, which perhaps does not exist."""
 
     keeper: int
-    directory: Path | None
+    directory: str | None
 
 
 class _Process(Struct, frozen=True):
@@ -112,7 +112,7 @@ _COUNTED: Final = {
 }
 
 
-def cgroup_counts(directory: Path, *files: str) -> dict[str, int]:
+def cgroup_counts(directory: str, *files: str) -> dict[str, int]:
     """Return what the kernel has counted for a cgroup: less where a controller is not switched on for it.
 
     ``files`` are those of ``_COUNTED`` that are wanted; all of them without any.

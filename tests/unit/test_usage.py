@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from highlanderd.core.status import Usage
 from highlanderd.guardian import cgroup
+from highlanderd.worker import meter as meters
 from highlanderd.worker.interfaces import ProgramChild
 from highlanderd.worker.meter import Meter
 from highlanderd.worker.usage import MeasuredTree, cgroup_counts, usages
@@ -85,10 +88,10 @@ def test_what_the_kernel_counts_of_a_cgroup_goes_before_what_proc_shows(tmp_path
         memory_current="4096\n",
         memory_events="low 0\noom 1\noom_kill 2\noom_group_kill 9\n",
     )
-    assert cgroup_counts(place) == {"cpu": 2_500_000, "memory": 4096, "oom_kills": 2, "limit_reached": 1}
-    found = usages({7: MeasuredTree(os.getpid(), place)}, 60)[7]
+    assert cgroup_counts(str(place)) == {"cpu": 2_500_000, "memory": 4096, "oom_kills": 2, "limit_reached": 1}
+    found = usages({7: MeasuredTree(os.getpid(), str(place))}, 60)[7]
     assert (found.cpu, found.memory, found.oom_kills) == (2.5, 4096, 2)
-    assert cgroup_counts(tmp_path / "gone") == {}
+    assert cgroup_counts(f"{tmp_path}/gone") == {}
 
 
 def test_what_the_kernel_killed_is_counted_once_and_at_the_end_of_the_child_too(tmp_path: Path) -> None:
@@ -125,3 +128,37 @@ def test_all_who_ask_at_the_same_time_share_one_look() -> None:
 
     asyncio.run(twice())
     assert one.looks == 1
+
+
+def test_nobody_waits_for_a_look_that_takes_longer_than_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(meters, "boottime", lambda: now)
+    looks = [threading.Event(), threading.Event()]
+    monkeypatch.setattr(meters, "WAIT", 60.0)
+
+    def usages(*_: object) -> dict[int, Usage]:
+        nonlocal now
+        look = looks.pop(0)
+        look.wait(60)
+        now += 61
+        return {4: Usage(1.0, 2, 3, 4, 5, None)}
+
+    monkeypatch.setattr(meters, "usages", usages)
+
+    async def twice() -> None:
+        nonlocal now
+        meter, first, second = Meter(INSTANCE, None, lambda *_: None), *looks
+        first.set()
+        while meter.of(child(4)) is None:
+            await meter.measure({"beat": child(4)})
+        now += meters.STALE / 2
+        meter._due = 0.0
+        asyncio.get_running_loop().call_soon(second.set)  # once anybody waits
+        await meter.measure({"beat": child(4)})
+        assert not second.is_set()
+        assert meter.of(child(4)) is not None
+        second.set()
+        assert meter._look is not None
+        await meter._look
+
+    asyncio.run(twice())
