@@ -13,14 +13,17 @@ What the pool believes of the server is one state (``outage.py``): Untried and U
 parallel; Suspected and Down, when probes go out one after the other.
 
 While the server is Up, as many attempts run at the same time as ``Server.parallel`` says: a TLS handshake costs the
-server's cores, and a thousand clients at once would make all of them late.
+server's cores, and a thousand clients at once would make all of them late. Each attempt that fails then halves that
+number, and each success adds one: a server that is too slow for so many goes on with those that were given up, and
+serves none in time.
 
 While it is Suspected or Down, one probe begins at a time, for the most urgent client. The next one begins 200 ms later
 (or a tenth of ``renew_every``, with longer leases) whether or not the one before it has ended, because a broken network
-answers nothing. At most ten are under way. Each is bounded to a fifth of the lease, so the oldest ends when
-the eleventh may begin. A probe that begins while another one hangs goes to the next address of the DSN. When all
-clients have a probe under way, the most urgent one with a lease at stake gets another: what its first attempt has sent
-may be lost, and the kernel repeats that only after a second.
+answers nothing. At most ten are under way; fewer where the server has shown that it is slow, and no client has a lease
+at stake. Each is bounded to a fifth of the lease, so the oldest ends when the eleventh may begin. A probe that begins
+while another one hangs goes to the next address of the DSN. When all clients have a probe under way, the most urgent
+one with a lease at stake gets another: what its first attempt has sent may be lost, and the kernel repeats that only
+after a second.
 
 Probes are a second apart when quicker ones save nothing: when the server itself said no (a wrong password mends itself
 rarely), and after five seconds of outage in which no client has a lease at stake.
@@ -67,6 +70,10 @@ LATE_SHARE: Final = 0.1
 """Of the leases of this node. A few that are late have a trouble of their own: a row that somebody has locked."""
 FEW: Final = 5
 """Leases. So few of them make no node too busy."""
+AT_ONCE_AT_MOST: Final = 16
+"""Attempts at the same time, whatever the server."""
+AT_ONCE_AT_LEAST: Final = 2
+"""Attempts at the same time: one may hang."""
 RENEWALS_FIRST: Final = "this node leads no more programs for now: renewals of those that it leads are late"
 
 
@@ -85,6 +92,8 @@ class Pool:
         """The clients that were given a connection. They may have lost it again."""
         self.late = False
         """Whether renewals are late, as the latest review has shown: this node leads as much as it can."""
+        self._at_once = AT_ONCE_AT_MOST
+        """How many attempts at the same time are not too many for the server, as far as it has shown."""
         self._under_way = 0
         self._attempts = 0
         """How many attempts were begun in all, which is the number of the latest."""
@@ -200,7 +209,7 @@ class Pool:
         if isinstance(state, Suspected | Down):
             return self._probe(group, state)
         waiting = self._join()
-        more = self.server.parallel - self._dialling
+        more = min(self.server.parallel, self._at_once) - self._dialling
         if waiting >= MANY:
             more = min(more, self.joints.needed(waiting) - self._under_way)
         for client in self._unattended(max(more, 0)):
@@ -218,7 +227,7 @@ class Pool:
 
     def _probe(self, group: asyncio.TaskGroup, state: Suspected | Down) -> float | None:
         """Start a probe if one is due. Return the seconds until the next one, or None for an event."""
-        if self._under_way >= PROBES:
+        if self._under_way >= (PROBES if self.pressed else min(PROBES, self._at_once)):
             return None
         now = asyncio.get_running_loop().time()
         if now >= self._next_probe:
@@ -260,6 +269,8 @@ class Pool:
         try:
             connection = await self._opening(client)
         except (ConnectFailed, Unfit) as failure:
+            if isinstance(self.state, Untried | Up):
+                self._at_once = max(self._at_once // 2, AT_ONCE_AT_LEAST)
             if attempt > self._answered:
                 self._note_failure(str(failure), refused=isinstance(failure, Unfit))
             self._hand_over(client, attempt, None)
@@ -309,6 +320,7 @@ class Pool:
 
     def _note_success(self) -> None:
         self._answered = self._attempts
+        self._at_once = min(self._at_once + 1, AT_ONCE_AT_MOST)
         if isinstance(self.state, Suspected | Down):  # no client waits for the end of a probe that hangs elsewhere
             self._clients = dict.fromkeys(self._clients, 0)
             self._back.set()
