@@ -8,8 +8,9 @@ member, begins no term, and carries no statement that waits for a row or for the
 
 A program leaves it when its term is over, and when its own row makes trouble: it has its lock freed there, and seeks a
 connection of its own, as each program does that is not one of many. What concerns all, such as an answer in doubt, ends
-the connection, and each of them seeks another one: one of its own where the server has refused a statement, or ended
-it because it took too long, since that may be for the row of a single program.
+the connection, and each of them seeks another one. Two things may be for the row of a single program: where the server
+has refused a statement, each seeks a connection of its own; where it has ended one that took too long, there is no time
+for so many, and connections are for few programs each.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from highlanderd.system.linux import boottime
 
 MANY: Final = 4
 """Programs with a lease at stake that wait for a connection. Fewer have one each at once."""
+FEW: Final = 8
+"""Programs that share a connection in the lease after a statement that took too long."""
 
 
 class JointClient(Client):
@@ -75,7 +78,7 @@ class JointConnection:
     def room(self) -> int:
         """How many programs more it may have; none while an answer is late."""
         prompt = self.connection.wire.idle or boottime() < self._asked + self.connection.lease.together_within
-        return AT_ONCE - len(self._members) if prompt else 0
+        return max(self._group.most - len(self._members), 0) if prompt else 0
 
     def admit(self, member: JointClient) -> None:
         """Be the session of this program."""
@@ -140,6 +143,11 @@ class JointConnection:
         self._end(why, RECONNECT_PAUSE)
         self.connection.wire.drop(why)
 
+    def split(self, why: str) -> None:
+        """End it, and have few programs share each of the next ones."""
+        self._group.part(self.connection.lease)
+        self.give_up(why)
+
     def notified(self, payload: str) -> None:
         """Ignore it: only the listener's session listens."""
 
@@ -162,6 +170,17 @@ class JointConnections:
     def __init__(self, pool: JointPool) -> None:
         self.pool = pool
         self._open: dict[JointConnection, None] = {}
+        self._few_until = 0.0
+        """Until when few programs share each connection, in CLOCK_BOOTTIME seconds."""
+
+    @property
+    def most(self) -> int:
+        """How many programs one connection may be for."""
+        return FEW if boottime() < self._few_until else AT_ONCE
+
+    def part(self, lease: Lease) -> None:
+        """Have few programs share each connection that they seek within a lease."""
+        self._few_until = boottime() + lease.length
 
     @property
     def name(self) -> str:
@@ -185,10 +204,9 @@ class JointConnections:
         """Note that it has ended."""
         self._open.pop(joint, None)
 
-    @staticmethod
-    def needed(waiting: int) -> int:
+    def needed(self, waiting: int) -> int:
         """Return how many connections to open at once for so many that wait: two, because one may hang."""
-        return max(2, ceil(waiting / AT_ONCE))
+        return max(2, ceil(waiting / self.most))
 
     def admit(self, waiting: Sequence[JointClient], connection: Connection | None) -> Sequence[JointClient]:
         """Have programs share what is open, and a new connection if there is one; return those who do.

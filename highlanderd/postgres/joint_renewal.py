@@ -114,18 +114,20 @@ def _tell_overruled(one: JointRenewal) -> None:
 def _doubt(those: Sequence[JointRenewal], reply: Reply, sent: float) -> None:
     """What is in doubt costs the connection: whatever it has locked is free then.
 
-    What the server refuses, or ends because it takes too long, may be the row of one of them: each asks on a connection
-    of its own next. A table that another transaction has locked keeps all of them waiting, wherever they ask.
+    What the server refuses, or ends because it takes too long, may be the row of one of them. A table that another
+    transaction has locked keeps all of them waiting, wherever they ask.
     """
-    why = f"the renewal of many was not acknowledged: {reply.doubt}"
+    joint, why = those[0].joint, f"the renewal of many was not acknowledged: {reply.doubt}"
     if reply.sqlstate == dialect.LOCK_NOT_AVAILABLE:
-        why = "the renewal waited for another transaction, which holds a lock on the ledger"
         for one in those:
             one.renewer.note_row_locked(sent)
-    elif reply.error is not None:
-        for one in those:
+        joint.give_up("the renewal waited for another transaction, which holds a lock on the ledger")
+    elif reply.sqlstate == dialect.QUERY_CANCELED:
+        joint.split(why)
+    else:
+        for one in those if reply.error is not None else ():
             one.line.stay_apart()
-    those[0].joint.give_up(why)
+        joint.give_up(why)
 
 
 def _share_out(those: Sequence[JointRenewal], row: Sequence[str | None], sent: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from math import inf
@@ -471,24 +472,43 @@ EXECUTE FUNCTION highlander.trouble();
 """
 
 
-@pytest.mark.parametrize("trouble", ["RAISE 'not this row'", "PERFORM pg_sleep(3600)"])
-def test_a_row_that_cannot_be_written_costs_no_other_program_its_term(database: Database, trouble: str) -> None:
+async def trouble_one(database: Database, lines: Sequence[Line], trouble: str) -> None:
+    """Have the row of the first one make trouble, and all of them have another connection because of that."""
+    for statement in TROUBLES_ONE.format(trouble).split("\n\n"):
+        database.sql(statement)
+    soon = "set", "SELECT set_config('statement_timeout', '50ms', false)", ()
+    joint_of(lines[0]).ask(lambda _replies, _sent: None, soon)
+    for line in lines:
+        line.renew(1, LEASE)
+    for line in lines:
+        await line.told(Detached)
+    for line in lines:
+        await line.told(Attached)
+
+
+def test_a_row_that_cannot_be_written_costs_no_other_program_its_term(database: Database) -> None:
     async def scenario() -> None:
         async with joined(database) as [refused, *others]:
-            for statement in TROUBLES_ONE.format(trouble).split("\n\n"):
-                database.sql(statement)
-            soon = "set", "SELECT set_config('statement_timeout', '50ms', false)", ()
-            joint_of(refused).ask(lambda _replies, _sent: None, soon)
-            for line in (refused, *others):
-                line.renew(1, LEASE)
-            for line in (refused, *others):
-                await line.told(Detached)
-            for line in (refused, *others):
-                await line.told(Attached)
+            await trouble_one(database, [refused, *others], "RAISE 'not this row'")
+            refused.renew(1, LEASE)
             await take_back(others)
             assert all(line.session.undivided for line in others)
-            refused.renew(1, LEASE)
             await refused.told(Detached)
+
+    asyncio.run(scenario())
+
+
+def test_a_row_on_which_a_trigger_sleeps_costs_few_others_their_terms(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("highlanderd.postgres.joint.FEW", 2)
+
+    async def scenario() -> None:
+        async with joined(database) as lines:
+            await trouble_one(database, lines, "PERFORM pg_sleep(3600)")
+            shared = Counter(line.session.joint for line in lines if line.session.joint is not None)
+            assert list(shared.values()) == [2]
+            await take_back([line for line in lines[1:] if line.session.joint is not lines[0].session.joint])
 
     asyncio.run(scenario())
 

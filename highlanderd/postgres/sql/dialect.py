@@ -30,8 +30,9 @@ UNDEFINED: Final = frozenset({"42P01", "3F000"})
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 LOCK_NOT_AVAILABLE: Final = "55P03"
+QUERY_CANCELED: Final = "57014"
 
-BLOCKED: Final = frozenset({LOCK_NOT_AVAILABLE, "57014"})
+BLOCKED: Final = frozenset({LOCK_NOT_AVAILABLE, QUERY_CANCELED})
 """SQLSTATE: the statement waited for a lock until lock_timeout or statement_timeout ended it."""
 
 SYSTEM = "(SELECT system_identifier FROM pg_control_system())"
