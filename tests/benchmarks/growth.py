@@ -40,6 +40,8 @@ SECONDS = float(os.environ.get("GROWTH_SECONDS", "12"))
 LEASE = 10.0
 SETTLED = 5.0
 """Seconds before a measurement: what comes with a start is over."""
+COUNTED = 11.0
+"""Seconds before transactions are counted: PostgreSQL's processes may report theirs ten seconds late."""
 TIMES = 7
 PATIENCE = 600.0
 """Seconds for all of a size to run: a busy machine starts a thousand slowly, so that it can renew their leases."""
@@ -70,7 +72,7 @@ def parts(node: Node, version: str = RUNS_ON) -> dict[str, list[int]]:
 
 def used(part: str, nodes: Sequence[Node], cluster: Cluster, database: Database, size: int) -> None:
     """Measure what nodes and their server use while nothing happens."""
-    time.sleep(SETTLED)
+    time.sleep(COUNTED)
     watched = {f"{node.name}: {what}": pids for node in nodes for what, pids in parts(node).items()}
     watched["PostgreSQL"] = list(below(cluster.pid))
     before, [(commits, wal)], began = {k: cpu(p) for k, p in watched.items()}, _counts(database), time.monotonic()
