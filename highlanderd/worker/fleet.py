@@ -225,6 +225,8 @@ class Fleet:
 
     def abandon_unprovable(self) -> None:
         """Abandon each program whose child cannot be proven dead any more: its lease ends without a release."""
+        if not self._origin.guardian.absence:
+            return
         for member in self.members.values():
             child = member.program.child
             if child is not None and (why := child.unprovable):

@@ -296,7 +296,8 @@ class Program:
 
     def _step(self, event: Event, now: float) -> None:
         before = self.situation
-        if isinstance(event, Attached | Detached):
+        of_session = isinstance(event, Attached | Detached)
+        if of_session:
             self._lock.note_known(event.number if isinstance(event, Attached) else None)
         self.situation, effects = machine.step(before, event, now, self.policy)
         moved = self.situation.state is not before.state
@@ -314,7 +315,7 @@ class Program:
         self._unrecorded.append((before, event, self.situation, now))  # no child or release waits for a line of the log
         if moved:
             self._prober.follow(self.child, self.running, self.post)
-        if isinstance(event, Attached | Detached) or not alike(before, self.situation):
+        if of_session or not alike(before, self.situation):
             self._on_change()
 
     def _prepare(self, event: Event, effects: tuple[Effect, ...]) -> None:
