@@ -16,7 +16,6 @@ from typing import Final, Literal, Protocol
 
 from highlanderd.children.loop_channel import LoopChannel
 from highlanderd.children.messages import ChildEvent, KeeperReport, SpawnRequest, check_memo
-from highlanderd.children.sent_deadlines import SentDeadlines
 from highlanderd.core.events import Emptied, HookFinished, SpawnFailed, Started
 from highlanderd.errors import HighlanderError
 from highlanderd.guardian import messages, protocol, shapes
@@ -27,6 +26,8 @@ from highlanderd.system import linux, proctree
 log = logging.getLogger(__name__)
 
 
+READ_WITHIN: Final = 0.3
+"""Of a lease: a keeper that has not read its orders by then is frozen."""
 LEAVE_AFTER: Final = 0.05
 """Seconds until the keeper of a proven end may go: its own end takes processors from the takeover elsewhere."""
 SHORT_OF_FILES: Final = "cannot be reached, because the worker may open no more files; raise its limit (LimitNOFILE)"
@@ -68,9 +69,9 @@ class Child:
 
     def __init__(self, guardian: ChildGuardian, program: str, lock_id: int, epoch: int) -> None:
         self.program, self.lock_id, self.epoch = program, lock_id, epoch
-        self._report: KeeperReport | None = None
-        self._acknowledged: tuple[float, bytes] | None = None
-        """The deadline that its keeper has acknowledged since, and its memo."""
+        self.report: KeeperReport | None = None
+        """The latest report of its keeper, or of the guardian for a dead one; None before the first. Its keeper may
+        have taken in later deadlines and memos since."""
         self.reported: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done with the first report that came from the keeper itself."""
         self._guardian = guardian
@@ -81,7 +82,8 @@ class Child:
         """To its keeper, while that can be reached."""
         self._waiting: list[Message] = []
         """Orders for a keeper that cannot be reached yet."""
-        self._deadlines = SentDeadlines()
+        self._all_read_at = 0.0
+        """When its keeper was last seen to have read all orders, in CLOCK_BOOTTIME seconds: before one was sent."""
         self._pipes: dict[str, int] = {}
         self._log_report: int | None = None
         self._post: Callable[[ChildEvent], None] | None = None
@@ -95,14 +97,6 @@ class Child:
     # ----------------------------------------------------------------------------------------------- what is known
 
     @property
-    def report(self) -> KeeperReport | None:
-        """The latest report of its keeper, or of the guardian for a dead one; None before the first."""
-        if self._report is not None and self._acknowledged is not None:
-            deadline, memo = self._acknowledged
-            self._report, self._acknowledged = replace(self._report, deadline=deadline, memo=memo), None
-        return self._report
-
-    @property
     def term(self) -> Message:
         """Which term it is of, as messages name it."""
         return {"program": self.program, "lock_id": self.lock_id, "epoch": self.epoch}
@@ -110,29 +104,29 @@ class Child:
     @property
     def pid(self) -> int | None:
         """The main process, once it was forked."""
-        return self._report.pid if self._report else None
+        return self.report.pid if self.report else None
 
     @property
     def keeper_pid(self) -> int | None:
         """Its keeper, below which all of its processes are. A keeper of an earlier version does not say it."""
-        if self._report is None:
+        if self.report is None:
             return None
-        return self._report.keeper or (self.pid and (proctree.parent(self.pid) or None))
+        return self.report.keeper or (self.pid and (proctree.parent(self.pid) or None))
 
     @property
     def killed_at(self) -> float | None:
         """When its tree first got SIGKILL, in CLOCK_BOOTTIME seconds."""
-        return self._report.killed_at if self._report else None
+        return self.report.killed_at if self.report else None
 
     @property
     def unkillable(self) -> tuple[int, ...]:
         """Its processes that SIGKILL has not ended for two seconds."""
-        return self._report.unkillable if self._report else ()
+        return self.report.unkillable if self.report else ()
 
     @property
     def missing_limits(self) -> str | None:
         """Which limits by cgroup do not hold for it, and why, as ``KeeperReport`` has it."""
-        return self._report.unlimited if self._report else None
+        return self.report.unlimited if self.report else None
 
     @property
     def number(self) -> int:
@@ -216,7 +210,7 @@ class Child:
 
     def probe(self, argv: tuple[str, ...], timeout: float) -> int:
         """Have the keeper run a command in the tree for so long at most; return the number that reports give it."""
-        number = ((self._report and self._report.probe) or 0) + 1
+        number = ((self.report and self.report.probe) or 0) + 1
         if self._channel is not None:
             self._send(messages.probe(number, [os.fsencode(word) for word in argv], timeout), self._channel)
         return number
@@ -253,10 +247,10 @@ class Child:
 
     def found(self) -> None:
         """Deliver no ``Started``: it was found running by this worker, and its ``Found`` says so."""
-        if self._report is not None and self._report.started is not None:
-            facts = list(self._report.facts())
+        if self.report is not None and self.report.started is not None:
+            facts = list(self.report.facts())
             self._delivered = 1 + next(n for n, fact in enumerate(facts) if isinstance(fact, Started))
-            self._hooks_ended = {*self._report.finished_hooks}
+            self._hooks_ended = {*self.report.finished_hooks}
 
     def attached(self, keeper: int, channel: Channel | None) -> None:
         """Take its keeper's number, and the channel to it; None when that was lost on the way."""
@@ -293,16 +287,9 @@ class Child:
             self._stage = Stage.PROVEN
         self._deliver()
 
-    def owes(self, now: float, lease: float) -> bool:
-        """Return whether its keeper owes an acknowledgement for 3/10 of ``lease``, as far as its messages were read."""
-        return self._deadlines.overdue(now, lease) and self.reachable
-
-    def check(self, now: float, lease: float) -> None:
-        """Have its keeper killed if that is frozen: it owes an acknowledgement for 3/10 of ``lease``."""
-        if self.owes(now, lease):
-            self._read()  # it is silent only if nothing is left to read
-            if self.owes(now, lease):
-                self.kill_keeper()
+    def frozen(self, now: float, lease: float) -> bool:
+        """Return whether its keeper has not read all of its orders for 3/10 of ``lease``."""
+        return now - self._all_read_at > READ_WITHIN * lease and self._channel is not None and self._channel.unread
 
     def kill_keeper(self, why: str = "does not answer") -> None:
         """Have the guardian kill its keeper, once. The guardian then proves the tree empty."""
@@ -332,7 +319,7 @@ class Child:
             self._stage = Stage.KEPT
 
     def _order(self, message: Message) -> None:
-        if self._report is not None and self._report.empty and message["is"] != "leave":
+        if self.report is not None and self.report.empty and message["is"] != "leave":
             return  # nothing is left that an order could change, and the release comes first
         if self._channel is not None:
             self._send(message, self._channel)
@@ -348,8 +335,8 @@ class Child:
             self._waiting.append(message)
 
     def _send(self, order: Message, channel: LoopChannel) -> None:
-        if order["is"] == "deadline":
-            self._deadlines.send(order["at"], order["memo"], linux.boottime())
+        if not channel.unread:
+            self._all_read_at = linux.boottime()
         channel.post(order)
 
     def _read(self) -> None:
@@ -365,15 +352,9 @@ class Child:
     # ----------------------------------------------------------------------------------------------------- its reports
 
     def _receive(self, message: Message, fds: list[int]) -> None:
-        if not shapes.check(protocol.WORKER, message):
-            return
-        if message["is"] == "acknowledged":  # of each renewal, and nothing to die of
-            memo = self._deadlines.acknowledge(message["deadline"])
-            if memo is not None:
-                self._acknowledged = message["deadline"], memo
-            return
-        with self._guardian.attention(self.program):
-            self._take_in(message, fds)
+        if shapes.check(protocol.WORKER, message) and message["is"] == "state":  # earlier ones acknowledge deadlines
+            with self._guardian.attention(self.program):
+                self._take_in(message, fds)
 
     def _take_in(self, message: Message, fds: list[int]) -> None:
         names = message.get("fds", [])
@@ -387,8 +368,7 @@ class Child:
         self._learn(KeeperReport.of(message))
 
     def _learn(self, report: KeeperReport) -> None:
-        self._deadlines.acknowledge(report.deadline)
-        self._report, self._acknowledged = report, None
+        self.report = report
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
         self._deliver()
@@ -397,11 +377,11 @@ class Child:
         """Post what has happened and was not delivered yet."""
         if self._post is None:
             return
-        for hook, why in (self._report.finished_hooks if self._report else {}).items():
+        for hook, why in (self.report.finished_hooks if self.report else {}).items():
             if hook not in self._hooks_ended:
                 self._hooks_ended.add(hook)
                 self._conclude(HookFinished(hook, why))
-        for event in list(self._report.facts() if self._report else ())[self._delivered :]:
+        for event in list(self.report.facts() if self.report else ())[self._delivered :]:
             self._delivered += 1
             self._conclude(event)
         if self._stage is Stage.PROVEN:

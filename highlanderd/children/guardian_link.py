@@ -210,8 +210,8 @@ class GuardianLink:
         """
         return self._attention.on(program)
 
-    def _show_work(self) -> None:
-        if linux.boottime() >= self._busy_at:
+    def _show_work(self, since: float) -> None:
+        if since >= self._busy_at:
             self._show_life()
 
     def _silent_for(self) -> float:
@@ -225,10 +225,10 @@ class GuardianLink:
         return f"the guardian has not answered for {self._silent_for():.1f} s" if self.silent else ""
 
     def check(self, now: float, lease: float) -> None:
-        """Have keepers killed that owe the acknowledgement of a deadline for 3/10 of ``lease``: they are frozen."""
-        for child in [child for child in self._children.values() if child.owes(now, lease)]:
+        """Have keepers killed that have not read their orders for 3/10 of ``lease``: they are frozen."""
+        for child in [child for child in self._children.values() if child.frozen(now, lease)]:
             with self.attention(child.program):
-                child.check(now, lease)
+                child.kill_keeper()
 
     def order_log(self, child: Child, order: Mapping[str, object]) -> None:
         """Have a child's logger go by another order."""

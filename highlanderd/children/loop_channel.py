@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from fcntl import ioctl
+from termios import TIOCOUTQ
+from typing import Final
 
 from highlanderd.guardian.channel import Channel, Message
+
+NOTHING: Final = bytes(4)
+"""The kernel's answer that a peer has read all that was sent to it, which ``ioctl`` also wants as the room for it."""
 
 
 class LoopChannel:
@@ -45,6 +51,11 @@ class LoopChannel:
     def unsent(self) -> list[Message]:
         """The messages that have certainly not reached the peer."""
         return self._channel.unsent
+
+    @property
+    def unread(self) -> bool:
+        """Whether the peer has not read yet all that was posted. The channel must be open."""
+        return ioctl(self._fd, TIOCOUTQ, NOTHING) != NOTHING or bool(self.unsent)
 
     def read(self) -> None:
         """Receive everything that has arrived by now."""

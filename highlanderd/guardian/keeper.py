@@ -13,7 +13,7 @@ the guardian's ``execute`` comes. A term that does not begin ends both.
 
 Everything that is known of the child is one dict, ``_state``. After each change all of it is sent to the guardian and
 to the worker. A channel that is full now gets a newer state later, so a slow reader costs nothing. A deadline that only
-moves on is noted where the guardian reads it (``deadline_notes.py``), and acknowledged to the worker in a few words.
+moves on is noted where the guardian reads it (``deadline_notes.py``), and the worker sees by itself that it was read.
 
 One loop waits for signals (SIGCHLD), for the deadline's timer, for both channels, for the child's answer and for what
 it says of itself. Then each turn takes the same steps, whatever woke it, but for new deadlines alone:
@@ -108,7 +108,7 @@ class Keeper:
         self._pipes: dict[str, int] = {}
         self._owed_guardian = self._owed_worker = self._owed_pipes = True
         self._owed_acknowledgement = False
-        """To the worker, which knows all but the deadline and the memo."""
+        """To an earlier worker, which knows all but the deadline and the memo."""
         self._told: Message = {}
         """The last state that was sent to the worker."""
         self._reported_at = 0.0
@@ -282,10 +282,10 @@ class Keeper:
         self._owed_guardian = self._owed_guardian or not (self._noted() and later)
         told = self._told
         told["deadline"], told["memo"] = message["at"], message["memo"]
-        if message.get("brief") and told == state:
-            self._owed_acknowledgement = True
-        else:
+        if not message.get("brief") or told != state:
             self._change()
+        elif not message.get("silent"):
+            self._owed_acknowledgement = True
 
     def _noted(self) -> bool:
         """Note the deadline, and return whether that has succeeded."""

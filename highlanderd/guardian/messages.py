@@ -169,7 +169,7 @@ def execute(kill_at: float, not_after: float, memo: bytes) -> Message:
 
 
 def deadline(kill_at: float, memo: bytes) -> Message:
-    return {"is": "deadline", "at": kill_at, "memo": memo, "brief": True}
+    return {"is": "deadline", "at": kill_at, "memo": memo, "brief": True, "silent": True}
 
 
 def signal(signum: int, to: str) -> Message:

@@ -368,10 +368,10 @@ MESSAGES = (
         WORKER,
         KEEPER,
         "deadline",
-        {"at": "float", "memo": "bytes", "brief": "bool"},
+        {"at": "float", "memo": "bytes", "brief": "bool", "silent": "bool"},
         "Kill the tree at ``at``, and at no earlier deadline any more. Replace the memo. The next ``state`` is the "
-        "acknowledgement; with ``brief``, ``acknowledged`` may take its place.",
-        later=("brief",),
+        "acknowledgement; with ``brief``, ``acknowledged`` may take its place, and with ``silent`` nothing.",
+        later=("brief", "silent"),
     ),
     MessageKind(
         WORKER,
@@ -448,7 +448,7 @@ MESSAGES = (
         "acknowledged",
         {"deadline": "float"},
         "This deadline holds, and the memo that came with it. Nothing else has changed since the latest ``state``. "
-        "Sent to a worker that has asked for ``brief`` answers.",
+        "Sent to an earlier worker, which has asked for ``brief`` answers and not for ``silent`` ones.",
     ),
 )
 

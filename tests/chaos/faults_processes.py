@@ -138,7 +138,7 @@ def freeze_guardian(bed: Bed, chance: Random) -> Strike:
 
 @fault("SIGSTOP of a keeper", ORDERLY, lasts=(0.5, 1.2), alone=True)
 def freeze_keeper(bed: Bed, chance: Random) -> Strike:
-    """The guardian kills it when it does not acknowledge its deadline."""
+    """The guardian kills it when it does not read its deadlines."""
     program, node = bed.some_leader(chance)
     return _freeze(bed, node, f"keeper of {program}", _keeper(node, program))
 

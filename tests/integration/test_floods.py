@@ -72,7 +72,7 @@ def test_a_keeper_ends_a_flood_at_its_deadline_with_everybody_above_it_frozen(
     node, epoch = flooded.node, flooded.flood(kind, count, cgroup=cgroup)
     worker, keeper = node.worker, node.keeper()
     node.tell("entrust", epoch=epoch, deadline=5.0, memo="known")
-    wait_for(lambda: _deadline_is_known(node, epoch), what="the keeper knows its deadline")
+    wait_for(lambda: node.noted("known"), what="the keeper knows its deadline")
     for pid in (node.pid, worker):
         stand_still(pid)
     wait_for(lambda: not alive(flooded.mark), what="the flood is over")
@@ -80,11 +80,6 @@ def test_a_keeper_ends_a_flood_at_its_deadline_with_everybody_above_it_frozen(
     assert not gone(keeper)
     for pid in (worker, node.pid):  # the guardian last: once awake it may take a silent worker for dead, and bury it
         os.kill(pid, signal.SIGCONT)
-
-
-def _deadline_is_known(node: Node, epoch: int) -> bool:
-    node.tell("report", epoch=epoch)
-    return bool(node.expect("report", epoch=epoch)["memo"] == "known")
 
 
 @pytest.mark.parametrize("cgroup", [True, False])
@@ -119,14 +114,14 @@ def test_keepers_die_with_their_floods_when_nobody_is_left(flooded: Flooded) -> 
     assert alive(flooded.mark) == [], "and only after its tree was empty"
 
 
-def test_a_keeper_acknowledges_in_time_while_orphans_rain_on_it(flooded: Flooded) -> None:
-    """Whoever owes an acknowledgement for 3/10 of a lease is killed as frozen."""
+def test_a_keeper_reads_its_deadlines_in_time_while_orphans_rain_on_it(flooded: Flooded) -> None:
+    """Whoever has not read one for 3/10 of a lease is killed as frozen."""
     node = flooded.node
     epoch = node.epoch + 1
     flooded.flood("orphans", MANY)
     for number in range(50):
         node.tell("entrust", epoch=epoch, deadline=60, memo=f"renewal {number}")
-    wait_for(lambda: node.memo(epoch) == "renewal 49", what="all is acknowledged")
+    wait_for(lambda: node.noted("renewal 49"), what="all is taken in")
     assert "killing it" not in node.errors.read_text()
     listed = Path(f"/proc/{node.keeper()}/task/{node.keeper()}/children")
     wait_for(lambda: len(listed.read_text().split()) == 1, what="every orphan is taken note of")

@@ -103,7 +103,7 @@ def test_a_later_deadline_keeps_the_child_alive(node: Node) -> None:
     epoch = node.spawn("sleep", "1000", deadline=10.0)
     pid = node.expect("Started", epoch=epoch)["pid"]
     node.tell("entrust", epoch=epoch, deadline=9.0, memo="first")
-    wait_for(lambda: node.memo(epoch) == "first", what="its keeper has reported")
+    wait_for(lambda: node.noted("first"), what="its keeper has noted it")
     node.tell(
         "entrust", epoch=epoch, deadline=600, memo="noted"
     )  # as nothing else has changed, the guardian looks it up

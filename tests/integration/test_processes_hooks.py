@@ -97,7 +97,7 @@ def test_a_term_that_ends_while_the_first_hook_runs_starts_nothing_and_undoes_wh
     node.tell("end", epoch=epoch, cause="stopped", announced=True)
     node.tell("signal", epoch=epoch, signum=15, to="tree")
     node.tell("entrust", epoch=epoch, deadline=60, memo="told")
-    wait_for(lambda: node.memo(epoch) == "told", what="the keeper has heard all of it")
+    wait_for(lambda: node.noted("told"), what="the keeper has heard all of it")
     (node.home / "book.go").touch()
     assert node.expect("SpawnFailed", epoch=epoch)["why"] == "it was stopped before it was started"
     assert book(node) == ["before", "after_stop stopped"]

@@ -74,7 +74,7 @@ def test_a_deadline_that_moves_on_wakes_no_guardian(tmp_path: Path) -> None:
         before = _waits(node.pid)
         for renewal in range(renewals):
             node.tell("entrust", epoch=epoch, deadline=60 + renewal, memo=f"renewal {renewal}")
-            while node.memo(epoch) != f"renewal {renewal}":
+            while not node.noted(f"renewal {renewal}"):
                 pass
         assert _waits(node.pid) - before < renewals / 2, "it wakes for pings alone"
 
@@ -85,7 +85,7 @@ def _waits(pid: int) -> int:
     return int(line.split()[1])
 
 
-def test_a_frozen_keeper_is_killed_when_it_owes_an_acknowledgement(node: Node) -> None:
+def test_a_frozen_keeper_is_killed_when_it_does_not_read_a_deadline(node: Node) -> None:
     epoch, pids = _tree(node)
     keeper = node.keeper()
     stand_still(keeper)
@@ -98,7 +98,7 @@ def test_a_frozen_keeper_is_killed_after_its_deadline_even_with_the_worker_froze
     with node_at(tmp_path, lease=3 * LEASE) as node:  # the worker is not replaced before the deadline
         epoch, pids = _tree(node)
         node.tell("entrust", epoch=epoch, deadline=6.0, memo="led")
-        wait_for(lambda: node.memo(epoch) == "led", what="the keeper knows its deadline")
+        wait_for(lambda: node.noted("led"), what="the keeper knows its deadline")
         keeper = node.keeper()
         stand_still(node.worker)
         stand_still(keeper)
@@ -112,7 +112,7 @@ def test_a_keeper_that_does_not_greet_a_new_worker_is_killed_and_its_term_kept_u
     epoch, pids = _tree(node, cgroup=False)
     node.tell("entrust", epoch=epoch, deadline=60, memo="led")
     keeper = node.keeper()
-    wait_for(lambda: node.memo(epoch) == "led", what="the keeper has it")
+    wait_for(lambda: node.noted("led"), what="the keeper has it")
     with undying(pids[1]):
         stand_still(keeper)
         os.kill(node.worker, signal.SIGKILL)
@@ -224,7 +224,7 @@ def _work(node: Node, number: int) -> None:
     node.expect("Started", epoch=epoch)
     for renewal in range(20):
         node.tell("entrust", epoch=epoch, deadline=60, memo=f"renewal {renewal}")
-    wait_for(lambda: node.memo(epoch) == "renewal 19", what="everything is acknowledged")
+    wait_for(lambda: node.noted("renewal 19"), what="everything is taken in")
 
 
 def _private(pid: int) -> int:

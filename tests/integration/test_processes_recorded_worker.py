@@ -139,6 +139,15 @@ def test_a_keeper_answers_briefly_only_when_it_is_asked_to_and_when_nothing_else
     assert _next(keeper) == {"is": "acknowledged", "deadline": moved["at"]}, "the end was told before"
 
 
+def test_a_keeper_answers_a_deadline_that_wants_no_answer_only_when_something_else_has_changed(
+    earlier: EarlierWorker,
+) -> None:
+    _, keeper, _, _ = earlier.spawn()
+    send(keeper, "deadline, without an answer")
+    moved = send(keeper, "deadline, with a brief answer", at=linux.boottime() + 70)
+    assert _next(keeper) == {"is": "acknowledged", "deadline": moved["at"]}, "the first one has no answer"
+
+
 def _next(channel: Channel) -> Message:
     assert select.select([channel], [], [], PATIENCE)[0]
     received = channel.receive()

@@ -30,7 +30,7 @@ def test_a_killed_worker_costs_no_child_and_the_next_one_finds_it(node: Node) ->
     pid = node.expect("Started", epoch=epoch)["pid"]
     node.tell("entrust", epoch=epoch, deadline=77, memo="term one, renewed")
     node.line(epoch)
-    wait_for(lambda: _report(node, epoch)["memo"] == "term one, renewed", what="the keeper has it")
+    wait_for(lambda: node.noted("term one, renewed"), what="the keeper has it")
     dead = node.worker
     os.kill(dead, signal.SIGKILL)
     greeting = node.meet()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from highlanderd.guardian.deadline_notes import HEAD, PLACE
 from tests.support.deaths import stand_still
 from tests.support.wait import wait_for
 
@@ -181,10 +182,13 @@ class Node:
                     return one
             self._read(f"{facts} {wanted}")
 
-    def memo(self, epoch: int) -> str:
-        """Ask for the memo of a child's keeper, as far as the worker knows it."""
-        self.tell("report", epoch=epoch)
-        return str(self.expect("report", epoch=epoch)["memo"])
+    def noted(self, memo: str) -> bool:
+        """Return whether a keeper has taken in a deadline with this memo: it is noted where the guardian reads it."""
+        descriptors = Path(f"/proc/{self.pid}/fd").iterdir()
+        [notes] = [fd for fd in descriptors if fd.readlink().name.startswith("memfd:deadlines")]
+        data = notes.read_bytes()
+        found = ((place + HEAD.size, HEAD.unpack_from(data, place)[2]) for place in range(0, len(data), PLACE))
+        return any(data[start : start + length] == memo.encode() for start, length in found)
 
     def line(self, epoch: int, pipe: str = "stdout") -> str:
         """Wait for a whole line of a child's output and take it; what came together with it stays for later."""
