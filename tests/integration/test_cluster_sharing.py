@@ -10,7 +10,8 @@ from tests.support.postgres import Cluster, Database
 from tests.support.wait import wait_for
 
 MANY = [f"p{number}" for number in range(12)]
-LEASE = 4.0
+LEASE = 10.0
+"""Seconds; on a busy machine no program of twelve is fenced while the others are ordered."""
 
 
 def connections(database: Database, node: Node) -> int:
@@ -18,6 +19,17 @@ def connections(database: Database, node: Node) -> int:
     like = f"%/{node.name}%"
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s AND datname = current_database()"
     [[count]] = database.sql(query, [like])
+    return int(count)
+
+
+def locks(database: Database, node: Node) -> int:
+    """Return how many locks a node's sessions hold, one for each program or one for many: two for each program."""
+    query = """
+        SELECT count(*) FROM pg_locks AS held JOIN pg_stat_activity AS one USING (pid)
+        WHERE held.locktype = 'advisory' AND held.granted AND one.application_name LIKE %s
+          AND one.datname = current_database()
+    """
+    [[count]] = database.sql(query, [f"%/{node.name}%"])
     return int(count)
 
 
@@ -53,13 +65,13 @@ def test_a_node_that_shares_takes_all_over_and_shares_again_once_it_leads_nothin
 @pytest.mark.long
 def test_a_restart_of_the_server_costs_no_child_and_those_who_share_are_back(nodes: Nodes, cluster: Cluster) -> None:
     database = cluster.database()
-    settled_ledger(database, 10.0)
-    [a] = nodes(database, "a", programs=MANY, lease=10.0)
+    settled_ledger(database, LEASE)
+    [a] = nodes(database, "a", programs=MANY, lease=LEASE)
     nodes.await_led(*MANY)
-    [b] = nodes(database, "b", programs=MANY, lease=10.0, standby_connections="shared")
+    [b] = nodes(database, "b", programs=MANY, lease=LEASE, standby_connections="shared")
     wait_for(lambda: waits(b), 60, "b waits")
     epochs = {name: status["epoch"] for name, status in a.leading().items()}
     cluster.restart()
     wait_for(lambda: connections(database, b) == WARM + 1 and waits(b), 60, "b shares again")
-    wait_for(lambda: connections(database, a) == len(MANY) + 1, 60, "a is connected again")
+    wait_for(lambda: locks(database, a) == 2 * len(MANY), 60, "a has taken all locks back")
     assert {name: status["epoch"] for name, status in a.leading().items()} == epochs

@@ -108,8 +108,8 @@ def test_no_spare_outlives_its_guardian(nodes: Nodes, database: Database, signum
 
 def test_the_first_worker_is_forked_by_the_process_that_becomes_the_guardian(nodes: Nodes, database: Database) -> None:
     """It is confined as an executed one is: by rights, descriptors and limits, and in a process group of its own."""
-    settled_ledger(database, LEASE)
-    node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
+    settled_ledger(database, LONG_LEASE)
+    node = Node("a", nodes.directory / "a", database.dsn, LONG_LEASE, nodes.journal)
     nodes.nodes.append(node)
     node.environment = {"PYTHONPATH": str(PACKAGE)}  # so it is executed
     node.configure(["beat"])
