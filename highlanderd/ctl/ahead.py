@@ -39,13 +39,14 @@ class Ahead:
     def send(self, path: str, request: Request) -> Exchange:
         """Return the exchange of a request: the one that was begun, if the first request is for the same.
 
-        Raises OSError.
+        Its patience begins now: imports may have taken long. Raises OSError.
         """
         sent, self._sent = self._sent, None
         same = (path, request.method, request.resource) == (self._path, self._request.method, self._request.resource)
         if same and isinstance(sent, OSError):
             raise sent
         if same and isinstance(sent, Exchange):
+            sent.extend(request.patience)
             return sent
         if isinstance(sent, Exchange):
             sent.close()

@@ -51,6 +51,10 @@ class Exchange:
             self.close()
             raise
 
+    def extend(self, patience: float) -> None:
+        """Have the answer take ``patience`` seconds from now at most."""
+        self._end = time.monotonic() + patience
+
     def close(self) -> None:
         """End the connection."""
         self._socket.close()

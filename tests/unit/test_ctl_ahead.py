@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -82,6 +83,25 @@ def test_each_question_is_asked_once(daemon: Answering, words: str, resources: l
     assert daemon.asked == resources
 
 
+@pytest.mark.parametrize(
+    ("words", "resource"),
+    [
+        ("cluster", CLUSTER),
+        ("list", CLUSTER),
+        ("is-leading beat", STATUS),
+        ("pid beat", STATUS),
+        ("release beat", STATUS),
+        ("restart beat", STATUS),
+        ("signal HUP beat", STATUS),
+        ("start beat", STATUS),
+        ("stop beat", STATUS),
+    ],
+)
+def test_what_is_asked_ahead_is_what_the_command_begins_with(daemon: Answering, words: str, resource: str) -> None:
+    ctl.main(["--socket", daemon.path, *words.split()])  # some fail: this daemon has no programs
+    assert daemon.asked.count(resource) == 1
+
+
 def test_it_is_asked_before_anything_is_imported_that_takes_long() -> None:
     done = subprocess.run([sys.executable, "-c", ONLY_ASKED], capture_output=True, text=True, check=True)
     assert not SLOW & {*done.stdout.split()}
@@ -126,6 +146,14 @@ def test_an_answer_is_the_command_s_if_it_asks_the_same_first(daemon: Answering)
     client = ControlClient(daemon.path, send=ahead.send)
     assert client.status() == client.status()
     assert daemon.asked == [STATUS, STATUS]
+
+
+def test_an_answer_has_as_long_as_the_command_gives_it_however_long_the_imports_took(
+    daemon: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead, now = Ahead(daemon.path, ASK_STATUS), time.monotonic()
+    monkeypatch.setattr("highlanderd.ctl.exchange.time.monotonic", lambda: now + PATIENCE + 1)
+    assert ControlClient(daemon.path, send=ahead.send).status()["node"] == "a"
 
 
 def test_a_question_that_the_command_does_not_have_is_dropped(daemon: Answering) -> None:
