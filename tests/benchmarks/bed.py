@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from statistics import median
 
 from highlanderd.embedded.account import unprivileged
@@ -65,9 +64,3 @@ def milliseconds(seconds: Sequence[float]) -> str:
     ordered = sorted(seconds)
     shown = (median(ordered), ordered[0], ordered[-1])
     return "median {:6.1f} ms   (best {:.1f}, worst {:.1f}; of {})".format(*(1000 * one for one in shown), len(ordered))
-
-
-def private_kilobytes(pid: int) -> int:
-    """Return the memory that this process shares with no other."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))

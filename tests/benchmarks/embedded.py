@@ -10,6 +10,8 @@ from pathlib import Path
 from highlanderd.embedded import server as embedded
 from tests.support.postgres import DISK, passable_directory
 
+from .processes import private_kilobytes
+
 ROUNDS = 5
 
 
@@ -18,12 +20,6 @@ def timed(directory: Path) -> tuple[float, int]:
     began = time.perf_counter()
     used = embedded.start(directory, 60)
     return (time.perf_counter() - began) * 1000, used.lock_fd
-
-
-def private_kilobytes(pid: int) -> int:
-    """Return the memory that this process shares with no other."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def tending(directory: Path) -> dict[int, str]:

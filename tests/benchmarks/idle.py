@@ -15,7 +15,8 @@ from tests.support.deaths import marked
 from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.wait import wait_for
 
-from .bed import daemons, private_kilobytes, server, sleepers
+from .bed import daemons, server, sleepers
+from .processes import cpu, private_kilobytes
 
 PROGRAMS = int(os.environ.get("IDLE_PROGRAMS", "200"))
 SECONDS = float(os.environ.get("IDLE_SECONDS", "60"))
@@ -23,12 +24,6 @@ LEASE = 10.0
 SETTLE = 3 * LEASE
 """Seconds before the measurement: starts and handovers are over, and what they left was renewed."""
 GOALS = "goals: worker under 6 % of a core and 80 MB, keeper under 1000 kB private"
-
-
-def cpu(pid: int) -> float:
-    """Return the seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> float:
@@ -64,10 +59,10 @@ def main() -> None:
         divide(nodes, first, second)
         time.sleep(SETTLE)
         pids = {f"{node.name}'s {name}": getattr(node, name) for node in nodes.nodes for name in ("worker", "guardian")}
-        before = {name: cpu(pid) for name, pid in pids.items()}
+        before = {name: cpu([pid]) for name, pid in pids.items()}
         time.sleep(SECONDS)
         for name, pid in pids.items():
-            percent = 100 * (cpu(pid) - before[name]) / SECONDS
+            percent = 100 * (cpu([pid]) - before[name]) / SECONDS
             print(f"  {name:<14} {percent:5.2f} % of a core, {resident(pid):5.1f} MB resident")
         private = [private_kilobytes(pid) for node in nodes.nodes for pid in keepers(node)]
         print(f"  {len(private)} keepers    median {median(private):.0f} kB private, largest {max(private)} kB")

@@ -28,7 +28,7 @@ from tests.support.wait import wait_for
 
 from . import supervisors
 from .bed import daemons, server
-from .processes import below, cpu, name, private_megabytes
+from .processes import below, cpu, name, private_kilobytes
 from .results import OURS, lacking, note
 
 ROUNDS = 3
@@ -62,7 +62,7 @@ def logger(home: Path, command: list[str]) -> Rates:
         [pid] = wait_for(lambda: [one for one in children(node.pid) if name_of(one).startswith("log ")], what="logger")
         before = cpu([node.worker])
         rates = measure(path, pid)
-        costs["logger, KiB of its own"].append(1000 * private_megabytes([pid]))
+        costs["logger, KiB of its own"].append(private_kilobytes(pid))
         costs["worker, % of a CPU"].append(100 * (cpu([node.worker]) - before) / SECONDS)
         return rates
 

@@ -37,10 +37,11 @@ def name(pid: int) -> str:
 
 def private_megabytes(pids: Iterable[int]) -> float:
     """Return the memory that each of them shares with no other, in all."""
-    return sum(map(_private, pids)) / 1000
+    return sum(map(private_kilobytes, pids)) / 1000
 
 
-def _private(pid: int) -> int:
+def private_kilobytes(pid: int) -> int:
+    """Return the memory that a process shares with no other; 0 when it has ended."""
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))

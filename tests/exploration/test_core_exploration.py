@@ -163,18 +163,17 @@ def test_a_session_that_holds_the_locks_of_other_programs_too_breaks_nothing(kin
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("shared", ["joint", "batches"])
 @pytest.mark.parametrize("name", SCENES)
-def test_nothing_that_befalls_a_ledger_breaks_the_promise_where_many_locks_are_on_one_session(name: str) -> None:
+def test_nothing_that_befalls_a_ledger_breaks_the_promise_where_sessions_serve_many(name: str, shared: str) -> None:
+    """They hold the locks of many programs, or renew for many."""
     scene = SCENES[name]
-    found = explore(scene._replace(rules=scene.rules._replace(joint=True)).world(swift=True), FIRST_WORLDS)
-    assert not found.trace, found
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", SCENES)
-def test_nothing_that_befalls_a_ledger_breaks_the_promise_where_other_sessions_renew(name: str) -> None:
-    scene = SCENES[name]
-    found = explore(scene._replace(rules=scene.rules._replace(batches=True)).world(swift=True), FIRST_WORLDS)
+    found = explore(
+        scene._replace(rules=scene.rules._replace(joint=shared == "joint", batches=shared == "batches")).world(
+            swift=True
+        ),
+        FIRST_WORLDS,
+    )
     assert not found.trace, found
 
 
