@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from contextlib import suppress
 from heapq import nsmallest
 from math import inf
@@ -102,8 +101,6 @@ class Pool:
         self._wake = asyncio.Event()
         self._back = asyncio.Event()
         """Set when an outage ends: the next question to the hosts is due at once."""
-        self._ahead: asyncio.Future[Connection] | None = None
-        """The attempt that was begun before anybody asked, until a client has it."""
         self._next_probe = 0.0
         self._said: set[tuple[int, str]] = set()
         """The log lines of this outage: with several hosts the reasons take turns."""
@@ -138,14 +135,6 @@ class Pool:
         self.server.notes.warn("late", [RENEWALS_FIRST] if self.late else [])
         if before and not self.late:
             self._wake.set()
-
-    async def open_ahead(self, within: float) -> None:
-        """Begin to open a connection before anybody asks for one, and have it under way ``within`` seconds at most.
-
-        It is for the first client with a lease at stake. The server forks and verifies while that is still made.
-        """
-        self._ahead = asyncio.ensure_future(self.server.open())
-        await asyncio.wait([self._ahead], timeout=within)
 
     def request(self, client: Client) -> None:
         """Ask for a connection. It comes by ``deliver``, once, as soon as there is one."""
@@ -257,17 +246,9 @@ class Pool:
         self._clients[client] = self._attempts
         group.create_task(self._open(client, self._attempts))
 
-    def _opening(self, client: Client) -> Awaitable[Connection]:
-        """Return an attempt for a client: the one that was begun ahead, unless others have a lease at stake."""
-        ahead = self._ahead
-        if ahead is None or (self.pressed and not _with_lease(client)):
-            return self.server.open()
-        self._ahead = None
-        return ahead
-
     async def _open(self, client: Client, attempt: int) -> None:
         try:
-            connection = await self._opening(client)
+            connection = await self.server.open()
         except (ConnectFailed, Unfit) as failure:
             if isinstance(self.state, Untried | Up):
                 self._at_once = max(self._at_once // 2, AT_ONCE_AT_LEAST)

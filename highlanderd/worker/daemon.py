@@ -11,7 +11,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -65,10 +65,6 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS_WITHIN = 0.5
 """Seconds for the last lines of the log of a worker that gives way to another one; leases run meanwhile."""
-UNDER_WAY_WITHIN: Final = 0.003
-"""Seconds in which the first request to connect is sent. The fleet is made while the server answers."""
-CONNECTED_WITHIN: Final = 0.02
-"""Seconds in which the first sessions are opened, while the listeners leave the processor to that."""
 YIELDED_WITHIN: Final = 0.0005
 """Seconds after which a thread lets the event loop go on. Each call of the loop into the kernel gives the interpreter
 to a thread that computes, if there is one, and Python's own 5 ms would be lost each time."""
@@ -85,7 +81,7 @@ class Daemon:
         self, path: Path, handover: WorkerHandover, guardian: GuardianLink, greeting: Greeting, writer: Writer
     ) -> None:
         self._configuration, self._guardian, self._greeting = handover.configuration, guardian, greeting
-        self._path, self._handover, self._writer = path, handover, writer
+        self._writer = writer
         self._exit_code = 0
         self._group: asyncio.TaskGroup | None = None
         self._wake = asyncio.Event()
@@ -95,20 +91,14 @@ class Daemon:
         self._chronicle = Chronicle(handover.configuration.daemon.node)
         self._notices = Notices(guardian.notify)
         self._changes = Changes()
-        self._connecting: Callable[[], Loaded] = lambda: handover.connecting
         self._pool = self._make_pool(handover)
-
-    def _adopt(self) -> None:
-        """Make the fleet with the children that were found, and all that is for its programs."""
-        handover, guardian, greeting = self._handover, self._guardian, self._greeting
         self._fleet = self._make_fleet(handover)
         self._persistence = Persistence(handover, guardian, self._fleet, self._pool.server)
-        self._connecting = lambda: self._persistence.connecting
         listener, node = self._pool.listener, self._configuration.daemon.node
         self._presence = WorkerPresence(
             node, greeting.instance, self._configuration.metrics.advertise, self._fleet, os.environ
         )
-        self._node = self._make_node(self._path)
+        self._node = self._make_node(path)
         self._suspensions = Suspensions(listener, node, self._fleet.suspend)
         self._standing = StandingReader(listener, node, self._fleet.place, lambda: self._fleet.start_order.matters)
         self._beat = self._make_beat()
@@ -121,7 +111,7 @@ class Daemon:
         made = server(
             handover,
             ledger,
-            reread=lambda: dsn_anew(self._connecting().sources_json(), os.environ),
+            reread=lambda: dsn_anew(self._persistence.connecting.sources_json(), os.environ),
             on_alarm=self._alarm,
             on_lease=self._wake.set,
         )
@@ -252,9 +242,6 @@ class Daemon:
 
     async def run(self) -> int:
         """Live until everything is drained; return the exit code."""
-        if self._greeting.found:
-            await self._pool.open_ahead(UNDER_WAY_WITHIN)
-        self._adopt()
         async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
             self._group = group
             background = [
@@ -278,9 +265,10 @@ class Daemon:
         return self._exit_code
 
     async def _open_doors(self, opened: AsyncExitStack) -> None:
-        """Open the listeners. Programs come first, for longer where their library has to be imported."""
-        await asyncio.sleep(CONNECTED_WITHIN if library.imported() else SOON)
-        library.bring()
+        """Open the listeners. A worker that has to import their library first lets programs begin."""
+        if not library.imported():
+            await asyncio.sleep(SOON)
+            library.bring()
         await self._doors.open(self._listeners(), opened, self._notices.ready)
 
     def _listeners(self) -> list[Door]:

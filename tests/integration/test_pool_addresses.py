@@ -6,7 +6,6 @@ import asyncio
 import logging
 from contextlib import suppress
 from math import inf
-from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -18,7 +17,6 @@ from highlanderd.postgres.ledger import Ledger
 from highlanderd.postgres.outage import Down
 from highlanderd.postgres.replies import ConnectFailed
 from highlanderd.postgres.server import Server
-from highlanderd.system.linux import boottime
 from tests.support.postgres import SCHEMA, Clusters, Database
 from tests.support.proxy import Door, OpensDoors
 from tests.support.session import LEASE, SHORT_LEASE, Desk, desk, pool_of
@@ -109,10 +107,11 @@ def test_the_third_address_is_not_passed_over_while_the_first_hangs_and_the_seco
 
 
 class Taker:
-    """Waits for a connection, with no lease at stake unless ``urgency`` is when one ends."""
+    """Waits for a connection, with no lease at stake."""
 
-    def __init__(self, urgency: float = inf) -> None:
-        self.urgency = urgency
+    urgency = inf
+
+    def __init__(self) -> None:
         self.given: list[Connection] = []
 
     def deliver(self, hello: Connection) -> None:
@@ -136,30 +135,6 @@ def test_an_attempt_that_nobody_waited_for_any_more_serves_who_still_seeks(datab
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("refusals", [0, 1])
-def test_a_connection_that_was_begun_ahead_is_for_a_lease_and_one_that_fails_is_begun_anew(
-    database: Database, refusals: int
-) -> None:
-    async def scenario() -> None:
-        ledger = Ledger(SCHEMA, "highlander", LEASE)
-        server = Refusing(database.dsn, ledger, node="n1", fresh=None)
-        server.refusals, pool = refusals, pool_of(server, ledger)
-        await pool.open_ahead(HANGING)
-        bystander, leader = Taker(), Taker(boottime() + LONGEST)
-        pool.request(bystander)
-        pool.request(leader)
-        running = asyncio.create_task(pool.run())
-        await until(lambda: bystander.given and leader.given and pool.listener.connected)
-        if not refusals:
-            assert leader.given == server.opened[:1]
-            assert len(server.opened) == 3, "of the listener and both, and no more"
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-
-    asyncio.run(scenario())
-
-
 def test_a_name_that_is_none_does_not_hide_the_host_beside_it(database: Database) -> None:
     host, port = (str(conninfo_to_dict(database.dsn)[name]) for name in ("host", "port"))
 
@@ -179,23 +154,6 @@ def test_a_name_that_is_none_is_as_one_that_nobody_knows(database: Database) -> 
             await server.open()
 
     asyncio.run(scenario())
-
-
-class Refusing(Server):
-    """A server that fails at first, and keeps what it has opened."""
-
-    refusals = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.opened: list[Connection] = []
-
-    async def open(self) -> Connection:
-        if self.refusals:
-            self.refusals -= 1
-            raise ConnectFailed("not now")
-        self.opened.append(await super().open())
-        return self.opened[-1]
 
 
 class Stumbling(Server):
