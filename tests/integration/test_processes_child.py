@@ -88,6 +88,28 @@ async def _leave_unread() -> None:
     await until(lambda: child._channel is None)
 
 
+def test_further_orders_do_not_put_off_that_a_keeper_is_killed_for_an_unread_one() -> None:
+    asyncio.run(_send_more())
+
+
+async def _send_more() -> None:
+    ours, theirs = channel_pair()
+    guardian = GuardianLink(theirs)
+    child = spawn(guardian, order("beat", 7))
+    keeper = introduce(ours, child)
+    guardian.ping(LEASE)  # reads what is there
+    child.set_deadline(boottime() + 50, b"")
+    sent = boottime()
+    child.set_deadline(sent + 60, b"")
+    heard(ours)
+    guardian.check(sent + 0.3 * LEASE, LEASE)
+    assert [message["is"] for message in heard(ours)] == ["kill"], "it is for the first one, and the next is not due"
+    keeper.close()
+    ours.close()
+    guardian.ping(LEASE)
+    await until(lambda: child._channel is None)
+
+
 def test_a_program_and_a_lock_are_held_until_the_last_child_of_theirs_is_over() -> None:
     asyncio.run(_hold())
 
