@@ -12,8 +12,8 @@ from highlanderd.system import linux
 class Attention:
     """The program that the worker handles at this moment. Raises OSError when there is no memory for it."""
 
-    def __init__(self, after: Callable[[float], None] = lambda _since: None) -> None:
-        """``after`` is called when a program was handled without an exception, with the moment when that began."""
+    def __init__(self, after: Callable[[], None] = lambda: None) -> None:
+        """``after`` is called when a program was handled without an exception."""
         self.fd = linux.memfd("attention", NOTHING)
         """The memory, which ``attend`` sends to the guardian."""
         self.memory, self.after = mmap.mmap(self.fd, SLOT.size), after
@@ -28,18 +28,18 @@ class Attention:
 class Handling:
     """One block in which a program is handled. Blocks are many, and ``contextmanager`` would make each cost more."""
 
-    __slots__ = ("_attention", "_before", "_program", "_since")
+    __slots__ = ("_attention", "_before", "_program")
 
     def __init__(self, attention: Attention, program: str) -> None:
-        self._attention, self._program, self._before = attention, program, attention.shown
-        self._since = linux.boottime()
+        self._attention, self._program, self._before = attention, program, NOTHING
 
     def __enter__(self) -> None:
         attention = self._attention
-        attention.memory[:] = attention.shown = written(self._program, self._since)
+        self._before = attention.shown
+        attention.memory[:] = attention.shown = written(self._program, linux.boottime())
 
     def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
         attention = self._attention
         attention.memory[:] = attention.shown = self._before
         if raised is None:
-            attention.after(self._since)
+            attention.after()

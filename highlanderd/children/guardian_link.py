@@ -210,8 +210,8 @@ class GuardianLink:
         """
         return self._attention.on(program)
 
-    def _show_work(self, since: float) -> None:
-        if since >= self._busy_at:
+    def _show_work(self) -> None:
+        if linux.boottime() >= self._busy_at:
             self._show_life()
 
     def _silent_for(self) -> float:
