@@ -41,6 +41,7 @@ def test_a_term_whose_keeper_cannot_be_introduced_is_told_and_the_keeper_left_al
     if not dead:
         while keepers_end.receive():
             pass
+        keepers.fork_server.ahead.at = linux.NEVER  # nobody would end what is forked ahead here
         keepers.judge(linux.boottime())
         introduced = theirs.receive()
         assert introduced is not None
