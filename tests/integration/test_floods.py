@@ -254,7 +254,8 @@ def test_a_keeper_that_is_frozen_with_an_empty_tree_does_not_hold_up_the_end(ope
 
 
 def _waits_to_be_let_go(keeper: int) -> bool:
-    return not Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    """Return whether it has reaped all, and sleeps again: it has reported that then."""
+    return not Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split() and state(keeper) == "S"
 
 
 @pytest.mark.parametrize("who", ["keeper", "guardian"])

@@ -184,11 +184,17 @@ class Node:
 
     def noted(self, memo: str) -> bool:
         """Return whether a keeper has taken in a deadline with this memo: it is noted where the guardian reads it."""
-        descriptors = Path(f"/proc/{self.pid}/fd").iterdir()
-        [notes] = [fd for fd in descriptors if fd.readlink().name.startswith("memfd:deadlines")]
-        data = notes.read_bytes()
+        data = self._notes().read_bytes()
         found = ((place + HEAD.size, HEAD.unpack_from(data, place)[2]) for place in range(0, len(data), PLACE))
         return any(data[start : start + length] == memo.encode() for start, length in found)
+
+    def _notes(self) -> Path:
+        """Return the memory of the deadlines, which the guardian has open all the time."""
+        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # others come and go
+                if descriptor.readlink().name.startswith("memfd:deadlines"):
+                    return descriptor
+        raise AssertionError("the guardian has no memory of deadlines")
 
     def line(self, epoch: int, pipe: str = "stdout") -> str:
         """Wait for a whole line of a child's output and take it; what came together with it stays for later."""
