@@ -26,7 +26,7 @@ OTHERWISE = ("-h", "--help", "-o", "--output", "--on", "--socket", "--dsn", "--c
 
 
 class Ahead:
-    """A question that was sent, or could not be, for whoever asks it first."""
+    """A question that was sent before the command was understood. The command takes it over if it asks the same."""
 
     def __init__(self, path: str, request: Request) -> None:
         self._path, self._request = path, request

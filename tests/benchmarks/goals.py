@@ -16,7 +16,7 @@ p99: Statistic = partial(percentile, share=0.99)
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure of ours and its limit: ``most``, times the median of ``beside`` where that is named."""
+    """A figure of ours and its limit: ``most``. With ``beside`` the limit is ``most`` times the median of that peer."""
 
     words: str
     part: str

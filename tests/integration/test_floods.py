@@ -115,7 +115,7 @@ def test_keepers_die_with_their_floods_when_nobody_is_left(flooded: Flooded) -> 
 
 
 def test_a_keeper_reads_its_deadlines_in_time_while_orphans_rain_on_it(flooded: Flooded) -> None:
-    """Whoever has not read one for 3/10 of a lease is killed as frozen."""
+    """A keeper that has not read one for 3/10 of a lease is killed as frozen."""
     node = flooded.node
     epoch = node.epoch + 1
     flooded.flood("orphans", MANY)

@@ -57,16 +57,22 @@ def introduce(guardian: Channel, child: Child) -> Channel:
     return keepers
 
 
-def test_a_keeper_is_killed_once_it_has_not_read_an_order_for_three_tenths_of_a_lease() -> None:
-    asyncio.run(_leave_unread())
-
-
-async def _leave_unread() -> None:
+def introduced() -> tuple[Channel, GuardianLink, Child, Channel]:
+    """Make a child whose keeper can be reached; gives the guardian's end, the worker's, the child, the keeper's end."""
     ours, theirs = channel_pair()
     guardian = GuardianLink(theirs)
     child = spawn(guardian, order("beat", 7))
     keeper = introduce(ours, child)
     guardian.ping(LEASE)  # reads what is there
+    return ours, guardian, child, keeper
+
+
+def test_a_keeper_is_killed_once_it_has_not_read_an_order_for_three_tenths_of_a_lease() -> None:
+    asyncio.run(_leave_unread())
+
+
+async def _leave_unread() -> None:
+    ours, guardian, child, keeper = introduced()
     child.set_deadline(boottime() + 50, b"")
     child.signal(15, "main")
     assert [message["is"] for message in heard(keeper)] == ["deadline", "signal"]
@@ -93,11 +99,7 @@ def test_further_orders_do_not_put_off_that_a_keeper_is_killed_for_an_unread_one
 
 
 async def _send_more() -> None:
-    ours, theirs = channel_pair()
-    guardian = GuardianLink(theirs)
-    child = spawn(guardian, order("beat", 7))
-    keeper = introduce(ours, child)
-    guardian.ping(LEASE)  # reads what is there
+    ours, guardian, child, keeper = introduced()
     child.set_deadline(boottime() + 50, b"")
     sent = boottime()
     child.set_deadline(sent + 60, b"")
