@@ -123,6 +123,10 @@ def notify(words: str) -> Message:
     return {"is": "notify", "words": words}
 
 
+def renewed(pid: int, code: int) -> Message:
+    return {"is": "renewed", "pid": pid, "code": code}
+
+
 def done(code: int) -> Message:
     return {"is": "done", "code": code}
 
@@ -132,6 +136,10 @@ def done(code: int) -> Message:
 
 def spare(pid: int) -> Message:
     return {"is": "spare", "pid": pid}
+
+
+def loaded(pid: int, code: int) -> Message:
+    return {"is": "loaded", "pid": pid, "code": code}
 
 
 def begin() -> Message:

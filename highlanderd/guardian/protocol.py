@@ -14,9 +14,10 @@ keeper. The channel of a spare is the worker's once the spare begins::
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
     guardian <--- ping, prepare, discard, spawn, remember, attend, listener ------- worker
-    guardian <--- lift, ack, kill, log, reopen, draining, notify, done ------------ worker
+    guardian <--- lift, ack, kill, log, reopen, draining, notify, renewed, done --- worker
     guardian ---- begin ----------------------------------------------------------> spare
     guardian <--- spare ----------------------------------------------------------- spare
+    worker   <--- loaded ---------------------------------------------------------- spare
     guardian ---- fork -----------------------------------------------------------> fork server
     guardian <--- forked ---------------------------------------------------------- fork server
     guardian ---- keeper, logger -------------------------------------------------> forked process
@@ -301,6 +302,15 @@ MESSAGES = (
     MessageKind(
         WORKER,
         GUARDIAN,
+        "renewed",
+        {"pid": "int", "code": "int"},
+        "The next worker is this process, which has loaded the installed code, and not the spare that the worker "
+        "has forked. ``code`` is the number of the code's files. A guardian that does not know this executes a worker.",
+        descriptors="the spare's channel",
+    ),
+    MessageKind(
+        WORKER,
+        GUARDIAN,
         "done",
         {"code": "int"},
         "Everything is drained. Once the worker has ended, end with this exit code.",
@@ -311,6 +321,13 @@ MESSAGES = (
         "spare",
         {"pid": "int"},
         "This process has imported what a worker needs, and waits to become one.",
+    ),
+    MessageKind(
+        SPARE,
+        WORKER,
+        "loaded",
+        {"pid": "int", "code": "int"},
+        "The worker has executed this process, which has loaded the installed code, and waits to be the next worker.",
     ),
     MessageKind(
         GUARDIAN,

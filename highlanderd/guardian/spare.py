@@ -5,6 +5,7 @@ before it begins to work, and shares its memory with it. The first spare is fork
 guardian: it had to import most of it in order to check the configuration. When the worker dies, its spare becomes a
 child of the guardian (a subreaper), begins at once, and forks the next spare. A spare is not used when the installed
 code has changed since it was imported, or when its predecessor has failed to begin: a new process is then executed.
+A renewal makes a spare of the installed code, by executing it below the worker.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Spare:
 
     def __init__(self, code: int | None, ours: Channel, theirs: Channel | None, pid: int | None = None) -> None:
         self._code, self._ours, self._theirs, self._pid = code, ours, theirs, pid
-        self._living, self.within = ("SR", BEGIN_WITHIN) if pid is None else ("SRD", START_WITHIN)
-        """States of its process in which it can begin, and how long that may take. The first one still imports."""
+        self._living, self.within = "SR", BEGIN_WITHIN
+        """States of its process in which it can begin, and how long that may take."""
 
     @classmethod
     def to_fork(cls, code: int | None) -> Spare:
@@ -44,7 +45,9 @@ class Spare:
         """Return the one that this process forked before it became the guardian: ``FD,PID,CODE``."""
         fd, pid, code = map(int, words.split(","))
         os.set_inheritable(fd, False)
-        return cls(code, Channel.of(fd), None, pid)
+        spare = cls(code, Channel.of(fd), None, pid)
+        spare._living, spare.within = "SRD", START_WITHIN  # it still imports
+        return spare
 
     def lend(self) -> int:
         """Return the descriptor of its end of the channel, for the process that forks it. Call ``lent()`` then."""
@@ -84,12 +87,12 @@ class Spare:
         following.lent()
         return pid, self._ours, following
 
-    def dismiss(self) -> None:
-        """Have it end: it does when its channel closes. One that is stopped is killed."""
+    def dismiss(self, worker: int | None = None) -> None:
+        """Have it end when its channel closes, or at once: it may be stopped. ``worker`` may be its parent."""
         pid = self.pid
         self.lent()
         self._ours.close()
-        if pid is not None and proctree.parent(pid) == os.getpid():
+        if pid is not None and proctree.parent(pid) in (os.getpid(), worker):
             os.kill(pid, signal.SIGKILL)
 
 

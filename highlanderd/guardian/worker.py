@@ -109,8 +109,13 @@ class Worker:
     def dismiss_spare(self) -> None:
         """Have the spare end: it is of no use, or the daemon ends."""
         if self._spare is not None:
-            self._spare.dismiss()
+            self._spare.dismiss(self.pid)
             self._spare = None
+
+    def renewed(self, code: int, fd: int, pid: int) -> None:
+        """Take this process in place of the spare: the worker has executed it."""
+        self.dismiss_spare()
+        self._spare = Spare(code, Channel.of(fd), None, pid)
 
     def pinged(self, lease: float, now: float) -> None:
         """Take in a sign of life. The next one is due within 3/10 of ``lease`` seconds."""

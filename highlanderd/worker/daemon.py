@@ -197,6 +197,7 @@ class Daemon:
             tuple(own_command()),
             self._fleet,
             self._persistence,
+            self._guardian,
             on_connection_loss=self._configuration.postgres.on_connection_loss,
             end=self._give_way,
         )

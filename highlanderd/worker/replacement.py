@@ -1,8 +1,7 @@
 """The replacement of the worker: one of the installed code takes the place of this one, and no child notices.
 
-First the installed code has to load what it would be handed over. It does so below this worker: as the daemon's user,
-in the unit's sandbox, by the command that the guardian executes for a worker. Then this worker ends, and the
-guardian starts the next one. Guardian and keepers stay as they are.
+First the installed code has to load what it would be handed over (``rehearsal.py``). Then this worker ends, and the
+process that has loaded it takes its place. Guardian and keepers stay as they are.
 """
 
 from __future__ import annotations
@@ -10,35 +9,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import subprocess
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Final
 
 from highlanderd import __version__
+from highlanderd.children.guardian_link import GuardianLink
 from highlanderd.core.status import DaemonProcess, ReplacementReport
-from highlanderd.errors import CONFIGURATION_INVALID, DONE, ConfigurationError, HighlanderError, NeedsForce, enumerated
-from highlanderd.system import linux
+from highlanderd.errors import HighlanderError, NeedsForce, enumerated
 from highlanderd.system.linux import boottime
 from highlanderd.threads import in_thread
 from highlanderd.worker.fleet import Fleet
 from highlanderd.worker.persistence import Persistence
+from highlanderd.worker.rehearsal import REFUSED, Rehearsal
 
 log = logging.getLogger(__name__)
 
-CHECK_WITHIN: Final = 60.0
-"""Seconds to load a large configuration on a slow machine."""
 ANSWER_WITHIN: Final = 0.2
 """Seconds between the answer to the order and the worker's end."""
 TRIES: Final = 2
 """How often the installed code is loaded before this machine counts as too busy."""
+READY_WITHIN: Final = 0.5
+"""Seconds in which one that has loaded begins on a busy machine."""
 SLOWER: Final = 1.5
-"""A worker that starts needs more than the check: its own log, its loop, its listeners."""
+"""A worker that has to load needs more than the rehearsal: its own log, its loop, its listeners."""
 RECONNECTED_WITHIN: Final = 0.5
 """Seconds in which a new worker takes its locks back: a few round trips for each program."""
-MOST_LINES: Final = 50
-"""Lines of what the installed code says that are passed on."""
-REFUSED: Final = "the installed code cannot take over; the present worker goes on"
 
 
 class WorkerReplacement:
@@ -50,11 +47,13 @@ class WorkerReplacement:
         command: Sequence[str],
         fleet: Fleet,
         persistence: Persistence,
+        guardian: GuardianLink,
         *,
         on_connection_loss: str,
         end: Callable[[], None],
     ) -> None:
-        self._node, self._command, self._fleet, self._persistence = node, tuple(command), fleet, persistence
+        self._node, self._command, self._fleet = node, tuple(command), fleet
+        self._persistence, self._guardian = persistence, guardian
         self._stops_children = on_connection_loss == "stop"
         self._end = end
         self._under_way = False
@@ -76,35 +75,47 @@ class WorkerReplacement:
             )
         self._under_way = True
         try:
-            warnings = await self._checked(force)
+            rehearsal = await self._rehearsed(force)
         except BaseException:
             self._under_way = False
             raise
         self._persistence.hand_over()
+        if rehearsal.spare is not None:
+            self._guardian.renewed(rehearsal.spare, rehearsal.channel.detach())
         log.info("renewing: the installed code loads this machine's configuration; this worker gives way to the next")
         asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._end)
-        return ReplacementReport(self._node, DaemonProcess(os.getpid(), __version__), self._led(), warnings)
+        return ReplacementReport(self._node, DaemonProcess(os.getpid(), __version__), self._led(), rehearsal.warnings)
 
     def _led(self) -> dict[str, int]:
         programs = {name: member.program for name, member in self._fleet.members.items()}
         return {name: one.term.epoch for name, one in programs.items() if one.state == "leading" and one.term}
 
-    async def _checked(self, force: bool) -> tuple[str, ...]:
-        """Check the installed code; return its warnings once it loads fast enough for the leases that run meanwhile.
+    async def _rehearsed(self, force: bool) -> Rehearsal:
+        """Have the installed code load what it would be handed over, until it can begin in time for the leases.
 
-        Its first run reads files that later ones find in memory.
+        One that cannot wait to become the next worker only shows how long that one will take. The first run reads files
+        that later ones find in memory.
         """
-        left = seconds = 0.0
+        left = needed = 0.0
         for _ in range(TRIES):
             began = boottime()
-            warnings = await self._check()
-            seconds, left = boottime() - began, self._left()
-            if force or SLOWER * seconds + RECONNECTED_WITHIN < left:
-                return warnings
+            rehearsal = await self._rehearse()
+            ready = rehearsal.spare is not None and self._persistence.restart_due is None
+            needed = READY_WITHIN if ready else SLOWER * (boottime() - began)
+            left = self._left()
+            if force or needed + RECONNECTED_WITHIN < left:
+                return rehearsal
+            rehearsal.end()
         raise NeedsForce(
-            f"{REFUSED}: it takes {seconds:.1f} s to load, and the leases leave {left:.1f} s until children are "
+            f"{REFUSED}: it takes {needed:.1f} s to begin, and the leases leave {left:.1f} s until children are "
             "fenced; this machine is too busy now, or PostgreSQL does not answer: try again later, or add --force"
         )
+
+    async def _rehearse(self) -> Rehearsal:
+        try:
+            return await in_thread(partial(Rehearsal, self._command, self._persistence.encoded()), "rehearsal")
+        except OSError as error:
+            raise HighlanderError(f"{REFUSED}: {error.strerror or error}") from error
 
     def _left(self) -> float:
         """Return the seconds until the first child is fenced if nothing is renewed from now on."""
@@ -114,35 +125,3 @@ class WorkerReplacement:
             if member.program.term is not None
         ]
         return min(moments, default=inf) - boottime() - ANSWER_WITHIN
-
-    async def _check(self) -> tuple[str, ...]:
-        """Have the installed code load what it would be handed over; return its warnings."""
-        try:
-            handover = linux.memfd("handover", self._persistence.encoded())
-            code, said = await in_thread(lambda: self._rehearse(handover), "replacement")
-        except subprocess.TimeoutExpired:
-            raise HighlanderError(f"{REFUSED}: it has not loaded within {CHECK_WITHIN:g} s") from None
-        except OSError as error:
-            raise HighlanderError(f"{REFUSED}: {error.strerror or error}") from error
-        if code == CONFIGURATION_INVALID:
-            raise ConfigurationError((f"{REFUSED}, because it does not load this machine's configuration:", *said))
-        if code != DONE:
-            raise HighlanderError("\n".join((f"{REFUSED}; it ended with code {code}:", *said)))
-        return said
-
-    def _rehearse(self, handover: int) -> tuple[int, tuple[str, ...]]:
-        """Run the installed code until it has loaded; return its exit code and what it said."""
-        try:
-            run = subprocess.run(
-                [*self._command, "--check", "--handover", str(handover)],
-                pass_fds=(handover,),
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=CHECK_WITHIN,
-                check=False,
-            )
-        finally:
-            os.close(handover)
-        return run.returncode, tuple(run.stderr.decode("utf-8", "replace").splitlines()[-MOST_LINES:])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import select
 import signal
@@ -25,12 +26,13 @@ IMPORTED_AFTER: Final = 2.0
 
 
 def own_command() -> list[str]:
-    """Return the command that started this daemon, without what makes a process a worker.
+    """Return the command that started this daemon, without what makes a process a worker or a rehearsal.
 
     The guardian executes it again for a worker that is not a spare.
     """
     argv = sys.orig_argv
-    return [sys.executable, *argv[1 : argv.index("--worker") if "--worker" in argv else None]]
+    own = itertools.takewhile(lambda word: word not in ("--worker", "--check"), argv[1:])
+    return [sys.executable, *own]
 
 
 def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | None, tuple[str, ...]]:
@@ -58,6 +60,23 @@ def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | N
     prepare()
     gc.freeze()
     return with_spare(*_waited(theirs)), ()
+
+
+def executed_ahead(place: str, code: int) -> int:
+    """Wait as a spare of this code, in a process that has loaded it; return its channel's descriptor in the worker.
+
+    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of what is to be its standard error from now on.
+    """
+    channel_fd, log_fd = map(int, place.split(","))
+    sys.stderr.flush()
+    os.dup2(log_fd, sys.stderr.fileno())
+    confine(channel_fd)
+    os.set_inheritable(channel_fd, False)
+    library.bring()
+    gc.freeze()
+    channel = Channel.of(channel_fd)
+    channel.post(messages.loaded(os.getpid(), code))
+    return with_spare(*_waited(channel))
 
 
 def _reset_signals() -> None:

@@ -16,10 +16,11 @@ import pytest
 from highlanderd import __version__
 from highlanderd.errors import DaemonUnreachable
 from highlanderd.system import ownership
-from tests.support.deaths import gone
+from tests.support.deaths import gone, proc_file
 from tests.support.installed import PACKAGE, Installed
 from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
+from tests.support.processes import children
 from tests.support.wait import wait_for
 
 LEASE = 30.0
@@ -221,13 +222,75 @@ def test_the_lock_is_made_through_no_link(tmp_path: Path) -> None:
     assert not (tmp_path / "control.sock.lock").is_symlink()
 
 
+def was_executed_ahead(node: Node) -> bool:
+    """Return whether the worker is a process that the one before it has executed."""
+    words = proc_file(f"/proc/{node.worker}/environ").split(b"\0")
+    return any(word.startswith(b"HIGHLANDER_SPARE_FD=") and b"," in word for word in words)
+
+
+def test_the_next_worker_is_the_process_that_has_loaded_the_installed_code(older: Node, installed: Installed) -> None:
+    [spare] = children(older.worker)
+    installed.of_version("0.0.10")
+    assert ctl(older, "renew", installed=installed).returncode == 0
+    assert was_executed_ahead(older)
+    assert older.status()["worker"]["version"] == "0.0.10"
+    assert "beat: reattached within its lease" in older.log.read_text()
+    wait_for(lambda: gone(spare), PATIENCE, "the former worker's spare has ended")
+    worker = older.worker
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: older.up() and older.worker != worker, PATIENCE, "its spare is the next worker")
+    assert older.status()["worker"]["version"] == "0.0.10"
+
+
+def test_a_spare_that_is_stopped_does_not_outlive_a_renewal(led: Node) -> None:
+    [spare] = children(led.worker)
+    os.kill(spare, signal.SIGSTOP)
+    assert ctl(led, "renew").returncode == 0
+    wait_for(lambda: gone(spare), PATIENCE, "the former worker's spare has ended")
+
+
+def test_code_that_loads_slowly_takes_over_once_it_has_loaded(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    node = started(nodes, database, installed, lease=4.0)
+    before, worker = lives(node, "beat"), node.worker
+    installed.append("worker/duplicates.py", "import time\ntime.sleep(4)")
+    assert ctl(node, "renew").returncode == 0
+    assert node.worker != worker
+    assert lives(node, "beat") == before
+
+
+def test_a_guardian_that_takes_no_spare_from_a_worker_executes_the_next_one(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    installed.append("guardian/protocol.py", "MESSAGES = tuple(kind for kind in MESSAGES if kind.name != 'renewed')")
+    node = started(nodes, database, installed, LEASE)
+    before, worker = lives(node, "beat"), node.worker
+    installed.of_version("0.0.10")
+    assert ctl(node, "renew", installed=installed).returncode == 0
+    assert node.worker != worker
+    assert not was_executed_ahead(node)
+    assert lives(node, "beat") == before
+
+
+def test_code_that_only_loads_takes_over_as_before(older: Node, installed: Installed) -> None:
+    before, worker = lives(older, "beat"), older.worker
+    installed.append("guardian/spare.py", "DESCRIPTOR = 'NONE_SUCH'")
+    installed.of_version("0.0.10")
+    assert ctl(older, "renew", installed=installed).returncode == 0
+    assert older.worker != worker
+    assert not was_executed_ahead(older)
+    assert lives(older, "beat") == before
+
+
 @pytest.mark.long  # beside a new worker that never answers
-def test_code_that_loads_too_slowly_for_the_leases_does_not_take_over(
+def test_code_that_only_loads_and_too_slowly_for_the_leases_does_not_take_over(
     nodes: Nodes, database: Database, installed: Installed
 ) -> None:
     lease = 10.0
     node = started(nodes, database, installed, lease)
     before, worker = lives(node, "beat"), node.worker
+    installed.append("guardian/spare.py", "DESCRIPTOR = 'NONE_SUCH'")
     installed.append("worker/duplicates.py", f"import time\ntime.sleep({lease / 2})")
     refused = ctl(node, "renew")
     assert (refused.returncode, node.worker) == (1, worker)

@@ -186,9 +186,12 @@ def counts(title: str, counted: Counter[str]) -> list[str]:
 
 
 def grown(before: dict[int, Use], after: dict[int, Use]) -> Iterator[str]:
-    """Name each process that uses more than it did, or, if it is a new one, than those of its kind did."""
+    """Name each process that uses more than it did, or, if it is a new one, than those of its kind did.
+
+    A program's logger begins with its first line, so their number may grow; which there may be, `disagreements` says.
+    """
     for key, count in census.totals(after).items():
-        if count > census.totals(before)[key]:
+        if key[1] != "log" and count > census.totals(before)[key]:
             yield f"{key[0]} has {count} processes of the kind {key[1]}, and had {census.totals(before)[key]}"
     for pid, use in after.items():
         former = before.get(pid)

@@ -1,0 +1,85 @@
+"""A rehearsal: a process of the installed code loads what it would be handed over, and waits to become the next worker.
+
+It runs below the present worker: as the daemon's user, in the unit's sandbox, by the command that the guardian executes
+for a worker. So the leases are renewed while it loads, which takes a second and more on a busy machine. Code of an
+earlier version ends once it has loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from highlanderd.errors import CONFIGURATION_INVALID, DONE, ConfigurationError, HighlanderError
+from highlanderd.guardian import protocol, shapes
+from highlanderd.guardian.channel import Message, channel_pair
+from highlanderd.guardian.spare import DESCRIPTOR
+from highlanderd.system import linux
+
+WITHIN: Final = 60.0
+"""Seconds to load a large configuration on a slow machine."""
+MOST_LINES: Final = 50
+"""Lines of what the installed code says that are passed on."""
+REFUSED: Final = "the installed code cannot take over; the present worker goes on"
+
+
+class Rehearsal:
+    """A process of the installed code that has loaded everything."""
+
+    def __init__(self, command: Sequence[str], handover: bytes) -> None:
+        """Execute ``command`` with what the next worker would be handed over, and wait until it has loaded that.
+
+        Takes seconds. Raises OSError when it cannot be executed, ConfigurationError or HighlanderError when it cannot
+        take over.
+        """
+        self.spare: Message | None = None
+        """What it has said of itself; None when it has ended. Otherwise it waits to become the next worker."""
+        self.channel, theirs = channel_pair()
+        with contextlib.ExitStack() as lent:
+            lent.callback(theirs.close)
+            for fd in (handed := linux.memfd("handover", handover), said := linux.memfd("said", b""), log := os.dup(2)):
+                lent.callback(os.close, fd)
+            self._process = subprocess.Popen(
+                [*command, "--check", "--handover", str(handed)],
+                env={**os.environ, DESCRIPTOR: f"{theirs.fileno()},{log}"},
+                pass_fds=(theirs.fileno(), handed, log),
+                process_group=0,
+                stdin=subprocess.DEVNULL,
+                stderr=said,
+            )
+            theirs.close()  # so that its end is seen
+            code = self._loaded()
+            self.warnings = tuple(linux.read_whole(said).decode("utf-8", "replace").splitlines()[-MOST_LINES:])
+        if code == CONFIGURATION_INVALID:
+            problem = f"{REFUSED}, because it does not load this machine's configuration:"
+            raise ConfigurationError((problem, *self.warnings))
+        if code != DONE:
+            raise HighlanderError("\n".join((f"{REFUSED}; it ended with code {code}:", *self.warnings)))
+
+    def _loaded(self) -> int:
+        """Wait until it has loaded, or has ended; return its exit code."""
+        until = time.monotonic() + WITHIN
+        poller = select.poll()
+        poller.register(self.channel.fileno(), select.POLLIN)
+        if poller.poll(1000 * WITHIN):
+            with contextlib.suppress(EOFError, ValueError):
+                received = self.channel.receive()
+                if received is not None and shapes.check(protocol.WORKER, received[0]):
+                    self.spare = received[0]
+                    return DONE
+        try:
+            return self._process.wait(until - time.monotonic())
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise HighlanderError(f"{REFUSED}: it has not loaded within {WITHIN:g} s") from None
+
+    def end(self) -> None:
+        """End the process, if it has not ended."""
+        self.channel.close()
+        self._process.kill()
+        self._process.wait()
