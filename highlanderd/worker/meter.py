@@ -19,6 +19,8 @@ from highlanderd.worker.usage import EVENTS, MeasuredTree, cgroup_counts, usages
 WAIT: Final = 0.02
 """Seconds that one waits for a look; after that one gets the reading before it, and the next question this one's. Where
 the look before took longer than that, nobody waits."""
+LATER: Final = 0.2
+"""Seconds after which such a look begins: it would take the interpreter from the page that is written meanwhile."""
 FIRST_WAIT: Final = 0.25
 """Seconds that one waits while there is no reading, or an old one only."""
 LOOK_WITHIN: Final = 5.0
@@ -58,14 +60,16 @@ class Meter:
 
         A look that was taken a moment ago will do.
         """
-        if (self._look is None or self._look.done()) and boottime() >= self._due:
-            self._look = asyncio.ensure_future(self._measure(dict(children)))
-            self._look.add_done_callback(lambda done: done.cancelled() or done.exception())
         known = boottime() - self._taken <= STALE
-        if self._look is not None and not (known and self._lasted > WAIT):
+        awaited = not (known and self._lasted > WAIT)
+        if (self._look is None or self._look.done()) and boottime() >= self._due:
+            self._look = asyncio.ensure_future(self._measure(dict(children), 0.0 if awaited else LATER))
+            self._look.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._look is not None and awaited:
             await asyncio.wait([self._look], timeout=WAIT if known else FIRST_WAIT)
 
-    async def _measure(self, children: Mapping[str, ProgramChild]) -> None:
+    async def _measure(self, children: Mapping[str, ProgramChild], after: float) -> None:
+        await asyncio.sleep(after)
         programs = {child.number: program for program, child in children.items() if child.number}
         kept = {
             number: MeasuredTree(pid, self._directory(number))

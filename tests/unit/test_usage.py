@@ -162,3 +162,34 @@ def test_nobody_waits_for_a_look_that_takes_longer_than_one_waits(monkeypatch: p
         await meter._look
 
     asyncio.run(twice())
+
+
+def test_a_look_that_nobody_waits_for_leaves_the_interpreter_to_what_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+
+    def usages(*_: object) -> dict[int, Usage]:
+        looks.append(1)
+        return {}
+
+    monkeypatch.setattr(meters, "WAIT", -1.0)  # each look takes longer
+    monkeypatch.setattr(meters, "usages", usages)
+
+    async def twice(later: float) -> None:
+        monkeypatch.setattr(meters, "LATER", later)
+        meter = Meter(INSTANCE, None, lambda *_: None)
+        await meter.measure({"beat": child(4)})
+        meter._due = 0.0
+        await meter.measure({"beat": child(4)})
+        await asyncio.sleep(0.05)
+        assert meter._look is not None
+        if later:
+            meter._look.cancel()
+        else:
+            await meter._look
+
+    asyncio.run(twice(60.0))
+    assert len(looks) == 1
+    asyncio.run(twice(0.0))
+    assert len(looks) == 3
