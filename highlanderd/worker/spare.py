@@ -65,15 +65,16 @@ def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | N
 def executed_ahead(place: str, code: int) -> int:
     """Wait as a spare of this code, in a process that has loaded it; return its channel's descriptor in the worker.
 
-    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of what is to be its standard error from now on.
+    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of what is to be its standard error once it waits.
+    Raises ImportError when the listeners' library cannot be imported. Exits with the guardian, as every spare does.
     """
     channel_fd, log_fd = map(int, place.split(","))
+    library.bring()  # what fails in here is still said to who renews
+    gc.freeze()
     sys.stderr.flush()
     os.dup2(log_fd, sys.stderr.fileno())
     confine(channel_fd)
     os.set_inheritable(channel_fd, False)
-    library.bring()
-    gc.freeze()
     channel = Channel.of(channel_fd)
     channel.post(messages.loaded(os.getpid(), code))
     return with_spare(*_waited(channel))

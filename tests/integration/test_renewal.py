@@ -137,9 +137,12 @@ def test_after_a_renewal_both_versions_show_and_since_when_a_restart_is_due(olde
     assert older.status()["restart_due"] is None
 
 
-def test_installed_code_that_cannot_be_imported_is_never_started(older: Node, installed: Installed) -> None:
+@pytest.mark.parametrize("module", ["postgres/wire.py", "listeners/control.py"])
+def test_installed_code_that_cannot_be_imported_is_never_started(
+    older: Node, installed: Installed, module: str
+) -> None:
     before, worker = lives(older, "beat"), older.worker
-    installed.append("postgres/wire.py", "import none_such")
+    installed.append(module, "import none_such")
     refused = ctl(older, "renew")
     assert refused.returncode == 1
     assert "No module named 'none_such'" in refused.stderr
