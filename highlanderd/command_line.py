@@ -219,12 +219,13 @@ def _rehearse(path: Path, handover_fd: int) -> int:
     from highlanderd.worker.daemon import rehearse, work
     from highlanderd.worker.spare import executed_ahead
 
-    for note in rehearse(path, handover_fd):
+    in_force, warnings = rehearse(path, handover_fd)
+    for note in warnings:
         print(f"warning: {note}", file=sys.stderr)
     place = os.environ.pop(DESCRIPTOR, None)
     if place is None or code is None:
         return DONE
-    return work(path, executed_ahead(place, code))
+    return work(path, executed_ahead(place, code), in_force)
 
 
 def _embedded_lacks(path: Path, configuration: Configuration | None) -> Iterator[str]:

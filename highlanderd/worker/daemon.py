@@ -388,15 +388,15 @@ async def serve(path: Path, channel_fd: int, writer: Writer, known: Loaded | Non
     return code
 
 
-def rehearse(path: Path, handover_fd: int) -> tuple[str, ...]:
-    """Load the handover as a worker would, and the files as a restarted daemon would; return warnings.
+def rehearse(path: Path, handover_fd: int) -> tuple[Loaded, tuple[str, ...]]:
+    """Load the handover as a worker would, and the files as a restarted daemon would.
 
-    Something that this machine lacks for one program is only a warning: the daemon runs the others. Raises
-    ConfigurationError.
+    Return what is in force, which ``work()`` need not load again, and warnings. Something that this machine lacks for
+    one program is only a warning: the daemon runs the others. Raises ConfigurationError.
     """
     loaded = load(path, os.environ)
-    begin(path, linux.read_whole(handover_fd), os.environ)
-    return (*loaded.warnings, *loaded.findings)
+    handover = begin(path, linux.read_whole(handover_fd), os.environ, loaded)
+    return handover.latest, (*loaded.warnings, *loaded.findings)
 
 
 def _hold_embedded(configuration: Configuration) -> None:
