@@ -99,9 +99,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _only_prints(arguments: argparse.Namespace) -> bool:
-    """Return whether nothing is started: what fails is the output then."""
+    """Return whether nothing is started: what fails is the output then. A rehearsal may become a worker."""
     modes = arguments.check, arguments.doctor, arguments.print_schema, arguments.print_json_schema
-    return any(modes) or arguments.command == "import"
+    return (any(modes) and arguments.handover is None) or arguments.command == "import"
 
 
 def _run(arguments: argparse.Namespace) -> int:

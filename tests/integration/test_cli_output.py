@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import highlanderd
 from tests.support.memory_node import MemoryNode, ended, leading, run, serving
 
 DAEMON = f"{sys.executable} -m highlanderd"
@@ -30,6 +31,15 @@ def test_the_daemons_words_end_quietly(tmp_path: Path, words: str, said: str) ->
     )
     assert done.stderr == said
     assert ("| head" in words) or done.returncode == 1
+
+
+def test_what_fails_in_a_rehearsal_or_in_the_worker_that_it_becomes_is_not_taken_for_its_output(tmp_path: Path) -> None:
+    file = tmp_path / "h.toml"
+    file.write_text('[postgres]\ndsn = "host=db1 user=u dbname=d"\n')
+    file.chmod(0o600)
+    done = highlanderd("-c", file, "--check", "--handover", "99")
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == "OSError: [Errno 9] Bad file descriptor"
 
 
 def test_a_full_disk_is_a_sentence_of_the_client(tmp_path: Path) -> None:
