@@ -37,13 +37,18 @@ class Rehearsal:
         Takes seconds. Raises OSError when it cannot be executed, ConfigurationError or HighlanderError when it cannot
         take over.
         """
-        self.spare: Message | None = None
-        """What it has said of itself; None when it has ended. Otherwise it waits to become the next worker."""
+        self.spare: Message | None
+        """What it has said of itself, if it waits to become the next worker; None when it has ended."""
         self.channel, theirs = channel_pair()
-        with contextlib.ExitStack() as lent:
-            lent.callback(theirs.close)
-            for fd in (handed := linux.memfd("handover", handover), said := linux.memfd("said", b""), log := os.dup(2)):
+        with contextlib.ExitStack() as unwanted, contextlib.ExitStack() as lent:
+            unwanted.callback(self.channel.close)
+
+            def lend(fd: int) -> int:
                 lent.callback(os.close, fd)
+                return fd
+
+            lent.callback(theirs.close)
+            handed, said, log = lend(linux.memfd("handover", handover)), lend(linux.memfd("said", b"")), lend(os.dup(2))
             self._process = subprocess.Popen(
                 [*command, "--check", "--handover", str(handed)],
                 env={**os.environ, DESCRIPTOR: f"{theirs.fileno()},{log}"},
@@ -53,16 +58,21 @@ class Rehearsal:
                 stderr=said,
             )
             theirs.close()  # so that its end is seen
-            code = self._loaded()
+            self.spare, code = self._loaded()
             self.warnings = tuple(linux.read_whole(said).decode("utf-8", "replace").splitlines()[-MOST_LINES:])
+            if self.spare is not None:
+                unwanted.pop_all()
         if code == CONFIGURATION_INVALID:
             problem = f"{REFUSED}, because it does not load this machine's configuration:"
             raise ConfigurationError((problem, *self.warnings))
         if code != DONE:
             raise HighlanderError("\n".join((f"{REFUSED}; it ended with code {code}:", *self.warnings)))
 
-    def _loaded(self) -> int:
-        """Wait until it has loaded, or has ended; return its exit code."""
+    def _loaded(self) -> tuple[Message | None, int]:
+        """Wait until it has loaded; return what it says of itself then, or None and the exit code that it ended with.
+
+        Raises HighlanderError when it has done neither within a minute.
+        """
         until = time.monotonic() + WITHIN
         poller = select.poll()
         poller.register(self.channel.fileno(), select.POLLIN)
@@ -70,16 +80,15 @@ class Rehearsal:
             with contextlib.suppress(EOFError, ValueError):
                 received = self.channel.receive()
                 if received is not None and shapes.check(protocol.WORKER, received[0]):
-                    self.spare = received[0]
-                    return DONE
+                    return received[0], DONE
         try:
-            return self._process.wait(until - time.monotonic())
+            return None, self._process.wait(until - time.monotonic())
         except subprocess.TimeoutExpired:
             self.end()
             raise HighlanderError(f"{REFUSED}: it has not loaded within {WITHIN:g} s") from None
 
     def end(self) -> None:
-        """End the process, if it has not ended."""
+        """End the process, if it has not ended, and wait for that: on a busy machine it takes its time."""
         self.channel.close()
         self._process.kill()
         self._process.wait()

@@ -105,7 +105,7 @@ class WorkerReplacement:
             left = self._left()
             if force or needed + RECONNECTED_WITHIN < left:
                 return rehearsal
-            rehearsal.end()
+            in_thread(rehearsal.end, "rehearsal")  # which waits for its end, and leases run short
         raise NeedsForce(
             f"{REFUSED}: it takes {needed:.1f} s to begin, and the leases leave {left:.1f} s until children are "
             "fenced; this machine is too busy now, or PostgreSQL does not answer: try again later, or add --force"

@@ -246,10 +246,10 @@ def test_the_next_worker_is_the_process_that_has_loaded_the_installed_code(older
 
 
 def test_the_next_worker_does_not_load_again_what_the_rehearsal_has_loaded(older: Node, installed: Installed) -> None:
-    installed.append("worker/handover.py", "def reload_from(*_: object) -> Loaded:\n    raise ValueError('loaded again')")
+    installed.append("worker/handover.py", "def reload_from(*_: object) -> Loaded:\n    raise ValueError('once more')")
     assert ctl(older, "renew").returncode == 0
     assert was_executed_ahead(older)
-    assert "loaded again" not in older.log.read_text()
+    assert "once more" not in older.log.read_text()
 
 
 def test_a_spare_that_is_stopped_does_not_outlive_a_renewal(led: Node) -> None:
