@@ -46,7 +46,7 @@ class Spare:
         fd, pid, code = map(int, words.split(","))
         os.set_inheritable(fd, False)
         spare = cls(code, Channel.of(fd), None, pid)
-        spare._living, spare.within = "SRD", START_WITHIN  # it still imports
+        spare._living, spare.within = "SRD", START_WITHIN  # it still imports: D is a wait for the disk
         return spare
 
     def lend(self) -> int:
@@ -88,7 +88,10 @@ class Spare:
         return pid, self._ours, following
 
     def dismiss(self, worker: int | None = None) -> None:
-        """Have it end when its channel closes, or at once: it may be stopped. ``worker`` may be its parent."""
+        """Have it end. It does when its channel closes, but not while it is stopped, so it is killed as well.
+
+        Only a child of the guardian's or of ``worker`` is killed: any other process with its pid is not the spare.
+        """
         pid = self.pid
         self.lent()
         self._ours.close()

@@ -1,8 +1,8 @@
 """A rehearsal: a process of the installed code loads what it would be handed over, and waits to become the next worker.
 
-It runs below the present worker: as the daemon's user, in the unit's sandbox, by the command that the guardian executes
-for a worker. So the leases are renewed while it loads, which takes a second and more on a busy machine. Code of an
-earlier version ends once it has loaded.
+It is a child of the present worker, as the daemon's user and in the unit's sandbox, and its command is the one that the
+guardian executes for a worker. The present worker renews leases while it loads, which takes a second and more on a busy
+machine. Code of an earlier version ends once it has loaded.
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ ANSWER_WITHIN: Final = 0.2
 TRIES: Final = 2
 """How often the installed code is loaded before this machine counts as too busy."""
 READY_WITHIN: Final = 0.5
-"""Seconds in which one that has loaded begins on a busy machine."""
+"""Seconds in which a process that has loaded everything begins, on a busy machine."""
 SLOWER: Final = 1.5
-"""A worker that has to load needs more than the rehearsal: its own log, its loop, its listeners."""
+"""Times: a worker that has to load needs more than the rehearsal, for its log, its loop and its listeners."""
 RECONNECTED_WITHIN: Final = 0.5
 """Seconds in which a new worker takes its locks back: a few round trips for each program."""
 
@@ -91,10 +91,11 @@ class WorkerReplacement:
         return {name: one.term.epoch for name, one in programs.items() if one.state == "leading" and one.term}
 
     async def _rehearsed(self, force: bool) -> Rehearsal:
-        """Have the installed code load what it would be handed over, until it can begin in time for the leases.
+        """Have the installed code load what it would be handed over; return once the next worker can begin in time.
 
-        One that cannot wait to become the next worker only shows how long that one will take. The first run reads files
-        that later ones find in memory.
+        A rehearsal that has ended, or that the guardian may not be able to use, only shows how long the next worker
+        will load. The first one reads files that later ones find in memory. Raises NeedsForce when the leases leave too
+        little time, ConfigurationError or HighlanderError when the installed code does not load.
         """
         left = needed = 0.0
         for _ in range(TRIES):
@@ -112,6 +113,7 @@ class WorkerReplacement:
         )
 
     async def _rehearse(self) -> Rehearsal:
+        """Rehearse once, while this worker goes on. Raises ConfigurationError, HighlanderError."""
         try:
             return await in_thread(partial(Rehearsal, self._command, self._persistence.encoded()), "rehearsal")
         except OSError as error:

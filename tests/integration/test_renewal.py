@@ -239,9 +239,9 @@ def test_the_next_worker_is_the_process_that_has_loaded_the_installed_code(older
     assert older.status()["worker"]["version"] == "0.0.10"
     assert "beat: reattached within its lease" in older.log.read_text()
     wait_for(lambda: gone(spare), PATIENCE, "the former worker's spare has ended")
-    worker = older.worker
-    os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: older.up() and older.worker != worker, PATIENCE, "its spare is the next worker")
+    [spare] = children(older.worker)
+    os.kill(older.worker, signal.SIGKILL)
+    wait_for(lambda: older.up() and older.worker == spare, PATIENCE, "its spare is the next worker")
     assert older.status()["worker"]["version"] == "0.0.10"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from highlanderd.errors import HighlanderError
+from tests.support.commands import highlanderctl
 from tests.support.deaths import open_files, proc_file
 from tests.support.installed import Installed
 from tests.support.nodes import PACKAGE, PATIENCE, Node, Nodes, settled_ledger
@@ -107,7 +108,7 @@ def test_no_spare_outlives_its_guardian(nodes: Nodes, database: Database, signum
 
 
 def test_the_first_worker_is_forked_by_the_process_that_becomes_the_guardian(nodes: Nodes, database: Database) -> None:
-    """It is confined as an executed one is: by rights, descriptors and limits, and in a process group of its own."""
+    """It is confined as those are that guardian or worker execute: rights, descriptors, limits and process group."""
     settled_ledger(database, LONG_LEASE)
     node = Node("a", nodes.directory / "a", database.dsn, LONG_LEASE, nodes.journal)
     nodes.nodes.append(node)
@@ -123,6 +124,8 @@ def test_the_first_worker_is_forked_by_the_process_that_becomes_the_guardian(nod
     wait_for(partial(another_works, node, first), PATIENCE, "another worker works")
     assert command_of(node.worker)[1:-1] == ["-m", "highlanderd", "-c", str(node.file), "--worker"]
     wait_for(lambda: forked == confinement(node.worker), PATIENCE, "it is confined as the first one was")
+    assert highlanderctl(node.socket, "renew").code == 0
+    wait_for(lambda: forked == confinement(node.worker), PATIENCE, "so is one that a worker has executed")
     assert forked["NoNewPrivs"] == "1"
 
 
