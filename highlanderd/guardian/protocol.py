@@ -305,7 +305,8 @@ MESSAGES = (
         "renewed",
         {"pid": "int", "code": "int"},
         "The next worker is this process, which has loaded the installed code, and not the spare that the worker "
-        "has forked. ``code`` is the number of the code's files. A guardian that does not know this executes a worker.",
+        "has forked. ``code`` is a number that changes with the installed files. A guardian that does not know this "
+        "message executes a worker.",
         descriptors="the spare's channel",
     ),
     MessageKind(
@@ -327,7 +328,8 @@ MESSAGES = (
         WORKER,
         "loaded",
         {"pid": "int", "code": "int"},
-        "The worker has executed this process, which has loaded the installed code, and waits to be the next worker.",
+        "This process, which the worker has executed for a renewal, has loaded the installed code, and waits to become "
+        "the next worker. ``code`` as in ``renewed``.",
     ),
     MessageKind(
         GUARDIAN,
