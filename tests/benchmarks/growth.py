@@ -186,7 +186,7 @@ def newer(size: int) -> None:
     """Measure the keepers' and loggers' memory on the newest Python that is found."""
     found = interpreters.newest()
     if found is None:
-        lacking("led", OURS, "there is no Python 3.12 or later, or its packages could not be fetched from PyPI")
+        lacking("led", f"{OURS} on a newer Python", "none is found, or its packages could not be fetched from PyPI")
         return
     version, python = found
     with server(max_connections=str(size + 60)) as cluster, daemons() as nodes:

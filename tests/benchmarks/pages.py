@@ -96,14 +96,21 @@ def performance(run: Mapping[str, Any], samples: Sequence[Sample], lacks: Sequen
     yield table([("goal", "measured", "limit", "verdict"), *judged(samples)], numbers=1)
     for part, title in TITLES.items():
         chosen = [one for one in samples if one.part == part and one.what != ALL_RUN]
-        if part in IN_SCALE or not chosen:
-            continue
-        yield f"### {title}"
-        yield timed(chosen)
-        yield from (f"Not measured: {one['who']}, because {one['lacks']}." for one in lacks if one["part"] == part)
+        if part not in IN_SCALE:
+            yield from _section(title, timed(chosen) if chosen else None, part, lacks)
 
 
-def scale(run: Mapping[str, Any], samples: Sequence[Sample]) -> Iterator[str]:
+def _section(title: str, figures: str | None, part: str, lacks: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield the paragraphs about one part: its table, and what could not be measured."""
+    missing = dict.fromkeys(
+        f"Not measured: {one['who']}, because {one['lacks']}." for one in lacks if one["part"] == part
+    )
+    shown = [] if figures is None else [figures]
+    if shown or missing:
+        yield from (f"### {title}", *shown, *missing)
+
+
+def scale(run: Mapping[str, Any], samples: Sequence[Sample], lacks: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """Yield the paragraphs of the page about many programs."""
     yield about(run, samples)
     chosen = [one for one in samples if one.what == ALL_RUN]
@@ -112,9 +119,7 @@ def scale(run: Mapping[str, Any], samples: Sequence[Sample]) -> Iterator[str]:
         yield grown(chosen)
     for part in IN_SCALE:
         chosen = [one for one in samples if one.part == part]
-        if chosen:
-            yield f"### {TITLES[part]}"
-            yield grown(chosen)
+        yield from _section(TITLES[part], grown(chosen) if chosen else None, part, lacks)
 
 
 def written(page: Path, paragraphs: Iterator[str]) -> None:
@@ -129,7 +134,7 @@ def main() -> None:
     """Write both pages and the plot."""
     run, samples, lacks = read(Path(sys.argv[1]))
     written(DOCS / "performance.md", performance(run, samples, lacks))
-    written(DOCS / "scale.md", scale(run, samples))
+    written(DOCS / "scale.md", scale(run, samples, lacks))
     (DOCS / "growth.svg").write_text(growth_plot([one for one in samples if one.part in IN_SCALE]))
 
 

@@ -1,13 +1,13 @@
 """Where measurements put their samples: raw, a JSON line for each, into the file that ``BENCH_RESULTS`` names.
 
-``python -m tests.benchmarks`` names one, prints the tables that follow from it, and ``pages.py`` writes them into docs.
+``python -m tests.benchmarks`` names one, and judges the goals by it; ``pages.py`` makes the tables in the docs.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -38,17 +38,19 @@ def note(part: str, what: str, who: str, values: Sequence[float], unit: str, siz
         return
     sample = Sample(part, what, who, size, unit, values, os.getloadavg()[0])
     print(f"  {who:22} {what:44} {size:5}  {in_words(sample)}", flush=True)
-    if path := os.environ.get("BENCH_RESULTS"):
-        with Path(path).open("a") as file:
-            file.write(json.dumps(asdict(sample)) + "\n")
+    _keep(asdict(sample))
 
 
 def lacking(part: str, who: str, why: str) -> None:
     """Say what is not measured, and keep that, too."""
     print(f"  {who:22} not measured: {why}", flush=True)
+    _keep({"part": part, "who": who, "lacks": why})
+
+
+def _keep(fact: Mapping[str, object]) -> None:
     if path := os.environ.get("BENCH_RESULTS"):
         with Path(path).open("a") as file:
-            file.write(json.dumps({"part": part, "who": who, "lacks": why}) + "\n")
+            file.write(json.dumps(fact) + "\n")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
