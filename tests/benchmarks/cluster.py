@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from tests.support.nodes import Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-from .bed import daemons, milliseconds, server, sleepers
+from .bed import daemons, milliseconds, server, sleepers, timed, whole
 
 PROGRAMS = int(os.environ.get("CLUSTER_PROGRAMS", "500"))
 SECONDS = float(os.environ.get("CLUSTER_SECONDS", "60"))
@@ -49,21 +47,6 @@ def wal_of(database: Database, statement: str) -> int:
     return 0 if found is None else int(found[1])
 
 
-def timed(action: Callable[[], object]) -> list[float]:
-    taken = []
-    for _ in range(TIMES):
-        begun = time.monotonic()
-        action()
-        taken.append(time.monotonic() - begun)
-    return taken
-
-
-def whole(*arguments: str | Path) -> None:
-    """Run Python as a shell would: ``highlanderctl`` in the tests is forked, and need not import anything."""
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), "LANG": "C.UTF-8"}
-    subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, check=True)
-
-
 def load(database: Database) -> None:
     before, begun = writes(database), time.monotonic()
     time.sleep(SECONDS)
@@ -74,6 +57,11 @@ def load(database: Database) -> None:
     print(f"  presence    {rates['node'] + rates['candidate']:7.2f} writes/s of {seen} bytes of WAL each")
 
 
+def python(*arguments: str | Path) -> list[float]:
+    """Return the seconds that Python takes for these arguments, each time."""
+    return timed(partial(whole, [sys.executable, *arguments]), TIMES)
+
+
 def orders(first: Node, other: Node) -> list[float]:
     """Send a signal that changes nothing to a program that the other node leads: its child adds nothing to the time."""
     name = next(iter(other.leading()))
@@ -81,7 +69,7 @@ def orders(first: Node, other: Node) -> list[float]:
     def order() -> None:
         first.control.order(name, "signal", {"signal": "CONT"})()
 
-    return timed(order)
+    return timed(order, TIMES)
 
 
 def main() -> None:
@@ -92,12 +80,11 @@ def main() -> None:
         settled_ledger(database, LEASE)
         _start(nodes, database, programs)
         load(database)
-        first, other = nodes.nodes[:2]
-        print(f"  {'python':12}{milliseconds(timed(partial(whole, '-c', 'pass')))}, with nothing to do")
+        first = nodes.nodes[0]
+        print(f"  {'python':12}{milliseconds(python('-c', 'pass'))}, with nothing to do")
         for line in (["status"], ["cluster"], ["history"], ["events"], ["explain", "p0"], ["version"]):
-            command = partial(whole, Path(sys.executable).with_name("highlanderctl"), "--socket", first.socket, *line)
-            print(f"  {line[0]:12}{milliseconds(timed(command))}")
-        leader = first if first.leading() else other
+            print(f"  {line[0]:12}{milliseconds(python('-m', 'highlanderd.ctl', '--socket', first.socket, *line))}")
+        leader = max(nodes.nodes, key=lambda node: len(node.leading()))
         asking = next(node for node in nodes.nodes if node is not leader)
         print(f"  an order    {milliseconds(orders(asking, leader))}, there and back")
         print(f"  {GOALS}")

@@ -19,8 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from tests.support.ports import reserved_port
 from tests.support.postgres import Cluster, Database
 
 from . import interpreters
-from .bed import await_sparingly, daemons, server, sleepers
+from .bed import await_sparingly, daemons, server, sleepers, timed, whole
 from .processes import below, cpu, name, private_megabytes
 from .results import OURS, lacking, note
 from .supervisors import SUPERVISORS, fetch
@@ -47,6 +46,7 @@ PATIENCE = 600.0
 """Seconds for all of a size to run: a busy machine starts a thousand slowly, so that it can renew their leases."""
 SHARED, RESTS = 1.2, 12.0
 """A page is shared for a second, and rests for ten times what it has cost: seconds, times. Scrapers ask every 15 s."""
+STATUS = "status, whole process"
 WORDS = ["sleep", "infinity"]
 RUNS_ON = ".".join(platform.python_version_tuple()[:2])
 MODES: dict[str, dict[str, Any]] = {
@@ -107,38 +107,25 @@ def _counts(database: Database) -> list[tuple[int, float]]:
     return [(int(commits), float(wal)) for commits, wal in database.sql(COUNTS, [database.name], admin=True)]
 
 
-def timed(action: Callable[[], object], times: int = TIMES) -> list[float]:
-    """Return the milliseconds that an action takes."""
-    taken = []
-    for _ in range(times):
-        began = time.monotonic()
-        action()
-        taken.append(1000 * (time.monotonic() - began))
-    return taken
-
-
-def whole(command: Sequence[str]) -> None:
-    """Run a command as a shell would."""
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE), "LANG": "C.UTF-8"}
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-
-
 def asked(node: Node, port: int, size: int) -> None:
     """Measure what it takes to ask."""
     status = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), "status"]
-    note("asking", "status, whole process", OURS, timed(partial(whole, status)), "ms", size)
-
+    note_asked(STATUS, OURS, timed(partial(whole, status), TIMES), size)
     pages = [0.0]
     for _ in range(TIMES):
-        time.sleep(max(SHARED, RESTS * pages[-1] / 1000))
+        time.sleep(max(SHARED, RESTS * pages[-1]))
         pages += timed(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read(), 1)
-    note("asking", "/metrics", OURS, pages[1:], "ms", size)
+    note_asked("/metrics", OURS, pages[1:], size)
 
 
-@contextmanager
+def note_asked(what: str, who: str, seconds: Sequence[float], size: int) -> None:
+    """Keep what it takes to ask."""
+    note("asking", what, who, [1000 * one for one in seconds], "ms", size)
+
+
 def started(
     nodes: Nodes, dsn: str, node_name: str, size: int, port: int = 0, python: str = sys.executable, **postgres: object
-) -> Iterator[Node]:
+) -> Node:
     """Start a node as a shell would, and not from a process that has imported everything."""
     node = Node(node_name, nodes.directory / node_name, dsn, LEASE, nodes.journal)
     node.python = python
@@ -149,7 +136,7 @@ def started(
     node.environment = {"PYTHONPATH": str(PACKAGE)}
     nodes.nodes.append(node)
     node.start()
-    yield node
+    return node
 
 
 def ours(size: int) -> None:
@@ -158,17 +145,17 @@ def ours(size: int) -> None:
         database, port = cluster.database(), reserved_port()
         settled_ledger(database, LEASE)
         began = time.monotonic()
-        with started(nodes, database.dsn, "leader", size, port) as leader:
-            note("start", "until all run", OURS, [await_led(leader, size) - began], "s", size)
-            used("led", [leader], cluster, database, size)
-            asked(leader, port, size)
+        leader = started(nodes, database.dsn, "leader", size, port)
+        note("start", "until all run", OURS, [await_led(leader, size) - began], "s", size)
+        used("led", [leader], cluster, database, size)
+        asked(leader, port, size)
         for part, how in MODES.items():
-            with started(nodes, database.dsn, "waiting", size, **how) as waiting:
-                nodes.await_up(waiting)
-                await_sparingly(partial(_has_all, leader, waiting, size), PATIENCE, "the first node leads all again")
-                used(part, nodes.nodes, cluster, database, size)
-                if size == max(SIZES):
-                    statements(part, waiting, cluster, size)
+            waiting = started(nodes, database.dsn, "waiting", size, **how)
+            nodes.await_up(waiting)
+            await_sparingly(partial(_has_all, leader, waiting, size), PATIENCE, "the first node leads all again")
+            used(part, nodes.nodes, cluster, database, size)
+            if size == max(SIZES):
+                statements(part, waiting, cluster, size)
             waiting.signal(signal.SIGTERM)
             waiting.ended()
             nodes.nodes.remove(waiting)
@@ -192,12 +179,12 @@ def newer(size: int) -> None:
     with server(max_connections=str(size + 60)) as cluster, daemons() as nodes:
         database = cluster.database()
         settled_ledger(database, LEASE)
-        with started(nodes, database.dsn, "leader", size, python=python) as leader:
-            await_led(leader, size)
-            time.sleep(SETTLED)
-            for what, pids in parts(leader, version).items():
-                if version in what:
-                    note("led", f"leader: {what}, memory of its own", OURS, [private_megabytes(pids)], "MB", size)
+        leader = started(nodes, database.dsn, "leader", size, python=python)
+        await_led(leader, size)
+        time.sleep(SETTLED)
+        for what, pids in parts(leader, version).items():
+            if version in what:
+                note("led", f"leader: {what}, memory of its own", OURS, [private_megabytes(pids)], "MB", size)
 
 
 def _has_all(leader: Node, waiting: Node, size: int) -> bool:
@@ -228,7 +215,7 @@ def theirs(who: str, size: int) -> None:
             note("led", "CPU", who, [100 * (cpu([pid]) - before) / (time.monotonic() - began)], "% of a core", size)
             note("led", "memory of its own", who, [private_megabytes([pid])], "MB", size)
             if shutil.which(found.status[0]):
-                note("asking", "status, whole process", who, timed(partial(_ask, found.status)), "ms", size)
+                note_asked(STATUS, who, timed(partial(_ask, found.status), TIMES), size)
 
 
 def _ask(command: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from highlanderd.system.linux import boottime
 from tests.support.nodes import Nodes, settled_ledger
 from tests.support.postgres import Cluster
 
-from .bed import daemons, server
+from .bed import daemons, program, server
 from .lives import Life, Lives
 from .peers import Contenders, etcd, peers
 from .processes import below
@@ -50,8 +50,7 @@ class Daemons:
         self._nodes = nodes
         database = cluster.database()
         settled_ledger(database, LEASE)
-        command = ", ".join(f'"{word}"' for word in lives.command)
-        beat = f"[program.beat]\ncommand = [{command}]\nbackoff = 0.1\nbackoff_max = 0.1\n"
+        beat = program("beat", lives.command, backoff=0.1, backoff_max=0.1)
         nodes(database, "a", "b", programs=beat, lease=LEASE)
 
     def renew(self) -> None:

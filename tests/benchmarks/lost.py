@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.nodes import Node, settled_ledger
+from tests.support.nodes import settled_ledger
 from tests.support.ports import reserved_port
 from tests.support.wait import wait_for
 
-from .bed import daemons, server
+from .bed import daemons, program, server
 from .peers import etcd
 from .processes import below
 from .results import OURS, lacking, note
@@ -57,18 +57,16 @@ def await_next(file: Path, count: int) -> None:
 
 def ours(files: Sequence[Path]) -> Iterator[float]:
     """Yield the seconds of each program, round by round."""
-    text = "".join(
-        f"[program.p{number}]\ncommand = {command!r}\n".replace("'", '"') for number, command in enumerate(beats(files))
-    )
+    text = "".join(program(f"p{number}", command) for number, command in enumerate(beats(files)))
     with server() as cluster, daemons() as nodes:
         database = cluster.database()
         settled_ledger(database, LEASE)
         made = nodes(database, "a", "b", programs=text, lease=LEASE, log="error")
         for _ in range(ROUNDS):
-            wait_for(lambda: sum(len(_led(node)) for node in made) == PROGRAMS, 120, "all are led")
+            wait_for(lambda: sum(len(node.leading()) for node in made) == PROGRAMS, 120, "all are led")
             time.sleep(3)
-            leader = max(made, key=lambda node: len(_led(node)))
-            led, counts = [int(name[1:]) for name in _led(leader)], [len(begun(file)) for file in files]
+            leader = max(made, key=lambda node: len(node.leading()))
+            led, counts = [int(name[1:]) for name in leader.leading()], [len(begun(file)) for file in files]
             leader.crash()
             killed = time.time()
             for number in led:
@@ -76,10 +74,6 @@ def ours(files: Sequence[Path]) -> Iterator[float]:
             yield from (begun(files[number])[-1] - killed for number in led)
             leader.start()
             nodes.await_up(leader)
-
-
-def _led(node: Node) -> dict[str, object]:
-    return dict(node.leading())
 
 
 class Host:
@@ -113,7 +107,7 @@ def theirs(
     words: Sequence[Sequence[str]], environments: Sequence[dict[str, str]], files: Sequence[Path]
 ) -> Iterator[float]:
     """Yield the seconds of each program of a peer, round by round."""
-    commands = [[*ours, *child] for ours, child in zip(words, beats(files), strict=True)]
+    commands = [[*peer, *child] for peer, child in zip(words, beats(files), strict=True)]
     hosts = [Host(commands, environments)]
     try:
         wait_for(lambda: all(begun(file) for file in files), 60, "all are led")

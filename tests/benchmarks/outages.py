@@ -18,7 +18,7 @@ from tests.support.nodes import settled_ledger
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
-from .bed import daemons, server, sleepers
+from .bed import daemons, program, server, sleepers
 from .lives import Lives
 from .replacement import HELD
 from .results import OURS, lacking, note
@@ -28,7 +28,6 @@ SIZES = tuple(map(int, os.environ.get("OUTAGES_SIZES", "500,1000").split(",")))
 LEASE = 10.0
 LONG = 30.0
 """Seconds: no renewal comes between a reattachment and the question when it was."""
-TERSE = '[program.p{}]\ncommand = ["{}", "{}"]\n'
 
 
 def stopped() -> None:
@@ -44,7 +43,7 @@ def stopped() -> None:
         database = cluster.database()
         settled_ledger(database, LEASE)
         lives = [Lives(Path(place), number) for number in range(LEADS)]
-        text = "".join(TERSE.format(number, *one.command) for number, one in enumerate(lives))
+        text = "".join(program(f"p{number}", one.command) for number, one in enumerate(lives))
         [first] = nodes(database, "a", programs=text, lease=LEASE, log="error")
         wait_for(lambda: len(first.leading()) == LEADS, 120, "all are led")
         nodes(database, "b", programs=text, lease=LEASE, log="error")

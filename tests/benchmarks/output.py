@@ -27,7 +27,7 @@ from tests.support.processes import children, name_of, node_at
 from tests.support.wait import wait_for
 
 from . import supervisors
-from .bed import daemons, server
+from .bed import daemons, program, server
 from .processes import below, cpu, name, private_kilobytes
 from .results import OURS, lacking, note
 
@@ -84,13 +84,13 @@ def shaped(order: dict[str, Any], home: Path, command: list[str]) -> Rates:
 
 def whole_daemon(home: Path, command: list[str]) -> Rates:
     """Return the rates through a daemon, by the CPU time of all its processes: an earlier one's worker wrote itself."""
-    path, words = home / "log", ", ".join(f'"{word}"' for word in command)
+    path = home / "log"
     home.chmod(0o755)
     with server() as cluster, daemons() as nodes:
         database = cluster.database()
         settled_ledger(database, LEASE)
-        program = f'[program.p]\ncommand = [{words}]\nstdout = "{path}"\nlog_max_bytes = 0\n'
-        [node] = nodes(database, "a", programs=program, lease=LEASE, log="error")
+        text = program("p", command, stdout=str(path), log_max_bytes=0)
+        [node] = nodes(database, "a", programs=text, lease=LEASE, log="error")
         wait_for(path.exists, what="the child writes")
         return measure(path, *(pid for pid in below(node.guardian) if name(pid) != Path(command[0]).name))
 

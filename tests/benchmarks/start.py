@@ -9,13 +9,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from highlanderd.system.linux import boottime
 from tests.support.nodes import PACKAGE, Node, settled_ledger
 from tests.support.postgres import Cluster
 
-from .bed import daemons, server
+from .bed import daemons, program, server
 from .lives import Lives
 from .results import OURS, lacking, note
 from .supervisors import SUPERVISORS, fetch
@@ -32,8 +33,7 @@ def ours(cluster: Cluster) -> float:
         lives, database = Lives(Path(place)), cluster.database()
         settled_ledger(database, LEASE)
         node = Node("a", nodes.directory / "a", database.dsn, LEASE, nodes.journal)
-        words = ", ".join(f'"{word}"' for word in lives.command)
-        node.configure(f"[program.beat]\ncommand = [{words}]\n", log="info")
+        node.configure(program("beat", lives.command), log="info")
         node.environment = {"PYTHONPATH": str(PACKAGE)}
         nodes.nodes.append(node)
         began = boottime()
@@ -56,8 +56,8 @@ def main() -> None:
         return
     fetch()
     with server() as cluster:
-        ways: dict[str, Callable[[], float | None]] = {OURS: lambda: ours(cluster)}
-        ways |= {who: lambda who=who: theirs(who) for who in SUPERVISORS}  # type: ignore[misc]
+        ways: dict[str, Callable[[], float | None]] = {OURS: partial(ours, cluster)}
+        ways |= {who: partial(theirs, who) for who in SUPERVISORS}
         found: dict[str, list[float]] = {who: [] for who in ways}
         for _ in range(ROUNDS):
             for who, way in ways.items():  # in turns: whatever else the machine does meets all of them
