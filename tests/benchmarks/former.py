@@ -16,16 +16,14 @@ import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.support import nodes
 from tests.support.postgres import Database
 
-from . import growth, handover, output
-from .lives import Life
-from .processes import below
+from . import growth, handover, output, replacement
 from .results import OURS, lacking
 
 SIZES = {"OUTAGES_SIZES": "100", "REPLACEMENT_PROGRAMS": "1,10,100", "GROWTH_SIZES": "1,100"}
@@ -64,12 +62,9 @@ def settle(tree: Path, database: Database, lease: float) -> None:
 
 
 class FormerDaemons(handover.Daemons):
-    """Two daemons of another commit."""
+    """Two daemons of another commit. The first ones knew no field of a release."""
 
-    def hand_over(self, life: Life) -> None:
-        """Release it in words that the first daemons knew, too."""
-        leader = next(node for node in self._nodes.nodes if life.pid in below(node.guardian))
-        leader.control.order("beat", "release", {})()
+    RELEASE: ClassVar[dict[str, object]] = {}
 
 
 def modes(tree: Path) -> dict[str, dict[str, Any]]:
@@ -86,7 +81,7 @@ def measure(part: str, tree: Path) -> None:
     module = importlib.import_module(f"tests.benchmarks.{part}")
     _replace(module, PACKAGE=tree, SUPERVISORS={}, fetch=lambda: None, peers=lambda *_: iter(()))
     _replace(module, settled_ledger=lambda database, lease: settle(tree, database, lease), Daemons=FormerDaemons)
-    _replace(module, HELD=getattr(module, "HELD", "").replace("r.trusted_for", "interval '30 s'"))
+    _replace(replacement, HELD=replacement.HELD.replace("r.trusted_for", "interval '30 s'"))
     if part == "growth":
         _replace(module, MODES=modes(tree), newer=lambda _: None)
     _replace(module, WAYS={OURS: output.whole_daemon})

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from highlanderd.system.linux import boottime
 from tests.support.nodes import Nodes, settled_ledger
@@ -46,6 +46,9 @@ class Contest(Protocol):
 class Daemons:
     """Two daemons, which contend all the time."""
 
+    RELEASE: ClassVar[dict[str, object]] = {"force": True}
+    """The fields of the order."""
+
     def __init__(self, nodes: Nodes, cluster: Cluster, lives: Lives) -> None:
         self._nodes = nodes
         database = cluster.database()
@@ -57,9 +60,9 @@ class Daemons:
         """Do nothing."""
 
     def hand_over(self, life: Life) -> None:
-        """Release it where it is led, which no daemon is asked for: it would look for what its processes use."""
+        """Release it. No daemon is asked which one leads it: that would have a daemon look at what its children use."""
         leader = next(node for node in self._nodes.nodes if life.pid in below(node.guardian))
-        leader.control.order("beat", "release", {"force": True})()
+        leader.control.order("beat", "release", self.RELEASE)()
 
 
 def gaps(contest: Contest, lives: Lives, *, kill: bool) -> list[float]:

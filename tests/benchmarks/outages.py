@@ -20,7 +20,7 @@ from tests.support.wait import wait_for
 
 from .bed import daemons, program, server, sleepers
 from .lives import Lives
-from .replacement import HELD
+from .replacement import await_held
 from .results import OURS, lacking, note
 
 LEADS = int(os.environ.get("OUTAGES_LEADS", "100"))
@@ -58,12 +58,7 @@ def restarted(database: Database, size: int) -> list[float]:
     database.server.stop("fast")  # type: ignore[attr-defined]
     database.server.start()  # type: ignore[attr-defined]
     answers = time.time()
-
-    def held() -> list[tuple[float, float]]:
-        rows = database.sql(HELD, [(answers - 1) * 1e6])
-        return rows if len(rows) == size else []
-
-    return [at - answers for at, _ in wait_for(held, 60, "every lock is held again")]
+    return [at - answers for at in await_held(database, answers - 1, size)]
 
 
 def postgres_restarted(size: int) -> None:

@@ -9,13 +9,12 @@ from statistics import median
 from .results import OURS, Sample
 
 WIDTH, HEIGHT, LEFT, BELOW, ABOVE, RIGHT = 760, 360, 60, 40, 20, 260
-COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#566573")
 CURVES = (
-    (OURS, "leader: worker, CPU", "worker that leads, % of a core"),
-    (OURS, "waiting: worker, CPU", "worker that waits (own), % of a core"),
-    (OURS, "PostgreSQL, CPU", "PostgreSQL below both, % of a core"),
-    ("supervisord", "CPU", "supervisord, % of a core"),
-    ("circus", "CPU", "circus, % of a core"),
+    (OURS, "leader: worker, CPU", "worker that leads, % of a core", "#1b6ca8"),
+    (OURS, "waiting: worker, CPU", "worker that waits (own), % of a core", "#c0392b"),
+    (OURS, "PostgreSQL, CPU", "PostgreSQL below both, % of a core", "#2e8b57"),
+    ("supervisord", "CPU", "supervisord, % of a core", "#8e44ad"),
+    ("circus", "CPU", "circus, % of a core", "#d68910"),
 )
 LEAST, MOST = 0.01, 100.0
 """Per cent: the vertical axis. What is less lies on its foot."""
@@ -53,13 +52,12 @@ def _grid(sizes: Sequence[int]) -> Iterator[str]:
 
 
 def _curves(samples: Sequence[Sample], sizes: Sequence[int]) -> Iterator[str]:
-    for number, (who, what, words) in enumerate(CURVES):
+    for number, (who, what, words, colour) in enumerate(CURVES):
         parts = ("led", "led and waited for")
         chosen = [one for one in samples if (one.who, one.what) == (who, what) and one.part in parts]
         latest = {one.size: median(one.values) for one in chosen}
         if not latest:
             continue
-        colour = COLOURS[number % len(COLOURS)]
         points = " ".join(f"{_across(size, sizes):.1f},{_up(value):.1f}" for size, value in sorted(latest.items()))
         yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         at = ABOVE + 16 * number + 10

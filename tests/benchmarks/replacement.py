@@ -1,9 +1,9 @@
 """How long it takes until a node whose worker was killed holds each of its locks again.
 
 From SIGKILL to the statement that took a lock back, for each program, by the server's clock, which is this machine's.
-It is held when PostgreSQL shows it as the lock of the session that the row names. A worker that has replaced another
-one has one session for many programs, and its own end is another case, which is measured once more. Beside it what the
-server alone needs: so many bare sessions, opened one behind the other as fast as it lets them.
+A lock is held when PostgreSQL shows it as one of the session that the row names. A worker that has replaced another one
+has one session for many programs, so each daemon's worker is killed twice: "once more" is the second time. Beside it
+what the server alone needs: so many bare sessions, opened one after the other as fast as it lets them.
 ``REPLACEMENT_PROGRAMS`` changes the sizes.
 """
 
@@ -33,25 +33,29 @@ PART = "worker replaced"
 LEASE = 30.0
 """Seconds: no renewal comes between a reattachment and the question when it was."""
 HELD = """
-SELECT extract(epoch FROM r.expires_at - r.trusted_for)::float8, r.backend_start / 1e6::float8
+SELECT extract(epoch FROM r.expires_at - r.trusted_for)::float8
   FROM highlander.lease AS r
   JOIN pg_locks AS l ON l.pid = r.backend_pid AND ((l.classid::bigint << 32) | l.objid::bigint) = r.lock_id
  WHERE r.backend_start > %s AND r.released_at IS NULL AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
 """
 
 
-def held_again(node: Node, database: Database, programs: int) -> list[tuple[float, float]]:
-    """Kill the worker; return for each program after how long its session began, and held the lock."""
+def await_held(database: Database, since: float, programs: int) -> list[float]:
+    """Wait until so many locks are held by sessions that began later; return when each was taken (``time.time()``)."""
+
+    def held() -> list[float]:
+        taken = [at for (at,) in database.sql(HELD, [since * 1e6])]
+        return taken if len(taken) == programs else []
+
+    return wait_for(held, 60, "every lock is held again")
+
+
+def held_again(node: Node, database: Database, programs: int) -> list[float]:
+    """Kill the worker; return after how many seconds each lock was held again."""
     worker, killed = node.worker, time.time()
     os.kill(worker, signal.SIGKILL)
     time.sleep(0.01 if programs == 1 else programs / 250)  # a question takes the server's time, too
-
-    def held() -> list[tuple[float, float]]:
-        rows = database.sql(HELD, [killed * 1e6])
-        return rows if len(rows) == programs else []
-
-    found = wait_for(held, 60, "every lock is held again")
-    return [(began - killed, at - killed) for at, began in found]
+    return [at - killed for at in await_held(database, killed, programs)]
 
 
 def bare_sessions(database: Database, count: int) -> float:
@@ -63,8 +67,8 @@ def bare_sessions(database: Database, count: int) -> float:
         return time.monotonic() - begun
 
 
-def measure(database: Database, programs: int) -> list[list[tuple[float, float]]]:
-    """Kill the worker of a node with so many programs, several times."""
+def measure(database: Database, programs: int) -> list[list[float]]:
+    """Kill the worker of a node with so many programs, several times; return what each round has found."""
     with daemons() as nodes:
         settled_ledger(database, LEASE)
         [node] = nodes(database, "a", programs=sleepers(programs), lease=LEASE, log="error")
@@ -76,10 +80,10 @@ def measure(database: Database, programs: int) -> list[list[tuple[float, float]]
         return rounds
 
 
-def report(programs: int, when: str, rounds: list[list[tuple[float, float]]]) -> None:
+def report(programs: int, when: str, rounds: list[list[float]]) -> None:
     """Print the figures of rounds that began alike."""
-    note(PART, f"each lock held again after{when}", OURS, [at for one in rounds for _, at in one], "s", programs)
-    note(PART, f"last lock held again after{when}", OURS, [max(at for _, at in one) for one in rounds], "s", programs)
+    note(PART, f"each lock held again after{when}", OURS, [at for one in rounds for at in one], "s", programs)
+    note(PART, f"last lock held again after{when}", OURS, [max(one) for one in rounds], "s", programs)
 
 
 def main() -> None:
