@@ -144,7 +144,7 @@ def redis() -> Iterator[int | None]:
 
 
 @contextmanager
-def files() -> Iterator[list[Path]]:
+def own_files() -> Iterator[list[Path]]:
     """Make a place for the acts of each program's children."""
     with tempfile.TemporaryDirectory(prefix="hl-lost-") as place:
         Path(place).chmod(0o777)
@@ -153,9 +153,9 @@ def files() -> Iterator[list[Path]]:
 
 def main() -> None:
     """Print a row for each."""
-    with files() as acts:
+    with own_files() as acts:
         note(PART, WHAT, OURS, list(ours(acts)), "s", PROGRAMS)
-    with etcd() as address, files() as acts:
+    with etcd() as address, own_files() as acts:
         if address is None:
             lacking(PART, "etcdctl lock", "etcd is not installed")
         else:
@@ -163,7 +163,7 @@ def main() -> None:
             environment = {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": address}
             note(PART, WHAT, "etcdctl lock", list(theirs(words, [environment] * PROGRAMS, acts)), "s", PROGRAMS)
     place = fetched("single-beat")
-    with redis() as port, files() as acts:
+    with redis() as port, own_files() as acts:
         if port is None or place is None:
             lacking(PART, "single-beat", "Redis is not installed, or single-beat could not be fetched from PyPI")
             return

@@ -40,6 +40,8 @@ LINES = ["yes", "a line of some forty characters, as logs go"]
 LINE_BY_LINE = Path(__file__).with_name("line_by_line.c")
 Rates = tuple[float, float]
 """MB/s by the clock, and by the CPU time of what writes the file."""
+COSTS: dict[str, list[float]] = {"logger, KiB of its own": [], "worker, % of a CPU": []}
+"""What each round through a whole daemon's logger has cost beside the logger's CPU time."""
 
 
 def measure(path: Path, *writers: int) -> Rates:
@@ -62,12 +64,9 @@ def logger(home: Path, command: list[str]) -> Rates:
         [pid] = wait_for(lambda: [one for one in children(node.pid) if name_of(one).startswith("log ")], what="logger")
         before = cpu([node.worker])
         rates = measure(path, pid)
-        costs["logger, KiB of its own"].append(private_kilobytes(pid))
-        costs["worker, % of a CPU"].append(100 * (cpu([node.worker]) - before) / SECONDS)
+        COSTS["logger, KiB of its own"].append(private_kilobytes(pid))
+        COSTS["worker, % of a CPU"].append(100 * (cpu([node.worker]) - before) / SECONDS)
         return rates
-
-
-costs: dict[str, list[float]] = {"logger, KiB of its own": [], "worker, % of a CPU": []}
 
 
 def shaped(order: dict[str, Any], home: Path, command: list[str]) -> Rates:
@@ -157,7 +156,7 @@ def main() -> None:
         clock, used = zip(*rates, strict=True)
         note("output", f"{kind}, by the clock", _ours(name), clock, "MB/s")
         note("output", f"{kind}, by CPU", _ours(name), used, "MB in a second of its CPU")
-    for what, costed in costs.items():
+    for what, costed in COSTS.items():
         note("output", what, OURS, costed, "")
 
 
