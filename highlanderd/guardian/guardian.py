@@ -299,9 +299,9 @@ class Guardian:
         self._service.send(message["words"])
         self._worker.speaks = True
 
-    def _on_renewed(self, message: Message, fds: list[int]) -> None:
+    def _on_successor(self, message: Message, fds: list[int]) -> None:
         if fds:
-            self._worker.renewed(message["code"], fds.pop(), message["pid"])
+            self._worker.replace_spare(message["code"], fds.pop(), message["pid"])
 
     def _on_done(self, message: Message, _fds: list[int]) -> None:
         self._code = message["code"]
@@ -352,7 +352,7 @@ HANDLERS: dict[str, Callable[[Guardian, Message, list[int]], None]] = {
     "attend": Guardian._on_attend,
     "lift": Guardian._on_lift,
     "listener": Guardian._on_listener,
-    "renewed": Guardian._on_renewed,
+    "successor": Guardian._on_successor,
     "kill": Guardian._on_kill,
     "ack": Guardian._on_ack,
     "log": Guardian._on_log,

@@ -123,8 +123,8 @@ def notify(words: str) -> Message:
     return {"is": "notify", "words": words}
 
 
-def renewed(pid: int, code: int) -> Message:
-    return {"is": "renewed", "pid": pid, "code": code}
+def successor(pid: int, code: int) -> Message:
+    return {"is": "successor", "pid": pid, "code": code}
 
 
 def done(code: int) -> Message:

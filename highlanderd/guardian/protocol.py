@@ -14,7 +14,7 @@ keeper. The channel of a spare is the worker's once the spare begins::
 
     guardian ---- hello, keeper, term, listed, refused, emptied, signal, logger, pong -> worker
     guardian <--- ping, prepare, discard, spawn, remember, attend, listener ------- worker
-    guardian <--- lift, ack, kill, log, reopen, draining, notify, renewed, done --- worker
+    guardian <--- lift, ack, kill, log, reopen, draining, notify, successor, done - worker
     guardian ---- begin ----------------------------------------------------------> spare
     guardian <--- spare ----------------------------------------------------------- spare
     worker   <--- loaded ---------------------------------------------------------- spare
@@ -302,7 +302,7 @@ MESSAGES = (
     MessageKind(
         WORKER,
         GUARDIAN,
-        "renewed",
+        "successor",
         {"pid": "int", "code": "int"},
         "The next worker is this process, which has loaded the installed code, and not the spare that the worker "
         "has forked. ``code`` is a number that changes with the installed files. A guardian that does not know this "
@@ -329,7 +329,7 @@ MESSAGES = (
         "loaded",
         {"pid": "int", "code": "int"},
         "This process, which the worker has executed for a renewal, has loaded the installed code, and waits to become "
-        "the next worker. ``code`` as in ``renewed``.",
+        "the next worker. ``code`` as in ``successor``.",
     ),
     MessageKind(
         GUARDIAN,

@@ -112,8 +112,8 @@ class Worker:
             self._spare.dismiss(self.pid)
             self._spare = None
 
-    def renewed(self, code: int, fd: int, pid: int) -> None:
-        """Take this process in place of the spare: the worker has executed it."""
+    def replace_spare(self, code: int, fd: int, pid: int) -> None:
+        """Have a process of this code that the worker has executed in place of the spare; ``fd`` is its channel."""
         self.dismiss_spare()
         self._spare = Spare(code, Channel.of(fd), None, pid)
 

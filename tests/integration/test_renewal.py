@@ -273,7 +273,7 @@ def test_code_that_loads_slowly_takes_over_once_it_has_loaded(
 def test_a_guardian_that_takes_no_spare_from_a_worker_executes_the_next_one(
     nodes: Nodes, database: Database, installed: Installed
 ) -> None:
-    installed.append("guardian/protocol.py", "MESSAGES = tuple(kind for kind in MESSAGES if kind.name != 'renewed')")
+    installed.append("guardian/protocol.py", "MESSAGES = tuple(kind for kind in MESSAGES if kind.name != 'successor')")
     node = started(nodes, database, installed, LEASE)
     before, worker = lives(node, "beat"), node.worker
     installed.of_version("0.0.10")

@@ -53,7 +53,7 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "reopen": (WORKER, GUARDIAN, messages.reopen(TERM)),
     "draining": (WORKER, GUARDIAN, messages.draining()),
     "notify": (WORKER, GUARDIAN, messages.notify("READY=1")),
-    "renewed": (WORKER, GUARDIAN, messages.renewed(4711, 3)),
+    "successor": (WORKER, GUARDIAN, messages.successor(4711, 3)),
     "done": (WORKER, GUARDIAN, messages.done(0)),
     "spare": (SPARE, GUARDIAN, messages.spare(4711)),
     "loaded": (SPARE, WORKER, messages.loaded(4711, 3)),
