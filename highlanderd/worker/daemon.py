@@ -395,7 +395,7 @@ def rehearse(path: Path, handover_fd: int) -> tuple[Loaded, tuple[str, ...]]:
     one program is only a warning: the daemon runs the others. Raises ConfigurationError.
     """
     loaded = load(path, os.environ)
-    handover = begin(path, linux.read_whole(handover_fd), os.environ, loaded)
+    handover = begin(path, linux.read_whole(handover_fd), os.environ)
     return handover.latest, (*loaded.warnings, *loaded.findings)
 
 
