@@ -293,6 +293,22 @@ def test_code_that_only_loads_takes_over_as_before(older: Node, installed: Insta
     assert lives(older, "beat") == before
 
 
+@pytest.mark.long  # beside code that only loads
+def test_code_that_an_older_guardian_may_have_to_load_again_too_slowly_for_the_leases_does_not_take_over(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    lease = 10.0
+    node = started(nodes, database, installed, lease)
+    installed.of_version("0.0.10")
+    assert ctl(node, "renew", installed=installed).returncode == 0
+    before, worker = lives(node, "beat"), node.worker
+    installed.append("worker/duplicates.py", f"import time\ntime.sleep({lease / 2})")
+    refused = ctl(node, "renew", installed=installed)
+    assert (refused.returncode, node.worker) == (1, worker)
+    assert "this machine is too busy now" in refused.stderr
+    assert lives(node, "beat") == before
+
+
 @pytest.mark.long  # beside a new worker that never answers
 def test_code_that_only_loads_and_too_slowly_for_the_leases_does_not_take_over(
     nodes: Nodes, database: Database, installed: Installed
