@@ -1,0 +1,33 @@
+"""What the benchmarks count of processes."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.benchmarks.processes import cpu
+
+
+@contextmanager
+def asleep_after(work: str) -> Iterator[int]:
+    """Run a process that does something, and then sleeps."""
+    with subprocess.Popen(["sh", "-c", f"{work}; echo; exec sleep infinity"], stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        try:
+            one.stdout.readline()
+            yield one.pid
+        finally:
+            one.kill()
+
+
+def test_a_process_that_used_less_than_a_tick_counts() -> None:
+    """A keeper uses a millisecond in ten seconds; ticks of 10 ms show nothing of that, or ten times as much."""
+    with asleep_after(":") as pid:
+        used = cpu([pid])
+        assert 0 < used < 1
+        assert round(used, 2) != used, "it is counted in ticks"
+    assert cpu([pid]) == 0
+
+
+def test_ended_children_count_for_who_has_waited_for_them() -> None:
+    with asleep_after('sh -c "i=0; while [ \\$i -lt 100000 ]; do i=\\$((i + 1)); done"') as pid:
+        assert cpu([pid]) > 0.01
