@@ -97,7 +97,9 @@ def parsed(name: str, content: bytes, report: Problems) -> tuple[Document, dict[
 
 
 def _complaint(error: tomli.TOMLDecodeError) -> str:
-    return f"{error.msg[:1].lower()}{error.msg[1:]} (column {error.colno})"
+    # tomli names a table as Python's tuple of its parts
+    said = re.sub(r"\('(.+?)',?\)", lambda parts: "[" + parts[1].replace("', '", ".") + "]", error.msg)
+    return f"{said[:1].lower()}{said[1:]} (column {error.colno})"
 
 
 def _hint(text: str, line: int) -> str:

@@ -207,6 +207,8 @@ def test_a_bad_dsn_is_refused_with_a_cure(dsn: str, said: str) -> None:
         ),
         ("command = celery beat", "1: this is not TOML: invalid value (column 11); write a string in quotes"),
         ("; x", "1: this is not TOML: invalid statement (column 1); a comment begins with #"),
+        ("[program.a]\n[program.a]", "2: this is not TOML: cannot declare [program.a] twice (column 11); correct this"),
+        ("[a]\n[a]", "2: this is not TOML: cannot declare [a] twice (column 3); correct this line"),
         ("a = 1\na = 2", "2: this is not TOML: cannot overwrite a value (column 6); correct this line"),
         ("\ufeffa = 1", "1: the file begins with a byte order mark; save"),
     ],
