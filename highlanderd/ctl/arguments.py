@@ -231,7 +231,9 @@ class _Commands:
         self._waiting(reload, "what was changed or added runs", usual=False)
         renew = self._add("renew", "replace the worker by one of the installed code; children run on")
         renew.add_argument(
-            "--force", action="store_true", help='do it even if on_connection_loss = "stop" stops children then'
+            "--force",
+            action="store_true",
+            help='do it even if on_connection_loss = "stop" stops children then, or leases may end before it is done',
         )
         self._waiting(renew)
         self._add("reread", "the same as reload --dry-run").set_defaults(
