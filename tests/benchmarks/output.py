@@ -1,9 +1,10 @@
 """How fast a child's output reaches a file: through a logger, and through ``cat`` and supervisord in the same run.
 
 A child writes without pause: blocks, lines in blocks, and lines in a write(2) each, which takes a C compiler. What
-stands in the file then is counted. All ways take turns, and medians of several short rounds are printed. The files are
-in memory where there is ``/dev/shm``: a disk would be what is measured. A logger's memory is what no other process
-shares with it. supervisord is fetched from PyPI if it can be.
+stands in the file then is counted; where a logger makes lines longer, what the child has written. All ways take turns,
+and medians of several short rounds are printed. The files are in memory where there is ``/dev/shm``: a disk would be
+what is measured. A logger's memory is what no other process shares with it. supervisord is fetched from PyPI if it can
+be.
 
 The figures of one run compare with each other only. On a busy machine those by CPU time compare better: sessions share
 processors as groups (sched(7), autogroup), and a logger is a session of its own.
@@ -28,7 +29,7 @@ from tests.support.wait import wait_for
 
 from . import supervisors
 from .bed import daemons, program, server
-from .processes import below, cpu, name, private_kilobytes
+from .processes import below, cpu, name, private_kilobytes, written
 from .results import OURS, lacking, note
 
 ROUNDS = 3
@@ -44,15 +45,22 @@ COSTS: dict[str, list[float]] = {"logger, KiB of its own": [], "worker, % of a C
 """What each round through a whole daemon's logger has cost beside the logger's CPU time."""
 
 
-def measure(path: Path, *writers: int) -> Rates:
-    """Return the rates into ``path`` from its first byte on: by the clock, and by the CPU time that ``writers`` use."""
+def measure(path: Path, *writers: int, source: int | None = None) -> Rates:
+    """Return the rates into ``path`` from its first byte on: by the clock, and by the CPU time that ``writers`` use.
+
+    Counted is what stands there, or what a process has written that is the ``source`` of longer lines.
+    """
+
+    def size() -> float:
+        return (path.stat().st_size if source is None else written(source)) / 1e6
+
     while not path.exists() or not path.stat().st_size:
         time.sleep(0.01)
-    begun, used, before = time.monotonic(), cpu(writers), path.stat().st_size
+    begun, used, before = time.monotonic(), cpu(writers), size()
     time.sleep(SECONDS)
-    size = (path.stat().st_size - before) / 1e6
+    moved = size() - before
     used = max(cpu(writers) - used, 0.01)
-    return size / (time.monotonic() - begun), size / used
+    return moved / (time.monotonic() - begun), moved / used
 
 
 def logger(home: Path, command: list[str]) -> Rates:
@@ -75,7 +83,8 @@ def shaped(order: dict[str, Any], home: Path, command: list[str]) -> Rates:
     with path.open("ab") as file, logger_process((file.fileno(), 2), **{"files": {"stdout": path}, **order}) as one:
         source = subprocess.Popen(command, stdout=one.writes["stdout"], start_new_session=True)
         try:
-            return measure(path, one.pid)
+            longer = order.get("overflow") != "drop"  # what is dropped is written, too
+            return measure(path, one.pid, source=source.pid if longer else None)
         finally:
             source.kill()
             source.wait()

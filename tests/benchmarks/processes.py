@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -25,6 +26,12 @@ def _cpu(pid: int) -> float:
 def _clock(pid: int) -> int:
     """Return the clock of all threads of a process, those that have ended too, as clock_getcpuclockid(3) does."""
     return ~pid << 3 | 2
+
+
+def written(pid: int) -> int:
+    """Return the bytes that a process has written, by write(2) and its kin."""
+    found = re.search(r"^wchar: (\d+)$", Path(f"/proc/{pid}/io").read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def below(pid: int) -> Iterator[int]:
