@@ -31,3 +31,14 @@ def test_the_first_spare_may_take_as_long_to_begin_as_a_new_process_because_it_s
         assert (worker.pid, due) == (process.pid, 7.0 + START_WITHIN)
     ours.close()
     theirs.close()
+
+
+def test_a_worker_that_gives_way_again_and_again_is_replaced_at_once_each_time() -> None:
+    worker = Worker([], "test")
+    for now in (1.0, 2.0, 3.0, 4.0):
+        worker.pinged(4.0, now)
+        worker.ended(now, gave_way=True)
+        assert worker.judge_at() == now
+    for now, pause in ((5.0, 0.1), (6.0, 0.2)):
+        worker.ended(now, gave_way=False)
+        assert worker.judge_at() == now + pause
