@@ -99,9 +99,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _only_prints(arguments: argparse.Namespace) -> bool:
-    """Return whether nothing is started: what fails is the output then."""
+    """Return whether nothing is started: what fails is the output then. A rehearsal may become the worker."""
     modes = arguments.check, arguments.doctor, arguments.print_schema, arguments.print_json_schema
-    return any(modes) or arguments.command == "import"
+    return arguments.handover is None and (any(modes) or arguments.command == "import")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -213,18 +213,17 @@ def _check(path: Path, merged: bool) -> int:
 
 def _rehearse(path: Path, handover_fd: int) -> int:
     """Load all that the next worker would load, print warnings, and become it if the present worker wants that."""
-    from highlanderd.guardian.spare import DESCRIPTOR, installed
+    from highlanderd.guardian.spare import DESCRIPTOR
+    from highlanderd.worker.spare import executed_ahead, load_while_wanted
 
-    code = installed()
+    place = os.environ.pop(DESCRIPTOR, None)
+    if place is not None:
+        load_while_wanted(place)
     from highlanderd.worker.daemon import rehearse, work
-    from highlanderd.worker.spare import executed_ahead
 
     for note in rehearse(path, handover_fd):
         print(f"warning: {note}", file=sys.stderr)
-    place = os.environ.pop(DESCRIPTOR, None)
-    if place is None or code is None:
-        return DONE
-    return work(path, executed_ahead(place, code))
+    return DONE if place is None else work(path, executed_ahead(place))
 
 
 def _embedded_lacks(path: Path, configuration: Configuration | None) -> Iterator[str]:

@@ -182,9 +182,9 @@ class GuardianLink:
         if not self.lost:
             self._channel.post(messages.remember(), [linux.memfd("memo", memo)])
 
-    def renewed(self, spare: Message, fd: int) -> None:
-        """Hand over the channel of a process that is to be the next worker, with what that has said of itself."""
-        self._channel.post(messages.renewed(spare["pid"], spare["code"]), [fd])
+    def renewed(self, pid: int, code: int, fd: int) -> None:
+        """Hand over the channel of a process that is to be the next worker, and the number of the code's files."""
+        self._channel.post(messages.renewed(pid, code), [fd])
 
     def ping(self, lease: float) -> bool:
         """Send a sign of life, due every 3/10 of ``lease`` seconds; the first one says that the worker is ready.

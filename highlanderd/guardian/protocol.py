@@ -326,7 +326,7 @@ MESSAGES = (
         SPARE,
         WORKER,
         "loaded",
-        {"pid": "int", "code": "int"},
+        {"pid": "int"},
         "The worker has executed this process, which has loaded the installed code, and waits to be the next worker.",
     ),
     MessageKind(

@@ -17,14 +17,18 @@ from typing import Final
 
 from highlanderd.errors import CONFIGURATION_INVALID, DONE, ConfigurationError, HighlanderError
 from highlanderd.guardian import protocol, shapes
-from highlanderd.guardian.channel import Message, channel_pair
-from highlanderd.guardian.spare import DESCRIPTOR
+from highlanderd.guardian.channel import channel_pair
+from highlanderd.guardian.spare import DESCRIPTOR, installed
 from highlanderd.system import linux
 
 WITHIN: Final = 60.0
 """Seconds to load a large configuration on a slow machine."""
 MOST_LINES: Final = 50
 """Lines of what the installed code says that are passed on."""
+MOST_BYTES: Final = 1 << 16
+"""Bytes of it that are looked at."""
+ENDED_WITHIN: Final = 0.1
+"""Seconds for the end of a process that got SIGKILL; it takes milliseconds."""
 REFUSED: Final = "the installed code cannot take over; the present worker goes on"
 
 
@@ -37,13 +41,16 @@ class Rehearsal:
         Takes seconds. Raises OSError when it cannot be executed, ConfigurationError or HighlanderError when it cannot
         take over.
         """
-        self.spare: Message | None = None
-        """What it has said of itself; None when it has ended. Otherwise it waits to become the next worker."""
+        self.spare: tuple[int, int] | None = None
+        """Its pid and its code's number, while it waits to become the next worker; None when it has ended."""
+        self._code = installed()  # before it is executed: code that changes meanwhile is not what it has loaded
         self.channel, theirs = channel_pair()
         with contextlib.ExitStack() as lent:
+            lent.callback(self._close_unused)
             lent.callback(theirs.close)
-            for fd in (handed := linux.memfd("handover", handover), said := linux.memfd("said", b""), log := os.dup(2)):
-                lent.callback(os.close, fd)
+            handed = _lent(lent, linux.memfd("handover", handover))
+            said = _lent(lent, linux.memfd("said", b""))
+            log = _lent(lent, os.dup(2))
             self._process = subprocess.Popen(
                 [*command, "--check", "--handover", str(handed)],
                 env={**os.environ, DESCRIPTOR: f"{theirs.fileno()},{log}"},
@@ -54,32 +61,58 @@ class Rehearsal:
             )
             theirs.close()  # so that its end is seen
             code = self._loaded()
-            self.warnings = tuple(linux.read_whole(said).decode("utf-8", "replace").splitlines()[-MOST_LINES:])
+            self.warnings = _last_lines(said)
         if code == CONFIGURATION_INVALID:
             problem = f"{REFUSED}, because it does not load this machine's configuration:"
             raise ConfigurationError((problem, *self.warnings))
         if code != DONE:
-            raise HighlanderError("\n".join((f"{REFUSED}; it ended with code {code}:", *self.warnings)))
+            how = f"it ended with code {code}" if code > 0 else f"it was ended by signal {-code}"
+            raise HighlanderError("\n".join((f"{REFUSED}; {how}{':' if self.warnings else ''}", *self.warnings)))
 
     def _loaded(self) -> int:
         """Wait until it has loaded, or has ended; return its exit code."""
         until = time.monotonic() + WITHIN
         poller = select.poll()
         poller.register(self.channel.fileno(), select.POLLIN)
-        if poller.poll(1000 * WITHIN):
-            with contextlib.suppress(EOFError, ValueError):
+        with contextlib.suppress(EOFError, ValueError):
+            while poller.poll(1000 * max(until - time.monotonic(), 0.0)):
                 received = self.channel.receive()
                 if received is not None and shapes.check(protocol.WORKER, received[0]):
-                    self.spare = received[0]
-                    return DONE
+                    return self._waits(received[0]["pid"])
         try:
-            return self._process.wait(until - time.monotonic())
+            return self._process.wait(max(until - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:
             self.end()
             raise HighlanderError(f"{REFUSED}: it has not loaded within {WITHIN:g} s") from None
 
+    def _close_unused(self) -> None:
+        if self.spare is None:  # whoever handles the exception keeps this object for a while
+            self.channel.close()
+
+    def _waits(self, pid: int) -> int:
+        """Take in that it waits. When files have changed since, it is not the installed code any more, and ends."""
+        if self._code is None or installed() != self._code:
+            self.end()
+        else:
+            self.spare = pid, self._code
+        return DONE
+
     def end(self) -> None:
-        """End the process, if it has not ended."""
+        """End the process, if it has not ended. One that hangs in the kernel is waited for no longer than a moment."""
         self.channel.close()
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDED_WITHIN)
+
+
+def _lent(lent: contextlib.ExitStack, fd: int) -> int:
+    """Return a descriptor that is closed with the stack."""
+    lent.callback(os.close, fd)
+    return fd
+
+
+def _last_lines(fd: int) -> tuple[str, ...]:
+    """Return the last lines that a process has written into a memfd, which may be more than anybody wants to read."""
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, MOST_BYTES, max(size - MOST_BYTES, 0))
+    return tuple(data.decode("utf-8", "replace").splitlines()[-MOST_LINES:])

@@ -81,7 +81,7 @@ class WorkerReplacement:
             raise
         self._persistence.hand_over()
         if rehearsal.spare is not None:
-            self._guardian.renewed(rehearsal.spare, rehearsal.channel.detach())
+            self._guardian.renewed(*rehearsal.spare, rehearsal.channel.detach())
         log.info("renewing: the installed code loads this machine's configuration; this worker gives way to the next")
         asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._end)
         return ReplacementReport(self._node, DaemonProcess(os.getpid(), __version__), self._led(), rehearsal.warnings)

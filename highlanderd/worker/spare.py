@@ -19,7 +19,7 @@ from highlanderd.guardian import messages, protocol, shapes, starting
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.worker import confine
 from highlanderd.listeners import library
-from highlanderd.system import command_line
+from highlanderd.system import command_line, linux
 
 IMPORTED_AFTER: Final = 2.0
 """Seconds after which the first spare imports what its worker has not imported yet: the programs have begun by then."""
@@ -62,20 +62,35 @@ def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | N
     return with_spare(*_waited(theirs)), ()
 
 
-def executed_ahead(place: str, code: int) -> int:
-    """Wait as a spare of this code, in a process that has loaded it; return its channel's descriptor in the worker.
+def load_while_wanted(place: str) -> None:
+    """End this process with the worker that has executed it, until it waits: one that hangs would stay for ever.
 
-    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of what is to be its standard error from now on.
+    ``place`` is that of ``executed_ahead()``.
+    """
+    linux.die_with_parent()
+    poller = select.poll()
+    poller.register(int(place.partition(",")[0]), 0)
+    if poller.poll(0):  # the worker was dead before
+        os._exit(DONE)
+
+
+def executed_ahead(place: str) -> int:
+    """Wait as a spare of the installed code, in a process that loads it; return its channel's descriptor in the worker.
+
+    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of what is its standard error once it has loaded
+    everything: the one who has ordered the renewal reads what it says before.
     """
     channel_fd, log_fd = map(int, place.split(","))
-    sys.stderr.flush()
-    os.dup2(log_fd, sys.stderr.fileno())
-    confine(channel_fd)
+    confine(channel_fd, log_fd)
     os.set_inheritable(channel_fd, False)
     library.bring()
     gc.freeze()
+    sys.stderr.flush()
+    os.dup2(log_fd, sys.stderr.fileno())
+    os.close(log_fd)
+    linux.outlive_parent()
     channel = Channel.of(channel_fd)
-    channel.post(messages.loaded(os.getpid(), code))
+    channel.post(messages.loaded(os.getpid()))
     return with_spare(*_waited(channel))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -16,8 +17,8 @@ import pytest
 from highlanderd import __version__
 from highlanderd.errors import DaemonUnreachable
 from highlanderd.system import ownership
-from tests.support.deaths import gone, proc_file
-from tests.support.installed import PACKAGE, Installed
+from tests.support.deaths import gone, open_files, proc_file
+from tests.support.installed import ENTRY, PACKAGE, Installed
 from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
 from tests.support.processes import children
@@ -34,6 +35,25 @@ def ctl(node: Node, *arguments: str, installed: Installed | None = None) -> subp
     return subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
     )
+
+
+def renewing(node: Node) -> subprocess.Popen[str]:
+    """Order a renewal, and do not wait for it."""
+    command = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), "renew"]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+
+
+def rehearsal(node: Node) -> int:
+    """Wait until the worker has executed the installed code; gives that process, which a thread has begun."""
+
+    def found() -> int:
+        threads = Path(f"/proc/{node.worker}/task").glob("*/children")
+        pids = [int(word) for thread in threads for word in proc_file(str(thread)).split()]
+        return next((pid for pid in pids if b"--handover" in proc_file(f"/proc/{pid}/cmdline").split(b"\0")), 0)
+
+    return wait_for(found, PATIENCE, "the worker has executed the installed code")
 
 
 def lives(node: Node, program: str) -> tuple[object, object]:
@@ -281,6 +301,103 @@ def test_code_that_only_loads_takes_over_as_before(older: Node, installed: Insta
     assert older.worker != worker
     assert not was_executed_ahead(older)
     assert lives(older, "beat") == before
+
+
+HANGS = "import time\ntime.sleep(1000)"
+
+
+def test_code_that_hangs_while_it_loads_ends_with_the_worker(older: Node, installed: Installed) -> None:
+    installed.append("worker/duplicates.py", HANGS)
+    with renewing(older) as ordered:
+        loads = rehearsal(older)
+        os.kill(older.worker, signal.SIGKILL)
+        wait_for(lambda: gone(loads), PATIENCE, "the code that hangs is gone")
+        installed.mend("worker/duplicates.py")
+        assert "whether the order was carried out" in ordered.communicate(timeout=PATIENCE)[1]
+
+
+def test_code_that_hangs_while_it_loads_does_not_outlive_the_daemon(older: Node, installed: Installed) -> None:
+    installed.append("worker/duplicates.py", HANGS)
+    with renewing(older) as ordered:
+        loads = rehearsal(older)
+        older.signal(signal.SIGTERM)
+        assert older.ended() == 0
+        wait_for(lambda: gone(loads), PATIENCE, "the code that hangs is gone")
+        ordered.communicate(timeout=PATIENCE)
+
+
+def test_code_that_is_killed_while_it_loads_is_said_and_the_present_worker_goes_on(
+    older: Node, installed: Installed
+) -> None:
+    worker = older.worker
+    installed.append("worker/duplicates.py", HANGS)
+    with renewing(older) as ordered:
+        os.kill(rehearsal(older), signal.SIGKILL)
+        said = ordered.communicate(timeout=PATIENCE)[1]
+    assert (ordered.returncode, older.worker) == (1, worker)
+    assert said.endswith("the present worker goes on; it was ended by signal 9\n")
+
+
+def test_a_library_of_the_listeners_that_cannot_be_imported_is_said(older: Node, installed: Installed) -> None:
+    worker = older.worker
+    installed.append("listeners/control.py", "import none_such")
+    refused = ctl(older, "renew")
+    assert (refused.returncode, older.worker) == (1, worker)
+    assert "No module named 'none_such'" in refused.stderr
+    assert "none_such" not in older.log.read_text()
+
+
+def test_a_message_that_is_not_known_here_may_come_before_the_code_has_loaded(
+    older: Node, installed: Installed
+) -> None:
+    installed.append(
+        "worker/spare.py",
+        "def load_while_wanted(place: str) -> None:\n"
+        '    Channel.of(os.dup(int(place.partition(",")[0]))).post({"is": "news"})',
+    )
+    assert ctl(older, "renew").returncode == 0
+    assert was_executed_ahead(older)
+
+
+def test_code_that_has_changed_since_it_was_loaded_is_executed_anew(older: Node, installed: Installed) -> None:
+    before = lives(older, "beat")
+    installed.append("worker/duplicates.py", "import time\ntime.sleep(1)")
+    with renewing(older) as ordered:
+        rehearsal(older)
+        installed.of_version("0.0.10")
+        installed.mend("worker/duplicates.py")
+        ordered.communicate(timeout=PATIENCE)
+    assert (ordered.returncode, lives(older, "beat")) == (0, before)
+    assert not was_executed_ahead(older)
+    assert older.status()["worker"]["version"] == "0.0.10"
+
+
+def test_a_renewal_that_is_refused_for_want_of_descriptors_keeps_none(led: Node) -> None:
+    worker = led.worker
+    before, limits = len(open_files(worker)), resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    for room in range(2, 7):  # a client's connection needs one
+        held = {int(fd.name) for fd in open_files(worker)}
+        free = [number for number in range(len(held) + room) if number not in held]
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (free[room - 1], limits[1]))
+        assert "Too many open files" in ctl(led, "renew").stderr
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+    wait_for(lambda: len(open_files(worker)) <= before, PATIENCE, "what the renewals have opened is closed")
+
+
+def test_an_error_of_a_worker_that_was_renewed_is_no_error_of_an_output(older: Node, installed: Installed) -> None:
+    mark = older.home / "failed"
+    installed.append(
+        ENTRY,
+        "def _hold_embedded(_: object) -> None:\n"
+        f"    if not os.path.exists({str(mark)!r}):\n"
+        f"        os.close(os.open({str(mark)!r}, os.O_CREAT))\n"
+        '        raise OSError(28, "No space left on device")',
+    )
+    assert ctl(older, "renew").returncode == 0
+    assert mark.exists()
+    said = older.log.read_text()
+    assert "OSError: [Errno 28] No space left on device" in said
+    assert "cannot write the output" not in said
 
 
 @pytest.mark.long  # beside a new worker that never answers
