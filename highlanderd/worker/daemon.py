@@ -310,7 +310,12 @@ class Daemon:
         self._drain()
 
     def _give_way(self) -> None:
-        """Write the log, and end at once, as a worker may at any moment: the guardian starts the next one."""
+        """Write the log, and end at once, as a worker may at any moment: the guardian starts the next one.
+
+        Once everything is drained none is needed, and a guardian that is dead or frozen starts none.
+        """
+        if self._fleet.ending:
+            return
         self._writer.close(LAST_WORDS_WITHIN)
         os._exit(DONE)
 

@@ -34,6 +34,7 @@ READY_WITHIN: Final = 0.5
 """Seconds in which one that has loaded begins on a busy machine."""
 SLOWER: Final = 1.5
 """A worker that has to load needs more than the rehearsal: its own log, its loop, its listeners."""
+ENDING: Final = "the daemon is ending; the one that is started next has the installed code"
 RECONNECTED_WITHIN: Final = 0.5
 """Seconds in which a new worker takes its locks back: a few round trips for each program."""
 
@@ -64,7 +65,7 @@ class WorkerReplacement:
         Raises ConfigurationError, NeedsForce, HighlanderError.
         """
         if self._fleet.ending:
-            raise HighlanderError("the daemon is ending; the one that is started next has the installed code")
+            raise HighlanderError(ENDING)
         if self._under_way:
             raise HighlanderError("the worker is being replaced already; 'highlanderctl version' says when it is over")
         led = self._led()
@@ -100,6 +101,9 @@ class WorkerReplacement:
         for _ in range(TRIES):
             began = boottime()
             rehearsal = await self._rehearse()
+            if self._fleet.ending:
+                rehearsal.end()
+                raise HighlanderError(ENDING)
             ready = rehearsal.spare is not None and self._persistence.restart_due is None
             needed = READY_WITHIN if ready else SLOWER * (boottime() - began)
             left = self._left()

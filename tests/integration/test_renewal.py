@@ -19,7 +19,7 @@ from highlanderd.errors import DaemonUnreachable
 from highlanderd.system import ownership
 from tests.support.deaths import gone, open_files, proc_file
 from tests.support.installed import ENTRY, PACKAGE, Installed
-from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
+from tests.support.nodes import PATIENCE, Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.processes import children
 from tests.support.wait import wait_for
@@ -119,14 +119,16 @@ def installed(nodes: Nodes) -> Installed:
     return Installed(nodes.directory / "site")
 
 
-def started(nodes: Nodes, database: Database, installed: Installed, lease: float) -> Node:
+def started(
+    nodes: Nodes, database: Database, installed: Installed, lease: float, program: str = "[program.beat]"
+) -> Node:
     """Start a node of version 0.0.9, and wait until it leads the program beat."""
     installed.of_version("0.0.9")
     settled_ledger(database, lease)
     node = Node("a", nodes.directory / "a", database.dsn, lease, nodes.journal)
     nodes.nodes.append(node)
     node.environment = installed.environment
-    node.configure(["beat"])
+    node.configure(program)
     node.start()
     nodes.await_up(node)
     nodes.await_led("beat")
@@ -398,6 +400,35 @@ def test_an_error_of_a_worker_that_was_renewed_is_no_error_of_an_output(older: N
     said = older.log.read_text()
     assert "OSError: [Errno 28] No space left on device" in said
     assert "cannot write the output" not in said
+
+
+SLOW = '[program.beat]\nbefore_stop = ["sleep", "3"]\n'
+"""A program that is not stopped before the installed code has loaded."""
+
+
+def test_a_drain_that_begins_while_the_installed_code_loads_stays_with_its_worker(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    node = started(nodes, database, installed, LEASE, SLOW)
+    with renewing(node) as ordered:
+        rehearsal(node)
+        node.signal(signal.SIGTERM)
+        assert "the daemon is ending" in ordered.communicate(timeout=PATIENCE)[1]
+    assert node.ended() == 0
+    assert "gives way" not in node.log.read_text()
+
+
+def test_a_worker_that_was_to_give_way_drains_all_when_the_guardian_dies(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    installed.append("worker/replacement.py", "ANSWER_WITHIN = 1.0")
+    node = started(nodes, database, installed, LEASE, SLOW)
+    assert ctl(node, "renew", "--no-wait").returncode == 0
+    worker = node.worker
+    node.signal(signal.SIGKILL)
+    wait_for(lambda: gone(worker), PATIENCE, "the worker has ended")
+    assert "everything is drained; ends with code 1" in node.log.read_text()
+    assert ends(database, "beat") == ["shutdown"]
 
 
 @pytest.mark.long  # beside a new worker that never answers
