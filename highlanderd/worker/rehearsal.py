@@ -8,6 +8,7 @@ earlier version ends once it has loaded.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import subprocess
@@ -25,6 +26,8 @@ WITHIN: Final = 60.0
 """Seconds to load a large configuration on a slow machine."""
 MOST_LINES: Final = 50
 """Lines of what the installed code says that are passed on."""
+MOST_SAID: Final = 1 << 24
+"""Bytes that it may say: code that never stops would fill the machine's memory."""
 MOST_BYTES: Final = 1 << 16
 """Bytes of it that are looked at."""
 ENDED_WITHIN: Final = 0.1
@@ -49,7 +52,7 @@ class Rehearsal:
             lent.callback(self._close_unused)
             lent.callback(theirs.close)
             handed = _lent(lent, linux.memfd("handover", handover))
-            said = _lent(lent, linux.memfd("said", b""))
+            said = _lent(lent, _bounded("said", MOST_SAID))
             log = _lent(lent, os.dup(2))
             self._process = subprocess.Popen(
                 [*command, "--check", "--handover", str(handed)],
@@ -111,8 +114,16 @@ def _lent(lent: contextlib.ExitStack, fd: int) -> int:
     return fd
 
 
+def _bounded(name: str, size: int) -> int:
+    """Return a descriptor of memory that takes so many bytes. More are refused, whoever writes them."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    return fd
+
+
 def _last_lines(fd: int) -> tuple[str, ...]:
-    """Return the last lines that a process has written into a memfd, which may be more than anybody wants to read."""
-    size = os.fstat(fd).st_size
-    data = os.pread(fd, MOST_BYTES, max(size - MOST_BYTES, 0))
+    """Return the last lines that a process has written there, which may be more than anybody wants to read."""
+    size = os.lseek(fd, 0, os.SEEK_CUR)  # the writer shares it
+    data = os.pread(fd, min(size, MOST_BYTES), max(size - MOST_BYTES, 0))
     return tuple(data.decode("utf-8", "replace").splitlines()[-MOST_LINES:])

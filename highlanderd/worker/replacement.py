@@ -67,7 +67,9 @@ class WorkerReplacement:
         if self._fleet.ending:
             raise HighlanderError(ENDING)
         if self._under_way:
-            raise HighlanderError("the worker is being replaced already; 'highlanderctl version' says when it is over")
+            raise HighlanderError(
+                "the worker is being replaced already: who ordered that first is told when it is over"
+            )
         led = self._led()
         if led and self._stops_children and not force:
             raise NeedsForce(

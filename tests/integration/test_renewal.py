@@ -328,6 +328,15 @@ def test_code_that_hangs_while_it_loads_does_not_outlive_the_daemon(older: Node,
         ordered.communicate(timeout=PATIENCE)
 
 
+def test_a_second_renewal_is_refused_while_the_first_one_loads(older: Node, installed: Installed) -> None:
+    installed.append("worker/duplicates.py", "import time\ntime.sleep(2)")
+    with renewing(older) as first:
+        rehearsal(older)
+        assert "the worker is being replaced already" in ctl(older, "renew").stderr
+        first.communicate(timeout=PATIENCE)
+    assert first.returncode == 0
+
+
 def test_code_that_is_killed_while_it_loads_is_said_and_the_present_worker_goes_on(
     older: Node, installed: Installed
 ) -> None:
@@ -359,6 +368,16 @@ def test_a_message_that_is_not_known_here_may_come_before_the_code_has_loaded(
     )
     assert ctl(older, "renew").returncode == 0
     assert was_executed_ahead(older)
+
+
+def test_code_that_says_more_than_anybody_keeps_does_not_take_over(older: Node, installed: Installed) -> None:
+    worker = older.worker
+    said = "for _ in range(4000):\n    print('nothing works here ' * 500, file=sys.stderr)"
+    installed.append("worker/duplicates.py", f"import sys\n{said}")
+    refused = ctl(older, "renew")
+    assert (refused.returncode, older.worker) == (1, worker)
+    assert "it ended with code 1:\n" in refused.stderr
+    assert "nothing works here" in refused.stderr
 
 
 def test_code_that_has_changed_since_it_was_loaded_is_executed_anew(older: Node, installed: Installed) -> None:
