@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from highlanderd.guardian.channel import channel_pair
 from highlanderd.guardian.spare import START_WITHIN, Spare, installed
 from highlanderd.guardian.worker import Worker
+from highlanderd.system import proctree
 from tests.support.nodes import PACKAGE
 
 
@@ -42,3 +45,12 @@ def test_a_worker_that_gives_way_again_and_again_is_replaced_at_once_each_time()
     for now, pause in ((5.0, 0.1), (6.0, 0.2)):
         worker.ended(now, gave_way=False)
         assert worker.judge_at() == now + pause
+
+
+def test_a_spare_that_its_worker_has_reaped_meanwhile_is_dismissed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = channel_pair()
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    monkeypatch.setattr(proctree, "parent", lambda _: 4711)
+    Spare(1, ours, theirs, process.pid).dismiss(4711)
+    assert ours.fileno() == -1
