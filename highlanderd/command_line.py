@@ -218,11 +218,12 @@ def _rehearse(path: Path, handover_fd: int) -> int:
 
     place = os.environ.pop(DESCRIPTOR, None)
     if place is not None:
-        load_while_wanted(place)
+        load_while_wanted(place, handover_fd)
     from highlanderd.worker.daemon import rehearse, work
 
     for note in rehearse(path, handover_fd):
         print(f"warning: {note}", file=sys.stderr)
+    os.close(handover_fd)
     return DONE if place is None else work(path, executed_ahead(place))
 
 

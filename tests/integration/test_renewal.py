@@ -363,7 +363,7 @@ def test_a_message_that_is_not_known_here_may_come_before_the_code_has_loaded(
 ) -> None:
     installed.append(
         "worker/spare.py",
-        "def load_while_wanted(place: str) -> None:\n"
+        "def load_while_wanted(place: str, _: int) -> None:\n"
         '    Channel.of(os.dup(int(place.partition(",")[0]))).post({"is": "news"})',
     )
     assert ctl(older, "renew").returncode == 0
@@ -378,6 +378,14 @@ def test_code_that_says_more_than_anybody_keeps_does_not_take_over(older: Node, 
     assert (refused.returncode, older.worker) == (1, worker)
     assert "it ended with code 1:\n" in refused.stderr
     assert "nothing works here" in refused.stderr
+
+
+def test_what_the_installed_code_has_opened_stays_open_in_the_next_worker(older: Node, installed: Installed) -> None:
+    """Else its owner would close whatever has that number by then."""
+    installed.append("worker/duplicates.py", "HELD = open(__file__)")
+    assert ctl(older, "renew").returncode == 0
+    assert was_executed_ahead(older)
+    assert any(name.endswith("duplicates.py") for name in open_files(older.worker).values())
 
 
 def test_code_that_has_changed_since_it_was_loaded_is_executed_anew(older: Node, installed: Installed) -> None:
