@@ -182,6 +182,11 @@ class GuardianLink:
         if not self.lost:
             self._channel.post(messages.remember(), [linux.memfd("memo", memo)])
 
+    @property
+    def unread(self) -> bool:
+        """Whether the guardian has not read yet all that was sent."""
+        return self._channel.open and self._channel.unread
+
     def renewed(self, pid: int, code: int, fd: int) -> None:
         """Hand over the channel of a process that is to be the next worker, and the number of the code's files."""
         self._channel.post(messages.renewed(pid, code), [fd])

@@ -17,6 +17,7 @@ import pytest
 from highlanderd import __version__
 from highlanderd.errors import DaemonUnreachable
 from highlanderd.system import ownership
+from highlanderd.system.linux import boottime
 from tests.support.deaths import gone, open_files, proc_file
 from tests.support.installed import ENTRY, PACKAGE, Installed
 from tests.support.nodes import PATIENCE, Node, Nodes, ends, settled_ledger
@@ -456,6 +457,21 @@ def test_a_worker_that_was_to_give_way_drains_all_when_the_guardian_dies(
     wait_for(lambda: gone(worker), PATIENCE, "the worker has ended")
     assert "everything is drained; ends with code 1" in node.log.read_text()
     assert ends(database, "beat") == ["shutdown"]
+
+
+def test_a_worker_gives_way_once_the_guardian_can_start_the_next_one(older: Node) -> None:
+    before, worker = lives(older, "beat"), older.worker
+    with renewing(older) as ordered:
+        rehearsal(older)
+        older.freeze(older.guardian)
+        wait_for(lambda: "gives way" in older.log.read_text(), PATIENCE, "the worker is to give way")
+        until = boottime() + 1.0
+        wait_for(lambda: boottime() > until, PATIENCE, "it would have given way long ago")
+        assert not gone(worker)
+        older.thaw()
+        ordered.communicate(timeout=PATIENCE)
+    assert (ordered.returncode, lives(older, "beat")) == (0, before)
+    assert older.worker != worker
 
 
 @pytest.mark.long  # beside a new worker that never answers
