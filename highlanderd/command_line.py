@@ -213,19 +213,19 @@ def _check(path: Path, merged: bool) -> int:
 
 def _rehearse(path: Path, handover_fd: int) -> int:
     """Load all that the next worker would load, print warnings, and become it if the present worker wants that."""
-    from highlanderd.guardian.spare import DESCRIPTOR, installed
+    from highlanderd.guardian.spare import DESCRIPTOR
+    from highlanderd.worker.spare import executed_ahead, load_while_wanted
 
-    code = installed()
+    place = os.environ.pop(DESCRIPTOR, None)
+    if place is not None:
+        load_while_wanted(place, handover_fd)
     from highlanderd.worker.daemon import rehearse, work
-    from highlanderd.worker.spare import executed_ahead
 
     in_force, warnings = rehearse(path, handover_fd)
     for note in warnings:
         print(f"warning: {note}", file=sys.stderr)
-    place = os.environ.pop(DESCRIPTOR, None)
-    if place is None or code is None:
-        return DONE
-    return work(path, executed_ahead(place, code), in_force)
+    os.close(handover_fd)
+    return DONE if place is None else work(path, executed_ahead(place), in_force)
 
 
 def _embedded_lacks(path: Path, configuration: Configuration | None) -> Iterator[str]:

@@ -182,9 +182,14 @@ class GuardianLink:
         if not self.lost:
             self._channel.post(messages.remember(), [linux.memfd("memo", memo)])
 
-    def name_successor(self, spare: Message, fd: int) -> None:
-        """Name the process that is to be the next worker, by what it has said of itself; ``fd`` is its channel."""
-        self._channel.post(messages.successor(spare["pid"], spare["code"]), [fd])
+    @property
+    def unread(self) -> bool:
+        """Whether the guardian has not read yet all that was sent."""
+        return self._channel.open and self._channel.unread
+
+    def name_successor(self, pid: int, code: int, fd: int) -> None:
+        """Name the process that is to be the next worker, with its code's number; ``fd`` is its channel."""
+        self._channel.post(messages.successor(pid, code), [fd])
 
     def ping(self, lease: float) -> bool:
         """Send a sign of life, due every 3/10 of ``lease`` seconds; the first one says that the worker is ready.

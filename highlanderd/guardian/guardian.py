@@ -327,7 +327,7 @@ class Guardian:
         if self._worker.channel is not None:
             self._hang_up_worker()
         handled = self._suspects.worker_died(status, now, stopped=self._worker.stopped)
-        self._worker.ended(now)
+        self._worker.ended(now, gave_way=status == 0)
         self._service.expect_no_cycles(self._left())
         if self._code is None:
             at = "" if handled is None else f" while it handled {handled}"

@@ -138,8 +138,8 @@ def spare(pid: int) -> Message:
     return {"is": "spare", "pid": pid}
 
 
-def loaded(pid: int, code: int) -> Message:
-    return {"is": "loaded", "pid": pid, "code": code}
+def loaded(pid: int) -> Message:
+    return {"is": "loaded", "pid": pid}
 
 
 def begin() -> Message:

@@ -327,9 +327,9 @@ MESSAGES = (
         SPARE,
         WORKER,
         "loaded",
-        {"pid": "int", "code": "int"},
+        {"pid": "int"},
         "This process, which the worker has executed for a renewal, has loaded the installed code, and waits to become "
-        "the next worker. ``code`` as in ``successor``.",
+        "the next worker.",
     ),
     MessageKind(
         GUARDIAN,

@@ -14,7 +14,7 @@ import os
 
 from highlanderd.guardian import messages, protocol, shapes
 from highlanderd.guardian.channel import Channel, channel_pair
-from highlanderd.system import proctree
+from highlanderd.system import linux, proctree
 from highlanderd.system.stdlib import signal
 
 DESCRIPTOR = "HIGHLANDER_SPARE_FD"
@@ -96,7 +96,7 @@ class Spare:
         self.lent()
         self._ours.close()
         if pid is not None and proctree.parent(pid) in (os.getpid(), worker):
-            os.kill(pid, signal.SIGKILL)
+            linux.send(pid, signal.SIGKILL)  # the worker may have reaped it by now
 
 
 def installed() -> int | None:

@@ -184,12 +184,15 @@ class Worker:
         self.failed_starts += 1
         self._plan(now)
 
-    def ended(self, now: float) -> None:
-        """Take in its end, once everything that it has sent is read, and plan the next one."""
+    def ended(self, now: float, *, gave_way: bool) -> None:
+        """Take in its end, once everything that it has sent is read, and plan the next one.
+
+        One that gave way to the next one has not failed, however often it does: leases run meanwhile.
+        """
         self.hang_up()
         self._shut_listeners()
         self.failed_starts += self.lease is None
-        if self.lease is not None and now - self._since >= GOOD_LIFE:
+        if self.lease is not None and (gave_way or now - self._since >= GOOD_LIFE):
             self._pauses = Pauses(FIRST_PAUSE)
         self._plan(now)
 

@@ -194,6 +194,11 @@ def die_with_parent() -> None:
     _checked(_libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
 
 
+def outlive_parent() -> None:
+    """Undo ``die_with_parent()``."""
+    _checked(_libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0))
+
+
 def forbid_new_privileges() -> None:
     """Let no set-user-ID program or file capability give this process, or what it executes, more than it has."""
     _checked(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

@@ -34,6 +34,7 @@ READY_WITHIN: Final = 0.5
 """Seconds in which a process that has loaded everything begins, on a busy machine."""
 SLOWER: Final = 1.5
 """Times: a worker that has to load needs more than the rehearsal, for its log, its loop and its listeners."""
+ENDING: Final = "the daemon is ending; the one that is started next has the installed code"
 RECONNECTED_WITHIN: Final = 0.5
 """Seconds in which a new worker takes its locks back: a few round trips for each program."""
 
@@ -64,9 +65,11 @@ class WorkerReplacement:
         Raises ConfigurationError, NeedsForce, HighlanderError.
         """
         if self._fleet.ending:
-            raise HighlanderError("the daemon is ending; the one that is started next has the installed code")
+            raise HighlanderError(ENDING)
         if self._under_way:
-            raise HighlanderError("the worker is being replaced already; 'highlanderctl version' says when it is over")
+            raise HighlanderError(
+                "the worker is being replaced already: who ordered that first is told when it is over"
+            )
         led = self._led()
         if led and self._stops_children and not force:
             raise NeedsForce(
@@ -81,7 +84,7 @@ class WorkerReplacement:
             raise
         self._persistence.hand_over()
         if rehearsal.spare is not None:
-            self._guardian.name_successor(rehearsal.spare, rehearsal.channel.detach())
+            self._guardian.name_successor(*rehearsal.spare, rehearsal.channel.detach())
         log.info("renewing: the installed code loads this machine's configuration; this worker gives way to the next")
         asyncio.get_running_loop().call_later(ANSWER_WITHIN, self._end)
         return ReplacementReport(self._node, DaemonProcess(os.getpid(), __version__), self._led(), rehearsal.warnings)
@@ -101,6 +104,9 @@ class WorkerReplacement:
         for _ in range(TRIES):
             began = boottime()
             rehearsal = await self._rehearse()
+            if self._fleet.ending:
+                rehearsal.end()
+                raise HighlanderError(ENDING)
             ready = rehearsal.spare is not None and self._persistence.restart_due is None
             needed = READY_WITHIN if ready else SLOWER * (boottime() - began)
             left = self._left()

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +20,7 @@ from highlanderd.guardian import messages, protocol, shapes, starting
 from highlanderd.guardian.channel import Channel, channel_pair
 from highlanderd.guardian.worker import confine
 from highlanderd.listeners import library
-from highlanderd.system import command_line
+from highlanderd.system import command_line, linux
 
 IMPORTED_AFTER: Final = 2.0
 """Seconds after which the first spare imports what its worker has not imported yet: the programs have begun by then."""
@@ -44,9 +45,8 @@ def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | N
     if code is None:  # files are being replaced right now
         return None, ()
     ours, theirs = channel_pair()
-    try:
-        pid = os.fork()
-    except OSError:  # the machine is short of processes: the guardian executes the first worker
+    pid = _forked()
+    if pid is None:  # the guardian executes the first worker
         return None, ()
     if pid:
         theirs.close()
@@ -62,21 +62,37 @@ def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | N
     return with_spare(*_waited(theirs)), ()
 
 
-def executed_ahead(place: str, code: int) -> int:
-    """Wait as a spare of this code, in a process that has loaded it; return its channel's descriptor in the worker.
+def load_while_wanted(place: str, handover_fd: int) -> None:
+    """Confine this process, and have it end with the worker that has executed it, until it waits: it might hang.
 
-    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of what is to be its standard error once it waits.
-    Raises ImportError when the listeners' library cannot be imported. Exits with the guardian, as every spare does.
+    ``place`` is that of ``executed_ahead()``.
     """
     channel_fd, log_fd = map(int, place.split(","))
-    library.bring()  # what fails in here is still said to who renews
+    confine(channel_fd, log_fd, handover_fd)
+    for fd in (channel_fd, log_fd, handover_fd):
+        os.set_inheritable(fd, False)
+    linux.die_with_parent()
+    poller = select.poll()
+    poller.register(channel_fd, 0)
+    if poller.poll(0):  # the worker was dead before
+        os._exit(DONE)
+
+
+def executed_ahead(place: str) -> int:
+    """Wait as a spare of the installed code, in a process that loads it; return its channel's descriptor in the worker.
+
+    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of what is its standard error once it has loaded
+    everything: the one who has ordered the renewal reads what it says before.
+    """
+    channel_fd, log_fd = map(int, place.split(","))
+    library.bring()
     gc.freeze()
     sys.stderr.flush()
     os.dup2(log_fd, sys.stderr.fileno())
-    confine(channel_fd)
-    os.set_inheritable(channel_fd, False)
+    os.close(log_fd)
+    linux.outlive_parent()
     channel = Channel.of(channel_fd)
-    channel.post(messages.loaded(os.getpid(), code))
+    channel.post(messages.loaded(os.getpid()))
     return with_spare(*_waited(channel))
 
 
@@ -92,15 +108,11 @@ def with_spare(channel_fd: int, spare_fd: int) -> int:
     """Fork the spare, which waits at ``spare_fd``, and return in the worker: the descriptor of its channel.
 
     A spare returns, too, once it is to begin: as the next worker, with a spare of its own. It ends with the guardian.
-    Must be called before anything has begun a thread or a loop.
+    Where none can be forked, the guardian executes the next worker. Must be called before a loop has begun.
     """
     while True:
-        try:
-            spare = os.fork()
-        except OSError:  # the machine is short of processes: no spare, and the guardian executes the next worker
-            os.close(spare_fd)
-            return channel_fd
-        if spare:
+        spare = _forked()
+        if spare != 0:
             os.close(spare_fd)
             return channel_fd
         os.close(channel_fd)
@@ -108,6 +120,18 @@ def with_spare(channel_fd: int, spare_fd: int) -> int:
         channel.post(messages.spare(os.getpid()))
         channel_fd, spare_fd = _waited(channel)
         os.setpgid(0, 0)
+
+
+def _forked() -> int | None:
+    """Fork, and return as ``os.fork`` does; None when the machine is short of processes.
+
+    And while another thread runs, which may hold a lock: a question to the user database has no answer yet. A fork
+    could never ask again.
+    """
+    try:
+        return None if threading.active_count() > 1 else os.fork()
+    except OSError:
+        return None
 
 
 def _waited(channel: Channel) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -16,9 +17,10 @@ import pytest
 from highlanderd import __version__
 from highlanderd.errors import DaemonUnreachable
 from highlanderd.system import ownership
-from tests.support.deaths import gone, proc_file
-from tests.support.installed import PACKAGE, Installed
-from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
+from highlanderd.system.linux import boottime
+from tests.support.deaths import gone, open_files, proc_file
+from tests.support.installed import ENTRY, PACKAGE, Installed
+from tests.support.nodes import PATIENCE, Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
 from tests.support.processes import children
 from tests.support.wait import wait_for
@@ -34,6 +36,25 @@ def ctl(node: Node, *arguments: str, installed: Installed | None = None) -> subp
     return subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
     )
+
+
+def renewing(node: Node) -> subprocess.Popen[str]:
+    """Order a renewal, and do not wait for it."""
+    command = [sys.executable, "-m", "highlanderd.ctl", "--socket", str(node.socket), "renew"]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+
+
+def rehearsal(node: Node) -> int:
+    """Wait until the worker has executed the installed code; gives that process, which a thread has begun."""
+
+    def found() -> int:
+        threads = Path(f"/proc/{node.worker}/task").glob("*/children")
+        pids = [int(word) for thread in threads for word in proc_file(str(thread)).split()]
+        return next((pid for pid in pids if b"--handover" in proc_file(f"/proc/{pid}/cmdline").split(b"\0")), 0)
+
+    return wait_for(found, PATIENCE, "the worker has executed the installed code")
 
 
 def lives(node: Node, program: str) -> tuple[object, object]:
@@ -99,14 +120,16 @@ def installed(nodes: Nodes) -> Installed:
     return Installed(nodes.directory / "site")
 
 
-def started(nodes: Nodes, database: Database, installed: Installed, lease: float) -> Node:
+def started(
+    nodes: Nodes, database: Database, installed: Installed, lease: float, program: str = "[program.beat]"
+) -> Node:
     """Start a node of version 0.0.9, and wait until it leads the program beat."""
     installed.of_version("0.0.9")
     settled_ledger(database, lease)
     node = Node("a", nodes.directory / "a", database.dsn, lease, nodes.journal)
     nodes.nodes.append(node)
     node.environment = installed.environment
-    node.configure(["beat"])
+    node.configure(program)
     node.start()
     nodes.await_up(node)
     nodes.await_led("beat")
@@ -307,6 +330,165 @@ def test_code_that_an_older_guardian_may_have_to_load_again_too_slowly_for_the_l
     assert (refused.returncode, node.worker) == (1, worker)
     assert "this machine is too busy now" in refused.stderr
     assert lives(node, "beat") == before
+
+
+HANGS = "import time\ntime.sleep(1000)"
+
+
+def test_code_that_hangs_while_it_loads_ends_with_the_worker(older: Node, installed: Installed) -> None:
+    installed.append("worker/duplicates.py", HANGS)
+    with renewing(older) as ordered:
+        loads = rehearsal(older)
+        os.kill(older.worker, signal.SIGKILL)
+        wait_for(lambda: gone(loads), PATIENCE, "the code that hangs is gone")
+        installed.mend("worker/duplicates.py")
+        assert "whether the order was carried out" in ordered.communicate(timeout=PATIENCE)[1]
+
+
+def test_code_that_hangs_while_it_loads_does_not_outlive_the_daemon(older: Node, installed: Installed) -> None:
+    installed.append("worker/duplicates.py", HANGS)
+    with renewing(older) as ordered:
+        loads = rehearsal(older)
+        older.signal(signal.SIGTERM)
+        assert older.ended() == 0
+        wait_for(lambda: gone(loads), PATIENCE, "the code that hangs is gone")
+        ordered.communicate(timeout=PATIENCE)
+
+
+def test_a_second_renewal_is_refused_while_the_first_one_loads(older: Node, installed: Installed) -> None:
+    installed.append("worker/duplicates.py", "import time\ntime.sleep(2)")
+    with renewing(older) as first:
+        rehearsal(older)
+        assert "the worker is being replaced already" in ctl(older, "renew").stderr
+        first.communicate(timeout=PATIENCE)
+    assert first.returncode == 0
+
+
+def test_code_that_is_killed_while_it_loads_is_said_and_the_present_worker_goes_on(
+    older: Node, installed: Installed
+) -> None:
+    worker = older.worker
+    installed.append("worker/duplicates.py", HANGS)
+    with renewing(older) as ordered:
+        os.kill(rehearsal(older), signal.SIGKILL)
+        said = ordered.communicate(timeout=PATIENCE)[1]
+    assert (ordered.returncode, older.worker) == (1, worker)
+    assert said.endswith("the present worker goes on; it was ended by signal 9\n")
+
+
+def test_a_message_that_is_not_known_here_may_come_before_the_code_has_loaded(
+    older: Node, installed: Installed
+) -> None:
+    installed.append(
+        "worker/spare.py",
+        "def load_while_wanted(place: str, _: int) -> None:\n"
+        '    Channel.of(os.dup(int(place.partition(",")[0]))).post({"is": "news"})',
+    )
+    assert ctl(older, "renew").returncode == 0
+    assert was_executed_ahead(older)
+
+
+def test_code_that_says_more_than_anybody_keeps_does_not_take_over(older: Node, installed: Installed) -> None:
+    worker = older.worker
+    said = "for _ in range(4000):\n    print('nothing works here ' * 500, file=sys.stderr)"
+    installed.append("worker/duplicates.py", f"import sys\n{said}")
+    refused = ctl(older, "renew")
+    assert (refused.returncode, older.worker) == (1, worker)
+    assert "it ended with code 1:\n" in refused.stderr
+    assert "nothing works here" in refused.stderr
+
+
+def test_what_the_installed_code_has_opened_stays_open_in_the_next_worker(older: Node, installed: Installed) -> None:
+    """Else its owner would close whatever has that number by then."""
+    installed.append("worker/duplicates.py", "HELD = open(__file__)")
+    assert ctl(older, "renew").returncode == 0
+    assert was_executed_ahead(older)
+    assert any(name.endswith("duplicates.py") for name in open_files(older.worker).values())
+
+
+def test_code_that_has_changed_since_it_was_loaded_is_executed_anew(older: Node, installed: Installed) -> None:
+    before = lives(older, "beat")
+    installed.append("worker/duplicates.py", "import time\ntime.sleep(1)")
+    with renewing(older) as ordered:
+        rehearsal(older)
+        installed.of_version("0.0.10")
+        installed.mend("worker/duplicates.py")
+        ordered.communicate(timeout=PATIENCE)
+    assert (ordered.returncode, lives(older, "beat")) == (0, before)
+    assert not was_executed_ahead(older)
+    assert older.status()["worker"]["version"] == "0.0.10"
+
+
+def test_a_renewal_that_is_refused_for_want_of_descriptors_keeps_none(led: Node) -> None:
+    worker = led.worker
+    before, limits = len(open_files(worker)), resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    for room in range(2, 7):  # a client's connection needs one
+        held = {int(fd.name) for fd in open_files(worker)}
+        free = [number for number in range(len(held) + room) if number not in held]
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (free[room - 1], limits[1]))
+        assert "Too many open files" in ctl(led, "renew").stderr
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+    wait_for(lambda: len(open_files(worker)) <= before, PATIENCE, "what the renewals have opened is closed")
+
+
+def test_an_error_of_a_worker_that_was_renewed_is_no_error_of_an_output(older: Node, installed: Installed) -> None:
+    mark = older.home / "failed"
+    installed.append(
+        ENTRY,
+        "def _hold_embedded(_: object) -> None:\n"
+        f"    if not os.path.exists({str(mark)!r}):\n"
+        f"        os.close(os.open({str(mark)!r}, os.O_CREAT))\n"
+        '        raise OSError(28, "No space left on device")',
+    )
+    assert ctl(older, "renew").returncode == 0
+    assert mark.exists()
+    said = older.log.read_text()
+    assert "OSError: [Errno 28] No space left on device" in said
+    assert "cannot write the output" not in said
+
+
+SLOW = '[program.beat]\nbefore_stop = ["sleep", "3"]\n'
+"""A program that is not stopped before the installed code has loaded."""
+
+
+def test_a_drain_that_begins_while_the_installed_code_loads_stays_with_its_worker(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    node = started(nodes, database, installed, LEASE, SLOW)
+    with renewing(node) as ordered:
+        rehearsal(node)
+        node.signal(signal.SIGTERM)
+        assert "the daemon is ending" in ordered.communicate(timeout=PATIENCE)[1]
+    assert node.ended() == 0
+    assert "gives way" not in node.log.read_text()
+
+
+def test_a_worker_that_was_to_give_way_drains_all_when_the_guardian_dies(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    installed.append("worker/replacement.py", "ANSWER_WITHIN = 1.0")
+    node = started(nodes, database, installed, LEASE, SLOW)
+    assert ctl(node, "renew", "--no-wait").returncode == 0
+    worker = node.worker
+    node.signal(signal.SIGKILL)
+    wait_for(lambda: gone(worker), PATIENCE, "the worker has ended")
+    assert "everything is drained; ends with code 1" in node.log.read_text()
+    assert ends(database, "beat") == ["shutdown"]
+
+
+def test_a_worker_gives_way_once_the_guardian_can_start_the_next_one(older: Node) -> None:
+    before, worker = lives(older, "beat"), older.worker
+    with renewing(older) as ordered:
+        rehearsal(older)
+        older.freeze(older.guardian)
+        wait_for(lambda: "gives way" in older.log.read_text(), PATIENCE, "the worker is to give way")
+        until = boottime() + 1.0
+        wait_for(lambda: boottime() > until, PATIENCE, "it would have given way long ago")
+        assert not gone(worker)
+        older.thaw()
+        ordered.communicate(timeout=PATIENCE)
+    assert (ordered.returncode, lives(older, "beat")) == (0, before)
+    assert older.worker != worker
 
 
 @pytest.mark.long  # beside a new worker that never answers

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import answers, highlanderd, led
+from tests.support.commands import answers, highlanderctl, highlanderd, led
 from tests.support.long import first_of
 from tests.support.nodes import PATIENCE, Node, Nodes, ends, settled_ledger
 from tests.support.postgres import Database
+from tests.support.processes import children
 from tests.support.userdb import UserDatabase
 from tests.support.wait import wait_for
 
@@ -54,6 +55,23 @@ def test_the_neighbour_of_a_program_whose_user_cannot_be_looked_up_leads_on(
     names.hang()
     led(node, "beat", "lodger")
     assert node.program("beat")["restarts"] == 0
+
+
+@needs_root
+def test_a_worker_is_renewed_without_its_user_database_and_has_no_spare_that_could_never_ask(
+    nodes: Nodes, database: Database, tmp_path: Path
+) -> None:
+    names = UserDatabase(tmp_path)
+    node = begin(nodes, database, names, LODGER)
+    led(node, "beat", "lodger")
+    names.hang(pwd.getpwuid(65534).pw_name)
+    renewed = highlanderctl(node.socket, "renew")
+    assert (renewed.code, AWAY in renewed.err) == (0, True)
+    assert children(node.worker) == []
+    names.hang()
+    node.order("restart", "lodger", wait=False)
+    led(node, "beat", "lodger")
+    assert ends(database, "beat") == [None]
 
 
 @needs_root

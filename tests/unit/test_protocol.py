@@ -56,7 +56,7 @@ EXAMPLES: dict[str, tuple[str, str, Message]] = {
     "successor": (WORKER, GUARDIAN, messages.successor(4711, 3)),
     "done": (WORKER, GUARDIAN, messages.done(0)),
     "spare": (SPARE, GUARDIAN, messages.spare(4711)),
-    "loaded": (SPARE, WORKER, messages.loaded(4711, 3)),
+    "loaded": (SPARE, WORKER, messages.loaded(4711)),
     "begin": (GUARDIAN, SPARE, messages.begin()),
     "fork": (GUARDIAN, FORK_SERVER, messages.fork()),
     "forked": (FORK_SERVER, GUARDIAN, messages.forked(4711)),
