@@ -19,6 +19,8 @@ ORDERLY = Bound(seconds=1)
 FROZEN = Bound(0.6)
 """The keeper kills 9/10 L after the last renewal whose answer was read; others lead 13/10 L after the last that was
 written, which may be one renewal, 2/10 L, later."""
+LOADED_WITHIN = 20.0
+"""Seconds in which the installed code loads."""
 LOST = Bound(1.3)
 """After the last renewal; the children of a lost node die with it."""
 
@@ -83,6 +85,19 @@ def kill_worker(bed: Bed, chance: Random) -> Strike:
     strike = _kill(bed, node, "worker", [worker])
     wait_for(lambda: not node.runs or _answers(node, worker), what="another worker answers")
     return strike
+
+
+@fault("renewal", FROZEN, spares=True)
+def renew_worker(bed: Bed, chance: Random) -> Strike:
+    """A process of the installed code takes the worker's place; the children notice nothing."""
+    _, node = bed.some_leader(chance)
+    [worker] = _worker(node)
+    try:
+        node.control.ask("POST", "/v1/renew", {"force": True}, LOADED_WITHIN)
+    except HighlanderError:
+        raise Missed from None
+    wait_for(lambda: not node.runs or _answers(node, worker), what="another worker answers")
+    return Strike(f"renewal of {node.name}'s worker", [node])
 
 
 @fault("SIGKILL of a guardian", ORDERLY)

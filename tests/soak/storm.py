@@ -45,6 +45,7 @@ class Storm:
             self._kill_a_keeper: 3,
             self._kill_a_logger: 3,
             self._kill_a_worker: 1,
+            self._renew_a_worker: 1,
         }
 
     def rage(self, seconds: float, *, certain: bool) -> None:
@@ -128,6 +129,10 @@ class Storm:
         for worker in node.mine(b"--worker")[:1]:
             os.kill(worker, signal.SIGKILL)
         return "SIGKILL of a worker"
+
+    def _renew_a_worker(self) -> str:
+        self._chance.choice(self._nodes.nodes[1:]).control.ask("POST", "/v1/renew", {"force": True}, UP)
+        return "renew"
 
     def _kill_a_guardian(self) -> str:
         node = self._nodes.nodes[2]
