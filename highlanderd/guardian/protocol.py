@@ -306,7 +306,7 @@ MESSAGES = (
         {"pid": "int", "code": "int"},
         "The next worker is this process, which has loaded the installed code, and not the spare that the worker "
         "has forked. ``code`` is a number that changes with the installed files. A guardian that does not know this "
-        "message executes a worker.",
+        "message starts the next worker as it does after a death.",
         descriptors="the spare's channel",
     ),
     MessageKind(

@@ -18,7 +18,8 @@ from highlanderd.system import linux, proctree
 from highlanderd.system.stdlib import signal
 
 DESCRIPTOR = "HIGHLANDER_SPARE_FD"
-"""The environment variable that gives a worker the channel of the spare that it is to fork."""
+"""The environment variable that gives a worker the channel of the spare that it is to fork, and a rehearsal its own
+channel; see ``worker/spare.py``."""
 START_WITHIN = 30.0  # seconds until a worker's first ping: imports from a cold disk, a large configuration
 BEGIN_WITHIN = 10.0  # seconds until that of one that has imported all
 PACKAGE = os.path.abspath(__file__).rsplit("/", 2)[0]

@@ -53,7 +53,7 @@ class Worker:
         """How many workers in a row have ended before their first ping."""
         self._pauses = Pauses(FIRST_PAUSE)
         self._spare = spare
-        """What the present worker has forked, or will fork; the next worker while none runs."""
+        """What the present worker has forked or executed, or will fork; the next worker while none runs."""
         self._since = 0.0
         self._kill_at = 0.0
         """When to kill it, unless a sign of life comes first."""
@@ -113,7 +113,7 @@ class Worker:
             self._spare = None
 
     def replace_spare(self, code: int, fd: int, pid: int) -> None:
-        """Have a process of this code that the worker has executed in place of the spare; ``fd`` is its channel."""
+        """Take a process of this code, which the worker has executed, for the spare; ``fd`` is its channel."""
         self.dismiss_spare()
         self._spare = Spare(code, Channel.of(fd), None, pid)
 

@@ -63,10 +63,10 @@ from highlanderd.worker.spare import own_command
 
 log = logging.getLogger(__name__)
 
-LAST_WORDS_WITHIN = 0.5
+LAST_WORDS_WITHIN: Final = 0.5
 """Seconds for the last lines of the log of a worker that gives way to another one; leases run meanwhile."""
-READ_WITHIN: Final = 0.02
-"""Seconds until it is looked again whether the guardian has read what it was sent."""
+LOOK_AGAIN: Final = 0.02
+"""Seconds between two looks whether the guardian has read what it was sent."""
 YIELDED_WITHIN: Final = 0.0005
 """Seconds after which a thread lets the event loop go on. Each call of the loop into the kernel gives the interpreter
 to a thread that computes, if there is one, and Python's own 5 ms would be lost each time."""
@@ -196,7 +196,7 @@ class Daemon:
     def _make_replacement(self) -> WorkerReplacement:
         return WorkerReplacement(
             self._configuration.daemon.node,
-            tuple(own_command()),
+            own_command(),
             self._fleet,
             self._persistence,
             self._guardian,
@@ -314,13 +314,13 @@ class Daemon:
     def _give_way(self) -> None:
         """Write the log, and end at once, as a worker may at any moment: the guardian starts the next one.
 
-        Once everything is drained none is needed. A guardian that does not read starts none: it may be frozen, and then
-        everything is drained, or only busy.
+        Not once a drain has begun: no next one is needed. And not before the guardian has read everything: one that
+        does not read starts none. If it is frozen, this worker drains everything.
         """
         if self._fleet.ending:
             return
         if self._guardian.unread:
-            asyncio.get_running_loop().call_later(READ_WITHIN, self._give_way)
+            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._give_way)
             return
         self._writer.close(LAST_WORDS_WITHIN)
         os._exit(DONE)

@@ -20,7 +20,8 @@ WAIT: Final = 0.02
 """Seconds that one waits for a look; after that one gets the reading before it, and the next question this one's. Where
 the look before took longer than that, nobody waits."""
 LATER: Final = 0.2
-"""Seconds after which such a look begins: it would take the interpreter from the page that is written meanwhile."""
+"""Seconds after which a look begins that nobody waits for: it would take the interpreter from the page that is written
+meanwhile."""
 FIRST_WAIT: Final = 0.25
 """Seconds that one waits while there is no reading, or an old one only."""
 LOOK_WITHIN: Final = 5.0

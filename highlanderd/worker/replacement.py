@@ -1,7 +1,7 @@
 """The replacement of the worker: one of the installed code takes the place of this one, and no child notices.
 
 First the installed code has to load what it would be handed over (``rehearsal.py``). Then this worker ends, and the
-process that has loaded it takes its place. Guardian and keepers stay as they are.
+process that has loaded it takes its place, or a new one where that has ended. Guardian and keepers stay as they are.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ TRIES: Final = 2
 READY_WITHIN: Final = 0.5
 """Seconds in which a process that has loaded everything begins, on a busy machine."""
 SLOWER: Final = 1.5
-"""Times: a worker that has to load needs more than the rehearsal, for its log, its loop and its listeners."""
-ENDING: Final = "the daemon is ending; the one that is started next has the installed code"
+"""How many times as long as the rehearsal a worker takes that has to load: it also needs a log, a loop, listeners."""
 RECONNECTED_WITHIN: Final = 0.5
 """Seconds in which a new worker takes its locks back: a few round trips for each program."""
+ENDING: Final = "the daemon is ending; the one that is started next has the installed code"
 
 
 class WorkerReplacement:

@@ -63,9 +63,9 @@ def forked_ahead(code: int | None, prepare: Callable[[], None]) -> tuple[int | N
 
 
 def load_while_wanted(place: str, handover_fd: int) -> None:
-    """Confine this process, and have it end with the worker that has executed it, until it waits: it might hang.
+    """Confine this process, and have it end with the worker that has executed it: while it loads, it might hang.
 
-    ``place`` is that of ``executed_ahead()``.
+    ``place`` is that of ``executed_ahead()``, which lets it outlive the worker.
     """
     channel_fd, log_fd = map(int, place.split(","))
     confine(channel_fd, log_fd, handover_fd)
@@ -81,8 +81,8 @@ def load_while_wanted(place: str, handover_fd: int) -> None:
 def executed_ahead(place: str) -> int:
     """Wait as a spare of the installed code, in a process that loads it; return its channel's descriptor in the worker.
 
-    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of what is its standard error once it has loaded
-    everything: the one who has ordered the renewal reads what it says before.
+    ``place`` is ``CHANNEL,LOG``: the descriptors of the channel, and of the log. Its standard error is the log once it
+    has loaded everything; who has ordered the renewal reads what it says before.
     """
     channel_fd, log_fd = map(int, place.split(","))
     library.bring()
@@ -123,10 +123,10 @@ def with_spare(channel_fd: int, spare_fd: int) -> int:
 
 
 def _forked() -> int | None:
-    """Fork, and return as ``os.fork`` does; None when the machine is short of processes.
+    """Fork, and return as ``os.fork`` does; None when the machine is short of processes, or while another thread runs.
 
-    And while another thread runs, which may hold a lock: a question to the user database has no answer yet. A fork
-    could never ask again.
+    Such a thread is a question to the user database that has no answer yet. It may hold a lock, which stays held in a
+    fork: that could never ask again.
     """
     try:
         return None if threading.active_count() > 1 else os.fork()
@@ -137,7 +137,7 @@ def _forked() -> int | None:
 def _waited(channel: Channel) -> tuple[int, int]:
     """Wait until this spare is to begin; return the descriptors of its channel and for its own spare.
 
-    Exits with the guardian.
+    Exits when the other end of the channel is closed: it is not needed, or the guardian is dead.
     """
     command_line.show([*own_command(), "--spare"])
     poller = select.poll()
