@@ -17,7 +17,7 @@ CURVES = (
     ("circus", "CPU", "circus, % of a core", "#d68910"),
 )
 LEAST, MOST = 0.01, 100.0
-"""Per cent: the vertical axis. What is less lies on its foot."""
+"""Per cent: the vertical axis. What is less is drawn at the bottom."""
 
 
 def growth_plot(samples: Sequence[Sample]) -> str:
