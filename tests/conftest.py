@@ -25,6 +25,7 @@ pytest_plugins = [
     "tests.support.floods",
     "tests.support.services",
     "tests.support.runs",
+    "tests.support.renewals",
 ]
 
 

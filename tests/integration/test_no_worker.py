@@ -1,10 +1,17 @@
-"""While no worker can be started, guardian and keepers say what becomes of the children: to people and to systemd."""
+"""While no worker answers: what guardian and keepers say to people and to systemd, and what the commands do."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 
+import pytest
+
+from highlanderd.errors import DaemonUnreachable
+from tests.support.commands import highlanderctl, highlanderd
+from tests.support.deaths import gone
 from tests.support.installed import Installed
 from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
@@ -45,3 +52,34 @@ def test_children_that_keepers_kill_are_in_the_log_and_in_the_status_of_the_serv
 
     installed.mend()
     wait_for(lambda: service_manager.values("STATUS")[-1].startswith("leading 2"), PATIENCE, "a worker speaks again")
+
+
+def test_a_command_rides_over_a_worker_that_is_being_replaced(led: Node) -> None:
+    os.kill(led.worker, signal.SIGKILL)
+    assert highlanderctl(led.socket, "status", "beat").code == 0
+    os.kill(led.worker, signal.SIGKILL)
+    ordered = highlanderctl(led.socket, "restart", "beat", "--no-wait")
+    assert ordered.code in (0, 3), ordered.err
+
+
+def test_a_second_daemon_is_refused_while_the_worker_of_the_first_is_replaced(led: Node, tmp_path: Path) -> None:
+    second = tmp_path / "second.toml"
+    second.write_text(led.file.read_text().replace(str(led.home / "state"), str(tmp_path / "state")))
+    worker = led.worker
+    led.freeze(led.guardian)
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: gone(worker), PATIENCE, "the worker is dead")
+    refused = highlanderd("-c", second, TEST_HOME=str(led.home))
+    led.thaw()
+    assert refused.code == 1
+    assert re.search(rf"a running daemon already (owns|answers on) {led.socket}", refused.err)
+
+
+def test_a_closed_socket_is_told_from_no_daemon(led: Node) -> None:
+    led.socket.unlink()
+    with pytest.raises(DaemonUnreachable, match=r"the daemon runs, but its control socket .* is closed"):
+        led.control.ask("GET", "/v1/status", patience=-9.0)
+    led.signal(signal.SIGTERM)
+    led.ended()
+    with pytest.raises(DaemonUnreachable, match="no daemon is running here"):
+        led.status()
