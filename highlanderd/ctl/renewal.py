@@ -8,6 +8,7 @@ from argparse import Namespace
 from typing import Final
 
 from highlanderd.ctl.client import Answer, ControlClient
+from highlanderd.ctl.exchange import PATIENCE
 from highlanderd.ctl.printing import give
 from highlanderd.ctl.tables import plain
 from highlanderd.durations import shown
@@ -54,8 +55,8 @@ def _ordered(daemon: ControlClient, *, force: bool) -> Answer:
 def _taken_over(daemon: ControlClient, before: Answer, began: float, patience: float) -> Answer:
     """Return the status once a new worker answers and has reattached what it can. Raises TimedOut."""
     names, seen = set(before["programs"]), NO_WORKER
-    while time.monotonic() < began + patience:
-        status = _asked(daemon)
+    while (left := began + patience - time.monotonic()) > 0:
+        status = _asked(daemon, left)
         if status and status["worker"]["pid"] != before["worker"]["pid"]:
             waiting = [one["name"] for one in status["programs"] if one["name"] in names and one["detached"]]
             if not waiting:
@@ -65,10 +66,10 @@ def _taken_over(daemon: ControlClient, before: Answer, began: float, patience: f
     raise TimedOut(f"the renewal is not over after {shown(patience)}: {plain(seen)}")
 
 
-def _asked(daemon: ControlClient) -> Answer | None:
+def _asked(daemon: ControlClient, within: float) -> Answer | None:
     """Return the status; None while no worker answers. Raises HighlanderError when the daemon has ended."""
     try:
-        return daemon.status()
+        return daemon.status(patience=min(within - PATIENCE, 0.0))
     except DaemonUnreachable as error:
         if not daemon.lives:
             raise HighlanderError(f"the daemon has ended meanwhile: {error}") from error
