@@ -1,6 +1,7 @@
 """A worker's spare: the process that it forks before it begins to work, and that becomes the next worker.
 
-``guardian/spare.py`` says why. Both share the memory of all that was imported.
+``guardian/spare.py`` says why. Both share the memory of all that was imported. The spare of a renewal is executed: it
+is a rehearsal (``rehearsal.py``) that has loaded everything.
 """
 
 from __future__ import annotations

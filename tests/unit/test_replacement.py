@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,9 +31,10 @@ def test_a_rehearsal_that_cannot_begin_leaves_no_descriptor(monkeypatch: pytest.
         raise OSError("too many open files")
 
     before = descriptors()
-    with monkeypatch.context() as patched, suppress(OSError):
+    with monkeypatch.context() as patched:
         patched.setattr(os, "dup", full)
-        Rehearsal(["true"], b"")
+        with pytest.raises(OSError, match="too many open files"):
+            Rehearsal(["true"], b"")
     assert descriptors() == before
 
 
@@ -43,7 +43,7 @@ def test_the_worker_goes_on_while_a_rehearsal_that_it_refuses_ends(monkeypatch: 
 
     class Ending:
         def __init__(self, *_: object) -> None:
-            self.spare: dict[str, Any] = {}
+            self.spare = 4711, 1
 
         def end(self) -> None:
             seen.append(went_on.wait(PATIENCE))
@@ -60,7 +60,7 @@ def test_the_worker_goes_on_while_a_rehearsal_that_it_refuses_ends(monkeypatch: 
     persistence: Any = SimpleNamespace(encoded=lambda: b"", restart_due=None)
     guardian: Any = None
     monkeypatch.setattr(replacement, "Rehearsal", Ending)
-    renewing = WorkerReplacement("a", [], fleet, persistence, guardian, on_connection_loss="fence", end=went_on.clear)
+    renewing = WorkerReplacement("a", [], fleet, persistence, guardian, on_connection_loss="fence", end=lambda: None)
     asyncio.run(main())
     wait_for(lambda: len(seen) == TRIES, PATIENCE, "both have ended")
     assert all(seen)

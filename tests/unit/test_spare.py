@@ -1,4 +1,4 @@
-"""A worker that was a spare has a channel to the guardian, however its descriptors are numbered."""
+"""Spares and workers as the guardian has them: their channels, the time that a start may take, pauses, dismissal."""
 
 from __future__ import annotations
 
