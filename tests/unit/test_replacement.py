@@ -1,9 +1,10 @@
-"""A renewal that is refused costs the worker nothing: no descriptor, and no moment in which it renews no lease."""
+"""A rehearsal that is refused costs the worker no descriptor and no renewal of a lease; an outdated one is no spare."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,21 @@ import pytest
 
 from highlanderd.errors import NeedsForce
 from highlanderd.system.linux import boottime
-from highlanderd.worker import replacement
+from highlanderd.worker import rehearsal, replacement
 from highlanderd.worker.rehearsal import Rehearsal
 from highlanderd.worker.replacement import TRIES, WorkerReplacement
 from tests.support.wait import wait_for
 
 PATIENCE = 10.0
+LOADED = """
+import os, signal
+from highlanderd.guardian import messages
+from highlanderd.guardian.channel import Channel
+from highlanderd.guardian.spare import DESCRIPTOR
+Channel.of(int(os.environ[DESCRIPTOR].partition(",")[0])).post(messages.loaded(os.getpid()))
+signal.pause()
+"""
+"""A process that says at once that it has loaded the installed code."""
 
 
 def descriptors() -> set[str]:
@@ -36,6 +46,18 @@ def test_a_rehearsal_that_cannot_begin_leaves_no_descriptor(monkeypatch: pytest.
         with pytest.raises(OSError, match="too many open files"):
             Rehearsal(["true"], b"")
     assert descriptors() == before
+
+
+@pytest.mark.parametrize(("then", "waits"), [(1, True), (2, False), (None, False)])
+def test_what_has_loaded_files_that_have_changed_meanwhile_is_no_spare_and_ends(
+    monkeypatch: pytest.MonkeyPatch, then: int | None, waits: bool
+) -> None:
+    codes = iter([1, then])
+    monkeypatch.setattr(rehearsal, "installed", lambda: next(codes))
+    made = Rehearsal([sys.executable, "-c", LOADED], b"")
+    ended = made._process.poll() is not None
+    made.end()
+    assert (made.spare, ended) == ((made._process.pid, 1) if waits else None, not waits)
 
 
 def test_the_worker_goes_on_while_a_rehearsal_that_it_refuses_ends(monkeypatch: pytest.MonkeyPatch) -> None:
