@@ -2,7 +2,7 @@
 
 Every process of one contender is killed at once, its child included, and none may say goodbye. Measured is from there
 to the first act of the next child. All have ten seconds: our lease, the time to live of ``etcdctl lock``, which renews
-it three times as often, and single-beat's ``LOCK_TIME``, whose Redis is one server.
+it every third of that, and single-beat's ``LOCK_TIME``, whose Redis is one server.
 """
 
 from __future__ import annotations
