@@ -126,10 +126,14 @@ class WorkerReplacement:
             raise HighlanderError(f"{REFUSED}: {error.strerror or error}") from error
 
     def _left(self) -> float:
-        """Return the seconds until the first child is fenced if nothing is renewed from now on."""
+        """Return the seconds until the first child is fenced if nothing is renewed from now on.
+
+        A child that was due for that before has been fenced: it has nothing to lose.
+        """
+        now = boottime()
         moments = [
             member.program.term.fence_at(member.spawner.config.stop_timeout)
             for member in self._fleet.members.values()
             if member.program.term is not None
         ]
-        return min(moments, default=inf) - boottime() - ANSWER_WITHIN
+        return min((moment for moment in moments if moment > now), default=inf) - now - ANSWER_WITHIN

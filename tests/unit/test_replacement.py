@@ -6,6 +6,8 @@ import asyncio
 import os
 import sys
 import threading
+from functools import partial
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,3 +88,23 @@ def test_the_worker_goes_on_while_a_rehearsal_that_it_refuses_ends(monkeypatch: 
     asyncio.run(main())
     wait_for(lambda: len(seen) == TRIES, PATIENCE, "both have ended")
     assert all(seen)
+
+
+def _at(moment: float, _stop_timeout: float) -> float:
+    return moment
+
+
+def test_children_that_are_fenced_already_do_not_hinder_a_renewal() -> None:
+    """PostgreSQL may be away for hours: their terms are not released yet, and only a lease under way can end."""
+
+    def left(*fenced_in: float) -> float:
+        now = boottime()
+        terms = [SimpleNamespace(fence_at=partial(_at, now + seconds)) for seconds in fenced_in]
+        spawner = SimpleNamespace(config=SimpleNamespace(stop_timeout=1.0))
+        members = [SimpleNamespace(program=SimpleNamespace(term=term), spawner=spawner) for term in terms]
+        fleet: Any = SimpleNamespace(members=dict(enumerate(members)))
+        unused: Any = None
+        return WorkerReplacement("a", [], fleet, unused, unused, on_connection_loss="fence", end=unused)._left()
+
+    assert left(-9.0) == inf
+    assert 90.0 < left(-9.0, 100.0) < 100.0
