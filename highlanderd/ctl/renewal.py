@@ -29,7 +29,7 @@ def renew(daemon: ControlClient, arguments: Namespace) -> int:
     if not arguments.wait:
         give(arguments, before, lambda: [f"{plain(before['node'])}: the installed code was checked; it takes over now"])
         return DONE
-    after = _taken_over(daemon, before, began, arguments.timeout)
+    after = _taken_over(daemon, before, arguments.timeout)
     lost = {name: _why_lost(after, name, epoch) for name, epoch in before["programs"].items()}
     lost = {name: why for name, why in lost.items() if why}
     kept = sorted(before["programs"].keys() - lost)
@@ -52,10 +52,14 @@ def _ordered(daemon: ControlClient, *, force: bool) -> Answer:
         ) from error
 
 
-def _taken_over(daemon: ControlClient, before: Answer, began: float, patience: float) -> Answer:
-    """Return the status once a new worker answers and has reattached what it can. Raises TimedOut."""
+def _taken_over(daemon: ControlClient, before: Answer, patience: float) -> Answer:
+    """Return the status once a new worker answers and has reattached what it can. Raises TimedOut.
+
+    The check of the installed code does not count: it has bounds of its own, and a new worker is due only after it.
+    """
     names, seen = set(before["programs"]), NO_WORKER
-    while (left := began + patience - time.monotonic()) > 0:
+    until = time.monotonic() + patience
+    while (left := until - time.monotonic()) > 0:
         status = _asked(daemon, left)
         if status and status["worker"]["pid"] != before["worker"]["pid"]:
             waiting = [one["name"] for one in status["programs"] if one["name"] in names and one["detached"]]

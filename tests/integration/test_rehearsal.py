@@ -30,6 +30,15 @@ def test_code_that_loads_slowly_takes_over_once_it_has_loaded(
     assert life(node) == before
 
 
+@pytest.mark.long  # beside code that loads slowly
+def test_the_time_that_the_installed_code_takes_to_load_is_not_the_next_workers(
+    older: Node, installed: Installed
+) -> None:
+    installed.append("worker/duplicates.py", "import time\ntime.sleep(6)")
+    done = highlanderctl(older.socket, "renew", "--timeout", "6")
+    assert (done.code, done.err) == (0, "")
+
+
 @pytest.mark.long  # beside code that ends once it has loaded
 def test_code_that_an_older_guardian_may_have_to_load_again_too_slowly_for_the_leases_does_not_take_over(
     nodes: Nodes, database: Database, installed: Installed
