@@ -314,12 +314,13 @@ class Daemon:
     def _give_way(self) -> None:
         """Write the log, and end at once, as a worker may at any moment: the guardian starts the next one.
 
-        Not once a drain has begun: no next one is needed. And not before the guardian has read everything: one that
-        does not read starts none. If it is frozen, this worker drains everything.
+        Not once a drain has begun: no next one is needed. Not before the guardian has read everything: one that does
+        not read starts none, and if it is frozen, this worker drains everything. And not before a reload is over that
+        is under way: it would be lost without a word.
         """
         if self._fleet.ending:
             return
-        if self._guardian.unread:
+        if self._guardian.unread or self._node.reloading:
             asyncio.get_running_loop().call_later(LOOK_AGAIN, self._give_way)
             return
         self._writer.close(LAST_WORDS_WITHIN)

@@ -351,6 +351,11 @@ class WorkerNode:
             self.note("reloaded", None, by)
         return report
 
+    @property
+    def reloading(self) -> bool:
+        """Whether a reload is under way."""
+        return self._reloading.under_way
+
     async def renew(self, *, force: bool = False) -> ReplacementReport:
         """Have a worker of the installed code take over. Raises ConfigurationError, NeedsForce, HighlanderError."""
         return await self._replacement.begin(force=force)

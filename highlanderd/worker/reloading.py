@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +54,12 @@ class Reloading:
         self._on_reloaded = on_reloaded
         """Called with the outcome of each reload."""
         self._begun = 0
+        self._under_way = 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one has begun that may still be applied, or refused."""
+        return self._under_way > 0
 
     async def edited(self) -> tuple[str, ...]:
         """Return the files that hold something else than what was loaded from them. Never waits long for a disk."""
@@ -71,7 +77,7 @@ class Reloading:
             loaded = await self._loaded(force)
             return ReloadReport(self._changes(loaded), (*loaded.warnings, *loaded.findings))
         self._begun += 1
-        with self._notices.reload():
+        with self._notices.reload(), self._counted():
             loaded = await self._loaded(force)
             programs, changes = loaded.configuration.programs, self._changes(loaded)
             restarted, added = self._foresight.restarted_by(programs), self._foresight.added_by(programs)
@@ -83,6 +89,14 @@ class Reloading:
                 log.warning("%s", note)
             log.info("reloaded: %s", "; ".join(changes) or "nothing has changed")
             return ReloadReport(changes, (*loaded.warnings, *loaded.findings), restarted, added)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
     async def _loaded(self, force: bool) -> Loaded:
         number = self._begun

@@ -133,6 +133,18 @@ def test_a_spare_that_is_stopped_does_not_outlive_a_renewal(led: Node) -> None:
     wait_for(lambda: gone(spare), PATIENCE, "the former worker's spare has ended")
 
 
+def test_a_reload_that_is_under_way_is_not_lost_with_the_worker_that_gives_way(
+    nodes: Nodes, database: Database, installed: Installed
+) -> None:
+    slow = "import time\n    time.sleep(2)\n    return only_load(*given)"
+    installed.append("worker/reloading.py", f"only_load = load\n\n\ndef load(*given):\n    {slow}")
+    node = started(nodes, database, installed, LEASE)
+    node.file.write_text(node.file.read_text() + "\n[program.other]\n")
+    node.signal(signal.SIGHUP)
+    assert highlanderctl(node.socket, "renew").code == 0
+    assert node.program("other")["name"] == "other"
+
+
 def test_a_guardian_that_takes_no_spare_from_a_worker_executes_the_next_one(
     nodes: Nodes, database: Database, installed: Installed
 ) -> None:
