@@ -250,9 +250,9 @@ class Undertaker:
 
     def __init__(self, directory: Path, namespaces: int) -> None:
         script = Path(__file__).with_name("undertaker.py")
-        command = [sys.executable, "-I", "-S", str(script), str(directory), str(namespaces)]
+        command = [sys.executable, "-I", "-S", str(script), str(namespaces)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd="/"
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=directory
         )
         assert self._process.stdout is not None
         self.paths = self._process.stdout.readline().split()

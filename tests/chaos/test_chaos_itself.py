@@ -13,6 +13,7 @@ import pytest
 from highlanderd.guardian import cgroup
 from tests.packaging.booted.machine import groups_can_be_killed
 from tests.support.deaths import marked
+from tests.support.nodes import Nodes
 from tests.support.postgres import Database
 from tests.support.wait import wait_for
 
@@ -119,11 +120,21 @@ def test_an_undertaker_disbands_the_cgroups_that_a_bed_has_listed(open_dir: Path
     assert (sleeper.returncode, Path(group).exists(), bed.exists()) == (-signal.SIGKILL, False, False)
 
 
+def test_an_undertaker_outlives_the_nodes_of_its_bed(open_dir: Path) -> None:
+    bed = open_dir / "bed"
+    bed.mkdir()
+    undertaker = Undertaker(bed, 0)
+    Nodes(bed).end()
+    undertaker.bury()
+    assert not bed.exists()
+
+
 def beds_of(run: int) -> list[Path]:
-    """Return the directories of a run's beds, from the command lines of their undertakers."""
+    """Return the directories of a run's beds: their undertakers work there."""
     pids = [pid for thread in Path(f"/proc/{run}/task").glob("*/children") for pid in _text(thread).split()]
-    commands = [_text(Path(f"/proc/{pid}/cmdline")).split("\0") for pid in pids]
-    return [Path(words[-3]) for words in commands if any(word.endswith("undertaker.py") for word in words)]
+    return [
+        Path(f"/proc/{pid}/cwd").readlink() for pid in pids if "undertaker.py" in _text(Path(f"/proc/{pid}/cmdline"))
+    ]
 
 
 def _text(file: Path) -> str:

@@ -1,9 +1,10 @@
 """Holds the network namespaces of one bed, and buries what the bed leaves: also when the run is killed with SIGKILL.
 
-Run as ``undertaker.py DIRECTORY COUNT``. It makes ``COUNT`` namespaces without a name, which vanish with their last
-process, and prints a path to each. At the end of its standard input it kills every process that carries the directory
-in its environment or works in it, removes the directory, and ends. Before all that it removes the cgroups, with
-everything in them, that a file ``cgroups`` lists in a directory of that directory: a booted machine has such a file.
+Run as ``undertaker.py COUNT`` in the bed's directory: who kills whatever names that on its command line must not kill
+it. It makes ``COUNT`` namespaces without a name, which vanish with their last process, and prints a path to each. At
+the end of its standard input it kills every process that carries the directory in its environment or works in it,
+removes the directory, and ends. Before all that it removes the cgroups, with everything in them, that a file
+``cgroups`` lists in a directory of that directory: a booted machine has such a file.
 """
 
 import contextlib
@@ -60,8 +61,9 @@ def _read(path: Path) -> str:
         return ""
 
 
-def main(directory: str, count: str) -> None:
+def main(count: str) -> None:
     """Hold, wait, bury."""
+    directory = str(Path.cwd())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     print(*namespaces(int(count)), flush=True)
