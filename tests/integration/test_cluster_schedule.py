@@ -79,6 +79,7 @@ def test_what_is_skipped_stands_in_the_history_with_its_reason(nodes: Nodes, dat
     wait_for(lambda: nodes.leaders().get("yearly") is a, what="it was started by hand")
     database.sql(LATE.format("1 day"))
     assert highlanderctl(a.socket, "stop", "--everywhere", "yearly").code == 0
+    wait_for(lambda: a.program("yearly")["state"] not in ("leading", "draining"), what="it is stopped")
     started = highlanderctl(a.socket, "start", "--everywhere", "yearly").out
     assert started.startswith("yearly: waiting, next run at 2"), started
     waits(a)
