@@ -11,11 +11,11 @@ as few and as large as a logger needs, and whatever else is found is a ValueErro
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 
 from highlanderd.guardian.log_tail import KEPT_LINES
+from highlanderd.system import linux
 
 TYPE_CHECKING = False  # ``typing`` costs more memory than a keeper has
 if TYPE_CHECKING:
@@ -55,14 +55,7 @@ NOTHING: Message = {
 
 def memory() -> int:
     """Return a descriptor of memory for the reports of one child's loggers. Raises OSError."""
-    fd = os.memfd_create("log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, ORDER + ORDERED.size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+    return linux.sized_memfd("log", ORDER + ORDERED.size)
 
 
 def publish(fd: int, report: Message) -> None:

@@ -375,6 +375,18 @@ def memfd(name: str, data: bytes) -> int:
     return fd
 
 
+def sized_memfd(name: str, size: int) -> int:
+    """Return a descriptor of memory of so many bytes, whose size no process can change. Raises OSError."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def read_whole(fd: int) -> bytes:
     """Return all of a ``memfd``. Its offset, which other processes share, does not move. ``fd`` stays open."""
     size, data = os.fstat(fd).st_size, b""

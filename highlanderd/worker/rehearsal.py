@@ -8,7 +8,6 @@ machine. Code of an earlier version ends once it has loaded.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import subprocess
@@ -49,7 +48,7 @@ class Rehearsal:
         self._code = installed()  # before it is executed: code that changes meanwhile is not what it has loaded
         self.channel, theirs = channel_pair()
         with contextlib.ExitStack() as unwanted, contextlib.ExitStack() as lent:
-            unwanted.callback(self.channel.close)  # whoever handles an exception keeps this object for a while
+            unwanted.callback(self.channel.close)  # not left to the garbage collector: a traceback keeps this object
 
             def lend(fd: int) -> int:
                 lent.callback(os.close, fd)
@@ -57,7 +56,7 @@ class Rehearsal:
 
             lent.callback(theirs.close)
             handed, log = lend(linux.memfd("handover", handover)), lend(os.dup(2))
-            said = lend(_bounded("said", MOST_SAID))
+            said = lend(linux.sized_memfd("said", MOST_SAID))
             self._process = subprocess.Popen(
                 [*command, "--check", "--handover", str(handed)],
                 env={**os.environ, DESCRIPTOR: f"{theirs.fileno()},{log}"},
@@ -110,14 +109,6 @@ class Rehearsal:
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDED_WITHIN)
-
-
-def _bounded(name: str, size: int) -> int:
-    """Return a descriptor of memory that takes so many bytes. More are refused, whoever writes them."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
-    return fd
 
 
 def _last_lines(fd: int) -> tuple[str, ...]:

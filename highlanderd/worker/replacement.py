@@ -67,9 +67,7 @@ class WorkerReplacement:
         if self._fleet.ending:
             raise HighlanderError(ENDING)
         if self._under_way:
-            raise HighlanderError(
-                "the worker is being replaced already: who ordered that first is told when it is over"
-            )
+            raise HighlanderError("the worker is being replaced already; the first order is answered when that is done")
         led = self._led()
         if led and self._stops_children and not force:
             raise NeedsForce(
@@ -104,15 +102,14 @@ class WorkerReplacement:
         for _ in range(TRIES):
             began = boottime()
             rehearsal = await self._rehearse()
-            if self._fleet.ending:
-                rehearsal.end()
-                raise HighlanderError(ENDING)
             ready = rehearsal.spare is not None and self._persistence.restart_due is None
             needed = READY_WITHIN if ready else SLOWER * (boottime() - began)
             left = self._left()
-            if force or needed + RECONNECTED_WITHIN < left:
+            if not self._fleet.ending and (force or needed + RECONNECTED_WITHIN < left):
                 return rehearsal
             in_thread(rehearsal.end, "rehearsal")  # which waits for its end, and leases run short
+            if self._fleet.ending:
+                raise HighlanderError(ENDING)
         raise NeedsForce(
             f"{REFUSED}: it takes {needed:.1f} s to begin, and the leases leave {left:.1f} s until children are "
             "fenced; this machine is too busy now, or PostgreSQL does not answer: try again later, or add --force"

@@ -1,4 +1,4 @@
-"""The lock of a control socket: one daemon holds it, whoever else may read it, and whatever worker listens."""
+"""The lock of a control socket: one daemon holds it, and readers of its file change nothing about that."""
 
 from __future__ import annotations
 
