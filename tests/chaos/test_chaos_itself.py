@@ -12,9 +12,10 @@ import pytest
 
 from highlanderd.guardian import cgroup
 from tests.packaging.booted.machine import groups_can_be_killed
-from tests.support.deaths import marked
+from tests.support.deaths import marked, proc_file
 from tests.support.nodes import Nodes
 from tests.support.postgres import Database
+from tests.support.processes import children
 from tests.support.wait import wait_for
 
 from . import table
@@ -131,14 +132,5 @@ def test_an_undertaker_outlives_the_nodes_of_its_bed(open_dir: Path) -> None:
 
 def beds_of(run: int) -> list[Path]:
     """Return the directories of a run's beds: their undertakers work there."""
-    pids = [pid for thread in Path(f"/proc/{run}/task").glob("*/children") for pid in _text(thread).split()]
-    return [
-        Path(f"/proc/{pid}/cwd").readlink() for pid in pids if "undertaker.py" in _text(Path(f"/proc/{pid}/cmdline"))
-    ]
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:  # the thread, or the process, has ended meanwhile
-        return ""
+    undertakers = [pid for pid in children(run) if b"undertaker.py" in proc_file(f"/proc/{pid}/cmdline")]
+    return [Path(f"/proc/{pid}/cwd").readlink() for pid in undertakers]

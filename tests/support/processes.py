@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from highlanderd.guardian.deadline_notes import HEAD, PLACE
-from tests.support.deaths import stand_still
+from tests.support.deaths import proc_file, stand_still
 from tests.support.wait import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,11 +58,12 @@ def gone(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """List a process' children, zombies excluded."""
+    """List a process' children, those of all its threads, zombies excluded."""
     try:
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        threads = [*Path(f"/proc/{pid}/task").iterdir()]
     except (FileNotFoundError, ProcessLookupError):
         return []
+    words = [word for thread in threads for word in proc_file(f"{thread}/children").split()]
     return [int(word) for word in words if not gone(int(word))]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +12,7 @@ from tests.support.deaths import proc_file
 from tests.support.installed import PACKAGE, Installed
 from tests.support.nodes import PATIENCE, Node, Nodes, settled_ledger
 from tests.support.postgres import Database
+from tests.support.processes import children
 from tests.support.wait import wait_for
 
 LEASE = 30.0
@@ -28,12 +28,11 @@ def renewing(node: Node) -> subprocess.Popen[str]:
 
 
 def rehearsal(node: Node) -> int:
-    """Wait until the worker has executed the installed code; gives that process, which a thread has begun."""
+    """Wait until the worker has executed the installed code; gives that process."""
 
     def found() -> int:
-        threads = Path(f"/proc/{node.worker}/task").glob("*/children")
-        pids = [int(word) for thread in threads for word in proc_file(str(thread)).split()]
-        return next((pid for pid in pids if b"--handover" in proc_file(f"/proc/{pid}/cmdline").split(b"\0")), 0)
+        words = ((pid, proc_file(f"/proc/{pid}/cmdline").split(b"\0")) for pid in children(node.worker))
+        return next((pid for pid, command in words if b"--handover" in command), 0)
 
     return wait_for(found, PATIENCE, "the worker has executed the installed code")
 
